@@ -17,7 +17,7 @@ may turn:
 
 **true**: it held in every case that was tried. **false**: it failed in every case; or, where it is made for all cases
 alike, in at least one. **depends**: it held in some and failed in others; the setting that makes the difference is
-named. **undecided**: the evidence here cannot tell; the command says what could. Lesson 15 is about these cards.
+named. **undecided**: the evidence here cannot tell; the command says what could. Old lesson 15 is about these cards.
 
 This page is written by `python docs/claims.py`.
 

@@ -1,4 +1,4 @@
-"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER`, the folder of lesson 13's run "full".
+"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER`, the folder of old lesson 13's run "full".
 
 The file holds one matrix of that run's update as rank-one pieces, and what is left of the whole model when every matrix
 is cut to rank r, as data/results/microscope/minilm_rt.json has it. The run's singular values must be those in there.

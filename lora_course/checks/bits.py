@@ -1,4 +1,4 @@
-"""Exercises of lesson 11, QLoRA."""
+"""Exercises of old lesson 11, QLoRA."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPLIES = {
 
 
 def check_codes(codes: Callable[[Any, Any], Any]) -> Verdict:
-    """Lesson 11: the number of the nearest level for each scaled weight, as f(scaled, levels)."""
+    """Old lesson 11: the number of the nearest level for each scaled weight, as f(scaled, levels)."""
     import torch
 
     scaled, levels = torch.tensor(SCALED), torch.tensor(LEVELS)
@@ -50,7 +50,7 @@ def check_codes(codes: Callable[[Any, Any], Any]) -> Verdict:
 
 
 def check_bits_per_weight(bits: float | None) -> Verdict:
-    """Lesson 11: what NF4 with double quantisation takes of a weight, everything included."""
+    """Old lesson 11: what NF4 with double quantisation takes of a weight, everything included."""
     hints = {
         4.5: "that is with fp32 scales: here a scale takes 8 bits, and its own scale 32 bits for 256 of them",
         4.125: "nearly: the scales of the scales are missing, 32 bits for 64 x 256 weights",
@@ -64,7 +64,7 @@ def check_bits_per_weight(bits: float | None) -> Verdict:
 
 
 def check_bf16_step(step: float | None) -> Verdict:
-    """Lesson 11: the smallest power of two that can be added to 1 in bf16 and is not lost."""
+    """Old lesson 11: the smallest power of two that can be added to 1 in bf16 and is not lost."""
     hints = {
         2**-8: "1 + 2^-8 lies just between two neighbours, and a tie goes to the even one, which is 1: it is lost",
         2**-9: "that is a quarter of the distance to the next number above 1",
@@ -77,7 +77,7 @@ def check_bf16_step(step: float | None) -> Verdict:
 
 
 def check_three_bits_said(answer: str | None) -> Verdict:
-    """Lesson 11: what may be said of 3 bits against 16."""
+    """Old lesson 11: what may be said of 3 bits against 16."""
     return choice(answer, "c", REPLIES)
 
 

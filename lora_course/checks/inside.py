@@ -1,4 +1,4 @@
-"""Exercises of lesson 13, what is inside dW."""
+"""Exercises of old lesson 13, what is inside dW."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = {
 
 
 def check_smallest_rank(rank: int | None, views: Views) -> Verdict:
-    """Lesson 13: the smallest rank on the slider that cuts full fine-tuning's update and loses 3 points at most."""
+    """Old lesson 13: the smallest rank on the slider that cuts full fine-tuning's update and loses 3 points at most."""
     if unsolved(rank):
         return not_yet("drag the slider of the panel, then put the rank in place of ...")
     seen, whole = views.seen.get("full", {}), views.whole("full")
@@ -39,7 +39,7 @@ def check_smallest_rank(rank: int | None, views: Views) -> Verdict:
 
 
 def check_phi(phi: Callable[[Any, Any], Any]) -> Verdict:
-    """Lesson 13: phi of two sets of orthonormal columns, (d, i) and (d, j), as a function of the two."""
+    """Old lesson 13: phi of two sets of orthonormal columns, (d, i) and (d, j), as a function of the two."""
     cases = [_columns(i, j, seed) for seed, (i, j) in enumerate(((1, 1), (2, 5), (4, 3)))]
 
     def added(u: np.ndarray, v: np.ndarray) -> float:
@@ -67,7 +67,7 @@ def check_phi(phi: Callable[[Any, Any], Any]) -> Verdict:
 
 
 def check_chance(chance: float | None) -> Verdict:
-    """Lesson 13: phi of 8 directions and 64 random ones, in a space of 384."""
+    """Old lesson 13: phi of 8 directions and 64 random ones, in a space of 384."""
     hints = {
         8 / 384: "that is what *one* direction finds among 8: here 8 directions look among 64",
         64 / 12288: "that is GPT-3's, with d = 12,288; MiniLM's vectors have 384 numbers",
@@ -81,7 +81,7 @@ def check_chance(chance: float | None) -> Verdict:
 
 
 def check_amplification(factor: float | None, chance: float | None) -> Verdict:
-    """Lesson 13: Table 7 of the paper at r = 4: the amplification, and what random directions would give."""
+    """Old lesson 13: Table 7 of the paper at r = 4: the amplification, and what random directions would give."""
     if unsolved(factor) or unsolved(chance):
         return not_yet("put two numbers in place of ...")
     near = {
@@ -101,7 +101,7 @@ def check_amplification(factor: float | None, chance: float | None) -> Verdict:
 
 
 def check_what_is_shown(answer: str | None) -> Verdict:
-    """Lesson 13: which of four sentences the microscope does not support."""
+    """Old lesson 13: which of four sentences the microscope does not support."""
     return choice(answer, "a", SHOWN)
 
 

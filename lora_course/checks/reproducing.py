@@ -1,4 +1,4 @@
-"""Exercises of lesson 14, reproducing the paper."""
+"""Exercises of old lesson 14, reproducing the paper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANSWER = "put a number in place of the ..."
 
 
 def check_gpt2_count(answer: int | None) -> Verdict:
-    """Lesson 14: numbers of LoRA of rank 4 on q and v in GPT-2 medium, 24 layers of width 1,024."""
+    """Old lesson 14: numbers of LoRA of rank 4 on q and v in GPT-2 medium, 24 layers of width 1,024."""
     one = 4 * (1024 + 1024)
     hints = {
         24 * one: "that is one matrix a layer, or A alone: q and v are two, and each has A and B",
@@ -29,7 +29,7 @@ def check_gpt2_count(answer: int | None) -> Verdict:
 
 
 def check_without_rte(answer: float | None) -> Verdict:
-    """Lesson 14: LoRA's mean less full fine-tuning's on RoBERTa-base, over the seven tasks besides RTE, in points."""
+    """Old lesson 14: LoRA's mean less full fine-tuning's on RoBERTa-base, without RTE, over seven tasks, in points."""
     hints = {
         0.8 / 7: "the other way round: LoRA less full fine-tuning",
         0.8875: "that is with RTE: leave its column out of both rows, and divide by seven",
@@ -42,12 +42,12 @@ def check_without_rte(answer: float | None) -> Verdict:
 
 
 def check_beforehand(answer: str | None) -> Verdict:
-    """Lesson 14: which of four is a rule stated beforehand."""
+    """Old lesson 14: which of four is a rule stated beforehand."""
     return choice(answer, "b", RULES, "put a letter in place of the ...")
 
 
 def check_luck(answer: float | None) -> Verdict:
-    """Lesson 14: how probably five coins fall alike, on either side."""
+    """Old lesson 14: how probably five coins fall alike, on either side."""
     hints = {
         0.5**5: "that is one of the two sides: all tails decides, too",
         2 * 0.5**3: "that is three seeds",

@@ -1,4 +1,4 @@
-"""Exercises of lesson 15, verdicts on claims. (What a check itself answers is in `checks/verdict.py`.)"""
+"""Exercises of old lesson 15, verdicts on claims. (What a check itself answers is in `checks/verdict.py`.)"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHY = {
 
 
 def check_word(answer: str | None, *outcomes: bool | None) -> Verdict:
-    """Lesson 15: which word follows from cases that came out so; None is a case that cannot be told."""
+    """Old lesson 15: which word follows from cases that came out so; None is a case that cannot be told."""
     if unsolved(answer):
         return not_yet(f"one of {', '.join(WORDS)}")
     word = str(answer).strip().lower()
@@ -29,7 +29,7 @@ def check_word(answer: str | None, *outcomes: bool | None) -> Verdict:
 
 
 def check_turned(claim: str, to: str, changes: dict[str, Any] | None) -> Verdict:
-    """Lesson 15: one changed premise that turns the verdict on a claim to the word `to`."""
+    """Old lesson 15: one changed premise that turns the verdict on a claim to the word `to`."""
     if unsolved(changes):
         return not_yet('a premise and its new value: {"rank": 16}')
     if not _is_changes(changes) or len(changes) != 1:
@@ -44,7 +44,7 @@ def check_turned(claim: str, to: str, changes: dict[str, Any] | None) -> Verdict
 
 
 def check_own_card(text: str | None, changes: dict[str, Any] | None) -> Verdict:
-    """Lesson 15: a card of one's own, and one changed premise that turns its verdict."""
+    """Old lesson 15: a card of one's own, and one changed premise that turns its verdict."""
     if unsolved(text) or unsolved(changes):
         return not_yet("write a card, and a premise that turns its verdict: {'gpu_gb': 24}")
     if not _is_changes(changes) or len(changes) != 1:

@@ -43,6 +43,8 @@ def grade(
     known = [grading.Lesson(Path(lesson))] if lesson else None
     limits = grading.Limits(seconds, memory, full)
     rows = grading.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
+    if not all(row["walls"].get("files", True) for row in rows):
+        say("no sandbox: it needs Linux with bubblewrap; docs/teaching.md says what that means")
     right, asked = sum(row["right"] for row in rows), sum(row["of"] for row in rows)
     words = f"{len(rows)} notebook{'s' * (len(rows) != 1)}: {right} of {asked} checks right"
     tell({"notebooks": rows} if as_json else words)

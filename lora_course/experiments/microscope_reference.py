@@ -1,4 +1,4 @@
-"""The reference of lesson 13, made anew: what is inside the updates of some runs, and what is left of them when cut.
+"""The reference of old lesson 13, made anew: what is inside the updates of some runs, and what is left when cut.
 
     python -m lora_course.experiments.microscope_reference STORE OUT.json
 

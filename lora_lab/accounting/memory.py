@@ -472,6 +472,6 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     notes = [*NOTES, f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more at first"]
     if config.get("sliding_window"):
         notes.append("layers with a sliding window keep less of a long past than is counted here")
-    known = {"cache": "2·L·kv_heads·head_dim·b·B·S", "logits": "B·V·b"}
-    formulas = [known.get(category, "") for category, _ in sizes]
+    known = {"keys and values": "2·L·kv_heads·head_dim·b·B·S", "the next token's logits": "B·V·b"}
+    formulas = [(known | {"the next token's logits in fp32": "4·B·V"}).get(term, "") for _, term in sizes]
     return of_sizes("predicted", "generation", sizes, formulas=formulas, notes=tuple(notes))

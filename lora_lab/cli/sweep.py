@@ -59,6 +59,8 @@ def sweep(
     from lora_lab.experiments import grid
     from lora_lab.experiments.sweep import Sweep, Swept
 
+    if choose and (share or dask):
+        raise BadValue(f"--choose needs the whole grid on one machine: leave out {'--share' if share else '--dask'}")
     every = _recipes(options)
     recipes = grid.share(every, share) if share else every
     if not recipes:  # more laptops than runs: nothing is wrong
