@@ -149,6 +149,7 @@ def test_methods_checkpointing_card_and_model_are_switched(pages: Pages) -> None
 def test_the_table_adds_up(pages: Pages) -> None:
     panel = panel_of(pages.open(MemoryPanel("smollm2", "full", batch=4, seq=200, models=["smollm2"])))
     panel.get_by_text("every phase in numbers").click()
+    expect(panel.locator("details tbody tr")).not_to_have_count(0)  # it is written once it is open
     rows = panel.locator("details tbody tr").all()
     table = np.array([[float(cell.replace(",", "")) for cell in row.locator("td").all_inner_texts()] for row in rows])
     assert table.shape[1] == 5
