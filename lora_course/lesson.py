@@ -11,7 +11,6 @@ Predictions are kept as `predictions` says, and receipts are made and read in `r
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -155,26 +154,18 @@ def workplace(lesson: str) -> Path:
 
 
 def small(task: str, folder: Path, rows: int = 300) -> str:
-    """The task itself; with FAST=1 a file in the folder that has only so many rows of it, as scoring takes longest."""
+    """The task itself; with FAST=1 a file of its first `rows` training texts, because scoring takes longest."""
     if not FAST:
         return task
     import pandas as pd
 
-    from lora_lab.training.pairs import VOICES
     from lora_lab.training.tasks import load_task
 
-    if task in VOICES:  # pairs: so many to train on, a fourth as many for validation, and for test
-        lines = shipped(f"data/styles/{task}.jsonl").read_text(encoding="utf-8").splitlines()
-        splits = {"train": rows, "validation": rows // 4, "test": rows // 4}
-        of = {name: [line for line in lines if json.loads(line)["split"] == name] for name in splits}
-        kept = [line for name, most in splits.items() for line in of[name][:most]]
-        file, text = folder / f"{task}.jsonl", "\n".join(kept)
-    else:
-        full = load_task(task)
-        labels = [full.labels[number] for number in full.train.labels[:rows]]
-        table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
-        file, text = folder / f"{task}.csv", table.to_csv(index=False)
-    write_atomically(file, text.encode())
+    full = load_task(task)
+    labels = [full.labels[number] for number in full.train.labels[:rows]]
+    table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
+    file = folder / f"{task}.csv"
+    write_atomically(file, table.to_csv(index=False).encode())
     return str(file)
 
 

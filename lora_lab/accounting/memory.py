@@ -1,7 +1,7 @@
 """How much memory a training step needs, and where in the step: one trace, interpolated.
 
 `memory(model, method, batch=, seq=, ...)` looks for a fit (see `fit.py`) among those that ship, then in this user's
-cache; otherwise it makes one, or traces the very case where none is possible. Fits are in presets/, one file for each
+cache; otherwise it makes one, or traces that case where none is possible. Fits are in presets/, one file for each
 model of the zoo, written by `python docs/presets.py`.
 """
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import LabWarning
 from lora_lab.methods.attach import Ahead
+from lora_lab.metrics import better
 from lora_lab.training.batches import Batch
 from lora_lab.training.device import rounded_products
 from lora_lab.training.early_warnings import gradient_warning, rate_warning
 from lora_lab.training.evaluate import logits_of, member_losses
-from lora_lab.training.metrics import better
 from lora_lab.training.parts import in_parts
 from lora_lab.training.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""Figures of merit that some tasks are judged by, from predictions and truth: Matthews', F1, Pearson's, Spearman's.
+"""Metrics of predictions against labels: Matthews', F1, Pearson's, Spearman's. `lora_lab.metrics` names them all.
 
 Where one is not defined (a constant prediction) it is 0, which is what a guess is worth. Equal to scikit-learn's and
 scipy's, with which the tests compare.
@@ -7,8 +7,7 @@ scipy's, with which the tests compare.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -53,7 +52,6 @@ def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, flo
     }
 
 
-SHARES = ("accuracy", "macro_f1", "f1", "matthews", "pearson", "spearman", "slot_errors")  # between -1 and 1
 OF_CLASSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "matthews": matthews,
     "f1": lambda predicted, true: f1(predicted == 1, true == 1),
@@ -63,27 +61,3 @@ OF_CLASSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 def also(names: Iterable[str], predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """Those of the metrics named that are of classes and not measured anyway; class 1 is the one that is looked for."""
     return {name: OF_CLASSES[name](predicted, true) for name in names if name in OF_CLASSES}
-
-
-def main_metric(metrics: Mapping[str, Any]) -> str:
-    """The one of them that models are chosen by: a correlation where the task has one, accuracy, or perplexity."""
-    return next(name for name in ("matthews", "pearson", "accuracy", "perplexity") if name in metrics)
-
-
-def factor(metric: str) -> int:
-    """By what a metric is multiplied where people read it: shares and correlations by 100, as papers print them.
-
-    Perplexities, losses and BLEU stay as they are. "validation_accuracy" is told as "accuracy" is.
-    """
-    return 100 if metric.removeprefix("validation_") in SHARES else 1
-
-
-def goodness(metrics: Mapping[str, float]) -> float:
-    """The main metric, higher is better: minus the perplexity."""
-    name = main_metric(metrics)
-    return -metrics[name] if name == "perplexity" else metrics[name]
-
-
-def better(metrics: Mapping[str, float], than: Mapping[str, float]) -> bool:
-    """Whether a validation is better than another, by the main metric."""
-    return goodness(metrics) > goodness(than)

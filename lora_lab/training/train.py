@@ -41,7 +41,7 @@ def train(
     stop        set it from another thread to end training after the current step; the run is scored all the same
     download    allow the model hub to be asked
     It waits while another thread trains, as that of a panel does, for both draw from one stream of random numbers.
-    Raises: BadValue, NotFound for what the recipe asks in vain, before anything is written; Failed when training
+    Raises: BadValue, NotFound for a recipe that cannot run, before anything is written; Failed when training
     diverges, after the failure is recorded, or where `stop` is set while it waits.
     """
     if isinstance(recipe, str):

@@ -62,14 +62,14 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     def __init__(
         self, model: str = "minilm", task: str = "rt", *, rank: int = 8, alpha: float = 16,
-        targets: Sequence[str] = ("q", "v"), lr: float = 2e-3, steps: int = 400, batch: int = 16, seed: int = 0,
+        targets: Sequence[str] | str = ("q", "v"), lr: float = 2e-3, steps: int = 400, batch: int = 16, seed: int = 0,
         validations: int = 8, store: str | Path = "runs", seeds: str | Path | None = None,
         method: Method | None = None, guess: float | None = None,
     ) -> None:  # fmt: skip
         self.store, self.batch, self.validations = Store(store), batch, validations
         self.kept = Kept(self.store, Store(seeds) if seeds else None)
-        self.given = method or LoRA(rank=rank, alpha=alpha, targets=tuple(targets))
-        lora = self.given if isinstance(self.given, LoRA) else LoRA(rank=rank, alpha=alpha, targets=tuple(targets))
+        lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
+        self.given = method or lora
         self.lock = threading.RLock()
         self.work: LiveRun | None = None
         self._tasks = {name: (classes, "accuracy" if classes else "perplexity") for name, classes in CLASSES.items()}

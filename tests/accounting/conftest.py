@@ -87,18 +87,12 @@ def tiny_models(one_thread):
     """All of them on one thread."""
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """A folder for the fits of all these tests."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(scope="module", autouse=True)
-def fresh_cache(cache):
+def fresh_cache(tmp_path_factory):
     """Fits are made by the code that is tested, not read from a user's cache; the models are where they were."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_LAB_HOME", str(home()))
-        patch.setenv("XDG_CACHE_HOME", str(cache))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "fits"))  # of all these tests
         yield
 
 

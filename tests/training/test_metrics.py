@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from lora_lab.training.metrics import also, better, f1, factor, matthews, pearson, regression_metrics, spearman
+from lora_lab.metrics import better, factor
+from lora_lab.training.metrics import also, f1, matthews, pearson, regression_metrics, spearman
 
 BITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 NUMBERS = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=40)

@@ -60,6 +60,7 @@ def test_the_count_follows_the_settings_in_python_and_in_the_browser(tmp_path: P
     panel.rank, panel.targets = 8, ["q", "v"]
     assert (panel.setup["trains"], panel.setup["head"], panel.setup["plain"]) == (73_728, 770, True)
     assert not TrainPanel(store=tmp_path / "runs", method=LoRA(dora=True)).setup["plain"]  # it has more than A and B
+    assert TrainPanel(store=tmp_path / "runs", targets="all-linear").targets == ["all-linear"]  # as LoRA's
 
 
 def test_any_method_can_be_chosen_and_begins_at_its_usual_rate(tmp_path: Path):

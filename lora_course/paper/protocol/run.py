@@ -23,8 +23,8 @@ from lora_lab.experiments.generation import scored
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.experiments.text_scores import check_installed
 from lora_lab.files import read_json, write_json
+from lora_lab.metrics import factor
 from lora_lab.training.generate import Decoding
-from lora_lab.training.metrics import factor
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run
 from lora_lab.training.tasks import Task, load_task
