@@ -67,7 +67,8 @@ def test_a_built_notebook_is_that_of_its_source(source: Path, solved: bool):
 
 
 @pytest.mark.parametrize("source", [one for one in SOURCES if one not in OLD], ids=lambda path: path.stem)
-def test_a_lesson_takes_25_minutes_and_keeps_its_answers_to_itself(source: Path):
+def test_a_lesson_keeps_its_time_and_its_answers_to_itself(source: Path):
+    """A core lesson, 00 to 09, takes 25 minutes, an elective 45."""
     cells = build.built(source, solved=True).cells
     code = [cell.source for cell in cells if cell.cell_type == "code"]
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
@@ -86,7 +87,7 @@ def test_a_lesson_takes_25_minutes_and_keeps_its_answers_to_itself(source: Path)
     assert sum(cell.source.count("assert ") for cell in asserted if cell.cell_type == "code") >= 3
     assert f'lesson.start("{number(source.stem)}")' in code[0]
     assert code[-1].strip().endswith("lesson.receipt()")
-    assert estimate(build.target(source, solved=False))[1] <= 25
+    assert estimate(build.target(source, solved=False))[1] <= (25 if source.stem < "10" else 45)
 
 
 @pytest.mark.parametrize("source", OLD, ids=lambda path: path.stem)
