@@ -1,4 +1,4 @@
-"""What the lessons share: their beginning and length, a place for runs, runs to catch up with.
+"""What lessons share: start, predictions, receipts, and stored runs.
 
     lesson.start("03")                                  title, minutes, name and seed
     lesson.predict("points by rank", low=1, high=5)     sealed; lesson.skip(...) for no prediction
@@ -6,7 +6,7 @@
     lesson.note("accuracy", run.metrics["accuracy"])
     lesson.receipt()                                    one line for the teacher
 
-Predictions are kept as `predictions` says, and receipts are made and read in `receipts`.
+See `predictions` for how predictions are kept, and `receipts` for receipts.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 
 def start(number: str, student: str = "") -> None:
-    """Begin a lesson: print its title, its minutes and the machine's share of them, and the student's name and seed.
+    """Start a lesson: print its title, its minutes and the machine's share of them, and the student's name and seed.
 
-    Says so where this machine has too little memory for it, and makes Colab ready.
+    Warns if this machine has too little memory, and sets up Colab.
 
-    student  a name for this session, in the place of LORA_LAB_STUDENT
+    student  a name for this session, instead of LORA_LAB_STUDENT
 
-    Raises: NotFound, naming the lessons there are.
+    Raises: NotFound for an unknown lesson.
     """
     colab.ready()
     files = {number_of(path.stem): path for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     _must_be_there(number, files, "lesson")
-    if CURRENT.lesson != number:  # a first cell that is run again forgets nothing
+    if CURRENT.lesson != number:  # running the first cell again keeps everything
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
     title, minutes, machine = estimate(files[number])
     share = "an unmeasured part" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
@@ -63,9 +63,9 @@ def start(number: str, student: str = "") -> None:
 
 
 def estimate(notebook: Path) -> tuple[str, float, float | None]:
-    """A lesson's title, its minutes, and those of them that are the machine's; None where nobody has measured it.
+    """Return a lesson's title, its minutes, and the machine's share of them; None if it was not measured.
 
-    100 words a minute, 4 minutes an exercise, and the seconds of its cells in data/results/lesson_times.json.
+    It counts 100 words a minute, 4 minutes per exercise, and the cell times in data/results/lesson_times.json.
     """
     cells = read_json(notebook)["cells"]
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
@@ -77,12 +77,12 @@ def estimate(notebook: Path) -> tuple[str, float, float | None]:
 
 
 def steps(full: int, fast: int = 40) -> int:
-    """How many steps a lesson trains: `full`, or with FAST=1 only enough for an illustration."""
+    """Return the number of training steps: `full`, or fewer with FAST=1."""
     return min(full, fast) if FAST else full
 
 
 def compare(what: str, guess: float | None, found: float, unit: str = "") -> str:
-    """A guess beside what was counted or measured, in words; both go into the log of predictions, too."""
+    """Compare a guess with what was counted or measured, in words; log both."""
     log(what, found, unit, guess=guess)
     unit = f" {unit}" if unit and unit != "%" else unit
     if guess is None:
@@ -94,7 +94,7 @@ def compare(what: str, guess: float | None, found: float, unit: str = "") -> str
 
 
 def eta(training_steps: int) -> str:
-    """About how long a run of minilm on rt takes on this machine, from the speed that was measured on it."""
+    """Estimate how long a run of minilm on rt takes on this machine, from its measured speed."""
     from lora_lab.training import device
 
     choice = device.choose(tokens=device.LENGTHS[0])
@@ -107,7 +107,7 @@ def eta(training_steps: int) -> str:
 
 
 def reference(name: str) -> Run:
-    """A run that ships with the lab; its environment says when and where it was made. Raises: NotFound."""
+    """Return a run that ships with the lab; its environment says when and where it was made. Raises: NotFound."""
     from lora_lab.training.runs import Store
 
     folder = shipped("data/results")
@@ -117,14 +117,14 @@ def reference(name: str) -> Run:
 
 
 def reference_comparison(name: str) -> dict[str, Any]:
-    """A comparison that ships with the lab, as `lora-lab compare --json` printed it. Raises: NotFound."""
+    """Return a comparison that ships with the lab, as `lora-lab compare --json` prints it. Raises: NotFound."""
     from lora_course.claims.claim_tests.evidence import comparison
 
     return comparison(name)
 
 
 def reference_styles() -> dict[str, Any]:
-    """Three voices on smollm2 that ship with the lab, measured, with their recipes and where and when."""
+    """Return measurements of the three voices that ship with the lab, with recipes, date and hardware."""
     return read_json(shipped("data/results/styles/smollm2.json"))
 
 
@@ -134,16 +134,16 @@ def reference_microscope() -> dict[str, Any]:
 
 
 def reference_reproductions() -> dict[str, dict[str, Any]]:
-    """What `lora-lab reproduce` found for us, by item, with sizes and where and when."""
+    """Return the results of `lora-lab reproduce` that ship with the lab, by item."""
     from lora_course.paper.reproduce.run import kept
 
     return {found["item"]: found for found in kept(shipped("data/results/reproduce"))}
 
 
 def workplace(lesson: str) -> Path:
-    """The store of a lesson's sweeps: runs/LESSON, beside the notebook.
+    """Return the store of a lesson's sweeps: runs/LESSON, beside the notebook.
 
-    With FAST=1 it belongs to the program that runs the lessons: the unsolved one finds what the solved one has trained.
+    With FAST=1 it is shared by all lessons that one process runs.
     """
     if not FAST:
         return Path("runs") / lesson
@@ -154,7 +154,7 @@ def workplace(lesson: str) -> Path:
 
 
 def small(task: str, folder: Path, rows: int = 300) -> str:
-    """The task itself; with FAST=1 a file of its first `rows` training texts, because scoring takes longest."""
+    """Return the task; with FAST=1 a file of its first `rows` training texts, since scoring takes longest."""
     if not FAST:
         return task
     import pandas as pd
@@ -170,9 +170,9 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
 
 
 def catch_up(name: str, store: Path) -> str:
-    """Copy the runs of a sweep that ships with the lab into a store, where a sweep that asks for them finds them done.
+    """Copy a sweep that ships with the lab into a store, so that a sweep there finds its runs done.
 
-    Returns how many there are, and when and where they were made. Raises: NotFound, naming the sweeps there are.
+    Returns how many there are, and when and where they were made. Raises: NotFound for an unknown sweep.
     """
     from lora_lab.experiments.collect import collect
     from lora_lab.experiments.results import records
@@ -188,14 +188,14 @@ def catch_up(name: str, store: Path) -> str:
 
 
 def _must_be_there(name: str, there: Iterable[str], what: str) -> None:
-    """Raises NotFound, naming those there are, where this is none of them."""
+    """Raises: NotFound, with all names, if `name` is not among them."""
     names = sorted(there)
     if name not in names:
         raise NotFound(f"no {what} is called '{name}'; there are {', '.join(names) or 'none'}")
 
 
 def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """What each way takes: the median of so many rounds, asked in turn, so that a busy moment hits all."""
+    """Time each function: the median over rounds, in turn, so that a busy moment affects all."""
     took: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -206,7 +206,7 @@ def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def claim(name: str, **premises: Any) -> Claimed:
-    """A claim's card with the verdict that the machine computes, to be shown; `claim("one_24gb_card", gpu_gb=48)`.
+    """Return a claim's card with the computed verdict: `claim("one_24gb_card", gpu_gb=48)`.
 
     Raises: as `claims.cards.judge`.
     """

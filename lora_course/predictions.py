@@ -1,6 +1,6 @@
-"""Predictions: ranges sealed before a result, guesses beside one, and their log, predictions.jsonl beside the lesson.
+"""Predictions: ranges sealed before a result, guesses, and their log, predictions.jsonl beside the lesson.
 
-The log stays on the machine that it was made on until its owner hands it in; LORA_LAB_PREDICTIONS=0 keeps none.
+The log stays on the student's machine until it is handed in; LORA_LAB_PREDICTIONS=0 turns it off.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from lora_lab.training.watching import headless
 
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20
-"""Bytes that are read of one file."""
+"""Most bytes to read of one file."""
 FORMULAS = ("=", "+", "-", "@")
 NUMBERS = ("guess", "low", "high", "found")
 COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")
 
 
 def fast() -> bool:
-    """Whether lessons run shortened (FAST=1): asked each time, as the grader sets it when this is long imported."""
+    """Whether lessons run shortened (FAST=1). Not cached: the grader sets it after this module is imported."""
     return os.environ.get("FAST", "") not in ("", "0")
 
 
 def predict(what: str, low: Any = ..., high: Any = ...) -> None:
-    """Seal a prediction: the range that you are 80 % sure of. `reveal` shows no result before.
+    """Seal a prediction: the range that you are 80 % sure of. `reveal` needs it to show the result.
 
-    A range given after the result was shown is marked as a second attempt. Raises: BadValue for ends that are not
+    A range given after the result was shown counts as a second attempt. Raises: BadValue for ends that are not
     numbers, or swapped.
     """
     if low is None or high is None:
         skip(what)
     elif low is ... or high is ...:
-        print(f'"{what}" waits for your range: put a number in place of each ..., or lesson.skip("{what}")')
+        print(f'"{what}" needs your range: put a number in place of each ..., or call lesson.skip("{what}")')
     elif (low := finite(low, "low")) > (high := finite(high, "high")):
         raise BadValue(f"low={low:g} is above high={high:g}: swap them")
     else:
@@ -51,12 +51,12 @@ def predict(what: str, low: Any = ..., high: Any = ...) -> None:
 
 
 def skip(what: str) -> None:
-    """Make no prediction; `reveal` then shows the result all the same."""
+    """Make no prediction; `reveal` then shows the result anyway."""
     print(f"{what}: skipped{_seal(what, None, None)}")
 
 
 def _seal(what: str, low: float | None, high: float | None) -> str:
-    """Keep a range as the latest of this question; says which attempt it is, from the second on."""
+    """Keep a range as the latest for this question; return a note from the second attempt on."""
     mine = CURRENT.ranges
     seen = dict.fromkeys([*_logged(what), *((r.low, r.high) for r in mine if r.what == what and r.found is not None)])
     attempt = [*seen, (low, high)].index((low, high)) + 1
@@ -66,14 +66,14 @@ def _seal(what: str, low: float | None, high: float | None) -> str:
 
 
 def reveal(what: str, found: float, unit: str = "") -> None:
-    """Print what was found beside the range that was sealed, and log both; without a range it stays sealed.
+    """Print the result beside the sealed range, and log both; without a range the result stays sealed.
 
-    With nobody watching (LORA_LAB_HEADLESS=1) nothing is sealed: a solved notebook shows what was found.
+    With LORA_LAB_HEADLESS=1 nothing is sealed: a solved notebook shows all results.
     """
     mine = next((one for one in reversed(CURRENT.ranges) if one.what == what), None)
     it_is = f"{what}: it is {in_full(finite(found, what))}{unit if unit == '%' else f' {unit}'.rstrip()}"
     if mine is None:
-        sealed = f'"{what}" stays sealed: give your range above first, or lesson.skip("{what}")'
+        sealed = f'"{what}" stays sealed: give your range above first, or call lesson.skip("{what}")'
         print(f"{it_is}." if headless() else sealed)
         return
     mine.found = finite(found, what)
@@ -89,7 +89,7 @@ def reveal(what: str, found: float, unit: str = "") -> None:
 
 
 def calibration() -> None:
-    """Print how many of your ranges, in the logs of this folder and in this lesson, held what was found: 80 %?"""
+    """Print how many of your ranges, in this folder's logs and this lesson, contain the result, against 80 %."""
     logged = [row for row in read(Path()) if row["student"] == student() and row["low"] is not None]
     known = {(row["lesson"], row["what"]) for row in logged}
     ranges = [Range(row["what"], row["low"], row["high"], row["attempt"], row["found"]) for row in logged]
@@ -98,15 +98,15 @@ def calibration() -> None:
 
 
 def in_full(value: float, digits: int = 4) -> str:
-    """Up to ten million every digit before the point, with separators; else `digits` of them."""
+    """Format a number: from 1,000 to ten million all digits before the point, else `digits` significant ones."""
     return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
 
 
 def log(what: str, found: float, unit: str, **given: Any) -> None:
-    """Add a line to the log in this folder, where a notebook runs and nobody has declined. A full disk is no error.
+    """Add a line to the log in this folder, in a notebook and unless turned off. A full disk is not an error.
 
     given   guess, or low and high
-    One line is one write to the end of the file, so two notebooks in a folder do not mix theirs.
+    A line is one write at the end of the file, so two notebooks in a folder do not mix their lines.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
@@ -123,20 +123,20 @@ def log(what: str, found: float, unit: str, **given: Any) -> None:
 
 
 def _lesson() -> str:
-    """The lesson that was started, or what Jupyter calls the notebook."""
+    """Return the started lesson, or the notebook's name."""
     return CURRENT.lesson or Path(os.environ.get("JPY_SESSION_NAME", "")).stem
 
 
 def _logged(what: str) -> list[tuple[float | None, float | None]]:
-    """The ranges that this student has given to a question of this lesson and seen the result of."""
+    """Return this student's ranges for a question of this lesson whose result was shown."""
     asked = (_lesson(), what, student())
     return [(r["low"], r["high"]) for r in lines(Path(FILE)) if (r["lesson"], r["what"], r["student"]) == asked]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All lines of all logs below a folder, each with its file and as which attempt at this question it came.
+    """Read all logs in a folder and below; each line gets its file and its attempt at the question.
 
-    A line that cannot be read is passed over: the file is a student's.
+    Unreadable lines are skipped.
     """
     rows = []
     for path in sorted(folder.rglob(FILE)):
@@ -149,14 +149,14 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
-    """The lines of one log that can be read, from a byte on; a link or a pipe by that name is no log."""
+    """Yield the readable lines of one log, starting at a byte; links and pipes are ignored."""
     content = b""
     with suppress(OSError):
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
                 file.seek(begin)
                 content = file.read(LARGEST)
-    for line in content.split(b"\n"):  # not splitlines, which also ends one at U+2028, that JSON leaves in a text
+    for line in content.split(b"\n"):  # not splitlines, which also splits at U+2028, which JSON allows in texts
         with suppress(ValueError, TypeError, RecursionError):
             if isinstance(row := json.loads(line.decode(errors="replace")), dict):
                 texts = {name: str(row.get(name, ""))[:200] for name in ("at", "student", "lesson", "what", "unit")}
@@ -165,7 +165,7 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each question: how many guessed, between which, and what was found. First attempts only."""
+    """Summarize each question in a line: how many guessed, their range, and the result. First attempts only."""
     first = [row for row in rows if row["attempt"] == 1]
     said = []
     for asked in dict.fromkeys((row["lesson"], row["what"]) for row in first):
@@ -173,7 +173,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         guesses, lows, _, found = ([row[name] for row in here if row[name] is not None] for name in NUMBERS)
         if lows:
             held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in here)
-            told = f"{len(lows)} of {len(here)} gave a range, {held} of them held what was found"
+            told = f"{len(lows)} of {len(here)} gave a range, and {held} of these contain the result"
         else:
             told = f"{len(guesses)} of {len(here)} guessed, "
             told += f"{min(guesses):,.4g} to {max(guesses):,.4g}, half below {median(guesses):,.4g}" if guesses else "-"
@@ -183,7 +183,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Comma-separated values, in which no text is a formula to a spreadsheet or a command to a terminal."""
+    """Write CSV in which no text acts as a formula in a spreadsheet or a command in a terminal."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for row in (head, *rows):
@@ -193,7 +193,7 @@ def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or None."""
+    """Return a finite number, or None."""
     with suppress(BadValue):
         return finite(value, "")
     return None

@@ -1,9 +1,9 @@
-"""Receipts: what came of a lesson as one line to paste into a chat, and a class's lines read back.
+"""Receipts: a lesson's results as one line to paste into a chat, and how to read a class's lines.
 
     LL1 03 Ada Lovelace: eNqLVjIwVtJRckxJVPDJL0vNSUxOVdKprtWJjtWpVkpMTi4tSkyuVLIy0LMwrI0FADIjDd0=.0500d1dc
 
-After the colon: the receipt as JSON, deflated, in base64, and a CRC-32 that finds what a chat has damaged. A receipt is
-not a secret and no proof against cheating: anyone can read one, and anyone can write one.
+After the colon: the receipt as JSON, compressed, in base64, and a CRC-32 that detects damage by a chat. A receipt is
+neither secret nor safe against cheating: anyone can read and write one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Option = TypeVar("Option")
 
 @dataclass
 class Check:
-    """How one exercise went. `tries`: answers up to the first right one, that one included."""
+    """The result of one exercise. `tries` counts answers up to and including the first right one."""
 
     passed: bool = False
     tries: int = 0
@@ -37,17 +37,17 @@ class Check:
 
 @dataclass
 class Range:
-    """A prediction that its author is 80 % sure of; `low` and `high` are None where it was skipped."""
+    """A prediction that its author is 80 % sure of; `low` and `high` are None if it was skipped."""
 
     what: str
     low: float | None
     high: float | None
     attempt: int = 1
-    found: float | None = None  # until it is revealed
+    found: float | None = None  # set when it is revealed
 
     @property
     def held(self) -> bool | None:
-        """Whether what was found lies inside; None where there is nothing to compare."""
+        """Whether it contains the result; None if there is nothing to compare."""
         if self.low is None or self.high is None or self.found is None:
             return None
         return self.low <= self.found <= self.high
@@ -64,7 +64,7 @@ class Receipt:
     notes: dict[str, float] = field(default_factory=dict)
 
     def line(self) -> str:
-        """The receipt as one line; `read` finds it again."""
+        """Return the receipt as one line, which `read` parses."""
         name = " ".join(re.sub(r"LL1|[^\w.' -]", " ", self.student).split())[:40] or "(no name)"
         checks = {name: [one.passed, one.tries] for name, one in self.checks.items()}
         ranges = [[one.what, one.low, one.high, one.attempt, one.found] for one in self.ranges]
@@ -74,18 +74,18 @@ class Receipt:
 
 
 CURRENT = Receipt()
-"""The one that this notebook's lesson fills."""
+"""The receipt of the lesson in this notebook."""
 
 
 def student() -> str:
-    """The student's name, or nothing."""
+    """Return the student's name, or ""."""
     return os.environ.get("LORA_LAB_STUDENT", "")
 
 
 def seed_of(name: str = "") -> int:
-    """A student's own seed, 1 to 999,999, the same on every machine; 0 where neither it nor LORA_LAB_STUDENT names one.
+    """Return a student's seed, 1 to 999,999, the same on every machine; 0 without a name.
 
-    Capitals, and the spaces around and between the words, do not matter.
+    Case and extra spaces do not matter.
     """
     name = " ".join((name or student()).casefold().split())
     letters = unicodedata.normalize("NFKC", name)
@@ -93,13 +93,13 @@ def seed_of(name: str = "") -> int:
 
 
 def draw(what: str, *options: Option, name: str = "") -> Option:
-    """One of the options, chosen by `what` and the student's seed; without a name the first."""
+    """Choose an option by `what` and the student's seed; without a name the first."""
     seed = seed_of(name)
     return options[_number(f"{seed} {what}") % len(options) if seed else 0]
 
 
 def _number(letters: str) -> int:
-    text = letters.encode(errors="surrogatepass")  # the system's name may be no UTF-8
+    text = letters.encode(errors="surrogatepass")  # a system's user name may not be valid UTF-8
     return int.from_bytes(sha256(text).digest()[:8], "big")
 
 
@@ -109,7 +109,7 @@ def note(name: str, value: float) -> None:
 
 
 def receipt() -> None:
-    """Print the lesson's receipt. Raises: BadValue where no lesson was started."""
+    """Print the lesson's receipt. Raises: BadValue if no lesson was started."""
     if not CURRENT.lesson:
         raise BadValue('no lesson was started: run the first cell, with lesson.start("..."), first')
     print("Paste this line where your teacher collects them. It holds your name, tries, predictions and results:\n")
@@ -119,7 +119,7 @@ def receipt() -> None:
 
 
 def finite(value: Any, what: str) -> float:
-    """A number below 1e300, so that a class's spread is one too. Raises: BadValue."""
+    """Check for a finite number below 1e300, so that a class's spread is finite too. Raises: BadValue."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -130,9 +130,9 @@ def finite(value: Any, what: str) -> float:
 
 
 def read(text: str) -> tuple[list[Receipt], list[str]]:
-    """The receipts in a text, and a sentence on each damaged one; what stands around them does not matter.
+    """Find the receipts in a text; also return a sentence on each damaged one. Other text is ignored.
 
-    A chat may have wrapped or quoted them. Of one student and lesson the last receipt counts.
+    A chat may have wrapped or quoted them. For each student and lesson the last receipt counts.
     """
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
     starts = [match.start() for match in re.finditer(r"\bLL1\s+\d\d\s", text)]
@@ -172,18 +172,18 @@ def _unpacked(packed: bytes) -> Receipt:
 
 
 def coverage(ranges: Iterable[Range]) -> dict[str, Any]:
-    """How many first attempts held what was found: hits, of, share with its exact 95 % interval, and words."""
+    """Count first attempts that contain the result: hits, of, share with its exact 95 % interval, and words."""
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     held = [one.held for one in ranges if one.attempt == 1 and one.held is not None]
     hits, of = sum(held), len(held)
     if not of:
-        words = "no range was compared with a result yet"
+        words = "no range has been compared with a result yet"
         return {"hits": 0, "of": 0, "share": None, "low95": None, "high95": None, "words": words}
     share, (low, high) = hits / of, map(float, binomtest(hits, of).proportion_ci(0.95))
     says = "too narrow: fewer than" if high < 0.8 else "too wide: more than" if low > 0.8 else "consistent with"
     words = (
-        f"{hits} of {of} ranges held what was found: {100 * share:.0f} % (95 % interval {100 * low:.0f} to "
-        f"{100 * high:.0f} %), {says} the 80 % that were meant"
+        f"{hits} of {of} ranges contain the result: {100 * share:.0f} % (95 % interval {100 * low:.0f} to "
+        f"{100 * high:.0f} %), {says} the 80 % you aimed at"
     )
     return {"hits": hits, "of": of, "share": share, "low95": low, "high95": high, "words": words}

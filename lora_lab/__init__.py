@@ -3,7 +3,7 @@
     from lora_lab import LoRA, train
     run = train("minilm", "rt", LoRA(rank=8, alpha=16, targets=("q", "v")), lr=2e-3, steps=400)
 
-Names are looked up when they are first used, so importing the package does not import torch.
+Names are imported on first use, so importing the package does not import torch.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Torch's threads wait for each other many times a step. By default they wait spinning, and then one other busy program
-# (a browser, a second notebook) makes a step of 0.1 s take 2 s or more: measured on 2 cores. Sleeping, they share. But
-# a thread that sleeps at once is slow to wake: a step of 8 short rows took 50 ms asleep, 33 ms after 1,000 turns of
-# waiting (some microseconds) and 28 after 10,000; beside a busy program 48, 66 and 236. So a thousand it is.
+# Torch's threads wait for each other many times per step. By default they spin, and then one other busy program (a
+# browser, a second notebook) makes a step of 0.1 s take 2 s or more on 2 cores. Threads that sleep share the cores, but
+# waking them takes time: a step of 8 short rows takes 50 ms if they sleep at once, 33 ms if they spin 1,000 times first
+# (some microseconds), and 28 ms for 10,000; beside a busy program 48, 66 and 236 ms. So they spin 1,000 times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

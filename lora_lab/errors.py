@@ -1,43 +1,58 @@
-"""What goes wrong, said in one sentence that names the fix. The command line prints it and exits with 2."""
+"""Errors and warnings: one sentence that names the fix. The command line prints an error and exits with 2."""
 
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class LabError(Exception):
-    """Something the user can mend. In a notebook it shows as its sentence alone, without a traceback."""
+    """Something the user can fix. A notebook shows only its sentence, without a traceback."""
 
     def _render_traceback_(self) -> list[str]:  # the name IPython looks for
         return [f"{type(self).__name__}: {self}"]
 
 
 class BadValue(LabError, ValueError):
-    """A value that cannot be: a rank of 0, an unknown option, a file that is not what it says."""
+    """An impossible value: a rank of 0, an unknown option, a file that isn't what it claims to be."""
 
 
 class Changed(BadValue):
-    """A file of the user's that is not what it was when runs were made from it."""
+    """A user's file that has changed since runs were trained on it."""
 
 
 class NotFound(LabError, LookupError):
-    """Something that is not there: a module, an asset, a file."""
+    """Something that doesn't exist: a module, an asset, a file."""
 
 
 class Failed(LabError):
-    """Something that went wrong on the way, through no fault of the input: no network, a diverging run."""
+    """A failure that isn't the input's fault: no network, a diverging run."""
 
 
 class LabWarning(UserWarning):
-    """Something that will go wrong later and can be mended now."""
+    """Something that will go wrong later and can be fixed now."""
+
+
+def warn(sentence: str) -> None:
+    """Issue a LabWarning that points at the caller's own line: the first frame outside this package.
+
+    An empty sentence warns of nothing.
+    """
+    if not sentence:
+        return
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("lora_lab."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(sentence, LabWarning, stacklevel=level)
 
 
 def in_a_sentence(error: Exception) -> str:
-    """What went wrong, to be recorded while other work goes on.
+    """Describe an error, to record it while other work goes on.
 
-    Raises: the error itself where it is none of the lab's and LORA_LAB_DEBUG is set, to show where it comes from.
+    With LORA_LAB_DEBUG set, an error that isn't a LabError is raised again, with its traceback.
     """
     if isinstance(error, LabError):
         return str(error)
@@ -47,11 +62,12 @@ def in_a_sentence(error: Exception) -> str:
 
 
 def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
-    """The options most like `word`, for "did you mean": "query, key" or, where nothing is alike, all of them."""
+    """Return the options closest to `word`, as "query, key". If none is close, return all, or the first of many."""
     names = sorted(set(options))
-    return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or names)
+    many = [*names[:8], f"and {len(names) - 8} more"] if len(names) > 20 else names
+    return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or many)
 
 
 def printable(text: str) -> str:
-    """A stranger's text on one line, as it may be shown: a blank for each letter that a terminal would act upon."""
+    """Make untrusted text safe to print: one line, with a space for each control character."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

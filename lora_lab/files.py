@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, then moved into it in one step."""
+"""Write files atomically: under a temporary name first, then renamed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from lora_lab.errors import BadValue
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a power cut, meets the old content or the new, never a part.
+    """Write a file so that a reader, or a power cut, finds either the old content or the new.
 
-    Raises: BadValue when the folder cannot be written to.
+    Raises: BadValue if the folder cannot be written to.
     """
     temporary = path.with_name(f".{path.name}.{token_hex(4)}")
     try:
@@ -32,16 +32,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    except OSError as error:  # no such folder, no right to it, disk full, or on Windows: somebody has the file open
+    except OSError as error:  # no folder, no permission, disk full, or the file is open on Windows
         raise BadValue(f"cannot write into {path.parent}: {error.strerror}; choose another folder") from error
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files that belong together, by name, so that new ones never stand beside old ones.
+    """Write several files, by name, so that old and new ones are never mixed.
 
-    The last one is taken away first and comes last: where a process is killed on the way, it is missing. So let the
-    last be the file without which nobody reads the others.
-    Raises: BadValue when the folder cannot be written to; what was there is then there again.
+    The last one is removed first and written last, so it is missing if the process is killed in between. Make it the
+    file without which the others are not read.
+    Raises: BadValue if the folder cannot be written to; earlier files are restored.
     """
     mark = token_hex(4)
     new = {name: folder / f".{name}.{mark}" for name in contents}
@@ -59,7 +59,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
-    """Move files to their names in the folder; if that fails, what was there before is moved back."""
+    """Rename files into the folder; on an error, restore the earlier ones."""
     *others, last = new
     earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
     there = [name for name in (last, *others) if (folder / name).exists()]
@@ -75,35 +75,35 @@ def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
             elif name not in there:
                 (folder / name).unlink(missing_ok=True)
         raise
-    for name in new:  # also those that an earlier call was killed before it took away
+    for name in new:  # also leftovers of a killed call
         for path in folder.glob(f".{escape(name)}.*.earlier"):
-            with suppress(OSError):  # on Windows somebody may have it open; the new files are in place
+            with suppress(OSError):  # it may be open on Windows; the new files are in place
                 path.unlink()
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:  # unlike tempfile's, it has the permissions that the umask leaves
+    with open(path, "xb") as file:  # unlike tempfile, with the umask's permissions
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON that a person can read, atomically."""
+    """Write a value as indented JSON, atomically."""
     write_atomically(path, as_json(value))
 
 
 def as_json(value: Any) -> bytes:
-    """A value as JSON that a person can read."""
+    """Encode a value as indented JSON."""
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 @contextmanager
 def whole_folder(target: Path, marker: str) -> Iterator[Path]:
-    """A folder beside `target` to write into, which becomes `target` when the block ends well and is gone otherwise.
+    """Give a temporary folder that becomes `target` if the block succeeds and is deleted otherwise.
 
-    marker   the JSON file that names the files of an earlier result, which is then replaced; see `refuse_foreign`
-    Raises: BadValue when the folder cannot be written to, or holds something else.
+    marker   the JSON file that lists the files of an earlier result, which is replaced; see `refuse_foreign`
+    Raises: BadValue if the folder cannot be written to, or holds other files.
     """
     refuse_foreign(target, marker)
     try:
@@ -117,15 +117,15 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
         yield folder
         files = sorted(p.name for p in folder.iterdir())
         write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-        allowed = folder.stat().st_mode & 0o777  # what the umask leaves; safetensors makes its files private
+        allowed = folder.stat().st_mode & 0o777  # the umask's; safetensors makes its files private
         for path in folder.iterdir():
             path.chmod(allowed if path.is_dir() else allowed & 0o666)
-        refuse_foreign(target, marker)  # once more: it may have taken minutes
+        refuse_foreign(target, marker)  # again: the block may have taken minutes
         if target.exists():
             target.replace(earlier)
         try:
             folder.replace(target)
-        except OSError:  # as on Windows, if somebody has one of the files open: the earlier result returns
+        except OSError:  # a file may be open on Windows: restore the earlier result
             if earlier.exists():
                 earlier.replace(target)
             raise
@@ -136,25 +136,25 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
 
 
 def refuse_foreign(target: Path, marker: str) -> None:
-    """Raises BadValue where `target` is a file, or a folder with anything in it that no marker of ours names."""
+    """Raises: BadValue if `target` is a file, or a folder with files that the marker does not list."""
     if target.exists() and not target.is_dir():
         raise BadValue(f"{target} is a file: choose another folder")
     found = {path.name for path in target.iterdir()} if target.is_dir() else set()
     named = read_json(target / marker).get("files") if marker in found else []
     ours = {marker, *(named if isinstance(named, list) else [])}
     if foreign := sorted(found - ours):
-        raise BadValue(f"the folder {target} is not empty: {foreign[0]} in it is not ours; choose another folder")
+        raise BadValue(f"the folder {target} is not empty: it has {foreign[0]}; choose another folder")
 
 
 def remembered(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a file holds, made and written first where there is none. Raises: as `read_json`, and as `make`."""
+    """Read a cached JSON file, or make and write it. Raises: as `read_json` and `make`."""
     if not file.is_file():
         write_json(file, make())
     return read_json(file)
 
 
 def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
-    """Read one JSON object. Raises BadValue when the file holds anything else."""
+    """Read one JSON object. Raises: BadValue for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, zipfile.BadZipFile, zlib.error) as error:

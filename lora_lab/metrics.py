@@ -1,4 +1,4 @@
-"""The one table of metrics: what each is called, how it is written, and which way is up."""
+"""The table of metrics: names, labels, units, and whether higher is better."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
-    """`factor` is what a value is multiplied by to be shown: papers print shares and correlations times 100."""
+    """A metric. Values are multiplied by `factor` for display: papers print shares and correlations times 100."""
 
     name: str
     label: str
@@ -16,16 +16,16 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
 
     def text(self, value: float, digits: int = 1) -> str:
-        """A value as people write it: 0.82 of accuracy is "82.0%", a perplexity of 17.31 is "17.3"."""
+        """Format a value: accuracy 0.82 is "82.0%", perplexity 17.31 is "17.3"."""
         return f"{self.factor * value:.{digits}f}{self.unit if self.unit == '%' else ''}"
 
 
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("matthews", "Matthews' correlation x 100", factor=100),
-        Metric("pearson", "Pearson's correlation x 100", factor=100),
-        Metric("spearman", "Spearman's correlation x 100", factor=100),
+        Metric("matthews", "Matthews correlation x 100", factor=100),
+        Metric("pearson", "Pearson correlation x 100", factor=100),
+        Metric("spearman", "Spearman correlation x 100", factor=100),
         Metric("accuracy", "accuracy (%)", "%", 100),
         Metric("macro_f1", "macro F1 (%)", "%", 100),
         Metric("f1", "F1 (%)", "%", 100),
@@ -39,22 +39,22 @@ METRICS = {
         Metric("nist", "NIST"),
     )
 }
-MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # what models are chosen by: the first that a task has
+MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # models are chosen by the first of these that a task has
 
 
 def metric(name: str) -> Metric:
-    """The metric of this name, after "validation_" if it has that; an unknown one is plain, and higher is better."""
+    """Return the metric of this name, with or without "validation_"; for an unknown one, higher is better."""
     plain = name.removeprefix("validation_")
     return METRICS.get(plain, Metric(plain, plain.replace("_", " ")))
 
 
 def main_metric(values: Mapping[str, Any]) -> str:
-    """The name of the metric that models are chosen by, out of those measured."""
+    """Return the name of the metric by which models are chosen."""
     return next(name for name in MAIN if name in values)
 
 
 def goodness(values: Mapping[str, float]) -> float:
-    """The main metric, turned so that higher is better."""
+    """Return the main metric, negated if lower is better."""
     name = main_metric(values)
     return values[name] if metric(name).higher_is_better else -values[name]
 
@@ -65,5 +65,5 @@ def better(values: Mapping[str, float], than: Mapping[str, float]) -> bool:
 
 
 def factor(name: str) -> int:
-    """What values of this metric are multiplied by to be shown."""
+    """Return the factor for displaying values of this metric."""
     return metric(name).factor

@@ -1,12 +1,12 @@
-"""Hooks for other packages: kinds of tasks, scores of generated text, notes beside a task's metrics.
+"""Hooks for other packages: kinds of tasks, scores of generated text, notes on a task's metrics.
 
-A package that registers something when it is imported names itself in its pyproject.toml:
+A package that registers something on import declares an entry point in its pyproject.toml:
 
     [project.entry-points."lora_lab.plugins"]
     NAME = "its_package"
 
-It is imported once, when the lab is asked for a task that it does not know or scores generated text. Commands need no
-hook: a package adds its own to `lora_lab.cli.commands`.
+It is imported once, when the lab meets an unknown task or scores generated text. Commands need no hook: a package adds
+them to `lora_lab.cli.commands`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ GROUP = "lora_lab.plugins"
 
 @dataclass(frozen=True)
 class Scores:
-    """How good generated texts are.
+    """Scores of generated texts.
 
-    metrics   of all of them together
-    details   what else is to be kept of all of them
-    each      what is to be kept of each text
+    metrics   of all texts together
+    details   further values to keep for all texts
+    each      values to keep for each text
     """
 
     metrics: Mapping[str, float]
@@ -34,35 +34,35 @@ class Scores:
 
 
 read_task: list[Callable[..., Any]] = []
-"""`read(name, max_length=None, download=False)` -> a `Task`, or None where the name is of another kind."""
+"""`read(name, max_length=None, download=False)` -> a `Task`, or None if the name is not its kind."""
 score_answers: list[Callable[[Any, Sequence[str], Sequence[str]], Scores]] = []
-"""`score(task, prompts, texts)`: how good the texts are that a model answered to these prompts of a `Task`."""
+"""`score(task, prompts, texts)` scores a model's answers to these prompts of a `Task`."""
 note_beside: list[Callable[[str, Mapping[str, float]], str]] = []
-"""`note(task, metrics)` -> what the command line prints below a task's metrics, "" for nothing."""
+"""`note(task, metrics)` -> a line that the command line prints below a task's metrics, or ""."""
 
 
 @cache
 def load() -> None:
-    """Import the packages that register themselves, once."""
-    from importlib.metadata import entry_points  # 0.1 s, for a name that the lab does not know
+    """Import the registered packages, once."""
+    from importlib.metadata import entry_points  # 0.1 s
 
     for entry in entry_points(group=GROUP):
         entry.load()
 
 
 def task(name: str, **options: Any) -> Any:
-    """The task that one of the registered readers makes of a name; None where it is no reader's."""
+    """Return the task that a registered reader makes from a name, or None."""
     load()
     return next((made for read in read_task if (made := read(name, **options)) is not None), None)
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> list[Scores]:
-    """What the registered scorers say of the texts that a model answered to these prompts."""
+    """Return the registered scorers' scores of a model's answers."""
     load()
     return [score(task, prompts, texts) for score in score_answers]
 
 
 def notes(task: str, metrics: Mapping[str, float]) -> list[str]:
-    """What is to be printed below a task's metrics."""
+    """Return the lines to print below a task's metrics."""
     load()
     return [words for note in note_beside if (words := note(task, metrics))]

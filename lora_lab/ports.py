@@ -1,4 +1,4 @@
-"""Which port a server of the lab listens on. The standard library alone: the installer looks at ports, too."""
+"""Find a free port. Uses only the standard library, since the installer needs it too."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import socket
 
 from lora_lab.errors import BadValue
 
-PORTS = 50  # that are tried, from the one that was asked for on
+PORTS = 50  # to try, starting with the requested one
 
 
 def free_port(first: int) -> int:
-    """`first`, or the next port that is free; any free one for 0. Raises: BadValue where PORTS are taken."""
+    """Return `first` or the next free port; any free one for 0. Raises: BadValue if PORTS are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
         with socket.socket() as probe:
             try:

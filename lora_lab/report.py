@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """Cells of the tables are ready to be shown: text, or numbers that pandas formats.
+    """A title, a picture, tables and sentences. Table cells are text, or numbers that pandas formats.
 
     picture    a `Picture`, or a file that Markdown links to
     tables     {caption: frame}; "" for a table without one

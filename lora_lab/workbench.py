@@ -1,4 +1,4 @@
-"""The workbench: the lessons in the user's own folder, JupyterLab on this machine alone, and a look at the machine."""
+"""The workbench: lessons in the user's folder, JupyterLab on this machine only, and a check of the machine."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from lora_lab.files import as_json, read_json, write_atomically, write_json
 from lora_lab.ports import free_port
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
-COPIED = ".lessons.json"  # what was copied into the folder, by hash, so that a student's own work is known from ours
+COPIED = ".lessons.json"  # hashes of the copied lessons, to recognize those that a student has changed
 FIRST = "00_whats_in_this_small_file.ipynb"
 OVERRIDES = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # no question about news, no request
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # no request for news
     "@jupyterlab/notebook-extension:tracker": {
-        "windowingMode": "none",  # a panel out of sight goes on being painted
-        "kernelShutdown": True,  # a closed lesson gives its memory back: five left open are too much for 8 GB
+        "windowingMode": "none",  # keep drawing panels that are scrolled out of view
+        "kernelShutdown": True,  # closing a lesson frees its memory: five open ones are too much for 8 GB
     },
 }
 
@@ -34,8 +34,8 @@ OVERRIDES = {
 def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callable[[str], None]) -> None:
     """Copy the lessons, start JupyterLab on 127.0.0.1 behind a token, and wait until it ends.
 
-    check: start it, see that it answers and serves the first lesson, and stop it.
-    Raises: BadValue for a folder that cannot be written; Failed when the server does not come up.
+    check: start it, check that it answers and serves the first lesson, and stop it.
+    Raises: BadValue for a folder that cannot be written to; Failed if the server does not start.
     """
     root = Path(folder).expanduser().resolve()
     for line in copy_lessons(root):
@@ -49,7 +49,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
         say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C ends it)")
         if check:
             _get(f"{address}/api/contents/{FIRST}", token)
-            say("it answers, and the first lesson is there")
+            say("it answers and serves the first lesson")
             return
         server.wait()
     except KeyboardInterrupt:
@@ -63,10 +63,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
 
 
 def copy_lessons(folder: Path) -> list[str]:
-    """Copy the lessons that are new, or newer and untouched; a file that the user has changed stays as it is.
-
-    Returns what there is to say of it.
-    """
+    """Copy new lessons, and update those that the user hasn't changed. Returns messages for the user."""
     source = shipped("notebooks")
     try:
         copied: dict[str, str] = read_json(folder / COPIED)
@@ -79,7 +76,7 @@ def copy_lessons(folder: Path) -> list[str]:
         ours = lesson.read_bytes() if name.startswith("solutions/") else without_outputs(lesson)
         there = _hash(mine.read_bytes()) if mine.exists() else None
         if there not in (None, _hash(ours), copied.get(name)):
-            words.append(f"{name}: kept as you changed it (delete it to get the lesson anew)")
+            words.append(f"{name}: kept with your changes (delete it to get a new copy)")
             continue
         if there != _hash(ours):
             write_atomically(mine, ours)
@@ -89,7 +86,7 @@ def copy_lessons(folder: Path) -> list[str]:
 
 
 def without_outputs(lesson: Path) -> bytes:
-    """A lesson as a student should meet it: with its results under each cell, every guess would be answered."""
+    """Return a lesson without outputs, which would give the answers away."""
     notebook = read_json(lesson)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
@@ -98,7 +95,7 @@ def without_outputs(lesson: Path) -> bytes:
 
 
 def examine() -> dict[str, Any]:
-    """The facts that `lora-lab doctor --json` prints. Units: memory in bytes, timings in seconds a layer's step."""
+    """Return what `lora-lab doctor --json` prints. Units: bytes, and seconds per layer and step."""
     import torch
 
     from lora_lab.training import device
@@ -127,19 +124,21 @@ def examine() -> dict[str, Any]:
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """The doctor's findings for a person."""
+    """Format the doctor's findings as text."""
     lines = [
         f"python      {facts['python']}, torch {facts['torch']}",
         f"machine     {facts['hardware']}, {facts['memory_bytes'] / 2**30:.1f} GiB",
         f"trains on   {facts['device']}, {facts['dtype']} base, {facts['attention']} attention "
-        f"({facts['attention_long_texts']} for long texts): the fastest of these, measured",
+        f"({facts['attention_long_texts']} for long texts): the fastest as measured here",
     ]
     for name, seconds in facts["measured"].items():
         dtype, attention, tokens = name.split("/")
-        lines.append(f"            {dtype}  {attention:5}  {tokens:>3} tokens  {seconds * 1e3:7.1f} ms a layer's step")
+        lines.append(
+            f"            {dtype}  {attention:5}  {tokens:>3} tokens  {seconds * 1e3:7.1f} ms per layer and step"
+        )
     for name, asset in facts["assets"].items():
         flag = " --tweets" if asset["opt_in"] else ""
-        state = "ok" if asset["ok"] else f"{asset['problem']}; to get it: lora-lab fetch{flag}"
+        state = "ok" if asset["ok"] else f"{asset['problem']}; run: lora-lab fetch{flag}"
         lines.append(f"asset       {name:12} {state}")
     return "\n".join([*lines, f"assets in   {facts['home']}"])
 
@@ -152,7 +151,7 @@ def _jupyter_command(root: Path, port: int, browser: bool) -> list[str]:
         "ServerApp.root_dir": root,
         "LabApp.default_url": f"/lab/tree/{FIRST}",
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-        "LabApp.extension_manager": "readonly",  # the other manager asks a package registry
+        "LabApp.extension_manager": "readonly",  # the other manager contacts a package registry
     }
     command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -160,13 +159,13 @@ def _jupyter_command(root: Path, port: int, browser: bool) -> list[str]:
 
 
 def _environment(root: Path, token: str) -> dict[str, str]:
-    """The server's environment, with a folder of settings that count where the user has made none."""
+    """Return the server's environment, with default settings that the user's own override."""
     settings = root / ".jupyter"
     write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
     others = os.environ.get("JUPYTER_CONFIG_PATH")
-    # OMP_WAIT_POLICY, set when lora_lab is imported, thus reaches kernels that import torch first.
+    # This also passes OMP_WAIT_POLICY, set on importing lora_lab, to kernels that import torch first.
     path = os.pathsep.join([str(settings), *([others] if others else [])])
-    # The token goes by the environment: the command line can be read by every user of the machine.
+    # The token is passed in the environment: every user of the machine can read command lines.
     return {**os.environ, "JUPYTER_CONFIG_PATH": path, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
 
 
@@ -174,7 +173,7 @@ def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str, se
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise Failed(f"JupyterLab ended at once (exit {server.returncode}); run: {sys.executable} -m jupyterlab")
+            raise Failed(f"JupyterLab exited with {server.returncode}; to see why, run: {sys.executable} -m jupyterlab")
         try:
             _get(f"{address}/api/status", token)
             return
@@ -185,7 +184,7 @@ def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str, se
 
 def _get(url: str, token: str) -> Any:
     request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would not know this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for this machine
     with opener.open(request, timeout=10) as answer:
         return json.load(answer)
 

@@ -22,7 +22,7 @@
     form.append(...rows.map((one) => one.row), make("button", { textContent: "Seal my ranges" }), skip, again, said);
     cell.after(form);
     for (const printed of cell.querySelectorAll(".cell_output pre")) { // the form says it
-      printed.textContent = printed.textContent.split("\n").filter((line) => !line.includes("waits for your range")).join("\n");
+      printed.textContent = printed.textContent.split("\n").filter((line) => !line.includes("needs your range")).join("\n");
       printed.closest(".cell_output").hidden = !printed.textContent.trim();
     }
 

@@ -65,7 +65,7 @@ def test_a_students_work_is_never_overwritten(source: Path, tmp_path: Path):
     assert (mine / "00_start_here.ipynb").read_text() == "version 1 with my answers"
     assert (mine / "solutions" / "00_start_here.ipynb").read_text() == "solved 2"  # untouched, so brought up to date
     assert len(words) == 1
-    assert "kept as you changed it" in words[0]
+    assert "kept with your changes" in words[0]
 
 
 def test_a_file_that_was_there_before_is_the_users(source: Path, tmp_path: Path):
@@ -134,7 +134,7 @@ def test_the_installed_wheel_opens_the_lessons(installed: Path, tmp_path: Path):
     command = [sys.executable, "-m", "lora_lab", "lab", "--check", "--dir", "my lessons"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
-    assert "it answers, and the first lesson is there" in done.stderr
+    assert "it answers and serves the first lesson" in done.stderr
     assert (tmp_path / "my lessons" / "old_01_why_low_rank.ipynb").is_file()
 
 

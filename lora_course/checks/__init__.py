@@ -1,7 +1,7 @@
-"""Checks of the exercises: they say what is wrong and why, never only that it is; unsolved they say "not yet".
+"""Checks of exercises: they say what is wrong and why; for an unsolved one they say "not yet".
 
-One file a lesson, over `verdict`; a lesson says `from lora_course import checks` and `checks.check_x(answer)`. A
-check's file is imported when the check is first used, so that no lesson waits for what only another one needs.
+One file per lesson. A lesson calls `checks.check_x(answer)` after `from lora_course import checks`. A check's file is
+imported on first use, so that no lesson waits for another's imports.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from lora_course.checks.verdict import Verdict
 
-_HOME = {  # the file of each check, by its name
+_HOME = {  # the file of each check
     name: file.stem
     for file in sorted(Path(__file__).parent.glob("*.py"))
     for name in re.findall(r"^def (check_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,11 +1,11 @@
-"""What a check answers, and what all checks share: numbers compared, functions tried, "not yet" said, tries counted.
+"""What checks share: verdicts, comparing numbers and functions, counting tries.
 
     @exercise("a first hint", "a second", "a third, nearly the answer")
     def check_pairs(answer: int | None, n: int = 8) -> Verdict:
         return number(answer, n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2")
 
-What varies by student comes as an argument, drawn in the lesson by `lesson.draw`. What the site asks, too, is data:
-a `Number`, a `Choice` or a `Function`, which the check judges with and `site/answers.py` writes into the page.
+Values that vary by student are arguments, drawn in the lesson by `lesson.draw`. Exercises that the site asks too are
+data: a `Number`, a `Choice` or a `Function`, which the check uses and `site/answers.py` writes into the page.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Given = ParamSpec("Given")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check has to say; `passed` is None while the exercise is unsolved."""
+    """The answer of a check; `passed` is None while the exercise is unsolved."""
 
     passed: bool | None
     words: str
@@ -37,9 +37,9 @@ class Verdict:
 
 
 def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given, Verdict]]:
-    """A check whose tries are counted for the receipt; each wrong answer is given the next hint, at last the last.
+    """Decorate a check: count tries for the receipt, and give each wrong answer the next hint.
 
-    Without hints here, each verdict brings its own: that of the part of an answer that is wrong.
+    Without hints here, each verdict brings its own, for the part of the answer that is wrong.
     """
     said = [f"Hint {place} of {len(hints)}: {hint}" for place, hint in enumerate(hints, 1)]
 
@@ -67,12 +67,12 @@ LARGE, SMALL = "that is {factor} times too large", "that is {factor} times too s
 
 @dataclass(frozen=True)
 class Number:
-    """What a number is compared with.
+    """The right number, and replies to wrong ones.
 
-    right           it is right within a relative error `within` or its own rounding, and then hears why
-    misconceptions  the words beside the wrong number that it is nearly, unless the right one is nearer, or beside the
-                    first function that is true of it; else `fallback`, or how far off it is
-    hint            while there is none
+    right           accepted within a relative error `within` or its own rounding; the reply is `why`
+    misconceptions  {wrong number: reply}, used for answers near it unless the right one is nearer, or {function: reply}
+                    for answers of which it is true; otherwise `fallback`, or how far off the answer is
+    hint            the reply while there is no answer
     """
 
     right: float
@@ -86,7 +86,7 @@ class Number:
         if unsolved(answer):
             return not_yet(self.hint)
         if not isinstance(answer, Real):
-            return Verdict(False, f"a number is wanted, not {type(answer).__name__}")
+            return Verdict(False, f"give a number, not {type(answer).__name__}")
         given, right = _as_float(answer), self.right
         if math.isclose(given, right, rel_tol=self.within) or math.isclose(given, right, abs_tol=_rounding(given)):
             return Verdict(True, self.why)
@@ -99,19 +99,19 @@ class Number:
 
 
 def number(answer: Any, *compared: Any, **by_name: Any) -> Verdict:
-    """The verdict on a number, compared with what a `Number` takes."""
+    """Judge a number; arguments as for `Number`."""
     return Number(*compared, **by_name).judge(answer)
 
 
 def _as_float(number: Real) -> float:
     try:
         return float(number)
-    except OverflowError:  # whole numbers of Python's have no largest one
+    except OverflowError:  # Python's integers are unbounded
         return math.inf
 
 
 def _rounding(given: float) -> float:
-    """Half a unit of the last decimal of an answer that was rounded to one or two decimals; at least three figures."""
+    """Half a unit of the last digit of an answer rounded to one or two decimals, with at least three figures."""
     return next((0.5 * 10**-n for n in (1, 2) if given == round(given, n) and given * 10**n >= 100), 0.0)
 
 
@@ -127,7 +127,7 @@ def _how_far(given: float, right: float) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """Words to choose from: those that are right, and replies to the others."""
+    """The right words to choose, and replies to the others."""
 
     right: Sequence[str]
     replies: Mapping[str, str]
@@ -140,7 +140,7 @@ class Choice:
 
 
 def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put a letter in place of ...") -> Verdict:
-    """Right for one of the letters, and a reply to each; `hint` while there is none."""
+    """Judge a letter, with a reply to each; `hint` while there is no answer."""
     if unsolved(answer):
         return not_yet(hint)
     given = str(answer).strip(" .,:;()'\"").lower()
@@ -153,20 +153,20 @@ def numbers(
     answers: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
     within: float = 1e-3, hint: str = "put a number in place of each ...",
 ) -> Verdict:  # fmt: skip
-    """Two numbers, right where both are, and then why; else the words beside the wrong pair they are, or `fallback`."""
+    """Judge two numbers: both right and `why`, a known wrong pair and its reply, or `fallback`."""
     if any(map(unsolved, answers)):
         return not_yet(hint)
     if not all(isinstance(answer, Real) for answer in answers):
-        return Verdict(False, "two numbers are wanted, such as 3 and 5")
+        return Verdict(False, "give two numbers, such as 3 and 5")
     return _matched(answers, right, why, near, fallback, within)
 
 
 @dataclass(frozen=True)
 class Function:
-    """What a function is compared with: it is right in every case, and then hears why.
+    """The right function, compared in every case, and replies to wrong ones.
 
-    near     the words beside the wrong function that it is, else `fallback`
-    several  what is said where it returns a list
+    near     {reply: wrong function}; otherwise `fallback`
+    several  the reply if it returns a list
     """
 
     cases: Sequence[Sequence[Any]]
@@ -175,10 +175,10 @@ class Function:
     near: Mapping[str, Callable[..., float]]
     fallback: str
     within: float = 1e-3
-    several: str = "the function is to return one number, not several"
+    several: str = "return one number, not several"
 
     def judge(self, given: Callable[..., Any]) -> Verdict:
-        values = [attempt(given, *deepcopy(case)) for case in self.cases]  # a function may change what it is given
+        values = [attempt(given, *deepcopy(case)) for case in self.cases]  # a function may change its arguments
         for value in values:
             if isinstance(value, Verdict):
                 return value
@@ -189,14 +189,14 @@ class Function:
         return _matched(values, right, self.why, wrong, self.fallback, self.within)
 
     def at(self, *case: Any, within: float) -> Number:
-        """Its value in one case, for a page on which no function runs."""
+        """Its value in one case, for a page that cannot run functions."""
         right = self.right(*case)
         wrong = {one(*case): words for words, one in self.near.items()}
         return Number(right, {n: words for n, words in wrong.items() if n != right}, self.why, within, self.fallback)
 
 
 def function(given: Callable[..., Any], *compared: Any, **by_name: Any) -> Verdict:
-    """The verdict on a function, compared with what a `Function` takes."""
+    """Judge a function; arguments as for `Function`."""
     return Function(*compared, **by_name).judge(given)
 
 
@@ -214,7 +214,7 @@ def _matched(
 
 
 def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
-    """What a student's function returns, or a verdict: unsolved when it returns None, wrong when it raises."""
+    """Call a student's function; return its value, or a verdict if it returns None (unsolved) or raises (wrong)."""
     try:
         value = given(*arguments)
     except Exception as error:
@@ -225,7 +225,7 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _hint(error: Exception) -> str:
-    """What students usually meant where Python's own words do not say it."""
+    """Explain what students usually meant."""
     if isinstance(error, TypeError) and ("xor" in str(error) or "^" in str(error)):
         return " (a power is written **, not ^)"
     if isinstance(error, IndexError):
@@ -234,10 +234,10 @@ def _hint(error: Exception) -> str:
 
 
 def unsolved(answer: object) -> bool:
-    """Whether the exercise still holds what it came with: None or `...`."""
+    """Whether the exercise still has its placeholder: None or `...`."""
     return answer is None or answer is ...
 
 
 def not_yet(hint: str) -> Verdict:
-    """The verdict on an unsolved exercise: where to begin."""
+    """The verdict on an unsolved exercise: where to start."""
     return Verdict(None, hint)

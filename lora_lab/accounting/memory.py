@@ -1,7 +1,7 @@
-"""How much memory a training step needs, and where in the step: one trace, interpolated.
+"""Predict the memory of a training step, and where in the step the peak is, by interpolating a trace.
 
 `memory(model, method, batch=, seq=, ...)` looks for a fit (see `fit.py`) among those that ship, then in this user's
-cache; otherwise it makes one, or traces that case where none is possible. Fits are in presets/, one file for each
+cache; otherwise it makes one, or traces that case if none is possible. Fits are in presets/, one file for each
 model of the zoo, written by `python docs/presets.py`.
 """
 
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
-    "compile, autocast, offload and chunked losses are not in it: this is eager PyTorch with transformers' models",
-    "bytes of live tensors; a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation come on top",
+    "for eager PyTorch with transformers' models; compile, autocast, offload and chunked losses are not covered",
+    "bytes of live tensors; add a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation",
 )
 EDGES = ("sliding_window", "attention_chunk_size")  # from these lengths on, other operations run
 SHORT = 8  # tokens of the shortest rows that are interpolated
@@ -74,7 +74,7 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What is live at each moment of a step, and so its peak. Units: bytes.
+    """The live bytes at each moment of a step, and the peak.
 
     mode      predicted (interpolated), traced (tensors without data), bound (from above) or measured
     moments   (phase, module that is running)
@@ -211,7 +211,7 @@ def trained_by(method: Any, a: Architecture) -> int:
 def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
     """A model's name in the zoo, or "", and its config. Raises: BadValue for an impossible step."""
     if setup.device == "mps":
-        raise BadValue("what Apple's kernels keep is not modeled: measure a step there, or ask for device cpu")
+        raise BadValue("what Apple's kernels keep is not covered: measure a step there, or use device cpu")
     config = config_of(model)
     if hasattr(model, "config"):
         check_class(model)
@@ -459,7 +459,7 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     if a.task != "causal":
         raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
     if any(module.name.endswith(".kv_b_proj") for module in a.modules):
-        raise BadValue(f"{a.name} keeps a latent, not keys and values, and its cache is not modeled; try llama-3-70b")
+        raise BadValue(f"{a.name} caches a latent instead of keys and values, which is not covered; try llama-3-70b")
     tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
     cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * tokens
     logits = setup.batch * a.vocabulary

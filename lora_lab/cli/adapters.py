@@ -1,4 +1,4 @@
-"""`lora-lab inspect` and `lora-lab merge`: what is in an adapter, and a plain checkpoint made of it."""
+"""`lora-lab inspect` and `lora-lab merge`: look into an adapter, and merge it into a plain checkpoint."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lora_lab.report import aligned
 if TYPE_CHECKING:
     from lora_lab.methods.inspect import Inspection
 
-LINES = 24  # of norms; --json has them all
+LINES = 24  # norms to print; --json has all
 
 
 @click.command()
 @click.argument("adapter")
-@click.option("--base", default=None, help="The model that it was trained on: a bundled name, a folder or a hub id.")
-@click.option("--dtype", default="fp32", show_default=True, help="Load the base in fp32, bf16 or fp16.")
+@click.option("--base", default=None, help="Its base model: a bundled name, a folder or a hub id.")
+@click.option("--dtype", default="fp32", show_default=True, help="The base's dtype: fp32, bf16 or fp16.")
 @DOWNLOAD
 @JSON
 def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json: bool) -> None:
-    """Say what is in the folder ADAPTER, whether it does anything to the base, and what is wrong with it."""
+    """Show what is in the folder ADAPTER, whether it changes the base, and what is wrong with it."""
     from lora_lab.training.named import inspect_folder
 
     found = inspect_folder(adapter, base, dtype=dtype, download=download)
@@ -30,7 +30,7 @@ def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json:
 
 
 def _inspection(found: Inspection) -> str:
-    """An inspection as a table and sentences."""
+    """Format an inspection as a table and sentences."""
     head = f" + {found.head:,} in the head" if found.head else ""
     by = "" if found.difference is None else f": a logit differs by up to {found.difference:.3g}"
     facts = {
@@ -55,24 +55,24 @@ def _inspection(found: Inspection) -> str:
             *([f"problem: {problem}" for problem in found.problems] or ["no problem found"]),
         ]
     )
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)  # a stranger's names, on a terminal
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)  # names come from an untrusted file
 
 
 @click.command()
 @click.argument("adapter")
-@click.option("--base", default=None, help="The base; by default the one that the adapter names.")
-@click.option("--out", required=True, help="Folder for the checkpoint: a new or empty one, or an earlier result.")
+@click.option("--base", default=None, help="The base model; by default the one that the adapter names.")
+@click.option("--out", required=True, help="Folder for the checkpoint: new, empty, or an earlier result.")
 @click.option(
-    "--dtype", default=None, help="fp32, bf16, fp16; the base's own by default; nf4 for the values of a 4-bit base."
+    "--dtype", default=None, help="fp32, bf16 or fp16; the base's own by default; nf4 for an adapter of a 4-bit base."
 )
 @DOWNLOAD
 @JSON
 def merge(adapter: str, base: str | None, out: str, dtype: str | None, download: bool, as_json: bool) -> None:
     """Write ADAPTER merged into its base, a plain transformers checkpoint with its tokenizer.
 
-    It loads without lora_lab and runs at the base's own speed, but is as large as the base. In bf16 and fp16 the sum is
+    The checkpoint loads without lora_lab, runs as fast as the base and is as large. In bf16 and fp16 the sum is
     rounded, and the report says what that costs; --dtype fp32 rounds nothing. With nf4 the base is quantized and
-    dequantized first, as the adapter of a 4-bit base has met it; the checkpoint is not quantized.
+    dequantized first, as the adapter saw it in training; the checkpoint is not quantized.
     """
     from lora_lab.training.merged import write_merged
 

@@ -1,4 +1,4 @@
-"""`lora-lab compare`: methods at their own tuned rates, several seeds, and a verdict on each."""
+"""`lora-lab compare`: each method at its own tuned rate, several seeds, and verdicts."""
 
 from __future__ import annotations
 
@@ -12,22 +12,29 @@ from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together, with_minutes
 from lora_lab.errors import BadValue, Failed
 from lora_lab.report import Report
 
-OWN = ("method", "lr", "seed", "validations", "patience", "steps")  # what a comparison says in its own way
+OWN = ("method", "lr", "seed", "validations", "patience", "steps")  # set by the comparison itself
 EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 
 compare_options = together(
-    click.option("--methods", default=EVERY, show_default=True, help="With settings: lora:rank=4:targets=q+v,full."),
-    click.option("--rates", type=int, default=4, show_default=True, help="Tried for each method."),
-    click.option("--growth", type=int, default=2, show_default=True, help="More if the best is at an end."),
-    click.option("--seeds", type=int, default=5, show_default=True, help="Final runs of each method."),
-    click.option("--steps", type=int, default=None, help="Of every run; 400 by default."),
-    click.option("--minutes", type=float, default=None, help="In place of steps: what all may take."),
-    click.option("--margin", type=float, default=0.015, show_default=True, help="Within it is equivalent."),
-    click.option("--forgetting", default=None, help="A text such as shakespeare, read before and after."),
-    click.option("--prompts", type=int, default=0, help="Texts to be generated and scored."),
-    click.option("--out", default="compared", show_default=True, help="The folder of runs and comparison."),
-    click.option("--again", is_flag=True, help="Run failed ones once more."),
-    click.option("--workers", type=click.IntRange(1), default=None, help="Methods at once; found by default."),
+    click.option(
+        "--methods", default=EVERY, show_default=True, help="With settings, as in lora:rank=4:targets=q+v,full."
+    ),
+    click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method."),
+    click.option("--growth", type=int, default=2, show_default=True, help="More rates if the best is at an end."),
+    click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method."),
+    click.option("--steps", type=int, default=None, help="Steps of every run; 400 by default."),
+    click.option("--minutes", type=float, default=None, help="Instead of --steps: time for everything."),
+    click.option("--margin", type=float, default=0.015, show_default=True, help="Margin of equivalence."),
+    click.option("--forgetting", default=None, help="A text, such as shakespeare, for perplexity before and after."),
+    click.option("--prompts", type=int, default=0, help="Answers to generate and score."),
+    click.option("--out", default="compared", show_default=True, help="Folder for the runs and the comparison."),
+    click.option("--again", is_flag=True, help="Retry failed runs."),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        default=None,
+        help="Methods at once; automatic by default.",
+    ),
     DOWNLOAD,
     JSON,
 )
@@ -39,14 +46,14 @@ compare_options = together(
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
     """Compare methods fairly: each at its own tuned rate, several seeds, test scored once, a verdict on each.
 
-    It may be stopped or killed at any time: the same command goes on where it was.
+    You can stop or kill it at any time: the same command resumes.
     """
     from lora_lab.experiments.compare import compare as run
 
     if steps is not None and minutes is not None:
         raise BadValue("give --steps or --minutes, not both")
     if minutes is not None and not 0 < minutes < 1e6:
-        raise BadValue(f"--minutes is the time that all of it may take, above 0, not {minutes:g}")
+        raise BadValue(f"--minutes must be above 0, not {minutes:g}: it is the time for everything")
     out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
     how = {name: options.pop(name) for name in ("again", "download", "workers")}
     say, steps = with_minutes(), 400 if steps is None else steps
@@ -60,11 +67,11 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     found = run(model, task, methods, out, say=say, steps=steps, **how, **options).to_json()
     tell(found if as_json else describe(found))
     if all(one["error"] and not one["runs"] for one in found["methods"]):
-        raise Failed(f"no method came to anything: {found['methods'][0]['error']}")
+        raise Failed(f"every method failed: {found['methods'][0]['error']}")
 
 
 def describe(found: dict[str, Any]) -> str:
-    """A comparison as a table with a line for each method, then verdicts, then what all had in common."""
+    """Format a comparison: a table with a row per method, verdicts, and what all methods share."""
     import pandas as pd
 
     from lora_lab.metrics import factor
@@ -81,11 +88,11 @@ def describe(found: dict[str, Any]) -> str:
         for name, value in one.items():
             if isinstance(value, dict) and "each" in value and name != metric:
                 lines.append(f"{one['label']}: {name} {' '.join(f'{v:.4g}' for v in value['each'])}")
-    judged = "; verdicts are of right and wrong answers, in points of accuracy" * (metric == "matthews")
+    judged = "; verdicts are about right and wrong answers, in points of accuracy" * (metric == "matthews")
     lines.append(
         f"{found['model']} on {found['task']}: {found['steps']} steps of {found['batch']} rows; rates tuned on "
         f"validation with seed {', '.join(map(str, found['tuning_seeds']))}, at most {found['growth']} more at an end; "
-        f"{len(found['seeds'])} other seeds scored once on the test rows; a run's seconds are its share of its pack; "
+        f"{len(found['seeds'])} other seeds scored once on the test rows; a run's seconds are its share of the pack's; "
         f"{found['seconds']:.0f} s in all{judged}"
     )
     table = pd.DataFrame([_cells(one, metric, factor(metric)) for one in methods])
@@ -93,7 +100,7 @@ def describe(found: dict[str, Any]) -> str:
 
 
 def _cells(one: dict[str, Any], metric: str, times: int) -> dict[str, str]:
-    """A method's line of the table, by column."""
+    """Return a method's row of the table, by column."""
 
     def number(value: float | None, factor: float) -> str:
         return "-" if value is None else f"{factor * value:.1f}"

@@ -1,4 +1,4 @@
-"""The options that make a method and a recipe: each field of each method is an option."""
+"""Options for methods and recipes: each field of each method is an option."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_lab.cli.shared import Command
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, nearest
 from lora_lab.methods import REGISTRY, Method, method_from
 
 if TYPE_CHECKING:
@@ -23,50 +23,50 @@ HELP = {
     "targets": "Roles, names or patterns, with commas",
     "dropout": "On the adapter's input",
     "rslora": "scaling = alpha / sqrt(rank)",
-    "rank_pattern": "If some layers differ: q=4,down=16",
-    "alpha_pattern": "Likewise: q=4,down=16",
-    "init": "How it starts",
-    "dora": "DoRA: train the length of each row of a weight too",
+    "rank_pattern": "Other ranks for some layers: q=4,down=16",
+    "alpha_pattern": "Other alphas for some layers: q=4,down=16",
+    "init": "Initialization",
+    "dora": "DoRA: also train the norm of each row of the weight",
     "lr_ratio": "LoRA+: B's learning rate over that of A",
-    "freeze_a": "LoRA-FA: only B trains",
+    "freeze_a": "LoRA-FA: train only B",
     "tokens": "Virtual tokens before each row",
-    "layers": "The topmost so many only",
+    "layers": "Only this many of the top layers",
     "l2": "Penalty on the classifier's weights",
-    "hidden": "Width of the network that makes the prompt; the model's by default",
+    "hidden": "Width of the network that makes the prompt; the model's width by default",
     "size": "Width of the bottleneck",
-    "placement": "Where bottlenecks stand: houlsby, pfeiffer or lin",
-    "d_initial": "What each number of d starts at",
-    "u": "Numbers in the vector that trains",
+    "placement": "Where bottlenecks go: houlsby, pfeiffer or lin",
+    "d_initial": "Initial value of d",
+    "u": "Size of the trained vector",
     "weight_tying": "0: each layer has its own vector; 1: all share one",
-    "projection_seed": "What frozen matrices are drawn from",
-    "save_projection": "Whether the file holds them",
-    "feedforward": "Targets whose input is scaled, not the output",
+    "projection_seed": "Seed of the frozen matrices",
+    "save_projection": "Whether to save them in the file",
+    "feedforward": "Targets whose input is scaled instead of the output",
 }
 TASK_NAMES = "rt, imdb, tweets; smollm2: kjv, shakespeare, restaurants, captain, json, preacher;"
 RECIPE: dict[str, tuple[type, Any, str | None]] = {
     "model": (str, "minilm", "minilm, smollm2, a folder or a hub id."),
-    "task": (str, "rt", f"{TASK_NAMES} or a file of your own."),
+    "task": (str, "rt", f"{TASK_NAMES} or your own file."),
     "lr": (float, 2e-3, "Peak learning rate."),
     "steps": (int, 400, None),
     "batch": (int, 16, None),
     "seed": (int, 0, None),
-    "examples": (int, 0, "Training texts, drawn evenly; 0 for all."),
-    "subset": (int, 0, "Which draw of so many examples."),
+    "examples": (int, 0, "Number of training texts, with the data's class balance; 0 for all."),
+    "subset": (int, 0, "Which draw of that many examples."),
     "weight_decay": (float, 0.0, None),
-    "clip": (float, 1.0, "Largest norm of the gradient; 0 for none."),
-    "patience": (int, 0, "Stop after so many validations without a better one."),
-    "max_length": (int, None, "Tokens that a text is cut to."),
-    "text_column": (str, "text", "In a file of your own."),
-    "label_column": (str, "label", "In a file of your own."),
-    "dtype": (str, "auto", "Of the frozen base: fp32 or bf16; nf4, int8, nf3, nf2 or nf4+fp32 quantize it."),
+    "clip": (float, 1.0, "Largest gradient norm; 0 for no clipping."),
+    "patience": (int, 0, "Stop after this many validations without improvement; 0 for never."),
+    "max_length": (int, None, "Cut texts to this many tokens."),
+    "text_column": (str, "text", "Column in your own file."),
+    "label_column": (str, "label", "Column in your own file."),
+    "dtype": (str, "auto", "Of the frozen base: fp32, bf16 or fp16; nf4, int8, nf3, nf2 or nf4+fp32 quantize it."),
     "attention": (str, "auto", "eager or sdpa."),
     "device": (str, "auto", "cuda, mps or cpu."),
-    "validations": (int, 8, "On the way, evenly spread; 0 for none."),
+    "validations": (int, 8, "Validations during training, evenly spaced; 0 for none."),
 }
 
 
 def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """The options of a recipe and of its method, but for those named."""
+    """Add the options of a recipe and its method, except those named."""
 
     def add(command: Command) -> Command:
         command = command if "method" in without else method_options(without)(command)
@@ -80,7 +80,7 @@ def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command
 
 
 def method_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """`--method` and the options of all methods but those named; each method has its own defaults."""
+    """Add `--method` and the options of all methods, except those named; defaults depend on the method."""
 
     def add(command: Command) -> Command:
         for name, owners in reversed(_fields().items()):
@@ -92,10 +92,10 @@ def method_options(without: Collection[str] = ()) -> Callable[[Command], Command
 
 
 def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
-    """The method that the options make, which are taken out of `options`.
+    """Make the method from its options, which are removed from `options`.
 
-    "qlora" is lora on a base in 4 bits: on all linear layers by default, and a dtype "auto" becomes nf4. With an
-    architecture, lora's default targets are those that it has. Raises: BadValue or NotFound, naming what there is.
+    "qlora" is lora on a 4-bit base: on all linear layers by default, and dtype "auto" becomes nf4. With an
+    architecture, lora's default targets are adapted to it. Raises: BadValue or NotFound for an unknown name.
     """
     name = options.pop("method")
     taken = {field: options.pop(OTHER_NAMES.get(field, field), None) for field in _fields()}
@@ -104,6 +104,8 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
         for field, value in taken.items()
         if value is not None
     }
+    if name not in (*REGISTRY, "qlora"):
+        raise BadValue(f"unknown method '{name}'; known: {nearest(name, [*REGISTRY, 'qlora'])}")
     if name == "qlora":
         name, given = "lora", {"targets": "all-linear", **given}
         if options.get("dtype") == "auto":
@@ -114,7 +116,7 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
 
 
 def _fields() -> dict[str, dict[str, Field[Any]]]:
-    """Every field by its name, and the methods that have it."""
+    """Return every field by name, with the methods that have it."""
     found: dict[str, dict[str, Field[Any]]] = {}
     for name, method in REGISTRY.items():
         for field in fields(method):  # type: ignore[arg-type]
@@ -138,7 +140,7 @@ def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Com
 
 
 def _pattern(name: str, text: str) -> dict[str, float]:
-    """{"q": 4, "down": 16} from "q=4,down=16"; an alpha may have a fraction."""
+    """Parse "q=4,down=16" into {"q": 4, "down": 16}; an alpha may have a fraction."""
     found: dict[str, float] = {}
     try:
         for part in filter(str.strip, text.split(",")):
@@ -149,17 +151,17 @@ def _pattern(name: str, text: str) -> dict[str, float]:
     except ValueError:
         what = name.partition("_")[0]
         raise BadValue(
-            f"--{what}-pattern is target={what} with commas between, for example q=4,down=16, not '{text}'"
+            f"--{what}-pattern must be target={what} pairs separated by commas, such as q=4,down=16, not '{text}'"
         ) from None
     return found
 
 
 def _usual_targets(architecture: Architecture) -> str:
-    """q,v, or what comes nearest if attention has a latent between: the layers that unfold q, k and v from it."""
+    """Return q,v or, for latent attention, the layers that project the latent to q, k and v."""
     if {"q", "v"} <= set(architecture.roles):
         return "q,v"
     leaves = {module.name.rpartition(".")[2] for module in architecture.modules}
     unfolding = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if name in leaves]
     targets = ",".join(unfolding) or "all-linear"
-    print(f"{architecture.name} has no layers q and v of their own; counting --targets {targets}", file=sys.stderr)
+    print(f"{architecture.name} has no separate q and v layers; counting --targets {targets}", file=sys.stderr)
     return targets

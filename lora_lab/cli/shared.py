@@ -1,4 +1,4 @@
-"""What commands share: options, groups of options, and words on stdout and stderr."""
+"""Options and output that commands share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 Command = Callable[..., Any]
-DOWNLOAD = click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+DOWNLOAD = click.option("--download", is_flag=True, help="Allow access to the model hub.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator; --help names them in this order."""
+    """Combine options into one decorator; --help lists them in this order."""
 
     def add(command: Command) -> Command:
         for option in reversed(options):
@@ -27,16 +27,16 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 def say(words: str) -> None:
-    """Words for whoever watches: stdout is the answer's."""
+    """Print a message on stderr; stdout is for the answer."""
     print(words, file=sys.stderr, flush=True)
 
 
 def tell(answer: dict[str, Any] | str) -> None:
-    """The answer, on stdout: of a dictionary one JSON object, else the words."""
+    """Print the answer on stdout: a dictionary as one JSON object, text as it is."""
     print(json.dumps(answer, allow_nan=False) if isinstance(answer, dict) else answer)
 
 
 def with_minutes() -> Callable[[str], None]:
-    """`say`, with the minutes since now before each line."""
+    """Return `say` with the minutes since now before each line."""
     started = time.perf_counter()
     return lambda words: say(f"{(time.perf_counter() - started) / 60:6.1f} min  {words}")

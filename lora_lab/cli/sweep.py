@@ -1,4 +1,4 @@
-"""`lora-lab sweep` and `lora-lab collect`: many runs in packs, and the runs of a class in one store."""
+"""`lora-lab sweep` and `lora-lab collect`: train many runs in packs, and merge the stores of a class."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GRID = ("rank", "alpha", "targets", "lr", "seed")
-USUAL = ("method", "targets", "rank", "alpha", "lr")  # by which a line of the table is known
-KIND = ("model", "task", "steps", "batch")  # runs of one kind may be compared
+USUAL = ("method", "targets", "rank", "alpha", "lr")  # columns that identify a row of the table
+KIND = ("model", "task", "steps", "batch")  # only runs that agree in these are comparable
 
 sweep_options = together(
-    click.option("--rank", default=None, help="Lora's, with commas: 1,2,4,8; 8 by default."),
-    click.option("--alpha", default=None, help="With commas: 8,16."),
-    click.option("--alpha-rule", default=None, help="fixed:16 (by default), rank, 2rank, sqrt or sqrt:4."),
-    click.option("--targets", multiple=True, help="q,v by default; give it again for another choice."),
-    click.option("--lr", default="2e-3", show_default=True, help="With commas: 1e-3,2e-3."),
-    click.option("--seed", default="0", show_default=True, help="With commas, or 0-4."),
-    click.option("--out", default="runs", show_default=True, help="The store; what it has is not run again."),
-    click.option("--solo", is_flag=True, help="One run after another in place of packs."),
+    click.option("--rank", default=None, help="LoRA ranks, separated by commas: 1,2,4,8; 8 by default."),
+    click.option("--alpha", default=None, help="Separated by commas: 8,16."),
+    click.option("--alpha-rule", default=None, help="fixed:16 (the default), rank, 2rank, sqrt or sqrt:4."),
+    click.option("--targets", multiple=True, help="q,v by default; repeat the option for more choices."),
+    click.option("--lr", default="2e-3", show_default=True, help="Separated by commas: 1e-3,2e-3."),
+    click.option("--seed", default="0", show_default=True, help="Separated by commas, or a range such as 0-4."),
+    click.option("--out", default="runs", show_default=True, help="The store; runs it already has are skipped."),
+    click.option("--solo", is_flag=True, help="Train runs one by one instead of in packs."),
     click.option(
         "--choose", "--halving", "choose", is_flag=True,
-        help="Find the best: what lies behind stops at half-time, and only the best is tested, with its rivals.",
+        help="Find the best configuration: those behind stop halfway, and only the best and its rivals are tested.",
     ),
-    click.option("--validations", type=int, default=None, help="Evenly spread; 1 by default, 8 with --patience."),
-    click.option("--again", is_flag=True, help="Run failed ones once more."),
-    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Runs side by side."),
-    click.option("--dask", default=None, help="Address of a Dask scheduler, whose workers take the packs."),
-    click.option("--share", default=None, help="i/n: only laptop i's share of the grid."),
+    click.option("--validations", type=int, default=None, help="Evenly spaced; 1 by default, 8 with --patience."),
+    click.option("--again", is_flag=True, help="Retry failed runs."),
+    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Most runs per pack."),
+    click.option("--dask", default=None, help="Address of a Dask scheduler whose workers train the packs."),
+    click.option("--share", default=None, help="i/n: only part i of the grid, for one of n laptops."),
     DOWNLOAD,
     JSON,
 )  # fmt: skip
@@ -52,9 +52,9 @@ def sweep(
     out: str, solo: bool, choose: bool, again: bool, side_by_side: int | None, dask: str | None, share: str | None,
     download: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train every combination of rates and seeds, of lora also of ranks, alphas and targets, side by side.
+    """Train every combination of rates and seeds (for lora also ranks, alphas and targets) side by side.
 
-    It may be stopped or killed at any time: the same command goes on where it was.
+    You can stop or kill it at any time: the same command resumes.
     """
     from lora_lab.experiments import grid
     from lora_lab.experiments.sweep import Sweep, Swept
@@ -63,7 +63,7 @@ def sweep(
         raise BadValue(f"--choose needs the whole grid on one machine: leave out {'--share' if share else '--dask'}")
     every = _recipes(options)
     recipes = grid.share(every, share) if share else every
-    if not recipes:  # more laptops than runs: nothing is wrong
+    if not recipes:  # more laptops than runs, which is fine
         tell(Swept(()).to_json() if as_json else f"share {share} of {len(every)} runs is empty: nothing to do")
         return
     client = None
@@ -78,10 +78,10 @@ def sweep(
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True)
-@click.option("--out", default="collected", show_default=True, help="The store that gets all of them.")
+@click.option("--out", default="collected", show_default=True, help="The store for all runs.")
 @JSON
 def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Merge the stores below some FOLDERS or zip files into one, with a table and a picture of what the class found."""
+    """Merge the stores in FOLDERS or zip files into one, with a table and pictures of the class's results."""
     from lora_lab.experiments.collect import collect as merge
     from lora_lab.experiments.results import load
     from lora_lab.plots import sweeps
@@ -99,32 +99,32 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
         tell({"runs": len(frame), **counts, "pictures": pictures, "frame": rows})
         return
     for file, reason in found.unreadable.items():
-        print(f"passed over {file}: {reason}", file=sys.stderr)
-    print(f"{len(frame)} runs in {out}: {found.taken} taken, {found.repeated} there already\n{summary(frame)}")
+        print(f"skipped {file}: {reason}", file=sys.stderr)
+    print(f"{len(frame)} runs in {out}: {found.taken} new, {found.repeated} already there\n{summary(frame)}")
     for file in pictures:
         print(f"picture  {file}")
 
 
 def describe(swept: Any) -> str:
-    """A sweep as a table: a line for each cell of the grid, every seed in it."""
+    """Format a sweep as a table: a row per cell of the grid, with every seed."""
     failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
     sizes = ", ".join(map(str, swept.packs)) or "none"
-    end = f"{len(swept)} runs, {swept.skipped} of them from before; packs of {sizes}; {swept.seconds:.0f} s"
+    end = f"{len(swept)} runs, {swept.skipped} of them already stored; packs of {sizes}; {swept.seconds:.0f} s"
     chosen = [str(swept.choice)] if swept.choice else []
     return "\n".join([summary(swept.frame), *failures, *chosen, end])
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """Cells of the grid with their seeds; a table for each model, task and length if there are several."""
+    """Format the cells of a grid with their seeds, in one table per model, task and length."""
     tables = {name: _table(part) for name, part in _kinds(frame)}
     if not tables:
-        return "no finished run that was scored on the test rows"
+        return "no finished run was scored on the test rows"
     several = {f"{number}: {name}": table for number, (name, table) in enumerate(tables.items(), 1)}
     return Report("", several if len(tables) > 1 else {"": next(iter(tables.values()))}).to_text()
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Finished runs with a test score, those of one model, task and length together; the most first."""
+    """Yield finished, scored runs by model, task and length, the largest group first."""
     from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import MAIN
     from lora_lab.training.runs import FINISHED
@@ -138,9 +138,9 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _table(done: pd.DataFrame) -> pd.DataFrame:
-    """A line for each cell: runs that differ in their seed alone.
+    """Make a row per cell, whose runs differ only in the seed.
 
-    A cell is told by the usual settings, and by every other one that differs among the runs of a method.
+    A cell is identified by the usual settings, and by others that differ among the runs of a method.
     """
     import pandas as pd
 
@@ -167,7 +167,7 @@ def _word(value: Any) -> str:
 
 
 def _recipes(options: dict[str, Any]) -> list[Any]:
-    """The grid that the options describe. Raises: BadValue for what is not a number."""
+    """Make the recipes that the options describe. Raises: BadValue for what is not a number."""
     from lora_lab.experiments.grid import Grid, numbers
 
     rank, alpha, rule, targets = (options.pop(name) for name in ("rank", "alpha", "alpha_rule", "targets"))
@@ -182,7 +182,7 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
         axes["alpha"] = rule or (numbers("--alpha", alpha, float) if alpha is not None else "fixed:16")
         axes["targets"] = list(targets) or ("all-linear" if method == "qlora" else "q,v")
     elif {rank, alpha, rule} != {None} or len(targets) > 1:
-        raise BadValue(f"a grid of ranks, alphas and targets is lora's, not {method}'s: give rates and seeds")
+        raise BadValue(f"only lora has a grid of ranks, alphas and targets; for {method} give rates and seeds")
     elif targets:
         options["targets"] = targets[0]
     if options["validations"] is None:

@@ -1,4 +1,4 @@
-"""What a finished run of a language model is asked besides its test split: another text, and what it writes."""
+"""Further scores of a finished language-model run: perplexity on another text, and generated answers."""
 
 from __future__ import annotations
 
@@ -22,30 +22,32 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import fingerprint, load_task, typical_tokens
 
-EVERY = 10**9  # test texts, at most
-ROWS = 32  # texts of another kind unless told otherwise
+EVERY = 10**9  # all test texts
+ROWS = 32  # default number of texts
 
 
 def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str, rows: int = ROWS) -> float:
-    """Perplexity of a causal model, with its adapters, on the first test texts of a task. Raises: as `held_out`."""
+    """Return a causal model's perplexity, adapters included, on a task's first test texts. Raises: as `held_out`."""
     device = str(next(model.parameters()).device)
     score = evaluate(model, held_out(task, rows, tokenizer), int(tokenizer.pad_token_id), device)
     return score.metrics["perplexity"]
 
 
 def held_out(task: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """The first test texts of a language-modeling task as tokens.
+    """Tokenize the first test texts of a language-modeling task.
 
-    Raises: BadValue for a task with labels; NotFound for one that is not there.
+    Raises: BadValue for a task with labels; NotFound for an unknown task.
     """
     data = load_task(task)
     if data.labels or rows < 1:
-        raise BadValue(f"forgetting asks for running text, at least one row of a task such as shakespeare, not {task}")
+        raise BadValue(
+            f"forgetting is measured on plain text, at least one row of a task such as shakespeare, not on {task}"
+        )
     return encode(data.test.at(range(min(rows, len(data.test)))), data, tokenizer)
 
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
-    """The perplexity of the untrained base, in the recipe's own dtype, on another task's text; kept in the folder."""
+    """Return the untrained base's perplexity on another task's text, in the recipe's dtype; cached in the folder."""
 
     def made() -> dict[str, Any]:
         return {"perplexity": perplexity_on(*_base(recipe, download), forgetting, rows=EVERY)}
@@ -58,9 +60,9 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
 def afterwards(
     run: Run, forgetting: str | None, prompts: int, folder: Path, *, download: bool = False
 ) -> dict[str, Any]:
-    """`forgetting`: perplexity on that task's text; with prompts, the scores of what is written; `seconds` of it.
+    """Return `forgetting` (perplexity on that task's text), the scores of generated answers, and `seconds`.
 
-    Kept in the folder for a repeated comparison. Raises: BadValue for a run without an adapter.
+    Cached in the folder. Raises: BadValue for a run without an adapter.
     """
     if not forgetting and not prompts:
         return {"seconds": 0.0}
@@ -68,7 +70,7 @@ def afterwards(
     def made() -> dict[str, Any]:
         started = time.perf_counter()
         if run.adapter is None:
-            raise BadValue(f"the run {run.recipe.hash} kept no adapter; remove its record and repeat the comparison")
+            raise BadValue(f"the run {run.recipe.hash} has no adapter: remove its record and repeat the comparison")
         model, tokenizer = _base(run.recipe, download)
         load_adapter(model, run.adapter)
         found = {"forgetting": perplexity_on(model, tokenizer, forgetting, rows=EVERY)} if forgetting else {}
@@ -86,7 +88,7 @@ def _digest(*asked: str) -> str:
 
 
 def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model as the recipe's run had it."""
+    """Load the base model as the recipe's run did."""
     task = load_task(recipe.task, max_length=recipe.max_length)
     choice = device.choose(typical_tokens(task), **recipe.computed)
     labels, dtype, attention = task.num_labels, choice.load_as, choice.attention

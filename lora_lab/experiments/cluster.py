@@ -1,7 +1,7 @@
-"""Packs as tasks of a Dask cluster: recipes out as plain settings, records and adapter files back into the store.
+"""Train packs as tasks of a Dask cluster: recipes are sent as plain settings; records and adapter files come back.
 
 A worker needs lora_lab and its assets, not the store. If it dies, the scheduler runs its pack elsewhere. Start workers
-with one thread each, for a process trains one pack at a time.
+with one thread each, since a process trains one pack at a time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lora_lab.training.runs import Run, Store, failed
 from lora_lab.training.training_lock import training_lock
 
 TIMEOUT = 5  # seconds
-Made = list[tuple[Run, dict[str, bytes]]]  # runs with their adapters' files by name
+Made = list[tuple[Run, dict[str, bytes]]]  # runs, each with its adapter's files by name
 
 
 def connect(address: str) -> Any:
-    """A client of the Dask scheduler at an address such as tcp://10.0.0.5:8786. Raises: BadValue."""
+    """Connect to the Dask scheduler at an address such as tcp://10.0.0.5:8786. Raises: BadValue."""
     try:
         from dask.distributed import Client
     except ImportError:
@@ -35,7 +35,7 @@ def connect(address: str) -> Any:
     try:
         return Client(address, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
-        raise BadValue(f"no Dask scheduler answers at {address}: start one with dask scheduler ({error})") from error
+        raise BadValue(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
 
 
 def run_on(
@@ -61,13 +61,13 @@ def run_on(
 
 
 def train_pack(settings: Sequence[Mapping[str, Any]]) -> Made:
-    """On a worker: train a pack; one that cannot be laid out is tried run by run."""
+    """Train a pack on a worker; if it cannot be set up, train its runs one by one."""
     recipes, made = [recipe_from(one) for one in settings], Made()
 
     def keep(member: Member, run: Run) -> None:
         with tempfile.TemporaryDirectory() as folder:
             files = [] if run.error else sorted(Path(save_adapter(member.model, folder)).iterdir())
-            files.sort(key=lambda file: file.name == CONFIG)  # the config last: without it nobody reads the others
+            files.sort(key=lambda file: file.name == CONFIG)  # the config last: without it the others are not read
             made.append((run, {file.name: file.read_bytes() for file in files}))
 
     try:

@@ -1,4 +1,4 @@
-"""Many laptops' stores in one: every run below some folders, copied into a store, none lost."""
+"""Merge the stores of many laptops: copy every run below some folders into one store."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lora_lab.errors import BadValue, LabError
-from lora_lab.experiments.results import records, row, unlike, warn_of
+from lora_lab.errors import BadValue, LabError, NotFound, warn
+from lora_lab.experiments.results import records, row, unlike
 from lora_lab.files import write_atomically
 from lora_lab.training.runs import FINISHED, Run, Store, stores
 
 
 @dataclass(frozen=True)
 class Collected:
-    """Runs taken into the store, records that it had already, and {file: why it was passed over}."""
+    """Counts of copied and already present runs, and {file: why it was skipped}."""
 
     taken: int
     repeated: int
@@ -25,18 +25,22 @@ class Collected:
 
 
 def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
-    """Merge all stores below the folders; a zip file is one. Of one recipe a finished run is kept, else the first.
+    """Merge all stores below the folders; a zip file counts as a store. Of equal recipes a finished run is kept, else
+    the first.
 
-    Passed over: a file that is no run, and a run of a data file that held something else than for the store's runs or,
-    without any, for most of the others. Runs of one recipe in different dtypes are all kept, with a LabWarning.
-    Raises: NotFound for a missing folder; BadValue if `into` lies within one or cannot be written.
+    Skipped are files that are not runs, and runs on a data file that differs from that of the store's runs or, if it
+    has none, of most others. A LabWarning is issued for equal recipes trained in different dtypes.
+    Raises: NotFound for a missing folder, or if there is no run in any; BadValue if `into` lies within one of them or
+    cannot be written.
     """
     store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
     sources = [Path(folder) for folder in folders]
     there = sorted({one for folder in sources for one in stores(folder)})
     for folder in sources:
         if Path(into).resolve().is_relative_to(folder.resolve()):
-            raise BadValue(f"{into} lies within {folder}, which is collected from: choose another place")
+            raise BadValue(f"{into} lies within {folder}, one of the sources: choose another folder")
+    if not there:
+        raise NotFound(f"there are no runs in {', '.join(map(str, sources))}: give folders with stores of runs in them")
     store.check_writable()
     found = dict[str, tuple[Any, Run]]()
     for source in map(Store, there):
@@ -53,7 +57,7 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
         task, data = run.recipe.task, run.environment.get("data")
         if data and held[task] != data:
             unreadable[name] = (
-                f"{task} held something else there than where the runs kept here were made: collect it apart"
+                f"its data file {task} differs from that of the other runs: collect it into another folder"
             )
             continue
         had = store.find(run.recipe)
@@ -65,14 +69,14 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
             if part.is_file():
                 write_atomically(target / part.name, part.read_bytes())
         adapter = str(target) if (target / "adapter_config.json").is_file() else None
-        store.add(replace(run, adapter=adapter))  # the record last, so what is listed is whole
+        store.add(replace(run, adapter=adapter))  # the record last, so that a listed run is complete
         taken += 1
-    warn_of(unlike(store.runs()))
+    warn(unlike(store.runs()))
     return Collected(taken, repeated, unreadable)
 
 
 def _held(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """What each data file held for most of these runs, (task, environment); the first if equally many."""
+    """Return each data file's most common fingerprint among (task, environment) pairs; the first of equals."""
     found: dict[str, Counter[str]] = {}
     for task, environment in runs:
         if data := environment.get("data"):
@@ -81,7 +85,7 @@ def _held(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
 
 
 def _check_shown(file: Any, run: Run) -> None:
-    """Raises: BadValue for a run that would keep the frame of all from being shown."""
+    """Raises: BadValue for a run that cannot be a row of the frame."""
     try:
         record = json.loads(json.dumps(run.to_json(), allow_nan=False))
         row(record), record["environment"].get("data")

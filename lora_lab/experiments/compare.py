@@ -1,20 +1,19 @@
-"""Methods compared on equal terms: each at its own tuned rate, several seeds, test scored once, and a verdict.
+"""Compare methods on equal terms: each at its own tuned rate, several seeds, test scored once, and a verdict.
 
     for each method   a rate, chosen on validation (`tuning.py`)       OUT/tuning
                       n seeds at that rate, scored on the test split   OUT/runs
                       what it costs, and what it forgot                OUT/costs, OUT/afterwards
-    of all            the verdict of each on full fine-tuning and on the probe, with Holm's correction
+    then              a verdict on each against full fine-tuning and the probe, with Holm's correction
 
-All share model, data, order of the data per seed, steps, rows per step and head, and the last checkpoint counts. A
-frozen base is computed in the fastest dtype here; base weights that train are fp32.
+All share model, data, data order per seed, steps, batch size and head; the last checkpoint counts. A frozen base
+computes in the fastest dtype of this machine; base weights that train are fp32.
 
-It may be killed at any moment: the same call goes on where it was, with the same outcome.
+It can be killed at any moment: the same call resumes, with the same result.
 """
 
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -26,7 +25,7 @@ import numpy as np
 
 from lora_lab.accounting.memory import estimate, prompt_of
 from lora_lab.accounting.params import params
-from lora_lab.errors import BadValue, Changed, LabError, LabWarning, in_a_sentence
+from lora_lab.errors import BadValue, Changed, LabError, in_a_sentence, warn
 from lora_lab.experiments.afterwards import afterwards, before
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.generation import check_scorable
@@ -49,15 +48,15 @@ from lora_lab.training.runs import FINISHED, Run, Store
 from lora_lab.training.tasks import Task, load_task
 
 MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language models
-OPPONENTS = ("full", "probe")  # every method is judged against these
-APART = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are no metrics of the task
+OPPONENTS = ("full", "probe")  # every method is compared with these
+APART = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 Say = Callable[[str], None]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What all methods share; `fields` are further ones of the recipes, such as max_length.
+    """What all methods share; `fields` are further fields of the recipes, such as max_length.
 
     Raises: BadValue for an impossible value.
     """
@@ -80,40 +79,40 @@ class Terms:
                 raise BadValue(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
 
     def recipe(self, method: Method) -> Recipe:
-        """A method's recipe before its rate is tuned. `dtype` is that of frozen bases."""
+        """Return a method's recipe before tuning. `dtype` applies to frozen bases."""
         own = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
         made = Recipe(self.model, self.task, method, **own)
         return replace(made, dtype=dtype_to_train(made.dtype)) if method.trains_base else made
 
     def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
-        """The recipes that are scored, at the tuned rate."""
+        """Return the recipes to score, at the tuned rate."""
         return [replace(tuning.chosen(self.recipe(method)), seed=seed) for seed in range(self.seeds)]
 
     def data(self) -> Task:
-        """The task, loaded."""
+        """Load the task."""
         columns = {name: self.fields[f"{name}_column"] for name in ("text", "label") if f"{name}_column" in self.fields}
         return load_task(self.task, max_length=self.fields.get("max_length"), **columns)
 
     def loaded(self, download: bool = False) -> Task:
-        """The task, after all checks. Raises: BadValue, NotFound for a model or task that is missing or unfit."""
+        """Check everything and load the task. Raises: BadValue, NotFound for a missing or unsuitable model or task."""
         load_tokenizer(self.model, download=download)
         task = self.data()
         check_margin(self.margin, shares=task.num_labels is not None)
         if task.num_labels is not None and (self.forgetting or self.prompts):
-            raise BadValue(f"forgetting and prompts are of language models; {self.task} is classification")
+            raise BadValue(f"forgetting and prompts are for language models; {self.task} is a classification task")
         if self.prompts:
             check_scorable(task)
         if task.metric == "pearson":
-            raise BadValue(f"{self.task} is judged by a correlation, of which there is no verdict by rows and seeds")
+            raise BadValue(f"the metric of {self.task} is a correlation, for which verdicts are not available")
         if task.validation is task.test:
-            warnings.warn(f"{self.task}: rates are tuned on the rows that are scored", LabWarning, stacklevel=2)
+            warn(f"{self.task}: rates are tuned on the same rows that are scored")
         if self.forgetting and load_task(self.forgetting).num_labels is not None:
             raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {self.forgetting}")
         return task
 
 
 def terms_of(model: str, task: str, given: Mapping[str, Any]) -> Terms:
-    """Terms from options: those of `Terms` itself, and the recipes' own. Raises: as `Terms`."""
+    """Make Terms from options: fields of `Terms`, and of the recipes. Raises: as `Terms`."""
     own = {name: value for name, value in given.items() if name in Terms.__dataclass_fields__}
     return Terms(model, task, **own, fields={name: value for name, value in given.items() if name not in own})
 
@@ -122,9 +121,9 @@ def terms_of(model: str, task: str, given: Mapping[str, Any]) -> Terms:
 class Result:
     """One method of a comparison.
 
-    row       its part of the comparison's JSON; `error` says why it is empty, or lacks some runs
-    runs      its finished runs by seed, if they were made or found here
-    seconds   of tuning, runs, and what was asked afterwards
+    row       its part of the comparison's JSON; `error` says why it is empty or lacks some runs
+    runs      its finished runs by seed; none if read from JSON
+    seconds   of tuning, final runs and `afterwards`
     """
 
     row: Mapping[str, Any]
@@ -133,26 +132,26 @@ class Result:
 
     @property
     def method(self) -> Method:
-        """With its settings; of the final runs, if it came to them."""
+        """The method, with the settings of its final runs if there are any."""
         return method_from(self.row["settings"])
 
     @property
     def label(self) -> str:
-        """The method in a few words."""
+        """A short name of the method."""
         return str(self.row["label"])
 
     @property
     def error(self) -> str | None:
-        """What went wrong."""
+        """The error, if any."""
         return self.row["error"]
 
     @cached_property
     def scores(self) -> np.ndarray | None:
-        """(seeds, rows): right or wrong, or minus the loss of each row; None if there are no answers."""
+        """(seeds, rows): right or wrong, or minus the loss of each row; None without stored answers."""
         return unpacked(self.row["answers"]) if self.row.get("answers") else None
 
     def values(self, metric: str) -> list[float]:
-        """A metric of each run, by seed."""
+        """Return a metric of each run, by seed."""
         return list(self.row[metric]["each"]) if metric in self.row else []
 
 
@@ -165,7 +164,7 @@ class Comparison:
 
     @cached_property
     def verdicts(self) -> dict[str, dict[str, Verdict]]:
-        """{label: {"full": verdict, "probe": verdict}} of every method with answers, against those that take part."""
+        """{label: {"full": verdict, "probe": verdict}} of every method with stored answers."""
         scores = {one.label: one.scores for one in self.results if one.scores is not None}
         judged: dict[str, dict[str, Verdict]] = {name: {} for name in scores}
         for opponent in OPPONENTS:
@@ -177,7 +176,7 @@ class Comparison:
         return judged
 
     def to_json(self) -> dict[str, Any]:
-        """As `lora-lab compare --json` prints it; `from_json` is the inverse, but for the runs."""
+        """Return what `lora-lab compare --json` prints; `from_json` is the inverse, without the runs."""
         rows = []
         for one in self.results:
             judged = {name: found.to_json() for name, found in self.verdicts.get(one.label, {}).items()}
@@ -186,7 +185,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
-        """The comparison that `to_json` wrote, without its runs."""
+        """Read what `to_json` wrote; the runs are not restored."""
         about = {name: value for name, value in found.items() if name != "methods"}
         return cls(about, tuple(map(Result, found["methods"])))
 
@@ -207,30 +206,30 @@ def compare(
 ) -> Comparison:
     """Compare methods on a task: compare("minilm", "rt", "probe,lora,lora:rank=1,full", steps=200, seeds=5).
 
-    methods  words or methods, see `contenders`
+    methods  names or methods, see `contenders`
     store    a folder for tuning, runs, and comparison.json
-    say      called with each step in words, for progress
-    again    run failed ones once more
-    stop     set it to end after the present step; the same call goes on with the rest
-    note     called after each finished method, with the comparison of those finished by then
-    workers  methods at once, each in a process with its share of the cores, which `stop` does not reach; None for as
-             many as pay. In a script this needs `if __name__ == "__main__":`, for processes read it again.
-    terms    the fields of `Terms` and, beyond them, of the recipes
+    say      called with progress messages
+    again    retry failed runs
+    stop     set it to end after the current step; the same call resumes
+    note     called after each method with the comparison so far
+    workers  number of methods to run at once, each in a process with its share of the cores, which `stop` does not
+             reach; None chooses. A script needs `if __name__ == "__main__":`, since new processes import it.
+    terms    fields of `Terms`, and of the recipes
     Raises: BadValue, NotFound for impossible terms, before anything is trained; Changed as `sweep`. A method that fails
-    or does not fit the model is recorded with its reason, and the rest go on.
+    or doesn't fit the model is recorded with its error, and the others continue.
     """
     agreed, entered, out = terms_of(model, task, terms), contenders(methods), Path(store)
     data, stopped = agreed.loaded(download), stop.is_set if stop else lambda: False
     recipes = [agreed.recipe(one) for one in entered]
     base = None
-    if agreed.forgetting and not stopped():  # while no process has the cores
+    if agreed.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], agreed.forgetting, out / "afterwards", download=download)
     if workers is None:
         workers = 1 if stop else worth(recipes, len(entered) * (agreed.rates + agreed.seeds) * agreed.steps)
     if workers > 1 and stop:
-        raise BadValue("stop is heard within one process: leave workers at 1")
+        raise BadValue("stop works only with workers=1")
     if workers > 1:
-        say(f"{workers} methods at once, each in a process of its own")
+        say(f"running {workers} methods at once, each in its own process")
     made, finished = Comparison(_about(agreed, data.metric, entered, ()), ()), dict[int, Result]()
     how = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False}
     for part in ("tuning", "runs"):
@@ -264,7 +263,7 @@ def _about(terms: Terms, metric: str, methods: Iterable[Method], results: Sequen
 def _result(
     terms: Terms, metric: str, base: float | None, out: Path, how: dict[str, Any], method: Method, say: Say
 ) -> Result:
-    """One method from its tuning to what it forgot; as far as it came if something failed."""
+    """Tune, train and score one method; on an error, return what there is so far."""
     name, axis, runs, seconds = label(method), axis_of(method), tuple[Run, ...](), 0.0
     nothing = ("lr", "edge", "trainable", "head", "file_bytes", "dtype", "products", "seconds", "answers", "error")
     row: dict[str, Any] = {
@@ -277,8 +276,8 @@ def _result(
         best, seconds = tuning.best, tuning.seconds
         row["edge"] = tuning.edge
         row["tried"] = [{axis.name: tried.value, "validation": tried.validation} for tried in tuning.tried]
-        edge = ", the edge of what was tried" if tuning.edge else ""
-        say(f"{name}: {axis.name} {best.value:g} of {len(tuning.tried)} tried{edge}; {best.validation:.4g} there")
+        edge = ", the edge of the grid" if tuning.edge else ""
+        say(f"{name}: best {axis.name} {best.value:g} of {len(tuning.tried)}{edge}, validation {best.validation:.4g}")
         swept = Sweep(out / "runs", **how).run(terms.final(tuning, method))
         runs = tuple(run for run in swept.runs if run.status in FINISHED)
         wrong = next((run.error for run in swept.runs if run.error), None)
@@ -296,7 +295,7 @@ def _result(
             say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in all")
     except Changed:
         raise
-    except Exception as error:  # whatever it is: the other methods' half an hour must not be lost with it
+    except Exception as error:  # of any kind: the other methods' results must not be lost
         row["error"] = in_a_sentence(error)
         say(f"{name}: failed: {row['error']}")
     return Result(row, runs, seconds)
@@ -305,7 +304,7 @@ def _result(
 def _outcome(
     terms: Terms, metric: str, base: float | None, runs: Sequence[Run], later: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What finished runs put into a row, and what was found afterwards."""
+    """Return the fields of a row from finished runs and `afterwards`."""
     run, task = runs[0], terms.data()
     names = [metric, *(name for name, v in later[0].items() if isinstance(v, int | float) and name not in APART)]
     values = [{**run.metrics, **found} for run, found in zip(runs, later, strict=True)]
@@ -328,7 +327,7 @@ def _outcome(
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (None of fewer than two), how many, and each."""
+    """Return mean, standard deviation (None for fewer than two values), count, and the values."""
     return {
         "mean": fmean(values) if values else None,
         "std": stdev(values) if len(values) > 1 else None,
@@ -337,7 +336,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-# ---- what a method costs besides its quality
+# ---- costs
 
 NOTHING: dict[str, Any] = dict.fromkeys(
     ("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens")
@@ -345,15 +344,15 @@ NOTHING: dict[str, Any] = dict.fromkeys(
 
 
 def costs_of(recipe: Recipe) -> dict[str, Any]:
-    """Of a run of the recipe alone, in bytes; None for what is not modeled or cannot be measured.
+    """Return the memory costs of a single run in bytes; None for what is not covered or cannot be measured.
 
-    A run's own `peak_bytes` is that of a process that trains a pack. Here one real step with the longest batch is
-    followed tensor by tensor, beside the accountant's prediction of the same step.
+    A run's `peak_bytes` is that of a process that trains a whole pack. Here one real step with the longest batch is
+    tracked tensor by tensor and set beside the prediction for that step.
 
-    adapter_bytes     of its file, from the architecture
-    predicted_bytes   at the peak of a step; `predicted_parts` divides them by category
-    peak_bytes        at the peak of a real step
-    added_tokens      by which every row is longer; a prefix is attended to, and lengthens none
+    adapter_bytes     size of its file, from the architecture
+    predicted_bytes   predicted peak of a step; `predicted_parts` splits it by category
+    peak_bytes        measured peak of a real step
+    added_tokens      tokens added to every row; a prefix adds none
     """
     try:
         need = need_of(recipe)
@@ -374,7 +373,7 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def _known(ask: Callable[[], T]) -> T | None:
-    """The answer; None if there is none, as for a method that does not train in steps."""
+    """Return the answer, or None if there is none, as for a method that does not train in steps."""
     try:
         return ask()
     except (LabError, RuntimeError, AttributeError, TypeError):

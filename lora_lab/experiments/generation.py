@@ -1,4 +1,4 @@
-"""Scores of what a tuned model writes: those of plugins, then how close its sentences are to the references."""
+"""Score generated answers: plugins' scores, and closeness to the references."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def scored(
     prompts: int = PROMPTS,
     decoding: Decoding = GREEDY,
 ) -> dict[str, Any]:
-    """What a model answers to the first `prompts` meanings of the test split, and how good that is.
+    """Generate answers to the first `prompts` meanings of the test split, and score them.
 
     Returns the metrics and details of plugins' scorers, those of `text_scores`, n, and texts: [{meaning, text, ...}].
     Raises: BadValue for a task without meanings, fewer than one prompt, or a missing package.
@@ -32,7 +32,7 @@ def scored(
     check_scorable(task)
     if prompts < 1:
         raise BadValue(f"prompts must be at least 1, not {prompts}")
-    rows: Any = task.test  # its prompts are meanings
+    rows: Any = task.test  # here prompts are meanings
     asked, references = rows.prompts[:prompts], rows.references[:prompts]
     texts = generate(model, tokenizer, asked, decoding)
     found: dict[str, Any] = {"n": len(texts), **text_scores(texts, references)}
@@ -44,16 +44,16 @@ def scored(
 
 
 def check_scorable(task: Task) -> None:
-    """Raises: BadValue for a task without meanings, or if a package that scores is missing."""
+    """Raises: BadValue for a task without meanings, or if a scoring package is missing."""
     if not task.generates:
-        raise BadValue(f"{task.name} has no meanings to be said; a task such as restaurants has")
+        raise BadValue(f"{task.name} has no meanings to put into sentences; use a task such as restaurants")
     check_installed()
 
 
 def evaluated(
     adapter: str | Path, task: str, *, prompts: int = PROMPTS, decoding: Decoding = GREEDY, **options: Any
 ) -> dict[str, float]:
-    """The metrics of a saved adapter on a task's test split, with those of `scored` if the task has meanings.
+    """Return a saved adapter's metrics on a task's test split, with those of `scored` if the task has meanings.
 
     Options: as `open_adapter`. Raises: as there and as `scored`.
     """

@@ -23,20 +23,20 @@ def decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def spectrum(matrix: np.ndarray) -> np.ndarray:
-    """The singular values alone, largest first, shape (min(m, n),). Raises: as `decompose`."""
+    """Return the singular values, largest first, shape (min(m, n),). Raises: as `decompose`."""
     return np.linalg.svd(_checked(matrix), compute_uv=False)
 
 
 def truncated(u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int) -> np.ndarray:
-    """The best matrix of rank r: sum over i <= r of s_i u_i v_i^T, shape (m, n). Raises: BadValue for such a rank."""
+    """Return the best matrix of rank r, sum over i <= r of s_i u_i v_i^T, (m, n). Raises: as `energy_kept`."""
     energy_kept(s, rank)
     return (u[:, :rank] * s[:rank]) @ vt[:rank]
 
 
 def energy_kept(s: np.ndarray, rank: int) -> float:
-    """The share of the energy in the first r terms, 0 to 1; all of it for a matrix of zeros. Raises: as `truncated`."""
+    """Return the share of the energy in the first r terms, 0 to 1. Raises: BadValue for an impossible rank."""
     if not 0 <= rank <= len(s):
-        raise BadValue(f"rank {rank} is impossible: this matrix has the ranks 0 to {len(s)}")
+        raise BadValue(f"rank {rank} is impossible: use 0 to {len(s)} for this matrix")
     return float(_energies(s)[rank])
 
 
@@ -49,8 +49,8 @@ def error_left(s: np.ndarray, rank: int) -> float:
 def rank_for_energy(s: np.ndarray, share: float) -> int:
     """The smallest rank that keeps at least this share of the energy. Raises: BadValue for a share outside 0 to 1."""
     if not 0 <= share <= 1:
-        raise BadValue(f"a share of the energy lies between 0 and 1, not at {share:g}; 90 % is 0.9")
-    return int(np.argmax(_energies(s) >= share - 1e-12))  # the sum of all shares is 1 up to rounding
+        raise BadValue(f"a share of the energy is between 0 and 1, not {share:g}; 90 % is 0.9")
+    return int(np.argmax(_energies(s) >= share - 1e-12))  # all shares sum to 1 up to rounding
 
 
 def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -67,7 +67,7 @@ def _energies(s: np.ndarray) -> np.ndarray:
 def _checked(matrix: np.ndarray) -> np.ndarray:
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise BadValue(f"a matrix has rows and columns; this has the shape {matrix.shape}: give it two dimensions")
+        raise BadValue(f"a matrix needs two dimensions and at least one entry, not the shape {matrix.shape}")
     if not np.issubdtype(matrix.dtype, np.number) or not np.isfinite(matrix).all():
-        raise BadValue("the matrix holds values that are not finite numbers; look with np.isfinite(matrix)")
+        raise BadValue("the matrix has values that are not finite numbers; find them with np.isfinite(matrix)")
     return matrix.astype(np.float32) if matrix.dtype == np.float16 else matrix  # LAPACK has no float16

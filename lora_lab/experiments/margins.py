@@ -1,11 +1,11 @@
-"""A comparison at every margin, for a panel to look up: every test is made here, none in the browser.
+"""Judge a comparison at every margin, so that a panel only looks results up: no test runs in the browser.
 
     shown(found)       what `ComparePanel` draws of the JSON of `lora-lab compare`
     judged(scores)     {rival: {method: intervals, and a letter for each margin}}
-    resampled(a, b)    studies drawn anew from two methods' answers, and how often their intervals miss
+    resampled(a, b)    studies resampled from two methods' answers, to see how often intervals miss
 
-A letter is an outcome: b better, w worse, e equivalent, u undecided, B or W both (better, or worse, but within the
-margin), - not known, of a comparison that kept no answers.
+A letter is an outcome: b better, w worse, e equivalent, u undecided, B or W better or worse but within the margin,
+- unknown, for a comparison without stored answers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from lora_lab.experiments.statistics import LEVEL, Pair, holm, mean_interval
 from lora_lab.metrics import metric as metric_of
 
-MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; of language models nats a token
+MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; nats per token for language models
 NAMES = {
     "full": "full fine-tuning", "prompt": "prompt tuning", "ptuning": "P-tuning", "prefix": "prefix tuning",
     "bitfit": "BitFit", "ia3": "IA3", "bottleneck": "bottleneck adapter", "head": "head only",
@@ -31,7 +31,7 @@ SWAP = str.maketrans("bwBW", "wbWB")
 
 
 def packed(scores: np.ndarray) -> dict[str, Any]:
-    """Scores (seeds, rows) as JSON: a bit for each answer that is right or wrong, float32 for other scores."""
+    """Encode scores (seeds, rows) for JSON: a bit per right or wrong answer, float32 for other scores."""
     right = scores.dtype == bool
     each = [np.packbits(one) if right else one.astype("<f4") for one in scores]
     seeds = [base64.b64encode(one.tobytes()).decode() for one in each]
@@ -39,7 +39,7 @@ def packed(scores: np.ndarray) -> dict[str, Any]:
 
 
 def unpacked(answers: Mapping[str, Any]) -> np.ndarray:
-    """Scores (seeds, rows) from `packed`."""
+    """Decode what `packed` encoded: (seeds, rows)."""
     each = [base64.b64decode(one) for one in answers["seeds"]]
     if answers["right"]:
         return np.array([np.unpackbits(np.frombuffer(one, np.uint8), count=answers["rows"]) for one in each], bool)
@@ -47,7 +47,7 @@ def unpacked(answers: Mapping[str, Any]) -> np.ndarray:
 
 
 def letter(difference: float, p_difference: float, p_equivalence: float) -> str:
-    """The outcome that these p-values lead to."""
+    """Return the outcome that follows from these p-values."""
     side = "b" if difference > 0 else "w"
     if p_equivalence < LEVEL:
         return side.upper() if p_difference < LEVEL else "e"

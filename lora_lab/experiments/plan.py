@@ -1,4 +1,4 @@
-"""Which recipes train side by side: alike enough to share a base, as many as memory holds and speed rewards."""
+"""Group recipes into packs: similar enough to share a base, as many as fit in memory and still gain speed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lora_lab.training.pack import key
 from lora_lab.training.parts import cut
 from lora_lab.training.recipe import Recipe
 
-LEAST, MOST = 8, 32  # runs per pack that pay wherever they fit, and beyond which nothing more is saved
-TOKENS = 2048  # of a core's share of a step; with more, a token gets no cheaper
-TRAINED_BYTES = 16  # of a parameter that trains in fp32: itself, its gradient, AdamW's two moments
+LEAST, MOST = 8, 32  # runs per pack that always pay if they fit, and beyond which nothing is gained
+TOKENS = 2048  # per core and step; more do not get cheaper
+TRAINED_BYTES = 16  # per trained fp32 parameter: itself, its gradient, AdamW's two moments
 ROOM = 0.8  # share of the free memory that a pack may take
 
 
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
-    """Groups that train side by side, nearly equal and of at most `size` runs (found when None).
+    """Group recipes into packs of nearly equal size, at most `size` runs (chosen automatically when None).
 
-    Runs with the same targets and like ranks stand together; others' places would be padding.
+    Runs with equal targets and similar ranks go together, since differences are padded.
     """
     groups: dict[object, list[Recipe]] = {}
     for recipe in sorted(recipes, key=lambda r: (str(r.method.settings().get("targets")), _rank(r))):
@@ -35,7 +35,7 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
 
 
 def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
-    """Runs that fit the free memory and still make each step cheaper; at least one."""
+    """Return how many runs fit in free memory and still make each step cheaper; at least one."""
     return max(1, min(MOST, len(group), _fitting(group, room), _rewarding(group[0])))
 
 
@@ -44,7 +44,7 @@ def _rank(recipe: Recipe) -> int:
 
 
 def _fitting(group: Sequence[Recipe], room: float) -> int:
-    """Runs whose step fits: activations of so many times the rows, and each run's own parameters."""
+    """Return how many runs fit: activations for all their rows, and each run's own parameters."""
     largest = max(group, key=_rank)
     try:
         need = need_of(largest)
@@ -52,11 +52,11 @@ def _fitting(group: Sequence[Recipe], room: float) -> int:
         free = room * free_bytes(need.setup.device)
         return bisect_right(range(1, MOST + 1), free, key=lambda k: need.bytes(batch=k * largest.batch) + (k - 1) * own)
     except LabError:
-        return 4  # no estimate: a size that rarely does harm
+        return 4  # without an estimate, a size that rarely does harm
 
 
 def _rewarding(recipe: Recipe) -> int:
-    """Runs up to which a step gets cheaper for each: so many that every core has TOKENS of it."""
+    """Return up to how many runs a step gets cheaper per run: until every core has TOKENS."""
     try:
         setup = need_of(replace(recipe, batch=1)).setup
     except LabError:

@@ -1,4 +1,4 @@
-"""Runs that differ in rate, rank and alpha, as a map: read from stores or one small file, and what the map shows.
+"""The playground: runs that differ in learning rate, rank and alpha as a map, from stores or one small file.
 
     read("runs") or load()  ->  Playground  ->  shown(playground), which `SweepPanel` draws
                                             ->  packed(playground), the file that `python docs/playground.py` writes
@@ -34,7 +34,7 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 
 VERSION = 2
 SHIPPED = "data/results/playground.json"
-ENDED = (*FINISHED, "unscored", "failed")  # runs with another status were cut short, and can be trained again
+ENDED = (*FINISHED, "unscored", "failed")  # other runs were cut short and can be trained again
 POINTS = 40  # of a loss curve
 NONE = 255  # a missing point of a curve
 LEARNED = 0.01  # nats of validation loss that a run must gain
@@ -42,7 +42,7 @@ FAMILIES = {  # y: {name: k} of the lines rate * y^k = constant, over the rows y
     "rank": {"alone": 0.0, "root": -0.5, "whole": -1.0},  # rate, rate * alpha / sqrt(r), rate * alpha / r
     "alpha": {"alone": 0.0, "root": 0.5, "whole": 1.0},  # rate, rate * sqrt(alpha), rate * alpha
 }
-Record = tuple[str, Mapping[str, Any]]  # who trained it, and a run's JSON
+Record = tuple[str, Mapping[str, Any]]  # a student's name, and a run's JSON
 
 
 class Cell(NamedTuple):
@@ -60,8 +60,8 @@ class Result(NamedTuple):
     learned   whether its validation loss fell by LEARNED
     losses    training loss, at most `POINTS` means, see `curve`
     value     the metric at the last validation; None if the run failed or was not validated
-    dtype     what it was trained in; None if it never started
-    who       the student who trained it; "" in a store of your own
+    dtype     its training dtype; None if it never started
+    who       the student who trained it; "" in your own store
     """
 
     cell: Cell
@@ -78,8 +78,8 @@ class Result(NamedTuple):
 class Playground:
     """Runs that differ only in rate, rank, alpha, targets and seed.
 
-    recipe   settings of one of them, for what they share
-    made     {date, lora_lab, hardware, dtype} of most of them
+    recipe   the settings of one of them, for what all share
+    made     {date, lora_lab, hardware, dtype}, the most common values
     """
 
     recipe: Mapping[str, Any]
@@ -93,7 +93,7 @@ class Playground:
         return recipe_from({**self.recipe, "method": {**self.recipe["method"], **own}, "lr": cell.lr, "seed": seed})
 
     def plus(self, records: Iterable[Record]) -> Playground:
-        """With the runs of those records that belong on the same map."""
+        """Add the runs of those records that belong on this map."""
         same = [one for one in records if _kind(one[1]) == _shared(self.recipe)]
         if not self.results:  # the metric and the provenance come with the first runs
             return gathered(same) or self
@@ -101,7 +101,7 @@ class Playground:
 
 
 def curve(losses: Sequence[float], steps: int) -> list[float]:
-    """A loss curve of at most POINTS points, each the mean of ceil(steps / POINTS) losses; the last may cover fewer."""
+    """Shorten a loss curve to at most POINTS means of ceil(steps / POINTS) losses; the last may cover fewer."""
     width = math.ceil(steps / POINTS)
     return [fmean(losses[at : at + width]) for at in range(0, len(losses), width)]
 
@@ -110,16 +110,16 @@ def curve(losses: Sequence[float], steps: int) -> list[float]:
 
 
 def read(folder: str | Path) -> Playground | None:
-    """The runs of a store, or of all stores below a folder; None without a validated run of LoRA.
+    """Read the runs of a store, or of all stores below a folder; None without a validated LoRA run.
 
-    If they have several models, tasks or lengths, the one with most runs is taken.
+    Of several models, tasks or lengths, the one with most runs is used.
     Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
     """
     return gathered(records(Path(folder)))
 
 
 def records(folder: Path) -> Iterator[Record]:
-    """Every run; who is the folder of the class folder that its store is in. Raises: as `read`."""
+    """Yield every run with the student's name, the subfolder of the class folder. Raises: as `read`."""
     from lora_lab.experiments import results  # imports pandas, which shipped runs do not need
 
     for store in sorted(stores(folder)):
@@ -128,7 +128,7 @@ def records(folder: Path) -> Iterator[Record]:
 
 
 def gathered(records: Iterable[Record]) -> Playground | None:
-    """The largest group of these runs that belong on one map; None if none was validated."""
+    """Return the largest group of runs that belong on one map; None if none was validated."""
     groups: dict[str, list[Record]] = {}
     for one in records:
         if (kind := _kind(one[1])) is not None:
@@ -144,19 +144,19 @@ def gathered(records: Iterable[Record]) -> Playground | None:
 
 
 def cell_of(recipe: Mapping[str, Any]) -> Cell:
-    """The cell of a recipe's settings."""
+    """Return the cell of a recipe's settings."""
     method = recipe["method"]
     return Cell(",".join(method["targets"]), int(method["rank"]), float(method["alpha"]), float(recipe["lr"]))
 
 
 def _kind(record: Mapping[str, Any]) -> str | None:
-    """Runs of one kind belong on the same map; None for other methods than LoRA and for runs that were cut short."""
+    """Return a key of runs that belong on one map; None for methods other than LoRA and for unfinished runs."""
     recipe = record["recipe"]
     return _shared(recipe) if recipe["method"]["name"] == "lora" and record["status"] in ENDED else None
 
 
 def _shared(recipe: Mapping[str, Any]) -> str:
-    """The settings that all runs of a map share."""
+    """Return the settings that all runs of a map share."""
     method = {name: value for name, value in recipe["method"].items() if name not in ("rank", "alpha", "targets")}
     rest = {name: value for name, value in recipe.items() if name not in ("method", "lr", "seed", "validations")}
     return json.dumps([method, rest], sort_keys=True)
@@ -176,7 +176,7 @@ def _results(records: Sequence[Record], metric: str) -> Iterator[Result]:
 
 
 def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
-    """The last result of each seed of a cell, for each student."""
+    """Keep the last result of each seed, cell and student."""
     return tuple({(one.who, one.cell, one.seed): one for one in results}.values())
 
 
@@ -184,7 +184,7 @@ def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
 
 
 def packed(playground: Playground) -> dict[str, Any]:
-    """The playground as JSON values, with one byte per point of a curve. Inverse: `unpacked`."""
+    """Encode a playground for JSON, with one byte per point of a curve. Inverse: `unpacked`."""
     cells, top = list(dict.fromkeys(one.cell for one in playground.results)), _top(playground.results)
     runs = [
         [cells.index(one.cell), one.seed, one.status, int(one.learned), one.value, one.dtype]
@@ -198,9 +198,9 @@ def packed(playground: Playground) -> dict[str, Any]:
 
 
 def unpacked(values: Mapping[str, Any]) -> Playground:
-    """The inverse of `packed`, up to rounding. Raises: BadValue for another version."""
+    """Decode what `packed` encoded, up to rounding. Raises: BadValue for another version."""
     if values.get("version") != VERSION:
-        raise BadValue(f"a playground of version {values.get('version')}; this lora_lab reads {VERSION}: update it")
+        raise BadValue(f"this playground has version {values.get('version')}, and lora_lab reads {VERSION}: update it")
     losses = np.frombuffer(base64.b64decode(values["losses"]), np.uint8).reshape(len(values["runs"]), -1)
     results = []
     for (cell, seed, status, learned, value, dtype), points in zip(values["runs"], losses, strict=True):
@@ -210,18 +210,18 @@ def unpacked(values: Mapping[str, Any]) -> Playground:
 
 
 def load() -> Playground:
-    """The playground that ships."""
+    """Load the playground that ships with the lab."""
     return unpacked(read_json(shipped(SHIPPED)))
 
 
 def _bytes(results: Iterable[Result], top: float) -> bytes:
-    """POINTS bytes for each run: 0 to 254 for a loss from 0 to `top` and above, 255 for a missing point."""
+    """Return POINTS bytes per run: 0 to 254 for losses from 0 to `top` or more, 255 for a missing point."""
     points = np.array([[*one.losses, *[math.nan] * (POINTS - len(one.losses))] for one in results])
     return np.nan_to_num(np.round((NONE - 1) * np.clip(points, 0, top) / top), nan=NONE).astype(np.uint8).tobytes()
 
 
 def _top(results: Sequence[Result]) -> float:
-    """The largest loss that a curve can show: well above the first ones."""
+    """Return the largest loss that curves show, well above the first ones."""
     return float(f"{1.8 * max((one.losses[0] for one in results if one.losses), default=1.0):.3g}")
 
 
@@ -231,15 +231,15 @@ def _top(results: Sequence[Result]) -> float:
 def shown(
     playground: Playground, *, ranks: Iterable[int] = (), alphas: Iterable[float] = (), rates: Iterable[float] = ()
 ) -> tuple[dict[str, Any], bytes]:
-    """What `SweepPanel` draws: axes, cells with means and intervals, runs and lines; and POINTS bytes of loss per run.
+    """Return what `SweepPanel` draws (axes, cells with means and intervals, runs, lines), and POINTS bytes per run.
 
-    ranks, alphas, rates   more values for the axes; their cells are untried
+    ranks, alphas, rates   more values for the axes, whose cells are untried
     Shares are in percent.
     """
     results, metric = playground.results, metric_of(playground.metric)
     sign, top = 1 if metric.higher_is_better else -1, _top(results)
     runs: dict[Cell, list[int]] = {}
-    seeds: dict[Cell, dict[tuple[str, int], float]] = {}  # the metric of each run that has one
+    seeds: dict[Cell, dict[tuple[str, int], float]] = {}  # metric of each run that has one
     for at, one in enumerate(results):
         runs.setdefault(one.cell, []).append(at)
         own = seeds.setdefault(one.cell, {})
@@ -249,12 +249,12 @@ def shown(
     start, wide, names = _columns(list(runs), list(rates))
     targets = list(dict.fromkeys(cell.targets for cell in runs))
     best = {}
-    for name in targets:  # among cells without a failed run and with enough seeds: one with few may be best by luck
+    for name in targets:  # among cells without failures and with enough seeds, since one with few may be best by luck
         whole = [cell for cell in worth if cell.targets == name and len(seeds[cell]) == len(runs[cell])]
         most = max((len(seeds[cell]) for cell in whole), default=0)
         if enough := [cell for cell in whole if 2 * len(seeds[cell]) > most]:
             best[name] = max(enough, key=lambda cell: worth[cell])
-    rows = {cell[:3]: cell.lr for cell in sorted(worth, key=lambda cell: worth[cell])}  # the best comes last, and stays
+    rows = {cell[:3]: cell.lr for cell in sorted(worth, key=lambda cell: worth[cell])}  # the best comes last and wins
     told, states = [], []
     for one in results:
         state = "done" if one.learned else "collapsed" if one.cell.lr > rows.get(one.cell[:3], math.inf) else "flat"
@@ -267,7 +267,7 @@ def shown(
         apart = [sign * (rival[key] - value) for key, value in own.items() if key in rival]
         mean, low, high = map(_short, mean_interval(list(own.values())) if own else (None, None, None))
         behind = [*map(_short, mean_interval(apart))] if apart and rival is not own else None
-        if len({states[at] for at in runs[cell]}) > 1:  # some collapsed: Student's interval does not fit
+        if len({states[at] for at in runs[cell]}) > 1:  # some collapsed: a t interval does not apply
             low, high, behind = None, None, behind and [behind[0], None, None]
         said = {"mean": mean, "low": low, "high": high, "behind": behind, "runs": runs[cell]}
         cells.append({**cell._asdict(), "column": _column(math.log2(cell.lr), start, wide), **said})
@@ -293,9 +293,9 @@ def _short(value: float | None) -> float | None:
 
 
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float]]:
-    """(start, wide, rates): columns of `wide` octaves, the middle of the first at 2^start, and a rate to name each.
+    """Return (start, wide, rates): columns `wide` octaves apart, the first centered at 2^start, and a rate for each.
 
-    They are as wide as the rates of a row are apart, or narrower, so that no two rates of a row share one.
+    Columns are as wide as the gaps between a row's rates, or narrower, so that no two rates of a row share one.
     """
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = {"more": {math.log2(rate) for rate in more}}
@@ -351,9 +351,9 @@ def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
 
 
 def _moves(worth: Mapping[Cell, float], targets: str) -> dict[str, float]:
-    """How far each knob moves the metric: the rate along one row, rank and alpha each at its best rate.
+    """Return how far each setting moves the metric: the rate along one row, rank and alpha each at the best rate.
 
-    The others stand at LoRA's defaults or, where these were not tried, where the most were.
+    The other settings are at LoRA's defaults or, if these were not tried, at the most common values.
     """
     found, usual = dict[str, float](), LoRA()
     for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
@@ -372,7 +372,7 @@ def _moves(worth: Mapping[Cell, float], targets: str) -> dict[str, float]:
 
 
 def _about(playground: Playground) -> str:
-    """Where the runs come from, in one sentence or two."""
+    """Say where the runs come from."""
     recipe, made, results = playground.recipe, playground.made, playground.results
     people = len({one.who for one in results} - {""})
     of = f" of {people} student{'s' * (people != 1)}" if people else ""

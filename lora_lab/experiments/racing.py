@@ -1,11 +1,11 @@
-"""A sweep that chooses one configuration and stops those that fall behind: `sweep(..., choose=True)`.
+"""Choose one configuration in a sweep and stop those that fall behind: `sweep(..., choose=True)`.
 
-    one seed of each -> from half-time on those behind stop -> the other seeds of the rest, in the same way
+    one seed of each -> from halfway on, those behind stop -> the other seeds of the rest, in the same way
     -> the best mean on validation is chosen -> it and its rivals are scored on the test rows
 
-A configuration is a recipe without its seed; its seeds stop together. Runs of one seed see the same rows at each step,
-so their training losses are paired, and on rows not seen before a training loss is a free validation. Source: racing,
-Maron and Moore 1994 (not read here); numbers: benchmarks/early_exit.py.
+A configuration is a recipe without its seed; its seeds stop together. Runs with the same seed see the same rows at each
+step, so their training losses are paired; and on rows not seen before, training loss is as good as validation loss.
+Source: racing, Maron and Moore 1994 (not read here). The thresholds come from benchmarks/early_exit.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lora_lab.training.runs import FINISHED, Run, Store
 BEHIND = "behind"  # the status of a stopped run; in its environment, the hash of a run that led
 UNSCORED = "unscored"  # the status of a run that was trained and validated, but not scored on the test rows
 SCORING, VALIDATED = "scoring_seconds", "validation"  # in the environment; the file of `Member.right`
-EVERY, WINDOW = 10, 25  # steps between two looks, and how many losses each averages
+EVERY, WINDOW = 10, 25  # steps between checks, and how many losses each averages
 GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except WAY, see `behind`
 OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # the settings in which configurations may differ
 BOUND, MEASURED = 0.35, {"model": "minilm", "task": "rt", "steps": 200, "batch": 8}
@@ -35,10 +35,10 @@ EVIDENCE = "14 stored grids of MiniLM on rt, 200 steps of 8 rows: python -m benc
 
 
 def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: int) -> dict[Any, Any]:
-    """The configurations to stop after this step, each with the one that leads.
+    """Return the configurations to stop after this step, each with the leader.
 
     curves    training losses of each configuration, (seeds, at least `step`), in nats, all with the same seeds
-    From half-time on, every 10 steps, the means of the last 25 losses are compared. Once the lowest is LED below the
+    From halfway on, every 10 steps, the means of the last 25 losses are compared. Once the lowest is LED below the
     start (the first ten losses), a configuration stops if it is above the lowest by more than GAP and by more than the
     share WAY of what the lowest has gained, or if it is within FLAT of the start.
     """
@@ -55,7 +55,7 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
 
 
 class Race:
-    """Which runs of a sweep that chooses train next, and which of those that train stop.
+    """Decide which runs of a choosing sweep train next, and which stop.
 
     Raises: BadValue if the recipes differ in model, task or length, in their seeds, or have no validation.
     """
@@ -66,19 +66,19 @@ class Race:
         self.configurations = list(dict.fromkeys(self.recipes.values()))
         shared = [{k: v for k, v in one.settings().items() if k not in OWN} for one in self.configurations]
         if any(one != shared[0] for one in shared):
-            raise BadValue("choose compares configurations of one model, task and length: make a sweep of each")
+            raise BadValue("choose compares configurations of one model, task and length: run a sweep for each")
         if len(recipes) < len(self.seeds) * len(self.configurations):
-            raise BadValue("choose compares configurations by the same seeds: give each all of them, and no --share")
+            raise BadValue("choose needs the same seeds for every configuration: leave out --share")
         if not recipes[0].validations:
-            raise BadValue("choose goes by validation: give validations=1 or more, not 0")
+            raise BadValue("choose needs validations: give validations=1 or more, not 0")
         self.losses: dict[Recipe, list[float]] = {}
-        self.out: dict[Recipe, str] = {}  # configurations that are behind, and the hash of a run that led
+        self.out: dict[Recipe, str] = {}  # stopped configurations, each with the hash of a leading run
         self.failed: set[Recipe] = set()
         self.racing: list[int] = []  # the seeds of this stage
         self.pauses = False
 
     def note(self, run: Run) -> None:
-        """Take a run that has ended into account."""
+        """Record a run that has ended."""
         own, self.losses[run.recipe] = self.recipes[run.recipe], run.history["loss"]
         if run.status == BEHIND:
             self.out[own] = run.environment[BEHIND]
@@ -86,9 +86,9 @@ class Race:
             self.failed.add(own)
 
     def stages(self) -> Iterator[list[Recipe]]:
-        """The runs to train, one list after the other; a list repeats runs of the one before that have ended.
+        """Yield lists of runs to train, one after another; a list may repeat runs of the previous one that have ended.
 
-        If a list takes several packs, they pause at half-time (`pauses`), and the next list packs the rest together.
+        If a list needs several packs, they pause halfway (`pauses`), and the next list packs the rest together.
         """
         for seeds in self.seeds[:1], self.seeds[1:]:
             self.racing, over = seeds, {*self.out, *self.failed}
@@ -97,7 +97,7 @@ class Race:
                 yield stage
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End the runs of configurations that are behind, also behind those of other packs; or pause at half-time."""
+        """End the runs of configurations that are behind, even behind those of other packs; or pause halfway."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [seen.loss for seen in member.history.progress] for member in members}
@@ -113,7 +113,7 @@ class Race:
                 member.end("stopped")
 
     def choice(self, store: Store, runs: Collection[Run]) -> Choice:
-        """The configuration with the best mean on validation, and its rivals, from all runs that were made."""
+        """Return the configuration with the best mean on validation, and its rivals."""
         found: dict[Recipe, list[Run]] = {own: [] for own in self.configurations}
         for run in sorted(runs, key=lambda run: run.recipe.seed):
             found[self.recipes[run.recipe]].append(run)
@@ -141,11 +141,11 @@ class Race:
 
 @dataclass(frozen=True)
 class Choice:
-    """The outcome of a sweep that chooses.
+    """The outcome of a choosing sweep.
 
     placed    the runs of the chosen configuration, then of each rival
-    stopped   [{recipe, step, seeds, behind}]; `behind` is the hash of a run that led
-    saved     {steps, of_steps, tests, of_tests, seconds}, against training and scoring every run; seconds are estimated
+    stopped   [{recipe, step, seeds, behind}]; `behind` is the hash of a leading run
+    saved     {steps, of_steps, tests, of_tests, seconds} compared with training and scoring all; seconds are estimated
     """
 
     placed: list[list[Run]]
@@ -158,7 +158,7 @@ class Choice:
         return [run for own in self.placed for run in own]
 
     def to_json(self) -> dict[str, Any]:
-        """What `lora-lab sweep --choose --json` adds to a sweep's, see docs/sweeps.md."""
+        """Return what `lora-lab sweep --choose --json` adds to a sweep's JSON."""
         placed = [self._placed(own) for own in self.placed]
         chosen = placed[0] if placed else None
         measured = chosen and chosen["metric"] == "accuracy" and MEASURED.items() <= chosen["recipe"].items()
@@ -189,9 +189,9 @@ class Choice:
 
 
 def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
-    """The first configuration and those that validation does not tell from it: paired over seeds and rows, Holm's.
+    """Return the first configuration and those that validation cannot distinguish from it (paired test, Holm).
 
-    If validation rows were not kept, or labels are numbers and no row has a score, nothing is told apart.
+    Without stored validation rows, or with labels that are numbers, nothing can be distinguished.
     """
     rows = [[store.rows(run.recipe, VALIDATED) for run in own] for own in placed]
     p_values = []
@@ -204,7 +204,7 @@ def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
 
 
 def _quality(runs: Sequence[Run]) -> tuple[float, float]:
-    """The mean on validation over seeds, higher is better; of equals, the lower loss."""
+    """Return (mean on validation over seeds, higher is better; minus the loss, to break ties)."""
     last = [run.history["validation"][-1] for run in runs]
     return fmean(map(goodness, last)), -fmean(one["loss"] for one in last)
 

@@ -1,4 +1,4 @@
-"""A study: labelled groups of recipes, one recipe per seed, and what their runs say of each other.
+"""A study: labelled groups of recipes, one recipe per seed, and verdicts between them.
 
 groups of recipes -> run(store) -> frame, scores(label), verdicts(pairs)
 
@@ -30,7 +30,7 @@ class Study:
     """Groups of recipes and, after `run` or `load`, their runs.
 
     groups   {label: recipes}; recipe i of two groups is a pair, so it has the same seed and data order
-    margin   the margin of equivalence, fixed before anything is run
+    margin   the margin of equivalence, fixed before anything runs
     found    {recipe: run}, failed ones too
     """
 
@@ -43,10 +43,10 @@ class Study:
         cls, model: str, task: str, methods: Mapping[str, Any], seeds: int | Iterable[int] = 5,
         margin: float = MARGIN, **fields: Any,
     ) -> Self:  # fmt: skip
-        """A group for each method: a `Method`, words such as "lora:rank=4", or {"method": either, **recipe fields}.
+        """Make a group per method: a `Method`, words such as "lora:rank=4", or {"method": either, **recipe fields}.
 
         seeds     how many, or which
-        fields    recipe fields that all groups share; validations is 0 unless given
+        fields    recipe fields that all groups share; validations defaults to 0
         Raises: BadValue for an impossible value.
         """
         groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
@@ -59,50 +59,50 @@ class Study:
 
     @property
     def recipes(self) -> list[Recipe]:
-        """Every recipe once."""
+        """All distinct recipes."""
         return list(dict.fromkeys(recipe for group in self.groups.values() for recipe in group))
 
     def run(self, store: Store | str | Path = "runs", **how: Any) -> Self:
-        """The study with its runs: what the store lacks is trained. `how` and errors: as `sweep`."""
+        """Train what the store lacks; return the study with its runs. `how` and errors: as `sweep`."""
         from lora_lab.experiments.sweep import sweep
 
         return replace(self, found={run.recipe: run for run in sweep(self.recipes, store, **how).runs})
 
     def load(self, store: Store | str | Path) -> Self:
-        """The study with the runs that a store has; nothing is trained."""
+        """Return the study with the runs that a store has, without training."""
         kept = store if isinstance(store, Store) else Store(store)
         return replace(self, found={run.recipe: run for run in map(kept.find, self.recipes) if run})
 
     def runs(self, label: str) -> list[Run]:
-        """The finished runs of a group, in the order of its recipes."""
+        """Return a group's finished runs, in the order of its recipes."""
         return [self.found[recipe] for recipe in self.groups[label] if self._finished(recipe)]
 
     @property
     def missing(self) -> str:
         """Why the study is not complete, such as "2 of 15 runs are missing: the loss became nan"; "" if it is."""
         left = [recipe for recipe in self.recipes if not self._finished(recipe)]
-        why = next((run.error for run in self.found.values() if run.error), "stopped; the same call continues")
+        why = next((run.error for run in self.found.values() if run.error), "stopped; the same call resumes")
         return f"{len(left)} of {len(self.recipes)} runs are missing: {why}" if left else ""
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row for each finished run: `group`, and the columns of `results.row`."""
+        """One row per finished run: `group`, and the columns of `results.row`."""
         lines = [{"group": label, **results.row(run.to_json())} for label in self.groups for run in self.runs(label)]
         return pd.DataFrame(lines) if lines else pd.DataFrame(columns=["group", "hash", "status"])
 
     def values(self, label: str, metric: str = "accuracy") -> list[float]:
-        """A test metric of each finished run of a group."""
+        """Return a test metric of each finished run of a group."""
         return [run.metrics[metric] for run in self.runs(label)]
 
     def scores(self, label: str) -> np.ndarray:
-        """(seeds, rows): 1 where a run is right about a test row, else 0; of language models minus the row's loss."""
+        """Return (seeds, rows): 1 where a run is right on a test row, else 0; for language models minus the loss."""
         return np.stack([results.scores_of(run) for run in self.runs(label)])
 
     def verdicts(self, pairs: Mapping[Any, Sequence[str]] | str) -> dict[Any, Verdict]:
         """{name: verdict of the first label on the second} for {name: (label, label)}, Holm-corrected together.
 
-        A single label stands for every other group against it. Pairs count the seeds that both have finished; a pair
-        without any has no verdict.
+        A single label means every other group against it. Pairs use the seeds that both have finished; a pair
+        without any is left out.
         """
         if isinstance(pairs, str):
             pairs = {label: (label, pairs) for label in self.groups if label != pairs}
@@ -122,7 +122,7 @@ class Study:
 
 
 def method_of(words: str) -> Method:
-    """The method that words such as "lora:rank=4:targets=q+v" describe. Raises: BadValue for anything else."""
+    """Parse a method such as "lora:rank=4:targets=q+v". Raises: BadValue for anything else."""
     from lora_lab.experiments.contenders import contenders
 
     return contenders([words])[0]

@@ -1,9 +1,9 @@
-"""Many runs: what the store has is kept, the rest trains in packs, and each run is stored the moment it ends.
+"""Sweeps: train in packs what the store lacks, and store each run as soon as it ends.
 
     recipes -> not in the store -> unfinished packs first -> packs -> Run by Run into the store -> Swept
 
-A sweep may be killed at any moment: finished runs are on disk, and the pack at work resumes from its last checkpoint.
-One sweep at a time works on a store; the operating system drops the lock when its process dies.
+A sweep can be killed at any moment: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
+locked by one sweep at a time; the operating system releases the lock if the process dies.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, LabError, warn
 from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.plan import ROOM, packs
 from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Choice, Race
-from lora_lab.experiments.results import Runs, unlike, warn_of
+from lora_lab.experiments.results import Runs, unlike
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
 from lora_lab.training.loop import Member
@@ -40,7 +40,7 @@ Note = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Swept(Runs):
-    """The runs of all recipes, in the order asked for, and how they came about; seconds are wall time."""
+    """The runs of all recipes, in their order; seconds are wall time."""
 
     packs: tuple[int, ...] = ()
     skipped: int = 0
@@ -49,11 +49,11 @@ class Swept(Runs):
 
     @property
     def failed(self) -> int:
-        """The number of failed runs, each with its reason in `error`."""
+        """Number of failed runs; each has its `error`."""
         return sum(run.status == "failed" for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
-        """As `lora-lab sweep --json` prints it."""
+        """Return what `lora-lab sweep --json` prints."""
         counts = {"skipped": self.skipped, "failed": self.failed, "seconds": self.seconds}
         chosen = self.choice.to_json() if self.choice else {}
         return {"runs": [run.to_json() for run in self.runs], "packs": list(self.packs), **counts, **chosen}
@@ -71,35 +71,35 @@ def sweep(
     note: Note | None = None,
     **fields: Any,
 ) -> Swept:
-    """Make all runs that the store lacks: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
+    """Train all runs that the store lacks: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
 
-    what     a grid, whose recipes share `fields` (model and task are minilm and rt by default); or the recipes
-    choose   find the best configuration: seeds in stages, configurations that fall behind stop at half-time or later,
-             and only the chosen one and its rivals are scored on the test rows, see `experiments/racing.py`
-    again    run failed ones once more
-    size     runs per pack at most; from memory and speed by default; 1 trains one after another
-    client   a Dask `Client`, whose workers train the packs, see `experiments/cluster.py`
-    stop     set it to end after the present step: finished runs are kept, and the same call continues the rest
+    what     a grid, whose recipes share `fields` (model and task default to minilm and rt); or recipes
+    choose   find the best configuration: configurations that fall behind stop halfway or later, and only the chosen
+             one and its rivals are scored on the test rows, see `experiments/racing.py`
+    again    retry failed runs
+    size     most runs per pack; by default from memory and speed; 1 trains runs one by one
+    client   a Dask `Client` whose workers train the packs, see `experiments/cluster.py`
+    stop     set it to end after the current step; finished runs are kept, and the same call resumes
     note     called with ("plan", {packs, skipped, runs}), ("pack", {recipes}), ("step", {recipe, progress}) and
              ("run", {run})
-    Raises: BadValue, NotFound for an impossible grid, or a store that cannot be written or that another sweep works on;
-    Changed if the store has runs of a data file that held something else. All before anything is trained.
+    Raises: BadValue, NotFound for an impossible grid, or a store that cannot be written or is in use; Changed if the
+    store has runs on a data file that has changed since. All before anything is trained.
     """
     if isinstance(what, Grid):
         what = what.recipes(fields.pop("model", "minilm"), fields.pop("task", "rt"), **fields)
     elif fields:
-        raise BadValue(f"{', '.join(fields)} belongs to a grid's recipes; these recipes have their own already")
+        raise BadValue(f"{', '.join(fields)} applies only to a grid; these recipes already have their own")
     return Sweep(store, size, again=again, client=client, stop=stop, note=note).run(what, choose)
 
 
 @dataclass
 class Sweep:
-    """How a sweep makes its runs; beyond the options of `sweep`:
+    """Trains the runs of a sweep. Options beyond those of `sweep`:
 
     room       share of the free memory that a pack may take
-    scored     False validates runs only: no test scores and no adapters
-    download   allow the model hub to be asked
-    pack       the class of packs, for one that measures more than `Pack` does
+    scored     False: only validate, without test scores and adapters
+    download   allow access to the model hub
+    pack       the class of packs, for one that measures more
     serves     whether a stored run has what such a pack measures
     lock       False if the caller holds the store's lock
     """
@@ -118,13 +118,13 @@ class Sweep:
     lock: bool = True
 
     def run(self, recipes: Iterable[Recipe], choose: bool = False) -> Swept:
-        """Make the runs. Raises: as `sweep`."""
+        """Train the runs. Raises: as `sweep`."""
         started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
         self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
-            raise BadValue("a cluster trains plain runs: choose on this machine, without client or --dask")
+            raise BadValue("a cluster trains plain runs only: use choose on this machine, without client or --dask")
         if not wanted:
-            raise BadValue("the grid is empty: give at least one rank, one rate and one seed")
+            raise BadValue("the grid is empty: give at least one rank, learning rate and seed")
         check(wanted)
         self._race = race = Race(wanted) if choose else None
         if self.client is None:
@@ -160,11 +160,11 @@ class Sweep:
                             found |= self._score([found[recipe.hash] for recipe in group])
                 choice = race.choice(store, found.values()) if race else None
         runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
-        warn_of(unlike(runs))
+        warn(unlike(runs))
         return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, choice)
 
     def _kept(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
-        """The stored runs that need no training, by hash. Raises: Changed if a data file held something else then."""
+        """Return stored runs that need no training, by hash. Raises: Changed if a data file has changed since."""
         now = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
         for run in filter(None, map(self._store.find, wanted)):
@@ -181,7 +181,7 @@ class Sweep:
         return kept
 
     def _tidy(self, left: Sequence[Recipe]) -> None:
-        """Delete what a killed process left half written of these runs, and nothing else that begins with a dot."""
+        """Delete temporary files of these runs that a killed process left, and no other hidden file."""
         files = [*(self._store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")] if self.lock else []
         for recipe in left:
             files += self._store.folder.glob(f".{recipe.hash}.json.*")
@@ -190,7 +190,7 @@ class Sweep:
             file.unlink(missing_ok=True)
 
     def _plan(self, left: Sequence[Recipe]) -> Iterator[tuple[list[Recipe], set[Path]]]:
-        """Packs to train, each with the checkpoints to resume from; interrupted ones first, together by their step."""
+        """Yield packs to train, each with checkpoints to resume from; interrupted ones first, grouped by step."""
         new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path]]()
         unfinished = checkpoint.unfinished(self._store.folder) if self.client is None else []
         for one in sorted(unfinished, key=lambda one: -one.step):
@@ -215,13 +215,13 @@ class Sweep:
                 self._train_pack(group, paths)
 
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
-        """Train one pack into the store. An error of the whole pack is tried run by run, then recorded."""
+        """Train one pack into the store. If it cannot be set up, try its runs one by one and record errors."""
         self._note("pack", {"recipes": recipes})
         try:
             pack = self.pack(recipes, callbacks=self._callbacks, download=self.download)
         except LabError as error:
             if len(recipes) > 1:
-                for recipe in recipes:  # perhaps only one of them is at fault
+                for recipe in recipes:  # perhaps only one of them is wrong
                     self._train_pack([recipe])
                 return
             self._store.add(run := failed(recipes[0], str(error)))
@@ -244,7 +244,7 @@ class Sweep:
         return [self._bar.callback(recipe), lambda now: self._note("step", {"recipe": recipe, "progress": now})]
 
     def _ended(self, run: Run) -> None:
-        """Note a run that is in the store now."""
+        """Report a run that is now in the store."""
         self._had[run.recipe.hash] = run
         self._bar.ended(run.recipe)
         if self._race:
@@ -252,7 +252,7 @@ class Sweep:
         self._note("run", {"run": run})
 
     def _keep(self, member: Member, run: Run) -> Run:
-        """Save the adapter, unless the run only chose a rate or fell behind, then the record that names it."""
+        """Save the adapter (unless the run only tunes or fell behind), then the record."""
         race = self._race
         if race and run.status == BEHIND:
             run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})
@@ -265,7 +265,7 @@ class Sweep:
         return run
 
     def _score(self, runs: Sequence[Run]) -> dict[str, Run]:
-        """Trained and validated runs with their test scores, by hash; all as one pack."""
+        """Score trained runs on the test rows, all as one pack; return them by hash."""
         began = time.perf_counter()
         pack = Pack([run.recipe for run in runs], adapters=self._store.adapter_folder, download=self.download)
         scores, scored = pack.score("test"), {}
@@ -285,12 +285,12 @@ class Sweep:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a store's lock. Raises: BadValue if another sweep holds it."""
+    """Hold a store's lock in the block. Raises: BadValue if another sweep holds it."""
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BadValue(f"another sweep works on {folder}: wait for it, or give this one a folder of its own") from None
+        raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
     try:
         yield
     finally:
@@ -298,7 +298,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _check_present(recipes: Sequence[Recipe], download: bool) -> None:
-    """Raises: BadValue or NotFound for a model or a task that is not on this machine, or has too few texts."""
+    """Raises: BadValue or NotFound for a model or task that is not on this machine, or has too few texts."""
     first = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in recipes}
     for recipe in first.values():
         load_tokenizer(recipe.model, download=download)

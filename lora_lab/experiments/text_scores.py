@@ -1,13 +1,13 @@
-"""How close a generated text is to its references, by the packages that others use.
+"""Scores of generated text against references, by the usual packages.
 
-    bleu     n-grams of up to four words that also stand in a reference, 0 to 100 (Papineni et al. 2002; sacrebleu)
+    bleu     n-grams of up to four words that also occur in a reference, 0 to 100 (Papineni et al. 2002; sacrebleu)
     chrf     the same with runs of up to six letters, 0 to 100 (Popović 2015; sacrebleu)
     rouge_l  longest common subsequence of words, F1 against the nearest reference, 0 to 100 (Lin 2004; rouge-score)
-    nist     n-grams of up to five words weighted by their information, from 0 up (Doddington 2002; nltk)
+    nist     n-grams of up to five words weighted by information, at least 0 (Doddington 2002; nltk)
 
-BLEU and NIST ignore case, as the E2E challenge's script does; its other details differ, so figures compare within the
-lab, and only roughly with the paper's. METEOR and CIDEr need Java tools. The papers, except the first, were not read
-here; the packages do the computing.
+BLEU and NIST ignore case, as the E2E challenge's script does. Other details of that script differ, so numbers are
+comparable within the lab, and only roughly with the paper's. METEOR and CIDEr need Java tools. Of the papers only the
+first was read; the packages do the computing.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ Texts = Sequence[str]
 
 
 def text_scores(texts: Texts, references: Sequence[Texts]) -> dict[str, float]:
-    """All scores of texts, each with one or more references.
+    """Return all scores of texts, each with one or more references.
 
-    Raises: BadValue for no texts, a text without a list of references that hold words, or a missing package.
+    Raises: BadValue for no texts, a text without a list of non-empty references, or a missing package.
     """
     if not texts or len(texts) != len(references) or not all(references):
-        raise BadValue(f"scores need texts with references: there are {len(texts)} and {len(references)}")
+        raise BadValue(f"every text needs references: {len(texts)} texts have {len(references)} lists of references")
     for known in references:
         if isinstance(known, str) or not any(one.strip() for one in known):
-            raise BadValue(f"the references of a text are a list of texts that say something, not {known!r}")
+            raise BadValue(f"a text's references must be a list of non-empty texts, not {known!r}")
     check_installed()
     return {score.__name__: score(texts, references) for score in (bleu, chrf, rouge_l, nist)}
 
 
 def check_installed() -> None:
-    """Raises: BadValue, naming the pip extra, if a package that scores is missing."""
+    """Raises: BadValue, naming the pip extra, if a scoring package is missing."""
     for name in missing_packages():
-        raise BadValue(f"scores of generated text need {name}, which is missing: pip install 'lora-lab[metrics]'")
+        raise BadValue(f"scoring generated text needs {name}: pip install 'lora-lab[metrics]'")
 
 
 def missing_packages() -> list[str]:
-    """The packages that score and are not installed, as pip calls them."""
+    """Return missing scoring packages by their pip names."""
     return [name for module, name in _PACKAGES.items() if find_spec(module) is None]
 
 
 def bleu(texts: Texts, references: Sequence[Texts]) -> float:
-    """Corpus BLEU. `force` changes no number: it silences a warning about E2E's spaced full stops."""
+    """Corpus BLEU. `force` only silences a warning about E2E's spaced periods."""
     score = import_module("sacrebleu").corpus_bleu
     return float(score(list(texts), _streams(references), lowercase=True, force=True).score)
 
@@ -68,7 +68,7 @@ def rouge_l(texts: Texts, references: Sequence[Texts]) -> float:
 
 
 def nist(texts: Texts, references: Sequence[Texts]) -> float:
-    """Corpus NIST of n-grams up to five words, fewer if no text has as many."""
+    """Corpus NIST with n-grams of up to five words, or fewer if all texts are shorter."""
     words = import_module("sacrebleu.tokenizers.tokenizer_13a").Tokenizer13a()
     split = [words(text.lower()).split() for text in texts]
     known = [[words(text.lower()).split() for text in some] for some in references]
@@ -77,5 +77,5 @@ def nist(texts: Texts, references: Sequence[Texts]) -> float:
 
 
 def _streams(references: Sequence[Texts]) -> list[list[str | None]]:
-    """First references, second references, ...; None where a text has fewer."""
+    """Return the first references, the second ones, ...; None where a text has fewer."""
     return [list(stream) for stream in zip_longest(*references)]

@@ -1,6 +1,6 @@
-"""Work in processes of its own, each with its share of the cores.
+"""Run work in processes, each with its share of the cores.
 
-torch divides every operation among its threads and waits for the slowest. Two processes with one core each take about
+torch splits every operation across its threads and waits for the slowest. Two processes with one core each run about
 1.4 times as many steps per second as one process with both.
 """
 
@@ -29,24 +29,24 @@ Item = TypeVar("Item")
 Out = TypeVar("Out")
 Say = Callable[[str], None]
 MOST = 4  # processes: each holds a model and its libraries
-PROCESS_BYTES = 2**30  # of Python with torch and transformers, before a step
-WORTH = 5000  # steps below which starting processes takes longer than it saves
-_said: Any = None  # in a process: the queue for what it says
+PROCESS_BYTES = 2**30  # Python with torch and transformers, before a step
+WORTH = 5000  # steps; below it, starting processes costs more than it saves
+_said: Any = None  # in a process: the queue for its messages
 
 
 def each(
     work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
 ) -> Iterator[tuple[int, Out]]:
-    """(number, work(item, say)) of every item as it is done; `count` at once, each in a process of its own, or 1 here.
+    """Yield (number, work(item, say)) as items finish; `count` run at once, each in its own process, or 1 in this one.
 
-    work    a function that can be pickled, as must be items and results
-    long    items to begin first, so that no process waits for another at the longest of all
-    Raises: whatever `work` does; Failed if a process was killed.
+    work    a function; it, items and results must be picklable
+    long    items to start first, so that no process ends up waiting for the longest
+    Raises: what `work` raises; Failed if a process was killed.
     """
     if count == 1:
         yield from ((number, work(item, say)) for number, item in enumerate(items))
         return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads hangs
+    context = multiprocessing.get_context("spawn")  # forking a process with torch's threads hangs
     said, others = context.SimpleQueue(), set(multiprocessing.active_children())
     teller = threading.Thread(target=lambda: deque(map(say, iter(said.get, None)), maxlen=0), daemon=True)
     teller.start()
@@ -57,13 +57,13 @@ def each(
                 numbers = {pool.submit(_in_process, work, items[number]): number for number in first}
                 for future in as_completed(numbers):
                     yield numbers[future], future.result()
-            except BaseException:  # the first error, or Ctrl-C: end all at once, or leaving would wait for them
+            except BaseException:  # the first error or Ctrl-C ends all; otherwise leaving the pool would wait for them
                 for child in set(multiprocessing.active_children()) - others:
                     child.terminate()
                 raise
     except BrokenProcessPool:
         raise Failed(
-            "a process was killed, perhaps for want of memory: the same call with 1 worker goes on where it was"
+            "a process was killed, perhaps because memory ran out: the same call with 1 worker resumes"
         ) from None
     finally:
         said.put(None)
@@ -71,25 +71,25 @@ def each(
 
 
 def worth(recipes: Sequence[Recipe], steps: int) -> int:
-    """Processes that pay for so many steps in all, from cores, recipes and free memory; 1 on a GPU.
+    """Return how many processes pay off for this many steps in all, given cores and free memory; 1 on a GPU.
 
-    recipes  one of every item, for their memory. Raises: as `device.choose`.
+    recipes  one of every item, for its memory. Raises: as `device.choose`.
     """
     if steps < WORTH or any(device.choose(32, **recipe.computed).device != "cpu" for recipe in recipes):
         return 1
     try:
         largest = max((need_of(recipe).bytes() for recipe in recipes), default=0)
     except LabError:
-        return 1  # nobody knows what it needs
+        return 1  # unknown memory
     fitting = int(plan.ROOM * free_bytes("cpu") // (PROCESS_BYTES + largest))
     return max(1, min(MOST, torch.get_num_threads(), len(recipes), fitting))
 
 
 def _begin(said: Any, threads: int) -> None:
-    """In a new process: its share of the cores, and an end with the process that started it."""
+    """Set up a new process: its share of the cores, and an end when its parent ends."""
     global _said
     _said = said
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     warnings.showwarning = lambda message, category, *_, **__: (
         said.put(f"warning: {message}") if issubclass(category, LabWarning) else None
     )
@@ -99,7 +99,7 @@ def _begin(said: Any, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed drops its locks, so its children must not go on writing."""
+    """End with the parent: once killed it holds no locks, so children must not keep writing."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

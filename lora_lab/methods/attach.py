@@ -1,10 +1,9 @@
-"""Put adapters into a model, find them there, and take them out again."""
+"""Put adapters into a model, find them, and remove them."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from lora_lab.adapter_layer import AdapterLayer, out_by_in
-from lora_lab.errors import BadValue, LabWarning
+from lora_lab.errors import BadValue, warn
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
 
@@ -25,7 +24,7 @@ from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
 
 
 def _start(part: nn.Module, start: Mapping[str, Tensor | nn.Module]) -> None:
-    """Make what a method starts with attributes of `part`: tensors as fp32 parameters, modules as they are."""
+    """Set a method's initial values as attributes of `part`: tensors as fp32 parameters, modules as they are."""
     for name, value in start.items():
         if isinstance(value, Tensor):
             # Not by assignment, which the property `bias` would refuse.
@@ -82,7 +81,7 @@ class TrainedCopy(AdapterLayer):
 
 
 def in_its_dtype(head: nn.Module, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-    """The output, in fp32, of a head computed in the dtype of its weights, which `model.to(bfloat16)` may change."""
+    """Run a head in the dtype of its weights, which `model.to(bfloat16)` may change; return fp32."""
     dtype = next((p.dtype for p in head.parameters()), torch.float32)
     return head(x.to(dtype), *args, **kwargs).float()  # type: ignore[no-any-return]
 
@@ -102,12 +101,12 @@ class Ahead(nn.Module):
         _start(self, start)
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
-        """The vectors for each of so many rows: (rows, ...)."""
+        """Return the vectors for each row: (rows, ...)."""
         vectors: Tensor = self.method.vectors(self).to(dtype)
         return vectors.expand(rows, *vectors.shape)
 
     def register(self, model: nn.Module, name: str) -> None:
-        """Become `model.<name>` and act on every call of the model."""
+        """Register as `model.<name>`, to act on every call of the model."""
         setattr(model, name, self)
         self.hook = model.register_forward_pre_hook(partial(_prepended, name), with_kwargs=True)
 
@@ -126,10 +125,10 @@ def _prepended(name: str, model: nn.Module, args: Any, kwargs: dict[str, Any]) -
 
 
 def site_kind(layer: nn.Module) -> str:
-    """The kind of adapter that fits a layer: "linear", "embedding", or "" for none.
+    """Return the kind of adapter that fits a layer: "linear", "embedding", or "" for none.
 
-    By exact type, because a subclass may compute something else; a layer of ours says `plain_linear`. An embedding may
-    scale its vectors, as Gemma's and BART's do.
+    It goes by exact type, since a subclass may compute something else; the lab's own layers set `plain_linear`. An
+    embedding may scale its vectors, as Gemma's and BART's do.
     """
     if is_linear(layer) or getattr(layer, "plain_linear", False):
         return "linear"
@@ -143,9 +142,9 @@ def is_linear(layer: nn.Module) -> bool:
 
 
 def sites_of(model: nn.Module) -> list[Site]:
-    """Every place for an adapter in a model, in the model's order; a task head is none, because it trains as a whole.
+    """Return every place for an adapter in a model, in the model's order. Task heads are left out, since they train.
 
-    Raises: BadValue if the model carries an adapter, or if another library made its linear layers.
+    Raises: BadValue if the model carries an adapter, or if its linear layers come from another library.
     """
     refuse_adapted(model)
     widths, heads, sites = role_widths(model), [name for name, _ in heads_of(model)], list[Site]()
@@ -153,7 +152,7 @@ def sites_of(model: nn.Module) -> list[Site]:
         kind = site_kind(module)
         if kind and name.split(".")[0] not in heads:
             out_features, in_features = out_by_in(module).shape
-            if kind == "embedding":  # a table of (vocabulary, d): tokens in, vectors out
+            if kind == "embedding":  # the weight is (vocabulary, d): tokens in, vectors out
                 in_features, out_features = out_features, in_features
             sites += sites_of_layer(name, in_features, out_features, kind, widths)
     if not any(site.kind == "linear" and site.role not in ("head", "pooler") for site in sites):
@@ -167,7 +166,7 @@ def sites_of(model: nn.Module) -> list[Site]:
 
 
 def role_widths(model: nn.Module) -> dict[str, int]:
-    """Outputs of each role in the fused layers of this model, from its config; {} if their order is unknown."""
+    """Return the outputs of each role in this model's fused layers, from its config; {} if their order is unknown."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", "") not in PLAIN_FUSED:
         return {}
@@ -179,7 +178,7 @@ def role_widths(model: nn.Module) -> dict[str, int]:
 
 
 def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The head(s) of the model's task, by name; none on a language model."""
+    """Return the task heads of a model by name; none on a language model."""
     return [(name, module) for name, module in model.named_children() if name in HEADS]
 
 
@@ -187,10 +186,10 @@ def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def attach(model: nn.Module, method: Method, put_in: Callable[[], Sequence[Placement] | None] = lambda: None) -> Report:
-    """Freeze `model`, call `put_in`, which puts the method's parts into it, and put a trained copy beside each head.
+    """Freeze `model`, call `put_in` to insert the method's parts, and give each head a copy that trains.
 
-    A method that trains the base instead lets everything train.
-    put_in   may return the sites of adapters that have a rank, for the report
+    For a method that trains the base, everything trains instead.
+    put_in   may return the placements of adapters with a rank, for the report
     Raises: BadValue if the model carries an adapter, or if nothing would train. After any error the model is as it was.
     """
     refuse_adapted(model)
@@ -220,7 +219,7 @@ def attach_ahead(model: nn.Module, method: Method, name: str, start: Callable[[]
 
 
 def wrap(model: nn.Module, path: str, around: Callable[[nn.Module], AdapterLayer]) -> None:
-    """Put `around(layer)` in the place of the layer at `path`, in its train or eval mode."""
+    """Replace the layer at `path` by `around(layer)`, in the same train or eval mode."""
     layer = model.get_submodule(path)
     adapter = around(layer)
     for name, module in adapter.named_modules():
@@ -230,10 +229,10 @@ def wrap(model: nn.Module, path: str, around: Callable[[nn.Module], AdapterLayer
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Set a submodule by its path. Raises: BadValue for a model that is that layer itself."""
+    """Set a submodule by its path. Raises: BadValue if the model itself is that layer."""
     parent, _, leaf = path.rpartition(".")
     if not leaf:
-        raise BadValue("this model is a single layer, which cannot be replaced: put it into nn.Sequential(layer)")
+        raise BadValue("this model is a single layer, which cannot be replaced: wrap it in nn.Sequential(layer)")
     holder = model.get_submodule(parent)
     setattr(holder, leaf, module)
     if isinstance(holder, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
@@ -241,28 +240,26 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def _nothing(*_: object) -> None:
-    """A hook that changes nothing."""
+    """Do nothing."""
 
 
 def _warn_about_random_layers(model: nn.Module) -> None:
-    """LabWarning for layers beside the base model that are no known head: they may be random, and stay frozen."""
+    """Warn of layers outside the base model that are not a known head: they stay frozen, and may be random."""
     base, embeddings = getattr(model, "base_model_prefix", ""), getattr(model, "get_output_embeddings", lambda: None)
     if not hasattr(model, base) or embeddings() is not None:  # no base model inside, or a language model
         return
     parts = [part for part in model.named_children() if part[0] not in (base, *HEADS)]
     frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
     if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
-        warnings.warn(
-            f"{names} of this {type(model).__name__} is neither its base model nor a head known here: it stays frozen, "
-            "random if no checkpoint brought it; to adapt it name its layers as targets",
-            LabWarning,
-            stacklevel=4,
+        warn(
+            f"{names} of this {type(model).__name__} is neither its base model nor a known head: it stays frozen, "
+            "and random unless a checkpoint had it; to adapt it, name its layers as targets"
         )
 
 
 @contextmanager
 def restore_on_error(model: nn.Module) -> Iterator[None]:
-    """After an error in the block, remove the adapters; what trained before trains again."""
+    """On an error in the block, remove the adapters and restore which parameters train."""
     trained = [(p, p.requires_grad) for p in model.parameters()]
     try:
         yield
@@ -276,7 +273,7 @@ def restore_on_error(model: nn.Module) -> Iterator[None]:
 def remove_adapters(model: nn.Module) -> None:
     """Remove everything that a method put into a model, and the report."""
     while parts := list(adapters(model)):
-        path, part = parts[0]  # the outermost of those around one layer
+        path, part = parts[0]  # the outermost around a layer
         if isinstance(part, AdapterLayer):
             model.set_submodule(path, part.base_layer)
         else:
@@ -293,23 +290,23 @@ _WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "Distribu
 
 
 def inside(model: nn.Module) -> nn.Module:
-    """The model inside torch's wrappers."""
+    """Return the model inside torch's wrappers."""
     while attribute := _WRAPPERS.get(type(model).__name__):
         model = getattr(model, attribute)
     return model
 
 
 def refuse_adapted(model: nn.Module) -> None:
-    """Raises BadValue for what is no model, is inside a wrapper of torch's, or carries an adapter, ours or PEFT's."""
+    """Raises: BadValue for what is not a model, is wrapped by torch, or carries an adapter."""
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
-        raise BadValue(f"{str(model)[:60]!r} is a {kind} and no model: load_model(name) gives one")
+        raise BadValue(f"{str(model)[:60]!r} is a {kind}, not a model: load one with load_model(name)")
     if kind in _WRAPPERS:
         raise BadValue(f"this model is inside a {kind}: give what it wraps, model.{_WRAPPERS[kind]}, and wrap it after")
     if any(type(module).__module__.startswith("peft.") for module in model.modules()):
-        raise BadValue("this model carries an adapter of PEFT's: take it out first with unload() or merge_and_unload()")
+        raise BadValue("this model carries a PEFT adapter: remove it first with unload() or merge_and_unload()")
     if is_adapted(model):
-        raise BadValue("this model carries an adapter already; take it out first with detach(model)")
+        raise BadValue("this model already carries an adapter; remove it first with detach(model)")
 
 
 def is_adapted(model: nn.Module) -> bool:
@@ -318,39 +315,39 @@ def is_adapted(model: nn.Module) -> bool:
 
 
 def report_of(model: nn.Module) -> Report:
-    """The report of the adapter that a model carries. Raises BadValue if it carries none, or a bank of them."""
+    """Return the report of a model's adapter. Raises: BadValue if it has none, or a bank of them."""
     report = getattr(model, "lora_lab_report", None)
     if isinstance(report, Report):
         return report
     if is_adapted(model):
         raise BadValue(
-            "this model holds a bank of adapters: bank.save(name, folder) writes one, bank.close() takes them out"
+            "this model holds a bank of adapters: bank.save(name, folder) writes one, bank.close() removes them"
         )
     raise BadValue("this model carries no adapter; attach one first, for example LoRA(rank=8).attach(model)")
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer | Ahead]]:
-    """Everything that a method put into a model, with its path; of two around one layer, the outer one first."""
+    """Yield every part that a method inserted, with its path; of two around one layer, the outer one first."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer | Ahead))
 
 
 def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
-    """Those of them that are around a layer."""
+    """Yield the parts that wrap a layer, with their paths."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer))
 
 
 def plain_path(path: str) -> str:
-    """The path that a layer has in the plain model."""
+    """Return a layer's path in the plain model."""
     return path.replace(".base_layer", "")
 
 
 def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters of an adapter without those of the frozen layer inside it."""
+    """Yield an adapter's parameters without those of the frozen layer inside it."""
     return ((name, p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Path, name and value of every parameter that a method added, except in heads; a shared one comes once."""
+    """Yield path, name and value of every added parameter, except in heads; a shared one only once."""
     seen = set[int]()
     for path, part in adapters(model):
         for name, p in () if part.head else own_parameters(part):
@@ -360,36 +357,36 @@ def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Paramet
 
 
 def numbers_of(model: nn.Module) -> int:
-    """Numbers in a model; a quantized weight counts as the numbers that it stands for."""
+    """Count a model's parameters; a quantized weight counts with its original size."""
     return sum(layer.numbers for layer in quantized_layers(model)) + sum(p.numel() for p in model.parameters())
 
 
 def quantized_layers(model: nn.Module) -> list[Any]:
-    """The layers whose weights are stored in a few bits, see `quant.py`."""
+    """Return the quantized layers, see `quant.py`."""
     return [module for module in model.modules() if hasattr(module, "dequantized")]
 
 
 def shapes_of(model: nn.Module) -> nn.Module:
-    """A copy of the model on the meta device: shapes without values. Raises: BadValue if it cannot be copied."""
+    """Copy the model to the meta device: shapes without values. Raises: BadValue if it cannot be copied."""
     memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
     for p in model.parameters():
         memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
     try:
         return copy.deepcopy(model, memo)
-    except Exception as error:  # whatever the objects that the model holds raise
+    except Exception as error:  # of any kind, from objects in the model
         raise BadValue(
-            f"an adapter is tried on a copy of the model first, and this {type(model).__name__} cannot be copied "
-            f"({type(error).__name__}: {error}): take out of it what copy.deepcopy cannot copy"
+            f"this {type(model).__name__} cannot be copied, and loading tries an adapter on a copy first "
+            f"({type(error).__name__}: {error}): remove what copy.deepcopy cannot copy"
         ) from error
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A short hash of the frozen base: the start of every weight matrix, rounded to bf16, without adapters and heads.
+    """Return a short hash of the frozen base: the start of every weight matrix, rounded to bf16.
 
-    It is the same for one checkpoint in fp32, in bf16 and quantized. In fp16, which rounds differently, it is "".
+    It is the same for a checkpoint in fp32, in bf16 and quantized. In fp16, which rounds differently, it is "".
     """
     if quantized_layers(model):
-        return str(getattr(model, "lora_lab_fingerprint", ""))  # from before it was quantized
+        return str(getattr(model, "lora_lab_fingerprint", ""))  # computed before quantization
     own = {f"{path}.{name}" for path, part in adapters(model) for name, _ in own_parameters(part)}
     matrices = sorted(
         (plain_path(name), parameter)

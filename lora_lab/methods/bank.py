@@ -1,4 +1,4 @@
-"""Many adapters on one base: choose one by name, blend several into one, or give each row of a batch its own.
+"""Many adapters on one base: switch by name, blend several into one, or use another one for each row of a batch.
 
     bank = AdapterBank(model)
     bank.load("captain", folder)
@@ -7,8 +7,8 @@
     with bank.mixed(["a", None, "mix"]):       row by row
         model(**batch)
 
-Each adapter is loaded into a model of its own that shares the base's weights. A `BankLayer` in `model` holds the
-adapted layers of all of them for one place, so switching sets a name and moves no weight.
+Each adapter is loaded into its own model, which shares the base's weights. A `BankLayer` in `model` holds the adapted
+layers of all of them, so switching only sets a name and moves no weights.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ Name = str | None  # of an adapter; None is the base alone
 
 
 class AdapterBank:
-    """The adapters of one base model, by name. The base is frozen and its weights never change.
+    """The adapters of one base model, by name. The base is frozen and never changes.
 
-    Raises: BadValue when the model carries an adapter, or another bank.
+    Raises: BadValue if the model carries an adapter, or another bank.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -61,33 +61,33 @@ class AdapterBank:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every adapter, in the order in which they were added."""
+        """All adapters, in the order in which they were added."""
         return tuple(self._alone)
 
     @property
     def used(self) -> Name | tuple[Name, ...]:
-        """The adapter in use, None for the base alone; in a mixed batch that of each row."""
+        """The adapter in use, None for the base alone; in a mixed batch one per row."""
         return self._choice.used  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
         return name in self._alone
 
     def report(self, name: str) -> Report:
-        """The report of an adapter. Raises: NotFound for an unknown name."""
+        """Return an adapter's report. Raises: NotFound for an unknown name."""
         return report_of(self._alone[self._known(name)])
 
     # ---- adding and removing
 
     def load(self, name: str, folder: str | Path) -> Report:
-        """Add the adapter in `folder`, saved here or by PEFT, as `name`; the one in use stays in use.
+        """Add the adapter in `folder`, saved here or by PEFT, as `name`; the one in use does not change.
 
-        Raises: as `load_adapter`; BadValue for a name that is taken, and for a method that trains the base itself or
-        works on the whole model.
+        Raises: as `load_adapter`; BadValue for a name that is taken, and for a method that trains the base or works on
+        the whole model.
         """
         self._check_free(name)
         method = method_saved_in(folder, self._plain)
         if method.trains_base:
-            raise BadValue(f"{method.name} trains the base's own weights, so it cannot share the base with others")
+            raise BadValue(f"{method.name} trains the base itself, so it cannot share the base with other adapters")
         alone = share(self._plain)
         report = load_adapter(alone, folder)
         if any(hasattr(part, "hook") for _, part in adapters(alone)):
@@ -146,13 +146,13 @@ class AdapterBank:
         return report_of(alone)
 
     def save(self, name: str, folder: str | Path) -> Path:
-        """Write an adapter, also a blend, as `save_adapter` does. Raises: NotFound for an unknown name."""
+        """Save an adapter or a blend with `save_adapter`. Raises: NotFound for an unknown name."""
         return save_adapter(self._alone[self._known(name)], folder)
 
     def remove(self, name: str) -> None:
-        """Forget an adapter. If it is in use, the base answers alone from now on.
+        """Remove an adapter. If it is in use, the base is used from now on.
 
-        Raises: NotFound for an unknown name; BadValue inside `mixed` for an adapter of one of its rows.
+        Raises: NotFound for an unknown name; BadValue inside `mixed` for an adapter that a row uses.
         """
         if isinstance(self.used, tuple) and self._known(name) in self.used:
             raise BadValue(f"'{name}' is used by rows of this batch: remove it after the mixed block")
@@ -165,21 +165,21 @@ class AdapterBank:
                 put(self.model, path, self._layers.pop(path).base_layer)
 
     def close(self) -> None:
-        """Forget all adapters: the model is the plain base again, still frozen."""
+        """Remove all adapters: the model is the plain base again, still frozen."""
         self.use(None)
         for name in self.names:
             self.remove(name)
 
     def _check_free(self, name: str) -> None:
         if not isinstance(name, str) or not name:
-            raise BadValue(f"an adapter's name must be a string that is not empty, not {name!r}")
+            raise BadValue(f"an adapter's name must be a non-empty string, not {name!r}")
         if name in self._alone:
-            raise BadValue(f"the bank holds an adapter '{name}' already: remove('{name}') first, or take another name")
+            raise BadValue(f"the bank already has an adapter '{name}': remove('{name}') first, or choose another name")
 
     def _known(self, name: str) -> str:
         if name not in self._alone:
             there = f"nearest: {nearest(str(name), self._alone)}" if self._alone else "it is empty"
-            raise NotFound(f"the bank holds no adapter '{name}'; {there}")
+            raise NotFound(f"the bank has no adapter '{name}'; {there}")
         return name
 
     def _hold(self, name: str, alone: nn.Module) -> None:
@@ -198,18 +198,18 @@ class AdapterBank:
     # ---- choosing
 
     def use(self, name: Name) -> None:
-        """Let this adapter answer for every row, None the base alone. Raises: NotFound for an unknown name."""
+        """Use this adapter for every row; None is the base alone. Raises: NotFound for an unknown name."""
         self._choice.used = None if name is None else self._known(name)
 
     @contextmanager
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
-        """Inside the block each row of a batch has the adapter named for it; None is the base alone.
+        """In the block, use a different adapter for each row of a batch; None is the base alone.
 
-        names   one for each row, in order; with beam search each row counts as often as it has beams
-        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call for a batch of other size.
+        names   one per row, in order; with beam search, one per beam
+        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call for another batch size.
         """
         if isinstance(names, str) or not names:
-            raise BadValue(f"mixed takes a list of names, one for each row, not {names!r}")
+            raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
         rows = tuple(None if name is None else self._known(name) for name in names)
         before = self.used
         self._choice.used = rows
@@ -225,17 +225,17 @@ class AdapterBank:
         inputs = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
         rows = next(len(value) for value in (*args, *map(kwargs.get, inputs)) if isinstance(value, torch.Tensor))
         if isinstance(self.used, tuple) and rows != len(self.used):
-            raise BadValue(f"the batch has {rows} rows, but mixed was given {len(self.used)} names: give one a row")
+            raise BadValue(f"the batch has {rows} rows, but mixed was given {len(self.used)} names: give one per row")
 
 
 class BankLayer(AdapterLayer):
-    """A frozen layer, and for each adapter that changes it the layer that stands here when that one is used.
+    """A frozen layer, and the adapted layer of each adapter that changes it.
 
-    In a mixed batch all rows share the frozen layer's product, and each adds that of its LoRA. Heads and other methods
-    compute adapter by adapter.
+    In a mixed batch all rows share the frozen layer's product, and each adds its own LoRA's. Heads and other methods
+    are computed adapter by adapter.
 
         y = W x                       x (rows, ..., in)
-        y[n] += B[n] A[n] x[n]        two batched products; smaller ranks are filled up with rows of zeros
+        y[n] += B[n] A[n] x[n]        two batched products; smaller ranks are padded with rows of zeros
     """
 
     def __init__(self, base_layer: nn.Module, choice: SimpleNamespace) -> None:
@@ -244,7 +244,7 @@ class BankLayer(AdapterLayer):
         self.change({})
 
     def change(self, adapted: dict[Name, nn.Module]) -> None:
-        """Hold these adapters' layers from now on."""
+        """Set the adapters' layers."""
         self.adapted = adapted
         self.held = nn.ModuleList(adapted.values())  # as submodules, they move to another device with the model
         self.low_rank = [name for name, layer in adapted.items() if _loras(layer)]
@@ -261,8 +261,8 @@ class BankLayer(AdapterLayer):
         together = adapted.issubset(self.low_rank)
         if len(x) != len(used) and not (together and x.dim() == 2 and len(x) % len(used) == 0):
             raise BadValue(
-                f"a layer of this model gets an input of shape {tuple(x.shape)}, not row by row, so rows cannot have "
-                "adapters of their own there: call use(name) for one adapter at a time"
+                f"a layer of this model gets an input of shape {tuple(x.shape)}, not one part per row, so rows cannot "
+                "have different adapters there: call use(name) for one adapter at a time"
             )
         if together:
             return self._mixed(x)
@@ -297,7 +297,7 @@ class BankLayer(AdapterLayer):
 
 
 def _loras(layer: nn.Module) -> list[LoRALinear]:
-    """The LoRAs around a frozen linear layer, one for each slice; none if anything else is: DoRA also scales W."""
+    """Return the LoRAs around a frozen linear layer, one per slice; none for other methods: DoRA also scales W."""
     found: list[LoRALinear] = []
     while isinstance(layer, LoRALinear) and not isinstance(layer, DoRALinear):
         found.append(layer)
@@ -306,7 +306,7 @@ def _loras(layer: nn.Module) -> list[LoRALinear]:
 
 
 def _pair(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """A (rank, in) and B^T (rank, out), the scaling in it, of the one LoRA that equals those around a layer."""
+    """Return A (rank, in) and scaling * B^T (rank, out) of the one LoRA that equals those around a layer."""
     if isinstance(layer, LoRAEmbedding):
         return layer.lora_embedding_A, layer.scaling * layer.lora_embedding_B.t()
     loras = _loras(layer)

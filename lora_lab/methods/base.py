@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placement:
-    """LoRA at one site: its rank, the factor of its update, and how many numbers train there."""
+    """LoRA at one site: its rank, its scaling, and how many parameters train there."""
 
     site: Site
     rank: int
@@ -28,12 +28,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Report:
-    """What a method added to a model. Counts are numbers that train.
+    """What a method added to a model. Counts are trained parameters.
 
     placements         where LoRA sits
     heads, parts       (path, count) of each task head, and of everything else that has no rank
-    total              numbers in the model with its adapters; a head counts once
-    base_fingerprint   of the frozen weights, before anything was merged into them
+    total              parameters of the model with its adapters; a head counts once
+    base_fingerprint   of the frozen weights, before any merge
     """
 
     method: Method
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def head_parameters(self) -> int:
-        """In the heads, which train as a whole with every method."""
+        """In the heads, which train with every method."""
         return sum(count for _, count in self.heads)
 
     @property
@@ -75,8 +75,8 @@ class Method:
     """What trains: a frozen dataclass.
 
     name          on the command line and in files
-    packs         whether several runs can train side by side on one frozen base
-    may_differ    settings that may differ between such runs
+    packs         whether several runs can train in one pack, on one frozen base
+    may_differ    settings that may differ within a pack
     trains_base   whether the base's own weights train
     unmergeable   why its update cannot be written into the base's weights; "" if it can
     peft_type     PEFT's name for it; `to_peft`, `from_peft` and `fill` then exchange files with PEFT. Without one, a
@@ -95,44 +95,44 @@ class Method:
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """A subclass that checks its options calls this first: `LoRA(rank=np.int64(8))` becomes `LoRA(rank=8)`."""
+        """Convert NumPy numbers. A subclass that checks its options calls this first."""
         make_plain(self)
 
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, add what trains, and give a task head a copy that trains.
 
-        Raises: BadValue, NotFound if the method does not fit the model or the model carries an adapter; the model is
-        then unchanged.
+        Raises: BadValue, NotFound if the method does not fit the model, or the model carries an adapter. The model is
+        unchanged then.
         """
         raise BadValue(f"{self.name} cannot be attached: its class has no attach")
 
     def attach_empty(self, model: nn.Module) -> Report:
-        """Like `attach`, for an adapter whose values will come from a file."""
+        """Like `attach`, for an adapter whose values will be loaded from a file."""
         return self.attach(model)
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The tensors of the adapter file by key, and adapter_config.json."""
+        """Return the tensors of the adapter file by key, and adapter_config.json."""
         raise NotImplementedError
 
     @classmethod
     def check_peft(cls, config: Mapping[str, Any]) -> None:
-        """Raises BadValue for a PEFT config with an option that we do not compute."""
+        """Raises: BadValue for a PEFT config with an unsupported option."""
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
-        """The method that a PEFT config describes. Raises: BadValue, NotFound if it does not fit the model."""
+        """Make the method that a PEFT config describes. Raises: BadValue, NotFound if it does not fit the model."""
         raise NotImplementedError
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors of a file into a model that carries the method. Raises: BadValue for a wrong base."""
+        """Copy a file's tensors into a model with this method attached. Raises: BadValue for a wrong base."""
         raise NotImplementedError
 
     def ignored(self, report: Report) -> set[str]:
-        """Keys that PEFT may add to a file: copies of frozen weights."""
+        """Return keys that PEFT may add to a file: copies of frozen weights."""
         return set()
 
     def settings(self) -> dict[str, Any]:
-        """{"name": ..., ...}: plain values for JSON, which `method_from` reads back."""
+        """Return {"name": ..., ...}: plain values for JSON, which `method_from` reads back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {"name": self.name, **values, **self.retired}
@@ -144,7 +144,7 @@ M = TypeVar("M", bound=Method)
 
 
 def register(method: type[M]) -> type[M]:
-    """A class decorator that makes a method known to the command line, recipes and files."""
+    """Class decorator: make a method known to the command line, recipes and files."""
     REGISTRY[method.name] = method
     return method
 
@@ -153,7 +153,7 @@ def register(method: type[M]) -> type[M]:
 
 
 def plain(value: Any) -> Any:
-    """NumPy's numbers as Python's own, also inside lists, tuples and mappings; anything else unchanged."""
+    """Convert NumPy numbers to Python's, also inside lists, tuples and mappings."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -162,13 +162,13 @@ def plain(value: Any) -> Any:
 
 
 def make_plain(options: Any) -> None:
-    """Apply `plain` to the fields of a dataclass, which may be frozen."""
+    """Apply `plain` to the fields of a dataclass, even a frozen one."""
     for field in fields(options):
         object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
 
 def whole(what: str, value: object, least: int = 1) -> int:
-    """A whole number from `least` to 10^9. Raises BadValue."""
+    """Check for a whole number from `least` to 10^9. Raises: BadValue."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise BadValue(f"{what} must be a whole number of at least {least}, not {value!r}")
     if value > 10**9:
@@ -177,18 +177,18 @@ def whole(what: str, value: object, least: int = 1) -> int:
 
 
 def one_of(what: str, value: object, known: tuple[str, ...]) -> None:
-    """Raises BadValue unless `value` is one of the known words."""
+    """Raises: BadValue unless `value` is one of the known words."""
     if value not in known:
         raise BadValue(f"{what} must be one of {', '.join(known)}, not {value!r}")
 
 
 def is_number(value: object) -> bool:
-    """Whether it is an int or a float; True and False are not."""
+    """Whether a value is an int or a float, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def words(value: Any) -> tuple[str, ...]:
-    """Targets as a tuple, from "k,v" or ("k", "v"). Raises: BadValue."""
+    """Make a tuple of targets from "k,v" or ("k", "v"). Raises: BadValue."""
     try:
         given = value.split(",") if isinstance(value, str) else value
         return tuple(word.strip() for word in given if word.strip())

@@ -1,6 +1,6 @@
-"""What can be wrong with an adapter: the name of each fault, and its remedy. Each has happened to somebody.
+"""What can be wrong with an adapter: names of faults, and remedies. Each has been reported by somebody.
 
-What reads files raises `Refused` with one of these names, and `inspect` reports all of them as `Problem`.
+Reading a file raises `Refused` with one of these names, and `inspect` reports all of them as `Problem`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Refused(BadValue):
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault that was found, where it was found, and what shows it."""
+    """A fault, where it was found, and the evidence."""
 
     name: str
     where: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from lora_lab.errors import BadValue, LabError, LabWarning, NotFound, printable
+from lora_lab.errors import BadValue, LabError, NotFound, printable, warn
 from lora_lab.files import as_json, write_together
 from lora_lab.methods import REGISTRY, faults, method_from
 from lora_lab.methods.attach import (
@@ -198,7 +197,7 @@ def _method_in(file: AdapterFile, model: nn.Module) -> Method:
             # Options of a newer PEFT: like PEFT itself, go on without them.
             said = _sentence(f"the config of the adapter in {file.path} sets {', '.join(unknown)}")
             more = "which lora_lab does not know; if it changes what PEFT computes, the outputs differ here"
-            warnings.warn(f"{said}, {more}", LabWarning, stacklevel=4)
+            warn(f"{said}, {more}")
         return known[kind].from_peft(config, model)
 
 

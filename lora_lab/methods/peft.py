@@ -1,4 +1,4 @@
-"""What adapter files have in common, and PEFT's rules for the names of modules.
+"""What adapter files share, and PEFT's rules for module names.
 
 base_model.model.<path>. ...        what is trained beside a layer
 base_model.model.classifier. ...    a head, in the files of prompts and prefixes base_model.classifier. ...

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from textwrap import fill
@@ -19,8 +18,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from lora_lab.errors import BadValue, LabWarning
-from lora_lab.experiments.results import mixed_dtypes, settings_in, warn_of
+from lora_lab.errors import BadValue, warn
+from lora_lab.experiments.results import mixed_dtypes, settings_in
 from lora_lab.metrics import factor, main_metric
 from lora_lab.metrics import metric as named_metric
 from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, metric_name
@@ -80,7 +79,7 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
         add("rank", ranked, RANKS, (), against_rank)
     if made and len(drawn) < len(frame):
         said = f"{len(frame) - len(drawn)} of {len(frame)} runs are in no picture: too few share their settings"
-        warnings.warn(said, LabWarning, stacklevel=2)
+        warn(said)
     return made
 
 
@@ -119,7 +118,7 @@ def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
     names = _hidden(frame, shown)
     if "run_dtype" in names:
         names.remove("run_dtype")
-        warn_of(mixed_dtypes(frame["run_dtype"].dropna()))
+        warn(mixed_dtypes(frame["run_dtype"].dropna()))
     cell = [name for name in ("seed", "run_dtype", *shown) if name in frame]
     if not names and "seed" in frame and frame.duplicated(cell).any():
         names = ["an option that has no column"]

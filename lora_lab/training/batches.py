@@ -1,8 +1,8 @@
 """From texts to batches of equal-length rows, with as little padding as the data allow.
 
-Rows of one batch are as long as its longest. Drawn at random, sentences of 27 tokens on average are padded to about
-50; drawn from rows sorted by length, to about 28. Lengths go up in steps of 2, so that the same few shapes come again
-and the CPU's matrix kernels, which are made anew for each shape, are reused; steps of 8 cost 10 % more tokens.
+The rows of a batch are padded to its longest. Drawn at random, sentences of 27 tokens on average are padded to about
+50; drawn from rows sorted by length, to about 28. Widths are multiples of 2, so that few shapes occur and the CPU's
+matrix kernels, which are built for each shape, are reused; multiples of 8 cost 10 % more tokens.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from lora_lab.training.models import is_causal
 from lora_lab.training.tasks import Split, Task
 
 STEP = 2  # tokens
-POOL = 32  # batches: this many batches' worth of rows is drawn at random, then sorted by length
+POOL = 32  # batches: draw rows for this many at random, then sort them by length
 
 
 @dataclass(frozen=True)
 class Row:
-    """A text as tokens, with its label (a class, a number to be predicted, None in language modeling) and its place in
-    the split.
+    """A text as tokens, with its label and its index in the split.
 
-    prompt   how many of the first tokens are only read and not learned
-    types    which text of a pair each token belongs to, as BERT's tokenizer numbers them; empty without pairs
+    label    a class, a number to predict, or None in language modeling
+    prompt   number of leading tokens that don't count in the loss
+    types    which text of a pair each token belongs to (BERT's token_type_ids); empty without pairs
     """
 
     tokens: Sequence[int]
@@ -45,8 +45,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Shapes: input_ids, attention_mask and token_type_ids (rows, tokens), the last None without pairs; labels (rows,),
-    or (rows, tokens) with -100 at padding and prompts.
+    """Padded rows as tensors.
+
+    Shapes: input_ids, attention_mask and token_type_ids are (rows, tokens), the last None without pairs; labels are
+    (rows,), or (rows, tokens) with -100 at padding and prompts.
     """
 
     input_ids: Tensor
@@ -56,20 +58,20 @@ class Batch:
     token_type_ids: Tensor | None = None
 
     def to(self, device: str) -> Batch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         return self._each(lambda t: t.to(device))
 
     def repeated(self, times: int) -> Batch:
-        """All rows over and over: one set for each member of a pack."""
+        """Repeat all rows, once for each member of a pack."""
         return self if times == 1 else self._each(lambda t: torch.cat([t] * times))
 
     def of_members(self, own: slice, members: int) -> Batch:
-        """The rows of some members of a pack."""
+        """Return the rows of some members of a pack."""
         rows = len(self.labels) // members
         return self._each(lambda t: t[own.start * rows : own.stop * rows])
 
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
-        """What `model` is called with; the types of tokens only where it has a table of them."""
+        """Return the keyword arguments for `model`; token types only if it has an embedding for them."""
         given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         if self.token_type_ids is not None and _takes_types(model):
             given["token_type_ids"] = self.token_type_ids
@@ -86,9 +88,9 @@ def _takes_types(model: nn.Module) -> bool:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize a split, each text cut to the task's max_length; behind an answer stands the token that ends it.
+    """Tokenize a split. Texts are cut to the task's max_length; an answer is followed by its end token.
 
-    Raises: BadValue where a prompt leaves no room for an answer.
+    Raises: BadValue if a prompt leaves no room for an answer.
     """
     if split.prompts:
         return _answers(split, task, tokenizer)
@@ -101,13 +103,13 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
 
 
 def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Prompt, answer, end: tokenized apart, so that a prompt has the same tokens when the model goes on by itself."""
+    """Tokenize prompt and answer apart, so that a prompt has the same tokens as in generation."""
     if not split.texts:
         return []
     prompts = prompt_ids(tokenizer, split.prompts)
     answers = tokenizer(list(split.texts), add_special_tokens=False)["input_ids"]
     if (longest := max(map(len, prompts))) >= task.max_length:
-        raise BadValue(f"max_length {task.max_length} leaves no answer room behind a prompt of {longest} tokens")
+        raise BadValue(f"max_length {task.max_length} leaves no room for an answer after a prompt of {longest} tokens")
     end = [end_of_turn(tokenizer) if isinstance(split.prompts[0], Chat) else tokenizer.eos_token_id]
     return [
         Row([*prompt, *answer, *end][: task.max_length], None, place, len(prompt))
@@ -116,10 +118,10 @@ def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> li
 
 
 def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Iterator[list[Row]]:
-    """The rows of each batch, epoch after epoch: shuffled, sorted by length in pools, each pool's batches shuffled.
+    """Yield the rows of each batch, epoch after epoch: shuffled, sorted by length in pools, batches shuffled.
 
-    The seed decides which rows meet; whether short or long batches come first is the same for every seed, so that runs
-    of several seeds, side by side, are padded as little as one.
+    The seed decides which rows share a batch. The order of short and long batches is the same for every seed, so that
+    runs with different seeds can train side by side without extra padding.
     """
     rng, same = random.Random(seed), random.Random(0)
     queue: list[list[Row]] = []
@@ -135,12 +137,12 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Every row once, longest first, so that what does not fit the memory fails at once."""
+    """Yield every row once, longest first: if memory runs out, it does so at once."""
     return (collate(part, pad) for part in _cut(_by_length(rows)[::-1], batch))
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Rows of different lengths as one rectangle, as wide as the longest in whole steps."""
+    """Pad rows to the longest, rounded up to a multiple of STEP."""
     width = -(-max(len(row.tokens) for row in rows) // STEP) * STEP
     input_ids = torch.full((len(rows), width), pad)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -170,8 +172,10 @@ def _cut(rows: Sequence[Row], batch: int) -> list[list[Row]]:
 
 
 def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
-    """Raises BadValue for a model that cannot do the task: an encoder in language modeling, texts too long for it, or
-    for it with a soft prompt before them.
+    """Check that a model can do a task.
+
+    Raises: BadValue for an encoder in language modeling, or for texts longer than the model's positions, less those
+    of a soft prompt.
     """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(
@@ -179,13 +183,14 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None)
         )
     longest, before = positions(model, method), _ahead(model, method)
     if longest is not None and task.max_length > longest:
-        beside = f" after {before} trained ones" if before else ""
+        beside = f" after {before} virtual ones" if before else ""
         raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read{beside}")
 
 
 def positions(model: PreTrainedModel, method: Method | None = None) -> int | None:
-    """How many tokens a model can read: whole steps of the batches' width; RoBERTa's first positions are padding's, and
-    a prompt's or prefix's are its own.
+    """Return how many tokens a model can read, a multiple of STEP; None without a limit.
+
+    RoBERTa reserves its first positions for padding, and a soft prompt takes some too.
     """
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest and "roberta" in model.config.model_type:
@@ -194,7 +199,7 @@ def positions(model: PreTrainedModel, method: Method | None = None) -> int | Non
 
 
 def _ahead(model: PreTrainedModel, method: Method | None) -> int:
-    """Positions before each row's own; a prefix takes none of an encoder's."""
+    """Return the positions that a soft prompt takes; a prefix on an encoder takes none."""
     if method is None or (method.name == "prefix" and is_encoder(model)):
         return 0
     return int(getattr(method, "tokens", 0))

@@ -1,4 +1,4 @@
-"""The predictions that an adapter changed: the same head, with the adapter and without it."""
+"""Which predictions an adapter changes: the same head with and without it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class ChangedPredictions:
 def changed_predictions(bench: Bench, examples: int = 6) -> ChangedPredictions | None:
     """Score the validation split with the adapter and without it.
 
-    The examples are some of each kind, surest first: for the better or not, and to which class.
-    None for a task without classes, and if the base itself trained: nothing can be switched off.
+    The examples come from each kind of change (better or worse, to which class), most confident first. Returns None
+    for a task without classes, and if the base itself trained, since nothing can be switched off then.
     """
     task = bench.task
     if len(task.labels) < 2 or bench.recipe.method.trains_base:

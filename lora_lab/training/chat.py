@@ -1,16 +1,16 @@
-"""What was said before an answer, as the tokens that a chat model was trained to read.
+"""Chats as tokens, in the layout that a chat model was trained on.
 
-A chat model knows one layout, its *template*, which comes with the tokenizer. SmolLM2's:
+That layout, the *template*, comes with the tokenizer. SmolLM2's:
 
     <|im_start|>system
-    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    its own, where we give none
+    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    its default, if we give none
     <|im_start|>user
     Why is the sky blue?<|im_end|>
     <|im_start|>assistant
-    Air scatters blue light most.<|im_end|>             answer and end of turn are learned, the rest is read
+    Air scatters blue light most.<|im_end|>             answer and end of turn count in the loss, the rest is context
 
 A tokenizer without a template gets a plain one: "user: Why is the sky blue?" on a line, "assistant:" on the next.
-Prompts that are plain text and no chat are tokenized as they stand.
+Prompts that are plain text rather than a chat are tokenized as they are.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from transformers import PreTrainedTokenizerBase
 from lora_lab.errors import BadValue
 
 ROLES = ("system", "user", "assistant")
-MARK = "ANSWER"  # stands where an answer would, to see what the template puts behind it
+MARK = "ANSWER"  # a placeholder, to see what the template puts after an answer
 
 
 @dataclass(frozen=True)
 class Chat:
-    """Turns before the answer, each a role of ROLES and what was said; the last is the user's."""
+    """The turns before the answer, each (role, text); the last is the user's."""
 
     turns: tuple[tuple[str, str], ...]
 
@@ -37,7 +37,7 @@ class Chat:
         return self.turns[-1][1]
 
     def __len__(self) -> int:
-        """Characters, of all turns."""
+        """Number of characters in all turns."""
         return sum(len(text) for _, text in self.turns)
 
 
@@ -45,14 +45,15 @@ Prompt = str | Chat
 
 
 def question(text: str) -> Chat:
-    """A chat that is one question."""
+    """Make a chat of one question."""
     return Chat((("user", text),))
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
-    """The chat as the model reads it, up to where its answer begins.
+    """Return the chat as the model reads it, up to where its answer begins.
 
-    Raises: BadValue for turns that the model's template does not take: some know no system, some no user twice running.
+    Raises: BadValue for turns that the model's template refuses: some take no system turn, or no two user turns in a
+    row.
     """
     if not tokenizer.chat_template:
         return "".join(f"{role}: {text}\n" for role, text in chat.turns) + "assistant:\n"
@@ -60,7 +61,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The tokens of each prompt. A template writes its own special tokens, so none are added to a chat."""
+    """Tokenize each prompt. A template writes its own special tokens, so none are added to a chat."""
     return [
         tokenizer(rendered(tokenizer, prompt), add_special_tokens=not tokenizer.chat_template)["input_ids"]
         if isinstance(prompt, Chat)
@@ -70,9 +71,9 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) ->
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends an answer: the special one that the template writes behind it, else the end of text.
+    """Return the token that ends an answer: the special token after it in the template, else end-of-text.
 
-    They differ in some families, and a model that is taught the wrong one never stops.
+    They differ in some model families, and a model trained with the wrong one never stops.
     """
     end = int(tokenizer.eos_token_id)
     if not tokenizer.chat_template:

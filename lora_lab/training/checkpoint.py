@@ -1,16 +1,15 @@
-"""A pack in the middle of its training, on disk: a killed sweep goes on from its last validation.
+"""Checkpoints of a pack in training: a killed sweep resumes from its last validation.
 
-    STORE/unfinished/NAME.safetensors     what trains in each member, AdamW's moments, the state of the random numbers;
-                                          in the header as JSON: the step, each member's recipe, history and status
+    STORE/unfinished/NAME.safetensors     each member's trained tensors, AdamW's moments, the random state;
+                                          in the header, as JSON: the step, each member's recipe, history and status
 
-Nothing is pickled. The order of the data follows from seed and step, so it need not be kept.
+Nothing is pickled. The order of the data follows from seed and step, so it isn't stored.
 """
 
 from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from lora_lab.errors import BadValue, LabWarning, in_a_sentence
+from lora_lab.errors import BadValue, in_a_sentence, warn
 from lora_lab.files import write_atomically
 from lora_lab.training import device
 from lora_lab.training.loop import MOMENTS
@@ -31,13 +30,13 @@ from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.tasks import check_unchanged
 
 FOLDER = "unfinished"
-VERSION = 2
+VERSION = 3
 FACTS = ("status", "error", "best", "since")
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a checkpoint's header says."""
+    """The header of a checkpoint."""
 
     path: Path
     step: int
@@ -45,24 +44,26 @@ class Unfinished:
 
 
 def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
-    """Where the checkpoint of these recipes is."""
+    """Return the path of these recipes' checkpoint."""
     name = sha256(" ".join(recipe.hash for recipe in recipes).encode()).hexdigest()[:12]
     return store / FOLDER / f"{name}.safetensors"
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """Every checkpoint that can be read; a damaged one, or one of a newer version, is renamed, with a warning.
+    """List the readable checkpoints. One that is damaged or of another version is renamed, with a warning.
 
-    Raises: BadValue if the disk does not give one up, or does not let it be renamed; it stays as it is.
+    Raises: BadValue if a file cannot be read from disk or renamed; it is left as it is.
     """
     found = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:
             header = _header(file)
             if header["version"] != VERSION:
-                raise ValueError(f"it is of version {header['version']}, not {VERSION}")
-            found.append(Unfinished(file, header["step"], tuple(recipe_from(one["recipe"]) for one in header["lanes"])))
-        except FileNotFoundError:  # another sweep has just finished it
+                raise ValueError(f"it has version {header['version']}, not {VERSION}")
+            found.append(
+                Unfinished(file, header["step"], tuple(recipe_from(one["recipe"]) for one in header["members"]))
+            )
+        except FileNotFoundError:  # another sweep just finished it
             continue
         except OSError as error:
             raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it away") from error
@@ -73,22 +74,22 @@ def unfinished(store: Path) -> list[Unfinished]:
             except FileNotFoundError:
                 continue
             except OSError as refused:
-                said = f"the checkpoint {file} cannot be used ({why}), nor renamed ({refused}): move it away"
+                said = f"the checkpoint {file} cannot be used ({why}) or renamed ({refused}): move it away"
                 raise BadValue(said) from refused
-            said = f"the checkpoint {file} cannot be used ({why}): it is kept as {aside.name}, and its runs begin anew"
-            warnings.warn(said, LabWarning, stacklevel=2)
+            said = f"the checkpoint {file} cannot be used ({why}): it is kept as {aside.name}, and its runs start over"
+            warn(said)
     return found
 
 
 def forget(store: Path, recipes: Sequence[Recipe]) -> None:
-    """Remove the checkpoints that contain these runs: all of them have ended."""
+    """Remove the checkpoints of these runs, which have all ended."""
     for one in unfinished(store):
         if set(one.recipes) & set(recipes):
             one.path.unlink(missing_ok=True)
 
 
 def write(pack: Pack, path: Path) -> None:
-    """Write everything that the pack's members need to go on. Raises: BadValue if it cannot be written."""
+    """Write what the pack's members need to resume. Raises: BadValue if it cannot be written."""
     tensors, members = {"random": device.random_state(pack.device)}, []
     for member in pack.members:
         state = member.state()
@@ -98,21 +99,21 @@ def write(pack: Pack, path: Path) -> None:
         own = {"hash": member.recipe.hash, "recipe": member.recipe.settings(), "history": member.history.columns()}
         members.append(own | {name: getattr(member, name) for name in FACTS})
     seconds = time.perf_counter() - pack.started
-    header = {"version": VERSION, "step": pack.step, "lanes": members, "data": pack.task.data, "seconds": seconds}
+    header = {"version": VERSION, "step": pack.step, "members": members, "data": pack.task.data, "seconds": seconds}
     write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"peak_bytes": pack.peak_bytes})}))
 
 
 @torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Bring the members of a new pack to where they were; those of several packs were all at the same step.
+    """Resume the members of a new pack from one or more checkpoints of the same step.
 
-    Raises: BadValue for a member that is in none, Changed if one's own file held something else.
+    Raises: BadValue for a member that is in none of them; Changed if the task's file has changed since.
     """
     left = {member.recipe.hash: member for member in pack.members}
     for path in paths:
         header, tensors = _header(path), load_file(path)
         check_unchanged(pack.task.name, header.get("data"), pack.task.data)
-        for one in header["lanes"]:
+        for one in header["members"]:
             if member := left.pop(one["hash"], None):
                 state: dict[str, Any] = {"step": tensors[f"{one['hash']}.0.step"], **{name: [] for name in MOMENTS}}
                 for n, parameter in enumerate(member.trained):
@@ -125,11 +126,13 @@ def restore(pack: Pack, *paths: Path) -> None:
                 for fact in FACTS:
                     setattr(member, fact, one[fact])
                 member.status = "training" if member.status == "stopped" else member.status
-                pack.started -= header.get("seconds", 0.0) / len(header["lanes"])  # what it took before counts, too
+                pack.started -= header.get("seconds", 0.0) / len(
+                    header["members"]
+                )  # time before the interruption counts too
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
         pack.random = tensors["random"]
     if left:
-        raise BadValue(f"{paths[0]} holds no run {min(left)}: take it away, and the run begins anew")
+        raise BadValue(f"{paths[0]} has no run {min(left)}: remove it, and the run starts over")
 
 
 def _header(path: Path) -> dict[str, Any]:

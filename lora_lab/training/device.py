@@ -1,7 +1,7 @@
-"""What this machine can do: which device, and which dtype and attention are fastest on it, measured.
+"""Choose device, dtype and attention for this machine, by timing.
 
-bf16 is fast only where the hardware multiplies it, and fused attention only for long rows or on a GPU. Flags and
-versions guess at that; a layer timed for a moment knows. Every fact about a kind of device is in this file.
+bf16 is fast only on hardware that multiplies it, and fused attention only for long rows or on a GPU. Flags and versions
+hint at that; timing one layer for a moment tells. Everything specific to a kind of device is in this file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
 LENGTHS = (32, 256)  # tokens: a sentence and a page
 AUTO = "auto"
-ROUNDED = "fp32 by bf16"  # the name under which fp32 numbers with products in bf16 are timed
+ROUNDED = "fp32 by bf16"  # the timing of fp32 tensors with bf16 matrix products
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
@@ -42,8 +42,8 @@ CPU_FACTS = Path("/proc/cpuinfo")
 class Choice:
     """Where and how to compute: `device` for torch, `dtype` of the frozen base, `attention` for transformers.
 
-    quantised   the format of the base's linear layers, such as nf4, which compute in `dtype`; "" for none
-    products    what training rounds fp32 numbers to before it multiplies them, see `rounded_products`
+    quantised   the format of the base's linear layers, such as nf4, which compute in `dtype`; "" if not quantized
+    products    the dtype of matrix products of fp32 tensors, see `rounded_products`
     """
 
     device: str
@@ -54,17 +54,17 @@ class Choice:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch writes it."""
+        """The torch dtype."""
         return DTYPES[self.dtype]
 
     @property
     def load_as(self) -> str:
-        """The dtype as `load_model` takes it: bf16, or nf4+bf16."""
+        """The dtype for `load_model`: bf16, or nf4+bf16."""
         return f"{self.quantised}+{self.dtype}" if self.quantised else self.dtype
 
 
 def split_dtype(dtype: str) -> tuple[str, str]:
-    """The format of a quantized base, "" for none, and what it computes in: "nf4+fp32", "nf4" alone, or "bf16"."""
+    """Split "nf4+fp32", "nf4" or "bf16" into the format of a quantized base ("" for none) and the compute dtype."""
     name, plus, computed = dtype.partition("+")
     if name in QUANTISED_BITS:
         return name, computed if plus else AUTO
@@ -72,7 +72,7 @@ def split_dtype(dtype: str) -> tuple[str, str]:
 
 
 def dtype_to_train(dtype: str) -> str:
-    """The dtype of weights that train where frozen ones have `dtype`: fp32. "auto" stays, as what is no dtype does."""
+    """Return the dtype of trained weights for a base in `dtype`: fp32. "auto" and unknown names stay as they are."""
     quantised, computed = split_dtype(dtype)
     return "fp32" if quantised or computed in DTYPES else dtype
 
@@ -80,18 +80,18 @@ def dtype_to_train(dtype: str) -> str:
 def choose(
     tokens: int, *, device: str = AUTO, dtype: str = AUTO, attention: str = AUTO, products: str = "fp32"
 ) -> Choice:
-    """The fastest way to train on sequences of about `tokens` tokens on this machine.
+    """Choose the fastest way to train on sequences of about `tokens` tokens on this machine.
 
-    What is not "auto" is kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION override "auto" for a machine.
-    A dtype "nf4" is a base in 4 bits that computes in the fastest dtype, "nf4+fp32" in fp32. With products "auto" those
-    of fp32 numbers may be rounded to bf16, unless LORA_LAB_DTYPE asks for a dtype. To save less than a tenth of fp32's
-    time is not worth rounding.
-    Raises: BadValue for an unknown name or a device that is not there.
+    Values other than "auto" are kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION replace "auto".
+    The dtype "nf4" is a 4-bit base that computes in the fastest dtype, "nf4+fp32" one that computes in fp32. With
+    products "auto", matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. Rounding is
+    chosen only if it saves at least a tenth of the time.
+    Raises: BadValue for an unknown name or a device that this machine lacks.
     """
     quantised, dtype = split_dtype(dtype)
     device = _given("device", device, ("cuda", "mps", "cpu")) or pick_device()
     if device != "cpu" and device not in available_devices():
-        raise BadValue(f"device {device} is not there; this machine has {', '.join(available_devices())}")
+        raise BadValue(f"this machine has no device {device}; it has {', '.join(available_devices())}")
     given_dtype, given_attention = _given("dtype", dtype, DTYPES), _given("attention", attention, ATTENTIONS)
     may_round = products == AUTO and device == "cpu" and _given("dtype", AUTO, DTYPES) is None
     if given_dtype and given_attention and not may_round:
@@ -112,10 +112,11 @@ def choose(
 
 
 def _given(what: str, value: str, known: Any) -> str | None:
-    """The value that was asked for, by argument or by environment; None if it is to be measured."""
+    """Return the value from the argument or the environment; None if it is to be measured."""
     value = os.environ.get(f"LORA_LAB_{what.upper()}", AUTO) if value == AUTO else value
     if value not in (*known, AUTO):
-        raise BadValue(f"{what} must be one of {', '.join(known)} or auto, not '{value}'")
+        formats = QUANTISED_BITS if what == "dtype" else ()
+        raise BadValue(f"{what} must be one of {', '.join([*known, *formats])} or auto, not '{value}'")
     return None if value == AUTO else value
 
 
@@ -123,7 +124,7 @@ def _given(what: str, value: str, known: Any) -> str | None:
 
 
 def measured(device: str) -> dict[str, float]:
-    """Seconds for one layer's step by "dtype/attention/tokens", timed once per machine and then remembered."""
+    """Return seconds of one layer's step by "dtype/attention/tokens", timed once per machine and then cached."""
     memory, machine = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", describe(device)
     # Not fp16: without loss scaling its gradients vanish.
     bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
@@ -138,21 +139,21 @@ def measured(device: str) -> dict[str, float]:
         for name, (kind, attention, tokens) in cases.items():
             with rounded_products("bf16" if kind == ROUNDED else "fp32"):
                 known[machine][name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
-        with suppress(BadValue):  # a home that cannot be written to: measured again next time
+        with suppress(BadValue):  # a read-only home: measured again next time
             write_json(memory, known)
     found: dict[str, float] = known[machine]
     return found
 
 
 def key(dtype: str, attention: str, tokens: int) -> str:
-    """The name of one timing."""
+    """Name a timing."""
     return f"{dtype}/{attention}/{tokens}"
 
 
 def time_layer(
     device: str, dtype: torch.dtype, attention: str, tokens: int, *, total: int = 512, repeats: int = 3
 ) -> float:
-    """Seconds for one layer of MiniLM's size, forward and backward, over `total` tokens in rows of `tokens`."""
+    """Time one layer of MiniLM's size, forward and backward, over `total` tokens in rows of `tokens`. In seconds."""
     rows, d, heads = total // tokens, 384, 12
     w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
     x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)
@@ -180,24 +181,24 @@ def time_layer(
 
 
 def available_devices() -> list[str]:
-    """The devices torch can use here, fastest kind first; "cpu" is always the last."""
+    """List the devices that torch can use here, fastest first; "cpu" is always last."""
     found = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True)]
     return [name for name, there in found if there]
 
 
 def pick_device() -> str:
-    """The fastest kind of device that is there."""
+    """Return the fastest available device."""
     return available_devices()[0]
 
 
 def describe(device: str) -> str:
-    """This machine in words, with the versions that its speed depends on."""
+    """Describe this machine, with the versions that its speed depends on."""
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
     return f"{device} {name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def environment(choice: Choice) -> dict[str, Any]:
-    """The versions and hardware that a run's record names."""
+    """Return the versions and hardware for a run's record."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "lora_lab": version("lora-lab"),
@@ -215,7 +216,7 @@ def environment(choice: Choice) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """The processor as its maker calls it, and its bf16 flags, for makers give several kinds one name; on Linux."""
+    """Return the processor's name and, on Linux, its bf16 flags, since makers give several kinds one name."""
     with suppress(OSError):
         facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text(), re.MULTILINE))
         flags = facts.get("flags", facts.get("Features", "")).split()
@@ -233,20 +234,20 @@ def _mps_has_bf16() -> bool:
 
 
 def memory_bytes(device: str) -> int:
-    """Memory of the device in bytes; a Mac's GPU shares the machine's."""
+    """Return the device's memory in bytes; a Mac's GPU shares the machine's."""
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     return int(psutil.virtual_memory().total)
 
 
 def forget_peak(device: str) -> None:
-    """Start again to look for the largest amount of memory in use."""
+    """Reset the peak of memory in use."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
 
 def used_bytes(device: str) -> int:
-    """Bytes in use: on cuda the largest amount allocated since `forget_peak`; else what is held at this moment."""
+    """Return bytes in use: on cuda the peak since `forget_peak`, elsewhere what is held right now."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
     if device == "mps":
@@ -255,7 +256,7 @@ def used_bytes(device: str) -> int:
 
 
 def random_state(device: str) -> Tensor:
-    """The state of the random numbers that dropout draws on the device."""
+    """Return the device's random state, which dropout draws from."""
     return (torch if device == "cpu" else torch.get_device_module(device)).get_rng_state()  # type: ignore[no-any-return]
 
 
@@ -266,10 +267,10 @@ def set_random_state(device: str, state: Tensor) -> None:
 
 @contextmanager
 def rounded_products(dtype: str) -> Iterator[None]:
-    """Inside the block torch may round fp32 numbers on a CPU to `dtype`, bf16 or fp32, as it multiplies them.
+    """Let torch round fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32, inside the block.
 
-    Sums, weights, gradients and updates stay fp32; a processor with bf16 products takes a third of the time for them.
-    The setting is the process's, so other threads' products are rounded as well meanwhile.
+    Sums, weights, gradients and updates stay fp32. A processor with bf16 products needs a third of the time. The
+    setting belongs to the process, so other threads' products are rounded too.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if dtype == "bf16" else before)
@@ -280,12 +281,12 @@ def rounded_products(dtype: str) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next step of a pack, in place of giving it back to Linux.
+    """Make glibc keep freed memory for the next step instead of returning it to Linux.
 
-    Tensors of some MiB would else be mapped anew, and zeroed by the kernel, hundreds of times a step: an eighth of a
-    pack's time. Elsewhere nothing happens.
+    Otherwise tensors of a few MiB are mapped again, and zeroed by the kernel, hundreds of times a step: an eighth of a
+    pack's time. Does nothing on other systems.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: smaller pieces come from the heap
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and the heap is not cut
+        libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: smaller blocks come from the heap
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is never trimmed

@@ -1,6 +1,6 @@
-"""What the first step already shows: a rate far from the usual, an adapter that no gradient reaches.
+"""Warnings after the first step: an unusual learning rate, an adapter without a gradient.
 
-Both would end hours later in an adapter that does nothing, or in noise.
+Either would end, hours later, in an adapter that does nothing or in noise.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from lora_lab.methods.inspect import few
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.training.recipe import Recipe
 
-# Rates with AdamW that papers and our own tunings use; the last for methods that train few numbers, such as prompts and
-# biases. Hu et al. 2021 use 2e-4 to 5e-4 for LoRA, QLoRA 1e-4 to 2e-4, our comparison on minilm 2e-3 on q and v and
-# 5e-4 on all linear layers.
+# AdamW's learning rates in papers and in our own tuning; USUAL_FEW is for methods that train few parameters, such as
+# prompts and biases. For LoRA Hu et al. 2021 use 2e-4 to 5e-4, QLoRA 1e-4 to 2e-4, and our comparison on minilm 2e-3
+# on q and v and 5e-4 on all linear layers.
 USUAL = {"full": (1e-6, 5e-4), "lora": (1e-5, 1e-2), "bottleneck": (1e-5, 1e-2)}
 USUAL_FEW = (1e-4, 5.0)
 FAR = 3.0  # times beyond the range
 
 
 def usual_rates(method: Method) -> tuple[float, float]:
-    """The lowest and the highest rate that is usual for a method."""
+    """Return the lowest and highest usual learning rate of a method."""
     return USUAL.get(method.name, USUAL_FEW)
 
 
 def rate_warning(recipe: Recipe) -> str | None:
-    """A sentence if the rate is more than FAR times outside the usual range, else None."""
+    """Return a sentence if the rate is more than FAR times outside the usual range, else None."""
     low, high = usual_rates(recipe.method)
     if recipe.method.name == "probe" or low / FAR <= recipe.lr <= high * FAR:
         return None
     side, end = ("above", "it may diverge") if recipe.lr > high else ("below", "it may learn nothing")
-    return f"lr {recipe.lr:g} is far {side} what is usual for {recipe.method.name}, {low:g} to {high:g}: {end}"
+    return f"lr {recipe.lr:g} is far {side} the usual range for {recipe.method.name}, {low:g} to {high:g}: {end}"
 
 
 def gradient_warning(model: nn.Module) -> str | None:
-    """A sentence if, after a backward pass, some LoRA layer has no gradient or only zeros; else None."""
+    """Return a sentence if a LoRA layer has no gradient, or only zeros, after a backward pass; else None."""
     silent = []
     for path, part in adapter_layers(model):
         gradients = [p.grad for _, p in own_parameters(part) if p.requires_grad]
@@ -45,7 +45,7 @@ def gradient_warning(model: nn.Module) -> str | None:
             silent.append(plain_path(path))
     if not silent:
         return None
-    why = "leave these layers out of the targets, for the model does not use what they compute"
+    why = "the model does not use their outputs, so leave these layers out of the targets"
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         why = "gradient checkpointing cuts it: pass use_reentrant=False, or call model.enable_input_require_grads()"
     plural = "s" if len(silent) > 1 else ""

@@ -1,4 +1,4 @@
-"""How good a model is on rows it has not trained on."""
+"""Score a model on held-out rows."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from lora_lab.training.parts import Parts, in_parts
 from lora_lab.training.recipe import Recipe
 
 ROWS = 32  # scored at once
-PACKED_ROWS = 64  # of all members of a part together: with twice as many a core's cache no longer holds them
-LOGITS = 2**25  # numbers at most among a batch's logits: 128 MiB in fp32
+PACKED_ROWS = 64  # over all members of a part: twice as many no longer fit in a core's cache
+LOGITS = 2**25  # most numbers in a batch's logits: 128 MiB in fp32
 
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics, and what they were made of row by row: (rows, classes) logits; or (rows,), the number predicted or, in
-    language modeling, the loss per token.
+    """Metrics, and the values behind them.
+
+    by_row   (rows, classes) logits; (rows,) predicted numbers; in language modeling (rows,) mean losses per token
     """
 
     metrics: dict[str, float]
@@ -36,27 +37,28 @@ class Score:
 
     @property
     def predictions(self) -> np.ndarray:
-        """The chosen class of each row (int64), its predicted number, or, in language modeling, its mean loss."""
+        """Each row's predicted class (int64) or number; in language modeling its mean loss."""
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
     def right(self, rows: Sequence[Row]) -> np.ndarray | None:
-        """(rows,): whether each was answered right; minus the loss of a text; None if labels are numbers."""
+        """Return (rows,): whether each is right; in language modeling minus its loss; None if labels are numbers."""
         if self.by_row.ndim == 2:
             return self.predictions == np.array([row.label for row in rows])
         return -self.by_row if rows[0].label is None else None
 
 
 def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
-    """The model's fp32 logits: (rows, classes), or (rows, tokens, vocabulary) of a language model."""
+    """Return fp32 logits: (rows, classes), or (rows, tokens, vocabulary) for a language model."""
     logits: Tensor = model(**batch.inputs(model)).logits
     if logits.dim() == 3:
-        logits = logits[:, -batch.input_ids.shape[1] :]  # what stands before belongs to a soft prompt
+        logits = logits[:, -batch.input_ids.shape[1] :]  # the earlier ones belong to a soft prompt
     return logits.float()
 
 
 def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The loss of each row: (rows,). Cross-entropy, in language modeling the mean over a row's tokens; for labels that
-    are numbers the squared error.
+    """Return the loss of each row: (rows,).
+
+    Cross-entropy, in language modeling the mean over a row's tokens; the squared error if labels are numbers.
     """
     if labels.is_floating_point():
         return F.mse_loss(logits.squeeze(-1), labels, reduction="none")
@@ -66,8 +68,9 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
 
 
 def member_losses(logits: Tensor, labels: Tensor, members: int, recipe: Recipe) -> Tensor:
-    """The loss of each member's rows: (members,), the mean over rows; with the recipe's `token_mean` in language
-    modeling the mean over all its tokens, as in Hu et al.'s own code.
+    """Return each member's loss: (members,), the mean over its rows.
+
+    With `token_mean` in language modeling it is the mean over all its tokens, as in Hu et al.'s code.
     """
     rows = loss_of(logits, labels, recipe.label_smoothing).view(members, -1)
     if not recipe.token_mean or labels.dim() == 1:
@@ -77,12 +80,12 @@ def member_losses(logits: Tensor, labels: Tensor, members: int, recipe: Recipe) 
 
 
 def learned_tokens(labels: Tensor) -> Tensor:
-    """How many tokens of each row are learned: (rows,)."""
+    """Return how many tokens of each row count in the loss: (rows,)."""
     return (labels[:, 1:] != -100).sum(1)
 
 
 def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """(rows, tokens - 1), zero where the next token is padding."""
+    """Return (rows, tokens - 1), zero where the next token is padding."""
     return F.cross_entropy(
         logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none", label_smoothing=smoothing
     )
@@ -91,11 +94,11 @@ def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 def evaluate(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str = "cpu", judged_by: Sequence[str] = ()
 ) -> Score:
-    """Score a model on rows, in eval mode, and leave it in the mode it was in.
+    """Score a model on rows in eval mode, then restore its mode.
 
-    Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modeling:
-    loss in nats per token over all tokens, perplexity = exp(loss). Labels that are numbers: pearson, spearman, and the
-    mean squared error as loss. `judged_by` names those beside them that a task of classes is judged by.
+    Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modeling: loss in
+    nats per token over all tokens, perplexity = exp(loss). Labels that are numbers: pearson, spearman, and the mean
+    squared error as loss. `judged_by` names further metrics of a classification task.
     """
     return evaluate_members(model, rows, pad, device, 1, judged_by)[0]
 
@@ -103,7 +106,7 @@ def evaluate(
 def evaluate_members(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, members: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
-    """As `evaluate`, of a model that answers for several members at once: each scores all rows."""
+    """As `evaluate`, for a model that answers for several members at once; each scores all rows."""
     by_place: list[list[Any]] = [[None] * len(rows) for _ in range(members)]
     with answering(model):
         for batch in scoring_batches(rows, _rows_at_once(model, rows, members), pad):
@@ -119,7 +122,7 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
         loss, tokens = values.sum(0)
         loss = loss / tokens
         metrics = {"perplexity": math.exp(min(loss, 700)), "loss": loss}  # exp overflows above 709
-        return Score(metrics, values[:, 0] / values[:, 1].clip(1))  # a row of one token predicts none
+        return Score(metrics, values[:, 0] / values[:, 1].clip(1))  # a row of one token predicts nothing
     true = np.array(labels)
     if isinstance(labels[0], float):
         return Score(regression_metrics(values[:, 0], true), values[:, 0])
@@ -127,7 +130,7 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
 
 
 def _rows_at_once(model: torch.nn.Module, rows: Sequence[Row], members: int) -> int:
-    """How many rows to score together, so that the logits of the longest do not outgrow LOGITS."""
+    """Return how many rows to score at once, so that the logits of the longest stay below LOGITS."""
     if rows[0].label is not None:
         parts = len(model) if isinstance(model, Parts) else 1
         return max(1, PACKED_ROWS * parts // members) if members > 1 else ROWS
@@ -137,7 +140,7 @@ def _rows_at_once(model: torch.nn.Module, rows: Sequence[Row], members: int) -> 
 
 @torch.inference_mode()
 def _row_values(batch: Batch, model: torch.nn.Module, own: slice) -> list[list[Any]]:
-    """For each member of the model, each row's logits; in language modeling its summed loss and number of tokens."""
+    """Return, for each member, each row's logits; in language modeling its summed loss and number of tokens."""
     members = own.stop - own.start
     given = batch.repeated(members)
     values = logits_of(model, given)
@@ -148,7 +151,7 @@ def _row_values(batch: Batch, model: torch.nn.Module, own: slice) -> list[list[A
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro F1 and cross-entropy from logits (rows, classes) and labels (rows,)."""
+    """Compute accuracy, macro F1 and cross-entropy from logits (rows, classes) and labels (rows,)."""
     predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
     return {
         "accuracy": float((predicted == labels).mean()),

@@ -1,8 +1,8 @@
-"""A model's own answers to prompts: greedy, or the best of several beams.
+"""Generate answers to prompts: greedy, or by beam search.
 
-Prompts of different lengths stand side by side with their padding on the left, so that every answer begins at the same
-place; it ends at the end-of-text token, or at the one that ends a turn of a chat. Whatever the model carries takes
-part: a soft prompt or a prefix enters with the first token and then stands in the cache.
+Prompts are padded on the left, so that all answers begin at the same position. An answer ends at the end-of-text token,
+or at the token that ends a chat turn. Adapters take part: a soft prompt or prefix enters with the first token and stays
+in the cache.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from lora_lab.training.chat import Prompt, end_of_turn, prompt_ids
 from lora_lab.training.models import answering, is_causal
 from lora_lab.training.watching import quiet
 
-ROWS = 32  # answers, or beams, that grow side by side
+ROWS = 32  # answers, or beams, at once
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How an answer is chosen.
+    """How to choose tokens.
 
-    beams            1 takes the likeliest token each time; more keep that many answers open and take the best
-    length_penalty   a beam's log likelihood is divided by its length to this power: below 1 short answers gain
-    no_repeat_ngram  so many tokens in a row come only once in an answer; 0 for no limit
-    max_new_tokens   longest answer
+    beams            1 for greedy decoding, more for beam search
+    length_penalty   a beam's log likelihood is divided by its length to this power: below 1 favors short answers
+    no_repeat_ngram  n-grams of this size occur at most once in an answer; 0 for no limit
+    max_new_tokens   length limit of an answer
     Raises: BadValue for an impossible value.
     """
 
@@ -59,9 +59,9 @@ PAPER = Decoding(beams=10, length_penalty=0.9, no_repeat_ngram=4)  # Hu et al. 2
 def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding = GREEDY
 ) -> list[str]:
-    """The model's answer to each prompt, without the prompt and without spaces around it.
+    """Generate an answer to each prompt, returned without the prompt and surrounding spaces.
 
-    The same prompts in the same order get the same answers; the model is left in the mode it was in.
+    Deterministic for the same prompts in the same order. The model's mode is restored.
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):
@@ -69,7 +69,7 @@ def generate(
     answers = [""] * len(prompts)
     with answering(model):
         ids, rows = prompt_ids(tokenizer, prompts), max(1, ROWS // decoding.beams)
-        order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))  # like lengths stand together
+        order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))  # similar lengths together
         for start in range(0, len(order), rows):
             places = order[start : start + rows]
             new = _answers(model, tokenizer, [ids[place] for place in places], decoding)
@@ -83,7 +83,7 @@ def generate(
 def _answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], decoding: Decoding
 ) -> Tensor:
-    """The new tokens, (rows, tokens): after an answer's end there is padding."""
+    """Return the new tokens, (rows, tokens), padded after each answer."""
     pad, width = int(tokenizer.pad_token_id), max(map(len, ids))
     input_ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=model.device)
@@ -102,7 +102,7 @@ def _answers(
 
 
 class _OfAnswer(LogitsProcessor):
-    """A rule that looks at the answer alone: a name of four tokens in the prompt may be said."""
+    """Apply a rule to the answer alone: it may repeat a name of four tokens from the prompt."""
 
     def __init__(self, rule: LogitsProcessor, start: int) -> None:
         self.rule, self.start = rule, start

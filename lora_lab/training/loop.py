@@ -1,10 +1,9 @@
-"""The training loop of one model, and its sibling that trains the members of a pack side by side on one frozen base."""
+"""The training loop: `fit` for one model, `fit_together` for a pack of adapters on one frozen base."""
 
 from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.adapter_layer import AdapterLayer
-from lora_lab.errors import LabWarning
+from lora_lab.errors import warn
 from lora_lab.methods.attach import Ahead
 from lora_lab.metrics import better
 from lora_lab.training.batches import Batch
@@ -39,13 +38,13 @@ def fit(
     products: str = "fp32",
     stop: threading.Event | None = None,
 ) -> None:
-    """Train one model, a batch a step, until the batches end, or its patience.
+    """Train one model, one batch per step, until the batches or its patience run out.
 
-    batches     the steps still to come: (step, batch)
+    batches     the remaining steps: (step, batch)
     validate    returns the metrics of the validation split
-    after       called after each step, with whether it was validated
+    after       called after each step with (step, whether it was validated)
     products    as in `rounded_products`
-    stop        training ends after the step in which it is set
+    stop        set it to end training after the current step
     """
     recipe, model = member.recipe, member.model
     training_mode(model, base_dropout=recipe.dropout)
@@ -53,7 +52,7 @@ def fit(
         with rounded_products(products):
             loss = member_losses(logits_of(model, batch), batch.labels, 1, recipe)[0]
             loss.backward()
-        member.update(step, loss.item())  # clipping and AdamW; a loss that is not finite ends the run
+        member.update(step, loss.item())  # clipping and AdamW; a non-finite loss ends the run
         model.zero_grad()
         validates = validates_at(step, recipe)
         member.note(validate() if validates else None)  # history, callbacks, patience
@@ -76,11 +75,12 @@ def fit_together(
     after: After = lambda step, validated: None,
     stop: threading.Event | None = None,
 ) -> None:
-    """As `fit`, for the members of a pack, a batch of each a step, until the last of them has ended.
+    """As `fit`, for the members of a pack, with a batch of each per step, until the last member has ended.
 
-    model   answers for all members, whose rows stand one below the other in a batch
-    leave   called with members that have ended while others train on; returns the model and the members that are left
-    A member whose loss or gradient is not finite ends as failed; the others go on, for no member's rows meet another's.
+    model   computes all members' rows, concatenated in one batch
+    leave   called with members that ended while others train on; returns the model and members that remain
+    A member with a non-finite loss or gradient ends as failed. The others continue: rows of different members never
+    interact.
     """
     recipe = members[0].recipe
 
@@ -90,7 +90,7 @@ def fit_together(
         training_mode(left[0], base_dropout=recipe.dropout)
         return left
 
-    model, members = without_ended()  # members that were read from the disk may have ended
+    model, members = without_ended()  # members read from a checkpoint may have ended
     for step, batch in () if all(member.ended for member in members) else batches:
         in_parts(partial(update, step, batch, members), model, len(members))
         validates = validates_at(step, recipe)
@@ -109,7 +109,7 @@ def fit_together(
 
 
 def update(step: int, batch: Batch, members: Sequence[Member], model: nn.Module, own: slice) -> Sequence[Member]:
-    """Forward, backward and update of the members that one part of a pack's model answers for."""
+    """Forward, backward and update of the members in one part of a pack's model."""
     some, rows = members[own], batch.of_members(own, len(members))
     losses = member_losses(logits_of(model, rows), rows.labels, len(some), members[0].recipe)
     losses.sum().backward()
@@ -120,13 +120,13 @@ def update(step: int, batch: Batch, members: Sequence[Member], model: nn.Module,
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:
-    """Whether `step` is one of the evenly spread validations; the last step is, unless there are none at all."""
+    """Whether `step` is one of the evenly spaced validations; the last step always is, unless there are none."""
     n = min(recipe.validations, recipe.steps)
     return (step * n) // recipe.steps > ((step - 1) * n) // recipe.steps
 
 
 def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
-    """Turn on the dropout of what trains; the frozen base's own only where asked for."""
+    """Turn on dropout in adapters and heads; in the frozen base only with `base_dropout`."""
     model.train(base_dropout)
     for module in model.modules():
         if isinstance(module, AdapterLayer | Ahead):
@@ -137,7 +137,7 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a run, as callbacks see it; `validation` holds metrics at the steps that are validated."""
+    """One step of a run, as callbacks see it; `validation` holds metrics at validated steps."""
 
     step: int
     steps: int
@@ -151,13 +151,13 @@ Callback = Callable[[Progress], None]
 
 @dataclass
 class History:
-    """What happened, step by step; `before` holds the metrics of the untrained model."""
+    """The steps of a run; `before` holds the metrics of the untrained model."""
 
     before: Metrics = field(default_factory=dict)
     progress: list[Progress] = field(default_factory=list)
 
     def columns(self) -> dict[str, list[Any]]:
-        """As lists for JSON: step, loss, lr, and validation as one record for each validated step, 0 the first."""
+        """Return lists for JSON: step, loss, lr, and validation with one record per validated step, from step 0."""
         seen = self.progress
         before = [{"step": 0, **self.before}] if self.before else []
         return {
@@ -178,11 +178,11 @@ class History:
 class Member:
     """A run in training, alone or in a pack.
 
-    model    a plain model with the recipe's method attached; what requires a gradient in it trains
-    row      in a pack, its row of the table: all that trains, and the padding, as one tensor
-    status   "training", then "done", "early" by patience, "stopped" by hand, "behind" others in a sweep that chooses,
-             or "failed" with `error`
-    right    of the last validation, as `Score.right`
+    model    a model with the recipe's method attached; parameters that require a gradient train
+    row      in a pack, its row of the table: everything that trains, with padding, as one tensor
+    status   "training", then "done", "early" (patience), "stopped" (by hand), "behind" (in a sweep that chooses), or
+             "failed" with `error`
+    right    `Score.right` of the last validation
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, callbacks: Sequence[Callback] = ()) -> None:
@@ -193,25 +193,25 @@ class Member:
         self.history, self.status = History(), "training"
         self.error: str | None = None
         self.warnings: list[str] = []
-        self.best: Metrics | None = None  # of the validations so far
-        self.since = 0  # validations since then
+        self.best: Metrics | None = None  # best validation so far
+        self.since = 0  # validations since the best
         self.right: np.ndarray | None = None
 
     @property
     def ended(self) -> bool:
-        """Whether it no longer trains."""
+        """Whether training has ended."""
         return self.status != "training"
 
     def update(self, step: int, loss: float) -> None:
-        """One update from the gradients at hand, clipped, at the rate of this step.
+        """Update from the current gradients, clipped, at this step's learning rate.
 
-        A loss or a gradient that is not finite ends the run before anything is made of it.
+        A non-finite loss or gradient ends the run before the update.
         """
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         if not self.history.progress:
             for sentence in filter(None, (rate_warning(recipe), gradient_warning(self.model))):
                 self.warnings.append(sentence)
-                warnings.warn(sentence, LabWarning, stacklevel=3)
+                warn(sentence)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("ratio", 1.0)
         if self._is_finite(loss, "loss", step):
@@ -221,14 +221,14 @@ class Member:
                 self.history.progress.append(Progress(step, recipe.steps, loss, rate))
 
     def clear_gradients(self) -> None:
-        """In a pack they are views of a table, so they are set to zero; alone they are freed."""
+        """Zero the gradients in a pack, where they are views of a table; free them otherwise."""
         if self.row is not None and self.row.grad is not None:
             self.row.grad.zero_()
         else:
             self.model.zero_grad()
 
     def note(self, metrics: Metrics | None) -> None:
-        """Record the validation of the last update, if there was one, and call the callbacks."""
+        """Record the last update's validation, if any, and call the callbacks."""
         if self.ended:
             return
         last = self.history.progress[-1]
@@ -241,26 +241,26 @@ class Member:
             self.end("early")
 
     def end(self, status: str) -> None:
-        """Say how it ended, unless it has ended already."""
+        """Set the final status, unless training has already ended."""
         self.status = self.status if self.ended else status
 
     def fail(self, reason: str) -> None:
-        """End as failed, for this reason."""
+        """End as failed."""
         self.status, self.error = "failed", reason
 
     def check_finite(self, metrics: Mapping[str, float]) -> None:
-        """End as failed where a metric of the test rows is not finite, which a record cannot hold."""
+        """End as failed if a test metric is not finite, since a record cannot hold it."""
         for name, value in metrics.items():
             self._is_finite(value, f"test {name}")
 
     def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Any]) -> None:
-        """Train a row of a pack's table from now on, with the optimizer's `state` of before."""
+        """Train a row of a pack's table from now on, continuing with the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
         self.optimizer = self._adamw([numbers])
         self.set_state(state)
 
     def state(self) -> dict[str, Any]:
-        """AdamW's state: the number of updates, and both moments in the shape of each trained parameter."""
+        """Return AdamW's state: the number of updates, and both moments in each trained parameter's shape."""
         state = self.optimizer.state
         owners = self.trained if self.row is None else [self.row] * len(self.trained)
         found = [state[owner] for owner in owners if state.get(owner)]
@@ -283,20 +283,20 @@ class Member:
                 own.copy_(value)
 
     def _is_stale(self, metrics: Metrics) -> bool:
-        """Whether `patience` validations have passed without a better one."""
+        """Whether `patience` validations have passed without improvement."""
         improved = self.best is None or better(metrics, self.best)
         self.best, self.since = (metrics, 0) if improved else (self.best, self.since + 1)
         return bool(self.recipe.patience) and self.since >= self.recipe.patience
 
     def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        """The part of a tensor as long as the row that stands where the parameter does in the row."""
+        """Return the view of a row-sized tensor at the parameter's place in the row."""
         if self.row is None:
             return whole
         place = parameter.storage_offset() - self.row.storage_offset()
         return whole.as_strided(parameter.shape, parameter.stride(), whole.storage_offset() + place)
 
     def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
-        """All at one rate; with LoRA+ alone, B at `lr_ratio` times the others' (Hayou et al. 2024)."""
+        """AdamW with one learning rate; with LoRA+, B's is `lr_ratio` times higher (Hayou et al. 2024)."""
         ratio = getattr(self.recipe.method, "lr_ratio", 1.0)
         groups: list[Any] = list(tensors)
         if ratio != 1.0:
@@ -315,6 +315,6 @@ class Member:
 
 
 def end_all(members: Sequence[Member], status: str) -> None:
-    """Say of all that have not ended yet how they did."""
+    """Set the final status of all members that have not ended yet."""
     for member in members:
         member.end(status)

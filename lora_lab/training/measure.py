@@ -1,8 +1,8 @@
-"""A real training step, and the memory that it needed.
+"""Measure the memory of a real training step.
 
-Memory depends on the weights' shapes only, so the model is built from its config with random ones. On a CPU and on
-Apple's mps the tensors' storages are tracked; CUDA's allocator counts what it handed out ("allocated") and what it took
-from the driver for that ("reserved").
+Memory depends only on the weights' shapes, so the model is built from its config with random weights. On a CPU and on
+Apple's mps, tensor storages are tracked. CUDA's allocator reports what it handed out ("allocated") and what it took
+from the driver ("reserved").
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
 
 
 def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Estimate:
-    """The peak of a real training step on this machine; `device` is cpu, cuda or mps.
+    """Measure the peak of a real training step on this machine; `device` is cpu, cuda or mps.
 
-    peak      bytes of tensors alive at once (cuda: allocated, rounded up by the allocator to 512 bytes a tensor)
+    peak      bytes of tensors alive at once (cuda: allocated, rounded up to 512 bytes per tensor)
     reserved  bytes that a GPU's allocator took from the driver (mps: holds after the step); None on a CPU
-    Quantised layers are this lab's own, real ones.
-    Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, master weights, or a GPU that is not there.
+    Quantized layers are this lab's.
+    Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, master weights, or a missing GPU.
     """
     conditions = Setup(**{"device": "cpu", **setup})
     if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.master_weights:
-        raise BadValue("measured are steps on one device with PyTorch's own optimizers")
+        raise BadValue("only steps on one device with PyTorch's own optimizers can be measured")
     if conditions.device not in available_devices():
-        raise BadValue(f"there is no {conditions.device} device here: measure with device='cpu', or trace for cuda")
+        raise BadValue(f"this machine has no {conditions.device} device: measure with device='cpu', or trace for cuda")
     fresh = build(config_of(model), conditions, num_labels)
     if conditions.quantised != "none":
         quantize_model(fresh, conditions.quantised)
@@ -50,7 +50,7 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
-    """PyTorch's optimizer in the form that a setup names."""
+    """Make the PyTorch optimizer that a setup names."""
     if name == "sgd":
         return torch.optim.SGD(trained, lr=1e-4, foreach=False)
     return torch.optim.AdamW(trained, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None)

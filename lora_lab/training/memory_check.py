@@ -1,7 +1,7 @@
-"""Before a run begins: does its longest batch fit in the free memory, and if not, what would?
+"""Check before training that the longest batch fits in free memory, and say what would fit if it doesn't.
 
-Without memory a laptop swaps until nothing answers, or the kernel dies without a word. The accountant knows in advance,
-so the run is refused in one sentence. What the accountant does not model is let through.
+Without enough memory a laptop swaps until it hangs, or the kernel dies silently. So a run that won't fit is refused in
+one sentence. Cases that the memory model doesn't cover are let through.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from lora_lab.training.batches import STEP
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS, load_task
 
-SWITCH = "LORA_LAB_NO_MEMORY_CHECK"  # set it to 1 to train all the same
-CPU_GAPS = 0.25  # of the live bytes: 15 to 21 % more was measured on the bundled models
-DROPOUT = 0.1  # of a base model whose own dropout is on: BERT's and GPT-2's
+SWITCH = "LORA_LAB_NO_MEMORY_CHECK"  # set it to 1 to skip the check
+CPU_GAPS = 0.25  # share of the live bytes: 15 to 21 % was measured on the bundled models
+DROPOUT = 0.1  # BERT's and GPT-2's own
 
 
 @dataclass(frozen=True)
 class Need:
-    """A run as the accountant sees it: model, what trains, conditions, and the attention that is used."""
+    """A run in the memory model's terms."""
 
     architecture: Architecture
     model: str
@@ -41,14 +41,14 @@ class Need:
     eager: bool
 
     def bytes(self, **changed: Any) -> int:
-        """Bytes that a step takes: the peak, gaps between tensors, and what is not imported yet.
+        """Return the bytes of a step: its peak, gaps between tensors, and libraries not imported yet.
 
-        changed   fields of the setup, such as another batch
+        changed   fields of the setup to replace, such as batch
         """
         setup, a = replace(self.setup, **changed), self.architecture
         found = quick(self.model, self.method, setup, num_labels=self.labels)
         peak, tokens = found.peak, setup.seq + prompt_of(self.method)
-        if self.eager:  # in each layer B heads S S, in fp32 and in the dtype, which a fused kernel does not keep
+        if self.eager:  # B heads S S per layer, in fp32 and in the dtype, which a fused kernel does not keep
             peak += a.layers * setup.batch * a.heads * tokens**2 * (4 + setup.width)
         if found.mode == "bound":  # which is on the safe side already
             return peak
@@ -60,9 +60,9 @@ class Need:
 def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     """Refuse a run whose longest batch needs more memory than is free on its device.
 
-    choice   where and how the run computes; found as the run would find it when None
+    choice   device and dtype of the run; by default what `device.choose` returns
     Raises: BadValue naming the batch, length or model that would fit. Nothing is raised if LORA_LAB_NO_MEMORY_CHECK
-    is 1, if model or method is not modeled, or if anything else is wrong with the recipe: the run will say that.
+    is 1, if the model or method is not covered, or if the recipe has another error, which the run itself reports.
     """
     if os.environ.get(SWITCH) == "1":
         return
@@ -74,13 +74,13 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     free = free_bytes(need.setup.device)
     if needed > free:
         raise BadValue(
-            f"this run may need {needed / GIB:.2f} GiB and {free / GIB:.2f} GiB are free; what would fit is "
-            f"{_remedies(need, free)}; or close other programs, or set {SWITCH}=1 to train all the same"
+            f"this run may need {needed / GIB:.2f} GiB and {free / GIB:.2f} GiB are free; this would fit: "
+            f"{_remedies(need, free)}; or close other programs, or set {SWITCH}=1 to train anyway"
         )
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
-    """What the accountant needs to know of a recipe. Raises: whatever is wrong with it, or not modeled."""
+    """Translate a recipe for the memory model. Raises: LabError for a wrong recipe or one that is not covered."""
     if recipe.task in TASKS:  # without reading its texts
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
     else:
@@ -97,21 +97,23 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
         dropout=DROPOUT * (recipe.dropout and on_gpu), quantised=choice.quantised or "none", padded=True,
         device="cuda" if on_gpu else "cpu",
     )  # fmt: skip
-    # With dropout a CPU writes attention out, whatever was chosen; its masks are not modeled, so this is the least.
+    # With dropout a CPU uses eager attention in any case; its masks are not covered, so this is a lower bound.
     eager = choice.attention == "eager" or (recipe.dropout and not on_gpu)
     return Need(a, recipe.model, recipe.method, setup, labels or 2, bool(eager))
 
 
 def free_bytes(where: str) -> int:
-    """Bytes that a run can still take on cuda, else on the machine."""
+    """Return the free bytes on cuda, else on the machine."""
     if where != "cuda":
         return int(psutil.virtual_memory().available)
     free, _ = torch.cuda.mem_get_info()
-    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # reserved but empty is ours
+    return int(
+        free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    )  # reserved but unused memory is ours
 
 
 def _remedies(need: Need, free: int) -> str:
-    """A smaller batch, shorter rows, or if neither helps the largest smaller model of the same kind."""
+    """Suggest a smaller batch, shorter rows or, if neither helps, the largest smaller model of the same kind."""
     setup, own = need.setup, need.architecture
     rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
     steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(need.model)) or setup.seq) // STEP)
@@ -122,4 +124,4 @@ def _remedies(need: Need, free: int) -> str:
         smaller = [n for n in zoo_names() if (a := architecture_of(n)).task == own.task and a.total < own.total]
         if found := largest_model(need.method, setup, int(free / (1 + CPU_GAPS)), smaller):
             would.append(f"a smaller model such as {found}")
-    return " or ".join(would) or "no model that the lab knows"
+    return " or ".join(would) or "no model of the zoo"

@@ -1,10 +1,10 @@
-"""An adapter merged into its base and written as a plain transformers checkpoint, which loads without lora_lab.
+"""Merge an adapter into its base and write a plain transformers checkpoint, which loads without lora_lab.
 
     out/config.json, model.safetensors, ...   what AutoModel...from_pretrained(out) reads
     out/tokenizer.json, ...                   what AutoTokenizer.from_pretrained(out) reads
-    out/lora_lab_merge.json                   what was merged, what rounding took, and the names of all these files
+    out/lora_lab_merge.json                   what was merged, what rounding cost, and the names of all these files
 
-The folder is written beside its place, and moved into it once plain transformers has loaded it and answered the same.
+The folder is written under a temporary name and renamed once plain transformers loads it and gives the same answers.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lora_lab.training.named import base_for, base_named_in, labels_of
 from lora_lab.training.watching import quiet
 
 MARKER = "lora_lab_merge.json"
-AGREE = 1e-3  # ||difference|| / ||answer|| that one model may show when it is loaded a second time
+AGREE = 1e-3  # largest ||difference|| / ||answer|| of a model loaded a second time
 
 
 @dataclass(frozen=True)
 class MergedCheckpoint:
-    """What was written, and how it answers.
+    """A written checkpoint.
 
-    difference   ||answer - that of the adapter beside its base|| / ||answer||, of plain transformers on a fixed batch
+    difference   ||merged - unmerged|| / ||unmerged|| of its logits in plain transformers on a fixed batch
     """
 
     out: str
@@ -54,11 +54,11 @@ class MergedCheckpoint:
         return {**own, "merged": self.report.to_json(), "words": str(self.report)}
 
     def __str__(self) -> str:
-        tokenizer = "with its tokenizer" if self.tokenizer else "without a tokenizer, for the base has none"
+        tokenizer = "with its tokenizer" if self.tokenizer else "without a tokenizer, since the base has none"
         return "\n".join(
             [
                 str(self.report),
-                f"plain transformers answers within {self.difference:.1g} of the adapter beside its base",
+                f"in plain transformers its logits are within {self.difference:.1g} of the unmerged adapter's",
                 f"{self.out}: {self.bytes:,} bytes in {self.dtype}, {tokenizer}; load it with "
                 f'{self.loads_as}.from_pretrained("{self.out}")',
             ]
@@ -71,17 +71,17 @@ def write_merged(
 ) -> MergedCheckpoint:
     """Merge the adapter in a folder, ours or PEFT's, into its base and write a checkpoint into the folder `out`.
 
-    base    the base model; the one that the adapter names when None
-    dtype   as `load_model` takes it; that of the base's checkpoint when None. In "fp32" nothing is rounded; "nf4" makes
-            the base's numbers those that an adapter of a 4-bit base has met, and writes them in fp32
+    base    the base model; by default the one that the adapter names
+    dtype   as in `load_model`; by default the base checkpoint's. "fp32" rounds nothing; "nf4" quantizes and dequantizes
+            the base, as an adapter of a 4-bit base saw it, and writes fp32
     Raises: NotFound, BadValue as `load_model` and `load_adapter`; BadValue for what cannot be merged and for an `out`
-    that holds anything but an earlier result of this; Failed when plain transformers answers otherwise. `out` is then
-    as it was.
+    that holds anything but an earlier result; Failed if plain transformers answers differently. `out` is unchanged
+    then.
     """
     source, target = Path(adapter), Path(out).expanduser().resolve()
     name, labels = base or base_named_in(source, "--base"), labels_of(source)
     if target in (Path(name).expanduser().resolve(), source.expanduser().resolve()):
-        raise BadValue(f"{out} is what is to be merged: choose another folder to write into")
+        raise BadValue(f"{out} is an input of the merge: choose another folder for the result")
     refuse_foreign(target, MARKER)
     model = base_for(source, name, labels, dtype=dtype or STORED, download=download)
     method = load_adapter(model, source).method.name
@@ -95,7 +95,7 @@ def write_merged(
         plain = answer_of(loaded)
         off, difference = float((plain - merged).norm() / merged.norm()), float((plain - beside).norm() / beside.norm())
         if not off <= AGREE:
-            raise Failed(f"what was written answers otherwise in plain transformers, {off:.2g} away; nothing is kept")
+            raise Failed(f"the checkpoint answers differently in plain transformers, {off:.2g} away; it was not kept")
         size, dtype = sum(path.stat().st_size for path in folder.glob("*.safetensors")), SHORT[str(model.dtype)]
         written = MergedCheckpoint(
             str(out), name, str(adapter), method, loads_as, dtype, size, tokenizer, difference, report
@@ -105,10 +105,10 @@ def write_merged(
 
 
 def _save(model: PreTrainedModel, folder: Path, name: str, labels: int | None, download: bool) -> bool:
-    """Write the checkpoint and, if the base has one, its tokenizer; returns whether it has."""
+    """Write the checkpoint, and the tokenizer if the base has one. Returns whether it has."""
     model.save_pretrained(folder)
     try:
-        # A classifier pads its rows, whatever its base did; the tokenizer of a language model stays as it came.
+        # A classifier needs padding, whatever its base did; a language model keeps its tokenizer as it is.
         load_tokenizer(name, download=download, as_it_came=labels is None).save_pretrained(folder)
     except LabError:
         return False

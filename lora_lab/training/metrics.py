@@ -1,7 +1,7 @@
-"""Metrics of predictions against labels: Matthews', F1, Pearson's, Spearman's. `lora_lab.metrics` names them all.
+"""Metrics of predictions against labels: Matthews, F1, Pearson, Spearman. `lora_lab.metrics` lists them all.
 
-Where one is not defined (a constant prediction) it is 0, which is what a guess is worth. Equal to scikit-learn's and
-scipy's, with which the tests compare.
+An undefined one (for a constant prediction) is 0, the value of guessing. Otherwise equal to scikit-learn's and scipy's,
+which the tests compare with. They are written out here since importing scikit-learn takes longer than a validation.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import numpy as np
 
 
 def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Matthews' correlation of two classes, -1 to 1; (rows,) of 0 and 1 each.
+    """Matthews correlation of two classes, -1 to 1; both (rows,) of 0 and 1.
 
-    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). Source: Matthews 1975 (not read here); CoLA is judged
-    by it.
+    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). The metric of CoLA. Source: Matthews 1975 (not read).
     """
-    return pearson((predicted == 1).astype(float), (true == 1).astype(float))  # which it is, of two 0-1 columns
+    return pearson((predicted == 1).astype(float), (true == 1).astype(float))  # equal for two 0-1 columns
 
 
 def f1(predicted: np.ndarray, true: np.ndarray) -> float:
-    """2 TP / (2 TP + FP + FN) of booleans (rows,), and 0 where a class is neither there nor predicted."""
+    """2 TP / (2 TP + FP + FN) of booleans (rows,); 0 if the class neither occurs nor is predicted."""
     either = predicted.sum() + true.sum()
     return float(2 * (predicted & true).sum() / either) if either else 0.0
 
 
 def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Pearson's correlation, -1 to 1, of (rows,) each."""
-    if any((column == column[:1]).all() for column in (predicted, true)):  # less its mean it is not quite 0, as of 0.1
+    """Pearson correlation, -1 to 1, of two (rows,)."""
+    if any(
+        (column == column[:1]).all() for column in (predicted, true)
+    ):  # minus its mean, a column of 0.1 is not exactly 0
         return 0.0
     x, y = predicted - predicted.mean(), true - true.mean()
     size = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
@@ -37,14 +38,14 @@ def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 def spearman(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Spearman's correlation: Pearson's of the ranks, equal values sharing the mean of theirs."""
+    """Spearman correlation: Pearson's of the ranks, with ties sharing their mean rank."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     return pearson(rankdata(predicted), rankdata(true))
 
 
 def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Of predicted numbers: pearson, spearman, and the mean squared error as loss."""
+    """Metrics of predicted numbers: pearson, spearman, and the mean squared error as loss."""
     return {
         "pearson": pearson(predicted, true),
         "spearman": spearman(predicted, true),
@@ -59,5 +60,5 @@ OF_CLASSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def also(names: Iterable[str], predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Those of the metrics named that are of classes and not measured anyway; class 1 is the one that is looked for."""
+    """Compute those of the named metrics that accuracy and macro F1 don't cover; class 1 is the positive one."""
     return {name: OF_CLASSES[name](predicted, true) for name in names if name in OF_CLASSES}

@@ -1,4 +1,4 @@
-"""Base models, loaded through one door: a bundled name, a folder, or a hub id that is already on this machine."""
+"""Load base models: a bundled name, a folder, or a hub id in the local cache."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ from lora_lab.training.assets import asset_path
 from lora_lab.training.device import ATTENTIONS, AUTO, DTYPES, split_dtype
 from lora_lab.training.watching import quiet
 
-# The bundled models, with the name that the rest of the world knows them by; adapter files name that one.
+# Bundled models and their hub ids, which adapter files name.
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # whose heads read the first token alone
+FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # their heads read only the first token
 SHORT_ROWS = "lora_lab_short_rows"
-STORED = "stored"  # the dtype that a checkpoint's weights have
+STORED = "stored"  # the checkpoint's own dtype
 
 
 def load_model(
     name: str, num_labels: int | None = None, *, dtype: str | torch.dtype = "fp32", attention: str | None = None,
     download: bool = False, body: bool = False,
 ) -> PreTrainedModel:  # fmt: skip
-    """A plain transformers model, in eval mode on the CPU: a classifier when `num_labels` is given, else what its
-    config says that it is (a language model: causal, masked or text to text; or an encoder without a head).
+    """Load a plain transformers model, in eval mode on the CPU: a classifier if `num_labels` is given, else what its
+    config says (a causal, masked or text-to-text language model, or an encoder without a head).
 
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id
-    dtype       of all weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for that of the checkpoint; "nf4",
-                "int8", "nf3", "nf2" quantize the linear layers from the checkpoint's own numbers, with the rest and
-                the arithmetic in fp32, or in bf16 as "nf4+bf16"
-    attention   "eager" or "sdpa"; transformers' own choice when None
-    download    allow the hub to be asked; without it only files on this machine are read
-    body        leave out the head of a masked or text-to-text language model, as when a checkpoint has none
-    Raises: NotFound for a model that is not on this machine, naming what is; BadValue for a checkpoint that is damaged
-    or lacks weights, which would then be random. No code from a checkpoint is run, and nothing is unpickled.
+    dtype       of the weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's; "nf4", "int8",
+                "nf3", "nf2" quantize the linear layers and compute in fp32, "nf4+bf16" computes in bf16
+    attention   "eager" or "sdpa"; transformers' default when None
+    download    allow access to the model hub; otherwise only local files are read
+    body        leave out the head of a masked or text-to-text language model
+    Raises: NotFound for a model that is not on this machine, naming those that are; BadValue for a checkpoint that is
+    damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
     """
     quantised, computed = _formats(dtype)
     if attention not in (None, *ATTENTIONS):
@@ -52,7 +51,9 @@ def load_model(
         loader = getattr(transformers, _loader(config, num_labels, body))
         if num_labels is not None:
             config.num_labels = num_labels
-            if getattr(config, "pad_token_id", None) is None:  # a causal model classifies the token before the padding
+            if (
+                getattr(config, "pad_token_id", None) is None
+            ):  # a causal classifier reads the last token before the padding
                 eos = getattr(config, "eos_token_id", None)
                 config.pad_token_id = eos[0] if isinstance(eos, list) else eos
         model, info = loader.from_pretrained(
@@ -74,26 +75,27 @@ def load_model(
 
 
 def _lacks_only_head(model: PreTrainedModel, missing: set[str]) -> bool:
-    """Whether a masked or text-to-text language model lacks its head, all of it and nothing else."""
+    """Whether exactly the head of a masked or text-to-text language model is missing."""
     if auto_class(type(model).__name__, model.config) not in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
         return False
     inside = f"{model.base_model_prefix}."
-    head = {key for key, _ in model.named_parameters() if not key.startswith(inside)}  # a tied one is its first owner's
+    head = {
+        key for key, _ in model.named_parameters() if not key.startswith(inside)
+    }  # a tied weight is listed at its first owner
     return bool(head) and head <= missing and not any(key.startswith(inside) for key in missing)
 
 
 def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
-    """The model that `load_model(name)` loads, on the meta device: shapes without numbers. Raises: as `load_model`."""
+    """Build the model that `load_model(name)` loads on the meta device, without weights. Raises: as `load_model`."""
     with _loading(name, download) as (source, options), torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         return getattr(transformers, _loader(config, None, body=False)).from_config(config)  # type: ignore[no-any-return]
 
 
 def answer_at_first_token(model: PreTrainedModel) -> None:
-    """Let the last layer of a classifier of BERT's kind go on with its first token only, all that the head reads.
+    """In a BERT-like classifier, compute the last layer's MLP for the first token only, which is all the head reads.
 
-    After attention the layer's products are 9 of its 12 d^2 a token. What is left out reached neither the answer nor
-    any gradient.
+    It saves 9 of the layer's 12 d^2 products per token. What is skipped affects neither the answer nor any gradient.
     """
     if model.config.model_type in FIRST_TOKEN and type(model).__name__.endswith("ForSequenceClassification"):
         layer: Any = model.base_model.encoder.layer[-1]
@@ -101,8 +103,10 @@ def answer_at_first_token(model: PreTrainedModel) -> None:
 
 
 def attend_in_fp32(model: PreTrainedModel) -> None:
-    """Let a model of BERT's kind with "eager" attention take the softmax in fp32, whose CPU kernel is fast where that
-    of bf16 is not: forward and backward take half the time. In fp32 it is the same computation up to rounding.
+    """In a BERT-like model with "eager" attention, compute the softmax in fp32.
+
+    Its CPU kernel is fast and bf16's is not: forward and backward take half the time. In fp32 nothing changes but
+    rounding.
     """
     if model.config.model_type in FIRST_TOKEN and model.config._attn_implementation == "eager":
         model.set_attn_implementation(SHORT_ROWS)
@@ -112,7 +116,7 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, dropout: float = 0.0, **_: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """query, key, value (rows, heads, tokens, d), mask added to the scores -> (rows, tokens, heads, d), weights."""
+    """query, key, value (rows, heads, tokens, d), additive mask -> (rows, tokens, heads, d), weights."""
     scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)  # smaller than the scores
     scores = scaled @ key.transpose(2, 3)  # (rows, heads, tokens, tokens)
     if attention_mask is not None:
@@ -126,9 +130,9 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT_ROWS, ALL_MASK_ATTENTION_FUNCTIONS["
 
 
 def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
-    """A model's tokenizer; one without a padding token pads with its end-of-text token, on the right.
+    """Load a model's tokenizer. One without a padding token pads with its end-of-text token, on the right.
 
-    as_it_came   leave that to the tokenizer's own files
+    as_it_came   leave padding as the tokenizer's files say
     Raises: as `load_model`.
     """
     with _loading(name, download) as (source, options):
@@ -140,7 +144,7 @@ def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = Fals
 
 
 def weight_bytes(name: str) -> int:
-    """Bytes of the weight files of a bundled model or a folder. Raises: NotFound if there are none."""
+    """Return the bytes of a bundled model's or a folder's weight files. Raises: NotFound if there are none."""
     files = list(Path(_source(name)).glob("*.safetensors"))
     if not files:
         raise NotFound(f"there is no folder of safetensors for '{name}'; bundled are {', '.join(BUNDLED)}")
@@ -153,13 +157,13 @@ def is_causal(model: PreTrainedModel) -> bool:
 
 
 def local_name(hub_id: str) -> str:
-    """The bundled name of a hub id that is bundled, else the id itself."""
+    """Return the bundled name of a hub id, or the id itself."""
     return next((name for name, known in BUNDLED.items() if known == hub_id), hub_id)
 
 
 @contextmanager
 def answering(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; however the block ends, each module is in its own mode again."""
+    """Put the model in eval mode inside the block, then restore each module's mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -170,7 +174,7 @@ def answering(model: nn.Module) -> Iterator[None]:
 
 
 def auto_class(made_as: str, config: Any) -> str:
-    """The class of transformers whose `from_pretrained` gives a model of the class `made_as`, its head included."""
+    """Return the Auto class whose `from_pretrained` gives a model of the class `made_as`, head included."""
     if made_as.endswith("ForSequenceClassification"):
         return "AutoModelForSequenceClassification"
     if made_as.endswith(("ForCausalLM", "LMHeadModel")):
@@ -192,7 +196,7 @@ def _loader(config: Any, num_labels: int | None, body: bool) -> str:
 
 
 def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
-    """The format of quantized linear layers, "" for none; the dtype of all the rest."""
+    """Return the format of quantized linear layers, "" for none, and the dtype of the rest."""
     if isinstance(dtype, torch.dtype):
         return "", dtype
     if dtype == STORED:
@@ -209,13 +213,13 @@ def _source(name: str) -> str:
         return str(asset_path(name))
     path = Path(name).expanduser()
     if path.is_dir() and not (path / "config.json").is_file():
-        raise NotFound(f"the folder {name} holds no model: there is no config.json in it")
+        raise NotFound(f"the folder {name} holds no model: it has no config.json")
     return str(path) if path.is_dir() else name
 
 
 @contextmanager
 def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where a model is and the options to read it with; transformers' many errors become one sentence."""
+    """Give a model's source and loading options; turn transformers' errors into one sentence."""
     source = _source(name)
     try:
         with quiet():
@@ -227,8 +231,8 @@ def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         if Path(name).expanduser().is_dir() or name in BUNDLED or not isinstance(error, OSError):
             raise BadValue(f"the model in '{name}' cannot be loaded: {reason}") from error
         if download:
-            raise Failed(f"the hub did not give '{name}': {reason}") from error
+            raise Failed(f"the hub could not provide '{name}': {reason}") from error
         raise NotFound(
-            f"there is no model '{name}' on this machine; bundled are {', '.join(BUNDLED)}; give one of these, "
+            f"there is no model '{name}' on this machine; give a bundled one ({', '.join(BUNDLED)}), "
             "a folder, or a hub id with download allowed (--download, or download=True)"
         ) from error

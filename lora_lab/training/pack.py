@@ -1,6 +1,6 @@
-"""Runs side by side: one frozen base, one copy of the data, and a member for each recipe. A run alone is a pack of one.
+"""Train runs side by side: one frozen base, one copy of the data, one member per recipe. A single run is a pack of one.
 
-What the recipes have in common (`key`) is done once; what they differ in is each member's own.
+Whatever the recipes share (`key`) is done once; each member has its own method, learning rate and seed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from lora_lab.training.runs import Run
 from lora_lab.training.tasks import drawn, load_task, typical_tokens
 from lora_lab.training.training_lock import training_lock
 
-OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # in which members may differ
-OFTEN = 30  # seconds of training that are lost at most where a process is killed
+OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
+OFTEN = 30  # seconds between checkpoints: at most that much training is lost
 Keep = Callable[[Member, Run], None]
 
 
 def key(recipe: Recipe) -> tuple[Any, ...]:
-    """Equal for recipes that can train side by side; unique for one that cannot share its base."""
+    """Return a key that recipes of one pack share; it is unique for a recipe that cannot share its base."""
     settings = recipe.settings()
     method = settings["method"]
     shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
@@ -52,14 +52,14 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
 
 
 class Pack:
-    """Everything that some runs need: base model, members, tokenizer, encoded data.
+    """Base model, members, tokenizer and encoded data of runs that train together.
 
-    adapters   the folder of each recipe's saved adapter, for members that are scored and not trained
+    adapters   gives the folder of each recipe's saved adapter, for members that are only scored
     judge      called after each step with the members in training and the step; it may end some
     written    called after a validation, and every 30 seconds, to write a checkpoint
-    One is made or run at a time in a process, see `training_lock`.
-    Raises: BadValue, NotFound for what is wrong with a recipe, before any training; BadValue for recipes that cannot
-    train side by side.
+    Only one pack is built or run at a time in a process, see `training_lock`.
+    Raises: BadValue, NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
+    side by side.
     """
 
     @training_lock()
@@ -69,13 +69,13 @@ class Pack:
     ) -> None:  # fmt: skip
         first, self.started, self.download, self.adapters = recipes[0], time.perf_counter(), download, adapters
         if len({key(recipe) for recipe in recipes}) > 1:
-            raise BadValue("these recipes cannot train side by side: they differ in more than members of a pack may")
+            raise BadValue(
+                f"these recipes cannot train side by side: a pack's members may differ only in {', '.join(OWN)}"
+            )
         text, label = first.text_column, first.label_column
         self.task = load_task(first.task, max_length=first.max_length, text=text, label=label, download=download)
         if not self.task.train.texts:
-            raise BadValue(
-                f"{first.task} has nothing to train on: there is no train.txt or trainset.csv in it, nor a train.tsv"
-            )
+            raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
         self.choice = device.choose(typical_tokens(self.task), **first.computed)
         self.device = self.choice.device
         places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
@@ -85,12 +85,12 @@ class Pack:
         check_fits(self.base, self.task, first.method)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(first.model, download=download)
         self.pad = int(self.tokenizer.pad_token_id)
-        self.base.config.pad_token_id = self.pad  # a causal classifier looks for it in the rows
+        self.base.config.pad_token_id = self.pad  # a causal classifier looks for it in each row
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         heads = {first.seed: dict(heads_of(self.base))}
         self.members = [self._member(recipe, heads, callbacks(recipe) if callbacks else ()) for recipe in recipes]
         self.scores_stopped, self.scores_untrained = True, True
-        self.scores_test = True  # else what is kept was validated only
+        self.scores_test = True  # False: runs are kept with validation metrics only
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
         self.written_at = self.started
@@ -103,12 +103,12 @@ class Pack:
         if self.size > 1:
             device.keep_freed_memory()
             self._pack()
-        torch.manual_seed(first.seed)  # dropout begins here, however much the heads and A drew
+        torch.manual_seed(first.seed)  # dropout starts from here, however much the heads and A drew
         self.random = device.random_state(self.device)
 
     @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
-        """Train all members and score each once on the test split; `keep` is called with each run at once."""
+        """Train all members and score each once on the test split; `keep` is called with each run as it ends."""
         self._keep, self._runs = keep, list[Run]()
         device.forget_peak(self.device)
         device.set_random_state(self.device, self.random)
@@ -124,7 +124,7 @@ class Pack:
         return self._runs
 
     def fit(self, stop: threading.Event | None = None) -> None:
-        """Train all members, and score none on the test split."""
+        """Train all members, without scoring the test split."""
         first = self.members[0]
         if isinstance(first.recipe.method, Probe):
             fit_probe(first, self.rows["train"], self.pad, self.device, lambda: self.validate()[0], stop=stop)
@@ -142,7 +142,7 @@ class Pack:
 
     @property
     def stopped(self) -> bool:
-        """Whether training was stopped by hand; some members may have ended by themselves in that very step."""
+        """Whether training was stopped by hand; some members may have finished in that same step."""
         return any(member.status == "stopped" for member in self.members)
 
     def before_scoring(self) -> None:
@@ -151,7 +151,7 @@ class Pack:
     # ---- what the loop calls
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
-        """The steps still to come, each member's own rows one below the other."""
+        """Yield the remaining steps, with all members' rows concatenated."""
         first = self.members[0].recipe
         feeds = {
             feed: training_rows(self.draws[feed[1]], first.batch, first.steps, feed[0])
@@ -165,14 +165,14 @@ class Pack:
                 yield step, collate(together, self.pad).to(self.device)
 
     def validate(self) -> list[Metrics]:
-        """The metrics of the validation split, for the curve and for choosing."""
+        """Score the validation split, for the curve and for choosing."""
         found = self.score("validation")
         for member, score in zip(self.members, found, strict=True):
             member.right = score.right(self.rows["validation"])
         return [score.metrics for score in found]
 
     def before(self) -> list[Metrics]:
-        """The same before the first update. With B at zero, members of one seed have one head and answer alike."""
+        """Score it before the first update. With B at zero, members with the same seed have equal answers."""
         if not self.scores_untrained:
             return [{}] * self.size
         if self.size == 1 or self.members[0].recipe.method.name != "lora":
@@ -182,14 +182,14 @@ class Pack:
         return [found[member.recipe.seed] for member in self.members]
 
     def after(self, step: int, validated: bool) -> None:
-        """Write down how far all have come, after a validation and now and then; then a judge may end members."""
+        """Write a checkpoint after a validation and every OFTEN seconds; then the judge may end members."""
         if validated or time.perf_counter() > self.written_at + OFTEN:
             self.written(self)
             self.written_at = time.perf_counter()
         self.judge([member for member in self.members if not member.ended], step)
 
     def leave(self, ended: Sequence[Member]) -> tuple[nn.Module, list[Member]]:
-        """Score and keep what has ended, and go on with the others: the model and the members that are left."""
+        """Score and keep ended members; return the model and members that remain."""
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_test and not member.error else None)
         self.members = [member for member in self.members if member not in ended]
@@ -199,18 +199,18 @@ class Pack:
     # ---- scores and records
 
     def score(self, split: str) -> list[Score]:
-        """Score a split with all members as they are now."""
+        """Score a split with all members."""
         members = len(self.members)
         return evaluate_members(self.model, self.rows_of(split), self.pad, self.device, members, self.task.metrics)
 
     def rows_of(self, split: str) -> list[Row]:
-        """A split as tokens; the test split is encoded when it is asked for."""
+        """Return a split as tokens, encoded on first use."""
         if split not in self.rows:
             self.rows[split] = encode(getattr(self.task, split), self.task, self.tokenizer)
         return self.rows[split]
 
     def record(self, member: Member, score: Score | None) -> Run:
-        """What came of a member. `seconds` is its share of the pack's."""
+        """Make a member's record. `seconds` is its share of the pack's time."""
         report: Report = member.model.lora_lab_report  # type: ignore[assignment]
         own = {"data": self.task.data} if self.task.data else {}
         return Run(
@@ -236,13 +236,13 @@ class Pack:
         self._keep(member, run)
 
     def _alone(self, member: Member, split: str) -> Score:
-        """The score of one member of a pack, as a model of its own."""
+        """Score one member by itself."""
         return evaluate(member.model, self.rows_of(split), self.pad, self.device, self.task.metrics)
 
     # ---- laying out
 
     def _loaded(self, recipe: Recipe) -> PreTrainedModel:
-        """The base, its head as random as the recipe's seed makes it."""
+        """Load the base, with a random head from the recipe's seed."""
         torch.manual_seed(recipe.seed)
         labels, dtype, attention = self.task.num_labels, self.choice.load_as, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
@@ -252,7 +252,7 @@ class Pack:
         return model
 
     def _member(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]], callbacks: Sequence[Callback]) -> Member:
-        """A member as if it were alone: the head and A of its own seed, on the shared base."""
+        """Make a member on the shared base, with the head and A that its own seed gives."""
         model: Any = self.base if self.size == 1 else share(self.base)
         if self.size > 1 and self.task.num_labels and recipe.seed not in heads:
             heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))
@@ -268,7 +268,7 @@ class Pack:
         return Member(recipe, model.to(self.device), [self._watch_memory, *callbacks])
 
     def _pack(self) -> None:
-        """Lay the members side by side; AdamW's moments move along with what they belong to."""
+        """Stack the members into a table, together with their AdamW moments."""
         states = [member.state() for member in self.members]
         models = [member.model for member in self.members]
         sizes = [len(models)] if any(map(has_dropout, models)) else cut(len(models), self.device)
@@ -287,5 +287,5 @@ class Pack:
 
 
 def _feed(member: Member) -> tuple[int, int]:
-    """Equal for members that train on the same rows at every step."""
+    """Return a key that members share if they train on the same rows."""
     return member.recipe.seed, member.recipe.subset

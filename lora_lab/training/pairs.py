@@ -1,11 +1,11 @@
-"""Questions and answers in a style: our three voices, and files of one's own. One pair a line of JSON:
+"""Prompts and answers for supervised fine-tuning: our three voices, and your own files. One JSON object per line:
 
     {"prompt": "Why is the sky blue?", "response": "Aye, look up, lad ...", "split": "train"}
     {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
-The last message of a chat is the answer that is learned; all before it is read. `split` (train, validation, test) is
-used where every line has one; else a fifth of the *questions* is held out for test and a tenth for validation, so that
-two answers to one question never lie in different splits.
+The last message of a chat is the answer to learn; the rest is context. `split` (train, validation, test) is used if
+every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, so that two
+answers to one question are never in different splits.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from lora_lab.training.text_files import json_rows
 
 VOICES = ("captain", "json", "preacher")
 SPLITS = ("train", "validation", "test")
-LEAST = 10  # pairs
+FEWEST = 10  # pairs
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What was asked, and the answer to learn."""
+    """A question and the answer to learn."""
 
     chat: Chat
     response: str
 
 
 def voice(name: str) -> dict[str, list[Pair]]:
-    """The splits of one of VOICES, with the same questions in each voice."""
+    """Read one of VOICES, by split; the questions are the same in each."""
     return read(shipped(f"data/styles/{name}.jsonl"))
 
 
 def holds_pairs(path: Path) -> bool:
-    """Whether a file is JSON lines, the first of which is a pair; what is no JSON is left to who reads it."""
+    """Whether a file is JSON lines and starts with a pair. False for invalid JSON, which the reader reports."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return False
     try:
@@ -53,20 +53,20 @@ def holds_pairs(path: Path) -> bool:
 
 
 def read(path: Path, seed: int = 0) -> dict[str, list[Pair]]:
-    """The pairs of a file by split. `seed` decides which are held out where the file does not say.
+    """Read a file's pairs by split. Without splits in the file, `seed` decides which are held out.
 
-    Raises: BadValue, with the line, for what is no pair; for fewer than ten of them, or three different questions; for
-    splits given only in part.
+    Raises: BadValue, with the line, for what is not a pair; for fewer than ten pairs or three different questions; for
+    splits on only some lines.
     """
     rows = json_rows(path, "prompt", "response")
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
-    if len(pairs) < LEAST:
-        raise BadValue(f"{path} holds {len(pairs)} pairs; at least {LEAST} are needed to train, validate and test")
+    if len(pairs) < FEWEST:
+        raise BadValue(f"{path} holds {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
     named = [row.get("split") for _, row in rows]
     splits = _drawn(pairs, seed, path) if set(named) == {None} else named
     if set(splits) != set(SPLITS):
         found = ", ".join(sorted({str(split) for split in splits}))
-        raise BadValue(f"{path}: 'split' must hold {', '.join(SPLITS)}, each and no other; it has {found}")
+        raise BadValue(f"{path}: 'split' must contain each of {', '.join(SPLITS)} and nothing else; it has {found}")
     return {name: [pair for pair, split in zip(pairs, splits, strict=True) if split == name] for name in SPLITS}
 
 
@@ -78,10 +78,10 @@ def _pair(row: Mapping[str, Any], where: str) -> Pair:
         raise BadValue(f"{where}: messages must be a list of objects with role and content")
     for role in (message.get("role") for message in messages):
         if role not in ROLES:
-            raise BadValue(f"{where}: a role must be one of {', '.join(ROLES)}, not {role!r}")
+            raise BadValue(f"{where}: role must be one of {', '.join(ROLES)}, not {role!r}")
     turns = tuple((str(message["role"]), _text(message, "content", where)) for message in messages)
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
-        raise BadValue(f"{where}: the last two messages must be a user's and the assistant's answer to it")
+        raise BadValue(f"{where}: the last two messages must be a user's and the assistant's answer")
     return Pair(Chat(turns[:-1]), turns[-1][1])
 
 
@@ -93,7 +93,7 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def _drawn(pairs: Sequence[Pair], seed: int, path: Path) -> list[str]:
-    """A split for each pair, the same for all that ask the same but for case and spaces."""
+    """Draw a split for each pair, the same for all pairs with one question, ignoring case and spaces."""
     keys = [" ".join(str(pair.chat).lower().split()) for pair in pairs]
     order = sorted(set(keys))
     if len(order) < len(SPLITS):

@@ -1,7 +1,7 @@
-"""The probe, solved: the frozen model reads every text once, then scikit-learn solves a logistic regression.
+"""Solve the probe: the frozen model reads every text once, then scikit-learn fits a logistic regression.
 
-Features are scaled to mean 0 and deviation 1 on the training texts, so that one penalty means the same for all models;
-W and b are then written for the features as they are:
+Features are scaled to mean 0 and standard deviation 1 on the training texts, so that a penalty means the same for all
+models. W and b are then converted back to unscaled features:
 
     u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
 """
@@ -26,16 +26,17 @@ from lora_lab.training.evaluate import ROWS
 from lora_lab.training.loop import Member, Progress
 
 TOLERANCE, ROUNDS = 1e-8, 5000
-_kept: tuple[Any, np.ndarray] | None = None  # the features of the last texts: other penalties and seeds read them too
+_kept: tuple[Any, np.ndarray] | None = None  # features of the last texts, reused for other penalties and seeds
 
 
 def fit_probe(
     member: Member, rows: Sequence[Row], pad: int, device: str, validate: Callable[[], dict[str, float]],
     *, stop: threading.Event | None = None,
 ) -> None:  # fmt: skip
-    """What `loop.fit` is to the other methods. The history has one entry, at the recipe's last step, with a rate of 0.
+    """Do for the probe what `loop.fit` does for other methods.
 
-    Set `stop` to end while texts are read: nothing is then solved.
+    The history has one entry, at the recipe's last step, with a learning rate of 0. Setting `stop` while texts are read
+    ends the run without a solution.
     """
     global _kept
     model: Any = member.model
@@ -66,9 +67,9 @@ def fit_probe(
 def features(
     model: nn.Module, rows: Sequence[Row], pad: int, device: str, *, stop: threading.Event | None = None
 ) -> np.ndarray | None:
-    """The mean hidden state of each row, in the rows' order: (rows, d), float64. None if `stop` was set meanwhile.
+    """Return the mean hidden state of each row: (rows, d), float64. None if `stop` was set meanwhile.
 
-    Raises: BadValue for a model that carries no probe.
+    Raises: BadValue for a model without a probe.
     """
     head, base = _head_of(model), model.eval().base_model
     found = np.empty((len(rows), int(head.trained.in_features)))  # type: ignore[arg-type]
@@ -81,9 +82,9 @@ def features(
 
 
 def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """W (classes, d), b (classes,) at the minimum that `methods/probe.py` describes, and the mean loss there in nats.
+    """Return W (classes, d), b (classes,) at the minimum described in `methods/probe.py`, and the mean loss in nats.
 
-    z (rows, d) and labels (rows,). Raises: Failed for features that are not finite, or if no minimum is found.
+    z is (rows, d), labels (rows,). Raises: Failed for non-finite features, or if no minimum is found.
     """
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
@@ -91,16 +92,16 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
     from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
     if not np.isfinite(z).all():
-        raise Failed("the model's hidden states are not finite: give the recipe dtype fp32")
-    scaler = StandardScaler()  # leaves a constant feature at deviation 1
+        raise Failed("the model's hidden states are not finite: train with dtype fp32")
+    scaler = StandardScaler()  # treats a constant feature as having deviation 1
     u = scaler.fit_transform(z)
-    strength = (2 if classes == 2 else 1) / l2  # of two classes scikit-learn keeps one row of W
+    strength = (2 if classes == 2 else 1) / l2  # for two classes scikit-learn has one row of W
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
             fitted = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=ROUNDS).fit(u, labels)
         except ConvergenceWarning as error:
-            raise Failed(f"no minimum was found in {ROUNDS} rounds at l2 {l2:g}: raise it") from error
+            raise Failed(f"no minimum found in {ROUNDS} iterations at l2 {l2:g}: use a larger one") from error
     weight, bias = fitted.coef_, fitted.intercept_
     if classes == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -111,5 +112,5 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
 def _head_of(model: nn.Module) -> PooledHead:
     head = pooled_head_of(model)
     if head is None:
-        raise BadValue("this model carries no probe; attach one first: Probe().attach(model)")
+        raise BadValue("this model has no probe; attach one first: Probe().attach(model)")
     return head

@@ -1,4 +1,4 @@
-"""A bar with the time to go, measured on this machine as it trains."""
+"""Progress bars with the time remaining."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _bar(steps: int) -> Any:
 
 @contextmanager
 def progress_bar(steps: int) -> Iterator[Callback]:
-    """A callback that draws the bar on stderr if someone watches; it is closed however the run ends."""
+    """Give a callback that draws a bar on stderr if someone is watching."""
     with _bar(steps) as bar:
 
         def show(progress: Progress) -> None:
@@ -33,23 +33,23 @@ def progress_bar(steps: int) -> Iterator[Callback]:
 
 
 class SweepBar:
-    """A bar over all steps of all runs."""
+    """A bar over the steps of all runs."""
 
     def __init__(self) -> None:
         self.bar = _bar(0)
         self._seen: dict[str, int] = {}
 
     def left(self, recipes: Sequence[Recipe]) -> None:
-        """Add the steps of runs that are still to be made."""
+        """Add the steps of runs that are still to be trained."""
         self.bar.total = (self.bar.total or 0) + sum(recipe.steps for recipe in recipes)
         self.bar.refresh()
 
     def ended(self, recipe: Recipe) -> None:
-        """This run is done, even if it ended early."""
+        """Count a run as complete, even if it ended early."""
         self._reach(recipe, recipe.steps)
 
     def callback(self, recipe: Recipe) -> Callback:
-        """Called with each step of a run."""
+        """Return a callback that advances the bar with a run's steps."""
         return lambda progress: self._reach(recipe, progress.step)
 
     def _reach(self, recipe: Recipe, step: int) -> None:
@@ -59,7 +59,7 @@ class SweepBar:
 
 @contextmanager
 def sweep_bar() -> Iterator[SweepBar]:
-    """The bar of a sweep, closed however the sweep ends."""
+    """Give a bar for a sweep."""
     shown = SweepBar()
     try:
         yield shown

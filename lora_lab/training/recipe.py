@@ -1,10 +1,10 @@
-"""The one description of a run: everything that decides what comes out, and a hash to know it by."""
+"""The description of a run: everything that determines its result, and a hash that identifies it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from typing import Any
@@ -14,30 +14,30 @@ from lora_lab.methods import method_from
 from lora_lab.methods.base import Method, make_plain
 from lora_lab.methods.lora import LoRA
 
-# Fields that the first records lack: left out where they are 0, False or "", so that a hash stays.
+# Fields added later: left out of the hash at their defaults 0, False or "", so that old hashes stay valid.
 LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run to be made.
+    """A run to train.
 
     model, task     a bundled name, a path, or (model) a hub id
     method          what trains
-    lr              peak learning rate of AdamW: it rises over the first `warmup` share of the steps, then falls to 0
+    lr              AdamW's peak learning rate: linear warmup over the first `warmup` share of the steps, then linear
+                    decay to 0
     steps, batch    updates, and texts per update
     seed            of the head, of A, of dropout and of the order of the data, but not of the split
-    clip            largest norm of the gradient; 0 for no clipping
-    dropout         keep the base model's own dropout on while training; off, the frozen base answers as it will in use
-    validations     how often, evenly spread, the validation split is scored; 0 for never
-    patience        stop early after this many validations without a better one; 0 for never
-    examples        training texts, drawn once and balanced as the data are; 0 for all of them
-    subset          which draw of so many: the same texts for every method and seed
-    label_smoothing share of the loss that asks for all classes, or tokens, alike; not where a number is predicted
-    token_mean      a batch's loss is the mean over its tokens, so that long answers count for more; off, each row has
-                    the same weight
-    start           the folder of an adapter, of the same method, whose numbers training begins with; its head is left
-    dtype, attention, device   "auto" for the fastest on the machine, see `training/device.py`
+    clip            largest gradient norm; 0 for no clipping
+    dropout         use the base model's own dropout in training
+    validations     number of validations, evenly spaced; 0 for none
+    patience        stop after this many validations without improvement; 0 for never
+    examples        number of training texts, drawn once with the data's class balance; 0 for all
+    subset          which draw of that size: the same texts for every method and seed
+    label_smoothing as in `torch.nn.CrossEntropyLoss`; not for tasks that predict a number
+    token_mean      average a batch's loss over tokens, so that long answers count more; otherwise rows count equally
+    start           folder of an adapter of the same method to start from; its head is not used
+    dtype, attention, device   "auto" for the fastest on this machine, see `training/device.py`
     Raises: BadValue for an impossible value.
     """
 
@@ -75,56 +75,59 @@ class Recipe:
         if self.seed >= 2**63:
             raise BadValue(f"seed must be below 2**63, not {self.seed}")
         if self.subset and not self.examples:
-            raise BadValue(f"subset {self.subset} is of how many texts? give examples too, such as examples=50")
+            raise BadValue(f"subset {self.subset} needs a number of examples too, such as examples=50")
         for name in ("lr", "warmup", "weight_decay", "clip", "label_smoothing"):
             value, low, high = getattr(self, name), 0, 1 if name in ("warmup", "label_smoothing") else math.inf
             if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
-        for name, hint in (("dropout", "; a rate is a method's own, such as LoRA(dropout=0.1)"), ("token_mean", "")):
+        for name, hint in (
+            ("dropout", "; a rate belongs to the method: LoRA(dropout=0.1)"),
+            ("token_mean", ""),
+        ):
             value = getattr(self, name)
             if value not in (False, True):
                 raise BadValue(f"{name} must be True or False, not {value!r}{hint}")
             object.__setattr__(self, name, bool(value))  # 1 is True, and has its hash
         if self.patience and not self.validations:
-            raise BadValue("patience counts validations: give at least one, or patience 0")
+            raise BadValue("patience counts validations: set validations to at least 1, or patience to 0")
         if self.lr == 0:
-            raise BadValue("lr must be above 0: with a rate of 0 nothing trains")
+            raise BadValue("lr must be above 0, or nothing trains")
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of update `step`, 1 to steps: a linear rise, then a linear fall to 0 after the last."""
+        """Return the learning rate of update `step`, 1 to steps: linear warmup, then linear decay to 0."""
         rise = max(1, round(self.warmup * self.steps))
         return self.lr * min(step / rise, (self.steps - step + 1) / max(1, self.steps - rise + 1), 1.0)
 
     def settings(self) -> dict[str, Any]:
-        """Plain values that JSON can hold; `recipe_from` reads them back."""
+        """Return plain values for JSON; `recipe_from` reads them back."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values = {name: value for name, value in values.items() if name not in LATER or value}
         return values | {"method": self.method.settings()}
 
     @property
     def hash(self) -> str:
-        """Twelve hex digits: equal for equal recipes, on every machine."""
+        """Twelve hex digits, equal for equal recipes on every machine."""
         return sha256(json.dumps(_plain(self.settings()), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def base_dtype(self) -> str:
-        """The dtype to load the base in: a weight that trains is fp32, in bf16 a small step would be lost on it."""
+        """The dtype to load the base in: fp32 if it trains, since bf16 would lose small updates."""
         return "fp32" if self.method.trains_base and self.dtype == "auto" else self.dtype
 
     @property
     def computed(self) -> dict[str, str]:
-        """What `device.choose` is asked for. Where full fine-tuning's dtype is left to it, products may be rounded."""
+        """Arguments for `device.choose`. Full fine-tuning with dtype "auto" may round matrix products."""
         products = "auto" if self.method.trains_base and self.dtype == "auto" else "fp32"
         return {"device": self.device, "dtype": self.base_dtype, "attention": self.attention, "products": products}
 
     def describe(self) -> str:
-        """A short line for legends and logs: what differs between runs most often."""
+        """Return a short label for legends and logs."""
         few = [f"{self.examples} examples, subset {self.subset}"] if self.examples else []
         return ", ".join([describe(self.method), f"lr {self.lr:g}", f"seed {self.seed}", *few])
 
 
 def describe(method: Method) -> str:
-    """ "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": what differs most often, else what is unusual."""
+    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, others' non-default ones."""
     settings = method.settings()
     name = settings.pop("name")
     if isinstance(method, LoRA):
@@ -141,16 +144,21 @@ def describe(method: Method) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value with whole floats as integers: alpha=16 and alpha=16.0 are one recipe, so they have one hash."""
+    """Turn whole floats into integers, so that alpha=16 and alpha=16.0 have the same hash."""
     if isinstance(value, Mapping):
         return {name: _plain(v) for name, v in value.items()}
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def recipe_from(settings: Mapping[str, Any]) -> Recipe:
-    """A recipe from its settings. Raises BadValue for a field that recipes do not have."""
-    values, known = dict(settings), [f.name for f in fields(Recipe)]
-    for name in values:
+    """Make a recipe from its settings. Raises: BadValue for an unknown field."""
+    check_fields(settings)
+    return Recipe(**{**settings, "method": method_from(settings["method"])})
+
+
+def check_fields(names: Iterable[str]) -> None:
+    """Raises: BadValue for a name that is not a field of Recipe."""
+    known = [f.name for f in fields(Recipe)]
+    for name in names:
         if name not in known:
             raise BadValue(f"a recipe has no field '{name}'; nearest: {nearest(name, known)}")
-    return Recipe(**{**values, "method": method_from(values["method"])})

@@ -1,9 +1,9 @@
-"""Finished runs, and the folder that keeps them: one JSON file a run, named by its recipe's hash.
+"""Runs and the store that keeps them: a folder with one JSON file per run, named by its recipe's hash.
 
     STORE/3f2a9c1b77e0.json        recipe, metrics, history, counts, seconds, bytes, versions
-    STORE/3f2a9c1b77e0/            the adapter, and predictions.npy: what it said of each test row
+    STORE/3f2a9c1b77e0/            the adapter, and predictions.npy: its prediction for each test row
 
-The JSON is written last and in one step, so a run that is listed is whole. A zip file of such a folder is read like it.
+The JSON is written last, atomically, so a listed run is complete. A zip file of such a folder can be read too.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
-LATER = ("warnings",)  # fields that the first records lack
+LATER = ("warnings",)  # fields that old records lack
 FINISHED = ("done", "early")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A recipe with what came of it.
+    """A recipe and its result.
 
-    metrics     of the test split: accuracy, macro_f1, loss; or perplexity, loss
+    metrics     on the test split: accuracy, macro_f1, loss; or perplexity, loss
     history     step, loss and lr of every update; validation: metrics by step
     seconds     wall time of loading, training and scoring
-    peak_bytes  most memory seen in use: allocated on a GPU; on a CPU the whole process, looked at after each step
-    adapter     the adapter's folder; None when nothing was kept
-    warnings    what the first step showed
-    status      "done", or "stopped" by hand, "early" by patience, "failed" with `error`; where a sweep
-                chooses also "behind", stopped for that, or "unscored", trained and validated and not yet tested
+    peak_bytes  peak memory: allocated on a GPU; on a CPU that of the process, sampled after each step
+    adapter     the adapter's folder; None if nothing was kept
+    warnings    warnings of the first step
+    status      "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`); in a sweep that chooses
+                also "behind" (stopped for that) or "unscored" (trained and validated, not yet tested)
     """
 
     recipe: Recipe
@@ -59,16 +59,16 @@ class Run:
 
     @property
     def trainable(self) -> int:
-        """Parameters that trained: adapters and heads."""
+        """Number of trained parameters, adapter and head."""
         return self.adapter_parameters + self.head_parameters
 
     @property
     def dtype(self) -> str | None:
-        """What it was trained in, see `dtype_of`; None if it never began."""
+        """The dtype of training, see `dtype_of`; None if it never started."""
         return dtype_of(self.environment)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as `lora-lab train --json` prints it, without the predictions."""
+        """Return the record that `lora-lab train --json` prints, without predictions."""
         values = {name: value for name, value in self.__dict__.items() if name not in ("predictions", "recipe")}
         return {"version": VERSION, "hash": self.recipe.hash, "recipe": self.recipe.settings(), **values} | {
             "trainable": self.trainable
@@ -76,7 +76,7 @@ class Run:
 
 
 def dtype_of(environment: Mapping[str, Any]) -> str | None:
-    """The arithmetic of a run, from its environment: bf16, nf4+bf16, or "fp32 by bf16" with products in bf16."""
+    """Return a run's dtype from its environment: bf16, nf4+bf16, or "fp32 by bf16" with bf16 products."""
     dtype = environment.get("dtype")
     if dtype is None:
         return None
@@ -86,12 +86,12 @@ def dtype_of(environment: Mapping[str, Any]) -> str | None:
 
 
 def is_record(file: Path | zipfile.Path) -> bool:
-    """Whether a file has the name of a record, twelve hex digits: a store may hold other JSON, too."""
+    """Whether a file is named like a record, twelve hex digits: a store may hold other JSON too."""
     return file.suffix == ".json" and len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
 
 
 def stores(folder: Path) -> set[Path]:
-    """The stores below a folder, itself included; a zip file is one. Raises: NotFound where neither is there."""
+    """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound if it doesn't exist."""
     if zipfile.is_zipfile(folder):
         return {folder}
     if not folder.is_dir():
@@ -100,20 +100,20 @@ def stores(folder: Path) -> set[Path]:
 
 
 def failed(recipe: Recipe, reason: str) -> Run:
-    """The record of a run that never began."""
+    """Make the record of a run that never started."""
     nothing: dict[str, list[Any]] = {"step": [], "loss": [], "lr": [], "validation": []}
     return Run(recipe, {}, nothing, 0, 0, 0, 0.0, 0, {}, status="failed", error=reason)
 
 
 class Store:
-    """A folder of runs, or a zip file of one, which is read and never written to."""
+    """A folder of runs, or a zip file of one, which is read-only."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.files = zipfile.Path(self.folder) if zipfile.is_zipfile(self.folder) else self.folder
 
     def check_writable(self) -> None:
-        """Fail now rather than after training. Raises: BadValue when the folder cannot be written to."""
+        """Check before training that the folder is writable. Raises: BadValue if it is not."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
@@ -122,7 +122,7 @@ class Store:
             raise BadValue(f"cannot write into {self.folder}: {error.strerror}; choose another folder") from error
 
     def adapter_folder(self, recipe: Recipe) -> Path:
-        """Where a recipe's adapter is, or will be."""
+        """Return the folder of a recipe's adapter."""
         return self.folder / recipe.hash
 
     def replaces(self, status: str, recipe: Recipe) -> bool:
@@ -132,13 +132,13 @@ class Store:
         return self.read(recipe.hash).status not in FINISHED
 
     def add(self, run: Run) -> None:
-        """Keep a run; one of the same recipe is replaced, see `replaces`."""
+        """Write a run, replacing one of the same recipe; see `replaces`."""
         if run.predictions is not None:
             self.add_rows(run.recipe, "predictions", run.predictions)
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
 
     def add_rows(self, recipe: Recipe, name: str, values: np.ndarray) -> None:
-        """Keep a value for each row of a split beside a run: STORE/HASH/NAME.npy, classes as a byte each."""
+        """Write one value per row of a split to STORE/HASH/NAME.npy, classes as bytes."""
         content = io.BytesIO()
         if values.dtype.kind in "iu" and values.size:
             values = values.astype(np.min_scalar_type(values.max()))
@@ -146,31 +146,31 @@ class Store:
         write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
-        """The inverse of `add_rows`; None where there are none."""
+        """Read what `add_rows` wrote; None if there is nothing."""
         file = self.files / recipe.hash / f"{name}.npy"
         return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None
 
     def find(self, recipe: Recipe) -> Run | None:
-        """The run of a recipe, None where there is none. Raises: BadValue, as `runs`."""
+        """Return a recipe's run, or None. Raises: BadValue, as `runs`."""
         return self.read(recipe.hash) if (self.files / f"{recipe.hash}.json").is_file() else None
 
     def records(self) -> list[Path | zipfile.Path]:
-        """The files that hold its runs, by name."""
+        """List the record files, by name."""
         there = self.files.iterdir() if isinstance(self.files, zipfile.Path) else self.files.glob("*.json")
         return sorted(filter(is_record, there), key=lambda file: file.name)
 
     def runs(self) -> list[Run]:
-        """All runs, oldest first; of a zip file by name. Raises: BadValue for a newer record, or a damaged one."""
+        """Read all runs, oldest first (in a zip file by name). Raises: BadValue for a newer or damaged record."""
         files = sorted(self.records(), key=lambda f: f.stat().st_mtime_ns if isinstance(f, Path) else 0)
         return [self.read(file.stem) for file in files]
 
     def read(self, name: str) -> Run:
-        """One run by the name of its record. Raises: BadValue, as `runs`."""
+        """Read one run by the name of its record. Raises: BadValue, as `runs`."""
         file = self.files / f"{name}.json"
         values = read_json(file)
         version = values.get("version")
         if isinstance(version, int) and version > VERSION:
-            raise BadValue(f"{file} is a record of version {version}; this lora_lab reads {VERSION}: update it")
+            raise BadValue(f"{file} has format version {version}, and this lora_lab reads up to {VERSION}: update it")
         known = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
         try:
             run = {name: values[name] for name in known if name not in LATER or name in values}

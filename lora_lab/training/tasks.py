@@ -1,17 +1,17 @@
-"""What a model learns from: texts with labels, or plain text, in train, validation and test splits.
+"""Tasks: labelled texts or plain text, split into train, validation and test.
 
     rt            sentences of film reviews, negative or positive (Rotten Tomatoes)
     imdb          long film reviews, negative or positive
     tweets        negative, neutral, positive; contains abuse, so it is fetched only when asked for
     kjv           the King James Bible, for language modeling
     shakespeare   his plays, for language modeling
-    restaurants   facts about a restaurant, to be said in a sentence; ours
+    restaurants   facts about a restaurant, to put into a sentence; ours
     captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; ours
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
                   `pairs.py`), or a .txt for language modeling
 
-Plugins read other names, such as GLUE's and E2E's folders. Splits are seeded; repeated texts are kept once, so no test
-row was trained on. Rates and ranks are chosen on `validation`; `test` is scored once, at the end.
+Plugins read other names, such as GLUE's and E2E's folders. Splits are seeded, and duplicate texts are removed, so no
+test row was trained on. Learning rates and ranks are chosen on `validation`; `test` is scored once, at the end.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from lora_lab.training.text_files import csv_rows, json_rows, text_of
 
 SPLITS = ("train", "validation", "test")
 OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
-SHORTEST = 4  # tokens: an encoder's tokenizer adds two, and does not cut below that
-VALIDATED = 100  # meanings: E2E has 547, and they are scored again and again
+SHORTEST = 4  # tokens: an encoder's tokenizer adds two and cannot cut below that
+VALIDATED = 100  # meanings, of E2E's 547, to keep repeated validations short
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts and, for classification, the number of each text's label; floats where a number is to be predicted.
+    """Texts with their labels: class indices, or floats if a number is to be predicted.
 
-    prompts      what each text answers, plain or a chat: only the answer is learned
-    references   all good answers to each prompt, where there are several
-    seconds      the second texts of a task of pairs
+    prompts      the prompt of each text, plain or a chat; only the text counts in the loss
+    references   all good answers to each prompt, if there are several
+    seconds      the second texts of a task on pairs
     """
 
     texts: tuple[str, ...]
@@ -59,7 +59,7 @@ class Split:
         return len(self.texts)
 
     def at(self, places: Sequence[int]) -> Split:
-        """The texts at these places, in their order, each with all that belongs to it."""
+        """Return the rows at these indices, in their order."""
         columns = (self.texts, self.labels, self.prompts, self.references, self.seconds)
         return Split(*(tuple(column[n] for n in places if column) for column in columns))  # type: ignore[arg-type]
 
@@ -68,10 +68,10 @@ class Split:
 class Task:
     """A data set ready to use.
 
-    labels       names of the classes; none for language modeling, one where a number is to be predicted
-    max_length   tokens that a text is cut to
-    metrics      what it is judged by, where that is not accuracy or perplexity
-    data         a fingerprint of one's own file
+    labels       names of the classes; none for language modeling, one if a number is to be predicted
+    max_length   texts are cut to this many tokens
+    metrics      its metrics, if not accuracy or perplexity
+    data         the fingerprint of a user's file
     """
 
     name: str
@@ -85,22 +85,22 @@ class Task:
 
     @property
     def num_labels(self) -> int | None:
-        """How many classes, as `load_model` takes it; None for language modeling."""
+        """Number of classes, for `load_model`; None in language modeling."""
         return len(self.labels) or None
 
     @property
     def metric(self) -> str:
-        """The metric that the task is judged by."""
+        """The task's main metric."""
         return (*self.metrics, "accuracy" if self.labels else "perplexity")[0]
 
     @property
     def generates(self) -> bool:
-        """Whether prompts have references, so that a model's own answers can be scored against them."""
+        """Whether generated answers can be scored against references."""
         return bool(self.test.references)
 
 
 class Example(NamedTuple):
-    """A meaning, which becomes the prompt, and the sentences that say it."""
+    """A meaning, which is the prompt, and sentences that express it."""
 
     meaning: object
     references: tuple[str, ...]
@@ -118,15 +118,15 @@ def load_task(
     name: str, *, seed: int = 0, max_length: int | None = None, text: str = "text", label: str = "label",
     download: bool = False,
 ) -> Task:  # fmt: skip
-    """A bundled task by name, a task from your own file, or one that a plugin reads.
+    """Load a bundled task by name, a task from your own file, or one that a plugin reads.
 
-    seed          decides which rows are held out, where the data do not say; runs compare only if they share it
-    text, label   the columns of your own file; a column "split" (train, validation, test) is used if it exists
-    download      allow the hub to be asked for a data set that is named by its hub id
+    seed          decides which rows are held out if the data don't; runs are comparable only with the same seed
+    text, label   column names in your file; a column "split" (train, validation, test) is used if it exists
+    download      allow access to the hub for a data set named by its hub id
     Raises: NotFound for an unknown name or column; BadValue for a file that cannot be a task.
     """
     if max_length is not None and max_length < SHORTEST:
-        raise BadValue(f"max_length must be at least {SHORTEST} tokens, not {max_length}: a text needs them")
+        raise BadValue(f"max_length must be at least {SHORTEST} tokens, not {max_length}")
     if name in TASKS:
         known = TASKS[name]
         return _task(name, _unique(known.read()), known.labels, max_length or known.max_length, known.held_out, seed)
@@ -144,33 +144,33 @@ def load_task(
     plugged: Task | None = plugins.task(name, max_length=max_length, download=download)
     if plugged is None:
         raise NotFound(
-            f"there is no task or file '{name}'; tasks are {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, or "
-            "give a .csv, .jsonl or .txt"
+            f"there is no task or file '{name}'; give {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, "
+            "or a .csv, .jsonl or .txt file"
         )
     return plugged
 
 
 def typical_tokens(task: Task) -> int:
-    """About how long the task's texts are in tokens (4 characters each), for choosing attention and dtype."""
+    """Estimate the length of the task's texts in tokens (4 characters each), to choose attention and dtype."""
     split = task.train if task.train.texts else task.test
     few = split.at(range(min(200, len(split))))
     return min(task.max_length, sum(map(len, [*few.texts, *few.seconds, *few.prompts])) // (4 * len(few)))
 
 
 def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
-    """Places in `task.train` of a few training texts, in order; all of them for 0 examples.
+    """Draw the indices of a few training texts, in order; all for 0 examples.
 
-    Each label's texts are shuffled by `subset` and spread evenly over 0 to 1; the first ones are taken. So every draw
-    is balanced as the data are, and a larger draw contains the smaller one (Webster's method of dividing seats).
-    Raises: BadValue for more texts than there are, too few to hold each label, or a held-out label that no training
+    Each label's texts are shuffled by `subset` and spread evenly over 0 to 1, and the first ones are taken. So a draw
+    has the data's class balance, and a larger draw contains the smaller one (Webster's apportionment).
+    Raises: BadValue for more texts than the task has, too few to cover each label, or a held-out label that no training
     text has.
     """
     for name in ("validation", "test") if len(task.labels) > 1 else ():
         split: Split = getattr(task, name)
         if untaught := sorted(set(split.labels) - set(task.train.labels)):
             raise BadValue(
-                f"{task.name}: no training text is labelled '{task.labels[int(untaught[0])]}', which a {name} text is: "
-                "add more texts of that label, set the column 'split', or take the label out"
+                f"{task.name}: no training text has the label '{task.labels[int(untaught[0])]}' of a {name} text: "
+                "add more texts of that label, set the column 'split', or remove the label"
             )
     labels = task.train.labels if len(task.labels) > 1 else (0,) * len(task.train)
     if examples > len(labels):
@@ -184,12 +184,12 @@ def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
     missing = set(labels) - {labels[place] for place in chosen}
     if missing and task.labels:
         name = task.labels[int(min(missing))]
-        raise BadValue(f"{examples} examples of {task.name} hold no '{name}'; take more of them")
+        raise BadValue(f"{examples} examples of {task.name} contain no '{name}'; use more examples")
     return chosen
 
 
 def fingerprint(task: str) -> str | None:
-    """Sixteen hex digits of what your own file holds now; None for a task that is no such file."""
+    """Return sixteen hex digits of a user's file; None for any other task."""
     path = Path(task).expanduser()
     if path.suffix.lower() not in OWN_FILES or not path.is_file():
         return None
@@ -197,15 +197,15 @@ def fingerprint(task: str) -> str | None:
 
 
 def check_unchanged(task: str, then: str | None, now: str | None) -> None:
-    """Raises Changed where a run was made when the file held something else; the oldest records do not say what."""
+    """Compare fingerprints of a run's data file; old records have none. Raises: Changed if they differ."""
     if then and now and then != now:
-        raise Changed(f"{task} has changed since runs were made from it: give those of the new file another --out")
+        raise Changed(f"{task} has changed since runs were trained on it: use another --out for the new file")
 
 
 def _task(
     name: str, rows: pd.DataFrame, labels: Sequence[str], max_length: int, held_out: tuple[int, int], seed: int
 ) -> Task:
-    """Shuffle with the seed, cut off the test rows, then the validation rows; the rest trains."""
+    """Shuffle with the seed; take the test rows, then the validation rows; the rest is for training."""
     if "split" not in rows:
         order = list(range(len(rows)))
         random.Random(seed).shuffle(order)
@@ -221,7 +221,7 @@ def _task(
 
 
 def _unique(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without empty texts and repeats; case and spaces do not count."""
+    """Drop empty texts and duplicates, ignoring case and spaces."""
     key = rows.text.str.lower().str.split().str.join(" ")
     return rows[(key != "") & ~key.duplicated()].reset_index(drop=True)
 
@@ -246,7 +246,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Running text cut at paragraph ends, each piece at least `characters` long: more than 128 tokens of English."""
+    """Cut text at paragraph ends into pieces of at least `characters`: more than 128 tokens of English."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()
@@ -275,9 +275,9 @@ def _restaurants(split: str) -> Iterable[Example]:
 
 
 def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
-    """A task of meanings to be said, from the examples of each split.
+    """Make a task of meanings to put into sentences.
 
-    Training has a row for each reference; held out there is one for each meaning, with all its references.
+    Training has one row per reference. Validation and test have one row per meaning, with all its references.
     """
     few = examples["validation"][:: max(1, len(examples["validation"]) // VALIDATED)]
     rows = {
@@ -296,7 +296,7 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
 
 
 def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: int | None) -> Task:
-    """Questions in a chat, one answer to each."""
+    """Make a task of chats, with one answer each."""
     made: dict[str, Any] = {
         split: Split(tuple(one.response for one in some), (), tuple(one.chat for one in some))
         for split, some in splits.items()
@@ -316,30 +316,33 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
     if "split" in rows:
         if set(rows.split) != set(SPLITS):
             found = ", ".join(sorted({"nothing" if pd.isna(one) else str(one) for one in rows.split}))
-            said = f"the column 'split' must hold {', '.join(SPLITS)}, each and no other; it has {found}"
+            said = f"the column 'split' must contain each of {', '.join(SPLITS)} and nothing else; it has {found}"
             raise BadValue(f"{path}: {said}")
     elif len(rows) < 10:
-        raise BadValue(f"{path} holds {len(rows)} different texts; at least 10 are needed to train, validate and test")
+        kind = "passages of 600 characters" if path.suffix.lower() == ".txt" else "different texts"
+        raise BadValue(f"{path} has {len(rows)} {kind}; at least 10 are needed to train, validate and test")
     held_out = (max(1, len(rows) // 10), max(1, len(rows) // 5))
     return _task(str(path), rows, labels, max_length, held_out, seed)
 
 
 def _labelled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
-    """Rows with columns text, label (as a number) and, if the file has it, split; and the labels' names in order."""
+    """Return rows with columns text, label (an index) and, if the file has it, split; and the labels in order."""
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         table = pd.DataFrame([row for _, row in json_rows(path, text, label)], dtype=object)  # so that 1 stays 1
     elif path.suffix.lower() == ".csv":
         columns, found = csv_rows(path)
-        table = pd.DataFrame([row for _, row in found], columns=columns, dtype=object).fillna("")  # of a short row
+        table = pd.DataFrame([row for _, row in found], columns=columns, dtype=object).fillna(
+            ""
+        )  # a row with fewer fields
     else:
-        raise BadValue(f"{path} is no .csv, .jsonl or .txt file")
+        raise BadValue(f"{path} is not a .csv, .jsonl or .txt file")
     for column in (text, label):
         if column not in table:
             raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns)) or 'nothing'}")
     table = table[table[text].notna() & table[label].notna()]
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
-        raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label them or take them out")
+        raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
     labels = sorted_labels(names)
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
@@ -349,6 +352,6 @@ def _labelled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str
 
 
 def sorted_labels(values: Iterable[str]) -> list[str]:
-    """Different labels in order: as numbers where all are whole numbers (10 after 9), else alphabetically."""
+    """Sort distinct labels: numerically if all are whole numbers (10 after 9), else alphabetically."""
     labels = set(values)
     return sorted(labels, key=int) if all(re.fullmatch(r"-?\d+", v) for v in labels) else sorted(labels)

@@ -1,4 +1,4 @@
-"""From a recipe to a run: train, score once, keep. And a saved adapter, scored."""
+"""Train a recipe into a run, score it once and keep it; score a saved adapter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load
 from lora_lab.training.named import base_named_in
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
-from lora_lab.training.recipe import Recipe
+from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Task, load_task, typical_tokens
 from lora_lab.training.training_lock import training_lock
@@ -34,26 +34,27 @@ def train(
     store: Store | str | Path | None = "runs", callbacks: Sequence[Callback] = (), stop: threading.Event | None = None,
     download: bool = False, **fields: Any,
 ) -> Run:  # fmt: skip
-    """Make a run: `train(Recipe(...))`, or in one line `train("minilm", "rt", LoRA(rank=8), lr=2e-3, steps=400)`.
+    """Train a run: `train(Recipe(...))`, or in one line `train("minilm", "rt", LoRA(rank=8), lr=2e-3, steps=400)`.
 
-    store       a folder that keeps the record and the adapter; None keeps nothing
-    callbacks   called with a `Progress` after every step, like the bar that shows the time to go
-    stop        set it from another thread to end training after the current step; the run is scored all the same
-    download    allow the model hub to be asked
-    It waits while another thread trains, as that of a panel does, for both draw from one stream of random numbers.
-    Raises: BadValue, NotFound for a recipe that cannot run, before anything is written; Failed when training
-    diverges, after the failure is recorded, or where `stop` is set while it waits.
+    store       folder for the record and the adapter; None keeps nothing
+    callbacks   called with a `Progress` after every step
+    stop        set it from another thread to end training after the current step; the run is still scored
+    download    allow access to the model hub
+    Waits while another thread trains (a panel's, for example), since both draw from the same random state.
+    Raises: BadValue, NotFound for a recipe that cannot run, before anything is written; Failed if training diverges,
+    after the failure is recorded, or if `stop` is set while it waits.
     """
     if isinstance(recipe, str):
         if task is None:
             raise BadValue('name a task: train("minilm", "rt")')
+        check_fields(fields)
         recipe = Recipe(recipe, task, method or LoRA(), **fields)
     elif task or method or fields:
         raise BadValue("give train either a Recipe or its parts, not both")
     kept = Store(store) if isinstance(store, str | Path) else store
     with training_lock(stop) as mine, progress_bar(recipe.steps) as bar:
         if not mine:
-            raise Failed("stopped while it waited for another training to end: call it again")
+            raise Failed("stopped while waiting for another training to end: call it again")
         bench = Bench(recipe, download=download, callbacks=[bar, *callbacks])
         if kept is None:
             return bench.only(stop)
@@ -67,9 +68,9 @@ def train(
 
 
 def keep(store: Store, bench: Bench, run: Run) -> Run:
-    """Save the adapter, then the record that names it; returns that record.
+    """Save the adapter, then the record that names it; return the record.
 
-    A run that was stopped is returned without being kept if the store has a finished one of the same recipe.
+    A stopped run is not kept if the store has a finished one of the same recipe.
     """
     if store.replaces(run.status, run.recipe):
         run = replace(run, adapter=str(save_adapter(bench.model, store.adapter_folder(run.recipe))))
@@ -78,21 +79,21 @@ def keep(store: Store, bench: Bench, run: Run) -> Run:
 
 
 def keep_failure(store: Store, bench: Bench, error: LabError) -> None:
-    """Record that the run failed, and why, unless the store has a finished run of the same recipe."""
+    """Record a failed run and its error, unless the store has a finished run of the same recipe."""
     if store.replaces("failed", bench.recipe):
         bench.member.fail(str(error))
         store.add(bench.record(bench.member, None))
 
 
 class Bench(Pack):
-    """A pack of one run. Raises: whatever is wrong with the recipe, before any training."""
+    """A pack of one run. Raises: as `Pack`."""
 
     def __init__(self, recipe: Recipe, *, download: bool = False, callbacks: Sequence[Callback] = ()) -> None:
         super().__init__([recipe], download=download, callbacks=lambda _: callbacks)
         self.recipe, self.member = recipe, self.members[0]
 
     def only(self, stop: threading.Event | None = None) -> Run:
-        """Train, then score the test split once. Raises: Failed when training diverges."""
+        """Train, then score the test split once. Raises: Failed if training diverges."""
         (run,) = self.run(stop=stop)
         if run.error:
             raise Failed(run.error)
@@ -101,14 +102,14 @@ class Bench(Pack):
 
 @dataclass(frozen=True)
 class Opened:
-    """A saved adapter on its base, ready to answer, with the task that it is to be held against."""
+    """A saved adapter on its base, with a task to score it on."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     task: Task
 
     def score(self) -> Score:
-        """The score of the test split."""
+        """Score the test split."""
         rows = encode(self.task.test, self.task, self.tokenizer)
         pad, device = int(self.tokenizer.pad_token_id), str(self.model.device)
         return evaluate(self.model, rows, pad, device, self.task.metrics)
@@ -121,7 +122,7 @@ def open_adapter(
 ) -> Opened:  # fmt: skip
     """Load a saved adapter, its base and a task.
 
-    model   the base model; the one that the adapter's config names when None
+    model   the base model; by default the one in the adapter's config
     Raises: NotFound, BadValue as `load_task`, `load_model` and `load_adapter`.
     """
     data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
@@ -139,5 +140,5 @@ def open_adapter(
 
 
 def evaluate_adapter(adapter: str | Path, task: str, **options: Any) -> dict[str, float]:
-    """The metrics of a saved adapter on a task's test split. Options and what it raises: as `open_adapter`."""
+    """Return a saved adapter's metrics on a task's test split. Options and errors: as `open_adapter`."""
     return open_adapter(adapter, task, **options).score().metrics

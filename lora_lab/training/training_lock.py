@@ -1,7 +1,7 @@
-"""One training at a time in a process: all threads draw from one stream of torch's random numbers.
+"""Allow one training at a time in a process, since all threads share torch's random state.
 
-Two panels, or a panel and a cell that calls `train`, would take each other's numbers, and the result would be stored
-under a recipe that gives something else alone.
+Two panels, or a panel and a cell that calls `train`, would draw from each other's sequence, and a stored run could not
+be reproduced from its recipe.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from contextlib import contextmanager
 
 from lora_lab.training.watching import watched
 
-POLL = 0.1  # seconds between two looks at `stop`
-_lock = threading.RLock()  # a thread that trains may call what takes the lock again
+POLL = 0.1  # seconds between checks of `stop`
+_lock = threading.RLock()  # a training thread may take the lock again
 _waiting: set[int | None] = set()
 
 
 @contextmanager
 def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
-    """Train inside the block once no other thread does; also a decorator: `@training_lock()`.
+    """Wait until no other thread trains, then run the block; also a decorator: `@training_lock()`.
 
-    stop   set it to give up waiting: `mine` is then False, and the block must not train
+    stop   set it to give up waiting; the block then gets False and must not train
     """
     if not (mine := _lock.acquire(blocking=False)):
         if watched() and threading.current_thread() is threading.main_thread():
-            said = "another training runs here, and this one waits for it to end"
-            print(f"{said}: interrupt this cell to get at its Stop button", file=sys.stderr)
+            said = "waiting for another training in this kernel to end"
+            print(f"{said}; interrupt this cell to reach its Stop button", file=sys.stderr)
         _waiting.add(threading.get_ident())
         try:
             while not mine and not (stop is not None and stop.is_set()):
@@ -42,5 +42,5 @@ def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
 
 
 def waits(thread: threading.Thread | None) -> bool:
-    """Whether a thread waits for its turn."""
+    """Whether a thread is waiting for its turn."""
     return thread is not None and thread.ident in _waiting

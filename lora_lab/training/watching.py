@@ -1,4 +1,4 @@
-"""Who watches, and what transformers prints on its own. No torch: panels that need none ask too."""
+"""Detect whether a person is watching, and silence transformers. Doesn't import torch."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 
 
 def headless() -> bool:
-    """Whether cells run with nobody watching (LORA_LAB_HEADLESS=1). A front end cannot be detected."""
+    """Whether cells run unattended (LORA_LAB_HEADLESS=1). A front end cannot be detected."""
     return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
 
 
 def watched() -> bool:
-    """Whether a person sees a progress bar: in a terminal or a notebook that does not run headless."""
+    """Whether a person would see a progress bar: in a terminal, or in a notebook that is not headless."""
     return not headless() and ("ipykernel" in sys.modules or sys.stderr.isatty())
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without transformers' progress bars and advice, which would end up in lessons and in --json output."""
+    """Hide transformers' progress bars and advice, which would clutter lessons."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

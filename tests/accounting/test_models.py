@@ -176,7 +176,7 @@ def test_a_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
     assert architecture_of("maker/model").total == OFFICIAL["smollm2"]
     assert architecture_of("maker/model").name == "model"
-    with pytest.raises(NotFound, match="no hub id in the local cache"):
+    with pytest.raises(NotFound, match="a hub id in the local cache"):
         architecture_of("maker/another")
 
 

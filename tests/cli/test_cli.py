@@ -61,10 +61,10 @@ BAD = {
     "negative clipping": (["train", "--clip", "-1"], "clip must be a number from 0"),
     "unknown model": (
         ["train", "--model", "minilmm"],
-        "no model 'minilmm' on this machine; bundled are minilm, smollm2",
+        "no model 'minilmm' on this machine; give a bundled one (minilm, smollm2)",
     ),
     "a folder without a model": (["train", "--model", "."], "the folder . holds no model"),
-    "unknown task": (["train", "--task", "rtt"], "no task or file 'rtt'; tasks are rt, imdb"),
+    "unknown task": (["train", "--task", "rtt"], "no task or file 'rtt'; give rt, imdb"),
     "an encoder for a language": (["train", "--task", "kjv"], "needs a causal model such as smollm2"),
     "texts too long": (["train", "--max-length", "513"], "max_length 513 is above the 512 tokens"),
     "texts of nothing": (["train", "--max-length", "1"], "max_length must be at least 4"),
@@ -112,7 +112,7 @@ def test_verifying_an_empty_home_fails_and_names_the_command(command, monkeypatc
 def test_fetching_what_is_there_does_nothing(command):
     answer = command("fetch")
     assert (answer.returncode, answer.stdout) == (0, "")
-    assert answer.stderr.startswith("0 fetched, 5 already there")
+    assert answer.stderr.startswith("0 fetched, 5 already present")
 
 
 def test_what_fails_on_the_way_is_exit_1(command, tmp_path, opinions):

@@ -93,13 +93,13 @@ def test_qlora_is_lora_on_all_linear_layers_of_a_base_in_4_bits(recipes):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("sweep --method bitfit --rank 2,4", "is lora's, not bitfit's"),
+        ("sweep --method bitfit --rank 2,4", "for bitfit give rates"),
         ("train --method bitfit --rank 2", "bitfit has no option 'rank'"),
         ("train --method bitfitt", "unknown method 'bitfitt'"),
-        ("train --rank-pattern q:4", "--rank-pattern is target=rank"),
-        ("train --rank-pattern q=0.5", "--rank-pattern is target=rank"),
-        ("train --rank-pattern =4", "--rank-pattern is target=rank"),
-        ("train --alpha-pattern q=much", "--alpha-pattern is target=alpha"),
+        ("train --rank-pattern q:4", "--rank-pattern must be target=rank"),
+        ("train --rank-pattern q=0.5", "--rank-pattern must be target=rank"),
+        ("train --rank-pattern =4", "--rank-pattern must be target=rank"),
+        ("train --alpha-pattern q=much", "--alpha-pattern must be target=alpha"),
         ("train --alpha-pattern q=-1", "alpha must be a number above 0"),
         ("train --alpha-pattern q=nan", "alpha must be a number above 0"),
     ],

@@ -68,7 +68,7 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small,
         share = ["--share", f"{i}/2", "--out", str(tmp_path / "class" / f"laptop{i}")]
         done = lora_lab("sweep", *small, "--rank", "1,2", "--alpha-rule", "2rank", *share)
         assert done.returncode == 0, done.stderr
-        assert "1 runs, 0 of them from before; packs of 1;" in done.stdout
+        assert "1 runs, 0 of them already stored; packs of 1;" in done.stdout
     collected = lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"))
     assert collected.returncode == 0, collected.stderr
     assert "2 runs in" in collected.stdout
@@ -153,7 +153,7 @@ def test_a_laptop_beyond_the_grid_has_nothing_to_do(lora_lab, tmp_path):
     ("words", "says"),
     [
         (["--rank", ""], "--rank is empty"),
-        (["--rank", "1,x"], "'x' is none"),
+        (["--rank", "1,x"], "'x' is not a number"),
         (["--rank", "4,500"], "rank 500 is above"),
         (["--rank", "0"], "rank must be"),
         (["--alpha", "8", "--alpha-rule", "rank"], "not both"),
@@ -161,10 +161,10 @@ def test_a_laptop_beyond_the_grid_has_nothing_to_do(lora_lab, tmp_path):
         (["--share", "3/2"], "i/n"),
         (["--targets", "q_proj"], "matches no layer"),
         (["--dask", "tcp://127.0.0.1:1"], "no Dask scheduler answers"),
-        (["--subset", "1"], "give examples too"),
+        (["--subset", "1"], "needs a number of examples too"),
         (["--examples", "9999"], "training texts, not 9,999"),
-        (["--choose", "--validations", "0"], "choose goes by validation"),
-        (["--method", "full", "--rank", "1,2"], "ranks, alphas and targets is lora's"),
+        (["--choose", "--validations", "0"], "choose needs validations"),
+        (["--method", "full", "--rank", "1,2"], "only lora has a grid of ranks, alphas and targets"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(lora_lab, words, says, tmp_path):

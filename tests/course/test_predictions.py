@@ -152,7 +152,7 @@ def test_another_range_after_the_result_is_a_second_attempt_and_the_same_one_is_
         assert [one.attempt for one in again.ranges] == [1, 3]
         assert [(row["high"], row["attempt"]) for row in predictions.read(notebook.parent)] == [(3, 1), (5, 2), (6, 3)]
         assert predictions.summary(predictions.read(notebook.parent)) == (
-            "03: points: 1 of 1 gave a range, 0 of them held what was found; it was 4"
+            "03: points: 1 of 1 gave a range, and 0 of these contain the result; it was 4"
         )
 
 
@@ -164,7 +164,7 @@ def test_calibration_counts_the_first_attempts_of_every_lesson_in_the_folder(sta
     lesson.reveal("0", 50)
     capsys.readouterr()
     lesson.calibration()
-    assert "9 of 10 ranges held what was found: 90 % (95 % interval 55 to 100 %), consistent" in capsys.readouterr().out
+    assert "9 of 10 ranges contain the result: 90 % (95 % interval 55 to 100 %), consistent" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

@@ -53,5 +53,5 @@ def test_the_time_is_divided_among_all_runs(terms, tmp_path, monkeypatch):
     slope = 0.1 * (2 + 1 + 3)  # 2 rates, 1 more, 3 seeds
     steps = steps_within(10, terms, [LoRA(), LoRA(rank=1)], tmp_path, print)
     assert steps == int((SAFE * 600 - 2 * fixed) / (2 * slope))
-    with pytest.raises(BadValue, match="too few: 10 steps would take about 1"):
+    with pytest.raises(BadValue, match="too short: 10 steps take about 1"):
         steps_within(0.1, terms, [LoRA()], tmp_path, print)

@@ -76,7 +76,7 @@ def test_runs_of_a_file_that_differs_between_laptops_are_not_mixed(tiny_encoder,
     found = collect([tmp_path / name for name in ("ada", "ben", "old")], tmp_path / "all")
     assert (found.taken, found.repeated) == (4, 0)
     assert {Path(file).parent.name for file in found.unreadable} == {"ben"}
-    assert all("held something else" in reason for reason in found.unreadable.values())
+    assert all("differs from" in reason for reason in found.unreadable.values())
     later = collect([tmp_path / "ben", tmp_path / "cem"], tmp_path / "all")  # what the store has counts then too
     assert (later.taken, later.repeated, len(later.unreadable)) == (0, 2, 2)
 
@@ -98,7 +98,7 @@ def test_a_record_that_no_frame_can_show_is_named_and_the_others_are_shown(damag
 def test_a_folder_that_is_not_there_or_holds_the_result_is_refused(tmp_path):
     with pytest.raises(NotFound, match="no folder"):
         collect([tmp_path / "nowhere"], tmp_path / "all")
-    with pytest.raises(BadValue, match="choose another place"):
+    with pytest.raises(BadValue, match="choose another folder"):
         collect([tmp_path], tmp_path / "all")
 
 

@@ -54,7 +54,7 @@ def test_contenders_are_named_with_their_settings():
         ("lora,lora:rank=8", "named twice"),
         ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
         ("qlora:targets=q+v", "write lora:targets=q.v and --dtype nf4"),
-        ("lora:name=full", "name stands first"),
+        ("lora:name=full", "name comes first"),
         ("ia3:targets=4", "such as 'q,v', not 4"),
         (" , ", "at least one method"),
     ],
@@ -176,7 +176,7 @@ def test_methods_on_an_edited_file_are_not_compared_with_those_on_the_old_one(ti
 
 def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
     refused = {"seeds": (0, "seeds must"), "rates": (0, "rates must"), "steps": (0, "steps must")}
-    refused |= {"forgetting": ("shakespeare", "of language models"), "prompts": (4, "of language models")}
+    refused |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
     refused |= {"margin": (1.5, "such as 0.015 for 1.5 points")}
     for name, (value, says) in refused.items():
         with pytest.raises(BadValue, match=says):
@@ -205,7 +205,7 @@ def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_pat
     first, second = (unpacked(one["answers"]) for one in found["methods"])
     assert entry["difference"] == pytest.approx(first.mean() - second.mean(), abs=1e-5)  # of minus the loss
     assert (first < 0).all()
-    with pytest.raises(BadValue, match="has no meanings to be said"):  # before anything is trained
+    with pytest.raises(BadValue, match="has no meanings to put into sentences"):  # before anything is trained
         compare(tiny_causal, str(texts["psalms"]), "lora", tmp_path / "written", **terms, prompts=2)
     assert not (tmp_path / "written").exists()
     order: list[str] = []
@@ -241,7 +241,7 @@ def test_a_task_that_is_judged_by_a_correlation_is_refused(tiny_encoder, tmp_pat
     """STS-B: no row has a score of its own, so seeds and rows can give no verdict."""
     (tmp_path / "train.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}\n')
     (tmp_path / "validation.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}\n')
-    with pytest.raises(BadValue, match="judged by a correlation"):
+    with pytest.raises(BadValue, match="a correlation"):
         compare(tiny_encoder, f"glue:sts-b:{tmp_path}", "head,lora", tmp_path / "out", **SMALL)
 
 
@@ -277,7 +277,7 @@ def test_methods_compared_at_once_come_out_as_one_after_another(compared, tiny_e
     assert [len(one.results) for one in notes] == [1, 2, 3, 4]
     assert notes[-1].to_json() == found.to_json()  # in the order of the methods, whichever came first
     assert [plain(one) for one in found.to_json()["methods"]] == [plain(one) for one in alone["methods"]]
-    assert heard[0] == "2 methods at once, each in a process of its own"
+    assert heard[0] == "running 2 methods at once, each in its own process"
     assert any("tuning lr over" in words for words in heard)
     again = compare(tiny_encoder, opinions, METHODS, tmp_path, **SMALL)  # everything is there: nothing is trained
     assert [facts(one) for one in again.to_json()["methods"]] == [facts(one) for one in found.to_json()["methods"]]
@@ -303,7 +303,7 @@ def plain(one: dict) -> dict:
 
 
 def test_stopping_needs_one_process(tiny_encoder, opinions, tmp_path):
-    with pytest.raises(BadValue, match="leave workers at 1"):
+    with pytest.raises(BadValue, match="workers=1"):
         compare(tiny_encoder, opinions, METHODS, tmp_path, workers=2, stop=threading.Event(), **SMALL)
 
 
@@ -322,7 +322,7 @@ def test_stopped_it_leaves_the_rest_to_the_next_call(compared, tiny_encoder, opi
     stop.set()
     found = compare(tiny_encoder, opinions, "lora,lora:rank=1", tmp_path, stop=stop, **SMALL).to_json()
     assert [row["runs"] for row in found["methods"]] == [[], []]
-    assert "goes on where it was" in found["methods"][0]["error"]
+    assert "the same call resumes" in found["methods"][0]["error"]
     assert not (tmp_path / "comparison.json").exists()
 
 

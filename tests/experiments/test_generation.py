@@ -45,7 +45,7 @@ def test_before_is_the_base_and_after_the_adapter(tiny_causal, task):
 
 
 def test_a_task_without_meanings_is_refused(opinions):
-    with pytest.raises(BadValue, match="has no meanings to be said; a task such as restaurants has"):
+    with pytest.raises(BadValue, match="has no meanings to put into sentences"):
         scored(None, None, load_task(opinions))
     with pytest.raises(BadValue, match="prompts must be at least 1"):
         scored(None, None, load_task("restaurants"), prompts=0)

@@ -27,7 +27,7 @@ def test_values_of_numpy_make_the_same_recipes(alpha):
     plain = alpha if isinstance(alpha, str) else alpha.tolist()
     wanted = Grid(rank=[1, 2, 3], alpha=plain, lr=[1e-3, 2e-3], seed=[0, 1]).recipes("m", "t", steps=5)
     assert [one.hash for one in found] == [one.hash for one in wanted]
-    with pytest.raises(BadValue, match="is lora's"):
+    with pytest.raises(BadValue, match="only lora has a grid"):
         Grid(rank=ranks, method=PromptTuning()).recipes("m", "t")
 
 

@@ -66,7 +66,7 @@ def test_methods_are_called_by_their_sizes():
 
 
 def test_runs_that_cannot_be_judged_say_why_also_to_a_verdict():
-    with pytest.raises(BadValue, match="kept no predictions; score it again"):
+    with pytest.raises(BadValue, match="has no predictions; score it again"):
         verdict(Runs((run(),)), Runs((run(seed=1),)))
     with pytest.raises(BadValue, match="none of these 0 runs finished"):
         verdict(Runs(()), Runs(()))

@@ -136,7 +136,7 @@ def test_one_run_each_is_mcnemars_exact_test_and_says_so():
     a, b = answers(np.random.default_rng(3), (1, 1), 2000, 0.03)
     found = verdict(a[0], b[0])
     assert found.p_difference == binomtest(int((a & ~b).sum()), int((a != b).sum())).pvalue
-    assert "of these two runs only, not of other seeds" in str(found)
+    assert "for these two runs only, not for other seeds" in str(found)
     assert found == verdict(a, b)
 
 
@@ -218,7 +218,7 @@ def test_holm_keeps_the_error_rate_over_all_methods_and_says_so():
     ("a", "b", "said"),
     [
         (np.ones((2, 5)), np.ones((2, 4)), "5 rows against 4; score both methods on the same test rows"),
-        ([[1, 0], [1]], [1, 0], "a has runs of unlike length"),
+        ([[1, 0], [1]], [1, 0], "a has runs of different lengths"),
         (np.zeros((3, 0)), np.zeros((3, 0)), r"a has the shape \(3, 0\); give \(seeds, rows\)"),
         ([], [], "give"),
         (np.ones((2, 2, 2)), np.ones((2, 2, 2)), r"a has the shape \(2, 2, 2\)"),
@@ -237,7 +237,7 @@ def test_an_impossible_margin_and_an_unknown_opponent_are_named():
     for margin in (0, -0.01, 1.5, math.nan):
         with pytest.raises(BadValue, match=r"such as 0.015 for 1.5 points"):
             verdict([True, False], [True, True], margin)
-    with pytest.raises(BadValue, match="'full' and one more must be among the methods; there are lora"):
+    with pytest.raises(BadValue, match="'full' and at least one other method are needed; there are lora"):
         verdicts({"lora": [True, False]}, "full")
 
 

@@ -71,7 +71,7 @@ def test_a_grid_and_what_its_recipes_share_may_be_given_in_one_call(tiny_encoder
     assert len(runs.at(rank=2)) == 2
     assert runs.at(rank=2).accuracy.shape == (2,)
     assert runs.at(rank=1, seed=1).runs[0].recipe.seed == 1
-    with pytest.raises(NotFound, match="no run with"):
+    with pytest.raises(NotFound, match="no run has"):
         runs.at(rank=3)
     with pytest.raises(NotFound, match="nearest: rank"):
         runs.at(rnk=3)
@@ -170,7 +170,7 @@ def test_a_store_of_a_newer_version_is_left_alone(grid, tmp_path):
 
 
 def test_two_sweeps_on_one_store_do_not_meet(grid, tmp_path):
-    with locked(tmp_path), pytest.raises(BadValue, match="another sweep works on"):
+    with locked(tmp_path), pytest.raises(BadValue, match="another sweep is using"):
         sweep(grid(), tmp_path)
     assert len(sweep(grid(), tmp_path)) == 4  # the lock went with its holder
 
@@ -209,7 +209,7 @@ def test_an_edited_file_is_not_answered_with_runs_of_the_old_one(own, tmp_path):
     recipes, file = own
     runs, was = sweep(recipes, tmp_path / "runs"), file.read_text()
     edit(file)
-    with pytest.raises(Changed, match=r"own\.csv has changed since runs were made from it.*another --out"):
+    with pytest.raises(Changed, match=r"own\.csv has changed since runs were trained on it.*another --out"):
         sweep(recipes, tmp_path / "runs")
     with pytest.raises(Changed, match="has changed"):
         _ = runs.scores  # old predictions on new labels

@@ -47,12 +47,12 @@ def test_scores_are_those_of_the_packages():
 
 def test_texts_and_references_must_pair_up_and_packages_be_there(monkeypatch):
     for texts, references in (([], []), (["a"], []), (["a"], [[]])):
-        with pytest.raises(BadValue, match="scores need texts with references"):
+        with pytest.raises(BadValue, match="every text needs references"):
             text_scores(texts, references)
     for known in (TEXT, ["", " "]):  # a text alone would be taken for a list of letters
-        with pytest.raises(BadValue, match="a list of texts that say something"):
+        with pytest.raises(BadValue, match="a list of non-empty texts"):
             text_scores([TEXT], [known])
     for module, name in (("nltk", "nltk"), ("rouge_score", "rouge-score"), ("sacrebleu", "sacrebleu")):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(BadValue, match=rf"need {name}, which is missing: pip install 'lora-lab\[metrics\]'$"):
+        with pytest.raises(BadValue, match=rf"needs {name}: pip install 'lora-lab\[metrics\]'$"):
             text_scores([TEXT], [[TEXT]])

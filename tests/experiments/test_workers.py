@@ -61,7 +61,7 @@ def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
     with pytest.raises(BadValue, match="not this one"):
         list(each(sleeps, items, 2, print, long=lambda item: True))
     assert not _runs(int(items[0].read_text()))
-    with pytest.raises(Failed, match="killed, perhaps for want of memory: the same call with 1 worker goes on"):
+    with pytest.raises(Failed, match="killed, perhaps because memory ran out: the same call with 1 worker resumes"):
         list(each(dies, [1, 2], 2, print, long=bool))
 
 

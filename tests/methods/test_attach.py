@@ -282,7 +282,7 @@ def test_a_mistake_is_one_sentence_and_leaves_the_model_untouched(kind, method, 
 def test_attaching_twice_is_refused_and_keeps_the_first():
     model = attached("llama")
     before, report = snapshot(model), report_of(model)
-    with pytest.raises(BadValue, match="carries an adapter already; take it out first with detach"):
+    with pytest.raises(BadValue, match="already carries an adapter; remove it first with detach"):
         LoRA(rank=2, targets=("o",)).attach(model)
     assert snapshot(model) == before
     assert report_of(model) is report

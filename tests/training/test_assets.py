@@ -152,7 +152,7 @@ def test_packages_of_a_folder_are_fetched_without_an_index(shop, wheels, empty_h
     monkeypatch.setenv("PIP_NO_INDEX", "")
     assert fetch([NAME], print, house) == [NAME]
     (empty_home / NAME / "words.txt").unlink()
-    with pytest.raises(Failed, match=r"look into .*nowhere"):
+    with pytest.raises(NotFound, match=r"there is no folder .*nowhere"):
         fetch([NAME], print, tmp_path / "nowhere")
 
 

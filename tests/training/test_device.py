@@ -163,7 +163,11 @@ def test_the_environment_overrides_auto_but_not_an_argument(timed, cuda, monkeyp
 
 @pytest.mark.parametrize(
     ("option", "value", "known"),
-    [("device", "tpu", "cuda, mps, cpu"), ("dtype", "fp8", "fp32, bf16, fp16"), ("attention", "flash", "eager, sdpa")],
+    [
+        ("device", "tpu", "cuda, mps, cpu"),
+        ("dtype", "fp8", "fp32, bf16, fp16, nf4, nf4-single, int8, int4, nf3, nf2"),
+        ("attention", "flash", "eager, sdpa"),
+    ],
 )
 @pytest.mark.parametrize("by", ["argument", "environment"])
 def test_an_unknown_name_lists_the_known_ones(monkeypatch, option, value, known, by):
@@ -175,7 +179,7 @@ def test_an_unknown_name_lists_the_known_ones(monkeypatch, option, value, known,
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(BadValue, match=f"device {name} is not there; this machine has cpu"):
+    with pytest.raises(BadValue, match=f"this machine has no device {name}; it has cpu"):
         choose(30, device=name, dtype="fp32", attention="eager")
 
 

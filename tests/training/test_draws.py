@@ -44,7 +44,7 @@ def test_a_draw_is_the_same_whenever_it_is_made_and_others_differ():
 def test_a_draw_that_cannot_be_says_why():
     with pytest.raises(BadValue, match="has 4 training texts, not 5"):
         drawn(made(0, 1, 0, 1), 5)
-    with pytest.raises(BadValue, match="2 examples of made hold no 'c'"):
+    with pytest.raises(BadValue, match="2 examples of made contain no 'c'"):
         drawn(made(0, 1, 2), 2)
 
 
@@ -59,7 +59,7 @@ def rare(folder: Path, split: str) -> str:
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_label_that_no_training_text_has_is_refused_before_a_model_is_loaded(split, tmp_path):
     recipe = Recipe("there is no such model", rare(tmp_path, split), LoRA(rank=1), **PLAIN)
-    with pytest.raises(BadValue, match=f"'odd', which a {split} text is: .*'split'"):
+    with pytest.raises(BadValue, match=f"'odd' of a {split} text: .*'split'"):
         train(recipe)
     assert len(load_task(recipe.task).labels) == 3  # it can be scored
 

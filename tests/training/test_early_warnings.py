@@ -91,12 +91,12 @@ def test_a_layer_that_the_model_does_not_use_is_named():
     [
         (LoRA(), 2e-3, None),
         (LoRA(), 2e-4, None),
-        (LoRA(), 0.5, "far above what is usual for lora"),
-        (LoRA(), 1e-7, "far below what is usual for lora"),
+        (LoRA(), 0.5, "far above the usual range for lora"),
+        (LoRA(), 1e-7, "far below the usual range for lora"),
         (FullFineTuning(), 2e-5, None),
-        (FullFineTuning(), 2e-2, "far above what is usual for full"),
+        (FullFineTuning(), 2e-2, "far above the usual range for full"),
         (PromptTuning(), 0.3, None),
-        (PromptTuning(), 1e-6, "far below what is usual for prompt"),
+        (PromptTuning(), 1e-6, "far below the usual range for prompt"),
     ],
 )
 def test_a_rate_far_from_the_usual(method, lr, said):

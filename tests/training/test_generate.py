@@ -169,5 +169,5 @@ def test_the_prompts_own_loss_does_not_count(tiny_causal):
 
 def test_a_prompt_that_leaves_no_room_is_refused(tiny_causal):
     task = load_task("restaurants", max_length=20)
-    with pytest.raises(BadValue, match="max_length 20 leaves no answer room behind a prompt of"):
+    with pytest.raises(BadValue, match="max_length 20 leaves no room for an answer after a prompt of"):
         encode(task.test, task, load_tokenizer(tiny_causal))

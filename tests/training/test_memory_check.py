@@ -121,7 +121,7 @@ def test_free_memory_is_that_of_the_machine_now():
 def test_a_users_own_file_and_folder_are_checked(free, tiny_encoder, opinions):
     recipe = Recipe(tiny_encoder, opinions, batch=4096)
     free(64)
-    assert "what would fit" in refused(recipe)
+    assert "this would fit" in refused(recipe)
 
 
 def test_a_gpus_own_kernels_and_dropout_are_asked_where_there_is_one():

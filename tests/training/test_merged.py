@@ -220,7 +220,7 @@ def test_a_merged_base_is_not_written_over_by_the_merge_that_reads_it(tmp_path):
     model = load_model(str(tmp_path / "first"), 3)
     LoRA(rank=2).attach(model)
     save_adapter(model, tmp_path / "second")
-    with pytest.raises(BadValue, match="is what is to be merged"):
+    with pytest.raises(BadValue, match="is an input of the merge"):
         write_merged(tmp_path / "second", tmp_path / "first")
 
 
@@ -234,7 +234,7 @@ def test_a_checkpoint_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
         return False
 
     monkeypatch.setattr(merged, "_save", spoiled)
-    with pytest.raises(Failed, match="answers otherwise in plain transformers"):
+    with pytest.raises(Failed, match="answers differently in plain transformers"):
         write_merged(adapter, tmp_path / "out", base=base)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]
 

@@ -138,13 +138,16 @@ def read_all(folder, rows):
     [
         ([*some(), {"prompt": "x", "response": " "}], "line 21 has no text in 'response'; it has prompt, response"),
         ([*some(), {"response": "x"}], "line 21 has no text in 'prompt'"),
-        ([*some(), "{"], "line 21 is no JSON"),
-        ([*some(), "[1]"], "line 21 is no object"),
+        ([*some(), "{"], "line 21 is not JSON"),
+        ([*some(), "[1]"], "line 21 is not an object"),
         (some(9), "holds 9 pairs; at least 10"),
         ([one | {"prompt": "Why?"} for one in some()], "asks 1 different questions; at least 3"),
         ([one | {"prompt": "Why?"} for one in some()] + some(1), "asks 2 different questions; at least 3"),
-        ([*some(), {"prompt": "x", "response": "y", "split": "train"}], "'split' must hold train, validation, test"),
-        (some(split="train"), "each and no other; it has train"),
+        (
+            [*some(), {"prompt": "x", "response": "y", "split": "train"}],
+            "'split' must contain each of train, validation, test",
+        ),
+        (some(split="train"), "and nothing else; it has train"),
         ([{"messages": "hello"}], "line 1: messages must be a list of objects"),
         (
             [{"messages": [{"role": "user", "content": "x"}]}],
@@ -152,7 +155,7 @@ def read_all(folder, rows):
         ),
         (
             [{"messages": [{"role": "wizard", "content": "x"}]}],
-            "a role must be one of system, user, assistant, not 'wiz",
+            "role must be one of system, user, assistant, not 'wiz",
         ),
         ([{"messages": [{"role": "user", "content": 3}]}], "has no text in 'content'; it has role, content"),
     ],

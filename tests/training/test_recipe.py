@@ -112,7 +112,7 @@ def test_a_recipe_on_all_texts_keeps_the_hash_that_it_had_before_there_were_draw
     assert len({Recipe("minilm", "rt").hash, *(recipe.hash for recipe in few)}) == 3
     assert [recipe_from(recipe.settings()) for recipe in few] == few
     assert few[1].describe().endswith("seed 0, 50 examples, subset 1")
-    with pytest.raises(BadValue, match="give examples too"):
+    with pytest.raises(BadValue, match="needs a number of examples too"):
         Recipe("minilm", "rt", subset=1)
 
 

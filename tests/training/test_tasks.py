@@ -210,7 +210,7 @@ def test_plain_text_is_language_modelling(tmp_path):
     ("name", "content", "error", "sentence"),
     [
         ("own.csv", "text,label\na,1\n", BadValue, "has 1 different labels; at least 2"),
-        ("own.csv", "text,label\na,1\nb,0\n", BadValue, "holds 2 different texts; at least 10"),
+        ("own.csv", "text,label\na,1\nb,0\n", BadValue, "has 2 different texts; at least 10"),
         ("own.csv", "words,label\na,1\nb,0\n", NotFound, "no column 'text'; it has words, label"),
         ("own.csv", "text,class\na,1\nb,0\n", NotFound, "no column 'label'; it has text, class"),
         ("own.csv", "", BadValue, "cannot be read as csv"),
@@ -219,36 +219,36 @@ def test_plain_text_is_language_modelling(tmp_path):
         ("own.csv", "text,label\na,1,2,3\nb,0\nc,1,2,3,4,5\n", BadValue, "line 2 has 4 fields and the header 2"),
         ("own.csv", "text,label\nWell, so,1\nNo, not so,0\n", BadValue, "line 2 has 3 fields and the header 2"),
         ("own.csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', BadValue, "line 7 has 3 fields"),
-        ("own.csv", "text,label\na,1,\nb,0,\n", BadValue, "line 2 has 3 fields.*end no line with a comma"),
+        ("own.csv", "text,label\na,1,\nb,0,\n", BadValue, "line 2 has 3 fields.*remove commas at line ends"),
         ("own.csv", "text;label\na, b;1\n", NotFound, "no column 'text'; it has text;label"),
-        ("own.csv", b"text,label\n\xff\xfe,1\n", BadValue, "no text in UTF-8"),
+        ("own.csv", b"text,label\n\xff\xfe,1\n", BadValue, "not UTF-8 text"),
         (
             "own.csv",
             "text,label,split\n" + "a,1,train\nb,0,test\n",
             BadValue,
-            "train, validation, test, each and no other; it has test, train",
+            "train, validation, test and nothing else; it has test, train",
         ),
         ("own.csv", "text,label\na,1\nb,0\nc, \n", BadValue, "'label' is empty in 1 rows"),
         ("own.csv", "text,label\na,1\nb,0\nc\n", BadValue, "'label' is empty in 1 rows"),
-        ("own.jsonl", '{"text": "a"', BadValue, "own.jsonl, line 1 is no JSON"),
-        ("own.jsonl", '{"text": "a", "label": 1}\n\nnot json', BadValue, "own.jsonl, line 3 is no JSON"),
-        ("own.jsonl", "[" * 100_000, BadValue, "own.jsonl, line 1 is no JSON"),
+        ("own.jsonl", '{"text": "a"', BadValue, "own.jsonl, line 1 is not JSON"),
+        ("own.jsonl", '{"text": "a", "label": 1}\n\nnot json', BadValue, "own.jsonl, line 3 is not JSON"),
+        ("own.jsonl", "[" * 100_000, BadValue, "own.jsonl, line 1 is not JSON"),
         ("own.jsonl", "", NotFound, "no column 'text'; it has nothing"),
-        ("own.jsonl", "1\n2\n", BadValue, 'own.jsonl, line 1 is no object such as {"text": ..., "label": ...}'),
-        ("own.jsonl", '[{"text": "a", "label": 1}]', BadValue, "own.jsonl, line 1 is no object"),
-        ("own.txt", "one paragraph", BadValue, "holds 1 different texts"),
-        ("own.txt", "", BadValue, "holds 0 different texts"),
-        ("own.csv", "text,label\né,1\n".encode("utf-16"), BadValue, "in Excel as 'CSV UTF-8'"),
-        ("own.csv", "text,label\né,1\n".encode("cp1252"), BadValue, "in Excel as 'CSV UTF-8'"),
-        ("own.jsonl", '{"text": "é", "label": 1}'.encode("utf-16"), BadValue, "no text in UTF-8"),
+        ("own.jsonl", "1\n2\n", BadValue, 'own.jsonl, line 1 is not an object such as {"text": ..., "label": ...}'),
+        ("own.jsonl", '[{"text": "a", "label": 1}]', BadValue, "own.jsonl, line 1 is not an object"),
+        ("own.txt", "one paragraph", BadValue, "has 1 passages"),
+        ("own.txt", "", BadValue, "has 0 passages"),
+        ("own.csv", "text,label\né,1\n".encode("utf-16"), BadValue, "in Excel: 'CSV UTF-8'"),
+        ("own.csv", "text,label\né,1\n".encode("cp1252"), BadValue, "in Excel: 'CSV UTF-8'"),
+        ("own.jsonl", '{"text": "é", "label": 1}'.encode("utf-16"), BadValue, "not UTF-8 text"),
         (
             "own.jsonl",
             '{"text": "a", "label": 1, "split": "train"}\n{"text": "b", "label": 0, "split": null}\n',
             BadValue,
-            "each and no other; it has nothing, train",
+            "and nothing else; it has nothing, train",
         ),
-        ("own.txt", b"\xff\xfe\x00", BadValue, "no text in UTF-8: save it as that, in Excel as 'CSV UTF-8'"),
-        ("own.pdf", "x", BadValue, "no .csv, .jsonl or .txt file"),
+        ("own.txt", b"\xff\xfe\x00", BadValue, "not UTF-8 text: save it as UTF-8 .in Excel: 'CSV UTF-8'"),
+        ("own.pdf", "x", BadValue, "not a .csv, .jsonl or .txt file"),
     ],
 )
 def test_a_file_that_cannot_be_a_task_says_why(tmp_path, name, content, error, sentence):
@@ -260,7 +260,7 @@ def test_a_file_that_cannot_be_a_task_says_why(tmp_path, name, content, error, s
 
 @pytest.mark.parametrize("name", ["rtt", "nowhere.csv", ""])
 def test_an_unknown_task_names_those_there_are(name):
-    with pytest.raises(NotFound, match=r"no task or file '.*'; tasks are rt, imdb, tweets, kjv, shakespeare"):
+    with pytest.raises(NotFound, match=r"no task or file '.*'; give rt, imdb, tweets, kjv, shakespeare"):
         load_task(name)
 
 

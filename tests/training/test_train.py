@@ -118,7 +118,7 @@ def test_a_run_that_diverges_is_recorded_as_failed_with_the_reason(recipe, tmp_p
         ({"max_length": 129}, "max_length 129 is above the 128 tokens that this model can read"),
         (
             {"max_length": 128, "method": PromptTuning(tokens=4)},
-            "max_length 128 is above the 124 tokens that this model can read after 4 trained ones",
+            "max_length 128 is above the 124 tokens that this model can read after 4 virtual ones",
         ),
         ({"max_length": 0}, "max_length must be"),
         ({"label_column": "stars"}, "no column 'stars'"),

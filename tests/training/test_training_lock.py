@@ -64,7 +64,7 @@ def test_a_stop_while_it_waits_ends_it(drawing: Recipe):
     stop, said = threading.Event(), []
 
     def waiting() -> None:
-        with pytest.raises(Failed, match="while it waited"):
+        with pytest.raises(Failed, match="while waiting"):
             train(drawing, store=None, stop=stop)
         said.append("over")
 

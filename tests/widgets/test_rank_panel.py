@@ -98,7 +98,7 @@ def test_own_matrices_with_what_an_own_microscope_saw():
     ("call", "error", "words"),
     [
         (lambda: RankPanel("photo"), NotFound, "did you mean"),
-        (lambda: RankPanel(np.zeros(5)), BadValue, "rows and columns"),
+        (lambda: RankPanel(np.zeros(5)), BadValue, "a matrix needs two dimensions"),
         (lambda: RankPanel(np.zeros((2000, 10))), BadValue, "matrix\\[:512, :512\\]"),
         (lambda: RankPanel("picture", rank=-1), BadValue, "take 0 to 64"),
         (lambda: RankPanel(np.eye(3), rank=4), BadValue, "take 0 to 3"),

@@ -153,7 +153,7 @@ def test_an_error_is_shown_in_the_panel(make: Make, watched: None):
     first.run()
     until(lambda: first.work.state == "training")
     second.run()
-    until(lambda: "another sweep works on" in second.live.get("error", ""))
+    until(lambda: "another sweep is using" in second.live.get("error", ""))
     first.stop()
     until(lambda: not first.work.alive)
     second.picked = []

@@ -39,7 +39,7 @@ WRONG = [
     ("teacher_rank", (32,), "the size of the matrix"),
     ("teacher_rank", (10,), "more rank is not better"),
     ("teacher_rank", (5,), "still misses a part"),
-    ("teacher_rank", ("six",), "a number is wanted"),
+    ("teacher_rank", ("six",), "give a number"),
     ("bracket", ([5e-4, 7e-4, 1e-3], 128.0, Map()), "two to five times"),
     ("bracket", ([2e-3, 7e-4, 2e-4], 128.0, Map()), "two to five times"),
     ("bracket", ([7e-5, 7e-4, 7e-3], 128.0, Map()), "two to five times"),

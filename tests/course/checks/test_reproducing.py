@@ -13,7 +13,7 @@ RIGHT = {"gpt2_count": (393_216,), "without_rte": (-0.11,), "beforehand": ("b",)
 WRONG = [
     ("gpt2_count", (196_608,), "q and v are two"),
     ("gpt2_count", (350_000,), "printed figure"),
-    ("gpt2_count", ("many",), "a number is wanted"),
+    ("gpt2_count", ("many",), "give a number"),
     ("without_rte", (0.114,), "other way round"),
     ("without_rte", (0.89,), "leave its column out"),
     ("without_rte", (-0.8,), "divide by seven"),

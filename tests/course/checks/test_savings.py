@@ -55,7 +55,7 @@ WRONG = [
     ("qv_count", (80 * 8 * (8192 * 8192 + 8192 * 1024),), "are added"),
     ("qv_count", (5,), "layers x rank x"),
     ("qv_count", (0,), "layers x rank x"),
-    ("qv_count", ("many",), "a number is wanted"),
+    ("qv_count", ("many",), "give a number"),
     ("times_fewer", (422.66,), "below the line"),
     ("times_fewer", (210.2,), "against the head alone"),
     ("times_fewer", (0.00712,), "that is the share"),

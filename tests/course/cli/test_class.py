@@ -49,7 +49,7 @@ def test_receipts_become_words(lora_lab: Callable, tmp_path: Path):
         ["student", "02", "03"], ["Ada", "1/2", "-"], ["Bob", "2/2", "-"], ["Eve", "-", "0/1"],
     ]  # fmt: skip
     assert lines[lines.index("Most missed") + 1].split()[:2] == ["03", "bracket"]
-    assert "1 of 2 ranges held" in lines[-1]
+    assert "1 of 2 ranges contain" in lines[-1]
 
 
 def test_a_file_without_receipts_and_one_that_is_not_there_are_named(lora_lab: Callable, tmp_path: Path):

@@ -18,7 +18,7 @@ from tests.training.conftest import PLAIN
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory) -> dict[str, str]:
-    """Two files of running text of two kinds."""
+    """Two files of plain text of two kinds."""
     folder = tmp_path_factory.mktemp("texts")
     for name, words in (("psalms", "sing unto him all ye lands"), ("plays", "good my lord what news from court")):
         paragraphs = [f"{words} {n} " * 25 for n in range(14)]
@@ -171,7 +171,7 @@ def test_other_text_that_became_easier_is_not_called_forgotten():
 
 def test_what_cannot_be_is_refused(told, opinions, tiny_encoder, texts):
     for wrong in ({"other": opinions}, {"task": opinions}, {"rows": 0}):
-        with pytest.raises(BadValue, match="running text"):
+        with pytest.raises(BadValue, match="plain text"):
             told(**wrong)
     with pytest.raises(BadValue, match="margin 0 is impossible"):
         told(margin=0)

@@ -141,7 +141,7 @@ def test_a_random_update_has_the_norm_and_no_aim():
     [
         (lambda: phi_grid(gaussian(4, 1), gaussian(5, 1)), "different spaces"),
         (lambda: product_factors(gaussian(4, 3), gaussian(2, 4)), "do not fit"),
-        (lambda: factors(gaussian(4)), "rows and columns"),
+        (lambda: factors(gaussian(4)), "a matrix needs two dimensions"),
         (lambda: amplification(gaussian(4, 4), factors(gaussian(4, 4)), 5), "1 to 4"),
         (lambda: intruders(gaussian(4, 4), gaussian(4, 3)), "different shapes"),
         (lambda: intruders(gaussian(4, 4), gaussian(4, 4), top=5), "top must be"),

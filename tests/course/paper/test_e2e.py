@@ -53,7 +53,7 @@ def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(fo
     (folder / "train.txt").unlink()
     task = load_task(str(folder))
     assert (len(task.train), len(task.test)) == (0, 2)
-    with pytest.raises(BadValue, match=r"has nothing to train on: there is no train.txt or trainset.csv in it"):
+    with pytest.raises(BadValue, match=r"has no training data: add train.txt, trainset.csv"):
         train(Recipe("smollm2", str(folder), device="cpu", dtype="fp32", attention="eager"), store=None)
     (folder / "test.txt").unlink()
     with pytest.raises(NotFound, match=r"holds none of test.txt, testset_w_refs.csv, test.csv, which test is read"):
@@ -70,7 +70,7 @@ def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(fo
         ("a.csv", "mr,ref\nname[A],\n", "a.csv, line 2: the column ref is empty"),
         ("a.csv", "mr,ref\nname A,b\n", r"a.csv, line 2: 'name A' is no meaning"),
         ("a.csv", "ref,mr\nb\n", r"a.csv, line 2: the meaning '' names no place"),
-        ("a.csv", "mr,ref\nname[A],Well, it is.\n", "a.csv, line 2 has 3 fields and the header 2: put a text with"),
+        ("a.csv", "mr,ref\nname[A],Well, it is.\n", "a.csv, line 2 has 3 fields and the header 2: put texts with"),
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
         ("a.csv", "mr,ref\n", "a.csv is empty"),
         ("a.txt", "\n", "a.txt is empty"),

@@ -124,7 +124,7 @@ def test_a_label_that_is_none_names_its_line(tmp_path, task, line, sentence):
     [
         ("sentence,label\n", "is empty: it holds no row of CoLA"),
         ("sentence,label\nThem, goes.,0\n", "line 2 has 3 fields and the header 2"),
-        ('sentence,label\n"Them goes.,0\nHe goes.,1\n', "line 2 opens a quotation mark that nothing closes"),
+        ('sentence,label\n"Them goes.,0\nHe goes.,1\n', "line 2 opens a quotation mark that is never closed"),
         ("sentence,label\nThem goes.\n", "line 2 has no label; CoLA needs sentence, label"),
         ("sentence,label\nThem goes.,-1\n", "line 2: the label is hidden"),
     ],

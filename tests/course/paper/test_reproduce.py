@@ -280,7 +280,7 @@ def test_an_item_that_trains_goes_on_where_it_was(tiny, tmp_path, monkeypatch):
     one = tiny("table5")
     monkeypatch.setattr(engine, "LATE", 1e-9)
     (late,) = reproduce([one], tmp_path)
-    assert "the same call continues" in late["error"]
+    assert "the same call resumes" in late["error"]
     monkeypatch.setattr(engine, "LATE", 1.03)
     (found,) = reproduce([one], tmp_path)
     assert found["error"] is None
