@@ -38,8 +38,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
         return Verdict(False, f"absmax is one number, index and back are tensors of 64: {error}")
     largest, levels = block.abs().max(), levels_of("nf4")
     if absmax.numel() != 1 or not torch.isclose(absmax.squeeze(), largest):
-        minus = "that is the largest number, but -0.9 is larger in size than 0.5: take absolute values"
-        return Verdict(False, minus if absmax.numel() == 1 and absmax.squeeze() == block.max() else f"absmax: {SIZE}")
+        return Verdict(False, "absmax is the largest of the 64 numbers without its sign: -0.9 counts as 0.9")
     if index.shape != block.shape or back.shape != block.shape:
         return Verdict(False, f"index and back hold {len(block)} numbers each, one for each weight")
     apart = block[:, None] / largest - levels
@@ -59,11 +58,8 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     return Verdict(False, "those are the levels: times absmax" if scaled else "back is levels[index] * absmax")
 
 
-SIZE = "the largest of the 64 numbers, without its sign"
-
-
 def index_and_weight() -> tuple[str, Number, Number]:
-    """One weight of the block that is drawn for nobody by name, and what a page asks of it."""
+    """A weight to quantize on a page without Python: what is told, its index, and its value when read back."""
     from lora_lab.methods.quant import levels_of
 
     absmax, weight, levels = 0.25, 0.0512, levels_of("nf4").tolist()

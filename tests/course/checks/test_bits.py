@@ -25,7 +25,7 @@ def peak(bits):
 SAVED = LINEAR * (4.5 - 4.127) / 8 / 2**20
 RIGHT = {"block": (LARGEST, INDEX, BACK, BLOCK), "card": (peak(4.127), SAVED, "4.127 bits")}
 WRONG = [
-    ("block", (BLOCK.max(), INDEX, BACK, BLOCK), "take absolute values"),
+    ("block", (BLOCK.min(), INDEX, BACK, BLOCK), "-0.9 counts as 0.9"),
     ("block", (BLOCK, INDEX, BACK, BLOCK), "without its sign"),
     ("block", (LARGEST, 3, BACK, BLOCK), "hold 64 numbers"),
     ("block", (LARGEST, "ab", BACK, BLOCK), "tensors of 64"),
