@@ -84,7 +84,7 @@ assert abs(wrong("nf4") - wrong("nf4-single")) < 0.01  # double quantization cos
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights lie in a bell. So NF4 takes the quantiles of a bell, the normal distribution, as its levels. Below, each stripe is one index: all weights in it become the same number (its black line). For comparison, int4: fifteen levels at equal distances. (The spikes are the absmax of each block.)
+# Trained weights form a bell. So NF4 takes its levels from a bell, the normal distribution: they are its quantiles. Below, each stripe is one index: all weights in it become the same number (the black line). For comparison, int4: fifteen levels at equal distances. (The spikes are the absmax of each block.)
 
 # %%
 blocks = weight.view(-1, 64)
@@ -105,7 +105,7 @@ plt.box(False)
 
 # %% [markdown]
 # ## Train beside it
-# W is dequantized on the fly, multiplied and thrown away: once forward, once backward. That costs time. No index ever changes. The gradient passes through W to A and B, which stay in 32 bits.
+# W is dequantized on the fly, multiplied and thrown away: once forward, once backward. That costs time. The indices never change. The gradient passes through W to A and B, which stay in 32 bits.
 #
 # - *Live:* a short run beside 4 bits.
 # - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026, one CPU core).
