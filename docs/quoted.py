@@ -31,6 +31,8 @@ from lora_lab.experiments.playground import shown
 from lora_lab.experiments.results import from_store, load
 from lora_lab.experiments.statistics import mean_interval, verdict
 from lora_lab.files import read_json, write_atomically
+from lora_lab.methods.quant import quantize
+from lora_lab.training.models import load_model
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ROOT / "data" / "quoted.json"
@@ -40,7 +42,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (voices, seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, rehearsed)
+    found = (voices, seeds, comparison, as_good, fits, rates, knobs, bits, targets, latency, inside, rehearsed)
     return {name: words for one in found for name, words in one().items()}
 
 
@@ -189,6 +191,30 @@ def knobs() -> dict[str, str]:
         **{f"knobs.alpha.{name}": f"{line['lost']:.1f}" for name, line in lines["alpha"]["q,v|8"].items()},
         **{f"knobs.cut.{full['ranks'][at]}": f"{100 * full['right'][at] / cuts['n']:.1f}" for at in (0, 2)},
         "knobs.cut.energy": f"{100 * full['energy'][full['ranks'].index(2)]:.0f}",
+    }
+
+
+def bits() -> dict[str, str]:
+    """Lesson 12: accuracy by the bits of the base, in percent, and NF4's 90 % interval; a step of Llama 3 8B, in GiB.
+
+    bits.nf4.wrong: |W - W'| / |W| of the lesson's matrix, in percent.
+    """
+    stored = from_store(RESULTS / "sweeps" / "bits.zip")
+    right = {form: stored.at(dtype=form).scores for form in sorted(set(stored.frame.dtype))}
+    four = verdict(right["nf4+bf16"], right["bf16"])
+    lora, step = LoRA(targets="all-linear"), {"seq": 2048, "checkpointing": True}
+    sixteen, quantized = (memory("llama-3-8b", lora, quantised=form, **step) for form in ("none", "nf4"))
+    weight = load_model("minilm").encoder.layer[2].attention.self.query.weight.detach()
+    wrong = (quantize(weight, "nf4").dequantized() - weight).norm() / weight.norm()
+    return {
+        **{f"bits.{form.partition('+')[0]}": f"{100 * scores.mean():.1f}" for form, scores in right.items()},
+        "bits.nf4.low": f"{100 * four.low:.1f}",
+        "bits.nf4.high": f"{100 * four.high:.1f}",
+        "bits.nf4.wrong": f"{100 * wrong:.1f}",
+        "bits.llama.16": f"{sixteen.peak / 2**30:.1f}",
+        "bits.llama.share": f"{100 * quantized.peak / sixteen.peak:.0f}",
+        "bits.llama.weights": f"{quantized.categories['weights'] / 2**30:.1f}",
+        "bits.llama.rest": f"{(quantized.peak - quantized.categories['weights']) / 2**30:.1f}",
     }
 
 

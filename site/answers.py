@@ -13,7 +13,19 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, debugging, fit, knobs, merging, small_file, styles, sure, verdict, writing
+from lora_course.checks import (
+    bits,
+    comparing,
+    debugging,
+    fit,
+    knobs,
+    merging,
+    small_file,
+    styles,
+    sure,
+    verdict,
+    writing,
+)
 from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
@@ -185,6 +197,21 @@ def eleventh() -> dict[str, Any]:
     return {"told": "What is wrong with the eleventh patient?", "fields": [field], "why": fault, "sealed": True}
 
 
+def block() -> dict[str, Any]:
+    told, index, weight = bits.index_and_weight()
+    return {"told": told, "fields": [number("index", index), number("weight", weight)], "why": weight.why}
+
+
+def on_card() -> dict[str, Any]:
+    (name, device, tokens), (peak, saved, fits) = bits.CASE, bits.on_card(bits.CASE)
+    linear, other, rest = bits.sizes(name, tokens)
+    told = f"{name}: {linear:,} weights in linear layers, {other:,} elsewhere. A text of {tokens:,} tokens: {rest:,} "
+    told += f"bytes beside weights. {device}: {usable(card_of(device)):,} bytes usable. The peak in GiB, what double "
+    told += "quantization saves in MiB, and the most bits that fit:"
+    fields = [number("peak", peak), number("saved", saved), word("fits", bits.WORDS, **asdict(fits))]
+    return {"told": told, "fields": fields, "why": fits.why}
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -221,6 +248,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
         one, "times", "The base has 91 MB, an adapter 0.30 MB. Forty merged models take so many times the bytes:",
         lambda: merging.forty(91_000_000, 301_776),
     ),
+    "block": block,
+    "card": on_card,
     "diagnosis": diagnosis,
     "eleventh": eleventh,
 }  # fmt: skip

@@ -1,88 +1,165 @@
-"""Exercises of old lesson 11, QLoRA."""
+"""Exercises of lesson 12, QLoRA: a block in NF4 by hand, and what fits on a card."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, not_yet, unsolved
+from lora_lab.accounting.gpus import card, usable
+from lora_lab.accounting.memory import memory
+from lora_lab.accounting.params import params
+from lora_lab.methods.lora import LoRA
+from lora_lab.methods.targets import bits_per_weight
 
-from lora_course.checks.verdict import Verdict, attempt, choice, number
-
-LEVELS = (-1.0, -0.5, -0.1, 0.0, 0.2, 0.4, 1.0)
-SCALED = (-1.0, -0.74, -0.76, -0.31, -0.29, -0.06, -0.04, 0.09, 0.11, 0.31, 0.29, 0.69, 0.71, 1.0)
-REPLIES = {
-    "a": "undecided is not equal: by itself this pair's 90 % interval is inside the margin, but Holm's correction for "
-    "four pairs is made for equivalence, too, and with it neither equal nor different is shown",
-    "b": "one of four pairs looks unlike 0 by luck more easily than one of one: that is what Holm's correction is for",
-    "c": "and where it says undecided, more seeds or more rows would tell, not a closer look at these",
-}
+Case = tuple[str, str, int]
+CASE: Case = ("llama-3-8b", "RTX 3060 12 GB", 2800)
+BITS = {"16 bits": 16.0, "4.5 bits": bits_per_weight("nf4-single"), "4.127 bits": bits_per_weight("nf4")}
+WORDS = (*BITS, "none")
+GIB, MIB = 2**30, 2**20
 
 
-def check_codes(codes: Callable[[Any, Any], Any]) -> Verdict:
-    """Old lesson 11: the number of the nearest level for each scaled weight, as f(scaled, levels)."""
+@exercise(
+    "absmax: take the absolute values first, then the largest",
+    "index: the distance of each scaled number from all 16 levels, then argmin(1)",
+    "index = (block[:, None] / absmax - levels).abs().argmin(1); back = levels[index] * absmax",
+)
+def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
+    """Lesson 12: absmax of a block (64,), the index of the level of each number (64,), and each dequantized (64,)."""
     import torch
 
-    scaled, levels = torch.tensor(SCALED), torch.tensor(LEVELS)
-    answer = attempt(codes, scaled, levels)
-    if isinstance(answer, Verdict):
-        return answer
-    given = _list(answer)
-    if given is None or len(given) != len(SCALED):
-        return Verdict(False, f"a code for each of the {len(SCALED)} numbers is wanted, in the shape of `scaled`")
-    distances = np.abs(np.subtract.outer(SCALED, LEVELS))
-    near = distances.argmin(1).tolist()
-    if given == near:
-        return Verdict(True, "the nearest level; ties do not matter, for either side is as near")
-    below, above = np.searchsorted(LEVELS, SCALED, "right") - 1, np.searchsorted(LEVELS, SCALED, "left")
-    unsigned = "distances without their sign: take abs() before the smallest is looked for"
-    hints = [
-        ("those are the levels themselves; the code is the number of the level, 0 to 15", np.take(LEVELS, near)),
-        ("that is the level at or below: look whether the one above is nearer", below),
-        ("that is the level at or above: look whether the one below is nearer", above),
-        ("that is the farthest level: argmin, not argmax", distances.argmax(1)),
-        (unsigned, 0),
-        (unsigned, len(LEVELS) - 1),
-    ]
-    first = next(place for place, pair in enumerate(zip(given, near, strict=True)) if pair[0] != pair[1])
-    hint = f"{SCALED[first]} lies nearest to level number {near[first]}, {LEVELS[near[first]]}"
-    return Verdict(False, next((words for words, wrong in hints if np.allclose(given, wrong)), hint))
+    from lora_lab.methods.quant import levels_of
 
-
-def check_bits_per_weight(bits: float | None) -> Verdict:
-    """Old lesson 11: what NF4 with double quantisation takes of a weight, everything included."""
-    hints = {
-        4.5: "that is with fp32 scales: here a scale takes 8 bits, and its own scale 32 bits for 256 of them",
-        4.125: "nearly: the scales of the scales are missing, 32 bits for 64 x 256 weights",
-        4.0: "codes alone: every 64 weights share a scale of 8 bits",
-        4.625: "the fp32 scales are not kept beside the 8-bit ones, they are replaced by them",
-        4 + 8 / 64 + 32 / 256: "an fp32 scale serves 256 scales, each of which serves 64 weights: 64 x 256",
-        4 + 1 / 8 + 4 / (64 * 256): "right in bytes for the last term: fp32 are 32 bits",
-        0.515869140625: "those are bytes: 8 bits make one",
-    }
-    return number(bits, 4 + 8 / 64 + 32 / (64 * 256), hints, "4 + 8/64 + 32/(64 x 256) = 4.127 bits", 1e-4)
-
-
-def check_bf16_step(step: float | None) -> Verdict:
-    """Old lesson 11: the smallest power of two that can be added to 1 in bf16 and is not lost."""
-    hints = {
-        2**-8: "1 + 2^-8 lies just between two neighbours, and a tie goes to the even one, which is 1: it is lost",
-        2**-9: "that is a quarter of the distance to the next number above 1",
-        2**-10: "that is fp16's, which has ten bits behind the point: bf16 has seven",
-        2**-23: "that is fp32's: bf16 keeps only seven bits behind the point",
-        2**-16: "sixteen bits are the whole number, sign and exponent among them: seven are behind the point",
-    }
-    why = "seven bits behind the point: the next number above 1 is 1 + 2^-7 = 1.0078"
-    return number(step, 2**-7, hints, why, hint="put a number in place of ..., such as 2**-3")
-
-
-def check_three_bits_said(answer: str | None) -> Verdict:
-    """Old lesson 11: what may be said of 3 bits against 16."""
-    return choice(answer, "c", REPLIES)
-
-
-def _list(answer: Any) -> list[float] | None:
+    if any(map(unsolved, (absmax, index, back))):
+        return not_yet("put an expression in place of each ...")
     try:
-        return [float(x) for x in (answer.flatten().tolist() if hasattr(answer, "flatten") else answer)]
-    except (TypeError, ValueError):
-        return None
+        absmax, index, back = (torch.as_tensor(given).detach().float() for given in (absmax, index, back))
+    except (TypeError, ValueError, RuntimeError) as error:
+        return Verdict(False, f"absmax is one number, index and back are tensors of 64: {error}")
+    largest, levels = block.abs().max(), levels_of("nf4")
+    if absmax.numel() != 1 or not torch.isclose(absmax.squeeze(), largest):
+        return Verdict(False, "absmax is the largest of the 64 numbers without its sign: -0.9 counts as 0.9")
+    if index.shape != block.shape or back.shape != block.shape:
+        return Verdict(False, f"index and back hold {len(block)} numbers each, one for each weight")
+    apart = block[:, None] / largest - levels
+    nearest = apart.abs().argmin(1)
+    unscaled, signed = (block[:, None] - levels).abs().argmin(1), apart.argmin(1)
+    near = {
+        "those are the levels themselves: the index is the place of the level, 0 to 15": levels[nearest],
+        "you compared the block as it is: divide it by absmax first": unscaled,
+        "the most negative distance is the smallest: take abs() before argmin": signed,
+    }
+    if not torch.equal(index, nearest.float()):
+        wrong = [words for words, given in near.items() if torch.allclose(index, given.float())]
+        return Verdict(False, [*wrong, f"the first weight is {block[0]:.4f}: its index is {nearest[0]}"][0])
+    if torch.allclose(back, levels[nearest] * largest):
+        return Verdict(True, "64 weights are now 64 indices of 4 bits and one absmax: 4.5 bits each")
+    scaled = torch.allclose(back, levels[nearest])
+    return Verdict(False, "those are the levels: times absmax" if scaled else "back is levels[index] * absmax")
+
+
+def index_and_weight() -> tuple[str, Number, Number]:
+    """A weight to quantize on a page without Python: what is told, its index, and its value when read back."""
+    from lora_lab.methods.quant import levels_of
+
+    absmax, weight, levels = 0.25, 0.0512, levels_of("nf4").tolist()
+    scaled = weight / absmax
+    right = min(range(16), key=lambda k: abs(levels[k] - scaled))
+    told = f"A block's absmax is {absmax}, one of its weights is {weight}. The levels, index 0 to 15: "
+    told += ", ".join(f"{level:.3f}" for level in levels) + ". "
+    index = Number(
+        right,
+        {
+            right - 1: "the level above is nearer",
+            right + 1: "count from 0: the first level, -1, has index 0",
+            8: f"divide by absmax first: {weight} / {absmax} = {scaled:.3f}",
+        },
+        hint="divide the weight by absmax, and find the nearest level",
+    )
+    value = Number(
+        levels[right] * absmax,
+        {levels[right]: "that is the level: times absmax", weight: "that is the weight itself, in full precision"},
+        "the nearest level times absmax: the weight has moved, and nobody knows by how much",
+        within=0.02,
+        hint="the level, times absmax",
+    )
+    return told, index, value
+
+
+def on_card(case: Case) -> tuple[Number, Number, Choice]:
+    """For a model, a card and a length: the peak in GiB, what double quantization saves in MiB, the most that fits."""
+    name, device, tokens = case
+    linear, other, rest = sizes(name, tokens)
+    room = usable(card(device))
+
+    def needed(bits: float) -> float:
+        return linear * bits / 8 + 2 * other + rest
+
+    nf4 = BITS["4.127 bits"]
+    peaks = {
+        16.0: "that is 16 bits everywhere: the linear layers have 4.127",
+        4.0: "those are the indices alone: absmax and its scales take 0.127 bits more",
+        4.5: "that is without double quantization: 4.127 bits, not 4.5",
+    }
+    near = {needed(bits) / GIB: words for bits, words in peaks.items()} | {
+        (needed(nf4) - rest) / GIB: "those are the weights alone: add the rest of the step",
+        (linear * nf4 / 8 + rest) / GIB: "the weights outside the linear layers are missing: 2 bytes each",
+        ((linear + other) * nf4 / 8 + rest) / GIB: "embeddings, norms and head keep 16 bits",
+        needed(8 * nf4) / GIB: "8 bits are one byte: divide by 8",
+        needed(nf4) / 1e9: "those are GB: a GiB has 2**30 bytes",
+    }
+    peak = Number(needed(nf4) / GIB, near, within=0.002, fallback=PEAK, hint="put a number in place of each ...")
+    less = linear * (BITS["4.5 bits"] - nf4) / 8
+    saves = {
+        8 * less / MIB: "8 bits are one byte: divide by 8",
+        less / 1e6: "those are MB: a MiB has 2**20 bytes",
+        less / GIB: "those are GiB: the answer is in MiB",
+        linear / 16 / MIB: "that is all that the absmax takes without it, 0.5 bits: 0.127 of them remain",
+        linear * (nf4 - 4) / 8 / MIB: "that is what still remains, 0.127 bits: how much went away?",
+        (needed(16) - needed(nf4)) / MIB: "that is what 4 bits save: double quantization goes from 4.5 bits to 4.127",
+    }
+    saved = Number(less / MIB, saves, within=0.01, fallback="from 4.5 bits to 4.127, for each weight in a linear layer")
+    fit = next((word for word, bits in BITS.items() if needed(bits) < room), "none")
+    replies = {
+        word: f"in {word} it needs {needed(bits) / GIB:.2f} GiB of {room / GIB:.2f}: "
+        + ("it fits, and so does more" if needed(bits) < room else "too much")
+        for word, bits in BITS.items()
+    } | {"none": f"4.127 bits need {needed(nf4) / GIB:.2f} GiB, and {room / GIB:.2f} are usable"}
+    least = {
+        "16 bits": "even 16 bits fit: QLoRA isn't needed here",
+        "4.5 bits": "4.5 bits fit, and double quantization only adds room",
+        "4.127 bits": "double quantization decides: 4.5 bits are too much",
+        "none": "not even 4.127 bits fit: what doesn't shrink is too large, so shorten the text",
+    }
+    return peak, saved, Choice([fit], replies, least[fit])
+
+
+PEAK = "weights in linear layers at 4.127 bits, all other weights at 16, and the rest of the step"
+
+
+def sizes(name: str, tokens: int) -> tuple[int, int, int]:
+    """Weights in linear layers, weights elsewhere, and the bytes of a step beside weights (LoRA, checkpointing)."""
+    lora = LoRA(rank=8, targets=("all-linear",))
+    count = params(name, lora)
+    linear = sum(layer.full for layer in count.modules if layer.trained)
+    return linear, count.total - linear, memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total
+
+
+@exercise(
+    "linear layers have 4.127 bits a weight, all others 16; 8 bits are a byte; then add the rest",
+    "double quantization: from 4.5 bits to 4.127 for each weight in a linear layer, in MiB (2**20 bytes)",
+    "compute the peak with 16, 4.5 and 4.127 bits, and compare each with the usable bytes",
+)
+def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
+    """Lesson 12: QLoRA's peak in GiB, what double quantization saves in MiB, and the most bits that fit."""
+    if any(map(unsolved, (peak, saved, fits))):
+        return not_yet("put a number in place of the first two ..., and a word in place of the third")
+    if fits not in WORDS:
+        return Verdict(False, f"fits is one of {', '.join(WORDS)}, not {fits!r}")
+    name, device, tokens = case
+    right: tuple[Any, ...] = on_card((name, device, tokens))
+    for part, compared, given in zip(("peak", "saved", "fits"), right, (peak, saved, fits), strict=True):
+        said = compared.judge(given)
+        if not said.passed:
+            return Verdict(False, f"{part}: {said.words}")
+    return said

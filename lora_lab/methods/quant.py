@@ -7,8 +7,8 @@
        subtract the mean, store 8 bits each in blocks of 256      8/64 + 32/(64 * 256) = 0.127 bits per weight
     5  dequantize, level[code] * absmax, on the fly: once in forward, once in backward, and keep nothing
 
-The levels of NF4 are quantiles of the normal distribution: trained weights are close to normal, so every code is used
-about equally often. Codes, scales and values equal those of bitsandbytes bit for bit, so its kernel can read them.
+The levels of NF4 are quantiles of the normal distribution: trained weights are close to normal, so levels are dense
+where weights are. Codes, scales and values equal those of bitsandbytes bit for bit, so its kernel can read them.
 Sources: Dettmers et al. 2023, "QLoRA" (arXiv:2305.14314), section 3 and appendix E; the levels of double quantization:
 Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization" (arXiv:2110.02861).
 """

@@ -1,4 +1,4 @@
-"""The checks of lesson 11: answers for `test_checks`, and what the right ones rest on."""
+"""The checks of lesson 12: answers for `test_checks`."""
 
 from __future__ import annotations
 
@@ -6,54 +6,61 @@ import pytest
 import torch
 
 from lora_course import checks
-from lora_lab.methods.quant import quantize
+from lora_course.checks.bits import CASE, WORDS, sizes
+from lora_lab.methods.quant import levels_of
+
+LEVELS = levels_of("nf4")
+BLOCK = torch.randn(64, generator=torch.Generator().manual_seed(1)) / 20
+LARGEST = BLOCK.abs().max()
+APART = BLOCK[:, None] / LARGEST - LEVELS
+INDEX = APART.abs().argmin(1)
+BACK = LEVELS[INDEX] * LARGEST
+LINEAR, OTHER, REST = sizes(*CASE[::2])
 
 
-def nearest(scaled, levels):
-    return (scaled[:, None] - levels).abs().argmin(1)
+def peak(bits):
+    return (LINEAR * bits / 8 + 2 * OTHER + REST) / 2**30
 
 
-RIGHT = {
-    "codes": (nearest,),
-    "bits_per_weight": (4 + 8 / 64 + 32 / (64 * 256),),
-    "bf16_step": (2**-7,),
-    "three_bits_said": ("c",),
-}
+SAVED = LINEAR * (4.5 - 4.127) / 8 / 2**20
+RIGHT = {"block": (LARGEST, INDEX, BACK, BLOCK), "card": (peak(4.127), SAVED, "4.127 bits")}
 WRONG = [
-    ("codes", (lambda s, levels: levels[nearest(s, levels)],), "the levels themselves"),
-    ("codes", (lambda s, levels: torch.searchsorted(levels, s, right=True) - 1,), "at or below"),
-    ("codes", (lambda s, levels: torch.searchsorted(levels, s),), "at or above"),
-    ("codes", (lambda s, levels: (s[:, None] - levels).abs().argmax(1),), "farthest"),
-    ("codes", (lambda s, levels: (s[:, None] - levels).argmin(1),), "without their sign"),
-    ("codes", (lambda s, levels: (levels - s[:, None]).argmin(1),), "without their sign"),
-    ("codes", (lambda s, levels: torch.zeros(3),), "a code for each"),
-    ("codes", (lambda s, levels: 5,), "a code for each"),
-    ("codes", (lambda s, levels: s / 0 + [],), "stops with"),
-    ("codes", (lambda s, levels: nearest(s, levels) + 1,), "lies nearest to level number"),
-    ("bits_per_weight", (4.5,), "fp32 scales"),
-    ("bits_per_weight", (4.125,), "nearly"),
-    ("bits_per_weight", (4,), "codes alone"),
-    ("bits_per_weight", (4.25,), "64 x 256"),
-    ("bits_per_weight", (0.515869140625,), "bytes"),
-    ("bf16_step", (2**-8,), "tie"),
-    ("bf16_step", (2**-9,), "a quarter of the distance"),
-    ("three_bits_said", ("a",), "undecided is not equal"),
-    ("three_bits_said", ("b",), "Holm's correction"),
-    ("three_bits_said", ("x",), "one of a, b, c"),
+    ("block", (BLOCK.min(), INDEX, BACK, BLOCK), "-0.9 counts as 0.9"),
+    ("block", (BLOCK, INDEX, BACK, BLOCK), "without its sign"),
+    ("block", (LARGEST, 3, BACK, BLOCK), "hold 64 numbers"),
+    ("block", (LARGEST, "ab", BACK, BLOCK), "tensors of 64"),
+    ("block", (LARGEST, LEVELS[INDEX], BACK, BLOCK), "the levels themselves"),
+    ("block", (LARGEST, APART.argmin(1), BACK, BLOCK), "take abs()"),
+    ("block", (LARGEST, (BLOCK[:, None] - LEVELS).abs().argmin(1), BACK, BLOCK), "divide it by absmax"),
+    ("block", (LARGEST, 15 - INDEX, BACK, BLOCK), "its index is"),
+    ("block", (LARGEST, INDEX, LEVELS[INDEX], BLOCK), "times absmax"),
+    ("block", (LARGEST, INDEX, BLOCK, BLOCK), "levels[index] * absmax"),
+    ("card", (peak(16), SAVED, "none"), "16 bits everywhere"),
+    ("card", (peak(4), SAVED, "none"), "the indices alone"),
+    ("card", (peak(4.5), SAVED, "none"), "without double quantization"),
+    ("card", (peak(4.127) * 2**30 / 1e9, SAVED, "none"), "GiB has 2**30"),
+    ("card", (1, SAVED, "none"), "the rest of the step"),
+    ("card", (peak(4.127), 8 * SAVED, "none"), "divide by 8"),
+    ("card", (peak(4.127), SAVED / 1024, "none"), "in MiB"),
+    ("card", (peak(4.127), LINEAR * 0.127 / 8 / 2**20, "none"), "how much went away"),
+    ("card", (peak(4.127), SAVED, "4.5 bits"), "too much"),
+    ("card", (peak(4.127), SAVED, "none"), "are usable"),
+    ("card", (peak(4.127), SAVED, "4 bits"), "fits is one of"),
 ]
 
 
-def test_codes_may_be_a_list():
-    assert checks.check_codes(lambda scaled, levels: nearest(scaled, levels).tolist()).passed is True
-
-
-def test_the_right_bits_are_those_that_are_held():
-    held = quantize(torch.randn(1024, 1024)).bits_per_weight
-    assert held == pytest.approx(RIGHT["bits_per_weight"][0], abs=1e-4)
-
-
-def test_the_smallest_step_in_bf16_is_the_one_that_torch_takes():
-    one = torch.ones((), dtype=torch.bfloat16)
-    steps = [2.0**-n for n in range(12)]
-    kept = min(step for step in steps if one + torch.tensor(step).bfloat16() != one)
-    assert checks.check_bf16_step(kept).passed is True
+@pytest.mark.parametrize(
+    ("case", "fits"),
+    [
+        (CASE, "4.127 bits"),
+        (("llama-2-13b", "RTX 3060 12 GB", 4096), "4.127 bits"),
+        (("mistral-7b", "T4 16 GB", 2048), "4.5 bits"),
+        (("gemma-2-9b", "T4 16 GB", 2048), "none"),
+        (("qwen2.5-7b", "L4 24 GB", 2048), "16 bits"),
+    ],
+)
+def test_each_case_has_an_answer_by_hand(case, fits):
+    linear, other, rest = sizes(*case[::2])
+    by_hand = (linear * 4.127 / 8 + 2 * other + rest) / 2**30
+    saved = linear * 0.373 / 8 / 2**20
+    assert [word for word in WORDS if checks.check_card(by_hand, saved, word, case).passed] == [fits]

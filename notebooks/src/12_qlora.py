@@ -1,0 +1,228 @@
+# %% [markdown]
+# # 12 · Are four bits enough?
+#
+# Llama 3 8B has eight billion weights. In 16 bits they take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits. Four bits can say only sixteen things, so nearly every weight is now wrong. Beside them it trains LoRA in full precision, as if nothing had happened.
+#
+# How can that work? What does it save, and what does it cost?
+
+# %%
+import torch
+from matplotlib import pyplot as plt
+
+from lora_course import checks, lesson
+from lora_lab import LoRA, load_model, memory, params, train, verdict
+from lora_lab.accounting.gpus import card, usable
+from lora_lab.experiments.results import from_store
+from lora_lab.methods.quant import import_bitsandbytes, levels_of, quantize
+from lora_lab.training.assets import shipped
+from lora_lab.training.train import evaluate_adapter
+
+lesson.start("12")
+model = load_model("minilm", num_labels=2)
+weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (384, 384), fp32
+
+# %% [markdown]
+# ## Three guesses
+# 1. We write each number of this matrix as one of sixteen values. **By what percentage is the matrix wrong then?** (Compare norms: roots of sums of squares.)
+# 2. We train LoRA on a MiniLM of such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Minus means that they win.)
+# 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
+#
+# Give ranges that you're 80 % sure of.
+
+# %%
+lesson.predict("percent wrong in 4 bits", low=..., high=...)
+lesson.predict("points lost with 4 bits", low=..., high=...)
+lesson.predict("% of LoRA's memory", low=..., high=...)
+
+# %% [markdown]
+# ## A block by hand
+# A weight that trains gets many small additions, and coarse numbers lose those (lessons 07 and 08). A frozen weight is only *read*. So it may be coarse. Here is **NF4**, "4-bit NormalFloat":
+#
+# 1. Cut the matrix into **blocks** of 64 numbers. For each, keep **absmax**: the largest of them, without its sign.
+# 2. Divide the block by it. Now every number is between -1 and 1.
+# 3. Find the nearest of sixteen fixed **levels**. Store its index, 0 to 15: that's 4 bits.
+#
+# To read a weight, **dequantize** it: the level, times absmax.
+#
+# **Exercise 1: quantize a block.** Your name draws the row.
+
+# %% exercise
+row = lesson.draw("row", 7, 60, 150, 240, 330)
+block, levels = weight[row, :64], levels_of("nf4")
+absmax = ...
+index = ...  # (64,), of the nearest level; a[:, None] - levels is (64, 16)
+back = ...  # (64,), dequantized
+checks.check_block(absmax, index, back, block)
+
+# %% solution
+row = lesson.draw("row", 7, 60, 150, 240, 330)
+block, levels = weight[row, :64], levels_of("nf4")
+absmax = block.abs().max()
+index = (block[:, None] / absmax - levels).abs().argmin(1)
+back = levels[index] * absmax
+checks.check_block(absmax, index, back, block)
+
+
+# %%
+def wrong(form):
+    """Percent; the lab's `quantize` does to every block what you did to one."""
+    error = quantize(weight, form).dequantized() - weight
+    return 100 * float(error.norm() / weight.norm())
+
+
+if theirs := import_bitsandbytes():  # the library that came with QLoRA
+    packed, state = theirs.functional.quantize_4bit(weight, quant_type="nf4")
+    back = theirs.functional.dequantize_4bit(packed, state)
+    same = torch.equal(back, quantize(weight, "nf4-single").dequantized())
+    print("the lab equals bitsandbytes, bit for bit:", same)
+lesson.reveal("percent wrong in 4 bits", wrong("nf4"), "%")
+
+# %% claim
+assert not theirs or same
+assert 9 < wrong("nf4") < 9.5 and wrong("int4") > 1.15 * wrong("nf4")
+assert abs(wrong("nf4") - wrong("nf4-single")) < 0.01  # double quantization costs next to nothing
+
+# %% [markdown]
+# ## Why these sixteen?
+# Trained weights form a bell. So NF4 takes its levels from a bell, the normal distribution: they are its quantiles. Below, each stripe is one index: all weights in it become the same number (the black line). For comparison, int4: fifteen levels at equal distances. (The spikes are the absmax of each block.)
+
+# %%
+blocks = weight.view(-1, 64)
+scaled = (blocks / blocks.abs().amax(1, keepdim=True)).flatten()
+plt.figure(figsize=(8, 4.4))
+for form, up, *colors in ("nf4", 1, "#0072B2", "#56B4E9"), ("int4", -1, "#D55E00", "#E69F00"):
+    levels = levels_of(form)
+    nearest = (scaled[:, None] - levels).abs().argmin(1)
+    stripes = [scaled[nearest == k].numpy() for k in range(len(levels))]
+    heights = [0 * stripe + up for stripe in stripes]
+    plt.hist(stripes, 200, weights=heights, stacked=True, color=(8 * colors)[: len(levels)])
+    plt.vlines(levels, 0, 250 * up, color="black")
+    plt.text(-0.97, 1400 * up, f"{form}: {wrong(form):.1f} % wrong", color=colors[0], fontsize=13)
+plt.title("NF4 puts its sixteen values where the weights are")
+plt.xlabel("weight / absmax of its block")
+plt.yticks([])
+plt.box(False)
+
+# %% [markdown]
+# ## Train beside it
+# W is dequantized on the fly, multiplied and thrown away: once forward, once backward. That costs time. The indices never change. The gradient passes through W to A and B, which stay in 32 bits.
+#
+# - *Live:* a short run beside 4 bits.
+# - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026, one CPU core).
+# - *Live:* does the adapter repair the rounding? We take one that was trained beside 16 bits, with the same recipe, and move it to bases that it has never seen.
+
+# %%
+store = lesson.workplace("12")
+task = lesson.small("rt", store, rows=120)
+short = {"lr": 2e-3, "steps": lesson.steps(100, 5), "batch": 8, "validations": 0, "store": store}
+run = train("minilm", task, LoRA(rank=8), dtype="nf4", **short)
+print(f"a short run beside 4 bits: {100 * run.metrics['accuracy']:.1f} % right\n")
+
+stored = from_store(shipped("data/results/sweeps/bits.zip"))
+adapter, right, moved = shipped("data/results/minilm-rt-r8"), {}, {}
+for form in ("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16"):
+    right[form] = stored.at(dtype=form).scores
+    moved[form] = evaluate_adapter(adapter, task, dtype=form)["accuracy"]
+    print(f"{form:9}{right[form].mean():6.1%} trained beside it,{moved[form]:6.1%} moved there")
+said = verdict(right["nf4+bf16"], right["bf16"], margin=0.015)
+print("4 bits against 16:", said)
+lesson.reveal("points lost with 4 bits", -100 * said.difference, "points")
+
+# %% claim
+assert said.outcome == "equivalent" and said.low95 < 0 < said.high95
+assert right["nf3+bf16"].mean() < right["nf4+bf16"].mean() < right["bf16"].mean()
+assert verdict(right["nf2+bf16"], right["bf16"], margin=0.015).outcome == "worse"
+assert lesson.FAST or all(
+    moved["bf16"] - moved[form] > 1.5 * (right["bf16"].mean() - right[form].mean()) for form in ("nf3+bf16", "nf2+bf16")
+)
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# The matrix is 9.3<!--bits.nf4.wrong--> % wrong, and training beside it costs next to nothing: 80.8<!--bits.nf4--> % right against 80.9<!--bits.bf16--> %, *equivalent* within 1.5 points (90 % interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3--> %, with 2 bits 73.9<!--bits.nf2--> %. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
+#
+# **Why does it work?** W is rounded once and never again: no step adds to the error. And the adapter learns beside the *rounded* W. Look at 3 and 2 bits: the adapter that was moved there has lost far more than those that learned there. At 4 bits there's little to repair.
+# </details>
+#
+# ## What it saves
+# Where does every bit go? An absmax has 32 bits, for 64 weights: 32/64 = 0.5 bits more for each. **Double quantization** rounds the absmax too, to 8 bits; 256 of them share one number of 32 bits. So a weight has 4 + 8/64 + 32/(64 · 256) = 4.127 bits. But only in linear layers: embeddings, norms and head keep 16.
+
+# %%
+lora = LoRA(rank=8, targets="all-linear")
+steps = {}
+for form in ("none", "nf4"):
+    steps[form] = memory("llama-3-8b", lora, seq=2048, checkpointing=True, quantised=form)
+    parts = [f"{part} {size / 2**30:.1f}" for part, size in steps[form].categories.items()]
+    print(f"{form:5}{steps[form].peak / 2**30:5.1f} GiB:", ", ".join(parts))
+lesson.reveal("% of LoRA's memory", 100 * steps["nf4"].peak / steps["none"].peak, "%")
+
+# %% claim
+assert 45 < 100 * steps["nf4"].peak / steps["none"].peak < 51
+assert (
+    steps["nf4"].peak - steps["nf4"].categories["weights"] == steps["none"].peak - steps["none"].categories["weights"]
+)
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Not a quarter: 48<!--bits.llama.share--> %. The weights fall from 15.0<!--fit.weights--> GiB only to 5.4<!--bits.llama.weights-->, because embeddings and head stay as they are. And the other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change at all. (Computed; lesson 04 checks such a calculation against a real step.)
+# </details>
+#
+# ## Your card
+# Your name draws a model, a card and a length. **Exercise 2:** by hand, how large is the peak with NF4 and double quantization? How much does double quantization save? And how many bits a weight still fit on the card?
+
+# %%
+small, t4 = "RTX 3060 12 GB", "T4 16 GB"
+cases = [("llama-3-8b", small, 2800), ("mistral-7b", t4, 2048), ("gemma-2-9b", t4, 2048)]
+cases += [("llama-2-13b", small, 4096), ("qwen2.5-7b", "L4 24 GB", 2048)]
+name, device, tokens = case = lesson.draw("case", *cases)
+room, count = usable(card(device)), params(name, lora)
+linear = sum(layer.full for layer in count.modules if layer.trained)
+other = count.total - linear  # embeddings, norms, head
+rest = memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total
+print(f"{name}: {linear:,} weights in linear layers, {other:,} elsewhere")
+print(f"{tokens:,} tokens: {rest:,} bytes for adapter, AdamW, activations and logits")
+print(f"{device}: {room:,} bytes usable")
+
+# %% exercise
+peak = ...  # GiB (2**30 bytes)
+saved = ...  # MiB (2**20 bytes)
+fits = ...  # the most that fit: "16 bits", "4.5 bits", "4.127 bits" or "none"
+checks.check_card(peak, saved, fits, case)
+
+
+# %% solution
+def needed(bits):
+    return linear * bits / 8 + 2 * other + rest
+
+
+peak = needed(4.127) / 2**30
+saved = (needed(4.5) - needed(4.127)) / 2**20
+fits = next((f"{bits} bits" for bits in (16, 4.5, 4.127) if needed(bits) < room), "none")
+checks.check_card(peak, saved, fits, case)
+
+# %% [markdown]
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **What is only read may be coarse.** So freeze the base in 4 bits, and keep A and B, which train, in 32.
+# 2. **It saves three quarters of the linear layers**, and nothing of embeddings, head, activations and logits.
+# 3. **It costs time, and the adapter belongs to the rounded weights.** Train beside the bits that you will serve, or merge into the dequantized weights.
+#
+# Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 from 33B on). *Published, [the Guanaco scripts](https://github.com/artidoro/qlora), read in part.*
+#
+# *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: a mean MMLU of 53.1 against 53.0 in 16 bits, LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). Time: 2.8 hours instead of 1.9, Llama-2-7B on an A100 ([Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
+#
+# The same in PEFT:
+# ```python
+# bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+#                           bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
+# base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B",
+#                                             dtype=torch.bfloat16, quantization_config=bits)
+# config = LoraConfig(r=64, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+# model = get_peft_model(base, config)  # A and B are in fp32
+# ```
+# </details>
+
+# %%
+lesson.receipt()
