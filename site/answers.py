@@ -12,8 +12,23 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from lora_course import checks
-from lora_course.checks import comparing, debugging, fit, knobs, merging, small_file, styles, sure, verdict, writing
+from lora_course.checks import (
+    comparing,
+    counting,
+    debugging,
+    fit,
+    knobs,
+    merging,
+    ranks,
+    small_file,
+    styles,
+    sure,
+    verdict,
+    writing,
+)
 from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
@@ -185,6 +200,13 @@ def eleventh() -> dict[str, Any]:
     return {"told": "What is wrong with the eleventh patient?", "fields": [field], "why": fault, "sealed": True}
 
 
+def facts() -> dict[str, Any]:
+    right = ranks.right_at_each_rank(64)
+    seen = ", ".join(f"{r}: {100 * right[r]:.1f}" for r in (1, 4, 8, *range(12, 25)))
+    told = f"64 facts. Pieces and percent right: {seen}. The fewest pieces for 95 %:"
+    return one("rank", told, ranks.facts_rank)
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -221,6 +243,15 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
         one, "times", "The base has 91 MB, an adapter 0.30 MB. Forty merged models take so many times the bytes:",
         lambda: merging.forty(91_000_000, 301_776),
     ),
+    "energy": partial(
+        one, "share", "Of the singular values 5, 4, 2, 1 the first two hold a share of the energy of:",
+        lambda: ranks.ENERGY.at(np.array([5.0, 4.0, 2.0, 1.0]), 2, within=0.005),
+    ),
+    "facts": facts,
+    "rank_of_file": partial(
+        one, "rank", "37,868,984 bytes, on gate, up and down of llama-3.2-3b. The rank:", counting.rank_of_file
+    ),
+    "audit": partial(one, "numbers", "Numbers that train on the made-up model at rank 8:", counting.audit),
     "diagnosis": diagnosis,
     "eleventh": eleventh,
 }  # fmt: skip
