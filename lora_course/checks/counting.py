@@ -38,7 +38,7 @@ def check_rank_of_file(answer: int | None, targets: str = "gate,up,down", size: 
 
 def rank_of_file(targets: str = "gate,up,down", size: int = 37_868_984) -> Number:
     """What the rank is compared with."""
-    one = params("llama-3.2-3b", LoRA(rank=1, targets=targets)).trainable
+    one = params("llama-3.2-3b", LoRA(rank=1, targets=tuple(targets.split(",")))).trainable
     right = size // 4 // one
     misconceptions = {
         4 * right: "that takes 1 byte a number: these have 4",

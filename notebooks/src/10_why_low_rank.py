@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Why should it fit into rank 8?
 #
-# A matrix of MiniLM has 384 × 384 numbers. LoRA of rank 8 may change it in 8 directions of 384, with 4 % as many numbers. And yet it works. **Is language simple? Is the model simple? Or is it the change?** Here you take apart a photograph, a weight, an update and a gradient, and find out.
+# A matrix of MiniLM has 384 × 384 numbers. LoRA of rank 8 changes it with 4 % as many, and it works. **Is the model simple? Is the change? Or the task?** You'll take apart a photograph, a weight, a change and a gradient, and find out.
 #
 # A column times a row is a matrix of **rank one**: all its rows are the same row, scaled. *Any* matrix is a sum of such pieces, strongest first:
 #
@@ -34,7 +34,7 @@ lesson.predict("pieces of a gradient", low=..., high=...)
 
 # %% [markdown]
 # ## A photograph, piece by piece
-# Grace Hopper, who wrote one of the first compilers, as a matrix of 600 × 512 brightnesses. Press *add the next piece* until you recognize her. Then put a photograph of your own in place of hers.
+# Grace Hopper, who wrote one of the first compilers, as a matrix of 600 × 512 brightnesses. Press *add the next piece* until you recognize her. Then take a photograph of your own.
 
 # %%
 photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or "me.jpg"
@@ -42,8 +42,6 @@ photo -= photo.mean()
 RankPanel(photo, rank=1)
 
 # %% [markdown]
-# Rows that resemble each other are cheap: a wall, a uniform. A face is expensive.
-#
 # **Exercise 1: write the share of the energy that the first r pieces hold.** `s` is a numpy array, largest first.
 
 
@@ -62,7 +60,7 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Don't believe it, try to beat it. Below is one try: 8 random directions. Then count the pieces of a weight, and of the same numbers *shuffled*. A share of energy says nothing without that comparison.
+# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Try to beat it. Below is one try: 8 random directions. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
 
 # %%
 U, s, Vt = decompose(photo)
@@ -86,7 +84,7 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The photograph is of low rank. **The weight isn't:** 144 of 384 pieces, and LoRA doesn't say it is. But the *change* isn't either! Nobody told full fine-tuning to be simple, and 112 pieces hold 90 % of what it did. So why do two pieces get nearly all the answers right?
+# The photograph is of low rank. **The weight isn't:** it needs 144 of 384 pieces. LoRA doesn't say it is. But the *change* isn't either: 112 pieces. So why do two get nearly as many answers right?
 # </details>
 #
 # ## Take the strongest away
@@ -99,13 +97,13 @@ plt.figure(figsize=(8, 4.5))
 plt.plot(ranks, [100 * right / n for right in cut["right"][1:]], "C0o-")
 plt.plot(ranks, [100 * right / n for right in rest["right"][1:]], "C1s-")
 plt.plot(ranks, [100 * share for share in cut["energy"][1:]], color="gray", linestyle="--")
-plt.text(2.2, 75, "only the r strongest", color="C0")
-plt.text(12, 58, "all but the r strongest", color="C1")
-plt.text(7, 40, "energy of the r strongest", color="gray")
-plt.xscale("log", base=2)
+plt.text(3, 88, "only the r strongest", color="C0")
+plt.text(1.7, 52, "all but the r strongest", color="C1")
+plt.text(5.5, 36, "energy of the r strongest", color="gray")
+plt.gca().set(xscale="log", xlabel="r, pieces of each matrix", ylabel="percent")
+plt.xticks(ranks, ranks)
+plt.minorticks_off()
 plt.title(f"Two pieces: {cut['right'][2] / n:.0%} right. The other 382: {rest['right'][2] / n:.0%}", loc="left")
-plt.xlabel("r, pieces of each matrix")
-plt.ylabel("percent")
 plt.show()
 lesson.reveal("percent right without the two strongest", 100 * rest["right"][2] / n, "%")
 
@@ -150,13 +148,13 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But in half of the matrices, 8 pieces hold 90 %; in some, one does. Sorting reviews asks *one* question, more positive or more negative, so the errors that come back point in few directions. **The task makes the gradient simple.** Then Adam turns small numbers into steps as large as the others', and the energy spreads over some 130 pieces. Perhaps that's the large part that does so little above, and LoRA has no room for it. (We haven't tested that. Training with plain SGD would tell.)
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But in half of the matrices at most 8 pieces hold 90 %; in some, one does. Sorting reviews asks *one* question, positive or negative, so the errors point in few directions. **The task makes the gradient simple.** Then Adam makes all steps equally large, and the energy spreads over some 130 pieces. Perhaps that's the large part that does so little above, and LoRA has no room for it. (We haven't tested that. Training with plain SGD would tell.)
 #
 # (One batch and one new head. Another head or other reviews: 8 to 13.)
 # </details>
 #
 # ## When it doesn't fit
-# So a task needs rank if it asks for many unrelated things. Here each fact is a random key with its own random value, and storing it adds one piece: value times key. A fact is right if its own value is the nearest. **Exercise 2: what's the smallest rank at which 95 % of the facts are right?** Write the loop.
+# A task needs rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if its own value is the nearest. **Exercise 2: what's the smallest rank at which 95 % of the facts are right?** Write the loop.
 
 # %% exercise
 from lora_course.checks.ranks import facts
@@ -194,7 +192,7 @@ assert max(right_at_each_rank(1024)) < 0.7 and right_at_each_rank(64)[-1] == 1
 # 2. **Each token adds a rank-one piece to the gradient.** If the task asks for few things, the pieces point in few directions.
 # 3. **Rank is room for unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256; for 1,024 even all 128 aren't enough.*
 #
-# Start with rank 8 to 16 for sorting or a style; facts and code need more. *Ours: reviews only. Published: full fine-tuning of Llama-2-7B on code and math has changes of 10 to 100 times LoRA's usual rank, by energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). That the effect is simple was seen before LoRA: 200 numbers in a random subspace reached 90 % of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract read).*
+# Start with rank 8 to 16 for sorting; more for facts. *Ours: reviews only. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90 % of the energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, 200 numbers reached 90 % of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract read).*
 #
 # The same in PEFT:
 # ```python
