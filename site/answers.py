@@ -249,9 +249,10 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "facts": facts,
     "rank_of_file": partial(
-        one, "rank", "37,868,984 bytes, on gate, up and down of llama-3.2-3b. The rank:", counting.rank_of_file
+        one, "rank", "37,868,984 bytes, on gate, up and down, 28 layers, d = 3,072, intermediate_size 8,192. The rank:",
+        counting.rank_of_file,
     ),
-    "audit": partial(one, "numbers", "Numbers that train on the made-up model at rank 8:", counting.audit),
+    "audit": partial(one, "numbers", f"{counting.unseen()}. Numbers that train at rank 8:", counting.audit),
     "diagnosis": diagnosis,
     "eleventh": eleventh,
 }  # fmt: skip

@@ -46,7 +46,8 @@ RankPanel(photo, rank=1)
 
 
 # %% exercise
-def energy(s, r): ...  # between 0 and 1
+def energy(s, r):
+    return ...  # between 0 and 1
 
 
 checks.check_energy(energy)
@@ -65,7 +66,8 @@ checks.check_energy(energy)
 # %%
 U, s, Vt = decompose(photo)
 basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 8)))
-for name, mine in (("first 8 pieces", truncated(U, s, Vt, 8)), ("8 random directions", photo @ basis @ basis.T)):
+tries = {"first 8 pieces": truncated(U, s, Vt, 8), "8 random directions": photo @ basis @ basis.T}
+for name, mine in tries.items():
     print(f"{name} lose {((photo - mine) ** 2).sum() / (photo**2).sum():.1%} of the energy")
 
 W = weight(layer=0, role="q")
@@ -93,19 +95,19 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # %%
 cut, rest = reference()["cuts"]["updates"]["full"], reference()["rest"]
 ranks, n = cut["ranks"][1:], 500
-plt.figure(figsize=(8, 4.5))
 plt.plot(ranks, [100 * right / n for right in cut["right"][1:]], "C0o-")
 plt.plot(ranks, [100 * right / n for right in rest["right"][1:]], "C1s-")
 plt.plot(ranks, [100 * share for share in cut["energy"][1:]], color="gray", linestyle="--")
 plt.text(3, 88, "only the r strongest", color="C0")
-plt.text(1.7, 52, "all but the r strongest", color="C1")
+plt.text(24, 48, "all but the r strongest", color="C1")
 plt.text(5.5, 36, "energy of the r strongest", color="gray")
 plt.gca().set(xscale="log", xlabel="r, pieces of each matrix", ylabel="percent")
 plt.xticks(ranks, ranks)
 plt.minorticks_off()
-plt.title(f"Two pieces: {cut['right'][2] / n:.0%} right. The other 382: {rest['right'][2] / n:.0%}", loc="left")
+two, others = cut["right"][2] / n, rest["right"][2] / n
+plt.title(f"Two pieces: {two:.0%} right. The other 382: {others:.0%}", loc="left")
 plt.show()
-lesson.reveal("percent right without the two strongest", 100 * rest["right"][2] / n, "%")
+lesson.reveal("percent right without the two strongest", 100 * others, "%")
 
 # %% claim
 gain = cut["right"][-1] - cut["right"][0]
@@ -128,16 +130,17 @@ assert cut["energy"][2] < 0.31
 # %%
 torch.manual_seed(0)  # of the new head
 model, task = load_model("minilm", num_labels=2), load_task("rt")
-inputs = load_tokenizer("minilm")(list(task.train.texts[:16]), padding=True, return_tensors="pt")
-loss = torch.nn.functional.cross_entropy(model(**inputs).logits, torch.tensor(task.train.labels[:16]))
-loss.backward()
+texts, labels = list(task.train.texts[:16]), torch.tensor(task.train.labels[:16])
+inputs = load_tokenizer("minilm")(texts, padding=True, return_tensors="pt")
+torch.nn.functional.cross_entropy(model(**inputs).logits, labels).backward()
 
 found = {"gradient": [], "Adam's first step": []}
 for block in model.bert.encoder.layer:
     for layer in (block.attention.self.query, block.attention.self.value):
         gradient = layer.weight.grad.numpy()
         found["gradient"].append(rank_for_energy(spectrum(gradient), 0.9))
-        found["Adam's first step"].append(rank_for_energy(spectrum(np.sign(gradient)), 0.9))
+        sign = np.sign(gradient)
+        found["Adam's first step"].append(rank_for_energy(spectrum(sign), 0.9))
 print(found)
 lesson.reveal("pieces of a gradient", np.median(found["gradient"]), "of 384")
 
