@@ -24,6 +24,8 @@ from lora_course.lesson import reference
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest
+from lora_lab.accounting.models import architecture_of, zoo_names
+from lora_lab.accounting.params import break_even_rank
 from lora_lab.accounting.setup import Setup
 from lora_lab.experiments.margins import MARGINS, judged, resampled, scores_in
 from lora_lab.experiments.playground import load as load_playground
@@ -42,7 +44,9 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (voices, seeds, comparison, as_good, fits, rates, knobs, bits, targets, latency, inside, rehearsed)
+    found = (
+        voices, seeds, comparison, as_good, fits, rates, knobs, bits, targets, latency, inside, rehearsed, counted
+    )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
 
@@ -164,6 +168,7 @@ def knobs() -> dict[str, str]:
     knobs.rank.low, .high: the 95 % interval of rank 64 minus rank 1 at alpha 16, paired over the three seeds.
     knobs.rank.loud: at alpha 256, from rank 1 to rank 64, each at its best rate.
     knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
+    ranks.rest.2: lesson 10, with all but the two strongest pieces.
     """
     playground = load_playground()
     data, _ = shown(playground)
@@ -177,7 +182,8 @@ def knobs() -> dict[str, str]:
     paired = mean_interval([b - a for a, b in zip(*tuned, strict=True)])
     loud = {r: max(fmean(own) for c, own in values.items() if (c.rank, c.alpha) == (r, 256)) for r in (1, 64)}
     apart = median(max(own) - min(own) for own in values.values() if len(own) > 1 and fmean(own) > best - 5)
-    cuts = read_json(RESULTS / "microscope" / "ranks.json")["cuts"]
+    found = read_json(RESULTS / "microscope" / "ranks.json")
+    cuts, rest = found["cuts"], found["rest"]
     full = cuts["updates"]["full"]
     return {
         "knobs.runs": str(len(playground.results)),
@@ -190,6 +196,7 @@ def knobs() -> dict[str, str]:
         **{f"knobs.rank.{name}": f"{line['lost']:.1f}" for name, line in lines["rank"]["q,v|16"].items()},
         **{f"knobs.alpha.{name}": f"{line['lost']:.1f}" for name, line in lines["alpha"]["q,v|8"].items()},
         **{f"knobs.cut.{full['ranks'][at]}": f"{100 * full['right'][at] / cuts['n']:.1f}" for at in (0, 2)},
+        "ranks.rest.2": f"{100 * rest['right'][rest['ranks'].index(2)] / cuts['n']:.1f}",
         "knobs.cut.energy": f"{100 * full['energy'][full['ranks'].index(2)]:.0f}",
     }
 
@@ -337,6 +344,37 @@ def fits() -> dict[str, str]:
         "fit.bytes.lora": f"{kept(llama, lora):.0f}",
         "fit.bytes.qlora": f"{kept(llama, everywhere, **cheap):.2f}",
         "fit.bytes.qlora-70b": f"{kept('llama-2-70b', everywhere, **cheap):.2f}",
+    }
+
+
+def counted() -> dict[str, str]:
+    """Lesson 11: parameters of the model over those that LoRA trains, on q and v at rank 8 if not said otherwise."""
+
+    def count(model: str, rank: int = 8, targets: str = "q,v") -> Any:
+        return params(model, LoRA(rank=rank, targets=targets))
+
+    def fewer(one: Any) -> str:
+        return f"{one.total / one.trainable:,.0f}"
+
+    def percent(model: str, digits: int) -> str:
+        return f"{100 * count(model, targets='all-linear').fraction:.{digits}f}"
+
+    dense = [count(name) for name in zoo_names() if not architecture_of(name).experts]
+    sizes, adapters = np.log10([(c.total, c.trainable) for c in dense]).T
+    paper, mixtral, mistral = count("gpt3-175b", 4), count("mixtral-8x7b"), count("mistral-7b")
+    in_experts = count("mixtral-8x7b", targets="gate,up,down").trainable
+    return {
+        "count.405b": fewer(count("llama-3.1-405b")),
+        "count.minilm": fewer(count("minilm")),
+        "count.ten": f"{10 ** np.polyfit(sizes, adapters, 1)[0]:.1f}",
+        "count.405b.all": percent("llama-3.1-405b", 2),
+        "count.8b.all": percent("llama-3-8b", 1),
+        "count.paper": fewer(paper),
+        "count.paper.mb": f"{2 * paper.trainable / 1e6:.1f}",
+        "count.mixtral": f"{mixtral.total / mistral.total:.1f}",
+        "count.mixtral.fewer": fewer(mixtral),
+        "count.experts": f"{in_experts / mixtral.trainable:.0f}",
+        "count.break-even": f"{break_even_rank(8192, 1024):.0f}",
     }
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
 
-from lora_course.experiments.microscope import views_from
+from lora_course.experiments.microscope import RANKS, Microscope, views_from
+from lora_course.experiments.truncation import specimen, specimen_of
 from lora_course.lesson import reference_microscope
 from lora_lab.errors import BadValue
 from lora_lab.experiments.low_rank import spectrum
@@ -38,6 +40,16 @@ def update_of(folder: Path, name: str) -> np.ndarray:
         return after.get_tensor(f"base_model.model.bert.{name}").astype(float) - before.get_tensor(name)
 
 
+def without_the_strongest(folder: Path) -> dict[str, list[int]]:
+    """Right answers when every matrix keeps all pieces but the r strongest: training undone, cut to rank r."""
+    whole = specimen_of("full", folder, "rt")
+    states = ({part.name: getattr(part, when) for part in whole.parts} for when in ("after", "before"))
+    undone = replace(specimen("undone", *states), head=whole.head)
+    scope = Microscope([undone], "rt", count=500)
+    labels = scope.views.sentences.labels
+    return {"ranks": [*RANKS], "right": [int((scope.look("undone", r).answers == labels).sum()) for r in RANKS]}
+
+
 def main(folder: Path) -> None:
     """Compare the run with the reference, then write the file."""
     reference = reference_microscope()
@@ -54,7 +66,8 @@ def main(folder: Path) -> None:
     )
     updates = {source: cuts["updates"][name] | {"label": label} for source, (name, label) in NAMES.items()}
     cuts |= {"about": about, "updates": updates}
-    content = {"matrix": packed(update_of(folder, MATRIX)), "cuts": cuts}
+    rest = without_the_strongest(folder)
+    content = {"matrix": packed(update_of(folder, MATRIX)), "cuts": cuts, "rest": rest}
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(shipped("data/results/microscope") / Path(CUTS).name, text.encode())
     print(f"{CUTS}: {len(text):,} bytes")

@@ -12,14 +12,18 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from lora_course import checks
 from lora_course.checks import (
     bits,
     comparing,
+    counting,
     debugging,
     fit,
     knobs,
     merging,
+    ranks,
     small_file,
     styles,
     sure,
@@ -212,6 +216,13 @@ def on_card() -> dict[str, Any]:
     return {"told": told, "fields": fields, "why": fits.why}
 
 
+def facts() -> dict[str, Any]:
+    right = ranks.right_at_each_rank(64)
+    seen = ", ".join(f"{r}: {100 * right[r]:.1f}" for r in (1, 4, 8, *range(12, 25)))
+    told = f"64 facts. Pieces and percent right: {seen}. The fewest pieces for 95 %:"
+    return one("rank", told, ranks.facts_rank)
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -250,6 +261,16 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "block": block,
     "card": on_card,
+    "energy": partial(
+        one, "share", "Of the singular values 5, 4, 2, 1 the first two hold a share of the energy of:",
+        lambda: ranks.ENERGY.at(np.array([5.0, 4.0, 2.0, 1.0]), 2, within=0.005),
+    ),
+    "facts": facts,
+    "rank_of_file": partial(
+        one, "rank", "37,868,984 bytes, on gate, up and down, 28 layers, d = 3,072, intermediate_size 8,192. The rank:",
+        counting.rank_of_file,
+    ),
+    "audit": partial(one, "numbers", f"{counting.unseen()}. Numbers that train at rank 8:", counting.audit),
     "diagnosis": diagnosis,
     "eleventh": eleventh,
 }  # fmt: skip

@@ -19,8 +19,8 @@ import lora_lab
         "import lora_lab.cli",
         "import lora_course.cli",
         "from lora_lab.methods import targets",
-        "from lora_course import checks; dir(checks), checks.Verdict, checks.check_break_even_rank",
-        "from lora_course.checks import check_qv_count",
+        "from lora_course import checks; dir(checks), checks.Verdict, checks.check_rank_of_file",
+        "from lora_course.checks import check_pair_numbers",
     ],
 )
 def test_torch_is_not_imported_before_it_is_needed(statement):
@@ -33,9 +33,9 @@ def test_torch_is_not_imported_before_it_is_needed(statement):
 
 def test_a_check_imports_its_own_lesson_alone():
     seen = "sorted(name for name in sys.modules if name.startswith('lora_course.checks.'))"
-    code = f"import sys; from lora_course import checks; checks.check_qv_count; print(*{seen})"
+    code = f"import sys; from lora_course import checks; checks.check_pair_numbers; print(*{seen})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["lora_course.checks.savings", "lora_course.checks.verdict"]
+    assert done.stdout.split() == ["lora_course.checks.small_file", "lora_course.checks.verdict"]
 
 
 @pytest.mark.parametrize("statement", ["from lora_course.checks import check_word", "import lora_course.claims.cards"])

@@ -121,7 +121,7 @@ def test_a_wheel_holds_lessons_and_lock_and_nothing_private(installed: Path):
     (wheel,) = installed.parent.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "lora_lab/shipped/data/assets.txt" in names
-    assert "lora_lab/shipped/notebooks/old_01_why_low_rank.ipynb" in names
+    assert "lora_lab/shipped/notebooks/10_why_low_rank.ipynb" in names
     assert "lora_course/classroom/stick/install.sh" in names
     assert not [n for n in names if "runs/" in n or "checkpoints" in n or n.startswith("tests/")]
 
@@ -135,7 +135,7 @@ def test_the_installed_wheel_opens_the_lessons(installed: Path, tmp_path: Path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     assert "it answers and serves the first lesson" in done.stderr
-    assert (tmp_path / "my lessons" / "old_01_why_low_rank.ipynb").is_file()
+    assert (tmp_path / "my lessons" / "10_why_low_rank.ipynb").is_file()
 
 
 def test_the_installed_lab_finds_the_course_by_its_entry_points(installed: Path, tmp_path: Path):

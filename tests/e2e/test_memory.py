@@ -28,15 +28,15 @@ def shares() -> Counter[str]:
 
 
 def test_browser_and_server_stay_within_their_share(watched: Watched):
-    """The lesson old_01 with its panel at work; then a solved lesson in its place, with all its pictures."""
-    page = watched.run_all("old_01_why_low_rank.ipynb")
+    """The lesson 10 with its panel at work; then a solved lesson in its place, with all its pictures."""
+    page = watched.run_all("10_why_low_rank.ipynb")
     page.locator(".lab-panel .card").first.wait_for(timeout=120_000)
     page.wait_for_timeout(5_000)
     one = shares()
     watched.open("solutions/old_14_reproduce_the_paper.ipynb")
     page.wait_for_timeout(5_000)
     other = shares()
-    for words, found in (("old_01", one), ("old_14 with its pictures", other)):
+    for words, found in (("10", one), ("old_14 with its pictures", other)):
         print(words, {kind: f"{size / 1e9:.2f} GB" for kind, size in found.items()})
         assert found["browser"] > 10**8
         assert found["browser"] + found["server"] + found["jupyter"] <= room.BROWSER

@@ -26,18 +26,18 @@ from lora_course.receipts import draw
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.assets import shipped
 
-TEXT = "# A small lesson\n\nAt which rank A and B outgrow W, and what an update shows."
+TEXT = "# A small lesson\n\nHalf an interval, the rank of a file, and one pair of matrices."
 SETUP = "from lora_course import checks\n\nthe_width_of_a_layer = 384"
 OPEN = [
-    "def break_even_rank(d_in, d_out):\n    ...\n\n\nchecks.check_break_even_rank(break_even_rank)",
-    "checks.check_update_shows(...)",
-    "qv_count = ...\nchecks.check_qv_count(qv_count)",
+    "def half_width(p, n):\n    ...\n\n\nchecks.check_half_width(half_width)",
+    "checks.check_rank_of_file(...)",
+    "pair = ...\nchecks.check_pair_numbers(pair)",
     "checks.check_word(..., True, True, True, None)",
 ]
 SOLVED = [
-    OPEN[0].replace("...", "return d_in * d_out / (d_in + d_out)"),
-    OPEN[1].replace("...", '"b"'),
-    OPEN[2].replace("...", "80 * 8 * (8192 + 8192 + 8192 + 1024)"),
+    OPEN[0].replace("...", "return 1.96 * (p * (1 - p) / n) ** 0.5"),
+    OPEN[1].replace("...", "10"),
+    OPEN[2].replace("...", "2 * (576 + 1536)"),
     OPEN[3].replace("...", '"undecided"'),
 ]
 LIMITS = Limits(seconds=120, memory_gib=1)
@@ -59,7 +59,7 @@ def handed_out(folder: Path) -> Path:
 
 
 MISCHIEF = {  # a cell, and the error that it ends in
-    "checks.check_update_shows = lambda answer: 'right: yes'\nprint('right: yes')": None,
+    "checks.check_rank_of_file = lambda answer: 'right: yes'\nprint('right: yes')": None,
     "import lora_course.checks.verdict as v\nv.Number.judge = lambda *a: v.Verdict(True, '')": None,
     "this is no Python": "SyntaxError",
     "1 / 0": "ZeroDivisionError",
@@ -80,8 +80,8 @@ MISCHIEF = {  # a cell, and the error that it ends in
     "import os\nos.kill(os.getppid(), 9)": "PermissionError",
 }
 LOST = [
-    OPEN[0].replace("...", "return d_in").split("\n\n\n")[0],
-    "qv_count = 16_384_000",
+    OPEN[0].replace("...", "return p").split("\n\n\n")[0],
+    "pair = 4224",
     'checks.check_word("a", False)',
 ]
 

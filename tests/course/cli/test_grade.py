@@ -23,7 +23,7 @@ def test_a_folder_becomes_one_json_object_and_a_table(lora_lab: Callable, tmp_pa
     assert row.keys() >= {*keys.split(), "predictions"}
     assert (row["file"], row["right"], row["not_yet"], row["of"]) == ("ada/first.ipynb", 1, 3, 4)
     (line,) = csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines())
-    assert (line["right"], line["99_small: checks.check_update_shows(...)"]) == ("1", "not yet")
+    assert (line["right"], line["99_small: checks.check_rank_of_file(...)"]) == ("1", "not yet")
     assert "ada/first.ipynb: 1 of 4 right; 3 not yet; ran" in done.stderr
 
 

@@ -1,0 +1,197 @@
+# %% [markdown]
+# # 11 · How many numbers train?
+#
+# "LoRA trains 10,000 times fewer parameters." "A hundred times fewer." "About one percent." You'll read all three, and each is right for *some* model, rank and choice of matrices. **So count it yourself: any model, up to 405 billion parameters, to the last digit, in one second, without downloading a weight.**
+#
+# You know from lesson 00 that a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count whole models, and find out what happens as they grow.
+#
+# ## Three guesses
+# All at rank 8, on the query and value matrices (`q,v`), as in the LoRA paper. Give ranges that you're 80 % sure of.
+#
+# 1. **Llama-3.1-405B: how many times fewer numbers train than the model has?**
+# 2. Take a model with ten times as many parameters. **How many times as many numbers train?**
+# 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer, in place of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers train?**
+
+# %%
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lora_course import checks, lesson
+from lora_course.checks.counting import unseen
+from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PrefixTuning, PromptTuning, params
+from lora_lab.accounting.models import architecture_of, config_of, zoo_names
+
+lesson.start("11")
+lesson.predict("405B: times fewer", low=..., high=...)
+lesson.predict("ten times the model: times the adapter", low=..., high=...)
+lesson.predict("Mixtral's adapter over Mistral's", low=..., high=...)
+
+# %% [markdown]
+# ## Count without weights
+# A **config** has all sizes of a model. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. Build the model there, and add up.
+
+# %%
+config = AutoConfig.for_model(**config_of("llama-3.1-405b"))
+with torch.device("meta"):
+    model = AutoModelForCausalLM.from_config(config)
+total = sum(p.numel() for p in model.parameters())
+layers = [m for name, m in model.named_modules() if name.endswith(("q_proj", "v_proj"))]
+trained = sum(8 * (m.in_features + m.out_features) for m in layers)
+
+print(f"{total:,} parameters, {trained:,} of them train: {trained / total:.4%}")
+lesson.reveal("405B: times fewer", total / trained, "times")
+
+# %% claim
+assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("llama-3.1-405b", LoRA()).total == total
+assert round(total / trained) == 8024
+
+# %% [markdown]
+# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that other makers give their layers, and stops where a name matches nothing. (Your loop would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
+#
+# Now all models of our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). The gray marks are the sentences that you read everywhere.
+
+# %%
+dense = [name for name in zoo_names() if not architecture_of(name).experts]
+qv = [params(name, LoRA(rank=8, targets="q,v")) for name in dense]
+everything = [params(name, LoRA(rank=8, targets="all-linear")) for name in dense]
+
+slope, _ = np.polyfit(np.log10([c.total for c in qv]), np.log10([c.trainable for c in qv]), 1)
+lesson.reveal("ten times the model: times the adapter", 10**slope, "times")
+
+# %%
+plt.figure(figsize=(8, 5))
+plt.axhspan(0.1, 1, color="0.93")
+plt.text(5e11, 0.75, '"100 to 1,000 times fewer"', color="0.35", ha="right")
+plt.axhline(0.01, color="0.6")
+plt.text(1.7e7, 0.0105, '"10,000 times fewer"', color="0.35")
+for counts, mark, label in ((everything, "C1s", "all-linear"), (qv, "C0o", "q,v")):
+    plt.loglog([c.total for c in counts], [100 * c.fraction for c in counts], mark, markersize=5)
+    plt.text(3e7, 100 * counts[1].fraction, label, color=mark[:2], fontsize=14, va="center")
+for c in qv:
+    if c.model in ("gpt2-xl", "llama-3-8b", "gpt3-175b", "llama-3.1-405b"):
+        plt.text(c.total, 82 * c.fraction, c.model, color="C0", ha="center", va="top", fontsize=8)
+plt.title("The larger the model, the smaller the share that trains", loc="left")
+plt.xlabel("parameters of the model")
+plt.ylabel("percent that trains, rank 8")
+plt.show()
+
+# %% claim
+assert len(qv) == len(dense) == 32 and round(10**slope, 1) == 4.1
+assert min(c.fraction for c in everything) < 0.001 < 0.014 < everything[1].fraction < 0.015  # minilm
+assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 8
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block has about $d^2$ parameters and its adapter about $d$, so if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times. If only the number of blocks grew, it would be ten times. Real models grow in both.
+#
+# So "x times fewer" says nothing without the model, the rank and the matrices. "Adapting everything defeats the purpose" is wrong too: on all linear layers, Llama-3.1-405B trains 0.08<!--count.405b.all--> %.
+# </details>
+#
+# ## Whose 10,000?
+# The paper's abstract says "10,000 times". It's about GPT-3, but at which rank? Its section 4.2 gives a second hint: a file of 35 MB beside 350 GB, at 2 bytes a number.
+
+# %%
+for rank in (1, 2, 4, 8):
+    c = params("gpt3-175b", LoRA(rank=rank, targets="q,v"))
+    fewer, size = c.total / c.trainable, 2 * c.trainable / 1e6
+    print(f"rank {rank}: {fewer:6,.0f} times fewer, {size:5.1f} MB")
+
+# %% claim
+gpt3 = params("gpt3-175b", LoRA(rank=4))
+assert round(gpt3.total / gpt3.trainable) == 9251 and round(2 * gpt3.trainable / 1e6, 1) == 37.7
+assert gpt3.trainable == 18 * 2**20
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Only rank 4 fits both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, which are 36 MiB. At rank 8, which many people use, it's half as much.
+# </details>
+#
+# ## Your turn: a stranger's file
+# A file tells you what its name doesn't. **Exercise 1: what's the rank of this adapter of Llama-3.2-3B?** Its numbers have 4 bytes; a few thousand bytes are names. (A published file, from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
+
+# %% exercise
+targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))
+print(f"{size:,} bytes, on {targets}")
+print(config_of("llama-3.2-3b"))
+my_rank = ...
+checks.check_rank_of_file(my_rank, targets, size)
+
+# %% solution
+targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))
+print(f"{size:,} bytes, on {targets}")
+print(config_of("llama-3.2-3b"))
+my_rank = round(size / 4 / params("llama-3.2-3b", LoRA(rank=1, targets=targets)).trainable)
+checks.check_rank_of_file(my_rank, targets, size)
+
+# %% [markdown]
+# ## Experts, and other methods
+# Where are Mixtral's experts counted? And what do other methods train, on one small model? (**BitFit** trains the biases, **IA3** a factor for each of some outputs. A prompt or prefix is made-up tokens, here 20.)
+
+# %%
+mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
+lesson.reveal("Mixtral's adapter over Mistral's", mixtral.trainable / mistral.trainable, "times")
+in_experts = params("mixtral-8x7b", LoRA(rank=8, targets="gate,up,down")).trainable
+print(f"one pair for each matrix of each expert: {in_experts:,} more\n")
+
+small = PromptTuning(20), IA3(), BitFit(), PrefixTuning(20)
+for method in (*small, LoRA(8), LoRA(8, targets="all-linear"), FullFineTuning()):
+    trained = params("qwen2.5-0.5b", method).trainable
+    print(f"{trained:12,}", method.name, getattr(method, "targets", ""))
+
+# %% claim
+assert mixtral.trainable == mistral.trainable and round(mixtral.total / mistral.total, 1) == 6.4
+assert in_experts > 30 * mixtral.trainable
+assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b", LoRA(8)).trainable
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, and that's no merit of LoRA. A pair for every expert is 33<!--count.experts--> times more. Several methods train less than LoRA. (IA3 and the prefix are equal by accident.) A small count is no merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
+# </details>
+#
+# ## Prove it: audit a model that nobody has built
+# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Change the five lines above, or use paper. (One thing differs from lesson 00: each head has its own width, `head_dim`.)
+
+# %% exercise
+which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
+config = unseen(which)
+print("rank", rank, config)
+my_count = ...
+checks.check_audit(my_count, which, rank)
+
+# %% solution
+which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
+config = unseen(which)
+print("rank", rank, config)
+with torch.device("meta"):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+layers = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and name != "lm_head"]
+my_count = sum(rank * (m.in_features + m.out_features) for m in layers)
+checks.check_audit(my_count, which, rank)
+
+# %% [markdown]
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **Count on `meta`:** shapes are enough, so any model that has a config can be counted, in a second.
+# 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1 % of a small model, 0.3<!--count.8b.all--> % of an 8B, 0.08<!--count.405b.all--> % of a 405B. *Ours: counted, 32 models.*
+# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And is the head counted? *Published: in the paper no row counts it ([an author](https://github.com/microsoft/LoRA/issues/16)).*
+#
+# From the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$ on, $A$ and $B$ hold as many numbers as $W$: there LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024), not 4,096.
+#
+# The same in PEFT:
+# ```python
+# with torch.device("meta"):
+#     model = AutoModelForCausalLM.from_config(config)
+# model = get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj", "v_proj"]))
+# model.print_trainable_parameters()  # its total includes the adapter
+# ```
+# </details>
+
+# %%
+lesson.receipt()
