@@ -13,7 +13,19 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, debugging, fit, knobs, merging, small_file, styles, sure, verdict, writing
+from lora_course.checks import (
+    comparing,
+    debugging,
+    fit,
+    knobs,
+    merging,
+    planning,
+    small_file,
+    styles,
+    sure,
+    verdict,
+    writing,
+)
 from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
@@ -185,6 +197,27 @@ def eleventh() -> dict[str, Any]:
     return {"told": "What is wrong with the eleventh patient?", "fields": [field], "why": fault, "sealed": True}
 
 
+def flip() -> dict[str, Any]:
+    """Claim 3: changes that were judged here, and what is said to each."""
+    tries = [("models", "llama-2-70b"), ("models", "llama-3.2-1b"), ("seq", 32), ("seq", 2048), ("rank", 1)]
+    said = {f"{name} = {value:,}" if name == "seq" else f"{name} = {value}": planning.check_flip({name: value})
+            for name, value in tries}  # fmt: skip
+    right = [words for words, found in said.items() if found.passed]
+    replies = {words: found.words for words, found in said.items()}
+    field = word("change", said, right=right, replies=replies, why="activations, which both keep, are a smaller part")
+    return {"told": "Which one makes claim 3 true?", "fields": [field], "why": "so it holds for every model left"}
+
+
+def job() -> dict[str, Any]:
+    """Five choices and their evidence, for the brief drawn for nobody by name."""
+    fields = []
+    for name, choice in planning.lines(0).items():
+        evidence = planning.evidence_of(name)
+        fields.append(word(name, choice.replies, **asdict(choice)))
+        fields.append(word(f"{name}, because of", evidence.replies, **asdict(evidence)))
+    return {"told": planning.BRIEFS[0].text, "fields": fields, "why": "each choice has its evidence", "sealed": True}
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -223,6 +256,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "diagnosis": diagnosis,
     "eleventh": eleventh,
+    "flip": flip,
+    "brief": job,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ The CSV has the columns text,label (a classifier) or prompt,completion (a causal
 import csv
 import math
 import random
+import sys
 from collections import Counter
 
 import torch
@@ -109,7 +110,8 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
         OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=ACCUMULATE, gradient_checkpointing=CHECKPOINTING,
         gradient_checkpointing_kwargs={"use_reentrant": False},  # the older form cuts the gradient of a frozen base
-        bf16=DTYPE == torch.bfloat16, use_cpu=not GPU, save_strategy="no", logging_steps=50, report_to="none", seed=SEED,
+        bf16=torch.bfloat16 == DTYPE, use_cpu=not GPU, save_strategy="no", logging_steps=50, report_to="none",
+        disable_tqdm=not sys.stderr.isatty(), seed=SEED,
     )  # fmt: skip
     Trainer(model, arguments, train_dataset=rows, data_collator=collate).train()
     return model

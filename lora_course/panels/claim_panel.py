@@ -105,7 +105,7 @@ def prepared(name: str) -> dict[str, Any]:
     spans = [value for _, _, span in pool for value in span]
     names = [premise.name for premise in changeable]
     return {
-        **{field: getattr(one, field) for field in ("number", "statement", "said_by", "source", "prediction", "limits")},
+        **{name: getattr(one, name) for name in ("number", "statement", "said_by", "source", "prediction", "limits")},
         "premises": [
             {"means": p.means, "number": isinstance(p.value, int | float) and not isinstance(p.value, bool),
              "options": [said(value) for value in options]}
