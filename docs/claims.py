@@ -9,11 +9,15 @@ from lora_course.claims.cards import MARKS, Verdict, judge_all
 
 INTRODUCTION = """# What people say about LoRA, and what the machine finds
 
-Each claim is a card in `data/claims`: who says it and where, what must be found if it's right, and the numbers it rests on. The cards hold no verdicts: experiments on their premises compute them. Change a premise, and the verdict may change:
+Each claim is a card in `data/claims`: who says it and where, what must be found if it's right, and the numbers it
+rests on. The cards hold no verdicts: experiments on their premises compute them. Change one, and the verdict may change:
 
     lora-lab claims one_24gb_card --set gpu_gb=48
 
-**true**: it held in every case. **false**: it failed in every case; a claim about *any* case is false if one fails. **depends**: it held in some cases and failed in others, and the setting that makes the difference is named. **undecided**: the evidence here can't tell; the command says what could. [Lesson 09](../notebooks/09_monday.ipynb) has them as a panel.
+**true**: it held in every case. **false**: it failed in every case; a claim about *any* case is false if one fails.
+**depends**: it held in some cases and failed in others, and the setting that makes the difference is named.
+**undecided**: the evidence here can't tell; the command says what could.
+[Lesson 09](../notebooks/09_monday.ipynb) has them as a panel.
 
 This page is written by `python docs/claims.py`.
 

@@ -124,7 +124,7 @@ def lines(number: int) -> dict[str, Choice]:
     wide = {n: f"at 80 % that gives ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
         "method": Choice(
-            [method], {"full": over["full"], "LoRA": over["LoRA"], "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"
+            [method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"
         ),
         "rate": Choice(["2e-4"], {
             "2e-5": "that's near full fine-tuning's rate: LoRA wants about ten times as much",
@@ -141,7 +141,8 @@ def lines(number: int) -> dict[str, Choice]:
             "none to learn": "a price list is facts, and they change",
         }, "look them up" if brief.facts else "a form or a tone"),
         "rows": Choice([f"{rows:,}"], {
-            f"{n:,}": f"{wide[n]}; ±{brief.points:g} are wanted" if n < least else f"{wide[n]}: fewer are enough" for n in ROWS
+            f"{n:,}": f"{wide[n]}; ±{brief.points:g} are wanted" if n < least else f"{wide[n]}: fewer are enough"
+            for n in ROWS
         }, wide[rows]),
     }  # fmt: skip
 
@@ -162,7 +163,7 @@ def evidence_of(name: str) -> Choice:
 
 @exercise()
 def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
-    """Lesson 09: the plan for the brief of this number, {"method": ("LoRA", "peak"), ...}: a choice and its evidence."""
+    """Lesson 09: the plan for a brief, {"method": ("LoRA", "peak"), ...}: choices and their evidence."""
     right = lines(number)
     if unsolved(plan) or (isinstance(plan, Mapping) and any(map(_open, plan.values()))):
         return not_yet("for each line a choice and the evidence for it")

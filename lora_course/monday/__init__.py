@@ -120,9 +120,9 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         Line("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
     )
     settings = {
-        "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "OUT": out, "RANK, ALPHA": (rank, ALPHA), "RATES": rates, "EPOCHS": 3,
-        "BATCH, ACCUMULATE": (batch, ROWS // batch), "MAX_TOKENS": tokens, "CHECKPOINTING": checkpointing,
-        "FOUR_BITS": quantised == "nf4",
+        "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "OUT": out,
+        "RANK, ALPHA": (rank, ALPHA), "RATES": rates, "EPOCHS": 3, "BATCH, ACCUMULATE": (batch, ROWS // batch),
+        "MAX_TOKENS": tokens, "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
     }  # fmt: skip
     return Plan(lines, settings)
 

@@ -123,24 +123,24 @@ mine = lesson.draw("brief", 0, 1, 2, 3)
 print(brief(mine))
 
 # %% exercise
-job = {
+my_plan = {
     "method": (..., ...),  # your choice, your evidence
     "rate": (..., ...),
     "serve": (..., ...),
     "facts": (..., ...),
     "rows": (..., ...),
 }
-checks.check_brief(job, mine)
+checks.check_brief(my_plan, mine)
 
 # %% solution
-job = {
+my_plan = {
     "method": ("LoRA", "peak"),
     "rate": ("2e-4", "rates"),
     "serve": ("beside", "batch"),
     "facts": ("none to learn", "strings"),
     "rows": ("1,600", "root"),
 }
-checks.check_brief(job, mine)
+checks.check_brief(my_plan, mine)
 
 # %% [markdown]
 # ## Remember
