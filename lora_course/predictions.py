@@ -100,11 +100,11 @@ def calibration() -> dict[str, float]:
     ranges = [Range(row["what"], row["low"], row["high"], row["attempt"], row["found"]) for row in logged]
     ranges += [one for one in CURRENT.ranges if (CURRENT.lesson, one.what) not in known]
     print(coverage(ranges)["words"])
-    places = {
-        f"{lesson} {row.what}": (row.found - row.low) / ((row.high - row.low) or 1e-9)
-        for lesson, row in zip([row["lesson"] for row in logged] + [CURRENT.lesson] * len(ranges), ranges, strict=False)
-        if row.attempt == 1 and None not in (row.low, row.high, row.found)
-    }
+    lessons = [row["lesson"] for row in logged] + [CURRENT.lesson] * len(ranges)
+    places = {}
+    for lesson, one in zip(lessons, ranges, strict=False):
+        if one.attempt == 1 and one.low is not None and one.high is not None and one.found is not None:
+            places[f"{lesson} {one.what}"] = (one.found - one.low) / ((one.high - one.low) or 1e-9)
     if not places:
         print("You gave no ranges, so this is an example, made up: a reader who is too sure.")
     return places or {f"question {n}": place for n, place in enumerate(EXAMPLE, 1)}

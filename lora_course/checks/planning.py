@@ -104,8 +104,10 @@ ROWS = (100, 400, 800, 1600, 10_000)
 @cache
 def lines(number: int) -> dict[str, Choice]:
     """The five lines of a brief's plan: what is right, and a reply to each other choice."""
-    from lora_lab import FullFineTuning, LoRA, memory
     from lora_lab.accounting.gpus import of_size, usable
+    from lora_lab.accounting.memory import memory
+    from lora_lab.methods.full import FullFineTuning
+    from lora_lab.methods.lora import LoRA
 
     brief = BRIEFS[number]
     room = usable(of_size(brief.gpu_gb)) / 2**30

@@ -212,8 +212,8 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
     found, evidence = dict[str, Interval](), []
     if store is not None:
         cells = cells_of(store, SWEEP)
-        both = (cells.best(method=one)[1] for one in (method, "full"))
-        found[str(cells.first["task"])], tasks = cells.interval(*both, margin), []
+        own, full = (cells.best(method=one)[1] for one in (method, "full"))
+        found[str(cells.first["task"])], tasks = cells.interval(own, full, margin), []
         evidence.append(cells.made)
     for task in tasks:
         if task == "metamath":

@@ -61,7 +61,8 @@ class Plan:
         """The Python script: the template with these settings."""
         text = Path(__file__).with_name("script.py").read_text(encoding="utf-8")
         for name, value in self.settings.items():
-            text = re.sub(rf"^{name} = [^#\n]*?(?=  #|$)", lambda _, n=name, v=value: f"{n} = {v!r}", text, flags=re.M)
+            line = f"{name} = {value!r}".replace("\\", "\\\\")  # for re.sub, in a path of Windows
+            text = re.sub(rf"^{name} = [^#\n]*?(?=  #|$)", line, text, flags=re.MULTILINE)
         return text
 
     def write(self, path: str | Path) -> Path:

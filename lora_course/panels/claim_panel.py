@@ -41,7 +41,7 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         super().__init__(cards={name: prepared(name) for name in shown})
         self.claim, self.at = first, self.cards[first]["own"]
 
-    def premises(self) -> dict[str, Value]:
+    def premises(self) -> dict[str, Any]:
         """The values that the sliders and menus have now."""
         changeable = _changeable(card(self.claim))
         return {p.name: _options(p)[place] for p, place in zip(changeable, self.at, strict=True)}
@@ -93,7 +93,8 @@ def prepared(name: str) -> dict[str, Any]:
     values = [_options(premise) for premise in changeable]
     axis, log, lines = "", False, list[float]()
     for chosen in product(*values):
-        found = judge(one, **{p.name: value for p, value in zip(changeable, chosen, strict=True)})
+        premises: dict[str, Any] = {p.name: value for p, value in zip(changeable, chosen, strict=True)}
+        found = judge(one, **premises)
         cases = []
         for case in found.cases:
             key = (case.where, case.found, tuple(float(f"{value:.5g}") for value in case.span))

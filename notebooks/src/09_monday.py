@@ -90,11 +90,11 @@ plt.show()
 
 # %% [markdown]
 # ## Your plan
-# Now the job. Put in **your model** (a folder, or a hub id you've downloaded), **your CSV** with the columns `text,label` or `prompt,completion`, and **your card's GB**. Ours is MiniLM and 300 film reviews. Each line of the plan names the lesson it comes from.
+# Now the job. Put in **your model** (a folder, or a hub id you've downloaded), **your CSV** with the columns `text,label` or `prompt,completion`, and **your card's GB**. Ours is MiniLM and 200 film reviews. Each line of the plan names the lesson it comes from.
 
 # %%
 rt = load_task("rt")
-rows = lesson.steps(300, fast=40)
+rows = lesson.steps(200, fast=40)
 table = pd.DataFrame({"text": rt.train.texts[:rows], "label": [rt.labels[n] for n in rt.train.labels[:rows]]})
 table.to_csv("reviews.csv", index=False)
 job = plan("minilm", "reviews.csv", gpu_gb=8)
@@ -113,7 +113,7 @@ from lora_lab.training.named import inspect_folder
 assert "get_peft_model" in script.read_text() and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# Look at the ± behind the test accuracy. Thirty rows can't tell 65 % from 90 %: that's what the plan's line *test* warned you about.
+# Look at the ± behind the test accuracy. Twenty rows can't tell 65 % from 90 %: that's what the plan's line *test* warned you about.
 #
 # ## Exercise 2: somebody else's Monday
 # A job you haven't seen, drawn by your name. For each of five lines choose, and name the evidence that **decides** it. Something that's true but decides another line doesn't count.
