@@ -9,27 +9,28 @@ from lora_course.claims.cards import MARKS, Verdict, judge_all
 
 INTRODUCTION = """# What people say about LoRA, and what the machine finds
 
-Each claim is a card in `data/claims`: who says it, what must be found if it is right, the numbers it rests on. The
-verdicts below are not in the cards; experiments on the cards' premises computed them. Change a premise and the verdict
-may turn:
+Each claim is a card in `data/claims`: who says it and where, what must be found if it's right, and the numbers it
+rests on. The cards hold no verdicts: experiments on their premises compute them. Change one, and the word may change:
 
     lora-lab claims one_24gb_card --set gpu_gb=48
 
-**true**: it held in every case that was tried. **false**: it failed in every case; or, where it is made for all cases
-alike, in at least one. **depends**: it held in some and failed in others; the setting that makes the difference is
-named. **undecided**: the evidence here cannot tell; the command says what could. Old lesson 15 is about these cards.
+**true**: it held in every case. **false**: it failed in every case; a claim about *any* case is false if one fails.
+**depends**: it held in some cases and failed in others, and the setting that makes the difference is named.
+**undecided**: the evidence here can't tell; the command says what could.
+[Lesson 09](../notebooks/09_monday.ipynb) has them as a panel.
 
 This page is written by `python docs/claims.py`.
 
-| | claim | verdict | what it does not show | id |
-|---|---|---|---|---|
+| | claim | who says it | verdict | what it doesn't show | id |
+|---|---|---|---|---|---|
 """
 
 
 def listing(verdicts: Mapping[str, Verdict]) -> str:
-    """The claims with their verdicts as Markdown, without figures that another machine would measure otherwise."""
+    """The claims with their verdicts as Markdown."""
     rows = (
-        f"| {v.card.number} | {v.card.statement} | {MARKS[v.word]} {v.words} | {v.card.limits} | `{name}` |\n"
+        f"| {v.card.number} | {v.card.statement} | {v.card.said_by} ({v.card.source}) | {MARKS[v.word]} {v.words} "
+        f"| {v.card.limits} | `{name}` |\n"
         for name, v in verdicts.items()
     )
     return INTRODUCTION + "".join(rows)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from lora_course.claims.claim_tests.evidence import Cells
+from lora_course.claims.evidence import Cells
 from lora_course.experiments.ridge import best_rate_slopes
 from lora_course.experiments.updates import a_at_start
 from lora_course.lesson import reference

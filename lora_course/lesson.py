@@ -118,7 +118,7 @@ def reference(name: str) -> Run:
 
 def reference_comparison(name: str) -> dict[str, Any]:
     """Return a comparison that ships with the lab, as `lora-lab compare --json` prints it. Raises: NotFound."""
-    from lora_course.claims.claim_tests.evidence import comparison
+    from lora_course.claims.evidence import comparison
 
     return comparison(name)
 

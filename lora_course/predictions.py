@@ -24,6 +24,7 @@ from lora_lab.training.watching import headless
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20
 """Most bytes to read of one file."""
+EXAMPLE = (0.4, 1.7, 0.1, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 0.6, 0.5, 1.2)  # of `calibration`
 FORMULAS = ("=", "+", "-", "@")
 NUMBERS = ("guess", "low", "high", "found")
 COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")
@@ -88,13 +89,25 @@ def reveal(what: str, found: float, unit: str = "") -> None:
     print(f"{it_is}; {side}.{again}")
 
 
-def calibration() -> None:
-    """Print how many of your ranges, in this folder's logs and this lesson, contain the result, against 80 %."""
+def calibration() -> dict[str, float]:
+    """Print how many of your ranges, in this folder's logs and this lesson, contain the result, against 80 %.
+
+    Returns where each result fell in its range, by lesson and question: 0 at the low end, 1 at the high end.
+    Without any, it is a made-up example of a reader who is too sure.
+    """
     logged = [row for row in read(Path()) if row["student"] == student() and row["low"] is not None]
     known = {(row["lesson"], row["what"]) for row in logged}
     ranges = [Range(row["what"], row["low"], row["high"], row["attempt"], row["found"]) for row in logged]
     ranges += [one for one in CURRENT.ranges if (CURRENT.lesson, one.what) not in known]
     print(coverage(ranges)["words"])
+    lessons = [row["lesson"] for row in logged] + [CURRENT.lesson] * len(ranges)
+    places = {}
+    for lesson, one in zip(lessons, ranges, strict=False):
+        if one.attempt == 1 and one.low is not None and one.high is not None and one.found is not None:
+            places[f"{lesson} {one.what}"] = (one.found - one.low) / ((one.high - one.low) or 1e-9)
+    if not places:
+        print("You gave no ranges, so this is an example, made up: a reader who is too sure.")
+    return places or {f"question {n}": place for n, place in enumerate(EXAMPLE, 1)}
 
 
 def in_full(value: float, digits: int = 4) -> str:

@@ -24,6 +24,7 @@ from lora_course.checks import (
     knobs,
     merging,
     ranks,
+    planning,
     small_file,
     styles,
     sure,
@@ -223,6 +224,27 @@ def facts() -> dict[str, Any]:
     return one("rank", told, ranks.facts_rank)
 
 
+def flip() -> dict[str, Any]:
+    """Claim 3: changes that were judged here, and what is said to each."""
+    tries = [("models", "llama-2-70b"), ("models", "llama-3.2-1b"), ("seq", 32), ("seq", 2048), ("rank", 1)]
+    said = {f"{name} = {value:,}" if name == "seq" else f"{name} = {value}": planning.check_flip({name: value})
+            for name, value in tries}  # fmt: skip
+    right = [words for words, found in said.items() if found.passed]
+    replies = {words: found.words for words, found in said.items()}
+    field = word("change", said, right=right, replies=replies, why="activations, which both keep, are a smaller part")
+    return {"told": "Which one makes claim 3 true?", "fields": [field], "why": "so it holds for every model left"}
+
+
+def job() -> dict[str, Any]:
+    """Five choices and their evidence, for the brief drawn for nobody by name."""
+    fields = []
+    for name, choice in planning.lines(0).items():
+        evidence = planning.evidence_of(name)
+        fields.append(word(name, choice.replies, **asdict(choice)))
+        fields.append(word(f"{name}, because of", evidence.replies, **asdict(evidence)))
+    return {"told": planning.BRIEFS[0].text, "fields": fields, "why": "each choice has its evidence", "sealed": True}
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -273,6 +295,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "audit": partial(one, "numbers", f"{counting.unseen()}. Numbers that train at rank 8:", counting.audit),
     "diagnosis": diagnosis,
     "eleventh": eleventh,
+    "flip": flip,
+    "brief": job,
 }  # fmt: skip
 
 

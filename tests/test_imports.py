@@ -38,7 +38,7 @@ def test_a_check_imports_its_own_lesson_alone():
     assert done.stdout.split() == ["lora_course.checks.small_file", "lora_course.checks.verdict"]
 
 
-@pytest.mark.parametrize("statement", ["from lora_course.checks import check_word", "import lora_course.claims.cards"])
+@pytest.mark.parametrize("statement", ["from lora_course.checks import check_flip", "import lora_course.claims.cards"])
 def test_the_papers_tables_are_not_read_before_they_are_needed(statement):
     hook = "lambda event, a: read.append(a[0]) if event == 'open' and 'data/paper' in str(a[0]) else None"
     code = f"import sys; read = []; sys.addaudithook({hook}); {statement}; print(read)"

@@ -1,8 +1,8 @@
-"""Claims as cards, and verdicts that the machine computes: a claim, its premises, an experiment, a word.
+"""Claims as cards, and verdicts that the machine computes.
 
     data/claims/x.yaml  ->  Card  ->  judge(card, gpu_gb=48)  ->  Verdict("true", because, figures, evidence)
 
-A card holds no verdict. Its premises are the arguments of its experiment; change one, and the experiment runs again.
+A card holds no verdict. Its premises are the arguments of its experiment: change one, and the experiment runs again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any
 
 import yaml
 
-from lora_course.claims.claim_tests import EXPERIMENTS, STORE, Finding, said, wanted
-from lora_course.claims.claim_tests.cases import VERBS
+from lora_course.claims.cases import EXPERIMENTS, STORE, VERBS, Finding, said, wanted
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.training.assets import shipped
 
@@ -28,7 +27,7 @@ MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "un
 
 @dataclass(frozen=True)
 class Premise:
-    """A number or a choice that a claim rests on and that a person may change; `options` are values worth trying."""
+    """A number or a choice that a claim rests on; `options` are the values that the panel offers."""
 
     name: str
     value: Value
@@ -38,13 +37,11 @@ class Premise:
 
 @dataclass(frozen=True)
 class Card:
-    """A claim in a form that can be tried.
+    """A claim in a form that you can test.
 
-    number      its place among the claims: "6b"
     prediction  what must be found if the claim is right
-    margin      the difference that counts as none, fixed beforehand; None if nothing is compared
-    limits      what the verdict does not show
-    lessons     where the claim arises: ("05", "15")
+    margin      the largest difference that doesn't matter, in points of accuracy; None if nothing is compared
+    limits      what the verdict doesn't show
     """
 
     id: str
@@ -57,11 +54,10 @@ class Card:
     premises: tuple[Premise, ...]
     margin: Premise | None
     limits: str
-    lessons: tuple[str, ...]
 
     @property
     def all_premises(self) -> dict[str, Premise]:
-        """Premises by name, the margin among them."""
+        """Premises by name, with the margin."""
         return {p.name: p for p in (*self.premises, *((self.margin,) if self.margin else ()))}
 
     def __str__(self) -> str:
@@ -73,14 +69,14 @@ FIELDS = tuple(f.name for f in fields(Card))
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Finding):
-    """What the experiment of a card found with these premises; `str(verdict)` says it."""
+    """What a card's experiment found with these premises; `str(verdict)` says it."""
 
     card: Card
     premises: Mapping[str, Value]
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """The premises that are not the card's."""
+        """The premises that differ from the card's."""
         return tuple(name for name, p in self.card.all_premises.items() if self.premises[name] != p.value)
 
     @property
@@ -96,23 +92,13 @@ class Verdict(Finding):
     def __repr__(self) -> str:
         return f"{self.card}\n{self}\nNot shown: {self.card.limits}"
 
-    def _repr_html_(self) -> str:  # the name IPython looks for
+    def _repr_html_(self) -> str:  # the name that IPython looks for
         one, e = self.card, html.escape
-        lines = {
-            "Predicts": one.prediction,
-            "Premises": "; ".join(f"{name} = {said(value)}" for name, value in self.premises.items()),
-            "Found": self.because,
-            "Would decide": self.would_tell,
-            "Evidence": "; ".join(self.evidence),
-            "Not shown": one.limits,
-        }
-        rows = "".join(f"<div><b>{name}:</b> {e(text)}</div>" for name, text in lines.items() if text)
         head = f"<div>Claim {e(one.number)}, {e(one.said_by)}: <b>“{e(one.statement)}”</b></div>"
         word = f"<div style='font-size:120%'><b>{MARKS[self.word]} {e(self.words)}</b></div>"
         cases = "".join(f"<li>{VERBS[case.holds]}: {e(str(case))}</li>" for case in self.cases)
-        folded = f"<details><summary>all {len(self.cases)} cases</summary><ul>{cases}</ul></details>"
-        box = "border:1px solid #767676;padding:8px 12px;max-width:900px"
-        return f"<div style='{box}'>{head}{word}{rows}{folded if len(self.cases) > 1 else ''}</div>"
+        tell = f"<div><b>Would decide it:</b> {e(self.would_tell)}</div>" if self.would_tell else ""
+        return f"<div>{head}{word}<ul>{cases}</ul>{tell}<div><b>Not shown:</b> {e(one.limits)}</div></div>"
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain values."""
@@ -128,7 +114,7 @@ class Verdict(Finding):
 @cache
 def _shipped() -> dict[str, Card]:
     cards = [card_from(file.read_text(encoding="utf-8"), file.stem) for file in shipped("data/claims").glob("*.yaml")]
-    return {card.id: card for card in sorted(cards, key=lambda card: place(card.number))}
+    return {card.id: card for card in sorted(cards, key=lambda card: int(card.number))}
 
 
 def load_cards() -> dict[str, Card]:
@@ -144,17 +130,11 @@ def card(name: str) -> Card:
     return cards[name]
 
 
-def place(number: str) -> tuple[int, str]:
-    """A number as it is sorted: "6b" after "6a" and before "10"."""
-    return int("".join(c for c in number if c.isdigit()) or 0), number
-
-
 def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) -> Verdict:
-    """Run a card's experiment with its premises, some of them changed.
+    """Run a card's experiment, with some of its premises changed.
 
-    store  a folder of your own finished runs, for an experiment that reads runs; ours when left out
-    Raises: NotFound for an unknown card; BadValue for a premise that the card does not have, with the nearest, or a
-    value that it, or the experiment, cannot have.
+    store  a folder of your own finished runs, for an experiment that reads runs; by default ours
+    Raises: NotFound for an unknown card; BadValue for an unknown premise, with the nearest, or an impossible value.
     """
     one = card(of) if isinstance(of, str) else of
     known = one.all_premises
@@ -162,17 +142,18 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
         if name not in known:
             raise BadValue(f"claim {one.id} has no premise '{name}'; nearest: {nearest(name, known)}")
     premises = {name: _taken(one, name, changed.get(name, p.value)) for name, p in known.items()}
-    run = EXPERIMENTS[one.experiment]
+    run = _experiment(one.experiment)
     reads = STORE in signature(run).parameters
     if store is not None and not reads:
-        raise BadValue(f"claim {one.id} is not judged by finished runs: leave the store out")
+        raise BadValue(f"claim {one.id} isn't judged by finished runs: leave the store out")
+    taken = {n: v / 100 if n == "margin" and isinstance(v, int | float) else v for n, v in premises.items()}
     try:
-        found = run(**premises, **({STORE: store} if reads else {}))
+        found = run(**taken, **({STORE: store} if reads else {}))
     except (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         words = ", ".join(f"{name} {said(premises[name])}" for name in known if premises[name] != known[name].value)
         if isinstance(error, BadValue) or not words:
             raise
-        raise BadValue(f"claim {one.id} cannot be tried with {words}: {error}") from error
+        raise BadValue(f"claim {one.id} can't be tested with {words}: {error}") from error
     return Verdict(**vars(found), card=one, premises=premises)
 
 
@@ -186,6 +167,12 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
+def _experiment(name: str) -> Any:
+    import lora_course.claims.experiments  # noqa: F401  # registers them; it reads much that a card alone doesn't need
+
+    return EXPERIMENTS.get(name)
+
+
 # ---- reading a card
 
 
@@ -194,27 +181,26 @@ def card_from(text: str, name: str = "this card") -> Card:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise BadValue(f"{name} is no YAML: {' '.join(str(error).split())}") from None
+        raise BadValue(f"{name} isn't valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise BadValue(f"{name} is no card: write one line 'field: value' for each of {listed(FIELDS)}")
+        raise BadValue(f"{name} isn't a card: write one line 'field: value' for each of {listed(FIELDS)}")
     _match(name, "field", values, FIELDS, f"a card has {listed(FIELDS)}")
     if not isinstance(values["premises"], dict):
-        raise BadValue(f"the premises of {name} are to be 'name: {{value: ..., means: ...}}', one a line")
+        raise BadValue(f"write the premises of {name} as 'name: {{value: ..., means: ...}}', one a line")
     premises = tuple(_premise(key, value, name) for key, value in values["premises"].items())
     margin = values["margin"] and _premise("margin", values["margin"], name)
-    own = {key: str(values[key]).strip() for key in FIELDS if key not in ("premises", "margin", "lessons")}
-    found = Card(**own, premises=premises, margin=margin, lessons=tuple(map(str, values["lessons"] or ())))
-    if found.experiment not in EXPERIMENTS:
+    own = {key: str(values[key]).strip() for key in FIELDS if key not in ("premises", "margin")}
+    found = Card(**own, premises=premises, margin=margin)
+    if not _experiment(found.experiment):
         close = nearest(found.experiment, EXPERIMENTS)
-        raise BadValue(f"{name} asks for an unknown experiment '{found.experiment}'; nearest: {close}")
-    _match(
-        name, "premise", found.all_premises, wanted(found.experiment), f"the experiment {found.experiment} asks for it"
-    )
+        raise BadValue(f"{name} has an unknown experiment '{found.experiment}'; nearest: {close}")
+    why = f"the experiment {found.experiment} needs it"
+    _match(name, "premise", found.all_premises, wanted(found.experiment), why)
     return found
 
 
 def _match(name: str, what: str, stated: Collection[str], asked: Collection[str], why: str) -> None:
-    """Raises: BadValue for the first that is missing or unknown."""
+    """Raises: BadValue for the first name that is missing or unknown."""
     for missing in (one for one in asked if one not in stated):
         raise BadValue(f"{name} lacks the {what} '{missing}': {why}")
     for unknown in (one for one in stated if one not in asked):
@@ -224,14 +210,12 @@ def _match(name: str, what: str, stated: Collection[str], asked: Collection[str]
 def _premise(key: str, values: Any, name: str) -> Premise:
     if not isinstance(values, dict) or not {"value", "means"} <= values.keys() <= {"value", "means", "try"}:
         raise BadValue(
-            f"the premise '{key}' of {name} is to be {{value: ..., means: ..., try: [...]}}; try may be left out"
+            f"write the premise '{key}' of {name} as {{value: ..., means: ..., try: [...]}}; try is optional"
         )
     value = values["value"]
     single = value if isinstance(value, list) else [value]
     if not single or not all(isinstance(one, bool | int | float | str) for one in single):
-        raise BadValue(
-            f"the premise '{key}' of {name} is {value!r}; it is to be a number, a word, yes or no, or a list"
-        )
+        raise BadValue(f"the premise '{key}' of {name} is {value!r}; use a number, a word, yes or no, or a list")
     return Premise(key, value, str(values["means"]), tuple(values.get("try") or ()))
 
 

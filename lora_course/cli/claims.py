@@ -1,4 +1,4 @@
-"""`lora-lab claims`: what people say about LoRA, with verdicts that are computed when they are asked for."""
+"""`lora-lab claims`: what people say about LoRA, with verdicts computed when you ask."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from lora_lab.errors import BadValue
 @click.command()
 @click.argument("claim", required=False)
 @click.option("--set", "changes", multiple=True, metavar="PREMISE=VALUE", help="Change a premise; may be repeated.")
-@click.option("--store", default=None, help="A folder of your own runs, for a claim that is judged by runs.")
+@click.option("--store", default=None, help="A folder of your own runs, for a claim that runs decide.")
 @JSON
 def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_json: bool) -> None:
-    """The verdict on CLAIM, an id or a number such as 6b; of all claims when left out."""
+    """The verdict on CLAIM, an id or a number; on all claims if left out."""
     from lora_course.claims import cards
-    from lora_course.claims.claim_tests import said
+    from lora_course.claims.cases import said
 
     for change in changes:
         if "=" not in change:
-            raise BadValue(f"--set takes premise=value, such as gpu_gb=48, not '{change}'")
+            raise BadValue(f"write --set premise=value, such as gpu_gb=48, not '{change}'")
     if claim is None:
         if changes or store:
-            raise BadValue("--set and --store are for one claim: name it, for example one_24gb_card")
+            raise BadValue("--set and --store need one claim: name it, for example one_24gb_card")
         verdicts = cards.judge_all().values()
         lines = [f"{one.card.number:4} {one.words:40} {one.card.statement}  [{one.card.id}]" for one in verdicts]
         tell({"claims": [one.to_json() for one in verdicts]} if as_json else "\n".join(lines))

@@ -14,10 +14,6 @@ PANELS = {
 from lora_course.panels.class_panel import ClassPanel
 ClassPanel("school")
 """,
-    "claim": """
-from lora_course.panels.claim_card import ClaimCard
-ClaimCard()
-""",
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_course.claims.claim_tests.evidence import Cells
+from lora_course.claims.evidence import Cells
 from lora_course.panels.class_panel import ClassPanel
 from lora_lab import FullFineTuning, LoRA, Recipe, Store, sweep, verdict
 from lora_lab.errors import LabWarning

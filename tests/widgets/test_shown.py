@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_course.panels.claim_card import ClaimCard
+from lora_course.panels.class_panel import ClassPanel
 from lora_lab.widgets.named import Named
 from lora_lab.widgets.panel import Panel, scrolling
 from lora_lab.widgets.shown import Shown, Table
@@ -18,8 +18,8 @@ def test_a_picture_its_words_and_its_tables_go_in_one_message(monkeypatch: pytes
     assert shown.numbers() == "by step\nstep | loss\n1 | 0.5"
 
 
-def test_every_panel_is_named_and_its_name_is_its_title():
-    panel = ClaimCard()
+def test_every_panel_is_named_and_its_name_is_its_title(tmp_path):
+    panel = ClassPanel(tmp_path)
     assert isinstance(panel.children[-1], Named)
     assert panel.children[-1].title == panel.title != ""
     assert isinstance(panel, Panel)

@@ -17,7 +17,7 @@ def told(*arguments: str) -> str:
 
 
 def test_a_claim_by_number_with_a_premise_changed():
-    found = json.loads(told("8", "--set", "gpu_gb=48", "--json"))
+    found = json.loads(told("4", "--set", "gpu_gb=48", "--json"))
     assert (found["id"], found["word"], found["changed"]) == ("one_24gb_card", "true", ["gpu_gb"])
     said = told("one_24gb_card", "--set", "bits=2")
     for words in ("bits = 2", "depends on model", "not shown:"):
@@ -25,17 +25,17 @@ def test_a_claim_by_number_with_a_premise_changed():
 
 
 def test_all_claims_have_a_line_each(monkeypatch):
-    some = {name: cards.judge(name) for name in ("shapes", "larger_r")}
+    some = {name: cards.judge(name) for name in ("times_fewer", "merging_is_free")}
     monkeypatch.setattr(cards, "judge_all", lambda: some)
     assert len(told().splitlines()) == 2
-    assert [one["id"] for one in json.loads(told("--json"))["claims"]] == ["shapes", "larger_r"]
+    assert [one["id"] for one in json.loads(told("--json"))["claims"]] == ["times_fewer", "merging_is_free"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        (("8", "--set", "gpu_gb"), BadValue, "premise=value"),
-        (("8", "--set", "gpu=48"), BadValue, "nearest: gpu_gb"),
+        (("4", "--set", "gpu_gb"), BadValue, "premise=value"),
+        (("4", "--set", "gpu=48"), BadValue, "nearest: gpu_gb"),
         (("--set", "gpu_gb=48"), BadValue, "name it"),
         (("70b",), NotFound, "nearest"),
     ],

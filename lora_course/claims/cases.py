@@ -1,9 +1,9 @@
-"""An experiment on a claim returns cases: in each the claim holds, fails, or cannot be told. The word follows.
+"""An experiment on a claim returns cases. In each the claim holds, fails, or is open. The verdict's word follows:
 
 every case holds             true
 every case fails             false
 some hold and some fail      depends, on the settings that make the difference;
-                             for a claim that says "always", one failure is enough: false
+                             a claim that says "any" is false if one case fails
 else                         undecided, with what would decide it
 """
 
@@ -19,25 +19,27 @@ from lora_lab.errors import BadValue, nearest
 
 Word = Literal["true", "false", "depends", "undecided"]
 WORDS: tuple[Word, ...] = ("true", "false", "depends", "undecided")
-VERBS = {True: "holds", False: "fails", None: "cannot be told"}
-STORE = "store"  # the parameter of an experiment that reads finished runs; no premise
-SHOWN = 4  # cases up to which a sentence tells them all
+VERBS = {True: "holds", False: "fails", None: "is open"}
+STORE = "store"  # an experiment with this parameter reads finished runs; it isn't a premise
+SHOWN = 4  # up to so many cases, a sentence lists all of them
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case that a claim was tried on.
+    """One test of a claim.
 
     settings    what was chosen: {"model": "llama-2-70b", "rank": 8}
-    holds       whether the claim holds in it; None if it cannot be told
+    holds       whether the claim holds; None if these numbers can't tell
     found       what was counted or measured, with its unit
-    would_tell  what would tell, if it cannot be told
+    would_tell  what would decide an open case
+    span        (low, value, high) on the finding's axis; () if the case has no place on it
     """
 
     settings: Mapping[str, Any]
     holds: bool | None
     found: str
     would_tell: str = ""
+    span: tuple[float, ...] = ()
 
     @property
     def where(self) -> str:
@@ -50,18 +52,21 @@ class Case:
 
 @dataclass(frozen=True)
 class Finding:
-    """The cases of an experiment and where they are from.
+    """The cases of an experiment and where they come from.
 
     evidence  what was counted, measured or read, with source, date and machine
-    always    the claim is made for all cases alike, so that a single failure refutes it
-    note      a sentence to know beside the cases
+    axis      what `Case.span` measures, with its unit; log: on a logarithmic scale
+    limits    the values on this axis at which a case turns
+    always    the claim is about any case, so one failure refutes it
     figures   the main numbers by name
     """
 
     cases: tuple[Case, ...]
     evidence: tuple[str, ...]
+    axis: str = ""
+    limits: tuple[float, ...] = ()
+    log: bool = False
     always: bool = False
-    note: str = ""
     figures: Mapping[str, float | int | str] = field(default_factory=dict)
 
     @property
@@ -76,33 +81,30 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """For "depends": one setting that explains all outcomes, else those whose change alone turns an outcome."""
+        """For "depends": one setting that explains all outcomes, else those that turn an outcome on their own."""
         if self.word != "depends":
             return ()
-        told = [({name: said(v) for name, v in case.settings.items()}, case.holds) for case in self.cases]
-        told = [(settings, holds) for settings, holds in told if holds is not None]
-        names = dict.fromkeys(name for settings, _ in told for name in settings)
-        varied = [name for name in names if len({settings.get(name) for settings, _ in told}) > 1]
+        decided = [({n: said(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]
+        names = dict.fromkeys(name for settings, _ in decided for name in settings)
+        varied = [name for name in names if len({settings.get(name) for settings, _ in decided}) > 1]
         for name in varied:
-            outcomes = {(settings.get(name), holds) for settings, holds in told}
+            outcomes = {(settings.get(name), holds) for settings, holds in decided}
             if len(outcomes) == len({value for value, _ in outcomes}):
                 return (name,)
-        pairs = ((a, b) for (a, yes), (b, no) in combinations(told, 2) if yes != no)
+        pairs = ((a, b) for (a, yes), (b, no) in combinations(decided, 2) if yes != no)
         differ = [{name for name in varied if a.get(name) != b.get(name)} for a, b in pairs]
         return tuple(name for name in varied if {name} in differ) or tuple(varied)
 
     @property
     def because(self) -> str:
-        """The figures that the word rests on: all cases, or of many how they came out and an example of each."""
-        told = "; ".join(map(str, self.cases))
-        if len(self.cases) > SHOWN:
-            of = {holds: [case for case in self.cases if case.holds is holds] for holds in VERBS}
-            told = "; ".join(
-                f"{VERBS[holds]} in {len(some)} of {len(self.cases)} cases ({some[0]})"
-                for holds, some in of.items()
-                if some
-            )
-        return f"{told}. {self.note}".strip()
+        """The numbers behind the word: all cases, or counts and an example of each outcome."""
+        if len(self.cases) <= SHOWN:
+            return "; ".join(map(str, self.cases)) + "."
+        of = {holds: [case for case in self.cases if case.holds is holds] for holds in VERBS}
+        total = len(self.cases)
+        return (
+            "; ".join(f"{VERBS[h]} in {len(some)} of {total} cases ({some[0]})" for h, some in of.items() if some) + "."
+        )
 
     @property
     def would_tell(self) -> str:
@@ -119,13 +121,13 @@ F = TypeVar("F", bound=Callable[..., Finding])
 
 
 def experiment(function: F) -> F:
-    """Register an experiment under its own name; its parameters are the premises that its cards must state."""
+    """Register an experiment by its name. Its parameters are the premises that its cards must state."""
     EXPERIMENTS[function.__name__] = function
     return function
 
 
 def wanted(name: str) -> tuple[str, ...]:
-    """The premises that an experiment asks for."""
+    """The premises of an experiment."""
     return tuple(p for p in inspect.signature(EXPERIMENTS[name]).parameters if p != STORE)
 
 
@@ -139,12 +141,12 @@ def said(value: Any) -> str:
 
 
 def check_known(given: Iterable[str], known: Collection[str], what: str) -> None:
-    """Raises: BadValue for a word that is none of these, with the nearest."""
+    """Raises: BadValue for an unknown word, with the nearest one."""
     for word in given:
         if word not in known:
             raise BadValue(f"{what} are {said(list(known))}, not '{word}'; nearest: {nearest(word, known)}")
 
 
 def roles(targets: str) -> tuple[str, ...]:
-    """Targets as a card writes them, "q+v" or "all-linear", as a method takes them."""
+    """The targets of a method from a card's "q+v" or "all-linear"."""
     return tuple(targets.replace(",", "+").split("+"))

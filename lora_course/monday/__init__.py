@@ -1,0 +1,144 @@
+"""A plan for a fine-tuning job, with the lesson that supports each line, and a script that carries it out.
+
+    job = plan("meta-llama/Llama-3.2-1B", "support.csv", gpu_gb=24)
+    print(job)
+    job.write("train.py")         # PEFT and transformers only; `script.py` is the template
+
+The CSV has the columns text,label or prompt,completion.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_lab.accounting.gpus import of_size, usable
+from lora_lab.accounting.memory import estimate, longest
+from lora_lab.accounting.models import architecture_of, config_of
+from lora_lab.accounting.params import params
+from lora_lab.accounting.setup import Setup
+from lora_lab.accounting.units import binary, decimal
+from lora_lab.errors import BadValue
+from lora_lab.files import write_atomically
+from lora_lab.methods.lora import LoRA
+from lora_lab.training.assets import asset_path
+from lora_lab.training.models import BUNDLED
+
+KINDS = {"classifier": ("text", "label"), "language model": ("prompt", "completion")}
+LETTERS = 3.5  # letters a token, roughly, for English; other languages need more tokens
+ALPHA, ROWS = 16, 16  # ROWS: of one optimizer step
+SPARE = 0.9  # share of the card to plan for: PEFT copies adapter inputs to fp32, and gaps cost some memory too
+# What to try, fastest first: (quantised, checkpointing, rows at a time).
+WAYS = [("none", False, n) for n in (16, 8, 4)] + [(q, True, n) for q in ("none", "nf4") for n in (16, 8, 4, 2, 1)]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One decision: what, the choice, why, and the lesson that supports it."""
+
+    what: str
+    choice: str
+    why: str
+    lesson: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The lines of a plan, and the settings of its script by name."""
+
+    lines: tuple[Line, ...]
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        wide = [max(len(getattr(line, name)) for line in self.lines) for name in ("what", "choice")]
+        return "\n".join(f"{o.what:{wide[0]}}  {o.choice:{wide[1]}}  {o.why} (lesson {o.lesson})" for o in self.lines)
+
+    def script(self) -> str:
+        """The Python script: the template with these settings."""
+        text = Path(__file__).with_name("script.py").read_text(encoding="utf-8")
+        for name, value in self.settings.items():
+            line = f"{name} = {value!r}".replace("\\", "\\\\")  # for re.sub, in a path of Windows
+            text = re.sub(rf"^{name} = [^#\n]*?(?=  #|$)", line, text, flags=re.MULTILINE)
+        return text
+
+    def write(self, path: str | Path) -> Path:
+        """Write the script, and return its path."""
+        write_atomically(Path(path), self.script().encode())
+        return Path(path)
+
+
+def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, out: str = "adapter") -> Plan:
+    """A plan for this model, CSV and card.
+
+    model      a bundled name, a folder or a cached hub id; a name such as llama-3-8b gives a plan, but put your own
+               folder into its script
+    gpu_gb     memory of the card
+    precision  half the 95 % interval that the test accuracy should have, in points
+    Raises: BadValue for a CSV without the columns, a wrong kind of model, or a card that no way fits.
+    """
+    rows, kind = read(data)
+    shape = architecture_of(model)
+    if kind == "language model" and shape.task == "encoder":
+        raise BadValue(f"{shape.name} can't write completions: choose a causal model, or give a CSV with text,label")
+    letters = sorted(
+        len("".join(row[name] for name in KINDS[kind][: 1 if kind == "classifier" else 2])) for row in rows
+    )
+    tokens = math.ceil(letters[int(0.99 * (len(letters) - 1))] / LETTERS / 64) * 64
+    tokens = min(max(tokens, 64), longest(config_of(model)) or tokens)
+    rank = 8 if kind == "classifier" else 16
+    method = LoRA(rank, alpha=ALPHA, targets=("all-linear",))
+    room = usable(of_size(gpu_gb))
+    for quantised, checkpointing, batch in WAYS:
+        peak = estimate(model, method, Setup(batch, tokens, quantised=quantised, checkpointing=checkpointing)).peak
+        if peak <= SPARE * room:
+            break
+    else:
+        raise BadValue(f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} are free")
+    rate = 5e-4 if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
+    rates, steps = [rate / 2, rate, 2 * rate], math.ceil(0.8 * len(rows) / ROWS) * 3
+    need, have = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), len(rows) // 10
+    half = 196 * math.sqrt(0.16 / max(have, 1))
+    name = "QLoRA" if quantised == "nf4" else "LoRA"
+    counted = params(model, method)
+    saves = f"{counted.trainable:,} numbers train, the file has about {decimal(4 * counted.trainable)}"
+    ours = "ours 5e-4 on MiniLM" if rate == 5e-4 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
+    short = "" if kind == "language model" else f"; the tenth you have, {have:,} rows, gives ±{half:.1f}"
+    lines = (
+        Line("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
+        Line("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "05"),
+        Line("rank", str(rank), saves, "00 and 03"),
+        Line("alpha", str(ALPHA), "keep it when you change the rank", "03"),
+        Line("rates", ", ".join(f"{one:g}" for one in rates), f"{ours}; choose on validation", "03"),
+        Line("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; large batches hurt LoRA", "05"),
+        Line("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
+        Line("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} are free", "04"),
+        Line("test", f"{need:,} rows", f"for ±{precision:g} points at 80 %{short}", "02"),
+        Line("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
+        Line("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
+    )
+    settings = {
+        "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "OUT": out,
+        "RANK, ALPHA": (rank, ALPHA), "RATES": rates, "EPOCHS": 3, "BATCH, ACCUMULATE": (batch, ROWS // batch),
+        "MAX_TOKENS": tokens, "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
+    }  # fmt: skip
+    return Plan(lines, settings)
+
+
+def read(data: str | Path) -> tuple[list[dict[str, str]], str]:
+    """The rows of a CSV and their kind. Raises: BadValue for other columns, or fewer than ten rows."""
+    try:
+        with Path(data).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadValue(f"{data} can't be read as a CSV in UTF-8: {error}") from error
+    columns = set(rows[0]) if rows else set()
+    kind = next((name for name, needed in KINDS.items() if {*needed} <= columns), None)
+    if kind is None:
+        raise BadValue(f"{data} has the columns {sorted(map(str, columns))}: name them text,label or prompt,completion")
+    if len(rows) < 10:
+        raise BadValue(f"{data} has {len(rows)} rows: at least 10 are needed for training, validation and test")
+    return [{name: row[name] or "" for name in KINDS[kind]} for row in rows], kind

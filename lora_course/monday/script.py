@@ -1,0 +1,172 @@
+"""Fine-tune a model with LoRA on a CSV: try three rates on validation, keep the best, score the test once.
+
+The CSV has the columns text,label (a classifier) or prompt,completion (a causal language model). It needs
+`pip install torch transformers peft accelerate`, and bitsandbytes for FOUR_BITS.
+"""
+
+import csv
+import math
+import random
+import sys
+from collections import Counter
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
+
+# ---- settings
+MODEL = "a folder or a hub id"
+DATA = "rows.csv"
+OUT = "adapter"
+RANK, ALPHA = 8, 16
+RATES = [1e-4, 2e-4, 4e-4]
+EPOCHS = 3
+BATCH, ACCUMULATE = 16, 1  # rows at a time, and how many times before a step
+MAX_TOKENS = 256  # longer rows are cut
+CHECKPOINTING = False
+FOUR_BITS = False  # QLoRA: the frozen weights in NF4
+SEED = 0
+# ---- end of settings
+
+GPU = torch.cuda.is_available()
+DTYPE = torch.bfloat16 if GPU and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def read() -> tuple[list[dict], list[str]]:
+    """The rows of the CSV, each once, shuffled; and the labels, none for a language model."""
+    with open(DATA, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rows = list({tuple(row.values()): row for row in rows}.values())  # a row in train and test would be a leak
+    random.Random(SEED).shuffle(rows)
+    return rows, sorted({row["label"] for row in rows}) if "label" in rows[0] else []
+
+
+def encoded(row: dict, tokenizer, labels: list[str]) -> dict:
+    """Token ids, and what to predict: the class, or the tokens of the completion (-100: not in the loss)."""
+    if labels:
+        ids = tokenizer(row["text"], truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        return {"input_ids": ids, "labels": labels.index(row["label"])}
+    prompt = row["prompt"]
+    if tokenizer.chat_template:
+        message = [{"role": "user", "content": prompt}]
+        prompt = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    asked = tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+    answer = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    return {"input_ids": (asked + answer)[:MAX_TOKENS], "labels": ([-100] * len(asked) + answer)[:MAX_TOKENS]}
+
+
+def base_model(tokenizer, labels: list[str]):
+    """The frozen base, new each time. The head of a classifier starts from the same seed."""
+    torch.manual_seed(SEED)
+    options: dict = {"dtype": DTYPE}
+    if FOUR_BITS:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPE
+        )
+    if labels:
+        model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=len(labels), **options)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(MODEL, **options)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model if FOUR_BITS else model.to("cuda" if GPU else "cpu")
+
+
+@torch.no_grad()
+def scored(model, rows: list[dict], collate) -> tuple[float, float]:
+    """(loss, accuracy): the mean over rows of a classifier, over the completions' tokens of a language model."""
+    model.eval()
+    loss, right, count = 0.0, 0, 0
+    for start in range(0, len(rows), BATCH):
+        batch = collate(rows[start : start + BATCH]).to(model.device)
+        targets, logits = batch.pop("labels"), model(**batch).logits.float()
+        if logits.dim() == 3:  # (rows, tokens, vocabulary): each token predicts the next one
+            logits, targets = logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten()
+        asked = targets != -100
+        loss += float(cross_entropy(logits[asked], targets[asked], reduction="sum"))
+        right += int((logits[asked].argmax(-1) == targets[asked]).sum())
+        count += int(asked.sum())
+    return loss / count, right / count
+
+
+def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
+    """A LoRA model trained at this rate."""
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM,
+        r=RANK, lora_alpha=ALPHA, target_modules="all-linear",
+    )  # fmt: skip
+    model = get_peft_model(base_model(tokenizer, labels), config)
+    model.print_trainable_parameters()
+    arguments = TrainingArguments(
+        OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
+        gradient_accumulation_steps=ACCUMULATE, gradient_checkpointing=CHECKPOINTING,
+        gradient_checkpointing_kwargs={"use_reentrant": False},  # the older form cuts the gradient of a frozen base
+        bf16=torch.bfloat16 == DTYPE, use_cpu=not GPU, save_strategy="no", logging_steps=50, report_to="none",
+        disable_tqdm=not sys.stderr.isatty(), seed=SEED,
+    )  # fmt: skip
+    Trainer(model, arguments, train_dataset=rows, data_collator=collate).train()
+    return model
+
+
+def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
+    """The saved adapter on a fresh base. Stops if a B is zero or not finite, or no answer changes."""
+    model = PeftModel.from_pretrained(base_model(tokenizer, labels), folder).eval()
+    largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
+    if not largest or not all(0 < size < math.inf for size in largest.values()):
+        raise SystemExit(f"{folder} does nothing: largest numbers in B {largest}")
+    batch = collate(rows[:4]).to(model.device)
+    batch.pop("labels")
+    with torch.no_grad():
+        on = model(**batch).logits
+        with model.disable_adapter():
+            off = model(**batch).logits
+    if torch.equal(on, off):
+        raise SystemExit(f"{folder} changes no answer")
+    return model
+
+
+def main() -> None:
+    rows, labels = read()
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    collate = DataCollatorWithPadding(tokenizer) if labels else DataCollatorForSeq2Seq(tokenizer)
+    data = [encoded(row, tokenizer, labels) for row in rows]
+    tenth = max(1, len(data) // 10)
+    test, validation, training = data[:tenth], data[tenth : 2 * tenth], data[2 * tenth :]
+    print(f"{len(training)} rows to train on, {len(validation)} for validation, {len(test)} for the test")
+
+    losses = {}
+    for rate in RATES:
+        model = train(rate, training, tokenizer, labels, collate)
+        losses[rate] = scored(model, validation, collate)[0]
+        model.save_pretrained(f"{OUT}/{rate:g}")
+        print(f"rate {rate:g}: validation loss {losses[rate]:.4f}")
+    best = min(losses, key=lambda rate: losses[rate] if math.isfinite(losses[rate]) else math.inf)
+    if best in (min(RATES), max(RATES)):
+        print(f"{best:g} is at the edge of the rates: try more beyond it before you compare this with anything")
+
+    model = check(f"{OUT}/{best:g}", tokenizer, labels, validation, collate)
+    model.save_pretrained(OUT)
+    loss, accuracy = scored(model, test, collate)  # once
+    if labels:
+        half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / len(test))
+        most = Counter(row["labels"] for row in test).most_common(1)[0][1] / len(test)
+        print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; always the same label: {most:.1%}")
+    else:
+        with model.disable_adapter():
+            without = scored(model, test, collate)[0]
+        print(f"test: perplexity {math.exp(loss):.2f}, without the adapter {math.exp(without):.2f}")
+    print(f"adapter saved in {OUT}: rate {best:g}, B is not zero, answers change")
+
+
+if __name__ == "__main__":
+    main()

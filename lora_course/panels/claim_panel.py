@@ -1,0 +1,119 @@
+"""One claim: drag what it rests on until the word changes. `js/claim_panel.js` draws it; every verdict is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
+from typing import Any
+
+import traitlets as T
+
+from lora_course.claims.cards import MARKS, Card, Premise, Value, Verdict, card, judge, listed, load_cards
+from lora_course.claims.cases import said
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.widgets.base import Panel
+
+HANDLES = ("margin", "gpu_gb", "times", "high")  # the premise that moves the line in the picture
+
+
+class ClaimPanel(Panel, file="claim_panel.js"):
+    """A claim, its premises as sliders and menus, the word, and the evidence as dots on an axis.
+
+        ClaimPanel()                         all claims, opened on "one 24 GB card"
+        ClaimPanel("no_quality_drop")        opened on another, by id or number
+        ClaimPanel("11", claims=["11"])      this one alone
+
+    claim   id of the claim that is shown
+    at      for each premise that can be changed, the position of its value
+    Raises: NotFound for an unknown claim.
+    """
+
+    cards = T.Dict().tag(sync=True)  # {id: `prepared`}
+    claim = T.Unicode().tag(sync=True)
+    at = T.List(T.Int()).tag(sync=True)
+
+    def __init__(self, claim: str = "one_24gb_card", claims: Sequence[str] = ()) -> None:
+        shown = [card(name).id for name in claims] or list(load_cards())
+        first = card(claim).id
+        if first not in shown:
+            raise NotFound(f"claim {first} isn't among those of this panel: {', '.join(shown)}")
+        super().__init__(cards={name: prepared(name) for name in shown})
+        self.claim, self.at = first, self.cards[first]["own"]
+
+    def premises(self) -> dict[str, Any]:
+        """The values that the sliders and menus have now."""
+        changeable = _changeable(card(self.claim))
+        return {p.name: _options(p)[place] for p, place in zip(changeable, self.at, strict=True)}
+
+    def verdict(self) -> Verdict:
+        """The verdict with these values."""
+        return judge(self.claim, **self.premises())
+
+    def describe(self) -> str:
+        """The panel in plain words."""
+        found = self.verdict()
+        return f"A claim and its premises. “{found.card.statement}” {MARKS[found.word]} {found}"
+
+    @T.observe("claim")
+    def _begins_with_its_own(self, change: Any) -> None:
+        if change["old"] and len(self.at) != len(self.cards[self.claim]["own"]):
+            self.at = self.cards[self.claim]["own"]
+
+    @T.validate("at")
+    def _is_a_position(self, proposal: Any) -> list[int]:
+        lengths = [len(one["options"]) for one in self.cards[self.claim]["premises"]] if self.claim else []
+        at = [int(place) for place in proposal["value"]]
+        if lengths and (len(at) != len(lengths) or any(not 0 <= a < n for a, n in zip(at, lengths, strict=True))):
+            raise BadValue(f"at={at} isn't a position for each premise: there are {lengths} values")
+        return at
+
+
+def _changeable(one: Card) -> list[Premise]:
+    return [p for p in one.all_premises.values() if p.options]
+
+
+def _options(premise: Premise) -> list[Value]:
+    """The values to choose from: those worth trying, and the card's own."""
+    single = [
+        [one] if isinstance(premise.value, list) and not isinstance(one, list) else one for one in premise.options
+    ]
+    return single if premise.value in single else [premise.value, *single]
+
+
+@cache
+def prepared(name: str) -> dict[str, Any]:
+    """A card as JSON, with the outcome for every combination of its premises' values, the last premise fastest.
+
+    An outcome is {word, on, tell, limits, cases: [[place in `pool`, 1 holds, 0 fails or -1 open], ...]}; the pool has
+    [where, found, span] of all cases once.
+    """
+    one, pool, outcomes = card(name), dict[tuple[Any, ...], int](), []
+    changeable = _changeable(one)
+    values = [_options(premise) for premise in changeable]
+    axis, log, lines = "", False, list[float]()
+    for chosen in product(*values):
+        premises: dict[str, Any] = {p.name: value for p, value in zip(changeable, chosen, strict=True)}
+        found = judge(one, **premises)
+        cases = []
+        for case in found.cases:
+            key = (case.where, case.found, tuple(float(f"{value:.5g}") for value in case.span))
+            cases.append([pool.setdefault(key, len(pool)), -1 if case.holds is None else int(case.holds)])
+        limits = [float(f"{value:.5g}") for value in found.limits]
+        on = f"on {listed(found.on)}" if found.on else ""
+        outcomes.append({"word": found.word, "on": on, "tell": found.would_tell, "limits": limits, "cases": cases})
+        axis, log, lines = found.axis, found.log, [*lines, *limits]
+    spans = [value for _, _, span in pool for value in span]
+    names = [premise.name for premise in changeable]
+    return {
+        **{name: getattr(one, name) for name in ("number", "statement", "said_by", "source", "prediction", "limits")},
+        "premises": [
+            {"means": p.means, "number": isinstance(p.value, int | float) and not isinstance(p.value, bool),
+             "options": [said(value) for value in options]}
+            for p, options in zip(changeable, values, strict=True)
+        ],
+        "own": [options.index(p.value) for p, options in zip(changeable, values, strict=True)],
+        "handle": next((names.index(one) for one in HANDLES if one in names), -1),
+        "axis": axis, "log": log, "domain": [min(spans + lines), max(spans + lines)],
+        "pool": [list(key) for key in pool], "outcomes": outcomes,
+    }  # fmt: skip

@@ -1,0 +1,82 @@
+"""The Monday plan names its lessons, and its script runs: on tiny random models, a classifier and a language model."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lora_course.monday import plan
+from lora_lab.errors import BadValue
+from lora_lab.training.assets import shipped
+from tests.training.conftest import tiny_causal, tiny_encoder, tiny_models  # noqa: F401
+
+
+def written(path: Path, kind: str, rows: int = 60) -> Path:
+    heads = {"classifier": ("text", "label"), "language model": ("prompt", "completion")}[kind]
+    with path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(heads)
+        for n in range(rows):
+            lines.writerow((f"row {n} is {'good' if n % 2 else 'bad'}", "yes" if n % 2 else "no"))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["classifier", "language model"])
+def test_the_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder, tiny_causal):  # noqa: F811
+    model = tiny_encoder if kind == "classifier" else tiny_causal
+    job = plan(model, written(tmp_path / "rows.csv", kind), gpu_gb=16, out=str(tmp_path / "adapter"))
+    job.settings["RATES"] = [1e-3, 4e-3, 1.6e-2]  # two layers of random weights learn slowly
+    done = subprocess.run(
+        [sys.executable, job.write(tmp_path / "train.py")], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("validation loss") == 3
+    assert "B is not zero, answers change" in done.stdout
+    assert ("always the same label" if kind == "classifier" else "without the adapter") in done.stdout
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+    if kind == "language model":
+        tuned, base = map(float, re.findall(r"perplexity ([\d.]+), without the adapter ([\d.]+)", done.stdout)[0])
+        assert tuned < base
+
+
+def test_every_line_names_a_lesson_that_is_there(tmp_path):
+    job = plan("llama-3-8b", written(tmp_path / "rows.csv", "language model"), gpu_gb=16)
+    there = {path.name[:2] for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
+    assert all(set(re.findall(r"\d\d", line.lesson)) <= there and line.lesson for line in job.lines)
+    assert {line.what for line in job.lines} >= {
+        "method",
+        "targets",
+        "rank",
+        "alpha",
+        "rates",
+        "memory",
+        "test",
+        "looks",
+    }
+    assert job.settings["FOUR_BITS"]
+    assert "FOUR_BITS = True  #" in job.script()
+    assert not plan("llama-3-8b", tmp_path / "rows.csv", gpu_gb=24).settings["FOUR_BITS"]
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "gpu", "words"),
+    [
+        ("minilm", "prompt,completion\n" + "a,b\n" * 10, 8, "can't write completions"),
+        ("minilm", "a,b\n1,2\n", 8, "name them text,label or prompt,completion"),
+        ("minilm", "text,label\na,b\n", 8, "at least 10"),
+        ("llama-2-70b", "text,label\n" + "a,b\n" * 10, 16, "even QLoRA"),
+    ],
+)
+def test_an_impossible_job_is_one_sentence(model, text, gpu, words, tmp_path):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(BadValue, match=words):
+        plan(model, tmp_path / "rows.csv", gpu_gb=gpu)
+    with pytest.raises(BadValue, match="can't be read"):
+        plan(model, tmp_path / "nothing.csv", gpu_gb=gpu)
