@@ -16,7 +16,6 @@ import pandas as pd
 
 from lora_lab.errors import BadValue, LabWarning, NotFound, nearest
 from lora_lab.methods import REGISTRY
-from lora_lab.methods.base import Method
 from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of
@@ -24,7 +23,6 @@ from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that are there whatever the methods
-SIZES = {"rank": "r", "tokens": "", "size": ""}  # of which a method has one, and what stands before it in its name
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash")
 
@@ -217,15 +215,3 @@ def _bundled(task: str, max_length: int | None, _: Path) -> tuple[np.ndarray | N
 def from_store(store: str | Path | Store) -> Runs:
     """All runs of a store, with predictions. Raises: as `Store.runs`."""
     return Runs(tuple((store if isinstance(store, Store) else Store(store)).runs()))
-
-
-def by_name(methods: Iterable[Method]) -> dict[str, Method]:
-    """Methods by short names: "lora r8", "prompt 20", "head". Raises: BadValue for none, and for two of one name."""
-    given, named = list(methods), dict[str, Method]()
-    for method in given:
-        settings = method.settings()
-        size = next((f" {sign}{settings[name]}" for name, sign in SIZES.items() if name in settings), "")
-        named[f"{method.name}{size}"] = method
-    if len(named) < max(len(given), 1):
-        raise BadValue("give at least one method, and no two that differ in neither name nor size")
-    return named
