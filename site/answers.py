@@ -13,7 +13,19 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, debugging, fit, knobs, merging, small_file, styles, sure, verdict, writing
+from lora_course.checks import (
+    comparing,
+    debugging,
+    fit,
+    knobs,
+    merging,
+    placing,
+    small_file,
+    styles,
+    sure,
+    verdict,
+    writing,
+)
 from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
@@ -185,6 +197,31 @@ def eleventh() -> dict[str, Any]:
     return {"told": "What is wrong with the eleventh patient?", "fields": [field], "why": fault, "sealed": True}
 
 
+def ranks() -> dict[str, Any]:
+    told = (
+        "The highest rank on q,k,v,o (attention) and on all linear layers (everything) for what rank 32 on q,v costs. "
+    )
+    told += "In Llama 3 8B, q and o are 4096 x 4096, k and v 4096 x 1024, the MLP's gate, up and down 4096 x 14336."
+    right = placing.ranks("llama-3-8b")
+    why = placing.WHY.format(" and ".join(one.why for one in right.values()))
+    return {"told": told, "fields": [number(name, compared) for name, compared in right.items()], "why": why}
+
+
+def plan() -> dict[str, Any]:
+    """All three rounds at once: the intervals stand in the question."""
+    pair = "q against q,k,v,o"
+    (told, needed), right = placing.seeds_of(pair), comparing.defense(pair, placing.GAP)
+    replies = {one: comparing.why_not(one, right.word) for one in comparing.WORDS if one != right.word}
+    fields = [
+        number("seeds", needed, placing.HINT),
+        word("word", comparing.WORDS, right=[right.word], replies=replies, hint=comparing.HINTS["word"]),
+        {"kind": "one", "name": "sentence", "options": [*right.replies], "judge": "choice", "right": [right.sentence],
+         "replies": right.replies, "hint": comparing.HINTS["sentence"]},
+    ]  # fmt: skip
+    told += f" Then the word and the sentence for all five seeds. {right.seen}. {comparing.RULE}"
+    return {"told": told, "fields": fields, "why": f"{needed.why}; {right.replies[right.sentence]}"}
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -223,6 +260,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "diagnosis": diagnosis,
     "eleventh": eleventh,
+    "ranks": ranks,
+    "plan": plan,
 }  # fmt: skip
 
 
