@@ -10,11 +10,12 @@ import numpy as np
 
 from lora_course.checks.comparing import PAIRS, defended, defense, scores
 from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, unsolved
-from lora_lab import LoRA, params
+from lora_lab.accounting.params import params
+from lora_lab.methods.lora import LoRA
 
-RANK, BUDGET = 32, "q,v"  # whose count is the budget of the first exercise
-PLACES = {"attention": "q,k,v,o", "everything": "all-linear"}
-WHY = f"{{}}, for what {RANK} costs on {BUDGET}"
+RANK, BUDGET = 32, ("q", "v")  # whose count is the budget of the first exercise
+PLACES = {"attention": ("q", "k", "v", "o"), "everything": ("all-linear",)}
+WHY = f"{{}} cost no more than {RANK} on q,v"
 GAP, PILOT = 1.5, 3  # points; seeds
 HINT = f"Hint: (1.96 + 0.84) times the standard deviation, over {GAP}; square it, and round up"
 
@@ -30,7 +31,7 @@ def ranks(model: str) -> dict[str, Number]:
             RANK: "that is the rank on q,v: more matrices at the same rank train more numbers",
         }
         wrong = "divide the budget by what rank 1 costs on all these matrices together, not by how many there are"
-        found[name] = Number(math.floor(exact), near, f"{math.floor(exact)} on {targets}", fallback=wrong)
+        found[name] = Number(math.floor(exact), near, f"{math.floor(exact)} on {','.join(targets)}", fallback=wrong)
     return found
 
 
