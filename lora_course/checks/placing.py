@@ -66,7 +66,7 @@ def seeds_of(pair: str) -> tuple[str, Number]:
         (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap every other time: add the 0.84",
         (2.8 * spread) ** 2: f"that is for a gap of one point, not {GAP}",
     }
-    why = f"{exact:.1f}, rounded up; we trained {len(a)}: a spread of three numbers is itself a guess"
+    why = f"{exact:.1f}, rounded up; we trained {len(a)} of each"
     return told, Number(max(2, math.ceil(exact)), near, why, fallback="(2.8 * standard deviation / gap) ** 2")
 
 

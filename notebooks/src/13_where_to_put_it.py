@@ -3,7 +3,7 @@
 #
 # "I moved LoRA from `q,v` to all linear layers, and the model got better." Maybe. But at the same rank, that move trains four to eight times more numbers. Two things changed: *where*, and *how much*.
 #
-# So hold the amount fixed. You may train 27,648 numbers in each layer of MiniLM: all in one matrix, or a few in each of six. **Which place is best? Does it matter at all?**
+# So hold the amount fixed. You may train 27,648 numbers in each layer of MiniLM, in one matrix or spread over six. **Which place is best? Does it matter at all?**
 #
 # A layer has six matrices. In attention, `q` and `k` decide *where* each token looks, `v` and `o` *what* it takes from there. Then come the two of the MLP: `up` and `down`.
 
@@ -23,9 +23,9 @@ placements
 
 # %% [markdown]
 # ## One budget, many ranks
-# More matrices, lower rank: each row trains the same count, over six layers. (`up,down` stays 3 % below; the next rank would go over.)
+# More matrices, lower rank: each row trains the same count, over six layers. (`up,down` stays 3 % below.)
 #
-# **Exercise 1: do it for a larger model, drawn by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within it on all of attention, `q,k,v,o`? And on all linear layers? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank, and the MLP's are wide.
+# **Exercise 1: do it for a larger model, drawn by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within it on all of attention, `q,k,v,o`? And on all linear layers? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
 
 # %% exercise
 model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")
@@ -67,9 +67,9 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 
 # %% [markdown]
 # ## Tune each, then compare
-# More $\alpha$ wants less rate (lesson 03), and here $\alpha$ goes from 8 on all six matrices to 72 on one. Compare all at one rate, and that rate may pick the winner. So each placement gets its own, chosen on *validation* sentences. Only then come the 2,000 test sentences, with a margin of 1.5 points fixed before we looked.
+# More $\alpha$ wants less rate (lesson 03), and here $\alpha$ goes from 8 on all six matrices to 72 on one. One rate for all could pick the winner. So each placement gets its own, chosen on *validation* sentences. Only then come the 2,000 test sentences, with a margin of 1.5 points fixed before we looked.
 #
-# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Your own is orange. On the right is what the paper printed: GPT-3, 18.9 million trained numbers in every row.
+# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. On the right is what the paper printed for GPT-3, 18.9 million trained numbers in every row.
 
 # %%
 def tuned(runs):
@@ -121,16 +121,16 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **Nothing beats `q,v`, and only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best it's 3.3<!--place.apart--> points; from guessing to its best, the rate moves 25<!--knobs.rate--> (lesson 03). *Where* matters less than *how fast*.
-# - **On GPT-3's WikiSQL, whatever has no `v` and no `o` falls behind.** Such an adapter changes where tokens look, and nothing of what they take. That may be the reason; on MNLI, `q,k` does as well as `q,v`, and `q,k,v,o` a little better. (One number per row; a line is what two of them may differ by luck. The MLP wasn't tried.)
-# - **"Undecided" isn't "equal".** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). But each further comparison is one more chance to be fooled. So **Holm's correction** asks more of each, and here it isn't enough.
+# - **Nothing beats `q,v`, and only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. From guessing to its best, the rate moves 25<!--knobs.rate--> (lesson 03). *Where* matters less than *how fast*.
+# - **On GPT-3's WikiSQL, whatever has no `v` and no `o` falls behind.** Such an adapter changes where tokens look, and nothing of what they take. That may be the reason; but on MNLI, `q,k` does as well as `q,v`. (A line is what two numbers may differ by luck. The MLP wasn't tried.)
+# - **"Undecided" isn't "equal".** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). But each further comparison is one more chance to be fooled, so **Holm's correction** asks more of each.
 # - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory--> % more memory (1<!--place.checkpointing--> % with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long--> % at 4,096 tokens.
 #
-# Why then does everybody say "all linear layers"? Some compare at one *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. We read the text; we know of nobody who has repeated it.
+# Why then does everybody say "all linear layers"? Some compare at one *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
 # </details>
 #
 # ## Plan a comparison that you haven't seen
-# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First the **seeds**: from three, you know the standard deviation of the differences. How many show a true gap of 1.5 points four times in five? (Lesson 02: 1.96 + 0.84.) Then the **word** for what all five of our seeds show. Then the **sentence**, "a" to "d", that you may write.
+# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? From three you know the standard deviation of the differences. How many show a true gap of 1.5 points four times in five? (Lesson 02: 1.96 + 0.84.) Then the **word** for what all five of our seeds show. Then the **sentence**, "a" to "d", that you may write.
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")
