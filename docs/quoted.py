@@ -18,7 +18,6 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from lora_course.claims.evidence import Cells
-from lora_course.experiments.ridge import best_rate_slopes
 from lora_course.experiments.updates import a_at_start
 from lora_course.lesson import reference
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
@@ -45,7 +44,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
     found = (
-        voices, seeds, comparison, as_good, fits, rates, knobs, bits, targets, latency, inside, rehearsed, counted
+        voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, inside, rehearsed, counted
     )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
@@ -136,29 +135,54 @@ def as_good() -> dict[str, str]:
 
 
 def rates() -> dict[str, str]:
-    """How the best rate moves with alpha (from 4 to 64) and with rank, at 200 steps.
-
-    rates.8-against-1 and the like: the verdict on two ranks, each at its best rate by validation.
-    """
+    """How many times the best rate falls from alpha 4 to 64, at 200 steps, and the verdict on rank 8 against 32."""
     runs = load(RESULTS / "sweeps" / "rate_rank_alpha.zip")
-    runs = runs[runs.dtype == "auto"]  # four runs ask whether the dtype makes a run collapse
-    alpha = best_rate_slopes(runs)["alpha"]
-    rank = best_rate_slopes(runs[(runs.alpha == 16) & (runs["rank"] != 64)], ["rank"])["rank"]
+    slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four runs ask whether the dtype makes a run collapse
     cells = Cells(None, "rate_rank_alpha")
-    best = {r: cells.best(rank=r, alpha=16)[1] for r in (1, 8, 32)}
-    words = {f"rates.{a}-against-{b}": verdict(best[a], best[b]).outcome for a, b in [(8, 1), (8, 32), (32, 1)]}
+    best = {rank: cells.best(rank=rank, alpha=16)[1] for rank in (8, 32)}
     return {
-        "rates.alpha-slope": f"{-alpha.slope:.2f}",
-        "rates.alpha-slope.low": f"{-alpha.high:.2f}",
-        "rates.alpha-slope.high": f"{-alpha.low:.2f}",
-        "rates.fall": f"{16**-alpha.slope:.1f}",
-        "rates.fall.low": f"{16**-alpha.high:.1f}",
-        "rates.fall.high": f"{16**-alpha.low:.1f}",
-        "rates.rank-slope": f"{rank.slope:+.2f}",
-        "rates.rank-slope.low": f"{rank.low:+.2f}",
-        "rates.rank-slope.high": f"{rank.high:+.2f}",
-        **words,
+        "rates.fall": f"{16**-slope:.1f}",
+        "rates.fall.low": f"{16**-high:.1f}",
+        "rates.fall.high": f"{16**-low:.1f}",
+        "rates.8-against-32": verdict(best[8], best[32]).outcome,
     }
+
+
+def alpha_slope(runs: pd.DataFrame, draws: int = 1000, rows: int = 2000) -> tuple[float, float, float]:
+    r"""d log2(best rate) / d log2(alpha), and its 95 % interval, from runs of several seeds, alphas, ranks and rates.
+
+    Fits accuracy = h - c (log2 lr - m - k log2 alpha - l log2 rank)^2 to the cells that learned (55 % or more). Each
+    alpha and rank has a height h of its own; all share the curvature c. The interval is a bootstrap over the seeds of
+    each cell, with the noise of `rows` test rows added. A cell of one seed borrows the spread of the others.
+    """
+    by = ["alpha", "rank", "lr"]
+    kept = runs[runs.groupby(by).accuracy.transform("mean") > 0.55].groupby(by).accuracy.apply(np.array)
+    s = np.log2(np.array(kept.index.tolist(), dtype=float))  # (cells, 3)
+    x, s = s[:, -1:], s[:, :-1]
+    groups, place = np.unique(s, axis=0, return_inverse=True)
+    weights = np.sqrt(kept.map(len).to_numpy())[:, None]
+    design = np.c_[x * x, x * s, x, place.reshape(-1, 1) == np.arange(len(groups))] * weights
+
+    def slopes(means: np.ndarray) -> np.ndarray:
+        """k of each column of means (cells, draws); those without a peak are left out."""
+        found = np.linalg.lstsq(design, means * weights, rcond=None)[0]
+        found = found[:, found[0] < 0]
+        return -found[1] / (2 * found[0])
+
+    several = [cell for cell in kept if len(cell) > 1]
+    spread = np.sqrt(sum(len(cell) * cell.var() for cell in several) / sum(len(cell) - 1 for cell in several))
+    random = np.random.default_rng(0)
+
+    def redrawn(cell: np.ndarray) -> np.ndarray:
+        if (n := len(cell)) == 1:
+            return cell[0] + spread * random.standard_normal(draws)
+        drawn = random.choice(cell, (draws, n)).mean(axis=1)
+        return cell.mean() + np.sqrt(n / (n - 1)) * (drawn - cell.mean())  # n drawn from n vary less than n new seeds
+
+    means = np.array([redrawn(cell) for cell in kept])
+    means += np.sqrt(means * (1 - means) / rows) / weights * random.standard_normal(means.shape)
+    low, high = np.percentile(slopes(means), [2.5, 97.5])
+    return float(slopes(np.array([[cell.mean()] for cell in kept]))[0]), float(low), float(high)
 
 
 def knobs() -> dict[str, str]:
@@ -225,21 +249,28 @@ def bits() -> dict[str, str]:
     }
 
 
-def targets() -> dict[str, str]:
-    """Lesson 07: each choice of matrices at its best rate by validation, in percent of the test sentences.
+def places() -> dict[str, str]:
+    """Lesson 13: from the worst to the best placement of one budget, q against q and v, in points.
 
-    targets.dead: runs at the highest rate that end at chance, below 55 %; targets.dead.v: those of v.
+    place.times, place.memory: from q,v to all linear layers of Llama 3 8B at rank 8, trained numbers as a factor, and
+    memory in percent more, of a text of 1,024 tokens; place.checkpointing with it, place.long at 4,096 tokens.
     """
-    runs = load(RESULTS / "sweeps" / "target_modules.zip")
-    highest = runs[runs.lr == runs.lr.max()]
-    dead = highest[highest.accuracy < 0.55]
-    best = runs.groupby(["targets", "lr"])[["validation_accuracy", "accuracy"]].mean().reset_index()
-    best = best.loc[best.groupby("targets").validation_accuracy.idxmax()]
+    cells = Cells(None, "target_modules")
+    best = {place: cells.best(targets=place)[1] for place in set(cells.frame["targets"])}
+    accuracy = [100 * runs.accuracy.mean() for runs in best.values()]
+
+    def more(**setup: Any) -> str:
+        few, many = (memory("llama-3-8b", LoRA(targets=t), **setup).peak for t in ("q,v", "all-linear"))
+        return f"{100 * (many / few - 1):.0f}"
+
+    few, many = (params("llama-3-8b", LoRA(targets=t)).trainable for t in ("q,v", "all-linear"))
     return {
-        **{f"targets.{one.targets.replace(',', '+')}": f"{100 * one.accuracy:.1f}" for one in best.itertuples()},
-        "targets.dead": str(len(dead)),
-        "targets.dead.of": str(len(highest)),
-        "targets.dead.v": str((dead.targets == "v").sum()),
+        "place.apart": f"{max(accuracy) - min(accuracy):.1f}",
+        "place.q": f"{-100 * verdict(best['q'], best['q,v']).difference:.1f}",
+        "place.times": f"{many / few:.1f}",
+        "place.memory": more(seq=1024),
+        "place.checkpointing": more(seq=1024, checkpointing=True),
+        "place.long": more(seq=4096),
     }
 
 

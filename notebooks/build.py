@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -22,13 +21,11 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from lora_course.classroom.room import number
 from lora_lab.widgets.base import MIME
 from lora_lab.widgets.still import still
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SWEEPS = {"old_07": "target_modules"}  # the reference sweep that has all runs of a lesson
 
 
 def lessons(prefix: str = "") -> list[Path]:
@@ -43,11 +40,6 @@ def chosen(arguments: list[str]) -> list[Path]:
         if not lessons(prefix):
             sys.exit(f"no lesson begins with '{prefix}'; there are {', '.join(source.stem for source in lessons())}")
     return [source for prefix in prefixes for source in lessons(prefix)]
-
-
-def caught_up(words: str) -> str:
-    """A cell that takes the runs that ship with the lab where it offers to."""
-    return words.replace("# print(catch_up(", "print(catch_up(")
 
 
 def built(source: Path, *, solved: bool, claims: bool = False) -> NotebookNode:
@@ -104,14 +96,6 @@ def photographed(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def fill(source: Path, folder: str) -> None:
-    """Lay the reference runs of a lesson where its sweeps look for runs: half an hour of training, done before."""
-    lesson = number(source.stem)
-    if lesson in SWEEPS and not os.environ.get("FAST"):
-        runs = HERE.parent / "data" / "results" / "sweeps" / f"{SWEEPS[lesson]}.zip"
-        shutil.unpack_archive(runs, Path(folder) / "runs" / lesson)
-
-
 def _still(output: NotebookNode, client: NotebookClient) -> list[NotebookNode]:
     """A saved widget shows nothing without its kernel: keep its picture and words, or what `interact` drew in it."""
     view = output.get("data", {}).pop(WIDGET, {})
@@ -139,7 +123,6 @@ def main(arguments: list[str]) -> None:
             notebook = built(source, solved=solved, claims=run and solved)
             if run and solved:
                 with tempfile.TemporaryDirectory() as folder:
-                    fill(source, folder)
                     notebook = execute(notebook, folder, timeout=3600)  # lesson 08 compares four methods in one cell
                 notebook = photographed(notebook)
                 notebook.cells = [cell for cell in notebook.cells if "claim" not in cell.metadata.get("tags", [])]

@@ -3,21 +3,20 @@
 python notebooks/measure.py 00 04      those lessons, solved; the rest of the file stays as it was
 python notebooks/measure.py --fast 03  with FAST=1, printed only
 
-Sweeps find the runs that ship with the lab, as in a class that is short of time: the line for it is uncommented.
-
 Written to data/results/lesson_times.json, from which docs/teaching.md and its test take their figures.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from build import caught_up, chosen, target
+from build import chosen, target
 
 from lora_course.classroom.grading import Limits, cells_of, grade
 from lora_lab.files import read_json, write_json
@@ -36,11 +35,8 @@ def to_the_stop_mark(cells: list[Any]) -> int:
 
 def measured(path: Path, limits: Limits) -> dict[str, Any]:
     """One solved lesson, run from top to bottom."""
-    notebook = read_json(path)
-    for cell in notebook["cells"]:
-        cell["source"] = caught_up("".join(cell["source"]))
     with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / path.name, notebook)
+        shutil.copy(path, folder)
         (row,) = grade(folder, limits=limits)
     stop, cells = to_the_stop_mark(cells_of(path)), row["cell_seconds"]
     return {

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from build import built, caught_up, chosen
+from build import built, chosen
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
@@ -126,9 +126,6 @@ def errors_of(notebook: NotebookNode) -> list[str]:
 def measured(source: Path, length: str) -> dict[str, Any]:
     """What a lesson takes, and what stands beside every measurement: when, where, with which versions."""
     notebook, began = built(source, solved=True), time.monotonic()
-    if length == "full":
-        for cell in notebook.cells:
-            cell.source = caught_up(cell.source)
     if length == "wide":
         notebook.cells.insert(0, new_code_cell(FEW))
     watch = watched(notebook)

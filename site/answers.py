@@ -23,8 +23,9 @@ from lora_course.checks import (
     fit,
     knobs,
     merging,
-    ranks,
+    placing,
     planning,
+    ranks,
     small_file,
     styles,
     sure,
@@ -245,6 +246,31 @@ def job() -> dict[str, Any]:
     return {"told": planning.BRIEFS[0].text, "fields": fields, "why": "each choice has its evidence", "sealed": True}
 
 
+def at_one_budget() -> dict[str, Any]:
+    told = (
+        "The highest rank on q,k,v,o (attention) and on all linear layers (everything) for what rank 32 on q,v costs. "
+    )
+    told += "In Llama 3 8B, q and o are 4096 x 4096, k and v 4096 x 1024, the MLP's gate, up and down 4096 x 14336."
+    right = placing.ranks("llama-3-8b")
+    why = placing.WHY.format(" and ".join(one.why for one in right.values()))
+    return {"told": told, "fields": [number(name, compared) for name, compared in right.items()], "why": why}
+
+
+def plan() -> dict[str, Any]:
+    """All three rounds at once: the intervals stand in the question."""
+    pair = "q against q,k,v,o"
+    (told, needed), right = placing.seeds_of(pair), comparing.defense(pair, placing.GAP)
+    replies = {one: comparing.why_not(one, right.word) for one in comparing.WORDS if one != right.word}
+    fields = [
+        number("seeds", needed, placing.HINT),
+        word("word", comparing.WORDS, right=[right.word], replies=replies, hint=comparing.HINTS["word"]),
+        {"kind": "one", "name": "sentence", "options": [*right.replies], "judge": "choice", "right": [right.sentence],
+         "replies": right.replies, "hint": comparing.HINTS["sentence"]},
+    ]  # fmt: skip
+    told += f" Then the word and the sentence for all five seeds. {right.seen}. {comparing.RULE}"
+    return {"told": told, "fields": fields, "why": f"{needed.why}; {right.replies[right.sentence]}"}
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -297,6 +323,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "eleventh": eleventh,
     "flip": flip,
     "brief": job,
+    "ranks": at_one_budget,
+    "plan": plan,
 }  # fmt: skip
 
 

@@ -21,6 +21,10 @@ PAIRS = {  # a stored sweep of ours; the column in which a and b differ, and wha
     "all against q,v": ("target_modules", "targets", "all-linear", "q,v", "LoRA on all six", "LoRA on q,v", MATRICES),
     "2 bits against 16": ("bits", "dtype", "nf2+bf16", "bf16", "LoRA on a 2-bit base", "LoRA on a 16-bit base", BITS),
     "q,k,v,o against q,v": ("target_modules", "targets", "q,k,v,o", "q,v", "LoRA on q,k,v,o", "LoRA on q,v", MATRICES),
+    # lesson 13's:
+    "q against q,k,v,o": ("target_modules", "targets", "q", "q,k,v,o", "LoRA on q", "LoRA on q,k,v,o", MATRICES),
+    "v against all": ("target_modules", "targets", "v", "all-linear", "LoRA on v", "LoRA on all six", MATRICES),
+    "up,down against q": ("target_modules", "targets", "up,down", "q", "LoRA on up and down", "LoRA on q", MATRICES),
 }  # fmt: skip
 LEAST, MOST = 0.1, 5  # of a margin, in points
 BUT = " but within the margin"
@@ -97,8 +101,13 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
             False, f"your margin was {100 * sealed:g} when you saw the interval: moving it now picks the word"
         )
     right = defense(pair, margin)
+    return defended(right, SEALED.format(margin=f"{margin:g}", seen=right.seen), word, sentence)
+
+
+def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
+    """The verdict on a word and a sentence; `told` is what is shown before the word is asked."""
     if unsolved(word):
-        return not_yet(f"{SEALED.format(margin=f'{margin:g}', seen=right.seen)}\n{RULE}\nThe words: {', '.join(WORDS)}")
+        return not_yet(f"{told}\n{RULE}\nThe words: {', '.join(WORDS)}")
     if word != right.word:
         return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
     if unsolved(sentence):
@@ -128,7 +137,7 @@ def asked(pair: str) -> str:
 def defense(pair: str, margin: float) -> Defense:
     """The right word and sentence at a margin in points."""
     a, b, _ = PAIRS[pair][4:]
-    first, second = _scores(pair)
+    first, second = scores(pair)
     found = verdict(first, second, margin / 100)
     side, differ = "better" if found.difference > 0 else "worse", found.p_difference < LEVEL
     right = f"{side}{BUT}" if differ and found.outcome == "equivalent" else found.outcome
@@ -189,17 +198,17 @@ def why_not(word: Any, right: str) -> str:
 
 
 @cache
-def _scores(pair: str) -> list[np.ndarray]:
+def scores(pair: str) -> list[np.ndarray]:
     """Right and wrong answers of both, (seeds, sentences), at the rate that validation chose if several were tried."""
     from lora_lab.experiments.results import Runs, load
     from lora_lab.training.runs import Store
 
     sweep, column, *values = PAIRS[pair][:4]
-    store, scores = Store(shipped(f"data/results/sweeps/{sweep}.zip")), []
+    store, found = Store(shipped(f"data/results/sweeps/{sweep}.zip")), []
     runs = load(store.folder)
     for value in values:
         mine = runs[runs[column] == value].sort_values("seed")
         if mine.lr.nunique() > 1:
             mine = mine[mine.lr == mine.groupby("lr").validation_accuracy.mean().idxmax()]
-        scores.append(Runs(tuple(store.read(name) for name in mine["hash"])).scores)
-    return scores
+        found.append(Runs(tuple(store.read(name) for name in mine["hash"])).scores)
+    return found

@@ -15,42 +15,33 @@ from lora_lab.experiments import generation
 from lora_lab.files import remembered
 from lora_lab.methods.io import load_adapter
 from lora_lab.training import device
-from lora_lab.training.batches import Row, encode
+from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import fingerprint, load_task, typical_tokens
 
-EVERY = 10**9  # all test texts
-ROWS = 32  # default number of texts
 
-
-def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str, rows: int = ROWS) -> float:
-    """Return a causal model's perplexity, adapters included, on a task's first test texts. Raises: as `held_out`."""
-    device = str(next(model.parameters()).device)
-    score = evaluate(model, held_out(task, rows, tokenizer), int(tokenizer.pad_token_id), device)
-    return score.metrics["perplexity"]
-
-
-def held_out(task: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize the first test texts of a language-modeling task.
+def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str) -> float:
+    """Return a causal model's perplexity, adapters included, on a task's test texts.
 
     Raises: BadValue for a task with labels; NotFound for an unknown task.
     """
     data = load_task(task)
-    if data.labels or rows < 1:
-        raise BadValue(
-            f"forgetting is measured on plain text, at least one row of a task such as shakespeare, not on {task}"
-        )
-    return encode(data.test.at(range(min(rows, len(data.test)))), data, tokenizer)
+    if data.labels:
+        raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {task}")
+    device = str(next(model.parameters()).device)
+    return evaluate(model, encode(data.test, data, tokenizer), int(tokenizer.pad_token_id), device).metrics[
+        "perplexity"
+    ]
 
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
     """Return the untrained base's perplexity on another task's text, in the recipe's dtype; cached in the folder."""
 
     def made() -> dict[str, Any]:
-        return {"perplexity": perplexity_on(*_base(recipe, download), forgetting, rows=EVERY)}
+        return {"perplexity": perplexity_on(*_base(recipe, download), forgetting)}
 
     asked = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, fingerprint(forgetting) or forgetting)
     name = f"before-{Path(forgetting).stem}-{_digest(*asked)}.json"
@@ -73,7 +64,7 @@ def afterwards(
             raise BadValue(f"the run {run.recipe.hash} has no adapter: remove its record and repeat the comparison")
         model, tokenizer = _base(run.recipe, download)
         load_adapter(model, run.adapter)
-        found = {"forgetting": perplexity_on(model, tokenizer, forgetting, rows=EVERY)} if forgetting else {}
+        found = {"forgetting": perplexity_on(model, tokenizer, forgetting)} if forgetting else {}
         if prompts:
             task = load_task(run.recipe.task, max_length=run.recipe.max_length)
             found |= generation.scored(model, tokenizer, task, prompts=prompts)

@@ -15,7 +15,6 @@ import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound, nearest, warn
 from lora_lab.methods import REGISTRY
-from lora_lab.methods.base import Method
 from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER
 from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of
@@ -23,7 +22,6 @@ from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns for any method
-SIZES = {"rank": "r", "tokens": "", "size": ""}  # a method has one of these; the prefix in its short name
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash")
 
@@ -212,15 +210,3 @@ def _bundled(task: str, max_length: int | None, _: Path) -> tuple[np.ndarray | N
 def from_store(store: str | Path | Store) -> Runs:
     """Read all runs of a store, with predictions. Raises: as `Store.runs`."""
     return Runs(tuple((store if isinstance(store, Store) else Store(store)).runs()))
-
-
-def by_name(methods: Iterable[Method]) -> dict[str, Method]:
-    """Name methods briefly: "lora r8", "prompt 20", "head". Raises: BadValue for no method or a repeated name."""
-    given, named = list(methods), dict[str, Method]()
-    for method in given:
-        settings = method.settings()
-        size = next((f" {sign}{settings[name]}" for name, sign in SIZES.items() if name in settings), "")
-        named[f"{method.name}{size}"] = method
-    if len(named) < max(len(given), 1):
-        raise BadValue("give at least one method, and each with its own name or size")
-    return named

@@ -100,7 +100,6 @@ class Sweep:
     scored     False: only validate, without test scores and adapters
     download   allow access to the model hub
     pack       the class of packs, for one that measures more
-    serves     whether a stored run has what such a pack measures
     lock       False if the caller holds the store's lock
     """
 
@@ -114,7 +113,6 @@ class Sweep:
     note: Note | None = None
     download: bool = False
     pack: Callable[..., Pack] = Pack
-    serves: Callable[[Run], bool] = lambda run: True
     lock: bool = True
 
     def run(self, recipes: Iterable[Recipe], choose: bool = False) -> Swept:
@@ -169,7 +167,7 @@ class Sweep:
         hashes, kept = {recipe.hash for recipe in wanted}, {}
         for run in filter(None, map(self._store.find, wanted)):
             needs_nothing = {
-                **dict.fromkeys(FINISHED, self.serves(run)),
+                **dict.fromkeys(FINISHED, True),
                 "failed": not self.again,
                 UNSCORED: (self._store.adapter_folder(run.recipe) / CONFIG).is_file(),
                 BEHIND: self._race is not None and run.environment.get(BEHIND) in hashes,

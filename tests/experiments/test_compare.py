@@ -229,9 +229,7 @@ def test_what_another_model_made_of_another_text_is_not_taken_for_this_ones(tmp_
         (tmp_path / name).mkdir()
         (tmp_path / name / "text.txt").write_text(name)
     monkeypatch.setattr(afterwards, "_base", lambda recipe, _: (recipe.model, None))
-    monkeypatch.setattr(
-        afterwards, "perplexity_on", lambda model, _, text, rows: len(model) + ord(Path(text).read_text())
-    )
+    monkeypatch.setattr(afterwards, "perplexity_on", lambda model, _, text: len(model) + ord(Path(text).read_text()))
     asked = [(model, str(tmp_path / name / "text.txt")) for model in ("small", "larger") for name in ("a", "b")]
     found = [afterwards.before(Recipe(model, "kjv"), text, tmp_path / "out") for model, text in asked]
     assert found == [102, 103, 103, 104]

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from lora_lab import BadValue, Bottleneck, HeadOnly, LoRA, PromptTuning, Recipe, Run, Store
-from lora_lab.experiments.results import Runs, by_name, load
+from lora_lab import BadValue, LoRA, Recipe, Run, Store
+from lora_lab.experiments.results import Runs, load
 from lora_lab.experiments.statistics import verdict
 
 
@@ -58,11 +58,6 @@ def test_ten_thousand_runs_are_a_frame_in_two_seconds(tmp_path):
     frame = load(tmp_path)
     assert time.process_time() - start < 2
     assert frame["seed"].nunique() == 10_000
-
-
-def test_methods_are_called_by_their_sizes():
-    asked = [LoRA(8), PromptTuning(20), Bottleneck(8), Bottleneck(16), HeadOnly()]
-    assert list(by_name(asked)) == ["lora r8", "prompt 20", "bottleneck 8", "bottleneck 16", "head"]
 
 
 def test_runs_that_cannot_be_judged_say_why_also_to_a_verdict():

@@ -1,0 +1,83 @@
+"""Exercises of lesson 13, where to put it: ranks at one budget, and an unseen pair of placements to plan and defend."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lora_course.checks.comparing import PAIRS, defended, defense, scores
+from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, unsolved
+from lora_lab.accounting.params import params
+from lora_lab.methods.lora import LoRA
+
+RANK, BUDGET = 32, ("q", "v")  # whose count is the budget of the first exercise
+PLACES = {"attention": ("q", "k", "v", "o"), "everything": ("all-linear",)}
+WHY = f"{{}} cost no more than {RANK} on q,v"
+GAP, PILOT = 1.5, 3  # points; seeds
+HINT = f"Hint: (1.96 + 0.84) times the standard deviation, over {GAP}; square it, and round up"
+
+
+def ranks(model: str) -> dict[str, Number]:
+    """By name in PLACES, the highest rank there that trains no more numbers than rank 32 on q and v of a model."""
+    found, cost = {}, params(model, LoRA(1, targets=BUDGET)).trainable
+    for name, targets in PLACES.items():
+        exact = RANK * cost / params(model, LoRA(1, targets=targets)).trainable
+        near = {
+            exact: f"{exact:.2f} is exact, but a rank is a whole number: which one stays within the budget?",
+            math.ceil(exact): "that rank goes over the budget: round down",
+            RANK: "that is the rank on q,v: more matrices at the same rank train more numbers",
+        }
+        wrong = "divide the budget by what rank 1 costs on all these matrices together, not by how many there are"
+        found[name] = Number(math.floor(exact), near, f"{math.floor(exact)} on {','.join(targets)}", fallback=wrong)
+    return found
+
+
+@exercise(
+    "rank r trains r times as many numbers as rank 1",
+    "params(model, LoRA(rank=1, targets=...)).trainable is what one rank costs there",
+    "budget // cost",
+)
+def check_ranks(attention: Any, everything: Any, model: str = "llama-3-8b") -> Verdict:
+    """Lesson 13: the highest ranks on q,k,v,o and on all linear layers that the budget of rank 32 on q,v pays for."""
+    right = ranks(model)
+    for (name, compared), given in zip(right.items(), (attention, everything), strict=True):
+        if not (verdict := compared.judge(given)).passed:
+            return verdict if verdict.passed is None else replace(verdict, words=f"{name}: {verdict.words}")
+    return Verdict(True, WHY.format(" and ".join(one.why for one in right.values())))
+
+
+def seeds_of(pair: str) -> tuple[str, Number]:
+    """What a pilot of three seeds shows of a pair, and the seeds that it takes to see a true gap of 1.5 points."""
+    a, b = scores(pair)
+    apart = 100 * (a.mean(1) - b.mean(1))[:PILOT]  # points, of the same seeds
+    spread = round(float(np.std(apart, ddof=1)), 2)
+    exact = (2.8 * spread / GAP) ** 2
+    told = (
+        f"{PAIRS[pair][4]} minus {PAIRS[pair][5]}, {PILOT} seeds: {', '.join(f'{one:.2f}' for one in apart)} points, "
+        f"standard deviation {spread:.2f}. How many seeds show a true gap of {GAP} points four times in five?"
+    )
+    near = {
+        exact: "there is no part of a seed: round up",
+        2 * exact: "twice too many: the same seed of both is a pair, so there is one difference a seed",
+        2.8 * spread / GAP: "square it: half the gap takes four times the seeds",
+        (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap every other time: add the 0.84",
+        (2.8 * spread) ** 2: f"that is for a gap of one point, not {GAP}",
+    }
+    why = f"{exact:.1f}, rounded up; we trained {len(a)} of each"
+    return told, Number(max(2, math.ceil(exact)), near, why, fallback="(2.8 * standard deviation / gap) ** 2")
+
+
+@exercise()
+def check_plan(seeds: Any, word: Any, sentence: Any, pair: str = "q against q,k,v,o") -> Verdict:
+    """Lesson 13: an unseen pair of placements: the seeds to plan, then the word at 1.5 points, then the sentence."""
+    told, needed = seeds_of(pair)
+    if unsolved(seeds):
+        return not_yet(told)
+    planned = needed.judge(seeds)
+    if not planned.passed:
+        return replace(planned, hint=HINT)
+    right = defense(pair, GAP)
+    return defended(right, f"{planned.words}. {right.seen}", word, sentence)

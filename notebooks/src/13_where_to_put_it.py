@@ -1,0 +1,163 @@
+# %% [markdown]
+# # 13 · Where to put it?
+#
+# "I moved LoRA from `q,v` to all linear layers, and the model got better." Maybe. But at the same rank, that move trains four to eight times more numbers. Two things changed: *where*, and *how much*.
+#
+# So hold the amount fixed. You may train 27,648 numbers in each layer of MiniLM, in one matrix or spread over six. **Which place is best? Does it matter at all?**
+#
+# A layer has six matrices. In attention, `q` and `k` decide *where* each token looks, `v` and `o` *what* it takes from there. Then come the two of the MLP: `up` and `down`.
+
+# %%
+from matplotlib import pyplot as plt
+
+from lora_course import checks, lesson
+from lora_course.paper import table
+from lora_lab import Grid, LoRA, memory, params, sweep, verdicts
+from lora_lab.experiments.results import from_store
+from lora_lab.training.assets import shipped
+
+lesson.start("13")
+stored = from_store(shipped("data/results/sweeps/target_modules.zip"))  # ours: 90 runs, 25 November 2026
+placements = stored.frame.groupby("targets")[["rank", "adapter_parameters"]].first()
+placements
+
+# %% [markdown]
+# ## One budget, many ranks
+# More matrices, lower rank: each row trains the same count, over six layers. (`up,down` stays 3 % below.)
+#
+# **Exercise 1: do it for a larger model, drawn by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within it on all of attention, `q,k,v,o`? And on all linear layers? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
+
+# %% exercise
+model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")
+budget = params(model, LoRA(rank=32, targets="q,v")).trainable
+
+checks.check_ranks(attention=..., everything=..., model=model)
+
+# %% solution
+model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")
+budget = params(model, LoRA(rank=32, targets="q,v")).trainable
+
+one = {targets: params(model, LoRA(rank=1, targets=targets)).trainable for targets in ("q,k,v,o", "all-linear")}
+checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one["all-linear"], model=model)
+
+# %% [markdown]
+# ## Three guesses
+# We trained these six placements on film reviews: five seeds each, at three learning rates. (Guessing gets 50 %. A point is one percent.) Give ranges that you're 80 % sure of.
+#
+# 1. Each placement at its best rate: **how many points from the worst to the best?**
+# 2. **How many of the other five are better than `q,v`**, beyond luck?
+# 3. Llama 3 8B at rank 8, from `q,v` to all linear layers: 6.2<!--place.times--> times more trained numbers. **How much more memory, in percent?** (bf16, one text of 1,024 tokens.)
+
+# %%
+lesson.predict("points from the worst to the best", low=..., high=...)
+lesson.predict("placements better than q,v", low=..., high=...)
+lesson.predict("more memory, in percent", low=..., high=...)
+
+# %% [markdown]
+# ## Train one yourself
+# The paper's worst placement on GPT-3 was `k` alone. Is it bad here, too? Train it at two rates, three seeds: about two minutes. (Or choose another one. $\alpha = 2r$, as in all our runs.)
+
+# %%
+mine, rank = "k", 36  # or any of q, k, v, o, up, down, at a rank that fits
+rates, seeds = ([2e-3], [0]) if lesson.FAST else ([1e-3, 2e-3], range(3))
+
+print(f"{params('minilm', LoRA(rank, targets=mine)).trainable:,} of 165,888 numbers")
+grid = Grid(rank, "2rank", rates, seeds, mine)
+own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, validations=1)
+
+# %% [markdown]
+# ## Tune each, then compare
+# More $\alpha$ wants less rate (lesson 03), and here $\alpha$ goes from 8 on all six matrices to 72 on one. One rate for all could pick the winner. So each placement gets its own, chosen on *validation* sentences. Only then come the 2,000 test sentences, with a margin of 1.5 points fixed before we looked.
+#
+# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. On the right is what the paper printed for GPT-3, 18.9 million trained numbers in every row.
+
+# %%
+def tuned(runs):
+    accuracy = runs.frame.groupby("lr").validation_accuracy.mean()
+    return runs.at(lr=accuracy.idxmax())
+
+
+at_best = {targets: tuned(stored.at(targets=targets)) for targets in placements.index}
+at_best[mine] = tuned(own)
+said = verdicts(at_best, against="q,v", margin=0.015)
+places = dict.fromkeys(["all-linear", "up,down", "q,k,v,o", "o", "v", "q,k", "k", "q", mine])
+paper = table("table5").frame().set_index("weights").rename(index=lambda name: name.replace("W", ""))
+{targets: float(runs.frame.lr[0]) for targets, runs in at_best.items()}  # the rates
+
+# %%
+figure, (ours, gpt3) = plt.subplots(1, 2, figsize=(10, 5), sharex=True, sharey=True, layout="constrained")
+for row, place in enumerate(places):
+    if place in said:
+        ends = [100 * getattr(said[place], name) for name in ("low95", "difference", "high95")]
+        ours.plot(ends, [row] * 3, f"C{int(place == mine)}o-", markevery=[1])
+        ours.text(2.2, row, said[place].outcome, va="center")
+    for task, luck, up in ("WikiSQL", 1.4, 0.18), ("MNLI", 0.3, -0.18):  # 1.96 x √2 x the usual spread of seeds
+        if place in paper.index:
+            gpt3.errorbar(paper[task][place] - paper[task]["q,v"], row + up, xerr=luck, fmt="ko")
+            gpt3.text(2.2, row + up, task, va="center")
+for axis, title in (ours, "Ours: nothing beats q,v, and q is worse"), (gpt3, "GPT-3: behind without v or o (WikiSQL)"):
+    axis.axvspan(-1.5, 1.5, color="C0", alpha=0.15)
+    axis.axvline(0, color="gray")
+    axis.set(title=title, xlabel="points better than q,v", xlim=(-8, 5), yticks=range(len(places)), yticklabels=places)
+plt.show()
+
+# %%
+accuracy = [100 * at_best[targets].accuracy.mean() for targets in placements.index]
+few, many = (memory("llama-3-8b", LoRA(rank=8, targets=targets), seq=1024) for targets in ("q,v", "all-linear"))
+
+lesson.reveal("points from the worst to the best", max(accuracy) - min(accuracy), "points")
+lesson.reveal("placements better than q,v", sum(said[t].outcome == "better" for t in placements.index.drop("q,v")))
+lesson.reveal("more memory, in percent", 100 * (many.peak / few.peak - 1), "%")
+
+# %% claim
+assert said["q"].outcome == "worse" and not any(said[place].outcome == "better" for place in placements.index.drop("q,v"))
+assert said["all-linear"].outcome == "undecided"  # with Holm's correction; alone it is equivalent (lesson 05)
+assert set(placements.adapter_parameters) == {6 * 27_648, 161_280}  # one budget; up,down stays below
+assert 1.05 < many.peak / few.peak < 1.08
+behind = {place for place in paper.index if paper.WikiSQL["q,v"] - paper.WikiSQL[place] > 1.4}
+assert behind == {"q", "k", "q,k"} and paper.WikiSQL.idxmin() == "k"
+assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# - **Nothing beats `q,v`, and only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. From guessing to its best, the rate moves 25<!--knobs.rate--> (lesson 03). *Where* matters less than *how fast*.
+# - **On GPT-3's WikiSQL, whatever has no `v` and no `o` falls behind.** Such an adapter changes where tokens look, and nothing of what they take. That may be the reason; but on MNLI, `q,k` does as well as `q,v`. (A line is what two numbers may differ by luck. The MLP wasn't tried.)
+# - **"Undecided" isn't "equal".** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). But each further comparison is one more chance to be fooled, so **Holm's correction** asks more of each.
+# - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory--> % more memory (1<!--place.checkpointing--> % with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long--> % at 4,096 tokens.
+#
+# Why then does everybody say "all linear layers"? Some compare at one *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
+# </details>
+#
+# ## Plan a comparison that you haven't seen
+# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? From three you know the standard deviation of the differences. How many show a true gap of 1.5 points four times in five? (Lesson 02: 1.96 + 0.84.) Then the **word** for what all five of our seeds show. Then the **sentence**, "a" to "d", that you may write.
+
+# %% exercise
+pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")
+checks.check_plan(seeds=..., word=..., sentence=..., pair=pair)
+
+# %% solution
+pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")
+checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
+
+# %% [markdown]
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **Compare places at one budget**: divide it by what rank 1 costs there. At one *rank*, all linear layers train 4 to 8 times more than `q,v`.
+# 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
+# 3. **Choose places by quality, not by memory.** Adapting fewer saves almost none.
+#
+# Start with all linear layers at rank 8. *Ours: at one budget undecided against `q,v`, at one rank equivalent<!--as_good.all.against-lora--> (lesson 05); one 23M encoder, 1,600 training sentences. Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at one budget ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
+#
+# The same in PEFT, at about one budget for Llama 3 8B:
+# ```python
+# config = LoraConfig(r=32, lora_alpha=64, target_modules=["q_proj", "v_proj"])
+# config = LoraConfig(r=5, lora_alpha=10, target_modules="all-linear")
+# model = get_peft_model(model, config)
+# model.print_trainable_parameters()
+# ```
+# </details>
+
+# %%
+lesson.receipt()

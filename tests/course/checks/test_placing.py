@@ -1,0 +1,44 @@
+"""The checks of lesson 13: answers for `test_checks`, and what the right ones rest on."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_course import checks
+from lora_course.checks.placing import ranks
+from lora_lab import LoRA, params
+
+RIGHT = {"ranks": (16, 5), "plan": (9, "undecided", "c")}
+WRONG = [
+    ("ranks", (32, 5), "more matrices at the same rank"),
+    ("ranks", (16, 5.2), "a whole number"),
+    ("ranks", (16, 6), "goes over the budget"),
+    ("ranks", (16, 9), "not by how many there are"),
+    ("ranks", ("16", 5), "a number is wanted"),
+    ("plan", (8.59, ..., ...), "round up"),
+    ("plan", (17, ..., ...), "one difference a seed"),
+    ("plan", (2.93, ..., ...), "square it"),
+    ("plan", (4.21, ..., ...), "add the 0.84"),
+    ("plan", (19.3, ..., ...), "one point, not 1.5"),
+    ("plan", (100, ..., ...), "(2.8 * standard deviation / gap) ** 2"),
+    ("plan", (9, "worse", ...), "no difference is shown"),
+    ("plan", (9, "undecided", "a"), "made to fit"),
+    ("plan", (9, "undecided", "b"), "the sentence speaks of all"),
+]
+
+
+@pytest.mark.parametrize("model", ["llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b"])
+def test_a_rank_stays_within_the_budget_and_the_next_one_does_not(model: str):
+    budget = params(model, LoRA(32, targets="q,v")).trainable
+    for compared, targets in zip(ranks(model).values(), ("q,k,v,o", "all-linear"), strict=True):
+        within, over = (params(model, LoRA(int(compared.right) + more, targets=targets)).trainable for more in (0, 1))
+        assert within <= budget < over
+
+
+@pytest.mark.parametrize("pair", ["q against q,k,v,o", "v against all", "up,down against q"])
+def test_each_round_shows_what_the_next_one_needs_and_nothing_before(pair: str):
+    first = repr(checks.check_plan(..., ..., ..., pair))
+    assert "standard deviation" in first
+    assert "interval" not in first
+    needed = {"q against q,k,v,o": 9}.get(pair, 4)
+    assert "95 % interval" in repr(checks.check_plan(needed, ..., ..., pair))
