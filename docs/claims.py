@@ -7,19 +7,20 @@ from pathlib import Path
 
 from lora_course.claims.cards import MARKS, Verdict, judge_all
 
-INTRODUCTION = """# What people say about LoRA, and what the machine finds
+INTRODUCTION = """# What people say about LoRA, judged
 
-Each claim is a card in `data/claims`: who says it, what must be found if it is right, the numbers it rests on. The
-verdicts below are not in the cards; experiments on the cards' premises computed them. Change a premise and the verdict
-may turn:
+Each claim is a card in `data/claims`: who says it, what must be found if it is right, the numbers it rests on. The cards hold no verdicts. The verdicts below were computed by experiments on the cards' premises; change a premise and the verdict may turn:
 
-    lora-lab claims one_24gb_card --set gpu_gb=48
+```bash
+lora-lab claims one_24gb_card --set gpu_gb=48
+```
 
-**true**: it held in every case that was tried. **false**: it failed in every case; or, where it is made for all cases
-alike, in at least one. **depends**: it held in some and failed in others; the setting that makes the difference is
-named. **undecided**: the evidence here cannot tell; the command says what could. Old lesson 15 is about these cards.
+- **true**: it held in every case.
+- **false**: it failed in every case; or, if it's said of all cases alike, in at least one.
+- **depends**: it held in some cases and failed in others; the setting that makes the difference is named.
+- **undecided**: the evidence here can't tell; the command says what could.
 
-This page is written by `python docs/claims.py`.
+Lesson [09](../notebooks/09_monday.ipynb) works with these cards. This page is written by `python docs/claims.py`.
 
 | | claim | verdict | what it does not show | id |
 |---|---|---|---|---|

@@ -18,6 +18,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from lora_course.claims.claim_tests.evidence import Cells
+from lora_course.classroom import room
 from lora_course.experiments.ridge import best_rate_slopes
 from lora_course.experiments.updates import a_at_start
 from lora_course.lesson import reference
@@ -40,7 +41,7 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (voices, seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, rehearsed)
+    found = (voices, seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, rehearsed, lesson_memory)
     return {name: words for one in found for name, words in one().items()}
 
 
@@ -249,7 +250,7 @@ def inside() -> dict[str, str]:
 
 
 def rehearsed() -> dict[str, str]:
-    """docs/protocol.md: the rehearsal of the paper's protocol for E2E on SmolLM2."""
+    """docs/paper.md: the rehearsal of the paper's protocol for E2E on SmolLM2."""
     found = read_json(RESULTS / "protocol" / "e2e_smollm2.json")
     run = found["seeds"][0]
     return {
@@ -260,6 +261,16 @@ def rehearsed() -> dict[str, str]:
         "protocol.bleu": f"{run['answers']['bleu']:.1f}",
         "protocol.rouge-l": f"{run['answers']['rouge_l']:.1f}",
         "protocol.slots": f"{100 * run['answers']['slot_errors']:.0f}",
+    }
+
+
+def lesson_memory() -> dict[str, str]:
+    """docs/install.md: the lesson that takes the most memory, its GB, and those of the next one."""
+    (first, most), (_, following), *_ = sorted(room.peaks().items(), key=lambda one: -one[1].bytes)
+    return {
+        "memory.lesson": room.number(first),
+        "memory.most": f"{most.bytes / 1e9:.2f}",
+        "memory.next": f"{following.bytes / 1e9:.2f}",
     }
 
 

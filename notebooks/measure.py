@@ -5,7 +5,7 @@ python notebooks/measure.py --fast 03  with FAST=1, printed only
 
 Sweeps find the runs that ship with the lab, as in a class that is short of time: the line for it is uncommented.
 
-Written to data/results/lesson_times.json, from which docs/teaching.md and its test take their figures.
+Written to data/results/lesson_times.json, from which `lora_course.lesson` estimates a lesson's minutes.
 """
 
 from __future__ import annotations

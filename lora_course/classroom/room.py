@@ -21,7 +21,7 @@ MACHINE = 8 * 10**9
 SYSTEM = 3 * 10**9
 """Bytes that the system and its services take: an assumption, on the high side, of Windows 11 after it has started."""
 BROWSER = 15 * 10**8
-"""Bytes of the browser with a lesson open and of the Jupyter server; docs/small_machines.md has what was measured."""
+"""Bytes of the browser with a lesson open and of the Jupyter server; docs/install.md has what was measured."""
 KERNEL = MACHINE - SYSTEM - BROWSER
 """Bytes that are left for one lesson's kernel with whatever it starts."""
 LENGTHS = {"full": "as long as yours", "wide": "as many rows and runs at once as yours", "fast": "shortened, FAST=1"}
@@ -37,7 +37,7 @@ class Peak(NamedTuple):
 
 
 def number(lesson: str) -> str:
-    """What a lesson is called by: `05` of `05_as_good_as_full`, `old_14` of `old_14_reproduce_the_paper`."""
+    """What a lesson is called by: `05` of `05_as_good_as_full`."""
     return re.sub(r"^((old_)?\d*).*", r"\1", lesson)
 
 

@@ -158,7 +158,7 @@ class Choice:
         return [run for own in self.placed for run in own]
 
     def to_json(self) -> dict[str, Any]:
-        """What `lora-lab sweep --choose --json` adds to a sweep's, see docs/sweeps.md."""
+        """What `lora-lab sweep --choose --json` adds to a sweep's, see docs/commands.md."""
         placed = [self._placed(own) for own in self.placed]
         chosen = placed[0] if placed else None
         measured = chosen and chosen["metric"] == "accuracy" and MEASURED.items() <= chosen["recipe"].items()
