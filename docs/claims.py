@@ -9,7 +9,9 @@ from lora_course.claims.cards import MARKS, Verdict, judge_all
 
 INTRODUCTION = """# What people say about LoRA, judged
 
-Each claim is a card in `data/claims`: who says it, what must be found if it is right, the numbers it rests on. The cards hold no verdicts. The verdicts below were computed by experiments on the cards' premises; change a premise and the verdict may turn:
+Each claim is a card in `data/claims`: who says it, what must be found if it is right, the numbers it rests on. The
+cards hold no verdicts. The verdicts below were computed by experiments on the cards' premises; change a premise and the
+verdict may turn:
 
 ```bash
 lora-lab claims one_24gb_card --set gpu_gb=48

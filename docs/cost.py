@@ -1,11 +1,11 @@
-"""Measure what a sweep costs on this machine: `python docs/cost.py [--threads N] [--steps N]`.
+"""Measure what a sweep costs on this machine: `python docs/cost.py [--most MEMBERS] [--steps N] [--threads N]`.
 
 Packs of 1 to 64 members of MiniLM take a few steps at several ranks, lengths and rows per step, and score 500 rows. CPU
-seconds are those of all threads. A line is fitted to the seconds of a step, weighted by 1 / seconds:
+seconds are those of all threads. docs/quoted.py fits a line to the seconds of a step,
 
     seconds of a step = fixed + members * share
 
-Written to data/results/cost.json. docs/guide.md quotes it under "What a sweep costs".
+and docs/guide.md quotes it under "What a sweep costs". Written to data/results/cost.json after each setup.
 """
 
 from __future__ import annotations
@@ -53,27 +53,26 @@ def measured(members: int, rank: int, tokens: int, rows: int, steps: int) -> dic
     step()
     cpu, clock = np.median([spent(step) for _ in range(steps)], axis=0)
     found = {"members": members, "rank": rank, "tokens": tokens, "rows": rows, "cpu": cpu, "clock": clock}
-    if (rank, tokens, rows) == SETUPS[0] and members in (4, 16):
-        found["scoring"] = spent(pack.validate)[0] / members
-    return found
+    return found | ({"scoring": spent(pack.validate)[0] / members} if members == 4 else {})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="parts of a pack that train at once")
+    parser.add_argument("--most", type=int, default=MEMBERS[-1], help="members of the largest pack")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1, help="parts of a pack that train at once")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    Pack([Recipe("minilm", "rt", LoRA(8))])  # imports, model, and all texts encoded
-    startup, runs = time.process_time(), []
-    for rank, tokens, rows in SETUPS:
-        some = [measured(members, rank, tokens, rows, given.steps) for members in (MEMBERS[:-1] if runs else MEMBERS)]
-        count, cpu = np.array([(one["members"], one["cpu"]) for one in some]).T
-        share, fixed = np.polyfit(count, cpu, 1, w=1 / cpu)
-        print(f"rank {rank:2}, {rows:2} x {tokens:2} tokens: {1e3 * fixed:4.1f} + members * {1e3 * share:.2f} ms", flush=True)
-        runs += [{name: round(float(value), 5) for name, value in one.items()} for one in some]
+    first, _ = spent(lambda: Pack([Recipe("minilm", "rt", LoRA(8))]))
+    startup, (again, _) = time.process_time(), spent(lambda: Pack([Recipe("minilm", "rt", LoRA(8))]))
     made = {"date": datetime.now(UTC).date().isoformat(), "hardware": device.describe("cpu"), "torch": version("torch")}
-    write_json(RESULTS, {**made, "threads": given.threads, "startup": round(startup, 1), "runs": runs})
+    made |= {"threads": given.threads, "startup": round(startup, 1), "pack": round(min(first, again), 2), "runs": []}
+    for at, setup in enumerate(SETUPS):
+        for members in [one for one in (MEMBERS[:-1] if at else MEMBERS) if one <= given.most]:
+            found = measured(members, *setup, given.steps)
+            print(found, flush=True)
+            made["runs"].append({name: round(float(value), 5) for name, value in found.items()})
+        write_json(RESULTS, made)
 
 
 if __name__ == "__main__":

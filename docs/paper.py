@@ -12,8 +12,8 @@ from lora_lab.files import write_atomically
 
 PAGE = Path(__file__).with_suffix(".md")
 MADE = "<!-- From here on"  # what stands above this line is written by hand
-HEAD = """One file per table in `data/paper/`. The figures are transcribed; column names, notes and what is said to be wrong are
-ours.
+HEAD = """One file per table in `data/paper/`. The figures are transcribed; column names, notes and what is said to be
+wrong are ours.
 
 ```python
 from lora_course import paper
@@ -26,9 +26,9 @@ recomputed.frame("table3")                           # each number that follows 
 ```
 """
 
-FOLLOWS = """Counts come from `lora_lab.params`, from a model's config and a method; the rest is arithmetic on other printed
-numbers. *Exact*: rounded, it is what is printed. *Rounded*: cut off, or rounded to fewer digits than are printed, or
-within an "about". Where the paper states no size, the nearest one was taken."""
+FOLLOWS = """Counts come from `lora_lab.params`, from a model's config and a method; the rest is arithmetic on other
+printed numbers. *Exact*: rounded, it is what is printed. *Rounded*: cut off, or rounded to fewer digits than are
+printed, or within an "about". Where the paper states no size, the nearest one was taken."""
 
 
 def document() -> str:

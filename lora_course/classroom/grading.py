@@ -231,10 +231,12 @@ def grade(
 
     known   lessons to choose from, in place of the lab's
     say     is given each row in words, and `keep` all rows so far, as soon as a notebook is graded
-    Raises: NotFound where there is no notebook.
+    Raises: NotFound without a notebook; BadValue for a single file that isn't one.
     """
     top = Path(path).resolve()
     root, notebooks = (top.parent, [top]) if top.is_file() else (top, sorted(top.rglob("*.ipynb")))
+    if top.is_file():
+        cells_of(top)  # in a folder, a file that can't be read only costs its own row
     notebooks = [one for one in notebooks if one.is_file() and not SKIPPED & {*one.relative_to(root).parts}]
     if not notebooks:
         raise NotFound(f"there is no notebook in {path}: give a file or a folder of .ipynb files")

@@ -12,7 +12,7 @@ import click
 
 from lora_lab.cli.options import recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.report import Report
 
 if TYPE_CHECKING:
@@ -81,11 +81,14 @@ def sweep(
 @click.option("--out", default="collected", show_default=True, help="The store that gets all of them.")
 @JSON
 def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Merge the stores below some FOLDERS or zip files into one, with a table and a picture of what the class found."""
+    """Merge all stores below FOLDERS (or zip files) into one, with a table and pictures of what the class found."""
     from lora_lab.experiments.collect import collect as merge
     from lora_lab.experiments.results import load
     from lora_lab.plots import sweeps
+    from lora_lab.training.runs import stores
 
+    if not set().union(*(stores(Path(folder)) for folder in folders)):
+        raise NotFound(f"there are no runs below {', '.join(folders)}: give the folders that sweeps have written")
     found = merge(folders, out)
     frame, pictures = load(out), []
     for number, (_, part) in enumerate(_kinds(frame), 1):  # rank.png, and rank_2.png of the second table
