@@ -1,4 +1,4 @@
-"""`lora-lab claims`: what people say about LoRA, with verdicts that are computed when they are asked for."""
+"""`lora-lab claims`: what people say about LoRA, with verdicts computed on request."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lora_lab.errors import BadValue
 
 @click.command()
 @click.argument("claim", required=False)
-@click.option("--set", "changes", multiple=True, metavar="PREMISE=VALUE", help="Change a premise; may be repeated.")
-@click.option("--store", default=None, help="A folder of your own runs, for a claim that is judged by runs.")
+@click.option("--set", "changes", multiple=True, metavar="PREMISE=VALUE", help="Change a premise; can be repeated.")
+@click.option("--store", default=None, help="A folder of your own runs, for a claim judged by runs.")
 @JSON
 def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_json: bool) -> None:
-    """The verdict on CLAIM, an id or a number such as 6b; of all claims when left out."""
+    """The verdict on CLAIM (an id, or a number such as 6b), or on all claims."""
     from lora_course.claims import cards
     from lora_course.claims.claim_tests import said
 
     for change in changes:
         if "=" not in change:
-            raise BadValue(f"--set takes premise=value, such as gpu_gb=48, not '{change}'")
+            raise BadValue(f"--set takes PREMISE=VALUE, such as gpu_gb=48, not '{change}'")
     if claim is None:
         if changes or store:
-            raise BadValue("--set and --store are for one claim: name it, for example one_24gb_card")
+            raise BadValue("--set and --store need one claim: name it, such as one_24gb_card")
         verdicts = cards.judge_all().values()
         lines = [f"{one.card.number:4} {one.words:40} {one.card.statement}  [{one.card.id}]" for one in verdicts]
         tell({"claims": [one.to_json() for one in verdicts]} if as_json else "\n".join(lines))

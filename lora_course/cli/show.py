@@ -1,18 +1,30 @@
-"""`lora-lab show`: the panels on a projector."""
+"""`lora-lab show`: a page of panels for a projector, without code, kernel or network."""
 
 from __future__ import annotations
 
+import webbrowser
+from pathlib import Path
+
 import click
 
-from lora_lab.cli.shared import say
+from lora_lab.cli.shared import tell
 
 
 @click.command()
-@click.option("--out", default="runs", show_default=True, help="The store of runs that the training panel uses.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any.")
-@click.option("--no-browser", is_flag=True, help="Start the server and print its address only.")
-def show(out: str, port: int, no_browser: bool) -> None:
-    """Show the three main panels on a projector, without code (needs the extra `show`)."""
-    from lora_course.classroom import projector
+@click.option("--out", default="panels.html", show_default=True, help="The page to write.")
+@click.option("--no-browser", is_flag=True, help="Write the page without opening it.")
+def show(out: str, no_browser: bool) -> None:
+    """Write a page with five panels for a projector, and open it in a browser.
 
-    projector.show(out, port=port, browser=not no_browser, say=say)
+    LoRA to scale, a matrix by rank, the playground, memory, and methods compared. What is shown ships with the lab.
+    """
+    from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, RankPanel, SweepPanel
+    from lora_lab.files import write_atomically
+    from lora_lab.widgets.base import page
+
+    panels = (LoRAPanel("model"), RankPanel("picture"), SweepPanel(), MemoryPanel(), ComparePanel())
+    path = Path(out).expanduser().absolute()
+    write_atomically(path, page(*(panel.snapshot() for panel in panels)).encode())
+    tell(f"the panels are in {path}")
+    if not no_browser:
+        webbrowser.open(path.as_uri())

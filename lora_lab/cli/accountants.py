@@ -58,23 +58,23 @@ def _count(count: ParameterCount) -> str:
 
 
 setup_options = together(
-    click.option("--batch", type=int, default=1, show_default=True, help="Rows."),
-    click.option("--seq", type=int, default=512, show_default=True, help="Tokens a row, padding included."),
+    click.option("--batch", type=int, default=1, show_default=True, help="Rows per step."),
+    click.option("--seq", type=int, default=512, show_default=True, help="Tokens per row, with padding."),
     click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
     click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (PEFT's way) or bf16."),
     click.option("--optimizer", default="adamw", show_default=True, help="adamw, -foreach, -fused, -8bit; sgd"),
-    click.option("--checkpointing", is_flag=True, help="Keep each layer's input only, and run layers twice."),
-    click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own."),
+    click.option("--checkpointing", is_flag=True, help="Keep only each layer's input and run layers twice."),
+    click.option("--dropout", type=float, default=0.0, show_default=True, help="Of the model itself."),
     click.option("--padded", is_flag=True, help="Rows of unequal length: attention gets a mask."),
-    click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values to the end."),
+    click.option("--outputs-kept", is_flag=True, help="The loop keeps logits, keys and values to the end of the step."),
     click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights."),
     click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
-    click.option("--double-quant/--no-double-quant", default=None, help="Of qlora: yes by default."),
-    click.option("--device", default=None, help="Whose kernels: cuda or cpu; the card's own by default."),
+    click.option("--double-quant/--no-double-quant", default=None, help="For qlora; on by default."),
+    click.option("--device", default=None, help="Kernels of cuda or cpu; by default the card's."),
     click.option("--gpu", default=None, help="A card by name: 4090, a100 80, '16 gb laptop'."),
     click.option("--gpu-gb", type=float, default=None, help="A card by its memory in GB."),
     click.option("--num-labels", type=int, default=None, help="Classes of an encoder's head; 2 by default."),
-    click.option("--trace", is_flag=True, help="Follow this very step over tensors without data: seconds."),
+    click.option("--trace", is_flag=True, help="Trace this exact step over tensors without data; takes seconds."),
     click.option("--inference", is_flag=True, help="Generation instead of training: weights and cache."),
 )
 
@@ -85,7 +85,7 @@ setup_options = together(
 @setup_options
 @JSON
 def memory(model: str, as_json: bool, **options: Any) -> None:
-    """How much memory a training step of MODEL needs, term by term, and whether a card has it.
+    """How much memory a training step of MODEL needs, term by term, and whether it fits a card.
 
     MODEL is a name of the zoo (llama-2-70b), a folder, a config.json or a hub id that is in the local cache.
     """
@@ -97,7 +97,7 @@ def _memory(
     model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,
     device: str | None, double_quant: bool | None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """The answer as JSON. Units: bytes, seconds, FLOPs. Raises: BadValue, NotFound for an impossible question."""
+    """The answer as JSON, in bytes, seconds and FLOPs. Raises: BadValue, NotFound for impossible options."""
     from lora_lab.accounting import gpus
     from lora_lab.accounting import memory as memories
     from lora_lab.accounting.models import architecture_of, config_of
@@ -105,7 +105,7 @@ def _memory(
     from lora_lab.methods.targets import QUANTISED_BITS
 
     if gpu is not None and gpu_gb is not None:
-        raise BadValue("give a card by --gpu or its memory by --gpu-gb, not both")
+        raise BadValue("give --gpu or --gpu-gb, not both")
     card = gpus.card(gpu) if gpu is not None else gpus.of_size(gpu_gb) if gpu_gb is not None else None
     architecture, asked, dtype = architecture_of(model), options["method"], options["dtype"]
     if num_labels is not None and architecture.task != "encoder":
@@ -115,7 +115,7 @@ def _memory(
             f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: a base in 4 bits is --method qlora here"
         )
     if asked != "qlora" and double_quant is not None:
-        raise BadValue(f"only qlora quantises its constants, not {asked}: leave --double-quant out, or --method qlora")
+        raise BadValue(f"only qlora quantizes its constants, not {asked}: leave --double-quant out, or --method qlora")
     quantised = "none" if asked != "qlora" else "nf4-single" if double_quant is False else "nf4"
     own = {name: options.pop(name) for name in Setup.__dataclass_fields__ if name not in ("device", "quantised")}
     setup = Setup(**own, device=device or (card.device if card else "cuda"), quantised=quantised)
@@ -166,26 +166,26 @@ def _memory(
 def _notes(
     model: Any, card: Card | None, available: int | None, setup: Setup, timed: bool, max_seq: int | None
 ) -> Iterator[str]:
-    """What the figures rest on besides what the estimate says of itself."""
+    """Assumptions beyond the estimate's own notes."""
     from lora_lab.accounting.gpus import UTILISATION
     from lora_lab.accounting.units import GIB
 
     if card is not None and available is not None:
-        yield f"of {card.memory / GIB:g} GiB, {available / GIB:.2f} GiB are counted on for the step"
+        yield f"of {card.memory / GIB:g} GiB, {available / GIB:.2f} GiB are available for the step"
         if setup.dtype in card.lacks:
             yield card.lacks[setup.dtype]
     elif setup.device == "cpu":
         yield "Python with torch, about 0.5 GiB, comes on top"
     if timed:
-        yield f"seconds assume {UTILISATION:.0%} of the card's published peak, as remembered and not confirmed"
+        yield f"seconds assume {UTILISATION:.0%} of the card's published peak (from memory, not confirmed)"
     if model.positions and setup.seq > model.positions:
-        yield f"{setup.seq:,} tokens a row are more than {model.name} was trained for: {model.positions:,}"
+        yield f"{setup.seq:,} tokens per row are more than {model.name} was trained for: {model.positions:,}"
     elif max_seq and model.positions and max_seq > model.positions:
-        yield f"memory would allow {max_seq:,} tokens a row, but {model.name} was trained for {model.positions:,}"
+        yield f"memory would allow {max_seq:,} tokens per row, but {model.name} was trained for {model.positions:,}"
 
 
 def _step(answer: dict[str, Any]) -> Iterator[str]:
-    """The answer for reading: categories with their terms, the peak of each phase, and whether a card has room."""
+    """The answer as text: categories with their terms, the peak of each phase, and whether it fits a card."""
     from lora_lab.accounting.units import binary
 
     setup, peak = answer["setup"], answer["peak_bytes"]
@@ -215,7 +215,7 @@ def _step(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _room(answer: dict[str, Any]) -> Iterator[str]:
-    """Whether the named card has room; without one, which cards have."""
+    """Whether it fits the named card; without one, which cards it fits."""
     from lora_lab.accounting.gpus import cards, usable
     from lora_lab.accounting.memory import SHORT
     from lora_lab.accounting.units import binary
@@ -236,4 +236,4 @@ def _room(answer: dict[str, Any]) -> Iterator[str]:
     same = [card for card in cards() if card.device == answer["setup"]["device"]]
     for words, wanted in (("fits", True), ("does not fit", False)):
         named = [card.name for card in same if (answer["peak_bytes"] <= usable(card)) is wanted]
-        yield f"{words}: {'; '.join(named) or 'no card of the table'}"
+        yield f"{words}: {'; '.join(named) or 'no card in the table'}"

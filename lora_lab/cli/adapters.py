@@ -1,4 +1,4 @@
-"""`lora-lab inspect` and `lora-lab merge`: what is in an adapter, and a plain checkpoint made of it."""
+"""`lora-lab inspect` and `lora-lab merge`: what is in an adapter, and a plain checkpoint with it merged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINES = 24  # of norms; --json has them all
 @DOWNLOAD
 @JSON
 def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json: bool) -> None:
-    """Say what is in the folder ADAPTER, whether it does anything to the base, and what is wrong with it."""
+    """Show what is in the folder ADAPTER, whether it changes the base, and what is wrong with it."""
     from lora_lab.training.named import inspect_folder
 
     found = inspect_folder(adapter, base, dtype=dtype, download=download)

@@ -17,17 +17,23 @@ EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 
 compare_options = together(
     click.option("--methods", default=EVERY, show_default=True, help="With settings: lora:rank=4:targets=q+v,full."),
-    click.option("--rates", type=int, default=4, show_default=True, help="Tried for each method."),
-    click.option("--growth", type=int, default=2, show_default=True, help="More if the best is at an end."),
+    click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method."),
+    click.option("--growth", type=int, default=2, show_default=True, help="More rates if the best is at an edge."),
     click.option("--seeds", type=int, default=5, show_default=True, help="Final runs of each method."),
-    click.option("--steps", type=int, default=None, help="Of every run; 400 by default."),
-    click.option("--minutes", type=float, default=None, help="In place of steps: what all may take."),
-    click.option("--margin", type=float, default=0.015, show_default=True, help="Within it is equivalent."),
-    click.option("--forgetting", default=None, help="A text such as shakespeare, read before and after."),
-    click.option("--prompts", type=int, default=0, help="Texts to be generated and scored."),
+    click.option("--steps", type=int, default=None, help="Steps of every run; 400 by default."),
+    click.option("--minutes", type=float, default=None, help="Instead of --steps: the time for everything."),
+    click.option(
+        "--margin",
+        type=float,
+        default=0.015,
+        show_default=True,
+        help="Differences within it don't matter.",
+    ),
+    click.option("--forgetting", default=None, help="A text such as shakespeare, scored before and after."),
+    click.option("--prompts", type=int, default=0, help="Texts to generate and score."),
     click.option("--out", default="compared", show_default=True, help="The folder of runs and comparison."),
-    click.option("--again", is_flag=True, help="Run failed ones once more."),
-    click.option("--workers", type=click.IntRange(1), default=None, help="Methods at once; found by default."),
+    click.option("--again", is_flag=True, help="Retry failed runs."),
+    click.option("--workers", type=click.IntRange(1), default=None, help="Methods to run at once; chosen by default."),
     DOWNLOAD,
     JSON,
 )
@@ -46,7 +52,7 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     if steps is not None and minutes is not None:
         raise BadValue("give --steps or --minutes, not both")
     if minutes is not None and not 0 < minutes < 1e6:
-        raise BadValue(f"--minutes is the time that all of it may take, above 0, not {minutes:g}")
+        raise BadValue(f"--minutes is the time for everything and must be above 0, not {minutes:g}")
     out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
     how = {name: options.pop(name) for name in ("again", "download", "workers")}
     say, steps = with_minutes(), 400 if steps is None else steps
@@ -60,11 +66,11 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     found = run(model, task, methods, out, say=say, steps=steps, **how, **options).to_json()
     tell(found if as_json else describe(found))
     if all(one["error"] and not one["runs"] for one in found["methods"]):
-        raise Failed(f"no method came to anything: {found['methods'][0]['error']}")
+        raise Failed(f"no method succeeded: {found['methods'][0]['error']}")
 
 
 def describe(found: dict[str, Any]) -> str:
-    """A comparison as a table with a line for each method, then verdicts, then what all had in common."""
+    """A comparison as text: a table with one line per method, verdicts, and what all had in common."""
     import pandas as pd
 
     from lora_lab.metrics import factor

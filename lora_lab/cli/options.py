@@ -66,7 +66,7 @@ RECIPE: dict[str, tuple[type, Any, str | None]] = {
 
 
 def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """The options of a recipe and of its method, but for those named."""
+    """The options of a recipe and of its method, except those named."""
 
     def add(command: Command) -> Command:
         command = command if "method" in without else method_options(without)(command)
@@ -80,7 +80,7 @@ def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command
 
 
 def method_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """`--method` and the options of all methods but those named; each method has its own defaults."""
+    """`--method` and the options of all methods, except those named; each method has its own defaults."""
 
     def add(command: Command) -> Command:
         for name, owners in reversed(_fields().items()):
@@ -92,7 +92,7 @@ def method_options(without: Collection[str] = ()) -> Callable[[Command], Command
 
 
 def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
-    """The method that the options make, which are taken out of `options`.
+    """Build the method from the options, and remove them from `options`.
 
     "qlora" is lora on a base in 4 bits: on all linear layers by default, and a dtype "auto" becomes nf4. With an
     architecture, lora's default targets are those that it has. Raises: BadValue or NotFound, naming what there is.
@@ -114,7 +114,7 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
 
 
 def _fields() -> dict[str, dict[str, Field[Any]]]:
-    """Every field by its name, and the methods that have it."""
+    """Every field by name, with the methods that have it."""
     found: dict[str, dict[str, Field[Any]]] = {}
     for name, method in REGISTRY.items():
         for field in fields(method):  # type: ignore[arg-type]
@@ -149,13 +149,13 @@ def _pattern(name: str, text: str) -> dict[str, float]:
     except ValueError:
         what = name.partition("_")[0]
         raise BadValue(
-            f"--{what}-pattern is target={what} with commas between, for example q=4,down=16, not '{text}'"
+            f"--{what}-pattern is target={what}, separated by commas, such as q=4,down=16, not '{text}'"
         ) from None
     return found
 
 
 def _usual_targets(architecture: Architecture) -> str:
-    """q,v, or what comes nearest if attention has a latent between: the layers that unfold q, k and v from it."""
+    """q,v; for attention with a latent, the layers that project q, k and v from it."""
     if {"q", "v"} <= set(architecture.roles):
         return "q,v"
     leaves = {module.name.rpartition(".")[2] for module in architecture.modules}

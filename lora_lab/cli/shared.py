@@ -1,4 +1,4 @@
-"""What commands share: options, groups of options, and words on stdout and stderr."""
+"""What commands share: options, groups of options, and printing to stdout and stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 Command = Callable[..., Any]
-DOWNLOAD = click.option("--download", is_flag=True, help="Allow the model hub to be asked.")
+DOWNLOAD = click.option("--download", is_flag=True, help="Allow downloads from the model hub.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -27,16 +27,16 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 def say(words: str) -> None:
-    """Words for whoever watches: stdout is the answer's."""
+    """Print progress to stderr; stdout is for the answer."""
     print(words, file=sys.stderr, flush=True)
 
 
 def tell(answer: dict[str, Any] | str) -> None:
-    """The answer, on stdout: of a dictionary one JSON object, else the words."""
+    """Print the answer to stdout: a dictionary as one JSON object, otherwise text."""
     print(json.dumps(answer, allow_nan=False) if isinstance(answer, dict) else answer)
 
 
 def with_minutes() -> Callable[[str], None]:
-    """`say`, with the minutes since now before each line."""
+    """`say` with the minutes from now on in front of each line."""
     started = time.perf_counter()
     return lambda words: say(f"{(time.perf_counter() - started) / 60:6.1f} min  {words}")

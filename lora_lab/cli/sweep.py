@@ -1,4 +1,4 @@
-"""`lora-lab sweep` and `lora-lab collect`: many runs in packs, and the runs of a class in one store."""
+"""`lora-lab sweep` and `lora-lab collect`: many runs in packs, and a class's runs in one store."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GRID = ("rank", "alpha", "targets", "lr", "seed")
-USUAL = ("method", "targets", "rank", "alpha", "lr")  # by which a line of the table is known
+USUAL = ("method", "targets", "rank", "alpha", "lr")  # what identifies a line of the table
 KIND = ("model", "task", "steps", "batch")  # runs of one kind may be compared
 
 sweep_options = together(
-    click.option("--rank", default=None, help="Lora's, with commas: 1,2,4,8; 8 by default."),
+    click.option("--rank", default=None, help="For lora, with commas: 1,2,4,8; 8 by default."),
     click.option("--alpha", default=None, help="With commas: 8,16."),
-    click.option("--alpha-rule", default=None, help="fixed:16 (by default), rank, 2rank, sqrt or sqrt:4."),
-    click.option("--targets", multiple=True, help="q,v by default; give it again for another choice."),
+    click.option("--alpha-rule", default=None, help="fixed:16 (the default), rank, 2rank, sqrt or sqrt:4."),
+    click.option("--targets", multiple=True, help="q,v by default; repeat the option for another choice."),
     click.option("--lr", default="2e-3", show_default=True, help="With commas: 1e-3,2e-3."),
     click.option("--seed", default="0", show_default=True, help="With commas, or 0-4."),
-    click.option("--out", default="runs", show_default=True, help="The store; what it has is not run again."),
-    click.option("--solo", is_flag=True, help="One run after another in place of packs."),
+    click.option("--out", default="runs", show_default=True, help="The store; runs in it are not repeated."),
+    click.option("--solo", is_flag=True, help="One run after another instead of packs."),
     click.option(
         "--choose", "--halving", "choose", is_flag=True,
-        help="Find the best: what lies behind stops at half-time, and only the best is tested, with its rivals.",
+        help="Find the best: others stop from half-time on, and only the best and its rivals are tested.",
     ),
-    click.option("--validations", type=int, default=None, help="Evenly spread; 1 by default, 8 with --patience."),
-    click.option("--again", is_flag=True, help="Run failed ones once more."),
-    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Runs side by side."),
-    click.option("--dask", default=None, help="Address of a Dask scheduler, whose workers take the packs."),
-    click.option("--share", default=None, help="i/n: only laptop i's share of the grid."),
+    click.option("--validations", type=int, default=None, help="Evenly spaced; 1 by default, 8 with --patience."),
+    click.option("--again", is_flag=True, help="Retry failed runs."),
+    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="The most runs side by side."),
+    click.option("--dask", default=None, help="Address of a Dask scheduler; its workers train the packs."),
+    click.option("--share", default=None, help="i/n: only the share of laptop i of n."),
     DOWNLOAD,
     JSON,
 )  # fmt: skip
@@ -52,9 +52,9 @@ def sweep(
     out: str, solo: bool, choose: bool, again: bool, side_by_side: int | None, dask: str | None, share: str | None,
     download: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train every combination of rates and seeds, of lora also of ranks, alphas and targets, side by side.
+    """Train every combination of rates and seeds, and for lora of ranks, alphas and targets, side by side.
 
-    It may be stopped or killed at any time: the same command goes on where it was.
+    Stop or kill it at any time: the same command resumes.
     """
     from lora_lab.experiments import grid
     from lora_lab.experiments.sweep import Sweep, Swept
@@ -63,7 +63,7 @@ def sweep(
         raise BadValue(f"--choose needs the whole grid on one machine: leave out {'--share' if share else '--dask'}")
     every = _recipes(options)
     recipes = grid.share(every, share) if share else every
-    if not recipes:  # more laptops than runs: nothing is wrong
+    if not recipes:  # more laptops than runs is fine
         tell(Swept(()).to_json() if as_json else f"share {share} of {len(every)} runs is empty: nothing to do")
         return
     client = None
@@ -78,7 +78,7 @@ def sweep(
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True)
-@click.option("--out", default="collected", show_default=True, help="The store that gets all of them.")
+@click.option("--out", default="collected", show_default=True, help="The store that receives the runs.")
 @JSON
 def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     """Merge all stores below FOLDERS (or zip files) into one, with a table and pictures of what the class found."""
@@ -102,32 +102,32 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
         tell({"runs": len(frame), **counts, "pictures": pictures, "frame": rows})
         return
     for file, reason in found.unreadable.items():
-        print(f"passed over {file}: {reason}", file=sys.stderr)
-    print(f"{len(frame)} runs in {out}: {found.taken} taken, {found.repeated} there already\n{summary(frame)}")
+        print(f"skipped {file}: {reason}", file=sys.stderr)
+    print(f"{len(frame)} runs in {out}: {found.taken} taken, {found.repeated} already there\n{summary(frame)}")
     for file in pictures:
         print(f"picture  {file}")
 
 
 def describe(swept: Any) -> str:
-    """A sweep as a table: a line for each cell of the grid, every seed in it."""
+    """A sweep as a table: one line per cell of the grid, over its seeds."""
     failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
     sizes = ", ".join(map(str, swept.packs)) or "none"
-    end = f"{len(swept)} runs, {swept.skipped} of them from before; packs of {sizes}; {swept.seconds:.0f} s"
+    end = f"{len(swept)} runs, {swept.skipped} of them already stored; packs of {sizes}; {swept.seconds:.0f} s"
     chosen = [str(swept.choice)] if swept.choice else []
     return "\n".join([summary(swept.frame), *failures, *chosen, end])
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """Cells of the grid with their seeds; a table for each model, task and length if there are several."""
+    """Cells of the grid over their seeds; one table for each model, task and length."""
     tables = {name: _table(part) for name, part in _kinds(frame)}
     if not tables:
-        return "no finished run that was scored on the test rows"
+        return "no finished run has a test score"
     several = {f"{number}: {name}": table for number, (name, table) in enumerate(tables.items(), 1)}
     return Report("", several if len(tables) > 1 else {"": next(iter(tables.values()))}).to_text()
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Finished runs with a test score, those of one model, task and length together; the most first."""
+    """Finished runs with a test score, grouped by model, task and length; the largest group first."""
     from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import MAIN
     from lora_lab.training.runs import FINISHED

@@ -106,7 +106,7 @@ def test_the_table_reads_in_words_with_units():
 
 
 def test_rows_longer_than_the_model_was_trained_for_are_told():
-    told = "20,000 tokens a row are more than llama-3-8b was trained for: 8,192"
+    told = "20,000 tokens per row are more than llama-3-8b was trained for: 8,192"
     assert told in answer("llama-3-8b", "--seq", "20000")["notes"]
 
 
@@ -157,7 +157,7 @@ def test_a_trace_answers_in_the_same_shape():
             ["memory", "gpt2", "--dtype", "nf4"],
             "dtype must be one of fp32, bf16, fp16, not 'nf4': a base in 4 bits is --method qlora",
         ),
-        (["memory", "gpt2", "--no-double-quant"], "only qlora quantises its constants, not lora"),
+        (["memory", "gpt2", "--no-double-quant"], "only qlora quantizes its constants, not lora"),
         (
             ["memory", "gpt2", "--shard", "ddp:8"],
             "the kind of shard must be one of zero1, zero2, zero3, fsdp, not 'ddp'",

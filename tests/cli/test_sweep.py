@@ -68,7 +68,7 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small,
         share = ["--share", f"{i}/2", "--out", str(tmp_path / "class" / f"laptop{i}")]
         done = lora_lab("sweep", *small, "--rank", "1,2", "--alpha-rule", "2rank", *share)
         assert done.returncode == 0, done.stderr
-        assert "1 runs, 0 of them from before; packs of 1;" in done.stdout
+        assert "1 runs, 0 of them already stored; packs of 1;" in done.stdout
     collected = lora_lab("collect", str(tmp_path / "class"), "--out", str(tmp_path / "all"))
     assert collected.returncode == 0, collected.stderr
     assert "2 runs in" in collected.stdout

@@ -34,7 +34,7 @@ def test_all_claims_have_a_line_each(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        (("8", "--set", "gpu_gb"), BadValue, "premise=value"),
+        (("8", "--set", "gpu_gb"), BadValue, "PREMISE=VALUE"),
         (("8", "--set", "gpu=48"), BadValue, "nearest: gpu_gb"),
         (("--set", "gpu_gb=48"), BadValue, "name it"),
         (("70b",), NotFound, "nearest"),
