@@ -41,7 +41,9 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (voices, seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, rehearsed, lesson_memory, cost)
+    found = (
+        voices, seeds, comparison, as_good, fits, rates, knobs, targets, latency, inside, rehearsed, lesson_memory, cost
+    )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
 

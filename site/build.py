@@ -165,7 +165,8 @@ def front(src: Path, pages: list[Path]) -> str:
     content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
     for group, wanted in (("core", True), ("electives", False)):
         some = [file for file in pages if (file.stem < "10") == wanted]
-        content = content.replace(f"% lessons: {group}", "\n".join(map(entry, some)))
+        entries = ":::{container} lessons\n" + "\n".join(map(entry, some)) + "\n:::"
+        content = content.replace(f"% lessons: {group}", entries if some else "")
         content = content.replace(f"% pages: {group}", "\n".join(f"lessons/{file.stem}" for file in some))
     return content
 
