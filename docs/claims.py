@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lora_course.claims.cards import MARKS, Verdict, judge_all
 
-INTRODUCTION = """# What people say about LoRA, judged
+INTRODUCTION = """# What people say about LoRA
 
 Each claim is a card in `data/claims`: who says it, what must be found if it is right, the numbers it rests on. The
 cards hold no verdicts. The verdicts below were computed by experiments on the cards' premises; change a premise and the
