@@ -90,11 +90,11 @@ def cells_of(path: Path) -> list[Any]:
         raise NotFound(f"there is no notebook {path}: give the path of an .ipynb file")
     if path.stat().st_size > LARGEST:
         raise BadValue(f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB: clear its outputs and try again")
-    cells = nbformat.from_dict(read_json(path).get("cells"))  # type: ignore[no-untyped-call]
     try:
+        cells = nbformat.from_dict(read_json(path).get("cells"))  # type: ignore[no-untyped-call]
         for cell in cells:
             cell.source, cell.code = "".join(cell.source), cell.cell_type == "code"
-    except (TypeError, AttributeError) as error:
+    except (BadValue, TypeError, AttributeError) as error:
         raise BadValue(f"{path.name} isn't a notebook of version 4: give an intact .ipynb file") from error
     return list(cells)
 

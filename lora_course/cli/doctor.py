@@ -15,13 +15,7 @@ from lora_lab.errors import Failed
 @click.option("--preflight", is_flag=True, help="Check if it is ready for a course: green or red, and what to do.")
 @click.option("--out", default=None, help="With --preflight: the file to send to your teacher.")
 @click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: where you'll use the lab.")
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    default=8888,
-    show_default=True,
-    help="With --preflight: its port.",
-)
+@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="With --preflight.")
 @click.option("--collect", default=None, help="A folder of such files: print one table.")
 @JSON
 def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: str | None, as_json: bool) -> None:

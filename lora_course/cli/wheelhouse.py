@@ -12,21 +12,11 @@ from lora_lab.cli.shared import JSON, say, tell
 
 @click.command()
 @click.option("--out", default="wheelhouse", show_default=True, help="The folder; a stopped call resumes.")
-@click.option(
-    "--platform",
-    "platforms",
-    multiple=True,
-    help="linux, windows or macos-arm64; by default this one.",
-)
+@click.option("--platform", "platforms", multiple=True, help="linux, windows or macos-arm64; by default this one.")
 @click.option("--python", "pythons", multiple=True, help="Such as 3.11; by default this one. Can be repeated.")
 @click.option("--torch-index", default=None, help="The address of torch's CPU wheels, from PyTorch's Get started page.")
 @click.option("--cuda", is_flag=True, help="Include the CUDA packages of torch for Linux, about 3 GB.")
-@click.option(
-    "--wheel",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=None,
-    help="The lab's own wheel.",
-)
+@click.option("--wheel", type=click.Path(dir_okay=False, path_type=Path), default=None, help="The lab's own wheel.")
 @click.option("--tweets", is_flag=True, help="Also the tweets, which contain abuse.")
 @click.option("--upgrade", is_flag=True, help="Choose the newest versions again.")
 @click.option("--check", is_flag=True, help="Only verify the folder, byte by byte.")

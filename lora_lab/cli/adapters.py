@@ -62,9 +62,7 @@ def _inspection(found: Inspection) -> str:
 @click.argument("adapter")
 @click.option("--base", default=None, help="The base; by default the one that the adapter names.")
 @click.option("--out", required=True, help="Folder for the checkpoint: a new or empty one, or an earlier result.")
-@click.option(
-    "--dtype", default=None, help="fp32, bf16, fp16; the base's own by default; nf4 for the values of a 4-bit base."
-)
+@click.option("--dtype", default=None, help="fp32, bf16 or fp16, by default the base's; nf4 for a 4-bit base.")
 @DOWNLOAD
 @JSON
 def merge(adapter: str, base: str | None, out: str, dtype: str | None, download: bool, as_json: bool) -> None:

@@ -148,10 +148,8 @@ def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None 
     """Get the assets that are missing, and return their names. `say` is called with each step in words.
 
     source   a folder with the locked packages, in place of pip's index: no network is then needed
-    Raises: NotFound without that folder; Failed if pip cannot get a package; BadValue if the cache cannot be written.
+    Raises: Failed if pip cannot get a package; BadValue if the cache cannot be written.
     """
-    if source and not source.is_dir():
-        raise NotFound(f"there is no folder {source}: give the folder with the packages, a wheelhouse's assets")
     missing = [name for name in names if problem_with(name, hashes=True)]
     for number, name in enumerate(missing, 1):
         say(f"[{number}/{len(missing)}] {name}: fetching {ASSETS[name].package}")
