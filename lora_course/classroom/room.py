@@ -24,14 +24,12 @@ BROWSER = 15 * 10**8
 """Bytes of the browser with a lesson open and of the Jupyter server; docs/install.md has what was measured."""
 KERNEL = MACHINE - SYSTEM - BROWSER
 """Bytes left for one lesson's kernel and everything it starts."""
-LENGTHS = {"full": "as long as yours", "wide": "as many rows and runs at once as yours", "fast": "shortened, FAST=1"}
 
 
 class Peak(NamedTuple):
-    """The most memory that a lesson's kernel used, and in which run."""
+    """The most memory that a lesson's kernel used, with when and where."""
 
     bytes: int
-    how: str
     date: str
     hardware: str
 
@@ -45,11 +43,10 @@ def peaks() -> dict[str, Peak]:
     """The largest measurement of each lesson, by its name."""
     graded, found = read_json(shipped("data/results/lesson_times.json")), {}
     for name, records in read_json(shipped("data/results/lesson_memory.json")).items():
-        every = [(one["peak_bytes"], LENGTHS[length], one) for length, one in records.items()]
-        if name in graded:  # at full length; the grader runs without Jupyter
-            every.append((graded[name]["peak_mib"] * 2**20, LENGTHS["full"], graded[name]))
-        size, how, record = max(every, key=lambda one: one[0])
-        found[name] = Peak(size, how, record["date"], record["hardware"])
+        every = [Peak(one["peak_bytes"], one["date"], one["hardware"]) for one in records.values()]
+        if one := graded.get(name):  # at full length; the grader runs without Jupyter
+            every.append(Peak(one["peak_mib"] * 2**20, one["date"], one["hardware"]))
+        found[name] = max(every)
     return found
 
 
@@ -59,7 +56,7 @@ def room_for(lesson: str) -> str:
     needed = next((known[name] for name in sorted(known) if name.startswith(lesson)), None)
     if needed is None:
         return "memory: this lesson has not been measured yet"
-    words = f"memory: at most {_gb(needed.bytes)} when measured ({needed.how}; {needed.date}, {needed.hardware})"
+    words = f"memory: at most {_gb(needed.bytes)} when measured ({needed.date}, {needed.hardware})"
     if total is None or free is None:
         return words
     free += psutil.Process().memory_info().rss  # this kernel's own memory is part of the peak

@@ -31,12 +31,6 @@ def test_nothing_is_recorded_that_is_no_lesson():
     assert sorted(room.peaks()) == [source.stem for source in SOURCES]
 
 
-@pytest.mark.parametrize("source", build.lessons("old_"), ids=lambda path: path.stem)  # the others call lesson.start
-def test_every_older_lesson_says_in_its_first_cell_what_memory_it_takes(source: Path):
-    cells = [cell.source for cell in build.built(source, solved=True).cells if cell.cell_type == "code"]
-    assert f'print(room_for("{room.number(source.stem)}"))' in cells[0]
-
-
 def test_the_page_states_the_rule_of_the_code():
     parts = (room.MACHINE, room.SYSTEM, room.BROWSER, room.KERNEL)
     assert "{:.1f} - {:.1f} - {:.1f} = {:.1f} GB".format(*(part / 1e9 for part in parts)) in PAGE
