@@ -18,7 +18,7 @@ test: .venv/.test fetch
 	$(BIN)/python -m tests.budgets
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Every lesson in a kernel that is ended where it takes more than an 8 GB machine leaves it: docs/small_machines.md
+# Every lesson in a kernel that is ended if it takes more than an 8 GB machine leaves it: docs/install.md
 small: .venv/.test fetch
 	$(BIN)/python -m pytest -m memory
 
@@ -54,7 +54,7 @@ api: .venv/.test
 site: .venv/.test
 	$(BIN)/python site/build.py
 
-# The gallery: each panel in a browser; some minutes, for two of them train.
+# Screenshots of panels for docs/; some minutes, because one trains.
 pictures: .venv/.test fetch
 	$(BIN)/python -m tests.e2e.pictures
 

@@ -1,10 +1,10 @@
 # Set the lab up in this folder and open it, without make and without admin rights:
 #     powershell -ExecutionPolicy Bypass -File start.ps1 [-DryRun] [words for lora-lab, such as: demo]
-# A folder `wheelhouse` in this one or beside it, or the one that LORA_LAB_WHEELHOUSE names, is installed from without
-# network (docs/install.md); else pip's index is asked. To set it up anew, delete .venv.
+# If there is a folder `wheelhouse` here or beside this one, or LORA_LAB_WHEELHOUSE names one, it installs from there
+# without a network (docs/install.md); otherwise from pip's index. To start over, delete .venv.
 param([switch]$DryRun, [Parameter(ValueFromRemainingArguments = $true)][string[]]$Words = @())
 $Named = $env:LORA_LAB_WHEELHOUSE
-if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # as seen from where it was typed
+if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # relative to where it was typed
 Set-Location -LiteralPath $PSScriptRoot
 $env:PYTHONUTF8 = "1"
 $Lab = Join-Path $PSScriptRoot ".venv\Scripts\python.exe"

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Set the lab up in this folder and open it, without make and without admin rights:
 #     sh start.sh [--dry-run] [words for lora-lab, such as: demo]
-# A folder `wheelhouse` in this one or beside it, or the one that LORA_LAB_WHEELHOUSE names, is installed from without
-# network (docs/install.md); else pip's index is asked. To set it up anew, delete .venv.
+# If there is a folder `wheelhouse` here or beside this one, or LORA_LAB_WHEELHOUSE names one, it installs from there
+# without a network (docs/install.md); otherwise from pip's index. To start over, delete .venv.
 set -eu
 case "${LORA_LAB_WHEELHOUSE:-}" in
     "" | /*) ;;
-    *) LORA_LAB_WHEELHOUSE=$PWD/$LORA_LAB_WHEELHOUSE ;; # as seen from where it was typed
+    *) LORA_LAB_WHEELHOUSE=$PWD/$LORA_LAB_WHEELHOUSE ;; # relative to where it was typed
 esac
 cd -- "$(dirname -- "$0")"
 

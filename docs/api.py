@@ -18,7 +18,7 @@ import pdoc.render
 import lora_course
 import lora_lab
 
-# Not of the package's own face: commands, and what starts, installs, looks at or grades another process.
+# Not documented: commands, and modules that start, install, inspect or grade another process.
 WITHOUT = (
     "lora_lab.cli", "lora_lab.shipped", "lora_lab.__main__", "lora_course.cli", "lora_course.__main__",
     *(f"lora_course.classroom.{name}" for name in ("colab", "grading", "kernel", "preflight", "wheelhouse")),
@@ -39,7 +39,7 @@ def as_markdown(docstring: str) -> str:
             lines += [*([] if listed else [""]), f"- **{entry['name']}** {entry['words']}"]
             listed = True
         elif listed and line.startswith("  "):
-            lines[-1] += f" {line.strip()}"  # the entry goes on
+            lines[-1] += f" {line.strip()}"  # a continued entry
         else:
             apart = listed or line.startswith(("Raises:", "Source:", "Formula:", "Shapes:"))
             lines += ["", line] if apart and line else [line]
@@ -48,7 +48,7 @@ def as_markdown(docstring: str) -> str:
 
 
 def modules() -> list[str]:
-    """Both packages and every module of theirs. (pdoc by itself stops at a package that has an `__all__`.)"""
+    """Both packages and all their modules. (pdoc alone stops at a package with an `__all__`.)"""
     names = []
     for package in (lora_lab, lora_course):
         found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
@@ -57,18 +57,18 @@ def modules() -> list[str]:
 
 
 def build(folder: Path, names: Sequence[str]) -> None:
-    """Write a page for each of these modules, an index and a search. Raises: what else pdoc warns of."""
-    for name in lora_lab.__all__:  # looked up when first used; pdoc looks into what is there
+    """Write a page for each of these modules, an index and a search. Raises: for any other warning of pdoc."""
+    for name in lora_lab.__all__:  # names are lazy, and pdoc sees only what is loaded
         getattr(lora_lab, name)
     pdoc.render.configure(docformat="markdown", footer_text=f"lora_lab {lora_lab.__version__}")
     pdoc.render.env.filters["to_markdown"] = as_markdown
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        # Names that only type checkers import: the page has them as they are written.
+        # Names that only type checkers import are shown as written.
         warnings.filterwarnings("ignore", message="Error parsing type annotation")
         pages = {name: pdoc.doc.Module.from_name(name) for name in names}
         for name, page in pages.items():
-            page.submodules = [pages[below] for below in pages if below.rpartition(".")[0] == name]  # else by __all__
+            page.submodules = [pages[below] for below in pages if below.rpartition(".")[0] == name]
             _write(folder / f"{name.replace('.', '/')}.html", pdoc.render.html_module(page, pages))
         _write(folder / "index.html", pdoc.render.html_index(pages))
         _write(folder / "search.js", pdoc.render.search_index(pages))

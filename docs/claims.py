@@ -7,19 +7,21 @@ from pathlib import Path
 
 from lora_course.claims.cards import MARKS, Verdict, judge_all
 
-INTRODUCTION = """# What people say about LoRA, and what the machine finds
+INTRODUCTION = """# What people say about LoRA
 
 Each claim is a card in `data/claims`: who says it and where, what must be found if it's right, and the numbers it
 rests on. The cards hold no verdicts: experiments on their premises compute them. Change one, and the word may change:
 
-    lora-lab claims one_24gb_card --set gpu_gb=48
+```bash
+lora-lab claims one_24gb_card --set gpu_gb=48
+```
 
 **true**: it held in every case. **false**: it failed in every case; a claim about *any* case is false if one fails.
 **depends**: it held in some cases and failed in others, and the setting that makes the difference is named.
 **undecided**: the evidence here can't tell; the command says what could.
 [Lesson 09](../notebooks/09_monday.ipynb) has them as a panel.
 
-This page is written by `python docs/claims.py`.
+Lesson [09](../notebooks/09_monday.ipynb) works with these cards. This page is written by `python docs/claims.py`.
 
 | | claim | who says it | verdict | what it doesn't show | id |
 |---|---|---|---|---|---|

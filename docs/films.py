@@ -1,4 +1,4 @@
-"""Write the films that ship with the memory panel: `python docs/films.py [MODEL ...]`; a minute or two for each model.
+"""Write the films that ship with the memory panel: `python docs/films.py [MODEL ...]`; a minute or two per model.
 
 A film holds for every batch, length and rank, so one for each method, with and without checkpointing, is all there is.
 """
@@ -26,7 +26,7 @@ def case(model: str, name: str, checkpointing: bool) -> dict[str, object]:
 
 
 def main(models: list[str]) -> None:
-    """Make the films of these models anew, or of all that ship; the others stay."""
+    """Make the films of these models, or of all that ship; others stay."""
     films = read_json(FILMS) if FILMS.exists() else {}
     with ProcessPoolExecutor(2) as pool:
         for model in models or SHIPPED:

@@ -1,4 +1,4 @@
-"""The moving picture of the README: `python docs/moving.py` records the playground, in chromium, without a kernel.
+"""Record the README's moving picture of the playground, in chromium, without a kernel: `python docs/moving.py`.
 
 A mouse drags the learning rate through all that was tried at the best rank and alpha, then alpha at the best rate.
 """
@@ -19,8 +19,8 @@ from lora_lab import SweepPanel
 from lora_lab.widgets.base import page
 
 PICTURE = Path(__file__).with_name("pictures") / "playground.webp"
-WIDTH, SCALE = 860, 1.25  # of the panel, in CSS pixels; pixels of the picture for each
-FRAME, REST = 60, 1100  # milliseconds: of a frame; of one at the end of a drag
+WIDTH, SCALE = 860, 1.25  # the panel's width in CSS pixels, and picture pixels per CSS pixel
+FRAME, REST = 60, 1100  # milliseconds per frame, and for the last frame of a drag
 CURSOR = """() => {
     document.body.insertAdjacentHTML('beforeend', `<svg width="22" style="position: fixed; pointer-events: none">
         <path d="M2 1v21l5-4 4 9 4-2-4-8h7z" fill="#fff" stroke="#000" stroke-width="1.6"/></svg>`);
@@ -35,7 +35,7 @@ def main() -> None:
     best = cells[panel.data["best"][panel.targets]]
     row = [cell["column"] for cell in cells if all(cell[name] == best[name] for name in ("targets", "rank", "alpha"))]
     start = alphas.index(best["alpha"])
-    drags = {  # the last position of each slider, and the positions that it is dragged over
+    drags = {  # each slider's last position, and the positions on the way
         "input[name=lr]": (len(panel.data["rates"]) - 1, [best["column"], min(row), max(row), best["column"]]),
         "input[name=alpha]": (len(alphas) - 1, [start, 0, len(alphas) - 1, start]),
     }
@@ -45,12 +45,12 @@ def main() -> None:
         size: Any = {"width": WIDTH + 24, "height": 1000}
         view = browser.new_page(viewport=size, device_scale_factor=SCALE, reduced_motion="reduce")
         view.goto(file.as_uri())
-        view.locator(".words").evaluate("(e) => { e.style.minHeight = '9em'; }")  # what is below it stays in its place
+        view.locator(".words").evaluate("(e) => { e.style.minHeight = '9em'; }")  # so that nothing below moves
         view.evaluate(CURSOR)
         boxes: Any = {at: view.locator(at).bounding_box() for at in (".card", ".curve", *drags)}
         card, curve = boxes[".card"], boxes[".curve"]
         clip: Any = {**card, "height": curve["y"] + curve["height"] - card["y"]}
-        path, ends = [(400.0, 500.0)], []  # where the mouse goes, and how many frames each part of its way takes
+        path, ends = [(400.0, 500.0)], []  # the mouse's path, and the frames of each part
         for name, (last, stops) in drags.items():
             box = boxes[name]
             path += [(box["x"] + 9 + (box["width"] - 18) * stop / last, box["y"] + box["height"] / 2) for stop in stops]

@@ -1,4 +1,4 @@
-"""The tables as data in one page: published, what follows, what others got, what differs. `python docs/paper.py`."""
+"""Write the second half of docs/paper.md from data/paper: published, what follows, what others got, what differs."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from lora_course.paper import markdown_table, names, table
 from lora_course.paper.recomputed import EXACT, NOT, ROUNDED, frame, recomputed, why_not
 from lora_lab.files import write_atomically
 
-HEAD = """# The paper as data
-
-<!-- Made from data/paper by `python docs/paper.py`; a test holds them to it. -->
-
-Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, arXiv 2106.09685v2. Its tables lie in
-`data/paper/`, a file each. The figures are transcribed; names of columns, notes and what is said to be wrong are ours.
+PAGE = Path(__file__).with_suffix(".md")
+MADE = "<!-- From here on"  # what stands above this line is written by hand
+HEAD = """One file per table in `data/paper/`. The figures are transcribed; column names, notes and what is said to be
+wrong are ours.
 
 ```python
 from lora_course import paper
 from lora_course.paper import recomputed
 
-paper.table("table5")                                # in a notebook: rows, notes, what others got, what does not hold
+paper.table("table5")                                # in a notebook: rows, notes, what others got, what does not follow
 paper.table("table5").row(weights="Wq", rank=8)      # {"weights": "Wq", "rank": 8, "WikiSQL": 70.4, "MNLI": 91.0}
-paper.table("table5").frame()                        # a pandas frame; frame(spreads=True) with what stands behind ±
-recomputed.frame("table3")                           # each number that follows from something, computed anew
+paper.table("table5").frame()                        # a pandas frame; frame(spreads=True) with what follows ±
+recomputed.frame("table3")                           # each number that follows from others, computed again
 ```
 """
 
-FOLLOWS = """Counts come from `lora_lab.params`, which sees a model's config and a method; the rest is arithmetic on
-other printed numbers. *Exact*: rounded, it is what is printed. *Rounded*: cut off instead, or to fewer digits than are
-printed, or within an "about". Where the paper states no size, the one that comes nearest was taken."""
+FOLLOWS = """Counts come from `lora_lab.params`, from a model's config and a method; the rest is arithmetic on other
+printed numbers. *Exact*: rounded, it is what is printed. *Rounded*: cut off, or rounded to fewer digits than are
+printed, or within an "about". Where the paper states no size, the nearest one was taken."""
 
 
 def document() -> str:
-    """The whole page."""
+    """The whole page: what is written by hand, then what the data say."""
+    written, mark, _ = PAGE.read_text(encoding="utf-8").partition(MADE)
+    note = " this page is made from data/paper by `python docs/paper.py`; a test holds it to the data. -->"
     tables = [table(name) for name in names()]
     verdicts = Counter((one.table, one.verdict) for one in recomputed())
     published = [
@@ -52,7 +52,7 @@ def document() -> str:
             differ.setdefault(sentence, []).append(one.name)
     others = ((one.name, f"{what}: {words}") for one in tables for what, words in one.expected.items())
     parts = [
-        f"{HEAD}\n## What is published\n",
+        f"{written}{mark}{note}\n\n{HEAD}\n## What is published\n",
         markdown_table(("name", "what", "a figure is", EXACT, ROUNDED, NOT), published),
         f"\nThe last three columns count what could be recomputed.\n\n## What does not follow\n\n{FOLLOWS}\n",
         markdown_table(
@@ -94,4 +94,4 @@ def _bullets(items: Iterable[tuple[str, str]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    write_atomically(Path(__file__).with_suffix(".md"), document().encode())
+    write_atomically(PAGE, document().encode())

@@ -23,7 +23,7 @@ RATES = 12  # half an octave apart
 
 
 def rates(alpha: float) -> list[float]:
-    """The rates of a row of the map, such as 1e-3, 1.4e-3, 2e-3, so that all rows share their columns."""
+    """The rates of one row of the map, such as 1e-3, 1.4e-3, 2e-3; all rows share their columns."""
     center = -9.3 + 0.45 * math.log2(16 / alpha)
     first = round(2 * (center - math.log2(1e-3)) - (RATES - 1) / 2)
     return [float(f"{1e-3 * 2 ** (step / 2):.2g}") for step in range(first, first + RATES)]

@@ -1,4 +1,4 @@
-"""Write the fits that ship: `python docs/presets.py [MODEL ...]`, a file for each model of the zoo.
+"""Write the fits that ship: `python docs/presets.py [MODEL ...]`, one file per model of the zoo.
 
 A fit holds for every batch, length, rank and optimizer, so a few for each model answer most of what is asked: full
 fine-tuning, LoRA on q and v and on all linear layers, the same on a base in 4 bits, and a soft prompt, with and
@@ -25,11 +25,11 @@ from lora_lab.methods import method_from
 
 LORA: tuple[dict[str, Any], ...] = {"name": "lora"}, {"name": "lora", "targets": ["all-linear"]}
 HERE = ("minilm", "smollm2")  # what trains on a laptop
-SMALL = (*HERE, "bert-base", "roberta-base", "gpt2")  # what is asked about in fp32 as well
+SMALL = (*HERE, "bert-base", "roberta-base", "gpt2")  # also fitted in fp32
 
 
 def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
-    """A method's settings and a set-up, of each fit that a model ships with."""
+    """The method's settings and the setup of each fit that ships for a model."""
     for kept in (False, True):
         for batch in (1, 2):
             step: dict[str, Any] = {"batch": batch, "seq": 64, "checkpointing": kept}
@@ -49,7 +49,7 @@ def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
 
 
 def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup, int]]:
-    """The cases of a model's file as it is, those of claims and of the paper's runs among them."""
+    """The cases in a model's current file, including those of claims and of the paper's runs."""
     for key in json.loads(gzip.decompress((PRESETS / f"{name}.json.gz").read_bytes())):
         options, conditions, (one_row, low, _), labels = json.loads(key)
         options |= {"dropout": 0.1 * options["dropout"]} if "dropout" in options else {}
@@ -58,7 +58,7 @@ def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup, int]]:
 
 
 def write(name: str, folder: Path = PRESETS) -> str:
-    """Make a model's fits anew and write its file."""
+    """Make a model's fits and write its file."""
     config, fits, missing = config_of(name), dict[str, Any](), []
     there = stored(name) if (PRESETS / f"{name}.json.gz").exists() else ()
     for settings, setup, labels in (*((*case, 2) for case in cases(name)), *there):
@@ -73,14 +73,14 @@ def write(name: str, folder: Path = PRESETS) -> str:
         except NoFit as reason:
             missing.append(f"{settings}, {setup}: {reason}")
     content = gzip.compress(compact({key: compact(own) for key, own in fits.items()}).encode(), mtime=0)
-    if any("moments" in own for own in fits.values()):  # else the model's step cannot be traced, and a bound will do
+    if any("moments" in own for own in fits.values()):  # otherwise the step cannot be traced, and a bound is used
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.json.gz").write_bytes(content)
     return "\n".join([f"{name}: {len(fits)} fits, {len(content):,} bytes", *missing])
 
 
 def main(names: list[str]) -> None:
-    """Write the files of these models, or of all of one stack of layers."""
+    """Write the files of these models, or of all models with one stack of layers."""
     chosen = names or [name for name in zoo_names() if architecture_of(name).task != "seq2seq"]
     with ProcessPoolExecutor() as pool:
         for said in pool.map(write, chosen):

@@ -18,6 +18,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from lora_course.claims.evidence import Cells
+from lora_course.classroom import room
 from lora_course.experiments.updates import a_at_start
 from lora_course.lesson import reference
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
@@ -44,7 +45,8 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
     found = (
-        voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, inside, rehearsed, counted
+        voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, inside, rehearsed, counted,
+        lesson_memory, cost,
     )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
@@ -313,7 +315,7 @@ def inside() -> dict[str, str]:
 
 
 def rehearsed() -> dict[str, str]:
-    """docs/protocol.md: the rehearsal of the paper's protocol for E2E on SmolLM2."""
+    """docs/paper.md: the rehearsal of the paper's protocol for E2E on SmolLM2."""
     found = read_json(RESULTS / "protocol" / "e2e_smollm2.json")
     run = found["seeds"][0]
     return {
@@ -324,6 +326,60 @@ def rehearsed() -> dict[str, str]:
         "protocol.bleu": f"{run['answers']['bleu']:.1f}",
         "protocol.rouge-l": f"{run['answers']['rouge_l']:.1f}",
         "protocol.slots": f"{100 * run['answers']['slot_errors']:.0f}",
+    }
+
+
+def lesson_memory() -> dict[str, str]:
+    """The lesson that takes the most memory, its GB, those of the next one, and the most of lessons 00 to 05."""
+    (first, most), (_, following), *_ = every = sorted(room.peaks().items(), key=lambda one: -one[1].bytes)
+    ninety = next(peak for name, peak in every if name < "06")
+    return {
+        "memory.ninety": f"{ninety.bytes / 1e9:.2f}",
+        "memory.lesson": first[:2],
+        "memory.most": f"{most.bytes / 1e9:.2f}",
+        "memory.next": f"{following.bytes / 1e9:.2f}",
+    }
+
+
+def cost() -> dict[str, str]:
+    """docs/guide.md: what a sweep costs, from the measurements of docs/cost.py; CPU seconds unless said otherwise.
+
+    cost.fixed and cost.share are milliseconds of a step, `fixed + members * share`; cost.share.r64 and so on at another
+    rank, length (t) or rows per step (b); cost.kN minutes of a sweep of N recipes, cost.aloneN one at a time.
+    """
+    found = read_json(RESULTS / "cost.json")
+    measured = pd.DataFrame(found["runs"]).set_index(["rank", "tokens", "rows"])
+    lines = {}
+    for setup in measured.index.unique():
+        members, cpu = measured.loc[[setup], ["members", "cpu"]].to_numpy().T
+        lines[setup] = np.polyfit(members, cpu, 1, w=1 / cpu)
+    share, fixed = lines[8, 32, 8]
+    scoring = 5 * float(measured["scoring"].median())  # of 500 rows; a run scores 500 and 2,000
+
+    def minutes(recipes: int, size: int = 32, steps: int = 200) -> float:
+        packs = -(-recipes // size)
+        own = recipes * (steps * share + scoring)
+        return (found["startup"] + packs * (found["pack"] + steps * fixed) + own) / 60
+
+    usual = (8, 32, 8)
+    others = {
+        f"{letter}{setup[at]:.0f}": setup
+        for setup in lines
+        for at, letter in enumerate("rtb")
+        if setup[at] != usual[at]
+    }
+    return {
+        "cost.startup": f"{found['startup']:.1f}",
+        "cost.pack": f"{found['pack']:.1f}",
+        "cost.fixed": f"{1e3 * fixed:.0f}",
+        "cost.share": f"{1e3 * share:.0f}",
+        "cost.scoring": f"{scoring:.0f}",
+        **{f"cost.share.{name}": f"{1e3 * lines[setup][0]:.0f}" for name, setup in others.items()},
+        **{f"cost.k{recipes}": f"{minutes(recipes):.1f}" for recipes in (1, 4, 16, 64, 256)},
+        **{f"cost.alone{recipes}": f"{minutes(recipes, size=1):.1f}" for recipes in (1, 4, 16, 64, 256)},
+        "cost.hours": f"{minutes(10_000) / 60:.0f}",
+        "cost.untested": f"{(minutes(10_000) - 10_000 * 0.8 * scoring / 60) / 60:.0f}",
+        "cost.laptops": f"{minutes(10_000) / 80 / 60:.1f}",
     }
 
 

@@ -1,4 +1,4 @@
-"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER`, the folder of old lesson 13's run "full".
+"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER`, the folder of lesson 14's run "full".
 
 The file holds one matrix of that run's update as rank-one pieces, and what is left of the whole model when every matrix
 is cut to rank r, as data/results/microscope/minilm_rt.json has it. The run's singular values must be those in there.
@@ -24,7 +24,7 @@ from lora_lab.training.assets import asset_path, shipped
 from lora_lab.widgets.matrices import CUTS, packed
 
 MATRIX = "encoder.layer.0.attention.self.query.weight"
-NAMES = {  # of a source in the reference, and what it is called
+NAMES = {  # of a source in the reference, and its name here
     "full": ("full", "full fine-tuning"),
     "update": ("LoRA", "LoRA"),
     "noise": ("random like full", "random"),

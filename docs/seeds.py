@@ -22,7 +22,7 @@ from lora_lab.training.runs import Store
 
 SHIPPED = "data/results/sweeps/seeds.zip"
 SEEDS = range(40)
-DIGITS = 5  # of losses and rates: all of them would double the file
+DIGITS = 5  # of losses and rates; more would double the file
 
 
 def rounded(value: Any) -> Any:

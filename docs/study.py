@@ -20,7 +20,7 @@ def study(folder: Path) -> bytes:
     with ZipFile(content, "w") as archive:
         for record in sorted(filter(is_record, folder.iterdir())):
             for file in (record, *sorted(record.with_suffix("").glob("*.npy"))):
-                named = ZipInfo(file.relative_to(folder).as_posix())  # of no date
+                named = ZipInfo(file.relative_to(folder).as_posix())  # without a date
                 named.create_system = 3  # on every system
                 archive.writestr(named, file.read_bytes(), ZIP_DEFLATED, 9)
     return content.getvalue()

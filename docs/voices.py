@@ -24,7 +24,7 @@ from lora_lab.training.runs import Run, Store
 
 RANK = 2
 DECODING = Decoding(max_new_tokens=64, no_repeat_ngram=4)
-QUESTIONS = (  # none is in a training or validation set
+QUESTIONS = (  # not in a training or validation set
     "What do owls eat?",
     "How do I learn to code?",
     "What makes thunder?",
@@ -42,7 +42,7 @@ def last(run: Run) -> float:
 
 
 def chosen(store: Path) -> tuple[dict[str, Run], list[dict[str, Any]]]:
-    """The run that speaks for each voice, and a row for each run that was tried, the best of a voice first."""
+    """The best run of each voice, and one row per run that was tried, a voice's best first."""
     speaks, tried = {}, []
     for name in VOICES:
         runs = sorted((run for run in Store(store / name).runs() if run.metrics and run.adapter), key=last)
@@ -52,7 +52,7 @@ def chosen(store: Path) -> tuple[dict[str, Run], list[dict[str, Any]]]:
 
 
 def row_of(name: str, run: Run) -> dict[str, Any]:
-    """What was tried, and what came of it."""
+    """One run that was tried, with its results."""
     recipe, method, size = run.recipe, run.recipe.settings()["method"], file_sizes({name: str(run.adapter)})[name]
     return {
         "voice": name, "rank": method["rank"], "alpha": method["alpha"], "lr": recipe.lr, "seed": recipe.seed,
@@ -62,7 +62,7 @@ def row_of(name: str, run: Run) -> dict[str, Any]:
 
 
 def main(store: Path) -> None:
-    """Ask them all, then write the file."""
+    """Let all voices answer, then write the file."""
     seen = {str(pair.chat) for split, pairs in voice("captain").items() if split != "test" for pair in pairs}
     assert not seen & set(QUESTIONS), "a question was trained on"
     speaks, tried = chosen(store)

@@ -3,7 +3,9 @@
 python notebooks/measure.py 00 04      those lessons, solved; the rest of the file stays as it was
 python notebooks/measure.py --fast 03  with FAST=1, printed only
 
-Written to data/results/lesson_times.json, from which docs/teaching.md and its test take their figures.
+Sweeps find the runs that ship with the lab, as in a class that is short of time: the line for it is uncommented.
+
+Written to data/results/lesson_times.json, from which `lora_course.lesson` estimates a lesson's minutes.
 """
 
 from __future__ import annotations

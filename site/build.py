@@ -142,7 +142,7 @@ def linked(file: Path, known: dict[Path, str]) -> str:
     return re.sub(r"(?<!!)\[([^\[\]]*)\]\(([^()\s#]*)([^()\s]*)\)", link, file.read_text(encoding="utf-8"))
 
 
-def front(src: Path, pages: list[Path], old: list[Path]) -> str:
+def front(src: Path, pages: list[Path]) -> str:
     """The first page: `index.md` with its panels, each a fence with the class and its arguments, and the lessons."""
 
     def panel(found: re.Match[str]) -> str:
@@ -155,19 +155,20 @@ def front(src: Path, pages: list[Path], old: list[Path]) -> str:
             setattr(shown, name, value)
         return place(shown.snapshot(), picture, src)
 
-    content = (SITE / "index.md").read_text(encoding="utf-8")
-    content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
-    lessons, older = [], []
-    for file in pages:
+    def entry(file: Path) -> str:
         first = "".join(notebook(file)["cells"][0]["source"]).split("\n\n")[1]
         opening = " ".join(re.sub("<!--.*?-->", "", first).split())
         title, minutes, _ = estimate(ROOT / "notebooks" / file.name)
-        lessons.append(f"- [{title}](lessons/{file.name})\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n")
-    for file in old:
-        title, *_ = estimate(ROOT / "notebooks" / file.name)
-        older.append(title.partition("·")[2].strip())
-    words = f"Older lessons are in the repository, until they are rewritten: *{'* · *'.join(older)}*." if older else ""
-    return content.replace("% lessons", "\n".join(lessons)).replace("% older", words)
+        return f"- [{title}](lessons/{file.name})\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n"
+
+    content = (SITE / "index.md").read_text(encoding="utf-8")
+    content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
+    for group, wanted in (("core", True), ("electives", False)):
+        some = [file for file in pages if (file.stem < "10") == wanted]
+        entries = ":::{container} lessons\n" + "\n".join(map(entry, some)) + "\n:::"
+        content = content.replace(f"% lessons: {group}", entries if some else "")
+        content = content.replace(f"% pages: {group}", "\n".join(f"lessons/{file.stem}" for file in some))
+    return content
 
 
 def fonts() -> str:
@@ -194,9 +195,7 @@ def prepare(src: Path, students: bool) -> None:
     """Write what Sphinx reads; of a copy for students, without the page for teachers and the quiz's answers."""
     for folder in ("lessons", "_static/pictures", "_static/panels"):
         (src / folder).mkdir(parents=True)
-    solutions = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
-    old = [file for file in solutions if file.stem.startswith("old_")]
-    pages = [file for file in solutions if file not in old]
+    pages = sorted((ROOT / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
     for file in pages:
         (src / "lessons" / file.name).write_text(json.dumps(lesson(file, src)), encoding="utf-8")
     shutil.copytree(ROOT / "docs", src / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
@@ -207,7 +206,7 @@ def prepare(src: Path, students: bool) -> None:
     for file in known:
         text = linked(file, {**known, **places, ROOT / "README.md": "../index.md"})
         (src / "docs" / file.name).write_text(text, encoding="utf-8")
-    text = front(src, pages, old)
+    text = front(src, pages)
     if students:
         text = re.sub(r"## For teachers\n.*?(?=\n## )|^docs/teaching\n", "", text, flags=re.S | re.M)
     (src / "index.md").write_text(text, encoding="utf-8")

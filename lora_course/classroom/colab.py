@@ -1,6 +1,6 @@
-"""A lesson's first line on Colab, whose Python has torch and a widget manager of its own; elsewhere it does nothing.
+"""What a lesson's first line does on Colab, which has its own torch and widget manager; elsewhere it does nothing.
 
-Written from Colab's documentation and tried against a stand-in: nobody has run it there.
+Written from Colab's documentation and tested against a stand-in, not on Colab.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from importlib import import_module
 
 
 def ready() -> None:
-    """Switch on widgets from outside Colab's own set, keep the frozen model in fp16 on a GPU without bf16 (before
-    capability 8.0, such as a T4) unless LORA_LAB_DTYPE says otherwise, and fetch models and data.
+    """Switch on custom widgets, keep the frozen model in fp16 on a GPU without bf16 (below capability 8.0, such as a
+    T4) unless LORA_LAB_DTYPE is set, and fetch models and data.
     """
     if "google.colab" not in sys.modules:
         return

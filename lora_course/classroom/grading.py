@@ -1,7 +1,7 @@
 """Grading: a student's notebook runs in a kernel of its own; the lab's checks judge its answers in this process.
 
-After each cell the grader reads the cell's calls of checks, has the kernel evaluate their arguments, and calls the
-check here. So a printed "right", a redefined check or a patched library change nothing but the student's own answer.
+After each cell the grader finds the cell's calls of checks, has the kernel evaluate their arguments, and calls the
+checks here. So a printed "right", a redefined check or a patched library changes nothing.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from lora_lab.training import device
 from lora_lab.training.assets import home, shipped
 
 GIB = 2**30
-LIBRARIES = GIB // 2  # bytes that torch and the others take beside what a notebook may
+LIBRARIES = GIB // 2  # bytes that torch and other libraries take in addition to the limit
 LARGEST = 64 * 2**20  # bytes of a notebook, of an answer, and of the files copied along
-PROGRAMS = 8  # that a notebook may have running, however it started them
+PROGRAMS = 8  # that a notebook may have running at once
 START = 120  # seconds for a kernel to start
 WORDS = {True: "right", False: "not right", None: "not yet"}
 ABSENT = "absent"
@@ -55,7 +55,7 @@ Row = dict[str, Any]
 
 
 class Ended(BaseException):
-    """The student's process is gone or out of time. Not an Exception: no check may take it for an answer."""
+    """The student's process is gone or out of time. Not an Exception, so that no check catches it."""
 
 
 @dataclass(frozen=True)
@@ -79,35 +79,35 @@ class Lesson:
         self.name, self.texts = path.stem, _texts(cell for cell in cells if cell not in tagged)
         self.calls = [call for cell in tagged or cells for call in _calls(cell)]
         for name in {*map(_name, self.calls)} - {*checks.__all__}:
-            raise BadValue(f"there is no check {name} in this version of the lab: update the lab or the lesson")
+            raise BadValue(f"this version of the lab has no check {name}: update the lab or the lesson")
 
 
 def cells_of(path: Path) -> list[Any]:
-    """The cells of a notebook. Raises: NotFound; BadValue for anything that is no notebook."""
+    """The cells of a notebook. Raises: NotFound; BadValue for anything else."""
     import nbformat
 
     if not path.is_file():
         raise NotFound(f"there is no notebook {path}: give the path of an .ipynb file")
     if path.stat().st_size > LARGEST:
         raise BadValue(f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB: clear its outputs and try again")
-    cells = nbformat.from_dict(read_json(path).get("cells"))  # type: ignore[no-untyped-call]
     try:
+        cells = nbformat.from_dict(read_json(path).get("cells"))  # type: ignore[no-untyped-call]
         for cell in cells:
             cell.source, cell.code = "".join(cell.source), cell.cell_type == "code"
-    except (TypeError, AttributeError) as error:
-        raise BadValue(f"{path.name} is no notebook of version 4: its cells are missing or damaged") from error
+    except (BadValue, TypeError, AttributeError) as error:
+        raise BadValue(f"{path.name} isn't a notebook of version 4: give an intact .ipynb file") from error
     return list(cells)
 
 
 def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesson | None:
-    """The lesson that shares the most cells with a notebook; if none does, the one that its file is named after."""
+    """The lesson that shares the most cells with a notebook; if none does, the one whose name the file has."""
     texts = _texts(cells)
     best = max(known, key=lambda one: len(one.texts & texts), default=None)
     return best if best and best.texts & texts else next((one for one in known if one.name in name), None)
 
 
 def _texts(cells: Iterable[Any]) -> set[str]:
-    """Sources without spaces, but for those that are so short that any notebook may have them."""
+    """Sources without spaces, except those so short that any notebook may have them."""
     return {text for cell in cells if len(text := "".join(cell.source.split())) >= 30}
 
 
@@ -197,28 +197,28 @@ class Kernel:
             return None
 
     def function(self, place: int) -> Callable[..., Any]:
-        """Stands for a function of the notebook."""
+        """A stand-in for a function of the notebook."""
 
         def call(*arguments: Any) -> Any:
             reply = self.value(f"call({place}, {json.dumps(pack(arguments))!r})") or {}
             if "value" in reply:
                 return unpack(reply["value"], self.function)
             name = str(reply.get("raised", "ValueError"))[:60]
-            known = {"TypeError": TypeError, "IndexError": IndexError}  # on which the checks have a hint
-            raise known.get(name, type(name, (Exception,), {}))(reply.get("words", "its value cannot be sent"))
+            known = {"TypeError": TypeError, "IndexError": IndexError}  # the checks have hints for these
+            raise known.get(name, type(name, (Exception,), {}))(reply.get("words", "its value can't be sent"))
 
         return call
 
     def judge(self, call: ast.Call) -> dict[str, str]:
-        """The lab's verdict on a call's arguments as the notebook has them now; empty where it doesn't have them."""
+        """The lab's verdict on a call's arguments as they are now; empty if the notebook lacks them."""
         sent = self.value(ast.unparse(ast.Call(ast.Name("answer"), call.args, call.keywords)))
         if sent is None:
             return {}
         check = getattr(checks, _name(call))
         try:
             arguments, by_name = unpack(sent, self.function)
-            verdict = getattr(check, "__wrapped__", check)(*arguments, **by_name)  # its hints count a student's tries
-        except Exception as error:  # an answer of a kind that the check doesn't expect
+            verdict = getattr(check, "__wrapped__", check)(*arguments, **by_name)  # hints count tries
+        except Exception as error:  # the check doesn't expect this kind of answer
             verdict = Verdict(False, f"the check stops with {type(error).__name__}: {str(error)[:200]}")
         return {"verdict": WORDS[verdict.passed], "words": verdict.words[:300]}
 
@@ -229,17 +229,19 @@ def grade(
 ) -> list[Row]:  # fmt: skip
     """Grade a notebook, or every one below a folder; a row for each, as `lora-lab grade --json` prints it.
 
-    known   lessons to choose from, in place of the lab's
+    known   lessons to choose from, instead of the lab's
     say     is given each row in words, and `keep` all rows so far, as soon as a notebook is graded
-    Raises: NotFound where there is no notebook.
+    Raises: NotFound without a notebook; BadValue for a single file that isn't one.
     """
     top = Path(path).resolve()
     root, notebooks = (top.parent, [top]) if top.is_file() else (top, sorted(top.rglob("*.ipynb")))
+    if top.is_file():
+        cells_of(top)  # in a folder, a file that can't be read only costs its own row
     notebooks = [one for one in notebooks if one.is_file() and not SKIPPED & {*one.relative_to(root).parts}]
     if not notebooks:
         raise NotFound(f"there is no notebook in {path}: give a file or a folder of .ipynb files")
     known = [Lesson(one) for one in sorted(shipped("notebooks").glob("*.ipynb"))] if known is None else known
-    device.measured(device.pick_device())  # once, here: otherwise each kernel would measure the machine
+    device.measured(device.pick_device())  # once here, or each kernel would measure the machine
     rows, lock = dict[Path, Row](), threading.Lock()
 
     def one(notebook: Path) -> Row:
@@ -249,7 +251,7 @@ def grade(
             _grade(notebook, row, limits, known)
         except LabError as error:
             row |= {"status": "unreadable", "words": str(error)[:300]}
-        except Exception as error:  # the other rows are graded all the same
+        except Exception as error:  # the other notebooks are still graded
             row["words"] = f"the grader stopped with {type(error).__name__}: {error}"[:300]
         verdicts = [check["verdict"] for check in row["checks"]]
         row |= {word.replace(" ", "_"): verdicts.count(word) for word in VERDICTS}
@@ -269,19 +271,22 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     cells = cells_of(notebook)
     lesson = recognize(notebook.stem, cells, known)
     if lesson is None:
-        row |= {"status": "unknown", "words": "its cells are no lesson's: name its lesson with --lesson"}
+        row |= {
+            "status": "unknown",
+            "words": "its cells match no lesson: name the one handed out with --lesson",
+        }
         return
     row["lesson"] = lesson.name
     unanswered = {"verdict": ABSENT, "words": "the notebook does not answer it", "calls": 0}
     row["checks"] = [{"check": ast.unparse(call), **unanswered} for call in lesson.calls]
     with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve()
-        for path in notebook.parent.iterdir():  # what it may read, such as data of one's own; no other notebook
+        for path in notebook.parent.iterdir():  # what it may read, such as own data; no other notebook
             plain = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb"
             if plain and path.stat().st_size <= LARGEST:
                 shutil.copy(path, place)
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
-        for line in predictions.lines(log):  # the name that the numbers of its exercises were drawn by
+        for line in predictions.lines(log):  # the name that its exercises' numbers were drawn from
             environment["LORA_LAB_STUDENT"] = line["student"]
         handed_in = log.stat().st_size if log.is_file() else 0
         row["walls"] = {"network": bool(walls), "files": bool(walls)}
@@ -302,13 +307,13 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
                 row |= _why(kernel, limits, at)
         row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log, handed_in))[:1000]}
     if row["status"] == "ran" and any(error["type"] == "MemoryError" for error in row["errors"]):
-        row |= {"status": "memory", "words": "a cell wanted more memory than it may have; the others ran"}
+        row |= {"status": "memory", "words": "a cell needed more memory than the limit; the others ran"}
     said = [error["words"] for error in row["errors"]]
     row["refused"] = [words.removeprefix(REFUSED) for words in said if words.startswith(REFUSED)]
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge each of its calls that is one of the lesson's: the same check, the same constants."""
+    """Run a cell, then judge each of its calls that the lesson has, too: the same check, the same constants."""
     begun = time.monotonic()
     reply = kernel.execute(cell.source)
     row["cell_seconds"].append(time.monotonic() - begun)
@@ -323,7 +328,7 @@ def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> No
 
 
 def _why(kernel: Kernel, limits: Limits, at: str) -> dict[str, str]:
-    """The status of a notebook that was ended."""
+    """Why a notebook was stopped."""
     if kernel.peak > kernel.memory:
         return {"status": "memory", "words": f"ended{at}: it took more than {limits.memory_gib:g} GiB"}
     if kernel.programs > PROGRAMS:
@@ -334,7 +339,7 @@ def _why(kernel: Kernel, limits: Limits, at: str) -> dict[str, str]:
 
 
 def _walls(place: Path) -> list[str]:
-    """A command for bubblewrap: everything read-only but the scratch folder, and no network. Empty where it can't."""
+    """bubblewrap's command: all read-only except the scratch folder, and no network. Empty if it doesn't work."""
     command = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc"]
     command += ["--bind", str(place), str(place), "--unshare-all", "--die-with-parent"]
     works = shutil.which("bwrap") and subprocess.run([*command, "true"], capture_output=True).returncode == 0
@@ -342,12 +347,12 @@ def _walls(place: Path) -> list[str]:
 
 
 def _environment(place: Path, full: bool) -> dict[str, str]:
-    """What a computation needs of this environment, and a home of its own; no keys to a cloud, for one."""
-    from matplotlib import get_cachedir  # its list of fonts takes seconds to make
+    """The variables that a computation needs, and a home of its own; no cloud keys, for example."""
+    from matplotlib import get_cachedir  # listing fonts takes seconds
 
     cache = place / ".home" / ".cache" / "lora_lab"
     cache.mkdir(parents=True)
-    with suppress(OSError):  # what was measured of this machine
+    with suppress(OSError):  # this machine's measured speed
         shutil.copy(Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", cache)
     own = dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP", "USERPROFILE", "IPYTHONDIR"), str(place / ".home"))
     own |= dict.fromkeys(("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"), str(cache.parent))
@@ -357,7 +362,7 @@ def _environment(place: Path, full: bool) -> dict[str, str]:
 
 
 def in_words(row: Row) -> str:
-    """A row for a person."""
+    """A row as text."""
     words = [f"{row['file']}: {row['right']} of {row['of']} right" if row["of"] else f"{row['file']}: not graded"]
     words += [f"{count} {word}" for word in VERDICTS[1:] if (count := row[word.replace(" ", "_")])]
     words += [f"{row['status']}, {row['seconds']:.1f} s", row["words"], *row["refused"][:1]]
@@ -365,7 +370,7 @@ def in_words(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A CSV line for each notebook, with a column for each check that any of the lessons has."""
+    """One CSV line per notebook, with a column for every check of its lessons."""
     lines = []
     for row in rows:
         errors = [f"cell {error['cell'] + 1}: {error['type']}" for error in row["errors"]]

@@ -1,9 +1,9 @@
-"""The process that runs a student's notebook: an IPython kernel with limits, whose answers leave it as JSON.
+"""The process that runs a student's notebook: an IPython kernel with limits that answers in JSON.
 
     python -m lora_course.classroom.kernel CONNECTION_FILE MEMORY_BYTES CPU_SECONDS
 
-`pack` and `unpack` are the two ends of the wire. A function stays in its process: its place in `FUNCTIONS` crosses, and
-the grader asks for its values with `call`. Nothing is unpickled.
+`pack` and `unpack` are the two ends of the wire. A function stays in its process: its index in `FUNCTIONS` is sent,
+and the grader evaluates it with `call`. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REFUSED = "not while the notebook is graded: "
 
 
 def pack(value: Any) -> Any:
-    """A value in the types of JSON; what JSON lacks becomes a dict with its kind."""
+    """A value as JSON; what JSON lacks becomes a dict with its kind."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, Real):
@@ -52,7 +52,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
-    """The value that `pack` was given; `function(place)` stands for a function of the other process.
+    """The inverse of `pack`; `function(place)` stands for a function of the other process.
 
     Raises: what Python, numpy or torch raise for JSON that `pack` doesn't make.
     """
@@ -78,24 +78,24 @@ def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
 
 
 def answer(*arguments: Any, **by_name: Any) -> str:
-    """The arguments of a check: JSON in hexadecimal digits, which IPython shows as they are."""
+    """The arguments of a check as JSON in hexadecimal digits, which IPython prints unchanged."""
     return json.dumps(pack((arguments, by_name))).encode().hex()
 
 
 def call(place: int, arguments: str) -> str:
-    """What a function of the notebook returns for JSON arguments, or what it raises; as `answer` does."""
+    """What a function of the notebook returns for JSON arguments, or raises; encoded like `answer`."""
     try:
         told = json.dumps({"value": pack(FUNCTIONS[place](*unpack(json.loads(arguments))))})
-    except BaseException as error:  # also sys.exit(): the grader waits for an answer
+    except BaseException as error:  # also SystemExit: the grader waits for an answer
         told = json.dumps({"raised": type(error).__name__, "words": str(error)[:300]})
     return told.encode().hex()
 
 
 def prepare(folder: str) -> None:
-    """Before the first cell: checks do nothing here, and an audit hook refuses what no exercise needs.
+    """Prepare for the first cell: disable checks, and add an audit hook that refuses what no exercise needs.
 
-    It refuses writing outside of `folder`, starting programs, and the network. That stops accidents: ctypes gets around
-    it, and what C code does by itself, such as `torch.save`, has no audit event.
+    It refuses writing outside `folder`, starting programs, and the network. That stops accidents only: ctypes gets
+    around it, and C code such as `torch.save` raises no audit event.
     """
     from lora_course import checks
 
@@ -120,15 +120,15 @@ def prepare(folder: str) -> None:
 
 
 def main(connection_file: str, memory: int, seconds: int) -> None:
-    """Limit this process, and become a kernel."""
+    """Limit this process and become a kernel."""
     if os.name != "nt":
         import resource
 
         limits = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: FILE_BYTES, resource.RLIMIT_CORE: 0}
-        if sys.platform == "linux":  # data, not addresses: torch reserves many that it never touches
+        if sys.platform == "linux":  # data, not address space: torch reserves much that it never uses
             limits[resource.RLIMIT_DATA] = memory
         for what, most in limits.items():
-            with suppress(ValueError):  # a lower one holds already
+            with suppress(ValueError):  # a lower limit is already set
                 resource.setrlimit(what, (most, most))
     from ipykernel.kernelapp import IPKernelApp
 

@@ -1,6 +1,6 @@
-"""A look at a machine a week before the course: what is wrong, and what to do about it.
+"""Check a machine a week before the course: what is wrong, and what to do about it.
 
-Only the standard library is imported at the top: `machine` also runs out of the wheel, before anything is installed.
+Only the standard library is imported at the top: `machine` also runs from the wheel, before anything is installed.
 """
 
 from __future__ import annotations
@@ -31,41 +31,40 @@ from lora_lab.ports import free_port
 
 FILE = "lora-lab-preflight.json"
 GIB = 2**30
-MEMORY = 7 * GIB  # an "8 GB" machine shows 7.6, less what its graphics take
+MEMORY = 7 * GIB  # an "8 GB" machine shows 7.6, or less if its graphics share it
 FREE_MEMORY = 35 * 10**8  # what a lesson may take, `room.KERNEL`
-CONTAINER = 4 * 10**9  # a lesson and Jupyter's server, where system and browser are elsewhere
-DISK = 4 * GIB  # packages 1.6, models and data 0.7, runs, and room for what pip unpacks
-LETTERS = 260 - 170  # of a folder on Windows: the longest path of an installed package adds 170
+CONTAINER = 4 * 10**9  # a lesson and Jupyter's server; system and browser are elsewhere
+DISK = 4 * GIB  # packages 1.6, models and data 0.7, runs, and room for pip to unpack
+LETTERS = 260 - 170  # in a folder's path on Windows; the longest path inside adds 170
 SYNCED = r"onedrive|dropbox|google ?drive|icloud|mobile documents|nextcloud|box sync"
 PACKAGES = "import torch, transformers, jupyterlab, ipywidgets, anywidget, matplotlib; print(torch.__version__)"
 TRAINING = "from lora_course.classroom.preflight import train; train(10)"
 LONGEST = 15 * 60  # seconds that the course's usual run of 400 steps may take
-PYTHON = "install Python 3.11 or 3.12 (64 bits, for yourself alone: no admin rights are needed) and use that one"
-HUB = "use another machine, or JupyterHub, Binder or Colab in a browser: docs/install.md"
-AGAIN = "install the lab once more (start.sh, start.ps1, make lab, or install.py of the wheelhouse)"
-SEND = "send the file back: it has the reason"
-CAUSES = {  # what a broken import or run says, and what helps
+PYTHON = "install Python 3.11 or 3.12 (64-bit, for yourself only: no admin rights are needed) and use that one"
+HUB = "use another machine, or JupyterHub, Binder or Colab in a browser (docs/install.md)"
+AGAIN = "install the lab again (start.sh, start.ps1, make lab, or the wheelhouse's install.py)"
+SEND = "send the file to your teacher: it contains the reason"
+CAUSES = {  # the message of a broken import or run, and the fix
     "DLL load failed|WinError 126": "install Microsoft's Visual C++ Redistributable (x64), which torch needs",
-    "WinError 1455": "let Windows manage the page file's size (System, Advanced, Performance), and restart",
+    "WinError 1455": "let Windows manage the size of the page file (System, Advanced, Performance), and restart",
     "No module named": AGAIN,
     "MemoryError|not enough memory|signal 9": "close other programs, and try again",
-    "signal 4": "this processor lacks what torch was built for: use another machine, or Binder or a hub",
+    "signal 4": "this processor is too old for torch: use another machine, Binder or a hub",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: is all well, what was found, and what to do where it is not."""
+    """One check: whether it passed, what was found, and what to do if it failed."""
 
     name: str
     green: bool
     found: str
     remedy: str = ""
-    harmless: bool = False  # always, since a port that is taken is green: earlier files have it
 
 
 def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
-    """What the standard library (and psutil, if it's there) sees of this machine, and of a folder to install into."""
+    """What the standard library (and psutil, if installed) can see of this machine and of a folder to install into."""
     system, arch, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
     total, free = memory()
     there = next((one for one in (folder, *folder.parents) if one.is_dir()), folder)
@@ -86,7 +85,7 @@ def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
 
 
 def judged(seen: Mapping[str, Any]) -> list[Finding]:
-    """A finding for each part of a machine, from its `facts`: red with the first of its faults that holds."""
+    """One finding for each part of a machine, from its `facts`; red with its first fault."""
     m = SimpleNamespace(**seen)
     version = [int(part) for part in re.findall(r"\d+", m.version)] or [0]
     total, free, disk = (f"{(size or 0) / GIB:.1f} GiB" for size in (m.total, m.free, m.disk))
@@ -95,38 +94,36 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
     found = {
         "python": f"{m.implementation} {'.'.join(map(str, m.python))}, {m.bits} bits",
         "platform": " ".join(filter(None, [m.system, m.version, m.arch])),
-        "memory": "unknown before the lab is installed" if m.total is None else f"{total}, {free} of them free",
+        "memory": "unknown before the lab is installed" if m.total is None else f"{total}, {free} free",
         "disk": f"{disk} free at {m.folder}",
         "write": m.folder,
         "path": m.folder,
-        "port": str(m.port)
-        if m.other_port == m.port
-        else f"{m.port} is in use: lora-lab takes {m.other_port} by itself",
+        "port": str(m.port) if m.other_port == m.port else f"{m.port} is in use: lora-lab takes {m.other_port} instead",
     }
     known = m.total is not None
     faults = [
         ("python", m.python < (3, 11), "too old", PYTHON),
-        ("python", m.python >= (3, 15), "so new that torch may have no wheel for it", PYTHON),
+        ("python", m.python >= (3, 15), "too new: torch may have no wheel for it", PYTHON),
         ("python", m.bits < 64 or m.implementation != "CPython", "torch has no wheel for it", PYTHON),
         ("platform", m.rosetta, "an Intel Python on Apple silicon", "install the Python for Apple silicon"),
         ("platform", m.system == "Darwin" and m.arch == "x86_64", "torch has no wheels for Intel Macs since 2.2", HUB),
         ("platform", m.system == "Darwin" and version < [14], "torch's wheels need macOS 14", "update macOS"),
         ("platform", m.system == "Windows" and m.arch != "AMD64", "several packages have no wheels for it", HUB),
-        ("platform", m.system == "Linux" and version < [2, 28], "wheels need glibc 2.28, of 2019, not Alpine's", HUB),
+        ("platform", m.system == "Linux" and version < [2, 28], "wheels need glibc 2.28 (2019), not musl", HUB),
         ("memory", known and m.container and m.total < CONTAINER, f"a container needs {CONTAINER / GIB:.1f} GiB",
-         "ask whoever runs the hub for a larger limit: c.Spawner.mem_limit, docs/install.md"),
+         "ask the hub's administrator for a larger limit (c.Spawner.mem_limit, docs/install.md)"),
         ("memory", known and not m.container and m.total < MEMORY, "the lessons need 8 GB",
-         "share a machine with a neighbor, or use Binder or a hub"),
+         "share a machine with a neighbor, or use a hub"),
         ("memory", known and m.free < FREE_MEMORY, f"the largest lesson needs {FREE_MEMORY / GIB:.1f} GiB free",
          "close other programs and browser tabs, or restart the machine before the course"),
         ("disk", m.disk < m.needed, f"it needs {m.needed / GIB:.1f} GiB",
          f"free {(m.needed - m.disk) / GIB:.1f} GiB more, or choose another disk (for models and data: LORA_LAB_HOME)"),
         ("write", m.write, f"cannot be written to: {m.write}", "choose a folder of your own"),
         ("path", synced, "a synchronized folder, such as OneDrive's",
-         "move it out, such as to C:\\lora-lab: each installed file would be copied, and locked meanwhile"),
-        ("path", m.system == "Windows" and len(m.folder) > LETTERS, "Windows stops at 260 letters in all",
-         f"choose a folder with at most {LETTERS} letters in its path, such as C:\\lora-lab"),
-        ("port", m.other_port is None, "so are the next ones", "start with: lora-lab --port 0, which takes any"),
+         "move it out, such as to C:\\lora-lab: otherwise each installed file is copied, and locked meanwhile"),
+        ("path", m.system == "Windows" and len(m.folder) > LETTERS, "Windows allows 260 characters in all",
+         f"choose a folder with at most {LETTERS} characters in its path, such as C:\\lora-lab"),
+        ("port", m.other_port is None, "and so are the next ones", "use lora-lab --port 0, which takes any free port"),
     ]  # fmt: skip
     findings = []
     for name, words in found.items():
@@ -136,51 +133,51 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
 
 
 def machine(folder: Path, port: int = 8888, needed: int = DISK) -> list[Finding]:
-    """What can be seen of this machine before anything is installed into a folder."""
+    """All that can be checked before anything is installed into a folder."""
     return judged({**facts(folder, port), "needed": needed})
 
 
 def run_python(code: str, seconds: float = 300) -> str:
-    """What code prints in a process of its own, which it may bring down. Raises: OSError with the last line it said."""
+    """The output of code in a process of its own, which may crash. Raises: OSError with its last line."""
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=seconds, text=True)
     except subprocess.TimeoutExpired as error:
-        raise OSError(f"it had not ended after {seconds:.0f} s") from error
+        raise OSError(f"it did not end within {seconds:.0f} s") from error
     if done.returncode:
         said = done.stderr.strip().splitlines() if done.returncode > 0 else []
-        raise OSError((said or [f"it was ended by signal {-done.returncode}"])[-1])
+        raise OSError((said or [f"it was killed by signal {-done.returncode}"])[-1])
     return done.stdout
 
 
 def check_packages() -> Finding:
-    """Whether the packages that the lab stands on start."""
-    return Finding("packages", True, f"torch {run_python(PACKAGES).strip()} and the others start")
+    """Whether the packages that the lab needs can be imported."""
+    return Finding("packages", True, f"torch {run_python(PACKAGES).strip()} and the others can be imported")
 
 
 def check_assets() -> Finding:
-    """The models and data of this machine, read to the last byte."""
+    """Whether models and data are complete, byte by byte."""
     from lora_lab.training.assets import ASSETS, home, problem_with
 
     wanted = [name for name, asset in ASSETS.items() if not asset.opt_in]
     wrong = [f"{name} {problem}" for name in wanted if (problem := problem_with(name, hashes=True))]
-    fetch = "run lora-lab fetch (from a stick: with --from and its folder assets), or set LORA_LAB_HOME"
+    fetch = "run lora-lab fetch (from a stick: --from STICK/assets), or set LORA_LAB_HOME"
     if wrong:
         return Finding("assets", False, f"{'; '.join(wrong)}, in {home()}", fetch)
-    return Finding("assets", True, f"all {len(wanted)} are whole, in {home()}")
+    return Finding("assets", True, f"all {len(wanted)} are complete, in {home()}")
 
 
 def check_training() -> Finding:
-    """Ten seconds of training, and how long the course's usual run would take."""
+    """Train for ten seconds, and say how long the course's usual run would take."""
     found = json.loads(run_python(TRAINING))
     usual = 400 * found["seconds"] / found["steps"]
     words = f"{found['steps']} steps in {found['seconds']:.0f} s, loss {found['first']:.2f} to {found['last']:.2f}"
     words += f"; a run of 400 steps takes about {usual / 60:.0f} min"
-    plug = "plug the machine in, choose the power plan for speed, close other programs; or share a neighbor's"
+    plug = "plug the machine in, choose the fastest power plan, close other programs, or share a neighbor's"
     return Finding("training", usual <= LONGEST, words, "" if usual <= LONGEST else plug)
 
 
 def train(seconds: float) -> None:
-    """Train minilm on rt for so long, keep nothing, print what came of it as JSON, and exit."""
+    """Train minilm on rt for so many seconds, keep nothing, print the result as JSON, and exit."""
     from lora_lab.training.train import train as train_run
 
     losses, times = list[float](), list[float]()
@@ -190,7 +187,7 @@ def train(seconds: float) -> None:
         times.append(time.perf_counter())
         took = times[-1] - times[0]  # from the end of the first step on
         if not math.isfinite(progress.loss):
-            sys.exit("the loss is no number")
+            sys.exit("the loss is NaN or infinite")
         if took > seconds or len(losses) == 400:
             found = {"steps": len(losses) - 1, "seconds": took, "first": losses[0], "last": losses[-1]}
             print(json.dumps(found), flush=True)
@@ -200,10 +197,10 @@ def train(seconds: float) -> None:
 
 
 def preflight(folder: Path, port: int = 8888, say: Callable[[str], None] = lambda words: None) -> list[Finding]:
-    """Every check, in the order in which a person would fix things. A check that fails itself is red."""
+    """Every check, in the order in which one would fix things. A check that crashes is red."""
 
     def look(name: str, check: Callable[..., Any], *given: Any) -> list[Finding]:
-        say(f"looking at the {name}")
+        say(f"checking the {name}")
         try:
             found = check(*given)
         except Exception as error:
@@ -217,11 +214,14 @@ def preflight(folder: Path, port: int = 8888, say: Callable[[str], None] = lambd
     findings += [packages, assets]
     if packages.green and assets.green:
         return findings + look("training", check_training)
-    return [*findings, Finding("training", False, "not tried, because of what is red above", "fix that, and try again")]
+    return [
+        *findings,
+        Finding("training", False, "not tried because of the red lines above", "fix those first"),
+    ]
 
 
 def words(findings: Iterable[Finding]) -> str:
-    """A line for each finding, and what to do below those that are not green."""
+    """One line per finding, with what to do below each red one."""
     lines = []
     for one in findings:
         lines.append(f"{'ok ' if one.green else 'RED'}  {one.name:10}  {one.found}")
@@ -230,14 +230,14 @@ def words(findings: Iterable[Finding]) -> str:
 
 
 def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, Any], Path]:
-    """Write the file that is sent back, without the names of user and machine; in the scratch folder if need be."""
+    """Write the file to send back, without the names of user and machine; in the temporary folder if necessary."""
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
-    with suppress(OSError, KeyError, ImportError):  # a container's user without a name
+    with suppress(OSError, KeyError, ImportError):  # a container's user may have no name
         private[getpass.getuser()] = "<user>"
 
     def hidden(text: str) -> str:
         for word in sorted(filter(lambda word: len(word) > 1, private), key=len, reverse=True):
-            alone = rf"(?<!\w){re.escape(word)}(?!\w)"  # a name within a word stays
+            alone = rf"(?<!\w){re.escape(word)}(?!\w)"  # inside a longer word, a name stays
             text = re.sub(alone, private[word], text, flags=re.IGNORECASE)
         return text
 
@@ -250,33 +250,35 @@ def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, A
         with suppress(BadValue):
             write_json(path, letter)
             return letter, path
-    raise BadValue(f"neither {wanted} nor {tempfile.gettempdir()} can be written to; give --out FILE on a stick")
+    raise BadValue(
+        f"neither {wanted} nor {tempfile.gettempdir()} can be written to: give --out FILE, such as on a stick"
+    )
 
 
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was sent back, by file, the red ones first; a damaged file is red. Raises: NotFound where there is none."""
+    """The files that were sent back, by name, red ones first; a damaged file is red. Raises: NotFound without any."""
     letters = {}
     for path in folder.glob("*.json"):
         try:
             letters[path.name] = read_json(path)
             json.dumps(letters[path.name], allow_nan=False)
             summary(letters[path.name])
-        except (BadValue, KeyError, TypeError, ValueError):  # cut off on its way, or changed by hand
+        except (BadValue, KeyError, TypeError, ValueError):  # truncated, or edited by hand
             letters[path.name] = {"green": False, "system": "cannot be read: ask for it again", "findings": []}
     if not letters:
-        raise NotFound(f"no file of lora-lab doctor --preflight lies in {folder}")
+        raise NotFound(f"{folder} has no file of lora-lab doctor --preflight: give the folder of returned files")
     return {name: letters[name] for name in sorted(letters, key=lambda name: (bool(letters[name]["green"]), name))}
 
 
 def summary(letter: Mapping[str, Any]) -> str:
-    """A letter in a line: whether that machine is ready, what it is, what is red."""
-    red = [found for found in letter["findings"] if not (found["green"] or found.get("harmless"))]
+    """A file in one line: whether that machine is ready, what it is, what is red."""
+    red = [found for found in letter["findings"] if not found["green"]]
     said = "; ".join(f"{found['name']} ({found['found']})" for found in red)
     return printable(f"{'ok ' if letter['green'] else 'RED'}  {letter['system']}  {said}".rstrip())
 
 
 def memory() -> tuple[int | None, int | None]:
-    """Bytes in all, and bytes free, of this machine or of the container that this runs in; None where nobody tells."""
+    """Total and free bytes of this machine, or of the container that this runs in; None if unknown."""
     limit, used = container()
     with suppress(ImportError):
         import psutil
@@ -292,7 +294,7 @@ def memory() -> tuple[int | None, int | None]:
 
 
 def container(root: Path = Path("/sys/fs/cgroup")) -> tuple[int | None, int]:
-    """The bytes that this container may use, None for no limit, and those that its programs hold."""
+    """The bytes that this container may use (None for no limit), and the bytes its programs hold."""
     with suppress(OSError, ValueError):
         told = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
         return int((root / "memory.max").read_text()), int(told["anon"]) + int(told["shmem"])

@@ -1,6 +1,6 @@
-"""The command line `lora-lab`: the lab's commands and a course's.
+"""The command line `lora-lab`: the lab's commands and the course's.
 
-`python -m lora_lab` has the lab's alone, `python -m lora_course` has all.
+`python -m lora_lab` has the lab's alone, `python -m lora_course` all of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`lora-lab class`: read the receipts that a class has pasted into a chat or a file."""
+"""`lora-lab class`: read the receipts that a class pasted into a chat or a file."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def class_(file: IO[str], as_json: bool) -> None:
     for line in damaged:
         say(line)
     if not receipts:
-        raise NotFound(f"{file.name} has no receipt that can be read: paste the lines that lesson.receipt() prints")
+        raise NotFound(f"{file.name} has no readable receipt: paste the lines that lesson.receipt() prints")
     found = summary(receipts)
     tell({**found, "damaged": damaged} if as_json else _in_words(receipts, found))
 
 
 def summary(receipts: list[Receipt]) -> dict[str, Any]:
-    """Exercises and predictions, the most missed first; first attempts only. `std` of one value is None."""
+    """Exercises and predictions, the most missed first; only first attempts count. `std` of one value is None."""
     from lora_course.receipts import coverage
 
     checks, ranges, results = defaultdict[Any, list](list), defaultdict[Any, list](list), defaultdict[Any, list](list)

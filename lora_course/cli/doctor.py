@@ -1,4 +1,4 @@
-"""`lora-lab doctor`: what this machine has; with --preflight, whether it is ready for a course, and what to do."""
+"""`lora-lab doctor`: what this machine has; with --preflight, whether it is ready for a course."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ from lora_lab.errors import Failed
 
 
 @click.command()
-@click.option(
-    "--preflight", is_flag=True, help="Is it ready for a course? Green or red for each thing, and what to do."
-)
-@click.option("--out", default=None, help="With --preflight: the file to send back.")
-@click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: where the lab will be used.")
+@click.option("--preflight", is_flag=True, help="Check if it is ready for a course: green or red, and what to do.")
+@click.option("--out", default=None, help="With --preflight: the file to send to your teacher.")
+@click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: where you'll use the lab.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="With --preflight.")
-@click.option("--collect", default=None, help="A folder of files that were sent back: one table of them.")
+@click.option("--collect", default=None, help="A folder of such files: print one table.")
 @JSON
 def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: str | None, as_json: bool) -> None:
-    """What this machine has and how the lab will use it."""
+    """Show what this machine has and how the lab will use it."""
     from lora_course.classroom import preflight as course
 
     if preflight:
         findings = course.preflight(Path(folder).expanduser().absolute(), port, say)
         letter, path = course.write_letter(findings, Path(out or course.FILE).expanduser().absolute())
-        tell(letter if as_json else f"{course.words(findings)}\nto send back, without names: {path}")
+        tell(letter if as_json else f"{course.words(findings)}\nto send to your teacher (no names in it): {path}")
         if count := sum(not one.green for one in findings):
-            raise Failed(f"{count} of {len(findings)} red: do what stands below each, then run this again")
+            raise Failed(f"{count} of {len(findings)} red: follow the arrows above, then run this again")
     elif collect:
         letters = course.letters_in(Path(collect))
         width, ready = max(map(len, letters)), sum(bool(letter["green"]) for letter in letters.values())

@@ -1,4 +1,4 @@
-"""`lora-lab predictions`: what a class guessed, beside what it found."""
+"""`lora-lab predictions`: what a class predicted, beside what it found."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lora_lab.cli.shared import JSON, tell
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False), default=".")
-@click.option("--csv", "table", default=None, help="Write every guess as a line of this file.")
+@click.option("--csv", "table", default=None, help="Also write a table, one line per prediction, to this file.")
 @JSON
 def predictions(folder: str, table: str | None, as_json: bool) -> None:
-    """Gather the logs of guesses (predictions.jsonl) below FOLDER: by student, lesson and question."""
+    """Collect all predictions.jsonl below FOLDER: by student, lesson and question."""
     from pathlib import Path
 
     from lora_course import predictions as logs

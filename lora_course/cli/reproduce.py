@@ -1,4 +1,4 @@
-"""`lora-lab reproduce`: the paper's tables as surrogates on a laptop, or by the paper's own protocol."""
+"""`lora-lab reproduce`: the paper's tables on a laptop, or by the paper's own protocol."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ PAPER = together(
     click.option("--task", default=None, help="paper: one task of the table, such as rte."),
     click.option("--row", default=None, help="paper: one row of the table; LoRA when left out of a run."),
     click.option("--variant", default=None, help="paper: the paper's settings, or repo for its scripts'."),
-    click.option("--gpu", default=None, help="paper: the card that time and memory are predicted for."),
+    click.option("--gpu", default=None, help="paper: the card to predict time and memory for."),
     click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
-    click.option("--data", default=None, help="paper: the folder of GLUE's or E2E's files."),
-    click.option("--seeds", type=COUNT, default=None, help="paper: how many; the paper's when left out."),
-    click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after so many: a rehearsal."),
-    click.option("--prompts", type=COUNT, default=None, help="paper: say only so many of the test's meanings."),
-    click.option("--start", default=None, help="paper: the MNLI run's adapter, where a task begins from it."),
-    click.option("--download", is_flag=True, help="paper: allow the model hub to be asked."),
+    click.option("--data", default=None, help="paper: the folder with GLUE's or E2E's files."),
+    click.option("--seeds", type=COUNT, default=None, help="paper: how many; by default as many as the paper."),
+    click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after so many steps, as a rehearsal."),
+    click.option("--prompts", type=COUNT, default=None, help="paper: generate for only so many test meanings."),
+    click.option("--start", default=None, help="paper: the MNLI run's adapter, for tasks that begin from it."),
+    click.option("--download", is_flag=True, help="paper: allow downloads from the model hub."),
 )
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[ITEM...]")
 @click.option("--scale", type=click.Choice(["laptop", "paper"]), default="laptop", show_default=True)
-@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it takes; train nothing.")
-@click.option("--minutes", type=float, default=None, help="What each item may take, in place of its own budget.")
-@click.option("--out", default="reproduced", show_default=True, help="The folder of runs, results and report.")
-@click.option("--rejudge", is_flag=True, help="Judge the results in --out by today's rules; train nothing.")
-@click.option("--again", is_flag=True, help="Measure and judge anew what has a result; finished runs are kept.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and its time; train nothing.")
+@click.option("--minutes", type=float, default=None, help="Time for each item, instead of its own budget.")
+@click.option("--out", default="reproduced", show_default=True, help="The folder for runs, results and report.")
+@click.option("--rejudge", is_flag=True, help="Judge the results in --out by the current rules; train nothing.")
+@click.option("--again", is_flag=True, help="Repeat items that have a result; finished runs are kept.")
 @PAPER
 @JSON
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:
-    """Do tables and figures of Hu et al. 2021 again: table1 table2 ... fig3 fig4 section4_2, or all of them.
+    """Reproduce tables and figures of Hu et al. 2021: table1 table2 ... fig3 fig4 section4_2, or all of them.
 
-    It may be stopped or killed at any time; the same command continues.
+    Stop or kill it at any time: the same command resumes.
     """
     other, way = ("laptop", _at_paper_scale) if scale == "paper" else ("paper", _at_laptop_scale)
     for name in _given(options, LAPTOP if scale == "paper" else dict.fromkeys((*PLAN, *RUN))):
-        raise BadValue(f"--{name.replace('_', '-')} is of --scale {other}: add that, or leave it out")
+        raise BadValue(f"--{name.replace('_', '-')} belongs to --scale {other}: add that, or leave it out")
     found, words = way(names, dry_run, options)
     tell({"scale": scale, **found} if as_json else words)
     if "report" in found and all(one["error"] for one in found["items"]):
-        raise Failed(f"no item came to anything: {found['items'][0]['error']}")
+        raise Failed(f"no item succeeded: {found['items'][0]['error']}")
 
 
 def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -72,13 +72,13 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
             f"{one['error'] or one['words']}\n{'':12}{one['title']}"
             for one in plans
         ]
-        last = f"together about {found['minutes']:.0f} minutes, by a layer's speed measured here"
+        last = f"about {found['minutes']:.0f} minutes in all, from the speed of one layer measured here"
         return found, "\n".join([*lines, last])
 
     def after(results: Sequence[Mapping[str, Any]]) -> None:
         if results[-1]["rows"]:
             write_atomically(out / f"{results[-1]['item']}.png", picture(results[-1])._repr_png_())
-        write_report(run.kept(out), out)  # with those of earlier calls
+        write_report(run.kept(out), out)  # including earlier calls
 
     if options["rejudge"]:
         results = run.rejudge(wanted, out, after)
@@ -95,7 +95,7 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
 
 
 def _at_paper_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Plans, or the result of one table. Raises: as `protocol.plan` and `protocol.run`."""
+    """Plans, or the result of one table. Raises: like `protocol.plan` and `protocol.run`."""
     from lora_course.paper import protocol
 
     tables = list(dict.fromkeys(names or protocol.TABLES))
@@ -112,5 +112,5 @@ def _at_paper_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, A
 
 
 def _given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The options that were given; the rest has defaults of its own."""
+    """The options that were given; the others keep their defaults."""
     return {name: options[name] for name in names if options[name] not in (None, False, "")}

@@ -179,7 +179,7 @@ def _notes(
     if model.positions and setup.seq > model.positions:
         yield f"{setup.seq:,} tokens a row are more than the {model.positions:,} that {model.name} was trained for"
     elif max_seq and model.positions and max_seq > model.positions:
-        yield f"memory would allow {max_seq:,} tokens a row, but {model.name} was trained for {model.positions:,}"
+        yield f"memory would allow {max_seq:,} tokens per row, but {model.name} was trained for {model.positions:,}"
 
 
 def _step(answer: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import click
 
 from lora_lab.cli.options import recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.report import Report
 
 if TYPE_CHECKING:
@@ -85,7 +85,10 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     from lora_lab.experiments.collect import collect as merge
     from lora_lab.experiments.results import load
     from lora_lab.plots import sweeps
+    from lora_lab.training.runs import stores
 
+    if not set().union(*(stores(Path(folder)) for folder in folders)):
+        raise NotFound(f"there are no runs below {', '.join(folders)}: give the folders that sweeps have written")
     found = merge(folders, out)
     frame, pictures = load(out), []
     for number, (_, part) in enumerate(_kinds(frame), 1):  # rank.png, and rank_2.png of the second table

@@ -1,4 +1,4 @@
-"""The glossary has each term that a lesson explains, once, in both languages."""
+"""The glossary has each term that a lesson explains, once, in English and Chinese."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.docs import COMING, ROOT
+
 DEFINED = (
     r"(?:\b[Aa]n?|[Tt]he|[Ii]ts|called(?: the)?|[Tt]wo|[Oo]ur) \*\*([^*\n]{2,40})\*\*",
     r"\*\*([^*\n]{2,40})\*\* (?:is|are|says|holds|means|turns|shows|decides|adds|keeps|has|have)\b",
@@ -34,11 +35,11 @@ def test_every_line_has_a_term_chinese_a_sentence_and_a_lesson():
         term, chinese, words, lesson = row
         assert re.search(r"[\u4e00-\u9fff]", chinese) or chinese.lower().startswith(term[:2].lower()), row
         assert 3 <= len(words.split()) <= 25, row
-        assert list((ROOT / "notebooks" / "src").glob(f"{lesson}_*.py")), row
+        assert list((ROOT / "notebooks" / "src").glob(f"{lesson}_*.py")) or lesson in {name[:2] for name in COMING}, row
     assert len(set(TERMS)) == len(TERMS)
 
 
-@pytest.mark.parametrize("source", sorted((ROOT / "notebooks" / "src").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", sorted((ROOT / "notebooks" / "src").glob("[0-9]*.py")), ids=lambda path: path.stem)
 def test_each_term_that_a_lesson_explains_is_there(source: Path):
     lines = source.read_text(encoding="utf-8").splitlines()
     text = " ".join(line[2:] for line in lines if line.startswith("# ") and not line.startswith("# %%"))

@@ -30,11 +30,6 @@ def test_it_is_short_and_one_picture_moves():
         assert picture.n_frames > 20
 
 
-def test_what_it_links_to_is_there():
-    links = [link.partition("#")[0] for link in re.findall(r"\]\((?!https?:)(.*?)\)", PAGE)]
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
 def test_every_method_is_in_the_table():
     assert {words.split()[0] for words, _ in COUNTED} == {*REGISTRY, "qlora"}
 
@@ -46,7 +41,8 @@ def test_a_method_trains_as_many_numbers_as_it_says(words: str, number: int):
 
 
 def test_commands_and_panels_of_the_questions_exist():
-    section = PAGE.partition("## Six questions")[2].partition("\n## ")[0]
+    section = PAGE.partition("## Ten questions")[2].partition("\n## ")[0]
+    assert section
     for line in re.findall(r"`lora-lab (.*?)`", section):
         name, *options = shlex.split(line)
         known = {option for parameter in commands.commands[name].params for option in parameter.opts}

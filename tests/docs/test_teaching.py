@@ -1,17 +1,16 @@
-"""The teaching page adds up: its ninety minutes, its quiz in three forms, its arithmetic and the machine's times."""
+"""The teaching page adds up: its three plans, its quiz in three forms, and its arithmetic."""
 
 from __future__ import annotations
 
 import json
 import re
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from lora_lab import FullFineTuning, LoRA, memory, params
+from tests.docs import COMING, ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
 ANSWERS = (ROOT / "docs" / "quiz_answers.md").read_text(encoding="utf-8")
 TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(encoding="utf-8"))
@@ -48,6 +47,21 @@ def test_the_boxes_follow_each_other_and_fill_ninety_minutes():
 def test_each_box_says_what_to_do():
     boxes = {(row[0], row[1]) for row in rows(section("Ninety minutes")) if ":" in row[0]}
     assert set(re.findall(r"^### (\d:\d\d) · .*\((\d+)\)$", section("Ninety minutes"), re.MULTILINE)) == boxes
+
+
+def test_the_day_follows_the_clock_and_leaves_out_lesson_08_alone():
+    blocks = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("A day")) if ":" in row[0]]
+    for (start, length, _), (after, *_) in pairwise(blocks):
+        assert start + length == after
+    assert sorted(lesson for *_, lesson in blocks if lesson) == ["00", "01", "02", "03", "04", "05", "06", "07", "09"]
+
+
+def test_six_weeks_of_ninety_minutes_have_every_core_lesson_and_elective():
+    weeks = [row for row in rows(section("Six weeks")) if row[0].isdigit()]
+    assert [row[0] for row in weeks] == list("123456")
+    assert all(sum(map(int, re.findall(r"\((\d+)\)", row[1]))) <= 90 for row in weeks)
+    named = {name[:2] for name in re.findall(r"\(\.\./notebooks/(\w+)\.ipynb\)", section("Six weeks"))}
+    assert named >= {f"{number:02}" for number in range(10)} | {name[:2] for name in COMING}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -107,14 +121,6 @@ def test_the_arithmetic_of_the_page_is_right():
     for expression, said in sums:
         digits = len(said.partition(".")[2].rstrip("."))
         assert f"{eval(expression):.{digits}f}" == said.rstrip("."), expression
-
-
-def test_the_machines_times_are_those_that_were_measured():
-    told = {re.findall(r"old_(\w+)\.ipynb", row[0])[0]: row[3:] for row in rows(section("Older lessons"))[1:]}
-    for name, said in told.items():
-        record = TIMES.get(f"old_{name}") or TIMES.get(name)
-        seconds = (record["seconds_to_stop"], record["seconds"]) if record else ("", "")
-        assert said == [f"{one:.0f} s" if one else "" for one in seconds], name
 
 
 UNGRADED = {"01_write_it": 2, "03_which_knob_first": 1}  # they hand over a class, a model or a panel; the page says so

@@ -1,7 +1,7 @@
-"""The gallery's pictures: every panel in a real browser, photographed. `make pictures` writes docs/pictures/*.png.
+"""Screenshots of panels for the pages of docs/: `make pictures` writes docs/pictures/*.png.
 
-The training panel trains while it runs, some minutes; the others show the reference results that ship with the lab.
-docs/gallery.md says which.
+The training panel trains while it runs, for some minutes; the others show reference results that ship with the lab. In
+the class's, those results are dealt to five folders, one seed each, with invented guesses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from playwright.sync_api import Locator, sync_playwright
 
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
-from tests.e2e import everyone
 from tests.e2e.conftest import BROWSER_FLAGS, Lab, Watched, running, write_notebook
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
@@ -28,19 +27,7 @@ TALLEST = 1_150  # pixels: a panel's long tables end below the frame
 PATIENCE = 1_800_000  # milliseconds for a cell, on a slow machine
 LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
 
-PANELS = everyone.PANELS | {
-    "rank": """
-from lora_lab.widgets.rank_panel import RankPanel
-RankPanel()
-""",
-    "lora": """
-from lora_lab import LoRAPanel
-LoRAPanel("model", model="llama-3-8b", rank=64)
-""",
-    "memory": """
-from lora_lab import MemoryPanel
-MemoryPanel("llama-3-8b", "full", batch=2, seq=4096, card="A100 80", models=["llama-3-8b"])
-""",
+PANELS = {
     "train": """
 from lora_lab import Recipe, TrainPanel, sweep
 sweep([Recipe("minilm", "rt", steps=200, batch=8, seed=seed) for seed in range(1, 5)], "seeds")
@@ -63,10 +50,6 @@ from lora_lab import ComparePanel
 panel = ComparePanel(margin=0.025)
 panel.resample(200)
 panel
-""",
-    "voices": """
-from lora_course.panels.voices_panel import VoicesPanel
-VoicesPanel()
 """,
 }
 

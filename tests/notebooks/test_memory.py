@@ -15,7 +15,7 @@ from lora_course.classroom import room
 from tests.notebooks import ROOT, build, memory
 
 SOURCES = build.lessons()
-PAGE = (ROOT / "docs" / "small_machines.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
@@ -29,18 +29,6 @@ def test_every_lessons_peak_is_recorded_and_leaves_room_on_8_gb(source: Path):
 
 def test_nothing_is_recorded_that_is_no_lesson():
     assert sorted(room.peaks()) == [source.stem for source in SOURCES]
-
-
-@pytest.mark.parametrize("source", build.lessons("old_"), ids=lambda path: path.stem)  # the others call lesson.start
-def test_every_older_lesson_says_in_its_first_cell_what_memory_it_takes(source: Path):
-    cells = [cell.source for cell in build.built(source, solved=True).cells if cell.cell_type == "code"]
-    assert f'print(room_for("{room.number(source.stem)}"))' in cells[0]
-
-
-@every_lesson
-def test_the_page_has_the_recorded_peaks(source: Path):
-    (row,) = re.findall(rf"^\| {room.number(source.stem)} \|.*$", PAGE, re.MULTILINE)
-    assert f"| {room.peaks()[source.stem].bytes / 1e9:.2f} |" in row
 
 
 def test_the_page_states_the_rule_of_the_code():

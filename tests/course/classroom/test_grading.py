@@ -214,7 +214,7 @@ def test_every_lesson_is_recognized_by_its_cells_and_asks_checks_that_exist():
 
 
 def test_a_lesson_with_a_check_that_the_lab_lacks_is_refused(tmp_path: Path):
-    with pytest.raises(BadValue, match="no check check_new in this version"):
+    with pytest.raises(BadValue, match="has no check check_new"):
         Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
 
 

@@ -54,6 +54,6 @@ def test_receipts_become_words(lora_lab: Callable, tmp_path: Path):
 
 def test_a_file_without_receipts_and_one_that_is_not_there_are_named(lora_lab: Callable, tmp_path: Path):
     (tmp_path / "empty.txt").write_text("hello")
-    for name, why in (("empty.txt", "has no receipt"), ("nothing.txt", "nothing.txt")):
+    for name, why in (("empty.txt", "has no readable receipt"), ("nothing.txt", "nothing.txt")):
         done = lora_lab("class", str(tmp_path / name))
         assert (done.returncode, why in done.stderr, done.stdout) == (2, True, "")

@@ -55,6 +55,7 @@ def test_what_was_graded_before_it_was_stopped_is_in_the_table(
     ("words", "said"),
     [
         (("nowhere.ipynb",), "there is no notebook in nowhere.ipynb"),
+        (("essay.txt",), "essay.txt isn't a notebook"),
         ((".", "--lesson", "nowhere.ipynb"), "nowhere.ipynb"),
         ((".", "--memory", "0"), "--memory"),
     ],
@@ -63,6 +64,7 @@ def test_bad_input_is_one_sentence(
     words: tuple[str, ...], said: str, lora_lab: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
+    Path("essay.txt").write_text("I have no idea.")
     done = lora_lab("grade", *words)
     assert done.returncode == 2
     assert said in done.stderr
