@@ -1,17 +1,70 @@
-"""A page of panels for a projector: no code, no kernel, no network. What it shows ships with the lab."""
+"""The three main panels on a projector: a Voila page without code, on this machine only and without a network."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import lora_lab
-from lora_lab.files import write_atomically
-from lora_lab.widgets.base import page
+from lora_lab.errors import Failed, NotFound
+from lora_lab.files import write_json
+from lora_lab.ports import free_port
+from lora_lab.training.assets import home
 
-PANELS = ("LoRAPanel", "RankPanel", "SweepPanel", "MemoryPanel", "ComparePanel")
+PANELS = ('RankPanel("picture")', 'MemoryPanel("llama-3-8b")', 'TrainPanel("minilm", "rt", store={store!r})')
+OPTIONS = {
+    "Voila.ip": "127.0.0.1",
+    "Voila.open_browser": False,
+    "Voila.auto_token": True,  # from JUPYTER_TOKEN: other users can read command lines
+    "VoilaConfiguration.template": "lora-lab",  # in voila/: Voila's own page loads icons from a CDN
+}
 
 
-def write(path: Path) -> None:
-    """Write the page. Raises: BadValue if the file can't be written."""
-    made = [getattr(lora_lab, name)() for name in PANELS]
-    write_atomically(path, page(*(panel.snapshot() for panel in made)).encode())
+def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Callable[[str], None] = print) -> None:
+    """Serve the page on 127.0.0.1 behind a token until it is interrupted.
+
+    store   the folder of runs that the training panel reads and writes
+    Raises: NotFound if Voila is not installed; Failed if it does not start within 90 s.
+    """
+    if importlib.util.find_spec("voila") is None:
+        raise NotFound("the page for a projector needs Voila: pip install 'lora-lab[show]'")
+    token, port = secrets.token_hex(16), free_port(port)
+    env = {**os.environ, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
+    env["JUPYTER_PATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("JUPYTER_PATH", "")])
+    options = [f"--{name}={value}" for name, value in {**OPTIONS, "Voila.port": port}.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        panels = [panel.format(store=str(Path(store).expanduser().resolve())) for panel in PANELS]
+        cell: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+        cells = [{**cell, "source": f"from lora_lab import {one.partition('(')[0]}\n{one}"} for one in panels]
+        page = Path(folder) / "panels.ipynb"
+        write_json(page, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
+        command = [sys.executable, "-m", "voila", str(page), *options]
+        with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as server:
+            try:
+                for _ in range(450):
+                    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                        break
+                    if server.poll() is not None:
+                        raise Failed(f"Voila exited with {server.returncode}; to see why, run: {sys.executable} -m voila")
+                    time.sleep(0.2)
+                else:
+                    raise Failed("Voila did not answer within 90 s")
+                address = f"http://127.0.0.1:{port}/?token={token}"
+                say(f"the panels are shown at {address} (Ctrl+C ends it)")
+                if browser:
+                    webbrowser.open(address)
+                server.wait()
+            except KeyboardInterrupt:
+                say("closing the page")
+            finally:
+                server.terminate()

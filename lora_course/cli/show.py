@@ -1,19 +1,18 @@
-"""`lora-lab show`: a page of panels for a projector."""
+"""`lora-lab show`: the panels on a projector."""
 
-import webbrowser
-from pathlib import Path
+from __future__ import annotations
 
 import click
 
+from lora_lab.cli.shared import say
+
 
 @click.command()
-@click.option("--out", default="panels.html", show_default=True, help="The page to write.")
-@click.option("--no-browser", is_flag=True, help="Write the page without opening it.")
-def show(out: str, no_browser: bool) -> None:
-    """Open a page with five panels for a projector, without code; it needs no kernel and no network."""
+@click.option("--out", default="runs", show_default=True, help="The store of runs that the training panel uses.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any.")
+@click.option("--no-browser", is_flag=True, help="Only start the server and print its address.")
+def show(out: str, port: int, no_browser: bool) -> None:
+    """Show the three main panels on a projector, without code (needs the extra `show`)."""
     from lora_course.classroom import projector
 
-    projector.write(path := Path(out).expanduser().absolute())
-    click.echo(f"the panels are in {path}")
-    if not no_browser:
-        webbrowser.open(path.as_uri())
+    projector.show(out, port=port, browser=not no_browser, say=say)
