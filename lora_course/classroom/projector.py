@@ -55,7 +55,7 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
                     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                         break
                     if server.poll() is not None:
-                        raise Failed(f"Voila exited with {server.returncode}; to see why, run: {sys.executable} -m voila")
+                        raise Failed(f"Voila exited with {server.returncode}; run: {sys.executable} -m voila")
                     time.sleep(0.2)
                 else:
                     raise Failed("Voila did not answer within 90 s")

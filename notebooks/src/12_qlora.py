@@ -216,10 +216,11 @@ checks.check_card(peak, saved, fits, case)
 # The same in PEFT:
 # ```python
 # bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
-#                           bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16)
+#                           bnb_4bit_use_double_quant=True,
+#                           bnb_4bit_compute_dtype=torch.bfloat16)
 # base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B",
 #                                             dtype=torch.bfloat16, quantization_config=bits)
-# config = LoraConfig(r=64, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+# config = LoraConfig(r=64, lora_alpha=16, target_modules="all-linear")
 # model = get_peft_model(base, config)  # A and B are in fp32
 # ```
 # </details>
