@@ -39,7 +39,7 @@ lesson.predict("pieces of a gradient", low=..., high=...)
 # %%
 photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or "me.jpg"
 photo -= photo.mean()
-RankPanel(photo, rank=1)
+RankPanel({"Grace Hopper": photo}, rank=1)
 
 # %% [markdown]
 # **Exercise 1: write the share of the energy that the first r pieces hold.** `s` is a numpy array, largest first.
