@@ -64,6 +64,10 @@ panel = ComparePanel(margin=0.025)
 panel.resample(200)
 panel
 """,
+    "claim": """
+from lora_course.panels.claim_panel import ClaimPanel
+ClaimPanel("no_quality_drop")
+""",
     "voices": """
 from lora_course.panels.voices_panel import VoicesPanel
 VoicesPanel()
