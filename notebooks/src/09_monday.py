@@ -95,6 +95,8 @@ plt.show()
 # %% [markdown]
 # ## Your plan
 # Now the job. Put in **your model** (a folder, or a hub id you've downloaded), **your CSV** with the columns `text,label` or `prompt,completion`, and **your card's GB**. Ours is MiniLM and 200 film reviews. Each line of the plan names the lesson it comes from.
+#
+# `job.write` writes a complete script, with PEFT and transformers and nothing of this lab. Open `train.py` and read it. It tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or no answer changes, and scores the test once.
 
 # %%
 rt = load_task("rt")
@@ -103,11 +105,6 @@ table = pd.DataFrame({"text": rt.train.texts[:rows], "label": [rt.labels[n] for 
 table.to_csv("reviews.csv", index=False)
 job = plan("minilm", "reviews.csv", gpu_gb=8)
 print(job)
-
-# %% [markdown]
-# `job.write` writes a complete script, with PEFT and transformers and nothing of this lab. Open `train.py` and read it. It tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or no answer changes, and scores the test once.
-
-# %%
 script = job.write("train.py")
 finished = run_path("train.py", run_name="__main__")  # as `python train.py` does
 
@@ -122,11 +119,9 @@ assert "get_peft_model" in script.read_text() and inspect_folder("adapter").para
 # ## Exercise 2: somebody else's Monday
 # A job you haven't seen, drawn by your name. For each of five lines choose, and name the evidence that **decides** it. Something that's true but decides another line doesn't count.
 
-# %%
+# %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)
 print(brief(mine))
-
-# %% exercise
 my_plan = {
     "method": (..., ...),  # your choice, your evidence
     "rate": (..., ...),
@@ -137,6 +132,8 @@ my_plan = {
 checks.check_brief(my_plan, mine)
 
 # %% solution
+mine = lesson.draw("brief", 0, 1, 2, 3)
+print(brief(mine))
 my_plan = {
     "method": ("LoRA", "peak"),
     "rate": ("2e-4", "rates"),
