@@ -7,7 +7,6 @@ A card holds no verdict. Its premises are the arguments of its experiment: chang
 
 from __future__ import annotations
 
-import html
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -17,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from lora_course.claims.cases import EXPERIMENTS, STORE, VERBS, Finding, said, wanted
+from lora_course.claims.cases import EXPERIMENTS, STORE, Finding, said, wanted
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.training.assets import shipped
 
@@ -91,14 +90,6 @@ class Verdict(Finding):
 
     def __repr__(self) -> str:
         return f"{self.card}\n{self}\nNot shown: {self.card.limits}"
-
-    def _repr_html_(self) -> str:  # the name that IPython looks for
-        one, e = self.card, html.escape
-        head = f"<div>Claim {e(one.number)}, {e(one.said_by)}: <b>“{e(one.statement)}”</b></div>"
-        word = f"<div style='font-size:120%'><b>{MARKS[self.word]} {e(self.words)}</b></div>"
-        cases = "".join(f"<li>{VERBS[case.holds]}: {e(str(case))}</li>" for case in self.cases)
-        tell = f"<div><b>Would decide it:</b> {e(self.would_tell)}</div>" if self.would_tell else ""
-        return f"<div>{head}{word}<ul>{cases}</ul>{tell}<div><b>Not shown:</b> {e(one.limits)}</div></div>"
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain values."""
