@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -81,9 +81,14 @@ def load(store: str | Path) -> pd.DataFrame:
     return frame(records(Path(store)))  # one at a time: 10,000 whole histories at once are slow
 
 
-def records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Every record in a store as JSON. Raises: BadValue for one of a newer version, or one that is no run."""
+def records(folder: Path, skip: Container[str] = ()) -> Iterator[dict[str, Any]]:
+    """Every record in a store as JSON, except the files in `skip`.
+
+    Raises: BadValue for a record of a newer version, or a file that is not a run.
+    """
     for file in Store(folder).records():
+        if str(file) in skip:
+            continue
         try:
             record = orjson.loads(file.read_bytes())
             version = record["version"]

@@ -216,7 +216,8 @@ export function panel({ title, css = "", traits, body, start }) {
         const drawn = one(`.${name} svg`);
         drawn.addEventListener("pointerdown", (event) => {
           const box = drawn.getBoundingClientRect();
-          const place = (moved) => [moved.clientX - box.left, moved.clientY - box.top];
+          const scale = p.width(name) / box.width; // a projector's panel is enlarged
+          const place = (moved) => [scale * (moved.clientX - box.left), scale * (moved.clientY - box.top)];
           const held = event.button === 0 && grab(event.target, ...place(event));
           if (!held) return;
           const move = (moved) => held.move?.(...place(moved));
