@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from lora_course.lesson import reference_comparison
+from lora_course.panels.mixer_panel import MixerPanel
 from lora_course.panels.voices_panel import VoicesPanel
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
 from lora_lab.widgets.base import Panel
@@ -79,6 +81,16 @@ def train(**values: Any) -> TrainPanel:
     return panel
 
 
+def mixer(**given: Any) -> MixerPanel:
+    """Two hundred texts, each of which turns at a share of its own; their numbers are made up."""
+    shares, turns = np.linspace(0, 1, 21), np.random.default_rng(0).normal(0.6, 0.15, 200)
+    sure = 1 / (1 + np.exp(12 * (shares[:, None] - turns)))
+    panel = MixerPanel(("critic", "contrarian"), shares.tolist(), sure, [f"film number {n}" for n in range(200)])
+    for name, value in given.items():
+        setattr(panel, name, value)
+    return panel
+
+
 def rivals(**values: Any) -> ComparePanel:
     """The comparison that ships."""
     panel = ComparePanel()
@@ -95,7 +107,7 @@ def at_work() -> TrainPanel:
 
 ONE_EACH = {
     "lora": lora, "sweep": sweep, "film": film, "rank": RankPanel, "voices": VoicesPanel, "train": train,
-    "rivals": rivals,
+    "rivals": rivals, "mixer": mixer,
 }  # fmt: skip
 
 
@@ -108,7 +120,7 @@ def all_looks() -> list[Panel]:
     danced.resample(200, count=20)
     ten = ComparePanel(reference=reference_comparison("minilm_rt"))
     films = [film(method="QLoRA"), film("minilm")]
-    return [*sizes, sweep(), predicted, training, *films, *ranks, *voices, train(), danced, ten]
+    return [*sizes, sweep(), predicted, training, *films, *ranks, *voices, train(), danced, ten, mixer()]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -147,6 +159,7 @@ TABS = {
     "voices": (VoicesPanel, {}, "question strength"),
     "train": (train, {}, "scrub play sentence strength"),
     "rivals": (rivals, {}, "axis rival method margin flip"),
+    "mixer": (mixer, {}, "share"),
 }
 
 
@@ -181,7 +194,7 @@ DRAGGED = {
     "lora": (lora, "rank r", "rank"), "lora, width": (lora, "width d", "d"), "sweep": (sweep, "learning rate", "lr"),
     "film": (film, "sequence length", "seq"), "rank": (RankPanel, "pieces added", "rank"),
     "voices": (VoicesPanel, "strength", "strength"), "train": (train, "strength", "strength"),
-    "rivals": (rivals, "margin", "margin"),
+    "rivals": (rivals, "margin", "margin"), "mixer": (mixer, "share", "share"),
 }  # fmt: skip
 
 
@@ -208,7 +221,7 @@ def test_a_thumb_is_dragged_with_the_mouse(pages: Pages, make: Any, slider: str,
 CHANGED = {
     "lora": {"rank": 32}, "sweep": {"lr": 1e-2}, "film": {"batch": 64}, "rank": {"rank": 8},
     "voices": {"sizes": {"base": 9000, "captain": 9, "json": 9, "preacher": 9}},
-    "train": {"found": {}}, "rivals": {"margin": 0.04},
+    "train": {"found": {}}, "rivals": {"margin": 0.04}, "mixer": {"share": 0.75},
 }  # fmt: skip
 
 
@@ -231,6 +244,7 @@ SLIDERS = {
     "voices": (VoicesPanel, {}, ["strength"]),
     "train": (train, {}, ["strength", "replay"]),
     "rivals": (rivals, {}, ["margin"]),
+    "mixer": (mixer, {}, ["share"]),
 }
 
 

@@ -2,7 +2,7 @@
 
 import SWEEP_CSS from "./sweep_panel.css";
 import { NO_KERNEL, button, drawn, folded, letter, menu, nearest, segments, slider, table, trouble } from "./controls.js";
-import { about, capital, clamp, count, decimal, escape, extent, plural, sum } from "./format.js";
+import { about, capital, clamp, count, decimal, escape, extent, octets, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
 import {
   drawGuesses, drawLosses, drawMap, drawResults, interval, isDead, points, rateName, tellCell,
@@ -66,8 +66,7 @@ function start(p) {
   function indexed() {
     const data = p.get("data");
     if (index?.data === data) return index;
-    const bytes = p.get("losses");
-    const curves = bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array();
+    const curves = p.get("losses") ? octets(p.get("losses")) : new Uint8Array();
     const runs = data.runs.map((run, i) => {
       const own = [...curves.subarray(i * data.points, (i + 1) * data.points)].filter((point) => point < 255);
       return { ...run, losses: own.map((point) => (point * data.top) / 254) };
