@@ -19,7 +19,6 @@ from playwright.sync_api import Locator, sync_playwright
 
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
-from tests.e2e import everyone
 from tests.e2e.conftest import BROWSER_FLAGS, Lab, Watched, running, write_notebook
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
@@ -28,7 +27,7 @@ TALLEST = 1_150  # pixels: a panel's long tables end below the frame
 PATIENCE = 1_800_000  # milliseconds for a cell, on a slow machine
 LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
 
-PANELS = everyone.PANELS | {
+PANELS = {
     "rank": """
 from lora_lab.widgets.rank_panel import RankPanel
 RankPanel()
@@ -54,9 +53,7 @@ panel
 """,
     "class": """
 from lora_course.panels.class_panel import ClassPanel
-panel = ClassPanel("class")
-panel.view.value = "rank x rate"
-panel
+ClassPanel("class")
 """,
     "compare": """
 from lora_lab import ComparePanel
@@ -67,6 +64,18 @@ panel
     "voices": """
 from lora_course.panels.voices_panel import VoicesPanel
 VoicesPanel()
+""",
+    "mixer": """
+import base64, json
+import numpy as np
+from lora_course.panels.mixer_panel import MixerPanel
+from lora_lab.training.assets import shipped
+from lora_lab.widgets.base import MIME
+cells = json.loads(shipped("notebooks/solutions/08_merge_or_swap.ipynb").read_text())["cells"]
+data = [output["data"] for cell in cells for output in cell.get("outputs", []) if MIME in output.get("data", {})]
+state = json.loads("".join(data[0][MIME]))["state"]
+sure = np.frombuffer(base64.b64decode(state["sure"]["b64"]), np.uint8) / 255
+MixerPanel(state["names"], state["shares"], sure.reshape(len(state["shares"]), -1), state["texts"])
 """,
 }
 
