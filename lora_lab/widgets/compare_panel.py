@@ -194,10 +194,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         with self.hold_sync():
             for name, value in content.get("traits", {}).items():
                 setattr(self, name, value)
-        if content["do"] == "dance":
-            self.resample(content["rows"])
-        else:
-            {"run": self.run, "stop": self.stop}[content["do"]]()
+        {"run": self.run, "stop": self.stop}[content["do"]]()
 
     def _paint(self, work: LiveCompare) -> None:
         """Bring the browser up to date; called several times a second while something trains."""

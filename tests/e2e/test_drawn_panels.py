@@ -60,11 +60,10 @@ def train(**values: Any) -> TrainPanel:
     checks = [[0, 51.0], [200, 74.0], [400, 79.2]]
     others = [{"checks": [[step, value + by] for step, value in checks], "value": 80.0 + by} for by in (-1, 0.5, 2)]
     earlier = [{"checks": [[0, 50.0], [400, 62.0]], "label": "lr 0.0001"}]
-    moved = [[layer, role, 0.1 + 0.04 * layer] for layer in range(6) for role in ("q", "v")]
     panel.setup = panel.setup | {"others": others, "earlier": earlier}
     panel.live = {
         "state": "done", "busy": False, "error": "", "hash": panel.setup["hash"], "guess": 75, "left": 0, "step": 400,
-        "steps": 400, "every": 1, "losses": [0.69 - 0.0008 * n for n in range(400)], "checks": checks, "moved": moved,
+        "steps": 400, "every": 1, "losses": [0.69 - 0.0008 * n for n in range(400)], "checks": checks,
     }  # fmt: skip
     strengths = [step / 10 for step in range(21)]
     said = {"text": "not a dull film", "truth": "positive", "without": "negative", "with_adapter": "positive"}
@@ -153,12 +152,12 @@ def test_axe_would_find_what_an_author_forgets(pages: Pages, make: Any) -> None:
 
 TABS = {
     "lora": (lora, {"view": "model", "model": "llama-3-8b"}, f"view model {'targets ' * 8} rank drop"),
-    "sweep": (sweep, {"lr": 1e-3}, "view lr rank alpha best family"),
+    "sweep": (sweep, {"lr": 1e-3}, "view lr rank alpha family"),
     "film": (film, {}, "method scrub play model card optimizer seq batch rank checkpointing"),
     "rank": (RankPanel, {}, "source rank more less"),
     "voices": (VoicesPanel, {}, "question strength"),
     "train": (train, {}, "scrub play sentence strength"),
-    "rivals": (rivals, {}, "axis rival method margin flip"),
+    "rivals": (rivals, {}, "axis rival method margin"),
     "mixer": (mixer, {}, "share"),
 }
 
@@ -180,7 +179,7 @@ def test_tab_goes_through_every_control_each_seen_when_it_has_the_focus(
 
 @pytest.mark.parametrize("still", [False, True], ids=["motion", "no motion"])
 @pytest.mark.parametrize(
-    ("panel", "name"), [(lora("merge"), "go"), (lora("swap"), "go"), (film(), "play"), (train(), "play")]
+    ("panel", "name"), [(lora("merge"), "go"), (lora("start"), "go"), (film(), "play"), (train(), "play")]
 )
 def test_what_plays_jumps_to_its_end_for_those_who_want_no_motion(
     pages: Pages, panel: Panel, name: str, still: bool
@@ -237,7 +236,7 @@ def test_two_panels_on_a_page_do_not_hear_each_other(pages: Pages, name: str) ->
 SLIDERS = {
     "size": (lora, {}, ["rank r", "width d"]),
     "model": (lora, {"view": "model", "model": "llama-3-8b"}, ["rank r"]),
-    "toy": (lora, {"view": "swap"}, ["forward pass"]),
+    "toy": (lora, {"view": "start"}, ["forward pass"]),
     "sweep": (sweep, {"guess": {"rank": "alone"}}, ["learning rate", "rank", "α"]),
     "film": (film, {}, ["sequence length", "batch size", "rank", "moment"]),
     "rank": (RankPanel, {}, ["pieces added"]),
