@@ -61,7 +61,9 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
                     "of another method, model, task or length": len(records) - len(same),
                     "in another dtype": len(found.results) - len(kept),
                 }
-                left_out = [f"{count:,} run{'s' * (count != 1)} {what}" for what, count in many.items() if count] + left_out
+                left_out = [
+                    f"{count:,} run{'s' * (count != 1)} {what}" for what, count in many.items() if count
+                ] + left_out
                 self.playground, self.axes = replace(found, results=kept), {}
                 self._show()
                 if waited:

@@ -100,7 +100,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         self.view = view or self.view
 
     def _begin_at_best(self, targets: str | None = None) -> None:
-        """Choose the best cell, or the middle of a map without results, and the view that shows more cells beside it."""
+        """Choose the best cell, or the middle of a map without results, in the view that shows more cells."""
         data = self.data
         self.targets = targets or max(data["targets"], key=lambda one: sum(c["targets"] == one for c in data["cells"]))
         middle = [values[len(values) // 2] for values in (data["ranks"], data["alphas"], data["rates"])]

@@ -136,7 +136,7 @@ mixer
 
 # %% claim
 right = mixer.right
-assert lesson.FAST or right[0] > right[8] > 75 > 40 > right[12] > right[20] - 5 and right[9] - right[12] > 50
+assert lesson.FAST or (right[0] > right[8] > 75 > 40 > right[12] > right[20] - 5 and right[9] - right[12] > 50)
 assert lesson.FAST or sure[10].max() < 0.66
 
 # %% [markdown]

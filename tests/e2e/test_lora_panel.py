@@ -145,7 +145,10 @@ def test_merged_it_gives_the_same_y(pages: Pages) -> None:
 
 
 def test_a_still_is_the_panel_as_it_is(browser: Browser) -> None:
-    wide, narrow = still(LoRAPanel(models=MODELS).snapshot()), still(LoRAPanel("merge").snapshot(), width=360, dark=True)
+    wide, narrow = (
+        still(LoRAPanel(models=MODELS).snapshot()),
+        still(LoRAPanel("merge").snapshot(), width=360, dark=True),
+    )
     pixels = [np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float) for png in (wide, narrow)]
     assert [image.shape[1] for image in pixels] == [1500, 540]
     assert pixels[0].mean() > 200 > 60 > pixels[1].mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from functools import partial
 from itertools import pairwise
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
 
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.plots import sweeps
