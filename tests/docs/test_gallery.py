@@ -16,7 +16,7 @@ from tests.e2e.pictures import MOST_BYTES, PANELS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
-BASES = {"Panel", "LivePanel"}  # what panels are made of
+BASES = {"Panel", "LivePanel", "MapPanel", "Named", "Shown"}  # what panels are made of
 CLASSES = {
     match["name"]: file
     for folder in ("lora_lab/widgets", "lora_course/panels")
