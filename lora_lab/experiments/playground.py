@@ -13,7 +13,7 @@ import base64
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -92,9 +92,13 @@ class Playground:
         own = {"rank": cell.rank, "alpha": cell.alpha, "targets": cell.targets.split(",")}
         return recipe_from({**self.recipe, "method": {**self.recipe["method"], **own}, "lr": cell.lr, "seed": seed})
 
+    def same_kind(self, records: Iterable[Record]) -> list[Record]:
+        """Return the records that belong on this map."""
+        return [one for one in records if _kind(one[1]) == _shared(self.recipe)]
+
     def plus(self, records: Iterable[Record]) -> Playground:
         """Add the runs of those records that belong on this map."""
-        same = [one for one in records if _kind(one[1]) == _shared(self.recipe)]
+        same = self.same_kind(records)
         if not self.results:  # the metric and the provenance come with the first runs
             return gathered(same) or self
         return replace(self, results=_unique([*self.results, *_results(same, self.metric)]))
@@ -118,13 +122,13 @@ def read(folder: str | Path) -> Playground | None:
     return gathered(records(Path(folder)))
 
 
-def records(folder: Path) -> Iterator[Record]:
-    """Yield every run with the student's name, the subfolder of the class folder. Raises: as `read`."""
+def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
+    """Yield every run, except the files in `skip`, with the student's subfolder. Raises: as `read`."""
     from lora_lab.experiments import results  # imports pandas, which shipped runs do not need
 
     for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0]
-        yield from ((who, record) for record in results.records(store))
+        yield from ((who, record) for record in results.records(store, skip))
 
 
 def gathered(records: Iterable[Record]) -> Playground | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -78,9 +78,14 @@ def load(store: str | Path) -> pd.DataFrame:
     return frame(records(Path(store)))  # one at a time: 10,000 histories in memory are slow
 
 
-def records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield every record of a store as JSON. Raises: BadValue for a newer version, or what is not a run."""
+def records(folder: Path, skip: Container[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield every record of a store as JSON, except the files in `skip`.
+
+    Raises: BadValue for a record of a newer version, or a file that is not a run.
+    """
     for file in Store(folder).records():
+        if str(file) in skip:
+            continue
         try:
             record = orjson.loads(file.read_bytes())
             version = record["version"]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image  # comes with matplotlib
 
 from lora_lab.metrics import factor
 from lora_lab.metrics import metric as named_metric
@@ -48,16 +47,6 @@ class Picture(Figure):
         buffer = io.BytesIO()
         self.canvas.print_png(buffer)
         return buffer.getvalue()
-
-
-def encoded(*pictures: Picture) -> bytes:
-    """A PNG of pictures of one height side by side; opaque, compressed little, because somebody waits for it."""
-    for picture in pictures:
-        picture.canvas.draw()
-    pixels = np.hstack([np.asarray(picture.canvas.buffer_rgba()) for picture in pictures])
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels[:, :, :3])).save(buffer, "png", compress_level=1)
-    return buffer.getvalue()
 
 
 def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> Figure:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
 from lora_lab.errors import BadValue, warn
@@ -126,8 +125,8 @@ def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
         raise BadValue(f"runs with the same {' and '.join(shown)} differ in {' and '.join(names)}: choose those of one")
 
 
-def heat_map(frame: pd.DataFrame, down: str, across: str, title: str = "") -> Picture:
-    """A cell for each pair of values: the mean over seeds in the cell, and how many seeds; empty cells are to come.
+def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
+    """A cell for each pair of values: the mean over seeds in the cell, and how many seeds; empty cells have no run.
 
     Raises: BadValue for runs of one cell that differ in more than their seed.
     """
@@ -135,23 +134,11 @@ def heat_map(frame: pd.DataFrame, down: str, across: str, title: str = "") -> Pi
     metric = metric_of(frame, "validation_")
     rows, columns = sorted(frame[down].unique()), sorted(frame[across].unique())
     picture, axes = new_axes(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
-    draw_heat(axes, frame, down, across, metric, rows, columns, title)
-    return picture
-
-
-def draw_heat(
-    axes: Any, frame: pd.DataFrame, down: str, across: str, metric: str, rows: Sequence[Any], columns: Sequence[Any],
-    title: str = "", size: float = 8,
-) -> None:  # fmt: skip
-    """The heat map's artists on axes of their own; `rows` and `columns` are the whole grid, also what is to come.
-
-    size    of the letters, in points; smaller where a cell is too small for them
-    """
     means, counts = _cells(frame, down, across, metric, rows, columns)
-    if (~np.isnan(means)).any():
-        low, high = np.nanmin(means), np.nanmax(means)
-        axes.imshow(means, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1, aspect="auto", origin="lower")
-        _write_cells(axes, means, counts, size)
+    size = 8.0  # points; smaller where a cell is too small for its letters
+    low, high = np.nanmin(means), np.nanmax(means)
+    axes.imshow(means, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1, aspect="auto", origin="lower")
+    _write_cells(axes, means, counts, size)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), facecolor="#eeeeee")
     for axis, values, room in zip((axes.xaxis, axes.yaxis), (columns, rows), _points(axes), strict=True):
         _name_ticks(axis, values, size, room)
@@ -159,27 +146,17 @@ def draw_heat(
     axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color="white", linewidth=1)  # also empty ones
     axes.set_xlabel(SETTINGS.get(across, across), fontsize=size + 1)
     axes.set_ylabel(SETTINGS.get(down, down), fontsize=size + 1)
-    title = title or f"{metric_name(metric)}: {_best(means, rows, columns, down, across, metric)}{_each(counts)}"
+    title = f"{metric_name(metric)}: {_best(means, rows, columns, down, across, metric)}{_each(counts)}"
     wide = 0.58 * (size + 1) * len(title) > _points(axes)[0] + 3 * size
     axes.set_title(title.replace(": ", ":\n") if wide else title, fontsize=size + 1)
-
-
-def mark_cell(axes: Any, row: int, column: int) -> None:
-    """A frame round a cell of a heat map."""
-    look: dict[str, Any] = {"fill": False, "edgecolor": ORANGE, "linewidth": 3, "zorder": 5}
-    axes.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, **look))
+    return picture
 
 
 def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Picture:
     """Quality over the learning rate, a line of means for each rank and a dot for each seed. Raises: as `heat_map`."""
     _check_shown(frame, (by, "lr"))
     picture, axes = new_axes(*SIZE)
-    draw_rates(axes, frame, by, metric_of(frame, "validation_"), title)
-    return picture
-
-
-def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str = "", size: float = 9) -> None:
-    """The same on axes of their own."""
+    metric = metric_of(frame, "validation_")
     several = frame[by].nunique()
     for number, (value, group) in enumerate(frame.groupby(by)):
         aside = 1.02 ** (number - (several - 1) / 2)  # dots of one rate beside each other, not on top
@@ -190,22 +167,18 @@ def draw_rates(axes: Any, frame: pd.DataFrame, by: str, metric: str, title: str 
     if len(rates) < 9:  # the rates that there are, not powers of ten that nobody trained at
         axes.set_xticks(rates, [short(rate) for rate in rates])
         axes.xaxis.set_minor_locator(NullLocator())
-    _finish(axes, frame[by].nunique(), title, size)
+    _finish(axes, several, title)
+    return picture
 
 
-def against_rank(frame: pd.DataFrame, metric: str = "", title: str = "") -> Picture:
+def against_rank(frame: pd.DataFrame, metric: str = "") -> Picture:
     """Every seed as a dot over its rank, means joined; if rates vary, at the one that validates best for a rank.
 
     Raises: as `heat_map`.
     """
     _check_shown(frame, (*RANKS, "lr"))
     picture, axes = new_axes(*SIZE)
-    draw_ranks(axes, frame, metric or metric_of(frame), title)
-    return picture
-
-
-def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", size: float = 9) -> None:
-    """The same on axes of their own."""
+    metric = metric or metric_of(frame)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
     for number, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
         _line(axes, group, "rank", metric, number, str(targets))
@@ -215,8 +188,8 @@ def draw_ranks(axes: Any, frame: pd.DataFrame, metric: str, title: str = "", siz
     axes.minorticks_off()
     axes.set(xlabel="rank r (log)", ylabel=metric_name(metric))
     tuned = ", each rank at its own best rate" if frame["lr"].nunique() > 1 else ""
-    title = title or f"{metric_name(metric)} against rank, every seed a dot{tuned}"
-    _finish(axes, chosen["targets"].nunique(), title, size)
+    _finish(axes, chosen["targets"].nunique(), f"{metric_name(metric)} against rank, every seed a dot{tuned}")
+    return picture
 
 
 def pareto(frame: pd.DataFrame) -> Picture:
@@ -308,8 +281,6 @@ def _name_ticks(axis: Any, values: Sequence[Any], size: float, room: float) -> N
 
 
 def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, metric: str) -> str:
-    if np.isnan(means).all():
-        return "nothing yet"
     up = named_metric(metric).higher_is_better
     i, j = np.unravel_index(np.nanargmax(means) if up else np.nanargmin(means), means.shape)
     which = "highest" if up else "lowest"

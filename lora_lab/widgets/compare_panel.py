@@ -28,7 +28,7 @@ CHOICES = (
     "probe", "head", "bitfit", "prompt", "ptuning", "prefix", "bottleneck", "ia3", "lora", "lora:targets=all-linear",
     "lora-xs", "vera", "tinylora", "full",
 )  # fmt: skip
-AXES = ("trained", "memory", "time")
+AXES = ("trained", "memory")
 WORDS = {
     "b": "better than", "w": "worse than", "e": "equivalent to", "B": "better than, but within the margin of,",
     "W": "worse than, but within the margin of,", "u": "not decided against", "-": "not tested against",
@@ -194,10 +194,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         with self.hold_sync():
             for name, value in content.get("traits", {}).items():
                 setattr(self, name, value)
-        if content["do"] == "dance":
-            self.resample(content["rows"])
-        else:
-            {"run": self.run, "stop": self.stop}[content["do"]]()
+        {"run": self.run, "stop": self.stop}[content["do"]]()
 
     def _paint(self, work: LiveCompare) -> None:
         """Bring the browser up to date; called several times a second while something trains."""

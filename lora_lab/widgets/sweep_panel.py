@@ -96,10 +96,18 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         offered = self.data["targets"]
         if targets and targets not in offered:
             raise BadValue(f"no runs with targets '{targets}' here; there are {', '.join(offered)}")
-        self.targets = targets or max(offered, key=lambda one: sum(c["targets"] == one for c in self.data["cells"]))
-        middle = [values[len(values) // 2] for values in (self.data["ranks"], self.data["alphas"], self.data["rates"])]
+        self._begin_at_best(targets)
+        self.view = view or self.view
+
+    def _begin_at_best(self, targets: str | None = None) -> None:
+        """Choose the best cell, or the middle of a map without results, in the view that shows more cells."""
+        data = self.data
+        self.targets = targets or max(data["targets"], key=lambda one: sum(c["targets"] == one for c in data["cells"]))
+        middle = [values[len(values) // 2] for values in (data["ranks"], data["alphas"], data["rates"])]
         self.rank, self.alpha, self.lr = self.best[1:] if self.best else middle
-        self.view = view or max(VIEWS, key=lambda name: len(self.data[f"{name}s"]))
+        fixed = {"rank": ("alpha", self.alpha), "alpha": ("rank", self.rank)}  # what a view doesn't show
+        beside = {view: sum(cell[name] == value for cell in data["cells"]) for view, (name, value) in fixed.items()}
+        self.view = max(VIEWS, key=lambda view: (beside[view], len(data[f"{view}s"])))
 
     @property
     def best(self) -> Cell | None:

@@ -41,9 +41,7 @@ panel
 """,
     "class": """
 from lora_course.panels.class_panel import ClassPanel
-panel = ClassPanel("class")
-panel.view.value = "rank x rate"
-panel
+ClassPanel("class")
 """,
     "compare": """
 from lora_lab import ComparePanel

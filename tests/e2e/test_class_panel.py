@@ -1,4 +1,4 @@
-"""The class panel on a projector: what two laptops left, and a guess that comes late."""
+"""The class panel: what two laptops left, enlarged for a projector, and a guess that comes late."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
+from lora_course.panels.class_panel import ClassPanel
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
-from tests.e2e.conftest import Lab, Watched, shown
-
-CLASS = """
-from lora_course.panels.class_panel import ClassPanel
-ClassPanel("class")
-"""
+from tests.e2e.pages import Pages, box_of, panel_of
 
 
-def test_what_laptops_left_is_shown_and_refreshed(lab: Lab, watched: Watched) -> None:
-    folder: Path = lab.folder / "class"
-    runs = Store(shipped("data/results/sweeps/rate_rank_alpha.zip")).runs()[:8]
-    for name in ("ada", "grace"):
-        for run in runs:
-            Store(folder / name / "runs").add(run)
-    (folder / "grace" / "guess.json").write_text('{"name": "Grace", "guess": 81}')
-    projector = watched.opened("class.ipynb", CLASS)
-    expect(projector).to_contain_text("8 runs from 2 laptops", timeout=60_000)
-    expect(projector).to_contain_text("Grace's 81%")
-    assert shown(projector)
-    (folder / "grace" / "guess.json").write_text('{"name": "Grace", "guess": 99}')
-    projector.get_by_role("button", name="Refresh").click()
-    expect(projector).to_contain_text("Grace's 99%", timeout=60_000)
-    assert not watched.elsewhere
-    assert not lab.blocked.exists(), lab.blocked.read_text()
+def test_guesses_stand_beside_what_was_measured_and_the_map_is_pulled_where_it_is_touched(
+    pages: Pages, tmp_path: Path
+) -> None:
+    folder = tmp_path / "class"
+    for run in Store(shipped("data/results/sweeps/rate_rank_alpha.zip")).runs():
+        if run.recipe.seed in (0, 1) and run.recipe.method.rank == 8:
+            Store(folder / f"laptop{run.recipe.seed}" / "runs").add(run)
+    for name, guess in (("ada", 81), ("grace", 95), ("emmy", 95)):
+        (folder / name).mkdir()
+        (folder / name / "guess.json").write_text(f'{{"name": "{name}", "guess": {guess}}}')
+    python = ClassPanel(folder)
+    view = pages.open(python, width=1200, kernel=True)
+    panel = panel_of(view)
+    assert panel.locator(".guesses circle").count() == 3
+    assert len({box_of(dot)["x"] for dot in panel.locator(".guesses circle").all()}) == 2  # equal ones are stacked
+    expect(panel.locator(".near")).to_have_text("ada is nearest with 81%.")
+    expect(panel.locator(".guessed")).to_contain_text(f"measured, {python.classroom['measured']:.1f}%")
+    expect(panel.get_by_role("button", name="run these")).to_have_count(0)
+    map_box, chosen = box_of(panel.locator(".picture svg")), panel.locator(".chosen")
+    assert map_box["width"] > 1.3 * (panel.locator(".picture").evaluate("e => e.clientWidth"))
+    before = box_of(chosen)
+    view.mouse.click(before["x"] + 1.5 * before["width"], before["y"] + before["height"] / 2)
+    assert abs(box_of(chosen)["x"] - before["x"] - before["width"]) < 4
+    panel.get_by_role("button", name="Refresh").click()
+    expect(panel.locator(".kernel")).to_contain_text("Waiting for the kernel")

@@ -65,8 +65,6 @@ def test_a_model_is_counted_as_params_counts_it(pages: Pages, model: str) -> Non
     move(panel, "rank r", 32)
     rank = rank_of(panel)
     counted = params(model, LoRA(rank=rank, targets=("q", "o")))
-    expect(panel.locator(".facts tr").last).to_contain_text(f"rank {rank}, q, o")
-    assert numbers(panel.locator(".facts tr").last.inner_text()) == [rank, counted.trainable]
     words = panel.locator(".words").inner_text()
     assert f"{counted.total:,} + {counted.trainable:,}" in words
     stored = int(re.findall(r"([\d,]+) numbers of 4 bytes", words)[0].replace(",", ""))
@@ -145,7 +143,10 @@ def test_merged_it_gives_the_same_y(pages: Pages) -> None:
 
 
 def test_a_still_is_the_panel_as_it_is(browser: Browser) -> None:
-    wide, narrow = still(LoRAPanel(models=MODELS).snapshot()), still(LoRAPanel("swap").snapshot(), width=360, dark=True)
+    wide, narrow = (
+        still(LoRAPanel(models=MODELS).snapshot()),
+        still(LoRAPanel("merge").snapshot(), width=360, dark=True),
+    )
     pixels = [np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float) for png in (wide, narrow)]
     assert [image.shape[1] for image in pixels] == [1500, 540]
     assert pixels[0].mean() > 200 > 60 > pixels[1].mean()

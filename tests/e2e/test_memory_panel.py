@@ -22,8 +22,7 @@ from tests.e2e.pages import Pages, box_of, move, panel_of
 EVALUATE = """([film, points]) => points.map((point) => {
     const found = evaluate(film, point);
     const top = Array.from(found.live.subarray(found.top * MANY, found.top * MANY + MANY));
-    const quick = peakOf(film, point);
-    return [found.peak, top, quick.bytes, openFilm(film).scenes[found.top].act === quick.act];
+    return [found.peak, top, peakOf(film, point)];
 })"""
 
 
@@ -51,11 +50,10 @@ def test_the_browsers_arithmetic_is_pythons(pages: Pages, model: str) -> None:
             for _ in range(4)
         ]
         code = f"(given) => {{ {module('film.js')}; return ({EVALUATE})(given); }}"
-        for point, (peak, live, fast, same_act) in zip(points, view.evaluate(code, [film, points]), strict=True):
+        for point, (peak, live, fast) in zip(points, view.evaluate(code, [film, points]), strict=True):
             said = top(film, point["rank"], setup_for(film, point)).bytes
             assert dict(zip(CATEGORIES, live, strict=True)) == said, point
             assert peak == fast == sum(said.values())
-            assert same_act
 
 
 def test_sliders_change_peak_finding_and_what_fits(pages: Pages) -> None:
@@ -85,9 +83,7 @@ def test_the_peak_jumps_from_the_update_to_the_loss_as_rows_grow(pages: Pages) -
     expect(panel.locator(".title")).to_contain_text("Memory peaks at the update")
     slider.press("End")
     expect(panel.locator(".title")).to_contain_text("Memory peaks at the loss")
-    words = panel.locator(".words").inner_text()
-    shortest = int(re.findall(r"the loss from about ([\d,]+) on", words)[0].replace(",", ""))
-    for seq, at in ((shortest, "backward of the loss"), (shortest * 3 // 4, "the optimizer's step")):
+    for seq, at in ((32768, "backward of the loss"), (64, "the optimizer's step")):
         setup = setup_of("llama-3-8b", "full", batch=1, seq=seq)
         assert quick("llama-3-8b", METHODS["full"], setup).at == at
 
@@ -123,8 +119,6 @@ def test_the_column_follows_keys_and_pulling_and_goes_back_to_the_peak(pages: Pa
     view.mouse.move(box["x"] + 0.65 * box["width"], box["y"] + 100, steps=3)
     view.mouse.up()
     assert re.match(r"backward, layer \d+ of 32", slider.get_attribute("aria-valuetext") or "")
-    panel.get_by_role("button", name="go to the peak").press("Enter")
-    assert slider.get_attribute("aria-valuetext") == peak
     panel.get_by_role("button", name="play the step").press("Enter")  # without motion it ends at once
     assert slider.get_attribute("aria-valuetext") == peak
 

@@ -278,17 +278,15 @@ def test_a_formula_is_an_answer_hints_come_one_by_one_and_the_browser_remembers(
     expect(form.locator("input")).to_have_value("")
 
 
-@pytest.mark.parametrize(
-    "formula",
-    [
+def test_a_number_may_be_written_as_people_write_it(site: str, visit: Callable[..., Page]):
+    form = visit(site, "lessons/00_whats_in_this_small_file.html").locator(".lab-answer").first
+    for formula in (
         "4_224", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
         "2^12 + 128", "2**12 + 2**7", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
         "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "8 448,0 ÷ 2",
-    ],
-)  # fmt: skip
-def test_a_number_may_be_written_as_people_write_it(site: str, visit: Callable[..., Page], formula: str):
-    form = visit(site, "lessons/00_whats_in_this_small_file.html").locator(".lab-answer").first
-    assert "Right: 2 x (576 + 1,536)" in tried(form, formula)
+    ):  # fmt: skip
+        assert "Right: 2 x (576 + 1,536)" in tried(form, formula), formula
+        form.get_by_role("button", name="Clear").click()
 
 
 def test_a_report_waits_for_the_ranges_and_is_read_from_the_top(site: str, visit: Callable[..., Page]):

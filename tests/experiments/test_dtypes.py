@@ -86,8 +86,8 @@ def test_a_sweep_whose_runs_are_of_unlike_dtypes_warns(two_stores):
 @pytest.mark.filterwarnings("ignore::lora_lab.errors.LabWarning")
 def test_the_classs_map_and_the_evidence_for_a_claim_are_of_one_dtype(two_stores, tmp_path):
     panel = ClassPanel(tmp_path, tmp_path.with_name("all"))
-    assert set(panel.frame()["run_dtype"]) == {"bf16"}
-    assert "2 are left out that were trained in another dtype" in panel.words.value
+    assert {one.dtype for one in panel.playground.results} == {"bf16"}
+    assert panel.classroom["left_out"] == "Left out: 2 runs in another dtype."
     collect(two_stores, tmp_path / "all")
     cells = Cells(tmp_path / "all", "")
     assert len(cells.frame) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from functools import partial
 from itertools import pairwise
@@ -11,11 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
 
 from lora_lab.errors import BadValue, LabWarning
-from lora_lab.plots import encoded, sweeps
-from lora_lab.plots.sheet import Sheet
+from lora_lab.plots import sweeps
 
 
 def frame(ranks: tuple[int, ...] = (1, 4), rates: tuple[float, ...] = (1e-3, 2e-3), seeds: int = 2) -> pd.DataFrame:
@@ -45,36 +42,16 @@ def test_cells_of_unlike_seeds_say_how_many_each_has():
     assert texts(picture) == ["72.1\nn = 1", "73.0\nn = 2", "75.0\nn = 2", "76.0\nn = 2"]
 
 
-def test_cells_to_come_are_empty_and_the_grid_is_whole():
-    sheet = Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
-    sheet.paint(
-        lambda axes: sweeps.draw_heat(
-            axes, frame().iloc[:2], "rank", "lr", "validation_accuracy", [1, 4, 8], [1e-3, 2e-3]
-        ),
-    )
-    axes = sheet.axes[0]
-    assert [text.get_text() for text in axes.texts] == ["72.0"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "4", "8"]
-
-
-def test_a_frame_without_runs_is_an_empty_grid():
-    sheet = Sheet(4, 4, (0.2, 0.2, 0.7, 0.7))
-    empty = frame().iloc[:0]
-    sheet.paint(lambda axes: sweeps.draw_heat(axes, empty, "rank", "lr", "validation_accuracy", [1], [1e-3]))
-    assert sheet.axes[0].get_title().endswith("nothing yet")
-
-
 @pytest.mark.parametrize("columns", [4, 9, 14, 30])
 def test_names_of_the_columns_do_not_touch(columns: int):
     rates = tuple(1e-4 * 2 ** (n / 2) for n in range(columns))
-    sheet = Sheet(4.8, 4.3, (0.15, 0.2, 0.82, 0.7))
-    found = frame(rates=rates, seeds=1)
-    sheet.paint(lambda axes: sweeps.draw_heat(axes, found, "rank", "lr", "validation_accuracy", [1, 4], rates))
-    labels = sheet.axes[0].get_xticklabels()
+    picture = sweeps.heat_map(frame(rates=rates, seeds=1), "rank", "lr")
+    picture.draw_without_rendering()
+    labels = picture.axes[0].get_xticklabels()
     centres = [(box.x0 + box.x1) / 2 for box in (label.get_window_extent() for label in labels)]
     boxes = [label.get_window_extent() for label in labels]
     apart = min(np.diff(centres)) if len(centres) > 1 else np.inf
-    height = labels[0].get_fontsize() * 100 / 72
+    height = labels[0].get_fontsize() * picture.dpi / 72
     turned = labels[0].get_rotation() != 0
     assert apart > height if turned else all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
@@ -89,44 +66,6 @@ def test_rates_have_a_line_for_each_rank():
     picture = sweeps.rate_curves(frame())
     lines = {line.get_label(): list(line.get_ydata()) for line in picture.axes[0].lines}
     assert lines == {"rank r 1": pytest.approx([72.05, 73.05]), "rank r 4": pytest.approx([75.05, 76.05])}
-
-
-def test_a_picture_painted_again_is_that_of_a_new_sheet():
-    def heat(axes: Any, n: int) -> None:
-        sweeps.draw_heat(axes, frame().iloc[:n], "rank", "lr", "validation_accuracy", [1, 4], [1e-3, 2e-3])
-
-    def rates(axes: Any) -> None:
-        sweeps.draw_rates(axes, frame(), "rank", "validation_accuracy")
-
-    used, fresh = (Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)) for _ in range(2))
-    used.paint(lambda axes: heat(axes, 2))
-    used.paint(rates)
-    used.paint(lambda axes: heat(axes, 4))
-    again = used.paint(lambda axes: heat(axes, 8))
-    assert again == fresh.paint(lambda axes: heat(axes, 8))
-    assert used.paint(rates) == Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)).paint(rates)
-
-
-def test_what_fails_half_way_leaves_no_scales_behind():
-    def heat(axes: Any) -> None:
-        sweeps.draw_heat(axes, frame(), "rank", "lr", "validation_accuracy", [1, 4], [1e-3, 2e-3])
-
-    def half(axes: Any) -> None:
-        axes.set_xscale("log")
-        raise ValueError("no data")
-
-    used, fresh = (Sheet(4, 4, (0.2, 0.2, 0.7, 0.7)) for _ in range(2))
-    used.paint(heat)
-    with pytest.raises(ValueError, match="no data"):
-        used.paint(half)
-    assert used.paint(heat) == fresh.paint(heat)
-
-
-def test_sheets_side_by_side_make_one_opaque_picture():
-    left, right = Sheet(3, 2, (0.2, 0.2, 0.7, 0.7)), Sheet(4, 2, (0.2, 0.2, 0.7, 0.7))
-    for sheet in (left, right):
-        sheet.paint(lambda axes: None)
-    assert imread(io.BytesIO(encoded(left, right))).shape == (200, 700, 3)
 
 
 def lines(picture: Any) -> dict[str, list[float]]:

@@ -42,6 +42,9 @@ export const clamp = (number, low = 0, high = 1) => Math.min(high, Math.max(low,
 
 export const sum = (numbers) => numbers.reduce((all, one) => all + one, 0);
 
+/** Bytes as Python sent them. */
+export const octets = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+
 export const extent = (numbers) => [Math.min(...numbers), Math.max(...numbers)];
 
 /** "1 cell", "2 cells". */

@@ -7,19 +7,18 @@ import { drawModel, modelCounts, modelTable, mostRank, tellModel, tellRow } from
 import { drawCurve, drawSize, sizes, tellSize } from "./lora_size.js";
 import { drawToy, tellToy, toyTable } from "./lora_toy.js";
 import { panel } from "./panel.js";
-import { D, MOST_RANK, TOKENS, combine, forward, fresh, learned, lesson } from "./toy_layer.js";
+import { D, MOST_RANK, TOKEN, combine, forward, fresh, learned, lesson } from "./toy_layer.js";
 
-const VIEWS = { size: "Size", model: "Model", start: "Start", steps: "Steps", merge: "Merge", swap: "Swap" };
+const VIEWS = { size: "Size", model: "Model", start: "Start", steps: "Steps", merge: "Merge" };
 const [ROW, STEP, MERGE, SNAP] = [260, 500, 2600, 220]; // milliseconds
 const LIFTED = [-13, 13]; // pixels that the gathered patch lies off its corner
 const TRAITS = {
-  view: "size", views: Object.keys(VIEWS), models: {}, model: "", layer: "", d: 4096, rank: 8, targets: ["q", "v"],
+  view: "size", views: Object.keys(VIEWS), models: {}, model: "", d: 4096, rank: 8, targets: ["q", "v"],
   toy_rank: 2, alpha: 4,
 };
 const TARGETS = ["q", "k", "v", "o", "gate", "up", "down", "all-linear"];
 const FIRST = "llama-3-8b"; // the model that is shown where none was chosen; as in lora_panel.py
 const WIDTHS = octaves(64, 16384);
-const colored = (color, words) => `<i class="dot" style="background: var(--${color})"></i>${words}`;
 
 const BODY = `<header><div class="title"></div>
   ${segments("view", "what to look at")}</header>
@@ -27,16 +26,13 @@ const BODY = `<header><div class="title"></div>
   <div>${drawn()}<p class="caption" data-for="caption"></p></div>
   <div class="side">
     <div class="controls" data-for="real">
-      <div class="menus">${menu("model", "model")}${menu("layer", "layer")}</div>
+      ${menu("model", "model")}
       ${slider("d", `width ${letter("d")}`, "frozen")}${switches("targets", "adapt")}
       ${slider("rank", `rank ${letter("r")}`, "train", `<div data-for="curve" class="chart">${drawn("curve")}</div>`)}
       <div class="row">${button("drop", "")}</div>
     </div>
     <div class="controls" data-for="toy">
-      <div class="row">${button("go", "", "first")}${button("act", "")}${button("token", "another token")}</div>
-      ${segments("adapter", "adapter in use", [
-        [1, colored("one", "adapter 1")], [2, colored("other", "adapter 2")], [0, "none"],
-      ])}
+      <div class="row">${button("go", "", "first")}${button("act", "")}</div>
       ${slider("scan", "forward pass", "ink")}${slider("toy_rank", `rank ${letter("r")}`, "train")}
       ${slider("alpha", `alpha ${letter("α")}`, "train")}
     </div>
@@ -46,29 +42,16 @@ const BODY = `<header><div class="title"></div>
 <div data-for="numbers">${folded("all numbers in this picture")}</div>`;
 
 function start(p) {
-  const begin = { scan: D + MOST_RANK, step: 0, merged: 0, adapter: 1, blend: null };
-  const ui = p.keep({ ...begin, token: 0, x: [...TOKENS[0]], lift: [...LIFTED], dropped: false, over: -1 });
+  const begin = { scan: D + MOST_RANK, step: 0, merged: 0, blend: null };
+  const ui = p.keep({ ...begin, x: [...TOKEN], lift: [...LIFTED], dropped: false, over: -1 });
   const ranks = {}; // by view: each keeps its own and begins with the one that was given
   const given = p.get("rank");
   let now; // what is drawn, derived from traits and `ui`
   let shown; // what the picture says of itself: where it can be pulled
 
   // ---- what follows from what was chosen
-  /** The layers of a model that can be looked at: [label, outputs, inputs]; a fused one also slice by slice. */
-  const layersOf = (model) => model.rows.filter((row) => row.in && Object.keys(row.trains).length).flatMap((row) => [
-    [row.label, row.out, row.in],
-    ...Object.entries(row.slices ?? {}).map(([role, wide]) => [`${role} of ${row.label}`, wide, row.in]),
-  ]);
-
-  /** { name, layers, layer, m, n, r } of the one layer that is looked at; the square one has no name. */
-  function readLayer() {
-    const model = p.get("models")[p.get("model")];
-    const layers = model ? layersOf(model) : [];
-    const layer = layers.find(([label]) => label === p.get("layer")) ?? layers[0];
-    const [, m, n] = layer ?? ["", p.get("d"), p.get("d")];
-    const name = layer ? `${p.get("model")} ${layer[0]}` : `d = ${count(n)}`;
-    return { name, layers, layer: layer?.[0], m, n, r: clamp(p.get("rank"), 1, Math.min(m, n)) };
-  }
+  /** { d, r } of the one layer that is looked at. */
+  const readLayer = () => ({ d: p.get("d"), r: clamp(p.get("rank"), 1, p.get("d")) });
 
   function readModel() {
     const models = p.get("models");
@@ -85,16 +68,14 @@ function start(p) {
     const r = clamp(p.get("toy_rank"), 1, MOST_RANK);
     const scaling = p.get("alpha") / r;
     const states = view === "steps" ? lesson(r, scaling, ui.x) : [];
-    let net = states[ui.step] ?? (view === "start" || !ui.adapter ? fresh(r) : learned(ui.adapter, r));
-    const next = ui.blend ? null : states[ui.step + 1];
+    let net = states[ui.step] ?? (view === "start" ? fresh(r) : learned(r));
     if (ui.blend) {
       const between = (name) => combine(ui.blend[name], combine(net[name], ui.blend[name], -1), ui.blend.part);
       net = { A: between("A"), B: between("B") };
     }
     ui.scan = Math.min(ui.scan, r + D);
-    const kind = view === "swap" && ui.adapter === 2 ? "other" : "train";
     const out = forward(net, scaling, ui.x);
-    return { ...ui, view, r, scaling, states, next, kind, out, A: net.A, B: net.B, real: readLayer() };
+    return { ...ui, view, r, scaling, states, out, A: net.A, B: net.B, real: readLayer() };
   }
 
   // ---- drawing
@@ -102,30 +83,28 @@ function start(p) {
     const views = p.get("views");
     const view = views.includes(p.get("view")) ? p.get("view") : views[0];
     p.check("view", [view], views.map((name) => [name, VIEWS[name]]));
-    const [size, model, chosen] = [view === "size", view === "model", Boolean(p.get("models")[p.get("model")])];
+    const [size, model] = [view === "size", view === "model"];
     p.offer({
-      view: views.length > 1, real: size || model, toy: !size && !model, layer: size && chosen, d: size && !chosen,
-      targets: model, caption: model, curve: size, numbers: !size, adapter: view === "swap",
+      view: views.length > 1, real: size || model, toy: !size && !model, d: size, model, targets: model, caption: model,
+      curve: size, numbers: !size,
     });
-    p.card.classList.toggle("second", view === "swap" && ui.adapter === 2);
     p.card.classList.toggle("many", size || model);
-    const [title, big, words, facts] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
+    const [title, big, words, facts = ""] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
     p.fill({ ".title": title, ".big": big, ".words": words, ".facts": facts });
     return `${big}. ${words}`;
   }
 
   function drawLayer() {
-    const { m, n, r, layer, layers } = readLayer();
-    const size = sizes(m, n, r);
-    const ranks = octaves(1, Math.min(m, n));
+    const size = sizes(readLayer());
+    const { d, r } = size;
+    const ranks = octaves(1, d);
     now = { view: "size", ranks };
-    drawControls(ranks, r, size.share, "W", [["", "custom square layer"]], layer ? p.get("model") : "");
-    p.choose("layer", layers.map(([label, rows, columns]) => [label, `${label}: ${count(rows)} × ${count(columns)}`]), layer);
-    p.slide("d", { values: WIDTHS, value: p.get("d"), words: count(p.get("d")) });
+    drawRank(ranks, r, size.share, "W");
+    p.slide("d", { values: WIDTHS, value: d, words: count(d) });
     shown = drawSize(p.width(), size, ui);
-    p.picture(shown, `W, ${count(m)} by ${count(n)}, with A above it and B beside it, ${count(r)} thick, to scale. In one
+    p.picture(shown, `W, ${count(d)} by ${count(d)}, with A above it and B beside it, ${count(r)} thick, to scale. In one
       patch, A and B would cover ${percent(Math.min(1, size.share))} of W.`);
-    p.picture(drawCurve(p.width("curve"), size, ranks), `Numbers over the rank: A and B together rise from ${count(m + n)}
+    p.picture(drawCurve(p.width("curve"), size, ranks), `Numbers over the rank: A and B together rise from ${count(2 * d)}
       at rank 1 and reach the ${count(size.full)} of W at rank ${about(size.even)}.`, "curve");
     return tellSize(size);
   }
@@ -134,7 +113,8 @@ function start(p) {
     const { name, model, roles, targets, most, counts } = readModel();
     const ranks = octaves(1, most);
     now = { view: "model", ranks, model, counts, targets };
-    drawControls(ranks, counts.rank, counts.share, "the model", [], name);
+    drawRank(ranks, counts.rank, counts.share, "the model");
+    p.choose("model", Object.keys(p.get("models")).map((one) => [one, one]), name);
     p.fill({ ".caption": tellRow(counts.rows[ui.over]) });
     p.check("targets", targets, roles.map((role) => [role, role]));
     shown = drawModel(p.width(), model, counts, ui);
@@ -154,7 +134,6 @@ function start(p) {
     p.slide("scan", { most: r + D, value: scan, words: where });
     p.slide("toy_rank", { most: MOST_RANK - 1, value: r - 1, words: String(r) });
     p.slide("alpha", { most: 3, value: Math.log2(alpha), words: `${alpha}, so α/r = ${about(scaling)}` });
-    p.check("adapter", [String(ui.adapter)]);
     const [go, act] = {
       steps: ["take a step", "start over"], merge: [ui.merged >= 1 ? "unmerge" : "merge", "play forward"],
     }[view] ?? ["play forward", ""];
@@ -168,8 +147,7 @@ function start(p) {
     return tellToy(toy);
   }
 
-  function drawControls(ranks, rank, share, whole, none, chosen) {
-    p.choose("model", [...none, ...Object.keys(p.get("models")).map((name) => [name, name])], chosen);
+  function drawRank(ranks, rank, share, whole) {
     const spoken = `rank ${count(rank)}, ${percent(share)} of ${whole}`;
     p.slide("rank", { values: ranks, value: rank, words: count(rank), spoken });
     p.button("drop", { words: `${ui.dropped ? "lift the patch off" : "drop the patch on"} ${whole}` });
@@ -215,22 +193,16 @@ function start(p) {
       ranks[now.view] = p.get("rank");
       p.set({ view, rank: ranks[view] ?? given });
     },
-    model: (model) => p.set({ model, layer: "" }),
     targets: (target) => toggle([target]),
     drop: () => settle(!ui.dropped),
     toy_rank(position) {
-      afresh({ adapter: ui.adapter });
+      afresh();
       p.set({ toy_rank: position + 1 });
     },
     alpha(position) {
       p.keep({ step: 0 });
       p.set({ alpha: 2 ** position });
     },
-    token() {
-      const token = (ui.token + 1) % TOKENS.length;
-      p.show({ token, x: [...TOKENS[token]], step: 0 });
-    },
-    adapter: (which) => blend({ adapter: Number(which) }),
     act: () => (now.view === "steps" ? blend({}) : pass()),
     go() {
       if (now.view === "steps") return blend({ step: ui.step + 1 });

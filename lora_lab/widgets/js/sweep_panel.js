@@ -2,15 +2,15 @@
 
 import SWEEP_CSS from "./sweep_panel.css";
 import { NO_KERNEL, button, drawn, folded, letter, menu, nearest, segments, slider, table, trouble } from "./controls.js";
-import { about, capital, clamp, count, decimal, escape, extent, plural, sum } from "./format.js";
+import { about, capital, clamp, count, decimal, escape, extent, octets, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
 import {
-  drawLosses, drawMap, drawResults, interval, isDead, points, rateName, tellCell,
+  drawGuesses, drawLosses, drawMap, drawResults, interval, isDead, points, rateName, tellCell,
 } from "./sweep_picture.js";
 
 const TRAITS = {
   data: {}, losses: null, live: {}, view: "rank", targets: "", rank: 8, alpha: 16, lr: 2e-3, picked: [], seeds: [],
-  guess: {},
+  guess: {}, classroom: null,
 };
 const α = letter("α");
 const FAMILIES = {
@@ -26,12 +26,13 @@ const BODY = `<header><div class="title"></div>
   <div class="side">
     <div class="controls">${menu("targets", "adapt")}${slider("lr", "learning rate", "train")}
       ${slider("rank", `rank ${letter("r")}`, "train")}${slider("alpha", `alpha ${α}`, "train")}</div>
-    <div class="row">${button("best", "go to the best cell")}</div>
     <p class="big"></p><p class="words"></p>
     <p class="sub each"></p>${drawn("results")}
     <p class="sub">Training loss at each step</p>${drawn("curve")}
   </div>
   <div class="below">
+    <div class="classroom" data-for="classroom"><p class="sub guessed"></p>${drawn("guesses")}
+      <p class="near"></p><div class="row">${button("refresh", "Refresh", "first")}</div><p class="left"></p></div>
     <div data-for="predict"><p class="question"></p>${segments("family", "your prediction")}<p class="fits"></p></div>
     <div class="row trains" data-for="trains">${button("run", "", "first")}${button("halt", "Stop")}${button("pick", "")}
       ${button("row", "")}</div>
@@ -64,8 +65,7 @@ function start(p) {
   function indexed() {
     const data = p.get("data");
     if (index?.data === data) return index;
-    const bytes = p.get("losses");
-    const curves = bytes ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array();
+    const curves = p.get("losses") ? octets(p.get("losses")) : new Uint8Array();
     const runs = data.runs.map((run, i) => {
       const own = [...curves.subarray(i * data.points, (i + 1) * data.points)].filter((point) => point < 255);
       return { ...run, losses: own.map((point) => (point * data.top) / 254) };
@@ -145,7 +145,13 @@ function start(p) {
     const live = p.live();
     const own = atWork([chosen.rank, chosen.alpha, chosen.lr]);
     const family = p.get("guess")[view] && (ui.family[view] ?? p.get("guess")[view]);
-    p.offer({ view: views.length > 1, targets: data.targets.length > 1, predict: Boolean(lines), trains: p.kernel });
+    const classroom = p.get("classroom");
+    p.offer({
+      view: views.length > 1, targets: data.targets.length > 1, predict: Boolean(lines),
+      classroom: Boolean(classroom), trains: p.kernel && !classroom,
+    });
+    p.card.classList.toggle("large", Boolean(classroom));
+    if (classroom) drawClassroom(classroom);
     p.check("view", [view]);
     const told = { lr: rateName(chosen.lr), rank: count(chosen.rank), alpha: about(chosen.alpha) };
     const at = { lr: chosen.column, rank: axes.rank.indexOf(chosen.rank), alpha: axes.alpha.indexOf(chosen.alpha) };
@@ -180,11 +186,26 @@ function start(p) {
     const losses = drawLosses(p.width("curve"), curves, { ...data, range: now.range, start: now.begin, live: own });
     const ends = curves.filter((one) => one.length).map((one) => one.at(-1).toFixed(2)).join(", ") || "no run yet";
     p.picture(losses, `Training loss from about ${now.begin.toFixed(2)}; at the end: ${ends}.`, "curve");
-    const [big, words] = tellCell({ cell, chosen, best, live: own, broken: p.gone(), data, seeds: p.kernel && p.get("seeds") });
+    const [big, words] = tellCell({ cell, chosen, best, live: own, broken: p.gone(), data, seeds: p.kernel && !classroom && p.get("seeds") });
     p.fill({ ".big": big, ".words": words, ".doing": doing(live) });
     drawButtons(live);
     p.numbers(cellTable);
     return `${big}. ${words} ${doing(live)}`;
+  }
+
+  /** What only a class has: everyone's guess beside what was measured, and what had to be left out. */
+  function drawClassroom({ left_out: leftOut, guesses, measured }) {
+    const { unit, metric } = now.data;
+    const found = measured === null ? "" : `; line: measured, ${decimal(measured)}${unit}`;
+    const apart = ([, value]) => Math.abs(value - measured);
+    const [name, value] = guesses.length && measured !== null ? guesses.reduce((a, b) => (apart(b) < apart(a) ? b : a)) : [];
+    p.picture(drawGuesses(p.width("guesses"), guesses, measured), `Guesses of the test ${metric}${found}.`, "guesses");
+    p.fill({
+      ".guessed": `Dots: guesses of the best cell’s test ${metric}${found}`,
+      ".near": name ? `<b>${escape(name)}</b> is nearest with ${about(value)}${unit}.` : "No guesses to compare yet.",
+      ".left": escape(leftOut),
+    });
+    p.button("refresh", { hidden: !p.kernel, off: p.gone() || p.waits() });
   }
 
   /** A question while the reader's prediction is awaited; then the finding: which knob moves the metric, and how far. */
@@ -193,7 +214,8 @@ function start(p) {
     const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
     const told = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
     if (!told.length) {
-      return data.runs.length ? "A first look at learning rate, rank and α" : "Nothing is trained yet: pick cells and run them";
+      if (data.runs.length) return "A first look at learning rate, rank and α";
+      return p.get("classroom") ? "No runs have arrived yet: press Refresh" : "Nothing is trained yet: pick cells and run them";
     }
     const [[first, by], ...rest] = told;
     const others = rest.map(([name, value]) => `, ${names[name]} ${decimal(value)}`).join("");
@@ -229,7 +251,7 @@ function start(p) {
   }
 
   function drawButtons({ busy, halts, share }) {
-    const { chosen, cell, best } = now;
+    const { chosen, cell } = now;
     const picked = p.get("picked").length;
     const mine = isPicked([chosen.rank, chosen.alpha, chosen.lr]);
     const left = untriedOfRow();
@@ -237,7 +259,6 @@ function start(p) {
     const run = picked ? `: ${plural(picked, "cell")} × ${plural(p.get("seeds").length, "seed")}` : "";
     p.button("pick", { words: mine ? "unpick this cell" : "pick this cell", hidden: Boolean(cell) || busy });
     p.button("row", { words: row, hidden: busy || left.length < 2 });
-    p.button("best", { hidden: !best, off: best === cell });
     p.button("run", { words: `run these${run}`, hidden: busy, off: !picked || p.gone() || p.waits() });
     p.button("halt", { hidden: !busy, off: halts });
     p.progress(busy ? (share ?? 0) : undefined);
@@ -245,8 +266,9 @@ function start(p) {
 
   function doing(live) {
     const picked = p.get("picked");
-    if (!p.kernel) return NO_KERNEL;
     if (trouble(live)) return trouble(live);
+    if (p.get("classroom")) return "";
+    if (!p.kernel) return NO_KERNEL;
     if (live.busy) {
       const eta = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
       const step = live.state === "training" ? `: step ${count(live.step)} of ${count(now.data.steps)}${eta}` : "";
@@ -309,7 +331,6 @@ function start(p) {
       const rest = p.get("picked").filter((one) => !row.some((place) => same(one, place)));
       p.set({ picked: row.every(isPicked) ? rest : [...rest, ...row] });
     },
-    best: () => now.best && p.set({ rank: now.best.rank, alpha: now.best.alpha, lr: now.best.lr }),
     run() {
       const picked = p.get("picked");
       const { rank, alpha, lr } = now.chosen;
@@ -317,6 +338,7 @@ function start(p) {
       return p.ask("live", { do: "run", picked, targets: now.targets }); // traits may come later
     },
     halt: p.halt,
+    refresh: () => p.ask("live", { do: "refresh" }),
   };
 
   p.drag((_, x, y) => {
@@ -331,7 +353,7 @@ function start(p) {
         moved ||= to.row !== from.row || to.column !== from.column;
         if (moved) go(to);
       },
-      end: () => p.kernel && !moved && !now.cell && !p.live().busy && toggle(),
+      end: () => p.kernel && !p.get("classroom") && !moved && !now.cell && !p.live().busy && toggle(),
     };
   });
 

@@ -141,6 +141,22 @@ export function drawResults(width, cell, best, range) {
   return { svg: parts.join("") + group(dots), height: bottom + 20 };
 }
 
+/** Everyone's guess as a dot, equal ones on each other, and the measured value as a line. */
+export function drawGuesses(width, guesses, measured) {
+  const values = guesses.map(([, value]) => value).concat(measured ?? []);
+  const [low, high] = values.length ? extent(values) : [0, 100];
+  const range = [low - 0.1 * (high - low || 10), high + 0.1 * (high - low || 10)];
+  const x = linear(range, [8, width - 8]);
+  const taken = {};
+  const columns = guesses.map(([, value]) => Math.round(x(value) / 11));
+  const ranks = columns.map((column) => (taken[column] = (taken[column] ?? 0) + 1));
+  const bottom = 18 + 11 * Math.max(3, ...ranks);
+  const dots = guesses.map(([, value], i) => circle(x(value), bottom + 3 - 11 * ranks[i], 5, "frozen"));
+  const found = measured === null ? "" : line(x(measured), 2, x(measured), bottom, "stroke train");
+  const axis = line(8, bottom, width - 8, bottom, "rule") + axisBottom(x, ticks(range), bottom, about, [8, width - 8]);
+  return { svg: group(dots) + found + axis, height: bottom + 20 };
+}
+
 /** Loss over the steps: every run pale, the mean of the runs, smoothed, on top. */
 export function drawLosses(width, curves, { steps, every, range, start, live }) {
   const [left, right, top, bottom] = [30, width - 10, 8, 112];

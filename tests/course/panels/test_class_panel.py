@@ -1,8 +1,7 @@
-"""The class panel: what forty laptops left in a folder, as a map, a spread, guesses and words."""
+"""The class panel: what students' laptops left in a folder, as a map, guesses and words."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from lora_course.panels.class_panel import ClassPanel, guesses
-from lora_lab.errors import NotFound
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.grid import Grid, share
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store, stores
 from lora_lab.training.tasks import load_task
-from lora_lab.widgets.panel import plain
 from tests.training.conftest import opinions  # noqa: F401
 
 Write = Callable[..., None]
@@ -29,17 +26,18 @@ def write(opinions: str) -> Write:  # noqa: F811
     """`write(folder, recipes)`: their runs as records, better the nearer the rate is to 2e-3; nothing is trained."""
     labels = np.array(load_task(opinions).test.labels)
 
-    def run(recipe: Recipe, n: int) -> Run:
+    def run(recipe: Recipe, n: int, dtype: str) -> Run:
         wrong = 2 + round(2 * abs(np.log2(recipe.lr / 2e-3))) + (n + recipe.seed) % 2
         predictions = np.where(np.arange(len(labels)) < wrong, 1 - labels, labels)
         accuracy = 1 - wrong / len(labels)
-        history = {"step": [1], "loss": [0.5], "lr": [recipe.lr], "validation": [{"step": 1, "accuracy": accuracy}]}
-        made = Run(recipe, {"accuracy": accuracy}, history, 8, 2, 100, 1.0, 1, {})
+        checks = [{"step": 1, "accuracy": accuracy, "loss": 0.5}]
+        history = {"step": [1], "loss": [0.7], "lr": [recipe.lr], "validation": checks}
+        made = Run(recipe, {"accuracy": accuracy}, history, 8, 2, 100, 1.0, 1, {"dtype": dtype})
         return replace(made, predictions=predictions)
 
-    def runs(folder: Path, recipes: list[Recipe]) -> None:
+    def runs(folder: Path, recipes: list[Recipe], dtype: str = "fp32") -> None:
         for n, recipe in enumerate(recipes):
-            Store(folder).add(run(recipe, n))
+            Store(folder).add(run(recipe, n, dtype))
 
     return runs
 
@@ -60,50 +58,41 @@ def classroom(tmp_path: Path, write: Write, grid: list[Recipe]) -> Path:
     return folder
 
 
-def test_the_words_say_how_much_arrived_and_what_it_shows(classroom: Path):
-    words = plain(ClassPanel(classroom).words.value)
-    assert words.startswith("18 runs from 3 laptops.")
-    assert "Validation chooses" in words
-    assert "lr 0.002" in words
-    assert "undecided" in words  # ranks are alike in these records
-
-
-def test_guesses_stand_beside_what_was_measured(classroom: Path):
-    assert guesses(classroom) == [("Ada <b>", 88.0), ("laptop2", 0.6)]
+def test_everyones_runs_are_on_one_map_with_guesses_beside_what_was_measured(classroom: Path):
     panel = ClassPanel(classroom)
-    assert "2 guesses" in plain(panel.words.value)
-    assert "is Ada <b>'s 88%" in plain(panel.words.value)
-    assert "Ada <b>" not in panel.words.value  # names are shown, never interpreted
-    whole = panel.picture.value
-    (classroom / "laptop2" / "guess.json").unlink()
-    panel.refresh_button.click()
-    assert panel.picture.value != whole
+    assert "18 runs of 3 students" in panel.data["about"]
+    assert {run["who"] for run in panel.data["runs"]} == {"laptop1", "laptop2", "laptop3"}
+    assert panel.lr == panel.best.lr == 2e-3
+    assert guesses(classroom) == [("Ada <b>", 88.0), ("laptop2", 0.6)]
+    assert panel.classroom["guesses"] == [["Ada <b>", 88.0], ["laptop2", 60.0]]
+    own = [one for one in panel.playground.results if one.cell == panel.best]
+    assert panel.classroom["measured"] == pytest.approx(100 * np.mean([one.value for one in own]))  # alike here
+    assert panel.classroom["left_out"] == ""
+    assert "2 guesses. Measured on test: " in panel.describe()
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "no json", '{"guess": "high"}', '{"guess": NaN}'])
-def test_a_guess_that_is_none_is_passed_over(classroom: Path, text: str):
+def test_a_guess_without_a_number_is_skipped(classroom: Path, text: str):
     (classroom / "laptop3" / "guess.json").write_text(text)
     assert len(guesses(classroom)) == 2
 
 
-def test_refresh_brings_what_has_arrived_since(classroom: Path, write: Write, grid: list[Recipe]):
-    panel = ClassPanel(classroom)
-    before = panel.picture.value
-    write(classroom / "laptop4" / "runs", [replace(recipe, seed=7) for recipe in grid[::3]])
-    panel.refresh_button.click()
-    assert plain(panel.words.value).startswith("24 runs from 4 laptops.")
-    assert panel.picture.value != before
-
-
-def test_a_folder_into_which_nothing_has_been_dropped_waits(tmp_path: Path, write: Write, grid: list[Recipe]):
+def test_refresh_shows_what_has_arrived_since_and_answers_the_browser_each_time(
+    tmp_path: Path, write: Write, grid: list[Recipe]
+):
     folder = tmp_path / "class"
     folder.mkdir()
     panel = ClassPanel(folder)
-    assert "Nothing to show yet" in plain(panel.words.value)
-    panel.view.value = "against rank"  # pressed too early: no error
+    assert not panel.data["runs"]
     write(folder / "one" / "runs", grid)
-    panel.refresh()
-    assert "18 runs from 1 laptop." in plain(panel.words.value)
+    panel._heard(panel, {"do": "refresh"}, [])
+    assert "18 runs of 1 student:" in panel.data["about"]
+    assert panel.lr == 2e-3
+    panel.rank, panel.lr = 1, 1e-3  # the teacher looks at another cell
+    before = panel.live
+    panel._heard(panel, {"do": "refresh"}, [])
+    assert (panel.rank, panel.lr) == (1, 1e-3)
+    assert panel.live != before
 
 
 def test_a_collected_store_is_shown_as_it_is(classroom: Path):
@@ -111,41 +100,27 @@ def test_a_collected_store_is_shown_as_it_is(classroom: Path):
     store = first.store.folder
     assert stores(store) == {store}
     again = ClassPanel(store)
-    assert plain(again.words.value).startswith("18 runs from one store.")
-    assert again.table.value == first.table.value
+    both = [sorted(cell["mean"] for cell in panel.data["cells"]) for panel in (first, again)]
+    assert both[0] == both[1]
 
 
-def test_runs_of_another_task_or_length_are_left_out_and_counted(classroom: Path, write: Write, grid: list[Recipe]):
+def test_what_belongs_on_no_map_is_left_out_and_named(classroom: Path, write: Write, grid: list[Recipe]):
     write(classroom / "laptop4" / "runs", [replace(grid[0], steps=2)])
-    words = plain(ClassPanel(classroom).words.value)
-    assert words.startswith("19 runs from 4 laptops. 1 of them of another model, task or length are left out.")
-
-
-def test_the_metric_is_that_of_the_runs_that_are_shown(classroom: Path, grid: list[Recipe]):
-    history = {"step": [1], "loss": [0.5], "lr": [1e-3], "validation": [{"step": 1, "matthews": 0.4}]}
-    other = Run(replace(grid[0], steps=2), {"matthews": 0.4}, history, 8, 2, 100, 1.0, 1, {})
-    Store(classroom / "laptop4" / "runs").add(other)
+    write(classroom / "laptop5" / "runs", [replace(grid[0], seed=8)], "bf16")
+    (classroom / "laptop1" / "runs" / "0123456789ab.json").write_text("{}")
     panel = ClassPanel(classroom)
-    assert panel.metric == "accuracy"
-    assert "Validation chooses" in plain(panel.words.value)
+    assert "18 runs of 3 students" in panel.data["about"]
+    words = panel.classroom["left_out"]
+    assert words.startswith("Left out: 1 run of another method, model, task or length; 1 run in another dtype; laptop1")
+    assert "0123456789ab.json is not a run of lora_lab" in words
 
 
-def test_the_picture_is_large_opaque_and_follows_the_view(classroom: Path):
-    panel = ClassPanel(classroom)
-    pixels = imread(io.BytesIO(panel.picture.value))
-    assert pixels.shape == (700, 1300, 3)
-    seen = set()
-    for view in panel.view.options:
-        panel.view.value = view
-        seen.add(panel.picture.value)
-    assert len(seen) == len(panel.view.options)
-
-
-def test_a_folder_that_is_not_there_is_loud(tmp_path: Path):
+def test_a_folder_that_is_not_there_and_a_store_within_it_are_loud(tmp_path: Path, classroom: Path):
     with pytest.raises(NotFound, match="no folder"):
         ClassPanel(tmp_path / "nowhere")
-
-
-def test_a_record_that_cannot_be_read_is_counted_not_fatal(classroom: Path):
-    (classroom / "laptop1" / "runs" / "0123456789ab.json").write_text("{}")
-    assert "1 records could not be read" in plain(ClassPanel(classroom).words.value)
+    with pytest.raises(BadValue, match="lies within"):
+        ClassPanel(classroom, classroom / "all")
+    panel = ClassPanel(classroom)
+    panel.store = Store(classroom / "all")
+    panel._heard(panel, {"do": "refresh"}, [])
+    assert "lies within" in panel.live["error"]

@@ -1,0 +1,97 @@
+// Two adapters mixed: each text is a dot, as sure of the right answer as it is far to the right, while their shares change.
+
+import MIXER_CSS from "./mixer_panel.css";
+import { drawn, folded, letter, nearest, slider, table } from "./controls.js";
+import { about, count, escape, octets, percent, sum } from "./format.js";
+import { panel } from "./panel.js";
+import { axisBottom, axisLeft, circle, curve, line, linear, text } from "./svg.js";
+
+const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
+const [PITCH, COLUMN] = [6, 40]; // pixels from dot to dot, and of a pile of dots
+const QUOTED = 3; // of the texts that turn
+const ENDS = '<span class="ends" aria-hidden="true"><span class="first"></span><span class="second"></span></span>';
+const BODY = `<header><div class="title"></div></header>
+<div class="body tall">
+  <div>${drawn()}<p class="key"></p></div>
+  <div class="side">
+    <div class="controls">${slider("share", "", "other", ENDS)}</div>
+    <p class="big"></p><p class="words"></p><p class="sub">Right answers; dashed: if they went in proportion</p>
+    ${drawn("curve")}</div>
+  <div><p class="question"></p><ul></ul></div>
+</div>
+${folded("every share in numbers")}`;
+
+function start(p) {
+  function read() {
+    const [names, shares, texts] = [p.get("names").map(escape), p.get("shares"), p.get("texts")];
+    const bytes = octets(p.get("sure"));
+    const sure = shares.map((_, i) => bytes.subarray(i * texts.length, (i + 1) * texts.length));
+    const at = nearest(shares, p.get("share"));
+    const right = sure.map((row) => sum(Array.from(row, (one) => one > 127)) / texts.length);
+    const turned = sure.map((row, i) => [...texts.keys()].filter((n) => i && (row[n] > 127) !== (sure[i - 1][n] > 127)));
+    return { names, shares, texts, sure, at, right, turned, share: shares[at] };
+  }
+
+  /** Piles of dots over how sure the right answer is: filled is right, hollow is wrong. */
+  function drawDots(width, { sure, at, names }) {
+    const columns = 2 * Math.floor(width / 2 / COLUMN);
+    const [wide, across] = [width / columns, Math.floor(width / columns / PITCH)];
+    const piles = sure.map((row) => {
+      const heights = Array(columns).fill(0);
+      const dots = Array.from(row, (one) => {
+        const column = Math.floor((one / 256) * columns);
+        return [column, heights[column]++, one > 127];
+      });
+      return { dots, most: Math.max(...heights) };
+    });
+    const bottom = 22 + PITCH * Math.ceil(Math.max(...piles.map(({ most }) => most)) / across); // the same at every share
+    const dots = piles[at].dots.map(([column, n, is]) => circle(
+      column * wide + ((n % across) + 0.5) * (wide / across), bottom - 4 - PITCH * Math.floor(n / across), 2.3,
+      is ? "train" : "other no",
+    ));
+    const heads = [text(width / 2 - 8, 11, `wrong, as ${names[1]}`, "other end"), text(width / 2 + 8, 11, "right", "train")];
+    const x = linear([0, 1], [0, width]);
+    const axis = [line(0, bottom, width, bottom, "rule"), axisBottom(x, [0, 0.25, 0.5, 0.75, 1], bottom, percent, [0, width])];
+    return { svg: [line(width / 2, 0, width / 2, bottom, "edge"), ...heads, ...dots, ...axis].join(""), height: bottom + 22 };
+  }
+
+  /** Right answers over the share; dashed: if they went in proportion. */
+  function drawCurve(width, { shares, right, at }) {
+    const [left, end, top, bottom] = [38, width - 8, 8, 116];
+    const [x, y] = [linear([0, 1], [left, end]), linear([0, 1], [bottom, top])];
+    const points = right.map((one, i) => [x(shares[i]), y(one)]);
+    const parts = [axisLeft(y, [0, 0.5, 1], [left, end], percent), axisBottom(x, [0, 0.5, 1], bottom, about, [left, end])];
+    parts.push(curve([points[0], points.at(-1)], "predicted frozen"), curve(points, "stroke ink"));
+    parts.push(line(x(shares[at]), top, x(shares[at]), bottom, "ray"), circle(...points[at], 6, "ink"));
+    return { svg: parts.join(""), height: bottom + 20 };
+  }
+
+  function draw() {
+    const now = read();
+    const { names, shares, texts, sure, at, right, turned, share } = now;
+    const [one, two] = [about(1 - share), about(share)];
+    const surest = Math.max(...Array.from(sure[at], (byte) => Math.round(1000 * Math.max(byte, 255 - byte) / 255))) / 1000;
+    const half = right[nearest(shares, 0.5)];
+    p.slide("share", { values: shares, value: share, words: two, spoken: `${one} ${names[0]}, ${two} ${names[1]}` });
+    p.picture(drawDots(p.width(), now), `${texts.length} dots over how sure the right answer is; ${percent(right[at])} are right.`);
+    p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
+    const word = turned[at].length === 1 ? "answer turns" : "answers turn";
+    p.fill({
+      ".title": `Half ${names[0]}, half ${names[1]}: ${percent(half)} right. The ends: ${percent(right[0])} and
+        ${percent(right.at(-1))}`,
+      ".slider span": `share ${letter("s")} of ${names[1]}`, ".first": names[0], ".second": names[1],
+      ".key": "Each dot is a text, placed by the probability of the right answer. Filled is right, hollow is wrong.",
+      ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
+      ".words": `With ${letter("W")} + ${one} Δ${letter("W")}₁ + ${two} Δ${letter("W")}₂, no answer is more than ${percent(surest)}
+        sure.`,
+      ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${two}` : `Only ${names[0]}`,
+      ul: turned[at].slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
+    });
+    const rows = shares.map((s, i) => [about(s), percent(right[i]), count(turned[i].length)]);
+    p.numbers(() => table([`share of ${names[1]}`, "right", "answers that turn"], rows, at));
+    return `${percent(right[at])} right with ${one} ${names[0]} and ${two} ${names[1]}; no answer is more than ${percent(surest)} sure.`;
+  }
+  return { actions: {}, draw };
+}
+
+export default panel({ title: "A mixture of two adapters", css: MIXER_CSS, traits: TRAITS, body: BODY, start });
