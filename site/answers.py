@@ -13,7 +13,19 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, debugging, fit, knobs, merging, small_file, styles, sure, verdict, writing
+from lora_course.checks import (
+    comparing,
+    debugging,
+    fit,
+    knobs,
+    merging,
+    reproducing,
+    small_file,
+    styles,
+    sure,
+    verdict,
+    writing,
+)
 from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
@@ -185,6 +197,28 @@ def eleventh() -> dict[str, Any]:
     return {"told": "What is wrong with the eleventh patient?", "fields": [field], "why": fault, "sealed": True}
 
 
+def judge() -> dict[str, Any]:
+    name = reproducing.ITEMS[0]
+    replies = reproducing.outcomes(name).items()
+    made = "; ".join(f"{letter}: {', '.join(f'{what} {said}' for what, said in run.items())}"
+                     for letter, run in reproducing.runs(name).items())  # fmt: skip
+    fields = [
+        word(letter, reproducing.OUTCOMES, right=[right],
+             replies=dict.fromkeys(reproducing.OUTCOMES, reproducing.WHY[right]), why="")
+        for letter, right in replies
+    ]  # fmt: skip
+    told = f"{reproducing.item(name).rule} All rows are seen once in {reproducing.PASS} steps. {made}."
+    return {"told": told, "fields": fields, "why": "by the rule", "sealed": True}
+
+
+def published() -> dict[str, Any]:
+    error, points, shown = reproducing.pair("large")
+    p, q = reproducing.published("large")
+    fields = [number("error", error), number("points", points), word("word", reproducing.SHOWN, **asdict(shown))]
+    told = f"RoBERTa-large: LoRA, no mark, {p}; full fine-tuning *, {q}; n = {reproducing.RTE}."
+    return {"told": told, "fields": fields, "why": f"below {points.right:.1f} points it can be luck", "sealed": True}
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -223,6 +257,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "diagnosis": diagnosis,
     "eleventh": eleventh,
+    "judge": judge,
+    "published": published,
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ class Peak(NamedTuple):
 
 
 def number(lesson: str) -> str:
-    """What a lesson is called by: `05` of `05_as_good_as_full`, `old_14` of `old_14_reproduce_the_paper`."""
+    """What a lesson is called by: `05` of `05_as_good_as_full`, `old_11` of `old_11_qlora`."""
     return re.sub(r"^((old_)?\d*).*", r"\1", lesson)
 
 

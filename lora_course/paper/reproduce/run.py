@@ -3,7 +3,7 @@
     FOLDER/table6/plan-38.json   sizes chosen for so many minutes: a second call has the same
     FOLDER/table6/runs/          the store of its runs
     FOLDER/table6/result.json    rows, finding, rule, verdict; a second call reads it and is done
-    FOLDER/table6.png, report.md
+    FOLDER/report.md, report.png
 
 It may be killed at any moment; the same call continues. An item that fails is recorded, and the rest go on.
 """

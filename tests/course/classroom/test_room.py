@@ -21,17 +21,17 @@ def test_a_lesson_says_what_it_takes_what_is_there_and_what_to_do(monkeypatch: p
     monkeypatch.setattr(room, "_other_kernels", lambda: [0.7 * GB, 0.8 * GB])
     monkeypatch.setattr("psutil.Process.memory_info", lambda self: type("M", (), {"rss": 10**8}))
     monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (8 * GB, 5 * GB))
-    peak = room.peaks()["old_14_reproduce_the_paper"]
-    words = room.room_for("old_14")
+    peak = room.peaks()["08_merge_or_swap"]
+    words = room.room_for("08")
     assert f"at most {peak.bytes / 1e9:.1f} GB when measured" in words
     assert f"{peak.date}, {peak.hardware}" in words
     assert words.endswith("here: 8.0 GB, of which you can have 5.1 GB: enough")
     monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (8 * GB, 10**8))
-    words = room.room_for("old_14")
+    words = room.room_for("08")
     assert "you can have 0.2 GB: too little; close browser tabs" in words
     assert "2 other notebooks hold 1.5 GB" in words
     monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (None, None))
-    assert "here" not in room.room_for("old_14")
+    assert "here" not in room.room_for("08")
     assert room.room_for("99") == "memory: this lesson has not been measured yet"
 
 

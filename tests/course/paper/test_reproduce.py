@@ -26,10 +26,11 @@ from lora_course.paper.reproduce.base import (
     in_every,
     kept_verdict,
 )  # fmt: skip
+from lora_course.paper.reproduce.effects import effects
 from lora_course.paper.reproduce.report import write_report
 from lora_course.paper.reproduce.run import LATE, kept, planned, rejudge, rejudged, reproduce
 from lora_course.paper.reproduce.studies import Timing, marks
-from lora_course.plots.reproduced import picture
+from lora_course.plots.forest import forest, headline
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.experiments.statistics import verdict
 from tests.training.conftest import PLAIN
@@ -455,18 +456,13 @@ def test_a_plan_says_minutes_and_what_cannot_be():
         planned(together, -1)
 
 
-def test_report_and_picture_say_finding_rule_verdict_and_discrepancies(tmp_path):
+def test_report_says_finding_rule_verdict_and_discrepancies(tmp_path):
     found = reproduce([Made(), Made(Failed("no"), name="table5")], tmp_path)
     text = write_report(found, tmp_path).read_text()
     line = "| q r1 | WikiSQL 68.8, MNLI 90.7 | more | 2.25 ± 0.3536 (2, 2.5)"
     for words in ("Two is two.", "Two is equal to two.", "**holds**", "**not run**", line):
         assert words in text
     assert all(words in text for words in paper.table("table6").discrepancies)
-    assert "![" in text.split("## table6")[1].split("## table5")[0]
-    made = picture(found[0], reference=found[0])
-    assert "surrogate" in made._suptitle.get_text()
-    assert "WikiSQL 68.8, MNLI 90.7" in [text.get_text() for text in made.axes[0].texts]
-    assert "Two is two" in made.alt
 
 
 def test_a_result_is_judged_again_by_a_new_rule_from_the_figures_that_it_holds(tmp_path, monkeypatch):
@@ -489,4 +485,22 @@ def test_what_does_not_test_the_finding_says_why(tmp_path):
     assert found["standing"] == "not tested"
     assert found["words"] == "one seed is not enough. Not judged: they are two"
     assert "**not tested**. one seed" in write_report([found], tmp_path).read_text()
-    assert "was not tested" in picture(found).alt
+
+
+# ---- the forest plot
+
+
+def test_every_effect_lies_in_the_blue_exactly_if_its_item_holds():
+    found = reference_reproductions()
+    for name, one in found.items():
+        inside = [row.holds[0] <= row.low and row.high <= row.holds[1] for row in effects(one)]
+        assert len(inside) == len(item(name).shown)
+        if one["standing"] != "not tested":
+            assert all(inside) == (one["standing"] == "holds")
+    assert effects(found["table5"])[0].middle == pytest.approx(0.027 / 0.015)
+    assert effects(found["table5"])[0].paper == pytest.approx((3.3 / 1.5, 0.3 / 1.5))  # WikiSQL and MNLI
+    assert effects(found["section4_2"])[0].paper == pytest.approx([np.log(350 / 1200) / np.log(0.5)])
+    assert effects(found["table18"])[0].paper == pytest.approx([0.07 / 0.015])  # a lower loss is better
+    assert effects(found["table3"])[0].paper == ()
+    assert "three hold, none fail, one undecided, seven never tested" in headline(found.values())
+    assert "Section 4.2, its file is under a hundredth" in forest(found.values()).alt
