@@ -21,9 +21,8 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
 
     results   as `lora-lab reproduce --json` has them; those without rows are left out
     """
-    found = sorted(
-        (one for one in results if one["rows"] and not one["error"]), key=lambda one: _order(one["standing"])
-    )
+    whole = [one for one in results if one["rows"] and not one["error"]]
+    found = sorted(whole, key=lambda one: list(MARKS).index(one["standing"]))
     rows = [effect for one in found for effect in effects(one)]
     picture, axes = new_axes(8.4, 1.6 + 0.27 * len(rows))
     axes.set_xscale("symlog", linthresh=1, linscale=1.2)
@@ -34,9 +33,7 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     axes.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "no effect", "1", "10"], fontsize=8)
-    axes.set_xlabel(
-        "effect, in units of the limit that the rule declares; the paper's direction is to the right", fontsize=8
-    )
+    axes.set_xlabel("effect, in units of the rule's limit; to the right is what the paper found", fontsize=8)
     axes.text(EDGE, -0.75, "paper: diamond   ", ha="right", fontsize=8, color=ORANGE)
     axes.text(-EDGE / 2, -0.75, " blue: the whole interval must lie here to hold", fontsize=8, color=BLUE)
     picture.suptitle(headline(found), fontsize=11, fontweight="bold")
@@ -50,8 +47,8 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
 def headline(found: Iterable[Mapping[str, Any]]) -> str:
     """The finding: how many of the items hold, fail, stay undecided, were not tested."""
     count = Counter(one["standing"] for one in found)
-    parts = [f"{NUMBERS[count[one]]} {verb}" for one, verb in
-             (("holds", "hold"), ("fails", "fail"), ("undecided", "undecided"), ("not tested", "never tested"))]  # fmt: skip
+    verbs = {"holds": "hold", "fails": "fail", "undecided": "undecided", "not tested": "never tested"}
+    parts = [f"{NUMBERS[count[one]]} {verb}" for one, verb in verbs.items()]
     return f"{NUMBERS[count.total()].capitalize()} findings, run again: {', '.join(parts)}."
 
 
@@ -59,10 +56,6 @@ def named(item: str) -> str:
     """An item as people write it: "Table 1", "Figure 3", "Section 4.2"."""
     kind = item.rstrip("0123456789_")
     return f"{'Figure' if kind == 'fig' else kind.capitalize()} {item[len(kind) :].replace('_', '.')}"
-
-
-def _order(standing: str) -> int:
-    return list(MARKS).index(standing)
 
 
 def _draw(axes: Any, place: int, row: Effect, first: bool) -> None:
@@ -74,9 +67,8 @@ def _draw(axes: Any, place: int, row: Effect, first: bool) -> None:
     axes.plot(row.middle, place, mark, color=color, mfc=color if tested else "white", markersize=6, zorder=4)
     axes.plot(row.paper, [place] * len(row.paper), "d", color=ORANGE, mfc="white", markersize=6, zorder=5)
     if first:
-        told = axes.get_yaxis_transform()
-        axes.text(1.01, place, f"{named(row.item)}: {row.standing}", transform=told, color=color, va="center", fontsize=8,
-                  fontweight="bold" if tested else "normal")  # fmt: skip
+        how = {"transform": axes.get_yaxis_transform(), "fontweight": "bold" if tested else "normal"}
+        axes.text(1.01, place, f"{named(row.item)}: {row.standing}", color=color, va="center", fontsize=8, **how)
         axes.axhline(place - 0.5, color="#dddddd", linewidth=0.6, zorder=0)
 
 
