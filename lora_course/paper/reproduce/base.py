@@ -4,8 +4,8 @@ plan       steps, seeds, ... that fit the minutes on this machine
 measured   rows (published | expected | yours, with every seed) and verdicts on pairs of methods
 judged     the paper's finding by the item's rule: holds, fails, undecided, or not tested
 
-The models are small and the data are not the paper's: each item is a *surrogate*. Its figures will not equal the
-published ones; the question is whether the paper's finding holds here, too. The words and numbers of each item are in
+The models are small and the data aren't the paper's: each item is a *surrogate*. Its numbers can't equal the published
+ones; the question is whether the paper's finding holds here, too. The words and numbers of each item are in
 data/paper/reproduce.yaml. A rule sees only what result.json keeps, so a new rule can judge an old result.
 """
 
@@ -29,10 +29,7 @@ CHANCE, CEILING = 50.0, 95.0  # percent, for two classes
 
 
 class Row(NamedTuple):
-    """One line of a table: a value for each seed or round, in `unit`.
-
-    predictions   a hash of each run's test predictions: equal hashes are one run, not luck
-    """
+    """A value for each seed or round. Equal hashes of predictions are one run, not luck."""
 
     name: str
     yours: tuple[float, ...]
@@ -49,7 +46,7 @@ class Kept(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Whether the finding holds here, and why, in words."""
+    """Whether the finding, or a part of it, holds here, and why."""
 
     standing: Standing
     words: str
@@ -81,10 +78,7 @@ class Place(NamedTuple):
 
 
 class Item:
-    """One item; its attributes are those of its entry in reproduce.yaml, which explains them.
-
-    `changes` replace some of them. Raises: KeyError for an unknown name.
-    """
+    """One item; its attributes are its entry in reproduce.yaml, which explains them. `changes` replace some."""
 
     name: str
     title: str
@@ -93,7 +87,7 @@ class Item:
     limits: str
     minutes: float
     axis: str = "test accuracy (%)"
-    line: float | None = None  # where "no effect" is on the axis (chance, equality), to be drawn
+    line: float | None = None  # where "no effect" is on the axis
     store: str = ""  # the folder of the runs, for items that share them
     model: str
     task: str = ""

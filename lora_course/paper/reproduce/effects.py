@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -38,9 +39,12 @@ class Effect(NamedTuple):
 
 
 def effects(found: Mapping[str, Any]) -> list[Effect]:
-    """The effects of one result, as result.json has it."""
-    shown = described()[found["item"]]["shown"].items()
-    return [(_of_pair if "pair" in what else _of_rows)(found, label, what) for label, what in shown]
+    """The effects of one result, as result.json has it; without those whose values it lacks."""
+    made = []
+    for label, what in described()[found["item"]]["shown"].items():
+        with suppress(KeyError, StopIteration):
+            made.append((_of_pair if "pair" in what else _of_rows)(found, label, what))
+    return made
 
 
 def _of_pair(found: Mapping[str, Any], label: str, what: Mapping[str, Any]) -> Effect:

@@ -32,14 +32,9 @@ LATE = 1.03  # an item is stopped after this many times its minutes; the same ca
 
 
 def reproduce(
-    items: Iterable[Item],
-    folder: str | Path,
-    *,
-    minutes: float | None = None,
-    again: bool = False,
-    say: Say = lambda words: None,
-    after: After = lambda results: None,
-) -> list[Found]:
+    items: Iterable[Item], folder: str | Path, *, minutes: float | None = None, again: bool = False,
+    say: Say = lambda words: None, after: After = lambda results: None,
+) -> list[Found]:  # fmt: skip
     """Run items and return their results, in order; `after` gets all results so far after each.
 
     minutes  each item's budget instead of its own
@@ -50,7 +45,7 @@ def reproduce(
     Store(folder).check_writable()
     results: list[Found] = []
     for one in items:
-        own = partial(_named, say, one.name)
+        own = partial(lambda name, words: say(f"{name}: {words}"), one.name)
         place = Place(Path(folder) / one.name, minutes or one.minutes, own, threading.Event())
         found = _measured(place)
         if again or not found or found["budget_minutes"] != place.minutes:
@@ -60,10 +55,6 @@ def reproduce(
             results.append(found)
         after(results)
     return results
-
-
-def _named(say: Say, name: str, words: str) -> None:
-    say(f"{name}: {words}")
 
 
 def kept(folder: str | Path) -> list[Found]:

@@ -8,8 +8,7 @@ import math
 import pytest
 
 from lora_course.paper import glue as glue_files
-from lora_course.paper.protocol import plan, plan_in_words, recipes, result_in_words, run
-from lora_course.paper.protocol.recipes import FACTS
+from lora_course.paper.protocol import FACTS, plan, plan_in_words, recipes, result_in_words, run
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments import text_scores
@@ -93,7 +92,6 @@ def test_three_tasks_start_from_mnli_and_notes_say_what_differs():
         (lambda: recipes("table4"), NotFound, "table2 and table3"),
         (lambda: recipes("table2", task="sst2"), NotFound, "nearest: sst-2"),
         (lambda: recipes("table2", variant="readme"), BadValue, "paper, repo"),
-        (lambda: recipes("table2")[0]["lrr"], BadValue, "nearest: lr"),
         (lambda: plan("table3", gpu="V1000"), NotFound, "nearest"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from lora_course import paper
 from lora_course.lesson import reference_reproductions
-from lora_course.paper.reproduce import item, items, names, section4_2, studies, table1
+from lora_course.paper.reproduce import item, items, names, studies, timing
 from lora_course.paper.reproduce import run as engine
 from lora_course.paper.reproduce.base import (
     Item,
@@ -103,7 +103,7 @@ def latency(h_small: float, h_large: float, merged: float = 1.0, noise: float = 
     rng = np.random.default_rng(0)
     rows = {}
     for cell, h in (("1 x 128", h_small), ("32 x 512", h_large)):
-        for way, middle in ((table1.MERGED, merged), (table1.HOULSBY, h)):
+        for way, middle in ((timing.MERGED, merged), (timing.HOULSBY, h)):
             rows[f"{cell} {way}"] = list(rng.normal(middle, noise, rounds))
     return Kept(rows)
 
@@ -111,7 +111,7 @@ def latency(h_small: float, h_large: float, merged: float = 1.0, noise: float = 
 def costs(peak: float, file: float, speed: float) -> Kept:
     shares = {"peak of a step": peak, "file": file}
     rows = {f"{name}, {of}": [own] for name, share in shares.items() for of, own in (("full", 1.0), ("LoRA", share))}
-    return Kept({**rows, section4_2.RATIO: list(np.random.default_rng(0).normal(speed, 0.01, 20))})
+    return Kept({**rows, timing.RATIO: list(np.random.default_rng(0).normal(speed, 0.01, 20))})
 
 
 def amplified(
@@ -333,17 +333,17 @@ def test_what_is_written_is_shown_in_the_papers_units():
 
 def test_costs_are_measured(tmp_path, tiny_causal):
     one = item("section4_2", model=tiny_causal)
-    assert one.expected(1).sizes["rounds"] >= section4_2.LEAST
-    rows, _ = one.measured({"rounds": 3}, at(tmp_path, 1))
+    assert one.expected(1).sizes["rounds"] >= timing.FEWEST
+    rows, _ = one.measured({"rounds": 5}, at(tmp_path, 1))
     found = {row.name: row.yours for row in rows}
     assert found["peak of a step, LoRA"] < found["peak of a step, full"]
     assert found["file, LoRA"] < found["file, full"]
-    assert len(found[section4_2.RATIO]) == 3
+    assert len(found[timing.RATIO]) == 5
     assert set(one.published(paper.table("section4_2"))) <= set(found)
 
 
 def test_latency_is_measured_and_too_few_rounds_are_not_judged(tmp_path, monkeypatch, tiny_encoder):
-    monkeypatch.setattr(table1, "SIZE", 8)
+    monkeypatch.setattr(timing, "SIZE", 8)
     one = item("table1", model=tiny_encoder)
     rows, _ = one.measured({"rounds": 7, "cells": [[1, 8], [2, 16]]}, at(tmp_path, 1))
     assert [len(row.yours) for row in rows] == [7] * 8

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lora_course.paper.meanings import SLOTS, meaning_of, parse
+from lora_course.paper.e2e import SLOTS, meaning_of, parse
 from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, Matcher, levels, scores
 from lora_lab.training.assets import shipped
 from lora_lab.training.tasks import Example
@@ -21,7 +21,9 @@ def examples(split: str) -> list[Example]:
 
 EXAMPLES = examples("train")[:400] + examples("validation") + examples("test")
 MATCHER = Matcher(example.meaning for example in EXAMPLES)
-OPTIONS = {slot: sorted({e.meaning[slot] for e in EXAMPLES if slot in e.meaning}) for slot in SLOTS}
+OPTIONS = {
+    slot: sorted({dict(e.meaning.slots)[slot] for e in EXAMPLES if slot in dict(e.meaning.slots)}) for slot in SLOTS
+}
 
 
 def other_level(slot: str, value: str) -> list[str]:
