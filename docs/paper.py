@@ -38,8 +38,7 @@ def document() -> str:
     numbers = recomputed().to_dict("records")
     verdicts = Counter((row["table"], row["verdict"]) for row in numbers)
     published = [
-        (f"`{one.name}`", one.title, one.seeds, *(str(verdicts[one.name, v] or "") for v in VERDICTS))
-        for one in tables
+        (f"`{one.name}`", one.title, one.seeds, *(str(verdicts[one.name, v] or "") for v in VERDICTS)) for one in tables
     ]
     where: dict[tuple[str, ...], dict[str, None]] = {}  # one row for each number, however many tables repeat it
     for row in numbers:

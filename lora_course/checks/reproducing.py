@@ -41,9 +41,8 @@ def runs(name: str) -> dict[str, dict[str, Any]]:
 
 def outcomes(name: str) -> dict[str, str]:
     """What the item's own rule says of each of these runs."""
-    one = item(name)
-    rows = {row: [80.0, 81.0] for row in one.learned["rows"]} | {"head": [67.0]}
-    found = {}
+    one, found = item(name), dict[str, str]()
+    rows = {row: [80.0, 81.0] for row in (one.learned or {})["rows"]} | {"head": [67.0]}
     for letter, (steps, said) in zip("ABC", RUNS[name], strict=True):
         verdicts = dict(zip(one.pairs, map(_verdict, said), strict=True))
         found[letter] = one.judged(Kept(rows, {"steps": steps}, verdicts)).standing
@@ -117,7 +116,7 @@ def pair(name: str) -> tuple[Number, Number, Choice]:
         100 * math.sqrt(b * (1 - b) / RTE): "that is one accuracy's; a gap has two, and their variances add",
         error / 100: "that is a share; give points",
         1.96 * error: "that is 1.96 of them: the second answer",
-    }, "", 0.02, "the root of (p (1 - p) + q (1 - q)) / n, times 100")  # fmt: skip
+    }, "", 0.02)  # fmt: skip
     power = "2.8 is for finding it in 80 of 100 studies; here 1.96"
     two = Number(1.96 * error, {error: "that is one error", 2.8 * error: power}, "", 0.03, "1.96 standard errors")
     right = PAIRS[name][2]

@@ -3,7 +3,7 @@
 #
 # LoRA's own paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE, a test of logic, RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
 #
-# Look for three numbers: the **published** one, what **others** got, and **yours**.
+# Look for three numbers: **published**, told by **others**, and **yours**.
 
 # %%
 from statistics import median
@@ -131,7 +131,7 @@ for letter, run in reproducing.runs(mine).items():
 checks.check_judge(reproducing.outcomes(mine), mine)
 
 # %% [markdown]
-# **Exercise 2: what can this pair show?** Two published accuracies on RTE's 277 dev rows (GLUE's data set card), medians of five seeds. The answers to each row aren't published, so treat them as two separate accuracies, $p$ and $q$. Give the gap's standard error from the rows alone, in points; the gap you'd need, 1.96 of them; and a word: *noise* (a smaller gap than you need), *unlike starts* (large enough, but only one began from MNLI), or *a gap*.
+# **Exercise 2: what can this pair show?** Two published accuracies on RTE's 277 dev rows ([GLUE's data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds. The answers to each row aren't published, so treat them as two separate accuracies, $p$ and $q$. Give the gap's standard error from the rows alone, in points; the gap you'd need, 1.96 of them; and a word: *noise* (a smaller gap than you need), *unlike starts* (large enough, but only one began from MNLI), or *a gap*.
 
 # %% exercise
 mine = lesson.draw("pair", *reproducing.PAIRS)

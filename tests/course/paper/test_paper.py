@@ -21,7 +21,7 @@ def test_every_table_that_was_promised_is_there():
 
 
 @pytest.mark.parametrize("name", paper.names())
-def test_a_table_is_whole_and_its_frame_holds_the_rows(name):
+def test_a_table_is_whole_and_says_what_does_not_hold(name):
     one = table(name)
     assert one.standing in ("confirmed", "derived", "memory")
     assert all((one.title, one.source, one.seeds))
