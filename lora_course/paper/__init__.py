@@ -1,4 +1,4 @@
-"""The published tables and figures of Hu et al. 2021 as data, each with what is known to be wrong about it.
+"""The tables and figures of Hu et al. 2021 as data, each with its known errors.
 
     data/paper/table5.json  ->  Table(name "table5", columns, rows, notes, discrepancies, expected)
 

@@ -1,11 +1,11 @@
 """The paper's own protocol for tables 2 and 3: its models, its data, its hyperparameters, and what came out.
 
-    recipes("table2")                   each hyperparameter with the place where it stands
+    recipes("table2")                   each hyperparameter with its source
     plan("table2")                      what each run would be: steps, memory, time, what is missing here
     run("table2", task="rte", ...)      the run itself, on a model and data that the user has
 
 Settings are those of the paper's tables 9 to 11 (variant "paper") or of its authors' scripts ("repo"); full fine-tuning
-follows the paper that its figures are copied from. The rest is in data/paper/protocol.yaml. A run writes:
+follows the paper that its numbers are copied from. The rest is in data/paper/protocol.yaml. A run writes:
 
     OUT/HASH.json, HASH/            a run and its adapter, as in any store; an interrupted one continues
     OUT/HASH/answers.json           what a language model said, and its scores
@@ -60,7 +60,7 @@ ALWAYS = (
 
 
 class Given(NamedTuple):
-    """A hyperparameter and its source: "Table 9", "roberta_base_cola.sh", or why this value is taken."""
+    """A hyperparameter and its source: "Table 9", "roberta_base_cola.sh", or why this value was chosen."""
 
     value: Any
     source: str
@@ -76,11 +76,11 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True)
 class PaperRecipe:
-    """One cell of a table of the paper, as it is to be run.
+    """One cell of a table of the paper as a training run.
 
-    row        the row's method, in the paper's own word: "LoRA", "AdapterP 3.0M dagger"
+    row        the row's method, as the paper calls it: "LoRA", "AdapterP 3.0M dagger"
     task       GLUE's task in lower case, such as "sst-2", or "e2e"
-    published  the figures of `metrics`, as printed; `expected`: what independent people got
+    published  the printed values of `metrics`; `expected`: what other people got
     warm       the task whose adapter the run starts from; "" for none
     notes      where paper, scripts and this lab differ
     """
@@ -112,7 +112,7 @@ class PaperRecipe:
 
     @property
     def batch(self) -> int:
-        """Rows of one update, of all GPUs together."""
+        """Rows in one update, over all GPUs."""
         return int(self["batch"] * self.get("gpus", 1))
 
     def to_json(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def recipes(
 
 
 def _tables() -> Iterator[PaperRecipe]:
-    """Tables 9 and 10, and full fine-tuning. The share of warm-up stands above each table, for all its lines."""
+    """Tables 9 and 10, and full fine-tuning. The warm-up ratio is printed once per table."""
     lines = [(record, "Table 9", 0.06) for record in table("table9").records()]
     deberta = {"model": "DeBERTa-XXL", "method": "LoRA", "mark": "", "trainable": "4.7M"}
     lines += [({**record, **deberta}, "Table 10", 0.1) for record in table("table10").records()]
@@ -171,7 +171,7 @@ def _scripts() -> Iterator[PaperRecipe]:
 
 
 def _e2e(variant: str) -> Iterator[PaperRecipe]:
-    """Table 3's runs by table 11; the repository's command differs in the length penalty alone."""
+    """Table 3's runs by table 11; the repository's command differs only in the length penalty."""
     settings = _given(table("table11").row(task="E2E"), "Table 11") | _settings("e2e")
     settings |= _settings("e2e_repo") if variant == "repo" else {}
     results = table("table3")
@@ -188,7 +188,7 @@ def _settings(name: str) -> dict[str, Given]:
 
 
 def _given(record: Mapping[str, Any], source: str) -> dict[str, Given]:
-    """A record's hyperparameters by the lab's names."""
+    """The hyperparameters of a record, under the lab's names."""
     names = FACTS["columns"]
     return {names[key]: Given(value, source) for key, value in record.items() if key in names and value is not None}
 
@@ -222,7 +222,7 @@ def _fits(own: Mapping[str, str], when: Mapping[str, str | list[str]]) -> bool:
 
 
 def _printed(record: Mapping[str, Any], column: str) -> str:
-    """A figure with its spread, as printed: "63.4±1.2"."""
+    """A value with its spread, as printed: "63.4±1.2"."""
     spread = record.get(f"{column}_std")
     return f"{record[column]:g}" + ("" if spread is None else f"±{spread:g}")
 
@@ -234,11 +234,11 @@ def plan(
     table: str, *, model_path: str | None = None, data: str | Path | None = None, gpu: str = "A100 40 GB",
     dtype: str = "bf16", utilisation: float = UTILISATION, **which: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """What the runs of a table would be, as plain values; nothing is trained and nothing is downloaded.
+    """Plans for the runs of a table, as plain values. Trains and downloads nothing.
 
     which              variant, model, task, row, as `recipes` takes them
     model_path, data   where model and data are, for `missing` and for the number of rows
-    gpu, dtype         what memory and time are predicted for, at `utilisation` of the card's published peak
+    gpu, dtype         the card that memory and time are predicted for, at `utilisation` of its published peak
     Each plan is the recipe and: rows, steps; trainable (without the head, as the paper counts); memory (peak bytes on
     each GPU, all rows `max_length` tokens long), together (one GPU holds all rows of an update, as a run here does),
     fits (that on one GPU), at_least (whether these are lower bounds); seconds of one seed and of all; missing.
@@ -272,7 +272,7 @@ def _method_of(recipe: PaperRecipe) -> Method:
 
 
 def _steps_of(recipe: PaperRecipe, rows: int) -> int:
-    """Updates: an epoch's last, smaller batch is one of them. Raises: BadValue for no rows."""
+    """The number of updates; the last, smaller batch of an epoch counts. Raises: BadValue for no rows."""
     if rows < 1:
         raise BadValue(f"{recipe.task} has no rows to train on: its train file is missing or empty")
     return int(recipe["epochs"]) * -(-rows // recipe.batch)
@@ -283,7 +283,7 @@ def _task_name(recipe: PaperRecipe, data: str | Path) -> str:
 
 
 def _task_at(recipe: PaperRecipe, data: str | Path | None) -> Task | str:
-    """The task in a folder, or why there is none."""
+    """The task in a folder, or why it can't be read."""
     if data is None:
         return "no folder is named"
     try:
@@ -303,7 +303,7 @@ def _rows(recipe: PaperRecipe, task: Task | str) -> Given:
 
 
 def _estimate(recipe: PaperRecipe, method: Method, batch: int, dtype: str) -> Any:
-    """A step with the longest rows. With its own dropout on, the base has BERT's usual 0.1.
+    """Memory of a step with the longest rows. If the base keeps its dropout, it is 0.1, as in BERT.
 
     DeBERTa is modeled as a RoBERTa, which keeps two positions for padding; its relative positions come on top.
     """
@@ -317,7 +317,7 @@ def _estimate(recipe: PaperRecipe, method: Method, batch: int, dtype: str) -> An
 
 
 def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterator[dict[str, str]]:
-    """What a run lacks here, and how to bring it."""
+    """What is missing on this machine, and how to get it."""
     import torch
 
     if recipe.model == DEBERTA:
@@ -390,17 +390,17 @@ def run(
     max_length: int | None = None, prompts: int | None = None, decoding: Decoding | None = None,
     stop: threading.Event | None = None, download: bool = False, **where: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train and score as the paper did; runs that are in the store `out` are not made again. Returns plain values.
+    """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
     table, model, task, row, variant   which recipe; the table's first model and task if they are not given
     model_path, data   a folder or hub id of the model, the folder of the data (see `glue.py`, `e2e.py`)
-    seeds              how many, or which; as many as in the paper when None
-    steps_limit        stop after so many updates, with the whole schedule within them: a rehearsal
+    seeds              how many, or which ones; None: as many as in the paper
+    steps_limit        train only this many updates, with the schedule scaled to them: a rehearsal
     start              the folder of the MNLI run's adapter, for the tasks that begin from it
-    prompts, decoding  score only so many of the test's meanings; decode otherwise than the recipe
-    stop               set it to end after the present step; the same call continues
+    prompts, decoding  score only the first meanings of the test set; decode with other settings
+    stop               set it to stop after the current step; the same call continues
     where              device, dtype, attention
-    Raises: NotFound, BadValue for what is not there or cannot be, before anything is trained.
+    Raises: NotFound, BadValue, both before anything is trained.
     """
     counts = {"seeds": seeds, "steps_limit": steps_limit, "max_length": max_length, "prompts": prompts}
     for name, count in counts.items():
@@ -454,7 +454,7 @@ def _decoding(recipe: PaperRecipe) -> Decoding:
 def _answers(
     run: Run, name: str, task: Task, prompts: int | None, decoding: Decoding, where: Mapping[str, Any], download: bool
 ) -> dict[str, float]:
-    """The scores of a run's answers to the test's first meanings; kept beside its adapter, and not made twice."""
+    """Scores of a run's answers to the first meanings of the test set, cached beside its adapter."""
     assert run.adapter is not None
     count = min(prompts or len(task.test), len(task.test))
     asked = {"prompts": count, "decoding": asdict(decoding)}
@@ -473,10 +473,10 @@ def _answers(
 
 
 def _of_seed(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) -> dict[str, Any]:
-    """A run as the paper reads it, without any text of the data.
+    """A run as the paper reports it, without any text of the data.
 
-    best   the epoch with the best dev figure, which is what the paper reports; so chosen it is a little too good
-    last   the last epoch: nothing was chosen by the figure itself
+    best   the epoch with the best dev score, which the paper reports; choosing by it makes it a little too good
+    last   the last epoch, chosen without looking at the score
     """
     epochs = [row for row in run.history["validation"] if row["step"]]
     chosen_by, sign = ("perplexity", -1) if recipe.task == "e2e" else (recipe.metrics[0], 1)
@@ -489,7 +489,7 @@ def _of_seed(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) -> dic
 
 
 def _over_seeds(recipe: PaperRecipe, metric: str, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The paper's figure; over seeds GLUE's median or E2E's mean, and the deviation. Answers are of the last epoch."""
+    """The paper's number, and ours over seeds: the median for GLUE, the mean for E2E, and the standard deviation."""
     row: dict[str, Any] = {"metric": metric, "published": recipe.published.get(metric), "seeds": len(seeds)}
     middle = fmean if recipe.task == "e2e" else median
     for which in ("best", "last"):
@@ -505,7 +505,7 @@ def _deviations(
     recipe: PaperRecipe, model_path: str, task: Task, recipes: Sequence[Recipe], full: int, prompts: int | None,
     decoding: Decoding | None,
 ) -> Iterator[str]:  # fmt: skip
-    """How this was not the paper's run."""
+    """How this run differs from the paper's."""
     first, rows, published = recipes[0], len(task.train), FACTS["tasks"][recipe.task]["rows"]
     try:
         same = architecture_of(model_path).modules == architecture_of(recipe.model).modules
@@ -534,7 +534,7 @@ def _deviations(
 
 
 def result_in_words(result: Mapping[str, Any]) -> str:
-    """The published figures beside the best and the last epoch, and how this was not the paper's run."""
+    """The published numbers beside the best and the last epoch, and how this run differs from the paper's."""
     recipe = result["recipe"]
     lines = [
         f"{recipe['table']}: {recipe['row']}, {recipe['model']}, {recipe['task']} ({recipe['variant']}): "

@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an item works, how long it may take, where its messages go, and the event that stops it."""
+    """An item's folder, its minutes, where its messages go, and the event that stops it."""
 
     folder: Path
     minutes: float
@@ -68,7 +68,7 @@ class Place(NamedTuple):
     stop: threading.Event
 
     def rounds(self, wanted: int, least: int) -> Iterator[int]:
-        """Numbers of rounds until `stop`. Raises: Failed if it is set before the least."""
+        """Numbers of rounds until `stop`. Raises: Failed if it is set before the `least` rounds are done."""
         for number in range(wanted):
             if self.stop.is_set():
                 if number < least:
@@ -129,7 +129,7 @@ class Item:
         return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
 
     def judged(self, kept: Kept) -> Judged:
-        """The whole rule. A value that result.json lacks leaves the finding not tested."""
+        """The whole rule. If a value is missing from result.json, the finding is not tested."""
         reason = ""
         try:
             reason = self.untested(kept)
@@ -139,7 +139,7 @@ class Item:
         return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
 
     def published(self, table: Any) -> dict[str, str]:
-        """The paper's figures in words, by row, from its `Table`."""
+        """The paper's numbers in words, by row, from its `Table`."""
         found = {}
         for name, where in self.published_at.items():
             row = table.row(**{column: value for column, value in where.items() if column != "say"})
@@ -147,7 +147,7 @@ class Item:
         return found
 
     def others(self, table: Any) -> dict[str, str]:
-        """Other people's figures in words, by row."""
+        """Other people's numbers in words, by row."""
         return {name: words.format_map(table.expected) for name, words in self.others_said.items()}
 
 
@@ -156,11 +156,11 @@ def described() -> dict[str, dict[str, Any]]:
     return dict(facts("paper/reproduce"))
 
 
-# ---- what rules are made of
+# ---- parts of rules
 
 
 def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 10.0, of: str = "chance") -> str:
-    """Which of these rows has a run within `clear` points of the floor, or at the ceiling; empty if none has."""
+    """The first of these rows with a run within `clear` points of the floor or at the ceiling, in words; else empty."""
     low = max(kept.rows[floor]) if floor else CHANCE
     for name in sorted(rows):
         if min(kept.rows[name]) < low + clear:
@@ -179,7 +179,7 @@ def kept_verdict(found: Verdict) -> dict[str, Any]:
 
 
 def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
-    """Whether a verdict is what a finding wants. It fails if the whole interval lies beyond the margin against it.
+    """Whether a verdict agrees with a finding. It fails only if the whole interval lies beyond the margin.
 
     better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin
