@@ -198,16 +198,13 @@ def eleventh() -> dict[str, Any]:
 
 
 def judge() -> dict[str, Any]:
-    name = reproducing.ITEMS[0]
-    replies = reproducing.outcomes(name).items()
-    made = "; ".join(f"{letter}: {', '.join(f'{what} {said}' for what, said in run.items())}"
-                     for letter, run in reproducing.runs(name).items())  # fmt: skip
+    name, any_word = reproducing.ITEMS[0], reproducing.OUTCOMES
     fields = [
-        word(letter, reproducing.OUTCOMES, right=[right],
-             replies=dict.fromkeys(reproducing.OUTCOMES, reproducing.WHY[right]), why="")
-        for letter, right in replies
-    ]  # fmt: skip
-    told = f"{reproducing.item(name).rule} All rows are seen once in {reproducing.PASS} steps. {made}."
+        word(letter, any_word, right=[right], replies=dict.fromkeys(any_word, reproducing.WHY[right]), why="")
+        for letter, right in reproducing.outcomes(name).items()
+    ]
+    made = [f"{one}: {', '.join(f'{a} {b}' for a, b in run.items())}" for one, run in reproducing.runs(name).items()]
+    told = f"{reproducing.item(name).rule} All rows are seen once in {reproducing.PASS} steps. {'; '.join(made)}."
     return {"told": told, "fields": fields, "why": "by the rule", "sealed": True}
 
 
