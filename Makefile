@@ -37,7 +37,7 @@ bench: .venv/.test fetch
 reference: fetch
 	$(BIN)/lora-lab reproduce --out runs/reference
 	mkdir -p data/results/reproduce
-	cd runs/reference && tar cf - report.md *.png */result.json | tar xf - -C ../../data/results/reproduce
+	cd runs/reference && tar cf - report.md report.png */result.json | tar xf - -C ../../data/results/reproduce
 
 lint: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from lora_course.paper import markdown_table, names, table
-from lora_course.paper.recomputed import EXACT, NOT, ROUNDED, frame, recomputed, why_not
+from lora_course.paper import markdown_table, names, recomputed, table
 from lora_lab.files import write_atomically
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -17,15 +16,15 @@ wrong are ours.
 
 ```python
 from lora_course import paper
-from lora_course.paper import recomputed
 
 paper.table("table5")                                # in a notebook: rows, notes, what others got, what does not follow
 paper.table("table5").row(weights="Wq", rank=8)      # {"weights": "Wq", "rank": 8, "WikiSQL": 70.4, "MNLI": 91.0}
 paper.table("table5").frame()                        # a pandas frame; frame(spreads=True) with what follows ±
-recomputed.frame("table3")                           # each number that follows from others, computed again
+paper.recomputed("table3")                           # each number that follows from others, computed again
 ```
 """
 
+VERDICTS = ("exact", "rounded", "does not follow")
 FOLLOWS = """Counts come from `lora_lab.params`, from a model's config and a method; the rest is arithmetic on other
 printed numbers. *Exact*: rounded, it is what is printed. *Rounded*: cut off, or rounded to fewer digits than are
 printed, or within an "about". Where the paper states no size, the nearest one was taken."""
@@ -36,14 +35,14 @@ def document() -> str:
     written, mark, _ = PAGE.read_text(encoding="utf-8").partition(MADE)
     note = " this page is made from data/paper by `python docs/paper.py`; a test holds it to the data. -->"
     tables = [table(name) for name in names()]
-    verdicts = Counter((one.table, one.verdict) for one in recomputed())
+    numbers = recomputed().to_dict("records")
+    verdicts = Counter((row["table"], row["verdict"]) for row in numbers)
     published = [
-        (f"`{one.name}`", one.title, one.seeds, *(str(verdicts[one.name, v] or "") for v in (EXACT, ROUNDED, NOT)))
-        for one in tables
+        (f"`{one.name}`", one.title, one.seeds, *(str(verdicts[one.name, v] or "") for v in VERDICTS)) for one in tables
     ]
     where: dict[tuple[str, ...], dict[str, None]] = {}  # one row for each number, however many tables repeat it
-    for row in frame().to_dict("records"):
-        if row["verdict"] == NOT:
+    for row in numbers:
+        if row["verdict"] == VERDICTS[-1]:
             how = str(row["derivation"]).partition(";")[0]
             where.setdefault((row["published"], row["exact"], how), {})[row["table"]] = None
     differ: dict[str, list[str]] = {}  # each sentence once, with the tables that it is shown with
@@ -53,31 +52,17 @@ def document() -> str:
     others = ((one.name, f"{what}: {words}") for one in tables for what, words in one.expected.items())
     parts = [
         f"{written}{mark}{note}\n\n{HEAD}\n## What is published\n",
-        markdown_table(("name", "what", "a figure is", EXACT, ROUNDED, NOT), published),
+        markdown_table(("name", "what", "a figure is", *VERDICTS), published),
         f"\nThe last three columns count what could be recomputed.\n\n## What does not follow\n\n{FOLLOWS}\n",
         markdown_table(
             ("in", "published", "exact", "how"), [(", ".join(own), *number) for number, own in where.items()]
         ),
-        f"\n{_left()}\n\n## What others got\n",
+        "\n## What others got\n",
         *_bullets(others),
         "\n## Where the paper, its code and reruns differ\n",
         *_bullets((", ".join(own), sentence) for sentence, own in differ.items()),
     ]
     return "\n".join(parts).rstrip() + "\n"
-
-
-def _left() -> str:
-    """How many numbers cannot be recomputed, by the reason."""
-    done = {(found.table, found.row, found.column) for found in recomputed()}
-    reasons = Counter(
-        why_not(table(name), i, column)
-        for name in names()
-        for i, row in enumerate(table(name).records())
-        for column, cell in row.items()
-        if cell is not None and (name, i, column) not in done
-    )
-    told = "; ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
-    return f"Beyond recomputing, counted in cells: {told}."
 
 
 def _bullets(items: Iterable[tuple[str, str]]) -> list[str]:

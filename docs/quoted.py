@@ -45,8 +45,8 @@ QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)"
 def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
     found = (
-        voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, inside, rehearsed, counted,
-        lesson_memory, cost,
+        voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, reproduced, inside, rehearsed,
+        counted, lesson_memory, cost,
     )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
@@ -281,6 +281,20 @@ def latency() -> dict[str, str]:
     rows = {row["name"]: row["yours"] for row in read_json(RESULTS / "reproduce" / "table1" / "result.json")["rows"]}
     cells = {"one": "1 x 128 LoRA beside", "many": "32 x 512 LoRA beside"}
     return {f"latency.{name}": f"{100 * (median(rows[cell]) - 1):.1f}" for name, cell in cells.items()}
+
+
+def reproduced() -> dict[str, str]:
+    """Lesson 18: table 1's bottlenecks for one short text, table 2's gap in points, table 3's steps in percent."""
+    kept = {name: read_json(RESULTS / "reproduce" / name / "result.json") for name in ("table1", "table2", "table3")}
+    rows = {row["name"]: row["yours"] for row in kept["table1"]["rows"]}
+    gap, loss = (kept[name]["verdicts"]["LoRA against full"] for name in ("table2", "table3"))
+    return {
+        "reproduce.h.one": f"{100 * (median(rows['1 x 128 bottleneck H']) - 1):.1f}",
+        "reproduce.full.behind": f"{-100 * gap['difference']:.1f}",
+        **{f"reproduce.full.{end}": f"{100 * gap[end]:.1f}" for end in ("low", "high")},
+        "reproduce.table3.seen": f"{100 * kept['table3']['sizes']['steps'] * 4 / 6092:.0f}",
+        "reproduce.table3.margins": f"{-loss['difference'] / loss['margin']:.1f}",
+    }
 
 
 def inside() -> dict[str, str]:

@@ -26,6 +26,7 @@ from lora_course.checks import (
     placing,
     planning,
     ranks,
+    reproducing,
     small_file,
     styles,
     sure,
@@ -271,6 +272,25 @@ def plan() -> dict[str, Any]:
     return {"told": told, "fields": fields, "why": f"{needed.why}; {right.replies[right.sentence]}"}
 
 
+def judge() -> dict[str, Any]:
+    name, any_word = reproducing.ITEMS[0], reproducing.OUTCOMES
+    fields = [
+        word(letter, any_word, right=[right], replies=dict.fromkeys(any_word, reproducing.WHY[right]), why="")
+        for letter, right in reproducing.outcomes(name).items()
+    ]
+    made = [f"{one}: {', '.join(f'{a} {b}' for a, b in run.items())}" for one, run in reproducing.runs(name).items()]
+    told = f"{reproducing.item(name).rule} All rows are seen once in {reproducing.PASS} steps. {'; '.join(made)}."
+    return {"told": told, "fields": fields, "why": "by the rule", "sealed": True}
+
+
+def published() -> dict[str, Any]:
+    error, points, shown = reproducing.pair("large")
+    p, q = reproducing.published("large")
+    fields = [number("error", error), number("points", points), word("word", reproducing.SHOWN, **asdict(shown))]
+    told = f"RoBERTa-large: LoRA, no mark, {p}; full fine-tuning *, {q}; n = {reproducing.RTE}."
+    return {"told": told, "fields": fields, "why": f"below {points.right:.1f} points it can be luck", "sealed": True}
+
+
 def one(name: str, told: str, compared: Callable[[], verdict.Number]) -> dict[str, Any]:
     return {"told": told, "fields": [number(name, right := compared())], "why": right.why}
 
@@ -325,6 +345,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "brief": job,
     "ranks": at_one_budget,
     "plan": plan,
+    "judge": judge,
+    "published": published,
 }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
     from lora_course.paper import reproduce as surrogates
     from lora_course.paper.reproduce import run
     from lora_course.paper.reproduce.report import write_report
-    from lora_course.plots.reproduced import picture
+    from lora_course.plots.forest import forest
     from lora_lab.files import write_atomically
 
     wanted, out, started = surrogates.items(names), Path(options["out"]), time.perf_counter()
@@ -76,9 +76,9 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
         return found, "\n".join([*lines, last])
 
     def after(results: Sequence[Mapping[str, Any]]) -> None:
-        if results[-1]["rows"]:
-            write_atomically(out / f"{results[-1]['item']}.png", picture(results[-1])._repr_png_())
-        write_report(run.kept(out), out)  # including earlier calls
+        found = run.kept(out)  # with those of earlier calls
+        write_atomically(out / "report.png", forest(found)._repr_png_())
+        write_report(found, out)
 
     if options["rejudge"]:
         results = run.rejudge(wanted, out, after)

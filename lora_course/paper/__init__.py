@@ -1,13 +1,14 @@
-"""The published tables and figures of Hu et al. 2021 as data, each with what is known to be wrong about it.
+"""The tables and figures of Hu et al. 2021 as data, each with its known errors.
 
     data/paper/table5.json  ->  Table(name "table5", columns, rows, notes, discrepancies, expected)
 
     table("table5").row(weights="Wq", rank=8)["MNLI"]      91.0
     table("table5").frame()                                a pandas frame
     table("table5")                                        in a notebook: the rows, and below them what does not hold
+    recomputed("table3")                                   each number that follows from something, computed again
 
-Columns ending in _std hold the spread that is printed with the value. `trainable` is text as printed, "0.35M": what it
-should be is in `recomputed`. Marks: * copied from earlier work, † a restricted setting.
+Columns ending in _std hold the spread that is printed with the value. `trainable` is text as printed, "0.35M". Marks: *
+copied from earlier work, † a restricted setting.
 Source: Hu et al. 2021, arXiv 2106.09685v2, from independent transcriptions; code and issues of microsoft/LoRA.
 """
 
@@ -52,9 +53,9 @@ class Table:
     expected: Mapping[str, str]
 
     def frame(self, spreads: bool = False) -> pd.DataFrame:
-        """The rows; with `spreads` also the columns of spreads. Missing words are empty, missing numbers NA or NaN."""
+        """The rows; with `spreads` also the columns of spreads."""
         kept = [column for column in self.columns if spreads or not column.endswith(SPREAD)]
-        return pd.DataFrame({column: _series(self.column(column)) for column in kept})
+        return pd.DataFrame(self.rows, columns=list(self.columns))[kept]
 
     def row(self, **where: Cell) -> dict[str, Any]:
         """The one row with these values, e.g. row(weights="Wq", rank=8).
@@ -132,29 +133,24 @@ def facts(name: str) -> Any:
     return yaml.safe_load(shipped(f"data/{name}.yaml").read_text(encoding="utf-8"))
 
 
-def number(printed: str) -> float:
-    """The number that is meant: 350000.0 for "0.35M".
+def recomputed(name: str | None = None) -> pd.DataFrame:
+    """Published numbers that follow from something, of one table or all. Raises: NotFound for an unknown table.
 
-    Raises: BadValue for anything else than a number with K, M or B behind it, or none.
+    verdict   exact, rounded or does not follow; the formulas are in data/paper/recomputed.yaml
     """
-    found = re.fullmatch(r"([\d,]*\.?\d+)([KMB]?)", printed)
-    if not found:
-        raise BadValue(f"'{printed}' is no printed number such as 0.35M")
-    return float(found[1].replace(",", "")) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[found[2]]
+    found = [one for one in facts("paper/recomputed") if name is None or one["table"] == table(name).name]
+    rows = []
+    for one in found:
+        size, unit = one["exact"], f" {one['unit']}".rstrip()
+        exact = f"{size:,.0f}" if size >= 10_000 else f"{size:.4g}"
+        rows.append({**one, "published": one["published"] + unit, "exact": exact + unit})
+    return pd.DataFrame(rows, columns=["table", "number", "published", "exact", "verdict", "derivation"])
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown; a bar within a cell is escaped."""
     lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _series(values: Sequence[Cell]) -> pd.Series:
-    given = [value for value in values if value is not None]
-    if any(isinstance(value, str) for value in given):
-        return pd.Series(["" if value is None else value for value in values], dtype=object)
-    whole = all(isinstance(value, int) for value in given)
-    return pd.Series(values, dtype="Int64" if whole and len(given) < len(values) else None)
 
 
 def _figure(value: Cell, beside: Sequence[Cell]) -> str:

@@ -2,7 +2,7 @@
 
     CoLA/train.tsv, dev.tsv                                   source, label, star, sentence; no header
     MNLI/train.tsv, dev_matched.tsv, dev_mismatched.tsv       ... sentence1, sentence2, label1 ..., gold_label
-    MRPC QNLI QQP RTE SST-2 STS-B/train.tsv, dev.tsv          each with columns of its own, see TASKS
+    MRPC QNLI QQP RTE SST-2 STS-B/train.tsv, dev.tsv          each with columns of its own, see data/paper/glue.yaml
 
 FOLDER is the task's own folder, or the one that holds all of them. A quotation mark is a letter like any other in these
 files. Train and validation files as .jsonl or .csv with the hub's columns (sentence1, premise, ..., label) are read,
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lora_course.paper import facts
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.training.tasks import Split, Task
 from lora_lab.training.text_files import csv_rows, json_rows, text_of
@@ -26,12 +27,9 @@ PREFIX = "glue:"
 
 
 class Layout(NamedTuple):
-    """How a task's files look.
+    """How a task's files look: columns of the texts, then of the label, by name, by place in a line, and on the hub.
 
     labels    the classes in their order; a single one where a number is to be predicted
-    columns   of the one or two texts, then of the label, by the header's names
-    places    the same as places in a line, for files without a header; negative from the end
-    hub       the columns of the hub's tables
     metrics   what it is judged by, if not accuracy
     """
 
@@ -40,26 +38,10 @@ class Layout(NamedTuple):
     columns: tuple[str, ...]
     places: tuple[int, ...]
     hub: tuple[str, ...]
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[str, ...]
 
 
-PAIR = ("sentence1", "sentence2", "label")
-BOTH = ("accuracy", "f1")
-YES_NO, ENTAILS = ("0", "1"), ("entailment", "not_entailment")
-HUB_QNLI, HUB_QQP = ("question", "sentence", "label"), ("question1", "question2", "label")
-TASKS = {
-    "mnli": Layout("MNLI", ("entailment", "neutral", "contradiction"), ("sentence1", "sentence2", "gold_label"),
-                   (8, 9, -1), ("premise", "hypothesis", "label")),
-    "sst-2": Layout("SST-2", YES_NO, ("sentence", "label"), (0, 1), ("sentence", "label")),
-    "mrpc": Layout("MRPC", YES_NO, ("#1 String", "#2 String", "Quality"), (3, 4, 0), PAIR, BOTH),
-    "cola": Layout("CoLA", YES_NO, ("sentence", "label"), (3, 1), ("sentence", "label"), ("matthews",)),
-    "qnli": Layout("QNLI", ENTAILS, ("question", "sentence", "label"), (1, 2, 3), HUB_QNLI),
-    "qqp": Layout("QQP", YES_NO, ("question1", "question2", "is_duplicate"), (3, 4, 5), HUB_QQP, BOTH),
-    "rte": Layout("RTE", ENTAILS, PAIR, (1, 2, 3), PAIR),
-    "sts-b": Layout("STS-B", ("similarity",), ("sentence1", "sentence2", "score"), (7, 8, 9), PAIR,
-                    ("pearson", "spearman")),
-}  # fmt: skip
-Cells = tuple[int, list[Any]]  # a line's number, the cells of its texts and its label
+TASKS = {name: Layout(folder, *map(tuple, lists)) for name, (folder, *lists) in facts("paper/glue").items()}
 
 
 def read(name: str, max_length: int | None = None) -> Task:
@@ -68,8 +50,8 @@ def read(name: str, max_length: int | None = None) -> Task:
     Raises: NotFound for an unknown task, a missing folder or one without dev files; BadValue for a file that is empty
     and, naming the line, for a line that does not fit.
     """
-    asked, colon, place = name.removeprefix(PREFIX).partition(":")
-    if not (colon and place):
+    asked, _, place = name.removeprefix(PREFIX).partition(":")
+    if not place:
         raise BadValue(f"'{name}' names no folder: write glue:TASK:FOLDER, such as glue:rte:/data/GLUE")
     if asked not in TASKS:
         raise NotFound(f"GLUE has no task '{asked}' here; nearest: {nearest(asked, TASKS)}")
@@ -78,20 +60,18 @@ def read(name: str, max_length: int | None = None) -> Task:
         raise NotFound(f"there is no folder {place} to read GLUE's {asked} from")
     folder = folder / layout.folder if (folder / layout.folder).is_dir() else folder
     ends = ("_matched", "_mismatched") if asked == "mnli" else ("",)
-    dev = _files(folder, [f"dev{end}" for end in ends]) or _files(folder, [f"validation{end}" for end in ends])
+    dev = _files(folder, "dev", ends) or _files(folder, "validation", ends)
     if not dev:
         lacks = " or ".join(f"dev{end}.tsv" for end in ends)
         raise NotFound(f"the folder {folder} lacks {lacks} of {layout.folder}")
-    train, held_out = _split(layout, _files(folder, ["train"])), _split(layout, dev)
+    train, held_out = _split(layout, _files(folder, "train")), _split(layout, dev)
     return Task(name, layout.labels, max_length or 128, train, held_out, held_out, layout.metrics)
 
 
-def _files(folder: Path, stems: list[str]) -> list[Path]:
-    """A file for each stem; [] if one is missing."""
-    found = [
-        next((f for end in ("tsv", "jsonl", "csv") if (f := folder / f"{s}.{end}").is_file()), None) for s in stems
-    ]
-    return [file for file in found if file] if all(found) else []
+def _files(folder: Path, stem: str, ends: tuple[str, ...] = ("",)) -> list[Path]:
+    """A file for each end; [] if one is missing."""
+    found = [[f for kind in ("tsv", "jsonl", "csv") if (f := folder / f"{stem}{e}.{kind}").is_file()] for e in ends]
+    return [files[0] for files in found] if all(found) else []
 
 
 def _split(layout: Layout, files: list[Path]) -> Split:
@@ -110,11 +90,10 @@ def _split(layout: Layout, files: list[Path]) -> Split:
 def _label(layout: Layout, written: str, where: str) -> float:
     if len(layout.labels) == 1:
         try:
-            value = float(written)
+            if math.isfinite(value := float(written)):
+                return value
         except ValueError:
-            value = math.nan
-        if math.isfinite(value):
-            return value
+            pass
         raise BadValue(f"{where}: '{written}' is no number between two texts")
     if written in layout.labels:
         return layout.labels.index(written)
@@ -123,7 +102,7 @@ def _label(layout: Layout, written: str, where: str) -> float:
     raise BadValue(f"{where}: '{written}' is none of {', '.join(layout.labels)}")
 
 
-def _tsv(layout: Layout, file: Path) -> Iterator[Cells]:
+def _tsv(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
     """Lines cut at tabs and nothing else; a first line that holds the columns' names is their header."""
     places = list(layout.places)
     for number, line in enumerate(text_of(file).split("\n"), 1):
@@ -136,14 +115,11 @@ def _tsv(layout: Layout, file: Path) -> Iterator[Cells]:
             raise BadValue(f"{file}, line {number}: it has {len(cells)} columns, {layout.folder}'s lines have more")
 
 
-def _hub(layout: Layout, file: Path) -> Iterator[Cells]:
+def _hub(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
     """Rows with the hub's columns."""
     for number, row in json_rows(file, *layout.hub) if file.suffix == ".jsonl" else csv_rows(file)[1]:
-        missing = [name for name in layout.hub if row.get(name) is None]
-        if missing:
+        if missing := [name for name in layout.hub if row.get(name) is None]:
             raise BadValue(f"{file}, line {number} has no {missing[0]}; {layout.folder} needs {', '.join(layout.hub)}")
         if str(row["label"]) == "-1":
-            raise BadValue(
-                f"{file}, line {number}: the label is hidden, as in GLUE's test sets; give train and validation"
-            )
+            raise BadValue(f"{file}, line {number}: the label is hidden, as in GLUE's test sets; give another file")
         yield number, [row[name] for name in layout.hub]

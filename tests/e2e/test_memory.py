@@ -33,10 +33,10 @@ def test_browser_and_server_stay_within_their_share(watched: Watched):
     page.locator(".lab-panel .card").first.wait_for(timeout=120_000)
     page.wait_for_timeout(5_000)
     one = shares()
-    watched.open("solutions/old_14_reproduce_the_paper.ipynb")
+    watched.open("solutions/18_reproduce_the_paper.ipynb")
     page.wait_for_timeout(5_000)
     other = shares()
-    for words, found in (("10", one), ("old_14 with its pictures", other)):
+    for words, found in (("10", one), ("18 with its pictures", other)):
         print(words, {kind: f"{size / 1e9:.2f} GB" for kind, size in found.items()})
         assert found["browser"] > 10**8
         assert found["browser"] + found["server"] + found["jupyter"] <= room.BROWSER

@@ -4,8 +4,8 @@ plan       steps, seeds, ... that fit the minutes on this machine
 measured   rows (published | expected | yours, with every seed) and verdicts on pairs of methods
 judged     the paper's finding by the item's rule: holds, fails, undecided, or not tested
 
-The models are small and the data are not the paper's: each item is a *surrogate*. Its figures will not equal the
-published ones; the question is whether the paper's finding holds here, too. The words and numbers of each item are in
+The models are small and the data aren't the paper's: each item is a *surrogate*. Its numbers can't equal the published
+ones; the question is whether the paper's finding holds here, too. The words and numbers of each item are in
 data/paper/reproduce.yaml. A rule sees only what result.json keeps, so a new rule can judge an old result.
 """
 
@@ -29,10 +29,7 @@ CHANCE, CEILING = 50.0, 95.0  # percent, for two classes
 
 
 class Row(NamedTuple):
-    """One line of a table: a value for each seed or round, in `unit`.
-
-    predictions   a hash of each run's test predictions: equal hashes are one run, not luck
-    """
+    """A value for each seed or round. Equal hashes of predictions are one run, not luck."""
 
     name: str
     yours: tuple[float, ...]
@@ -49,7 +46,7 @@ class Kept(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Whether the finding holds here, and why, in words."""
+    """Whether the finding, or a part of it, holds here, and why."""
 
     standing: Standing
     words: str
@@ -63,7 +60,7 @@ class Plan(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an item works, how long it may take, where its messages go, and the event that stops it."""
+    """An item's folder, its minutes, where its messages go, and the event that stops it."""
 
     folder: Path
     minutes: float
@@ -71,7 +68,7 @@ class Place(NamedTuple):
     stop: threading.Event
 
     def rounds(self, wanted: int, least: int) -> Iterator[int]:
-        """Numbers of rounds until `stop`. Raises: Failed if it is set before the least."""
+        """Numbers of rounds until `stop`. Raises: Failed if it is set before the `least` rounds are done."""
         for number in range(wanted):
             if self.stop.is_set():
                 if number < least:
@@ -81,10 +78,7 @@ class Place(NamedTuple):
 
 
 class Item:
-    """One item; its attributes are those of its entry in reproduce.yaml, which explains them.
-
-    `changes` replace some of them. Raises: KeyError for an unknown name.
-    """
+    """One item; its attributes are its entry in reproduce.yaml, which explains them. `changes` replace some."""
 
     name: str
     title: str
@@ -93,7 +87,7 @@ class Item:
     limits: str
     minutes: float
     axis: str = "test accuracy (%)"
-    line: float | None = None  # where "no effect" is on the axis (chance, equality), to be drawn
+    line: float | None = None  # where "no effect" is on the axis
     store: str = ""  # the folder of the runs, for items that share them
     model: str
     task: str = ""
@@ -135,7 +129,7 @@ class Item:
         return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
 
     def judged(self, kept: Kept) -> Judged:
-        """The whole rule. A value that result.json lacks leaves the finding not tested."""
+        """The whole rule. If a value is missing from result.json, the finding is not tested."""
         reason = ""
         try:
             reason = self.untested(kept)
@@ -145,7 +139,7 @@ class Item:
         return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
 
     def published(self, table: Any) -> dict[str, str]:
-        """The paper's figures in words, by row, from its `Table`."""
+        """The paper's numbers in words, by row, from its `Table`."""
         found = {}
         for name, where in self.published_at.items():
             row = table.row(**{column: value for column, value in where.items() if column != "say"})
@@ -153,7 +147,7 @@ class Item:
         return found
 
     def others(self, table: Any) -> dict[str, str]:
-        """Other people's figures in words, by row."""
+        """Other people's numbers in words, by row."""
         return {name: words.format_map(table.expected) for name, words in self.others_said.items()}
 
 
@@ -162,11 +156,11 @@ def described() -> dict[str, dict[str, Any]]:
     return dict(facts("paper/reproduce"))
 
 
-# ---- what rules are made of
+# ---- parts of rules
 
 
 def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 10.0, of: str = "chance") -> str:
-    """Which of these rows has a run within `clear` points of the floor, or at the ceiling; empty if none has."""
+    """The first of these rows with a run within `clear` points of the floor or at the ceiling, in words; else empty."""
     low = max(kept.rows[floor]) if floor else CHANCE
     for name in sorted(rows):
         if min(kept.rows[name]) < low + clear:
@@ -185,7 +179,7 @@ def kept_verdict(found: Verdict) -> dict[str, Any]:
 
 
 def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
-    """Whether a verdict is what a finding wants. It fails if the whole interval lies beyond the margin against it.
+    """Whether a verdict agrees with a finding. It fails only if the whole interval lies beyond the margin.
 
     better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin

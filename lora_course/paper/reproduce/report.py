@@ -1,4 +1,4 @@
-"""The report: one Markdown file of all items, with a table, a picture and a verdict each, whole at any moment."""
+"""The report: one Markdown file with a picture of all results, and a section for each."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ SIGNS = {
 RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its figures"}
 HEAD = """# The paper, done again at laptop scale
 
-Surrogates of Hu et al. 2021 (arXiv 2106.09685v2): small models, other data. Their figures cannot equal the published
+Surrogates of Hu et al. 2021 (arXiv 2106.09685v2): small models, other data. Their numbers cannot equal the published
 ones. The question is whether a *finding* of the paper is found here, and a rule answers it: it holds, it fails, it is
 undecided, or it was not tested, because the runs were too short or learned too little to tell. Every seed is shown.
+
+![Each effect with its interval against the limit of its rule](report.png)
 """
 
 
 def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
-    """Write FOLDER/report.md from results; pictures are named ITEM.png beside it."""
+    """Write FOLDER/report.md, which shows report.png beside it."""
     found = list(results)
     lines = [
         (f"[{one['item']}](#{one['item']})", one["title"], _sign(one), f"{one['seconds'] / 60:.1f}")
@@ -40,9 +42,9 @@ def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
 def section(one: Mapping[str, Any]) -> str:
     """One item in full."""
     made, shared = one["environment"], ", without the training that it shares with other items"
-    where = ", ".join(
-        filter(None, (in_words(one["sizes"]), made["hardware"], made["date"], f"lora_lab {made['lora_lab']}"))
-    )
+    where = (in_words(one["sizes"]), made["hardware"], made["date"], f"lora_lab {made['lora_lab']}")
+    rows = [(row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"])
+            for row in one["rows"]]  # fmt: skip
     lines = [
         f"## {one['item']}\n\n### {one['title']}\n",
         f"- *Stands beside:* {one['source']}",
@@ -53,17 +55,10 @@ def section(one: Mapping[str, Any]) -> str:
         *(f"- *Reported by others:* {name}: {words}" for name, words in one["expected"].items()),
         *(f"- *The paper's table:* {words}" for words in one["discrepancies"]),
         f"- *Took* {one['seconds'] / 60:.1f} min{shared if one.get('shares') else ''} "
-        f"(budget {one['budget_minutes']:g}); {where}",
+        f"(budget {one['budget_minutes']:g}); {', '.join(filter(None, where))}",
         "",
+        *([markdown_table(("", "published", "expected", "yours", "unit"), rows), ""] if rows else []),
     ]
-    if one["rows"]:
-        rows = [
-            (row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"])
-            for row in one["rows"]
-        ]
-        alt = f"{one['title']}, every value a dot: {one['standing']}"
-        table = markdown_table(("", "published", "expected", "yours", "unit"), rows)
-        lines += [table, "", f"![{alt}]({one['item']}.png)", ""]
     return "\n".join(lines)
 
 

@@ -1,11 +1,11 @@
-"""Items run one after another, each in its own folder, each result written as soon as it is there.
+"""Run items one after another, each in its own folder, and write each result as soon as it is ready.
 
     FOLDER/table6/plan-38.json   sizes chosen for so many minutes: a second call has the same
     FOLDER/table6/runs/          the store of its runs
     FOLDER/table6/result.json    rows, finding, rule, verdict; a second call reads it and is done
-    FOLDER/table6.png, report.md
+    FOLDER/report.md, report.png
 
-It may be killed at any moment; the same call continues. An item that fails is recorded, and the rest go on.
+It can be killed at any moment; the same call continues. A failure is recorded, and the other items still run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,9 @@ LATE = 1.03  # an item is stopped after this many times its minutes; the same ca
 
 
 def reproduce(
-    items: Iterable[Item],
-    folder: str | Path,
-    *,
-    minutes: float | None = None,
-    again: bool = False,
-    say: Say = lambda words: None,
-    after: After = lambda results: None,
-) -> list[Found]:
+    items: Iterable[Item], folder: str | Path, *, minutes: float | None = None, again: bool = False,
+    say: Say = lambda words: None, after: After = lambda results: None,
+) -> list[Found]:  # fmt: skip
     """Run items and return their results, in order; `after` gets all results so far after each.
 
     minutes  each item's budget instead of its own
@@ -50,7 +45,7 @@ def reproduce(
     Store(folder).check_writable()
     results: list[Found] = []
     for one in items:
-        own = partial(_named, say, one.name)
+        own = partial(lambda name, words: say(f"{name}: {words}"), one.name)
         place = Place(Path(folder) / one.name, minutes or one.minutes, own, threading.Event())
         found = _measured(place)
         if again or not found or found["budget_minutes"] != place.minutes:
@@ -62,10 +57,6 @@ def reproduce(
     return results
 
 
-def _named(say: Say, name: str, words: str) -> None:
-    say(f"{name}: {words}")
-
-
 def kept(folder: str | Path) -> list[Found]:
     """All results in a folder, in the order in which items run. Raises: BadValue for a file that is not one."""
     files = [Path(folder) / name / "result.json" for name in names()]
@@ -73,7 +64,7 @@ def kept(folder: str | Path) -> list[Found]:
 
 
 def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
-    """What each item would do here, by this machine's speed alone; nothing is trained. `error` if it would not run."""
+    """What each item would do here, judged by this machine's speed. Trains nothing. `error` if it would not run."""
     check_minutes(minutes)
     plans, trained = list[Found](), set[str]()
     for one in items:
@@ -102,12 +93,12 @@ def check_minutes(minutes: float | None) -> None:
 
 
 def title(one: Item) -> str:
-    """The item's title with the word that every picture has."""
+    """The item's title, marked as a surrogate."""
     return f"{one.title} (a surrogate)"
 
 
 def _measured(place: Place) -> Found | None:
-    """The result that is there, whatever its minutes, unless it failed."""
+    """The stored result, for any number of minutes, unless it failed."""
     file = place.folder / "result.json"
     found = read_json(file) if file.is_file() else {}
     return found if found.get("version") == VERSION and not found["error"] else None
@@ -154,7 +145,7 @@ def _plan(one: Item, place: Place) -> Plan:
 
 
 def _told(one: Item, rows: list[Found]) -> Found:
-    """What the item and the paper's table say of rows, today."""
+    """What the item and the paper's table currently say about rows."""
     table = paper.table(one.name)
     published, others = (one.published(table), one.others(table)) if rows else ({}, {})
     beside = [{"published": published.get(row["name"], ""), "expected": others.get(row["name"], "")} for row in rows]

@@ -1,7 +1,7 @@
-"""Items that train: groups of recipes that differ in one thing, or methods that are each tuned.
+"""Items that train: groups of recipes that differ in one thing, or methods with a tuned rate each.
 
-Trained    every group at a rate that is given, as in the paper's tables 5, 6, 16 and 18
-Compared   every method at the rate that validation chooses, through `lora_lab.experiments.compare`
+Trained    every group at a fixed rate, as in the paper's tables 5, 6, 16 and 18
+Compared   every method at the rate chosen on validation, through `lora_lab.experiments.compare`
 
     seconds = sum over groups of   packs * load + runs * (steps * step + scoring)
 

@@ -26,7 +26,7 @@ Updates = Mapping[str, Sequence[Layers]]  # by group, a run for each seed
 
 
 class Subspaces(Trained):
-    """A subclass makes rows of the updates."""
+    """Runs whose updates are looked at; a subclass makes rows of them."""
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study = self.trained(sizes, place)

@@ -92,7 +92,6 @@ def test_a_hint_is_given_where_it_is_nearer_than_the_right_answer_and_nearer_tha
 @pytest.mark.parametrize(
     ("name", "answer", "why"),
     [
-        ("gpt2_count", 200_000, "one matrix a layer"),
         ("rank_of_file", 280, "one layer"),
     ],
 )
@@ -133,7 +132,7 @@ def test_an_answer_that_is_rounded_to_three_figures_is_right():
 
 @pytest.mark.parametrize("number", [10**400, math.inf, math.nan, -(10**400)], ids=["large", "inf", "nan", "low"])
 def test_a_number_that_no_float_can_hold_is_a_wrong_one(number: float):
-    assert "a finite number" in check("luck", (number,)).words
+    assert "a finite number" in check("published", (number, 1, "noise", "large")).words
     assert check("ranks", (number, 5)).passed is False
     assert check("energy", (lambda s, r: number,)).passed is False
 

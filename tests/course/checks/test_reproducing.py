@@ -1,46 +1,38 @@
-"""The checks of lesson 14: answers for `test_checks`, and what the right ones rest on."""
+"""The checks of lesson 18: answers for `test_checks`, and what the right ones rest on."""
 
 from __future__ import annotations
 
-from itertools import product
+import pytest
 
-import numpy as np
+from lora_course import checks
+from lora_course.checks import reproducing
 
-from lora_course import checks, paper
-from lora_lab import LoRA, params
-
-RIGHT = {"gpt2_count": (393_216,), "without_rte": (-0.11,), "beforehand": ("b",), "luck": (1 / 16,)}
+TABLE2 = {"A": "undecided", "B": "not tested", "C": "holds"}
+RIGHT = {"judge": (TABLE2, "table2"), "published": (2.86, 5.6, "noise", "large")}
 WRONG = [
-    ("gpt2_count", (196_608,), "q and v are two"),
-    ("gpt2_count", (350_000,), "printed figure"),
-    ("gpt2_count", ("many",), "give a number"),
-    ("without_rte", (0.114,), "other way round"),
-    ("without_rte", (0.89,), "leave its column out"),
-    ("without_rte", (-0.8,), "divide by seven"),
-    ("without_rte", (3,), "below zero"),
-    ("without_rte", (-0.12,), "1.05 times too large"),
-    ("beforehand", ("a",), "undecided"),
-    ("beforehand", ("c",), "beforehand"),
-    ("beforehand", ("e",), "one of a, b, c, d"),
-    ("luck", (1 / 32,), "all tails"),
-    ("luck", (0.125,), "four seeds"),
-    ("luck", (6.25,), "per cent"),
-    ("luck", (0.0125,), "5 times too small"),
+    ("judge", (TABLE2 | {"A": "fails"}, "table2"), "WHOLE interval"),
+    ("judge", (TABLE2 | {"B": "fails"}, "table2"), "look at the steps first"),
+    ("judge", (TABLE2 | {"C": "worse"}, "table2"), "say one of holds"),
+    ("published", (1.28, 5.6, "noise", "large"), "five times the rows"),
+    ("published", (2.0, 5.6, "noise", "large"), "their variances add"),
+    ("published", (2.86, 8.0, "noise", "large"), "80 of 100"),
+    ("published", (2.86, 5.6, "a gap", "large"), "smaller than the one you need"),
+    ("published", (3.2, 6.27, "a gap", "base"), "look at the marks"),
+    ("published", (2.86, 5.6, "behind", "large"), "say noise"),
 ]
 
 
-def test_the_count_is_the_labs_own():
-    assert checks.check_gpt2_count(params("gpt2-medium", LoRA(rank=4)).trainable).passed is True
+@pytest.mark.parametrize("name", reproducing.ITEMS)
+def test_no_two_runs_of_an_item_are_judged_alike(name):
+    found = reproducing.outcomes(name)
+    assert len(set(found.values())) == 3
+    assert reproducing.runs(name).keys() == found.keys()
+    assert checks.check_judge(found, name).passed is True
 
 
-def test_without_rte_follows_from_the_table():
-    table = paper.table("table2")
-    tasks = ["MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "STS-B"]
-    lora, full = (table.row(model="RoBERTa-base", method=method) for method in ("LoRA", "FT"))
-    apart = np.mean([lora[task] - full[task] for task in tasks])
-    assert checks.check_without_rte(float(apart)).passed is True
-
-
-def test_luck_is_counted():
-    alike = [coins for coins in product((0, 1), repeat=5) if len(set(coins)) == 1]
-    assert checks.check_luck(len(alike) / 2**5).passed is True
+@pytest.mark.parametrize("name", reproducing.PAIRS)
+def test_the_word_follows_from_gap_and_marks(name):
+    (first, second), (_, points, word) = reproducing.published(name), reproducing.pair(name)
+    marks = [row[2] for row in reproducing.PAIRS[name][:2]]
+    wanted = "noise" if abs(first - second) < points.right else "a gap" if marks == ["†", "†"] else "unlike starts"
+    assert word.right == (wanted,)

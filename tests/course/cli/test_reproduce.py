@@ -35,14 +35,14 @@ def test_results_report_and_picture_are_kept_for_later_calls(run, tmp_path, monk
     found = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert (found["scale"], found["items"][0]["standing"]) == ("laptop", "holds")
-    assert (tmp_path / "table6.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     assert "The rule: Two is equal to two." in done.stderr
     assert "holds" in run("table6", "--out", str(tmp_path)).stdout
     (tmp_path / "report.md").unlink()
     judged = run("--rejudge", "--json", "--out", str(tmp_path))
     assert json.loads(judged.stdout)["items"] == found["items"]
     assert (tmp_path / "report.md").is_file()
-    assert run("--out", str(tmp_path / "table6.png" / "below")).returncode == 2
+    assert run("--out", str(tmp_path / "report.png" / "below")).returncode == 2
     monkeypatch.setattr(reproduce, "items", lambda names: [Made(name="table5")])
     run("--out", str(tmp_path))
     text = (tmp_path / "report.md").read_text()

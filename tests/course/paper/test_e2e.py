@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lora_course.paper import e2e
-from lora_course.paper.meanings import parse
+from lora_course.paper.e2e import SLOTS, meaning_of, parse
 from lora_lab import Recipe, load_task
-from lora_lab.errors import BadValue, Failed, NotFound
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.train import train
 
 TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .
@@ -65,7 +66,7 @@ def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(fo
     [
         ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: there is no \|\|reference"),
         ("a.txt", TXT + "name : A | aera : riverside||A .\n", "a.txt, line 4: a meaning has no slot 'aera'"),
-        ("a.txt", "name : A | name : B||A .\n", "line 1: .* a slot stands in it twice"),
+        ("a.txt", "name : A | name : B||A .\n", "line 1: .* a slot is given twice"),
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
         ("a.csv", "mr,ref\nname[A],\n", "a.csv, line 2: the column ref is empty"),
         ("a.csv", "mr,ref\nname A,b\n", r"a.csv, line 2: 'name A' is no meaning"),
@@ -82,25 +83,36 @@ def test_what_is_no_example_names_file_and_line(tmp_path, name, content, words):
         e2e.read_file(tmp_path / name)
 
 
-def test_the_hub_is_asked_only_when_that_is_allowed():
-    with pytest.raises(NotFound, match=r"no data set 'someone/e2e' on this machine; .*--download"):
-        load_task("someone/e2e")
-    with pytest.raises(Failed, match="the hub did not give 'someone/e2e'"):
-        load_task("someone/e2e", download=True)  # HF_HUB_OFFLINE is set
-
-
-def test_the_hubs_tables_are_read_like_the_files(monkeypatch):
-    asked = []
-    table = pd.DataFrame({"meaning_representation": list(map(str, MEANINGS)), "human_reference": ["One.", "Two."]})
-    monkeypatch.setattr(e2e, "_hub_file", lambda name, split, download: asked.append((name, split, download)) or split)
-    monkeypatch.setattr(pd, "read_parquet", lambda file: table)
-    task = load_task("someone/e2e", download=True)
-    assert asked == [("someone/e2e", split, True) for split in ("train", "validation", "test")]
-    assert task.test.references == (("One.",), ("Two.",))
-
-
 def test_what_is_not_computed_is_shown_as_published():
     head, *rows, source = e2e.published().splitlines()
     assert head.split()[-5:] == ["bleu", "nist", "meteor", "rouge_l", "cider"]
     assert rows[-1].split()[-5:] == ["70.4", "8.85", "46.8", "71.8", "2.53"]
     assert "Hu et al. 2021, table 3" in source
+
+
+values = st.text(alphabet="abcÉ £'-5,", min_size=1, max_size=12).map(str.strip).filter(bool)
+
+
+@given(st.dictionaries(st.sampled_from(SLOTS[1:]), values), values)
+def test_a_meaning_that_is_written_is_read_back(slots, name):
+    meaning = meaning_of({**slots, "name": name})
+    assert parse(str(meaning)) == meaning == parse(f" {meaning}\n".replace("],", "] ,"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("area[riverside]", "names no place; add name"),
+        ("name[A], aera[riverside]", "no slot 'aera'; nearest: area"),
+        ("name[A], area[x], area[y]", "the slot area is given 2 times"),
+        ("name[A], area[ ]", "the slot area needs a value"),
+        ("name[A], area[]", "is not of the form slot"),
+        ("name[A] area[x]", "is not of the form slot"),
+        ("name[A],", "is not of the form slot"),
+        ("name[A], and so on", "is not of the form slot"),
+        ("name[A[B]]", "is not of the form slot"),
+    ],
+)
+def test_what_is_no_meaning_is_refused_in_one_sentence(text, words):
+    with pytest.raises(BadValue, match=words):
+        parse(text)

@@ -8,35 +8,20 @@ import pytest
 
 from lora_lab import load_task
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.training.batches import encode
-from lora_lab.training.models import load_tokenizer
-from lora_lab.training.tasks import typical_tokens
 
-MORE = "b\tb\tp\tp"
-# header, a line, its texts, its label
-FORMS = {
-    "sst-2": ("sentence\tlabel", "a fine day\t1", ("a fine day", None), 1),
-    "mrpc": (
-        "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", '1\t7\t8\tHe said "no .\tHe declined .',
-        ('He said "no .', "He declined ."), 1,
-    ),
-    "cola": ("", "gj04\t0\t*\tThem goes.", ("Them goes.", None), 0),
-    "qnli": (
-        "index\tquestion\tsentence\tlabel", "0\tWho ran?\tAnn ran.\tnot_entailment", ("Who ran?", "Ann ran."), 1,
-    ),
-    "qqp": (
-        "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "9\t1\t2\tWhy rain?\tWhy does it rain?\t1",
-        ("Why rain?", "Why does it rain?"), 1,
-    ),
-    "rte": ("index\tsentence1\tsentence2\tlabel", "0\tAnn ran.\tAnn moved.\tentailment", ("Ann ran.", "Ann moved."), 0),
-    "sts-b": (
-        "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
-        "0\tg\tf\t2012\t1\ts\ts\tA cat.\tA dog.\t1.250", ("A cat.", "A dog."), 1.25,
-    ),
-    "mnli": (
-        "index\tpromptID\tpairID\tgenre\tb1\tb2\tp1\tp2\tsentence1\tsentence2\tlabel1\tgold_label",
-        f"0\tp\tq\tg\t{MORE}\tAnn ran.\tAnn sat.\tneutral\tcontradiction", ("Ann ran.", "Ann sat."), 2,
-    ),
+RTE, STS_B = "index\tsentence1\tsentence2\tlabel", "index\tg\tf\tyear\told\ts1\ts2\tsentence1\tsentence2\tscore"
+MNLI = "index\tpromptID\tpairID\tgenre\tb1\tb2\tp1\tp2\tsentence1\tsentence2\tlabel1\tgold_label"
+MRPC, QQP = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"
+FORMS = {  # header, a line, its texts, its label, the metric
+    "sst-2": ("sentence\tlabel", 'she said "no\t1', ('she said "no',), 1, "accuracy"),
+    "mrpc": (MRPC, '1\t7\t8\tHe said "no .\tHe declined .', ('He said "no .', "He declined ."), 1, "accuracy"),
+    "cola": ("", "gj04\t0\t*\tThem goes.", ("Them goes.",), 0, "matthews"),
+    "qnli": ("index\tquestion\tsentence\tlabel", "0\tWho?\tAnn.\tnot_entailment", ("Who?", "Ann."), 1, "accuracy"),
+    "qqp": (QQP, "9\t1\t2\tWhy rain?\tWhy does it rain?\t1", ("Why rain?", "Why does it rain?"), 1, "accuracy"),
+    "rte": (RTE, "0\tAnn ran.\tAnn moved.\tentailment", ("Ann ran.", "Ann moved."), 0, "accuracy"),
+    "sts-b": (STS_B, "0\tg\tf\t2012\t1\ts\ts\tA cat.\tA dog.\t1.250", ("A cat.", "A dog."), 1.25, "pearson"),
+    "mnli": (MNLI, "0\tp\tq\tg\tb\tb\tp\tp\tAnn ran.\tAnn sat.\tneutral\tcontradiction", ("Ann ran.", "Ann sat."), 2,
+             "accuracy"),
 }  # fmt: skip
 FILES = {"mnli": ("train", "dev_matched", "dev_mismatched")}
 
@@ -50,27 +35,17 @@ def written(folder, task, lines):
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("task", FORMS)
 def test_each_task_is_read_with_its_header_and_without(tmp_path, task, header):
-    head, line, (first, second), label = FORMS[task]
+    head, line, texts, label, metric = FORMS[task]
     found = written(tmp_path, task, [head, line] if head and header else [line])
-    assert found.train.texts == (first,)
-    assert found.train.seconds == (() if second is None else (second,))
-    assert found.train.labels == (label,)
+    assert (found.train.texts, found.train.labels, found.metric) == ((texts[0],), (label,), metric)
+    assert found.train.seconds == texts[1:]
     assert type(found.train.labels[0]) is type(label)
     assert found.validation == found.test  # the dev set; the labels of GLUE's test sets are not public
-
-
-def test_the_metrics_are_those_that_table_2_reports_and_mnlis_two_dev_sets_are_one(tmp_path):
-    tasks = {task: written(tmp_path, task, [x for x in FORMS[task][:2] if x]) for task in FORMS}
-    wanted = dict.fromkeys(FORMS, "accuracy") | {"cola": "matthews", "sts-b": "pearson"}
-    assert {name: task.metric for name, task in tasks.items()} == wanted
-    mnli = tasks["mnli"]
-    assert (len(mnli.train), len(mnli.validation), mnli.num_labels) == (1, 2, 3)
-
-
-def test_the_folder_of_all_tasks_will_do_and_a_quotation_mark_is_a_letter(tmp_path):
-    (tmp_path / "SST-2").mkdir()
-    written(tmp_path / "SST-2", "sst-2", ["sentence\tlabel", 'she said "no\t0', 'and "yes" too\t1'])
-    assert load_task(f"glue:sst-2:{tmp_path}").train.texts == ('she said "no', 'and "yes" too')
+    assert len(found.validation) == len(FILES.get(task, ("train", "dev"))) - 1  # MNLI's two dev sets are one
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "SST-2").mkdir()
+    written(tmp_path / "all" / "SST-2", "sst-2", FORMS["sst-2"][:2])
+    assert len(load_task(f"glue:sst-2:{tmp_path / 'all'}").train) == 1  # the folder of all tasks will do
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
@@ -86,31 +61,18 @@ def test_the_hubs_columns_are_read_too(tmp_path, task, label, ending):
     assert (found.train.texts, found.train.seconds, found.train.labels) == (("Ann, ran.",), ("Ann moved.",), (label,))
 
 
-def test_pairs_are_encoded_as_the_tokenizer_joins_them(tmp_path):
-    task = written(tmp_path, "rte", FORMS["rte"][:2])
-    tokenizer = load_tokenizer("minilm")
-    assert typical_tokens(task) == len("Ann ran." + "Ann moved.") // 4
-    (row,) = encode(task.train, task, tokenizer)
-    assert list(row.tokens) == tokenizer("Ann ran.", "Ann moved.")["input_ids"]
-    (cut,) = encode(task.train, load_task(task.name, max_length=6), tokenizer)
-    assert len(cut.tokens) == 6
-
-
 def test_lines_that_the_download_of_qqp_broke_are_passed_over_and_no_others(tmp_path):
     header, line, *_ = FORMS["qqp"]
     assert len(written(tmp_path, "qqp", [header, "1\t2\tbroken", line]).train) == 1
-    header, line, *_ = FORMS["rte"]
     with pytest.raises(BadValue, match=r"train.tsv, line 2: it has 3 columns"):
-        written(tmp_path, "rte", [header, "1\t2\tbroken", line])
+        written(tmp_path, "rte", [RTE, "1\t2\tbroken", line])
 
 
 @pytest.mark.parametrize(
     ("task", "line", "sentence"),
     [
         ("rte", "0\ta\tb\tmaybe", "'maybe' is none of entailment, not_entailment"),
-        ("sst-2", "fine\t2", "'2' is none of 0, 1"),
         ("sst-2", "fine\t²", "'²' is none of 0, 1"),
-        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tmuch", "'much' is no number"),
         ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is no number"),
     ],
 )
@@ -123,8 +85,6 @@ def test_a_label_that_is_none_names_its_line(tmp_path, task, line, sentence):
     ("content", "sentence"),
     [
         ("sentence,label\n", "is empty: it holds no row of CoLA"),
-        ("sentence,label\nThem, goes.,0\n", "line 2 has 3 fields and the header 2"),
-        ('sentence,label\n"Them goes.,0\nHe goes.,1\n', "line 2 opens a quotation mark that is never closed"),
         ("sentence,label\nThem goes.\n", "line 2 has no label; CoLA needs sentence, label"),
         ("sentence,label\nThem goes.,-1\n", "line 2: the label is hidden"),
     ],

@@ -8,8 +8,7 @@ import math
 import pytest
 
 from lora_course.paper import glue as glue_files
-from lora_course.paper.protocol import plan, plan_in_words, recipes, result_in_words, run
-from lora_course.paper.protocol.recipes import FACTS
+from lora_course.paper.protocol import FACTS, plan, plan_in_words, recipes, result_in_words, run
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments import text_scores
@@ -24,26 +23,19 @@ TASKS = ["mnli", "sst-2", "mrpc", "cola", "qnli", "qqp", "rte", "sts-b"]
 
 
 def test_each_hyperparameter_says_where_it_stands():
-    for table in ("table2", "table3"):
-        for variant in ("paper", "repo"):
-            for recipe in recipes(table, variant=variant):
-                assert all(given.source for given in recipe.settings.values())
-                assert {"batch", "epochs", "lr", "max_length", "weight_decay", "seeds"} <= recipe.settings.keys()
-                assert ("warmup_ratio" in recipe.settings) != ("warmup_steps" in recipe.settings)
-                assert recipe.published
+    for recipe in (one for t in ("table2", "table3") for v in ("paper", "repo") for one in recipes(t, variant=v)):
+        assert all(given.source for given in recipe.settings.values())
+        assert {"batch", "epochs", "lr", "max_length", "weight_decay", "seeds"} <= recipe.settings.keys()
+        assert ("warmup_ratio" in recipe.settings) != ("warmup_steps" in recipe.settings)
+        assert recipe.published
 
 
 @pytest.mark.parametrize(
     ("model", "row", "name", "expected"),
     [
-        ("roberta-base", "LoRA", "batch", [16, 16, 16, 32, 32, 16, 32, 16]),
         ("roberta-base", "LoRA", "epochs", [30, 60, 30, 80, 25, 25, 80, 40]),
-        ("roberta-base", "LoRA", "lr", [5e-4, 5e-4, 4e-4, 4e-4, 4e-4, 5e-4, 5e-4, 4e-4]),
         ("roberta-large", "LoRA", "max_length", [128, 128, 512, 128, 512, 512, 512, 512]),
-        ("roberta-large", "LoRA dagger", "epochs", [10, 10, 20, 20, 10, 20, 20, 10]),
         ("roberta-large", "AdapterP 3.0M dagger", "lr", [3e-5, 3e-5] + [3e-4] * 6),
-        ("roberta-large", "AdapterH 6.0M dagger", "lr", [3e-5] + [3e-4] * 7),
-        ("deberta-v2-xxlarge", "LoRA", "cls_dropout", [0.15, 0, 0, 0.1, 0.1, 0.2, 0.2, 0.2]),
         ("deberta-v2-xxlarge", "LoRA", "weight_decay", [0, 0.01, 0.01, 0, 0.01, 0.01, 0.01, 0.1]),
     ],
 )
@@ -57,9 +49,6 @@ def test_tables_9_and_10_are_as_printed(model, row, name, expected):
     ("model", "task", "name", "paper", "repo"),
     [
         ("roberta-base", "cola", "alpha", 8, 16),
-        ("roberta-base", "cola", "weight_decay", 0.0, 0.1),
-        ("roberta-large", "cola", "lr", 2e-4, 3e-4),
-        ("roberta-large", "sst-2", "max_length", 128, 512),
         ("deberta-v2-xxlarge", "rte", "rank", 8, 16),
         ("deberta-v2-xxlarge", "mnli", "warmup_steps", None, 1000),
     ],
@@ -67,14 +56,9 @@ def test_tables_9_and_10_are_as_printed(model, row, name, expected):
 def test_paper_and_scripts_differ_where_they_are_known_to(model, task, name, paper, repo):
     found = (recipes("table2", variant=v, model=model, task=task)[0].get(name) for v in ("paper", "repo"))
     assert tuple(found) == (paper, repo)
-
-
-def test_beam_search_differs_in_the_length_penalty_alone():
     paper, repo = (recipes("table3", variant=v, model="gpt2-medium")[0] for v in ("paper", "repo"))
     assert {name for name in paper.settings if paper[name] != repo[name]} == {"length_penalty"}
-    assert (paper["length_penalty"], repo["length_penalty"], paper["beams"]) == (0.9, 0.8, 10)
-    assert "68.65 (V100)" in paper.expected
-    assert paper.published["bleu"] == "70.4±0.1"
+    assert (paper.published["bleu"], "68.65 (V100)" in paper.expected) == ("70.4±0.1", True)
 
 
 def test_three_tasks_start_from_mnli_and_notes_say_what_differs():
@@ -93,7 +77,6 @@ def test_three_tasks_start_from_mnli_and_notes_say_what_differs():
         (lambda: recipes("table4"), NotFound, "table2 and table3"),
         (lambda: recipes("table2", task="sst2"), NotFound, "nearest: sst-2"),
         (lambda: recipes("table2", variant="readme"), BadValue, "paper, repo"),
-        (lambda: recipes("table2")[0]["lrr"], BadValue, "nearest: lr"),
         (lambda: plan("table3", gpu="V1000"), NotFound, "nearest"),
     ],
 )
@@ -139,9 +122,6 @@ def test_what_is_missing_is_said_with_how_to_bring_it(table2):
     assert any("--data" in one for one in lacks)
     assert not any("--model-path" in one for one in lacks)  # a bundled model is here
     assert "use the authors' own" in table2["deberta-v2-xxlarge", "LoRA", "rte"]["missing"][0]["bring"]
-    gone = plan("table2", task="rte", model_path="/nowhere/roberta", data="/nowhere/glue")[0]["missing"]
-    assert "FacebookAI/roberta-base" in gone[0]["bring"]
-    assert "/nowhere/glue" in gone[1]["bring"]
 
 
 def test_a_plan_is_plain_values_and_counts_the_data_that_are_there(table2, roberta, glue):
@@ -180,18 +160,14 @@ def test_cola_is_trained_by_the_recipe_and_judged_by_matthews(cola):
     assert json.loads((out / "protocol-table2-cola.json").read_text())["over_seeds"] == result["over_seeds"]
 
 
-def test_what_differs_from_the_paper_is_said(cola, roberta):
+def test_what_differs_from_the_paper_is_said_and_what_is_done_is_not_made_again(cola, roberta, glue):
     said = result_in_words(cola[0])
     for words in ("3 of 80 steps", f"{roberta} is not roberta-base", "24 rows", "2 of 5 seeds", "best epoch"):
         assert words in said
-
-
-def test_what_is_done_is_not_made_again(cola, roberta, glue):
-    result, out = cola
-    stamps = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
-    again = run("table2", task="cola", model_path=roberta, data=glue, out=out, seeds=2, steps_limit=3, **PLAIN)
-    assert again["over_seeds"] == result["over_seeds"]
-    assert stamps == {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
+    stamps = {file: file.stat().st_mtime_ns for file in cola[1].rglob("*.safetensors")}
+    again = run("table2", task="cola", model_path=roberta, data=glue, out=cola[1], seeds=2, steps_limit=3, **PLAIN)
+    assert again["over_seeds"] == cola[0]["over_seeds"]
+    assert stamps == {file: file.stat().st_mtime_ns for file in cola[1].rglob("*.safetensors")}
 
 
 def test_sts_b_is_a_number_and_mnli_starts_it(roberta, glue, tmp_path):
@@ -206,16 +182,11 @@ def test_sts_b_is_a_number_and_mnli_starts_it(roberta, glue, tmp_path):
     assert "starts anew" not in result_in_words(warm)
     with pytest.raises(BadValue, match="leave out start"):
         run("table2", task="cola", start=start, **options)
+    full = run("table2", task="rte", row="FT", **options)["seeds"][0]
+    assert 0 <= full["last"]["accuracy"] <= 1
 
 
-@pytest.mark.parametrize("row", ["FT", "AdapterH 0.8M dagger"])
-def test_other_rows_take_the_same_way(roberta, glue, tmp_path, row):
-    own = {} if row == "FT" else {"model": "roberta-large"}
-    options = {"model_path": roberta, "data": glue, "out": tmp_path, "seeds": 1, "steps_limit": 1, **own, **PLAIN}
-    assert 0 <= run("table2", task="rte", row=row, **options)["seeds"][0]["last"]["accuracy"] <= 1
-
-
-def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path, monkeypatch):
+def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path):
     options = {"model_path": gpt2, "data": e2e, "out": tmp_path, "seeds": 1, "steps_limit": 2, **PLAIN}
     result = run("table3", decoding=Decoding(max_new_tokens=4), **options)
     (seed,) = result["seeds"]
@@ -231,20 +202,12 @@ def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path, monkeypatch):
     assert "68.65 (V100)" in said
     assert "cider" in said  # published only
     assert "cooks Thai" not in json.dumps(result)  # no text of the data
-    asked = []
-    monkeypatch.setattr(
-        "lora_lab.experiments.generation.generate", lambda m, t, prompts, say: asked.append(say) or ["A"] * len(prompts)
-    )
-    run("table3", variant="repo", **options)  # the paper's own decoding is beam search
-    assert asked == [Decoding(beams=10, length_penalty=0.8, no_repeat_ngram=4, max_new_tokens=64)]
 
 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
         ({"steps_limit": 0}, BadValue, "steps_limit must be at least 1"),
-        ({"seeds": ()}, BadValue, "seeds must be at least 1"),
-        ({"prompts": -1}, BadValue, "prompts must be at least 1"),
         ({"data": "/nowhere"}, NotFound, "no folder"),
         ({"model_path": "no-such-model"}, NotFound, "there is no model"),
         ({"model": "deberta-v2-xxlarge"}, BadValue, "planned here but not run: DeBERTa's classifier has a random"),
