@@ -13,7 +13,19 @@ from functools import partial
 from typing import Any
 
 from lora_course import checks
-from lora_course.checks import comparing, debugging, fit, knobs, merging, small_file, styles, sure, verdict, writing
+from lora_course.checks import (
+    comparing,
+    debugging,
+    fit,
+    knobs,
+    merging,
+    reading,
+    small_file,
+    styles,
+    sure,
+    verdict,
+    writing,
+)
 from lora_course.experiments import broken
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
@@ -221,6 +233,16 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
         one, "times", "The base has 91 MB, an adapter 0.30 MB. Forty merged models take so many times the bytes:",
         lambda: merging.forty(91_000_000, 301_776),
     ),
+    "chance": lambda: {
+        "told": "phi by chance, in 384 dimensions: of one direction and one, and of 8 directions and 64.",
+        "fields": [number(name, right) for name, right in zip(("1, 1", "8, 64"), reading.chance(64), strict=True)],
+        "why": reading.chance(64)[1].why,
+    },
+    "stranger": lambda: {
+        "told": "It reads “wonderful” as +3.4, and calls “a wonderful film” positive. What was negated?",
+        "fields": [word("negated", reading.SIGNS, **asdict(reading.stranger(0)))],
+        "why": reading.stranger(0).why,
+    },
     "diagnosis": diagnosis,
     "eleventh": eleventh,
 }  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from lora_course.plots import bits, savings, subspaces, truncation
+from lora_course.plots import bits, savings
 from lora_lab import plots
 from lora_lab.plots import sweeps
 
@@ -72,8 +72,6 @@ def test_letters_in_it_are_read_on_the_white_face(name: str):
 @pytest.mark.parametrize(
     "looks",
     [
-        truncation.LOOKS,
-        subspaces.LOOKS,
         savings._STYLES,
         bits.OUTCOMES.values(),
         list(zip(sweeps.COLOURS, sweeps.MARKERS, strict=True)),
