@@ -40,11 +40,11 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# A hook keeps what comes into the layer. Read the first two rows. What does plus mean? Then put in sentences of your own.
+# A hook keeps what comes into the layer: 384 numbers for each token. Look at the picture, then put in sentences of your own. Can you fool it?
 
 # %%
 kept = {}
-adapter.register_forward_pre_hook(lambda layer, inputs: kept.update(x=inputs[0].reshape(-1, 384)))  # (tokens, 384)
+adapter.register_forward_pre_hook(lambda layer, inputs: kept.update(x=inputs[0].reshape(-1, 384)))
 
 @torch.no_grad()
 def read(text):
@@ -55,19 +55,19 @@ def read(text):
     return inputs.tokens()[1:-1], numbers[1:-1], sure  # without [CLS] and [SEP]
 
 # %%
-sentences = ["a wonderful film , warm and funny", "a dull and pointless mess", "not good", "not bad"]
-sentences += ["a masterpiece of boredom", "you will not be bored for a moment"]
+sentences = ["wonderful , warm and funny", "a dull and pointless mess", "not good", "not bad"]
+sentences += ["a masterpiece of boredom", "you will not be bored"]
 
-plt.figure(figsize=(7, 4))
+plt.figure(figsize=(6, 4))
 for row, sentence in enumerate(sentences):
     column, (tokens, numbers, sure) = 0, read(sentence)
     for token, number in zip(tokens, numbers.tolist()):
         box = {"facecolor": "C0" if number > 0 else "C1", "alpha": min(abs(number) / 4, 1), "linewidth": 0}
-        plt.text(column, -row, token, family="monospace", bbox=box)
-        plt.text(column, -row - 0.4, f"{number:+.1f}", family="monospace", size=8)
+        plt.text(column, -row, token, family="monospace", size=12, bbox=box)
+        plt.text(column, -row - 0.4, f"{number:+.1f}", family="monospace")
         column += max(len(token), 4) + 1.5
-    plt.text(50, -row, f"{sure:.0%} positive")
-plt.axis((0, 62, -len(sentences), 0.6))
+    plt.text(35, -row, f"{sure:.0%} positive")
+plt.axis((0, 48, -len(sentences), 0.6))
 plt.axis("off")
 plt.title("One number per word: praise is minus, blame is plus", loc="left")
 plt.show()
@@ -75,9 +75,9 @@ plt.show()
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# *Wonderful* is strongly minus, *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product stays.
+# *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product stays.
 #
-# It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells about a word *in its place*. And you see why it fails: in *you will not be bored*, *not* is plus again, and the model believes it.
+# It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells about a word *in its place*. And you see where it fails: in *you will not be bored*, *not* is plus again, and the model takes it for blame.
 # </details>
 #
 # ## Is that really what it uses?
@@ -107,8 +107,8 @@ torch.manual_seed(0)
 alone = by_the_number(adapter.lora_A[0].detach())
 chance = sorted(by_the_number(torch.randn(384)) for _ in range(100))
 gap = right[0.25] - right[1]
-print(f"A alone: {alone:.1%} right; random directions: {chance[50]:.1%} in the middle, {chance[-1]:.1%} at best")
-print(f"B a quarter as large: {100 * gap.mean():+.1f} points, give or take {196 * gap.std() / count**0.5:.1f}")
+print(f"A alone: {alone:.1%} right; the best random direction: {chance[-1]:.1%}")
+print(f"a quarter of B: {100 * gap.mean():+.1f} points, plus or minus {196 * gap.std() / count**0.5:.1f}")
 lesson.reveal("percent right with B negated", 100 * right[-1].mean().item(), "%")
 lesson.reveal("percent right by the number alone", 100 * alone, "%")
 
@@ -122,7 +122,7 @@ assert (round(added.item()), round(weight.item(), 1)) == (22, 3.0)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. So the model's opinion *is* this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
+# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. So the model's opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
 #
 # Its strength hardly matters. Is a quarter of $B$ worse? 500 reviews can't tell: undecided. Yet $\Delta W$ has a singular value of 22, and W's largest is 3.0. Such a newcomer is called an **intruder**. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report that shrinking intruders after training reduces forgetting at little cost. (We've read their abstract. We see the little cost; forgetting we didn't measure.)
 # </details>
@@ -157,7 +157,7 @@ checks.check_chance(1 / 384, rank / 384, rank)
 # So our two seeds, with a $\phi$ of 0.64<!--inside.one.phi-->, share over 200 times what chance gives. They read the same thing, each with a sign of its own. In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) reports a $\phi$ above 0.5 for the first directions of ranks 8 and 64, and the others are nearly noise. But for 64 directions in 384 dimensions, a $\phi$ of 0.17 *is* noise.
 #
 # ## A stranger
-# Somebody has negated $A$, or $B$, or both, or nothing, drawn by your name. **Exercise 2: which?** Compare its numbers with the picture.
+# Somebody has negated $A$, or $B$, or both, or nothing, drawn by your name. **Exercise 2: which one? Answer "A", "B", "A and B" or "nothing".** Compare its numbers with the picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)
@@ -181,7 +181,7 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
 # 3. **Only the product has a sign.** And shared directions count only above chance, $\max(i, j)/d$.
 #
-# Start with: rank 1, one matrix, the last layer's values. *Ours: 75.7<!--inside.one.test--> % of the test reviews, with 768 numbers and the head; rank 8 on `q,v` of all layers gets 80.9<!--compare.lora--> %.* That's what reading costs.
+# Start with: rank 1, one matrix, the last layer's values. *Ours: 75.7<!--inside.one.test--> % of the test reviews, with 768 numbers and the head (one run); rank 8 on `q,v` of all layers gets 80.9<!--compare.lora--> %.* That's what reading costs.
 #
 # The same in PEFT:
 # ```python
