@@ -64,10 +64,10 @@ for row, sentence in enumerate(sentences):
     for token, number in zip(tokens, numbers.tolist()):
         box = {"facecolor": "C0" if number > 0 else "C1", "alpha": min(abs(number) / 4, 1), "linewidth": 0}
         plt.text(column, -row, token, family="monospace", size=12, bbox=box)
-        plt.text(column, -row - 0.4, f"{number:+.1f}", family="monospace")
-        column += max(len(token), 4) + 1.5
-    plt.text(35, -row, f"{sure:.0%} positive")
-plt.axis((0, 48, -len(sentences), 0.6))
+        plt.text(column, -row - 0.45, f"{number:+.1f}", family="monospace")
+        column += max(len(token), 4) + 1.8
+    plt.text(36, -row, f"{sure:.0%} positive")
+plt.axis((0, 49, -len(sentences), 0.6))
 plt.axis("off")
 plt.title("One number per word: praise is minus, blame is plus", loc="left")
 plt.show()
