@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors.numpy import load_file
 
 from lora_course.claims.evidence import Cells
 from lora_course.classroom import room
-from lora_course.experiments.updates import a_at_start
 from lora_course.lesson import reference
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -33,6 +33,8 @@ from lora_lab.experiments.playground import shown
 from lora_lab.experiments.results import from_store, load
 from lora_lab.experiments.statistics import mean_interval, verdict
 from lora_lab.files import read_json, write_atomically
+from lora_lab.layers import LoRALinear
+from lora_lab.methods.attach import adapter_layers
 from lora_lab.methods.quant import quantize
 from lora_lab.training.models import load_model
 
@@ -298,34 +300,31 @@ def reproduced() -> dict[str, str]:
 
 
 def inside() -> dict[str, str]:
-    """Lesson 13, in percent: ||dW|| / ||W|| of the reference over q and v, its intrinsic curve, what full gets right.
+    """inside.full.right: what full fine-tuning gets right of 500 validation sentences, in percent.
 
-    inside.NAME.held: how much more of W lies in dW's directions than in random ones, as a factor.
     inside.a-moved: |A - A at the start| / |A at the start| of the adapter that ships, least and most of its matrices.
-    inside.phi: phi(1, 1) of B A's rows, rank 8 in 64, two seeds: the mean over the matrices, and of some of them.
+    inside.one: the rank-1 adapter of lesson 14, as its solved notebook finds it: percent right with B as trained,
+    negated, and by the number alone; phi of its A with that of another seed.
     """
-    found = read_json(RESULTS / "microscope" / "minilm_rt.json")
-    shares = {name: sum(row["relative"] for row in rows) / len(rows) for name, rows in found["sizes"].items()}
-    points = {f"inside.d-{one['d']}": one["metrics"]["accuracy"] for one in found["intrinsic"]["points"]}
-    right = {"inside.full.right": found["runs"]["full"]["validation"]["accuracy"]}
-    numbers = {**{f"inside.{name}.relative": shares[name] for name in ("full", "lora")}, **points, **right}
-    held = {  # how much more of W lies in dW's directions than in random ones, at r = 4
-        f"inside.{name}.held": f"{median(one['in_update'] / one['in_random'] for one in by_rank['4'].values()):.1f}"
-        for name, by_rank in found["amplification"].items()
-    }
-    shared = pd.Series(found["phi"]["8 in 64, two seeds"]["rows of B A"]["first"])
-    last, query = shared.index.str.contains("layer.5.", regex=False), shared.index.str.endswith("query")
-    groups = {"": shared, ".without-5": shared[~last], ".query-5": shared[last & query]}
-    groups[".query-others"] = shared[query & ~last]
-    phi = {f"inside.phi{name}": f"{some.mean():.2f}" for name, some in groups.items()}
+    cuts = read_json(RESULTS / "microscope" / "ranks.json")["cuts"]
     run = reference("minilm-rt-r8")
     trained = load_file(f"{run.adapter}/adapter_model.safetensors")
-    ways = [
-        np.linalg.norm(trained[f"base_model.model.{name}.lora_A.weight"] - a) / np.linalg.norm(a)
-        for name, a in a_at_start(run.recipe).items()
-    ]
-    moved = {"inside.a-moved.least": f"{min(ways):.1f}", "inside.a-moved.most": f"{max(ways):.1f}"}
-    return {**{name: f"{100 * value:.1f}" for name, value in numbers.items()}, **held, **phi, **moved}
+    model = load_model(run.recipe.model, 2)
+    torch.manual_seed(run.recipe.seed)  # as a run does just before it attaches
+    run.recipe.method.attach(model)
+    ways = []
+    for name, layer in adapter_layers(model):
+        if type(layer) is LoRALinear:
+            start = layer.lora_A.detach().numpy()
+            ways.append(
+                np.linalg.norm(trained[f"base_model.model.{name}.lora_A.weight"] - start) / np.linalg.norm(start)
+            )
+    return {
+        "inside.full.right": f"{100 * cuts['updates']['full']['right'][-1] / cuts['n']:.1f}",
+        "inside.a-moved.least": f"{min(ways):.1f}",
+        "inside.a-moved.most": f"{max(ways):.1f}",
+        **read_json(RESULTS / "rank_one" / "found.json")["quoted"],
+    }
 
 
 def rehearsed() -> dict[str, str]:

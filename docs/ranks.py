@@ -1,77 +1,130 @@
-"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER`, the folder of lesson 14's run "full".
+"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER` trains two runs there, cuts their updates, and counts.
 
-The file holds one matrix of that run's update as rank-one pieces, and what is left of the whole model when every matrix
-is cut to rank r, as data/results/microscope/minilm_rt.json has it. The run's singular values must be those in there.
+    W_r = W + sum over i <= r of s_i u_i v_i^T        with dW = sum over all i, in every matrix of the model at once
+
+At rank 0 the model is the base with the trained head. A bias or a norm is a vector: what was added to it has rank 1.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+import torch
+from torch import Tensor
 
-from lora_course.experiments.microscope import RANKS, Microscope, views_from
-from lora_course.experiments.truncation import specimen, specimen_of
-from lora_course.lesson import reference_microscope
-from lora_lab.errors import BadValue
-from lora_lab.experiments.low_rank import spectrum
+from lora_lab import FullFineTuning, LoRA, Recipe, load_model, load_task, train
 from lora_lab.files import write_atomically
-from lora_lab.training.assets import asset_path, shipped
+from lora_lab.methods.merge import merge_for_good
+from lora_lab.methods.targets import HEADS
+from lora_lab.training.assets import shipped
+from lora_lab.training.batches import encode
+from lora_lab.training.evaluate import evaluate
+from lora_lab.training.models import load_tokenizer
+from lora_lab.training.runs import Store
+from lora_lab.training.train import open_adapter
 from lora_lab.widgets.matrices import CUTS, packed
 
-MATRIX = "encoder.layer.0.attention.self.query.weight"
-NAMES = {  # of a source in the reference, and its name here
-    "full": ("full", "full fine-tuning"),
-    "update": ("LoRA", "LoRA"),
-    "noise": ("random like full", "random"),
-}
+MATRIX = "bert.encoder.layer.0.attention.self.query.weight"
+RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
+TERMS: dict[str, Any] = {"model": "minilm", "task": "rt", "steps": 400, "batch": 16, "validations": 0, "dtype": "fp32"}
+ROUNDING = 3e-6  # of the largest singular value: what is smaller is rounding
+EXAMPLE = 70  # characters of a sentence that is easy to show
+State = dict[str, Tensor]
 
 
-def update_of(folder: Path, name: str) -> np.ndarray:
-    """What the run added to a weight of MiniLM, shape (out, in)."""
-    with (
-        safe_open(folder / "adapter_model.safetensors", "np") as after,
-        safe_open(asset_path("minilm") / "model.safetensors", "np") as before,
-    ):
-        return after.get_tensor(f"base_model.model.bert.{name}").astype(float) - before.get_tensor(name)
+def trained(recipe: Recipe, folder: Path) -> State:
+    """A run's weights under the names of a plain model, with an adapter merged."""
+    run = Store(folder).find(recipe) or train(recipe, store=folder)
+    model = open_adapter(str(run.adapter), recipe.task, model=recipe.model, dtype="fp32", device_name="cpu").model
+    if not recipe.method.trains_base:
+        merge_for_good(model)
+    return {name: tensor.detach().float() for name, tensor in model.state_dict().items()}
 
 
-def without_the_strongest(folder: Path) -> dict[str, list[int]]:
-    """Right answers when every matrix keeps all pieces but the r strongest: training undone, cut to rank r."""
-    whole = specimen_of("full", folder, "rt")
-    states = ({part.name: getattr(part, when) for part in whole.parts} for when in ("after", "before"))
-    undone = replace(specimen("undone", *states), head=whole.head)
-    scope = Microscope([undone], "rt", count=500)
-    labels = scope.views.sentences.labels
-    return {"ranks": [*RANKS], "right": [int((scope.look("undone", r).answers == labels).sum()) for r in RANKS]}
+def added(before: State, after: State) -> State:
+    """dW of every tensor that moved, the head left out."""
+    names = [n for n in before if n.split(".")[0] not in HEADS and before[n].is_floating_point()]
+    return {n: after[n] - before[n] for n in names if not torch.equal(after[n], before[n])}
 
 
-def main(folder: Path) -> None:
-    """Compare the run with the reference, then write the file."""
-    reference = reference_microscope()
-    for name, values in reference["spectra"]["full"].items():
-        found = spectrum(update_of(folder, name.removeprefix("bert.") + ".weight"))
-        if not np.allclose(found[:200], values[:200], rtol=1e-3):
-            raise BadValue(f"{folder} is another run than the reference: the singular values of {name} differ")
-    cuts = views_from(reference["views"]).cuts()
-    made = reference["environment"]
+def random_like(update: State) -> State:
+    """Gaussian numbers of the same Frobenius norm, in the rows that moved."""
+    torch.manual_seed(0)
+    noise = {
+        n: torch.randn(delta.shape) * (delta if delta.dim() < 2 else delta.any(1, True)).bool()
+        for n, delta in update.items()
+    }
+    return {n: noise[n] * (delta.norm() / noise[n].norm()) for n, delta in update.items()}
+
+
+def cut(label: str, base: State, update: State, head: State, count: int) -> dict[str, Any]:
+    """What is left at each rank of the first `count` validation sentences, as `RankPanel` reads it.
+
+    gained   sentences that are right from this rank on, and were wrong at the one below
+    lost     those that are wrong at this rank and right with nothing cut
+    """
+    task, tokenizer, model = load_task("rt"), load_tokenizer("minilm"), load_model("minilm", 2)
+    rows, labels = encode(task.validation, task, tokenizer)[:count], np.array(task.validation.labels[:count])
+    pieces = {n: torch.linalg.svd(d, full_matrices=False) for n, d in update.items() if d.dim() == 2}
+    full = max(int((s > ROUNDING * s[0]).sum()) for _, s, _ in pieces.values())
+    ranks = [*(rank for rank in RANKS if rank < full), full]
+    whole, energy, answers = sum(float(d.square().sum()) for d in update.values()), [], []
+    for rank in ranks:
+        kept = {n: d * (rank > 0) for n, d in update.items() if n not in pieces}
+        kept |= {n: (u[:, :rank] * s[:rank]) @ vt[:rank] for n, (u, s, vt) in pieces.items()}
+        model.load_state_dict(base | head | {n: base[n] + d for n, d in (update if rank == full else kept).items()})
+        energy.append(round(sum(float(d.square().sum()) for d in kept.values()) / whole, 4))
+        answers.append(evaluate(model, rows, int(tokenizer.pad_token_id)).predictions)
+    said = np.array(answers)  # (ranks, sentences)
+    right = said == labels
+    stays = np.logical_and.accumulate(right[::-1])[::-1]  # right from this rank on
+    before = np.vstack([right[:1] & False, right[:-1]])
+    order = sorted(range(len(labels)), key=lambda n: abs(len(task.validation.texts[n]) - EXAMPLE))
+    gained = [[n for n in order if stays[at, n] and not before[at, n]][:3] for at in range(len(ranks))]
+    lost = [[n for n in order if right[-1, n] and not right[at, n]][:2] for at in range(len(ranks))]
+    shown = sorted({n for some in (*gained, *lost) for n in some})
+    texts = [[task.validation.texts[n], int(labels[n]), "".join(map(str, said[:, n]))] for n in shown]
+    return {
+        "label": label, "ranks": ranks, "energy": energy, "right": right.sum(1).tolist(),
+        "flips": (said != said[-1]).sum(1).tolist(),
+        "gained": [[shown.index(n) for n in some] for some in gained],
+        "lost": [[shown.index(n) for n in some] for some in lost], "sentences": texts,
+    }  # fmt: skip
+
+
+def main(folder: Path, out: Path, count: int = 500, **terms: Any) -> None:
+    """Train what the folder lacks, and write the file."""
+    recipes = {"full": Recipe(method=FullFineTuning(), lr=1e-4, **TERMS | terms)}
+    recipes["lora"] = Recipe(method=LoRA(rank=8), lr=2e-3, **TERMS | terms)
+    after = {name: trained(recipe, folder) for name, recipe in recipes.items()}
+    base = {name: tensor.float() for name, tensor in load_model("minilm", 2).state_dict().items()}
+    update = {name: added(base, state) for name, state in after.items()}
+    heads = {name: {n: t for n, t in state.items() if n.split(".")[0] in HEADS} for name, state in after.items()}
+    cuts = {
+        "full": cut("full fine-tuning", base, update["full"], heads["full"], count),
+        "update": cut("LoRA", base, update["lora"], heads["lora"], count),
+        "noise": cut("random", base, random_like(update["full"]), heads["full"], count),
+    }
+    run = Store(folder).find(recipes["full"])
+    made = run.environment if run else {}
     about = (
-        f"MiniLM on film reviews, 400 steps of 16, full fine-tuning at 1e-4, LoRA of rank 8 on q and v at 2e-3; "
+        "MiniLM on film reviews, 400 steps of 16, full fine-tuning at 1e-4, LoRA of rank 8 on q and v at 2e-3; "
         f"one run each, {made['date']}, {made['device']}, {made['dtype']}. Every matrix of the model is cut to rank r; "
-        f"{cuts['n']} validation sentences."
+        f"{count} validation sentences."
     )
-    updates = {source: cuts["updates"][name] | {"label": label} for source, (name, label) in NAMES.items()}
-    cuts |= {"about": about, "updates": updates}
-    rest = without_the_strongest(folder)
-    content = {"matrix": packed(update_of(folder, MATRIX)), "cuts": cuts, "rest": rest}
+    labels = list(load_task("rt").labels)
+    content = {
+        "matrix": packed(update["full"][MATRIX].numpy().astype(float)),
+        "cuts": {"n": count, "labels": labels, "updates": cuts, "about": about},
+    }
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(shipped("data/results/microscope") / Path(CUTS).name, text.encode())
-    print(f"{CUTS}: {len(text):,} bytes")
+    write_atomically(out, text.encode())
+    print(f"{out}: {len(text):,} bytes")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), shipped("data/results/microscope") / Path(CUTS).name)

@@ -128,11 +128,6 @@ def reference_styles() -> dict[str, Any]:
     return read_json(shipped("data/results/styles/smollm2.json"))
 
 
-def reference_microscope() -> dict[str, Any]:
-    """Five runs of minilm on rt that ship with the lab, truncated; `microscope.views_from` reads their "views"."""
-    return read_json(shipped("data/results/microscope/minilm_rt.json"))
-
-
 def reference_reproductions() -> dict[str, dict[str, Any]]:
     """Return the results of `lora-lab reproduce` that ship with the lab, by item."""
     from lora_course.paper.reproduce.run import kept

@@ -25,7 +25,6 @@ class RankPanel(Panel, file="rank_panel.js"):
         RankPanel()                         what full fine-tuning added to a weight of MiniLM
         RankPanel("weight", rank=8)         another of SOURCES: "full", "update", "weight", "noise", "picture"
         RankPanel(W)                        your own matrix; or several, {"mine": W, "theirs": V}
-        RankPanel({"full": dW}, cuts=scope.views.cuts())        with what your own microscope saw
 
     source  a name, a matrix of shape (m, n), or matrices by name
     rank    pieces added at first, at most 64
@@ -34,7 +33,7 @@ class RankPanel(Panel, file="rank_panel.js"):
     """
 
     data = T.Dict().tag(sync=True)  # {source: `matrices.packed`, or {"error": ...}} of those that were looked at
-    cuts = T.Dict().tag(sync=True)  # see `Views.cuts` in lora_course
+    cuts = T.Dict().tag(sync=True)  # as docs/ranks.py writes them
     choices = T.List(T.List(T.Unicode())).tag(sync=True)  # [name, label, where it comes from] of the menu
     source = T.Unicode().tag(sync=True)
     rank = T.Int().tag(sync=True)

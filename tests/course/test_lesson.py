@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lora_course import lesson
-from lora_course.experiments.microscope import views_from
 from lora_course.receipts import Receipt
 from lora_lab import LoRA, Recipe, Run, Store, load_task, sweep
 from lora_lab.errors import NotFound
@@ -86,14 +85,7 @@ def test_what_ships_is_whole_says_where_and_when_and_an_unknown_name_is_an_error
     there = "minilm_rt, minilm_rt_all_linear, smollm2_kjv"
     with pytest.raises(NotFound, match=f"no reference comparison is called 'other'; there are {there}"):
         lesson.reference_comparison("other")
-    comparison, told = lesson.reference_comparison("minilm_rt"), lesson.reference_microscope()
-    assert comparison["environment"]["hardware"]
-    assert told["environment"]["date"]
-    views, run = views_from(told["views"]), told["runs"]["full"]
-    assert len(views.sentences.texts) == 500
-    assert all(views.whole(name) is not None and views.at(name, 0) is not None for name in views.ranks)
-    assert views.accuracy(views.whole("full")) == run["validation"]["accuracy"]  # nothing cut: the run itself
-    assert run["metrics"]["accuracy"] > 0.8
+    assert lesson.reference_comparison("minilm_rt")["environment"]["hardware"]
 
 
 def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

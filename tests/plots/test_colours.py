@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from lora_course.plots import bits, subspaces, truncation
 from lora_lab import plots
 from lora_lab.plots import sweeps
 
@@ -72,9 +71,6 @@ def test_letters_in_it_are_read_on_the_white_face(name: str):
 @pytest.mark.parametrize(
     "looks",
     [
-        truncation.LOOKS,
-        subspaces.LOOKS,
-        bits.OUTCOMES.values(),
         list(zip(sweeps.COLOURS, sweeps.MARKERS, strict=True)),
     ],
 )

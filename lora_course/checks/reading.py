@@ -1,0 +1,101 @@
+"""Exercises of lesson 14, can you read an adapter: what chance shares, and which signs a stranger has turned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, not_yet, unsolved
+from lora_lab.layers import LoRALinear
+from lora_lab.training.assets import shipped
+
+WIDTH, ROWS = 384, 8
+STORED = "data/results/rank_one"
+SIGNS = {"A and B": (-1, -1), "B": (1, -1), "A": (-1, 1), "nothing": (1, 1)}  # of A and of B, by what was negated
+READS = "whether its readings are turned around says something about A"
+ANSWERS = "the answers turn around if one of A and B is negated, and stay if both are"
+
+
+def stored(seed: int = 0) -> dict[str, torch.Tensor]:
+    """lora_A (1, 384) and lora_B (384, 1) of a rank-1 adapter that ships, by name."""
+    tensors = load_file(shipped(f"{STORED}/seed{seed}") / "adapter_model.safetensors")
+    return {matrix: next(t for key, t in tensors.items() if matrix in key) for matrix in ("lora_A", "lora_B")}
+
+
+@torch.no_grad()
+def disguise(adapter: LoRALinear, number: int) -> None:
+    """Lesson 14: give the layer the stored adapter, with A, B, both or neither negated."""
+    a, b = list(SIGNS.values())[number]
+    tensors = stored()
+    adapter.lora_A.copy_(a * tensors["lora_A"])
+    adapter.lora_B.copy_(b * tensors["lora_B"])
+
+
+def chance(rank: int) -> tuple[Number, Number]:
+    """What the two numbers of `check_chance` are compared with."""
+    zero = "two random directions are hardly ever exactly at right angles"
+    one = Number(
+        1 / WIDTH,
+        {
+            0.0: zero,
+            WIDTH**-0.5: "that's the usual size of the cosine; phi takes its square",
+            1.0: "that's phi of a direction with itself",
+            0.5: "that would be chance in a space of two dimensions; here there are 384",
+        },
+        within=0.02,
+    )
+    many = Number(
+        rank / WIDTH,
+        {
+            0.0: zero,
+            ROWS / WIDTH: f"that's what one direction finds among {ROWS}; here each looks among {rank}",
+            ROWS * rank / WIDTH: f"that's the sum of the squares; phi divides it by the smaller number, {ROWS}",
+            1 / WIDTH: f"that's one direction and one; among {rank}, each finds {rank} times as much",
+            ROWS / rank: "the space matters, too: it has 384 dimensions",
+        },
+        f"1/384, and {rank}/384: chance grows with the rank and shrinks with the width",
+        within=0.02,
+    )
+    return one, many
+
+
+@exercise(
+    "a random unit vector has 384 squared cosines with the axes, all alike, and they add up to 1",
+    "a direction has a share j / 384 in j random directions: add the shares of all 8, then divide by 8",
+    "the larger of the two numbers of directions, over 384",
+)
+def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
+    """Lesson 14: phi by chance, of one direction and one, and of 8 directions and `rank`."""
+    if unsolved(one) or unsolved(many):
+        return not_yet("put a number in place of each ...")
+    for name, answer, compared in zip(("one and one", f"8 and {rank}"), (one, many), chance(rank), strict=True):
+        verdict = compared.judge(answer)
+        if not verdict.passed:
+            return Verdict(False, f"{name}: {verdict.words}")
+    return verdict
+
+
+def stranger(number: int) -> Choice:
+    """What the answer to `check_stranger` is compared with."""
+    right = list(SIGNS)[number]
+    a, b = SIGNS[right]
+    replies = {name: READS if signs[0] != a else ANSWERS for name, signs in SIGNS.items()}
+    same = "the same answers as ever" if a == b else "every answer turned around"
+    return Choice([right], replies, f"{right} negated: {same}, by readings {'as ever' if a > 0 else 'turned around'}")
+
+
+@exercise(
+    "compare the numbers with the picture: is *wonderful* still minus? That tells you about A",
+    "does it still call a wonderful film positive? Only the product of B and A decides that",
+    "readings and answers both turned: A. Only readings: A and B. Only answers: B",
+)
+def check_stranger(negated: Any, number: int) -> Verdict:
+    """Lesson 14: what was negated in the stranger of this number: "A", "B", "A and B" or "nothing"."""
+    if unsolved(negated):
+        return not_yet(f"what was negated? One of {', '.join(SIGNS)}")
+    names = {name.lower(): name for name in SIGNS}
+    if str(negated).strip().lower() not in names:
+        return Verdict(False, f"answer with one of {', '.join(SIGNS)}")
+    return stranger(number).judge(names[str(negated).strip().lower()])

@@ -1,0 +1,196 @@
+# %% [markdown]
+# # 14 · Can you read an adapter?
+#
+# Nobody reads the 22 million numbers of MiniLM. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So from each word the adapter keeps one number, $Ax$, and adds that much of $B$:
+#
+# $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
+#
+# Whatever it does, it does through that number. So let's print it under the words.
+
+# %%
+import torch
+from matplotlib import pyplot as plt
+
+from lora_course import checks, lesson
+from lora_course.checks.reading import STORED, disguise, stored
+from lora_lab import load_adapter, load_model, load_task
+from lora_lab.training.assets import shipped
+from lora_lab.training.models import load_tokenizer
+
+lesson.start("14")
+model, tokenizer = load_model("minilm", num_labels=2), load_tokenizer("minilm")
+load_adapter(model, shipped(f"{STORED}/seed0"))
+adapter = model.bert.encoder.layer[5].attention.self.value
+print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
+
+# %% [markdown]
+# It sits on the *value* matrix of the last layer, which says what a word passes on. It was trained to tell good film reviews from bad ones, with a two-row output layer, the *head*. (The adapter is stored. To make it again takes minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
+#
+# ## Three guesses
+# Guessing gets 50 %. Give ranges that you're 80 % sure of.
+#
+# 1. We negate $B$ and change nothing else. **What percentage of the reviews does the model get right then?**
+# 2. We throw the model's answer away. We average the number over a review's words, and call the half on one side good. **What percentage is right?**
+# 3. Another seed starts from another random $A$. **How similar are the two trained $A$, as the cosine squared, in percent?**
+
+# %%
+lesson.predict("percent right with B negated", low=..., high=...)
+lesson.predict("percent right by the number alone", low=..., high=...)
+lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
+
+# %% [markdown]
+# ## Read it
+# A hook keeps what comes into the layer: 384 numbers for each token. Look at the picture, then put in sentences of your own. Can you fool it?
+
+# %%
+kept = {}
+adapter.register_forward_pre_hook(lambda layer, inputs: kept.update(x=inputs[0].reshape(-1, 384)))
+
+@torch.no_grad()
+def read(text):
+    """The tokens, the number of each, and how sure the model is that the review is positive."""
+    inputs = tokenizer(text, return_tensors="pt")
+    sure = model(**inputs).logits.softmax(-1)[0, 1].item()
+    numbers = kept["x"] @ adapter.lora_A[0]
+    return inputs.tokens()[1:-1], numbers[1:-1], sure  # without [CLS] and [SEP]
+
+# %%
+sentences = ["wonderful , warm and funny", "a dull and pointless mess", "not good", "not bad"]
+sentences += ["a masterpiece of boredom", "you will not be bored"]
+
+plt.figure(figsize=(6, 4))
+for row, sentence in enumerate(sentences):
+    column, (tokens, numbers, sure) = 0, read(sentence)
+    for token, number in zip(tokens, numbers.tolist()):
+        box = {"facecolor": "C0" if number > 0 else "C1", "alpha": min(abs(number) / 4, 1), "linewidth": 0}
+        plt.text(column, -row, token, family="monospace", size=12, bbox=box)
+        plt.text(column, -row - 0.45, f"{number:+.1f}", family="monospace")
+        column += max(len(token), 4) + 1.8
+    plt.text(36, -row, f"{sure:.0%} positive")
+plt.axis((0, 49, -len(sentences), 0.6))
+plt.axis("off")
+plt.title("One number per word: praise is minus, blame is plus", loc="left")
+plt.show()
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product stays.
+#
+# It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells about a word *in its place*. And you see where it fails: in *you will not be bored*, *not* is plus again, and the model takes it for blame.
+# </details>
+#
+# ## Is that really what it uses?
+# A nice picture isn't evidence: we chose the sentences. So take validation reviews, which were kept out of training. And take a control: 100 *random* directions in place of $A$, each with its better sign.
+
+# %%
+reviews = load_task("rt").validation
+count = 60 if lesson.FAST else 500
+labels = torch.tensor(reviews.labels[:count]) == 1
+B, right = adapter.lora_B.detach().clone(), {}
+for strength in (-1, 0, 0.25, 1):
+    adapter.lora_B.data = strength * B
+    answers, means = [], []
+    for text in reviews.texts[:count]:
+        answers.append(read(text)[2] > 0.5)
+        means.append(kept["x"][1:-1].mean(0))
+    right[strength] = (torch.tensor(answers) == labels).float()
+    print(f"B times {strength:5}: {right[strength].mean():.1%} right")
+
+# %%
+def by_the_number(direction):  # the average over a review's words, split at the median
+    number = torch.stack(means) @ direction
+    agree = ((number > number.median()) == labels).float().mean().item()
+    return max(agree, 1 - agree)
+
+torch.manual_seed(0)
+alone = by_the_number(adapter.lora_A[0].detach())
+chance = sorted(by_the_number(torch.randn(384)) for _ in range(100))
+gap = right[0.25] - right[1]
+print(f"A alone: {alone:.1%} right; the best random direction: {chance[-1]:.1%}")
+print(f"a quarter of B: {100 * gap.mean():+.1f} points, plus or minus {196 * gap.std() / count**0.5:.1f}")
+lesson.reveal("percent right with B negated", 100 * right[-1].mean().item(), "%")
+lesson.reveal("percent right by the number alone", 100 * alone, "%")
+
+# %% claim
+assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
+assert alone > chance[-1]
+assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / count**0.5
+added, weight = (torch.linalg.svdvals(w.detach())[0] for w in (adapter.delta_weight(), adapter.frozen_weight()))
+assert (round(added.item()), round(weight.item(), 1)) == (22, 3.0)
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. So the model's opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
+#
+# Its strength hardly matters. Is a quarter of $B$ worse? 500 reviews can't tell: undecided. Yet $\Delta W$ has a singular value of 22, and W's largest is 3.0. Such a newcomer is called an **intruder**. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report that shrinking intruders after training reduces forgetting at little cost. (We've read their abstract. We see the little cost; forgetting we didn't measure.)
+# </details>
+#
+# ## Would another seed read the same?
+# The paper (section 7.2) measures how much two subspaces share: $\phi$ is the mean squared cosine, 1 if one holds the other. For two single directions it's just the cosine squared.
+
+# %%
+first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
+phi = torch.cosine_similarity(first, second, dim=0).item() ** 2
+both = torch.corrcoef(torch.stack([torch.stack(means) @ a for a in (first, second)]))[0, 1]
+lesson.reveal("cosine squared of two seeds, in percent", 100 * phi, "%")
+print(f"correlation of their averages over {count} reviews: {both:+.2f}")
+
+# %% claim
+assert phi > 0.2 and abs(both) > 0.9
+
+# %% [markdown]
+# Is that much? It depends on chance, and people forget that. **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others?** (In general $\phi$ adds up all squared cosines and divides by the smaller number of directions.)
+
+# %% exercise
+rank = lesson.draw("rank", 64, 32, 128, 16, 96)
+print("rank:", rank)
+checks.check_chance(..., ..., rank)
+
+# %% solution
+rank = lesson.draw("rank", 64, 32, 128, 16, 96)
+print("rank:", rank)
+checks.check_chance(1 / 384, rank / 384, rank)
+
+# %% [markdown]
+# So our two seeds, with a $\phi$ of 0.64<!--inside.one.phi-->, share over 200 times what chance gives. They read the same thing, each with a sign of its own. In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) reports a $\phi$ above 0.5 for the first directions of ranks 8 and 64, and the others are nearly noise. But for 64 directions in 384 dimensions, a $\phi$ of 0.17 *is* noise.
+#
+# ## A stranger
+# Somebody has negated $A$, or $B$, or both, or nothing, drawn by your name. **Exercise 2: which one? Answer "A", "B", "A and B" or "nothing".** Compare its numbers with the picture.
+
+# %% exercise
+mine = lesson.draw("stranger", 0, 1, 2, 3)
+disguise(adapter, mine)
+tokens, numbers, sure = read("a wonderful film")
+print(*tokens, [f"{number:+.1f}" for number in numbers], f"{sure:.0%} positive")
+checks.check_stranger(..., mine)
+
+# %% solution
+mine = lesson.draw("stranger", 0, 1, 2, 3)
+disguise(adapter, mine)
+tokens, numbers, sure = read("a wonderful film")
+print(*tokens, [f"{number:+.1f}" for number in numbers], f"{sure:.0%} positive")
+checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
+
+# %% [markdown]
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$, and you can print it.
+# 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
+# 3. **Only the product has a sign.** And shared directions count only above chance, $\max(i, j)/d$.
+#
+# Start with: rank 1, one matrix, the last layer's values. *Ours: 75.7<!--inside.one.test--> % of the test reviews, with 768 numbers and the head (one run); rank 8 on `q,v` of all layers gets 80.9<!--compare.lora--> %.* That's what reading costs.
+#
+# The same in PEFT:
+# ```python
+# model = PeftModel.from_pretrained(base, "adapter")
+# layer = model.get_submodule("base_model.model.bert.encoder.layer.5.attention.self.value")
+# layer.lora_A["default"].register_forward_hook(lambda module, inputs, output: print(output.squeeze()))
+# model(**tokenizer("a wonderful film", return_tensors="pt"))
+# ```
+# </details>
+
+# %%
+lesson.receipt()

@@ -1,0 +1,54 @@
+"""Lesson 14: chance is what simulation gives, and a stranger is told by its readings and its answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lora_course import checks
+from lora_course.checks.reading import SIGNS, disguise, stored
+from lora_course.experiments.subspace import phi_grid, random_directions
+from lora_lab.layers import LoRALinear
+
+
+def test_chance_is_what_random_directions_share():
+    drawn = [phi_grid(random_directions(384, 8, n), random_directions(384, 64, 99 + n))[-1, -1] for n in range(30)]
+    assert checks.check_chance(1 / 384, float(np.mean(drawn)), 64).passed
+    assert checks.check_chance(0.0026, 0.167, 64).passed
+
+
+@pytest.mark.parametrize(
+    ("one", "many", "words"),
+    [
+        (0, 64 / 384, "at right angles"),
+        (384**-0.5, 64 / 384, "one and one: that's the usual size of the cosine"),
+        (1 / 384, 8 / 384, "8 and 64: that's what one direction finds among 8"),
+        (1 / 384, 8 * 64 / 384, "divides it by the smaller"),
+        (1 / 384, 1 / 384, "64 times as much"),
+    ],
+)
+def test_a_wrong_chance_hears_what_it_is(one: float, many: float, words: str):
+    verdict = checks.check_chance(one, many, 64)
+    assert verdict.passed is False
+    assert words in verdict.words
+    assert checks.check_chance(..., many, 64).passed is None
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_stranger_has_the_stored_numbers_with_other_signs(number: int):
+    layer, tensors = LoRALinear(nn.Linear(384, 384), 1, 16.0), stored()
+    disguise(layer, number)
+    a, b = list(SIGNS.values())[number]
+    assert torch.equal(layer.lora_A, a * tensors["lora_A"])
+    assert torch.equal(layer.lora_B, b * tensors["lora_B"])
+    name = list(SIGNS)[number]
+    verdicts = {given: checks.check_stranger(given, number) for given in SIGNS}
+    assert [given for given, verdict in verdicts.items() if verdict.passed] == [name]
+    for given, verdict in verdicts.items():
+        if given != name:
+            assert ("about A" in verdict.words) is (SIGNS[given][0] != a)
+    assert checks.check_stranger(f" {name.upper()}", number).passed
+    assert checks.check_stranger("C", number).passed is False
+    assert checks.check_stranger(..., number).passed is None
