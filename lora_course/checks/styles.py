@@ -11,7 +11,7 @@ from typing import Any
 
 from lora_course.checks.verdict import Verdict, attempt, exercise, not_yet, unsolved
 from lora_lab.errors import LabError
-from lora_lab.training.pairs import LEAST, read
+from lora_lab.training.pairs import FEWEST, read
 
 IGNORED = -100  # the label that cross-entropy skips
 WHY = "every answer counts, with the token that ends it; questions and system prompt are only read"
@@ -74,7 +74,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
     """Lesson 06: a list of pairs of one's own, as they would stand in a file of JSON lines."""
     if unsolved(pairs) or not pairs:
-        return not_yet(f"write at least {LEAST} pairs into the list")
+        return not_yet(f"write at least {FEWEST} pairs into the list")
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')
     if any(unsolved(value) for pair in pairs for value in pair.values()):

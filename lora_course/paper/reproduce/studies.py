@@ -20,7 +20,7 @@ from typing import Any
 from lora_course.paper.reproduce.base import Item, Place, Plan, Row
 from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, Failed
-from lora_lab.experiments.budget import LEAST, SAFE, Timing, pack_timed
+from lora_lab.experiments.budget import FEWEST, SAFE, Timing, pack_timed
 from lora_lab.experiments.compare import compare
 from lora_lab.experiments.contenders import contenders
 from lora_lab.experiments.results import Runs
@@ -94,10 +94,10 @@ class Trained(Item):
             steps = int((SAFE * 60 * minutes - fixed) / slope)
             if steps >= self.enough:
                 break
-        if steps < LEAST:
-            needed = (fixed + LEAST * slope) / SAFE / 60
+        if steps < FEWEST:
+            needed = (fixed + FEWEST * slope) / SAFE / 60
             raise BadValue(
-                f"{minutes:g} minutes are too few on this machine: {LEAST} steps of two seeds take about {needed:.1f}"
+                f"{minutes:g} minutes are too few on this machine: {FEWEST} steps of two seeds take about {needed:.1f}"
             )
         steps = min(steps, self.most)
         tuned = {"rates": rates, "growth": growth} if tuning else {}
