@@ -109,6 +109,8 @@ def main(folder: Path, out: Path, count: int = 500, **terms: Any) -> None:
         "update": cut("LoRA", base, update["lora"], heads["lora"], count),
         "noise": cut("random", base, random_like(update["full"]), heads["full"], count),
     }
+    undone = {name: -delta for name, delta in update["full"].items()}  # all but the r strongest pieces stay
+    rest = cut("undone", after["full"], undone, heads["full"], count)
     run = Store(folder).find(recipes["full"])
     made = run.environment if run else {}
     about = (
@@ -120,6 +122,7 @@ def main(folder: Path, out: Path, count: int = 500, **terms: Any) -> None:
     content = {
         "matrix": packed(update["full"][MATRIX].numpy().astype(float)),
         "cuts": {"n": count, "labels": labels, "updates": cuts, "about": about},
+        "rest": {"ranks": rest["ranks"], "right": rest["right"]},
     }
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(out, text.encode())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import COMING, ROOT
+from tests.docs import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("data/**/README.md")])
 
@@ -24,7 +24,7 @@ def test_links_resolve(page: Path):
     for link in re.findall(r"\]\((?!https?:)([^()\s]*)\)", text):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        assert target.exists() or target.stem in COMING, link
+        assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
 
 
