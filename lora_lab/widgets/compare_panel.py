@@ -28,7 +28,7 @@ CHOICES = (
     "probe", "head", "bitfit", "prompt", "ptuning", "prefix", "bottleneck", "ia3", "lora", "lora:targets=all-linear",
     "lora-xs", "vera", "tinylora", "full",
 )  # fmt: skip
-AXES = ("trained", "memory")
+AXES = ("trained", "memory", "time")
 WORDS = {
     "b": "better than", "w": "worse than", "e": "equivalent to", "B": "better than, but within the margin of,",
     "W": "worse than, but within the margin of,", "u": "not decided against", "-": "not tested against",

@@ -75,12 +75,16 @@ def test_the_pair_is_clicked_and_the_rival_is_one_of_the_cards(pages: Pages) -> 
     assert panel.locator(".picture circle.train").count() == 5
 
 
-def test_the_axis_is_chosen(pages: Pages) -> None:
+def test_the_axis_is_chosen_and_one_without_numbers_is_not_offered(pages: Pages) -> None:
     panel = panel_of(pages.open(ComparePanel()))
+    assert panel.locator("input[name=axis]").nth(2).is_hidden()  # nobody measured the time of these runs undisturbed
     before = panel.locator(".picture svg").inner_html()
     panel.get_by_text("memory", exact=True).first.click()
     expect(panel.locator(".picture svg")).to_contain_text("MiB")
     assert panel.locator(".picture svg").inner_html() != before
+    timed = panel_of(pages.open(ComparePanel(reference=reference_comparison("minilm_rt"))))
+    timed.get_by_text("time", exact=True).first.click()
+    expect(timed.locator(".picture svg")).to_contain_text("seconds of a run")
 
 
 def test_a_comparison_without_answers_was_tested_at_its_own_margin_only(pages: Pages) -> None:

@@ -17,6 +17,7 @@ const OUTCOMES = {
   u: "undecided", "-": "not tested",
 };
 const STEPS = [20, 50, 100, 200, 400, 800];
+const DANCE = 4000; // milliseconds
 const upTo = (most) => Array.from({ length: most }, (_, i) => i + 1);
 
 const BODY = `<header><div class="title"></div>
@@ -58,7 +59,7 @@ const costs = (one) => ({
 });
 
 function start(p) {
-  const ui = p.keep({ shown: Infinity }); // of the studies
+  const ui = p.keep({ shown: 100, seen: p.get("dance").number });
   let now;
   let seeds;
   let forest;
@@ -216,6 +217,10 @@ function start(p) {
 
   function drawDance(range) {
     const { danced, data, at, margin, own } = now;
+    if (danced.number !== ui.seen) {
+      p.keep({ seen: danced.number, shown: 0 });
+      setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
+    }
     const shown = clamp(ui.shown, 0, danced.studies.length);
     p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
     const { scale } = data;

@@ -17,6 +17,7 @@ export const AXES = {
     name: "memory", words: "peak memory of a training step", of: (one) => one.bytes, scale: linear,
     format: (bytes) => (bytes ? binary(bytes) : 0),
   },
+  time: { name: "time", words: "seconds of a run", of: (one) => one.seconds, scale: linear, format: about },
 };
 
 export function thousands(number) {
@@ -40,7 +41,7 @@ export function drawSeeds(width, { data, behind, axis, method, rival }) {
   const [least, most] = extent(shown.map(of));
   const ends = scale === log ? [least / 3, 3 * most] : [0, 1.12 * most];
   const [x, y] = [scale(ends, [left, right]), linear(range, [bottom, top])];
-  const marks = scale === log ? tens(ends, width - 60) : ticks(ends.map((end) => end / 2 ** 20), 4).map((mib) => mib * 2 ** 20);
+  const marks = scale === log ? tens(ends, width - 60) : axis === "memory" ? quarters(ends) : ticks(ends);
   const parts = [axisLeft(y, ticks(range), [left, right], about), line(left, bottom, right, bottom, "rule")];
   parts.push(axisBottom(x, marks, bottom, format, [left, right]));
   parts.push(text((left + right) / 2, bottom + 34, words, "soft mid"));
@@ -95,6 +96,8 @@ function tens([low, high], room) {
   const all = ticks([Math.log10(low), Math.log10(high)], Math.floor(room / 52));
   return all.filter(Number.isInteger).map((power) => 10 ** power);
 }
+
+const quarters = ([, high]) => ticks([0, high / 2 ** 20], 4).map((mib) => mib * 2 ** 20);
 
 /** What the forest and the studies below it share: differences across, in points; [low, high] of what is drawn. */
 export function span(intervals, scale) {

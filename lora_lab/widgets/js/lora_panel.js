@@ -69,13 +69,14 @@ function start(p) {
     const scaling = p.get("alpha") / r;
     const states = view === "steps" ? lesson(r, scaling, ui.x) : [];
     let net = states[ui.step] ?? (view === "start" ? fresh(r) : learned(r));
+    const next = ui.blend ? null : states[ui.step + 1];
     if (ui.blend) {
       const between = (name) => combine(ui.blend[name], combine(net[name], ui.blend[name], -1), ui.blend.part);
       net = { A: between("A"), B: between("B") };
     }
     ui.scan = Math.min(ui.scan, r + D);
     const out = forward(net, scaling, ui.x);
-    return { ...ui, view, r, scaling, states, out, A: net.A, B: net.B, real: readLayer() };
+    return { ...ui, view, r, scaling, states, next, out, A: net.A, B: net.B, real: readLayer() };
   }
 
   // ---- drawing

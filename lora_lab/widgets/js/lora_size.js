@@ -30,8 +30,12 @@ export function drawSize(width, size, patch) {
   if (thick < 4) parts.push(lens(x + w - R - 18, y + R + 18, R, right + thick / 2, y - gap - thick / 2, thick, r));
   const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W: how many fit?", "W"]);
   parts.push(gathered.svg);
-  parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(d)} × ${count(d)}`, "soft halo"));
-  parts.push(text(x + 14, y + 65, "frozen", "soft halo"));
+  if (w > 120 && h > 90) {
+    parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(d)} × ${count(d)}`, "soft halo"));
+    parts.push(text(x + 14, y + 65, "frozen", "soft halo"));
+  } else {
+    parts.push(text(x + w / 2, y + h / 2 + 6, "W", "m mid"));
+  }
   parts.push(group([rect(x + w - 16, y - 16, 32, 32, "touch"), circle(x + w, y, 6, "")], 'class="grip"'));
   const rankAt = (at) => Math.min(across, down) / ((at - x) / d) - d; // with W's corner there
   return { svg: parts.join(""), height: y + h + below, onto: gathered.onto, rankAt };

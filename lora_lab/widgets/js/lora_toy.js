@@ -84,7 +84,7 @@ export function drawToy(width, toy) {
   const bottom = at.W + D * cell;
   const note = `an enlarged toy, 8 × 8; ${gone ? "merged" : "W is frozen"}`;
   parts.push(text(left, bottom + (at.wide ? 20 : 42), note, "soft"));
-  if (at.wide) parts.push(drawKey(at, gone));
+  if (at.wide) parts.push(drawKey(at, toy, gone));
   return { svg: parts.join(""), height: bottom + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
 }
 
@@ -103,7 +103,7 @@ function drawX({ left, cell, up, unit, numbers }, x) {
 /** A and B with the corner between them, where the r numbers of A x turn down into B. */
 function drawAdapter(at, toy, lit, band, fuse) {
   const { left, cell, gap, numbers } = at;
-  const { A, B, merged, out, scan } = toy;
+  const { A, B, merged, out, scan, next } = toy;
   const r = A.length;
   const parts = [text(left - 12, at.A + (r * cell) / 2 + 6, "A", "m end train")];
   parts.push(text(at.B + (r * cell) / 2, at.W + D * cell + 22, "B", "m mid train"));
@@ -118,6 +118,10 @@ function drawAdapter(at, toy, lit, band, fuse) {
     return `<path d="M${left + D * cell + 3} ${y}H${x - half}M${x} ${y + half}V${end}" class="wire train"/>`;
   }));
   parts.push(grid(left, at.A, cell, A, "train", lit.A, toy.x), grid(at.B, at.W, cell, B, "train", lit.W, out.h));
+  if (next) {
+    const ghost = squares(left, at.A, cell, next.A, "train") + squares(at.B, at.W, cell, next.B, "train");
+    parts.push(group([ghost], 'class="next"'));
+  }
   out.h.forEach((v, k) => {
     const [x, y] = [at.B + (k + 0.5) * cell, at.A + (k + 0.5) * cell];
     const box = rect(x - half, y - half, 2 * half, 2 * half, "chip train", 'rx="4"');
@@ -169,12 +173,13 @@ function drawOut(at, { out, scan, scaling, A }, gone) {
 }
 
 /** Beside x, where there is room: the formula, and what squares mean. */
-function drawKey({ out }, gone) {
+function drawKey({ out }, { next }, gone) {
   const x = out + 4;
   const sum = '<tspan class="soft">W x</tspan> + <tspan class="train">α/r · B (A x)</tspan>';
   const parts = [text(x, 18, `y = ${gone ? "W′ x" : sum}`, "m term")];
   parts.push(square(x - 2, 28, 14, 0.8, "frozen"), text(x + 15, 39, "positive", "soft"));
   parts.push(square(x + 68, 28, 14, -0.8, "frozen"), text(x + 85, 39, "negative", "soft"));
+  if (next) parts.push(text(x, 58, "pale: after one more step", "train"));
   return parts.join("");
 }
 
