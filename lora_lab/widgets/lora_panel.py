@@ -15,7 +15,7 @@ from typing import Any
 import traitlets as T
 
 from lora_lab.accounting.models import architecture_of, zoo_names
-from lora_lab.accounting.params import ParameterCount, Row, params
+from lora_lab.accounting.params import ParameterCount, Row, break_even_rank, params
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.methods.lora import LoRA
@@ -42,17 +42,18 @@ class LoRAPanel(Panel, file="lora_panel.js"):
 
     view     the first view: "size", "model", "start", "steps" or "merge"
     views    the views that the reader can choose
-    model    of the view "model": a name of the zoo, a folder, a config, or a model of your own
-    d        width of the square layer in the view "size"
+    model    a name of the zoo, a folder, a config, or a model of your own; "" for a square layer of width `d`
+    layer    which of its layers: "q", "down", "q of q+k+v", ...
     rank, targets    as `LoRA` takes them; a target is a role or all-linear
     models   the models in the menu; by default the whole zoo
-    Raises: BadValue for an unknown view or an impossible rank; NotFound for an unknown model or target.
+    Raises: BadValue for an unknown view or an impossible rank; NotFound for an unknown model, layer or target.
     """
 
     view = T.Enum(VIEWS, "size").tag(sync=True)
     views = T.List(T.Unicode()).tag(sync=True)
     models = T.Dict().tag(sync=True)  # {name: {"rows": [...]}} as `layers_of` makes them
     model = T.Unicode("").tag(sync=True)
+    layer = T.Unicode("").tag(sync=True)
     d = T.Int(4096, min=1).tag(sync=True)
     rank = T.Int(8).tag(sync=True)
     targets = T.List(T.Unicode()).tag(sync=True)
@@ -60,7 +61,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     alpha = T.Enum((1, 2, 4, 8), 4).tag(sync=True)
 
     def __init__(
-        self, view: str = "size", views: Sequence[str] = VIEWS, *, model: Any = "", d: int = 4096,
+        self, view: str = "size", views: Sequence[str] = VIEWS, *, model: Any = "", layer: str = "", d: int = 4096,
         rank: int = 8, targets: Sequence[str] = ("q", "v"), models: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         for name in (view, *views):
@@ -74,11 +75,29 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         shown = {} if named else {name: {"rows": layers_of(model)}}
         shown |= {one: {"rows": zoo_layers()[one]} for one in offered if one not in shown}
         self._own = None if named else model
-        super().__init__(view=view, views=list(views), models=shown, model=name, d=d, rank=rank, targets=list(targets))
+        super().__init__(
+            view=view, views=list(views), models=shown, model=name, layer=layer, d=d, rank=rank, targets=list(targets)
+        )
+        m, n = self.shape
+        if not 1 <= rank <= min(m, n):
+            raise BadValue(f"rank must be 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
         if view == "model":
-            self.counted()  # raises for an unknown target and for an impossible rank
-        elif not 1 <= rank <= d:
-            raise BadValue(f"rank must be 1 to {d:,} for a layer of {d:,} x {d:,}, not {rank:,}")
+            self.counted()  # raises for an unknown target
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs) of the layer on display. Raises: NotFound for a layer that the model does not have."""
+        if not self.model:
+            return self.d, self.d
+        layers: dict[str, tuple[int, int]] = {}
+        for row in self.models[self.model]["rows"]:
+            if row["trains"]:
+                layers[row["label"]] = row["out"], row["in"]
+            for role, wide in row.get("slices", {}).items():
+                layers[f"{role} of {row['label']}"] = wide, row["in"]
+        if self.layer and self.layer not in layers:
+            raise NotFound(f"{self.model} has no layer '{self.layer}'; it has {', '.join(layers)}")
+        return layers[self.layer or next(iter(layers))]
 
     @property
     def _shown(self) -> str:
@@ -104,11 +123,12 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             )
         if self.view in TOY:
             return f"LoRA to scale: a toy layer of 8 x 8. {TOY[self.view]}"
-        d, full, trained = self.d, self.d**2, 2 * self.d * self.rank
+        m, n = self.shape
+        full, trained = m * n, self.rank * (m + n)
         return (
-            f"LoRA to scale: W of {d:,} x {d:,} holds {full:,} numbers, which stay frozen; A and B of rank "
+            f"LoRA to scale: W of {m:,} x {n:,} holds {full:,} numbers, which stay frozen; A and B of rank "
             f"{self.rank:,} add {trained:,} ({trained / full:.3%}), which train. Break-even at rank "
-            f"{d / 2:,.0f}."
+            f"{break_even_rank(n, m):,.0f}."
         )
 
 

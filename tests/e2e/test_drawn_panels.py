@@ -153,7 +153,7 @@ def test_axe_would_find_what_an_author_forgets(pages: Pages) -> None:
 
 
 EACH = {  # how it is made, what Tab reaches, a slider with its trait, and the sliders that must be quick
-    "size": (lora, {}, "view d rank drop", ("width d", "d"), ["rank r", "width d"]),
+    "size": (lora, {}, "view model d rank drop", ("width d", "d"), ["rank r", "width d"]),
     "model": (
         lora, {"view": "model", "model": "llama-3-8b"}, f"view model {'targets ' * 8} rank drop", ("rank r", "rank"),
         ["rank r"],

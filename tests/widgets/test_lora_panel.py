@@ -45,6 +45,21 @@ def test_names_tell_layers_apart():
     assert {row["group"] for row in zoo_layers()["mixtral-8x7b"]} >= {"attention", "experts", "embedding", "head"}
 
 
+@pytest.mark.parametrize(
+    ("given", "shape"),
+    [
+        ({}, (4096, 4096)),
+        ({"d": 384}, (384, 384)),
+        ({"model": "llama-3-8b", "layer": "v"}, (1024, 4096)),
+        ({"model": "llama-3-8b", "layer": "down"}, (4096, 14336)),
+        ({"model": "gpt2", "layer": "q+k+v"}, (2304, 768)),
+        ({"model": "gpt2", "layer": "k of q+k+v"}, (768, 768)),
+    ],
+)
+def test_a_layer_has_the_shape_of_the_real_one(given: dict, shape: tuple[int, int]):
+    assert LoRAPanel(**given).shape == shape
+
+
 def test_in_words_it_says_what_is_stored_and_what_trains():
     words = LoRAPanel(d=4096, rank=8).describe()
     assert "16,777,216 numbers, which stay frozen" in words
@@ -71,7 +86,7 @@ def test_a_model_of_your_own(loaded):
         ({"views": ("size", "all")}, BadValue, "no view 'all'"),
         ({"model": "lama-3-8b"}, NotFound, "llama-3-8b"),
         ({"models": ["lama-3-8b"]}, NotFound, "llama-3-8b"),
-        ({"view": "model", "model": "gpt2", "rank": 1000}, BadValue, "rank"),
+        ({"model": "llama-3-8b", "layer": "c_attn"}, NotFound, "no layer 'c_attn'; it has q, k, v"),
         ({"d": 64, "rank": 65}, BadValue, "1 to 64"),
         ({"rank": 0}, BadValue, "1 to 4,096"),
         ({"view": "model", "model": "gpt2", "targets": ("q_proj",)}, NotFound, "q_proj"),

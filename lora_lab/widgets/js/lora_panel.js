@@ -13,7 +13,7 @@ const VIEWS = { size: "Size", model: "Model", start: "Start", steps: "Steps", me
 const [ROW, STEP, MERGE, SNAP] = [260, 500, 2600, 220]; // milliseconds
 const LIFTED = [-13, 13]; // pixels that the gathered patch lies off its corner
 const TRAITS = {
-  view: "size", views: Object.keys(VIEWS), models: {}, model: "", d: 4096, rank: 8, targets: ["q", "v"],
+  view: "size", views: Object.keys(VIEWS), models: {}, model: "", layer: "", d: 4096, rank: 8, targets: ["q", "v"],
   toy_rank: 2, alpha: 4,
 };
 const TARGETS = ["q", "k", "v", "o", "gate", "up", "down", "all-linear"];
@@ -26,7 +26,7 @@ const BODY = `<header><div class="title"></div>
   <div>${drawn()}<p class="caption" data-for="caption"></p></div>
   <div class="side">
     <div class="controls" data-for="real">
-      ${menu("model", "model")}
+      <div class="menus">${menu("model", "model")}${menu("layer", "layer")}</div>
       ${slider("d", `width ${letter("d")}`, "frozen")}${switches("targets", "adapt")}
       ${slider("rank", `rank ${letter("r")}`, "train", `<div data-for="curve" class="chart">${drawn("curve")}</div>`)}
       <div class="row">${button("drop", "")}</div>
@@ -50,8 +50,21 @@ function start(p) {
   let shown; // what the picture says of itself: where it can be pulled
 
   // ---- what follows from what was chosen
-  /** { d, r } of the one layer that is looked at. */
-  const readLayer = () => ({ d: p.get("d"), r: clamp(p.get("rank"), 1, p.get("d")) });
+  /** The layers of a model that can be looked at: [label, outputs, inputs]; a fused one also slice by slice. */
+  const layersOf = (model) => model.rows.filter((row) => row.in && Object.keys(row.trains).length).flatMap((row) => [
+    [row.label, row.out, row.in],
+    ...Object.entries(row.slices ?? {}).map(([role, wide]) => [`${role} of ${row.label}`, wide, row.in]),
+  ]);
+
+  /** { name, layers, layer, m, n, r } of the one layer that is looked at; the square one has no name. */
+  function readLayer() {
+    const model = p.get("models")[p.get("model")];
+    const layers = model ? layersOf(model) : [];
+    const layer = layers.find(([label]) => label === p.get("layer")) ?? layers[0];
+    const [, m, n] = layer ?? ["", p.get("d"), p.get("d")];
+    const name = layer ? `${p.get("model")} ${layer[0]}` : `d = ${count(n)}`;
+    return { name, layers, layer: layer?.[0], m, n, r: clamp(p.get("rank"), 1, Math.min(m, n)) };
+  }
 
   function readModel() {
     const models = p.get("models");
@@ -84,28 +97,29 @@ function start(p) {
     const views = p.get("views");
     const view = views.includes(p.get("view")) ? p.get("view") : views[0];
     p.check("view", [view], views.map((name) => [name, VIEWS[name]]));
-    const [size, model] = [view === "size", view === "model"];
+    const [size, model, chosen] = [view === "size", view === "model", Boolean(p.get("models")[p.get("model")])];
     p.offer({
-      view: views.length > 1, real: size || model, toy: !size && !model, d: size, model, targets: model, caption: model,
-      curve: size, numbers: !size,
+      view: views.length > 1, real: size || model, toy: !size && !model, layer: size && chosen, d: size && !chosen,
+      targets: model, caption: model, curve: size, numbers: !size,
     });
     p.card.classList.toggle("many", size || model);
-    const [title, big, words, facts = ""] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
+    const [title, big, words, facts] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
     p.fill({ ".title": title, ".big": big, ".words": words, ".facts": facts });
     return `${big}. ${words}`;
   }
 
   function drawLayer() {
-    const size = sizes(readLayer());
-    const { d, r } = size;
-    const ranks = octaves(1, d);
+    const { m, n, r, layer, layers } = readLayer();
+    const size = sizes(m, n, r);
+    const ranks = octaves(1, Math.min(m, n));
     now = { view: "size", ranks };
-    drawRank(ranks, r, size.share, "W");
-    p.slide("d", { values: WIDTHS, value: d, words: count(d) });
+    drawControls(ranks, r, size.share, "W", [["", "custom square layer"]], layer ? p.get("model") : "");
+    p.choose("layer", layers.map(([label, rows, columns]) => [label, `${label}: ${count(rows)} × ${count(columns)}`]), layer);
+    p.slide("d", { values: WIDTHS, value: p.get("d"), words: count(p.get("d")) });
     shown = drawSize(p.width(), size, ui);
-    p.picture(shown, `W, ${count(d)} by ${count(d)}, with A above it and B beside it, ${count(r)} thick, to scale. In one
+    p.picture(shown, `W, ${count(m)} by ${count(n)}, with A above it and B beside it, ${count(r)} thick, to scale. In one
       patch, A and B would cover ${percent(Math.min(1, size.share))} of W.`);
-    p.picture(drawCurve(p.width("curve"), size, ranks), `Numbers over the rank: A and B together rise from ${count(2 * d)}
+    p.picture(drawCurve(p.width("curve"), size, ranks), `Numbers over the rank: A and B together rise from ${count(m + n)}
       at rank 1 and reach the ${count(size.full)} of W at rank ${about(size.even)}.`, "curve");
     return tellSize(size);
   }
@@ -114,8 +128,7 @@ function start(p) {
     const { name, model, roles, targets, most, counts } = readModel();
     const ranks = octaves(1, most);
     now = { view: "model", ranks, model, counts, targets };
-    drawRank(ranks, counts.rank, counts.share, "the model");
-    p.choose("model", Object.keys(p.get("models")).map((one) => [one, one]), name);
+    drawControls(ranks, counts.rank, counts.share, "the model", [], name);
     p.fill({ ".caption": tellRow(counts.rows[ui.over]) });
     p.check("targets", targets, roles.map((role) => [role, role]));
     shown = drawModel(p.width(), model, counts, ui);
@@ -148,7 +161,8 @@ function start(p) {
     return tellToy(toy);
   }
 
-  function drawRank(ranks, rank, share, whole) {
+  function drawControls(ranks, rank, share, whole, none, chosen) {
+    p.choose("model", [...none, ...Object.keys(p.get("models")).map((name) => [name, name])], chosen);
     const spoken = `rank ${count(rank)}, ${percent(share)} of ${whole}`;
     p.slide("rank", { values: ranks, value: rank, words: count(rank), spoken });
     p.button("drop", { words: `${ui.dropped ? "lift the patch off" : "drop the patch on"} ${whole}` });
@@ -194,6 +208,7 @@ function start(p) {
       ranks[now.view] = p.get("rank");
       p.set({ view, rank: ranks[view] ?? given });
     },
+    model: (model) => p.set({ model, layer: "" }),
     targets: (target) => toggle([target]),
     drop: () => settle(!ui.dropped),
     toy_rank(position) {

@@ -4,18 +4,22 @@ import { letter, nearest, table } from "./controls.js";
 import { about, count, percent } from "./format.js";
 import { axisBottom, circle, curve, group, line, log, outline, rect, text } from "./svg.js";
 
-/** What follows from the width of a square layer and a rank. Counts are exact. */
-export const sizes = ({ d, r }) => ({ d, r, full: d * d, strips: 2 * d * r, share: (2 * r) / d, even: d / 2 });
+/** What follows from a layer's shape and a rank. Counts are exact. */
+export function sizes(m, n, r) {
+  const full = m * n;
+  const strips = r * (m + n);
+  return { m, n, r, full, strips, share: strips / full, even: full / (m + n) };
+}
 
-/** { svg, height, rankAt(x), onto(x, y) } of the layer; `patch` says where the gathered patch is. */
+/** { svg, height, rankAt(x), inside(x, y), dock } of the layer; `patch` says where the gathered patch is. */
 export function drawSize(width, size, patch) {
-  const { d, r, share } = size;
+  const { m, n, r, share } = size;
   const [left, top, gap, below] = [34, 16, 8, 24];
   const room = Math.min(width, 580);
   const across = room - left - gap - 30;
   const down = Math.min(room, 570) - top - gap - below;
-  const scale = Math.min(across, down) / (d + r); // pixels for a row or column
-  const [w, h, thick] = [d * scale, d * scale, r * scale];
+  const scale = Math.min(across / (n + r), down / (m + r)); // pixels for a row or column
+  const [w, h, thick] = [n * scale, m * scale, r * scale];
   const strip = Math.max(1, thick);
   const [x, y] = [left, top + thick + gap];
   const right = x + w + gap;
@@ -26,19 +30,27 @@ export function drawSize(width, size, patch) {
   parts.push(text(x - 10, y - gap - strip / 2 + 6, "A", "m train end"));
   parts.push(text(right + strip + 8, y + h / 2 + 6, "B", "m train"));
 
-  const R = Math.min(62, width * 0.16);
-  if (thick < 4) parts.push(lens(x + w - R - 18, y + R + 18, R, right + thick / 2, y - gap - thick / 2, thick, r));
+  let height = y + h + below;
+  if (thick < 4) {
+    const R = Math.min(62, width * 0.16);
+    const within = w > 4 * R && h > 3.2 * R; // in W where there is room, else beside it or below
+    const beside = !within && width - right > 2 * R + 80;
+    const cx = within ? x + w - R - 18 : beside ? right + R + 60 : x + w - R - 40;
+    const cy = within || beside ? y + R + 18 : y + h + R + 34;
+    height = Math.max(height, cy + R + 26);
+    parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick, r));
+  }
   const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W: how many fit?", "W"]);
   parts.push(gathered.svg);
   if (w > 120 && h > 90) {
-    parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(d)} × ${count(d)}`, "soft halo"));
+    parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(m)} × ${count(n)}`, "soft halo"));
     parts.push(text(x + 14, y + 65, "frozen", "soft halo"));
   } else {
     parts.push(text(x + w / 2, y + h / 2 + 6, "W", "m mid"));
   }
   parts.push(group([rect(x + w - 16, y - 16, 32, 32, "touch"), circle(x + w, y, 6, "")], 'class="grip"'));
-  const rankAt = (at) => Math.min(across, down) / ((at - x) / d) - d; // with W's corner there
-  return { svg: parts.join(""), height: y + h + below, onto: gathered.onto, rankAt };
+  const rankAt = (at) => Math.min(across / ((at - x) / n) - n, down / ((at - x) / n) - m); // with W's corner there
+  return { svg: parts.join(""), height, onto: gathered.onto, rankAt };
 }
 
 /** What A and B hold, as one patch in the shape of the box [x, y, w, h]: it fills the box at break-even. Lifted it lies
@@ -86,20 +98,21 @@ function lens(cx, cy, R, px, py, thick, r) {
 
 /** d^2 against 2dr over the rank. The slider below is the axis: a rank stands where the thumb would be. */
 export function drawCurve(width, size, ranks) {
-  const { d, r, full, strips, even } = size;
+  const { m, n, r, full, strips, even } = size;
   const [top, bottom] = [30, 114];
   const at = (rank) => 9 + ((width - 18) * nearest(ranks, rank)) / Math.max(1, ranks.length - 1);
   const most = ranks.at(-1);
-  const up = log([1.6 * d, Math.max(full, 2 * d * most) * 1.25], [bottom - 6, top]);
+  const square = m === n;
+  const up = log([(m + n) * 0.8, Math.max(full, most * (m + n)) * 1.25], [bottom - 6, top]);
   const doubled = ranks.filter((rank) => Number.isInteger(Math.log2(rank)) || rank === most); // between them it is straight
   const [x, y, cut] = [at(r), up(strips), at(even)];
   const parts = [rect(cut, top, width - 9 - cut, bottom - top, "frost")];
   parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"), line(cut, top - 4, cut, bottom, "edge"));
   parts.push(text(0, 9, "numbers, log scale", "tick"));
   parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
-  parts.push(curve(doubled.map((rank) => [at(rank), up(2 * d * rank)]), "stroke train"));
-  parts.push(text(9, up(full) - 6, `d² = ${count(full)}`, "soft small halo"));
-  const sum = `2dr = ${count(strips)}`;
+  parts.push(curve(doubled.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
+  parts.push(text(9, up(full) - 6, `${square ? "d²" : `${d("in")} ${d("out")}`} = ${count(full)}`, "soft small halo"));
+  const sum = `${square ? "2dr" : `r (${d("in")} + ${d("out")})`} = ${count(strips)}`;
   parts.push(line(x, y, x, bottom + 22, "ray"), circle(x, y, 5, "train"));
   if (x > width / 2) parts.push(text(x - 9, bottom - 8, sum, "train small halo end"));
   else parts.push(text(x + 9, y + 13, sum, "train small halo"));
@@ -108,11 +121,14 @@ export function drawCurve(width, size, ranks) {
   return { svg: parts.join(""), height: bottom + 22 };
 }
 
+/** d with an index. */
+const d = (index) => `d<tspan dy="3" font-size="9">${index}</tspan><tspan dy="-3">&#8203;</tspan>`;
+
 /** [title, headline, sentence, table] in words and numbers. */
 export function tellSize(size) {
-  const { d, r, full, strips, even, share } = size;
+  const { m, n, r, full, strips, even, share } = size;
   const [W, A, B] = ["W", "A", "B"].map(letter);
-  const half = `rank ${about(even)}, half of ${letter("d")}`;
+  const half = `rank ${about(even)}${m === n ? `, half of ${letter("d")}` : ""}`;
   const [big, than, rule, title] = strips < full
     ? [about(1 / share), "fewer numbers to train", `At ${half}, they would hold as many numbers as ${W}.`,
       `${W} is frozen; only ${A} and ${B} train, ${percent(share)} of its size`]
@@ -121,9 +137,9 @@ export function tellSize(size) {
   const words = `Stored: ${W} + ${count(strips)}. Trained: ${count(strips)}, which is ${percent(share)} of ${W}. The
     model does not shrink: ${W} stays, frozen, and ${A} and ${B} are added to it. ${rule}`;
   const rows = [
-    [W, `${count(d)} × ${count(d)}`, count(full), "0"],
-    [A, `${count(r)} × ${count(d)}`, count(r * d), count(r * d)],
-    [B, `${count(d)} × ${count(r)}`, count(r * d), count(r * d)],
+    [W, `${count(m)} × ${count(n)}`, count(full), "0"],
+    [A, `${count(r)} × ${count(n)}`, count(r * n), count(r * n)],
+    [B, `${count(m)} × ${count(r)}`, count(m * r), count(m * r)],
     ["total", "", count(full + strips), count(strips)],
   ];
   const facts = table(["", "shape", "numbers stored", "trained"], rows, 3);

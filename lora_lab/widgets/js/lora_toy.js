@@ -227,7 +227,7 @@ function tellSteps({ states, step }) {
   ];
 }
 
-function tellMerge({ merged, real: { d, r }, A }) {
+function tellMerge({ merged, real: { m, n, r, name }, A }) {
   const strips = 2 * D * A.length;
   const done = merged >= 1;
   const words = done
@@ -240,8 +240,8 @@ function tellMerge({ merged, real: { d, r }, A }) {
   return [
     "Merging keeps the output and drops the extra cost",
     head(done ? D * D : `${D * D} + ${strips}`, "multiplications"), words,
-    table(["multiplications a token", "this toy", `d = ${count(d)}, r = ${count(r)}`], [
-      [Wx, D * D, count(d * d)], [BAx, done ? 0 : strips, done ? 0 : count(2 * d * r)],
+    table(["multiplications a token", "this toy", `${name}, r = ${count(r)}`], [
+      [Wx, D * D, count(m * n)], [BAx, done ? 0 : strips, done ? 0 : count(r * (m + n))],
     ]),
   ];
 }

@@ -1,7 +1,7 @@
 // One question, several voices: their answers side by side, as they come, at any strength; and the size of each file.
 
 import VOICES_CSS from "./voices_panel.css";
-import { NO_KERNEL, button, drawn, letter, menu, slider, trouble } from "./controls.js";
+import { NO_KERNEL, button, drawn, folded, letter, menu, slider, table, trouble } from "./controls.js";
 import { about, bytes, count, escape, plural } from "./format.js";
 import { panel } from "./panel.js";
 import { rect, text } from "./svg.js";
@@ -29,7 +29,7 @@ const BODY = `<header><div class="title"></div></header>
 <div class="voices"></div>
 <p class="sub">Their files, to scale</p>${drawn()}
 <p class="big"></p><p class="words"></p>
-<p class="about"></p>`;
+<p class="about"></p>${folded("the files in numbers")}`;
 
 function start(p) {
   let now;
@@ -82,6 +82,8 @@ function start(p) {
       ".doing": doing(),
       ".about": told + escape(p.get("stored").about ?? ""),
     });
+    const row = (name) => [escape(name), count(sizes[name]), about(sizes[BASE] / sizes[name])];
+    p.numbers(() => table(["file", "bytes", "base ÷ file"], [BASE, ...adapters].map(row)));
     const heard = names.filter(answer);
     return `${escape(question)} Strength ${strength}: ${heard.length} of ${names.length} answers. ${doing()}`;
   }
