@@ -194,7 +194,10 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         with self.hold_sync():
             for name, value in content.get("traits", {}).items():
                 setattr(self, name, value)
-        {"run": self.run, "stop": self.stop}[content["do"]]()
+        if content["do"] == "dance":
+            self.resample(content["rows"])
+        else:
+            {"run": self.run, "stop": self.stop}[content["do"]]()
 
     def _paint(self, work: LiveCompare) -> None:
         """Bring the browser up to date; called several times a second while something trains."""

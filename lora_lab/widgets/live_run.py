@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,9 +12,14 @@ from typing import Any
 
 import torch
 
+from lora_lab.adapter_layer import innermost, out_by_in
 from lora_lab.errors import LabError
+from lora_lab.layers import LoRALinear
+from lora_lab.methods.attach import adapter_layers, report_of
+from lora_lab.methods.inspect import product_norm
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.merge import at_strength
+from lora_lab.methods.targets import roles_of
 from lora_lab.metrics import factor
 from lora_lab.training.batches import encode
 from lora_lab.training.changed_predictions import ChangedPredictions, changed_predictions
@@ -28,6 +34,7 @@ from lora_lab.widgets.background import Background
 
 POINTS = 400  # of a loss curve, at most
 STRENGTHS = tuple(step / 10 for step in range(21))  # of a plain LoRA; other adapters are on or off
+PAUSE = 20  # looks at the weights take at most a PAUSE-th of the time
 
 
 class LiveRun(Background):
@@ -35,6 +42,7 @@ class LiveRun(Background):
 
     A stopped run is scored and kept as "stopped"; `start` goes on with it.
     state   "ready", "starting", "loading", "training", "scoring", then "done", "stopped" or "failed"
+    moved   [layer, role, |dW| / |W|] of each weight that an adapter changes
     found   what came of it, as JSON: the metric on the test rows, and answers that changed, at each strength
     """
 
@@ -42,10 +50,11 @@ class LiveRun(Background):
         super().__init__()
         self.recipe, self.store = recipe, store
         self.progress: list[Progress] = []
+        self.moved: list[tuple[int, str, float]] = []
         self.run: Run | None = None
         self.found: dict[str, Any] = {}
         self.bench: Bench | None = None
-        self._began, self._before = 0.0, 0
+        self._began, self._before, self._look_again, self._sizes = 0.0, 0, 0.0, dict[str, float]()
 
     def seconds_left(self) -> int | None:
         """Time to go at the pace so far, in seconds; None in the first three steps."""
@@ -80,6 +89,7 @@ class LiveRun(Background):
             "step": self.progress[-1].step if losses else 0, "left": self.seconds_left(), "every": every,
             "losses": [round(one, 4) for one in means],
             "checks": [[step, round(factor(metric) * found[metric], 3)] for step, found in checks],
+            "moved": [[layer, role, float(f"{share:.4g}")] for layer, role, share in self.moved],
         }  # fmt: skip
 
     # ---- in the training thread
@@ -106,6 +116,7 @@ class LiveRun(Background):
         except LabError as error:
             keep_failure(self.store, bench, error)
             raise
+        self._look()
         run = keep(self.store, bench, run)
         self.found = self._finding(run, changed_predictions(bench))
         self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
@@ -149,3 +160,36 @@ class LiveRun(Background):
 
     def _see(self, progress: Progress) -> None:
         self.progress.append(progress)
+        if time.monotonic() > self._look_again:
+            self._look()
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        """Measure how far each weight has moved."""
+        began, found = time.monotonic(), []
+        assert self.bench is not None
+        roles = {(p.site.module, p.site.out_slice): p.site.role for p in report_of(self.bench.model).placements}
+        for path, part in adapter_layers(self.bench.model):
+            if part.head or part.unmergeable or hasattr(innermost(part), "dequantized"):
+                continue
+            if isinstance(part, LoRALinear) and type(part) is LoRALinear:  # without forming B A
+                frozen, size = part.frozen_weight(), part.scaling * product_norm(part.lora_A, part.lora_B)
+            else:
+                frozen = out_by_in(part)
+                weight = frozen.float()
+                new, _ = part.merged_weights(weight, part.bias)
+                if new is weight:  # BitFit moves biases alone
+                    continue
+                size = (new - weight).norm().item()
+            if path not in self._sizes:
+                self._sizes[path] = frozen.float().norm().item()
+            module = path.replace(".base_layer", "")
+            role = (
+                roles.get((module, getattr(part, "out_slice", None)))
+                or "+".join(roles_of(module))
+                or module.split(".")[-1]
+            )
+            layer = re.search(r"\.(\d+)\.", module)
+            found.append((int(layer[1]) if layer else 0, role, size / self._sizes[path]))
+        self.moved = found
+        self._look_again = time.monotonic() + PAUSE * (time.monotonic() - began)

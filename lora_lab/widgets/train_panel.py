@@ -1,4 +1,4 @@
-"""Training while you watch: the curve among those of other seeds, and which answers it changed.
+"""Training while you watch: the curve among those of other seeds, what it moved, and which answers it changed.
 
 The browser draws (`js/train_panel.js`); `live_run.py` trains, and answers for sentences at any strength.
 """

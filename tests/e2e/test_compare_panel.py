@@ -87,8 +87,17 @@ def test_the_axis_is_chosen_and_one_without_numbers_is_not_offered(pages: Pages)
     expect(timed.locator(".picture svg")).to_contain_text("seconds of a run")
 
 
-def test_a_comparison_without_answers_was_tested_at_its_own_margin_only(pages: Pages) -> None:
+def test_a_button_goes_to_where_the_word_changes(pages: Pages) -> None:
+    panel = panel_of(pages.open(ComparePanel()))
+    words = [panel.locator(".big").inner_text()]
+    for _ in range(2):
+        panel.get_by_role("button", name="where the word changes").press("Enter")
+        words.append(panel.locator(".big").inner_text())
+    assert "but within the margin" in words[1]
+    assert words[0].split()[0] == words[2].split()[0] == "worse"
+    assert "but within" not in words[2]
     ten = panel_of(pages.open(ComparePanel(reference=reference_comparison("minilm_rt"))))
+    expect(ten.get_by_role("button", name="where the word changes")).to_be_disabled()
     move(ten, "margin", 30)
     expect(ten.locator(".words")).to_contain_text("only its own margin of 1.5 points was tested")
 

@@ -60,10 +60,11 @@ def train(**values: Any) -> TrainPanel:
     checks = [[0, 51.0], [200, 74.0], [400, 79.2]]
     others = [{"checks": [[step, value + by] for step, value in checks], "value": 80.0 + by} for by in (-1, 0.5, 2)]
     earlier = [{"checks": [[0, 50.0], [400, 62.0]], "label": "lr 0.0001"}]
+    moved = [[layer, role, 0.1 + 0.04 * layer] for layer in range(6) for role in ("q", "v")]
     panel.setup = panel.setup | {"others": others, "earlier": earlier}
     panel.live = {
         "state": "done", "busy": False, "error": "", "hash": panel.setup["hash"], "guess": 75, "left": 0, "step": 400,
-        "steps": 400, "every": 1, "losses": [0.69 - 0.0008 * n for n in range(400)], "checks": checks,
+        "steps": 400, "every": 1, "losses": [0.69 - 0.0008 * n for n in range(400)], "checks": checks, "moved": moved,
     }  # fmt: skip
     strengths = [step / 10 for step in range(21)]
     said = {"text": "not a dull film", "truth": "positive", "without": "negative", "with_adapter": "positive"}
@@ -160,7 +161,7 @@ EACH = {  # how it is made, what Tab reaches, a slider with its trait, and the s
     ),
     "toy": (lora, {"view": "steps"}, "view go act scan toy_rank alpha", (), ["forward pass"]),
     "sweep": (
-        sweep, {"lr": 1e-3}, "view lr rank alpha family", ("learning rate", "lr"), ["learning rate", "rank", "α"],
+        sweep, {"lr": 1e-3}, "view lr rank alpha best family", ("learning rate", "lr"), ["learning rate", "rank", "α"],
     ),
     "film": (
         film, {}, "method scrub play model card optimizer seq batch rank checkpointing", ("sequence length", "seq"),
@@ -169,7 +170,7 @@ EACH = {  # how it is made, what Tab reaches, a slider with its trait, and the s
     "rank": (RankPanel, {}, "source rank more less", ("pieces added", "rank"), ["pieces added"]),
     "voices": (VoicesPanel, {}, "question strength", ("strength", "strength"), ["strength"]),
     "train": (train, {}, "scrub play sentence strength", ("strength", "strength"), ["strength", "replay"]),
-    "rivals": (rivals, {}, "axis rival method margin", ("margin", "margin"), ["margin"]),
+    "rivals": (rivals, {}, "axis rival method margin flip", ("margin", "margin"), ["margin"]),
     "mixer": (mixer, {}, "share", ("share", "share"), ["share"]),
 }  # fmt: skip
 

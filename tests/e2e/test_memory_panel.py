@@ -22,7 +22,8 @@ from tests.e2e.pages import Pages, box_of, move, panel_of
 EVALUATE = """([film, points]) => points.map((point) => {
     const found = evaluate(film, point);
     const top = Array.from(found.live.subarray(found.top * MANY, found.top * MANY + MANY));
-    return [found.peak, top, peakOf(film, point)];
+    const quick = peakOf(film, point);
+    return [found.peak, top, quick.bytes, openFilm(film).scenes[found.top].act === quick.act];
 })"""
 
 
@@ -50,10 +51,11 @@ def test_the_browsers_arithmetic_is_pythons(pages: Pages, model: str) -> None:
             for _ in range(4)
         ]
         code = f"(given) => {{ {module('film.js')}; return ({EVALUATE})(given); }}"
-        for point, (peak, live, fast) in zip(points, view.evaluate(code, [film, points]), strict=True):
+        for point, (peak, live, fast, same_act) in zip(points, view.evaluate(code, [film, points]), strict=True):
             said = top(film, point["rank"], setup_for(film, point)).bytes
             assert dict(zip(CATEGORIES, live, strict=True)) == said, point
             assert peak == fast == sum(said.values())
+            assert same_act
 
 
 def test_sliders_change_peak_finding_and_what_fits(pages: Pages) -> None:
@@ -83,7 +85,9 @@ def test_the_peak_jumps_from_the_update_to_the_loss_as_rows_grow(pages: Pages) -
     expect(panel.locator(".title")).to_contain_text("Memory peaks at the update")
     slider.press("End")
     expect(panel.locator(".title")).to_contain_text("Memory peaks at the loss")
-    for seq, at in ((32768, "backward of the loss"), (64, "the optimizer's step")):
+    words = panel.locator(".words").inner_text()
+    shortest = int(re.findall(r"the loss from about ([\d,]+) on", words)[0].replace(",", ""))
+    for seq, at in ((shortest, "backward of the loss"), (shortest * 3 // 4, "the optimizer's step")):
         setup = setup_of("llama-3-8b", "full", batch=1, seq=seq)
         assert quick("llama-3-8b", METHODS["full"], setup).at == at
 

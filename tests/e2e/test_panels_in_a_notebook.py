@@ -197,13 +197,15 @@ def test_a_run_starts_stops_goes_on_and_answers_one_s_own_sentence(page: Page, l
     expect(panel.locator(".said")).not_to_have_text(before, timeout=1_000)  # no kernel is asked
 
 
-def test_methods_are_compared(page: Page) -> None:
+def test_methods_are_compared_and_studies_drawn_anew(page: Page) -> None:
     panel = panel_of(page, RIVALS)
     expect(panel.locator(".title")).to_have_text("Nothing is compared yet")
     panel.get_by_role("button", name="Start: 2 methods").click()
     expect(panel.locator(".doing")).to_contain_text("Done: 2 of 2 methods", timeout=240_000)
     expect(panel.locator(".title")).to_contain_text("LoRA r8 q,v trains 96.8 times the numbers of head only")
     assert panel.locator(".picture circle.dot").count() == 2 * 2
+    panel.get_by_role("button", name="draw 100 studies").click()
+    expect(panel.locator(".misses")).to_contain_text("of 100 intervals miss the truth", timeout=60_000)
 
 
 def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page: Page) -> None:

@@ -60,6 +60,8 @@ def test_sliders_snap_to_cells_and_show_what_python_says_of_them(pages: Pages) -
     assert panel.locator(".results path.ink").count() == 3  # a cross for each run
     move(panel, "learning rate", 0)
     expect(panel.locator(".big")).to_have_text("not tried")
+    panel.get_by_role("button", name="go to the best cell").press("Enter")
+    expect(panel.locator(".words")).to_contain_text("The best cell of this map")
 
 
 def test_the_map_is_dragged_over_and_clicked(pages: Pages) -> None:
@@ -122,7 +124,7 @@ def test_a_page_without_a_kernel_offers_no_training(pages: Pages) -> None:
     panel = panel_of(view)
     click(panel, python.data["rates"][0], python.data["ranks"].index(64), python.data)
     expect(panel.locator(".big")).to_have_text("not tried")
-    expect(panel.get_by_role("button")).to_have_count(0)
+    expect(panel.get_by_role("button")).to_have_text(["go to the best cell"])
     expect(panel.locator(".doing")).to_contain_text("Run the notebook")
     assert view.locator("[data-panel]").evaluate("e => e.model.get('picked')") == []
 

@@ -21,6 +21,7 @@ def test_the_title_says_how_much_of_the_result_may_be_luck(pages: Pages) -> None
     expect(panel.locator(".words")).to_contain_text("You guessed 75: 5.9 points too low.")
     expect(panel.locator(".words")).to_contain_text("Among 4 seeds of this recipe it is number 2.")
     expect(panel.locator(".changes")).to_contain_text("9 of 50 validation answers changed, 6 for the better and 3 for")
+    assert panel.locator(".moved rect").count() == 12
 
 
 def test_signs_that_no_font_has_are_read_as_windows_wrote_them(pages: Pages) -> None:

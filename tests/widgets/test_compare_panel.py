@@ -136,8 +136,7 @@ def test_a_label_that_is_not_there_is_another_pair():
 
 def test_studies_are_drawn_of_the_pair_and_others_each_time():
     panel = ComparePanel()
-    panel.method, panel.rival = "LoRA r8 all-linear", "full"
-    panel.resample(100)
+    said(panel, "dance", rows=100, traits={"method": "LoRA r8 all-linear", "rival": "full"})
     first = panel.dance
     assert (first["method"], first["rival"], first["rows"]) == ("LoRA r8 all-linear", "full", 100)
     assert len(first["studies"]) == len(first["outcomes"]) == 100

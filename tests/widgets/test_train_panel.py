@@ -140,13 +140,26 @@ def test_a_saved_notebook_keeps_the_panel_and_its_words(trained: TrainPanel):
     assert "held-out test rows after 40 steps" in data["text/plain"]
 
 
+def test_what_moved_is_the_update_over_the_weight(trained: TrainPanel):
+    layers = [part for part in trained.work.bench.model.modules() if hasattr(part, "lora_A")]
+    shares = [(one.delta_weight().norm() / one.frozen_weight().float().norm()).item() for one in layers]
+    assert [share for _, _, share in trained.live["moved"]] == pytest.approx(shares, rel=1e-3)
+    assert [(layer, role) for layer, role, _ in trained.live["moved"]] == [(0, "q"), (0, "v"), (1, "q"), (1, "v")]
+
+
 @pytest.mark.parametrize(
-    ("method", "strengths"),
-    [(FullFineTuning(), 0), (IA3(), 2), (LoRA(targets=("q",), dora=True), 2), (BitFit(), 2)],
+    ("method", "moved", "strengths"),
+    [
+        (FullFineTuning(), False, 0),
+        (IA3(), True, 2),
+        (LoRA(targets=("q",), dora=True), True, 2),
+        (BitFit(), False, 2),
+    ],
 )
-def test_other_methods_train_and_are_on_or_off(make: Make, method: Any, strengths: int):
+def test_other_methods_train_and_are_on_or_off(make: Make, method: Any, moved: bool, strengths: int):
     panel = make(method=method, steps=4, lr=1e-3).show()
     assert panel.result().status == "done"
+    assert bool(panel.live["moved"]) == moved
     assert len(panel.found.get("strengths", ())) == strengths
 
 

@@ -17,6 +17,7 @@ const OUTCOMES = {
   u: "undecided", "-": "not tested",
 };
 const STEPS = [20, 50, 100, 200, 400, 800];
+const ROWS = [50, 100, 200, 500, 1000, 2000]; // of a study
 const DANCE = 4000; // milliseconds
 const upTo = (most) => Array.from({ length: most }, (_, i) => i + 1);
 
@@ -31,12 +32,16 @@ const BODY = `<header><div class="title"></div>
     <p class="key">Dot: the mean difference. Thick: 90% interval, for equivalence. Thin: 95% interval, for a difference. Drag the edges of the band.</p>
   </div></div>
   <div class="side">
-    <div class="controls">${menu("method", "method")}${slider("margin", "margin", "ink")}</div>
+    <div class="controls">${menu("method", "method")}${slider("margin", "margin", "ink")}
+      <div class="row">${button("flip", "where the word changes")}</div></div>
     <p class="big"></p><p class="words"></p><p class="holm"></p>
     <table class="facts"></table>
   </div>
   <div data-for="dance" class="dance"><p class="question">Would another study say the same?</p>
-    ${drawn("studies")}${slider("shown", "studies", "ink")}<p class="misses"></p></div>
+    <div data-for="draws">${slider("rows", "sentences per study", "ink")}
+      <div class="row">${button("dance", "draw 100 studies")}</div></div>
+    <div data-for="studies">${drawn("studies")}${slider("shown", "studies", "ink")}</div>
+    <p class="misses"></p></div>
 </div>
 <div data-for="here" class="here"><p class="question">Compare on this machine</p>
   ${switches("methods", '<span class="spoken">methods to compare</span>')}
@@ -59,7 +64,7 @@ const costs = (one) => ({
 });
 
 function start(p) {
-  const ui = p.keep({ shown: 100, seen: p.get("dance").number });
+  const ui = p.keep({ rows: 200, shown: 100, seen: p.get("dance").number });
   let now;
   let seeds;
   let forest;
@@ -163,9 +168,11 @@ function start(p) {
   function draw() {
     now = read();
     const { data, view, own, danced, rows, axis, say, rival, size, margin } = now;
+    const dances = Boolean(danced || (p.kernel && own && !own.entry.outcomes.includes("-")));
     const [some, both] = [Boolean(data), there(p.get("stored")) && there(p.get("mine"))];
     p.offer({
-      here: p.kernel, view: both, dance: Boolean(danced && own), axis: some, ways: some, body: some, forest: Boolean(rows?.length),
+      here: p.kernel, draws: p.kernel, view: both, dance: dances, studies: Boolean(danced), axis: some, ways: some, body: some,
+      forest: Boolean(rows?.length),
     });
     p.one("details").hidden = !data;
     const doing = drawHere(p.live());
@@ -193,7 +200,7 @@ function start(p) {
         a run far below.${pale}`,
       ".big": big, ".words": words, ".holm": tellHolm(now), ".facts": facts(now), ".about": escape(data.about + failed),
     });
-    if (danced && own) drawDance(range);
+    if (dances) drawDance(range);
     p.numbers(methodTable);
     return `${title(now)}. ${big}. ${words} ${doing}`;
   }
@@ -212,11 +219,25 @@ function start(p) {
       label.classList.toggle("chosen-way", data.methods[i] === method);
     });
     p.choose("method", data.methods.filter((one) => one !== rival).map((one) => [one.label, one.name]), method.label);
+    p.button("flip", { off: flips(now) < 0 });
     p.slide("margin", { values: data.margins, value: margin, words: `±${size}` });
+  }
+
+  /** The next margin, or the first, at which the pair has another outcome. */
+  function flips({ own, at }) {
+    const letters = own ? [...own.entry.outcomes] : [];
+    const other = (letter) => letter !== letters[at] && letter !== "-";
+    const next = letters.findIndex((letter, i) => i > at && other(letter));
+    return next < 0 ? letters.findIndex(other) : next;
   }
 
   function drawDance(range) {
     const { danced, data, at, margin, own } = now;
+    const sizes = ROWS.filter((rows) => rows <= Math.max(data.rows, ROWS[0]));
+    p.keep({ rows: sizes[nearest(sizes, ui.rows)] });
+    p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
+    p.button("dance", { off: p.gone() || p.waits() });
+    if (!danced) return p.fill({ ".misses": DANCES });
     if (danced.number !== ui.seen) {
       p.keep({ seen: danced.number, shown: 0 });
       setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
@@ -232,7 +253,7 @@ function start(p) {
     const words = `${missed} of ${shown} intervals miss the truth, ${now.say(danced.truth)}; of 95% intervals about 5 in 100
       may. With ${count(danced.rows)} sentences a study finds: ${each.join(", ") || "nothing yet"}. All of them: ${own.word}.`;
     p.picture(studies, words, "studies");
-    p.fill({ ".misses": words });
+    return p.fill({ ".misses": words });
   }
 
   function drawHere(live) {
@@ -284,6 +305,15 @@ function start(p) {
   // ---- what controls and pulling do
   const actions = {
     rival: (rival) => p.set(rival === now.method.label ? { rival, method: now.rival.label } : { rival }), // or change places
+    flip: () => p.set({ margin: now.data.margins[flips(now)] }),
+    methods(name, { checked }) {
+      const ticked = (one) => (one === name ? checked : p.get("methods").includes(one));
+      p.set({ methods: p.get("choices").filter(ticked) });
+    },
+    dance() {
+      const traits = { view: now.view, method: now.method.label, rival: now.rival.label };
+      p.ask("dance", { do: "dance", rows: ui.rows, traits });
+    },
     run() {
       const traits = Object.fromEntries(["methods", "seeds", "rates", "steps"].map((name) => [name, p.get(name)]));
       p.ask("live", { do: "run", traits });

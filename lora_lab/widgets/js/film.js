@@ -138,7 +138,7 @@ function rise(folds, sums, from = 0) {
   return { most, total };
 }
 
-/** Bytes of the peak alone, many times faster: what repeats is evaluated once. */
+/** { bytes, act } of the peak alone, many times faster: what repeats is evaluated once. */
 export function peakOf(film, point) {
   const at = monomials(film, point);
   const { states, temporary } = optimizerBytes(film, point);
@@ -146,13 +146,14 @@ export function peakOf(film, point) {
   film.changes.forEach((change, which) => {
     for (let i = 2; i < change.length; i += 3) sums[which] += change[i + 2] * at[change[i + 1]];
   });
-  let [bytes, total] = [0, states];
+  let [bytes, act, total] = [0, 0, states];
   openFilm(film).acts.forEach((folds, which) => {
     const up = rise(folds, sums);
-    bytes = Math.max(bytes, total + up.most + (which === UPDATE ? temporary : 0));
+    const most = total + up.most + (which === UPDATE ? temporary : 0);
+    if (most > bytes) [bytes, act] = [most, which];
     total += up.total;
   });
-  return bytes;
+  return { bytes, act };
 }
 
 /** The most n from `least` up to `limit` for which `fits` holds, if it holds up to some n and no further; else 0. */
@@ -167,4 +168,17 @@ export function largestFitting(fits, least, limit) {
     else high = middle;
   }
   return low;
+}
+
+/** Which act holds the peak over the stops of the length: [{ act, from }], from as a position; found by halving. */
+export function actsOver(film, point, stops) {
+  const at = (from) => ({ act: peakOf(film, { ...point, seq: stops[from] }).act, from });
+  const between = (low, high, depth) => {
+    const gap = high.from - low.from;
+    if (gap < 2 || (depth > 2 && low.act === high.act)) return low.act === high.act ? [] : [high];
+    const middle = at((low.from + high.from) >> 1);
+    return [...between(low, middle, depth + 1), ...between(middle, high, depth + 1)];
+  };
+  const first = at(0);
+  return [first, ...between(first, at(stops.length - 1), 0)];
 }

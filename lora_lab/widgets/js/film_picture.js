@@ -120,7 +120,7 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
     parts.push(text(middle, base + 17, name, kind));
     parts.push(text(middle, base + 32, size(found.totals[found.tops[act]]), `${kind} tick`));
   });
-  parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right + 14 + column]));
+  parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right, right + 14 + column]));
   parts.push(peakMark(xs, found, y, right));
   const cursor = (xs[at] + xs[at + 1]) / 2;
   parts.push(line(cursor, y(found.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
@@ -139,15 +139,24 @@ function peakMark(xs, found, y, right) {
   return `<path d="M${middle} ${top}l-5 -7h10z" class="ink"/>${text(start, top - 11, words, `strong halo ${anchor}`)}`;
 }
 
-/** The chosen card, and the smallest that is enough. */
-function cardLines(cards, card, y, topmost, found, [left, right]) {
+/** The chosen card, the smallest that is enough, and others between the weights and the top where there is room. */
+function cardLines(cards, card, y, topmost, found, [left, end, right]) {
+  const taken = [y(found.peak) - 14];
+  const lines = [];
   const enough = cards.find(([, size]) => size >= found.peak) ?? card;
-  const shown = [...new Set([card, enough])].filter(([, size], i) => size <= topmost && (!i || y(card[1]) - y(size) > 30));
-  return shown.map(([name, size]) => {
+  const others = cards.filter(([name, size]) => name !== card[0] && name !== enough[0] && size > 1.1 * found.totals[0]);
+  for (const [name, size] of [card, ...(enough === card ? [] : [enough]), ...others]) {
+    const at = y(size);
     const chosen = name === card[0];
-    const words = text(left + 6, y(size) - 5, `${name}: ${binary(size)} usable`, `halo ink small${chosen ? " strong" : ""}`);
-    return line(left, y(size), right, y(size), chosen ? "limit" : "shelf") + words;
-  }).join("");
+    if (size > topmost || lines.length > 6 || (!chosen && taken.some((one) => Math.abs(one - at) < 30))) continue;
+    const kind = `halo ink small${chosen ? " strong" : ""}`;
+    taken.push(at);
+    const words = `${name}: ${binary(size)}${chosen ? " usable" : ""}`;
+    const low = !chosen && found.totals.at(-1) < size; // there is room above the update
+    const label = low ? text(end - 4, at - 5, name, "halo ink small end") : text(left + 6, at - 5, words, kind);
+    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), label);
+  }
+  return lines.join("");
 }
 
 /** The moment as a column, each category named beside it. */

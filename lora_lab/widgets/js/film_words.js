@@ -98,6 +98,16 @@ export function reason(film, found, point) {
   return `The peak is in ${where}: the activations saved${below} are still in memory, and this layer's gradients come on top.`;
 }
 
+/** How the peak moves with the length, where it does. */
+export function crossings(acts, stops) {
+  if (acts.length < 2) return "";
+  const name = (act) => (ACTS[act] === "loss" || ACTS[act] === "update" ? `the ${ACTS[act]}` : `the ${ACTS[act]} pass`);
+  const [first, ...later] = acts;
+  const parts = later.map(({ act, from }) => `${name(act)} from about ${count(stops[from])} on`);
+  const until = `${name(first.act)} up to ${count(stops[later[0].from - 1])} tokens`;
+  return `The peak moves with the sequence length: ${until}, ${parts.join(", ")}.`;
+}
+
 /** The scene that is looked at, and the fullest of each act, by category; rounded parts add up to the rounded sum. */
 export function actsTable(found, at) {
   const [unit, name, places] = found.peak < 2 ** 30 ? [2 ** 20, "MiB", 1] : [2 ** 30, "GiB", 2];

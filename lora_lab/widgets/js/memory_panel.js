@@ -2,14 +2,17 @@
 
 import MEMORY_CSS from "./memory_panel.css";
 import { button, drawn, folded, menu, octaves, slider, switches, table } from "./controls.js";
-import { ACTS, evaluate, largestFitting, peakOf } from "./film.js";
+import { ACTS, actsOver, evaluate, largestFitting, peakOf } from "./film.js";
 import { drawFilm, places, sceneAt, thumbnail } from "./film_picture.js";
-import { actsTable, finding, formatWords, legendWords, reason, sceneWords, tokensWords } from "./film_words.js";
+import {
+  actsTable, crossings, finding, formatWords, legendWords, reason, sceneWords, tokensWords,
+} from "./film_words.js";
 import { binary, clamp, count, escape, plural } from "./format.js";
 import { panel } from "./panel.js";
 
 const [FILM, LONGEST] = [9000, 32768]; // milliseconds that a whole step plays; tokens
 const [ROWS, RANKS] = [octaves(1, 128), octaves(1, 256)];
+const NARROW = 300; // pixels that a slider's track has at least
 const SEARCHED = 2 ** 20; // rows or tokens up to which the largest that fits is looked for
 const TRAITS = {
   films: {}, model: "", method: "", batch: 1, seq: 512, rank: 8, checkpointing: false, optimizer: "adamw", card: "",
@@ -36,7 +39,7 @@ const BODY = `<header><div class="title"></div></header>
   <div class="side">
     <div class="controls">
       <div class="menus">${menu("model", "model")}${menu("card", "device")}${menu("optimizer", "optimizer")}</div>
-      ${slider("seq", "sequence length", "ink")}${slider("batch", "batch size", "ink")}
+      ${slider("seq", "sequence length", "ink", '<span class="acts"></span>')}${slider("batch", "batch size", "ink")}
       ${slider("rank", "rank", "train")}${switches("checkpointing", "", [["on", CHECKPOINTING]])}
     </div>
     <p class="big"></p><table class="facts"></table><p class="words"></p>
@@ -95,9 +98,10 @@ function start(p) {
   // ---- drawing
   function draw() {
     now = read();
-    const { model, method, film, found, point, card, cards, at } = now;
+    const { model, method, film, found, point, card, cards, lengths, at } = now;
     const measured = measuredOf(now);
     const chosen = [model, method, film.checkpointing, point];
+    const acts = memo("acts", chosen, () => (film.fixed ? [] : actsOver(film, point, lengths)));
     drawControls();
     memo("methods", [chosen, card, p.get("checkpointing")], drawMethods);
     p.check("method", [method]);
@@ -106,10 +110,10 @@ function start(p) {
     const tops = ACTS.map((name, act) => `${name} ${binary(found.totals[found.tops[act]])}`).join(", ");
     p.picture(now.drawn, `Memory through one training step of ${model}, ${method}
       ${film.checkpointing ? "with checkpointing" : ""}: at most ${tops}; ${card[0]} has ${binary(card[1])}.`);
-    drawSliders();
+    drawSliders(acts);
     const fits = found.peak <= card[1];
     const title = finding(film, found, point);
-    const words = reason(film, found, point);
+    const words = `${reason(film, found, point)} ${crossings(acts, lengths)}`;
     const step = `${tokensWords(point)} ${formatWords(film)}`;
     p.fill({
       ".title": escape(title),
@@ -161,7 +165,7 @@ function start(p) {
     });
   }
 
-  function drawSliders() {
+  function drawSliders(acts) {
     const { film, point, lengths, edges, at, drawn: { from, to } } = now;
     // a scene for each position, so that the thumb stands under the column
     const finest = Math.min(...Array.from(edges.slice(1), (edge, i) => edge - edges[i]));
@@ -176,6 +180,14 @@ function start(p) {
     if (film.ranked) {
       p.slide("rank", { values: RANKS, value: point.rank, words: count(point.rank), spoken: `rank ${point.rank}` });
     }
+    const share = (position) => clamp((position - 0.5) / (lengths.length - 1));
+    const band = ({ act, from: first }, i) => {
+      const [low, high] = [share(first), i < acts.length - 1 ? share(acts[i + 1].from) : 1];
+      const words = `${i ? "" : "peak: "}${ACTS[act]}${acts.length > 1 ? "" : ", at every length"}`;
+      const room = (high - low) * NARROW > 6.5 * words.length;
+      return `<i style="left: ${p.along(low)}; width: calc((100% - 18px) * ${high - low})">${room ? words : ""}</i>`;
+    };
+    p.fill({ ".acts": acts.map(band).join("") });
   }
 
   /** What fits on the card. */
@@ -186,7 +198,7 @@ function start(p) {
     const head = `<caption>${escape(card[0])}: ${words}</caption>`;
     if (film.fixed) return head;
     const most = (name, least, limit) =>
-      largestFitting((n) => peakOf(film, { ...point, [name]: n }) <= card[1], least, limit);
+      largestFitting((n) => peakOf(film, { ...point, [name]: n }).bytes <= card[1], least, limit);
     const say = (n, unit) => (n ? `${unit(n)}${n >= SEARCHED ? " or more" : ""}` : "none");
     const longest = most("seq", film.low, film.high || SEARCHED);
     const rows = [

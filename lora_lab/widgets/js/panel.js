@@ -6,8 +6,8 @@
 // body     markup of the card, made once; see controls.js
 // start    (p) => { actions, draw }: called once. `draw()` writes the picture with `p.picture` and the rest with `p.fill`,
 //          and returns the conclusion in words, which a screen reader hears once they stand still. `actions` has functions
-//          by the names of controls, which get the new value; a control that has none sets the trait of its name (of boxes the
-//          list of those that are checked), or else the panel's own state.
+//          by the names of controls, which get the new value; a control that has none sets the trait of its name, or else
+//          the panel's own state.
 
 import PANEL_CSS from "./panel.css";
 import { choices, nearest, options, pastRepeats } from "./controls.js";
@@ -141,9 +141,9 @@ export function panel({ title, css = "", traits, body, start }) {
         }
       },
 
-      /** The table that is folded away, made by a function once somebody wants to see it. */
-      numbers(make) {
-        tables = () => `<table class="all">${make()}</table>`;
+      /** The tables that are folded away, each made by a function once somebody wants to see them. */
+      numbers(...makers) {
+        tables = () => makers.map((make) => `<table class="all">${make()}</table>`).join("");
         if (one("details").open) p.fill({ "details .scrolls": tables() });
       },
 
@@ -171,11 +171,14 @@ export function panel({ title, css = "", traits, body, start }) {
         input.max = last;
         if (!values) input.value = value;
         else if (values[input.value] !== value) input.value = nearest(values, value);
-        input.style.setProperty("--at", `calc(${THUMB / 2}px + (100% - ${THUMB}px) * ${last ? input.value / last : 0})`);
+        input.style.setProperty("--at", p.along(last ? input.value / last : 0));
         input.setAttribute("aria-valuetext", plain(spoken));
         one(`[data-for=${name}] b`).innerHTML = words;
         input.dataset.at = input.value;
       },
+
+      /** A share of a slider's track as a CSS length. */
+      along: (share) => `calc(${THUMB / 2}px + (100% - ${THUMB}px) * ${share})`,
 
       /** Check the radios or boxes of a name that are among the values; `all` where the choices change: [value, label]. */
       check(name, values, all) {
@@ -237,18 +240,17 @@ export function panel({ title, css = "", traits, body, start }) {
       owed = undefined;
     }
 
-    function act(name, value) {
+    function act(name, value, input) {
       const action = drawing.actions[name];
-      const ticked = () => Array.from(card.querySelectorAll(`input[name=${name}]:checked`), (one) => one.value);
-      if (action) action(value);
-      else if (name in traits) p.set({ [name]: Array.isArray(traits[name]) ? ticked() : value });
+      if (action) action(value, input);
+      else if (name in traits) p.set({ [name]: value });
       else p.show({ [name]: value });
     }
 
     card.addEventListener("input", ({ target }) => {
       const { name, value } = target;
       const values = stops.get(name);
-      if (target.type !== "range") act(name, value);
+      if (target.type !== "range") act(name, value, target);
       else if (!values) act(name, Number(value));
       else {
         const keyed = !target.matches(":active"); // and not dragged

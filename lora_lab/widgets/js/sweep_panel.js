@@ -26,6 +26,7 @@ const BODY = `<header><div class="title"></div>
   <div class="side">
     <div class="controls">${menu("targets", "adapt")}${slider("lr", "learning rate", "train")}
       ${slider("rank", `rank ${letter("r")}`, "train")}${slider("alpha", `alpha ${α}`, "train")}</div>
+    <div class="row">${button("best", "go to the best cell")}</div>
     <p class="big"></p><p class="words"></p>
     <p class="sub each"></p>${drawn("results")}
     <p class="sub">Training loss at each step</p>${drawn("curve")}
@@ -251,7 +252,7 @@ function start(p) {
   }
 
   function drawButtons({ busy, halts, share }) {
-    const { chosen, cell } = now;
+    const { chosen, cell, best } = now;
     const picked = p.get("picked").length;
     const mine = isPicked([chosen.rank, chosen.alpha, chosen.lr]);
     const left = untriedOfRow();
@@ -259,6 +260,7 @@ function start(p) {
     const run = picked ? `: ${plural(picked, "cell")} × ${plural(p.get("seeds").length, "seed")}` : "";
     p.button("pick", { words: mine ? "unpick this cell" : "pick this cell", hidden: Boolean(cell) || busy });
     p.button("row", { words: row, hidden: busy || left.length < 2 });
+    p.button("best", { hidden: !best, off: best === cell });
     p.button("run", { words: `run these${run}`, hidden: busy, off: !picked || p.gone() || p.waits() });
     p.button("halt", { hidden: !busy, off: halts });
     p.progress(busy ? (share ?? 0) : undefined);
@@ -331,6 +333,7 @@ function start(p) {
       const rest = p.get("picked").filter((one) => !row.some((place) => same(one, place)));
       p.set({ picked: row.every(isPicked) ? rest : [...rest, ...row] });
     },
+    best: () => now.best && p.set({ rank: now.best.rank, alpha: now.best.alpha, lr: now.best.lr }),
     run() {
       const picked = p.get("picked");
       const { rank, alpha, lr } = now.chosen;

@@ -2,9 +2,9 @@
 
 import TRAIN_CSS from "./train_panel.css";
 import { button, drawn, folded, letter, menu, nearest, slider, switches, table } from "./controls.js";
-import { about, count, decimal, escape, plural, sum } from "./format.js";
+import { about, count, decimal, escape, percent, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
-import { drawDial, drawRun } from "./train_picture.js";
+import { drawDial, drawMoved, drawRun } from "./train_picture.js";
 import { changedWords, counted, dialWords, headline, standing, titleOf } from "./train_words.js";
 
 const TRAITS = {
@@ -25,6 +25,8 @@ const BODY = `<header><div class="title"></div></header>
     <div class="row trains" data-for="go">${button("go", "Start", "first")}${button("again", "train another seed")}</div>
     <progress max="1" value="0" aria-label="training"></progress>
     <p class="doing"></p><p class="kernel"></p>
+    <div data-for="moved"><p class="sub">How far each weight has moved: |Δ${letter("W")}| / |${letter("W")}|</p>
+      ${drawn("moved")}</div>
   </div>
   <div class="side">
     <div class="controls" data-for="setup">${menu("model", "model")}${menu("task", "task")}${menu("method", "method")}
@@ -84,13 +86,14 @@ function start(p) {
   function draw() {
     const now = read();
     const { live, found, metric } = now;
-    const { losses = [] } = live;
+    const { losses = [], moved = [] } = live;
     const page = !p.kernel;
     const dials = Boolean(found.sentences?.length || (found.strengths && !page));
     const replays = !live.busy && found.value !== undefined && losses.length > 1;
     const lora = now.method === "lora";
     p.offer({
-      setup: !page, own: !page, go: !page, targets: lora, rank: lora, alpha: lora, changes: dials, scrub: replays,
+      setup: !page, own: !page, go: !page, targets: lora, rank: lora, alpha: lora, moved: moved.length > 0, changes: dials,
+      scrub: replays,
     });
     if (!page) drawControls(now);
 
@@ -104,8 +107,12 @@ function start(p) {
     const whole = `${title}${gloss && ` <span class="gloss">${gloss}</span>`}`;
     p.fill({ ".title": whole, ".big": big, ".words": words, ".doing": doing });
     p.progress(live.busy ? live.step / live.steps || 0 : undefined);
+    if (moved.length) {
+      p.picture(drawMoved(p.width("moved"), moved), "How far each weight has moved, as in the table below.", "moved");
+    }
     const said = dials ? drawChanges(found) : "";
-    p.numbers(() => checkTable(live, metric));
+    const weights = moved.length ? [() => weightTable(moved)] : [];
+    p.numbers(() => checkTable(live, metric), ...weights);
     if (ui.told === title && said) return said;
     ui.told = title;
     return `${title}. ${gloss} ${words} ${doing}`;
@@ -185,6 +192,11 @@ function start(p) {
     return table(["step", "training loss, nats", `validation ${metric}`], rows);
   }
 
+  function weightTable(moved) {
+    const rows = moved.map(([layer, role, share]) => [`layer ${layer}, ${escape(role)}`, percent(share)]);
+    return table(["weight", "|ΔW| / |W|"], rows);
+  }
+
   // ---- what controls do
   function begin(more = {}) {
     const settings = { ...Object.fromEntries(SETTINGS.map((name) => [name, p.get(name)])), ...more };
@@ -196,6 +208,10 @@ function start(p) {
   const actions = {
     model: (model) => p.set({ model, task: p.get("offers").tasks[model][0], targets: ["q", "v"], guess: null }),
     task: (task) => p.set({ task, guess: null }),
+    targets(role, { checked }) {
+      const ticked = (one) => (one === role ? checked : p.get("targets").includes(one));
+      p.set({ targets: Object.keys(p.get("setup").roles).filter(ticked) });
+    },
     go() {
       const { busy, halts } = p.live();
       if (!p.waits() && !halts) (busy ? p.halt : begin)();

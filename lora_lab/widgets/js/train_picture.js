@@ -1,6 +1,6 @@
-// The pictures of the training panel: the run among other seeds, and the strength dial.
+// The pictures of the training panel: the run among other seeds, how far its layers have moved, and the strength dial.
 
-import { about, clamp, count, decimal, escape } from "./format.js";
+import { about, clamp, count, decimal, escape, percent } from "./format.js";
 import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossCurves, rect, text, ticks } from "./svg.js";
 
 const [HIGH, LOW] = [190, 92]; // pixels of the metric's axes and of the loss's
@@ -89,6 +89,25 @@ function testRows(x, y, { others, found, high, low }) {
   const name = text(x, 11, `${count(found.rows)} test rows`, "tick mid");
   const value = text(x, clamp(z(glass ? found.value : found.high ?? found.value) - 6, high - 1, low), decimal(found.value), "mid strong halo");
   return [band, ...parts, line(x - 20, z(found.value), x + 20, z(found.value), "stroke train"), name, value].join("");
+}
+
+/** A bar for each layer, in a row for each kind of matrix: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
+export function drawMoved(width, moved) {
+  const roles = [...new Set(moved.map(([, role]) => role))];
+  const columns = clamp(Math.floor(width / 130), 1, roles.length || 1);
+  const [wide, high, gap] = [(width + 14) / columns - 14, 66, 44];
+  const most = Math.max(1e-9, ...moved.map(([, , share]) => share));
+  const parts = roles.map((role, i) => {
+    const own = moved.filter(([, name]) => name === role);
+    const [x0, base] = [(i % columns) * (wide + 14), Math.floor(i / columns) * (high + 18) + high - 4];
+    const each = Math.min(28, wide / own.length);
+    const top = own.reduce((best, one) => (one[2] > best[2] ? one : best));
+    const bars = own.map(([, , share], n) => rect(x0 + n * each, base - (gap * share) / most, Math.max(1, each - 2), (gap * share) / most, "train"));
+    const ends = [text(x0, base + 13, `layer ${own[0][0]}`, "tick"), text(x0 + each * own.length, base + 13, own.at(-1)[0], "tick end")];
+    const name = text(x0, base - gap - 6, `<tspan class="strong">${escape(role)}</tspan> at most ${percent(top[2])}`, "tick");
+    return [name, line(x0, base, x0 + each * own.length, base, "rule"), ...bars, ...(own.length > 1 ? ends : [])].join("");
+  });
+  return { svg: parts.join(""), height: Math.ceil(roles.length / columns) * (high + 18) };
 }
 
 /** Probability over strength: a line for class 1 of two, or one for each of more. `p`: (strengths, classes). */
