@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from lora_course.classroom import colab
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
-from lora_course.experiments.flops import operations  # noqa: F401
 from lora_course.predictions import calibration, fast, in_full, log, predict, reveal, skip  # noqa: F401
 from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
 from lora_lab.errors import NotFound
@@ -33,7 +32,6 @@ from lora_lab.training.assets import shipped
 FAST = fast()
 
 if TYPE_CHECKING:
-    from lora_course.claims.cards import Verdict as Claimed
     from lora_lab.training.runs import Run
 
 
@@ -91,19 +89,6 @@ def compare(what: str, guess: float | None, found: float, unit: str = "") -> str
     apart = "" if unit == " times" else unit  # "246 times too low" would read as a factor
     side = "exactly right" if off == 0 else f"{in_full(abs(off), 3)}{apart} too {'high' if off > 0 else 'low'}"
     return f"{what}: you said {in_full(guess)}{unit}, it is {in_full(found)}{unit}: {side}."
-
-
-def eta(training_steps: int) -> str:
-    """Estimate how long a run of minilm on rt takes on this machine, from its measured speed."""
-    from lora_lab.training import device
-
-    choice = device.choose(tokens=device.LENGTHS[0])
-    times = device.measured(choice.device)
-    speed = device.key(choice.dtype, choice.attention, device.LENGTHS[0])
-    a_step = 6 * times.get(speed, max(times.values()))  # six layers; a dtype that is only used by order is not timed
-    seconds = 5 + 1.6 * a_step * training_steps  # 5 s to load; head, embeddings, optimizer, validation: about 0.6 more
-    illustration = " (FAST: an illustration)" if FAST else ""
-    return f"about {seconds:.0f} s for {training_steps} steps on this machine{illustration}"
 
 
 def reference(name: str) -> Run:
@@ -198,13 +183,3 @@ def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[
             way()
             took[name].append(1e3 * (time.perf_counter() - start))
     return {name: median(times) for name, times in took.items()}
-
-
-def claim(name: str, **premises: Any) -> Claimed:
-    """Return a claim's card with the computed verdict: `claim("one_24gb_card", gpu_gb=48)`.
-
-    Raises: as `claims.cards.judge`.
-    """
-    from lora_course.claims.cards import judge
-
-    return judge(name, **premises)

@@ -159,18 +159,18 @@
       input.addEventListener("input", () => {
         input.setCustomValidity(Number.isNaN(value(input.value)) ? TAKES : "");
       });
-      return labelled(name, input, TAKES, () => (whole ? Math.floor(value(input.value) + 1e-9) : value(input.value)));
+      return labeled(name, input, TAKES, () => (whole ? Math.floor(value(input.value) + 1e-9) : value(input.value)));
     },
     word(name, { options }) {
       const choices = ["", ...options].map((word) => make("option", { value: word, textContent: word || "choose" }));
       const input = make("select", { required: true }, ...choices);
-      return labelled(name, input, "Choose a word.", () => input.value);
+      return labeled(name, input, "Choose a word.", () => input.value);
     },
     several: (name, { options }) => marked(name, options, "checkbox", (checked) => checked),
     one: (name, { options }) => marked(name, options, "radio", (checked) => options[checked.indexOf(true)]),
   };
 
-  function labelled(name, input, takes, get) {
+  function labeled(name, input, takes, get) {
     return { element: make("label", {}, make("span", { textContent: name }), input), inputs: [input], takes, get };
   }
 

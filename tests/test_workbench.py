@@ -101,7 +101,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(monkeypatch: pytest.Monke
     assert facts["home"] == f"~{assets.home()}"
     assert facts["assets"]["minilm"]["ok"] is True
     assert facts["assets"]["tweets"]["ok"] is False
-    assert re.search(r"tweets +is missing; to get it: lora-lab fetch --tweets", workbench.describe(facts))
+    assert re.search(r"tweets +is missing; run: lora-lab fetch --tweets", workbench.describe(facts))
 
 
 @pytest.fixture(scope="module")

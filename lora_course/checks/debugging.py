@@ -21,7 +21,7 @@ HINTS = {
     faults.WRONG_BASE: "the numbers are sound. What was W when it was trained?",
     faults.LOW_ALPHA: "by what is B A multiplied? Alpha over rank",
     faults.UNUSED: "eleven adapters moved and one did not: what happens to that layer's output?",
-    faults.ROUNDED: "compare the update with the distance between two neighbouring numbers of the weight's dtype",
+    faults.ROUNDED: "compare the update with the distance between two neighboring numbers of the weight's dtype",
     faults.NOT_FINITE: "look at the numbers themselves: are they all numbers?",
 }
 

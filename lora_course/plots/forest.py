@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lora_course.paper.reproduce.effects import Effect, effects
-from lora_lab.plots import BLACK, BLUE, GREY, ORANGE, RED, Picture
+from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture
 from lora_lab.plots.axes import new_axes, tidy
 
-MARKS = {"holds": ("o", BLUE), "fails": ("X", RED), "undecided": ("D", BLACK), "not tested": ("o", GREY)}
+MARKS = {"holds": ("o", BLUE), "fails": ("X", RED), "undecided": ("D", BLACK), "not tested": ("o", GRAY)}
 EDGE = 40  # of the axis, in limits
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 
@@ -30,7 +30,7 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     axes.set_ylim(len(rows) - 0.4, -0.9)
     for place, row in enumerate(rows):
         _draw(axes, place, row, first=place == 0 or rows[place - 1].item != row.item)
-    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.axvline(0, color=GRAY, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     axes.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "no effect", "1", "10"], fontsize=8)
     axes.set_xlabel("effect, in units of the rule's limit; to the right is what the paper found", fontsize=8)

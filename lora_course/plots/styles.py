@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.patches import Rectangle
 
 from lora_lab.plots import BLUE, Picture
-from lora_lab.plots.beside import titled
 
 
 def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -> Picture:
@@ -32,11 +32,19 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
     axes.set_yticks(range(len(rows)), rows)
     best = {column: rows[int(numbers[:, j].argmin())] for j, column in enumerate(columns)}
     finding = _finding(best)
-    titled(picture, [f"{finding}{mark}", "perplexity per token; framed: lowest of its column"], 9)
+    _titled(picture, [f"{finding}{mark}", "perplexity per token; framed: lowest of its column"], 9)
     picture.alt = f"{finding}{mark}. " + " ".join(
         f"{row}: " + ", ".join(f"{column} {table[row][column]:.1f}" for column in columns) + "." for row in rows
     )
     return picture
+
+
+def _titled(picture: Picture, lines: Sequence[str], size: float = 10) -> None:
+    """A title of several lines at the left edge, broken where the figure is narrow; the figure grows by them."""
+    letters = int(72 * picture.get_figwidth() / (0.52 * size))
+    words = "\n".join(textwrap.fill(line, letters) for line in lines)
+    picture.set_figheight(picture.get_figheight() + size / 60 * words.count("\n"))
+    picture.suptitle(words, fontsize=size, x=0.01, ha="left")
 
 
 def _finding(best: Mapping[str, str]) -> str:

@@ -40,12 +40,6 @@ def energy_kept(s: np.ndarray, rank: int) -> float:
     return float(_energies(s)[rank])
 
 
-def error_left(s: np.ndarray, rank: int) -> float:
-    """The relative error of truncating at r: |W - W_r| / |W| = sqrt(1 - energy kept), in Frobenius norms."""
-    tail, whole = (float(np.square(part, dtype=float).sum()) for part in (s[rank:], s))
-    return float(np.sqrt(tail / whole)) if whole else 0.0
-
-
 def rank_for_energy(s: np.ndarray, share: float) -> int:
     """The smallest rank that keeps at least this share of the energy. Raises: BadValue for a share outside 0 to 1."""
     if not 0 <= share <= 1:

@@ -1,4 +1,4 @@
-"""A study: labelled groups of recipes, one recipe per seed, and verdicts between them.
+"""A study: labeled groups of recipes, one recipe per seed, and verdicts between them.
 
 groups of recipes -> run(store) -> frame, scores(label), verdicts(pairs)
 

@@ -14,9 +14,9 @@ from lora_lab.metrics import factor
 from lora_lab.metrics import metric as named_metric
 from lora_lab.plots.described import in_words
 
-# Okabe and Ito's colours, which the colour-blind tell apart; the lightest are darkened until a thin line in them is
-# seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colours.py holds both).
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
+# Okabe and Ito's colors, which the color-blind tell apart; the lightest are darkened until a thin line in them is
+# seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colors.py holds both).
+BLUE, ORANGE, GREEN, RED, PURPLE, GRAY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
 
 

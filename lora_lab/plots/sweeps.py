@@ -21,12 +21,12 @@ from lora_lab.errors import BadValue, warn
 from lora_lab.experiments.results import mixed_dtypes, settings_in
 from lora_lab.metrics import factor, main_metric
 from lora_lab.metrics import metric as named_metric
-from lora_lab.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Picture, metric_name
+from lora_lab.plots import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, Picture, metric_name
 from lora_lab.plots.axes import new_axes, tidy
 
-COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GREY)
+COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GRAY)
 MARKERS = "os^Dv<>p"
-HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark: also in grey
+HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark: also in gray
 SIZE = (6.4, 3.8)  # inches
 SMALLEST = 4.5  # points: the smallest letters that are written
 SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # as they stand at an axis
@@ -203,12 +203,12 @@ def pareto(frame: pd.DataFrame) -> Picture:
     chosen = best_rate(frame, (*COSTS, "rank")) if frame["lr"].nunique() > 1 else frame
     names = [name for name in ("method", "targets") if _varies(frame, name)] or ["targets"]
     for number, (values, group) in enumerate(chosen.assign(targets=chosen["targets"].fillna("-")).groupby(names)):
-        style = {"color": COLOURS[number % 8], "marker": MARKERS[number % 8]}
+        style = {"color": COLORS[number % 8], "marker": MARKERS[number % 8]}
         name = " ".join(map(str, values))
         axes.scatter(group["adapter_parameters"], factor(metric) * group[metric], s=22, label=name, **style)
     means = (chosen.groupby(list(COSTS), dropna=False)[metric].mean() * factor(metric)).groupby("adapter_parameters")
     front = means.max().cummax() if named_metric(metric).higher_is_better else means.min().cummin()
-    look = {"color": GREY, "linewidth": 1.2, "linestyle": "--", "label": "best mean so far"}
+    look = {"color": GRAY, "linewidth": 1.2, "linestyle": "--", "label": "best mean so far"}
     axes.step(front.index, front.values, where="post", **look)
     axes.set(xscale="log", xlabel="parameters of the adapter (log)", ylabel=metric_name(metric))
     _finish(axes, 2, "Quality against what trains, every seed a dot")
@@ -226,10 +226,10 @@ def best_rate(frame: pd.DataFrame, by: Sequence[str] = ("method", "targets", "ra
 
 def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, number: int, label: str, aside: float = 1) -> None:
     """A line of means through the runs' dots, which are drawn a factor `aside` of their place."""
-    colour, marker = COLOURS[number % 8], MARKERS[number % 8]
-    axes.scatter(aside * group[across], factor(metric) * group[metric], s=16, color=colour, marker=marker, alpha=0.6)
+    color, marker = COLORS[number % 8], MARKERS[number % 8]
+    axes.scatter(aside * group[across], factor(metric) * group[metric], s=16, color=color, marker=marker, alpha=0.6)
     means = group.groupby(across)[metric].mean() * factor(metric)
-    axes.plot(means.index, means.values, color=colour, marker=marker, markersize=4, linewidth=1.5, label=label)
+    axes.plot(means.index, means.values, color=color, marker=marker, markersize=4, linewidth=1.5, label=label)
 
 
 def _cells(
@@ -252,8 +252,8 @@ def _write_cells(axes: Any, means: np.ndarray, counts: np.ndarray, size: float) 
     for (i, j), value in np.ndenumerate(means):
         if not math.isnan(value):
             words = f"{value:.1f}" + (f"\nn = {counts[i, j]}" if height > 2.8 * size and not _each(counts) else "")
-            colour = "white" if high > low and (value - low) / (high - low) > 0.5 else "#111111"
-            axes.text(j, i, words, ha="center", va="center", fontsize=size, color=colour)
+            color = "white" if high > low and (value - low) / (high - low) > 0.5 else "#111111"
+            axes.text(j, i, words, ha="center", va="center", fontsize=size, color=color)
 
 
 def _each(counts: np.ndarray) -> str:

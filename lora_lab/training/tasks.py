@@ -1,4 +1,4 @@
-"""Tasks: labelled texts or plain text, split into train, validation and test.
+"""Tasks: labeled texts or plain text, split into train, validation and test.
 
     rt            sentences of film reviews, negative or positive (Rotten Tomatoes)
     imdb          long film reviews, negative or positive
@@ -311,7 +311,7 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
     if path.suffix.lower() == ".txt":
         rows, labels = pd.DataFrame({"text": passages(text_of(path))}, dtype=str), list[str]()
     else:
-        rows, labels = _labelled(path, text, label)
+        rows, labels = _labeled(path, text, label)
     rows = _unique(rows)
     if "split" in rows:
         if set(rows.split) != set(SPLITS):
@@ -325,7 +325,7 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
     return _task(str(path), rows, labels, max_length, held_out, seed)
 
 
-def _labelled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
+def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
     """Return rows with columns text, label (an index) and, if the file has it, split; and the labels in order."""
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         table = pd.DataFrame([row for _, row in json_rows(path, text, label)], dtype=object)  # so that 1 stays 1

@@ -72,7 +72,7 @@ class Kept:
         """{others, earlier}: curves of validation as [[step, value], ...], shares in percent.
 
         others    all other seeds of the recipe, with their value on the test rows
-        earlier   the last EARLIER runs of other recipes on the same model and task, labelled by what is different
+        earlier   the last EARLIER runs of other recipes on the same model and task, labeled by what is different
         """
         others, earlier, scale = list[Any](), list[Any](), factor(metric)
         own = {*recipe.describe().split(", "), f"{recipe.steps} steps"}

@@ -26,7 +26,7 @@ margin = 1.5  # your vote, in points
 
 # %% [markdown]
 # ## Look
-# The icons show what each method adds: blue trains, grey is frozen. A dot is one run. Its **seed** sets its luck: the random start and the order of the sentences.
+# The icons show what each method adds: blue trains, gray is frozen. A dot is one run. Its **seed** sets its luck: the random start and the order of the sentences.
 #
 # 1. **Drag the edge of the band**, your margin. When does the word change?
 # 2. Click an icon: all others are compared with that one.

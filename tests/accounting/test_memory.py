@@ -238,8 +238,8 @@ def test_reserved_is_never_less_than_what_is_live(steps):
         (partial(memory, "bert-base", LoRA(), seq=513), BadValue, "above the 512 tokens"),
         (partial(memory, "lama-2-7b", LoRA()), NotFound, "nearest"),
         (partial(measure, "minilm", LoRA(), optimizer="adamw-8bit"), BadValue, "PyTorch's own optimizers"),
-        (partial(measure, "minilm", LoRA(), device="cuda"), BadValue, "no cuda device here"),
-        (partial(measure, "minilm", LoRA(), device="mps"), BadValue, "no mps device here"),
+        (partial(measure, "minilm", LoRA(), device="cuda"), BadValue, "no cuda device"),
+        (partial(measure, "minilm", LoRA(), device="mps"), BadValue, "no mps device"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::lora_lab.errors.LabWarning")

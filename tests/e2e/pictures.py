@@ -64,14 +64,14 @@ def write(folder: Path) -> str:
 
 
 def photographed(panel: Locator) -> bytes:
-    """A panel without the empty paper around it, in 256 colours at most."""
+    """A panel without the empty paper around it, in 256 colors at most."""
     picture = Image.open(io.BytesIO(panel.screenshot())).convert("RGB")
     left, top, right, bottom = ImageChops.difference(picture, Image.new("RGB", picture.size, "white")).getbbox()
     width, height = min(right + 8, picture.width), min(bottom + 8, picture.height, top + TALLEST)
     picture = picture.crop((max(0, left - 8), max(0, top - 8), width, height))
-    for colours in (256, 128, 64):
-        file = io.BytesIO()  # maximum coverage keeps colours that are rare, such as a legend's
-        few = picture.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    for colors in (256, 128, 64):
+        file = io.BytesIO()  # maximum coverage keeps colors that are rare, such as a legend's
+        few = picture.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(file, "PNG", optimize=True)
         if file.tell() <= MOST_BYTES:
             break

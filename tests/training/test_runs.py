@@ -83,7 +83,7 @@ def test_other_json_in_a_store_is_no_record(tmp_path):
         ({"recipe": {"model": "minilm"}}, "is not a run of lora_lab"),
         ({"recipe": 5}, "is not a run of lora_lab"),
         ({"recipe": {**Recipe("minilm", "rt").settings(), "steps": 0}}, "is not a run of lora_lab .*steps must be"),
-        ({"recipe": {**Recipe("minilm", "rt").settings(), "colour": 1}}, "no field 'colour'"),
+        ({"recipe": {**Recipe("minilm", "rt").settings(), "color": 1}}, "no field 'color'"),
     ],
 )
 def test_a_record_that_does_not_fit_is_named_with_the_reason(tmp_path, change, sentence):

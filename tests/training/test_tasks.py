@@ -45,7 +45,7 @@ def test_bundled_tasks_have_their_sizes_and_share_no_text_between_splits(bundled
 
 
 @pytest.mark.parametrize("name", ["rt", "imdb"])
-def test_reviews_are_labelled_and_balanced(bundled, name):
+def test_reviews_are_labeled_and_balanced(bundled, name):
     task = bundled(name)
     assert (task.labels, task.num_labels, task.metric) == (("negative", "positive"), 2, "accuracy")
     for split in (task.train, task.validation, task.test):

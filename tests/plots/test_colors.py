@@ -1,6 +1,6 @@
-"""The palette for those who see colours otherwise, and for weak projectors: told apart, seen on white, never alone.
+"""The palette for those who see colors otherwise, and for weak projectors: told apart, seen on white, never alone.
 
-A colour-blind eye is simulated by the matrices of Machado, Oliveira and Fernandes, "A Physiologically-based Model for
+A color-blind eye is simulated by the matrices of Machado, Oliveira and Fernandes, "A Physiologically-based Model for
 Simulation of Color Vision Deficiency", IEEE Trans. on Visualization and Computer Graphics 15(6), 2009, severity 1;
 differences are those of CIE 1976 L*a*b*; contrast is WCAG 2.2's ratio, with its least of 3 for lines and 4.5 for text.
 """
@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from lora_lab import plots
 from lora_lab.plots import sweeps
 
-PALETTE = {name: getattr(plots, name) for name in ("BLUE", "ORANGE", "GREEN", "RED", "PURPLE", "GREY", "SKY", "BLACK")}
+PALETTE = {name: getattr(plots, name) for name in ("BLUE", "ORANGE", "GREEN", "RED", "PURPLE", "GRAY", "SKY", "BLACK")}
 EYES = {
     "usual": np.eye(3),
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -28,14 +28,14 @@ TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], 
 WHITE = np.array([0.95047, 1, 1.08883])
 
 
-def linear(colour: str) -> np.ndarray:
+def linear(color: str) -> np.ndarray:
     """Light of red, green and blue, without the screen's gamma."""
-    c = np.array(to_rgb(colour))
+    c = np.array(to_rgb(color))
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
 
-def lab(colour: str, eye: str) -> np.ndarray:
-    seen = np.clip(np.array(EYES[eye]) @ linear(colour), 0, 1)
+def lab(color: str, eye: str) -> np.ndarray:
+    seen = np.clip(np.array(EYES[eye]) @ linear(color), 0, 1)
     x, y, z = np.cbrt(np.maximum(np.array(TO_XYZ) @ seen / WHITE, 1e-4))
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
@@ -46,7 +46,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("eye", EYES)
-def test_every_two_colours_are_told_apart(eye: str):
+def test_every_two_colors_are_told_apart(eye: str):
     for one, other in itertools.combinations(PALETTE, 2):
         away = np.linalg.norm(lab(PALETTE[one], eye) - lab(PALETTE[other], eye))
         assert away > APART, (one, other, away)
@@ -63,7 +63,7 @@ def test_a_line_in_it_is_seen_on_the_white_face(name: str):
     assert contrast(PALETTE[name], "white") >= 3
 
 
-@pytest.mark.parametrize("name", ["BLUE", "RED", "GREY", "BLACK"])
+@pytest.mark.parametrize("name", ["BLUE", "RED", "GRAY", "BLACK"])
 def test_letters_in_it_are_read_on_the_white_face(name: str):
     assert contrast(PALETTE[name], "white") >= 4.5
 
@@ -71,7 +71,7 @@ def test_letters_in_it_are_read_on_the_white_face(name: str):
 @pytest.mark.parametrize(
     "looks",
     [
-        list(zip(sweeps.COLOURS, sweeps.MARKERS, strict=True)),
+        list(zip(sweeps.COLORS, sweeps.MARKERS, strict=True)),
     ],
 )
 def test_a_mark_or_a_hatch_differs_too(looks: list[tuple[str, ...]]):
@@ -80,6 +80,6 @@ def test_a_mark_or_a_hatch_differs_too(looks: list[tuple[str, ...]]):
     assert {look[0] for look in looks} <= {*PALETTE.values(), "#000000"}
 
 
-def test_the_map_from_light_to_dark_is_one_in_grey_too():
+def test_the_map_from_light_to_dark_is_one_in_gray_too():
     lights = [lab(sweeps.HEAT(share), "usual")[0] for share in np.linspace(0, 1, 9)]
     assert (np.diff(lights) < -3).all()
