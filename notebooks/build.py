@@ -10,6 +10,7 @@ A cell titled `claim` asserts what the lesson says. It runs in builds and tests 
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import sys
@@ -20,9 +21,10 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 
 from lora_lab.widgets.base import MIME
-from lora_lab.widgets.still import still
+from lora_lab.widgets.still import small_png, still
 
 HERE = Path(__file__).resolve().parent
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -87,8 +89,11 @@ def execute(notebook: NotebookNode, folder: str, timeout: int = 600) -> Notebook
 
 
 def photographed(notebook: NotebookNode) -> NotebookNode:
-    """Beside each panel that the browser draws, a picture of it: what the notebook shows without a kernel."""
+    """Put a picture beside each panel, for readers without a kernel, and make all pictures small."""
     for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
+        if "image/png" in output.get("data", {}):
+            picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+            output.data["image/png"] = base64.b64encode(small_png(picture)).decode()
         if MIME in output.get("data", {}):
             snapshot = json.loads(output.data[MIME])
             output.data["image/png"] = base64.b64encode(still(snapshot)).decode()
