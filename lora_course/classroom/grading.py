@@ -271,10 +271,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     cells = cells_of(notebook)
     lesson = recognize(notebook.stem, cells, known)
     if lesson is None:
-        row |= {
-            "status": "unknown",
-            "words": "its cells match no lesson: name the one handed out with --lesson",
-        }
+        row |= {"status": "unknown", "words": "its cells match no lesson: name the lesson with --lesson"}
         return
     row["lesson"] = lesson.name
     unanswered = {"verdict": ABSENT, "words": "the notebook does not answer it", "calls": 0}

@@ -315,9 +315,7 @@ def _write_manifest(folder: Path) -> dict[str, Any]:
 
 def _pip(command: str, *words: Any, what: Any) -> None:
     """Run pip. Raises: Failed with its last line."""
-    environment = (
-        {} if command == "wheel" else {"PIP_CONSTRAINT": os.devnull}
-    )  # uv kept to those, for the right machine
+    environment = {} if command == "wheel" else {"PIP_CONSTRAINT": os.devnull}  # uv has resolved for the machine
     done = _run([sys.executable, "-m", "pip", command, *QUIET, *map(str, words)], environment)
     if done.returncode:
         raise Failed(f"pip could not get {what}: {_last(done.stderr)}; run it again: downloaded files are kept")

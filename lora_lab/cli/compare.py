@@ -16,9 +16,7 @@ OWN = ("method", "lr", "seed", "validations", "patience", "steps")  # set by the
 EVERY = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 
 compare_options = together(
-    click.option(
-        "--methods", default=EVERY, show_default=True, help="With settings, as in lora:rank=4:targets=q+v,full."
-    ),
+    click.option("--methods", default=EVERY, show_default=True, help="With settings: lora:rank=4:targets=q+v,full."),
     click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method."),
     click.option("--growth", type=int, default=2, show_default=True, help="More rates if the best is at an end."),
     click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method."),
@@ -29,12 +27,7 @@ compare_options = together(
     click.option("--prompts", type=int, default=0, help="Answers to generate and score."),
     click.option("--out", default="compared", show_default=True, help="Folder for the runs and the comparison."),
     click.option("--again", is_flag=True, help="Retry failed runs."),
-    click.option(
-        "--workers",
-        type=click.IntRange(1),
-        default=None,
-        help="Methods at once; automatic by default.",
-    ),
+    click.option("--workers", type=click.IntRange(1), default=None, help="Methods at once; automatic by default."),
     DOWNLOAD,
     JSON,
 )

@@ -150,9 +150,7 @@ def _pattern(name: str, text: str) -> dict[str, float]:
             raise ValueError
     except ValueError:
         what = name.partition("_")[0]
-        raise BadValue(
-            f"--{what}-pattern must be target={what} pairs separated by commas, such as q=4,down=16, not '{text}'"
-        ) from None
+        raise BadValue(f"--{what}-pattern needs target={what} pairs such as q=4,down=16, not '{text}'") from None
     return found
 
 

@@ -176,9 +176,8 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
     rank, alpha, rule, targets = (options.pop(name) for name in ("rank", "alpha", "alpha_rule", "targets"))
     if alpha is not None and rule is not None:
         raise BadValue("give --alpha or --alpha-rule, not both")
-    axes: dict[str, Any] = {
-        name: numbers(f"--{name}", options.pop(name), kind) for name, kind in (("lr", float), ("seed", int))
-    }
+    axes: dict[str, Any] = {"lr": numbers("--lr", options.pop("lr"), float)}
+    axes["seed"] = numbers("--seed", options.pop("seed"), int)
     method = options["method"]
     if method in ("lora", "qlora"):
         axes["rank"] = numbers("--rank", "8" if rank is None else rank, int)

@@ -73,18 +73,14 @@ class Batch:
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the keyword arguments for `model`; token types only if it has an embedding for them."""
         given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        if self.token_type_ids is not None and _takes_types(model):
+        takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+        if self.token_type_ids is not None and takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
             given["token_type_ids"] = self.token_type_ids
         return given
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         types = None if self.token_type_ids is None else change(self.token_type_ids)
         return Batch(change(self.input_ids), change(self.attention_mask), change(self.labels), self.places, types)
-
-
-def _takes_types(model: nn.Module) -> bool:
-    takes = "token_type_ids" in inspect.signature(model.forward).parameters
-    return takes and getattr(getattr(model, "config", None), "type_vocab_size", 2) > 1
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -178,9 +174,7 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None)
     of a soft prompt.
     """
     if task.num_labels is None and not is_causal(model):
-        raise BadValue(
-            f"task {task.name} is language modeling and needs a causal model such as smollm2, not an encoder"
-        )
+        raise BadValue(f"task {task.name} is language modeling: it needs a causal model such as smollm2")
     longest, before = positions(model, method), _ahead(model, method)
     if longest is not None and task.max_length > longest:
         beside = f" after {before} virtual ones" if before else ""

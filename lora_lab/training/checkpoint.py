@@ -60,9 +60,8 @@ def unfinished(store: Path) -> list[Unfinished]:
             header = _header(file)
             if header["version"] != VERSION:
                 raise ValueError(f"it has version {header['version']}, not {VERSION}")
-            found.append(
-                Unfinished(file, header["step"], tuple(recipe_from(one["recipe"]) for one in header["members"]))
-            )
+            recipes = tuple(recipe_from(one["recipe"]) for one in header["members"])
+            found.append(Unfinished(file, header["step"], recipes))
         except FileNotFoundError:  # another sweep just finished it
             continue
         except OSError as error:
@@ -126,9 +125,7 @@ def restore(pack: Pack, *paths: Path) -> None:
                 for fact in FACTS:
                     setattr(member, fact, one[fact])
                 member.status = "training" if member.status == "stopped" else member.status
-                pack.started -= header.get("seconds", 0.0) / len(
-                    header["members"]
-                )  # time before the interruption counts too
+                pack.started -= header.get("seconds", 0.0) / len(header["members"])  # from before the interruption
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
         pack.random = tensors["random"]
     if left:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from torch import nn
 
 from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path
-from lora_lab.methods.base import Method
 from lora_lab.methods.inspect import few
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.training.recipe import Recipe
@@ -21,14 +20,9 @@ USUAL_FEW = (1e-4, 5.0)
 FAR = 3.0  # times beyond the range
 
 
-def usual_rates(method: Method) -> tuple[float, float]:
-    """Return the lowest and highest usual learning rate of a method."""
-    return USUAL.get(method.name, USUAL_FEW)
-
-
 def rate_warning(recipe: Recipe) -> str | None:
     """Return a sentence if the rate is more than FAR times outside the usual range, else None."""
-    low, high = usual_rates(recipe.method)
+    low, high = USUAL.get(recipe.method.name, USUAL_FEW)
     if recipe.method.name == "probe" or low / FAR <= recipe.lr <= high * FAR:
         return None
     side, end = ("above", "it may diverge") if recipe.lr > high else ("below", "it may learn nothing")

@@ -27,10 +27,7 @@ LOGITS = 2**25  # most numbers in a batch's logits: 128 MiB in fp32
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics, and the values behind them.
-
-    by_row   (rows, classes) logits; (rows,) predicted numbers; in language modeling (rows,) mean losses per token
-    """
+    """Metrics, and by row: (rows, classes) logits, (rows,) predicted numbers, or (rows,) mean losses per token."""
 
     metrics: dict[str, float]
     by_row: np.ndarray
@@ -56,10 +53,7 @@ def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
 
 
 def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the loss of each row: (rows,).
-
-    Cross-entropy, in language modeling the mean over a row's tokens; the squared error if labels are numbers.
-    """
+    """Return each row's cross-entropy, in language modeling its tokens' mean, or squared error of a number: (rows,)."""
     if labels.is_floating_point():
         return F.mse_loss(logits.squeeze(-1), labels, reduction="none")
     if labels.dim() == 1:
@@ -68,10 +62,7 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
 
 
 def member_losses(logits: Tensor, labels: Tensor, members: int, recipe: Recipe) -> Tensor:
-    """Return each member's loss: (members,), the mean over its rows.
-
-    With `token_mean` in language modeling it is the mean over all its tokens, as in Hu et al.'s code.
-    """
+    """Return each member's mean loss, (members,): over its rows or, with `token_mean`, its tokens, as Hu et al. do."""
     rows = loss_of(logits, labels, recipe.label_smoothing).view(members, -1)
     if not recipe.token_mean or labels.dim() == 1:
         return rows.mean(1)

@@ -107,9 +107,7 @@ def free_bytes(where: str) -> int:
     if where != "cuda":
         return int(psutil.virtual_memory().available)
     free, _ = torch.cuda.mem_get_info()
-    return int(
-        free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    )  # reserved but unused memory is ours
+    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # reserved and unused: ours
 
 
 def _remedies(need: Need, free: int) -> str:

@@ -28,9 +28,7 @@ def f1(predicted: np.ndarray, true: np.ndarray) -> float:
 
 def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
     """Pearson correlation, -1 to 1, of two (rows,)."""
-    if any(
-        (column == column[:1]).all() for column in (predicted, true)
-    ):  # minus its mean, a column of 0.1 is not exactly 0
+    if any((column == column[:1]).all() for column in (predicted, true)):  # 0.1 minus its mean isn't exactly 0
         return 0.0
     x, y = predicted - predicted.mean(), true - true.mean()
     size = math.sqrt(float((x * x).sum()) * float((y * y).sum()))

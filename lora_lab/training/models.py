@@ -51,9 +51,7 @@ def load_model(
         loader = getattr(transformers, _loader(config, num_labels, body))
         if num_labels is not None:
             config.num_labels = num_labels
-            if (
-                getattr(config, "pad_token_id", None) is None
-            ):  # a causal classifier reads the last token before the padding
+            if getattr(config, "pad_token_id", None) is None:  # a causal classifier reads the token before padding
                 eos = getattr(config, "eos_token_id", None)
                 config.pad_token_id = eos[0] if isinstance(eos, list) else eos
         model, info = loader.from_pretrained(
@@ -79,9 +77,7 @@ def _lacks_only_head(model: PreTrainedModel, missing: set[str]) -> bool:
     if auto_class(type(model).__name__, model.config) not in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
         return False
     inside = f"{model.base_model_prefix}."
-    head = {
-        key for key, _ in model.named_parameters() if not key.startswith(inside)
-    }  # a tied weight is listed at its first owner
+    head = {key for key, _ in model.named_parameters() if not key.startswith(inside)}  # a tied weight: its first owner
     return bool(head) and head <= missing and not any(key.startswith(inside) for key in missing)
 
 

@@ -80,10 +80,7 @@ class Recipe:
             value, low, high = getattr(self, name), 0, 1 if name in ("warmup", "label_smoothing") else math.inf
             if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
-        for name, hint in (
-            ("dropout", "; a rate belongs to the method: LoRA(dropout=0.1)"),
-            ("token_mean", ""),
-        ):
+        for name, hint in (("dropout", "; a rate belongs to the method: LoRA(dropout=0.1)"), ("token_mean", "")):
             value = getattr(self, name)
             if value not in (False, True):
                 raise BadValue(f"{name} must be True or False, not {value!r}{hint}")

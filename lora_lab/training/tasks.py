@@ -331,9 +331,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
         table = pd.DataFrame([row for _, row in json_rows(path, text, label)], dtype=object)  # so that 1 stays 1
     elif path.suffix.lower() == ".csv":
         columns, found = csv_rows(path)
-        table = pd.DataFrame([row for _, row in found], columns=columns, dtype=object).fillna(
-            ""
-        )  # a row with fewer fields
+        table = pd.DataFrame([row for _, row in found], columns=columns, dtype=object).fillna("")  # for short rows
     else:
         raise BadValue(f"{path} is not a .csv, .jsonl or .txt file")
     for column in (text, label):

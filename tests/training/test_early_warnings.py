@@ -11,7 +11,7 @@ import transformers
 from lora_course.experiments.broken import checkpointing
 from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, Recipe
 from lora_lab.errors import LabWarning
-from lora_lab.training.early_warnings import gradient_warning, rate_warning, usual_rates
+from lora_lab.training.early_warnings import USUAL, USUAL_FEW, gradient_warning, rate_warning
 from lora_lab.training.train import train
 from tests.conftest import logits, lora_layers, tiny
 
@@ -106,11 +106,10 @@ def test_a_rate_far_from_the_usual(method, lr, said):
 
 def test_what_tuning_tries_is_usual():
     from lora_lab.experiments.tuning import AXES
-    from lora_lab.methods import method_from
 
     for name, axis in AXES.items():
         if axis.name == "lr":
-            low, high = usual_rates(method_from({"name": name}))
+            low, high = USUAL.get(name, USUAL_FEW)
             assert low <= axis.grid(4)[0]
             assert axis.grid(4)[-1] <= high
 

@@ -112,7 +112,7 @@ def test_a_run_that_diverges_is_recorded_as_failed_with_the_reason(recipe, tmp_p
     [
         ({"model": "minilmm"}, "no model 'minilmm'"),
         ({"task": "rtt"}, "no task or file 'rtt'"),
-        ({"task": "kjv"}, "kjv is language modeling and needs a causal model"),
+        ({"task": "kjv"}, "kjv is language modeling: it needs a causal model"),
         ({"method": LoRA(rank=33)}, "rank 33 is above"),
         ({"method": LoRA(targets=("c_attn",))}, "'c_attn' matches no layer"),
         ({"max_length": 129}, "max_length 129 is above the 128 tokens that this model can read"),
