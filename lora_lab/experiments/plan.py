@@ -45,12 +45,17 @@ def _rank(recipe: Recipe) -> int:
 
 def _fitting(group: Sequence[Recipe], room: float) -> int:
     """Return how many runs fit: activations for all their rows, and each run's own parameters."""
-    largest = max(group, key=_rank)
     try:
-        need = need_of(largest)
-        own = TRAINED_BYTES * trained_by(largest.method, need.architecture)
+        architecture = need_of(group[0]).architecture
+        trained = {method: trained_by(method, architecture) for method in {recipe.method for recipe in group}}
+        largest = replace(group[0], method=max(trained, key=trained.__getitem__))
+        need, own = need_of(largest), TRAINED_BYTES * trained[largest.method]
         free = room * free_bytes(need.setup.device)
-        return bisect_right(range(1, MOST + 1), free, key=lambda k: need.bytes(batch=k * largest.batch) + (k - 1) * own)
+
+        def bytes_of(runs: int) -> int:
+            return need.bytes(batch=runs * largest.batch) + (runs - 1) * own
+
+        return bisect_right(range(1, MOST + 1), free, key=bytes_of)  # the most runs that fit
     except LabError:
         return 4  # without an estimate, a size that rarely does harm
 

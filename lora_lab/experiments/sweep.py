@@ -229,7 +229,7 @@ class Sweep:
         pack.scores_test = self.scored and self._race is None
         pack.judge = self._race.judge if self._race else pack.judge
         if paths:
-            checkpoint.restore(pack, *paths)
+            checkpoint.restore(pack, *sorted(paths))
         where = checkpoint.path_of(self._store.folder, recipes)
         pack.written = lambda pack: checkpoint.write(pack, where)
         pack.run(lambda member, run: self._ended(self._keep(member, run)), self._stop)

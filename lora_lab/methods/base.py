@@ -86,7 +86,7 @@ class Method:
     """
 
     name: ClassVar[str]
-    packs: ClassVar[bool] = False
+    can_pack: ClassVar[bool] = False
     may_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
     unmergeable: ClassVar[str] = "computes what no weight of the base could"

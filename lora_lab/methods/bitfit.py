@@ -29,7 +29,7 @@ class BitFit(LayerMethod):
     """All biases, including those of the norms."""
 
     name: ClassVar[str] = "bitfit"
-    packs: ClassVar[bool] = True
+    can_pack: ClassVar[bool] = True
     unmergeable: ClassVar[str] = ""
 
     def places(self, model: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -40,7 +40,7 @@ class Bottleneck(LayerMethod):
     """
 
     name: ClassVar[str] = "bottleneck"
-    packs: ClassVar[bool] = True
+    can_pack: ClassVar[bool] = True
     unmergeable: ClassVar[str] = "has a nonlinearity in its middle, which no weight of the base could compute"
     retired: ClassVar[Mapping[str, Any]] = {"layernorms": None}
 

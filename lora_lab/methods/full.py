@@ -37,7 +37,7 @@ class HeadOnly(LayerMethod):
     """A copy of the task's head trains, and everything else is frozen."""
 
     name: ClassVar[str] = "head"
-    packs: ClassVar[bool] = True
+    can_pack: ClassVar[bool] = True
 
     def places(self, model: nn.Module) -> tuple[()]:
         return ()

@@ -34,7 +34,7 @@ class IA3(LayerMethod):
     """
 
     name: ClassVar[str] = "ia3"
-    packs: ClassVar[bool] = True
+    can_pack: ClassVar[bool] = True
     unmergeable: ClassVar[str] = ""
     peft_type: ClassVar[str] = "IA3"
     decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", "feedforward_modules")

@@ -105,7 +105,7 @@ class LoRA(Method):
             raise BadValue("dora and init 'pissa' each change how training starts from W: leave one of them out")
 
     @property
-    def packs(self) -> bool:  # type: ignore[override]  # a fact of the class in other methods
+    def can_pack(self) -> bool:  # type: ignore[override]  # a fact of the class in other methods
         """Whether several runs can train side by side: plain LoRA can, the variants train alone."""
         return not self.variants
 

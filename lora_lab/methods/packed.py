@@ -4,11 +4,15 @@
     at each adapter       y = base_layer(x) for all rows at once, then
                           vmap(adapter)(parameters of members 0..K-1; their rows of x and y)
 
-All that trains is one table (K, N), a row a member; the stacked parameters of an adapter (K, *shape) are columns of it.
-Smaller ranks are filled up with zeros, which stay zero: a zero row of A meets a zero column of B. A member that does
-not adapt a layer is all zeros there. Each member is an ordinary model too (`share`, then `method.attach`): its
-parameters are views of its row. So `save_adapter` sees an ordinary adapter, the optimizer one long tensor, and nothing
-is copied. Dropout draws other masks than it would for the member alone. PLoRA (Yan et al. 2025) trains like this.
+All that trains is one table (K, N) with a row per member. The stacked parameters of an adapter are columns of it: A is
+(K, R, in) and B (K, out, R), where R is the largest rank. Smaller ranks are padded with zeros, which stay zero: a zero
+row of A meets a zero column of B. A member that doesn't adapt a layer is all zeros there.
+
+There are three kinds of model, all on the same frozen weights: the base; one ordinary model per member (`share`, then
+`method.attach`), whose parameters are views of its row, to save it and to score it alone; and the one that
+`stack_members` builds, which computes for all members. So `save_adapter` sees an ordinary adapter, the optimizer one
+long tensor, and nothing is copied. Dropout draws other masks than for a member alone. PLoRA (Yan et al. 2025) trains
+like this.
 """
 
 from __future__ import annotations
@@ -43,8 +47,8 @@ def share(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
 
 
-def pack(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
-    """One model that answers for all members, the table of what trains (K, N) and the table of its gradients.
+def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
+    """Build the model that computes for all members. Returns it, the table of what trains (K, N), and its gradients.
 
     base      the plain model that every member is a `share` of
     members   each with the same method attached; ranks, scalings, targets and dropout of LoRA may differ
@@ -77,7 +81,7 @@ def has_dropout(member: nn.Module) -> bool:
 class Packed(AdapterLayer):
     """One adapter of all members: x (K*n, ...) -> y (K*n, ...).
 
-    each   the members' own adapters here, None where a member has none; the first is the template that vmap runs
+    each   the members' own adapters here, None where a member has none; the first is the template that vmap calls
     own    the template's parameters by name, stacked: (K, *shape)
     """
 
@@ -86,30 +90,32 @@ class Packed(AdapterLayer):
         first = next(part for part in each if part is not None)
         given = first.base_layer if isinstance(first, MethodLayer | TrainedCopy) else _Given(first.base_layer)
         memo: dict[int, Any] = {id(t): t for t in chain(first.parameters(), first.buffers())}
-        self.part: Any = copy.deepcopy(first, memo | {id(first.base_layer): given})
-        self.size, self.head, self.own = len(each), first.head, {f"part.{name}": p for name, p in own.items()}
+        self.template: Any = copy.deepcopy(first, memo | {id(first.base_layer): given})
+        self.size, self.head = len(each), first.head
+        self.own = {f"template.{name}": p for name, p in own.items()}  # not registered: optimizers hold the rows
+        where = next(first.parameters()).device
         self.scaling, self.out_slice = None, None
         if not isinstance(first, MethodLayer) and hasattr(first, "scaling"):
-            self.part.scaling = 1.0  # members may differ in it: it multiplies B
-            self.scaling = torch.tensor([0.0 if part is None else part.scaling for part in each])
+            self.template.scaling = 1.0  # members may differ in it: it multiplies B
+            self.scaling = torch.tensor([0.0 if part is None else part.scaling for part in each], device=where)
             self.out_slice = getattr(first, "out_slice", None)
-        if self.out_slice:  # the part gets and returns its slice of the outputs
-            self.part.out_slice, self.part.out_features = None, self.out_slice[1] - self.out_slice[0]
+        if self.out_slice:  # the template gets and returns its slice of the outputs
+            self.template.out_slice, self.template.out_features = None, self.out_slice[1] - self.out_slice[0]
         rates = [getattr(getattr(part, "dropout", None), "p", 0.0) for part in each]
         if any(rates):
-            self.part.dropout = _Dropout(torch.tensor(rates))
+            self.template.dropout = _Dropout(torch.tensor(rates, device=where))
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.head:
-            return self._each(lambda part, x: part(x), x)
+            return self._each(lambda template, x: template(x), x)
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        if isinstance(self.part, MethodLayer):
-            y: Tensor = self.base_layer(self._each(self.part.method.before, x), *args, **kwargs)
-            return self._each(self.part.method.after, y, x)
+        if isinstance(self.template, MethodLayer):
+            y: Tensor = self.base_layer(self._each(self.template.method.before, x), *args, **kwargs)
+            return self._each(self.template.method.after, y, x)
         y = self.base_layer(x)
         start, stop = self.out_slice or (0, y.shape[-1])
-        if type(self.part) is LoRALinear:  # as below, with one pass less over y
+        if type(self.template) is LoRALinear:  # B A x is added here, which saves a pass over y
             update = self._each(partial(_lora_update, dtype=y.dtype), x)
             if self.out_slice or torch.is_grad_enabled() or self.base_layer._forward_hooks:
                 return y + (F.pad(update, (start, y.shape[-1] - stop)) if self.out_slice else update)
@@ -118,15 +124,15 @@ class Packed(AdapterLayer):
         return torch.cat([y[..., :start], updated, y[..., stop:]], dim=-1) if self.out_slice else updated
 
     def _each(self, function: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """function(part, rows) of each member, on its own rows."""
+        """function(template, rows) of each member, with its parameters and on its rows."""
         own: dict[str, Tensor] = dict(self.own)
         if self.scaling is not None:
             for name in own:
-                if name.endswith("_B"):
+                if name.endswith("_B"):  # lora_B, lora_embedding_B: no other method has a scaling
                     own[name] = own[name] * self.scaling.to(own[name]).view(-1, *[1] * (own[name].dim() - 1))
-        if isinstance(getattr(self.part, "dropout", None), _Dropout):
-            own["part.dropout.rate"] = self.part.dropout.rate
-        module = _Call(self.part, function)
+        if isinstance(getattr(self.template, "dropout", None), _Dropout):
+            own["template.dropout.rate"] = self.template.dropout.rate
+        module = _Call(self.template, function)
         run = vmap(lambda own, *given: functional_call(module, own, given), randomness="different")
         done: Tensor = run(own, *(one.unflatten(0, (self.size, -1)) for one in rows))
         return done.flatten(0, 1)
@@ -135,12 +141,12 @@ class Packed(AdapterLayer):
 class _Call(nn.Module):
     """A function of an adapter, as a module: `functional_call` calls nothing else."""
 
-    def __init__(self, part: nn.Module, function: Callable[..., Tensor]) -> None:
+    def __init__(self, template: nn.Module, function: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.part, self.function = part, function
+        self.template, self.function = template, function
 
     def forward(self, *rows: Tensor) -> Tensor:
-        return self.function(self.part, *rows)
+        return self.function(self.template, *rows)
 
 
 def _lora_update(part: LoRALinear, x: Tensor, *, dtype: torch.dtype) -> Tensor:

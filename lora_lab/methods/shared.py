@@ -51,7 +51,7 @@ class FrozenPair(LayerMethod):
     always    PEFT's options that are always the same
     """
 
-    packs, unmergeable = True, ""
+    can_pack, unmergeable = True, ""
     in_peft: ClassVar[Mapping[str, str]]
     always: ClassVar[Mapping[str, Any]]
     rank: int

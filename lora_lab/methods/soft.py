@@ -44,7 +44,7 @@ class Soft(Method):
              PEFT's files hold it as `prompt_embeddings`
     """
 
-    packs, place = True, "soft_prompt"
+    can_pack, place = True, "soft_prompt"
     decisive = ("peft_type", "num_virtual_tokens", "token_dim", "num_layers")
     tokens: int
 

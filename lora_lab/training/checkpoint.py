@@ -1,4 +1,4 @@
-"""Checkpoints of a pack in training: a killed sweep resumes from its last validation.
+"""Checkpoints of a pack in training: a killed sweep resumes from its last checkpoint.
 
     STORE/unfinished/NAME.safetensors     each member's trained tensors, AdamW's moments, the random state;
                                           in the header, as JSON: the step, each member's recipe, history and status
@@ -31,7 +31,7 @@ from lora_lab.training.tasks import check_unchanged
 
 FOLDER = "unfinished"
 VERSION = 3
-FACTS = ("status", "error", "best", "since")
+FACTS = ("status", "error", "best", "since", "warnings")
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ class Member:
     def state(self) -> dict[str, Any]:
         """Return AdamW's state: the number of updates, and both moments in each trained parameter's shape."""
         state = self.optimizer.state
-        owners = self.trained if self.row is None else [self.row] * len(self.trained)
+        owners = self.trained if self.row is None else [self.row] * len(self.trained)  # one state, cut up by `_part`
         found = [state[owner] for owner in owners if state.get(owner)]
         moments = {
             name: [self._part(own[name], p) for own, p in zip(found, self.trained, strict=True)] if found else []

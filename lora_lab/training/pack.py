@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lora_lab.errors import BadValue
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
 from lora_lab.methods.io import attach_from, load_adapter
-from lora_lab.methods.packed import has_dropout, pack, share
+from lora_lab.methods.packed import has_dropout, share, stack_members
 from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
@@ -45,7 +46,7 @@ def key(recipe: Recipe) -> tuple[Any, ...]:
     settings = recipe.settings()
     method = settings["method"]
     shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
-    if not recipe.method.packs or recipe.dropout:
+    if not recipe.method.can_pack or recipe.dropout:
         return (*shared, recipe.hash)
     alike = {name: value for name, value in method.items() if name not in recipe.method.may_differ}
     return (*shared, json.dumps(alike, sort_keys=True))
@@ -88,7 +89,13 @@ class Pack:
         self.base.config.pad_token_id = self.pad  # a causal classifier looks for it in each row
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         heads = {first.seed: dict(heads_of(self.base))}
-        self.members = [self._member(recipe, heads, callbacks(recipe) if callbacks else ()) for recipe in recipes]
+        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as it would alone
+        for tensor in chain(self.base.parameters(), self.base.buffers()):
+            tensor.data = tensor.data.to(self.device)  # in place: all members share it
+        self.members = [
+            Member(recipe, model.to(self.device), [self._watch_memory, *(callbacks(recipe) if callbacks else ())])
+            for recipe, model in zip(recipes, models, strict=True)
+        ]
         self.scores_stopped, self.scores_untrained = True, True
         self.scores_test = True  # False: runs are kept with validation metrics only
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
@@ -102,7 +109,7 @@ class Pack:
         self.model: nn.Module = self.members[0].model
         if self.size > 1:
             device.keep_freed_memory()
-            self._pack()
+            self._restack()
         torch.manual_seed(first.seed)  # dropout starts from here, however much the heads and A drew
         self.random = device.random_state(self.device)
 
@@ -172,7 +179,7 @@ class Pack:
         return [score.metrics for score in found]
 
     def before(self) -> list[Metrics]:
-        """Score it before the first update. With B at zero, members with the same seed have equal answers."""
+        """Score it before the first update, when LoRA members with the same seed give equal answers."""
         if not self.scores_untrained:
             return [{}] * self.size
         if self.size == 1 or self.members[0].recipe.method.name != "lora":
@@ -193,7 +200,7 @@ class Pack:
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_test and not member.error else None)
         self.members = [member for member in self.members if member not in ended]
-        self._pack()
+        self._restack()
         return self.model, self.members
 
     # ---- scores and records
@@ -251,11 +258,11 @@ class Pack:
         attend_in_fp32(model)
         return model
 
-    def _member(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]], callbacks: Sequence[Callback]) -> Member:
-        """Make a member on the shared base, with the head and A that its own seed gives."""
+    def _adapted(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]]) -> nn.Module:
+        """Make a member's model on the shared base, with the head and A that its own seed gives."""
         model: Any = self.base if self.size == 1 else share(self.base)
         if self.size > 1 and self.task.num_labels and recipe.seed not in heads:
-            heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))
+            heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))  # for its random head; the rest is dropped
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
         torch.manual_seed(recipe.seed)  # again, so that A does not depend on how much the head drew
@@ -265,9 +272,9 @@ class Pack:
             attach_from(recipe.method, model, recipe.start)
         else:
             recipe.method.attach(model)
-        return Member(recipe, model.to(self.device), [self._watch_memory, *callbacks])
+        return model  # type: ignore[no-any-return]
 
-    def _pack(self) -> None:
+    def _restack(self) -> None:
         """Stack the members into a table, together with their AdamW moments."""
         states = [member.state() for member in self.members]
         models = [member.model for member in self.members]
@@ -275,7 +282,7 @@ class Pack:
         parts, start = [], 0
         for size in sizes:
             own = slice(start, start + size)
-            model, numbers, gradients = pack(self.base, models[own])
+            model, numbers, gradients = stack_members(self.base, models[own])
             for member, row, gradient, state in zip(self.members[own], numbers, gradients, states[own], strict=True):
                 member.join(row, gradient, state)
             parts.append(model)

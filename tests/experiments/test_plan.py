@@ -61,3 +61,10 @@ def test_speed_decides_where_memory_does_not(monkeypatch):
         monkeypatch.setattr(plan, "cut", lambda members, where, cores=cores: [1] * cores)
         found.append(pack_size(recipes))
     assert found == [plan.LEAST, 16, plan.MOST, plan.MOST]
+
+
+def test_a_pack_of_different_targets_is_as_small_as_its_largest_members_need(monkeypatch):
+    monkeypatch.setattr(plan, "free_bytes", lambda where: 2**30)
+    few = [Recipe("minilm", "rt", LoRA(16, targets=("q", "v")), seed=seed) for seed in range(20)]
+    many = [Recipe("minilm", "rt", LoRA(8, targets="all-linear"), seed=seed) for seed in range(20)]
+    assert pack_size(few + many) == pack_size(many) < pack_size(few)

@@ -14,7 +14,7 @@ from lora_lab import detach, disabled, load_adapter, params, save_adapter
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
-from lora_lab.methods.packed import pack, share
+from lora_lab.methods.packed import share, stack_members
 from tests.conftest import BERT, logits, randomise, snapshot, tiny
 
 KINDS = ("bert", "roberta", "gpt2", "llama")
@@ -122,11 +122,11 @@ def test_what_is_saved_answers_the_same_when_loaded_and_a_nan_is_refused(name, k
     assert snapshot(other) == before
 
 
-@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in dict(FITTING).items() if REGISTRY[n].packs])
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in dict(FITTING).items() if REGISTRY[n].can_pack])
 def test_packed_it_learns_in_20_steps_what_it_learns_alone(name, kind):
     base, rows = tiny(kind).double(), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
     alone, members = ([attached(name, kind, share(base), seed).double() for seed in (1, 2)] for _ in range(2))
-    packed, numbers, gradients = pack(base, members)
+    packed, numbers, gradients = stack_members(base, members)
     numbers.grad = gradients
     optimizers = [torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-3) for m in alone]
     together = torch.optim.AdamW([numbers], lr=1e-3)
@@ -145,13 +145,13 @@ def test_packed_it_learns_in_20_steps_what_it_learns_alone(name, kind):
         assert not torch.equal(logits(member), logits(attached(name, kind, seed=1)))
 
 
-@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in FITTING if REGISTRY[n].packs])
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in FITTING if REGISTRY[n].can_pack])
 def test_switched_off_a_pack_answers_as_the_base_does_in_every_member(name, kind):
     base, rows = tiny(kind), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
     members = [attached(name, kind, share(base), seed) for seed in (1, 2)]
     for seed, member in enumerate(members):
         randomise(member, seed)
-    packed, _, _ = pack(base, members)
+    packed, _, _ = stack_members(base, members)
     given = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
     trained, plain = packed(**given).logits, tiny(kind)(**given).logits
     with disabled(packed):

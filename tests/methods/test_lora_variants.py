@@ -116,8 +116,8 @@ def test_the_file_is_as_large_as_counted(method, kind, tmp_path):
 def test_a_variant_trains_alone(method):
     recipes = [Recipe("minilm", "rt", method, lr=lr) for lr in (1e-3, 2e-3)]
     assert key(recipes[0]) != key(recipes[1])
-    assert LoRA().packs
-    assert not method.packs
+    assert LoRA().can_pack
+    assert not method.can_pack
 
 
 @pytest.mark.parametrize("method", [DORA, PISSA, FA], ids=["dora", "pissa", "freeze_a"])

@@ -14,7 +14,7 @@ from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
-from lora_lab.methods.packed import Packed, pack, share
+from lora_lab.methods.packed import Packed, share, stack_members
 from tests.conftest import BERT, randomise, tiny
 
 TARGETS = {
@@ -48,7 +48,7 @@ def alone_and_together(base: nn.Module, methods: list):
         answers.append(out.detach())
         grads.append([p.grad for p in model.parameters() if p.requires_grad])
         model.zero_grad()
-    packed, numbers, gradients = pack(base, members)
+    packed, numbers, gradients = stack_members(base, members)
     parts = packed(input_ids=given_ids, attention_mask=torch.ones_like(given_ids)).logits.chunk(len(methods))
     sum(part.square().mean(0).sum() for part in parts).backward()
     return members, answers, grads, parts, numbers, gradients
@@ -97,7 +97,7 @@ def test_deberta_reads_a_table_of_positions_so_only_its_heads_pack():
 def test_a_members_parameters_are_views_so_that_an_update_of_one_is_an_update_of_the_pack():
     base = tiny("roberta")
     members = [member(base, LoRA(2), 1), member(base, LoRA(3), 2)]
-    packed, _, _ = pack(base, members)
+    packed, _, _ = stack_members(base, members)
     before = packed(input_ids=ids(2)).logits
     for parameter in members[1].parameters():
         if parameter.requires_grad:
@@ -110,7 +110,7 @@ def test_a_members_parameters_are_views_so_that_an_update_of_one_is_an_update_of
 @torch.no_grad()
 def test_the_frozen_layers_output_is_left_to_a_hook_that_keeps_it():
     base = tiny("roberta")
-    packed, _, _ = pack(base, [member(base, LoRA(2), k) for k in range(2)])
+    packed, _, _ = stack_members(base, [member(base, LoRA(2), k) for k in range(2)])
     heard = []
     for layer in (m.base_layer for m in packed.modules() if isinstance(m, Packed) and not m.head):
         layer.register_forward_hook(lambda layer, args, out: heard.append((out, out.clone())))
@@ -133,7 +133,7 @@ def test_each_member_drops_at_its_own_rate():
     base, rates = tiny("roberta"), (0.0, 0.3, 0.9)
     members = [member(base, LoRA(4, targets="q", dropout=rate), 1) for rate in rates]
     layer = "roberta.encoder.layer.0.attention.self.query"
-    packed = pack(base, members)[0].get_submodule(layer).train()
+    packed = stack_members(base, members)[0].get_submodule(layer).train()
     torch.manual_seed(0)
     x = torch.randn(1, 400, 32, generator=torch.Generator().manual_seed(1)).repeat(3, 1, 1)
     frozen = base.get_submodule(layer)(x)
