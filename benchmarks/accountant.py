@@ -23,7 +23,7 @@ HEAD = ["model, batch x length", "method", "predicted GiB", "traced GiB", "predi
 
 
 def microseconds(method: Any, **setup: Any) -> float:
-    """Median time of a prediction, each for another length; a fit that is missing is made before."""
+    """Median time of a prediction, each for a new length; a missing fit is made first."""
     memory(LARGE, method, seq=100, **setup)
     return 1e6 * median(seconds(lambda s=s: memory(LARGE, method, seq=s, **setup)) for s in range(100, 2000, 10))
 

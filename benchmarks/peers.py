@@ -36,7 +36,7 @@ def said(run: Run) -> dict[str, float | None]:
 
 @cache
 def accelerate() -> int:
-    """What `accelerate estimate-memory` prints for training this model with Adam in bf16: it knows no method."""
+    """What `accelerate estimate-memory` prints for training this model with Adam in bf16: it ignores the method."""
     with torch.device("meta"):
         empty = trace.build(config_of(model()), Setup(dtype="fp32"))
     total, _ = calculate_maximum_sizes(empty)

@@ -10,7 +10,7 @@ from lora_course.claims.cards import MARKS, Verdict, judge_all
 INTRODUCTION = """# What people say about LoRA
 
 Each claim is a card in `data/claims`: who says it and where, what must be found if it's right, and the numbers it
-rests on. The cards hold no verdicts: experiments on their premises compute them. Change one, and the word may change:
+rests on. The cards hold no verdicts: experiments on their premises compute them. Change one, and the verdict can flip:
 
 ```bash
 lora-lab claims one_24gb_card --set gpu_gb=48

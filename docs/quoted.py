@@ -141,7 +141,7 @@ def as_good() -> dict[str, str]:
 def rates() -> dict[str, str]:
     """How many times the best rate falls from alpha 4 to 64, at 200 steps, and the verdict on rank 8 against 32."""
     runs = load(RESULTS / "sweeps" / "rate_rank_alpha.zip")
-    slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four runs ask whether the dtype makes a run collapse
+    slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four runs test if the dtype makes a run collapse
     cells = Cells(None, "rate_rank_alpha")
     best = {rank: cells.best(rank=rank, alpha=16)[1] for rank in (8, 32)}
     return {

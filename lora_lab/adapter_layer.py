@@ -10,7 +10,7 @@ class AdapterLayer(nn.Module):
 
     enabled       False: the output is the frozen layer's own
     merged        True: the update is in the weights of a copy, which replaces the frozen layer
-    original      while merged, the frozen layer itself; in a tuple, so that it is no submodule
+    original      while merged, the frozen layer itself; in a tuple, so that it is not a submodule
     tied          while merged, whether the original shares its weight with another layer
     head          whether it replaces the task's head
     unmergeable   why there are no `merged_weights`, such as "has a nonlinearity in its middle"

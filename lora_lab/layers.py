@@ -66,7 +66,7 @@ class LoRALinear(AdapterLayer):
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def delta_weight(self) -> Tensor:
-        """scaling * B A, (out or the slice of it, in), in fp32."""
+        """scaling * B A, shape (out or its slice, in), in fp32."""
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())
 
     def frozen_weight(self) -> Tensor:

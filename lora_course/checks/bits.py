@@ -55,7 +55,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     if torch.allclose(back, levels[nearest] * largest):
         return Verdict(True, "64 weights are now 64 indices of 4 bits and one absmax: 4.5 bits each")
     scaled = torch.allclose(back, levels[nearest])
-    return Verdict(False, "those are the levels: times absmax" if scaled else "back is levels[index] * absmax")
+    return Verdict(False, "those are the levels: multiply by absmax" if scaled else "back is levels[index] * absmax")
 
 
 def index_and_weight() -> tuple[str, Number, Number]:
@@ -78,7 +78,7 @@ def index_and_weight() -> tuple[str, Number, Number]:
     )
     value = Number(
         levels[right] * absmax,
-        {levels[right]: "that is the level: times absmax", weight: "that is the weight itself, in full precision"},
+        {levels[right]: "that's the level: multiply by absmax", weight: "that is the weight itself, in full precision"},
         "the nearest level times absmax: the weight has moved, and nobody knows by how much",
         within=0.02,
         hint="the level, times absmax",
@@ -114,7 +114,7 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
         8 * less / MIB: "8 bits are one byte: divide by 8",
         less / 1e6: "those are MB: a MiB has 2**20 bytes",
         less / GIB: "those are GiB: the answer is in MiB",
-        linear / 16 / MIB: "that is all that the absmax takes without it, 0.5 bits: 0.127 of them remain",
+        linear / 16 / MIB: "that is what absmax takes without double quantization, 0.5 bits: 0.127 of them remain",
         linear * (nf4 - 4) / 8 / MIB: "that is what still remains, 0.127 bits: how much went away?",
         (needed(16) - needed(nf4)) / MIB: "that is what 4 bits save: double quantization goes from 4.5 bits to 4.127",
     }

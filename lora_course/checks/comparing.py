@@ -37,8 +37,8 @@ RULE = (
     f"To both: better or worse,{BUT}. To neither: undecided."
 )
 HINTS = {
-    "word": "Hint: ask each question of its own interval: 0 of the 95 % one, your margin of both ends of the 90 % one",
-    "sentence": "Hint: it may say what the word says of this model, this task and the margin you set first; no more",
+    "word": "Hint: ask about 0 only in the 95 % interval, and about your margin at both ends of the 90 % one",
+    "sentence": "Hint: it may say what the word says about this model, this task and the margin you set first; no more",
 }
 
 
@@ -60,7 +60,7 @@ EQUIVALENCE = Function(
         "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
             lambda low, high, margin: low < 0 < high
         ),
-        "the middle says nothing of how sure it is: both ends count": lambda low, high, margin: (
+        "the middle says nothing about how sure it is: both ends count": lambda low, high, margin: (
             abs(low + high) / 2 < margin
         ),
         "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
@@ -131,7 +131,7 @@ class Defense:
 def asked(pair: str) -> str:
     """What is told before the margin is given."""
     a, b, terms = PAIRS[pair][4:]
-    return f"{a} against {b}: minilm on rt, {terms}. First your margin in points; nothing is shown before"
+    return f"{a} against {b}: minilm on rt, {terms}. First give your margin in points; nothing is shown before that"
 
 
 def defense(pair: str, margin: float) -> Defense:
@@ -171,7 +171,7 @@ def defense(pair: str, margin: float) -> Defense:
 
 
 def no_margin(margin: Any) -> str:
-    """Why this is no margin in points; nothing if it is one."""
+    """Why this is not a margin in points; empty if it is one."""
     if not isinstance(margin, int | float):
         return f"a margin is a number of points, not {type(margin).__name__}"
     if not margin > 0:
@@ -182,19 +182,19 @@ def no_margin(margin: Any) -> str:
 
 
 def why_not(word: Any, right: str) -> str:
-    """What somebody overlooked who chose this word."""
+    """What somebody who chose this word overlooked."""
     if word not in WORDS:
         return f"the words are {', '.join(WORDS)}"
     if BUT in right and word in ("equivalent", right.removesuffix(BUT)):
         return "true, but only half of it: 0 is outside the 95 % interval, and the 90 % interval inside your margin"
     if {word, right} == {"equivalent", "undecided"}:
         inside = "inside" if right == "equivalent" else "not inside"
-        return f"0 in an interval says nothing of equality: the 90 % interval is {inside} your margin"
+        return f"0 in an interval says nothing about equality: the 90 % interval is {inside} your margin"
     if right in ("equivalent", "undecided"):
         return "0 is inside the 95 % interval, so no difference is shown"
     if word in ("equivalent", "undecided"):
         return "0 is outside the 95 % interval, so a difference is shown"
-    return "look on which side of 0 it is" if word[0] != right[0] else "the 90 % interval is not inside your margin"
+    return "look at which side of 0 it is on" if word[0] != right[0] else "the 90 % interval is not inside your margin"
 
 
 @cache

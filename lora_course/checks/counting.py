@@ -76,7 +76,7 @@ def audit(which: int = 0, rank: int = 8) -> Number:
         row * (2 * d + q + kv): "that is q and v alone: there are seven matrices",
         right // layers: f"that is one layer: the model has {layers}",
         right // rank: f"that is rank 1: at rank {rank} it is {rank} times as much",
-        4 * right: "those are bytes: asked is how many numbers",
+        4 * right: "those are bytes: the question is how many numbers",
         layers * (2 * d * q + 2 * d * kv + 3 * d * f): "those are the frozen weights: A and B train",
     }
     why = f"{layers} x {rank} x ({attention:,} of attention + {mlp:,} of gate, up and down) = {right:,}"

@@ -19,7 +19,7 @@ HINTS = {
     faults.TRUNCATED: "compare the bytes that the header promises with those that are there",
     faults.RENAMED: "read a key aloud from the left: what should it begin with?",
     faults.WRONG_BASE: "the numbers are sound. What was W when it was trained?",
-    faults.LOW_ALPHA: "by what is B A multiplied? Alpha over rank",
+    faults.LOW_ALPHA: "what is B A multiplied by? Alpha over rank",
     faults.UNUSED: "eleven adapters moved and one did not: what happens to that layer's output?",
     faults.ROUNDED: "compare the update with the distance between two neighboring numbers of the weight's dtype",
     faults.NOT_FINITE: "look at the numbers themselves: are they all numbers?",
@@ -67,4 +67,4 @@ def check_eleventh(diagnosis: str | None, number: int) -> Verdict:
     fault, given = broken.ELEVENTH[number][0], str(diagnosis).strip()
     if given.lower() != fault.lower():
         return Verdict(False, f"{given!r} isn't it", f"Hint: {ELEVENTH[fault]}")
-    return Verdict(True, f"{fault}. To mend it: {faults.REMEDIES[fault]}")
+    return Verdict(True, f"{fault}. To fix it: {faults.REMEDIES[fault]}")

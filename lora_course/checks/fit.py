@@ -102,7 +102,7 @@ def wrong_part(method: str, setup: Setup) -> str:
 
 
 def longest(method: str, setup: Setup, card: str) -> int:
-    """The most tokens a text with which a step fits the card; 0 where none does."""
+    """The length in tokens of the longest text that fits the card; 0 if none does."""
     return largest("seq", setup, lambda one: step(method, one), usable(card_of(card))) or 0
 
 

@@ -78,7 +78,7 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
     if not rates or unsolved(rates) or any(unsolved(rate) for rate in rates):
         return not_yet("write a rate in place of each ..., the smallest first")
     if len(rates) != 3 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
-        return not_yet("three numbers above zero are wanted, such as [1e-5, 3e-5, 1e-4]")
+        return not_yet("give three numbers above zero, such as [1e-5, 3e-5, 1e-4]")
     low, middle, high = rates = [float(rate) for rate in rates]
     if not all(NEAREST <= step <= FARTHEST for step in (middle / low, high / middle)):
         return Verdict(False, STEPS)
@@ -135,5 +135,5 @@ def _trained(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[l
             time.sleep(0.1)
         error = panel.work.error if panel.work else ""
     if len(found := scores()) < len(rates):
-        return [], error or "the runs have not finished: run this cell again, and it goes on"
+        return [], error or "the runs have not finished: run this cell again, and they continue"
     return found, f"{', '.join(f'{score:.1f}' for score in found)} % on validation"

@@ -56,7 +56,7 @@ MIXED = Number(
 
 
 def forty(base: int, adapter: int) -> Number:
-    """How many times the bytes of one base and forty adapters forty merged models take."""
+    """How many times as many bytes forty merged models take as one base and forty adapters."""
     right = 40 * base / (base + 40 * adapter)
     hints = {
         1 / right: "the other way round: the merged ones take more",

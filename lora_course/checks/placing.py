@@ -21,7 +21,7 @@ HINT = f"Hint: (1.96 + 0.84) times the standard deviation, over {GAP}; square it
 
 
 def ranks(model: str) -> dict[str, Number]:
-    """By name in PLACES, the highest rank there that trains no more numbers than rank 32 on q and v of a model."""
+    """For each name in PLACES, the highest rank that trains no more numbers than rank 32 on q and v of a model."""
     found, cost = {}, params(model, LoRA(1, targets=BUDGET)).trainable
     for name, targets in PLACES.items():
         exact = RANK * cost / params(model, LoRA(1, targets=targets)).trainable
@@ -50,7 +50,7 @@ def check_ranks(attention: Any, everything: Any, model: str = "llama-3-8b") -> V
 
 
 def seeds_of(pair: str) -> tuple[str, Number]:
-    """What a pilot of three seeds shows of a pair, and the seeds that it takes to see a true gap of 1.5 points."""
+    """What a pilot of three seeds shows about a pair, and how many seeds it takes to see a true gap of 1.5 points."""
     a, b = scores(pair)
     apart = 100 * (a.mean(1) - b.mean(1))[:PILOT]  # points, of the same seeds
     spread = round(float(np.std(apart, ddof=1)), 2)
@@ -60,7 +60,7 @@ def seeds_of(pair: str) -> tuple[str, Number]:
         f"standard deviation {spread:.2f}. How many seeds show a true gap of {GAP} points four times in five?"
     )
     near = {
-        exact: "there is no part of a seed: round up",
+        exact: "you can't train a part of a seed: round up",
         2 * exact: "twice too many: the same seed of both is a pair, so there is one difference a seed",
         2.8 * spread / GAP: "square it: half the gap takes four times the seeds",
         (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap every other time: add the 0.84",

@@ -30,7 +30,7 @@ STILL = {
     'a larger model, or shorter rows: {"models": "llama-2-70b"}',
 )
 def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
-    """Lesson 09: one changed premise that makes claim 3, three times less memory, true."""
+    """Lesson 09: change one premise so that claim 3 (three times less memory) becomes true."""
     if unsolved(changes):
         return not_yet('a premise and its new value: {"seq": 64}')
     if not isinstance(changes, Mapping) or len(changes) != 1 or not all(isinstance(name, str) for name in changes):
@@ -57,7 +57,7 @@ class Brief:
     tokens: int
     several: bool  # adapters that one server must answer with at once
     facts: bool  # whether it's about facts that change
-    points: float  # half the interval wanted of the accuracy
+    points: float  # half the accuracy's interval, as it is wanted
 
 
 BRIEFS = (

@@ -28,7 +28,7 @@ ENERGY = Function(
         "that is the share of the r-th alone: sum the first r": lambda s, r: s[r - 1] ** 2 / (s**2).sum(),
         "those are r + 1 of them: s[:r] already ends after the r-th": lambda s, r: _share(s, r + 1),
         "that is its square root: take no root of the energy": lambda s, r: _share(s, r) ** 0.5,
-        "a share lies between 0 and 1, it is no percentage": lambda s, r: 100 * _share(s, r),
+        "a share lies between 0 and 1; it is not a percentage": lambda s, r: 100 * _share(s, r),
     },
     fallback="try s = [3, 2, 1] and r = 1 by hand: 9 / (9 + 4 + 1)",
     several="you return a list of shares: add them up",
@@ -65,7 +65,7 @@ def right_at_each_rank(n: int) -> list[float]:
     "loop over r from 1 on, and stop at the first r with a mean of at least 0.95",
 )
 def check_facts(answer: int | None, n: int = 64) -> Verdict:
-    """Lesson 10: the least rank at which 95 % of n random facts are right."""
+    """Lesson 10: the lowest rank at which 95 % of n random facts are right."""
     return facts_rank(n).judge(answer)
 
 

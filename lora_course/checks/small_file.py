@@ -31,7 +31,7 @@ def pair_numbers(rank: int = 2) -> Number:
         2 * rank * i: f"2 d r is for a square W: this one has {i} inputs and {o:,} outputs",
         2 * rank * o: f"2 d r is for a square W: this one has {i} inputs and {o:,} outputs",
         i + o: f"that is rank 1: at rank {rank} there are {rank} times as many",
-        rank * (i + o) * 4: "those are bytes: asked is how many numbers",
+        rank * (i + o) * 4: "those are bytes: the question is how many numbers",
         i * o - rank * (i + o): "nothing is taken away from W: LoRA does not shrink the model, it adds to it",
     }
     right = rank * (i + o)

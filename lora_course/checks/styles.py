@@ -36,7 +36,7 @@ def wrong_labels(turns: Turns) -> dict[str, list[int]]:
     """What is said of each wrong way to label a conversation."""
     return {
         "nothing is masked: the model would learn to ask, too": labels_of(turns, "system", "user", "assistant"),
-        "that's the mask turned round: the questions count and the answers don't": labels_of(turns, "system", "user"),
+        "that's the mask turned around: the questions count and the answers don't": labels_of(turns, "system", "user"),
         "only the last answer counts: earlier answers are answers, too": labels_of(turns, "assistant", earlier=False),
         "the system's turn counts, too: it isn't an answer": labels_of(turns, "system", "assistant"),
         "one label for each token: keep the places of the other turns, with -100 in them": [
@@ -72,7 +72,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
     "write ten pairs, all answered in the same voice",
 )
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
-    """Lesson 06: a list of pairs of one's own, as they would stand in a file of JSON lines."""
+    """Lesson 06: a list of your own pairs, as in a file of JSON lines."""
     if unsolved(pairs) or not pairs:
         return not_yet(f"write at least {FEWEST} pairs into the list")
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):

@@ -72,9 +72,9 @@ def report(table: Any) -> Report:
     error = math.sqrt(share / n)
     half = Number(1.96 * error, {
         100 * 1.96 * error: "that is in points; give a share, like the table's",
-        1.96 * math.sqrt(two / n): "that is for two different tests; on one, only sentences they disagree on count",
+        1.96 * math.sqrt(two / n): "that is for two different tests; on one test, only disagreements count",
         1.96 * math.sqrt(one / n): "that is one model's interval; this is about the gap",
-        error: "that is one standard error: times 1.96",
+        error: "that is one standard error: multiply by 1.96",
         3.92 * error: "that is the whole interval; half of it is wanted",
     }, "", 0.02, "half the interval is 1.96 times the root of share / n")  # fmt: skip
     high, low = sorted((a.mean(), b.mean()), reverse=True)
@@ -93,7 +93,7 @@ def report(table: Any) -> Report:
         1.96**2 * share / POINT**2: "with 1.96 alone you'd miss a true point every other time: add the 0.84",
         2.8 * share / POINT**2: "the 1.96 + 0.84 is squared",
         2.8**2 * share / POINT: "the point is squared: half the gap takes four times the rows",
-        2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; asked is a gap of one point",
+        2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; the question is a gap of one point",
         2.8**2 * 100 * share / POINT**2: "the share is a share, not in percent",
         2.8**2 * share: "one point is 0.01",
     }, "", 0.02, "(1.96 + 0.84) ** 2 * share / 0.01 ** 2")  # fmt: skip

@@ -100,7 +100,7 @@ def cells_of(path: Path) -> list[Any]:
 
 
 def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesson | None:
-    """The lesson that shares the most cells with a notebook; if none does, the one whose name the file has."""
+    """The lesson that shares the most cells with a notebook; if none shares any, the one named like the file."""
     texts = _texts(cells)
     best = max(known, key=lambda one: len(one.texts & texts), default=None)
     return best if best and best.texts & texts else next((one for one in known if one.name in name), None)
@@ -112,7 +112,7 @@ def _texts(cells: Iterable[Any]) -> set[str]:
 
 
 def _calls(cell: Any) -> list[ast.Call]:
-    """The calls of checks in a cell; none in one that is not Python, lines of magic apart."""
+    """The calls of checks in a cell; none if the cell, without lines of magic, is not Python."""
     lines = [line for line in cell.source.splitlines() if cell.code and not line.lstrip().startswith(("%", "!"))]
     try:
         nodes = list(ast.walk(ast.parse("\n".join(lines))))
@@ -278,7 +278,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     row["checks"] = [{"check": ast.unparse(call), **unanswered} for call in lesson.calls]
     with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve()
-        for path in notebook.parent.iterdir():  # what it may read, such as own data; no other notebook
+        for path in notebook.parent.iterdir():  # what it may read, such as the student's data; no other notebook
             plain = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb"
             if plain and path.stat().st_size <= LARGEST:
                 shutil.copy(path, place)
@@ -310,7 +310,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge each of its calls that the lesson has, too: the same check, the same constants."""
+    """Run a cell, then judge each of its calls that the lesson also has: the same check, the same constants."""
     begun = time.monotonic()
     reply = kernel.execute(cell.source)
     row["cell_seconds"].append(time.monotonic() - begun)

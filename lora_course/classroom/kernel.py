@@ -113,7 +113,7 @@ def prepare(folder: str) -> None:
                 where = os.path.realpath(os.fsdecode(path))
                 if not f"{where}{os.sep}".startswith(allowed):
                     raise PermissionError(f"{REFUSED}write {where}")
-        if event.startswith(FORBIDDEN) and not (os.name == "nt" and "127.0.0.1" in str(arguments)):  # asyncio's, there
+        if event.startswith(FORBIDDEN) and not (os.name == "nt" and "127.0.0.1" in str(arguments)):  # asyncio needs it
             raise PermissionError(f"{REFUSED}{event} {str(arguments[:2])[:80]}")
 
     sys.addaudithook(hook)

@@ -44,7 +44,7 @@ PYTHON = "install Python 3.11 or 3.12 (64-bit, for yourself only: no admin right
 HUB = "use another machine, or JupyterHub, Binder or Colab in a browser (docs/install.md)"
 AGAIN = "install the lab again (start.sh, start.ps1, make lab, or the wheelhouse's install.py)"
 SEND = "send the file to your teacher: it contains the reason"
-CAUSES = {  # the message of a broken import or run, and the fix
+CAUSES = {  # the error message of a broken import or run, and the fix
     "DLL load failed|WinError 126": "install Microsoft's Visual C++ Redistributable (x64), which torch needs",
     "WinError 1455": "let Windows manage the size of the page file (System, Advanced, Performance), and restart",
     "No module named": AGAIN,
@@ -185,7 +185,7 @@ def train(seconds: float) -> None:
     def note(progress: Any) -> None:
         losses.append(progress.loss)
         times.append(time.perf_counter())
-        took = times[-1] - times[0]  # from the end of the first step on
+        took = times[-1] - times[0]  # since the end of the first step
         if not math.isfinite(progress.loss):
             sys.exit("the loss is NaN or infinite")
         if took > seconds or len(losses) == 400:

@@ -4,8 +4,8 @@
     windows-3.11.txt     a lock in pip's format: name==version --hash=sha256:..., one line per wheel
     wheels/  assets/     the files; beside them the installer, from stick/
 
-`gather` makes one. uv chooses the versions: it evaluates markers such as `; sys_platform == "win32"` for a given
-machine, pip only for its own. pip downloads the files from the index that its user has configured. `install` uses a
+`gather` makes one. uv chooses the versions: it evaluates markers such as `; sys_platform == "win32"` for any
+machine, but pip only for its own. pip downloads the files from the index that its user has configured. `install` uses a
 wheelhouse with the standard library alone: it runs from the lab's own wheel before anything is installed.
 """
 
@@ -120,7 +120,7 @@ def check(folder: Path, wanted: Iterable[str] | None = None) -> dict[str, Any]:
         if not path.is_file():
             wrong.append(f"{name} is missing")
         elif path.stat().st_size != facts["bytes"] or facts_of(path) != facts:
-            wrong.append(f"{name} is damaged or was copied in part")
+            wrong.append(f"{name} is damaged or only partly copied")
     if wrong:
         raise Failed(f"{wrong[0]} (1 of {len(wrong)} such files in {folder}): copy the folder again")
     return manifest

@@ -203,7 +203,7 @@ ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
 
 
 def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
-    """Make the eleventh patient, the one of ELEVENTH with this number; returns its folder."""
+    """Make the eleventh patient, entry `number` of ELEVENTH, and return its folder."""
     shutil.rmtree(folder, ignore_errors=True)
     _changed(ELEVENTH[number][1])(Path(folder))
     return Path(folder)

@@ -21,7 +21,7 @@ WAYS = ("as in training", "in other words", "backward")
 
 
 class Answer(NamedTuple):
-    """`right`: the name, or backward the job, is in the text."""
+    """`right`: the text contains the name, or the job if the question is backward."""
 
     question: str
     text: str

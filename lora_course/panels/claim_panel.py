@@ -1,4 +1,4 @@
-"""One claim: drag what it rests on until the word changes. `js/claim_panel.js` draws it; every verdict is made here."""
+"""One claim: drag its premises until the verdict changes. `js/claim_panel.js` draws it; every verdict is made here."""
 
 from __future__ import annotations
 

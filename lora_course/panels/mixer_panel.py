@@ -20,7 +20,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     names    the two adapters
     shares   of the second adapter, rising from 0 to 1
     sure     (shares, texts): probability of the right answer, where there are two
-    Raises: BadValue for shapes that don't match, or numbers that are no probabilities.
+    Raises: BadValue for shapes that don't match, or numbers that are not probabilities.
     """
 
     names = T.List(T.Unicode()).tag(sync=True)

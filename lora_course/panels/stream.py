@@ -1,4 +1,4 @@
-"""Answers that grow side by side: a prompt and a row for each, a token of each at a time."""
+"""Answers that grow side by side: each has a prompt and a row, and all gain one token at a time."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lora_lab.training.models import answering, is_causal
 def side_by_side(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int = 60
 ) -> Iterator[list[str]]:
-    """The texts of all rows so far, after each token, greedily; in the end all have ended or are long enough.
+    """The texts of all rows so far, after each token, greedily; at the end, all have ended or are long enough.
 
-    Who answers for which row is the caller's affair (`AdapterBank.mixed`). The model is left in the mode it was in,
+    The caller chooses the adapter of each row (`AdapterBank.mixed`). The model is left in the mode it was in,
     between tokens too. Shorter prompts are padded on the left.
     Raises: BadValue for no prompts or a model that does not predict the next token.
     """
     if not prompts or not is_causal(model):
         raise BadValue(
-            f"answers grow in at least one row of a causal model, not in {len(prompts)} of {type(model).__name__}"
+            f"answers need a causal model and at least one prompt, not {type(model).__name__} and {len(prompts)}"
         )
     ends = {int(tokenizer.eos_token_id), end_of_turn(tokenizer)}
     rows = prompt_ids(tokenizer, prompts)

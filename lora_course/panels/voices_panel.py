@@ -40,7 +40,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     longest     tokens of an answer at most
     told        the instruction for the base that is told; "" leaves it out
     strength    the factor of every adapter's scaling, one of 0, 0.5, 1, 1.5, 2
-    Raises: NotFound for a folder that is no adapter, BadValue for a strength that is not offered.
+    Raises: NotFound for a folder that is not an adapter, BadValue for a strength that is not offered.
     """
 
     stored = T.Dict().tag(sync=True)  # see `read_stored`; its answers are shown where none were given here
@@ -76,7 +76,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         return self
 
     def ask(self) -> None:
-        """Let all answer `question` at `strength`; does nothing while they do.
+        """Let all answer `question` at `strength`; does nothing while they are answering.
 
         Raises: BadValue for no question, or without adapters; with LORA_LAB_HEADLESS=1, also if they cannot answer.
         """
@@ -92,7 +92,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             raise BadValue(self.work.error)
 
     def stop(self) -> None:
-        """End after the present token; what was said is kept."""
+        """Stop after the current token; the text so far is kept."""
         if self.work.alive:
             self.work.stop()
 
@@ -154,7 +154,7 @@ def read_stored(path: str | Path | None = None) -> dict[str, Any]:
                 f"{file.name} lacks answers of {', '.join(wrong) or 'the base'}: write it with docs/voices.py"
             )
     except (KeyError, TypeError, AttributeError) as error:
-        raise BadValue(f"{file.name} is no file of stored answers ({error}): write it with docs/voices.py") from error
+        raise BadValue(f"{file.name} has no stored answers ({error}): write it with docs/voices.py") from error
     return found
 
 

@@ -5,10 +5,10 @@
     table("table5").row(weights="Wq", rank=8)["MNLI"]      91.0
     table("table5").frame()                                a pandas frame
     table("table5")                                        in a notebook: the rows, and below them what does not hold
-    recomputed("table3")                                   each number that follows from something, computed again
+    recomputed("table3")                                   each number that can be computed from others, computed again
 
-Columns ending in _std hold the spread that is printed with the value. `trainable` is text as printed, "0.35M". Marks: *
-copied from earlier work, † a restricted setting.
+Columns ending in _std hold the spread that is printed with the value. `trainable` is text as printed, "0.35M". Marks:
+* copied from earlier work, † a restricted setting.
 Source: Hu et al. 2021, arXiv 2106.09685v2, from independent transcriptions; code and issues of microsoft/LoRA.
 """
 
@@ -134,7 +134,7 @@ def facts(name: str) -> Any:
 
 
 def recomputed(name: str | None = None) -> pd.DataFrame:
-    """Published numbers that follow from something, of one table or all. Raises: NotFound for an unknown table.
+    """Published numbers that can be computed from others, in one table or all. Raises: NotFound for an unknown table.
 
     verdict   exact, rounded or does not follow; the formulas are in data/paper/recomputed.yaml
     """

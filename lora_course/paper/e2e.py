@@ -34,7 +34,7 @@ _PART = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a sentence is to say: slots with their values, in the order in which they were given.
+    """What a sentence should say: slots with their values, in the order in which they were given.
 
     Raises: BadValue for an unknown slot, one given twice, an empty value, brackets in a value, or no name.
     """
@@ -74,7 +74,7 @@ def parse(text: str) -> Meaning:
         found = _PART.match(text.strip(), place)
         if not found:
             rest = text.strip()[place:]
-            raise BadValue(f"'{text.strip()}' is no meaning: '{rest}' is not of the form slot[value], slot[value]")
+            raise BadValue(f"'{text.strip()}' is not a meaning: '{rest}' is not of the form slot[value], slot[value]")
         slots.append((found[1].strip(), found[2].strip()))
         place, comma = found.end(), found[0].endswith(",")
     return Meaning(tuple(slots))
@@ -85,7 +85,7 @@ def _piped(text: str) -> Meaning:
     parts = [part.partition(":") for part in text.split("|")]
     slots = {CALLED.get(slot.strip(), slot.strip()): value.strip() for slot, _, value in parts}
     if len(slots) < len(parts):
-        raise BadValue(f"'{text.strip()}' is no meaning: a slot is given twice")
+        raise BadValue(f"'{text.strip()}' is not a meaning: a slot is given twice")
     return meaning_of({slot: value.replace("£ ", "£").replace(" - ", "-") for slot, value in slots.items()})
 
 
@@ -103,7 +103,7 @@ def read_folder(folder: Path) -> dict[str, list[Example]]:
 def read_file(file: Path) -> list[Example]:
     """The examples of a .txt or .csv file: lines of one meaning are one example, its references in their order.
 
-    Raises: BadValue for an empty file and, naming the line, for a line that is no example.
+    Raises: BadValue for an empty file and, naming the line, for a line that is not an example.
     """
     read, lines = (parse, _rows(file)) if file.suffix == ".csv" else (_piped, _lines(file))
     groups: dict[Meaning, dict[str, None]] = {}

@@ -29,7 +29,7 @@ PREFIX = "glue:"
 class Layout(NamedTuple):
     """How a task's files look: columns of the texts, then of the label, by name, by place in a line, and on the hub.
 
-    labels    the classes in their order; a single one where a number is to be predicted
+    labels    the classes in their order; a single one if a number is predicted
     metrics   what it is judged by, if not accuracy
     """
 
@@ -94,12 +94,12 @@ def _label(layout: Layout, written: str, where: str) -> float:
                 return value
         except ValueError:
             pass
-        raise BadValue(f"{where}: '{written}' is no number between two texts")
+        raise BadValue(f"{where}: '{written}' is not a score for two texts")
     if written in layout.labels:
         return layout.labels.index(written)
     if written.isdecimal() and int(written) < len(layout.labels):  # the hub's tables hold the class's number
         return int(written)
-    raise BadValue(f"{where}: '{written}' is none of {', '.join(layout.labels)}")
+    raise BadValue(f"{where}: '{written}' is not one of {', '.join(layout.labels)}")
 
 
 def _tsv(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
@@ -112,7 +112,7 @@ def _tsv(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
         elif line.strip() and max(places) < len(cells):
             yield number, [cells[place] for place in places]
         elif line.strip() and layout.folder != "QQP":  # whose download has broken lines
-            raise BadValue(f"{file}, line {number}: it has {len(cells)} columns, {layout.folder}'s lines have more")
+            raise BadValue(f"{file}, line {number}: it has {len(cells)} columns, too few for {layout.folder}")
 
 
 def _hub(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:

@@ -54,8 +54,8 @@ TABLES, VARIANTS = ("table2", "table3"), ("paper", "repo")
 DEBERTA = "deberta-v2-xxlarge"
 NOT_RUN = "DeBERTa's classifier has a random pooler that must train with the head, and this lab trains the head alone"
 ALWAYS = (
-    "rows of a batch are like in length and padded to the longest of them, the paper's code pads all to max_length",
-    "weight decay takes the head's biases too, and the rate's rise begins with its first step rather than with 0",
+    "rows of a batch have similar lengths and are padded to the longest; the paper's code pads all to max_length",
+    "weight decay covers the head's biases too, and the warm-up begins with its first step rather than with 0",
 )
 
 
@@ -194,7 +194,7 @@ def _given(record: Mapping[str, Any], source: str) -> dict[str, Given]:
 
 
 def _completed(given: dict[str, Given], source: str) -> dict[str, Given]:
-    decay = {"weight_decay": Given(0.0, f"not in {source}; none is taken")}
+    decay = {"weight_decay": Given(0.0, f"not in {source}; none is used")}
     return decay | given | (_settings("glue_lora") if "rank" in given else {}) | _settings("glue")
 
 
@@ -342,7 +342,7 @@ def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterato
     for package in missing_packages() if e2e else ():
         yield {"what": f"the package {package}", "bring": "pip install 'lora-lab[metrics]'"}
     if not torch.cuda.is_available():
-        bring = "the run would start on this CPU, but not end in a useful time: use one with CUDA"
+        bring = "the run would take far too long on this CPU: use a machine with CUDA"
         yield {"what": "a GPU", "bring": bring}
 
 
@@ -512,13 +512,13 @@ def _deviations(
     except LabError:
         same = False
     if not same:
-        yield f"the model in {model_path} is not {recipe.model}: its figures do not compare with the paper's"
+        yield f"the model in {model_path} is not {recipe.model}: its figures cannot be compared with the paper's"
     if rows != published:
         yield f"the training data has {rows:,} rows, the published one {published:,}"
     if first.steps < full:
-        yield f"{first.steps:,} of {full:,} steps, the rate's rise and fall within them"
+        yield f"{first.steps:,} of {full:,} steps, with the rate's rise and fall scaled to them"
     if recipe.warm and not first.start:
-        yield f"it starts anew and not from {recipe.warm}'s adapter"
+        yield f"it starts from scratch, not from {recipe.warm}'s adapter"
     if first.max_length != recipe["max_length"]:
         yield f"texts are cut to {first.max_length} tokens, not {recipe['max_length']}"
     if len(recipes) < recipe["seeds"]:
@@ -545,7 +545,7 @@ def result_in_words(result: Mapping[str, Any]) -> str:
         best, last = (_cell(row[which], row[f"{which}_std"]) for which in ("best", "last"))
         lines.append(f"  {row['metric']:12}{row['published'] or '-':>12}{best:>16}{last:>16}")
     lines.append(
-        "  best epoch on the dev set is what the paper reports; the last is what one gets without choosing by it"
+        "  best epoch on the dev set is what the paper reports; the last is what you get without choosing by it"
     )
     shown = [f"{name} {value}" for name, value in recipe["published"].items() if name not in recipe["metrics"]]
     lines += [f"  published only: {', '.join(shown)}"] if shown else []

@@ -2,7 +2,7 @@
 
     slot error rate = (missing + wrong + added) / slots to be said                    a slot is at most one error
 
-Names are searched for as they are written and then hidden, so that "Raja Indian Cuisine" is no cuisine. Other slots
+Names are searched for as they are written and then hidden, so "Raja Indian Cuisine" is not a cuisine. Other slots
 have patterns for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" are one level, because writers use
 one for the other. The patterns find no error in our own grammar's references. In what people wrote for E2E they find
 92.0 % of the slots said rightly in its validation file (26,825 slots) and 91.3 % in its test file (31,466).
@@ -24,7 +24,7 @@ from lora_lab.plugins import Scores
 
 RIGHT, MISSING, WRONG, ADDED = "right", "missing", "wrong", "added"
 HIDDEN = "_"  # stands where a name stood
-Level = tuple[tuple[str, ...], str]  # the values that are one level, and the pattern of what says it
+Level = tuple[tuple[str, ...], str]  # the values of one level, and the pattern of words that say it
 
 
 @cache
@@ -60,7 +60,7 @@ class Matcher:
         self.any_name = re.compile(rf"\b(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
 
     def said(self, text: str) -> dict[str, list[tuple[str, ...]]]:
-        """The levels of each slot that a text speaks of; for name and near, each one that it mentions."""
+        """The levels of each slot that a text mentions; for name and near, each one that it mentions."""
         plain = _plain(text)
         mentioned = set(self.any_name.findall(plain))
         found: dict[str, list[tuple[str, ...]]] = {

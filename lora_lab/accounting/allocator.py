@@ -68,14 +68,14 @@ class Allocator:
         self._free.discard(after)
 
     def empty_cache(self) -> None:
-        """Return the segments of which no part is in use."""
+        """Give back the segments that are entirely free."""
         for block in [b for b in self._free if not b.before and not b.after]:
             self._free.remove(block)
             self.reserved -= block.size
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:
-    """The most bytes reserved over a history of (storage's number, bytes when born or 0 when freed) and EMPTY_CACHE."""
+    """Peak of reserved bytes over a history: (storage's number, bytes when born or 0 when freed), or EMPTY_CACHE."""
     allocator, blocks, most = Allocator(), dict[int, Block](), 0
     for number, size in events:
         if (number, size) == EMPTY_CACHE:

@@ -1,7 +1,7 @@
 """A training step as a film: what is live at every moment, by category, in a few kilobytes of JSON.
 
-A film is a table of changes, which are polynomials as in a `Fit` and recur in every layer, and a list of which comes
-when, with repeats folded. The sum of the changes up to a moment is what is live at it.
+A film is a table of changes and a list of their order, with repeats folded. Changes are polynomials, as in a `Fit`,
+and recur in every layer. All changes up to a moment add up to what is live at that moment.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def moments(told: dict[str, Any], rank: int, setup: Setup) -> tuple[Moment, ...]
 
 
 def folded(numbers: Sequence[int]) -> list[Any]:
-    """A list with its longest repeat as [times, ...], and so on inside, before and after it."""
+    """A list with its longest repeat as [times, ...], and the same again inside, before and after it."""
     whole, best = np.array(numbers), (0, 0, 0)  # numbers spared, -start, -length
     for length in range(1, len(whole) // 2 + 1):
         same = np.concatenate([[False], whole[length:] == whole[:-length], [False]])

@@ -58,7 +58,7 @@ class Regime:
         return [(*point, rank) for rank in dict.fromkeys(ranks[:-1]) for point in found] + [(*held, ranks[-1])]
 
     def vector(self, point: Point) -> np.ndarray:
-        """The monomials of this regime, followed by the same times the rank."""
+        """The monomials of this regime, followed by the same monomials times the rank."""
         b, t, rank = (float(n) for n in point)
         basis = np.array([1, t, t * t] if self.one_row else [1, b, t, b * t, b * t * t, t * t])
         return np.concatenate([basis, rank * basis]) if self.ranked else basis
@@ -89,7 +89,7 @@ class Fit:
         return " + ".join(said).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Without the moments that another of their phase is never below, at any batch, length and rank."""
+        """Drop each moment that is never above another one of its phase, at any batch, length and rank."""
         kept: list[int] = []
         totals = self.coefficients.sum(axis=1)  # over labels
         at = totals @ self.regime.vector((4, 4096, 64))
@@ -154,7 +154,7 @@ def fit(
     except LabError as error:
         if not regime.ranked:
             raise
-        raise NoFit(str(error)) from error  # the method's own rank may do: its trace will say
+        raise NoFit(str(error)) from error  # the method's own rank may work: its trace will tell
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
     further, more = ((n - shallow[0]) // depth.period for n in (deepest, depth.layers))  # periods of layers
@@ -208,13 +208,13 @@ def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.
     live = np.stack([live for _, live in tables], axis=-1)
     values = np.round(live @ np.linalg.inv(basis).T * 8) / 8
     if np.abs(values @ basis.T - live).max() > 0.5:
-        raise NoFit(f"in {phase} the live bytes are no polynomial in batch and length")
+        raise NoFit(f"in {phase} the live bytes are not a polynomial in batch and length")
     changes = np.diff(live[:, :-1, 0], axis=0, prepend=live[:1, :-1, 0]).tolist()
     return [(*op, *change) for op, change in zip(ops, changes, strict=True)], values
 
 
 def _deeper(curves: Sequence[Curve], more: int, every_layer: bool) -> Curve:
-    """The curve of a model with `more` periods of layers than the first, from those at two depths a period apart."""
+    """The curve of a model that is `more` periods of layers deeper, from curves at two depths a period apart."""
     (a, values), (b, deeper) = curves[0], curves[-1]
     if more == 0:
         return a, values
@@ -237,9 +237,9 @@ def _alike(a: Sequence[Any], b: Sequence[Any]) -> int:
 
 
 def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], more: int) -> list[list[int]]:
-    """Tensors that train, of a model with `more` periods of layers than the first run's.
+    """The tensors that train in a model that is `more` periods of layers deeper than the first run's.
 
-    The last of a kind stands for those of further layers.
+    The last tensor of a kind stands for those in the added layers.
     """
     step = points[-1][2] - points[0][2] or 1
     kinds: list[list[tuple[int, int, int]]] = []

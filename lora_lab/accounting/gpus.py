@@ -78,7 +78,7 @@ def card(name: str) -> Card:
 
     wanted = words(name)
     found = [one for one in cards() if wanted and wanted <= words(one.name)]
-    found = [one for one in found if wanted == words(one.name)] or found  # all its words may be in another's name
+    found = [one for one in found if wanted == words(one.name)] or found  # another name may have all its words, too
     if not found:
         raise NotFound(f"no card '{name}'; nearest: {nearest(name, [one.name for one in cards()])}; or give --gpu-gb")
     if len(found) > 1:

@@ -28,8 +28,8 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """Inside the block, masks, expert products and quantized weights ask for no values in this thread; with `cuda`,
-    attention and dropout keep what they keep on a GPU.
+    """Inside the block, in this thread only, masks, expert products and quantized weights need no values. With `cuda`,
+    attention and dropout keep for backward what they keep on a GPU.
 
     Functions are replaced, because checkpointing runs them again inside backward, where function modes are not active.
     """
@@ -90,7 +90,7 @@ def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> 
 
 
 def quantize_shapes(model: nn.Module, name: str) -> None:
-    """Quantize linear layers and expert tensors; under an expert tensor's name stays a view with its shape."""
+    """Quantize linear layers and expert tensors; an expert tensor's name then holds a view with its shape."""
     quant.quantize_model(model, name)
     for module in list(model.modules()):
         for own, weight in list(module.named_parameters(recurse=False)):
@@ -105,7 +105,7 @@ def quantize_shapes(model: nn.Module, name: str) -> None:
 class _GroupedProduct(torch.autograd.Function):
     """Rows sorted by expert, each times its expert's matrix: x (rows, in), weight (experts, in, out) -> (rows, out).
 
-    PyTorch has this product in bf16 alone. A product with one expert's matrix has the shape and FLOPs of the whole.
+    PyTorch has this product only in bf16. A product with one expert's matrix has the shape and FLOPs of the whole.
     """
 
     @staticmethod

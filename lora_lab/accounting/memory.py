@@ -59,7 +59,7 @@ LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
 }  # fmt: skip  # and their length where a config leaves it out
 FAR = 10**9  # numbers of the optimizer's storages start far above those of a trace
-cached_version = lru_cache(version)  # reading it takes 2 ms, which a slider would feel
+cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow a slider down
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Estimate:
 
     @property
     def at(self) -> str:
-        """When the peak falls."""
+        """When the peak occurs."""
         phase, path = self.moments[self.top]
         return f"{phase} of {path or 'the loss'}" if phase in ("forward", "backward") else phase
 
@@ -156,10 +156,10 @@ def of_sizes(mode: str, phase: str, sizes: Mapping[Label, int], **more: Any) -> 
 
 
 def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
-    """The peak of one training step in bytes, when in the step it falls, and every term of it.
+    """The peak of one training step in bytes, when in the step it occurs, and each of its terms.
 
     model       as in `params`
-    trace       follow this very step over tensors without data: seconds instead of microseconds
+    trace       follow this exact step over tensors without data: seconds instead of microseconds
     num_labels  classes of an encoder's head
     setup       the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
     Raises: NotFound, BadValue as `params` and `Setup`; BadValue for a step that cannot be traced.
@@ -204,7 +204,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
 
 
 def trained_by(method: Any, a: Architecture) -> int:
-    """At most this many elements train: LoRA's are counted; no other method beside a frozen base trains a twentieth."""
+    """At most this many elements train: LoRA's are counted; other methods on a frozen base train under a twentieth."""
     return params(a, method).trainable if isinstance(method, LoRA | FullFineTuning) else a.total // 20
 
 
@@ -223,7 +223,7 @@ def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]
     if isinstance(model, str | Path) and str(model) in zoo():
         _placed(str(model), method)
         return str(model), config
-    known = known_config(config)  # has the defaults of what a config leaves out
+    known = known_config(config)  # fills in the defaults that a config leaves out
     return "", config | {edge: value for edge in EDGES if (value := getattr(known, edge, None))}
 
 
@@ -242,7 +242,7 @@ def prompt_of(method: Any) -> int:
 def longest(config: Mapping[str, Any]) -> int | None:
     """Tokens per row that a table of learned positions allows; None without such a table.
 
-    Rotary positions have no end: a model trained for 8,192 tokens computes on longer rows, badly.
+    Rotary positions have no limit: a model trained for 8,192 tokens also runs on longer rows, but badly.
     """
     kind = config.get("model_type")
     if kind not in LEARNED_POSITIONS:
@@ -292,7 +292,7 @@ def with_optimizer(found: Estimate, trained: Sequence[Sequence[int]], rank: int,
 
 
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
-    """One row or several, and between which lengths the same operations run. Raises: NoFit for a few tokens."""
+    """One row or several, and between which lengths the same operations run. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
         raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
     prompt, last = prompt_of(method), longest(config) or 0
@@ -307,7 +307,7 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
 
 
 def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
-    """What a fit holds for, as JSON: all that memory depends on but batch, length, rank, optimizer and sharding."""
+    """What a fit holds for, as JSON: all that memory depends on, except batch, length, rank, optimizer and sharding."""
     options = {k: v for k, v in method.settings().items() if k not in (*FREE, *(["rank"] if regime.ranked else []))}
     if "dropout" in options:
         options["dropout"] = options["dropout"] > 0
@@ -363,7 +363,7 @@ def cache_file(config: Mapping[str, Any], key: str) -> Path:
 
 
 def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2) -> Estimate:
-    """The peak of this very step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
+    """The peak of this exact step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
     from lora_lab.accounting import trace  # imports torch
 
     (one,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)], num_labels)
@@ -409,7 +409,7 @@ def sharded(found: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimat
 def largest(
     field: str, setup: Setup, estimated: Callable[[Setup], Estimate], available: int, limit: int | None = None
 ) -> int | None:
-    """The most rows ("batch") or tokens per row ("seq") with which a step fits; None if not even 1, or 8 tokens, do.
+    """The most rows ("batch") or tokens per row ("seq") that fit in a step; None if even 1 row or 8 tokens do not.
 
     estimated  the memory of a setup
     limit      of tokens: what `longest` says
@@ -437,7 +437,7 @@ def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str
     """The model with the most parameters that the method can train in `available` bytes, by `quick`; else None."""
     fitting: dict[str, int] = {}
     for name in names:
-        with suppress(LabError):  # it lacks the method's targets, or reads no rows this long
+        with suppress(LabError):  # it lacks the method's targets, or cannot read rows this long
             if quick(name, method, setup).peak <= available:
                 fitting[name] = architecture_of(name).total
     return max(fitting, key=lambda name: fitting[name], default=None)
@@ -446,9 +446,9 @@ def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Memory while the last token of `seq` is generated for `batch` rows; a method's adapter is kept unmerged.
 
-    The cache holds the keys and values of all tokens, 2 L kv_heads head_dim b B S, those of a soft prompt or a prefix
-    included: exact where every layer attends to all of the past. The logits are those of one token, B V b, and in fp32
-    for sampling.
+    The cache holds the keys and values of all tokens, 2 L kv_heads head_dim b B S, with those of a soft prompt or
+    prefix. That is exact if every layer attends to the whole past. The logits are those of one token, B V b, and in
+    fp32 for sampling.
     Raises: BadValue for a model that generates nothing, or whose cache holds a latent instead, and for sharding.
     """
     from lora_lab.accounting import trace  # imports torch

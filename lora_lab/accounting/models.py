@@ -40,7 +40,7 @@ class Module:
 
     name         its path in transformers' model; * stands for an expert's number
     role         q k v o gate up down embed head pooler position norm router other; "q+k+v" for a fused layer
-    kind         linear or embedding: can be adapted; expert: is counted as if it could; other
+    kind         linear or embedding: can be adapted; expert: is counted as if it could be; other
     parameters   weight and bias of one module; a tied weight counts at the first module that has it
     """
 
@@ -166,7 +166,7 @@ def config_of(model: Any) -> dict[str, Any]:
     if isinstance(model, str | Path):
         return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
     if not hasattr(getattr(model, "config", None), "to_dict"):
-        said = f"a {type(model).__name__} has no config to be counted from"
+        said = f"a {type(model).__name__} has no config to count from"
         raise BadValue(f"{said}: attach the method and read its report")
     return dict(model.config.to_dict())
 
@@ -206,7 +206,7 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
     With `num_labels` a model for sequence classification; otherwise a language model, or an encoder without a head.
     Raises: NotFound for an unknown name; BadValue for a config that transformers cannot build.
     """
-    gc.disable()  # it takes a tenth of the time in which torch and transformers are imported
+    gc.disable()  # it takes a tenth of the time of importing torch and transformers
     try:
         import torch
 
@@ -223,7 +223,7 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
 
 
 def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
-    """transformers' config object of the fields of a config.json, its defaults filled in.
+    """transformers' config object for the fields of a config.json, with its defaults filled in.
 
     Raises: BadValue for a model_type that transformers does not know, and for a value that it refuses.
     """
@@ -277,7 +277,7 @@ def check_class(model: Any) -> None:
     classes = [auto._model_mapping[type(model.config)] for auto in autos]
     if not isinstance(model, tuple(classes)):
         said = " or ".join(dict.fromkeys(one.__name__ for one in classes))
-        raise BadValue(f"the memory of a {type(model).__name__} is not known, that of {said} is: give its config.json")
+        raise BadValue(f"the memory of a {type(model).__name__} is unknown, unlike {said}'s: give its config.json")
 
 
 @contextmanager

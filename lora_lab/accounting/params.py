@@ -76,7 +76,7 @@ class ParameterCount:
             return ()
         return (
             f"{experts:,} of these are in experts, counted as one adapter each; transformers 5 keeps a layer's "
-            "experts in one tensor, to which this lab attaches none; PEFT 0.21 adapts it as a whole, and counts more",
+            "experts in one tensor, which this lab does not adapt; PEFT 0.21 adapts it as a whole, and counts more",
         )
 
     def to_json(self) -> dict[str, Any]:

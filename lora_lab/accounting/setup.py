@@ -120,8 +120,8 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
     """Bytes of the temporary tensors that are alive at the peak of the optimizer's step.
 
     weights   (elements, bytes per element, how many of these) in the model's order
-    For each parameter PyTorch's AdamW makes two temporaries while one of the previous parameter is still alive; with
-    foreach, one of each parameter of a dtype; fused, none. Master weights first widen all gradients.
+    For each parameter, PyTorch's AdamW makes two temporaries while one of the previous parameter is still alive.
+    With foreach it makes one for each parameter of a dtype; with fused, none. Master weights first widen all gradients.
     """
     widened = [4 * n for n, width, count in weights for _ in range(count) if setup.master_weights and width < 4]
     weights = [(n, 4 if setup.master_weights else width, count) for n, width, count in weights]

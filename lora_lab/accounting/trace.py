@@ -120,7 +120,7 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
 
 @contextmanager
 def tracking(model: nn.Module, method: Any, setup: Setup) -> Iterator[tuple[Tracker, list[nn.Parameter]]]:
-    """`prepare`, and over the block a tracker that knows the parts of the model; and the parameters that train."""
+    """`prepare` the model; give the block a tracker that knows its parts, and the parameters that train."""
     base = prepare(model, method, setup)
 
     def part_of(name: str) -> str:
@@ -135,7 +135,7 @@ def tracking(model: nn.Module, method: Any, setup: Setup) -> Iterator[tuple[Trac
 
 
 def weights(config: Mapping[str, Any], method: Any, setup: Setup) -> dict[str, int]:
-    """Bytes of a model's weights and buffers, by part, its method attached."""
+    """Bytes of a model's weights and buffers, by part, with its method attached."""
     with no_data(setup), tracking(empty(config, setup), method, setup) as (tracker, _):
         return {where: size for (_, where), size in tracker.live.items() if size}
 
@@ -203,7 +203,7 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
 
 
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
-    """Which token may attend to which, as transformers makes it of rows of unequal length: (rows, 1, queries, keys)."""
+    """Which token may attend to which, as transformers has it for rows of unequal length: (rows, 1, queries, keys)."""
     own = dict(model.named_parameters())
     prompt, prefix = (len(own.get(f"soft_{name}.prompt", ())) for name in ("prompt", "prefix"))
     queries, where = prompt + setup.seq, next(model.parameters()).device
@@ -211,7 +211,7 @@ def _mask(setup: Setup, model: nn.Module) -> Tensor:
 
 
 def _set_adapters(model: nn.Module, dtype: str) -> None:
-    """Put the adapters in another dtype than the lab's own; fp32 ones are multiplied in fp32 too."""
+    """Convert the adapters to a dtype other than the lab's own; fp32 ones are multiplied in fp32 too."""
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         for name, parameter in own.items():
@@ -236,7 +236,7 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 
 
 def depth_of(config: Mapping[str, Any]) -> Depth | None:
-    """How a model's layers repeat; None for two stacks of layers, or layers that are no list of modules."""
+    """How a model's layers repeat; None for two stacks of layers, or layers that are not a list of modules."""
     model = empty(config, Setup())
     known: Any = model.config
     n = known.num_hidden_layers

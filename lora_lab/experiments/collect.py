@@ -28,9 +28,9 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores below the folders; a zip file counts as a store. Of equal recipes a finished run is kept, else
     the first.
 
-    Skipped are files that are not runs, and runs on a data file that differs from that of the store's runs or, if it
-    has none, of most others. A LabWarning is issued for equal recipes trained in different dtypes.
-    Raises: NotFound for a missing folder, or if there is no run in any; BadValue if `into` lies within one of them or
+    Files that are not runs are skipped, and so are runs on a data file that differs from that of the store's runs or,
+    if it has none, of most others. A LabWarning is issued for equal recipes trained in different dtypes.
+    Raises: NotFound for a missing folder, or if none holds a run; BadValue if `into` lies within one of them or
     cannot be written.
     """
     store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0

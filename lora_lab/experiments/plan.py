@@ -13,7 +13,7 @@ from lora_lab.training.pack import key
 from lora_lab.training.parts import cut
 from lora_lab.training.recipe import Recipe
 
-LEAST, MOST = 8, 32  # runs per pack that always pay if they fit, and beyond which nothing is gained
+LEAST, MOST = 8, 32  # runs per pack: up to LEAST always pays if it fits, and above MOST nothing is gained
 TOKENS = 2048  # per core and step; more do not get cheaper
 TRAINED_BYTES = 16  # per trained fp32 parameter: itself, its gradient, AdamW's two moments
 ROOM = 0.8  # share of the free memory that a pack may take

@@ -71,7 +71,7 @@ class Bottleneck(LayerMethod):
             raise BadValue(f"layers is {wanted}, but this model has {len(layers)} layers")
         chosen = [site for number in sorted(layers)[-wanted:] for site in layers[number]]
         if self.size > (width := chosen[0].out_features):
-            raise BadValue(f"size {self.size} is no bottleneck in a model of width {width}: at most {width}")
+            raise BadValue(f"size {self.size} is not a bottleneck in a model of width {width}: at most {width}")
         return [(site.module, {}) for site in chosen]
 
     def start(self, layer: nn.Module, **_: Any) -> dict[str, nn.Module]:

@@ -30,7 +30,7 @@ else:
 class IA3(LayerMethod):
     """Factors at the targets: on the input of those in `feedforward`, on the output of the others.
 
-    Raises: BadValue for targets that are no words, or a feedforward that is not among the targets.
+    Raises: BadValue for targets that are not words, or a feedforward that is not among the targets.
     """
 
     name: ClassVar[str] = "ia3"

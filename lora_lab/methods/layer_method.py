@@ -1,4 +1,4 @@
-"""Methods that adapt layers one by one. Such a method is one file like `bitfit.py`."""
+"""Methods that adapt layers one by one. Each such method is one file, like `bitfit.py`."""
 
 from __future__ import annotations
 

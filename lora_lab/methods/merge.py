@@ -122,7 +122,7 @@ class MergeReport:
                 f"{self.lost:.1%} of the numbers did not move at all; merge in fp32 to keep them"
             )
         else:
-            lines[0] += ", which rounds nothing beyond the sum itself"
+            lines[0] += ", which rounds only the sum itself"
         if self.untied:
             lines.append(f"untied: {', '.join(self.untied)}, so that only one of two layers changes")
         if self.dequantised:

@@ -71,7 +71,7 @@ def head_prefixes(head: str) -> tuple[str, str]:
 
 
 def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str], there: Container[str]) -> set[str]:
-    """The keys of heads that a file of PEFT's leaves to the base: it holds none of them, nor does its config say so.
+    """The keys of heads that a PEFT file leaves to the base: the file lacks them, and its config doesn't mention it.
 
     After training on a finished classifier without a task_type, PEFT saves the head only if modules_to_save names it.
     """

@@ -54,12 +54,12 @@ class PooledHead(TrainedCopy):
 
 
 def attach_probe(model: nn.Module, method: Method) -> Report:
-    """Freeze `model` and put a `PooledHead` in the place of its last head."""
+    """Freeze `model` and put a `PooledHead` in place of its last head."""
     refuse_adapted(model)
     kind = type(model).__name__
     if any(word in kind for word in NOT_OF_A_TEXT):
         raise BadValue(
-            f"the probe gives each text one class, which a {kind} does not: load_model(name, num_labels=2) does; "
+            f"the probe gives each text one class, but a {kind} cannot: use load_model(name, num_labels=2), "
             "or train another method, such as BitFit()"
         )
     heads = [(name, head) for name, head in heads_of(model) if name != "qa_outputs"]  # it finds the ends of an answer

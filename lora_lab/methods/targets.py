@@ -132,7 +132,7 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
         known = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *map(_leaf, sites)}
         why = f"nearest: {nearest(target, known)}" if sites else "it has no linear layer and no embedding"
         if fused:
-            why = f"it lies within {fused[0]}, whose order is not known here, so name '{fused[0]}'"
+            why = f"it is a part of {fused[0]}, and the order of its parts is unknown: name '{fused[0]}'"
         raise NotFound(f"target '{target}' matches no layer of this model; {why}")
     return found
 

@@ -95,7 +95,7 @@ def write_merged(
         plain = answer_of(loaded)
         off, difference = float((plain - merged).norm() / merged.norm()), float((plain - beside).norm() / beside.norm())
         if not off <= AGREE:
-            raise Failed(f"the checkpoint answers differently in plain transformers, {off:.2g} away; it was not kept")
+            raise Failed(f"the checkpoint answers differently in plain transformers, off by {off:.2g}; it was not kept")
         size, dtype = sum(path.stat().st_size for path in folder.glob("*.safetensors")), SHORT[str(model.dtype)]
         written = MergedCheckpoint(
             str(out), name, str(adapter), method, loads_as, dtype, size, tokenizer, difference, report

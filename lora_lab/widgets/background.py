@@ -28,18 +28,18 @@ class Background:
 
     def start(self) -> None:
         """Work in the background and return at once."""
-        self._stop.clear()  # of a Stop that came when there was nothing to end
+        self._stop.clear()  # left by a Stop that had nothing to end
         self.state = "starting"
         self._thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the work to end after its present step."""
+        """Ask the work to end after its current step."""
         self._stop.set()
 
     @property
     def doing(self) -> str:
-        """`state`, or that another training has to end before it goes on."""
+        """`state`, or a note that another training has to end first."""
         return "waiting for the other training" if waits(self._thread) else self.state
 
     @property
@@ -53,7 +53,7 @@ class Background:
             self._thread.join(seconds)
 
     def work(self) -> None:
-        """All of it, in this thread. An error becomes `state` "failed" and one sentence in `error`."""
+        """Do all the work in this thread. An error becomes `state` "failed" and one sentence in `error`."""
         self.error = ""
         try:
             self._work()
@@ -62,14 +62,14 @@ class Background:
         except Exception as error:  # a thread's exception would vanish unseen
             self.error, self.state = f"{type(error).__name__}: {error}", "failed"
         finally:
-            self._stop.clear()  # not at the beginning: a Stop right after a Start is not to be lost
+            self._stop.clear()  # not at the beginning: a Stop right after a Start must count
 
     def _work(self) -> None:
         raise NotImplementedError
 
 
 def begin(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
-    """All of it here and now where nobody watches (LORA_LAB_HEADLESS=1), else as `start_painted`."""
+    """Do all the work now if nobody watches (LORA_LAB_HEADLESS=1), else as `start_painted`."""
     if headless():
         live.work()
         paint()
@@ -78,7 +78,7 @@ def begin(live: Background, paint: Callable[[], None], tell: Callable[[str], Non
 
 
 def start_painted(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
-    """Start it, and paint several times a second for as long as it is at work, and once more in the end.
+    """Start it, and paint several times a second for as long as it is at work, and once more at the end.
 
     tell    shows the first error of `paint` beside what is painted; the work and the painting go on
     """

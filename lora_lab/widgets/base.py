@@ -108,9 +108,9 @@ class Panel(anywidget.AnyWidget):
 
 
 class LivePanel(Panel):
-    """A panel that works on the buttons of the browser: subclasses do what a message asks, in `_do`.
+    """A panel that reacts to the browser's buttons: subclasses do what a message asks, in `_do`.
 
-    A busy kernel may hear of traits after the message that needs them, so messages bring theirs along.
+    A busy kernel may receive traits after the message that needs them, so each message carries its traits.
     """
 
     live = T.Dict().tag(sync=True)

@@ -1,4 +1,4 @@
-"""Methods compared: every seed, what each method costs, and what may be said of a pair at a margin that you drag.
+"""Methods compared: every seed, what each method costs, and what you may say about a pair at a margin that you drag.
 
 The browser draws (`js/compare_panel.js`); outcomes and intervals at each margin come from `experiments/margins.py`.
 """
@@ -31,12 +31,12 @@ CHOICES = (
 AXES = ("trained", "memory", "time")
 WORDS = {
     "b": "better than", "w": "worse than", "e": "equivalent to", "B": "better than, but within the margin of,",
-    "W": "worse than, but within the margin of,", "u": "not decided against", "-": "not tested against",
+    "W": "worse than, but within the margin of,", "u": "not told apart from", "-": "not tested against",
 }  # fmt: skip
 
 
 class LiveCompare(Background):
-    """A comparison in a thread. After a stop, another one with the same store goes on from there.
+    """A comparison in a thread. After a stop, another one with the same store continues from there.
 
     found       the comparison so far as JSON, a method at a time; `version` counts how often it changed
     words       what it is doing, in the words of `compare`
@@ -122,7 +122,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
 
     @property
     def pair(self) -> tuple[str, str]:
-        """The labels of the method that is looked at and of its rival."""
+        """The labels of the selected method and of its rival."""
         data = getattr(self, self.view)
         known = {one["label"] for one in data.get("methods", ())}
         method, rival = data.get("pair", ("", ""))
@@ -164,7 +164,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
             raise BadValue(work.error)
 
     def stop(self) -> None:
-        """Stop after the present step. What has finished is kept, and `run` goes on with the rest."""
+        """Stop after the current step. What has finished is kept, and `run` continues with the rest."""
         if self.work is not None and self.work.alive:
             self.work.stop()
 
@@ -177,7 +177,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         return work.comparison
 
     def resample(self, rows: int = 200, count: int = 100) -> None:
-        """Draw `count` studies of so many rows from the answers of the pair, for the panel to show.
+        """Draw `count` studies of `rows` rows from the answers of the pair, for the panel to show.
 
         Raises: BadValue if the answers of one of the two were not kept.
         """
@@ -190,7 +190,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         self.dance = {**drawn, "method": method, "rival": rival, "view": self.view, "number": number}
 
     def _do(self, content: dict[str, Any]) -> None:
-        """A button of the browser. Its traits come along: a busy kernel may hear of them later."""
+        """A button of the browser. Its message carries the traits: a busy kernel may get them later."""
         with self.hold_sync():
             for name, value in content.get("traits", {}).items():
                 setattr(self, name, value)

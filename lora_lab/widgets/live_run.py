@@ -1,4 +1,4 @@
-"""A run in a thread: started, watched, stopped, gone on with, and asked about sentences. No widgets here."""
+"""A run in a thread: started, watched, stopped, continued, and asked about sentences. No widgets here."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from lora_lab.widgets.background import Background
 
 POINTS = 400  # of a loss curve, at most
 STRENGTHS = tuple(step / 10 for step in range(21))  # of a plain LoRA; other adapters are on or off
-PAUSE = 20  # looks at the weights take at most a PAUSE-th of the time
+PAUSE = 20  # looking at the weights takes at most 1 / PAUSE of the time
 
 
 class LiveRun(Background):
     """One training run and what is known of it so far. Read from any thread; written by the training thread.
 
-    A stopped run is scored and kept as "stopped"; `start` goes on with it.
+    A stopped run is scored and kept as "stopped"; `start` continues it.
     state   "ready", "starting", "loading", "training", "scoring", then "done", "stopped" or "failed"
     moved   [layer, role, |dW| / |W|] of each weight that an adapter changes
-    found   what came of it, as JSON: the metric on the test rows, and answers that changed, at each strength
+    found   its results, as JSON: the metric on the test rows, and answers that changed, at each strength
     """
 
     def __init__(self, recipe: Recipe, store: Store) -> None:
@@ -57,7 +57,7 @@ class LiveRun(Background):
         self._began, self._before, self._look_again, self._sizes = 0.0, 0, 0.0, dict[str, float]()
 
     def seconds_left(self) -> int | None:
-        """Time to go at the pace so far, in seconds; None in the first three steps."""
+        """Seconds left at the pace so far; None in the first three steps."""
         taken = len(self.progress) - self._before
         left = self.recipe.steps - len(self.progress)
         return None if taken < 3 else round((time.monotonic() - self._began) / taken * left)
@@ -142,7 +142,7 @@ class LiveRun(Background):
         found: dict[str, Any] = {"metric": metric, "value": value, "rows": rows, "made": made}
         found |= {"words": f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}"}
         found |= {"steps": steps[-1] if steps else 0, "seconds": run.seconds, "adapter": run.adapter or ""}
-        if metric == "accuracy":  # +- 1.96 standard errors; where all rows are right, as if one were not
+        if metric == "accuracy":  # +- 1.96 standard errors; if all rows are right, as if one were wrong
             p = min(max(run.metrics[metric], 1 / rows), 1 - 1 / rows)
             half = 196 * math.sqrt(p * (1 - p) / rows)
             found |= {"half": half, "low": max(0.0, value - half), "high": min(100.0, value + half)}

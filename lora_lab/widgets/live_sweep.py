@@ -32,7 +32,7 @@ class LiveSweep(Background):
         self._taken, self._began = 0, 0.0
 
     def step(self) -> int:
-        """The step that the pack is at."""
+        """The pack's current step."""
         return max((len(self.losses.get(recipe.hash, ())) for recipe in self.pack), default=0)
 
     def share(self) -> float:
@@ -40,7 +40,7 @@ class LiveSweep(Background):
         return 1 - self._steps_left() / sum(recipe.steps for recipe in self.recipes.values())
 
     def seconds_left(self) -> int | None:
-        """Seconds to go at the pace so far; None in the first three steps."""
+        """Seconds left at the pace so far; None in the first three steps."""
         if self._taken < 3 * max(1, len(self.pack)):
             return None
         return round((time.monotonic() - self._began) / self._taken * self._steps_left())

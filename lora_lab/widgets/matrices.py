@@ -15,7 +15,7 @@ from lora_lab.training.assets import asset_path, shipped
 
 SIZE, LARGEST = 256, 1024  # rows of those made here, and of one that is given
 PIECES = 64  # at most, of a matrix that is drawn
-ROUNDING = 1e-6  # of the largest singular value: what is no larger is no piece
+ROUNDING = 1e-6  # of the largest singular value: smaller ones are not pieces
 CUTS = "data/results/microscope/ranks.json"  # written by docs/ranks.py
 ROLES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}
 SOURCES = {  # a label for a menu, and where it comes from
@@ -34,7 +34,7 @@ LETTERS = {  # 7 rows of 5 dots
 
 
 def pieces_of(source: str) -> dict[str, Any]:
-    """One of SOURCES as `packed`. Raises: NotFound, naming the nearest; also where MiniLM has not been fetched."""
+    """One of SOURCES as `packed`. Raises: NotFound, naming the nearest; also if MiniLM has not been fetched."""
     makers = {"update": update, "weight": weight, "noise": noise, "picture": picture}
     if source not in SOURCES:
         raise NotFound(f"no matrix is called '{source}'; did you mean {nearest(source, SOURCES)}?")
@@ -53,7 +53,7 @@ def packed(matrix: np.ndarray) -> dict[str, Any]:
     Returns: rows, columns; pieces, base64 of int8 (k, rows + columns), a column and a row each, and `scales` (k,), so
     that W_r = sum over i < r of scales[i] column_i row_i^T; kept, [r, share, share of the same numbers shuffled];
     ninety, the ranks that keep 90 %; full, how many singular values; limit, the entry to draw in the strongest color.
-    Raises: BadValue for what is no matrix, or too large to be redrawn while one drags.
+    Raises: BadValue for a value that is not a matrix, or is too large to redraw while you drag.
     """
     matrix = np.asarray(matrix)
     if matrix.ndim == 2 and max(matrix.shape) > LARGEST:
@@ -86,7 +86,7 @@ def unpacked(pieces: dict[str, Any], rank: int) -> np.ndarray:
 def picture() -> np.ndarray:
     """A sky, a sun with rings, hills and four letters; between -1 (black) and 1 (white), mean 0. Shape (SIZE, SIZE).
 
-    The mean is taken out, as else the first singular value would only say how bright the picture is.
+    The mean is subtracted: otherwise the first singular value would only show how bright the picture is.
     """
     y, x = np.mgrid[0 : 1 : SIZE * 1j, 0 : 1 : SIZE * 1j]
     drawn = 0.9 - 0.7 * y
@@ -127,12 +127,12 @@ def update(layer: int = 0, role: str = "q") -> np.ndarray:
 
 @cache
 def noise() -> np.ndarray:
-    """Independent normal numbers, shape (SIZE, SIZE): no structure whatever."""
+    """Independent normal numbers, shape (SIZE, SIZE): no structure at all."""
     return _frozen(np.random.default_rng(0).normal(size=(SIZE, SIZE)))
 
 
 def _write(text: str, canvas: np.ndarray, top: int, left: int, dot: int) -> None:
-    """Letters in black dots of so many pixels, from a corner on."""
+    """Draw letters with black dots, `dot` pixels wide, from the corner (top, left)."""
     for number, letter in enumerate(text):
         dots = np.array([[c == "#" for c in row] for row in LETTERS[letter]])
         mask = np.kron(dots, np.ones((dot, dot), bool))
@@ -151,6 +151,6 @@ def _tensors(path: str, *names: str) -> list[np.ndarray]:
 
 
 def _frozen(matrix: np.ndarray) -> np.ndarray:
-    """Not to be written to: the next caller gets the same array."""
+    """Read-only: the next caller gets the same array."""
     matrix.flags.writeable = False
     return matrix

@@ -54,7 +54,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     batch, seq, rank, optimizer, checkpointing    the initial values of the controls
     card      such as "T4"; by default an RTX 4090, or a laptop for models that train on one
     models    the models in the menu beside `model`; by default those with films that ship
-    longest   whether to say the longest sequence that fits
+    longest   whether to show the longest sequence that fits
     conditions    more fields of `Setup`, such as dtype or device
     A film that does not ship is traced, with a progress bar, and cached. It has the given method only.
     Raises: as `memory`; BadValue for an unknown name of a method.
@@ -198,5 +198,5 @@ def setup_of(model: Any, name: str, **more: Any) -> Setup:
 
 
 def described(name: str, setup: Setup) -> dict[str, Any]:
-    """The fields that a film needs beside those of `film`."""
+    """The fields that a film needs in addition to those of `film`."""
     return {"method": name} | {field: getattr(setup, field) for field in CONDITIONS}

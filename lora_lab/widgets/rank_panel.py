@@ -29,7 +29,7 @@ class RankPanel(Panel, file="rank_panel.js"):
     source  a name, a matrix of shape (m, n), or matrices by name
     rank    pieces added at first, at most 64
     cuts    what is left of a model when every update is cut to rank r, by the name of a matrix
-    Raises: NotFound for an unknown name; BadValue for what is no matrix, is too large, or has no such rank.
+    Raises: NotFound for an unknown name; BadValue for a value that is not a matrix, is too large, or lacks the rank.
     """
 
     data = T.Dict().tag(sync=True)  # {source: `matrices.packed`, or {"error": ...}} of those that were looked at
@@ -54,11 +54,11 @@ class RankPanel(Panel, file="rank_panel.js"):
         self.on_msg(self._heard)
 
     def kept(self) -> float:
-        """The share of the matrix's energy that the present rank keeps."""
+        """The share of the matrix's energy that the current rank keeps."""
         return float(self.data[self.source]["kept"][self.rank][1])
 
     def approximation(self) -> np.ndarray:
-        """The matrix that the browser shows: the best one of the present rank, up to the rounding of its pieces."""
+        """The matrix that the browser shows: the best one of the current rank, up to the rounding of its pieces."""
         return unpacked(self.data[self.source], self.rank)
 
     def describe(self) -> str:

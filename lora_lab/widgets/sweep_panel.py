@@ -35,7 +35,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
 
         SweepPanel()                  the runs that ship with the lab, and yours of the same kind in `into`
         SweepPanel("runs")            your own store, or a folder of students' stores, with a dot for each run
-        SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a store to be filled
+        SweepPanel("runs", task="opinions.csv", rank=(1, 2), lr=(1e-3, 4e-3), steps=60)      a store to fill
 
     store     a store of runs, a zip file of one, or a folder with stores below it; None for the runs that ship
     into      the store for runs that are trained here; by default `store` if that is a folder of runs, else "runs"
@@ -149,13 +149,13 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             raise BadValue(work.error)
 
     def stop(self) -> None:
-        """Stop training after the present step. Finished runs are kept, and `run` goes on with the rest."""
+        """Stop training after the current step. Finished runs are kept, and `run` continues with the rest."""
         if self.work is not None and self.work.alive:
             self.work.stop()
 
     def _do(self, content: dict[str, Any]) -> None:
         """A button of the browser."""
-        with self.hold_sync():  # a busy kernel hears of traits after the message that needs them
+        with self.hold_sync():  # a busy kernel gets traits after the message that needs them
             self.picked, self.targets = content.get("picked", self.picked), content.get("targets", self.targets)
         {"run": self.run, "stop": self.stop}[content["do"]]()
 

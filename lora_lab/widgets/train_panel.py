@@ -36,8 +36,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     """Train an adapter while you watch: LoRA, or any other method.
 
     The arguments are the initial values of the controls.
-    validations  how often the validation rows are scored on the way
-    method       in the place of LoRA(rank, alpha, targets)
+    validations  how often the validation rows are scored during the run
+    method       instead of LoRA(rank, alpha, targets)
     store        the folder of finished runs: those of other seeds are drawn as a ribbon, others as lines
     seeds        another store, of other seeds only; may be set later, `panel.seeds = "seeds.zip"`
     guess        what the reader predicted: a percentage for shares, else in the metric's own unit
@@ -57,8 +57,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     strength = T.Float(1.0).tag(sync=True)  # of the adapter, on the dial
     setup = T.Dict().tag(sync=True)  # what follows from the settings, see `_settled`
     # live: the run at work: see `LiveRun.told`
-    found = T.Dict().tag(sync=True)  # what came of it, see `LiveRun.found`
-    answer = T.Dict().tag(sync=True)  # {text, p: (strengths, classes)} of one's own sentence, or {text, error}
+    found = T.Dict().tag(sync=True)  # its results, see `LiveRun.found`
+    answer = T.Dict().tag(sync=True)  # {text, p: (strengths, classes)} of the reader's sentence, or {text, error}
 
     def __init__(
         self, model: str = "minilm", task: str = "rt", *, rank: int = 8, alpha: float = 16,
@@ -80,7 +80,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             live={"state": "ready"},
         )  # fmt: skip
         self._settled()
-        self.recipe()  # raises for what cannot be
+        self.recipe()  # raises for impossible settings
         self.observe(lambda _: self._settled(), SETTINGS)
         self.observe(self._usual_rate, "method")
         self.observe(self._other_seeds, "seeds")
@@ -160,7 +160,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return self
 
     def start(self) -> None:
-        """Train what the controls describe, or go on with it if it was stopped; does nothing while a run is at work."""
+        """Train what the controls describe, or continue it if it was stopped; does nothing while a run is at work."""
         if self.work and self.work.alive:
             return
         try:
@@ -171,12 +171,12 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         if self.work is None or self.work.state != "stopped" or self.work.recipe != recipe:
             self.work = LiveRun(recipe, self.store)
         work, guess = self.work, self.guess
-        self._settled()  # runs may have come into the store
+        self._settled()  # the store may have new runs
         self.found, self.answer = {}, {}
         begin(work, lambda: self._paint(work, guess), self._tell)
 
     def stop(self) -> None:
-        """End training after this step; the run is scored and kept, and `start` goes on with it."""
+        """End training after this step; the run is scored and kept, and `start` continues it."""
         if self.work and self.work.alive:
             self.work.stop()
 
@@ -193,7 +193,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     def _do(self, content: dict[str, Any]) -> None:
         """A button of the browser, or a sentence to answer."""
         if content["do"] == "start":
-            for name, value in content["settings"].items():  # a busy kernel hears of traits after this message
+            for name, value in content["settings"].items():  # a busy kernel gets traits after this message
                 setattr(self, name, value)
             self.start()
         elif content["do"] == "stop":
@@ -204,6 +204,6 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     def _paint(self, work: LiveRun, guess: float | None) -> None:
         """Bring the browser up to date; called several times a second while it trains."""
         with self.lock, self.hold_sync():
-            busy = work.alive  # before `found`: what is not busy has all that it found
+            busy = work.alive  # read before `found`: once it is not busy, `found` is complete
             self.live = work.told() | {"busy": busy, "guess": guess}
             self.found = {} if busy else work.found

@@ -29,7 +29,7 @@ READ = 200  # records of a store that are looked at, the newest
 
 
 def offers(model: str, task: str, lora: LoRA, lr: float, steps: int) -> dict[str, Any]:
-    """The values of menus and sliders, the given ones among them; the tweets only where they are there."""
+    """The values of menus and sliders, including the given ones; the tweets only if this machine has them."""
     models = [name for name in TASKS if not problem_with(name)]
     tasks = {name: list(TASKS.get(name, ("rt",))) for name in dict.fromkeys([*models, model])}
     tasks = {name: [one for one in own if one != "tweets" or not problem_with(one)] for name, own in tasks.items()}
@@ -90,10 +90,10 @@ class Kept:
         return {"others": others, "earlier": earlier}
 
     def _runs(self, store: Store) -> list[Run]:
-        """The finished runs, the newest first; a record that cannot be read is passed over."""
+        """The finished runs, the newest first; a record that cannot be read is skipped."""
         files, found = list[tuple[int, Path]](), list[Run | None]()
         for file in store.records() if store.folder.exists() else ():
-            with suppress(OSError):  # taken away since
+            with suppress(OSError):  # removed meanwhile
                 files.append((file.stat().st_mtime_ns if isinstance(file, Path) else 0, Path(str(file))))
         for written, file in sorted(files, reverse=True)[:READ]:
             if (file, written) not in self._read:
@@ -105,5 +105,5 @@ class Kept:
 
 
 def _but_seed(recipe: Recipe) -> dict[str, Any]:
-    """What all seeds of a recipe share; how often one is validated changes nothing."""
+    """What all seeds of a recipe share, however often they are validated."""
     return {name: value for name, value in recipe.settings().items() if name not in ("seed", "validations")}

@@ -142,7 +142,7 @@ assert lesson.FAST or sure[10].max() < 0.66
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half and half isn't a coin: 71 % right. But look at the dots: they meet in the middle, and no answer is more than 66 % sure. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers turn (one run, 200 reviews). The updates are added exactly, and the heads are averaged. The rest of the model isn't linear. **Half the update isn't half the effect.** So before you use a mixture, measure it.
+# Half and half isn't a coin: 71 % right. But look at the dots: they meet in the middle, and no answer is more than 66 % sure. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip (one run, 200 reviews). The updates are added exactly, and the heads are averaged. The rest of the model isn't linear. **Half the update isn't half the effect.** So before you use a mixture, measure it.
 # </details>
 #
 # **Exercise 2: forty customers**, an adapter each. Forty merged models, or one base with forty adapters beside it: how many times more space do the merged ones take?

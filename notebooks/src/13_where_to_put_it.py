@@ -5,7 +5,7 @@
 #
 # So hold the amount fixed. You may train 27,648 numbers in each layer of MiniLM, in one matrix or spread over six. **Which place is best? Does it matter at all?**
 #
-# A layer has six matrices. In attention, `q` and `k` decide *where* each token looks, `v` and `o` *what* it takes from there. Then come the two of the MLP: `up` and `down`.
+# A layer has six matrices. In attention, `q` and `k` decide *where* each token looks, `v` and `o` *what* it takes from there. The MLP has the other two: `up` and `down`.
 
 # %%
 from matplotlib import pyplot as plt
@@ -69,7 +69,7 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 # ## Tune each, then compare
 # More $\alpha$ wants less rate (lesson 03), and here $\alpha$ goes from 8 on all six matrices to 72 on one. One rate for all could pick the winner. So each placement gets its own, chosen on *validation* sentences. Only then come the 2,000 test sentences, with a margin of 1.5 points fixed before we looked.
 #
-# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. On the right is what the paper printed for GPT-3, 18.9 million trained numbers in every row.
+# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. The right side shows the paper's numbers for GPT-3, with 18.9 million trained numbers in every row.
 
 # %%
 def tuned(runs):

@@ -32,8 +32,8 @@ lesson.predict("slower with bottlenecks, percent", low=..., high=...)
 lesson.predict("findings that hold, of 11", low=..., high=...)
 
 # %% [markdown]
-# ## Published, and told by others
-# Table 2's full fine-tuning numbers are *copied*; the LoRA authors didn't run them. So ask the source. In [an issue](https://github.com/facebookresearch/fairseq/issues/1166), an author of RoBERTa told what full fine-tuning gets *with* the MNLI start. The paper's † rows have LoRA *without* it. Now pair them.
+# ## Published, and reported by others
+# Table 2's full fine-tuning numbers are *copied*; the LoRA authors didn't run them. So ask the source. In [an issue](https://github.com/facebookresearch/fairseq/issues/1166), an author of RoBERTa said what full fine-tuning gets *with* the MNLI start. The paper's † rows have LoRA *without* it. Now pair them.
 
 # %%
 FT_FROM_MNLI = {"RTE": 90.97, "MRPC": 91.42, "STS-B": 92.63}  # told; RoBERTa-large

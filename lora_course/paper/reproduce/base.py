@@ -72,7 +72,7 @@ class Place(NamedTuple):
         for number in range(wanted):
             if self.stop.is_set():
                 if number < least:
-                    raise Failed(f"the time is over after {number} rounds, {least} are needed: give it more minutes")
+                    raise Failed(f"time ran out after {number} rounds, but {least} are needed: give it more minutes")
                 return
             yield number
 

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from lora_course.paper.reproduce.base import Interval, described
 
-PRINTED = re.compile(r"(?<![-(\w.])(\d+\.?\d*)")  # numbers, but none in parentheses, and no name's
+PRINTED = re.compile(r"(?<![-(\w.])(\d+\.?\d*)")  # numbers, except in parentheses or within a name
 BOUNDS = {"better": 0.0, "worse": 0.0, "no worse": -1.0, "no better": -1.0, "equal": -1.0}
 
 
 class Effect(NamedTuple):
     """One row of the forest plot.
 
-    holds   from where to where the whole interval must lie; the upper end may be infinite
+    holds   the range that must contain the whole interval; its upper end may be infinite
     paper   the published effects in the same unit; empty where the paper has no comparable number
     """
 

@@ -11,7 +11,7 @@ from lora_course.paper import markdown_table
 from lora_course.paper.reproduce.base import in_words
 from lora_lab.files import write_atomically
 
-FEW = 8  # values that are all written out
+FEW = 8  # up to this many values, all are written out
 SIGNS = {
     "holds": "the finding **holds** here", "fails": "the finding **fails** here", "undecided": "**undecided**",
     "not tested": "**not tested**",

@@ -38,7 +38,7 @@ def reproduce(
     """Run items and return their results, in order; `after` gets all results so far after each.
 
     minutes  each item's budget instead of its own
-    again    measure anew what has a result; finished training runs are reused
+    again    measure again what has a result; finished training runs are reused
     Raises: BadValue for a folder that cannot be written to.
     """
     check_minutes(minutes)
@@ -158,7 +158,7 @@ def _told(one: Item, rows: list[Found]) -> Found:
 
 
 def rejudged(one: Item, found: Found) -> Found:
-    """A result by the item's present rule, from the values that it holds; `ruled` says if the rule came after."""
+    """A result by the item's current rule, from the values that it holds; `ruled` says if the rule came after."""
     kept = Kept({row["name"]: row["yours"] for row in found["rows"]}, found["sizes"], found.get("verdicts", {}))
     judged = Judged(found["standing"], found["words"]) if found["error"] else one.judged(kept)
     ruled = found.get("ruled", "before") if found["rule"] == one.rule else "after"

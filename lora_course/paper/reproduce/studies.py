@@ -32,9 +32,9 @@ from lora_lab.training.runs import Run
 from lora_lab.training.tasks import load_task, typical_tokens
 
 LAYER = 12 * 384**2  # numbers in the matrices of the layer that is timed
-BESIDES = 1.6  # head, embeddings, optimizer and the gaps between, measured: a whole step over its layers
+BESIDES = 1.6  # a whole step over its layers, measured: head, embeddings, optimizer and the gaps add to them
 FULL = 1.5  # three products a matrix instead of two
-LOAD, WRITING = 5.0, 2.0  # seconds, about: to lay out a pack; of an answer that a small language model writes
+LOAD, WRITING = 5.0, 2.0  # seconds, roughly: to load a pack; for a small language model to write an answer
 PACK = 8  # most recipes that are timed side by side
 ONE_PASS = 377  # steps of 16 that see each training row of rt once
 
@@ -44,7 +44,7 @@ class Trained(Item):
 
     groups   label: a method, or {method: ..., recipe fields}
     metric   what a row shows of a run, and its factor
-    ladder   sizes to try in turn: fewer seeds give way to steps until there are `enough`
+    ladder   sizes to try in turn, with fewer and fewer seeds until there are `enough` steps
     most     steps beyond which seeds are worth more
     fields   further fields of every recipe
     """
@@ -136,7 +136,7 @@ class Compared(Trained):
         told = {**sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
         made = compare(self.model, self.task, self.methods, place.folder, say=place.say, stop=place.stop, **told)
         if place.stop.is_set():
-            raise Failed("the time is over before every run is done; the same call continues")
+            raise Failed("time ran out before every run was done; the same call continues")
         if wrong := [f"{one.label}: {one.error}" for one in made.results if not one.runs]:
             raise Failed("; ".join(wrong))
         runs = {one.method.name: Runs(one.runs) for one in made.results}
@@ -164,7 +164,7 @@ def marks(runs: Iterable[Run]) -> tuple[str, ...]:
 
 
 def _pack(alike: Sequence[Recipe]) -> list[Recipe]:
-    """Recipes that are timed side by side: of a single one several rates."""
+    """Recipes to time side by side; a single one is timed at several rates."""
     return list(alike[:PACK]) if len(alike) > 1 else [replace(alike[0], lr=alike[0].lr / n) for n in (1, 2, 3, 4)]
 
 

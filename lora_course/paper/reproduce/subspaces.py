@@ -19,7 +19,7 @@ from lora_course.paper.reproduce.base import Judged, Kept, Place, Row, all_of, i
 from lora_course.paper.reproduce.studies import Trained
 from lora_lab.experiments.statistics import Verdict
 
-PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # how a role's layers are called
+PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # what a role's layers are called
 TOO_FEW = 4  # with fewer seeds nothing is decided: three agree by luck in one of four cases
 Layers = Mapping[str, Update]  # of one run, by the layer's name
 Updates = Mapping[str, Sequence[Layers]]  # by group, a run for each seed
@@ -87,7 +87,7 @@ LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
 
 
 class Shared(Subspaces):
-    """phi of each run of one group against the next seed of another; A of equal seeds may start alike."""
+    """phi of each run of one group against the next seed of another; with equal seeds A may start the same."""
 
     between: tuple[str, str]
     cells: Sequence[tuple[int, int]]
@@ -108,7 +108,7 @@ class Shared(Subspaces):
 
 
 def _shared(a: Layers, b: Layers, look: Callable[[Update], np.ndarray], role: str, i: int, j: int) -> float:
-    """phi(i, j) minus its mean by chance, mean over the q or v layers; of a smaller matrix its last directions."""
+    """phi(i, j) minus its mean by chance, mean over the q or v layers; for a smaller matrix, its last directions."""
     each = []
     for name in (name for name in a if name.endswith(PARTS[role])):
         first, second = look(a[name])[:, :i], look(b[name])[:, :j]

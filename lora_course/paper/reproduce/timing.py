@@ -1,4 +1,4 @@
-"""Items that are timed in rounds: table 1 and section 4.2. In a round all ways take turns, so what slows the machine
+"""Items timed in rounds: table 1 and section 4.2. In a round all variants take turns, so what slows the machine
 for a moment slows all of them; ratios are taken within a round.
 """
 
@@ -145,7 +145,7 @@ def _check_rounds(rounds: int, least: int, minutes: float, seconds: float) -> No
 METHODS = {"full": FullFineTuning(), "LoRA": LoRA(rank=4)}
 RATIO = "speed, LoRA over full"
 BIG, ROUNDS = "gpt3-175b", 30
-PEAKS = 6  # rounds that measuring the peaks takes, about
+PEAKS = 6  # about as many rounds as measuring the peaks takes
 STEP: dict[str, Any] = {"batch": 4, "seq": 64, "dtype": "fp32"}
 MIB, GB = 2**20, 10**9
 
@@ -166,7 +166,7 @@ class Costs(Item):
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         steps, speeds = self._steps(), {name: list[float]() for name in METHODS}
         for number in place.rounds(sizes["rounds"], FEWEST):
-            for name in sorted(steps, reverse=bool(number % 2)):  # in turn first
+            for name in sorted(steps, reverse=bool(number % 2)):  # they take turns at being first
                 started = time.perf_counter()
                 steps[name]()
                 speeds[name].append(STEP["batch"] * STEP["seq"] / (time.perf_counter() - started))
@@ -194,7 +194,7 @@ class Costs(Item):
         return {**super().published(table), RATIO: f"{speed['lora'] / speed['full']:.2f}"}
 
     def _steps(self) -> dict[str, Callable[[], None]]:
-        """For each method a training step that can be repeated, taken once."""
+        """For each method, a training step that can be repeated; it has run once."""
         return {name: _warm(self.model, method) for name, method in METHODS.items()}
 
 

@@ -33,7 +33,7 @@ WRONG = [
     ("block", (LARGEST, APART.argmin(1), BACK, BLOCK), "take abs()"),
     ("block", (LARGEST, (BLOCK[:, None] - LEVELS).abs().argmin(1), BACK, BLOCK), "divide it by absmax"),
     ("block", (LARGEST, 15 - INDEX, BACK, BLOCK), "its index is"),
-    ("block", (LARGEST, INDEX, LEVELS[INDEX], BLOCK), "times absmax"),
+    ("block", (LARGEST, INDEX, LEVELS[INDEX], BLOCK), "multiply by absmax"),
     ("block", (LARGEST, INDEX, BLOCK, BLOCK), "levels[index] * absmax"),
     ("card", (peak(16), SAVED, "none"), "16 bits everywhere"),
     ("card", (peak(4), SAVED, "none"), "the indices alone"),

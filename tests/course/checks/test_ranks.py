@@ -16,7 +16,7 @@ WRONG = [
     ("energy", (lambda s, r: (s[r:] ** 2).sum() / (s**2).sum(),), "what is lost"),
     ("energy", (lambda s, r: s[r - 1] ** 2 / (s**2).sum(),), "r-th alone"),
     ("energy", (lambda s, r: np.sqrt((s[:r] ** 2).sum() / (s**2).sum()),), "square root"),
-    ("energy", (lambda s, r: 100 * (s[:r] ** 2).sum() / (s**2).sum(),), "no percentage"),
+    ("energy", (lambda s, r: 100 * (s[:r] ** 2).sum() / (s**2).sum(),), "not a percentage"),
     ("energy", (lambda s, r: (s[: r + 1] ** 2).sum() / (s**2).sum(),), "r + 1 of them"),
     ("energy", (lambda s, r: s[:r] ** 2 / (s**2).sum(),), "add them up"),
     ("energy", (lambda s, r: 0.5,), "by hand"),

@@ -15,7 +15,7 @@ def masked(*counting: str, keep: int = -100):
 RIGHT = {"turn_mask": (masked("assistant"),), "own_pairs": (PAIRS,)}
 WRONG = [
     ("turn_mask", (masked("system", "user", "assistant"),), "nothing is masked"),
-    ("turn_mask", (masked("system", "user"),), "the mask turned round"),
+    ("turn_mask", (masked("system", "user"),), "the mask turned around"),
     ("turn_mask", (masked("system", "assistant"),), "the system's turn counts"),
     ("turn_mask", (lambda turns: masked("assistant")(turns[-1:]),), "one label for each token"),
     ("turn_mask", (lambda turns: [-100] * sum(len(t) for _, t in turns[:-1]) + turns[-1][1],), "only the last answer"),

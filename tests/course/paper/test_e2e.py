@@ -69,7 +69,7 @@ def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(fo
         ("a.txt", "name : A | name : B||A .\n", "line 1: .* a slot is given twice"),
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
         ("a.csv", "mr,ref\nname[A],\n", "a.csv, line 2: the column ref is empty"),
-        ("a.csv", "mr,ref\nname A,b\n", r"a.csv, line 2: 'name A' is no meaning"),
+        ("a.csv", "mr,ref\nname A,b\n", r"a.csv, line 2: 'name A' is not a meaning"),
         ("a.csv", "ref,mr\nb\n", r"a.csv, line 2: the meaning '' names no place"),
         ("a.csv", "mr,ref\nname[A],Well, it is.\n", "a.csv, line 2 has 3 fields and the header 2: put texts with"),
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),

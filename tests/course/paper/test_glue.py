@@ -71,9 +71,9 @@ def test_lines_that_the_download_of_qqp_broke_are_passed_over_and_no_others(tmp_
 @pytest.mark.parametrize(
     ("task", "line", "sentence"),
     [
-        ("rte", "0\ta\tb\tmaybe", "'maybe' is none of entailment, not_entailment"),
-        ("sst-2", "fine\t²", "'²' is none of 0, 1"),
-        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is no number"),
+        ("rte", "0\ta\tb\tmaybe", "'maybe' is not one of entailment, not_entailment"),
+        ("sst-2", "fine\t²", "'²' is not one of 0, 1"),
+        ("sts-b", "0\tg\tf\t2012\t1\ts\ts\ta\tb\tnan", "'nan' is not a score"),
     ],
 )
 def test_a_label_that_is_none_names_its_line(tmp_path, task, line, sentence):

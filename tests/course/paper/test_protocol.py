@@ -178,8 +178,8 @@ def test_sts_b_is_a_number_and_mnli_starts_it(roberta, glue, tmp_path):
     warm, cold = (run("table2", task="sts-b", start=folder, **options) for folder in (start, ""))
     assert {"step", "pearson", "spearman", "loss"} == set(warm["seeds"][0]["last"])
     assert warm["seeds"][0]["validation"] != cold["seeds"][0]["validation"]
-    assert "starts anew" in result_in_words(cold)
-    assert "starts anew" not in result_in_words(warm)
+    assert "starts from scratch" in result_in_words(cold)
+    assert "starts from scratch" not in result_in_words(warm)
     with pytest.raises(BadValue, match="leave out start"):
         run("table2", task="cola", start=start, **options)
     full = run("table2", task="rte", row="FT", **options)["seeds"][0]

@@ -255,7 +255,7 @@ def test_latency_is_measured_and_too_few_rounds_are_not_judged(tmp_path, monkeyp
     assert [len(row.yours) for row in rows] == [7] * 8
     late = at(tmp_path, 1)
     late.stop.set()
-    with pytest.raises(Failed, match="over after 0 rounds, 6 are needed"):
+    with pytest.raises(Failed, match="out after 0 rounds, but 6 are needed"):
         one.measured({"rounds": 7, "cells": [[1, 8]]}, late)
 
 
