@@ -306,10 +306,6 @@ function start(p) {
   const actions = {
     rival: (rival) => p.set(rival === now.method.label ? { rival, method: now.rival.label } : { rival }), // or change places
     flip: () => p.set({ margin: now.data.margins[flips(now)] }),
-    methods(name, { checked }) {
-      const ticked = (one) => (one === name ? checked : p.get("methods").includes(one));
-      p.set({ methods: p.get("choices").filter(ticked) });
-    },
     dance() {
       const traits = { view: now.view, method: now.method.label, rival: now.rival.label };
       p.ask("dance", { do: "dance", rows: ui.rows, traits });

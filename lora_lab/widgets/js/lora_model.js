@@ -7,7 +7,6 @@ import { group, outline, rect, text } from "./svg.js";
 
 const [FP32, BF16] = [4, 2]; // bytes of a number in an adapter's file, and in most base models'
 const SEEN = 2; // pixels that a sliver has at least, or nobody would see it; the patch is to scale
-const ROWS = 7; // of the table beside the picture
 const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
   least ${SEEN} pixels wide; the patch is to scale.`;
 
@@ -126,26 +125,20 @@ export function tellRow(row) {
     Break-even at rank ${about(even)}.`;
 }
 
-/** [title, headline, sentence, table] in words and numbers. */
-export function tellModel(name, counts) {
-  const { rows, total, trained, stored, share, rank, targets } = counts;
+/** [title, headline, sentence] in words and numbers. */
+export function tellModel(name, { rows, total, trained, stored, share }) {
   if (!trained) {
     const title = `Without an adapter, nothing of ${escape(name)} trains`;
-    return [title, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one.", ""];
+    return [title, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one."];
   }
   const less = share < 1;
   const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} numbers to train</span>`;
   const fused = stored > trained ? " The file holds fused layers whole, so it has more numbers than train." : "";
-  const own = rows.filter((row) => row.trained);
-  const each = own.some((row) => row.group === "experts") ? " Each expert has its own adapter." : "";
+  const each = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
     ${percent(share)}.${each} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}. In bf16,
     ${escape(name)} itself takes ${bytes(BF16 * total)}.${fused}`;
-  const lines = own.slice(0, ROWS).map((row) => [escape(row.label), count(row.count), count(row.trained)]);
-  if (own.length > ROWS) lines.push([`and ${own.length - ROWS} more kinds, below`, "", ""]);
-  lines.push([`rank ${count(rank)}, ${escape(targets.join(", "))}`, "", count(trained)]);
-  const title = `LoRA on ${escape(name)} trains ${percent(share)} of its size`;
-  return [title, big, words, table(["adapted", "matrices", "numbers trained"], lines, lines.length - 1)];
+  return [`LoRA on ${escape(name)} trains ${percent(share)} of its size`, big, words];
 }
 
 /** Every kind of layer in numbers: what the picture shows, for those who do not see it or want to know exactly. */

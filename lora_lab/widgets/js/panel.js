@@ -6,8 +6,8 @@
 // body     markup of the card, made once; see controls.js
 // start    (p) => { actions, draw }: called once. `draw()` writes the picture with `p.picture` and the rest with `p.fill`,
 //          and returns the conclusion in words, which a screen reader hears once they stand still. `actions` has functions
-//          by the names of controls, which get the new value; a control that has none sets the trait of its name, or else
-//          the panel's own state.
+//          by the names of controls, which get the new value; a control that has none sets the trait of its name (of boxes the
+//          list of those that are checked), or else the panel's own state.
 
 import PANEL_CSS from "./panel.css";
 import { choices, nearest, options, pastRepeats } from "./controls.js";
@@ -240,17 +240,18 @@ export function panel({ title, css = "", traits, body, start }) {
       owed = undefined;
     }
 
-    function act(name, value, input) {
+    function act(name, value) {
       const action = drawing.actions[name];
-      if (action) action(value, input);
-      else if (name in traits) p.set({ [name]: value });
+      const checked = () => Array.from(card.querySelectorAll(`input[name=${name}]:checked`), (one) => one.value);
+      if (action) action(value);
+      else if (name in traits) p.set({ [name]: Array.isArray(traits[name]) ? checked() : value });
       else p.show({ [name]: value });
     }
 
     card.addEventListener("input", ({ target }) => {
       const { name, value } = target;
       const values = stops.get(name);
-      if (target.type !== "range") act(name, value, target);
+      if (target.type !== "range") act(name, value);
       else if (!values) act(name, Number(value));
       else {
         const keyed = !target.matches(":active"); // and not dragged

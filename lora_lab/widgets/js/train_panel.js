@@ -208,10 +208,6 @@ function start(p) {
   const actions = {
     model: (model) => p.set({ model, task: p.get("offers").tasks[model][0], targets: ["q", "v"], guess: null }),
     task: (task) => p.set({ task, guess: null }),
-    targets(role, { checked }) {
-      const ticked = (one) => (one === role ? checked : p.get("targets").includes(one));
-      p.set({ targets: Object.keys(p.get("setup").roles).filter(ticked) });
-    },
     go() {
       const { busy, halts } = p.live();
       if (!p.waits() && !halts) (busy ? p.halt : begin)();
