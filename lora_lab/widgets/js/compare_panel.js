@@ -18,7 +18,6 @@ const OUTCOMES = {
 };
 const STEPS = [20, 50, 100, 200, 400, 800];
 const ROWS = [50, 100, 200, 500, 1000, 2000]; // of a study
-const DANCE = 4000; // milliseconds
 const upTo = (most) => Array.from({ length: most }, (_, i) => i + 1);
 
 const BODY = `<header><div class="title"></div>
@@ -64,7 +63,7 @@ const costs = (one) => ({
 });
 
 function start(p) {
-  const ui = p.keep({ rows: 200, shown: 100, seen: p.get("dance").number });
+  const ui = p.keep({ rows: 200, shown: Infinity });
   let now;
   let seeds;
   let forest;
@@ -237,11 +236,7 @@ function start(p) {
     p.keep({ rows: sizes[nearest(sizes, ui.rows)] });
     p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
     p.button("dance", { off: p.gone() || p.waits() });
-    if (!danced) return p.fill({ ".misses": DANCES });
-    if (danced.number !== ui.seen) {
-      p.keep({ seen: danced.number, shown: 0 });
-      setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
-    }
+    if (!danced) return p.fill({ ".misses": "A study draws other sentences from the same source, as often as you like." });
     const shown = clamp(ui.shown, 0, danced.studies.length);
     p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
     const { scale } = data;
@@ -314,7 +309,6 @@ function start(p) {
       const traits = Object.fromEntries(["methods", "seeds", "rates", "steps"].map((name) => [name, p.get(name)]));
       p.ask("live", { do: "run", traits });
     },
-    halt: p.halt,
   };
 
   /** Look at a method; true where one was pressed. */

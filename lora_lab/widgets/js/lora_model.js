@@ -1,7 +1,7 @@
 // A whole model as a treemap: each kind of matrix is a block, area is numbers, and what LoRA adds is a sliver of it.
 
 import { table } from "./controls.js";
-import { about, bytes, clamp, count, escape, extent, percent, sum } from "./format.js";
+import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";
 import { drawPatch } from "./lora_size.js";
 import { group, outline, rect, text } from "./svg.js";
 
@@ -30,35 +30,22 @@ export function mostRank(model, targets) {
   return Math.min(...sides, 16384);
 }
 
-/** The longest over the shortest side of the worst block in a row of areas along a side. */
-function worst(areas, side) {
-  const [[least, most], thick] = [extent(areas), sum(areas) / side];
-  return Math.max(most / thick ** 2, thick ** 2 / least);
-}
-
-/** A treemap: [{ value, ... }] as [{ item, x, y, w, h }] that fill a box, the largest first, blocks as square as they can
- * be (Bruls, Huizing and van Wijk, 2000). */
-function squarify(items, [x, y, w, h]) {
-  const placed = [];
-  let rest = [...items].sort((a, b) => b.value - a.value);
-  while (rest.length) {
-    const side = Math.min(w, h);
-    const scale = (w * h) / sum(rest.map((item) => item.value));
-    const areas = rest.map((item) => item.value * scale);
-    let many = 1;
-    while (many < rest.length && worst(areas.slice(0, many + 1), side) <= worst(areas.slice(0, many), side)) many += 1;
-    const thick = sum(areas.slice(0, many)) / side;
-    let at = 0;
-    for (const [i, item] of rest.slice(0, many).entries()) {
-      const long = areas[i] / thick;
-      placed.push(w >= h ? { item, x, y: y + at, w: thick, h: long } : { item, x: x + at, y, w: long, h: thick });
-      at += long;
-    }
-    if (w >= h) [x, w] = [x + thick, w - thick];
-    else [y, h] = [y + thick, h - thick];
-    rest = rest.slice(many);
+/** A treemap: [{ value, ... }] as [{ item, x, y, w, h }] that fill a box, split in two of about the same value again and
+ * again, along the longer side. */
+function treemap(items, [x, y, w, h]) {
+  if (items.length < 2) return items.map((item) => ({ item, x, y, w, h }));
+  const [first, ...rest] = [...items].sort((a, b) => b.value - a.value);
+  const total = sum(items.map((item) => item.value));
+  const one = [first];
+  let part = first.value / total;
+  while (rest.length > 1 && part + rest[0].value / total / 2 < 0.5) {
+    part += rest[0].value / total;
+    one.push(rest.shift());
   }
-  return placed;
+  const [left, right] = w >= h
+    ? [[x, y, part * w, h], [x + part * w, y, (1 - part) * w, h]]
+    : [[x, y, w, part * h], [x, y + part * h, w, (1 - part) * h]];
+  return [...treemap(one, left), ...treemap(rest, right)];
 }
 
 /** The blocks of a model in a box: kinds of matrix, those of one part of the model together. */
@@ -68,8 +55,8 @@ function blocks(model, width, height) {
     const inner = items.filter((item) => item.group === name);
     return { inner, value: sum(inner.map((item) => item.value)) };
   });
-  return squarify(groups, [0, 0, width, height]).flatMap(({ item, x, y, w, h }) =>
-    squarify(item.inner, [x + 1, y + 1, Math.max(1, w - 2), Math.max(1, h - 2)]));
+  return treemap(groups, [0, 0, width, height]).flatMap(({ item, x, y, w, h }) =>
+    treemap(item.inner, [x + 1, y + 1, Math.max(1, w - 2), Math.max(1, h - 2)]));
 }
 
 /** { svg, height, onto } of the map. */

@@ -33,10 +33,8 @@ export function drawSize(width, size, patch) {
   let height = y + h + below;
   if (thick < 4) {
     const R = Math.min(62, width * 0.16);
-    const within = w > 4 * R && h > 3.2 * R; // in W where there is room, else beside it or below
-    const beside = !within && width - right > 2 * R + 80;
-    const cx = within ? x + w - R - 18 : beside ? right + R + 60 : x + w - R - 40;
-    const cy = within || beside ? y + R + 18 : y + h + R + 34;
+    const within = w > 4 * R && h > 3.2 * R; // in W where there is room, else below
+    const [cx, cy] = [x + w - R - 18, within ? y + R + 18 : y + h + R + 34];
     height = Math.max(height, cy + R + 26);
     parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick, r));
   }

@@ -4,7 +4,7 @@ import MIXER_CSS from "./mixer_panel.css";
 import { drawn, folded, letter, nearest, slider, table } from "./controls.js";
 import { about, count, escape, octets, percent, sum } from "./format.js";
 import { panel } from "./panel.js";
-import { axisBottom, axisLeft, circle, curve, line, linear, text } from "./svg.js";
+import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
 const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
 const [PITCH, COLUMN] = [6, 40]; // pixels from dot to dot, and of a pile of dots
@@ -36,19 +36,14 @@ function start(p) {
   function drawDots(width, { sure, at, names }) {
     const columns = 2 * Math.floor(width / 2 / COLUMN);
     const [wide, across] = [width / columns, Math.floor(width / columns / PITCH)];
-    const piles = sure.map((row) => {
-      const heights = Array(columns).fill(0);
-      const dots = Array.from(row, (one) => {
-        const column = Math.floor((one / 256) * columns);
-        return [column, heights[column]++, one > 127];
-      });
-      return { dots, most: Math.max(...heights) };
+    const column = (one) => Math.floor((one / 256) * columns);
+    const before = sure.map((row) => piled(Array.from(row, column)));
+    const most = Math.max(...before.map((row) => Math.max(...row))) + 1; // the same at every share
+    const bottom = 22 + PITCH * Math.ceil(most / across);
+    const dots = before[at].map((n, i) => {
+      const x = column(sure[at][i]) * wide + ((n % across) + 0.5) * (wide / across);
+      return circle(x, bottom - 4 - PITCH * Math.floor(n / across), 2.3, sure[at][i] > 127 ? "train" : "other no");
     });
-    const bottom = 22 + PITCH * Math.ceil(Math.max(...piles.map(({ most }) => most)) / across); // the same at every share
-    const dots = piles[at].dots.map(([column, n, is]) => circle(
-      column * wide + ((n % across) + 0.5) * (wide / across), bottom - 4 - PITCH * Math.floor(n / across), 2.3,
-      is ? "train" : "other no",
-    ));
     const heads = [text(width / 2 - 8, 11, `wrong, as ${names[1]}`, "other end"), text(width / 2 + 8, 11, "right", "train")];
     const x = linear([0, 1], [0, width]);
     const axis = [line(0, bottom, width, bottom, "rule"), axisBottom(x, [0, 0.25, 0.5, 0.75, 1], bottom, percent, [0, width])];

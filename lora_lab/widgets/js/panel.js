@@ -262,7 +262,7 @@ export function panel({ title, css = "", traits, body, start }) {
     card.addEventListener("click", ({ target }) => {
       const pushed = target.closest("button");
       if (!pushed) return;
-      drawing.actions[pushed.name]();
+      (drawing.actions[pushed.name] ?? p[pushed.name])(); // p.halt
       p.save();
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider

@@ -131,10 +131,9 @@ function start(p) {
     for (const [name, values] of Object.entries({ model: models, task: tasks[p.get("model")], method: methods })) {
       p.choose(name, values.map((one) => [one, one]), p.get(name));
     }
-    p.slide("rank", { values: ranks, value: rank, words: count(rank) });
-    p.slide("alpha", { values: alphas, value: alpha, words: about(alpha) });
-    p.slide("lr", { values: rates, value: p.get("lr"), words: String(p.get("lr")) });
-    p.slide("steps", { values: steps, value: p.get("steps"), words: count(p.get("steps")) });
+    for (const [name, values] of Object.entries({ rank: ranks, alpha: alphas, lr: rates, steps })) {
+      p.slide(name, { values, value: p.get(name), words: about(p.get(name)) });
+    }
     const unit = metric === "accuracy" ? "%" : "";
     const [low, high] = metric === "perplexity" ? [1, 60] : [metric === "accuracy" ? Math.round(setup.chance) : 0, 100];
     const guess = p.get("guess");
