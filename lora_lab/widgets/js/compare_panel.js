@@ -236,7 +236,7 @@ function start(p) {
     p.keep({ rows: sizes[nearest(sizes, ui.rows)] });
     p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
     p.button("dance", { off: p.gone() || p.waits() });
-    if (!danced) return p.fill({ ".misses": "A study draws other sentences from the same source, as often as you like." });
+    if (!danced) return p.fill({ ".misses": "Each study draws its sentences anew, from those that were tested." });
     const shown = clamp(ui.shown, 0, danced.studies.length);
     p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
     const { scale } = data;

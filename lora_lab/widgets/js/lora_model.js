@@ -30,8 +30,7 @@ export function mostRank(model, targets) {
   return Math.min(...sides, 16384);
 }
 
-/** A treemap: [{ value, ... }] as [{ item, x, y, w, h }] that fill a box, split in two of about the same value again and
- * again, along the longer side. */
+/** A treemap: items with a value as [{ item, x, y, w, h }] in a box that is halved again and again, along its longer side. */
 function treemap(items, [x, y, w, h]) {
   if (items.length < 2) return items.map((item) => ({ item, x, y, w, h }));
   const [first, ...rest] = [...items].sort((a, b) => b.value - a.value);
@@ -69,9 +68,8 @@ export function drawModel(full, model, counts, patch) {
     const row = counts.rows[item.at];
     const box = [left + x, y, w, h];
     const inner = [rect(...box, "block frost")];
-    const thin = row.trained ? sliver(box, row.trained / row.numbers) : [x, y, 0, 0];
-    if (row.trained) inner.push(rect(...thin, "train"));
-    inner.push(outline(...box, "rim"), ...names(box, thin, row));
+    if (row.trained) inner.push(rect(...sliver(box, row.trained / row.numbers), "train"));
+    inner.push(outline(...box, "rim"), ...names(box, row));
     const kind = Object.keys(row.trains).length ? "tile can" : "tile";
     parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
   }
@@ -87,17 +85,12 @@ function sliver([x, y, w, h], share) {
   return w >= h ? [x, y, Math.max(SEEN, part * w), h] : [x, y, w, Math.max(SEEN, part * h)];
 }
 
-/** What a block is called and its shape, beside its sliver; on it where nothing is left. */
-function names([left, top, wide, high], [, , sw, sh], row) {
-  const room = 7.2 * row.label.length + 12;
-  const [dx, dy] = wide >= high ? [sw, 0] : [0, sh];
-  if (wide < room || high < 20) return [];
-  if (wide - dx < room || high - dy < 20) return [text(left + 9, top + 17, escape(row.label), "on strong")];
-  const [x, y, w, h] = [left + dx, top + dy, wide - dx, high - dy];
-  const lines = [text(x + 7, y + 17, escape(row.label), `halo ${row.trained ? "train strong" : ""}`)];
+/** What a block is called and its shape, where there is room for it. */
+function names([x, y, w, h], row) {
+  if (w < 7.2 * row.label.length + 12 || h < 20) return [];
   const shape = row.in ? `${row.count > 1 ? `${count(row.count)} × ` : ""}${count(row.out)} × ${count(row.in)}` : "";
-  if (h > 40 && w > 6.4 * shape.length + 12) lines.push(text(x + 7, y + 32, shape, "soft small halo"));
-  return lines;
+  const second = h > 40 && w > 6.4 * shape.length + 12 ? text(x + 9, y + 32, shape, "soft small halo") : "";
+  return [text(x + 9, y + 17, escape(row.label), `halo ${row.trained ? "strong" : ""}`), second];
 }
 
 /** One block in a sentence. */

@@ -104,12 +104,10 @@ function drawDots(cx, y, apart, runs, over) {
   return group(runs.map(one));
 }
 
-/** The rates at which rate * y^k is constant, through the middles of the rows and half a row beyond. */
+/** The rates at which rate * y^k is constant, through the middles of the rows. */
 function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, height]) {
   const column = (octave) => x(at - (k / wide) * octave) + w / 2;
-  const points = rows.map(({ number }, row) => [column(Math.log2(number)), y(row) + h / 2]);
-  const beyond = (from, next) => [from[0] + (from[0] - next[0]) / 2, from[1] + (from[1] - next[1]) / 2];
-  const all = [beyond(points[0], points[1]), ...points, beyond(points.at(-1), points.at(-2))];
+  const all = rows.map(({ number }, row) => [column(Math.log2(number)), y(row) + h / 2]);
   const end = clamp(all.at(-1)[0], left + 80, left + width - 80);
   const clip = `<clipPath id="map"><rect x="${left}" y="${top}" width="${width}" height="${height}"/></clipPath>`;
   const lines = group([curve(all, "under"), curve(all, "predicted iso")], 'clip-path="url(#map)"');
@@ -129,8 +127,8 @@ export function drawResults(width, cell, best, range) {
   const parts = [];
   if (best) {
     const bx = x(best.mean);
-    const anchor = bx > width - 90 ? "end" : bx < 60 ? "" : "mid";
-    parts.push(line(bx, top - 4, bx, bottom, "ray"), text(bx, 11, `best cell ${best.mean.toFixed(1)}`, `tick ${anchor}`));
+    const name = text(clamp(bx, 46, width - 46), 11, `best cell ${best.mean.toFixed(1)}`, "tick mid");
+    parts.push(line(bx, top - 4, bx, bottom, "ray"), name);
   }
   parts.push(line(left, bottom, right, bottom, "rule"), axisBottom(x, ticks(range), bottom, about, [left, right]));
   if (cell && cell.mean !== null) {

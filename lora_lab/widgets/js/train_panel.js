@@ -100,7 +100,8 @@ function start(p) {
     const at = now.seen === losses.length ? live.step : now.seen * now.every;
     if (replays) p.slide("scrub", { most: losses.length, value: now.seen, words: count(at), spoken: `step ${at}` });
     const shown = { ...now, page, live: { ...live, busy: live.busy || ui.at !== null }, found: ui.at === null ? found : {} };
-    p.picture(drawRun(p.width(), shown), alternative(shown));
+    p.picture(drawRun(p.width(), shown), `Validation ${metric} and training loss over the steps,
+      ${plural(now.others.length, "other seed")} behind. The table below has every number.`);
     const [title, gloss] = titleOf(shown);
     const [big, words] = headline(shown);
     const doing = standing({ live, found, page, broken: p.gone() && p.get("live").busy });
@@ -116,13 +117,6 @@ function start(p) {
     if (ui.told === title && said) return said;
     ui.told = title;
     return `${title}. ${gloss} ${words} ${doing}`;
-  }
-
-  function alternative({ checks, metric, others }) {
-    const ends = [checks[0], checks.at(-1)].map((check) => check && decimal(check[1]));
-    const what = checks.length ? `from ${ends.join(" to ")}` : "of a run that has not begun";
-    return `Validation ${metric} ${what}, and training loss over the steps; ${plural(others.length, "other seed")} behind. The
-      table below has every number.`;
   }
 
   function drawControls({ setup, live, targets, trains, method, rank, alpha, metric }) {
