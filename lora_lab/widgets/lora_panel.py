@@ -21,12 +21,11 @@ from lora_lab.files import read_json
 from lora_lab.methods.lora import LoRA
 from lora_lab.widgets.base import Panel
 
-VIEWS = ("size", "model", "start", "steps", "merge", "swap")
+VIEWS = ("size", "model", "start", "steps", "merge")
 TOY = {
     "start": "B starts at zero, so a new adapter adds nothing to W x.",
     "steps": "At the first step the gradient of A is 0 and only B moves, because B is zero; one step later both move.",
     "merge": "Merging adds scaling * B A to W: the output stays, the extra products go.",
-    "swap": "A swap replaces A and B and leaves W as it is.",
 }
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ALL_LINEAR = "all-linear"
@@ -41,7 +40,7 @@ GROUPS = {
 class LoRAPanel(Panel, file="lora_panel.js"):
     """What LoRA adds to one layer and to a whole model, to scale, and how it computes.
 
-    view     the first view: "size", "model", "start", "steps", "merge" or "swap"
+    view     the first view: "size", "model", "start", "steps" or "merge"
     views    the views that the reader can choose
     model    a name of the zoo, a folder, a config, or a model of your own; "" for a square layer of width `d`
     layer    which of its layers: "q", "down", "q of q+k+v", ...

@@ -28,7 +28,6 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     source  a name, a matrix of shape (m, n), or matrices by name
     rank    pieces added at first, at most 64
-    cuts    what is left of a model when every update is cut to rank r, by the name of a matrix
     Raises: NotFound for an unknown name; BadValue for a value that is not a matrix, is too large, or lacks the rank.
     """
 
@@ -39,15 +38,14 @@ class RankPanel(Panel, file="rank_panel.js"):
     rank = T.Int().tag(sync=True)
 
     def __init__(
-        self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2, *,
-        cuts: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2
+    ) -> None:
         own = source if isinstance(source, Mapping) else {} if isinstance(source, str) else {YOURS: np.asarray(source)}
         data = {name: packed(matrix) for name, matrix in own.items()}
         first = next(iter(own)) if own else str(source)
         super().__init__(
             data=data or {first: pieces_of(first)},
-            cuts=dict(cuts or ({} if own else reference()["cuts"])),
+            cuts={} if own else reference()["cuts"],
             choices=[[name, name, ""] for name in own] or [[name, *words] for name, words in SOURCES.items()],
         )
         self.source, self.rank = first, rank

@@ -65,8 +65,6 @@ def test_a_model_is_counted_as_params_counts_it(pages: Pages, model: str) -> Non
     move(panel, "rank r", 32)
     rank = rank_of(panel)
     counted = params(model, LoRA(rank=rank, targets=("q", "o")))
-    expect(panel.locator(".facts tr").last).to_contain_text(f"rank {rank}, q, o")
-    assert numbers(panel.locator(".facts tr").last.inner_text()) == [rank, counted.trainable]
     words = panel.locator(".words").inner_text()
     assert f"{counted.total:,} + {counted.trainable:,}" in words
     stored = int(re.findall(r"([\d,]+) numbers of 4 bytes", words)[0].replace(",", ""))

@@ -78,15 +78,6 @@ def test_where_minilm_is_missing_the_rest_is_shown(monkeypatch: pytest.MonkeyPat
     assert panel.kept() > 0
 
 
-def test_own_matrices_with_what_an_own_microscope_saw():
-    cut = {"label": "mine", "ranks": [0, 1, 3], "energy": [0, 0.5, 1], "right": [5, 8, 9], "flips": [5, 1, 0]}
-    cuts = {"n": 10, "labels": ["no", "yes"], "updates": {"mine": cut}}
-    panel = RankPanel({"mine": RNG.normal(size=(3, 4)), "yours": RNG.normal(size=(5, 2))}, rank=2, cuts=cuts)
-    assert "cut to rank 1, 80.0% are right; with none cut, 90.0%" in panel.describe()
-    panel.source = "yours"
-    assert "right" not in panel.describe()
-
-
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [

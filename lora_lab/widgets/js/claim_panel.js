@@ -1,13 +1,14 @@
 // One claim: sliders and menus for what it rests on, the word that follows, and the evidence as marks on an axis.
 // Python has judged every combination of values; here they are only looked up.
 
-import { button, drawn, folded, menu, slider, table } from "./controls.js";
-import { about, escape, plural } from "./format.js";
+import { button, drawn, folded, menu, nearest, slider, table } from "./controls.js";
+import { about, clamp, escape, plural } from "./format.js";
 import { panel } from "./panel.js";
-import { axisBottom, circle, cross, line, linear, log, rect, text, ticks } from "./svg.js";
+import { axisBottom, circle, cross, line, linear, log, piled, rect, text, ticks } from "./svg.js";
 
 const TRAITS = { cards: {}, claim: "", at: [] };
 const MARKS = { true: "✓", false: "✗", depends: "◐", undecided: "?" };
+const SIGNS = { 1: "●", 0: "×", [-1]: "○" };
 const VERBS = { 1: "holds", 0: "fails", [-1]: "is open" };
 const [ROW, DOT, SIDE, TOP] = [44, 7, 10, 22]; // pixels
 const LABELLED = 8; // up to so many cases have a row each
@@ -87,9 +88,8 @@ function start(p) {
   function scale() {
     const { card } = now;
     const [low, high] = card.domain;
-    const room = card.log ? Math.log(high / low) || 1 : high - low || 1;
-    const grow = card.log ? Math.exp(0.06 * room) : 0.06 * room;
-    const wider = card.log ? [low / grow, high * grow] : [low - grow, high + grow];
+    const room = 0.06 * (high - low || 1);
+    const wider = card.log ? [low / 1.3, 1.3 * high] : [low - room, high + room];
     return { x: (card.log ? log : linear)(wider, [SIDE, p.width() - SIDE]), wider };
   }
 
@@ -108,44 +108,27 @@ function start(p) {
     const { x, wider } = scale();
     const own = outcome.cases.map(([place, holds]) => ({ where: card.pool[place][0], span: card.pool[place][2], holds }));
     const rows = own.length <= LABELLED;
-    const heights = rows ? own.map((_, i) => TOP + 34 + i * ROW) : stacked(own, x);
+    const before = piled(own.map(({ span }) => Math.round(x(span[0]) / (2 * DOT)))); // of many, none covers another
+    const most = Math.max(...before);
+    const heights = own.map((_, i) => (rows ? TOP + 34 + i * ROW : TOP + 14 + (most - before[i]) * (2 * DOT + 2)));
     const bottom = Math.max(...heights) + 16;
     const parts = outcome.limits.map((limit) =>
       line(x(limit), TOP - 4, x(limit), bottom, "stroke thin predicted ink") +
-      text(Math.min(Math.max(x(limit), 20), p.width() - 20), 12, `◂ ${short(limit)} ▸`, "strong mid") +
+      text(clamp(x(limit), 20, p.width() - 20), 12, `◂ ${short(limit)} ▸`, "strong mid") +
       rect(x(limit) - 14, 0, 28, bottom, "touch handle"));
     own.forEach((one, i) => {
       const [y, value] = [heights[i], one.span.length === 3 ? one.span[1] : one.span[0]];
       const label = one.where.replace(/^\w+ /, "") + (value === undefined ? `: ${VERBS[one.holds]}` : "");
-      if (rows) parts.push(text(0, y - 12, `${signs[one.holds]} ${escape(label)}`, "small halo"));
+      if (rows) parts.push(text(0, y - 12, `${SIGNS[one.holds]} ${escape(label)}`, "small halo"));
       if (value === undefined) return;
       if (one.span.length === 3) parts.push(line(x(one.span[0]), y, x(one.span[2]), y, "stroke thin train"));
-      parts.push(mark(x(value), y, one.holds));
+      parts.push(one.holds ? circle(x(value), y, DOT, one.holds > 0 ? "train" : "train no") : cross(x(value), y, 2 * DOT));
     });
     parts.push(axisBottom(x, marks(wider), bottom, short, [0, p.width()]));
     parts.push(text(p.width(), bottom + 32, escape(card.axis), "small end"));
     const alt = own.map((one) => `${one.where}: ${VERBS[one.holds]}`).join("; ");
     const lines = outcome.limits.map(short).join(" and ");
     p.picture({ svg: parts.join(""), height: bottom + 38 }, `${card.axis}, the line at ${lines}. ${alt}`);
-  }
-
-  const signs = { 1: "●", 0: "×", [-1]: "○" };
-
-  function mark(x, y, holds) {
-    if (holds === 0) return cross(x, y, 2 * DOT, "ink");
-    return circle(x, y, DOT, holds === 1 ? "train" : "train no");
-  }
-
-  /** Heights of many marks, each on top of those that it would cover. */
-  function stacked(cases, x) {
-    const piles = new Map();
-    const levels = cases.map(({ span }) => {
-      const pile = Math.round(x(span[0]) / (2 * DOT));
-      piles.set(pile, (piles.get(pile) ?? 0) + 1);
-      return piles.get(pile);
-    });
-    const most = Math.max(...levels);
-    return levels.map((level) => TOP + 14 + (most - level) * (2 * DOT + 2));
   }
 
   // ---- what controls do
@@ -162,8 +145,7 @@ function start(p) {
     const { x } = scale();
     const places = now.card.premises[i].options.map((_, place) =>
       x(outcomeAt(now.at.map((one, j) => (i === j ? place : one))).limits.at(-1)));
-    const nearestTo = (at) => places.reduce((best, one, j) => (Math.abs(one - at) < Math.abs(places[best] - at) ? j : best), 0);
-    return { move: (at) => move(i, nearestTo(at)) };
+    return { move: (at) => move(i, nearest(places, at)) };
   });
   return { actions, draw };
 }

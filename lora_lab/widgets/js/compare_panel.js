@@ -18,7 +18,6 @@ const OUTCOMES = {
 };
 const STEPS = [20, 50, 100, 200, 400, 800];
 const ROWS = [50, 100, 200, 500, 1000, 2000]; // of a study
-const DANCE = 4000; // milliseconds
 const upTo = (most) => Array.from({ length: most }, (_, i) => i + 1);
 
 const BODY = `<header><div class="title"></div>
@@ -64,7 +63,7 @@ const costs = (one) => ({
 });
 
 function start(p) {
-  const ui = p.keep({ rows: 200, shown: 100, seen: p.get("dance").number });
+  const ui = p.keep({ rows: 200, shown: Infinity });
   let now;
   let seeds;
   let forest;
@@ -237,11 +236,7 @@ function start(p) {
     p.keep({ rows: sizes[nearest(sizes, ui.rows)] });
     p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
     p.button("dance", { off: p.gone() || p.waits() });
-    if (!danced) return p.fill({ ".misses": DANCES });
-    if (danced.number !== ui.seen) {
-      p.keep({ seen: danced.number, shown: 0 });
-      setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
-    }
+    if (!danced) return p.fill({ ".misses": "Each study draws its sentences anew, from those that were tested." });
     const shown = clamp(ui.shown, 0, danced.studies.length);
     p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
     const { scale } = data;
@@ -306,10 +301,6 @@ function start(p) {
   const actions = {
     rival: (rival) => p.set(rival === now.method.label ? { rival, method: now.rival.label } : { rival }), // or change places
     flip: () => p.set({ margin: now.data.margins[flips(now)] }),
-    methods(name, { checked }) {
-      const ticked = (one) => (one === name ? checked : p.get("methods").includes(one));
-      p.set({ methods: p.get("choices").filter(ticked) });
-    },
     dance() {
       const traits = { view: now.view, method: now.method.label, rival: now.rival.label };
       p.ask("dance", { do: "dance", rows: ui.rows, traits });
@@ -318,7 +309,6 @@ function start(p) {
       const traits = Object.fromEntries(["methods", "seeds", "rates", "steps"].map((name) => [name, p.get(name)]));
       p.ask("live", { do: "run", traits });
     },
-    halt: p.halt,
   };
 
   /** Look at a method; true where one was pressed. */

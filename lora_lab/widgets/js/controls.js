@@ -19,17 +19,15 @@ export function choices(type, name, all) {
   return all.map((choice) => `<label>${one(choice)}</label>`).join("");
 }
 
+const fieldset = (kind, type, hidden) => (name, legend, all = []) =>
+  `<fieldset class="${kind}" data-for="${name}"><legend class="${hidden}">${legend}</legend>
+    <span class="choices">${choices(type, name, all)}</span></fieldset>`;
+
 /** One of a few. */
-export function segments(name, legend, all = []) {
-  return `<fieldset class="segments" data-for="${name}"><legend class="spoken">${legend}</legend>
-    <span class="choices">${choices("radio", name, all)}</span></fieldset>`;
-}
+export const segments = fieldset("segments", "radio", "spoken");
 
 /** Any of a few, each switched by itself. */
-export function switches(name, legend, all = []) {
-  return `<fieldset class="switches" data-for="${name}"><legend>${legend}</legend>
-    <span class="choices">${choices("checkbox", name, all)}</span></fieldset>`;
-}
+export const switches = fieldset("switches", "checkbox", "");
 
 export const menu = (name, label) =>
   `<label class="menu" data-for="${name}"><span>${label}</span><select name="${name}"></select></label>`;

@@ -64,7 +64,7 @@ function monomials(film, { batch: b, seq: t, rank }) {
 }
 
 /** Bytes that the optimizer keeps for the whole step, and those it uses for a moment. */
-export function optimizerBytes(film, { rank, optimizer }) {
+function optimizerBytes(film, { rank, optimizer }) {
   let [states, temporary, before] = [0, 0, 0];
   const widths = {};
   for (const [numbers, slope, width, many] of film.trained) {
@@ -158,27 +158,15 @@ export function peakOf(film, point) {
 
 /** The most n from `least` up to `limit` for which `fits` holds, if it holds up to some n and no further; else 0. */
 export function largestFitting(fits, least, limit) {
-  if (limit < least || !fits(least)) return 0;
-  let low = least;
-  while (2 * low <= limit && fits(2 * low)) low *= 2;
-  let high = Math.min(2 * low, limit + 1);
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (fits(middle)) low = middle;
-    else high = middle;
+  let most = 0;
+  for (let step = 2 ** 20; step >= 1; step /= 2) {
+    if (most + step <= limit && fits(most + step)) most += step;
   }
-  return low;
+  return most < least ? 0 : most;
 }
 
-/** Which act holds the peak over the stops of the length: [{ act, from }], from as a position; found by halving. */
+/** Which act holds the peak over the stops of the length: [{ act, from }], from as a position. */
 export function actsOver(film, point, stops) {
-  const at = (from) => ({ act: peakOf(film, { ...point, seq: stops[from] }).act, from });
-  const between = (low, high, depth) => {
-    const gap = high.from - low.from;
-    if (gap < 2 || (depth > 2 && low.act === high.act)) return low.act === high.act ? [] : [high];
-    const middle = at((low.from + high.from) >> 1);
-    return [...between(low, middle, depth + 1), ...between(middle, high, depth + 1)];
-  };
-  const first = at(0);
-  return [first, ...between(first, at(stops.length - 1), 0)];
+  const acts = stops.map((seq) => peakOf(film, { ...point, seq }).act);
+  return acts.map((act, from) => ({ act, from })).filter(({ act, from }) => act !== acts[from - 1]);
 }

@@ -131,12 +131,9 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
 }
 
 function peakMark(xs, found, y, right) {
-  const middle = (xs[found.top] + xs[found.top + 1]) / 2;
-  const top = y(found.peak) - 3;
-  const words = `peak ${binary(found.peak)}`;
-  const anchor = middle > right - 60 ? "end" : middle < LEFT + 60 ? "" : "mid";
-  const start = anchor === "end" ? Math.min(right, middle + 24) : anchor ? middle : middle - 6;
-  return `<path d="M${middle} ${top}l-5 -7h10z" class="ink"/>${text(start, top - 11, words, `strong halo ${anchor}`)}`;
+  const [middle, top] = [(xs[found.top] + xs[found.top + 1]) / 2, y(found.peak) - 3];
+  const words = text(clamp(middle, LEFT + 48, right - 24), top - 11, `peak ${binary(found.peak)}`, "strong halo mid");
+  return `<path d="M${middle} ${top}l-5 -7h10z" class="ink"/>${words}`;
 }
 
 /** The chosen card, the smallest that is enough, and others between the weights and the top where there is room. */

@@ -45,19 +45,5 @@
   }
 
   globalThis.labPanels = {};
-  const AHEAD = 600; // pixels below the window that are made ready
-  const near = new IntersectionObserver((seen) => {
-    for (const { target } of seen.filter((one) => one.isIntersecting)) {
-      near.unobserve(target);
-      mount(target);
-    }
-  }, { rootMargin: `${AHEAD}px` });
-  document.addEventListener("DOMContentLoaded", () => {
-    const places = [...document.querySelectorAll("[data-panel]")];
-    const soon = places.filter((place) => place.getBoundingClientRect().top < innerHeight + AHEAD); // before any is drawn
-    for (const place of places) {
-      if (soon.includes(place)) mount(place); // a still does not wait for an observer
-      else near.observe(place);
-    }
-  });
+  document.addEventListener("DOMContentLoaded", () => document.querySelectorAll("[data-panel]").forEach(mount));
 })();

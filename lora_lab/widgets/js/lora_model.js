@@ -1,13 +1,12 @@
 // A whole model as a treemap: each kind of matrix is a block, area is numbers, and what LoRA adds is a sliver of it.
 
 import { table } from "./controls.js";
-import { about, bytes, clamp, count, escape, extent, percent, sum } from "./format.js";
+import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";
 import { drawPatch } from "./lora_size.js";
 import { group, outline, rect, text } from "./svg.js";
 
 const [FP32, BF16] = [4, 2]; // bytes of a number in an adapter's file, and in most base models'
 const SEEN = 2; // pixels that a sliver has at least, or nobody would see it; the patch is to scale
-const ROWS = 7; // of the table beside the picture
 const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
   least ${SEEN} pixels wide; the patch is to scale.`;
 
@@ -31,35 +30,21 @@ export function mostRank(model, targets) {
   return Math.min(...sides, 16384);
 }
 
-/** The longest over the shortest side of the worst block in a row of areas along a side. */
-function worst(areas, side) {
-  const [[least, most], thick] = [extent(areas), sum(areas) / side];
-  return Math.max(most / thick ** 2, thick ** 2 / least);
-}
-
-/** A treemap: [{ value, ... }] as [{ item, x, y, w, h }] that fill a box, the largest first, blocks as square as they can
- * be (Bruls, Huizing and van Wijk, 2000). */
-function squarify(items, [x, y, w, h]) {
-  const placed = [];
-  let rest = [...items].sort((a, b) => b.value - a.value);
-  while (rest.length) {
-    const side = Math.min(w, h);
-    const scale = (w * h) / sum(rest.map((item) => item.value));
-    const areas = rest.map((item) => item.value * scale);
-    let many = 1;
-    while (many < rest.length && worst(areas.slice(0, many + 1), side) <= worst(areas.slice(0, many), side)) many += 1;
-    const thick = sum(areas.slice(0, many)) / side;
-    let at = 0;
-    for (const [i, item] of rest.slice(0, many).entries()) {
-      const long = areas[i] / thick;
-      placed.push(w >= h ? { item, x, y: y + at, w: thick, h: long } : { item, x: x + at, y, w: long, h: thick });
-      at += long;
-    }
-    if (w >= h) [x, w] = [x + thick, w - thick];
-    else [y, h] = [y + thick, h - thick];
-    rest = rest.slice(many);
+/** A treemap: items with a value as [{ item, x, y, w, h }] in a box that is halved again and again, along its longer side. */
+function treemap(items, [x, y, w, h]) {
+  if (items.length < 2) return items.map((item) => ({ item, x, y, w, h }));
+  const [first, ...rest] = [...items].sort((a, b) => b.value - a.value);
+  const total = sum(items.map((item) => item.value));
+  const one = [first];
+  let part = first.value / total;
+  while (rest.length > 1 && part + rest[0].value / total / 2 < 0.5) {
+    part += rest[0].value / total;
+    one.push(rest.shift());
   }
-  return placed;
+  const [left, right] = w >= h
+    ? [[x, y, part * w, h], [x + part * w, y, (1 - part) * w, h]]
+    : [[x, y, w, part * h], [x, y + part * h, w, (1 - part) * h]];
+  return [...treemap(one, left), ...treemap(rest, right)];
 }
 
 /** The blocks of a model in a box: kinds of matrix, those of one part of the model together. */
@@ -69,8 +54,8 @@ function blocks(model, width, height) {
     const inner = items.filter((item) => item.group === name);
     return { inner, value: sum(inner.map((item) => item.value)) };
   });
-  return squarify(groups, [0, 0, width, height]).flatMap(({ item, x, y, w, h }) =>
-    squarify(item.inner, [x + 1, y + 1, Math.max(1, w - 2), Math.max(1, h - 2)]));
+  return treemap(groups, [0, 0, width, height]).flatMap(({ item, x, y, w, h }) =>
+    treemap(item.inner, [x + 1, y + 1, Math.max(1, w - 2), Math.max(1, h - 2)]));
 }
 
 /** { svg, height, onto } of the map. */
@@ -83,9 +68,8 @@ export function drawModel(full, model, counts, patch) {
     const row = counts.rows[item.at];
     const box = [left + x, y, w, h];
     const inner = [rect(...box, "block frost")];
-    const thin = row.trained ? sliver(box, row.trained / row.numbers) : [x, y, 0, 0];
-    if (row.trained) inner.push(rect(...thin, "train"));
-    inner.push(outline(...box, "rim"), ...names(box, thin, row));
+    if (row.trained) inner.push(rect(...sliver(box, row.trained / row.numbers), "train"));
+    inner.push(outline(...box, "rim"), ...names(box, row));
     const kind = Object.keys(row.trains).length ? "tile can" : "tile";
     parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
   }
@@ -101,17 +85,12 @@ function sliver([x, y, w, h], share) {
   return w >= h ? [x, y, Math.max(SEEN, part * w), h] : [x, y, w, Math.max(SEEN, part * h)];
 }
 
-/** What a block is called and its shape, beside its sliver; on it where nothing is left. */
-function names([left, top, wide, high], [, , sw, sh], row) {
-  const room = 7.2 * row.label.length + 12;
-  const [dx, dy] = wide >= high ? [sw, 0] : [0, sh];
-  if (wide < room || high < 20) return [];
-  if (wide - dx < room || high - dy < 20) return [text(left + 9, top + 17, escape(row.label), "on strong")];
-  const [x, y, w, h] = [left + dx, top + dy, wide - dx, high - dy];
-  const lines = [text(x + 7, y + 17, escape(row.label), `halo ${row.trained ? "train strong" : ""}`)];
+/** What a block is called and its shape, where there is room for it. */
+function names([x, y, w, h], row) {
+  if (w < 7.2 * row.label.length + 12 || h < 20) return [];
   const shape = row.in ? `${row.count > 1 ? `${count(row.count)} × ` : ""}${count(row.out)} × ${count(row.in)}` : "";
-  if (h > 40 && w > 6.4 * shape.length + 12) lines.push(text(x + 7, y + 32, shape, "soft small halo"));
-  return lines;
+  const second = h > 40 && w > 6.4 * shape.length + 12 ? text(x + 9, y + 32, shape, "soft small halo") : "";
+  return [text(x + 9, y + 17, escape(row.label), `halo ${row.trained ? "strong" : ""}`), second];
 }
 
 /** One block in a sentence. */
@@ -126,26 +105,20 @@ export function tellRow(row) {
     Break-even at rank ${about(even)}.`;
 }
 
-/** [title, headline, sentence, table] in words and numbers. */
-export function tellModel(name, counts) {
-  const { rows, total, trained, stored, share, rank, targets } = counts;
+/** [title, headline, sentence] in words and numbers. */
+export function tellModel(name, { rows, total, trained, stored, share }) {
   if (!trained) {
     const title = `Without an adapter, nothing of ${escape(name)} trains`;
-    return [title, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one.", ""];
+    return [title, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one."];
   }
   const less = share < 1;
   const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} numbers to train</span>`;
   const fused = stored > trained ? " The file holds fused layers whole, so it has more numbers than train." : "";
-  const own = rows.filter((row) => row.trained);
-  const each = own.some((row) => row.group === "experts") ? " Each expert has its own adapter." : "";
+  const each = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
     ${percent(share)}.${each} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}. In bf16,
     ${escape(name)} itself takes ${bytes(BF16 * total)}.${fused}`;
-  const lines = own.slice(0, ROWS).map((row) => [escape(row.label), count(row.count), count(row.trained)]);
-  if (own.length > ROWS) lines.push([`and ${own.length - ROWS} more kinds, below`, "", ""]);
-  lines.push([`rank ${count(rank)}, ${escape(targets.join(", "))}`, "", count(trained)]);
-  const title = `LoRA on ${escape(name)} trains ${percent(share)} of its size`;
-  return [title, big, words, table(["adapted", "matrices", "numbers trained"], lines, lines.length - 1)];
+  return [`LoRA on ${escape(name)} trains ${percent(share)} of its size`, big, words];
 }
 
 /** Every kind of layer in numbers: what the picture shows, for those who do not see it or want to know exactly. */

@@ -7,9 +7,9 @@ import { drawModel, modelCounts, modelTable, mostRank, tellModel, tellRow } from
 import { drawCurve, drawSize, sizes, tellSize } from "./lora_size.js";
 import { drawToy, tellToy, toyTable } from "./lora_toy.js";
 import { panel } from "./panel.js";
-import { D, MOST_RANK, TOKENS, combine, forward, fresh, learned, lesson } from "./toy_layer.js";
+import { D, MOST_RANK, TOKEN, combine, forward, fresh, learned, lesson } from "./toy_layer.js";
 
-const VIEWS = { size: "Size", model: "Model", start: "Start", steps: "Steps", merge: "Merge", swap: "Swap" };
+const VIEWS = { size: "Size", model: "Model", start: "Start", steps: "Steps", merge: "Merge" };
 const [ROW, STEP, MERGE, SNAP] = [260, 500, 2600, 220]; // milliseconds
 const LIFTED = [-13, 13]; // pixels that the gathered patch lies off its corner
 const TRAITS = {
@@ -19,7 +19,6 @@ const TRAITS = {
 const TARGETS = ["q", "k", "v", "o", "gate", "up", "down", "all-linear"];
 const FIRST = "llama-3-8b"; // the model that is shown where none was chosen; as in lora_panel.py
 const WIDTHS = octaves(64, 16384);
-const colored = (color, words) => `<i class="dot" style="background: var(--${color})"></i>${words}`;
 
 const BODY = `<header><div class="title"></div>
   ${segments("view", "what to look at")}</header>
@@ -33,10 +32,7 @@ const BODY = `<header><div class="title"></div>
       <div class="row">${button("drop", "")}</div>
     </div>
     <div class="controls" data-for="toy">
-      <div class="row">${button("go", "", "first")}${button("act", "")}${button("token", "another token")}</div>
-      ${segments("adapter", "adapter in use", [
-        [1, colored("one", "adapter 1")], [2, colored("other", "adapter 2")], [0, "none"],
-      ])}
+      <div class="row">${button("go", "", "first")}${button("act", "")}</div>
       ${slider("scan", "forward pass", "ink")}${slider("toy_rank", `rank ${letter("r")}`, "train")}
       ${slider("alpha", `alpha ${letter("α")}`, "train")}
     </div>
@@ -46,8 +42,8 @@ const BODY = `<header><div class="title"></div>
 <div data-for="numbers">${folded("all numbers in this picture")}</div>`;
 
 function start(p) {
-  const begin = { scan: D + MOST_RANK, step: 0, merged: 0, adapter: 1, blend: null };
-  const ui = p.keep({ ...begin, token: 0, x: [...TOKENS[0]], lift: [...LIFTED], dropped: false, over: -1 });
+  const begin = { scan: D + MOST_RANK, step: 0, merged: 0, blend: null };
+  const ui = p.keep({ ...begin, x: [...TOKEN], lift: [...LIFTED], dropped: false, over: -1 });
   const ranks = {}; // by view: each keeps its own and begins with the one that was given
   const given = p.get("rank");
   let now; // what is drawn, derived from traits and `ui`
@@ -85,16 +81,14 @@ function start(p) {
     const r = clamp(p.get("toy_rank"), 1, MOST_RANK);
     const scaling = p.get("alpha") / r;
     const states = view === "steps" ? lesson(r, scaling, ui.x) : [];
-    let net = states[ui.step] ?? (view === "start" || !ui.adapter ? fresh(r) : learned(ui.adapter, r));
-    const next = ui.blend ? null : states[ui.step + 1];
+    let net = states[ui.step] ?? (view === "start" ? fresh(r) : learned(r));
     if (ui.blend) {
       const between = (name) => combine(ui.blend[name], combine(net[name], ui.blend[name], -1), ui.blend.part);
       net = { A: between("A"), B: between("B") };
     }
     ui.scan = Math.min(ui.scan, r + D);
-    const kind = view === "swap" && ui.adapter === 2 ? "other" : "train";
     const out = forward(net, scaling, ui.x);
-    return { ...ui, view, r, scaling, states, next, kind, out, A: net.A, B: net.B, real: readLayer() };
+    return { ...ui, view, r, scaling, states, out, A: net.A, B: net.B, real: readLayer() };
   }
 
   // ---- drawing
@@ -105,11 +99,10 @@ function start(p) {
     const [size, model, chosen] = [view === "size", view === "model", Boolean(p.get("models")[p.get("model")])];
     p.offer({
       view: views.length > 1, real: size || model, toy: !size && !model, layer: size && chosen, d: size && !chosen,
-      targets: model, caption: model, curve: size, numbers: !size, adapter: view === "swap",
+      targets: model, caption: model, curve: size, numbers: !size,
     });
-    p.card.classList.toggle("second", view === "swap" && ui.adapter === 2);
     p.card.classList.toggle("many", size || model);
-    const [title, big, words, facts] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
+    const [title, big, words, facts = ""] = { size: drawLayer, model: drawWhole }[view]?.() ?? drawFlow(view);
     p.fill({ ".title": title, ".big": big, ".words": words, ".facts": facts });
     return `${big}. ${words}`;
   }
@@ -154,7 +147,6 @@ function start(p) {
     p.slide("scan", { most: r + D, value: scan, words: where });
     p.slide("toy_rank", { most: MOST_RANK - 1, value: r - 1, words: String(r) });
     p.slide("alpha", { most: 3, value: Math.log2(alpha), words: `${alpha}, so α/r = ${about(scaling)}` });
-    p.check("adapter", [String(ui.adapter)]);
     const [go, act] = {
       steps: ["take a step", "start over"], merge: [ui.merged >= 1 ? "unmerge" : "merge", "play forward"],
     }[view] ?? ["play forward", ""];
@@ -219,18 +211,13 @@ function start(p) {
     targets: (target) => toggle([target]),
     drop: () => settle(!ui.dropped),
     toy_rank(position) {
-      afresh({ adapter: ui.adapter });
+      afresh();
       p.set({ toy_rank: position + 1 });
     },
     alpha(position) {
       p.keep({ step: 0 });
       p.set({ alpha: 2 ** position });
     },
-    token() {
-      const token = (ui.token + 1) % TOKENS.length;
-      p.show({ token, x: [...TOKENS[token]], step: 0 });
-    },
-    adapter: (which) => blend({ adapter: Number(which) }),
     act: () => (now.view === "steps" ? blend({}) : pass()),
     go() {
       if (now.view === "steps") return blend({ step: ui.step + 1 });

@@ -33,10 +33,8 @@ export function drawSize(width, size, patch) {
   let height = y + h + below;
   if (thick < 4) {
     const R = Math.min(62, width * 0.16);
-    const within = w > 4 * R && h > 3.2 * R; // in W where there is room, else beside it or below
-    const beside = !within && width - right > 2 * R + 80;
-    const cx = within ? x + w - R - 18 : beside ? right + R + 60 : x + w - R - 40;
-    const cy = within || beside ? y + R + 18 : y + h + R + 34;
+    const within = w > 4 * R && h > 3.2 * R; // in W where there is room, else below
+    const [cx, cy] = [x + w - R - 18, within ? y + R + 18 : y + h + R + 34];
     height = Math.max(height, cy + R + 26);
     parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick, r));
   }
@@ -53,8 +51,7 @@ export function drawSize(width, size, patch) {
   return { svg: parts.join(""), height, onto: gathered.onto, rankAt };
 }
 
-/** What A and B hold, as one patch in the shape of the box [x, y, w, h]: it fills the box at break-even. Lifted it lies
- * across the corner; dropped it fits the corner, and its outline is repeated until the box is full. */
+/** What A and B hold, as one patch in the shape of the box: lifted it lies across the corner; dropped it fills the box. */
 export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, whole]) {
   const side = Math.sqrt(Math.min(1, share));
   const [pw, ph] = [side * w, side * h];
@@ -88,12 +85,9 @@ function lens(cx, cy, R, px, py, thick, r) {
     const at = (i * wide) / r - 0.4;
     inside.push(rect(cx - R, oy - 5 - wide + at, ox - cx + R, 0.8, "paper"), rect(ox + 5 + at, oy, 0.8, R, "paper"));
   }
-  const turn = Math.acos(Math.min(1, R / Math.hypot(px - cx, py - cy)));
-  const aim = Math.atan2(py - cy, px - cx);
-  const tangents = [aim - turn, aim + turn].map((a) => line(px, py, cx + R * Math.cos(a), cy + R * Math.sin(a), "ray"));
   const glass = `<clipPath id="glass">${circle(cx, cy, R, "")}</clipPath>${group(inside, 'clip-path="url(#glass)"')}`;
   const words = text(cx, cy + R + 17, `${count(zoom)} times larger`, "soft mid halo");
-  return tangents.join("") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
+  return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
 /** d^2 against 2dr over the rank. The slider below is the axis: a rank stands where the thumb would be. */

@@ -3,9 +3,7 @@
 import { letter, table } from "./controls.js";
 import { about, clamp, count, decimal, tenth } from "./format.js";
 import { circle, group, line, outline, rect, text } from "./svg.js";
-import { D, W, column, combine, learned, product } from "./toy_layer.js";
-
-const SUB = ["", "₁", "₂"];
+import { D, W, column, combine, product } from "./toy_layer.js";
 
 /** The numbers of y's sum in tenths, as they are shown: base + detour = y. */
 const shown = ({ base, detour }) => base.map((v, i) => {
@@ -54,7 +52,7 @@ function layout(width, r) {
 
 /** { svg, height, bars, small } of the forward pass; bars says where x's bars can be pulled. */
 export function drawToy(width, toy) {
-  const { A, B, scan, merged, kind, view, adapter, x } = toy;
+  const { A, B, scan, merged, x } = toy;
   const r = A.length;
   const at = layout(width, r);
   const { left, gap, cell, numbers, up } = at;
@@ -64,7 +62,6 @@ export function drawToy(width, toy) {
   const band = lit.A >= 0 ? at.A + lit.A * cell : at.W + lit.W * cell;
   const fuse = clamp((merged - 0.75) / 0.25);
   const gone = merged >= 1;
-  const away = gone || adapter === 0;
   const parts = [];
   if (running) {
     const long = lit.A >= 0 ? D * cell + gap + (row + 1) * cell : at.room - left;
@@ -79,15 +76,15 @@ export function drawToy(width, toy) {
   if (merged > 0 && fuse < 1) {
     const painted = clamp(merged / 0.7) * r;
     const part = B.map((row) => row.map((v, k) => toy.scaling * clamp(painted - k) * v));
-    const delta = squares(left, at.W, cell, product(part, A), kind);
+    const delta = squares(left, at.W, cell, product(part, A), "train");
     parts.push(group([delta], `class="over" opacity="${0.9 * (1 - fuse)}"`));
   }
   const slots = () => outline(left, at.A, D * cell, r * cell, "slot") + outline(at.B, at.W, r * cell, D * cell, "slot");
-  parts.push(away ? slots() : drawAdapter(at, toy, lit, band, fuse), drawOut(at, toy, gone, away));
+  parts.push(gone ? slots() : drawAdapter(at, toy, lit, band, fuse), drawOut(at, toy, gone));
   const bottom = at.W + D * cell;
   const note = `an enlarged toy, 8 × 8; ${gone ? "merged" : "W is frozen"}`;
   parts.push(text(left, bottom + (at.wide ? 20 : 42), note, "soft"));
-  if (at.wide) parts.push(drawKey(at, toy, gone, away));
+  if (at.wide) parts.push(drawKey(at, gone));
   return { svg: parts.join(""), height: bottom + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
 }
 
@@ -106,11 +103,10 @@ function drawX({ left, cell, up, unit, numbers }, x) {
 /** A and B with the corner between them, where the r numbers of A x turn down into B. */
 function drawAdapter(at, toy, lit, band, fuse) {
   const { left, cell, gap, numbers } = at;
-  const { A, B, kind, merged, out, scan, next } = toy;
+  const { A, B, merged, out, scan } = toy;
   const r = A.length;
-  const sub = toy.view === "swap" ? SUB[toy.adapter] : "";
-  const parts = [text(left - 12, at.A + (r * cell) / 2 + 6, `A${sub}`, `m end ${kind}`)];
-  parts.push(text(at.B + (r * cell) / 2, at.W + D * cell + 22, `B${sub}`, `m mid ${kind}`));
+  const parts = [text(left - 12, at.A + (r * cell) / 2 + 6, "A", "m end train")];
+  parts.push(text(at.B + (r * cell) / 2, at.W + D * cell + 22, "B", "m mid train"));
   const piece = merged > 0 && merged < 0.7 ? Math.floor((merged / 0.7) * r) : -1;
   if (piece >= 0) {
     parts.push(rect(left, at.A + piece * cell, D * cell, cell, "wash"));
@@ -119,38 +115,31 @@ function drawAdapter(at, toy, lit, band, fuse) {
   const [half, end] = [0.44 * cell, lit.W >= 0 ? band + cell / 2 : `${at.W - 3}m-3 -4l3 4l3 -4`];
   parts.push(...A.map((_, k) => {
     const [x, y] = [at.B + (k + 0.5) * cell, at.A + (k + 0.5) * cell];
-    return `<path d="M${left + D * cell + 3} ${y}H${x - half}M${x} ${y + half}V${end}" class="wire ${kind}"/>`;
+    return `<path d="M${left + D * cell + 3} ${y}H${x - half}M${x} ${y + half}V${end}" class="wire train"/>`;
   }));
-  parts.push(grid(left, at.A, cell, A, kind, lit.A, toy.x), grid(at.B, at.W, cell, B, kind, lit.W, out.h));
-  if (next) {
-    const ghost = squares(left, at.A, cell, next.A, kind) + squares(at.B, at.W, cell, next.B, kind);
-    parts.push(group([ghost], 'class="next"'));
-  }
+  parts.push(grid(left, at.A, cell, A, "train", lit.A, toy.x), grid(at.B, at.W, cell, B, "train", lit.W, out.h));
   out.h.forEach((v, k) => {
     const [x, y] = [at.B + (k + 0.5) * cell, at.A + (k + 0.5) * cell];
-    const box = rect(x - half, y - half, 2 * half, 2 * half, `chip ${kind}`, 'rx="4"');
-    const number = box + text(x, y + 4, decimal(v), `num mid ${kind}`);
-    const value = numbers ? number : square(x - cell / 2, y - cell / 2, cell, v, kind);
+    const box = rect(x - half, y - half, 2 * half, 2 * half, "chip train", 'rx="4"');
+    const number = box + text(x, y + 4, decimal(v), "num mid train");
+    const value = numbers ? number : square(x - cell / 2, y - cell / 2, cell, v, "train");
     parts.push(group([value], `opacity="${clamp(scan - k)}"`));
   });
   return group(parts, `opacity="${1 - fuse}"`);
 }
 
 /** W x, the detour, and y, where the colored bar goes on from the end of the grey one. */
-function drawOut(at, toy, gone, away) {
+function drawOut(at, { out, scan, scaling, A }, gone) {
   const { cell, columns, numbers } = at;
-  const { out, kind, scan, scaling } = toy;
-  const r = toy.A.length;
-  const sub = toy.view === "swap" ? SUB[toy.adapter] : "";
+  const r = A.length;
   const most = Math.max(2, ...out.base.map(Math.abs), ...out.y.map(Math.abs));
   const aside = numbers ? 0 : 28; // room for y's number beside its bar
   const half = (at.broad - aside) / 2 - 4;
   const px = (v) => (v * half) / most;
   const rows = shown(out);
-  const first = gone ? ["W′ x", ""] : ["W x", "soft"];
-  const heads = [first, away ? ["", ""] : [`+ ${about(scaling)} B${sub} A${sub} x`, kind], ["= y", ""]];
+  const heads = gone ? [["W′ x", ""], ["", ""]] : [["W x", "soft"], [`+ ${about(scaling)} B A x`, "train"]];
   const parts = [];
-  heads.forEach(([head, how], which) => {
+  [...heads, ["= y", ""]].forEach(([head, how], which) => {
     if (!head || which < 3 - columns) return;
     const mid = at.out + (which - 3 + columns) * at.broad + (at.broad - aside) / 2;
     parts.push(text(mid, at.W - 10, head, `m term mid ${how}`), line(mid, at.W, mid, at.W + D * cell, "rule"));
@@ -158,20 +147,20 @@ function drawOut(at, toy, gone, away) {
       const grown = clamp(scan - r - i);
       if (!grown) return;
       const base = gone ? out.y[i] : out.base[i];
-      const extra = away ? 0 : out.detour[i];
+      const extra = gone ? 0 : out.detour[i];
       const thick = Math.max(6, 0.34 * cell);
       const top = at.W + i * cell + (numbers ? 0.14 * cell : (cell - thick) / 2);
       const bar = (from, to, fill, down = 0, high = thick) =>
         rect(mid + px(Math.min(from, to)), top + down, Math.abs(px(to - from)), high, fill);
       const mark = rect(mid + px((base + extra) * grown) - 1, top - 2, 2, thick + 4, "ink");
       if (which === 0) parts.push(bar(0, base * grown, gone ? "ink" : "frozen"));
-      if (which === 1) parts.push(bar(0, extra * grown, kind));
+      if (which === 1) parts.push(bar(0, extra * grown, "train"));
       if (which === 2) {
         parts.push(bar(0, base * grown, "frozen", 0, thick / 2));
-        parts.push(bar(base * grown, (base + extra) * grown, kind, thick / 2, thick / 2), mark);
+        parts.push(bar(base * grown, (base + extra) * grown, "train", thick / 2, thick / 2), mark);
       }
       if (grown < 1) return;
-      const number = decimal([gone ? row.y : row.base, row.detour, away && !gone ? row.base : row.y][which]);
+      const number = decimal([gone ? row.y : row.base, row.detour, row.y][which]);
       if (numbers) parts.push(text(mid, at.W + (i + 0.86) * cell, number, `num mid halo ${how}`));
       else if (which === 2) parts.push(text(at.out + at.broad, at.W + (i + 0.5) * cell + 4, number, "num end"));
     });
@@ -179,21 +168,13 @@ function drawOut(at, toy, gone, away) {
   return parts.join("");
 }
 
-/** Beside x, where there is room: the formula, what squares mean, and the adapter that is not in use. */
-function drawKey({ out }, { kind, view, next, adapter, A }, gone, away) {
+/** Beside x, where there is room: the formula, and what squares mean. */
+function drawKey({ out }, gone) {
   const x = out + 4;
-  const detour = away ? "" : ` + <tspan class="${kind}">α/r · B (A x)</tspan>`;
-  const parts = [text(x, 18, `y = ${gone ? "W′ x" : `<tspan class="soft">W x</tspan>${detour}`}`, "m term")];
+  const sum = '<tspan class="soft">W x</tspan> + <tspan class="train">α/r · B (A x)</tspan>';
+  const parts = [text(x, 18, `y = ${gone ? "W′ x" : sum}`, "m term")];
   parts.push(square(x - 2, 28, 14, 0.8, "frozen"), text(x + 15, 39, "positive", "soft"));
   parts.push(square(x + 68, 28, 14, -0.8, "frozen"), text(x + 85, 39, "negative", "soft"));
-  if (next) parts.push(text(x, 58, "pale: after one more step", kind));
-  if (view === "swap" && adapter) {
-    const [other, its] = adapter === 1 ? [2, "other"] : [1, "first"];
-    const spare = learned(other, A.length);
-    const cell = 5;
-    parts.push(grid(x, 50, cell, spare.A, its), grid(x + D * cell + 4, 50, cell, spare.B, its));
-    parts.push(text(x + (D + A.length) * cell + 12, 62, `A${SUB[other]} B${SUB[other]} not in use`, its));
-  }
   return parts.join("");
 }
 
@@ -215,7 +196,7 @@ function tellPass({ out, scan, A }) {
 
 /** [title, headline, sentence, table] in words and numbers. */
 export function tellToy(toy) {
-  const told = { start: tellStart, steps: tellSteps, merge: tellMerge, swap: tellSwap }[toy.view](toy);
+  const told = { start: tellStart, steps: tellSteps, merge: tellMerge }[toy.view](toy);
   return told.with(2, tellPass(toy) || told[2]);
 }
 
@@ -241,14 +222,7 @@ function tellSteps({ states, step }) {
   ];
 }
 
-/** What stays and what is added, in the toy and in a real layer. */
-function compared(of, real, first, second, strips, used) {
-  const { m, n, r, name } = real;
-  const own = [second, used ? strips : 0, used ? count(r * (m + n)) : 0];
-  return table([of, "this toy", `${name}, r = ${count(r)}`], [[first, D * D, count(m * n)], own]);
-}
-
-function tellMerge({ merged, real, A }) {
+function tellMerge({ merged, real: { m, n, r, name }, A }) {
   const strips = 2 * D * A.length;
   const done = merged >= 1;
   const words = done
@@ -261,19 +235,9 @@ function tellMerge({ merged, real, A }) {
   return [
     "Merging keeps the output and drops the extra cost",
     head(done ? D * D : `${D * D} + ${strips}`, "multiplications"), words,
-    compared("multiplications a token", real, Wx, BAx, strips, !done),
-  ];
-}
-
-function tellSwap({ adapter, real, A }) {
-  const strips = 2 * D * A.length;
-  const words = adapter
-    ? `Adapter ${adapter} is in use. A swap replaces ${LA} and ${LB} and leaves ${LW} as it is.`
-    : `No adapter is in use: ${Y} is ${Wx}, the output of the base model.`;
-  return [
-    `One frozen ${LW} serves many tasks: swap only ${LA} and ${LB}`,
-    head(adapter ? strips : 0, `numbers to swap; ${D * D} stay`), words,
-    compared("numbers", real, `${LW}, kept`, `${LA} and ${LB}, swapped`, strips, adapter),
+    table(["multiplications a token", "this toy", `${name}, r = ${count(r)}`], [
+      [Wx, D * D, count(m * n)], [BAx, done ? 0 : strips, done ? 0 : count(r * (m + n))],
+    ]),
   ];
 }
 

@@ -31,8 +31,7 @@ const BODY = `<header><div class="title"></div></header>
   <div class="film">${drawn()}
     <div class="scrub">${slider("scrub", "moment", "ink")}</div>
     <p class="legend" aria-hidden="true"></p>
-    <div class="row">${button("play", "play the step", "first")}${button("peak", "go to the peak")}
-      ${button("measure", "measure it here")}</div>
+    <div class="row">${button("play", "play the step", "first")}${button("measure", "measure it here")}</div>
     <p class="standing"></p><p class="kernel"></p>
     <p class="caption"></p>
   </div>
@@ -143,7 +142,6 @@ function start(p) {
     p.choose("optimizer", OPTIMIZERS, p.get("optimizer"));
     p.check("checkpointing", film.checkpointing ? ["on"] : []);
     p.button("measure", { hidden: !p.kernel || !p.get("measurable").includes(model), off: p.gone() || p.waits() });
-    p.button("peak", { off: ui.at === null });
   }
 
   /** A small film for each method, on one scale. */
@@ -228,7 +226,6 @@ function start(p) {
     model: atPeak("model"),
     checkpointing: () => p.set({ checkpointing: !p.get("checkpointing") }),
     scrub: go,
-    peak: () => p.show({ at: null }),
     play: () => p.play(FILM, (t) => p.keep({ at: t < 1 ? t : null })),
     measure() {
       p.set({ asked: p.get("asked") + 1 });

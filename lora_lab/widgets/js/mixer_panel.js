@@ -4,7 +4,7 @@ import MIXER_CSS from "./mixer_panel.css";
 import { drawn, folded, letter, nearest, slider, table } from "./controls.js";
 import { about, count, escape, octets, percent, sum } from "./format.js";
 import { panel } from "./panel.js";
-import { axisBottom, axisLeft, circle, curve, line, linear, text } from "./svg.js";
+import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
 const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
 const [PITCH, COLUMN] = [6, 40]; // pixels from dot to dot, and of a pile of dots
@@ -36,25 +36,18 @@ function start(p) {
   function drawDots(width, { sure, at, names }) {
     const columns = 2 * Math.floor(width / 2 / COLUMN);
     const [wide, across] = [width / columns, Math.floor(width / columns / PITCH)];
-    const piles = Array.from({ length: columns }, () => 0);
-    const places = Array.from(sure[at], (one) => {
-      const column = Math.min(columns - 1, Math.floor((one / 256) * columns));
-      const n = piles[column]++;
-      return [column * wide + ((n % across) + 0.5) * (wide / across), Math.floor(n / across), one > 127];
+    const column = (one) => Math.floor((one / 256) * columns);
+    const before = sure.map((row) => piled(Array.from(row, column)));
+    const most = Math.max(...before.map((row) => Math.max(...row))) + 1; // the same at every share
+    const bottom = 22 + PITCH * Math.ceil(most / across);
+    const dots = before[at].map((n, i) => {
+      const x = column(sure[at][i]) * wide + ((n % across) + 0.5) * (wide / across);
+      return circle(x, bottom - 4 - PITCH * Math.floor(n / across), 2.3, sure[at][i] > 127 ? "train" : "other no");
     });
-    const highest = Math.ceil(Math.max(...sure.map((row) => pile(row, columns))) / across); // at any share: it stands still
-    const bottom = 22 + PITCH * highest;
-    const dots = places.map(([x, up, is]) => circle(x, bottom - 4 - PITCH * up, 2.3, is ? "train" : "other no"));
     const heads = [text(width / 2 - 8, 11, `wrong, as ${names[1]}`, "other end"), text(width / 2 + 8, 11, "right", "train")];
     const x = linear([0, 1], [0, width]);
     const axis = [line(0, bottom, width, bottom, "rule"), axisBottom(x, [0, 0.25, 0.5, 0.75, 1], bottom, percent, [0, width])];
     return { svg: [line(width / 2, 0, width / 2, bottom, "edge"), ...heads, ...dots, ...axis].join(""), height: bottom + 22 };
-  }
-
-  function pile(row, columns) {
-    const many = Array.from({ length: columns }, () => 0);
-    for (const one of row) many[Math.min(columns - 1, Math.floor((one / 256) * columns))] += 1;
-    return Math.max(...many);
   }
 
   /** Right answers over the share; dashed: if they went in proportion. */

@@ -6,8 +6,8 @@
 // body     markup of the card, made once; see controls.js
 // start    (p) => { actions, draw }: called once. `draw()` writes the picture with `p.picture` and the rest with `p.fill`,
 //          and returns the conclusion in words, which a screen reader hears once they stand still. `actions` has functions
-//          by the names of controls, which get the new value; a control that has none sets the trait of its name, or else
-//          the panel's own state.
+//          by the names of controls, which get the new value; a control that has none sets the trait of its name (of boxes the
+//          list of those that are checked), or else the panel's own state.
 
 import PANEL_CSS from "./panel.css";
 import { choices, nearest, options, pastRepeats } from "./controls.js";
@@ -16,11 +16,9 @@ import { followPage } from "./theme.js";
 
 const SPEAK = 400; // milliseconds: a screen reader hears where a drag ends, not every step of it
 const SOON = 500; // milliseconds that a kernel may take before the panel says that it waits
-const LATE = 5000; // and before it says why that may be
 const ENDED = ["restarting", "autorestarting", "terminating", "dead"]; // a kernel that has forgotten the panel
 const GONE = "The kernel was restarted or has ended. What you see is kept; run this cell again to go on.";
-const WAITS = "Waiting for the kernel";
-const BUSY = `${WAITS}: it is busy, perhaps with another cell. If it was restarted, run this cell again.`;
+const WAITS = "Waiting for the kernel, which may be busy with another cell. If it was restarted, run this cell again.";
 const THUMB = 18; // pixels; the middle of the thumb stays this far / 2 from the ends of the track
 
 export function panel({ title, css = "", traits, body, start }) {
@@ -40,7 +38,7 @@ export function panel({ title, css = "", traits, body, start }) {
     let tables; // makes those that are folded away
     let gone = false; // whether the kernel has forgotten this panel
     let halts = false; // whether its work was told to stop
-    let owed; // what a kernel was asked: { answer: a trait's name, words, timers }
+    let owed; // what a kernel was asked: { answer: a trait's name, words, timer }
 
     host.className = "lab-panel";
     host.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes the arrow keys to go from cell to cell
@@ -86,11 +84,11 @@ export function panel({ title, css = "", traits, body, start }) {
       ask(answer, content) {
         p.save();
         answered();
-        const say = (words) => () => {
-          owed.words = words;
+        const say = () => {
+          owed.words = WAITS;
           p.redraw();
         };
-        owed = { answer, words: "", timers: [setTimeout(say(`${WAITS}.`), SOON), setTimeout(say(BUSY), LATE)] };
+        owed = { answer, words: "", timer: setTimeout(say, SOON) };
         model.send?.(content);
         p.redraw();
       },
@@ -210,8 +208,7 @@ export function panel({ title, css = "", traits, body, start }) {
 
       stop: () => cancelAnimationFrame(frame),
 
-      /** `grab(target, x, y)` gives { move(x, y), end(x, y) } where something can be pulled, true where it was only
-       * pressed; x and y are pixels of the picture. */
+      /** `grab(target, x, y)`, in pixels, gives { move(x, y), end(x, y) } for what can be pulled, true for a mere press. */
       drag(grab, name = "picture") {
         const drawn = one(`.${name} svg`);
         drawn.addEventListener("pointerdown", (event) => {
@@ -236,21 +233,22 @@ export function panel({ title, css = "", traits, body, start }) {
     };
 
     function answered() {
-      owed?.timers.forEach(clearTimeout);
+      clearTimeout(owed?.timer);
       owed = undefined;
     }
 
-    function act(name, value, input) {
+    function act(name, value) {
       const action = drawing.actions[name];
-      if (action) action(value, input);
-      else if (name in traits) p.set({ [name]: value });
+      const checked = () => Array.from(card.querySelectorAll(`input[name=${name}]:checked`), (one) => one.value);
+      if (action) action(value);
+      else if (name in traits) p.set({ [name]: Array.isArray(traits[name]) ? checked() : value });
       else p.show({ [name]: value });
     }
 
     card.addEventListener("input", ({ target }) => {
       const { name, value } = target;
       const values = stops.get(name);
-      if (target.type !== "range") act(name, value, target);
+      if (target.type !== "range") act(name, value);
       else if (!values) act(name, Number(value));
       else {
         const keyed = !target.matches(":active"); // and not dragged
@@ -261,7 +259,7 @@ export function panel({ title, css = "", traits, body, start }) {
     card.addEventListener("click", ({ target }) => {
       const pushed = target.closest("button");
       if (!pushed) return;
-      drawing.actions[pushed.name]();
+      (drawing.actions[pushed.name] ?? p[pushed.name])(); // p.halt
       p.save();
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider

@@ -25,7 +25,6 @@ const BODY = `<header><div class="title"></div></header>
     <div class="controls">${menu("source", "matrix")}${slider("rank", "pieces added", "train")}</div>
     <div class="row">${button("more", "add the next piece", "first")}${button("less", "take it away")}</div>
     <p class="big"></p><p class="words"></p>
-    <table class="numbers"></table>
   </div>
   <div class="below">
     <div data-for="cuts"><p class="sub">Right answers, every matrix of the update cut to rank r</p>${drawn("accuracy")}</div>
@@ -80,7 +79,6 @@ function start(p) {
       ".title": `${cut ? findingOf(cut) : findingOfMatrix()} <span class="gloss">Energy is the sum of the squared entries.</span>`,
       ".big": big,
       ".words": words + (error ? ` <strong>${escape(`${choice(ui.wanted)[1]}: ${error}`)}</strong>` : ""),
-      ".numbers": numbers(),
       ".examples": cut ? examples() : "",
       ".about": cut ? escape(p.get("cuts").about ?? "") : "",
     });
@@ -198,18 +196,6 @@ function start(p) {
       `The same numbers, shuffled, would keep ${share(shown.kept[rank][2])}. A column and a row for each piece are ${saves} as
         the matrix${holds < 1 ? "" : ", or more"}.`,
     ];
-  }
-
-  function numbers() {
-    const { shown, rank, matrix, cut, at } = now;
-    const rows = [
-      ["energy, this matrix", share(shown.kept[rank][1]), "100%"],
-      ["the same, shuffled", share(shown.kept[rank][2]), "100%"],
-      ["numbers", count(rank * (matrix.rows + matrix.columns)), count(matrix.rows * matrix.columns)],
-    ];
-    const where = cut?.ranks[at] === rank ? "" : `, rank ${cut?.ranks[at]}`;
-    if (cut) rows.splice(2, 0, [`energy, whole model${where}`, share(cut.energy[at]), "100%"]);
-    return table(["", `rank ${rank}`, `all ${now.all}`], rows);
   }
 
   /** Sentences that are right from this rank on, and some that are not yet. */

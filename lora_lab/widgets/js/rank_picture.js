@@ -85,8 +85,7 @@ export const limitOf = ({ column, row, scale }) => 3 * scale * size(column) * si
 const RANKS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
 const NAMES = 114; // pixels for the names of the lines
 
-/** Lines over the rank. series: { kind, name, points: [[rank, value], ...], bold, dots }; `full` is the last rank and `now`
- * the present one; `ring` marks the value that the headline says. */
+/** Lines over the rank up to `full`: { kind, name, points, bold, dots } each; `ring` marks the value of the headline. */
 export function drawRanks(width, { series, range, full, now, ring, unit = "%" }) {
   const [left, right, top, bottom] = [38, width - NAMES, 8, 138];
   const along = linear([0, Math.log2(1 + full)], [left, right]);

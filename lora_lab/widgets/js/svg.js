@@ -85,6 +85,12 @@ export function spread(heights, apart, [top, bottom] = [-Infinity, Infinity]) {
   return placed;
 }
 
+/** Of marks in columns, how many of the same column are before each. */
+export function piled(columns) {
+  const piles = {};
+  return columns.map((column) => (piles[column] = (piles[column] ?? -1) + 1));
+}
+
 /** Labels [{ y, words, kind }] at the right ends of their lines, moved apart until none covers another. */
 export function directLabels(x, labels, apart = 15) {
   const heights = spread(labels.map(({ y }) => y), apart);

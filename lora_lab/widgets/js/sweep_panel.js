@@ -340,7 +340,6 @@ function start(p) {
       if (!isPicked([rank, alpha, lr])) p.set({ rank: picked[0][0], alpha: picked[0][1], lr: picked[0][2] });
       return p.ask("live", { do: "run", picked, targets: now.targets }); // traits may come later
     },
-    halt: p.halt,
     refresh: () => p.ask("live", { do: "refresh" }),
   };
 

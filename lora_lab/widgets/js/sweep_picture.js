@@ -4,7 +4,7 @@
 import { letter } from "./controls.js";
 import { about, clamp, count, decimal, plural } from "./format.js";
 import {
-  axisBottom, axisLeft, circle, cross, curve, group, hatch, line, linear, lossCurves, outline, rect, text, ticks,
+  axisBottom, axisLeft, circle, cross, curve, group, hatch, line, linear, lossCurves, outline, piled, rect, text, ticks,
 } from "./svg.js";
 
 const [LEFT, TOP, GAP] = [46, 24, 2];
@@ -19,7 +19,7 @@ export function rateName(rate, digits = 3) {
 }
 
 /** What a cell is colored: more of the blue for a better mean. The best tenths of the range get most of the ink. */
-export function shade(share, dark) {
+function shade(share, dark) {
   const ink = dark ? 8 + 88 * share ** 1.6 : 5 + 70 * share ** 1.6;
   return { fill: `color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, over: dark && ink > 62 ? "on" : "ink" };
 }
@@ -104,12 +104,10 @@ function drawDots(cx, y, apart, runs, over) {
   return group(runs.map(one));
 }
 
-/** The rates at which rate * y^k is constant, through the middles of the rows and half a row beyond. */
+/** The rates at which rate * y^k is constant, through the middles of the rows. */
 function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, height]) {
   const column = (octave) => x(at - (k / wide) * octave) + w / 2;
-  const points = rows.map(({ number }, row) => [column(Math.log2(number)), y(row) + h / 2]);
-  const beyond = (from, next) => [from[0] + (from[0] - next[0]) / 2, from[1] + (from[1] - next[1]) / 2];
-  const all = [beyond(points[0], points[1]), ...points, beyond(points.at(-1), points.at(-2))];
+  const all = rows.map(({ number }, row) => [column(Math.log2(number)), y(row) + h / 2]);
   const end = clamp(all.at(-1)[0], left + 80, left + width - 80);
   const clip = `<clipPath id="map"><rect x="${left}" y="${top}" width="${width}" height="${height}"/></clipPath>`;
   const lines = group([curve(all, "under"), curve(all, "predicted iso")], 'clip-path="url(#map)"');
@@ -120,18 +118,17 @@ function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, he
 export function drawResults(width, cell, best, range) {
   const [left, right, top, bottom] = [8, width - 8, 20, 74];
   const x = linear(range, [left, right]);
-  const taken = {}; // equal ones stand on each other
-  const dots = (cell?.runs ?? []).filter((run) => run.value !== null).map((run) => {
-    const place = Math.round(x(run.value) / 8);
-    taken[place] = (taken[place] ?? 0) + 1;
-    const y = 62 - 10 * Math.min(taken[place], 4);
+  const runs = (cell?.runs ?? []).filter((run) => run.value !== null);
+  const before = piled(runs.map((run) => Math.round(x(run.value) / 8))); // equal ones stand on each other
+  const dots = runs.map((run, i) => {
+    const y = 52 - 10 * Math.min(before[i], 3);
     return isDead(run) ? cross(x(run.value), y, 8) : circle(x(run.value), y, 4, "train");
   });
   const parts = [];
   if (best) {
     const bx = x(best.mean);
-    const anchor = bx > width - 90 ? "end" : bx < 60 ? "" : "mid";
-    parts.push(line(bx, top - 4, bx, bottom, "ray"), text(bx, 11, `best cell ${best.mean.toFixed(1)}`, `tick ${anchor}`));
+    const name = text(clamp(bx, 46, width - 46), 11, `best cell ${best.mean.toFixed(1)}`, "tick mid");
+    parts.push(line(bx, top - 4, bx, bottom, "ray"), name);
   }
   parts.push(line(left, bottom, right, bottom, "rule"), axisBottom(x, ticks(range), bottom, about, [left, right]));
   if (cell && cell.mean !== null) {
@@ -147,11 +144,9 @@ export function drawGuesses(width, guesses, measured) {
   const [low, high] = values.length ? extent(values) : [0, 100];
   const range = [low - 0.1 * (high - low || 10), high + 0.1 * (high - low || 10)];
   const x = linear(range, [8, width - 8]);
-  const taken = {};
-  const columns = guesses.map(([, value]) => Math.round(x(value) / 11));
-  const ranks = columns.map((column) => (taken[column] = (taken[column] ?? 0) + 1));
-  const bottom = 18 + 11 * Math.max(3, ...ranks);
-  const dots = guesses.map(([, value], i) => circle(x(value), bottom + 3 - 11 * ranks[i], 5, "frozen"));
+  const before = piled(guesses.map(([, value]) => Math.round(x(value) / 11)));
+  const bottom = 29 + 11 * Math.max(2, ...before);
+  const dots = guesses.map(([, value], i) => circle(x(value), bottom - 8 - 11 * before[i], 5, "frozen"));
   const found = measured === null ? "" : line(x(measured), 2, x(measured), bottom, "stroke train");
   const axis = line(8, bottom, width - 8, bottom, "rule") + axisBottom(x, ticks(range), bottom, about, [8, width - 8]);
   return { svg: group(dots) + found + axis, height: bottom + 20 };

@@ -23,15 +23,15 @@ export const combine = (M, N, f) => M.map((row, i) => row.map((v, j) => v + f * 
 export const product = (B, A) => B.map((b) => A[0].map((_, j) => dot(b, column(A, j))));
 
 export const W = matrix(1, D, D, 0.5);
-export const TOKENS = matrix(22, 6, D, 0.8);
+export const TOKEN = matrix(22, 1, D, 0.8)[0];
 
 /** As LoRA starts: A random, B zero. */
 export const fresh = (r) => ({ A: matrix(5, MOST_RANK, D, 0.6).slice(0, r), B: W.map(() => Array(r).fill(0)) });
 
-/** As if it had been trained; there are two such adapters. */
-export function learned(which, r) {
-  const B = matrix(50 + which, D, MOST_RANK, 0.4).map((row) => row.slice(0, r));
-  return { A: matrix(40 + which, MOST_RANK, D, 0.45).slice(0, r), B };
+/** As if it had been trained. */
+export function learned(r) {
+  const B = matrix(51, D, MOST_RANK, 0.4).map((row) => row.slice(0, r));
+  return { A: matrix(41, MOST_RANK, D, 0.45).slice(0, r), B };
 }
 
 /** All that flows: h = A x of r numbers, base = W x, the detour (alpha / r) B h, and y. */
@@ -44,7 +44,7 @@ export function forward({ A, B }, scaling, x) {
 
 /** Gradient descent on half the squared distance between y and a wanted y: the states before each of six steps. */
 export function lesson(r, scaling, x) {
-  const goal = learned(1, MOST_RANK);
+  const goal = learned(MOST_RANK);
   const wanted = times(combine(W, product(goal.B, goal.A), 1), x);
   let net = fresh(r);
   const first = times(net.A, x);

@@ -100,7 +100,8 @@ function start(p) {
     const at = now.seen === losses.length ? live.step : now.seen * now.every;
     if (replays) p.slide("scrub", { most: losses.length, value: now.seen, words: count(at), spoken: `step ${at}` });
     const shown = { ...now, page, live: { ...live, busy: live.busy || ui.at !== null }, found: ui.at === null ? found : {} };
-    p.picture(drawRun(p.width(), shown), alternative(shown));
+    p.picture(drawRun(p.width(), shown), `Validation ${metric} and training loss over the steps,
+      ${plural(now.others.length, "other seed")} behind. The table below has every number.`);
     const [title, gloss] = titleOf(shown);
     const [big, words] = headline(shown);
     const doing = standing({ live, found, page, broken: p.gone() && p.get("live").busy });
@@ -118,23 +119,15 @@ function start(p) {
     return `${title}. ${gloss} ${words} ${doing}`;
   }
 
-  function alternative({ checks, metric, others }) {
-    const ends = [checks[0], checks.at(-1)].map((check) => check && decimal(check[1]));
-    const what = checks.length ? `from ${ends.join(" to ")}` : "of a run that has not begun";
-    return `Validation ${metric} ${what}, and training loss over the steps; ${plural(others.length, "other seed")} behind. The
-      table below has every number.`;
-  }
-
   function drawControls({ setup, live, targets, trains, method, rank, alpha, metric }) {
     const { busy, halts, state, hash } = live;
     const { models, tasks, methods, ranks, alphas, rates, steps } = p.get("offers");
     for (const [name, values] of Object.entries({ model: models, task: tasks[p.get("model")], method: methods })) {
       p.choose(name, values.map((one) => [one, one]), p.get(name));
     }
-    p.slide("rank", { values: ranks, value: rank, words: count(rank) });
-    p.slide("alpha", { values: alphas, value: alpha, words: about(alpha) });
-    p.slide("lr", { values: rates, value: p.get("lr"), words: String(p.get("lr")) });
-    p.slide("steps", { values: steps, value: p.get("steps"), words: count(p.get("steps")) });
+    for (const [name, values] of Object.entries({ rank: ranks, alpha: alphas, lr: rates, steps })) {
+      p.slide(name, { values, value: p.get(name), words: about(p.get(name)) });
+    }
     const unit = metric === "accuracy" ? "%" : "";
     const [low, high] = metric === "perplexity" ? [1, 60] : [metric === "accuracy" ? Math.round(setup.chance) : 0, 100];
     const guess = p.get("guess");
@@ -208,10 +201,6 @@ function start(p) {
   const actions = {
     model: (model) => p.set({ model, task: p.get("offers").tasks[model][0], targets: ["q", "v"], guess: null }),
     task: (task) => p.set({ task, guess: null }),
-    targets(role, { checked }) {
-      const ticked = (one) => (one === role ? checked : p.get("targets").includes(one));
-      p.set({ targets: Object.keys(p.get("setup").roles).filter(ticked) });
-    },
     go() {
       const { busy, halts } = p.live();
       if (!p.waits() && !halts) (busy ? p.halt : begin)();

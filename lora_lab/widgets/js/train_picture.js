@@ -91,23 +91,20 @@ function testRows(x, y, { others, found, high, low }) {
   return [band, ...parts, line(x - 20, z(found.value), x + 20, z(found.value), "stroke train"), name, value].join("");
 }
 
-/** A bar for each layer, in a row for each kind of matrix: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
+/** A row of bars for each kind of matrix, one bar for each layer: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
 export function drawMoved(width, moved) {
+  const [left, high] = [90, 34];
   const roles = [...new Set(moved.map(([, role]) => role))];
-  const columns = clamp(Math.floor(width / 130), 1, roles.length || 1);
-  const [wide, high, gap] = [(width + 14) / columns - 14, 66, 44];
-  const most = Math.max(1e-9, ...moved.map(([, , share]) => share));
-  const parts = roles.map((role, i) => {
-    const own = moved.filter(([, name]) => name === role);
-    const [x0, base] = [(i % columns) * (wide + 14), Math.floor(i / columns) * (high + 18) + high - 4];
-    const each = Math.min(28, wide / own.length);
-    const top = own.reduce((best, one) => (one[2] > best[2] ? one : best));
-    const bars = own.map(([, , share], n) => rect(x0 + n * each, base - (gap * share) / most, Math.max(1, each - 2), (gap * share) / most, "train"));
-    const ends = [text(x0, base + 13, `layer ${own[0][0]}`, "tick"), text(x0 + each * own.length, base + 13, own.at(-1)[0], "tick end")];
-    const name = text(x0, base - gap - 6, `<tspan class="strong">${escape(role)}</tspan> at most ${percent(top[2])}`, "tick");
-    return [name, line(x0, base, x0 + each * own.length, base, "rule"), ...bars, ...(own.length > 1 ? ends : [])].join("");
+  const own = (role) => moved.filter(([, name]) => name === role).map(([, , share]) => share);
+  const [layers, most] = [moved.map(([layer]) => layer), Math.max(1e-9, ...moved.map(([, , share]) => share))];
+  const x = linear([Math.min(...layers), Math.max(...layers) + 1], [left, width]);
+  const bars = moved.map(([layer, role, share]) => {
+    const tall = ((high - 6) * share) / most;
+    return rect(x(layer), high * (roles.indexOf(role) + 1) - tall, clamp(x(1) - x(0) - 2, 1, 26), tall, "train");
   });
-  return { svg: parts.join(""), height: Math.ceil(roles.length / columns) * (high + 18) };
+  const names = roles.map((role, i) => line(left, high * (i + 1), width, high * (i + 1), "rule") +
+    text(0, high * (i + 1) - 4, `<tspan class="strong">${escape(role)}</tspan> to ${percent(Math.max(...own(role)))}`, "tick"));
+  return { svg: [...names, ...bars].join(""), height: high * roles.length + 4 };
 }
 
 /** Probability over strength: a line for class 1 of two, or one for each of more. `p`: (strengths, classes). */

@@ -139,7 +139,6 @@ function start(p) {
     },
     own: (question) => p.set({ question: question.trim() || p.get("questions")[0] }),
     ask: () => p.ask("live", { do: "ask", question: now.question, strength: now.strength }),
-    halt: p.halt,
   };
 
   p.one("input[name=own]").addEventListener("keydown", ({ key }) => {
