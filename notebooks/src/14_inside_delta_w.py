@@ -30,7 +30,7 @@ print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:"
 # Guessing gets 50 %. Give ranges that you're 80 % sure of.
 #
 # 1. We negate $B$ and change nothing else. **What percentage of the reviews does the model get right then?**
-# 2. We throw the model's answer away. We average the number over a review's words, and call the half on one side good. **What percentage is right?**
+# 2. We throw the model's answer away. We average the number over each review's words, split the reviews at the median, and call one half good. **What percentage is right?**
 # 3. Another seed starts from another random $A$. **How similar are the two trained $A$, as the cosine squared, in percent?**
 
 # %%
@@ -124,7 +124,7 @@ assert (round(added.item()), round(weight.item(), 1)) == (22, 3.0)
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. So the model's opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
 #
-# Its strength hardly matters. Is a quarter of $B$ worse? 500 reviews can't tell: undecided. Yet $\Delta W$ has a singular value of 22, and W's largest is 3.0. Such a newcomer is called an **intruder**. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report that shrinking intruders after training reduces forgetting at little cost. (We've read their abstract. We see the little cost; forgetting we didn't measure.)
+# Its strength hardly matters. Is a quarter of $B$ worse? 500 reviews can't tell: undecided. Yet $\Delta W$ has a singular value of 22, and W's largest is 3.0. A large new direction that W doesn't have is called an **intruder**; this may be one. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report that shrinking intruders after training reduces forgetting at little cost. (We've read their abstract. We see the little cost; forgetting we didn't measure.)
 # </details>
 #
 # ## Would another seed read the same?
@@ -141,7 +141,7 @@ print(f"correlation of their averages over {count} reviews: {both:+.2f}")
 assert phi > 0.2 and abs(both) > 0.9
 
 # %% [markdown]
-# Is that much? It depends on chance, and people forget that. **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others?** (In general $\phi$ adds up all squared cosines and divides by the smaller number of directions.)
+# Is that much? It depends on chance, and people forget that. **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name draws that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$.
 
 # %% exercise
 rank = lesson.draw("rank", 64, 32, 128, 16, 96)
@@ -179,7 +179,7 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 #
 # 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$, and you can print it.
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
-# 3. **Only the product has a sign.** And shared directions count only above chance, $\max(i, j)/d$.
+# 3. **The signs of $A$ and $B$ alone mean nothing; only that of $BA$ does.** And shared directions count only above chance, $\max(i, j)/d$.
 #
 # Start with: rank 1, one matrix, the last layer's values. *Ours: 75.7<!--inside.one.test--> % of the test reviews, with 768 numbers and the head (one run); rank 8 on `q,v` of all layers gets 80.9<!--compare.lora--> %.* That's what reading costs.
 #

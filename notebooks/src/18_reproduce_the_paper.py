@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 18 · Would you believe this table?
 #
-# LoRA's own paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE, a test of logic, RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
+# LoRA's own paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
 #
 # Look for three numbers: **published**, told by **others**, and **yours**.
 
@@ -22,7 +22,7 @@ store = lesson.workplace("18")
 # ## Three guesses
 # 1. LoRA's runs on RTE, MRPC and STS-B began at an adapter already trained on MNLI, a large, related task. Suppose both methods start alike: three tasks, with that start and without. **In how many of these six pairs is LoRA ahead?**
 # 2. A *bottleneck* is a small layer that each token passes through after the model's own. **By how many percent do two in every layer slow one short text on your machine?**
-# 3. We ran eleven findings of the paper again on small models. **How many hold?**
+# 3. We ran eleven findings of the paper again, on small models and for minutes each. **How many hold?** (The others fail, stay undecided, or couldn't be tested.)
 #
 # Give ranges that you're 80 % sure of.
 
@@ -65,7 +65,7 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 #
 # How sure is this? One author told it in an issue: medians of five seeds, without spreads. The † rows also fix length and batch, so three pairs aren't perfectly alike. LoRA's spread on RTE is 1.1 and 2.5 points. We found no such numbers for RoBERTa-base, and DeBERTa's full fine-tuning *did* start from MNLI. So LoRA needn't be worse. But the table can't show it's better.
 #
-# **Ask why they tell.** For GPT-2 medium, Table 3 has a BLEU of 70.4. Three people told of 68.65 to 68.87 in [a thread about missing it](https://github.com/microsoft/LoRA/issues/165). Who got 70.4 had no reason to write. Such reports are **self-selected**: they show that it happens, not how often.
+# **Ask why they tell.** For GPT-2 medium, Table 3 has a BLEU of 70.4. Three people told of 68.65 to 68.87 in [a thread about missing it](https://github.com/microsoft/LoRA/issues/165). People who got 70.4 had no reason to write. Such reports are **self-selected**: they show that it happens, not how often.
 # </details>
 #
 # ## Yours
@@ -107,7 +107,7 @@ assert all(one["ruled"] == "after" for one in results.values())  # as the text s
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Three hold, none fails, one is undecided, and seven were never tested.** Hollow marks look like results: in Table 3, LoRA is 9.5<!--reproduce.table3.margins--> margins behind. But those runs saw 3<!--reproduce.table3.seen--> % of the training rows. Who learns faster isn't who ends better: they couldn't test the finding.
+# **Three hold, none fails, one is undecided, and seven were never tested.** Hollow marks look like results: in Table 3, LoRA is 9.5<!--reproduce.table3.margins--> margins behind. But those runs saw 3<!--reproduce.table3.seen--> % of the training rows. Learning faster early doesn't mean ending better, so they couldn't test the finding.
 #
 # In Table 2, LoRA is behind by 1.4<!--reproduce.full.behind--> points (95 % interval -2.8<!--reproduce.full.low--> to 0.0<!--reproduce.full.high-->, margin 1.5). *Worse*, but not surely by more than the margin: it neither holds nor fails.
 #
@@ -131,7 +131,7 @@ for letter, run in reproducing.runs(mine).items():
 checks.check_judge(reproducing.outcomes(mine), mine)
 
 # %% [markdown]
-# **Exercise 2: what can this pair show?** Two published accuracies on RTE's 277 dev rows ([GLUE's data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds. The answers to each row aren't published, so treat them as two separate accuracies, $p$ and $q$. Give the gap's standard error from the rows alone, in points; the gap you'd need, 1.96 of them; and a word: *noise* (a smaller gap than you need), *unlike starts* (large enough, but only one began from MNLI), or *a gap*.
+# **Exercise 2: what can this pair show?** Two published accuracies on RTE's 277 dev rows ([GLUE's data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds. The answers to each row aren't published, so treat them as two separate accuracies, $p$ and $q$. (Compared row by row, a smaller gap might do.) Give three things: the gap's standard error from the rows alone, in points; the gap you'd need, 1.96 of them; and a word: *noise* (a smaller gap than you need), *unlike starts* (large enough, but only one began from MNLI), or *a gap*.
 
 # %% exercise
 mine = lesson.draw("pair", *reproducing.PAIRS)
