@@ -106,7 +106,7 @@ def calibration() -> dict[str, float]:
         if one.attempt == 1 and one.low is not None and one.high is not None and one.found is not None:
             places[f"{lesson} {one.what}"] = (one.found - one.low) / ((one.high - one.low) or 1e-9)
     if not places:
-        print("You gave no ranges, so this is an example, made up: a reader who is too sure.")
+        print("No ranges of yours were found here, so this is a made-up example: a reader who is too sure.")
     return places or {f"question {n}": place for n, place in enumerate(EXAMPLE, 1)}
 
 

@@ -245,7 +245,9 @@ def job() -> dict[str, Any]:
         evidence = planning.evidence_of(name)
         fields.append(word(name, choice.replies, **asdict(choice)))
         fields.append(word(f"{name}, because of", evidence.replies, **asdict(evidence)))
-    return {"told": planning.BRIEFS[0].text, "fields": fields, "why": "each choice has its evidence", "sealed": True}
+    key = "; ".join(f"{name} ({words})" for name, words in planning.EVIDENCE.items())
+    told = f"{planning.BRIEFS[0].text} Evidence, with its lesson: {key}."
+    return {"told": told, "fields": fields, "why": "each choice has its evidence", "sealed": True}
 
 
 def at_one_budget() -> dict[str, Any]:

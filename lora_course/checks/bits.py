@@ -79,7 +79,7 @@ def index_and_weight() -> tuple[str, Number, Number]:
     value = Number(
         levels[right] * absmax,
         {levels[right]: "that's the level: multiply by absmax", weight: "that is the weight itself, in full precision"},
-        "the nearest level times absmax: the weight has moved, and nobody knows by how much",
+        "the nearest level times absmax: the weight has moved, and the file no longer knows by how much",
         within=0.02,
         hint="the level, times absmax",
     )

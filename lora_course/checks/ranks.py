@@ -20,7 +20,7 @@ def _share(s: Any, r: int) -> float:
 ENERGY = Function(
     cases=[(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 3), (np.array([2.0, 2.0]), 2)],
     right=_share,
-    why="squares of the first r over squares of all: of 3, 2, 1 the first holds 9 / 14",
+    why="squares of the first r over squares of all: of 3, 2, 1, for example, the first holds 9 / 14",
     near={
         "those are sums of s: energy is the sum of s squared": lambda s, r: s[:r].sum() / s.sum(),
         "that is the energy itself: divide by the sum of all squares": lambda s, r: (s[:r] ** 2).sum(),

@@ -21,7 +21,7 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected twelve claims about LoRA, most from papers' abstracts, and let the machine test each one, exactly as it's said.
+# We collected twelve claims about LoRA, most from papers' abstracts, and let the machine test each one as it's said. Where the sentence is silent, as about the length of a text, we had to choose.
 #
 # 1. **How many of the twelve hold in every case that was tried?**
 # 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?** (Lesson 04 is enough for that.)
@@ -58,11 +58,11 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of twelve: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Those two are arithmetic. The other ten aren't lies. Each is true *somewhere*, and the sentence doesn't say where.
+# Two of twelve: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Those two are arithmetic. Of the other ten, one fails wherever we looked; the rest are true somewhere or open, and the sentence doesn't say where.
 #
-# - The 70B needs 35.3 GiB, so the word flips between cards of 32 and 40 GB. The paper says 65B on 48 GB, and that's right ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
+# - The 70B needs 35.3 GiB, so it fits on no card of 32 GB, and on one of 40. The paper says 65B on 48 GB, and that's right ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
 # - "On par with full fine-tuning" is *undecided* at a margin of 1.5 points, and true at 3 on our model. Choose the margin after you've seen the numbers, and you can have any word you like.
-# - "Undecided" comes with a price: how many seeds or rows would decide it.
+# - "Undecided" says what it would take to decide: more seeds, or more test rows.
 # </details>
 #
 # **Exercise 1: make claim 3 true by one premise,** without touching the factor of 3. Write the premise and its new value. (The names are `models`, `targets`, `rank`, `seq`, `batch`, `checkpointing`.)
@@ -114,10 +114,10 @@ from lora_lab.training.named import inspect_folder
 assert "get_peft_model" in script.read_text() and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# Read it as you'd read somebody else's. In our run the adapter works, B isn't zero, and it's still no good. The loss is hardly below 0.69, which is guessing between two labels: 160 rows gave 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And twenty test rows say ±21 points, as the plan's line *test* warned you. So you know what to ask for on Monday: rows.
+# Read it as you'd read somebody else's. In our run the adapter works, B isn't zero, and it's still no good. The loss is hardly below 0.69, which is guessing between two labels: 160 rows gave 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And twenty test rows are good to about ±21 points. (The plan's line *test* said ±17.5: it assumed 80 % right, and near 50 % luck is larger.) So you know what to ask for on Monday: rows.
 #
 # ## Exercise 2: somebody else's Monday
-# A job you haven't seen, drawn by your name. For each of five lines choose, and name the evidence that **decides** it. Something that's true but decides another line doesn't count.
+# A job you haven't seen, drawn by your name. For each of five lines choose, and name the evidence that **decides** it. A fact that's true but decides another line is wrong here.
 
 # %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)

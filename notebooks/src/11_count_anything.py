@@ -49,7 +49,7 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that other makers give their layers, and stops where a name matches nothing. (Your loop would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
+# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that other makers give their layers, and stops where a name matches nothing. (The loop above would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
 #
 # Now all models of our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). The gray marks are the sentences that you read everywhere.
 
@@ -88,7 +88,7 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 #
 # On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block has about $d^2$ parameters and its adapter about $d$, so if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times. If only the number of blocks grew, it would be ten times. Real models grow in both.
 #
-# So "x times fewer" says nothing without the model, the rank and the matrices. "Adapting everything defeats the purpose" is wrong too: on all linear layers, Llama-3.1-405B trains 0.08<!--count.405b.all--> %.
+# So "x times fewer" says nothing without the model, the rank and the matrices. Some say that adapting everything defeats the purpose. Yet on all linear layers, Llama-3.1-405B trains 0.08<!--count.405b.all--> %.
 # </details>
 #
 # ## Whose 10,000?
@@ -151,7 +151,7 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, and that's no merit of LoRA. A pair for every expert is 33<!--count.experts--> times more. Several methods train less than LoRA. (IA3 and the prefix are equal by accident.) A small count is no merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
+# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, only because the experts get no adapter. A pair for every expert is 33<!--count.experts--> times more. Several methods train less than LoRA. (IA3 and the prefix are equal by accident.) A small count is no merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
@@ -180,9 +180,9 @@ checks.check_audit(my_count, which, rank)
 #
 # 1. **Count on `meta`:** shapes are enough, so any model that has a config can be counted, in a second.
 # 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1 % of a small model, 0.3<!--count.8b.all--> % of an 8B, 0.08<!--count.405b.all--> % of a 405B. *Ours: counted, 32 models.*
-# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And is the head counted? *Published: in the paper no row counts it ([an author](https://github.com/microsoft/LoRA/issues/16)).*
+# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And is the head counted? (With it, MiniLM's 308 is lesson 05's 305.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
-# From the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$ on, $A$ and $B$ hold as many numbers as $W$: there LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024), not 4,096.
+# From the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$ on, $A$ and $B$ hold as many numbers as $W$: there LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024), not 4,096, which is half the width (lesson 00).
 #
 # The same in PEFT:
 # ```python
