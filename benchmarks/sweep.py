@@ -87,7 +87,7 @@ def _accuracies(answer: dict[str, Any]) -> list[float]:
 
 
 def recipes_of(members: int, batch: int, **fields: Any) -> list[Recipe]:
-    """Recipes for so many members: the ranks again and again, each time at a rate of its own."""
+    """Recipes for `members` members: the ranks again and again, each time at a rate of its own."""
     return [
         Recipe("minilm", "rt", LoRA(RANKS[k % 8]), lr=1e-3 * (1 + k // 8), batch=batch, **fields)
         for k in range(members)

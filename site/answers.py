@@ -327,7 +327,7 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
         "why": merging.MIXED.why,
     },
     "forty_copies": partial(
-        one, "times", "The base has 91 MB, an adapter 0.30 MB. Forty merged models take so many times the bytes:",
+        one, "times", "The base has 91 MB, an adapter 0.30 MB. Forty merged models take how many times the bytes?",
         lambda: merging.forty(91_000_000, 301_776),
     ),
     "block": block,

@@ -44,7 +44,7 @@ def step(method: str, setup: Setup) -> Estimate:
     "fixed + tokens * (2 * L * h + 3 * 4 * V)",
 )
 def check_peak(peak: Callable[[int], float]) -> Verdict:
-    """Lesson 04: bytes at the peak of QLoRA with checkpointing on Llama 3 8B, one text of so many tokens."""
+    """Lesson 04: bytes at the peak of QLoRA with checkpointing on Llama 3 8B, one text of `tokens` tokens."""
     return peak_of_qlora().judge(peak)
 
 

@@ -21,7 +21,7 @@ Word = Literal["true", "false", "depends", "undecided"]
 WORDS: tuple[Word, ...] = ("true", "false", "depends", "undecided")
 VERBS = {True: "holds", False: "fails", None: "is open"}
 STORE = "store"  # an experiment with this parameter reads finished runs; it isn't a premise
-SHOWN = 4  # up to so many cases, a sentence lists all of them
+SHOWN = 4  # up to this many cases, a sentence lists all of them
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ class Cells:
         rates = frame.groupby("lr")["validation_score"].agg(["mean", "size"])
         most = rates[rates["size"] == rates["size"].max()]["mean"]
         if most.isna().all():
-            raise BadValue(f"no run with {wanted} in {self.name} was validated, so no rate can be chosen: sweep anew")
+            raise BadValue(f"no run with {wanted} in {self.name} was validated, so no rate can be chosen: sweep again")
         rate = float(most.idxmax())
         cell = frame[frame["lr"] == rate]
         if cell["seed"].duplicated().any():

@@ -54,7 +54,7 @@ def times_less(
     models: list[str], counted: list[str], targets: str, rank: int, seq: int, batch: int, checkpointing: bool,
     times: float,
 ) -> Finding:  # fmt: skip
-    """Does LoRA need at least so many times less than full fine-tuning?
+    """Does LoRA need at least `times` times less than full fine-tuning?
 
     counted: "parameters" that train, "file" (2 bytes a number), "memory of a step". Models that can't read rows of
     `seq` tokens are left out.
@@ -80,7 +80,7 @@ def fits_on_card(
     models: list[str], targets: str, rank: int, bits: int, gpu_gb: float, cards: int, batch: int, seq: int,
     checkpointing: bool,
 ) -> Finding:  # fmt: skip
-    """Does a step of LoRA on a base of so many bits fit on one card, or on several that share the model (FSDP)?"""
+    """Does a step of LoRA on a base of `bits` bits fit on one card, or on several that share the model (FSDP)?"""
     if bits not in FORMATS:
         raise BadValue(f"a base has {said(list(FORMATS))} bits, not {bits}")
     shard = f"fsdp:{cards}" if cards > 1 else ""
@@ -235,7 +235,7 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
 
 @experiment
 def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
-    """Does the rate that was chosen lie between two, for models of at least so many billion parameters?"""
+    """Does the chosen rate lie between `low` and `high`, for models of at least this many billion parameters?"""
     rows = [row for row in _rates() if row["billions"] >= at_least_billions]
     cases = [
         Case({"model": r["model"], "task": r["task"]}, low <= r["lora"] <= high, f"{said(r['lora'])} ({r['who']})",
@@ -255,10 +255,10 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 
 @experiment
 def rate_times_full(times: float, within: float) -> Finding:
-    """Is LoRA's best rate so many times full fine-tuning's, up to a factor, wherever both were tuned?
+    """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
 
     Ours were chosen from a grid with one seed, so the best may lie anywhere between the neighbors on the grid. A case
-    holds or fails only where it does so for all of that range.
+    holds or fails only if it does so for the whole range.
     """
     low, high = times / within, times * within
     tell, cases = "more rates in between, with more seeds", []

@@ -177,7 +177,7 @@ def check_training() -> Finding:
 
 
 def train(seconds: float) -> None:
-    """Train minilm on rt for so many seconds, keep nothing, print the result as JSON, and exit."""
+    """Train minilm on rt for `seconds` seconds, keep nothing, print the result as JSON, and exit."""
     from lora_lab.training.train import train as train_run
 
     losses, times = list[float](), list[float]()

@@ -25,8 +25,8 @@ PAPER = together(
     click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
     click.option("--data", default=None, help="paper: the folder with GLUE's or E2E's files."),
     click.option("--seeds", type=COUNT, default=None, help="paper: how many; by default as many as the paper."),
-    click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after so many steps, as a rehearsal."),
-    click.option("--prompts", type=COUNT, default=None, help="paper: generate for only so many test meanings."),
+    click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after this many steps, as a rehearsal."),
+    click.option("--prompts", type=COUNT, default=None, help="paper: generate for only this many test meanings."),
     click.option("--start", default=None, help="paper: the MNLI run's adapter, for tasks that begin from it."),
     click.option("--download", is_flag=True, help="paper: allow downloads from the model hub."),
 )

@@ -1,4 +1,4 @@
-"""One question, several voices: the base, the base merely told to play a part, and the adapters, at any strength.
+"""One question, several voices: the base, the base only told to play a part, and the adapters, at any strength.
 
 With adapters and a kernel the answers stream in; without, it shows those of `data/results/styles/voices.json`, which
 `docs/voices.py` writes.

@@ -111,7 +111,7 @@ def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
 def resampled(
     a: np.ndarray, b: np.ndarray, rows: int, margins: Sequence[float] = MARGINS, *, count: int = 100, seed: int = 0
 ) -> dict[str, Any]:
-    """Studies of so many rows, whose seeds and rows are drawn from scores (seeds, rows) with replacement.
+    """Studies of `rows` rows, whose seeds and rows are drawn from scores (seeds, rows) with replacement.
 
     truth is the difference in `a` and `b`, which every study estimates; studies, [[difference, low, high], ...] with
     95 % intervals; outcomes, a string of letters for each.

@@ -324,7 +324,7 @@ class AdapterFile(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.shapes:
             raise KeyError(key)
-        with self._open() as file:  # anew, because pages that were read stay in memory while it is open
+        with self._open() as file:  # opened again, as pages that were read stay in memory while it is open
             return file.get_tensor(key)  # type: ignore[no-any-return]
 
     def _open(self) -> Any:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Probe(Method):
     """Logistic regression with the penalty l2 / 2 |W|^2 against the sum of losses: the one thing to tune.
 
-    scikit-learn's C is 1 / l2; with two classes, for which it keeps one row of W in the place of two, 2 / l2.
+    scikit-learn's C is 1 / l2; with two classes, for which it keeps one row of W instead of two, 2 / l2.
     A recipe's rate, steps, batch, clip and seed change nothing. Raises: BadValue for an l2 that is not above 0.
     """
 

@@ -28,7 +28,7 @@ def metric_name(column: str) -> str:
 class Picture(Figure):
     """A figure that a notebook shows by itself: matplotlib's own is only shown once pyplot has been set up for it.
 
-    alt     what is to be seen, in words: beside the picture in a notebook's file, and its alternative text on a page;
+    alt     what it shows, in words: beside the picture in a notebook's file, and its alternative text on a page;
             made from what is drawn where nothing better is given
     """
 

@@ -9,7 +9,7 @@ from lora_lab.plots import Picture
 
 
 def new_axes(width: float, height: float, *grid: int, **how: Any) -> tuple[Picture, Any]:
-    """A picture of so many inches and its axes, one pair or, as `subplots` takes them, a grid of rows and columns."""
+    """A picture (size in inches) and its axes, one pair or, as `subplots` takes them, a grid of rows and columns."""
     picture = Picture(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
     return picture, picture.subplots(*grid, **how)
 

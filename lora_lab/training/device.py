@@ -112,7 +112,7 @@ def choose(
 
 
 def _given(what: str, value: str, known: Any) -> str | None:
-    """Return the value from the argument or the environment; None if it is to be measured."""
+    """Return the value from the argument or the environment; None to measure it."""
     value = os.environ.get(f"LORA_LAB_{what.upper()}", AUTO) if value == AUTO else value
     if value not in (*known, AUTO):
         formats = QUANTISED_BITS if what == "dtype" else ()

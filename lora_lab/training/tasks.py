@@ -42,7 +42,7 @@ VALIDATED = 100  # meanings, of E2E's 547, to keep repeated validations short
 
 @dataclass(frozen=True)
 class Split:
-    """Texts with their labels: class indices, or floats if a number is to be predicted.
+    """Texts with their labels: class indices, or floats if a number is predicted.
 
     prompts      the prompt of each text, plain or a chat; only the text counts in the loss
     references   all good answers to each prompt, if there are several
@@ -68,7 +68,7 @@ class Split:
 class Task:
     """A data set ready to use.
 
-    labels       names of the classes; none for language modeling, one if a number is to be predicted
+    labels       names of the classes; none for language modeling, one if a number is predicted
     max_length   texts are cut to this many tokens
     metrics      its metrics, if not accuracy or perplexity
     data         the fingerprint of a user's file

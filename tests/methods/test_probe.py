@@ -107,7 +107,7 @@ def test_a_model_that_gives_no_class_to_a_whole_text_is_refused_and_left_alone(k
     made = getattr(transformers, kind)
     model = made(made.config_class(**SIZE)).eval()
     before = snapshot(model)
-    with pytest.raises(BadValue, match=f"one class, which a {kind} does not"):
+    with pytest.raises(BadValue, match=f"one class, but a {kind} cannot"):
         Probe().attach(model)
     assert snapshot(model) == before
 

@@ -1,6 +1,6 @@
 """Run items one after another, each in its own folder, and write each result as soon as it is ready.
 
-    FOLDER/table6/plan-38.json   sizes chosen for so many minutes: a second call has the same
+    FOLDER/table6/plan-38.json   sizes chosen for this many minutes: a second call has the same
     FOLDER/table6/runs/          the store of its runs
     FOLDER/table6/result.json    rows, finding, rule, verdict; a second call reads it and is done
     FOLDER/report.md, report.png

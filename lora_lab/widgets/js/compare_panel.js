@@ -272,7 +272,7 @@ function start(p) {
     const done = live.of ? `${live.done} of ${live.of} methods` : "";
     if (trouble(live)) return trouble(live);
     if (live.busy) return `${escape(live.state)}, ${done}. ${escape(live.words ?? "")}`;
-    if (live.state === "stopped") return `Stopped: ${done}. What has finished is kept, and Start goes on with the rest.`;
+    if (live.state === "stopped") return `Stopped: ${done}. What has finished is kept, and Start continues with the rest.`;
     if (live.state === "done") return `Done: ${done}.`;
     return "Each method is tuned on validation rows and then run with every seed. Runs in the store are not trained again.";
   }
