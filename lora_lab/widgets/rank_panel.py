@@ -37,9 +37,7 @@ class RankPanel(Panel, file="rank_panel.js"):
     source = T.Unicode().tag(sync=True)
     rank = T.Int().tag(sync=True)
 
-    def __init__(
-        self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2
-    ) -> None:
+    def __init__(self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2) -> None:
         own = source if isinstance(source, Mapping) else {} if isinstance(source, str) else {YOURS: np.asarray(source)}
         data = {name: packed(matrix) for name, matrix in own.items()}
         first = next(iter(own)) if own else str(source)
