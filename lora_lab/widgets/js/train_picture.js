@@ -87,7 +87,7 @@ function testRows(x, y, { others, found, high, low }) {
 
 /** A row of bars for each kind of matrix, one bar for each layer: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
 export function drawMoved(width, moved) {
-  const [left, high] = [90, 34];
+  const [left, high] = [104, 34]; // pixels
   const roles = [...new Set(moved.map(([, role]) => role))];
   const own = (role) => moved.filter(([, name]) => name === role).map(([, , share]) => share);
   const [layers, most] = [moved.map(([layer]) => layer), Math.max(1e-9, ...moved.map(([, , share]) => share))];
@@ -97,7 +97,7 @@ export function drawMoved(width, moved) {
     return rect(x(layer), high * (roles.indexOf(role) + 1) - tall, clamp(x(1) - x(0) - 2, 1, 26), tall, "train");
   });
   const names = roles.map((role, i) => line(left, high * (i + 1), width, high * (i + 1), "rule") +
-    text(0, high * (i + 1) - 4, `<tspan class="strong">${escape(role)}</tspan> to ${percent(Math.max(...own(role)))}`, "tick"));
+    text(0, high * (i + 1) - 4, `<tspan class="strong">${escape(role)}</tspan>: up to ${percent(Math.max(...own(role)))}`, "tick"));
   return { svg: [...names, ...bars].join(""), height: high * roles.length + 4 };
 }
 
