@@ -7,22 +7,13 @@ from pathlib import Path
 from playwright.sync_api import expect
 
 from lora_course.panels.class_panel import ClassPanel
-from lora_lab.training.assets import shipped
-from lora_lab.training.runs import Store
-from tests.e2e.pages import Pages, box_of, panel_of
+from tests.e2e.pages import Pages, box_of, class_in, panel_of
 
 
 def test_guesses_stand_beside_what_was_measured_and_the_map_is_pulled_where_it_is_touched(
     pages: Pages, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "class"
-    for run in Store(shipped("data/results/sweeps/rate_rank_alpha.zip")).runs():
-        if run.recipe.seed in (0, 1) and run.recipe.method.rank == 8:
-            Store(folder / f"laptop{run.recipe.seed}" / "runs").add(run)
-    for name, guess in (("ada", 81), ("grace", 95), ("emmy", 95)):
-        (folder / name).mkdir()
-        (folder / name / "guess.json").write_text(f'{{"name": "{name}", "guess": {guess}}}')
-    python = ClassPanel(folder)
+    python = ClassPanel(class_in(tmp_path / "class"))
     view = pages.open(python, width=1200, kernel=True)
     panel = panel_of(view)
     assert panel.locator(".guesses circle").count() == 3

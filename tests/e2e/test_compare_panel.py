@@ -66,7 +66,7 @@ def test_the_pair_is_clicked_and_the_rival_is_one_of_the_cards(pages: Pages) -> 
     card = panel.get_by_role("radio", name=re.compile("^LoRA r8 q,v: trains A and B beside q, v"))
     card.check(force=True)  # its label is what is seen
     expect(panel.locator(".big")).to_contain_text("equivalent")
-    expect(panel.get_by_role("status")).to_contain_text("equivalent within 1.5 points")
+    expect(panel.get_by_role("status")).to_contain_text("at a margin of 1.5 points it is equivalent")
     panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)
     assert (value(view, "method"), value(view, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")  # change places
     dots = panel.locator(".picture circle")

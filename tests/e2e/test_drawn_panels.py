@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,26 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from lora_course.lesson import reference_comparison
+from lora_course.panels.claim_panel import ClaimPanel
+from lora_course.panels.class_panel import ClassPanel
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_course.panels.voices_panel import VoicesPanel
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
 from lora_lab.widgets.base import Panel
 from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.rank_panel import RankPanel
-from tests.e2e.pages import EVENTS, FOCUSED, MILLISECONDS, STEPS, Pages, axe_finds, box_of, panel_of, script_seconds
+from tests.e2e.pages import (
+    EVENTS,
+    FOCUSED,
+    MILLISECONDS,
+    STEPS,
+    Pages,
+    axe_finds,
+    box_of,
+    class_in,
+    panel_of,
+    script_seconds,
+)
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 AT_WORK = {"state": "training", "busy": True, "error": "", "share": 0.3, "step": 60, "left": 20, "runs": 3}
@@ -105,9 +120,15 @@ def at_work() -> TrainPanel:
     return train(live=panel.live | cut | {"busy": True, "state": "training"}, found={})
 
 
+def classroom() -> ClassPanel:
+    """What two laptops of a class left."""
+    with tempfile.TemporaryDirectory() as folder:
+        return ClassPanel(class_in(Path(folder)))
+
+
 ONE_EACH = {
     "lora": lora, "sweep": sweep, "film": film, "rank": RankPanel, "voices": VoicesPanel, "train": train,
-    "rivals": rivals, "mixer": mixer,
+    "rivals": rivals, "mixer": mixer, "claim": ClaimPanel, "class": classroom,
 }  # fmt: skip
 
 
@@ -121,7 +142,21 @@ def all_looks() -> list[Panel]:
     danced.resample(200, count=20)
     ten = ComparePanel(reference=reference_comparison("minilm_rt"))
     films = [film(method="QLoRA"), film("minilm")]
-    return [*sizes, sweep(), predicted, training, *films, *ranks, *voices, train(), danced, ten, mixer()]
+    return [
+        *sizes,
+        sweep(),
+        predicted,
+        training,
+        *films,
+        *ranks,
+        *voices,
+        train(),
+        danced,
+        ten,
+        mixer(),
+        ClaimPanel(),
+        classroom(),
+    ]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1000, False), (380, True)], ids=["light", "dark"])
@@ -172,6 +207,8 @@ EACH = {  # how it is made, what Tab reaches, a slider with its trait, and the s
     "train": (train, {}, "scrub play sentence strength", ("strength", "strength"), ["strength", "replay"]),
     "rivals": (rivals, {}, "axis rival method margin flip", ("margin", "margin"), ["margin"]),
     "mixer": (mixer, {}, "share", ("share", "share"), ["share"]),
+    "claim": (ClaimPanel, {}, "A claim p0 p1 p2 p3", ("memory of the card", "at"), ["memory of the card"]),
+    "class": (classroom, {}, "lr alpha family", (), ["learning rate"]),
 }  # fmt: skip
 
 
@@ -235,6 +272,7 @@ CHANGED = {
     "lora": {"rank": 32}, "sweep": {"lr": 1e-2}, "film": {"batch": 64}, "rank": {"rank": 8},
     "voices": {"sizes": {"base": 9000, "captain": 9, "json": 9, "preacher": 9}},
     "train": {"found": {}}, "rivals": {"margin": 0.04}, "mixer": {"share": 0.75},
+    "claim": {"at": [0, 3, 5, 1]}, "class": {"lr": 1e-2},
 }  # fmt: skip
 
 

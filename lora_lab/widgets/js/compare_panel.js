@@ -16,6 +16,7 @@ const OUTCOMES = {
   b: "better", w: "worse", e: "equivalent", B: "better, but within the margin", W: "worse, but within the margin",
   u: "undecided", "-": "not tested",
 };
+const DANCE = 4000; // milliseconds
 const STEPS = [20, 50, 100, 200, 400, 800];
 const ROWS = [50, 100, 200, 500, 1000, 2000]; // of a study
 const upTo = (most) => Array.from({ length: most }, (_, i) => i + 1);
@@ -52,18 +53,20 @@ const BODY = `<header><div class="title"></div>
 
 const there = (data) => Boolean(data?.methods?.length);
 
-/** What a method costs, as text. */
-const costs = (one) => ({
-  trained: count(one.trained),
-  file: one.adapter_bytes ? bytes(one.adapter_bytes) : "–",
-  memory: one.bytes ? binary(one.bytes) : "–",
-  seconds: one.seconds ? about(one.seconds) : "–",
-  tokens: one.added_tokens ? count(one.added_tokens) : "–",
-  rate: one.lr ? `${about(one.lr)}${one.edge ? " (edge)" : ""}` : "–",
-});
+/** [name, text of a method] for all that is known of it. */
+const columns = ({ metric, unit }) => [
+  [`test ${metric}${unit && ` (${unit})`}`, ({ mean, low, high }) =>
+    decimal(mean) + (low === undefined ? "" : ` ± ${decimal((high - low) / 2)}`)],
+  ["trained numbers", (one) => count(one.trained)],
+  ["file", (one) => (one.adapter_bytes ? bytes(one.adapter_bytes) : "–")],
+  ["memory of a step", (one) => (one.bytes ? binary(one.bytes) : "–")],
+  ["seconds of a run", (one) => (one.seconds ? about(one.seconds) : "–")],
+  ["tokens added", (one) => (one.added_tokens ? count(one.added_tokens) : "–")],
+  ["learning rate", (one) => (one.lr ? `${about(one.lr)}${one.edge ? " (edge)" : ""}` : "–")],
+];
 
 function start(p) {
-  const ui = p.keep({ rows: 200, shown: Infinity });
+  const ui = p.keep({ rows: 200, shown: 100, seen: p.get("dance").number });
   let now;
   let seeds;
   let forest;
@@ -102,11 +105,8 @@ function start(p) {
     if (method === rival) return `${escape(rival.name)}, and nothing to compare it with yet`;
     const share = method.trained / rival.trained;
     const trains = share < 1 ? `${percent(share)} of` : `${about(share)} times`;
-    const is = {
-      b: " and is better", w: " and is worse", e: ` and is equivalent within ${size}`, B: ` and is better by less than ${size}`,
-      W: ` and is worse by less than ${size}`, u: " and cannot be told apart from it yet",
-    };
-    return `${escape(method.name)} trains ${trains} the numbers of ${escape(rival.name)}${is[own?.letter] ?? ""}`;
+    const found = own && own.letter !== "-" ? `; at a margin of ${size} it is ${own.word}` : "";
+    return `${escape(method.name)} trains ${trains} the numbers of ${escape(rival.name)}${found}`;
   }
 
   /** [headline, sentence] of the pair. */
@@ -153,13 +153,7 @@ function start(p) {
   }
 
   function facts({ method, rival, data }) {
-    const half = (one) => (one.low === undefined ? "" : ` ± ${decimal((one.high - one.low) / 2)}`);
-    const [own, other] = [method, rival].map((one) => ({ mean: decimal(one.mean) + half(one), ...costs(one) }));
-    const names = {
-      mean: `test ${data.metric}${data.unit && ` (${data.unit})`}`, trained: "trained numbers", file: "file",
-      memory: "memory of a step", seconds: "seconds of a run", tokens: "tokens added", rate: "learning rate",
-    };
-    const rows = Object.entries(names).map(([key, name]) => [name, own[key], other[key]]);
+    const rows = columns(data).map(([name, of]) => [name, of(method), of(rival)]);
     return table(["", escape(method.name), escape(rival.name)], rows.filter(([, a, b]) => a !== "–" || b !== "–"));
   }
 
@@ -237,6 +231,10 @@ function start(p) {
     p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
     p.button("dance", { off: p.gone() || p.waits() });
     if (!danced) return p.fill({ ".misses": "Each study draws its sentences anew, from those that were tested." });
+    if (danced.number !== ui.seen) {
+      p.keep({ seen: danced.number, shown: 0 });
+      setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
+    }
     const shown = clamp(ui.shown, 0, danced.studies.length);
     p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
     const { scale } = data;
@@ -279,20 +277,18 @@ function start(p) {
 
   function methodTable() {
     const { data, rows, rival, say, method } = now;
+    const known = columns(data);
     const line = (one) => {
       const pair = rows.find((other) => other.one === one);
       const tried = one.tried.map(([rate, value]) => `${about(rate)}: ${decimal(value)}`).join(", ") || "–";
       const [difference, low, high] = pair ? [pair.entry.difference, pair.entry.low, pair.entry.high].map(say) : [];
-      const { trained, file, memory, seconds: takes, rate } = costs(one);
       return [
-        escape(one.name), decimal(one.mean), one.each.map((value) => decimal(value)).join(" "), trained, file, memory, takes,
-        rate, tried, pair ? `${difference} (${low} to ${high})` : "–", pair?.word ?? "–",
+        escape(one.name), ...known.map(([, of]) => of(one)), one.each.map((value) => decimal(value)).join(" "), tried,
+        pair ? `${difference} (${low} to ${high})` : "–", pair?.word ?? "–",
       ];
     };
-    const head = [
-      "method", `mean${data.unit && `, ${data.unit}`}`, "every seed", "train", "file", "memory", "seconds", "rate",
-      "validation at each rate", `less ${escape(rival.name)}, ${data.gap}`, "outcome",
-    ];
+    const [names, less] = [known.map(([name]) => name), `less ${escape(rival.name)}, ${data.gap}`];
+    const head = ["method", ...names, "every seed", "validation at each rate", less, "outcome"];
     const best = [...data.methods].sort((a, b) => (data.lower ? a.mean - b.mean : b.mean - a.mean));
     return table(head, best.map(line), best.indexOf(method));
   }

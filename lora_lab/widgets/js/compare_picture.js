@@ -80,13 +80,12 @@ export function drawSeeds(width, { data, behind, axis, method, rival }) {
 
 /** Where a name covers least of what is drawn: [left, top, right, bottom]. */
 function place(wide, cx, mean, boxes, [left, right, top, bottom]) {
-  const sides = [cx + 17, cx - 9 - wide, cx - wide / 2];
-  const spots = [0, -16, 16, -32, 32, -48, 48].flatMap((dy) => sides.map((l) => [l, mean + dy - 8, l + wide, mean + dy + 8]));
+  const sides = [cx + 17, cx - 9 - wide, cx - wide / 2].map((side) => clamp(side, left, right + 12 - wide));
+  const tops = [0, -16, 16, -32, 32, -48, 48].map((by) => clamp(mean + by - 8, top - 8, bottom - 16));
+  const spots = tops.flatMap((t) => sides.map((l) => [l, t, l + wide, t + 16]));
   const common = (from, to, from2, to2) => Math.max(0, Math.min(to, to2) - Math.max(from, from2));
   const costs = spots.map(([l, t, r, b], i) => {
-    const over = sum(boxes.map(([l2, t2, r2, b2]) => common(l, r, l2, r2) * common(t, b, t2, b2)));
-    const out = Math.max(0, left - l) + Math.max(0, r - right - 12) + Math.max(0, top - 8 - t) + Math.max(0, b - bottom);
-    return over + 40 * out + i;
+    return sum(boxes.map(([l2, t2, r2, b2]) => common(l, r, l2, r2) * common(t, b, t2, b2))) + i;
   });
   return spots[costs.indexOf(Math.min(...costs))];
 }

@@ -120,7 +120,7 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
     parts.push(text(middle, base + 17, name, kind));
     parts.push(text(middle, base + 32, size(found.totals[found.tops[act]]), `${kind} tick`));
   });
-  parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right, right + 14 + column]));
+  parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right + 14 + column]));
   parts.push(peakMark(xs, found, y, right));
   const cursor = (xs[at] + xs[at + 1]) / 2;
   parts.push(line(cursor, y(found.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
@@ -137,7 +137,7 @@ function peakMark(xs, found, y, right) {
 }
 
 /** The chosen card, the smallest that is enough, and others between the weights and the top where there is room. */
-function cardLines(cards, card, y, topmost, found, [left, end, right]) {
+function cardLines(cards, card, y, topmost, found, [left, right]) {
   const taken = [y(found.peak) - 14];
   const lines = [];
   const enough = cards.find(([, size]) => size >= found.peak) ?? card;
@@ -149,9 +149,7 @@ function cardLines(cards, card, y, topmost, found, [left, end, right]) {
     const kind = `halo ink small${chosen ? " strong" : ""}`;
     taken.push(at);
     const words = `${name}: ${binary(size)}${chosen ? " usable" : ""}`;
-    const low = !chosen && found.totals.at(-1) < size; // there is room above the update
-    const label = low ? text(end - 4, at - 5, name, "halo ink small end") : text(left + 6, at - 5, words, kind);
-    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), label);
+    lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), text(left + 6, at - 5, words, kind));
   }
   return lines.join("");
 }

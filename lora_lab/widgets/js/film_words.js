@@ -74,19 +74,15 @@ export function reason(film, found, point) {
   const { scenes, layers } = openFilm(film);
   const { act, part, layer } = scenes[found.top];
   const live = (c) => found.live[found.top * MANY + c];
-  const kept = live(ACTIVATIONS) > 0
-    ? `the ${binary(live(ACTIVATIONS))} of activations saved for the backward pass are in memory`
-    : "no activations are saved";
+  const kept = `the ${binary(live(ACTIVATIONS))} of activations saved for the backward pass are in memory`;
   if (ACTS[act] === "update") {
     return `All gradients are in memory, and so are the optimizer's states for every number that trains. Its arithmetic needs
       ${binary(live(TEMPORARIES))} more for a moment. The activations are already freed.`;
   }
   if (ACTS[act] === "loss") {
-    const table = live(LOGITS) > 0
-      ? ` The logits are there in several copies: one score per vocabulary entry for each of
-        ${count(point.batch * point.seq)} tokens.`
-      : "";
-    return `The forward pass has just ended: ${kept}.${table}`;
+    const tokens = count(point.batch * point.seq);
+    const logits = ` The logits are there in several copies: one score per vocabulary entry for each of ${tokens} tokens.`;
+    return `The forward pass has just ended: ${kept}.${live(LOGITS) > 0 ? logits : ""}`;
   }
   const where = part.includes("*") ? `layer ${layer + 1}'s ${partName(part)}` : `the ${partName(part) || "model"}`;
   if (ACTS[act] === "forward") return `The peak is in ${where}: ${kept}, and the layer's own intermediate values come on top.`;

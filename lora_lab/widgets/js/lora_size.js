@@ -40,12 +40,8 @@ export function drawSize(width, size, patch) {
   }
   const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W: how many fit?", "W"]);
   parts.push(gathered.svg);
-  if (w > 120 && h > 90) {
-    parts.push(text(x + 14, y + 30, "W", "m halo"), text(x + 14, y + 49, `${count(m)} × ${count(n)}`, "soft halo"));
-    parts.push(text(x + 14, y + 65, "frozen", "soft halo"));
-  } else {
-    parts.push(text(x + w / 2, y + h / 2 + 6, "W", "m mid"));
-  }
+  parts.push(text(x + 14, y + 30, "W", "m halo"));
+  if (w > 120 && h > 90) parts.push(text(x + 14, y + 49, `${count(m)} × ${count(n)}, frozen`, "soft halo"));
   parts.push(group([rect(x + w - 16, y - 16, 32, 32, "touch"), circle(x + w, y, 6, "")], 'class="grip"'));
   const rankAt = (at) => Math.min(across / ((at - x) / n) - n, down / ((at - x) / n) - m); // with W's corner there
   return { svg: parts.join(""), height, onto: gathered.onto, rankAt };
@@ -105,8 +101,8 @@ export function drawCurve(width, size, ranks) {
   parts.push(text(0, 9, "numbers, log scale", "tick"));
   parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
   parts.push(curve(doubled.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
-  parts.push(text(9, up(full) - 6, `${square ? "d²" : `${d("in")} ${d("out")}`} = ${count(full)}`, "soft small halo"));
-  const sum = `${square ? "2dr" : `r (${d("in")} + ${d("out")})`} = ${count(strips)}`;
+  parts.push(text(9, up(full) - 6, `${square ? "d²" : "W"} = ${count(full)}`, "soft small halo"));
+  const sum = `${square ? "2dr" : "A and B"} = ${count(strips)}`;
   parts.push(line(x, y, x, bottom + 22, "ray"), circle(x, y, 5, "train"));
   if (x > width / 2) parts.push(text(x - 9, bottom - 8, sum, "train small halo end"));
   else parts.push(text(x + 9, y + 13, sum, "train small halo"));
@@ -114,9 +110,6 @@ export function drawCurve(width, size, ranks) {
   parts.push(axisBottom(at, names, bottom, count, [9, width - 9]));
   return { svg: parts.join(""), height: bottom + 22 };
 }
-
-/** d with an index. */
-const d = (index) => `d<tspan dy="3" font-size="9">${index}</tspan><tspan dy="-3">&#8203;</tspan>`;
 
 /** [title, headline, sentence, table] in words and numbers. */
 export function tellSize(size) {

@@ -1,7 +1,7 @@
 // SVG as strings, in real pixels: shapes, scales, axes and labels that stand beside what they name.
 // A shape's class says whose it is: "frozen", "train" or "other"; see panel.css.
 
-import { sum } from "./format.js";
+import { count, decimal, sum } from "./format.js";
 
 const px = (number) => Number(number.toFixed(2));
 
@@ -107,10 +107,16 @@ function smoothed(curves, reach) {
   });
 }
 
-/** Curves of losses, pale, and their mean: { svg, end: its last point }. `at(i, loss)` is where a loss stands. */
-export function lossCurves(curves, at, reach) {
-  const place = (losses) => losses.flatMap((loss, i) => (loss === null ? [] : [at(i, loss)]));
-  const mean = place(smoothed(curves, reach));
-  const pale = curves.map((losses) => curve(place(losses), "stroke train faint"));
-  return { svg: pale.join("") + curve(mean, "stroke train"), end: mean.at(-1) };
+/** Losses over the steps in a box: each run pale, their mean on top, and `mark`, a loss with a name, as a line. */
+export function lossChart([left, right, top, bottom], runs, { steps, every, range, reach, mark, name, live }) {
+  const [x, y] = [linear([0, steps], [left, right]), linear(range, [bottom, top])];
+  const point = (loss, i) => (loss === null ? [] : [[x(Math.min(steps, (i + 0.5) * every)), Math.max(top, y(loss))]]);
+  const mean = smoothed(runs, reach).flatMap(point);
+  const parts = [axisLeft(y, ticks(range, 4), [left, right], (value) => decimal(value))];
+  parts.push(axisBottom(x, ticks([0, steps], 4), bottom, count, [left, right]));
+  if (mark) parts.push(line(left, y(mark), right, y(mark), "edge"));
+  parts.push(...runs.map((losses) => curve(losses.flatMap(point), "stroke train faint")), curve(mean, "stroke train"));
+  if (live && mean.length) parts.push(circle(...mean.at(-1), 4, "train"));
+  if (mark) parts.push(text(right, y(mark) - 5, name, "tick end halo"));
+  return parts.join("");
 }

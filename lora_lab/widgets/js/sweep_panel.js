@@ -43,14 +43,7 @@ const BODY = `<header><div class="title"></div>
 </div>
 <p class="about"></p>${folded("all cells as a table")}`;
 
-const swatch = (inner, words) => `<span><svg viewBox="0 0 13 13" aria-hidden="true">${inner}</svg>${words}</span>`;
-const HATCH = '<rect x=".5" y=".5" width="12" height="12" class="edge"/><path d="M1 9l8 -8M4 12l8 -8" class="edge"/>';
-const KEY = {
-  seeds: swatch('<circle cx="6.5" cy="6.5" r="3" class="ink"/>', "a run"),
-  dead: swatch('<path d="M3 3l7 7m0 -7l-7 7" class="stroke ink"/>', "a run that collapsed"),
-  untried: swatch(HATCH, "not tried"),
-  top: swatch('<path d="M1.5 6.5l5 -5l5 5l-5 5z" class="ink"/>', "best of its row"),
-};
+const KEY = { seeds: "● a run", dead: "× a run that collapsed", untried: "▨ not tried", top: "◆ best of its row" };
 
 const close = (one, other) => Math.abs(one / other - 1) < 1e-6;
 const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && close(lr, l);
@@ -171,10 +164,10 @@ function start(p) {
     now.untried = rows.length * axes.lr.length - tried;
     p.picture(map, `Map of validation ${data.metric}: learning rate across, ${view} down, ${tried} of
       ${tried + now.untried} cells tried. The table below has every number.`);
-    const dead = cells.some((one) => one.runs.some(isDead));
+    const shown = { seeds: true, dead: cells.some((one) => one.runs.some(isDead)), untried: now.untried, top: line };
     p.fill({
       ".title": title(now),
-      ".key": KEY.seeds + (dead ? KEY.dead : "") + (now.untried ? KEY.untried : "") + (line ? KEY.top : ""),
+      ".key": Object.keys(KEY).filter((name) => shown[name]).map((name) => `<span>${KEY[name]}</span>`).join(" "),
       ".about": escape(data.about),
       ".each": `${capital(data.metric)} of each run${data.unit ? `, ${data.unit}` : ""}`,
     });

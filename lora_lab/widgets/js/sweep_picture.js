@@ -2,9 +2,9 @@
 // predicted; of the chosen cell every seed's result, its loss curves, and what is to be said of them.
 
 import { letter } from "./controls.js";
-import { about, clamp, count, decimal, plural } from "./format.js";
+import { about, clamp, count, decimal, extent, plural } from "./format.js";
 import {
-  axisBottom, axisLeft, circle, cross, curve, group, hatch, line, linear, lossCurves, outline, piled, rect, text, ticks,
+  axisBottom, circle, cross, curve, group, hatch, line, linear, lossChart, outline, piled, rect, text, ticks,
 } from "./svg.js";
 
 const [LEFT, TOP, GAP] = [46, 24, 2];
@@ -153,17 +153,9 @@ export function drawGuesses(width, guesses, measured) {
 }
 
 /** Loss over the steps: every run pale, the mean of the runs, smoothed, on top. */
-export function drawLosses(width, curves, { steps, every, range, start, live }) {
-  const [left, right, top, bottom] = [30, width - 10, 8, 112];
-  const [x, y] = [linear([0, steps], [left, right]), linear(range, [bottom, top])];
-  const losses = lossCurves(curves, (i, loss) => [x(Math.min(steps, (i + 0.5) * every)), Math.max(top, y(loss))], 2);
-  const parts = [axisLeft(y, ticks(range, 4), [left, right], (value) => value.toFixed(1))];
-  parts.push(axisBottom(x, ticks([0, steps], 4), bottom, count, [left, right]));
-  if (start) parts.push(line(left, y(start), right, y(start), "edge"));
-  parts.push(losses.svg);
-  if (live && losses.end) parts.push(circle(...losses.end, 4, "train"));
-  if (start) parts.push(text(right, y(start) - 5, "before training", "tick end halo"));
-  return { svg: parts.join(""), height: bottom + 20 };
+export function drawLosses(width, curves, { start, ...given }) {
+  const marked = { ...given, reach: 2, mark: start, name: "before training" };
+  return { svg: lossChart([30, width - 10, 8, 112], curves, marked), height: 132 };
 }
 
 /** An interval in words; shares stay within 0 and 100. */

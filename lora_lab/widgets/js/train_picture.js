@@ -1,7 +1,7 @@
 // The pictures of the training panel: the run among other seeds, how far its layers have moved, and the strength dial.
 
 import { about, clamp, count, decimal, escape, percent } from "./format.js";
-import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossCurves, rect, text, ticks } from "./svg.js";
+import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossChart, rect, text, ticks } from "./svg.js";
 
 const [HIGH, LOW] = [190, 92]; // pixels of the metric's axes and of the loss's
 const MEAN = 25; // steps that a point of the smooth loss is the mean of
@@ -60,16 +60,10 @@ export function drawRun(width, run) {
   const nats = losses.filter((loss) => loss !== null);
   const guessing = chance ? Math.log(100 / chance) : 0;
   const span = chance || !nats.length ? [0, Math.max(1.4 * guessing, ...nats) || 5] : [0.95 * Math.min(...nats), 1.02 * Math.max(...nats)];
-  const z = linear(span, [end, start]);
-  parts.push(text(0, start - 9, "training loss, nats", "tick"));
-  parts.push(axisLeft(z, ticks(span, 3), [left, right], (value) => decimal(value)));
-  parts.push(axisBottom(x, ticks([0, steps], 4), end, count, [left, right]), text(right + 8, end + 16, "steps", "tick"));
-  if (guessing) {
-    parts.push(line(left, z(guessing), right, z(guessing), "edge"));
-    parts.push(text(right + 4, z(guessing) + 4, `guessing ${decimal(guessing, 2)}`, "tick"));
-  }
-  const at = (i, loss) => [x(Math.min(steps, (i + 0.5) * every)), z(loss)];
-  parts.push(lossCurves([losses], at, Math.round(MEAN / 2 / every)).svg);
+  parts.push(text(0, start - 9, "training loss, nats", "tick"), text(right + 8, end + 16, "steps", "tick"));
+  const marked = { mark: guessing, name: `guessing ${decimal(guessing, 2)}` };
+  const chart = { ...marked, steps, every, range: span, reach: Math.round(MEAN / 2 / every) };
+  parts.push(lossChart([left, right, start, end], [losses], chart));
   return { svg: parts.join(""), height: end + 20 };
 }
 
@@ -93,7 +87,7 @@ function testRows(x, y, { others, found, high, low }) {
 
 /** A row of bars for each kind of matrix, one bar for each layer: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
 export function drawMoved(width, moved) {
-  const [left, high] = [90, 34];
+  const [left, high] = [104, 34]; // pixels
   const roles = [...new Set(moved.map(([, role]) => role))];
   const own = (role) => moved.filter(([, name]) => name === role).map(([, , share]) => share);
   const [layers, most] = [moved.map(([layer]) => layer), Math.max(1e-9, ...moved.map(([, , share]) => share))];
@@ -103,7 +97,7 @@ export function drawMoved(width, moved) {
     return rect(x(layer), high * (roles.indexOf(role) + 1) - tall, clamp(x(1) - x(0) - 2, 1, 26), tall, "train");
   });
   const names = roles.map((role, i) => line(left, high * (i + 1), width, high * (i + 1), "rule") +
-    text(0, high * (i + 1) - 4, `<tspan class="strong">${escape(role)}</tspan> to ${percent(Math.max(...own(role)))}`, "tick"));
+    text(0, high * (i + 1) - 4, `<tspan class="strong">${escape(role)}</tspan>: up to ${percent(Math.max(...own(role)))}`, "tick"));
   return { svg: [...names, ...bars].join(""), height: high * roles.length + 4 };
 }
 
