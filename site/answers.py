@@ -344,7 +344,7 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "audit": partial(one, "numbers", f"{counting.unseen()}. Numbers that train at rank 8:", counting.audit),
     "chance": lambda: {
         "told": "phi by chance, in 384 dimensions: of one direction and one, and of 8 directions and 64.",
-        "fields": [number(name, right) for name, right in zip(("one and one", "8 and 64"), reading.chance(64), strict=True)],
+        "fields": [number(name, one) for name, one in zip(("1 and 1", "8 and 64"), reading.chance(64), strict=True)],
         "why": reading.chance(64)[1].why,
     },
     "stranger": lambda: {

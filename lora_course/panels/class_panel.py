@@ -46,7 +46,8 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
 
     def refresh(self) -> None:
         """Copy what has arrived into the store, and show it. Raises: as the constructor."""
-        alone = stores(self.folder) == {self.folder}
+        arrived = stores(self.folder)
+        alone = not arrived or arrived == {self.folder}
         unreadable = {} if alone else collect([self.folder], self.store.folder).unreadable
         records = list(playground.records(self.folder, unreadable))
         found = playground.gathered(records)

@@ -6,8 +6,8 @@
     nist     n-grams of up to five words weighted by information, at least 0 (Doddington 2002; nltk)
 
 BLEU and NIST ignore case, as the E2E challenge's script does. Other details of that script differ, so numbers are
-comparable within the lab, and only roughly with the paper's. METEOR and CIDEr need Java tools. Of the papers only the
-first was read; the packages do the computing.
+comparable within the lab, and only roughly with the paper's. METEOR and CIDEr need Java tools. Of the papers, only
+Papineni et al. was read; the others were not read here, and the packages do the computing.
 """
 
 from __future__ import annotations

@@ -8,11 +8,10 @@ All that trains is one table (K, N) with a row per member. The stacked parameter
 (K, R, in) and B (K, out, R), where R is the largest rank. Smaller ranks are padded with zeros, which stay zero: a zero
 row of A meets a zero column of B. A member that doesn't adapt a layer is all zeros there.
 
-There are three kinds of model, all on the same frozen weights: the base; one ordinary model per member (`share`, then
-`method.attach`), whose parameters are views of its row, to save it and to score it alone; and the one that
-`stack_members` builds, which computes for all members. So `save_adapter` sees an ordinary adapter, the optimizer one
-long tensor, and nothing is copied. Dropout draws other masks than for a member alone. PLoRA (Yan et al. 2025) trains
-like this.
+Three kinds of model share the frozen weights: the base; one ordinary model per member (`share`, then `method.attach`),
+whose parameters are views of its row, to save it and score it alone; and the one that `stack_members` builds, which
+computes for all. So `save_adapter` sees an ordinary adapter, the optimizer one long tensor, and nothing is copied.
+Dropout draws other masks than for a member alone. PLoRA (Yan et al. 2025) trains like this.
 """
 
 from __future__ import annotations
@@ -91,9 +90,8 @@ class Packed(AdapterLayer):
         given = first.base_layer if isinstance(first, MethodLayer | TrainedCopy) else _Given(first.base_layer)
         memo: dict[int, Any] = {id(t): t for t in chain(first.parameters(), first.buffers())}
         self.template: Any = copy.deepcopy(first, memo | {id(first.base_layer): given})
-        self.size, self.head = len(each), first.head
+        self.size, self.head, where = len(each), first.head, next(first.parameters()).device
         self.own = {f"template.{name}": p for name, p in own.items()}  # not registered: optimizers hold the rows
-        where = next(first.parameters()).device
         self.scaling, self.out_slice = None, None
         if not isinstance(first, MethodLayer) and hasattr(first, "scaling"):
             self.template.scaling = 1.0  # members may differ in it: it multiplies B

@@ -341,15 +341,9 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
-    labels = sorted_labels(names)
+    labels = sorted(set(names), key=int if names.str.fullmatch(r"-?\d+").all() else str)  # 10 after 9
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
     number: dict[Any, int] = {name: n for n, name in enumerate(labels)}
     rows = pd.DataFrame({"text": table[text].astype(str), "label": names.map(number)})
     return (rows.assign(split=table["split"]) if "split" in table else rows), labels
-
-
-def sorted_labels(values: Iterable[str]) -> list[str]:
-    """Sort distinct labels: numerically if all are whole numbers (10 after 9), else alphabetically."""
-    labels = set(values)
-    return sorted(labels, key=int) if all(re.fullmatch(r"-?\d+", v) for v in labels) else sorted(labels)

@@ -101,7 +101,7 @@ def test_the_table_reads_in_words_with_units():
     assert "model.layers.*.mlp" in words
     assert re.search(r"the loss +\d+ MiB  = 384,000 · S", words)  # 12 bytes for each word of the vocabulary
     assert "<- the peak" in words
-    assert "note: compile, autocast" in words
+    assert "compile, autocast" in words
     assert "TFLOP" in words
 
 

@@ -78,7 +78,7 @@ BAD = {
     "no adapter given": (["evaluate"], "Missing argument 'ADAPTER'"),
     "no adapter there": (["evaluate", "nowhere"], "nowhere is not an adapter: it holds no adapter_config.json"),
     "no steps in the demo": (["demo", "--steps", "0"], "steps must be a whole number"),
-    "nowhere to fetch from": (["fetch", "--from", "nowhere"], "Directory 'nowhere' does not exist"),
+    "nowhere to fetch from": (["fetch", "--from", "nowhere"], "there is no folder"),
     "nothing to collect": (["collect", "."], "there are no runs below .: give the folders"),
 }
 

@@ -249,5 +249,5 @@ def test_fetch_reads_every_byte_and_mends_what_only_the_hash_betrays(there):
 def test_the_hub_is_asked_only_when_that_is_allowed():
     with pytest.raises(NotFound, match="with download allowed"):
         load_tokenizer("someone/model")
-    with pytest.raises(Failed, match="the hub did not give 'someone/model'"):
+    with pytest.raises(Failed, match="the hub could not provide 'someone/model'"):
         load_tokenizer("someone/model", download=True)  # HF_HUB_OFFLINE is set

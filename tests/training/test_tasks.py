@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lora_lab import load_task
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training import tasks
-from lora_lab.training.tasks import Task, passages, sorted_labels
+from lora_lab.training.tasks import Task, passages
 
 
 def folded(texts) -> list[str]:
@@ -280,5 +280,7 @@ def test_a_task_whose_asset_is_missing_names_the_command(empty_home):
         (["²", "1"], ["1", "²"]),
     ],
 )
-def test_labels_are_in_the_order_of_numbers_or_letters(values, order):
-    assert sorted_labels(values) == order
+def test_labels_are_in_the_order_of_numbers_or_letters(tmp_path, values, order):
+    rows = "".join(f"text {n},{values[n % len(values)]}\n" for n in range(40))
+    (file := tmp_path / "own.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
+    assert list(load_task(str(file)).labels) == order

@@ -14,7 +14,7 @@ WRONG = [
     ("ranks", (16, 5.2), "a whole number"),
     ("ranks", (16, 6), "goes over the budget"),
     ("ranks", (16, 9), "not by how many there are"),
-    ("ranks", ("16", 5), "a number is wanted"),
+    ("ranks", ("16", 5), "give a number"),
     ("plan", (8.59, ..., ...), "round up"),
     ("plan", (17, ..., ...), "one difference a seed"),
     ("plan", (2.93, ..., ...), "square it"),

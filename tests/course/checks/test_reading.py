@@ -12,6 +12,9 @@ from lora_course.checks.reading import SIGNS, disguise, stored
 from lora_course.experiments.subspace import phi_grid, random_directions
 from lora_lab.layers import LoRALinear
 
+RIGHT = {"chance": (1 / 384, 64 / 384, 64), "stranger": ("A and B", 0)}
+WRONG: list[tuple] = []
+
 
 def test_chance_is_what_random_directions_share():
     drawn = [phi_grid(random_directions(384, 8, n), random_directions(384, 64, 99 + n))[-1, -1] for n in range(30)]

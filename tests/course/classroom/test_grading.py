@@ -32,13 +32,13 @@ OPEN = [
     "def half_width(p, n):\n    ...\n\n\nchecks.check_half_width(half_width)",
     "checks.check_rank_of_file(...)",
     "pair = ...\nchecks.check_pair_numbers(pair)",
-    "checks.check_word(..., True, True, True, None)",
+    "checks.check_stranger(..., 0)",
 ]
 SOLVED = [
     OPEN[0].replace("...", "return 1.96 * (p * (1 - p) / n) ** 0.5"),
     OPEN[1].replace("...", "10"),
     OPEN[2].replace("...", "2 * (576 + 1536)"),
-    OPEN[3].replace("...", '"undecided"'),
+    OPEN[3].replace("...", '"A and B"'),
 ]
 LIMITS = Limits(seconds=120, memory_gib=1)
 
@@ -82,7 +82,7 @@ MISCHIEF = {  # a cell, and the error that it ends in
 LOST = [
     OPEN[0].replace("...", "return p").split("\n\n\n")[0],
     "pair = 4224",
-    'checks.check_word("a", False)',
+    'checks.check_stranger("A", 1)',
 ]
 
 

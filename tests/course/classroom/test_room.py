@@ -26,9 +26,9 @@ def test_a_lesson_says_what_it_takes_what_is_there_and_what_to_do(monkeypatch: p
     assert f"at most {peak.bytes / 1e9:.1f} GB when measured" in words
     assert f"{peak.date}, {peak.hardware}" in words
     assert words.endswith("here: 8.0 GB, of which you can have 5.1 GB: enough")
-    monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (8 * GB, 10**8))
+    monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (8 * GB, 10**7))
     words = room.room_for("05")
-    assert "you can have 0.2 GB: too little; close browser tabs" in words
+    assert "you can have 0.1 GB: too little; close browser tabs" in words
     assert "2 other notebooks hold 1.5 GB" in words
     monkeypatch.setattr("lora_course.classroom.preflight.memory", lambda: (None, None))
     assert "here" not in room.room_for("05")
