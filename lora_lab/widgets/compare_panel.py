@@ -19,6 +19,7 @@ from lora_lab.training.assets import shipped
 from lora_lab.training.watching import headless
 from lora_lab.widgets.background import Background, begin
 from lora_lab.widgets.base import LivePanel
+from lora_lab.widgets.method_icons import drawing
 
 if TYPE_CHECKING:
     from lora_lab.experiments.compare import Comparison
@@ -117,7 +118,9 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         self._found = {"stored": dict(reference), "mine": {}}
         choices = list(dict.fromkeys([*CHOICES, *methods]))
         plan = {"methods": list(methods), "seeds": seeds, "rates": rates, "steps": steps}
-        super().__init__(choices=choices, stored=shown(reference) if reference else {}, live={"state": "ready"}, **plan)
+        super().__init__(
+            choices=choices, stored=_drawn(reference) if reference else {}, live={"state": "ready"}, **plan
+        )
         self.margin = float(terms.get("margin", reference.get("margin", 0.015)))
 
     @property
@@ -206,6 +209,13 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
             if work.found and work.version != self._version:
                 self._version, self._found["mine"] = work.version, work.found
                 self.view = self.view if self.mine else "mine"  # at the first result, not against the reader's choice
-                self.mine = shown(work.found)
+                self.mine = _drawn(work.found)
             state = {"state": work.doing, "busy": busy, "error": work.error, "words": work.words}
             self.live = {**state, "done": work.done, "of": of}
+
+
+def _drawn(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison for the browser, with a drawing of what each method adds."""
+    data = shown(found)
+    methods = [one | drawing(one["method"], one["settings"] or {}, one["head"]) for one in data["methods"]]
+    return data | {"methods": methods}

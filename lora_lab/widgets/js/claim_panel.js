@@ -1,6 +1,7 @@
 // One claim: sliders and menus for what it rests on, the word that follows, and the evidence as marks on an axis.
 // Python has judged every combination of values; here they are only looked up.
 
+import CLAIM_CSS from "./claim_panel.css";
 import { button, drawn, folded, menu, nearest, slider, table } from "./controls.js";
 import { about, clamp, escape, plural } from "./format.js";
 import { panel } from "./panel.js";
@@ -12,8 +13,6 @@ const SIGNS = { 1: "●", 0: "×", [-1]: "○" };
 const VERBS = { 1: "holds", 0: "fails", [-1]: "is open" };
 const [ROW, DOT, SIDE, TOP] = [44, 7, 10, 22]; // pixels
 const LABELLED = 8; // up to so many cases have a row each
-const STYLE = `.big b { font-size: 40px; } .premises { display: grid; gap: 10px; }
-.premises .menu { grid-template-columns: 1fr 1fr; } .handle { cursor: ew-resize; } .words { min-height: 3em; }`;
 
 const BODY = `<header><div class="title"></div></header>
 ${menu("claim", "claim")}
@@ -65,7 +64,7 @@ function start(p) {
       ".big": big,
       ".words": words,
       ".key": "● holds, × fails, ○ is open.",
-      ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "As it is claimed.",
+      ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "As claimed.",
       ".about": `<b>Right if:</b> ${escape(card.prediction)} <b>Not shown:</b> ${escape(card.limits)} ${decide(outcome)}`,
     });
     p.numbers(() => table(["case", "the claim", "found"], outcome.cases.map(([place, holds]) =>
@@ -84,7 +83,6 @@ function start(p) {
     return `It ${counted} of ${plural(outcome.cases.length, "case")}.`;
   }
 
-  // ---- the picture
   function scale() {
     const { card } = now;
     const [low, high] = card.domain;
@@ -131,7 +129,6 @@ function start(p) {
     p.picture({ svg: parts.join(""), height: bottom + 38 }, `${card.axis}, the line at ${lines}. ${alt}`);
   }
 
-  // ---- what controls do
   const move = (i, place) => p.set({ claim: now.claim, at: now.at.map((one, j) => (i === j ? place : one)) });
   const actions = {
     claim: (claim) => p.set({ claim, at: now.cards[claim].own }),
@@ -150,4 +147,4 @@ function start(p) {
   return { actions, draw };
 }
 
-export default panel({ title: "A claim and its premises", css: STYLE, traits: TRAITS, body: BODY, start });
+export default panel({ title: "A claim and its premises", css: CLAIM_CSS, traits: TRAITS, body: BODY, start });

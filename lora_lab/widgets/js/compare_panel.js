@@ -2,7 +2,6 @@
 // experiments/margins.py for what it sends. Here outcomes are looked up and drawn.
 
 import COMPARE_CSS from "./compare_panel.css";
-import { adds, icon } from "./compare_icons.js";
 import { AXES, drawForest, drawSeeds, drawStudies, span, thousands } from "./compare_picture.js";
 import { button, drawn, folded, menu, nearest, segments, slider, switches, table, trouble } from "./controls.js";
 import { about, binary, bytes, clamp, count, decimal, escape, percent, plural } from "./format.js";
@@ -174,8 +173,7 @@ function start(p) {
       return `Nothing is compared yet. ${doing}`;
     }
     drawControls(now);
-    const behind = view === "mine" && p.get("stored").metric === data.metric ? p.get("stored") : undefined;
-    seeds = drawSeeds(p.width(), { ...now, behind });
+    seeds = drawSeeds(p.width(), now);
     const told = data.methods.map((one) => `${one.name} ${decimal(one.mean)}${data.unit}`).join(", ");
     p.picture(seeds, `Test ${data.metric} of every seed over ${AXES[axis].words}. Means: ${told}.`);
     const range = span([...rows.map(({ entry }) => [0, entry.low, entry.high]), ...(danced?.studies ?? [])], data.scale);
@@ -184,13 +182,12 @@ function start(p) {
     const pairs = rows.map(({ one, entry, word }) => `${one.name} ${say(entry.difference)}, ${word}`).join("; ");
     p.picture(forest, `Differences from ${rival.name} in ${gap} at a margin of ${size}: ${pairs}.`, "forest");
     const [big, words] = tell(now);
-    const pale = view === "mine" && there(p.get("stored")) ? " Hollow: the reference." : "";
     const failed = data.failed.map(([label, why]) => ` ${label} has no result: ${why}.`).join("");
     p.fill({
       ".title": title(now),
       ".key": `Test ${data.metric}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run;
         runs of a method differ only in their random seed. Beside them their mean and its 95% interval; a cross at the bottom is
-        a run far below.${pale}`,
+        a run far below.`,
       ".big": big, ".words": words, ".holm": tellHolm(now), ".facts": facts(now), ".about": escape(data.about + failed),
     });
     if (dances) drawDance(range);
@@ -202,9 +199,9 @@ function start(p) {
     p.check("view", [view]);
     p.check("axis", [axis], axes.map((name) => [name, AXES[name].name]));
     const ways = data.methods.map((one) => {
-      const [name, trains] = [escape(one.name), escape(adds(one))];
+      const [name, trains] = [escape(one.name), escape(one.adds)];
       const input = `<input type="radio" name="rival" value="${escape(one.label)}" aria-label="${name}: trains ${trains}">`;
-      return `<label>${input}${icon(one)}<span>${name}</span><small>${thousands(one.trained)} train</small></label>`;
+      return `<label>${input}${one.icon}<span>${name}</span><small>${thousands(one.trained)} train</small></label>`;
     });
     p.fill({ ".cards": ways.join("") });
     p.check("rival", [rival.label]);

@@ -6,7 +6,6 @@ import { axisBottom, axisLeft, circle, cross, line, linear, log, rect, text, tic
 const FAR = 12; // points below the best seed of a method: its mark stands at the bottom, not to flatten all others
 const LETTER = 6.3; // pixels of a letter of 12 px
 const [TOP, ROW] = [22, 38]; // pixels above the forest, and of a pair in it
-const INK = { method: "train", rival: "other", else: "frozen" };
 
 export const AXES = {
   trained: {
@@ -25,11 +24,11 @@ export function thousands(number) {
   return number >= 1e4 ? `${about(number / 1e3)} k` : count(number);
 }
 
-/** A method's place among the colors. */
-const role = (one, { method, rival }) => (one.label === method.label ? "method" : one.label === rival?.label ? "rival" : "else");
+/** A method's color. */
+const color = (one, { method, rival }) => (one.label === method.label ? "train" : one.label === rival?.label ? "other" : "frozen");
 
 /** Every seed a dot, the mean and its 95% interval beside them. Gives { svg, height, at(x, y) }: the method there. */
-export function drawSeeds(width, { data, behind, axis, method, rival }) {
+export function drawSeeds(width, { data, axis, method, rival }) {
   const { of, words, scale, format } = AXES[axis];
   const shown = data.methods.filter((one) => of(one));
   const [left, right, top, bottom] = [40, width - 14, 14, clamp(0.52 * width, 240, 330)];
@@ -47,14 +46,12 @@ export function drawSeeds(width, { data, behind, axis, method, rival }) {
   parts.push(text((left + right) / 2, bottom + 34, words, "soft mid"));
   const boxes = [];
   const names = [];
-  const later = (one) => ["else", "rival", "method"].indexOf(role(one, { method, rival }));
+  const later = (one) => ["frozen", "other", "train"].indexOf(color(one, { method, rival }));
   for (const one of [...shown].sort((a, b) => later(a) - later(b))) {
-    const kind = INK[role(one, { method, rival })];
+    const kind = color(one, { method, rival });
     const cx = x(of(one));
     const within = (value) => clamp(y(value), top, bottom);
-    const earlier = behind?.methods.find(({ label }) => label === one.label)?.each ?? []; // the reference
     const off = one.each.filter((value) => !near(one, value));
-    parts.push(...earlier.map((value) => circle(cx, within(value), 3, "soft no")));
     parts.push(...one.each.filter((value) => near(one, value)).map((value) => circle(cx, y(value), 4, `${kind} dot`)));
     parts.push(...off.map((_, i) => cross(cx + 9 * (i - (off.length - 1) / 2), bottom - 7, 7, kind)));
     const mean = within(one.mean);

@@ -28,9 +28,7 @@ export function binary(number) {
 }
 
 /** To the nearest tenth. Round the parts of a sum with it and add those, so that what is shown adds up. */
-export function tenth(number) {
-  return Math.round(10 * number) / 10 + 0; // + 0 turns -0 into 0
-}
+export const tenth = (number) => Math.round(10 * number) / 10 + 0; // + 0 turns -0 into 0
 
 /** With so many decimals and a real minus sign; zero is 0. */
 export function decimal(number, places = 1) {

@@ -36,7 +36,7 @@ export function drawSize(width, size, patch) {
     const within = w > 4 * R && h > 3.2 * R; // in W where there is room, else below
     const [cx, cy] = [x + w - R - 18, within ? y + R + 18 : y + h + R + 34];
     height = Math.max(height, cy + R + 26);
-    parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick, r));
+    parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick));
   }
   const gathered = drawPatch([x, y, w, h], share, patch, ["A and B in one patch", "drag it onto W: how many fit?", "W"]);
   parts.push(gathered.svg);
@@ -70,17 +70,13 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   return { svg: group(parts, 'class="gathered"'), onto };
 }
 
-/** What is thinner than a pixel, through a glass: the corner where A ends and B begins, r lines in each. */
-function lens(cx, cy, R, px, py, thick, r) {
+/** What is thinner than a pixel, through a glass: the corner where A ends and B begins. */
+function lens(cx, cy, R, px, py, thick) {
   const zoom = 2 ** Math.ceil(Math.log2(20 / thick));
   const wide = thick * zoom;
   const [ox, oy] = [cx - 2, cy + 2]; // W's corner
   const inside = [rect(cx - R, cy - R, 2 * R, 2 * R, "paper"), rect(cx - R, oy, ox - cx + R, R, "frost")];
   inside.push(rect(cx - R, oy - 5 - wide, ox - cx + R, wide, "train"), rect(ox + 5, oy, wide, R, "train"));
-  for (let i = 1; i < r && wide / r >= 1.7; i++) {
-    const at = (i * wide) / r - 0.4;
-    inside.push(rect(cx - R, oy - 5 - wide + at, ox - cx + R, 0.8, "paper"), rect(ox + 5 + at, oy, 0.8, R, "paper"));
-  }
   const glass = `<clipPath id="glass">${circle(cx, cy, R, "")}</clipPath>${group(inside, 'clip-path="url(#glass)"')}`;
   const words = text(cx, cy + R + 17, `${count(zoom)} times larger`, "soft mid halo");
   return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;

@@ -103,15 +103,10 @@ function drawX({ left, cell, up, unit, numbers }, x) {
 /** A and B with the corner between them, where the r numbers of A x turn down into B. */
 function drawAdapter(at, toy, lit, band, fuse) {
   const { left, cell, gap, numbers } = at;
-  const { A, B, merged, out, scan } = toy;
+  const { A, B, out, scan } = toy;
   const r = A.length;
   const parts = [text(left - 12, at.A + (r * cell) / 2 + 6, "A", "m end train")];
   parts.push(text(at.B + (r * cell) / 2, at.W + D * cell + 22, "B", "m mid train"));
-  const piece = merged > 0 && merged < 0.7 ? Math.floor((merged / 0.7) * r) : -1;
-  if (piece >= 0) {
-    parts.push(rect(left, at.A + piece * cell, D * cell, cell, "wash"));
-    parts.push(rect(at.B + piece * cell, at.W, cell, D * cell, "wash"));
-  }
   const [half, end] = [0.44 * cell, lit.W >= 0 ? band + cell / 2 : `${at.W - 3}m-3 -4l3 4l3 -4`];
   parts.push(...A.map((_, k) => {
     const [x, y] = [at.B + (k + 0.5) * cell, at.A + (k + 0.5) * cell];

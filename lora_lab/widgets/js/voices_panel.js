@@ -57,7 +57,6 @@ function start(p) {
     return place < 0 ? undefined : stored.answers[name]?.[same ? 0 : strength]?.[place];
   }
 
-  // ---- drawing
   function draw() {
     now = read();
     const { names, adapters, live, asks, sizes, strength, question } = now;
@@ -131,7 +130,6 @@ function start(p) {
     return pace ? `${live.state === "done" ? "Done" : "Stopped"}: ${pace}.` : "Choose or type a question, then press Ask.";
   }
 
-  // ---- what controls do
   const actions = {
     question(question) {
       p.one("input[name=own]").value = "";
