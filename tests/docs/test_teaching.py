@@ -12,7 +12,7 @@ from lora_lab import FullFineTuning, LoRA, memory, params
 from tests.docs import ROOT
 
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
-ANSWERS = (ROOT / "docs" / "quiz_answers.md").read_text(encoding="utf-8")
+ANSWERS, RANGES = (ROOT / "docs" / "quiz_answers.md").read_text(encoding="utf-8").split("\n## The ranges\n")
 TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(encoding="utf-8"))
 FORMS = "ABC"
 
@@ -138,3 +138,13 @@ def test_the_commands_of_the_page_exist():
 
     named = set(re.findall(r"lora-lab ([a-z]+)", PAGE))
     assert named <= set(commands.commands), named - set(commands.commands)
+
+
+def test_the_ranges_are_those_that_the_solved_lessons_found():
+    found = []
+    for path in sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            said = "".join("".join(output.get("text", "")) for output in cell.get("outputs", ()))
+            asked = re.findall(r'lesson\.reveal\("([^"]+)"', "".join(cell["source"]))
+            found += [[path.name[:2], one, re.search(rf"{re.escape(one)}: it is (.*)\.\n", said)[1]] for one in asked]
+    assert rows(RANGES)[1:] == found
