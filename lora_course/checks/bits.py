@@ -122,7 +122,7 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
     fit = next((word for word, bits in BITS.items() if needed(bits) < room), "none")
     replies = {
         word: f"in {word} it needs {needed(bits) / GIB:.2f} GiB of {room / GIB:.2f}: "
-        + ("it fits, and so does more" if needed(bits) < room else "too much")
+        + ("it fits, but so do more bits" if needed(bits) < room else "too much")
         for word, bits in BITS.items()
     } | {"none": f"4.127 bits need {needed(nf4) / GIB:.2f} GiB, and {room / GIB:.2f} are usable"}
     least = {

@@ -106,7 +106,7 @@ def published(name: str) -> tuple[float, float]:
 
 
 def pair(name: str) -> tuple[Number, Number, Choice]:
-    """What is compared with the three answers: the gap's standard error and the gap needed, in points; a word."""
+    """What the three answers are checked against: the gap's standard error, the gap needed (points), and a word."""
     a, b = (one / 100 for one in published(name))
     both = a * (1 - a) + b * (1 - b)
     error = 100 * math.sqrt(both / RTE)

@@ -83,7 +83,7 @@ def report(table: Any) -> Report:
     word = Choice((says.outcome, simple), {
         "better": beats,
         "worse": beats,
-        "equivalent": f"not finding a gap isn't showing there is none: up to {100 * (abs(gap) + 1.96 * error):.1f} "
+        "equivalent": f"not finding a gap doesn't show there is none: up to {100 * (abs(gap) + 1.96 * error):.1f} "
         "points still fit the data",
         "undecided": "0 is outside the interval: of these two models, one is ahead",
     })  # fmt: skip

@@ -251,7 +251,7 @@ def _as_pip_is_set() -> list[str]:
 
 
 def _lock(lock: Path, target: Target, wheels: Sequence[Path], cuda: bool) -> None:
-    """Write the wheels and their hashes. Raises: BadValue if torch brings CUDA without --cuda."""
+    """Write the wheels and their hashes. Raises: BadValue if torch comes with CUDA but --cuda was not given."""
     found = [path.name for path in wheels if path.name.lower().startswith(CUDA)]
     if found and not cuda:
         raise BadValue(

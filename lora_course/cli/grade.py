@@ -37,7 +37,7 @@ def grade(
             write_atomically(Path(table), grading.table(rows).encode("utf-8-sig"))  # the byte-order mark is for Excel
 
     def keep(rows: list[dict[str, Any]]) -> None:
-        with suppress(BadValue):  # such as open in Excel: the last write tries again and reports it
+        with suppress(BadValue):  # for example, it is open in Excel: the last write tries again and reports the error
             write(rows)
 
     known = [grading.Lesson(Path(lesson))] if lesson else None

@@ -1,4 +1,4 @@
-"""Ten adapters that fail as adapters have failed for others, made here in seconds: the patients of lesson 07.
+"""Ten adapters that fail in ways that people have reported, made here in seconds: the patients of lesson 07.
 
 Each begins as a sound adapter, or is really trained for some steps with the mistake in place.
 """
@@ -55,7 +55,7 @@ def patient(letter: str, place: str | Path = "patients") -> Path:
     return folder
 
 
-# ---- made from the sound one
+# ---- patients made from the working adapter
 
 
 def _sound(folder: Path) -> Path:

@@ -107,7 +107,7 @@ def open_bank(
     dtype: str = device.AUTO,
     attention: str = device.AUTO,
 ) -> tuple[AdapterBank, PreTrainedTokenizerBase]:
-    """A base in the dtype that is fastest here, with these adapter folders in its bank by name, and its tokenizer.
+    """A base in the dtype that is fastest here, in a bank that holds these adapters by name, and its tokenizer.
 
     Raises: NotFound, BadValue as `load_model` and `AdapterBank.load`.
     """

@@ -34,7 +34,7 @@ class LiveVoices(Background):
         self.ask("", 1.0)
 
     def ask(self, asked: str, strength: float) -> None:
-        """What to answer next, with every adapter's scaling times `strength`."""
+        """Set the next question to answer, with every adapter's scaling times `strength`."""
         self.asked, self.strength, self.tokens, self.seconds = asked, strength, 0, 0.0
         self.texts = dict.fromkeys((BASE, *([TOLD] if self.told else []), *self.adapters), "")
 

@@ -237,7 +237,7 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
         )
     for field, value in values.items():
         if ("layer" in field or "expert" in field) and isinstance(value, int) and value > MOST:
-            raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has as many")
+            raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has that many")
     own = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config")}
     with _in_one_sentence(name):
         return AutoConfig.for_model(family, **copy.deepcopy(own))

@@ -34,7 +34,7 @@ class Trace(NamedTuple):
     """Forward and backward at one point.
 
     trained   elements, and bytes per element, of each tensor
-    events    as of `Tracker`: those of the weights, of the two passes, and when the gradients are freed
+    events    as in `Tracker`: those of the weights, of the two passes, and when the gradients are freed
     """
 
     moments: list[Moment]

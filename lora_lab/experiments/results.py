@@ -183,7 +183,7 @@ def unlike(runs: Iterable[Run]) -> str:
 
 
 def scores_of(run: Run, task: Task | None = None) -> np.ndarray:
-    """Return (rows,) as `Runs.scores`; pass `task` if it is already loaded.
+    """Return scores of shape (rows,), as in `Runs.scores`; pass `task` if it is already loaded.
 
     Raises: BadValue for a run without predictions or with numbers as labels; Changed if the data file has changed.
     """

@@ -125,7 +125,7 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = 0.015) 
     """Return the verdict of every other method on `against`, by name, with Holm's correction over all of them.
 
     Differences are one family, equivalences another. Intervals are not corrected; more_seeds and more_rows assume
-    5 % / pairs, Holm's strictest level. Raises: BadValue as `verdict`, and for an unknown `against`.
+    5 % / pairs, Holm's strictest level. Raises: BadValue as in `verdict`, and for an unknown `against`.
     """
     if against not in named or len(named) < 2:
         raise BadValue(f"{against!r} and at least one other method are needed; there are {', '.join(named) or 'none'}")
@@ -266,7 +266,7 @@ def _quantile(tail: float, variance: np.ndarray, freedom: np.ndarray) -> np.ndar
 
 
 def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
-    """Return the one-sided p of a difference over its error, at least TINY: the tail with that quantile."""
+    """Return the one-sided p of a difference divided by its error, at least TINY: the tail with that quantile."""
     size = min(abs(ratio), float(_quantile(TINY, variance, freedom)))
     ends = np.log((TINY, 0.5))
     p = math.exp(scipy.optimize.brentq(lambda x: float(_quantile(math.exp(x), variance, freedom)) - size, *ends))

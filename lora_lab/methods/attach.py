@@ -93,7 +93,7 @@ class Ahead(nn.Module):
     """
 
     head = merged = active = False
-    unmergeable = "stands ahead of every row, and is not part of any weight of the base"
+    unmergeable = "adds vectors in front of every row, which are not part of any base weight"
 
     def __init__(self, method: Any, start: Mapping[str, Tensor | nn.Module]) -> None:
         super().__init__()

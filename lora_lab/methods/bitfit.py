@@ -42,7 +42,7 @@ class BitFit(LayerMethod):
             if not isinstance(module, torch.nn.Linear | torch.nn.LayerNorm) and kind != "Conv1D":
                 raise BadValue(f"bitfit cannot train the bias of {path}, a {kind}; use lora")
             if isinstance(model.get_submodule(path.rpartition(".")[0]), torch.nn.MultiheadAttention):
-                raise BadValue(f"bitfit cannot train the bias of {path}, which torch reads and never calls; use lora")
+                raise BadValue(f"bitfit cannot train the bias of {path}: torch never calls its layer; use lora")
             yield path, {}
 
     def start(self, layer: nn.Module, **_: Any) -> dict[str, Tensor]:

@@ -239,7 +239,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
 def _refuse_trained_base(model: nn.Module) -> None:
     report = getattr(model, "lora_lab_report", None)
     if isinstance(report, Report) and report.method.trains_base:
-        raise BadValue(f"{report.method.name} trained the base's own weights, which nothing can undo; load it again")
+        raise BadValue(f"{report.method.name} trained the base's own weights, which cannot be undone; reload the base")
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Metrics of predictions against labels: Matthews, F1, Pearson, Spearman. `lora_lab.metrics` lists them all.
 
-An undefined one (for a constant prediction) is 0, the value of guessing. Otherwise equal to scikit-learn's and scipy's,
+An undefined one (for a constant prediction) is 0, the value of guessing. All others equal scikit-learn's and scipy's,
 which the tests compare with. They are written out here since importing scikit-learn takes longer than a validation.
 """
 

@@ -89,7 +89,7 @@ class Pack:
         self.base.config.pad_token_id = self.pad  # a causal classifier looks for it in each row
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         heads = {first.seed: dict(heads_of(self.base))}
-        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as it would alone
+        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as if alone
         for tensor in chain(self.base.parameters(), self.base.buffers()):
             tensor.data = tensor.data.to(self.device)  # in place: all members share it
         heard = [[self._watch_memory, *(callbacks(recipe) if callbacks else ())] for recipe in recipes]

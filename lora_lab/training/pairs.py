@@ -81,7 +81,7 @@ def _pair(row: Mapping[str, Any], where: str) -> Pair:
             raise BadValue(f"{where}: role must be one of {', '.join(ROLES)}, not {role!r}")
     turns = tuple((str(message["role"]), _text(message, "content", where)) for message in messages)
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
-        raise BadValue(f"{where}: the last two messages must be a user's and the assistant's answer")
+        raise BadValue(f"{where}: the last two messages must be the user's message and the assistant's answer")
     return Pair(Chat(turns[:-1]), turns[-1][1])
 
 

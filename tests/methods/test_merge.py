@@ -316,9 +316,9 @@ def test_what_would_ruin_the_base_is_refused_and_leaves_it_alone(kind, targets, 
 
 
 UNMERGEABLE = {
-    "prompt": "prompt cannot be merged: it stands ahead of every row",
-    "ptuning": "ptuning cannot be merged: it stands ahead of every row",
-    "prefix": "prefix cannot be merged: it stands ahead of every row",
+    "prompt": "prompt cannot be merged: it adds vectors in front of every row",
+    "ptuning": "ptuning cannot be merged: it adds vectors in front of every row",
+    "prefix": "prefix cannot be merged: it adds vectors in front of every row",
     "bottleneck": "bottleneck cannot be merged: it has a nonlinearity in its middle",
     "probe": "probe cannot be merged: it reads the mean of all tokens",
 }

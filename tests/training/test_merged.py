@@ -251,7 +251,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
     mistakes = [
         (tmp_path / "empty", base, NotFound, "is not an adapter: it holds no adapter_config.json"),
-        (prompt, base, BadValue, "prompt cannot be merged: it stands ahead of every row"),
+        (prompt, base, BadValue, "prompt cannot be merged: it adds vectors in front of every row"),
         (adapter, str(tmp_path / "nothing"), NotFound, "there is no model"),
     ]
     for source, of, error, sentence in mistakes:

@@ -151,7 +151,7 @@ def read_all(folder, rows):
         ([{"messages": "hello"}], "line 1: messages must be a list of objects"),
         (
             [{"messages": [{"role": "user", "content": "x"}]}],
-            "the last two messages must be a user's and the assistant's",
+            "the last two messages must be the user's message and the assistant's",
         ),
         (
             [{"messages": [{"role": "wizard", "content": "x"}]}],

@@ -209,7 +209,7 @@ def part(holds: bool, fails: bool, words: str) -> Judged:
 
 
 def all_of(parts: Mapping[str, Judged]) -> Judged:
-    """Holds if every part does, fails if one does, else undecided."""
+    """Holds if every part holds, fails if any part fails, else undecided."""
     found = {one.standing for one in parts.values()}
     return part(found == {"holds"}, "fails" in found, "; ".join(f"{name}: {one.words}" for name, one in parts.items()))
 

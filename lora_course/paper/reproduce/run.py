@@ -158,7 +158,7 @@ def _told(one: Item, rows: list[Found]) -> Found:
 
 
 def rejudged(one: Item, found: Found) -> Found:
-    """A result by the item's current rule, from the values that it holds; `ruled` says if the rule came after."""
+    """Judge a result's values again by the item's current rule; `ruled` says if the rule is newer than the result."""
     kept = Kept({row["name"]: row["yours"] for row in found["rows"]}, found["sizes"], found.get("verdicts", {}))
     judged = Judged(found["standing"], found["words"]) if found["error"] else one.judged(kept)
     ruled = found.get("ruled", "before") if found["rule"] == one.rule else "after"

@@ -1,6 +1,6 @@
 """Table 7 and figures 3 and 4 look at the updates of LoRA runs of rank 4, 8 and 64, which the three items share.
 
-||dW||_F / ||U^T W V||_F    table 7: U, V are the r strongest directions of dW; beside it those of W, and random ones
+||dW||_F / ||U^T W V||_F    table 7: U, V are the r strongest directions of dW; then those of W, then random ones
 phi(i, j)                   figures 3 and 4: how far the first i and first j directions of two runs agree, minus what
                             chance gives, max(i, j) / d
 """

@@ -44,7 +44,7 @@ WRONG = [
     ("report", (CLOSE, 0.0265, "undecided", ROWS), "half: that is for two different tests"),
     ("report", (CLOSE, 0.0186, "undecided", ROWS), "half: that is one model's interval"),
     ("report", (CLOSE, HALF, "better", ROWS), "76.5 beats 75.3 only if"),
-    ("report", (CLOSE, HALF, "equivalent", ROWS), "isn't showing there is none"),
+    ("report", (CLOSE, HALF, "equivalent", ROWS), "doesn't show there is none"),
     ("report", (CLOSE, HALF, "equal", ROWS), "say better, worse, equivalent or undecided"),
     ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "undecided", ROWS), "0 is outside"),
     ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "worse", ROWS), "on that side"),
