@@ -196,7 +196,7 @@ def knobs() -> dict[str, str]:
     knobs.rank.low, .high: the 95 % interval of rank 64 minus rank 1 at alpha 16, paired over the three seeds.
     knobs.rank.loud: at alpha 256, from rank 1 to rank 64, each at its best rate.
     knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
-    ranks.rest.1, .2, .8: lesson 10, with all but so many of the strongest pieces.
+    ranks.rest.1, .2: lesson 10, with all but so many of the strongest pieces.
     """
     playground = load_playground()
     data, _ = shown(playground)
@@ -224,7 +224,7 @@ def knobs() -> dict[str, str]:
         **{f"knobs.rank.{name}": f"{line['lost']:.1f}" for name, line in lines["rank"]["q,v|16"].items()},
         **{f"knobs.alpha.{name}": f"{line['lost']:.1f}" for name, line in lines["alpha"]["q,v|8"].items()},
         **{f"knobs.cut.{full['ranks'][at]}": f"{100 * full['right'][at] / cuts['n']:.1f}" for at in (0, 2)},
-        **{f"ranks.rest.{r}": f"{100 * rest['right'][rest['ranks'].index(r)] / cuts['n']:.1f}" for r in (1, 2, 8)},
+        **{f"ranks.rest.{r}": f"{100 * rest['right'][rest['ranks'].index(r)] / cuts['n']:.1f}" for r in (1, 2)},
         "knobs.cut.energy": f"{100 * full['energy'][full['ranks'].index(2)]:.0f}",
     }
 

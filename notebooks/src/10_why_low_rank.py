@@ -119,13 +119,13 @@ assert cut["energy"][2] < 0.31
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % of no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved. It doesn't know where to. (Odd: without only the *one* strongest it's 53.4<!--ranks.rest.1--> %, without the eight strongest 64.6<!--ranks.rest.8--> %. We don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % of no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved. It doesn't know where to. (Without the *one* strongest: 53.4<!--ranks.rest.1--> %. We don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
 # The gradient of $W$ for one token is $g\,x^\top$: the error that arrives, times the input. **A rank-one piece.** Training adds up such pieces, one per token. If many point the same way, the sum is nearly of low rank.
 #
-# Adam then divides each number of the gradient by its usual size so far. At the first step there's no past, so only its *sign* is left.
+# Adam then divides each number by its usual size so far. At the first step, only its *sign* is left.
 
 # %%
 torch.manual_seed(0)  # of the new head
@@ -151,9 +151,9 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But the median is 8 pieces for 90 %. (The list goes query, value, layer by layer: the values need the fewest, often just one.) Sorting reviews asks *one* question, positive or negative, so the errors point in few directions. **The task makes the gradient simple.** Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the large part that does so little above, and LoRA has no room for it. (We haven't tested that. Training with plain SGD would tell.)
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But the median is 8 pieces for 90 %, and values often need just one. Sorting reviews asks *one* question, positive or negative, so the errors point in few directions. **The task makes the gradient simple.** Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the large part that does so little above. (Not tested.)
 #
-# (One batch and one new head. Another head or other reviews: 8 to 13.)
+# (One batch and one new head. Others: 8 to 13.)
 # </details>
 #
 # ## When it doesn't fit
@@ -195,7 +195,7 @@ assert max(right_at_each_rank(1024)) < 0.7 and right_at_each_rank(64)[-1] == 1
 # 2. **Each token adds a rank-one piece to the gradient.** If the task asks for few things, the pieces point in few directions.
 # 3. **Rank is room for unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256; for 1,024 even all 128 aren't enough.*
 #
-# Start with rank 8 to 16 for sorting; more for facts, if they can't go into the prompt (lesson 06). *Ours: reviews only. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90 % of the energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, 200 numbers reached 90 % of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract read).*
+# Start with rank 8 to 16 for sorting; more for facts. *Ours: reviews only. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90 % of the energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, 200 numbers reached 90 % of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract read).*
 #
 # The same in PEFT:
 # ```python

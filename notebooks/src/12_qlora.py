@@ -141,7 +141,7 @@ assert lesson.FAST or all(
 #
 # The matrix is 9.3<!--bits.nf4.wrong--> % wrong, and training beside it costs next to nothing: 80.8<!--bits.nf4--> % right against 80.9<!--bits.bf16--> %, *equivalent* within 1.5 points (90 % interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3--> %, with 2 bits 73.9<!--bits.nf2--> %. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
 #
-# **Why does it work?** W is rounded once and never again: no step adds to the error. And the adapter learns beside the *rounded* W. Compare each column with its own first row (the left one is a mean of five runs, the right one a single adapter): at 3 and 2 bits, the adapter that was moved there has lost far more than those that learned there. At 4 bits there's little to repair.
+# **Why does it work?** W is rounded once and never again: no step adds to the error. And the adapter learns beside the *rounded* W. Compare with each column's first row: at 3 and 2 bits, the adapter that was moved there has lost far more than those that learned there. At 4 bits there's little to repair.
 # </details>
 #
 # ## What it saves
@@ -165,7 +165,7 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not a quarter: 48<!--bits.llama.share--> %. The weights fall from 15.0<!--fit.weights--> GiB only to 5.4<!--bits.llama.weights-->, because embeddings and head stay as they are. And the other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change at all. (Computed; lesson 04 checks such a calculation against a real step.)
+# Not a quarter: 48<!--bits.llama.share--> %. The weights fall from 15.0<!--fit.weights--> GiB only to 5.4<!--bits.llama.weights-->, because embeddings and head stay as they are. And the other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change at all. (Computed, as in lesson 04.)
 # </details>
 #
 # ## Your card
@@ -207,9 +207,9 @@ checks.check_card(peak, saved, fits, case)
 #
 # 1. **What is only read may be coarse.** So freeze the base in 4 bits, and keep A and B, which train, in 32.
 # 2. **It saves three quarters of the linear layers**, and nothing of embeddings, head, activations and logits.
-# 3. **It costs time, and the adapter belongs to the rounded weights.** Serve it with the bits it was trained beside, or add $BA$ to the dequantized weights and keep the sum in 16 bits.
+# 3. **It costs time, and the adapter belongs to the rounded weights.** Serve the bits it was trained beside, or add $BA$ to the dequantized weights.
 #
-# Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 from 33B on). *Published, [QLoRA's scripts for its model Guanaco](https://github.com/artidoro/qlora), read in part; our own advice, rank 8 to 16, is lesson 09's.*
+# Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 from 33B on). *Published, [QLoRA's scripts for its model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #
 # *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: a mean MMLU of 53.1 against 53.0 in 16 bits, LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). Time: 2.8 hours instead of 1.9, Llama-2-7B on an A100 ([Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
 #

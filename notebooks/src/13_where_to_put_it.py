@@ -55,7 +55,7 @@ lesson.predict("more memory, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Train one yourself
-# The paper's worst placement on GPT-3 was `k` alone. Is it bad here, too? Train it at two rates, three seeds: about two minutes, too few to settle it, enough to see where it falls. (Or choose another one. $\alpha = 2r$, as in all our runs, which had a third rate.)
+# The paper's worst placement on GPT-3 was `k` alone. Is it bad here, too? Train it at two rates, three seeds: about two minutes, too few to settle it. (Or choose another one. $\alpha = 2r$, as in all our runs.)
 
 # %%
 mine, rank = "k", 36  # or any of q, k, v, o, up, down, at a rank that fits
@@ -69,7 +69,7 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 # ## Tune each, then compare
 # More $\alpha$ wants less rate (lesson 03), and here $\alpha$ goes from 8 on all six matrices to 72 on one. One rate for all could pick the winner. So each placement gets its own, chosen on *validation* sentences. Only then come the 2,000 test sentences, with a margin of 1.5 points fixed before we looked.
 #
-# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. The words ask for more than the lines: with six comparisons, one may look real by luck, so **Holm's correction** widens what counts as luck. A line that misses zero can still be *undecided*. The right side shows the paper's numbers for GPT-3, with 18.9 million trained numbers in every row.
+# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. The words ask for more: of six comparisons, one may look real by luck (**Holm's correction**). So a line off zero can be *undecided*. The right side shows the paper's numbers for GPT-3, with 18.9 million trained numbers in every row.
 
 # %%
 def tuned(runs):

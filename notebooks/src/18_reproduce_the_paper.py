@@ -22,7 +22,7 @@ store = lesson.workplace("18")
 # ## Three guesses
 # 1. LoRA's runs on RTE, MRPC and STS-B began at an adapter already trained on MNLI, a large, related task. Suppose both methods start alike: three tasks, with that start and without. **In how many of these six pairs is LoRA ahead?**
 # 2. A *bottleneck* is a small layer that each token passes through after the model's own. **By how many percent do two in every layer slow one short text on your machine?**
-# 3. We ran eleven findings of the paper again, on small models and for minutes each. **How many hold?** (The others fail, stay undecided, or couldn't be tested.)
+# 3. We reran eleven findings of the paper on small models, for minutes. **How many hold?** (The others fail, stay undecided, or couldn't be tested.)
 #
 # Give ranges that you're 80 % sure of.
 
@@ -69,7 +69,7 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # </details>
 #
 # ## Yours
-# Table 1 times GPT-2 medium on a GPU. You time MiniLM here: plain, with LoRA merged and beside, with one bottleneck a layer (L) and two (H). They take turns, so a busy moment slows them all.
+# Table 1 times GPT-2 medium on a GPU. You time MiniLM here: plain, with LoRA merged and beside, with one bottleneck a layer (L) and two (H). They take turns.
 
 # %%
 table1 = item("table1", grids=[[(1, 128), (4, 128)]], most=lesson.steps(60, 8))
@@ -87,7 +87,7 @@ assert yours["error"] is None and yours["standing"] in reproducing.OUTCOMES
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On a quieter machine we measured 28.7<!--reproduce.h.one--> % for one short text (stored); the paper has 30.3 %. Another model, another machine: the closeness is partly luck. The direction isn't: layers in series wait for each other, and merged LoRA *is* the plain model. On a busy machine, as in the run saved here, intervals are wide: *undecided*.
+# On a quieter machine we measured 28.7<!--reproduce.h.one--> % for one short text (stored); the paper has 30.3 %. Another model, another machine: the closeness is partly luck. The direction isn't: layers in series wait for each other, and merged LoRA *is* the plain model. On a busy machine, as here, intervals are wide: *undecided*.
 # </details>
 #
 # ## All eleven
@@ -131,7 +131,7 @@ for letter, run in reproducing.runs(mine).items():
 checks.check_judge(reproducing.outcomes(mine), mine)
 
 # %% [markdown]
-# **Exercise 2: what can this pair show?** Two published accuracies on RTE's 277 dev rows ([GLUE's data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds. The answers to each row aren't published, so treat them as two separate accuracies, $p$ and $q$. (Compared row by row, a smaller gap might do.) Give three things: the gap's standard error from the rows alone, in points; the gap you'd need, 1.96 of them; and a word: *noise* (a smaller gap than you need), *unlike starts* (large enough, but only one began from MNLI), or *a gap*.
+# **Exercise 2: what can this pair show?** Two published accuracies on RTE's 277 dev rows ([GLUE's data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds. The answers to each row aren't published, so treat them as two separate accuracies, $p$ and $q$. Give the gap's standard error from the rows alone, in points; the gap you'd need, 1.96 of them; and a word: *noise* (a smaller gap than you need), *unlike starts* (large enough, but only one began from MNLI), or *a gap*.
 
 # %% exercise
 mine = lesson.draw("pair", *reproducing.PAIRS)
