@@ -42,7 +42,7 @@ def test_runs_that_cannot_train_side_by_side_have_their_steps_to_themselves(tiny
     def pack(*_: object) -> None:
         raise BadValue("cannot stand in a pack")
 
-    monkeypatch.setattr("lora_lab.training.pack.pack", pack)
+    monkeypatch.setattr("lora_lab.training.pack.stack_members", pack)
     assert budget.pack_timed(members).step == 1
 
 

@@ -108,7 +108,7 @@ def test_a_fused_layer_in_an_order_of_its_own_is_adapted_as_a_whole_or_not_at_al
     config = getattr(transformers, f"{kind}Config")(vocab_size=96, n_embd=32, n_layer=1, n_head=4, **more)
     model = getattr(transformers, f"{kind}ForCausalLM")(config)
     leaf = "qkv_proj" if kind == "CodeGen" else "c_attn"
-    with pytest.raises(NotFound, match=f"'q' matches no layer.*within {leaf}.*name '{leaf}'"):
+    with pytest.raises(NotFound, match=f"'q' matches no layer.*part of {leaf}.*name '{leaf}'"):
         LoRA(rank=2, targets=("q",)).attach(model)
     assert [p.site.out_slice for p in LoRA(rank=2, targets=(leaf,)).attach(model).placements] == [None]
 

@@ -67,7 +67,7 @@ def test_a_loaded_model_of_another_class_is_counted_as_it_is(name):
     counted = params(model, LoRA(rank=2))
     assert counted.total == sum(row.full for row in counted.modules) == real
     assert counted.trainable == LoRA(rank=2).attach(model).adapter_parameters
-    with pytest.raises(BadValue, match=f"the memory of a {name} is not known"):
+    with pytest.raises(BadValue, match=f"the memory of a {name} is unknown"):
         memory(made(made.config_class(**BERT)), LoRA(rank=2))
 
 

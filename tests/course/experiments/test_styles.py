@@ -114,6 +114,6 @@ def test_a_row_s_tokens_grow_as_generate_makes_them(spoken):
         steps = list(side_by_side(bank.model, tokenizer, [question("Why?")] * 3, SHORT.max_new_tokens))
     assert [[text] for text in steps[-1]] == list(said.values())
     assert 1 <= len(steps) <= SHORT.max_new_tokens
-    with pytest.raises(BadValue, match="at least one row"):
+    with pytest.raises(BadValue, match="at least one prompt"):
         next(side_by_side(bank.model, tokenizer, []))
     assert torch.is_grad_enabled()
