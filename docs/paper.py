@@ -26,8 +26,8 @@ paper.recomputed("table3")                           # each number that follows 
 
 VERDICTS = ("exact", "rounded", "does not follow")
 FOLLOWS = """Counts come from `lora_lab.params`, from a model's config and a method; the rest is arithmetic on other
-printed numbers. *Exact*: after rounding, it equals the printed number. *Rounded*: cut off, or rounded to fewer digits than are
-printed, or within an "about". Where the paper states no size, the nearest one was taken."""
+printed numbers. *Exact*: after rounding, it equals the printed number. *Rounded*: cut off, or rounded to fewer digits
+than are printed, or within an "about". Where the paper states no size, the nearest one was taken."""
 
 
 def document() -> str:
