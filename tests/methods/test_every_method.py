@@ -86,7 +86,7 @@ def test_what_is_reported_is_what_trains_and_the_base_stays_as_it_was(name, kind
     assert any(not torch.equal(after[n], old) for n, old in trains.items())
     if name in TRAINS_BASE:
         for way in (detach, lambda model: disabled(model).__enter__()):
-            with pytest.raises(BadValue, match="load it again"):
+            with pytest.raises(BadValue, match="reload the base"):
                 way(model)
         return
     randomise(model)
