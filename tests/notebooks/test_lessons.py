@@ -13,7 +13,6 @@ from lora_course.lesson import estimate
 from tests.notebooks import build
 
 SOURCES = build.lessons()
-OLD = build.lessons("old_")
 both_ways = pytest.mark.parametrize("solved", [False, True], ids=["unsolved", "solved"])
 run_ways = pytest.mark.parametrize(
     "solved", [pytest.param(False, marks=pytest.mark.slow, id="unsolved"), pytest.param(True, id="solved")]
@@ -66,7 +65,7 @@ def test_a_built_notebook_is_that_of_its_source(source: Path, solved: bool):
     )
 
 
-@pytest.mark.parametrize("source", [one for one in SOURCES if one not in OLD], ids=lambda path: path.stem)
+@every_lesson
 def test_a_lesson_keeps_its_time_and_its_answers_to_itself(source: Path):
     """A core lesson, 00 to 09, takes 25 minutes, an elective 45."""
     cells = build.built(source, solved=True).cells
@@ -88,29 +87,6 @@ def test_a_lesson_keeps_its_time_and_its_answers_to_itself(source: Path):
     assert f'lesson.start("{number(source.stem)}")' in code[0]
     assert code[-1].strip().endswith("lesson.receipt()")
     assert estimate(build.target(source, solved=False))[1] <= (25 if source.stem < "10" else 45)
-
-
-@pytest.mark.parametrize("source", OLD, ids=lambda path: path.stem)
-def test_an_older_lesson_is_short_says_its_goal_and_asserts_its_claims(source: Path):
-    cells = build.built(source, solved=True).cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    assert len(cells) <= 45
-    assert max(len([line for line in c.splitlines() if line.strip()]) for c in code) <= 22
-    assert len(text.split()) > sum(len(c.split()) for c in code) * 0.9
-    assert "**Goal.**" in text
-    assert "**Time box.**" in text
-    assert "**Stop here**" in text
-    asserted = build.built(source, solved=True, claims=True).cells
-    assert sum(cell.source.count("assert ") for cell in asserted if cell.cell_type == "code") >= 4
-    assert not any("assert " in c for c in code)  # a claim would give away what a reader is asked to predict
-
-
-@every_lesson
-def test_a_guess_is_made_before_the_cell_that_answers_it(source: Path):
-    for cell in build.built(source, solved=True).cells:
-        made = cell.cell_type == "code" and re.search(r"^guess\w*(, guess\w*)* = ", cell.source, re.MULTILINE)
-        assert not (made and "compare(" in cell.source), cell.source
 
 
 def test_no_output_shows_a_place_on_the_machine_that_made_it():
