@@ -20,19 +20,12 @@ from typing import Any
 
 from build import chosen, target
 
-from lora_course.classroom.grading import Limits, cells_of, grade
+from lora_course.classroom.grading import Limits, grade
 from lora_lab.files import read_json, write_json
 from lora_lab.training import device
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "data" / "results" / "lesson_times.json"
-STOP = "**Stop here**"
-
-
-def to_the_stop_mark(cells: list[Any]) -> int:
-    """How many code cells stand before the mark; all, where there is none."""
-    mark = next((n for n, cell in enumerate(cells) if not cell.code and STOP in cell.source), len(cells))
-    return sum(cell.code for cell in cells[:mark])
 
 
 def measured(path: Path, limits: Limits) -> dict[str, Any]:
@@ -40,10 +33,9 @@ def measured(path: Path, limits: Limits) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(path, folder)
         (row,) = grade(folder, limits=limits)
-    stop, cells = to_the_stop_mark(cells_of(path)), row["cell_seconds"]
+    cells = row["cell_seconds"]
     return {
         "seconds": round(sum(cells), 1),
-        "seconds_to_stop": round(sum(cells[:stop]), 1),
         "cells": [round(seconds, 2) for seconds in cells],
         "peak_mib": row["peak_bytes"] // 2**20,
         "status": row["status"],

@@ -86,7 +86,9 @@ def test_a_lesson_keeps_its_time_and_its_answers_to_itself(source: Path):
     assert sum(cell.source.count("assert ") for cell in asserted if cell.cell_type == "code") >= 3
     assert f'lesson.start("{number(source.stem)}")' in code[0]
     assert code[-1].strip().endswith("lesson.receipt()")
-    assert estimate(build.target(source, solved=False))[1] <= (25 if source.stem < "10" else 45)
+    _, minutes, machine = estimate(build.target(source, solved=False))
+    assert machine is not None  # else: python notebooks/measure.py
+    assert minutes <= (25 if source.stem < "10" else 45)
 
 
 def test_no_output_shows_a_place_on_the_machine_that_made_it():
