@@ -196,7 +196,7 @@ def knobs() -> dict[str, str]:
     knobs.rank.low, .high: the 95 % interval of rank 64 minus rank 1 at alpha 16, paired over the three seeds.
     knobs.rank.loud: at alpha 256, from rank 1 to rank 64, each at its best rate.
     knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
-    ranks.rest.1, .2: lesson 10, with all but so many of the strongest pieces.
+    ranks.rest.1, .2: lesson 10, with all but this many of the strongest pieces.
     """
     playground = load_playground()
     data, _ = shown(playground)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lora_course.classroom import colab
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
-from lora_course.predictions import calibration, fast, in_full, log, predict, reveal, skip  # noqa: F401
+from lora_course.predictions import calibration, fast, predict, reveal, skip  # noqa: F401
 from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
 from lora_lab.errors import NotFound
 from lora_lab.files import read_json, write_atomically
@@ -77,18 +77,6 @@ def estimate(notebook: Path) -> tuple[str, float, float | None]:
 def steps(full: int, fast: int = 40) -> int:
     """Return the number of training steps: `full`, or fewer with FAST=1."""
     return min(full, fast) if FAST else full
-
-
-def compare(what: str, guess: float | None, found: float, unit: str = "") -> str:
-    """Compare a guess with what was counted or measured, in words; log both."""
-    log(what, found, unit, guess=guess)
-    unit = f" {unit}" if unit and unit != "%" else unit
-    if guess is None:
-        return f"{what}: {in_full(found)}{unit}. You made no guess."
-    off = guess - found
-    apart = "" if unit == " times" else unit  # "246 times too low" would read as a factor
-    side = "exactly right" if off == 0 else f"{in_full(abs(off), 3)}{apart} too {'high' if off > 0 else 'low'}"
-    return f"{what}: you said {in_full(guess)}{unit}, it is {in_full(found)}{unit}: {side}."
 
 
 def reference(name: str) -> Run:

@@ -1,4 +1,4 @@
-"""Predictions: ranges sealed before a result, guesses, and their log, predictions.jsonl beside the lesson.
+"""Predictions: ranges sealed before a result, and their log, predictions.jsonl beside the lesson.
 
 The log stays on the student's machine until it is handed in; LORA_LAB_PREDICTIONS=0 turns it off.
 """
@@ -26,7 +26,7 @@ LARGEST = 4 * 2**20
 """Most bytes to read of one file."""
 EXAMPLE = (0.4, 1.7, 0.1, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 0.6, 0.5, 1.2)  # of `calibration`
 FORMULAS = ("=", "+", "-", "@")
-NUMBERS = ("guess", "low", "high", "found")
+NUMBERS = ("low", "high", "found")
 COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")
 
 
@@ -79,7 +79,7 @@ def reveal(what: str, found: float, unit: str = "") -> None:
         return
     mine.found = finite(found, what)
     if (mine.low, mine.high) not in _logged(what):
-        log(what, mine.found, unit, low=mine.low, high=mine.high)
+        log(what, mine.low, mine.high, mine.found, unit)
     side = "you made no prediction"
     if mine.low is not None and mine.high is not None:
         off = max(mine.low - mine.found, mine.found - mine.high)
@@ -115,16 +115,15 @@ def in_full(value: float, digits: int = 4) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
 
 
-def log(what: str, found: float, unit: str, **given: Any) -> None:
+def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
     """Add a line to the log in this folder, in a notebook and unless turned off. A full disk is not an error.
 
-    given   guess, or low and high
     A line is one write at the end of the file, so two notebooks in a folder do not mix their lines.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
         return
-    numbers = {name: _number(value) for name, value in {**dict.fromkeys(NUMBERS), **given, "found": found}.items()}
+    numbers = {"low": low, "high": high, "found": found}
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "student": student(), "lesson": _lesson(),
             "what": what, **numbers, "unit": unit, "fast": fast()}  # fmt: skip
     with suppress(OSError):
@@ -178,18 +177,17 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Summarize each question in a line: how many guessed, their range, and the result. First attempts only."""
+    """Summarize each question in a line: how many gave a range, how many of these held, and the result.
+
+    Only first attempts count.
+    """
     first = [row for row in rows if row["attempt"] == 1]
     said = []
     for asked in dict.fromkeys((row["lesson"], row["what"]) for row in first):
         here = [row for row in first if (row["lesson"], row["what"]) == asked]
-        guesses, lows, _, found = ([row[name] for row in here if row[name] is not None] for name in NUMBERS)
-        if lows:
-            held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in here)
-            told = f"{len(lows)} of {len(here)} gave a range, and {held} of these contain the result"
-        else:
-            told = f"{len(guesses)} of {len(here)} guessed, "
-            told += f"{min(guesses):,.4g} to {max(guesses):,.4g}, half below {median(guesses):,.4g}" if guesses else "-"
+        lows, _, found = ([row[name] for row in here if row[name] is not None] for name in NUMBERS)
+        held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in here)
+        told = f"{len(lows)} of {len(here)} gave a range, and {held} of these contain the result"
         was = f"{median(found):,.4g} {here[0]['unit']}".rstrip() if found else "-"
         said.append(printable(f"{': '.join(filter(None, asked))}: {told}; it was {was}"))
     return "\n".join(said) or "no prediction was logged"

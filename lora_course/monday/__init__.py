@@ -109,7 +109,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     short = "" if kind == "language model" else f"; the tenth you have, {have:,} rows, gives ±{half:.1f}"
     lines = (
         Line("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
-        Line("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "05"),
+        Line("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
         Line("rank", str(rank), saves, "00 and 03"),
         Line("alpha", str(ALPHA), "keep it when you change the rank", "03"),
         Line("rates", ", ".join(f"{one:g}" for one in rates), f"{ours}; choose on validation", "03"),

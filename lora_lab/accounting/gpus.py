@@ -1,4 +1,7 @@
-"""Cards to train on: memory, peak speed, and the memory left for a step. The figures are in `cards.json`."""
+"""Cards to train on: memory, peak speed, and the memory left for a step.
+
+The figures in `cards.json` are those of data sheets, quoted from memory; none was confirmed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 
-STANDING = "memory"  # source of the figures: data sheets from memory, none confirmed
 UTILISATION = 0.40  # share of a card's peak that good training code reaches: 30 to 55 % is reported
 FRAGMENTATION = 0.03  # share of memory lost to gaps between tensors; a rule of thumb
 # Bytes: CUDA's context and workspaces; the driver's share of a card without error correction; an operating system with

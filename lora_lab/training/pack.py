@@ -92,8 +92,10 @@ class Pack:
         models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as if alone
         for tensor in chain(self.base.parameters(), self.base.buffers()):
             tensor.data = tensor.data.to(self.device)  # in place: all members share it
-        heard = [[self._watch_memory, *(callbacks(recipe) if callbacks else ())] for recipe in recipes]
-        self.members = [Member(*one) for one in zip(recipes, [m.to(self.device) for m in models], heard, strict=True)]
+        self.members = []
+        for recipe, model in zip(recipes, models, strict=True):
+            own = callbacks(recipe) if callbacks else ()
+            self.members.append(Member(recipe, model.to(self.device), [self._watch_memory, *own]))
         self.scores_stopped, self.scores_untrained = True, True
         self.scores_test = True  # False: runs are kept with validation metrics only
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None

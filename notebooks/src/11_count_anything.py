@@ -180,7 +180,7 @@ checks.check_audit(my_count, which, rank)
 #
 # 1. **Count on `meta`:** shapes are enough, so any model that has a config can be counted, in a second.
 # 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1 % of a small model, 0.3<!--count.8b.all--> % of an 8B, 0.08<!--count.405b.all--> % of a 405B. *Ours: counted, 32 models.*
-# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And is the head counted? (With it, MiniLM's 308 is lesson 05's 305.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
+# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And is the head counted? (With it, MiniLM's 308<!--count.minilm--> is lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
 # From the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$ on, $A$ and $B$ hold as many numbers as $W$: there LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024), not 4,096, which is half the width (lesson 00).
 #

@@ -15,24 +15,6 @@ from lora_lab.errors import NotFound
 from lora_lab.files import write_json
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        (("accuracy", None, 82, "%"), "accuracy: 82%. You made no guess."),
-        (("accuracy", 80, 82, "%"), "accuracy: you said 80%, it is 82%: 2% too low."),
-        (("accuracy", 82, 82, "%"), "accuracy: you said 82%, it is 82%: exactly right."),
-        (("a prompt", 20_000, 15_360.0, "numbers"),
-         "a prompt: you said 20,000 numbers, it is 15,360 numbers: 4,640 numbers too high."),
-        (("all", None, 10_000_000), "all: 10,000,000. You made no guess."),
-        (("all", None, 68_976_648_192), "all: 6.898e+10. You made no guess."),
-        (("time", 1, 0.04043, "s"), "time: you said 1 s, it is 0.04043 s: 0.96 s too high."),
-        (("fewer", 10, 256, "times"), "fewer: you said 10 times, it is 256 times: 246 too low."),  # no factor
-    ],
-)  # fmt: skip
-def test_a_guess_is_set_beside_the_measurement(given: tuple, words: str):
-    assert lesson.compare(*given) == words
-
-
 def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 ):

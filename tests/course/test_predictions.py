@@ -1,4 +1,4 @@
-"""What was guessed is kept beside the notebook, can be declined, and is gathered from a class."""
+"""What was predicted is kept beside the notebook, can be declined, and is gathered from a class."""
 
 from __future__ import annotations
 
@@ -25,66 +25,70 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / predictions.FILE
 
 
-def test_a_guess_is_kept_beside_its_notebook(notebook: Path):
-    words = lesson.compare("accuracy", 80, 82.5, "%")
-    assert "you said 80%" in words
-    lesson.compare("accuracy", None, 82.5, "%")
+def test_a_range_is_kept_beside_its_notebook(notebook: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(predictions, "CURRENT", Receipt(""))  # the lesson was not started: its file's name stands in
+    lesson.predict("accuracy", low=78, high=84)
+    lesson.reveal("accuracy", 82.5, "%")
+    lesson.skip("loss")
+    lesson.reveal("loss", 0.5)
     first, second = map(json.loads, notebook.read_text().splitlines())
     assert (first["lesson"], first["student"], first["what"]) == ("02_how_sure_are_you", "Ada", "accuracy")
-    assert (first["guess"], first["found"], first["unit"], first["fast"]) == (80, 82.5, "%", lesson.FAST)
-    assert second["guess"] is None
+    assert [first[name] for name in ("low", "high", "found", "unit", "fast")] == [78, 84, 82.5, "%", lesson.FAST]
+    assert (second["low"], second["high"], second["found"]) == (None, None, 0.5)
 
 
 def test_nothing_is_kept_where_it_was_declined_outside_a_notebook_or_on_a_full_disk(
     notebook: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("LORA_LAB_PREDICTIONS", "0")
-    lesson.compare("accuracy", 80, 82.5, "%")
+    predictions.log("accuracy", 78, 84, 82.5, "%")
     monkeypatch.delenv("LORA_LAB_PREDICTIONS")
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
-    lesson.compare("accuracy", 80, 82.5, "%")
+    predictions.log("accuracy", 78, 84, 82.5, "%")
     assert not notebook.exists()
     notebook.mkdir()  # cannot be written
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: "a shell"))
-    assert "you said 80%" in lesson.compare("accuracy", 80, 82.5, "%")
+    predictions.log("accuracy", 78, 84, 82.5, "%")
 
 
 @pytest.mark.parametrize(("name", "kept"), [("Jos\udce9", "Jos?"), ("Ada\u2028L.\x85", "Ada\u2028L.\x85")])
 def test_any_name_is_kept_in_a_line_of_its_own(name: str, kept: str, notebook: Path, monkeypatch: pytest.MonkeyPatch):
     """One that is no UTF-8, as far as it can be; and one with what Unicode calls the end of a line."""
     monkeypatch.setenv("LORA_LAB_STUDENT", name)
-    lesson.compare("accuracy", 80, 82.5, "%")
+    predictions.log("accuracy", 78, 84, 82.5, "%")
     assert [row["student"] for row in predictions.lines(notebook)] == [kept]
 
 
 def line(**given) -> str:
-    return json.dumps({"lesson": "04", "what": "accuracy", "guess": None, "found": 82.5, "unit": "%", **given})
+    return json.dumps(
+        {"lesson": "04", "what": "accuracy", "low": None, "high": None, "found": 82.5, "unit": "%", **given}
+    )
 
 
 def test_a_class_is_gathered_and_first_attempts_are_told_from_later_ones(tmp_path: Path):
     for student, texts in {
-        "ada": [line(guess=80), line(guess=82.5)],
+        "ada": [line(low=80, high=81), line(low=82, high=83)],
         "bob": [
             "no JSON {",
-            line(guess="many"),
+            line(low="many"),
             "[]",
-            line(guess=float("nan")),
-            line(what="changed", guess=10, found=5),
+            line(low=float("nan")),
+            line(what="changed", low=4, high=10, found=5),
         ],
-        "eve": [line(guess=60, student="x" * 1000), line(what="\x1b[2J", found=1)],
+        "eve": [line(low=60, high=90, student="x" * 1000), line(what="\x1b[2J", found=1)],
     }.items():
         (tmp_path / student).mkdir()
         (tmp_path / student / predictions.FILE).write_text("\n".join(texts))
     rows = predictions.read(tmp_path)
-    assert [(row["file"].split("/")[0], row["attempt"], row["guess"]) for row in rows] == [
-        ("ada", 1, 80), ("ada", 2, 82.5), ("bob", 1, None), ("bob", 2, None), ("bob", 1, 10), ("eve", 1, 60),
+    assert [(row["file"].split("/")[0], row["attempt"], row["low"]) for row in rows] == [
+        ("ada", 1, 80), ("ada", 2, 82), ("bob", 1, None), ("bob", 2, None), ("bob", 1, 4), ("eve", 1, 60),
         ("eve", 1, None),
     ]  # fmt: skip
     assert max(len(row["student"]) for row in rows) == 200
     assert predictions.summary(rows).splitlines() == [
-        "04: accuracy: 2 of 3 guessed, 60 to 80, half below 70; it was 82.5 %",
-        "04: changed: 1 of 1 guessed, 10 to 10, half below 10; it was 5 %",
-        "04:  [2J: 0 of 1 guessed, -; it was 1 %",  # no command to the terminal of who reads it
+        "04: accuracy: 2 of 3 gave a range, and 1 of these contain the result; it was 82.5 %",
+        "04: changed: 1 of 1 gave a range, and 1 of these contain the result; it was 5 %",
+        "04:  [2J: 0 of 1 gave a range, and 0 of these contain the result; it was 1 %",  # no terminal command
     ]
 
 

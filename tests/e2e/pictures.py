@@ -19,10 +19,10 @@ from playwright.sync_api import Locator, sync_playwright
 
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
+from lora_lab.widgets.still import small_png
 from tests.e2e.conftest import BROWSER_FLAGS, Lab, Watched, running, write_notebook
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-MOST_BYTES = 120_000
 TALLEST = 1_150  # pixels: a panel's long tables end below the frame
 PATIENCE = 1_800_000  # milliseconds for a cell, on a slow machine
 LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
@@ -64,18 +64,11 @@ def write(folder: Path) -> str:
 
 
 def photographed(panel: Locator) -> bytes:
-    """A panel without the empty paper around it, in 256 colors at most."""
+    """A panel without the empty paper around it."""
     picture = Image.open(io.BytesIO(panel.screenshot())).convert("RGB")
     left, top, right, bottom = ImageChops.difference(picture, Image.new("RGB", picture.size, "white")).getbbox()
     width, height = min(right + 8, picture.width), min(bottom + 8, picture.height, top + TALLEST)
-    picture = picture.crop((max(0, left - 8), max(0, top - 8), width, height))
-    for colors in (256, 128, 64):
-        file = io.BytesIO()  # maximum coverage keeps colors that are rare, such as a legend's
-        few = picture.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(file, "PNG", optimize=True)
-        if file.tell() <= MOST_BYTES:
-            break
-    return file.getvalue()
+    return small_png(picture.crop((max(0, left - 8), max(0, top - 8), width, height)))
 
 
 def main(*wanted: str) -> None:

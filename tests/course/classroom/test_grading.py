@@ -69,7 +69,7 @@ MISCHIEF = {  # a cell, and the error that it ends in
     "import os\nos.environ['HF_TOKEN']": "KeyError",
     "assert open('mine.txt').read() == 'b'": None,
     "open('other.ipynb')": "FileNotFoundError",
-    "from lora_course.lesson import compare, draw\ncompare('times fewer', 10, 256, 'times')": None,
+    "from lora_course.lesson import draw, predict, reveal\npredict('fewer', 10, 300)\nreveal('fewer', 256)": None,
     "assert draw('rank', *range(1000)) == DRAWN": None,
     "open('KEPT', 'a')": "PermissionError",
     "import os\nos.symlink('FOLDER', 'link')\nopen('link/new', 'w')": "PermissionError",
@@ -148,8 +148,8 @@ def test_a_cell_that_fails_or_reaches_outside_is_reported_and_the_rest_is_graded
     }
     assert len(row["refused"]) == 6
     assert row["refused"][0].startswith("write ")
-    (guess,) = row["predictions"]
-    assert (guess["student"], guess["lesson"], guess["guess"], guess["fast"]) == ("Ada", "mine", 10, True)
+    (range_,) = row["predictions"]
+    assert (range_["student"], range_["lesson"], range_["low"], range_["fast"]) == ("Ada", "mine", 10, True)
 
 
 def test_no_text_of_a_student_is_a_formula_or_a_command(rows: dict[str, dict[str, Any]]):

@@ -13,20 +13,20 @@ import pytest
 from lora_course.predictions import FILE
 
 
-def test_guesses_become_one_json_object_a_table_and_words(lora_lab: Callable, tmp_path: Path):
-    row = {"lesson": "04", "what": "=cmd", "guess": 80, "found": 82.5, "unit": "%"}
+def test_ranges_become_one_json_object_a_table_and_words(lora_lab: Callable, tmp_path: Path):
+    row = {"lesson": "04", "what": "=cmd", "low": 80, "high": 90, "found": 82.5, "unit": "%"}
     (tmp_path / FILE).write_text(json.dumps(row))
     done = lora_lab("predictions", str(tmp_path), "--csv", str(tmp_path / "out.csv"), "--json")
-    assert json.loads(done.stdout)["predictions"][0]["guess"] == 80
+    assert json.loads(done.stdout)["predictions"][0]["low"] == 80
     (row,) = csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8-sig").splitlines())
-    assert (row["what"], row["guess"], row["attempt"]) == ("'=cmd", "80.0", "1")
-    assert "1 of 1 guessed" in lora_lab("predictions", str(tmp_path)).stdout
+    assert (row["what"], row["low"], row["attempt"]) == ("'=cmd", "80.0", "1")
+    assert "1 of 1 gave a range" in lora_lab("predictions", str(tmp_path)).stdout
 
 
 def test_letters_that_a_windows_pipe_cannot_write_do_not_lose_the_table(
     lora_lab: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    row = {"lesson": "04", "what": "评论 é", "guess": 80, "found": 82.5, "unit": "%"}
+    row = {"lesson": "04", "what": "评论 é", "low": 80, "high": 90, "found": 82.5, "unit": "%"}
     (tmp_path / FILE).write_text(json.dumps(row))
     pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr("sys.stdout", pipe)
