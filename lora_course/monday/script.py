@@ -20,9 +20,11 @@ from transformers import (
     BitsAndBytesConfig,
     DataCollatorForSeq2Seq,
     DataCollatorWithPadding,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
 )
+from transformers.utils import logging
 
 # ---- settings
 MODEL = "a folder or a hub id"
@@ -113,7 +115,9 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
         bf16=torch.bfloat16 == DTYPE, use_cpu=not GPU, save_strategy="no", logging_steps=50, report_to="none",
         disable_tqdm=not sys.stderr.isatty(), seed=SEED,
     )  # fmt: skip
-    Trainer(model, arguments, train_dataset=rows, data_collator=collate).train()
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collate)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     return model
 
 
@@ -135,6 +139,8 @@ def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
 
 
 def main() -> None:
+    if not sys.stderr.isatty():  # in a notebook or a log file
+        logging.disable_progress_bar()
     rows, labels = read()
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token

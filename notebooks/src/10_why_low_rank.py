@@ -119,7 +119,7 @@ assert cut["energy"][2] < 0.31
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % of no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved. It doesn't know where to. (Without the *one* strongest: 53.4<!--ranks.rest.1--> %. We don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % of no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved. It doesn't know where to. (A bias counts as one piece. Without the *one* strongest: 53.4<!--ranks.rest.1--> %; we don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
@@ -153,7 +153,7 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 #
 # Sixteen reviews are 412 tokens, so the sum could have rank 384. But the median is 8 pieces for 90 %, and values often need just one. Sorting reviews asks *one* question, positive or negative, so the errors point in few directions. **The task makes the gradient simple.** Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the large part that does so little above. (Not tested.)
 #
-# (One batch and one new head. Others: 8 to 13.)
+# (One batch, one new head. Others: 8 to 13.)
 # </details>
 #
 # ## When it doesn't fit
