@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Number, Verdict, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, not_yet, parts, unsolved
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import memory
 from lora_lab.accounting.params import params
@@ -152,14 +152,7 @@ def sizes(name: str, tokens: int) -> tuple[int, int, int]:
 )
 def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
     """Lesson 12: QLoRA's peak in GiB, what double quantization saves in MiB, and the most bits that fit."""
-    if any(map(unsolved, (peak, saved, fits))):
-        return not_yet("put a number in place of the first two ..., and a word in place of the third")
-    if fits not in WORDS:
-        return Verdict(False, f"fits is one of {', '.join(WORDS)}, not {fits!r}")
     name, device, tokens = case
-    right: tuple[Any, ...] = on_card((name, device, tokens))
-    for part, compared, given in zip(("peak", "saved", "fits"), right, (peak, saved, fits), strict=True):
-        said = compared.judge(given)
-        if not said.passed:
-            return Verdict(False, f"{part}: {said.words}")
-    return said
+    one, two, three = on_card((name, device, tokens))
+    answers: dict[str, tuple[Any, Any]] = {"peak": (one, peak), "saved": (two, saved), "fits": (three, fits)}
+    return parts(answers, "put a number in place of the first two ..., and a word in place of the third")

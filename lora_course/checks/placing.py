@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lora_course.checks.comparing import PAIRS, defended, defense, scores
-from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, parts, unsolved
 from lora_lab.accounting.params import params
 from lora_lab.methods.lora import LoRA
 
@@ -43,10 +43,8 @@ def ranks(model: str) -> dict[str, Number]:
 def check_ranks(attention: Any, everything: Any, model: str = "llama-3-8b") -> Verdict:
     """Lesson 13: the highest ranks on q,k,v,o and on all linear layers that the budget of rank 32 on q,v pays for."""
     right = ranks(model)
-    for (name, compared), given in zip(right.items(), (attention, everything), strict=True):
-        if not (verdict := compared.judge(given)).passed:
-            return verdict if verdict.passed is None else replace(verdict, words=f"{name}: {verdict.words}")
-    return Verdict(True, WHY.format(" and ".join(one.why for one in right.values())))
+    said = parts({"attention": (right["attention"], attention), "everything": (right["everything"], everything)})
+    return Verdict(True, WHY.format(" and ".join(one.why for one in right.values()))) if said.passed else said
 
 
 def seeds_of(pair: str) -> tuple[str, Number]:

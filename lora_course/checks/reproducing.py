@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Number, Verdict, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, not_yet, parts, unsolved
 from lora_course.paper import table
 from lora_course.paper.reproduce import item
 from lora_course.paper.reproduce.base import Kept
@@ -130,12 +129,8 @@ def pair(name: str) -> tuple[Number, Number, Choice]:
 )
 def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
     """Lesson 18: the standard error of a published gap, the gap needed, both in points, and what the pair shows."""
-    if any(map(unsolved, (error, points, word))):
-        return not_yet("put two numbers and a word in place of the ...")
-    if (given := str(word).strip().lower()) not in SHOWN:
-        return Verdict(False, f"say {', '.join(SHOWN[:2])} or {SHOWN[2]}, not {word!r}")
     one, two, three = pair(name)
-    for what, part in (("error", one.judge(error)), ("points", two.judge(points)), ("word", three.judge(given))):
-        if not part.passed:
-            return replace(part, words=f"{what}: {part.words}")
-    return Verdict(True, f"on {RTE} rows, a gap below {two.right:.1f} points can be luck")
+    given = word.strip().lower() if isinstance(word, str) else word
+    answers: dict[str, tuple[Any, Any]] = {"error": (one, error), "points": (two, points), "word": (three, given)}
+    said = parts(answers, "put two numbers and a word in place of the ...")
+    return Verdict(True, f"on {RTE} rows, a gap below {two.right:.1f} points can be luck") if said.passed else said

@@ -136,7 +136,8 @@ class Choice:
     def judge(self, answer: Any) -> Verdict:
         if unsolved(answer):
             return not_yet("put a word in place of ...")
-        return Verdict(True, self.why) if answer in self.right else Verdict(False, self.replies[answer])
+        other = f"answer with one of {', '.join(dict.fromkeys([*self.replies, *self.right]))}, not {answer!r}"
+        return Verdict(True, self.why) if answer in self.right else Verdict(False, self.replies.get(answer, other))
 
 
 def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put a letter in place of ...") -> Verdict:
@@ -231,6 +232,18 @@ def _hint(error: Exception) -> str:
     if isinstance(error, IndexError):
         return " (s[r] is one number, the one after the r-th; s[:r] are the first r)"
     return ""
+
+
+def parts(
+    judged: Mapping[str, tuple[Number | Choice, Any]], hint: str = "put a number in place of each ..."
+) -> Verdict:
+    """Judge an answer of several parts, {name: (right, given)}: the reply to the first wrong one, else to the last."""
+    if any(unsolved(answer) for _, answer in judged.values()):
+        return not_yet(hint)
+    for name, (compared, answer) in judged.items():
+        if not (verdict := compared.judge(answer)).passed:
+            return replace(verdict, words=f"{name}: {verdict.words}")
+    return verdict
 
 
 def unsolved(answer: object) -> bool:

@@ -21,7 +21,7 @@ from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
 from lora_lab.methods.faults import Problem, Refused
-from lora_lab.methods.io import WEIGHTS, AdapterFile, known_key, load_adapter, readable
+from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.merge import MergeReport, disabled, rounding_of
 from lora_lab.methods.peft import PREFIX, values_by_pattern
@@ -84,10 +84,13 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
 
     model   a model without an adapter; it is unchanged afterwards but frozen. A checkpoint of full fine-tuning
             overwrites its weights: do not use it after that
-    Raises: NotFound if there is no such folder. Everything else that is wrong is reported in `problems`.
+    Raises: NotFound if the folder is not there or not an adapter's. All else that is wrong is in `problems`.
     """
-    if not Path(path).is_dir():
+    if not (folder := Path(path)).is_dir():
         raise NotFound(f"there is no folder {path}; give the one that holds adapter_config.json")
+    if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, OLD_WEIGHTS)):
+        such = [f", such as {config.parent}" for config in sorted(folder.glob(f"*/{CONFIG}"))]
+        raise NotFound(f"{path} is not an adapter: it holds no {CONFIG}; give a folder that does{''.join(such[:1])}")
     found = Inspection(str(path))
     try:
         with readable(path):

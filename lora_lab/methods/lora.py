@@ -147,10 +147,8 @@ class LoRA(Method):
         for site in chosen:
             rank = int(ranks[site])
             if rank > site.max_rank and not (to_fill and self.init != "pissa"):
-                shape, here = (
-                    f"{site.in_features} x {site.out_features}",
-                    site.role if site.role in ROLES else site.name,
-                )
+                shape = f"{site.in_features} x {site.out_features}"
+                here = site.role if site.role in ROLES else site.name
                 said = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
                 raise BadValue(f'{said}; give it less than the others with rank_pattern={{"{here}": {site.max_rank}}}')
             linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]

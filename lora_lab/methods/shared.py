@@ -189,10 +189,9 @@ class VeRA(FrozenPair):
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         super().fill(model, report, tensors)
-        for path, (adapter,) in peft.by_module(
-            model, attach.MethodLayer
-        ).items():  # of a fused layer, a copy was filled
-            adapter.vera_lambda_b.data.copy_(picked(tensors[f"{peft.PREFIX}{path}.vera_lambda_b"], adapter.rows))
+        for path, (adapter,) in peft.by_module(model, attach.MethodLayer).items():
+            b = tensors[f"{peft.PREFIX}{path}.vera_lambda_b"]  # of a fused layer, only a copy was filled
+            adapter.vera_lambda_b.data.copy_(picked(b, adapter.rows))
 
 
 @register

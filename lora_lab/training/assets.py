@@ -75,10 +75,8 @@ def split_reviews(folder: Path) -> None:
 def bible_to_text(folder: Path) -> None:
     """Take the long string out of the module by parsing it, without running it; drop brackets around supplied words."""
     source = folder / "plain_text_readers_bible.py"
-    constants = (
-        n.value for n in ast.walk(ast.parse(source.read_text(encoding="utf-8"))) if isinstance(n, ast.Constant)
-    )
-    text = max((c for c in constants if isinstance(c, str)), key=len)
+    nodes = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+    text = max((n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)), key=len)
     lines = (line.strip() for line in re.sub(r"[\[\]]", "", text).splitlines())
     (folder / "text.txt").write_text("\n\n".join(line for line in lines if line), encoding="utf-8")
     source.unlink()

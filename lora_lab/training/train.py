@@ -20,7 +20,7 @@ from lora_lab.training.batches import check_fits, encode
 from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.loop import Callback
 from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
-from lora_lab.training.named import base_named_in
+from lora_lab.training.named import base_named_in, labels_of
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe, check_fields
@@ -127,6 +127,8 @@ def open_adapter(
     """
     data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
     name = model or base_named_in(adapter, "--model")
+    if data.num_labels is None and labels_of(adapter):
+        raise BadValue(f"the adapter in {adapter} is a classifier: give it a classification task instead of {task}")
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     method = load_adapter(base, adapter).method

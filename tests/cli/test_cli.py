@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from lora_lab import __version__, workbench
+from lora_lab.training.assets import shipped
 from tests.cli.conftest import Done
+
+SHIPPED = shipped("data/results")
 
 
 @pytest.fixture
@@ -59,10 +62,7 @@ BAD = {
     "no batch": (["train", "--batch", "-2"], "batch must be a whole number of at least 1"),
     "a negative seed": (["train", "--seed", "-1"], "seed must be a whole number of at least 0"),
     "negative clipping": (["train", "--clip", "-1"], "clip must be a number from 0"),
-    "unknown model": (
-        ["train", "--model", "minilmm"],
-        "no model 'minilmm' on this machine; give a bundled one (minilm, smollm2)",
-    ),
+    "unknown model": (["train", "--model", "minilmm"], "no model 'minilmm' on this machine; give a bundled one"),
     "a folder without a model": (["train", "--model", "."], "the folder . holds no model"),
     "unknown task": (["train", "--task", "rtt"], "no task or file 'rtt'; give rt, imdb"),
     "an encoder for a language": (["train", "--task", "kjv"], "needs a causal model such as smollm2"),
@@ -71,12 +71,11 @@ BAD = {
     "unknown device": (["train", "--device", "tpu"], "device must be one of cuda, mps, cpu"),
     "unknown dtype": (["train", "--dtype", "fp8"], "dtype must be one of fp32, bf16, fp16"),
     "unknown attention": (["train", "--attention", "flash"], "attention must be one of eager, sdpa"),
-    "a store that cannot be": (
-        ["train", "--steps", "1", "--out", "/dev/null/runs"],
-        "cannot write into /dev/null/runs",
-    ),
+    "a store that cannot be": (["train", "--steps", "1", "--out", "/dev/null/runs"], "cannot write into /dev/null"),
     "no adapter given": (["evaluate"], "Missing argument 'ADAPTER'"),
     "no adapter there": (["evaluate", "nowhere"], "nowhere is not an adapter: it holds no adapter_config.json"),
+    "a folder of adapters": (["inspect", f"{SHIPPED}/rank_one"], "such as "),
+    "a classifier": (["evaluate", f"{SHIPPED}/minilm-rt-r8", "--task", "kjv"], "is a classifier"),
     "no steps in the demo": (["demo", "--steps", "0"], "steps must be a whole number"),
     "nowhere to fetch from": (["fetch", "--from", "nowhere"], "there is no folder"),
     "nothing to collect": (["collect", "."], "there are no runs below .: give the folders"),
