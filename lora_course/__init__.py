@@ -1,7 +1,7 @@
-"""lora_course: the lessons' checks, experiments, plots and panels, the paper, claims, and what a class needs.
+"""lora_course: the lessons' checks, experiments, plots and panels, the paper, claims, and classroom tools.
 
-It stands on lora_lab, which knows nothing of it. Importing it registers with `lora_lab.plugins` the paper's data sets
-and its scores of generated text; what they need is imported when they are used.
+It builds on lora_lab, which does not depend on it. Importing it registers the paper's data sets and its metrics for
+generated text with `lora_lab.plugins`; their dependencies are imported on first use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lora_lab import plugins
 
 
 def _read_task(name: str, **options: Any) -> Any:
-    if name == "port_velda":  # twenty invented facts, for lesson 06
+    if name == "port_velda":  # lesson 06's twenty invented facts
         from lora_course.experiments import facts
 
         return facts.read(**options)
@@ -29,7 +29,7 @@ def _score_answers(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> p
 
 
 def _note_beside(task: str, metrics: Mapping[str, float]) -> str:
-    """The paper's scores below those of its own data set."""
+    """Return the paper's E2E scores, to print below a run's own; "" for other tasks."""
     if "bleu" not in metrics or task == "restaurants":
         return ""
     from lora_course.paper.e2e import published

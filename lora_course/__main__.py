@@ -1,4 +1,4 @@
-"""`python -m lora_course`: `lora-lab` with all its commands, for machines where scripts are not on the path."""
+"""`python -m lora_course`: `lora-lab` with all its commands, for machines where scripts are not on the PATH."""
 
 from lora_course.cli import main
 

@@ -1,4 +1,4 @@
-"""What lessons share: start, predictions, receipts, and stored runs.
+"""Functions that all lessons share: start, predictions, receipts, and stored runs.
 
     lesson.start("03")                                  title, minutes, name and seed
     lesson.predict("points by rank", low=1, high=5)     sealed; lesson.skip(...) for no prediction
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 def start(number: str, student: str = "") -> None:
     """Start a lesson: print its title, its minutes and the machine's share of them, and the student's name and seed.
 
-    Warns if this machine has too little memory, and sets up Colab.
+    Also set up Colab, and warn if this machine has too little memory.
 
-    student  a name for this session, instead of LORA_LAB_STUDENT
+    student  overrides LORA_LAB_STUDENT in this session
 
     Raises: NotFound for an unknown lesson.
     """
     colab.ready()
     files = {number_of(path.stem): path for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
-    _must_be_there(number, files, "lesson")
-    if CURRENT.lesson != number:  # running the first cell again keeps everything
+    _check_name(number, files, "lesson")
+    if CURRENT.lesson != number:  # rerunning the first cell keeps everything
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
     title, minutes, machine = estimate(files[number])
     share = "an unmeasured part" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
@@ -61,9 +61,9 @@ def start(number: str, student: str = "") -> None:
 
 
 def estimate(notebook: Path) -> tuple[str, float, float | None]:
-    """Return a lesson's title, its minutes, and the machine's share of them; None if it was not measured.
+    """Return a lesson's title, its minutes, and how many of them the machine takes (None if not measured).
 
-    It counts 100 words a minute, 4 minutes per exercise, and the cell times in data/results/lesson_times.json.
+    Assumes 100 words per minute and 4 minutes per exercise, and adds the time from data/results/lesson_times.json.
     """
     cells = read_json(notebook)["cells"]
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
@@ -75,7 +75,7 @@ def estimate(notebook: Path) -> tuple[str, float, float | None]:
 
 
 def steps(full: int, fast: int = 40) -> int:
-    """Return the number of training steps: `full`, or fewer with FAST=1."""
+    """Return the number of training steps: `full`, or at most `fast` with FAST=1."""
     return min(full, fast) if FAST else full
 
 
@@ -85,7 +85,7 @@ def reference(name: str) -> Run:
 
     folder = shipped("data/results")
     adapters = (path.name for path in folder.glob("*/"))
-    _must_be_there(name, (one for one in adapters if (folder / f"{one}.json").is_file()), "reference run")
+    _check_name(name, (adapter for adapter in adapters if (folder / f"{adapter}.json").is_file()), "reference run")
     return replace(Store(folder).read(name), adapter=str(folder / name))
 
 
@@ -105,24 +105,24 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
     """Return the results of `lora-lab reproduce` that ship with the lab, by item."""
     from lora_course.paper.reproduce.run import kept
 
-    return {found["item"]: found for found in kept(shipped("data/results/reproduce"))}
+    return {result["item"]: result for result in kept(shipped("data/results/reproduce"))}
 
 
 def workplace(lesson: str) -> Path:
     """Return the store of a lesson's sweeps: runs/LESSON, beside the notebook.
 
-    With FAST=1 it is shared by all lessons that one process runs.
+    With FAST=1 it is in a temporary folder instead, the same for all kernels that one process starts.
     """
     if not FAST:
         return Path("runs") / lesson
     import psutil
 
-    runner = psutil.Process(os.getppid())
-    return Path(tempfile.gettempdir()) / f"lora_lab-{runner.pid}-{runner.create_time():.0f}" / lesson
+    parent = psutil.Process(os.getppid())
+    return Path(tempfile.gettempdir()) / f"lora_lab-{parent.pid}-{parent.create_time():.0f}" / lesson
 
 
 def small(task: str, folder: Path, rows: int = 300) -> str:
-    """Return the task; with FAST=1 a file of its first `rows` training texts, since scoring takes longest."""
+    """Return the task, or with FAST=1 a CSV of its first `rows` training texts, because scoring takes longest."""
     if not FAST:
         return task
     import pandas as pd
@@ -130,7 +130,7 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
     from lora_lab.training.tasks import load_task
 
     full = load_task(task)
-    labels = [full.labels[number] for number in full.train.labels[:rows]]
+    labels = [full.labels[label] for label in full.train.labels[:rows]]
     table = pd.DataFrame({"text": full.train.texts[:rows], "label": labels})
     file = folder / f"{task}.csv"
     write_atomically(file, table.to_csv(index=False).encode())
@@ -138,36 +138,37 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
 
 
 def catch_up(name: str, store: Path) -> str:
-    """Copy a sweep that ships with the lab into a store, so that a sweep there finds its runs done.
+    """Copy a sweep that ships with the lab into a store, so that the same sweep there has nothing left to train.
 
-    Returns how many there are, and when and where they were made. Raises: NotFound for an unknown sweep.
+    Return a sentence that says how many runs there are, and when and where they were made.
+    Raises: NotFound for an unknown sweep.
     """
     from lora_lab.experiments.collect import collect
     from lora_lab.experiments.results import records
 
     folder = shipped("data/results/sweeps")
-    _must_be_there(name, (path.stem for path in folder.glob("*.zip")), "reference sweep")
-    collect([study := folder / f"{name}.zip"], store)
-    made = [record["environment"] for record in records(study)]
-    dates = sorted({environment["date"] for environment in made})
-    hardware = ", ".join(sorted({str(environment["hardware"]) for environment in made}))
-    number = f"{len(made)} run{'s' * (len(made) != 1)}"
-    return f"{number} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"
+    _check_name(name, (path.stem for path in folder.glob("*.zip")), "reference sweep")
+    collect([sweep := folder / f"{name}.zip"], store)
+    environments = [record["environment"] for record in records(sweep)]
+    dates = sorted({environment["date"] for environment in environments})
+    hardware = ", ".join(sorted({str(environment["hardware"]) for environment in environments}))
+    count = f"{len(environments)} run{'s' * (len(environments) != 1)}"
+    return f"{count} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"
 
 
-def _must_be_there(name: str, there: Iterable[str], what: str) -> None:
-    """Raises: NotFound, with all names, if `name` is not among them."""
-    names = sorted(there)
+def _check_name(name: str, names: Iterable[str], kind: str) -> None:
+    """Raise NotFound, listing all names, if `name` is not one of them."""
+    names = sorted(names)
     if name not in names:
-        raise NotFound(f"no {what} is called '{name}'; there are {', '.join(names) or 'none'}")
+        raise NotFound(f"no {kind} is called '{name}'; there are {', '.join(names) or 'none'}")
 
 
 def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Time each function: the median over rounds, in turn, so that a busy moment affects all."""
-    took: dict[str, list[float]] = {name: [] for name in ways}
+    """Return the median time of each function; rounds alternate between them, so a busy moment affects all."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, function in ways.items():
             start = time.perf_counter()
-            way()
-            took[name].append(1e3 * (time.perf_counter() - start))
-    return {name: median(times) for name, times in took.items()}
+            function()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: median(values) for name, values in times.items()}

@@ -1,4 +1,4 @@
-"""Predictions: ranges sealed before a result, and their log, predictions.jsonl beside the lesson.
+"""Predictions: ranges sealed before the result is shown, and their log, predictions.jsonl beside the lesson.
 
 The log stays on the student's machine until it is handed in; LORA_LAB_PREDICTIONS=0 turns it off.
 """
@@ -23,23 +23,23 @@ from lora_lab.training.watching import headless
 
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20
-"""Most bytes to read of one file."""
-EXAMPLE = (0.4, 1.7, 0.1, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 0.6, 0.5, 1.2)  # of `calibration`
+"""Maximum number of bytes read from one file."""
+EXAMPLE = (0.4, 1.7, 0.1, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 0.6, 0.5, 1.2)  # used by `calibration`
 FORMULAS = ("=", "+", "-", "@")
 NUMBERS = ("low", "high", "found")
 COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")
 
 
 def fast() -> bool:
-    """Whether lessons run shortened (FAST=1). Not cached: the grader sets it after this module is imported."""
+    """Return whether lessons run shortened (FAST=1). Not cached: the grader sets it after importing this module."""
     return os.environ.get("FAST", "") not in ("", "0")
 
 
 def predict(what: str, low: Any = ..., high: Any = ...) -> None:
     """Seal a prediction: the range that you are 80 % sure of. `reveal` needs it to show the result.
 
-    A range given after the result was shown counts as a second attempt. Raises: BadValue for ends that are not
-    numbers, or swapped.
+    A range given after the result was shown counts as a second attempt.
+    Raises: BadValue if the ends are not numbers, or are swapped.
     """
     if low is None or high is None:
         skip(what)
@@ -57,68 +57,68 @@ def skip(what: str) -> None:
 
 
 def _seal(what: str, low: float | None, high: float | None) -> str:
-    """Keep a range as the latest for this question; return a note from the second attempt on."""
-    mine = CURRENT.ranges
-    seen = dict.fromkeys([*_logged(what), *((r.low, r.high) for r in mine if r.what == what and r.found is not None)])
+    """Make a range the latest for this question; return a note from the second attempt on."""
+    ranges = CURRENT.ranges
+    seen = dict.fromkeys([*_logged(what), *((r.low, r.high) for r in ranges if r.what == what and r.found is not None)])
     attempt = [*seen, (low, high)].index((low, high)) + 1
-    same = next((r for r in mine if (r.what, r.low, r.high) == (what, low, high)), Range(what, low, high, attempt))
-    mine[:] = [r for r in mine if r is not same and (r.what != what or r.found is not None)] + [same]
+    latest = next((r for r in ranges if (r.what, r.low, r.high) == (what, low, high)), Range(what, low, high, attempt))
+    ranges[:] = [r for r in ranges if r is not latest and (r.what != what or r.found is not None)] + [latest]
     return f" (attempt {attempt}; the first one counts)" if attempt > 1 else ""
 
 
 def reveal(what: str, found: float, unit: str = "") -> None:
-    """Print the result beside the sealed range, and log both; without a range the result stays sealed.
+    """Print the result next to the sealed range, and log both; without a range the result stays sealed.
 
     With LORA_LAB_HEADLESS=1 nothing is sealed: a solved notebook shows all results.
     """
-    mine = next((one for one in reversed(CURRENT.ranges) if one.what == what), None)
-    it_is = f"{what}: it is {in_full(finite(found, what))}{unit if unit == '%' else f' {unit}'.rstrip()}"
-    if mine is None:
+    guess = next((r for r in reversed(CURRENT.ranges) if r.what == what), None)
+    result = f"{what}: it is {in_full(finite(found, what))}{unit if unit == '%' else f' {unit}'.rstrip()}"
+    if guess is None:
         sealed = f'"{what}" stays sealed: give your range above first, or call lesson.skip("{what}")'
-        print(f"{it_is}." if headless() else sealed)
+        print(f"{result}." if headless() else sealed)
         return
-    mine.found = finite(found, what)
-    if (mine.low, mine.high) not in _logged(what):
-        log(what, mine.low, mine.high, mine.found, unit)
-    side = "you made no prediction"
-    if mine.low is not None and mine.high is not None:
-        off = max(mine.low - mine.found, mine.found - mine.high)
-        side = "inside your range" if mine.held else f"outside your range, by {in_full(off, 3)}"
-        side += f" ({in_full(mine.low)} to {in_full(mine.high)}, {in_full(mine.high - mine.low, 3)} wide)"
-    again = f" This is attempt {mine.attempt}: only the first counts." if mine.attempt > 1 else ""
-    print(f"{it_is}; {side}.{again}")
+    guess.found = finite(found, what)
+    if (guess.low, guess.high) not in _logged(what):
+        log(what, guess.low, guess.high, guess.found, unit)
+    outcome = "you made no prediction"
+    if guess.low is not None and guess.high is not None:
+        miss = max(guess.low - guess.found, guess.found - guess.high)
+        outcome = "inside your range" if guess.held else f"outside your range, by {in_full(miss, 3)}"
+        outcome += f" ({in_full(guess.low)} to {in_full(guess.high)}, {in_full(guess.high - guess.low, 3)} wide)"
+    note = f" This is attempt {guess.attempt}: only the first counts." if guess.attempt > 1 else ""
+    print(f"{result}; {outcome}.{note}")
 
 
 def calibration() -> dict[str, float]:
-    """Print how many of your ranges, in this folder's logs and this lesson, contain the result, against 80 %.
+    """Print how many of your ranges contain the result, compared with 80 %: in this folder's logs and this lesson.
 
-    Returns where each result fell in its range, by lesson and question: 0 at the low end, 1 at the high end.
-    Without any, it is a made-up example of a reader who is too sure.
+    Return where each result fell in its range, by lesson and question: 0 at the low end, 1 at the high end.
+    If there are none, return a made-up example of an overconfident reader.
     """
     logged = [row for row in read(Path()) if row["student"] == student() and row["low"] is not None]
-    known = {(row["lesson"], row["what"]) for row in logged}
+    in_log = {(row["lesson"], row["what"]) for row in logged}
     ranges = [Range(row["what"], row["low"], row["high"], row["attempt"], row["found"]) for row in logged]
-    ranges += [one for one in CURRENT.ranges if (CURRENT.lesson, one.what) not in known]
+    ranges += [r for r in CURRENT.ranges if (CURRENT.lesson, r.what) not in in_log]
     print(coverage(ranges)["words"])
     lessons = [row["lesson"] for row in logged] + [CURRENT.lesson] * len(ranges)
-    places = {}
-    for lesson, one in zip(lessons, ranges, strict=False):
-        if one.attempt == 1 and one.low is not None and one.high is not None and one.found is not None:
-            places[f"{lesson} {one.what}"] = (one.found - one.low) / ((one.high - one.low) or 1e-9)
-    if not places:
+    positions = {}
+    for lesson, r in zip(lessons, ranges, strict=False):
+        if r.attempt == 1 and r.low is not None and r.high is not None and r.found is not None:
+            positions[f"{lesson} {r.what}"] = (r.found - r.low) / ((r.high - r.low) or 1e-9)
+    if not positions:
         print("No ranges of yours were found here, so this is a made-up example: a reader who is too sure.")
-    return places or {f"question {n}": place for n, place in enumerate(EXAMPLE, 1)}
+    return positions or {f"question {n}": position for n, position in enumerate(EXAMPLE, 1)}
 
 
 def in_full(value: float, digits: int = 4) -> str:
-    """Format a number: from 1,000 to ten million all digits before the point, else `digits` significant ones."""
+    """Format a number: as an integer from 1,000 to ten million, otherwise with `digits` significant digits."""
     return f"{value:,.0f}" if 1000 <= abs(value) <= 1e7 else f"{value:,.{digits}g}"
 
 
 def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
-    """Add a line to the log in this folder, in a notebook and unless turned off. A full disk is not an error.
+    """Append a line to the log in this folder, if in a notebook and not turned off. A full disk is not an error.
 
-    A line is one write at the end of the file, so two notebooks in a folder do not mix their lines.
+    Each line is written with a single append, so two notebooks in one folder do not mix their lines.
     """
     shell = sys.modules.get("IPython")
     if os.environ.get("LORA_LAB_PREDICTIONS") == "0" or shell is None or shell.get_ipython() is None:
@@ -135,18 +135,18 @@ def log(what: str, low: float | None, high: float | None, found: float, unit: st
 
 
 def _lesson() -> str:
-    """Return the started lesson, or the notebook's name."""
+    """Return the current lesson, or the notebook's name if none was started."""
     return CURRENT.lesson or Path(os.environ.get("JPY_SESSION_NAME", "")).stem
 
 
 def _logged(what: str) -> list[tuple[float | None, float | None]]:
-    """Return this student's ranges for a question of this lesson whose result was shown."""
-    asked = (_lesson(), what, student())
-    return [(r["low"], r["high"]) for r in lines(Path(FILE)) if (r["lesson"], r["what"], r["student"]) == asked]
+    """Return this student's logged ranges for a question of this lesson; a range is logged with its result."""
+    key = (_lesson(), what, student())
+    return [(r["low"], r["high"]) for r in lines(Path(FILE)) if (r["lesson"], r["what"], r["student"]) == key]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Read all logs in a folder and below; each line gets its file and its attempt at the question.
+    """Read all logs in a folder, recursively; add the file and the attempt number to each line.
 
     Unreadable lines are skipped.
     """
@@ -154,21 +154,21 @@ def read(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.rglob(FILE)):
         name, attempts = path.relative_to(folder).as_posix(), dict[tuple[str, str], int]()
         for row in lines(path):
-            asked = (row["lesson"], row["what"])
-            attempts[asked] = attempts.get(asked, 0) + 1
-            rows.append({**row, "file": name, "attempt": attempts[asked]})
+            question = (row["lesson"], row["what"])
+            attempts[question] = attempts.get(question, 0) + 1
+            rows.append({**row, "file": name, "attempt": attempts[question]})
     return rows
 
 
 def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the readable lines of one log, starting at a byte; links and pipes are ignored."""
+    """Yield the readable lines of one log from a byte offset on; symlinks and pipes are ignored."""
     content = b""
     with suppress(OSError):
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
                 file.seek(begin)
                 content = file.read(LARGEST)
-    for line in content.split(b"\n"):  # not splitlines, which also splits at U+2028, which JSON allows in texts
+    for line in content.split(b"\n"):  # not splitlines: it also splits at U+2028, which JSON strings may contain
         with suppress(ValueError, TypeError, RecursionError):
             if isinstance(row := json.loads(line.decode(errors="replace")), dict):
                 texts = {name: str(row.get(name, ""))[:200] for name in ("at", "student", "lesson", "what", "unit")}
@@ -177,24 +177,24 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Summarize each question in a line: how many gave a range, how many of these held, and the result.
+    """Summarize each question in one line: how many students gave a range, how many ranges held, and the result.
 
     Only first attempts count.
     """
     first = [row for row in rows if row["attempt"] == 1]
-    said = []
-    for asked in dict.fromkeys((row["lesson"], row["what"]) for row in first):
-        here = [row for row in first if (row["lesson"], row["what"]) == asked]
-        lows, _, found = ([row[name] for row in here if row[name] is not None] for name in NUMBERS)
-        held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in here)
-        told = f"{len(lows)} of {len(here)} gave a range, and {held} of these contain the result"
-        was = f"{median(found):,.4g} {here[0]['unit']}".rstrip() if found else "-"
-        said.append(printable(f"{': '.join(filter(None, asked))}: {told}; it was {was}"))
-    return "\n".join(said) or "no prediction was logged"
+    summaries = []
+    for question in dict.fromkeys((row["lesson"], row["what"]) for row in first):
+        answers = [row for row in first if (row["lesson"], row["what"]) == question]
+        lows, _, found = ([row[name] for row in answers if row[name] is not None] for name in NUMBERS)
+        held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in answers)
+        counts = f"{len(lows)} of {len(answers)} gave a range, and {held} of these contain the result"
+        result = f"{median(found):,.4g} {answers[0]['unit']}".rstrip() if found else "-"
+        summaries.append(printable(f"{': '.join(filter(None, question))}: {counts}; it was {result}"))
+    return "\n".join(summaries) or "no prediction was logged"
 
 
 def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Write CSV in which no text acts as a formula in a spreadsheet or a command in a terminal."""
+    """Return CSV in which no text acts as a formula in a spreadsheet or a command in a terminal."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for row in (head, *rows):
@@ -204,7 +204,7 @@ def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """Return a finite number, or None."""
+    """Return the value as a finite number, or None."""
     with suppress(BadValue):
         return finite(value, "")
     return None

@@ -1,9 +1,9 @@
-"""Receipts: a lesson's results as one line to paste into a chat, and how to read a class's lines.
+"""Receipts: a lesson's results as one line to paste into a chat, and a reader for the lines of a class.
 
     LL1 03 Ada Lovelace: eNqLVjIwVtJRckxJVPDJL0vNSUxOVdKprtWJjtWpVkpMTi4tSkyuVLIy0LMwrI0FADIjDd0=.0500d1dc
 
-After the colon: the receipt as JSON, compressed, in base64, and a CRC-32 that detects damage by a chat. A receipt is
-neither secret nor safe against cheating: anyone can read and write one.
+After the colon: the receipt as compressed JSON in base64, and a CRC-32 that detects damage in the chat. A receipt is
+neither secret nor tamper-proof: anyone can read or write one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from lora_lab.errors import BadValue, printable
 
-LARGEST = 2**16  # bytes of one receipt's JSON
+LARGEST = 2**16  # maximum bytes of a receipt's JSON
 Option = TypeVar("Option")
 
 
@@ -47,7 +47,7 @@ class Range:
 
     @property
     def held(self) -> bool | None:
-        """Whether it contains the result; None if there is nothing to compare."""
+        """Whether the range contains the result; None if there is nothing to compare."""
         if self.low is None or self.high is None or self.found is None:
             return None
         return self.low <= self.found <= self.high
@@ -66,15 +66,15 @@ class Receipt:
     def line(self) -> str:
         """Return the receipt as one line, which `read` parses."""
         name = " ".join(re.sub(r"LL1|[^\w.' -]", " ", self.student).split())[:40] or "(no name)"
-        checks = {name: [one.passed, one.tries] for name, one in self.checks.items()}
-        ranges = [[one.what, one.low, one.high, one.attempt, one.found] for one in self.ranges]
-        told = json.dumps([self.lesson, self.student, checks, ranges, self.notes], separators=(",", ":"))
-        packed = zlib.compress(told.encode(), 9)
+        checks = {name: [check.passed, check.tries] for name, check in self.checks.items()}
+        ranges = [[r.what, r.low, r.high, r.attempt, r.found] for r in self.ranges]
+        content = json.dumps([self.lesson, self.student, checks, ranges, self.notes], separators=(",", ":"))
+        packed = zlib.compress(content.encode(), 9)
         return f"LL1 {self.lesson} {name}: {b64encode(packed).decode()}.{zlib.crc32(packed):08x}"
 
 
 CURRENT = Receipt()
-"""The receipt of the lesson in this notebook."""
+"""The receipt of this notebook's lesson."""
 
 
 def student() -> str:
@@ -88,23 +88,22 @@ def seed_of(name: str = "") -> int:
     Case and extra spaces do not matter.
     """
     name = " ".join((name or student()).casefold().split())
-    letters = unicodedata.normalize("NFKC", name)
-    return 1 + _number(letters) % 999_999 if name else 0
+    return 1 + _number(unicodedata.normalize("NFKC", name)) % 999_999 if name else 0
 
 
 def draw(what: str, *options: Option, name: str = "") -> Option:
-    """Choose an option by `what` and the student's seed; without a name the first."""
+    """Choose an option by `what` and the student's seed; without a name, the first."""
     seed = seed_of(name)
     return options[_number(f"{seed} {what}") % len(options) if seed else 0]
 
 
-def _number(letters: str) -> int:
-    text = letters.encode(errors="surrogatepass")  # a system's user name may not be valid UTF-8
-    return int.from_bytes(sha256(text).digest()[:8], "big")
+def _number(text: str) -> int:
+    data = text.encode(errors="surrogatepass")  # a system's user name may not be valid UTF-8
+    return int.from_bytes(sha256(data).digest()[:8], "big")
 
 
 def note(name: str, value: float) -> None:
-    """Keep a result for the receipt: `note("accuracy", run.metrics["accuracy"])`, a share from 0 to 1."""
+    """Record a result for the receipt: `note("accuracy", run.metrics["accuracy"])`, a share from 0 to 1."""
     CURRENT.notes[name] = finite(value, name)
 
 
@@ -119,7 +118,7 @@ def receipt() -> None:
 
 
 def finite(value: Any, what: str) -> float:
-    """Check for a finite number below 1e300, so that a class's spread is finite too. Raises: BadValue."""
+    """Return a finite number, below 1e300 so that a class's spread is finite too. Raises: BadValue for others."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -130,7 +129,7 @@ def finite(value: Any, what: str) -> float:
 
 
 def read(text: str) -> tuple[list[Receipt], list[str]]:
-    """Find the receipts in a text; also return a sentence on each damaged one. Other text is ignored.
+    """Return the receipts in a text, and a message for each damaged one. Other text is ignored.
 
     A chat may have wrapped or quoted them. For each student and lesson the last receipt counts.
     """
@@ -138,23 +137,21 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
     starts = [match.start() for match in re.finditer(r"\bLL1\s+\d\d\s", text)]
     for start, end in pairwise([*starts, len(text)]):
         prefix, _, rest = text[start:end].partition(":")
-        found = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", re.sub(r"[>\s]", "", rest))
+        match = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", re.sub(r"[>\s]", "", rest))
         try:
-            packed = b64decode(found[1], validate=True) if found else b""
-            if not found or zlib.crc32(packed) != int(found[2], 16):
-                raise ValueError(found)
-            one = _unpacked(packed)
+            packed = b64decode(match[1], validate=True) if match else b""
+            if not match or zlib.crc32(packed) != int(match[2], 16):
+                raise ValueError(match)
+            parsed = _unpack(packed)
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error):
-            begins = " ".join(prefix.split())[:50]
-            damaged.append(
-                printable(f"line {text.count(chr(10), 0, start) + 1} ({begins}) is damaged: ask for it again")
-            )
+            line, excerpt = text.count("\n", 0, start) + 1, " ".join(prefix.split())[:50]
+            damaged.append(printable(f"line {line} ({excerpt}) is damaged: ask for it again"))
         else:
-            kept[one.lesson, one.student.casefold() or found[2]] = one
+            kept[parsed.lesson, parsed.student.casefold() or match[2]] = parsed
     return list(kept.values()), damaged
 
 
-def _unpacked(packed: bytes) -> Receipt:
+def _unpack(packed: bytes) -> Receipt:
     def text(value: Any) -> str:
         return printable(str(value))[:200].strip()
 
@@ -172,18 +169,18 @@ def _unpacked(packed: bytes) -> Receipt:
 
 
 def coverage(ranges: Iterable[Range]) -> dict[str, Any]:
-    """Count first attempts that contain the result: hits, of, share with its exact 95 % interval, and words."""
+    """Count the first attempts that contain the result: hits, of, share with its exact 95 % interval, and words."""
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-    held = [one.held for one in ranges if one.attempt == 1 and one.held is not None]
-    hits, of = sum(held), len(held)
-    if not of:
+    held = [r.held for r in ranges if r.attempt == 1 and r.held is not None]
+    hits, total = sum(held), len(held)
+    if not total:
         words = "no range has been compared with a result yet"
         return {"hits": 0, "of": 0, "share": None, "low95": None, "high95": None, "words": words}
-    share, (low, high) = hits / of, map(float, binomtest(hits, of).proportion_ci(0.95))
-    says = "too narrow: fewer than" if high < 0.8 else "too wide: more than" if low > 0.8 else "consistent with"
+    share, (low, high) = hits / total, map(float, binomtest(hits, total).proportion_ci(0.95))
+    judgment = "too narrow: fewer than" if high < 0.8 else "too wide: more than" if low > 0.8 else "consistent with"
     words = (
-        f"{hits} of {of} ranges contain the result: {100 * share:.0f} % (95 % interval {100 * low:.0f} to "
-        f"{100 * high:.0f} %), {says} the 80 % you aimed at"
+        f"{hits} of {total} ranges contain the result: {100 * share:.0f} % (95 % interval {100 * low:.0f} to "
+        f"{100 * high:.0f} %), {judgment} the 80 % you aimed at"
     )
-    return {"hits": hits, "of": of, "share": share, "low95": low, "high95": high, "words": words}
+    return {"hits": hits, "of": total, "share": share, "low95": low, "high95": high, "words": words}
