@@ -1,7 +1,7 @@
-"""Checks of exercises: they say what is wrong and why; for an unsolved one they say "not yet".
+"""Checks of exercises: each says what is wrong and why, or "not yet" for an unsolved exercise.
 
-One file per lesson. A lesson calls `checks.check_x(answer)` after `from lora_course import checks`. A check's file is
-imported on first use, so that no lesson waits for another's imports.
+There is one file per lesson. A lesson calls `checks.check_x(answer)` after `from lora_course import checks`. A check's
+file is imported on first use, so that no lesson waits for another's imports.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from lora_course.checks.verdict import Verdict
 
-_HOME = {  # the file of each check
+_HOME = {  # {check: name of its file}
     name: file.stem
     for file in sorted(Path(__file__).parent.glob("*.py"))
     for name in re.findall(r"^def (check_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 12, QLoRA: a block in NF4 by hand, and what fits on a card."""
+"""Exercises of lesson 12, QLoRA: quantize a block to NF4 by hand, and find what fits on a card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GIB, MIB = 2**30, 2**20
     "index = (block[:, None] / absmax - levels).abs().argmin(1); back = levels[index] * absmax",
 )
 def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
-    """Lesson 12: absmax of a block (64,), the index of the level of each number (64,), and each dequantized (64,)."""
+    """Lesson 12: check a block's absmax, each number's level index (64,), and the dequantized block (64,)."""
     import torch
 
     from lora_lab.methods.quant import levels_of
@@ -33,7 +33,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     if any(map(unsolved, (absmax, index, back))):
         return not_yet("put an expression in place of each ...")
     try:
-        absmax, index, back = (torch.as_tensor(given).detach().float() for given in (absmax, index, back))
+        absmax, index, back = (torch.as_tensor(answer).detach().float() for answer in (absmax, index, back))
     except (TypeError, ValueError, RuntimeError) as error:
         return Verdict(False, f"absmax is one number, index and back are tensors of 64: {error}")
     largest, levels = block.abs().max(), levels_of("nf4")
@@ -41,17 +41,17 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
         return Verdict(False, "absmax is the largest of the 64 numbers without its sign: -0.9 counts as 0.9")
     if index.shape != block.shape or back.shape != block.shape:
         return Verdict(False, f"index and back hold {len(block)} numbers each, one for each weight")
-    apart = block[:, None] / largest - levels
-    nearest = apart.abs().argmin(1)
-    unscaled, signed = (block[:, None] - levels).abs().argmin(1), apart.argmin(1)
+    distance = block[:, None] / largest - levels
+    nearest = distance.abs().argmin(1)
+    unscaled, signed = (block[:, None] - levels).abs().argmin(1), distance.argmin(1)
     near = {
-        "those are the levels themselves: the index is the place of the level, 0 to 15": levels[nearest],
+        "those are the levels themselves: the index is the position of the level, 0 to 15": levels[nearest],
         "you compared the block as it is: divide it by absmax first": unscaled,
         "the most negative distance is the smallest: take abs() before argmin": signed,
     }
     if not torch.equal(index, nearest.float()):
-        wrong = [words for words, given in near.items() if torch.allclose(index, given.float())]
-        return Verdict(False, [*wrong, f"the first weight is {block[0]:.4f}: its index is {nearest[0]}"][0])
+        replies = [reply for reply, wrong in near.items() if torch.allclose(index, wrong.float())]
+        return Verdict(False, [*replies, f"the first weight is {block[0]:.4f}: its index is {nearest[0]}"][0])
     if torch.allclose(back, levels[nearest] * largest):
         return Verdict(True, "64 weights are now 64 indices of 4 bits and one absmax: 4.5 bits each")
     scaled = torch.allclose(back, levels[nearest])
@@ -59,14 +59,14 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
 
 
 def index_and_weight() -> tuple[str, Number, Number]:
-    """A weight to quantize on a page without Python: what is told, its index, and its value when read back."""
+    """Return an exercise for pages without Python: the question, a weight's index, and its dequantized value."""
     from lora_lab.methods.quant import levels_of
 
     absmax, weight, levels = 0.25, 0.0512, levels_of("nf4").tolist()
     scaled = weight / absmax
     right = min(range(16), key=lambda k: abs(levels[k] - scaled))
-    told = f"A block's absmax is {absmax}, one of its weights is {weight}. The levels, index 0 to 15: "
-    told += ", ".join(f"{level:.3f}" for level in levels) + ". "
+    question = f"A block's absmax is {absmax}, one of its weights is {weight}. The levels, index 0 to 15: "
+    question += ", ".join(f"{level:.3f}" for level in levels) + ". "
     index = Number(
         right,
         {
@@ -83,11 +83,11 @@ def index_and_weight() -> tuple[str, Number, Number]:
         within=0.02,
         hint="the level, times absmax",
     )
-    return told, index, value
+    return question, index, value
 
 
 def on_card(case: Case) -> tuple[Number, Number, Choice]:
-    """For a model, a card and a length: the peak in GiB, what double quantization saves in MiB, the most that fits."""
+    """Return the right peak in GiB, MiB saved by double quantization, and most bits that fit, for a model and card."""
     name, device, tokens = case
     linear, other, rest = sizes(name, tokens)
     room = usable(card(device))
@@ -109,36 +109,37 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
         needed(nf4) / 1e9: "those are GB: a GiB has 2**30 bytes",
     }
     peak = Number(needed(nf4) / GIB, near, within=0.002, fallback=PEAK, hint="put a number in place of each ...")
-    less = linear * (BITS["4.5 bits"] - nf4) / 8
+    savings = linear * (BITS["4.5 bits"] - nf4) / 8
     saves = {
-        8 * less / MIB: "8 bits are one byte: divide by 8",
-        less / 1e6: "those are MB: a MiB has 2**20 bytes",
-        less / GIB: "those are GiB: the answer is in MiB",
+        8 * savings / MIB: "8 bits are one byte: divide by 8",
+        savings / 1e6: "those are MB: a MiB has 2**20 bytes",
+        savings / GIB: "those are GiB: the answer is in MiB",
         linear / 16 / MIB: "that is what absmax takes without double quantization, 0.5 bits: 0.127 of them remain",
         linear * (nf4 - 4) / 8 / MIB: "that is what still remains, 0.127 bits: how much went away?",
         (needed(16) - needed(nf4)) / MIB: "that is what 4 bits save: double quantization goes from 4.5 bits to 4.127",
     }
-    saved = Number(less / MIB, saves, within=0.01, fallback="from 4.5 bits to 4.127, for each weight in a linear layer")
+    fallback = "from 4.5 bits to 4.127, for each weight in a linear layer"
+    saved = Number(savings / MIB, saves, within=0.01, fallback=fallback)
     fit = next((word for word, bits in BITS.items() if needed(bits) < room), "none")
     replies = {
         word: f"in {word} it needs {needed(bits) / GIB:.2f} GiB of {room / GIB:.2f}: "
         + ("it fits, but so do more bits" if needed(bits) < room else "too much")
         for word, bits in BITS.items()
     } | {"none": f"4.127 bits need {needed(nf4) / GIB:.2f} GiB, and {room / GIB:.2f} are usable"}
-    least = {
+    reasons = {
         "16 bits": "even 16 bits fit: QLoRA isn't needed here",
         "4.5 bits": "4.5 bits fit, and double quantization only adds room",
         "4.127 bits": "double quantization decides: 4.5 bits are too much",
         "none": "not even 4.127 bits fit: what doesn't shrink is too large, so shorten the text",
     }
-    return peak, saved, Choice([fit], replies, least[fit])
+    return peak, saved, Choice([fit], replies, reasons[fit])
 
 
 PEAK = "weights in linear layers at 4.127 bits, all other weights at 16, and the rest of the step"
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Weights in linear layers, weights elsewhere, and the bytes of a step beside weights (LoRA, checkpointing)."""
+    """Return the weights in linear layers, all other weights, and a step's bytes besides weights (checkpointing)."""
     lora = LoRA(rank=8, targets=("all-linear",))
     count = params(name, lora)
     linear = sum(layer.full for layer in count.modules if layer.trained)
@@ -151,8 +152,8 @@ def sizes(name: str, tokens: int) -> tuple[int, int, int]:
     "compute the peak with 16, 4.5 and 4.127 bits, and compare each with the usable bytes",
 )
 def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
-    """Lesson 12: QLoRA's peak in GiB, what double quantization saves in MiB, and the most bits that fit."""
+    """Lesson 12: check QLoRA's peak in GiB, what double quantization saves in MiB, and the most bits that fit."""
     name, device, tokens = case
-    one, two, three = on_card((name, device, tokens))
-    answers: dict[str, tuple[Any, Any]] = {"peak": (one, peak), "saved": (two, saved), "fits": (three, fits)}
+    right = on_card((name, device, tokens))
+    answers: dict[str, Any] = {"peak": (right[0], peak), "saved": (right[1], saved), "fits": (right[2], fits)}
     return parts(answers, "put a number in place of the first two ..., and a word in place of the third")

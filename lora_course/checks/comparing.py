@@ -1,4 +1,4 @@
-"""Exercises of lesson 05, as good as full fine-tuning: the rule of equivalence, and an unseen pair to defend."""
+"""Exercises of lesson 05, as good as full fine-tuning: the equivalence rule, and an unseen pair to defend."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
 
 BITS, MATRICES = "400 steps at rate 0.002", "200 steps, equally many trained numbers, each at its own best rate"
-PAIRS = {  # a stored sweep of ours; the column in which a and b differ, and what it holds; their names; terms
+PAIRS = {  # a stored sweep; the column in which a and b differ, and its two values; their names; training settings
     "3 bits against 16": ("bits", "dtype", "nf3+bf16", "bf16", "LoRA on a 3-bit base", "LoRA on a 16-bit base", BITS),
     "v against q": ("target_modules", "targets", "v", "q", "LoRA on v", "LoRA on q", MATRICES),
     "all against q,v": ("target_modules", "targets", "all-linear", "q,v", "LoRA on all six", "LoRA on q,v", MATRICES),
     "2 bits against 16": ("bits", "dtype", "nf2+bf16", "bf16", "LoRA on a 2-bit base", "LoRA on a 16-bit base", BITS),
     "q,k,v,o against q,v": ("target_modules", "targets", "q,k,v,o", "q,v", "LoRA on q,k,v,o", "LoRA on q,v", MATRICES),
-    # lesson 13's:
+    # for lesson 13
     "q against q,k,v,o": ("target_modules", "targets", "q", "q,k,v,o", "LoRA on q", "LoRA on q,k,v,o", MATRICES),
     "v against all": ("target_modules", "targets", "v", "all-linear", "LoRA on v", "LoRA on all six", MATRICES),
     "up,down against q": ("target_modules", "targets", "up,down", "q", "LoRA on up and down", "LoRA on q", MATRICES),
 }  # fmt: skip
-LEAST, MOST = 0.1, 5  # of a margin, in points
+LEAST, MOST = 0.1, 5  # limits of a margin, in points
 BUT = " but within the margin"
 SEALED = "±{margin} is sealed. {seen}."
 WHICH = "{word} it is. Which sentence may you write?"
@@ -44,7 +44,7 @@ HINTS = {
 
 ENDS = [
     (-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02),
-    (0.005, 0.02), (-0.02, -0.005),  # narrower than two margins, the middle inside
+    (0.005, 0.02), (-0.02, -0.005),  # narrower than two margins, with the middle inside
 ]  # fmt: skip
 
 
@@ -81,20 +81,20 @@ EQUIVALENCE = Function(
     "two comparisons joined by `and`: low is above -margin, and high is below margin",
 )
 def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdict:
-    """Lesson 05: whether an interval from low to high shows equivalence within a margin, as f(low, high, margin)."""
+    """Lesson 05: check f(low, high, margin), which says whether an interval shows equivalence within a margin."""
     return EQUIVALENCE.judge(rule)
 
 
 @exercise()
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
-    """Lesson 05: an unseen stored pair: a margin in points first, then the word, then the sentence that one may write.
+    """Lesson 05: check, for an unseen pair, a margin in points, then the word, then the sentence that one may write.
 
-    Each answer shows what the next one needs. The first margin is kept for the receipt, and another one is refused.
+    Each answer reveals what the next one needs. The first margin is kept for the receipt, and any other is refused.
     """
     if unsolved(margin):
         return not_yet(asked(pair))
-    if trouble := no_margin(margin):
-        return Verdict(False, trouble)
+    if error := no_margin(margin):
+        return Verdict(False, error)
     sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100)
     if margin / 100 != sealed:
         return Verdict(
@@ -105,22 +105,22 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
 
 
 def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
-    """The verdict on a word and a sentence; `told` is what is shown before the word is asked."""
+    """Judge a word and a sentence; `told` is shown before the question about the word."""
     if unsolved(word):
         return not_yet(f"{told}\n{RULE}\nThe words: {', '.join(WORDS)}")
     if word != right.word:
         return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
     if unsolved(sentence):
-        four = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
-        return not_yet(f"{WHICH.format(word=word)}{four}")
-    letters = dict(zip("abcd", right.replies.values(), strict=True))
-    said = choice(sentence, "abcd"[[*right.replies].index(right.sentence)], letters)
-    return said if said.passed else replace(said, hint=HINTS["sentence"])
+        options = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
+        return not_yet(f"{WHICH.format(word=word)}{options}")
+    replies = dict(zip("abcd", right.replies.values(), strict=True))
+    judged = choice(sentence, "abcd"[[*right.replies].index(right.sentence)], replies)
+    return judged if judged.passed else replace(judged, hint=HINTS["sentence"])
 
 
 @dataclass(frozen=True)
 class Defense:
-    """What may be said of a pair at a margin, and a reply to each of four sentences, in the student's order."""
+    """What the data say about a pair at a margin, and a reply to each of four sentences, in the student's order."""
 
     seen: str
     word: str
@@ -129,60 +129,60 @@ class Defense:
 
 
 def asked(pair: str) -> str:
-    """What is told before the margin is given."""
+    """Return the question that asks for a margin."""
     a, b, terms = PAIRS[pair][4:]
     return f"{a} against {b}: minilm on rt, {terms}. First give your margin in points; nothing is shown before that"
 
 
 def defense(pair: str, margin: float) -> Defense:
-    """The right word and sentence at a margin in points."""
+    """Return the right word and sentence at a margin in points."""
     a, b, _ = PAIRS[pair][4:]
     first, second = scores(pair)
-    found = verdict(first, second, margin / 100)
-    side, differ = "better" if found.difference > 0 else "worse", found.p_difference < LEVEL
-    right = f"{side}{BUT}" if differ and found.outcome == "equivalent" else found.outcome
+    result = verdict(first, second, margin / 100)
+    side, differ = "better" if result.difference > 0 else "worse", result.p_difference < LEVEL
+    word = f"{side}{BUT}" if differ and result.outcome == "equivalent" else result.outcome
     seen = (
-        f"{a} minus {b}, in points: {100 * found.difference:.2f}; 95 % interval {100 * found.low95:.2f} to "
-        f"{100 * found.high95:.2f}; 90 % interval {100 * found.low:.2f} to {100 * found.high:.2f}"
+        f"{a} minus {b}, in points: {100 * result.difference:.2f}; 95 % interval {100 * result.low95:.2f} to "
+        f"{100 * result.high95:.2f}; 90 % interval {100 * result.low:.2f} to {100 * result.high:.2f}"
     )
-    said = {
+    claim = {
         "equivalent": f"is equivalent to {b} within {margin:g} points",
         "undecided": f"could not be told apart from {b} at a margin of {margin:g} points",
-    }.get(right, f"did {side} than {b}" + f", by less than {margin:g} points" * (BUT in right))
-    fits = 100 * max(abs(found.low), abs(found.high)) + 0.1
-    fits += 0.3 * (abs(fits - margin) < 0.2)
-    luck = (
+    }.get(word, f"did {side} than {b}" + f", by less than {margin:g} points" * (BUT in word))
+    fitted = 100 * max(abs(result.low), abs(result.high)) + 0.1
+    fitted += 0.3 * (abs(fitted - margin) < 0.2)
+    p_claim = (
         "differ significantly, so another study will agree"
         if differ
         else "do not differ significantly, so they are equal"
     )
-    may = f"in MiniLM on rt, {a} {said}"
+    right = f"in MiniLM on rt, {a} {claim}"
     replies = {
-        may: f"{right}, said of this model, this task and the margin that you set first",
-        f"in MiniLM on rt, {a} and {b} {luck}": "a p-value says how rare such data are without a difference; it is "
+        right: f"{word}, said of this model, this task and the margin that you set first",
+        f"in MiniLM on rt, {a} and {b} {p_claim}": "a p-value says how rare such data are without a difference; it is "
         "neither the chance of a repeat nor, if large, a sign of equality",
-        f"in MiniLM on rt, {a} is equivalent to {b} within {fits:.1f} points": "that margin was made to fit once the "
+        f"in MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was made to fit once the "
         "interval was seen: there is always one that does",
-        f"in language models, {a} {said}": "one model and one task were tried, and the sentence speaks of all",
+        f"in language models, {a} {claim}": "one model and one task were tried, but the sentence speaks of all",
     }
     start = draw(f"order, {pair}", 2, 0, 1, 3)
     order = [*replies][start:] + [*replies][:start]
-    return Defense(seen, right, may, {sentence: replies[sentence] for sentence in order})
+    return Defense(seen, word, right, {sentence: replies[sentence] for sentence in order})
 
 
 def no_margin(margin: Any) -> str:
-    """Why this is not a margin in points; empty if it is one."""
+    """Return why this is not a margin in points, or "" if it is one."""
     if not isinstance(margin, int | float):
         return f"a margin is a number of points, not {type(margin).__name__}"
     if not margin > 0:
-        return "a margin of 0 asks for exactly equal, which no study can show: how small a loss would you accept?"
+        return "a margin of 0 asks for exactly equal, which no study can show: how large a loss would you accept?"
     if margin < LEAST:
         return f"{margin:g} looks like a share: give points, such as 1 for one answer in a hundred"
     return "more than 5 points? The probe is hardly further from full fine-tuning: choose less" if margin > MOST else ""
 
 
 def why_not(word: Any, right: str) -> str:
-    """What somebody who chose this word overlooked."""
+    """Return the reply to a wrong word: what was overlooked."""
     if word not in WORDS:
         return f"the words are {', '.join(WORDS)}"
     if BUT in right and word in ("equivalent", right.removesuffix(BUT)):
@@ -199,16 +199,16 @@ def why_not(word: Any, right: str) -> str:
 
 @cache
 def scores(pair: str) -> list[np.ndarray]:
-    """Right and wrong answers of both, (seeds, sentences), at the rate that validation chose if several were tried."""
+    """Return both models' scores, (seeds, sentences), at the rate with the best validation if several were tried."""
     from lora_lab.experiments.results import Runs, load
     from lora_lab.training.runs import Store
 
     sweep, column, *values = PAIRS[pair][:4]
-    store, found = Store(shipped(f"data/results/sweeps/{sweep}.zip")), []
-    runs = load(store.folder)
+    store, both = Store(shipped(f"data/results/sweeps/{sweep}.zip")), []
+    table = load(store.folder)
     for value in values:
-        mine = runs[runs[column] == value].sort_values("seed")
-        if mine.lr.nunique() > 1:
-            mine = mine[mine.lr == mine.groupby("lr").validation_accuracy.mean().idxmax()]
-        found.append(Runs(tuple(store.read(name) for name in mine["hash"])).scores)
-    return found
+        rows = table[table[column] == value].sort_values("seed")
+        if rows.lr.nunique() > 1:
+            rows = rows[rows.lr == rows.groupby("lr").validation_accuracy.mean().idxmax()]
+        both.append(Runs(tuple(store.read(name) for name in rows["hash"])).scores)
+    return both

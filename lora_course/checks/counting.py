@@ -1,4 +1,4 @@
-"""Exercises of lesson 11, count anything: the rank of a file, and what LoRA trains on a model that nobody has built."""
+"""Exercises of lesson 11, count anything: a file's rank, and the parameters that LoRA trains on an invented model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIELDS = (
 
 
 def unseen(which: int = 0) -> dict[str, Any]:
-    """The config of a model that nobody has built, of the type qwen3."""
+    """Return the config of an invented model of type qwen3."""
     return {"model_type": "qwen3", **dict(zip(FIELDS, SIZES[which], strict=True))}
 
 
@@ -32,22 +32,22 @@ def unseen(which: int = 0) -> dict[str, Any]:
     "d = 3,072, f = 8,192, 28 layers: q is d + d, v is d + 1,024, and gate, up and down are d + f each",
 )
 def check_rank_of_file(answer: int | None, targets: str = "gate,up,down", size: int = 37_868_984) -> Verdict:
-    """Lesson 11: the rank of an fp32 adapter of llama-3.2-3b, from the bytes of its file."""
+    """Lesson 11: check the rank of an fp32 adapter of llama-3.2-3b, read off the size of its file in bytes."""
     return rank_of_file(targets, size).judge(answer)
 
 
 def rank_of_file(targets: str = "gate,up,down", size: int = 37_868_984) -> Number:
-    """What the rank is compared with."""
-    one = params("llama-3.2-3b", LoRA(rank=1, targets=tuple(targets.split(",")))).trainable
-    right = size // 4 // one
+    """Return the right rank, with replies to wrong ones."""
+    rank_one = params("llama-3.2-3b", LoRA(rank=1, targets=tuple(targets.split(",")))).trainable
+    right = size // 4 // rank_one
     misconceptions = {
         4 * right: "that takes 1 byte a number: these have 4",
         2 * right: "that takes 2 bytes a number: these have 4; or it counts A or B alone",
         28 * right: "that is one layer: the model has 28",
-        size / 4 / one: "nearly: a few thousand bytes are names, and a rank is a whole number",
+        size / 4 / rank_one: "nearly: a few thousand bytes are names, and a rank is a whole number",
     }
-    names = size - 4 * one * right
-    why = f"rank 1 costs {one:,} numbers of 4 bytes; {right} times that, and {names:,} bytes of names"
+    names = size - 4 * rank_one * right
+    why = f"rank 1 costs {rank_one:,} numbers of 4 bytes; {right} times that, and {names:,} bytes of names"
     return Number(right, misconceptions, why, hint="put a rank in place of ...")
 
 
@@ -57,12 +57,12 @@ def rank_of_file(targets: str = "gate,up,down", size: int = 37_868_984) -> Numbe
     "rank x layers x (2 (d + q) + 2 (d + kv) + 3 (d + f)); lm_head is none of the seven",
 )
 def check_audit(answer: int | None, which: int = 0, rank: int = 8) -> Verdict:
-    """Lesson 11: the numbers that LoRA trains on all linear layers of `unseen(which)`."""
+    """Lesson 11: check how many parameters LoRA trains on all linear layers of `unseen(which)`."""
     return audit(which, rank).judge(answer)
 
 
 def audit(which: int = 0, rank: int = 8) -> Number:
-    """What the count is compared with."""
+    """Return the right count, with replies to wrong ones."""
     d, f, layers, heads, kv_heads, width, vocabulary = SIZES[which]
     q, kv, row = heads * width, kv_heads * width, layers * rank
     attention, mlp = 2 * (d + q) + 2 * (d + kv), 3 * (d + f)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 07, why does it do nothing: a diagnosis is the name of a fault."""
+"""Exercises of lesson 07, why does it do nothing: name the fault of each broken adapter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lora_course.experiments.broken import PATIENTS
 from lora_lab.errors import nearest
 from lora_lab.methods import faults
 
-NAMES = tuple(one.fault for one in PATIENTS.values())
+NAMES = tuple(patient.fault for patient in PATIENTS.values())
 HINTS = {
     faults.EMPTY: "look at the header: which tensors does it promise?",
     faults.ZERO_B: "B is zero, and did anything else learn? Look at the head's bias",
@@ -28,9 +28,9 @@ HINTS = {
 
 @exercise()
 def check_diagnosis(diagnosis: Mapping[str, Any] | None, of: str = "") -> Verdict:
-    """Lesson 07: the fault of each patient, as {"A": "truncated file", ...}. Says of each wrong one where to look.
+    """Lesson 07: check the fault of each patient, {"A": "truncated file", ...}; say where to look for each wrong one.
 
-    of: the letters that are asked for; one that is missing is no answer yet.
+    of   letters of the patients to diagnose; while one is missing, the verdict is "not yet"
     """
     if not isinstance(diagnosis, Mapping) and not unsolved(diagnosis):
         return Verdict(False, 'write a name for each letter: {"A": "truncated file", ...}')
@@ -52,7 +52,7 @@ def check_diagnosis(diagnosis: Mapping[str, Any] | None, of: str = "") -> Verdic
 
 
 ELEVENTH = {
-    faults.SOME_ZERO: "compare the largest number of B in the layers: are they all alike?",
+    faults.SOME_ZERO: "compare the largest number of B in each layer: are they all alike?",
     faults.MISSING: "count the tensors: a sound adapter has an A and a B for each layer, and the head",
     faults.RENAMED: "read a name aloud from the left: what should it begin with?",
     faults.NOT_FINITE: "B is only half of the adapter: look at the numbers of A",
@@ -61,7 +61,7 @@ ELEVENTH = {
 
 @exercise()
 def check_eleventh(diagnosis: str | None, number: int) -> Verdict:
-    """Lesson 07: the name of the fault of the eleventh patient, the one with this number."""
+    """Lesson 07: check the name of the eleventh patient's fault, entry `number` of `broken.ELEVENTH`."""
     if unsolved(diagnosis):
         return not_yet(f"name its fault: one of {', '.join(ELEVENTH)}")
     fault, given = broken.ELEVENTH[number][0], str(diagnosis).strip()

@@ -14,13 +14,13 @@ from lora_lab.accounting.units import binary
 from lora_lab.errors import LabError
 from lora_lab.methods.base import one_of
 
-V, L, H = 128_256, 32, 4096  # of Llama 3 8B: vocabulary, layers, numbers per token between two layers
-SHORTEST = 32  # tokens; the stored fits begin there
-NEAR = 0.95  # of the longest text is long enough
+V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
+SHORTEST = 32  # tokens; the stored fits start there
+NEAR = 0.95  # share of the longest text that is long enough
 FITS = "{size} at the peak ({at}): texts of {seq} tokens leave {free} of a {card} free"
 OVER = "{size} at the peak ({at}): {more} more than a {card} has usable; {why}"
 SHORT = "{size} at the peak ({at}): it fits, but texts {times} times as long can fit: {why}"
-ALMOST = 0.02  # of the card's usable memory
+ALMOST = 0.02  # share of the card's usable memory
 LEFT_OUT = "the formula leaves out about 1 %, so stay 1 or 2 % below the length that it gives"
 HINTS = {
     "method": "Hint: weights first: which method's weights leave room on the card?",
@@ -31,7 +31,7 @@ HOLDS, PARTS = "it holds {parts}", ("weights", "logits", "activations")
 
 
 def step(method: str, setup: Setup) -> Estimate:
-    """A step of Llama 3 8B with a method of the panel, at rank 8. Raises: BadValue for an unknown method."""
+    """Estimate a step of Llama 3 8B with one of the panel's methods, at rank 8. Raises: BadValue for other methods."""
     from lora_lab.widgets.memory_panel import METHODS
 
     one_of("method", method, tuple(METHODS))
@@ -44,14 +44,14 @@ def step(method: str, setup: Setup) -> Estimate:
     "fixed + tokens * (2 * L * h + 3 * 4 * V)",
 )
 def check_peak(peak: Callable[[int], float]) -> Verdict:
-    """Lesson 04: bytes at the peak of QLoRA with checkpointing on Llama 3 8B, one text of `tokens` tokens."""
+    """Lesson 04: check f(tokens), the peak bytes of QLoRA with checkpointing on Llama 3 8B for one text."""
     return peak_of_qlora().judge(peak)
 
 
 def peak_of_qlora() -> Function:
-    """What the formula is compared with."""
-    found = step("QLoRA", Setup(checkpointing=True)).categories
-    fixed, inputs, tables = found["weights"] + found["optimizer"], 2 * L * H, 12 * V
+    """Return the right formula, with replies to wrong ones."""
+    sizes = step("QLoRA", Setup(checkpointing=True)).categories
+    fixed, inputs, tables = sizes["weights"] + sizes["optimizer"], 2 * L * H, 12 * V
     near: dict[str, Callable[[int], float]] = {
         "that is one table of logits: the loss holds three at once": lambda t: fixed + t * (inputs + tables / 3),
         "the loss works in fp32: a score has 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
@@ -72,7 +72,7 @@ def peak_of_qlora() -> Function:
 def check_longest_row(
     method: str, checkpointing: bool, optimizer: str, batch: int, seq: int, card: str = "T4 16 GB"
 ) -> Verdict:
-    """Lesson 04: a step of Llama 3 8B that fits the card, with a text within 5 % of the longest that does."""
+    """Lesson 04: check that a step of Llama 3 8B fits the card, with a text within 5 % of the longest that fits."""
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
         return not_yet(f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
     if not isinstance(checkpointing, bool):
@@ -84,30 +84,30 @@ def check_longest_row(
         needed, room = step(method, setup), usable(card_of(card))
     except LabError as error:
         return Verdict(False, str(error))
-    said, free = {"size": binary(needed.peak), "at": needed.at, "card": card}, room - needed.peak
+    values, free = {"size": binary(needed.peak), "at": needed.at, "card": card}, room - needed.peak
     part = wrong_part(method, setup)
     if free < 0:
         why = LEFT_OUT if part == "seq" and -free < ALMOST * room else over(method, needed, room)
-        return Verdict(False, OVER.format(**said, more=binary(-free), why=why), HINTS[part])
+        return Verdict(False, OVER.format(**values, more=binary(-free), why=why), HINTS[part])
     if seq >= NEAR * (best := longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), card)):
-        return Verdict(True, FITS.format(**said, seq=f"{seq:,}", free=binary(free)))
-    return Verdict(False, SHORT.format(**said, times=f"{best / seq:.1f}", why=short(method, setup)), HINTS[part])
+        return Verdict(True, FITS.format(**values, seq=f"{seq:,}", free=binary(free)))
+    return Verdict(False, SHORT.format(**values, times=f"{best / seq:.1f}", why=short(method, setup)), HINTS[part])
 
 
 def wrong_part(method: str, setup: Setup) -> str:
-    """The first part of a wrong choice that keeps texts short; the length itself where the others are right."""
+    """Return the first setting of a wrong choice that keeps texts short, or "seq" if the other settings are right."""
     if method != "QLoRA":
         return "method"
     return "seq" if setup.checkpointing and setup.batch == 1 else "checkpointing"
 
 
 def longest(method: str, setup: Setup, card: str) -> int:
-    """The length in tokens of the longest text that fits the card; 0 if none does."""
-    return largest("seq", setup, lambda one: step(method, one), usable(card_of(card))) or 0
+    """Return the length in tokens of the longest text that fits the card; 0 if none does."""
+    return largest("seq", setup, lambda candidate: step(method, candidate), usable(card_of(card))) or 0
 
 
 def over(method: str, needed: Estimate, room: int) -> str:
-    """What fills the card, or what is wrong with the choice."""
+    """Return what fills the card, or what is wrong with the choice."""
     if method == "full":
         return "every weight trains here, and each brings a gradient"
     size = needed.categories
@@ -117,7 +117,7 @@ def over(method: str, needed: Estimate, room: int) -> str:
 
 
 def short(method: str, setup: Setup) -> str:
-    """What keeps a text that fits from being longer."""
+    """Return what keeps a text that fits from being longer."""
     if method != "QLoRA":
         return "frozen weights in bf16 take 15 GiB of the card; in 4 bits they take a third of it"
     if not setup.checkpointing:

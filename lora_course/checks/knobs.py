@@ -1,4 +1,4 @@
-"""Exercises of lesson 03, which knob first: the rank that a teacher's update needs, and three rates around a peak."""
+"""Exercises of lesson 03, which knob first: the rank of a teacher's update, and three rates that bracket a peak."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
 
-SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # of a teacher's update; without a student's name the first rank
-RANK, TARGETS = 8, "q,v"  # of the row that is bracketed
-NEAREST, FARTHEST = 1.9, 5.1  # times the rate before
-STEPS = "each rate must be two to five times the one before: closer ones differ by luck only"
-LUCK = 1.6  # points: 1.96 standard errors of the difference of two settings, three seeds each
+SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # a teacher's update and its possible ranks; the first without a student's name
+RANK, TARGETS = 8, "q,v"  # the row to bracket
+NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
+STEPS = "each rate must be two to five times the one before: closer ones differ only by luck"
+LUCK = 1.6  # points: 1.96 standard errors of the difference between two settings, three seeds each
 LEARNED = 60  # percent right; guessing gets 50
 PEAK = "the peak is between {low} and {high}"
 FLAT = "on this plateau nobody can tell {rates} apart: with three seeds each, a lead below {luck} points may be luck"
@@ -28,14 +28,14 @@ HIGHER = "the largest rate is better by more than luck, so the peak may be highe
 LOWER = "the smallest rate is better by more than luck, so the peak may be lower"
 IDLE = "none of the three learns much (guessing gets 50 %): look where the other rows of the map are best"
 CARRIED, TOO_HIGH = " (rates for alpha 16 are too high here)", 1e-3
-PLATEAU = "by the other rows of the map, nobody can tell the rates from {least} to {most} apart"
+PLATEAU = "judging by the other rows of the map, nobody can tell the rates from {least} to {most} apart"
 ON_IT = "your middle one is there"
 BELOW = "your middle one is too low: the peak may be higher"
 ABOVE = "your middle one is too high: the peak may be lower"
 
 
 def teacher() -> torch.Tensor:
-    """A student's own update to find, (SIZE, SIZE): as many singular values of 1 as its rank, all others 0."""
+    """Return the student's own update to find, (SIZE, SIZE): singular values of 1 up to its rank, then 0."""
     rank, random = draw("teacher", *RANKS), torch.Generator().manual_seed(seed_of())
     left, right = (torch.linalg.qr(torch.randn(SIZE, rank, generator=random))[0] for _ in range(2))
     return left @ right.T
@@ -47,12 +47,12 @@ def teacher() -> torch.Tensor:
     "above it the error is as small, so more rank buys nothing: take the smallest rank without a bar",
 )
 def check_teacher_rank(rank: int | None) -> Verdict:
-    """Lesson 03: the rank of `teacher()`, read off the errors of students of several ranks."""
+    """Lesson 03: check the rank of `teacher()`, read off the errors of students of several ranks."""
     return teacher_rank().judge(rank)
 
 
 def teacher_rank() -> Number:
-    """What the rank is compared with."""
+    """Return the right rank, with replies to wrong ones."""
     right = draw("teacher", *RANKS)
     wrong = {
         SIZE: "that is the size of the matrix: a matrix this large can have a smaller rank",
@@ -67,65 +67,65 @@ def teacher_rank() -> Number:
 
 @exercise(
     "find the best rate of the rows above and below yours on the map",
-    "more alpha wants less rate: four times the alpha, about half the rate",
-    "near 2e-3 is good at alpha 16: multiply it by the square root of 16 / alpha, then go four times lower and higher",
+    "a higher alpha needs a lower rate: four times the alpha, about half the rate",
+    "rates near 2e-3 are good at alpha 16: multiply by the square root of 16 / alpha, then go 4 times lower and higher",
 )
 def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
-    """Lesson 03: three rates at rank 8; no outer one may validate better than the middle one by more than luck.
+    """Lesson 03: check three rates at rank 8; no outer one may validate better than the middle one by more than luck.
 
-    Trains on the panel what it lacks. With FAST=1 nothing is trained: the panel's other rows judge the middle rate.
+    Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows judge the middle rate.
     """
     if not rates or unsolved(rates) or any(unsolved(rate) for rate in rates):
         return not_yet("write a rate in place of each ..., the smallest first")
     if len(rates) != 3 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
         return not_yet("give three numbers above zero, such as [1e-5, 3e-5, 1e-4]")
     low, middle, high = rates = [float(rate) for rate in rates]
-    if not all(NEAREST <= step <= FARTHEST for step in (middle / low, high / middle)):
+    if not all(NEAREST <= ratio <= FARTHEST for ratio in (middle / low, high / middle)):
         return Verdict(False, STEPS)
     peak, carried = PEAK.format(low=f"{low:.2g}", high=f"{high:.2g}"), CARRIED * (alpha > 16 and middle > TOO_HIGH)
     if fast():
-        least, most = plateau(panel.data, alpha)
-        words = f"FAST=1 trains nothing; {PLATEAU.format(least=f'{least:g}', most=f'{most:g}')}"
-        if least <= middle <= most:
-            return Verdict(True, f"{words}; {ON_IT}{f', and {peak}' * (low <= least and most <= high)}")
-        return Verdict(False, f"{words}; {BELOW if middle < least else ABOVE + carried}")
-    scores, words = _trained(rates, alpha, panel)
+        lowest, highest = plateau(panel.data, alpha)
+        words = f"FAST=1 trains nothing; {PLATEAU.format(least=f'{lowest:g}', most=f'{highest:g}')}"
+        if lowest <= middle <= highest:
+            return Verdict(True, f"{words}; {ON_IT}{f', and {peak}' * (low <= lowest and highest <= high)}")
+        return Verdict(False, f"{words}; {BELOW if middle < lowest else ABOVE + carried}")
+    scores, words = _train(rates, alpha, panel)
     if not scores:
         return Verdict(None, words)
     if max(scores) < LEARNED:
         return Verdict(False, f"{words}; {IDLE}")
     if max(scores) > scores[1] + LUCK:
         return Verdict(False, f"{words}; {HIGHER if scores[0] < scores[2] else LOWER + carried}")
-    alike = [f"{rate:.2g}" for rate, score in zip(rates, scores, strict=True) if score >= scores[1] - LUCK]
-    if len(alike) > 1:
-        return Verdict(True, f"{words}; {FLAT.format(rates=', '.join(alike), luck=LUCK)}")
+    tied = [f"{rate:.2g}" for rate, score in zip(rates, scores, strict=True) if score >= scores[1] - LUCK]
+    if len(tied) > 1:
+        return Verdict(True, f"{words}; {FLAT.format(rates=', '.join(tied), luck=LUCK)}")
     return Verdict(True, f"{words}; {peak}")
 
 
 def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
-    """The lowest and highest rate, to two figures, that lose no more than luck by the rows of the other alphas.
+    """Return the lowest and highest rate, to two figures, that lose no more than luck, judging by the other alphas.
 
-    More alpha, less rate: a row's rates are carried over with 1 / sqrt(alpha), and the losses of all rows averaged.
+    A higher alpha needs a lower rate: each row's rates are scaled by 1 / sqrt(alpha), and the losses are averaged.
     """
     octaves, losses = np.arange(-20, 0, 0.02), []
     for other in {cell["alpha"] for cell in data["cells"]} - {alpha}:
-        mine = [c for c in data["cells"] if (c["targets"], c["rank"], c["alpha"]) == (TARGETS, RANK, other)]
-        row = sorted((math.log2(c["lr"] * (other / alpha) ** 0.5), c["mean"]) for c in mine if c["mean"] is not None)
+        cells = [c for c in data["cells"] if (c["targets"], c["rank"], c["alpha"]) == (TARGETS, RANK, other)]
+        row = sorted((math.log2(c["lr"] * (other / alpha) ** 0.5), c["mean"]) for c in cells if c["mean"] is not None)
         if len(row) >= 3:
-            at, means = np.array(row).T
-            losses.append(means.max() - np.interp(octaves, at, means))
-    lost = np.mean(losses, axis=0)
-    near = 2 ** octaves[lost <= lost.min() + LUCK]
+            log_rates, means = np.array(row).T
+            losses.append(means.max() - np.interp(octaves, log_rates, means))
+    loss = np.mean(losses, axis=0)
+    near = 2 ** octaves[loss <= loss.min() + LUCK]
     return float(f"{near[0]:.2g}"), float(f"{near[-1]:.2g}")
 
 
-def _trained(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
-    """The mean validation accuracy of each rate, in percent; none and why if some runs are still missing."""
+def _train(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
+    """Return each rate's mean validation accuracy in percent, or an empty list and why if runs are still missing."""
 
     def scores() -> list[float]:
         row = [c for c in panel.data["cells"] if (c["targets"], c["rank"], c["alpha"]) == (TARGETS, RANK, alpha)]
-        there = {cell["lr"]: cell["mean"] or 0.0 for cell in row if len(cell["runs"]) >= len(panel.seeds)}
-        return [there[rate] for rate in rates if rate in there]
+        complete = {cell["lr"]: cell["mean"] or 0.0 for cell in row if len(cell["runs"]) >= len(panel.seeds)}
+        return [complete[rate] for rate in rates if rate in complete]
 
     error = ""
     if len(scores()) < len(rates):
@@ -134,6 +134,6 @@ def _trained(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[l
         while (panel.work and panel.work.alive) or panel.live.get("busy"):
             time.sleep(0.1)
         error = panel.work.error if panel.work else ""
-    if len(found := scores()) < len(rates):
+    if len(means := scores()) < len(rates):
         return [], error or "the runs have not finished: run this cell again, and they continue"
-    return found, f"{', '.join(f'{score:.1f}' for score in found)} % on validation"
+    return means, f"{', '.join(f'{score:.1f}' for score in means)} % on validation"

@@ -14,18 +14,18 @@ from lora_course.checks.verdict import Number, Verdict, attempt, exercise
     "x @ W.T + scaling * torch.einsum('nor,nr->no', B[which], h)",
 )
 def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) -> Verdict:
-    """Lesson 08: one batch in which each row has its own adapter, as f(x, W, A, B, scaling, which)."""
+    """Lesson 08: check f(x, W, A, B, scaling, which), which computes one batch with an adapter for each row."""
     import torch
 
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     shapes = ((6, 4), (5, 4), (3, 2, 4), (3, 5, 2))
-    x, w, a, b = (torch.randn(*shape, generator=draw) for shape in shapes)
+    x, w, a, b = (torch.randn(*shape, generator=generator) for shape in shapes)
     which = torch.tensor([0, 2, 1, 0, 2, 2])
-    found = attempt(mixed, *(one.clone() for one in (x, w, a, b)), 3.0, which)
-    if isinstance(found, Verdict):
-        return found
-    if getattr(found, "shape", None) != (6, 5):
-        return Verdict(False, f"y is (rows, out), (6, 5), not {getattr(found, 'shape', type(found).__name__)}")
+    y = attempt(mixed, *(tensor.clone() for tensor in (x, w, a, b)), 3.0, which)
+    if isinstance(y, Verdict):
+        return y
+    if getattr(y, "shape", None) != (6, 5):
+        return Verdict(False, f"y is (rows, out), (6, 5), not {getattr(y, 'shape', type(y).__name__)}")
     update = torch.stack([b[n] @ (a[n] @ row) for n, row in zip(which, x, strict=True)])
     first = torch.stack([b[0] @ (a[0] @ row) for row in x])
     near = {
@@ -36,10 +36,10 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
         "the sum of all adapters for every row: pick A[which] and B[which]": x @ w.T
         + 3 * torch.stack([sum(b[n] @ (a[n] @ row) for n in range(3)) for row in x]),
     }
-    if torch.allclose(found, x @ w.T + 3 * update, atol=1e-5):
+    if torch.allclose(y, x @ w.T + 3 * update, atol=1e-5):
         return Verdict(True, "six rows, three adapters, one product with W: so does a server with a thousand")
-    wrong = [words for words, value in near.items() if torch.allclose(found, value, atol=1e-5)]
-    return Verdict(False, [*wrong, "compare row 0 with W x + scaling * B[0] A[0] x, by hand"][0])
+    replies = [reply for reply, wrong in near.items() if torch.allclose(y, wrong, atol=1e-5)]
+    return Verdict(False, [*replies, "compare row 0 with W x + scaling * B[0] A[0] x, by hand"][0])
 
 
 MIXED = Number(
@@ -56,7 +56,7 @@ MIXED = Number(
 
 
 def forty(base: int, adapter: int) -> Number:
-    """How many times as many bytes forty merged models take as one base and forty adapters."""
+    """Return the right ratio: the bytes of forty merged models over those of one base and forty adapters."""
     right = 40 * base / (base + 40 * adapter)
     hints = {
         1 / right: "the other way round: the merged ones take more",
@@ -76,5 +76,5 @@ def forty(base: int, adapter: int) -> Number:
     "40 * base / (base + 40 * adapter)",
 )
 def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
-    """Lesson 08: as `forty`."""
+    """Lesson 08: check the ratio that `forty` returns."""
     return forty(base, adapter).judge(times)

@@ -13,7 +13,7 @@ from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, parts
 from lora_lab.accounting.params import params
 from lora_lab.methods.lora import LoRA
 
-RANK, BUDGET = 32, ("q", "v")  # whose count is the budget of the first exercise
+RANK, BUDGET = 32, ("q", "v")  # their parameter count is the budget of the first exercise
 PLACES = {"attention": ("q", "k", "v", "o"), "everything": ("all-linear",)}
 WHY = f"{{}} cost no more than {RANK} on q,v"
 GAP, PILOT = 1.5, 3  # points; seeds
@@ -21,8 +21,8 @@ HINT = f"Hint: (1.96 + 0.84) times the standard deviation, over {GAP}; square it
 
 
 def ranks(model: str) -> dict[str, Number]:
-    """For each name in PLACES, the highest rank that trains no more numbers than rank 32 on q and v of a model."""
-    found, cost = {}, params(model, LoRA(1, targets=BUDGET)).trainable
+    """Return, for each name in PLACES, the highest rank that trains no more parameters than rank 32 on q and v."""
+    right, cost = {}, params(model, LoRA(1, targets=BUDGET)).trainable
     for name, targets in PLACES.items():
         exact = RANK * cost / params(model, LoRA(1, targets=targets)).trainable
         near = {
@@ -31,8 +31,8 @@ def ranks(model: str) -> dict[str, Number]:
             RANK: "that is the rank on q,v: more matrices at the same rank train more numbers",
         }
         wrong = "divide the budget by what rank 1 costs on all these matrices together, not by how many there are"
-        found[name] = Number(math.floor(exact), near, f"{math.floor(exact)} on {','.join(targets)}", fallback=wrong)
-    return found
+        right[name] = Number(math.floor(exact), near, f"{math.floor(exact)} on {','.join(targets)}", fallback=wrong)
+    return right
 
 
 @exercise(
@@ -41,20 +41,20 @@ def ranks(model: str) -> dict[str, Number]:
     "budget // cost",
 )
 def check_ranks(attention: Any, everything: Any, model: str = "llama-3-8b") -> Verdict:
-    """Lesson 13: the highest ranks on q,k,v,o and on all linear layers that the budget of rank 32 on q,v pays for."""
+    """Lesson 13: check the highest ranks on q,k,v,o and on all linear layers within the budget of rank 32 on q,v."""
     right = ranks(model)
-    said = parts({"attention": (right["attention"], attention), "everything": (right["everything"], everything)})
-    return Verdict(True, WHY.format(" and ".join(one.why for one in right.values()))) if said.passed else said
+    judged = parts({"attention": (right["attention"], attention), "everything": (right["everything"], everything)})
+    return Verdict(True, WHY.format(" and ".join(rank.why for rank in right.values()))) if judged.passed else judged
 
 
 def seeds_of(pair: str) -> tuple[str, Number]:
-    """What a pilot of three seeds shows about a pair, and how many seeds it takes to see a true gap of 1.5 points."""
+    """Return what a pilot of three seeds shows about a pair, and the number of seeds that show a gap of 1.5 points."""
     a, b = scores(pair)
-    apart = 100 * (a.mean(1) - b.mean(1))[:PILOT]  # points, of the same seeds
-    spread = round(float(np.std(apart, ddof=1)), 2)
+    gaps = 100 * (a.mean(1) - b.mean(1))[:PILOT]  # in points, paired by seed
+    spread = round(float(np.std(gaps, ddof=1)), 2)
     exact = (2.8 * spread / GAP) ** 2
-    told = (
-        f"{PAIRS[pair][4]} minus {PAIRS[pair][5]}, {PILOT} seeds: {', '.join(f'{one:.2f}' for one in apart)} points, "
+    question = (
+        f"{PAIRS[pair][4]} minus {PAIRS[pair][5]}, {PILOT} seeds: {', '.join(f'{gap:.2f}' for gap in gaps)} points, "
         f"standard deviation {spread:.2f}. How many seeds show a true gap of {GAP} points four times in five?"
     )
     near = {
@@ -65,15 +65,15 @@ def seeds_of(pair: str) -> tuple[str, Number]:
         (2.8 * spread) ** 2: f"that is for a gap of one point, not {GAP}",
     }
     why = f"{exact:.1f}, rounded up; we trained {len(a)} of each"
-    return told, Number(max(2, math.ceil(exact)), near, why, fallback="(2.8 * standard deviation / gap) ** 2")
+    return question, Number(max(2, math.ceil(exact)), near, why, fallback="(2.8 * standard deviation / gap) ** 2")
 
 
 @exercise()
 def check_plan(seeds: Any, word: Any, sentence: Any, pair: str = "q against q,k,v,o") -> Verdict:
-    """Lesson 13: an unseen pair of placements: the seeds to plan, then the word at 1.5 points, then the sentence."""
-    told, needed = seeds_of(pair)
+    """Lesson 13: check a plan for an unseen pair: the seeds, then the word at a margin of 1.5 points, the sentence."""
+    question, needed = seeds_of(pair)
     if unsolved(seeds):
-        return not_yet(told)
+        return not_yet(question)
     planned = needed.judge(seeds)
     if not planned.passed:
         return replace(planned, hint=HINT)

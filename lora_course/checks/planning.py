@@ -1,4 +1,4 @@
-"""Exercises of lesson 09, monday: flip a claim by one premise, and plan an unseen job, each line with its evidence."""
+"""Exercises of lesson 09, Monday: flip a claim by one premise, and plan an unseen job with evidence for each line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STILL = {
     'a larger model, or shorter rows: {"models": "llama-2-70b"}',
 )
 def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
-    """Lesson 09: change one premise so that claim 3 (three times less memory) becomes true."""
+    """Lesson 09: check that one changed premise makes claim 3 (three times less memory) true."""
     if unsolved(changes):
         return not_yet('a premise and its new value: {"seq": 64}')
     if not isinstance(changes, Mapping) or len(changes) != 1 or not all(isinstance(name, str) for name in changes):
@@ -39,25 +39,25 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
     if name == "times":
         return Verdict(False, STILL[name])
     try:
-        found = judge(FLIPPED, **{name: changes[name]}) if name not in ("of", "store") else None
+        claim = judge(FLIPPED, **{name: changes[name]}) if name not in ("of", "store") else None
     except LabError as error:
         return Verdict(False, str(error))
-    if found is not None and found.word == TO:
-        return Verdict(True, str(found))
-    return Verdict(False, f"it's still {found.words}: {STILL.get(name, '')}" if found else f"'{name}' isn't a premise")
+    if claim is not None and claim.word == TO:
+        return Verdict(True, str(claim))
+    return Verdict(False, f"it's still {claim.words}: {STILL.get(name, '')}" if claim else f"'{name}' isn't a premise")
 
 
 @dataclass(frozen=True)
 class Brief:
-    """A job: what somebody asks for, and the numbers that decide its plan."""
+    """A job: what is asked for, and the numbers that decide its plan."""
 
     text: str
     model: str
     gpu_gb: float
     tokens: int
-    several: bool  # adapters that one server must answer with at once
+    several: bool  # whether one server must use several adapters at once
     facts: bool  # whether it's about facts that change
-    points: float  # half the accuracy's interval, as it is wanted
+    points: float  # half the accuracy's interval, as requested
 
 
 BRIEFS = (
@@ -91,7 +91,7 @@ EVIDENCE = {
     "rank": "03: 8 and 32 are equivalent",
 }
 SUPPORT = {"method": "peak", "rate": "rates", "serve": "batch", "facts": "strings", "rows": "root"}
-INSTEAD = {  # what is wrong with evidence that comes to mind first
+INSTEAD = {  # replies to tempting but wrong evidence
     ("method", "share"): "what trains is small, but the frozen weights and the activations have to fit too",
     ("serve", "file"): "a small file is cheap to store; it doesn't say who can be answered at once",
     ("facts", "loss"): "a falling loss shows that it repeats the rows, not that it knows them",
@@ -103,7 +103,7 @@ ROWS = (100, 400, 800, 1600, 10_000)
 
 @cache
 def lines(number: int) -> dict[str, Choice]:
-    """The five lines of a brief's plan: what is right, and a reply to each other choice."""
+    """Return the five lines of a brief's plan: the right choice, and a reply to each other one."""
     from lora_lab.accounting.gpus import of_size, usable
     from lora_lab.accounting.memory import memory
     from lora_lab.methods.full import FullFineTuning
@@ -121,16 +121,16 @@ def lines(number: int) -> dict[str, Choice]:
     over = {name: f"one row needs {gib:.0f} GiB, and {room:.0f} are free" for name, gib in needs.items()}
     method = "LoRA" if needs["LoRA"] <= room else "QLoRA"
     spare = "it would fit, but LoRA in bf16 fits too, and needn't dequantize at every step"
-    least = math.ceil(1.96**2 * 0.16 / (brief.points / 100) ** 2)
-    rows = next(n for n in ROWS if n >= least)
-    wide = {n: f"at 80 % that gives ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
+    needed = math.ceil(1.96**2 * 0.16 / (brief.points / 100) ** 2)
+    rows = next(n for n in ROWS if n >= needed)
+    widths = {n: f"at 80 % that gives ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
         "method": Choice(
             [method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"
         ),
         "rate": Choice(["2e-4"], {
-            "2e-5": "that's near full fine-tuning's rate: LoRA wants about ten times as much",
-            "2e-4": "", "2e-3": "that was best for a model of 23M; large models take less",
+            "2e-5": "that's near full fine-tuning's rate: LoRA needs about ten times as much",
+            "2e-4": "", "2e-3": "that was best for a model of 23M; large models need less",
         }, "and half and double, on validation"),
         "serve": Choice(["beside" if brief.several else "merge"], {
             "merge": "merged, one model has one adapter: no batch can mix them",
@@ -143,14 +143,14 @@ def lines(number: int) -> dict[str, Choice]:
             "none to learn": "a price list is facts, and they change",
         }, "look them up" if brief.facts else "a form or a tone"),
         "rows": Choice([f"{rows:,}"], {
-            f"{n:,}": f"{wide[n]}; ±{brief.points:g} are wanted" if n < least else f"{wide[n]}: fewer are enough"
+            f"{n:,}": f"{widths[n]}; ±{brief.points:g} are wanted" if n < needed else f"{widths[n]}: fewer are enough"
             for n in ROWS
-        }, wide[rows]),
+        }, widths[rows]),
     }  # fmt: skip
 
 
 def brief(number: int) -> str:
-    """A brief with its five lines and what there is to choose from."""
+    """Return a brief with the choices for its five lines, and the evidence to choose from."""
     choices = [f"  {name:7} {' | '.join(line.replies)}" for name, line in lines(number).items()]
     return "\n".join([BRIEFS[number].text, "", "Choose:", *choices, "", "Evidence:", *(
         f"  {name:8} {text}" for name, text in EVIDENCE.items()
@@ -158,14 +158,14 @@ def brief(number: int) -> str:
 
 
 def evidence_of(name: str) -> Choice:
-    """The evidence for a line, and a reply to each other piece."""
-    replies = {one: INSTEAD.get((name, one), f"that doesn't decide the line '{name}'") for one in EVIDENCE}
+    """Return the evidence for a line, and a reply to each other piece."""
+    replies = {key: INSTEAD.get((name, key), f"that doesn't decide the line '{name}'") for key in EVIDENCE}
     return Choice([SUPPORT[name]], replies, "")
 
 
 @exercise()
 def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
-    """Lesson 09: the plan for a brief, {"method": ("LoRA", "peak"), ...}: choices and their evidence."""
+    """Lesson 09: check the plan for a brief, {"method": ("LoRA", "peak"), ...}: choices and their evidence."""
     right = lines(number)
     if unsolved(plan) or (isinstance(plan, Mapping) and any(map(_open, plan.values()))):
         return not_yet("for each line a choice and the evidence for it")
@@ -177,14 +177,14 @@ def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
             return Verdict(
                 False, f'{name}: write a choice and its evidence, such as ("{next(iter(choice.replies))}", "peak")'
             )
-        for given, one in zip(plan[name], (choice, evidence_of(name)), strict=True):
-            if str(given) not in one.replies:
-                return Verdict(False, f"{name}: '{given}' isn't one of {', '.join(one.replies)}")
-            if (verdict := one.judge(str(given))).passed is False:
+        for given, expected in zip(plan[name], (choice, evidence_of(name)), strict=True):
+            if str(given) not in expected.replies:
+                return Verdict(False, f"{name}: '{given}' isn't one of {', '.join(expected.replies)}")
+            if (verdict := expected.judge(str(given))).passed is False:
                 wrong.append(f"{name}, {given}: {verdict.words}")
     if wrong:
         return Verdict(False, "; ".join(wrong), f"{len(wrong)} to change.")
-    return Verdict(True, "; ".join(f"{name}: {one.right[0]} ({one.why})" for name, one in right.items()))
+    return Verdict(True, "; ".join(f"{name}: {choice.right[0]} ({choice.why})" for name, choice in right.items()))
 
 
 def _open(line: Any) -> bool:

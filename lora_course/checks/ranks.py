@@ -1,4 +1,4 @@
-"""Exercises of lesson 10, why low rank: the energy of the first pieces, and the rank that unrelated facts need."""
+"""Exercises of lesson 10, why low rank: the energy of the first r pieces, and the rank that unrelated facts need."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ ENERGY = Function(
     "(s[:r] ** 2).sum() / (s ** 2).sum()",
 )
 def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
-    """Lesson 10: the share of the energy in the first r singular values, as a function of (s, r)."""
+    """Lesson 10: check f(s, r), the share of the energy in the first r singular values."""
     return ENERGY.judge(energy)
 
 
 def facts(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """n random keys, and the random value that each has to give, both of shape (n, WIDTH)."""
+    """Return n random keys and the random value that each has to return, both of shape (n, WIDTH)."""
     keys, values = np.random.default_rng(n).normal(size=(2, n, WIDTH))
     return keys, values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def right_at_each_rank(n: int) -> list[float]:
-    """The share of the facts whose own value is the nearest, with 0, 1, ... pieces of values^T keys."""
+    """Return the share of facts whose own value is the nearest, with 0, 1, ... rank-one pieces of values^T keys."""
     keys, values = facts(n)
     u, s, vt = np.linalg.svd(values.T @ keys)
     given = np.cumsum((keys @ vt.T * s).T[:, :, None] * (u.T @ values.T)[:, None, :], axis=0)  # (rank, key, value)
@@ -65,12 +65,12 @@ def right_at_each_rank(n: int) -> list[float]:
     "loop over r from 1 on, and stop at the first r with a mean of at least 0.95",
 )
 def check_facts(answer: int | None, n: int = 64) -> Verdict:
-    """Lesson 10: the lowest rank at which 95 % of n random facts are right."""
+    """Lesson 10: check the lowest rank at which 95 % of n random facts are right."""
     return facts_rank(n).judge(answer)
 
 
 def facts_rank(n: int = 64) -> Number:
-    """What the rank is compared with."""
+    """Return the right rank, with replies to wrong ones."""
     right = right_at_each_rank(n)
     rank = next(r for r, share in enumerate(right) if share >= ENOUGH)
     keys, values = facts(n)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 14, can you read an adapter: what chance shares, and which signs a stranger has turned."""
+"""Exercises of lesson 14, can you read an adapter: phi by chance, and which signs of an adapter were flipped."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from lora_lab.training.assets import shipped
 
 WIDTH, ROWS = 384, 8
 STORED = "data/results/rank_one"
-SIGNS = {"A and B": (-1, -1), "B": (1, -1), "A": (-1, 1), "nothing": (1, 1)}  # of A and of B, by what was negated
+SIGNS = {"A and B": (-1, -1), "B": (1, -1), "A": (-1, 1), "nothing": (1, 1)}  # what was negated: signs of A and B
 READS = "whether its readings are turned around says something about A"
 ANSWERS = "the answers turn around if one of A and B is negated, and stay if both are"
 
 
 def stored(seed: int = 0) -> dict[str, torch.Tensor]:
-    """lora_A (1, 384) and lora_B (384, 1) of a rank-1 adapter that ships, by name."""
+    """Return lora_A (1, 384) and lora_B (384, 1) of a rank-1 adapter that ships with the lab, by name."""
     tensors = load_file(shipped(f"{STORED}/seed{seed}") / "adapter_model.safetensors")
     return {matrix: next(t for key, t in tensors.items() if matrix in key) for matrix in ("lora_A", "lora_B")}
 
 
 @torch.no_grad()
 def disguise(adapter: LoRALinear, number: int) -> None:
-    """Lesson 14: give the layer the stored adapter, with A, B, both or neither negated."""
+    """Load the stored adapter into a layer, with A, B, both or neither negated."""
     a, b = list(SIGNS.values())[number]
     tensors = stored()
     adapter.lora_A.copy_(a * tensors["lora_A"])
@@ -34,7 +34,7 @@ def disguise(adapter: LoRALinear, number: int) -> None:
 
 
 def chance(rank: int) -> tuple[Number, Number]:
-    """What the two numbers of `check_chance` are compared with."""
+    """Return the two right numbers for `check_chance`."""
     zero = "two random directions are hardly ever exactly at right angles"
     one = Number(
         1 / WIDTH,
@@ -67,13 +67,13 @@ def chance(rank: int) -> tuple[Number, Number]:
     "the larger of the two numbers of directions, over 384",
 )
 def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
-    """Lesson 14: phi by chance, of one direction and one, and of 8 directions and `rank`."""
+    """Lesson 14: check phi by chance, for one direction and one, and for 8 directions and `rank`."""
     first, second = chance(rank)
     return parts({"one and one": (first, one), f"8 and {rank}": (second, many)})
 
 
 def stranger(number: int) -> Choice:
-    """What the answer to `check_stranger` is compared with."""
+    """Return the right answer for `check_stranger`."""
     right = list(SIGNS)[number]
     a, b = SIGNS[right]
     replies = {name: READS if signs[0] != a else ANSWERS for name, signs in SIGNS.items()}
@@ -87,7 +87,7 @@ def stranger(number: int) -> Choice:
     "readings and answers both turned: A. Only readings: A and B. Only answers: B",
 )
 def check_stranger(negated: Any, number: int) -> Verdict:
-    """Lesson 14: what was negated in the stranger of this number: "A", "B", "A and B" or "nothing"."""
+    """Lesson 14: check what was negated in this stranger: "A", "B", "A and B" or "nothing"."""
     if unsolved(negated):
         return not_yet(f"what was negated? One of {', '.join(SIGNS)}")
     names = {name.lower(): name for name in SIGNS}

@@ -6,7 +6,7 @@ from lora_course.checks.verdict import Number, Verdict, exercise
 from lora_lab.accounting.models import config_of
 
 _FORMULA = "put a number or a formula in place of ..."
-_INPUTS, _OUTPUTS = 576, 1536  # of gate in smollm2
+_INPUTS, _OUTPUTS = 576, 1536  # gate_proj in smollm2
 
 
 @exercise(
@@ -15,12 +15,12 @@ _INPUTS, _OUTPUTS = 576, 1536  # of gate in smollm2
     "rank x inputs + outputs x rank: the two sides are added, never multiplied",
 )
 def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
-    """Lesson 00: numbers in A and B of a rank, beside smollm2's gate, 576 -> 1,536."""
+    """Lesson 00: check how many numbers A and B hold for smollm2's gate, 576 -> 1,536."""
     return pair_numbers(rank).judge(answer)
 
 
 def pair_numbers(rank: int = 2) -> Number:
-    """What their number is compared with."""
+    """Return the right count, with replies to wrong ones."""
     i, o = _INPUTS, _OUTPUTS
     misconceptions = {
         i * o: "that is W, which stays frozen: A and B train beside it",
@@ -46,16 +46,16 @@ def pair_numbers(rank: int = 2) -> Number:
     "4 bytes x layers x rank x (2 (d + d) + 2 (d + kv) + 3 (d + f))",
 )
 def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: int = 8) -> Verdict:
-    """Lesson 00: bytes of the numbers in the fp32 file of LoRA of a rank on all linear layers of a model of the zoo."""
+    """Lesson 00: check the bytes of an fp32 LoRA file, without its header, for all linear layers of a zoo model."""
     return file_bytes(model, rank).judge(answer)
 
 
 def file_bytes(model: str = "llama-3.2-1b", rank: int = 8) -> Number:
-    """What the bytes of the file are compared with."""
+    """Return the right number of bytes, with replies to wrong ones."""
     c = config_of(model)
     d, f, layers = c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"]
     kv = d * c["num_key_value_heads"] // c["num_attention_heads"]
-    a_row = 4 * layers * rank  # bytes that each input and each output costs, over all layers
+    a_row = 4 * layers * rank  # bytes per input and per output, over all layers
     sides = 2 * (d + d) + 2 * (d + kv) + 3 * (d + f)
     right = a_row * sides
     misconceptions = {

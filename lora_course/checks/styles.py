@@ -26,14 +26,14 @@ CONVERSATIONS: tuple[Turns, ...] = (
 
 
 def labels_of(turns: Turns, *counting: str, earlier: bool = True) -> list[int]:
-    """The tokens of turns in these roles, and -100 for all others; without `earlier` only the last turn counts."""
+    """Return the tokens of turns in these roles, and -100 for others; without `earlier`, only the last turn counts."""
     last = len(turns) - 1
-    counts = [role in counting and (earlier or at == last) for at, (role, _) in enumerate(turns)]
-    return [t if one else IGNORED for one, (_, tokens) in zip(counts, turns, strict=True) for t in tokens]
+    counts = [role in counting and (earlier or i == last) for i, (role, _) in enumerate(turns)]
+    return [t if kept else IGNORED for kept, (_, tokens) in zip(counts, turns, strict=True) for t in tokens]
 
 
 def wrong_labels(turns: Turns) -> dict[str, list[int]]:
-    """What is said of each wrong way to label a conversation."""
+    """Return {reply: wrong labels of a conversation}."""
     return {
         "nothing is masked: the model would learn to ask, too": labels_of(turns, "system", "user", "assistant"),
         "that's the mask turned around: the questions count and the answers don't": labels_of(turns, "system", "user"),
@@ -51,19 +51,18 @@ def wrong_labels(turns: Turns) -> dict[str, list[int]]:
     "for role, tokens in turns: labels += tokens if role == 'assistant' else [-100] * len(tokens)",
 )
 def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
-    """Lesson 06: the labels of a conversation, given as turns (role, tokens)."""
+    """Lesson 06: check a function that labels a conversation, given as turns (role, tokens)."""
     for turns in CONVERSATIONS:
-        found = attempt(given, deepcopy(turns))
-        if isinstance(found, Verdict):
-            return found
-        if not isinstance(found, Sequence):
-            return Verdict(False, f"return a list of labels, not {type(found).__name__}")
+        labels = attempt(given, deepcopy(turns))
+        if isinstance(labels, Verdict):
+            return labels
+        if not isinstance(labels, Sequence):
+            return Verdict(False, f"return a list of labels, not {type(labels).__name__}")
         right = labels_of(turns, "assistant")
-        if list(found) != right:
-            said = f"for {list(turns)} the labels are {right}, not {list(found)}"
-            return Verdict(
-                False, next((words for words, labels in wrong_labels(turns).items() if list(found) == labels), said)
-            )
+        if list(labels) != right:
+            fallback = f"for {list(turns)} the labels are {right}, not {list(labels)}"
+            replies = (reply for reply, wrong in wrong_labels(turns).items() if list(labels) == wrong)
+            return Verdict(False, next(replies, fallback))
     return Verdict(True, WHY)
 
 
@@ -72,7 +71,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
     "write ten pairs, all answered in the same voice",
 )
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
-    """Lesson 06: a list of your own pairs, as in a file of JSON lines."""
+    """Lesson 06: check a list of your own pairs, as in a JSON Lines file."""
     if unsolved(pairs) or not pairs:
         return not_yet(f"write at least {FEWEST} pairs into the list")
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
@@ -88,5 +87,5 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
             return Verdict(False, f"a pair holds texts only: {error}")
         except LabError as error:
             return Verdict(False, str(error).replace(f"{file}, line", "pair").replace(str(file), "your list"))
-    counts = ", ".join(f"{len(some)} {name}" for name, some in splits.items())
+    counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
     return Verdict(True, f"{len(pairs)} pairs: {counts}; a style needs a few hundred; the steps are the same")

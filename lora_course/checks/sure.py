@@ -15,7 +15,7 @@ from lora_lab.experiments.statistics import verdict
 
 POINT = 0.01
 WORDS = ("better", "worse", "equivalent", "undecided")
-HINTS = {  # of the three parts of a report
+HINTS = {  # for the three parts of a report
     "half": "Hint: share = (table.a != table.b).mean(), and the gap's standard error is (share / n) ** 0.5",
     "word": "Hint: is 0 inside gap - half to gap + half? Then neither is ahead for sure",
     "rows": "Hint: rows = (1.96 + 0.84) ** 2 * share / 0.01 ** 2",
@@ -49,38 +49,38 @@ HALF_WIDTH = Function(
     "return 1.96 * (p * (1 - p) / n) ** 0.5",
 )
 def check_half_width(half: Callable[[float, int], float]) -> Verdict:
-    """Lesson 02: half the 95 % interval of an accuracy p on n rows, as a share."""
+    """Lesson 02: check f(p, n), half the 95 % interval of an accuracy p on n rows, as a share."""
     return HALF_WIDTH.judge(half)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is compared with the three answers about a table, and what is said when all are right."""
+    """The three right answers about a table, and the reply when all are right."""
 
     half: Number
     word: Choice
     rows: Number
     why: str
-    share: float  # of the rows that a and b disagree on
+    share: float  # share of the rows that a and b disagree on
 
 
 def report(table: Any) -> Report:
-    """What may be reported of the columns a and b of a table. Raises: as `verdict`, and KeyError without them."""
-    says = verdict(table["a"], table["b"], margin=POINT)
+    """Return the right report on columns a and b of a table. Raises: see `verdict`; KeyError if a column is missing."""
+    result = verdict(table["a"], table["b"], margin=POINT)
     a, b = (np.asarray(table[name], dtype=float) for name in "ab")
-    n, share, gap, one, two = len(a), float((a != b).mean()), says.difference, float(a.var()), float(a.var() + b.var())
+    n, share, gap, variance = len(a), float((a != b).mean()), result.difference, float(a.var() + b.var())
     error = math.sqrt(share / n)
     half = Number(1.96 * error, {
         100 * 1.96 * error: "that is in points; give a share, like the table's",
-        1.96 * math.sqrt(two / n): "that is for two different tests; on one test, only disagreements count",
-        1.96 * math.sqrt(one / n): "that is one model's interval; this is about the gap",
+        1.96 * math.sqrt(variance / n): "that is for two different tests; on one test, only disagreements count",
+        1.96 * math.sqrt(float(a.var()) / n): "that is one model's interval; this is about the gap",
         error: "that is one standard error: multiply by 1.96",
         3.92 * error: "that is the whole interval; half of it is wanted",
     }, "", 0.02, "half the interval is 1.96 times the root of share / n")  # fmt: skip
     high, low = sorted((a.mean(), b.mean()), reverse=True)
     beats = f"{100 * high:.1f} beats {100 * low:.1f} only if 0 is outside the interval, on that side"
     simple = ("better" if gap > 0 else "worse") if abs(gap) > 1.96 * error else "undecided"
-    word = Choice((says.outcome, simple), {
+    word = Choice((result.outcome, simple), {
         "better": beats,
         "worse": beats,
         "equivalent": f"not finding a gap doesn't show there is none: up to {100 * (abs(gap) + 1.96 * error):.1f} "
@@ -89,7 +89,7 @@ def report(table: Any) -> Report:
     })  # fmt: skip
     needed = 2.8**2 * share / POINT**2
     rows = Number(needed, {
-        2.8**2 * two / POINT**2: "that is for two different tests; here use the share",
+        2.8**2 * variance / POINT**2: "that is for two different tests; here use the share",
         1.96**2 * share / POINT**2: "with 1.96 alone you'd miss a true point every other time: add the 0.84",
         2.8 * share / POINT**2: "the 1.96 + 0.84 is squared",
         2.8**2 * share / POINT: "the point is squared: half the gap takes four times the rows",
@@ -97,13 +97,13 @@ def report(table: Any) -> Report:
         2.8**2 * 100 * share / POINT**2: "the share is a share, not in percent",
         2.8**2 * share: "one point is 0.01",
     }, "", 0.02, "(1.96 + 0.84) ** 2 * share / 0.01 ** 2")  # fmt: skip
-    why = f"{says.outcome}, and about {needed:,.0f} rows tell one point apart; you have {n:,}"
+    why = f"{result.outcome}, and about {needed:,.0f} rows tell one point apart; you have {n:,}"
     return Report(half, word, rows, why, share)
 
 
 @exercise()
 def check_report(table: Any, half: float | None, word: str | None, rows: float | None) -> Verdict:
-    """Lesson 02: half the 95 % interval of a - b, the verdict on a, and the rows that tell one point apart.
+    """Lesson 02: check half the 95 % interval of a - b, the verdict on a, and the rows needed to detect one point.
 
     table   columns a and b: 1 where a model got the row right, else 0
     """
@@ -111,14 +111,14 @@ def check_report(table: Any, half: float | None, word: str | None, rows: float |
         return not_yet("put a number, a word and a number in place of the ...")
     try:
         right = report(table)
-    except (BadValue, KeyError, TypeError) as why:
-        return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {why}")
+    except (BadValue, KeyError, TypeError) as error:
+        return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {error}")
     given = str(word).strip().lower()
     if given in WORDS:
-        second = right.word.judge(given)
+        judged = right.word.judge(given)
     else:
-        second = Verdict(False, f"say {', '.join(WORDS[:3])} or {WORDS[3]}, not {word!r}")
-    parts = {"half": right.half.judge(half), "word": second, "rows": right.rows.judge(rows)}
+        judged = Verdict(False, f"say {', '.join(WORDS[:3])} or {WORDS[3]}, not {word!r}")
+    parts = {"half": right.half.judge(half), "word": judged, "rows": right.rows.judge(rows)}
     for name, part in parts.items():
         if not part.passed:
             return replace(part, words=f"{name}: {part.words}", hint=HINTS[name])

@@ -1,11 +1,11 @@
-"""What checks share: verdicts, comparing numbers and functions, counting tries.
+"""Shared by all checks: verdicts, comparison with the right answer, and the number of tries.
 
     @exercise("a first hint", "a second", "a third, nearly the answer")
     def check_pairs(answer: int | None, n: int = 8) -> Verdict:
         return number(answer, n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2")
 
-Values that vary by student are arguments, drawn in the lesson by `lesson.draw`. Exercises that the site asks too are
-data: a `Number`, a `Choice` or a `Function`, which the check uses and `site/answers.py` writes into the page.
+Values that vary by student are arguments, drawn in the lesson with `lesson.draw`. Exercises that are also on the site
+are data: a `Number`, a `Choice` or a `Function`, which the check uses and `site/answers.py` writes into the page.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ Given = ParamSpec("Given")
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of a check; `passed` is None while the exercise is unsolved."""
+    """The result of a check; `passed` is None while the exercise is unsolved."""
 
     passed: bool | None
     words: str
     hint: str = ""
 
     def __repr__(self) -> str:
-        said = f"{ {True: 'right', False: 'not right', None: 'not yet'}[self.passed] }: {self.words}"
-        return f"{said}\n{self.hint}" if self.hint else said
+        text = f"{ {True: 'right', False: 'not right', None: 'not yet'}[self.passed] }: {self.words}"
+        return f"{text}\n{self.hint}" if self.hint else text
 
 
 def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given, Verdict]]:
     """Decorate a check: count tries for the receipt, and give each wrong answer the next hint.
 
-    Without hints here, each verdict brings its own, for the part of the answer that is wrong.
+    Without hints, each verdict carries its own, for the part of the answer that is wrong.
     """
-    said = [f"Hint {place} of {len(hints)}: {hint}" for place, hint in enumerate(hints, 1)]
+    numbered = [f"Hint {number} of {len(hints)}: {hint}" for number, hint in enumerate(hints, 1)]
 
-    def counted(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
+    def decorate(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
         @wraps(check)
-        def asked(*arguments: Given.args, **by_name: Given.kwargs) -> Verdict:
-            verdict = check(*arguments, **by_name)
-            mine = CURRENT.checks.setdefault(check.__name__.removeprefix("check_"), Check())
-            if not mine.passed:
-                mine.passed, mine.tries = bool(verdict.passed), mine.tries + (verdict.passed is not None)
+        def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Verdict:
+            verdict = check(*args, **kwargs)
+            record = CURRENT.checks.setdefault(check.__name__.removeprefix("check_"), Check())
+            if not record.passed:
+                record.passed, record.tries = bool(verdict.passed), record.tries + (verdict.passed is not None)
             if verdict.passed is not False or not hints:
                 return verdict
-            return replace(verdict, hint=said[min(max(mine.tries, 1), len(said)) - 1])
+            return replace(verdict, hint=numbered[min(max(record.tries, 1), len(numbered)) - 1])
 
-        vars(asked)["hints"] = said
-        return asked
+        vars(wrapper)["hints"] = numbered
+        return wrapper
 
-    return counted
+    return decorate
 
 
-SIGN = "that cannot be: it is a finite number {side} zero"
+SIGN = "that can't be right: the answer is a finite number {side} zero"
 NEARLY = "close: check each size, or give one more digit if you rounded"
 LARGE, SMALL = "that is {factor} times too large", "that is {factor} times too small"
 
@@ -69,9 +69,9 @@ LARGE, SMALL = "that is {factor} times too large", "that is {factor} times too s
 class Number:
     """The right number, and replies to wrong ones.
 
-    right           accepted within a relative error `within` or its own rounding; the reply is `why`
-    misconceptions  {wrong number: reply}, used for answers near it unless the right one is nearer, or {function: reply}
-                    for answers of which it is true; otherwise `fallback`, or how far off the answer is
+    right           accepted within a relative error `within`, or rounded to what the answer shows; the reply is `why`
+    misconceptions  {wrong number: reply} for answers close to it, unless `right` is closer, or {predicate: reply} for
+                    answers that satisfy it; otherwise the reply is `fallback`, or how far off the answer is
     hint            the reply while there is no answer
     """
 
@@ -90,17 +90,17 @@ class Number:
         given, right = _as_float(answer), self.right
         if math.isclose(given, right, rel_tol=self.within) or math.isclose(given, right, abs_tol=_rounding(given)):
             return Verdict(True, self.why)
-        wrong = [one for one in self.misconceptions if not callable(one) and math.isclose(given, one, rel_tol=0.02)]
-        nearest = min(wrong, key=lambda one: abs(given - one), default=math.inf)
+        near = [key for key in self.misconceptions if not callable(key) and math.isclose(given, key, rel_tol=0.02)]
+        nearest = min(near, key=lambda wrong: abs(given - wrong), default=math.inf)
         if abs(given - nearest) <= abs(given - right):
             return Verdict(False, self.misconceptions[nearest])
-        said = (words for one, words in self.misconceptions.items() if callable(one) and one(given))
-        return Verdict(False, next(said, self.fallback or _how_far(given, right)))
+        replies = (reply for key, reply in self.misconceptions.items() if callable(key) and key(given))
+        return Verdict(False, next(replies, self.fallback or _how_far(given, right)))
 
 
-def number(answer: Any, *compared: Any, **by_name: Any) -> Verdict:
-    """Judge a number; arguments as for `Number`."""
-    return Number(*compared, **by_name).judge(answer)
+def number(answer: Any, *args: Any, **kwargs: Any) -> Verdict:
+    """Judge a number; the other arguments are those of `Number`."""
+    return Number(*args, **kwargs).judge(answer)
 
 
 def _as_float(number: Real) -> float:
@@ -111,7 +111,7 @@ def _as_float(number: Real) -> float:
 
 
 def _rounding(given: float) -> float:
-    """Half a unit of the last digit of an answer rounded to one or two decimals, with at least three figures."""
+    """Return half a unit in the last place of an answer with one or two decimals and at least three figures, else 0."""
     return next((0.5 * 10**-n for n in (1, 2) if given == round(given, n) and given * 10**n >= 100), 0.0)
 
 
@@ -141,7 +141,7 @@ class Choice:
 
 
 def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put a letter in place of ...") -> Verdict:
-    """Judge a letter, with a reply to each; `hint` while there is no answer."""
+    """Judge a letter; `replies` has one for each letter, and `hint` is the reply while there is no answer."""
     if unsolved(answer):
         return not_yet(hint)
     given = str(answer).strip(" .,:;()'\"").lower()
@@ -154,7 +154,7 @@ def numbers(
     answers: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
     within: float = 1e-3, hint: str = "put a number in place of each ...",
 ) -> Verdict:  # fmt: skip
-    """Judge two numbers: both right and `why`, a known wrong pair and its reply, or `fallback`."""
+    """Judge two numbers: reply with `why` if both are right, with a known wrong pair's reply, or with `fallback`."""
     if any(map(unsolved, answers)):
         return not_yet(hint)
     if not all(isinstance(answer, Real) for answer in answers):
@@ -164,10 +164,10 @@ def numbers(
 
 @dataclass(frozen=True)
 class Function:
-    """The right function, compared in every case, and replies to wrong ones.
+    """The right function, compared with an answer in every case, and replies to wrong ones.
 
-    near     {reply: wrong function}; otherwise `fallback`
-    several  the reply if it returns a list
+    near     {reply: wrong function}; for other wrong functions, the reply is `fallback`
+    several  the reply if a function returns a list
     """
 
     cases: Sequence[Sequence[Any]]
@@ -185,33 +185,33 @@ class Function:
                 return value
         if any(hasattr(value, "__len__") and not isinstance(value, str) for value in values):
             return Verdict(False, self.several)
-        wrong = {words: [one(*case) for case in self.cases] for words, one in self.near.items()}
+        wrong = {reply: [function(*case) for case in self.cases] for reply, function in self.near.items()}
         right = [self.right(*case) for case in self.cases]
         return _matched(values, right, self.why, wrong, self.fallback, self.within)
 
     def at(self, *case: Any, within: float) -> Number:
-        """Its value in one case, for a page that cannot run functions."""
+        """Return the function's value in one case as a `Number`, for a page that cannot run functions."""
         right = self.right(*case)
-        wrong = {one(*case): words for words, one in self.near.items()}
-        return Number(right, {n: words for n, words in wrong.items() if n != right}, self.why, within, self.fallback)
+        wrong = {function(*case): reply for reply, function in self.near.items()}
+        return Number(right, {n: reply for n, reply in wrong.items() if n != right}, self.why, within, self.fallback)
 
 
-def function(given: Callable[..., Any], *compared: Any, **by_name: Any) -> Verdict:
-    """Judge a function; arguments as for `Function`."""
-    return Function(*compared, **by_name).judge(given)
+def function(given: Callable[..., Any], *args: Any, **kwargs: Any) -> Verdict:
+    """Judge a function; the other arguments are those of `Function`."""
+    return Function(*args, **kwargs).judge(given)
 
 
 def _matched(
     values: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
     within: float,
 ) -> Verdict:  # fmt: skip
-    def are(others: Sequence[float]) -> bool:
+    def equal(others: Sequence[float]) -> bool:
         pairs = zip(values, others, strict=True)
         return all(isinstance(v, Real) and math.isclose(_as_float(v), other, rel_tol=within) for v, other in pairs)
 
-    if are(right):
+    if equal(right):
         return Verdict(True, why)
-    return Verdict(False, next((words for words, wrong in near.items() if are(wrong)), fallback))
+    return Verdict(False, next((reply for reply, wrong in near.items() if equal(wrong)), fallback))
 
 
 def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
@@ -222,11 +222,11 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
         return Verdict(False, f"it stops with {type(error).__name__}: {error}{_hint(error)}")
     if unsolved(value):
         return not_yet("the function returns nothing yet")
-    return value.item() if getattr(value, "ndim", None) == 0 else value  # one number of numpy's or torch's
+    return value.item() if getattr(value, "ndim", None) == 0 else value  # a 0-d array or tensor
 
 
 def _hint(error: Exception) -> str:
-    """Explain what students usually meant."""
+    """Return a hint at the usual cause of an error, or ""."""
     if isinstance(error, TypeError) and ("xor" in str(error) or "^" in str(error)):
         return " (a power is written **, not ^)"
     if isinstance(error, IndexError):
@@ -237,20 +237,20 @@ def _hint(error: Exception) -> str:
 def parts(
     judged: Mapping[str, tuple[Number | Choice, Any]], hint: str = "put a number in place of each ..."
 ) -> Verdict:
-    """Judge an answer of several parts, {name: (right, given)}: the reply to the first wrong one, else to the last."""
+    """Judge an answer of several parts, {name: (right, given)}: return the verdict on the first wrong or last part."""
     if any(unsolved(answer) for _, answer in judged.values()):
         return not_yet(hint)
-    for name, (compared, answer) in judged.items():
-        if not (verdict := compared.judge(answer)).passed:
+    for name, (right, answer) in judged.items():
+        if not (verdict := right.judge(answer)).passed:
             return replace(verdict, words=f"{name}: {verdict.words}")
     return verdict
 
 
 def unsolved(answer: object) -> bool:
-    """Whether the exercise still has its placeholder: None or `...`."""
+    """Return whether an answer is still the placeholder, None or `...`."""
     return answer is None or answer is ...
 
 
 def not_yet(hint: str) -> Verdict:
-    """The verdict on an unsolved exercise: where to start."""
+    """Return the verdict on an unsolved exercise; the hint says where to start."""
     return Verdict(None, hint)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 01, write it."""
+"""Exercises of lesson 01, write it: a LoRA layer, and its merge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lora_course.receipts import draw
 
 
 class LoRALinear(nn.Module):
-    """What the learner writes: y = W x + b + (alpha / rank) B A x. Stands in where theirs is not right yet."""
+    """The layer that students write: y = W x + b + (alpha / rank) B A x. Used until theirs is right."""
 
     def __init__(self, base_layer: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
@@ -30,8 +30,8 @@ class LoRALinear(nn.Module):
 
 
 def yours_or_ours(layer: Any) -> Any:
-    """The learner's layer if it passes the check of exercise 1, else ours, and a sentence that says so."""
-    if _judged(layer).passed:
+    """Return the student's layer if it passes the check of exercise 1; otherwise say so, and return ours."""
+    if _judge(layer).passed:
         return layer
     print("Your LoRALinear doesn't pass its check yet. Until it does, this cell uses ours.")
     return LoRALinear
@@ -43,40 +43,40 @@ def yours_or_ours(layer: Any) -> Any:
     "forward returns self.base_layer(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)",
 )
 def check_lora_linear(layer: Any) -> Verdict:
-    """Lesson 01: LoRALinear(base_layer, rank, alpha), a layer that starts as the identity beside a frozen one."""
-    return _judged(layer)
+    """Lesson 01: check LoRALinear(base_layer, rank, alpha), a frozen layer plus an update that is 0 at first."""
+    return _judge(layer)
 
 
-def _judged(layer: Any) -> Verdict:
+def _judge(layer: Any) -> Verdict:
     if unsolved(layer):
         return not_yet("write the class LoRALinear")
     wide, high = draw("shape of the layer", (48, 20), (20, 48), (64, 30), (30, 64))
     rank, alpha = 4, 12.0
     base, x = nn.Linear(wide, high), torch.randn(2, 5, wide)  # (rows, tokens, in)
-    made = attempt(layer, deepcopy(base), rank, alpha)
-    if isinstance(made, Verdict):
-        return made
-    a, b = getattr(made, "lora_A", None), getattr(made, "lora_B", None)
-    if unsolved(a) or unsolved(b) or unsolved(getattr(made, "scaling", None)):
+    lora = attempt(layer, deepcopy(base), rank, alpha)
+    if isinstance(lora, Verdict):
+        return lora
+    a, b = getattr(lora, "lora_A", None), getattr(lora, "lora_B", None)
+    if unsolved(a) or unsolved(b) or unsolved(getattr(lora, "scaling", None)):
         return not_yet("put code in place of each ...: scaling, lora_A and lora_B first, then forward")
     if not isinstance(a, nn.Parameter) or not isinstance(b, nn.Parameter):
         return Verdict(False, "lora_A or lora_B is a plain tensor: no optimizer finds it. Wrap it in nn.Parameter")
     if (tuple(a.shape), tuple(b.shape)) != ((rank, wide), (high, rank)):
         return Verdict(False, f"for {wide} inputs, {high} outputs and rank {rank}, A is {(rank, wide)} and B is "
                        f"{(high, rank)}; yours are {tuple(a.shape)} and {tuple(b.shape)}")  # fmt: skip
-    trains = {name for name, p in made.named_parameters() if p.requires_grad}
-    if frozen := {"lora_A", "lora_B"} - trains:
+    trainable = {name for name, p in lora.named_parameters() if p.requires_grad}
+    if frozen := {"lora_A", "lora_B"} - trainable:
         return Verdict(False, f"{' and '.join(sorted(frozen))} must train, but requires_grad is False")
-    if more := trains - {"lora_A", "lora_B"}:
+    if more := trainable - {"lora_A", "lora_B"}:
         return Verdict(False, f"{', '.join(sorted(more))} would train too: base_layer.requires_grad_(False) freezes it")
-    if isinstance(y := attempt(made, x), Verdict):
+    if isinstance(y := attempt(lora, x), Verdict):
         return y
     if tuple(getattr(y, "shape", ())) != (2, 5, high):
         return Verdict(
             False, f"(2, 5, {wide}) goes in, {tuple(getattr(y, 'shape', ()))} comes out; it must be (2, 5, {high})"
         )
-    if words := _start(a, b, torch.allclose(y, base(x), atol=1e-5)):
-        return Verdict(False, words)
+    if error := _wrong_start(a, b, torch.allclose(y, base(x), atol=1e-5)):
+        return Verdict(False, error)
     with torch.no_grad():
         a.copy_(torch.randn(rank, wide))
         b.copy_(torch.randn(high, rank))
@@ -88,11 +88,11 @@ def _judged(layer: Any) -> Verdict:
             "the scaling is upside down: it is alpha / rank": plain + rank / alpha * update,
         }
         size = f"{rank * (wide + high):,} numbers train, beside {high} x {wide} = {high * wide:,} frozen ones in W"
-        return _matched(made(x), plain + alpha / rank * update, f"it starts as the layer that it wraps; {size}", wrong)
+        return _matched(lora(x), plain + alpha / rank * update, f"it starts as the layer that it wraps; {size}", wrong)
 
 
-def _start(a: Tensor, b: Tensor, same: bool) -> str:
-    """What is wrong with a start, or nothing."""
+def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
+    """Return what is wrong with the initialization, or ""."""
     if not a.any() and not b.any():
         return "A and B are both zero: each gradient has the other matrix as a factor, so neither will ever move"
     if not a.any():
@@ -127,22 +127,22 @@ MERGED = Number(
 def check_merge(
     merge: Callable[[Any], Any] | None, model: nn.Module, tokens: Mapping[str, Tensor], labels: Tensor
 ) -> Verdict:
-    """Lesson 01: merge(layer) turns a LoRALinear into one nn.Linear; tried on one layer and on the model."""
+    """Lesson 01: check merge(layer), which turns a LoRALinear into one nn.Linear, on one layer and on the model."""
     if merge is None or unsolved(merge):
         return not_yet("write merge(layer)")
-    kind: Any = type(next(module for module in model.modules() if hasattr(module, "lora_B")))
+    layer_class: Any = type(next(module for module in model.modules() if hasattr(module, "lora_B")))
     base = nn.Linear(20, 48)
-    layer = kind(deepcopy(base), 4, 12.0)
+    layer = layer_class(deepcopy(base), 4, 12.0)
     with torch.no_grad():
         layer.lora_B.copy_(torch.randn(48, 4))
-        said = attempt(merge, deepcopy(layer))
-        if isinstance(said, Verdict):
-            return said
-        if isinstance(said, Tensor):
+        linear = attempt(merge, deepcopy(layer))
+        if isinstance(linear, Verdict):
+            return linear
+        if isinstance(linear, Tensor):
             return Verdict(
                 False, "return the plain layer, not only its matrix: the model needs something that it can call"
             )
-        if any(hasattr(module, "lora_B") for module in said.modules()):
+        if any(hasattr(module, "lora_B") for module in linear.modules()):
             return Verdict(False, "A and B are still beside W: return an nn.Linear with one matrix in it")
         x = torch.randn(5, 20)
         plain, update = base(x), x @ layer.lora_A.T @ layer.lora_B.T
@@ -153,21 +153,21 @@ def check_merge(
             "the bias is missing": plain - base.bias + 3 * update,
             "the update is subtracted: that would take it out again": plain - 3 * update,
         }
-        one = _matched(said(x), plain + 3 * update, "", wrong)
-        if not one.passed:
-            return one
-        whole = deepcopy(model)
+        verdict = _matched(linear(x), plain + 3 * update, "", wrong)
+        if not verdict.passed:
+            return verdict
+        merged = deepcopy(model)
         names = [name for name, module in model.named_modules() if hasattr(module, "lora_B")]
         for name in names:
-            whole.set_submodule(name, merge(whole.get_submodule(name)))
-        before, after = model(**tokens).logits, whole(**tokens).logits
-        apart, right = (before - after).abs().max().item(), int((after.argmax(-1) == labels).sum())
-    if apart > 1e-5:
-        return Verdict(False, f"one layer is right, but in the model the logits differ by {apart:.0e}")
+            merged.set_submodule(name, merge(merged.get_submodule(name)))
+        before, after = model(**tokens).logits, merged(**tokens).logits
+        error, right = (before - after).abs().max().item(), int((after.argmax(-1) == labels).sum())
+    if error > 1e-5:
+        return Verdict(False, f"one layer is right, but in the model the logits differ by {error:.0e}")
     if right < len(labels):
         return Verdict(False, f"the merge is right, but only {right} of {len(labels)} sentences are: train again")
     return Verdict(
-        True, f"{len(names)} layers merged, all {right} sentences right, logits within {apart:.0e} of before"
+        True, f"{len(names)} layers merged, all {right} sentences right, logits within {error:.0e} of before"
     )
 
 
@@ -178,4 +178,4 @@ def _matched(y: Tensor, right: Tensor, why: str, wrong: Mapping[str, Tensor]) ->
     if same(right):
         return Verdict(True, why)
     fallback = "the outputs differ from W x + b + (alpha / rank) B A x: check the order of A and B"
-    return Verdict(False, next((words for words, other in wrong.items() if same(other)), fallback))
+    return Verdict(False, next((reply for reply, other in wrong.items() if same(other)), fallback))

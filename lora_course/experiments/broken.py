@@ -1,6 +1,6 @@
-"""Ten adapters that fail in ways that people have reported, made here in seconds: the patients of lesson 07.
+"""The patients of lesson 07: ten adapters, made in seconds, that fail in ways that people have reported.
 
-Each begins as a sound adapter, or is really trained for some steps with the mistake in place.
+Each is a damaged copy of a working adapter, or is really trained for a few steps with the mistake in place.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ SOUND = "minilm-rt-r8"
 
 @dataclass(frozen=True)
 class Patient:
-    """A broken adapter: what its owner complains of, the fault's name, and how to make it in a folder.
+    """A broken adapter: its owner's complaint, the fault's name, and a function that makes it in a folder.
 
-    dtype   in which its owner loads the base; the base is minilm
+    dtype   that its owner loads the base in; the base is minilm
     """
 
     complaint: str
@@ -44,7 +44,7 @@ class Patient:
 
 
 def patient(letter: str, place: str | Path = "patients") -> Path:
-    """Make a broken adapter in a folder of its own; returns that. Raises: NotFound for a letter that there is not."""
+    """Make a broken adapter in its own folder, and return the folder. Raises: NotFound for an unknown letter."""
     if letter not in PATIENTS:
         raise NotFound(f"there is no patient '{letter}'; there are {', '.join(PATIENTS)}")
     folder = Path(place) / letter
@@ -58,16 +58,16 @@ def patient(letter: str, place: str | Path = "patients") -> Path:
 # ---- patients made from the working adapter
 
 
-def _sound(folder: Path) -> Path:
+def _copy_sound(folder: Path) -> Path:
     shutil.copytree(shipped(f"data/results/{SOUND}"), folder)
     return folder / WEIGHTS
 
 
 def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], object]:
-    """The sound one without our header, which only our own files have, its tensors changed."""
+    """Return a function that saves the working adapter with changed tensors, without the header of our own files."""
 
     def make(folder: Path) -> None:
-        file = _sound(folder)
+        file = _copy_sound(folder)
         tensors = load_file(file)
         change(tensors)
         save_file(tensors, file, {"format": "pt"})
@@ -75,25 +75,25 @@ def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], 
     return make
 
 
-def _untrained(tensors: dict[str, Tensor]) -> None:
+def _untrain(tensors: dict[str, Tensor]) -> None:
     for key, value in tensors.items():
         if ".lora_B" in key or key.endswith("classifier.bias"):
             value.zero_()
 
 
-def _prefixed(tensors: dict[str, Tensor], prefix: str) -> None:
+def _add_prefix(tensors: dict[str, Tensor], prefix: str) -> None:
     for key in list(tensors):
         tensors[prefix + key] = tensors.pop(key)
 
 
-def _overflown(tensors: dict[str, Tensor]) -> None:
+def _insert_nans(tensors: dict[str, Tensor]) -> None:
     for key, value in tensors.items():
         if "layer.3" in key and ".lora_B" in key:
             value[:, 0] = torch.nan
 
 
-def _cut_short(folder: Path) -> None:
-    file = _sound(folder)
+def _truncate(folder: Path) -> None:
+    file = _copy_sound(folder)
     file.write_bytes(file.read_bytes()[: 5 * 2**14])
 
 
@@ -101,23 +101,23 @@ def _cut_short(folder: Path) -> None:
 
 
 def _train(model: nn.Module, lr: float, steps: int, loss: Callable[[torch.Tensor], Tensor] | None = None) -> None:
-    """Some steps on random tokens whose class is whether the second is even: enough to move what a gradient reaches."""
+    """Train on random tokens, labeled by the second one's parity: enough to move every weight that gets a gradient."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
     model.train()
     for _ in range(steps):
         ids = torch.randint(1000, 20_000, (8, 12))
-        value = loss(ids) if loss else nn.functional.cross_entropy(model(input_ids=ids).logits, ids[:, 1] % 2)
+        batch_loss = loss(ids) if loss else nn.functional.cross_entropy(model(input_ids=ids).logits, ids[:, 1] % 2)
         optimizer.zero_grad()
-        value.backward()
+        batch_loss.backward()
         optimizer.step()
 
 
 def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
-    """Switch gradient checkpointing on as training scripts did before transformers 5, which mends the reentrant form:
-    it lets the embeddings' output ask for a gradient. Whoever calls `torch.utils.checkpoint` himself is not helped.
+    """Enable gradient checkpointing as training scripts did before transformers 5, which fixes the reentrant form by
+    making the embeddings' output require a gradient. Direct calls of `torch.utils.checkpoint` are not fixed.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it has two names in transformers 5, of which one is to go
+        warnings.simplefilter("ignore")  # transformers 5 has two names for the flag, and deprecates one
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})  # type: ignore[operator]
     if reentrant:
         model.disable_input_require_grads()  # type: ignore[operator]
@@ -149,7 +149,7 @@ def _high_rank(folder: Path) -> None:
 
 
 def _pooler(folder: Path) -> None:
-    """Sentence vectors are the mean over the tokens; the pooler, which reads the first, is computed and thrown away."""
+    """Train sentence vectors, the mean over tokens; the pooler, which reads the first token, has no effect on them."""
     model = load_model("minilm")
     LoRA(rank=8, targets=("q", "v", "pooler.dense")).attach(model)
     _train(model, 2e-3, 2, lambda ids: -model(input_ids=ids).last_hidden_state.mean(1).std(0).mean())
@@ -169,15 +169,15 @@ PATIENTS: dict[str, Patient] = {
         faults.EMPTY,
         _changed(lambda tensors: tensors.clear()),
     ),
-    "B": Patient("it loads without a word, and every answer is the base model's", faults.ZERO_B, _changed(_untrained)),
+    "B": Patient("it loads without a word, and every answer is the base model's", faults.ZERO_B, _changed(_untrain)),
     "C": Patient(
         "with checkpointing it needs less memory; the loss fell at first, then no further", faults.CUT, _checkpointed
     ),
-    "D": Patient("it worked on the cluster; copied to the laptop it does not load", faults.TRUNCATED, _cut_short),
+    "D": Patient("it worked on the cluster; copied to the laptop it does not load", faults.TRUNCATED, _truncate),
     "E": Patient(
         "trained on four GPUs; on one it is as if it had never been trained",
         faults.RENAMED,
-        _changed(lambda tensors: _prefixed(tensors, "module.")),
+        _changed(lambda tensors: _add_prefix(tensors, "module.")),
     ),
     "F": Patient("a colleague's adapter: 95 % there, a coin's 50 % here", faults.WRONG_BASE, _another_base),
     "G": Patient(
@@ -190,14 +190,14 @@ PATIENTS: dict[str, Patient] = {
         _slow,
         "bf16",
     ),
-    "J": Patient("since step 900 every answer is 'nan'", faults.NOT_FINITE, _changed(_overflown)),
+    "J": Patient("since step 900 every answer is 'nan'", faults.NOT_FINITE, _changed(_insert_nans)),
 }
 
 
 ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
     (faults.SOME_ZERO, lambda tensors: [t.zero_() for key, t in tensors.items() if "layer.0" in key and "_B" in key]),
     (faults.MISSING, lambda tensors: tensors.pop(next(key for key in tensors if "layer.4" in key and "_A" in key))),
-    (faults.RENAMED, lambda tensors: _prefixed(tensors, "_orig_mod.")),
+    (faults.RENAMED, lambda tensors: _add_prefix(tensors, "_orig_mod.")),
     (faults.NOT_FINITE, lambda tensors: next(t for key, t in tensors.items() if "_A" in key).fill_(torch.inf)),
 )
 
@@ -210,9 +210,9 @@ def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
 
 
 def header(folder: str | Path, read: str = "") -> Any:
-    """What an adapter's file holds, without its numbers: ({name: shape}, bytes that it promises, bytes that it has).
+    """Return an adapter file's header: ({name: shape}, the bytes that it promises, the bytes that the file has).
 
-    read   the end of a vector's name: its numbers instead, to four places
+    read   the end of a vector's name: return its numbers instead, to four decimals
     """
     file = Path(folder) / WEIGHTS
     if read:
@@ -220,27 +220,27 @@ def header(folder: str | Path, read: str = "") -> Any:
         return [round(number, 4) for number in numbers.tolist()]
     content = file.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
-    tensors = {key: one for key, one in json.loads(content[8 : 8 + length]).items() if key != "__metadata__"}
-    end = max((one["data_offsets"][1] for one in tensors.values()), default=0)
-    return {key: one["shape"] for key, one in tensors.items()}, 8 + length + end, len(content)
+    tensors = {key: entry for key, entry in json.loads(content[8 : 8 + length]).items() if key != "__metadata__"}
+    end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    return {key: entry["shape"] for key, entry in tensors.items()}, 8 + length + end, len(content)
 
 
 def silently(folder: str | Path) -> bool:
-    """Whether a loader takes the adapter that skips what it does not know and looks at no number."""
+    """Return whether a lenient loader accepts the adapter: one that skips unknown keys and checks no values."""
     try:
         tensors = load_file(Path(folder) / WEIGHTS)
-    except SafetensorError:  # the library that reads the file refuses it
+    except SafetensorError:
         return False
     config = json.loads((Path(folder) / CONFIG).read_text())
     model = load_model("minilm")
     LoRA(rank=config["r"], targets=tuple(config["target_modules"])).attach(model)
-    known = {key.removeprefix("base_model.model.bert.").removesuffix(".weight"): t for key, t in tensors.items()}
-    model.load_state_dict(known, strict=False)  # no error, whatever is missing or too much
+    state = {key.removeprefix("base_model.model.bert.").removesuffix(".weight"): t for key, t in tensors.items()}
+    model.load_state_dict(state, strict=False)  # no error for missing or unexpected keys
     return True
 
 
 def largest(folder: str | Path, matrix: str = "B") -> dict[str, float]:
-    """The largest number of A or B of each layer in an adapter's file; empty for a file that cannot be read."""
+    """Return the largest absolute value of each layer's A or B in an adapter file; empty if it cannot be read."""
     try:
         tensors = load_file(Path(folder) / WEIGHTS)
     except SafetensorError:

@@ -2,9 +2,9 @@
 
     misfit(text)               why an answer isn't JSON of the schema (data/styles/README.md)
     our_ear().shares(texts)    the share of answers that sound like each voice, by their words
-    open_bank(adapters)        a base with adapters by name; `answers` asks them all
+    open_bank(adapters)        a base with named adapters; `answers` asks them all
 
-An ear names one of its voices for any text, also for a plain one. It hears words, not wit.
+An ear assigns every text to one of its voices, even a plain text. It knows only words, not meaning.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEYS = ("topic", "answer", "steps", "certainty")
 
 
 def misfit(text: str) -> str:
-    """Why an answer isn't JSON of the schema, in words; empty if it is."""
+    """Return why an answer isn't JSON of the schema, or "" if it is."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -49,28 +49,28 @@ def misfit(text: str) -> str:
 
 
 class Ear:
-    """Says whose words an answer is made of: naive Bayes over `pieces`, with all voices equally likely at first.
+    """Tells which voice an answer sounds like: naive Bayes over `pieces` with a uniform prior.
 
-    score of a voice = sum over an answer's pieces of log((times in its texts + 1) / (pieces in its texts + kinds))
+    score of a voice = sum over an answer's pieces of log((count in its texts + 1) / (pieces in its texts + kinds))
 
-    texts   what each voice has said; never the texts to be judged
+    texts   of each voice, for training; never the texts to be classified
     """
 
     def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
-        self.counts = {name: Counter(piece for text in some for piece in pieces(text)) for name, some in texts.items()}
+        self.counts = {name: Counter(piece for text in own for piece in pieces(text)) for name, own in texts.items()}
         self.kinds = len(set().union(*self.counts.values()))
 
     def hears(self, text: str) -> str:
-        """The likeliest voice; the first of equals."""
+        """Return the most likely voice; the first one of a tie."""
 
         def score(name: str) -> float:
-            counts, room = self.counts[name], self.counts[name].total() + self.kinds
-            return sum(math.log((counts[piece] + 1) / room) for piece in pieces(text))
+            counts, total = self.counts[name], self.counts[name].total() + self.kinds
+            return sum(math.log((counts[piece] + 1) / total) for piece in pieces(text))
 
         return max(self.counts, key=score)
 
     def shares(self, texts: Sequence[str]) -> dict[str, float]:
-        """The share of texts heard as each voice. Raises: BadValue for no texts."""
+        """Return the share of texts that sound like each voice. Raises: BadValue for no texts."""
         if not texts:
             raise BadValue("shares needs at least one text")
         heard = Counter(map(self.hears, texts))
@@ -78,26 +78,26 @@ class Ear:
 
 
 def pieces(text: str) -> list[str]:
-    """Words in lower case, punctuation, and the last three letters of longer words, such as "-eth"."""
-    found = re.findall(r"[a-z']+|[^\w\s]", text.lower())
-    return found + [f"-{piece[-3:]}" for piece in found if len(piece) > 4]
+    """Return lowercase words, punctuation, and the last three letters of longer words, such as "-eth"."""
+    tokens = re.findall(r"[a-z']+|[^\w\s]", text.lower())
+    return tokens + [f"-{token[-3:]}" for token in tokens if len(token) > 4]
 
 
 @cache
 def our_ear() -> Ear:
-    """An ear for the three voices that ship with the lab, from their training answers."""
+    """Return an ear for the three voices that ship with the lab, trained on their training answers."""
     return Ear({name: [pair.response for pair in voice(name)["train"]] for name in VOICES})
 
 
 def answers(
     bank: AdapterBank, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding
 ) -> dict[str, list[str]]:
-    """What the base and each adapter answer to the prompts. Afterwards no adapter is in use."""
-    said = {}
+    """Return the answers of each adapter and of the base. Afterwards no adapter is in use."""
+    texts = {}
     for name in (*bank.names, BASE):
         bank.use(None if name == BASE else name)
-        said[name] = generate(bank.model, tokenizer, prompts, decoding)
-    return said
+        texts[name] = generate(bank.model, tokenizer, prompts, decoding)
+    return texts
 
 
 def open_bank(
@@ -107,9 +107,9 @@ def open_bank(
     dtype: str = device.AUTO,
     attention: str = device.AUTO,
 ) -> tuple[AdapterBank, PreTrainedTokenizerBase]:
-    """A base in the dtype that is fastest here, in a bank that holds these adapters by name, and its tokenizer.
+    """Load a base in this machine's fastest dtype, with these adapters, into a bank; return it and the tokenizer.
 
-    Raises: NotFound, BadValue as `load_model` and `AdapterBank.load`.
+    Raises: NotFound, BadValue; see `load_model` and `AdapterBank.load`.
     """
     choice = device.choose(64, dtype=dtype, attention=attention)
     base = load_model(model, dtype=choice.torch_dtype, attention=choice.attention)
@@ -120,7 +120,7 @@ def open_bank(
 
 
 def file_sizes(adapters: Mapping[str, str | Path], base: str = "smollm2") -> dict[str, int]:
-    """Bytes of the base's weight files and of each adapter's, the base first. Raises: NotFound if one is missing."""
+    """Return the bytes of the base's and each adapter's weights, base first. Raises: NotFound if a file is missing."""
     files = {name: Path(folder) / WEIGHTS for name, folder in adapters.items()}
     if missing := [file.parent for file in files.values() if not file.is_file()]:
         raise NotFound(f"{missing[0]} is not an adapter: it holds no {WEIGHTS}")

@@ -1,10 +1,10 @@
-"""Which directions a matrix acts along, and how much two matrices share them.
+"""The directions that a matrix acts along, and how much two matrices share them.
 
-    phi(i, j) = ||U1[:, :i]^T U2[:, :j]||_F^2 / min(i, j)        0: nothing shared, 1: one subspace holds the other
+    phi(i, j) = ||U1[:, :i]^T U2[:, :j]||_F^2 / min(i, j)     0: orthogonal, 1: one subspace contains the other
 
 The columns of U1 and U2 are the right-singular vectors of A1 (r1, d) and A2 (r2, d). Source: Hu et al. 2021, sections
-7.2 and G. The appendix prints phi = (1/p)(1 - D^2), but from its own D follows 1 - D^2 / p; and it says *left*-singular
-where section 7.2 says *right*: of A, which is (r, d), the vectors in R^d are the right ones.
+7.2 and G. The appendix prints phi = (1/p)(1 - D^2), but its own definition of D gives 1 - D^2 / p; it also says
+*left*-singular where section 7.2 says *right*: A is (r, d), so its vectors in R^d are the right-singular ones.
 
 By chance alone, phi is max(i, j) / d: 64 / 12,288 = 0.5 % for GPT-3, but 64 / 384 = 17 % for a small model.
 """
@@ -37,7 +37,7 @@ class Factors:
 
 
 def product_factors(b: np.ndarray, a: np.ndarray, scaling: float = 1.0) -> Factors:
-    """The factors of scaling * B A, for B (m, r) and A (r, n), without forming the (m, n) product; k = r.
+    """Return the factors of scaling * B A, for B (m, r) and A (r, n), without forming the (m, n) product; k = r.
 
     B = Q_b R_b and A^T = Q_a R_a, so the singular values of B A are those of R_b R_a^T.
     """
@@ -47,14 +47,14 @@ def product_factors(b: np.ndarray, a: np.ndarray, scaling: float = 1.0) -> Facto
 
 
 def directions(a: np.ndarray) -> np.ndarray:
-    """The right-singular vectors of A (r, d) as columns, (d, min(r, d)), strongest first."""
+    """Return the right-singular vectors of A (r, d) as columns, (d, min(r, d)), strongest first."""
     return decompose(a)[2].T
 
 
 def phi_grid(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """phi(i, j) of two sets of orthonormal columns, (d, k1) and (d, k2), for all i and j: entry [i - 1, j - 1].
+    """Return phi(i, j) at [i - 1, j - 1], for two sets of orthonormal columns, (d, k1) and (d, k2).
 
-    For A, give `directions(A)`; for the rows of B A, `product_factors(B, A).right`. Raises: BadValue.
+    For A, pass `directions(A)`; for the rows of B A, `product_factors(B, A).right`. Raises: BadValue if d differs.
     """
     if first.shape[0] != second.shape[0]:
         raise BadValue(f"directions of {first.shape[0]} and of {second.shape[0]} numbers live in different spaces")
@@ -63,26 +63,26 @@ def phi_grid(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def expected_phi(d: int, k1: int, k2: int) -> np.ndarray:
-    """The mean of phi for unrelated subspaces of R^d, a grid (k1, k2): max(i, j) / d.
+    """Return the mean of phi for unrelated subspaces of R^d, a grid (k1, k2): max(i, j) / d.
 
-    A unit vector has a share j / d in a random subspace of j dimensions. So i of them give a sum of i j / d, which phi
-    divides by min(i, j). It is enough that one of the two is random.
+    The expected squared projection of a unit vector onto a random j-dimensional subspace is j / d. For i of them the
+    sum is i j / d, which phi divides by min(i, j). Only one of the two subspaces needs to be random.
     """
     return np.maximum(*_counts(k1, k2)) / d
 
 
 def random_directions(d: int, k: int, seed: int = 0) -> np.ndarray:
-    """k orthonormal columns (d, k) that span a random subspace: those of a Gaussian matrix."""
+    """Return k orthonormal columns (d, k) that span a random subspace, that of a Gaussian matrix."""
     return np.linalg.qr(np.random.default_rng(seed).standard_normal((d, k)))[0]
 
 
 @dataclass(frozen=True)
 class Amplification:
-    """How much of W lies in the r strongest directions of dW, beside W's own strongest r and random ones (Table 7).
+    """How much of W lies in the r strongest directions of dW, compared with W's own and with random ones (Table 7).
 
     update    ||dW||_F
     weight    ||W||_F
-    in_update, in_weight, in_random   ||U^T W V||_F with U, V of dW, of W, of a random matrix
+    in_update, in_weight, in_random   ||U^T W V||_F with U and V from dW, W, and a random matrix
     """
 
     rank: int
@@ -94,25 +94,25 @@ class Amplification:
 
     @property
     def factor(self) -> float:
-        """||dW||_F / ||U^T W V||_F: how many times larger the update is than what W already had in its directions."""
+        """||dW||_F / ||U^T W V||_F: how many times larger the update is than W in the update's directions."""
         return self.update / self.in_update
 
 
 def amplification(weight: np.ndarray, update: Factors, rank: int) -> Amplification:
-    """Table 7 of an update, by its factors, and its weight (m, n).
+    """Return the Table 7 entries of an update, given by its factors, and its weight (m, n).
 
-    The random entry is the root of the mean square over all random U and V, ||W||_F r / sqrt(m n): it gives the 0.02
-    and 0.33 of Table 7. Source: Hu et al. 2021, section 7.3; V is (n, r) here, so the paper's U^T W V^T is U^T W V.
+    The random entry is the root mean square over all random U and V, ||W||_F r / sqrt(m n): it gives the 0.02 and
+    0.33 of Table 7. Source: Hu et al. 2021, section 7.3; V is (n, r) here, so the paper's U^T W V^T is U^T W V.
     Raises: BadValue for a rank that the update doesn't have.
     """
     if not 1 <= rank <= len(update.values):
         raise BadValue(f"rank {rank} isn't possible: this update has 1 to {len(update.values)} directions")
     norm = float(np.linalg.norm(weight))
-    held = float(np.linalg.norm(update.left[:, :rank].T @ weight @ update.right[:, :rank]))
-    own = float(np.linalg.norm(spectrum(weight)[:rank]))
-    return Amplification(rank, update.norm, norm, held, own, norm * rank / float(np.sqrt(weight.size)))
+    in_update = float(np.linalg.norm(update.left[:, :rank].T @ weight @ update.right[:, :rank]))
+    in_weight = float(np.linalg.norm(spectrum(weight)[:rank]))
+    return Amplification(rank, update.norm, norm, in_update, in_weight, norm * rank / float(np.sqrt(weight.size)))
 
 
 def _counts(k1: int, k2: int) -> tuple[np.ndarray, np.ndarray]:
-    """i as a column and j as a row, from 1."""
+    """Return i = 1..k1 as a column and j = 1..k2 as a row."""
     return np.arange(1, k1 + 1)[:, None], np.arange(1, k2 + 1)[None, :]

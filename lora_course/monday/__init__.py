@@ -29,10 +29,10 @@ from lora_lab.training.assets import asset_path
 from lora_lab.training.models import BUNDLED
 
 KINDS = {"classifier": ("text", "label"), "language model": ("prompt", "completion")}
-LETTERS = 3.5  # letters a token, roughly, for English; other languages need more tokens
-ALPHA, ROWS = 16, 16  # ROWS: of one optimizer step
-SPARE = 0.9  # share of the card to plan for: PEFT copies adapter inputs to fp32, and gaps cost some memory too
-# What to try, fastest first: (quantised, checkpointing, rows at a time).
+LETTERS = 3.5  # characters per token, roughly, in English; other languages need more tokens
+ALPHA, ROWS = 16, 16  # ROWS: per optimizer step
+SPARE = 0.9  # share of the card to plan for: PEFT copies adapter inputs to fp32, and fragmentation costs memory too
+# Settings to try, fastest first: (quantised, checkpointing, batch size).
 WAYS = [("none", False, n) for n in (16, 8, 4)] + [(q, True, n) for q in ("none", "nf4") for n in (16, 8, 4, 2, 1)]
 
 
@@ -54,14 +54,14 @@ class Plan:
     settings: dict[str, Any]
 
     def __str__(self) -> str:
-        wide = [max(len(getattr(line, name)) for line in self.lines) for name in ("what", "choice")]
-        return "\n".join(f"{o.what:{wide[0]}}  {o.choice:{wide[1]}}  {o.why} (lesson {o.lesson})" for o in self.lines)
+        first, second = (max(len(getattr(line, name)) for line in self.lines) for name in ("what", "choice"))
+        return "\n".join(f"{o.what:{first}}  {o.choice:{second}}  {o.why} (lesson {o.lesson})" for o in self.lines)
 
     def script(self) -> str:
-        """The Python script: the template with these settings."""
+        """Return the Python script: the template with these settings."""
         text = Path(__file__).with_name("script.py").read_text(encoding="utf-8")
         for name, value in self.settings.items():
-            line = f"{name} = {value!r}".replace("\\", "\\\\")  # for re.sub, in a path of Windows
+            line = f"{name} = {value!r}".replace("\\", "\\\\")  # re.sub would read a Windows path's \ as an escape
             text = re.sub(rf"^{name} = [^#\n]*?(?=  #|$)", line, text, flags=re.MULTILINE)
         return text
 
@@ -72,22 +72,21 @@ class Plan:
 
 
 def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, out: str = "adapter") -> Plan:
-    """A plan for this model, CSV and card.
+    """Return a plan for this model, CSV and card.
 
-    model      a bundled name, a folder or a cached hub id; a name such as llama-3-8b gives a plan, but put your own
-               folder into its script
+    model      a bundled name, a folder or a cached hub id; a name such as llama-3-8b also gives a plan, but its script
+               needs your own folder
     gpu_gb     memory of the card
     precision  half the 95 % interval that the test accuracy should have, in points
-    Raises: BadValue for a CSV without the columns, a wrong kind of model, or a card that no way fits.
+    Raises: BadValue for a CSV without the columns, a wrong kind of model, or a card that is too small.
     """
     rows, kind = read(data)
     shape = architecture_of(model)
     if kind == "language model" and shape.task == "encoder":
         raise BadValue(f"{shape.name} can't write completions: choose a causal model, or give a CSV with text,label")
-    letters = sorted(
-        len("".join(row[name] for name in KINDS[kind][: 1 if kind == "classifier" else 2])) for row in rows
-    )
-    tokens = math.ceil(letters[int(0.99 * (len(letters) - 1))] / LETTERS / 64) * 64
+    columns = KINDS[kind][: 1 if kind == "classifier" else 2]
+    lengths = sorted(sum(len(row[name]) for name in columns) for row in rows)
+    tokens = math.ceil(lengths[int(0.99 * (len(lengths) - 1))] / LETTERS / 64) * 64
     tokens = min(max(tokens, 64), longest(config_of(model)) or tokens)
     rank = 8 if kind == "classifier" else 16
     method = LoRA(rank, alpha=ALPHA, targets=("all-linear",))
@@ -100,23 +99,23 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         raise BadValue(f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} are free")
     rate = 5e-4 if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
     rates, steps = [rate / 2, rate, 2 * rate], math.ceil(0.8 * len(rows) / ROWS) * 3
-    need, have = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), len(rows) // 10
-    half = 196 * math.sqrt(0.16 / max(have, 1))
+    needed, available = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), len(rows) // 10
+    half = 196 * math.sqrt(0.16 / max(available, 1))
     name = "QLoRA" if quantised == "nf4" else "LoRA"
-    counted = params(model, method)
-    saves = f"{counted.trainable:,} numbers train, the file has about {decimal(4 * counted.trainable)}"
-    ours = "ours 5e-4 on MiniLM" if rate == 5e-4 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
-    short = "" if kind == "language model" else f"; the tenth you have, {have:,} rows, gives ±{half:.1f}"
+    trainable = params(model, method).trainable
+    size = f"{trainable:,} numbers train, the file has about {decimal(4 * trainable)}"
+    source = "ours 5e-4 on MiniLM" if rate == 5e-4 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
+    actual = "" if kind == "language model" else f"; the tenth you have, {available:,} rows, gives ±{half:.1f}"
     lines = (
         Line("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
         Line("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
-        Line("rank", str(rank), saves, "00 and 03"),
+        Line("rank", str(rank), size, "00 and 03"),
         Line("alpha", str(ALPHA), "keep it when you change the rank", "03"),
-        Line("rates", ", ".join(f"{one:g}" for one in rates), f"{ours}; choose on validation", "03"),
+        Line("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
         Line("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; large batches hurt LoRA", "05"),
         Line("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
         Line("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} are free", "04"),
-        Line("test", f"{need:,} rows", f"for ±{precision:g} points at 80 %{short}", "02"),
+        Line("test", f"{needed:,} rows", f"for ±{precision:g} points at 80 %{actual}", "02"),
         Line("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
         Line("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
     )
@@ -129,14 +128,14 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
 
 
 def read(data: str | Path) -> tuple[list[dict[str, str]], str]:
-    """The rows of a CSV and their kind. Raises: BadValue for other columns, or fewer than ten rows."""
+    """Return the rows of a CSV and their kind. Raises: BadValue for other columns, or fewer than ten rows."""
     try:
         with Path(data).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadValue(f"{data} can't be read as a CSV in UTF-8: {error}") from error
     columns = set(rows[0]) if rows else set()
-    kind = next((name for name, needed in KINDS.items() if {*needed} <= columns), None)
+    kind = next((name for name, required in KINDS.items() if {*required} <= columns), None)
     if kind is None:
         raise BadValue(f"{data} has the columns {sorted(map(str, columns))}: name them text,label or prompt,completion")
     if len(rows) < 10:

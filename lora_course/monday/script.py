@@ -1,4 +1,4 @@
-"""Fine-tune a model with LoRA on a CSV: try three rates on validation, keep the best, score the test once.
+"""Fine-tune a model with LoRA on a CSV: try three rates on validation, keep the best, and test it once.
 
 The CSV has the columns text,label (a classifier) or prompt,completion (a causal language model). It needs
 `pip install torch transformers peft accelerate`, and bitsandbytes for FOUR_BITS.
@@ -33,8 +33,8 @@ OUT = "adapter"
 RANK, ALPHA = 8, 16
 RATES = [1e-4, 2e-4, 4e-4]
 EPOCHS = 3
-BATCH, ACCUMULATE = 16, 1  # rows at a time, and how many times before a step
-MAX_TOKENS = 256  # longer rows are cut
+BATCH, ACCUMULATE = 16, 1  # rows per batch, and batches per optimizer step
+MAX_TOKENS = 256  # longer rows are truncated
 CHECKPOINTING = False
 FOUR_BITS = False  # QLoRA: the frozen weights in NF4
 SEED = 0
@@ -45,30 +45,30 @@ DTYPE = torch.bfloat16 if GPU and torch.cuda.is_bf16_supported() else torch.floa
 
 
 def read() -> tuple[list[dict], list[str]]:
-    """The rows of the CSV, each once, shuffled; and the labels, none for a language model."""
+    """Return the distinct rows of the CSV, shuffled, and the labels; a language model has no labels."""
     with open(DATA, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    rows = list({tuple(row.values()): row for row in rows}.values())  # a row in train and test would be a leak
+    rows = list({tuple(row.values()): row for row in rows}.values())  # a duplicate could leak from train into test
     random.Random(SEED).shuffle(rows)
     return rows, sorted({row["label"] for row in rows}) if "label" in rows[0] else []
 
 
-def encoded(row: dict, tokenizer, labels: list[str]) -> dict:
-    """Token ids, and what to predict: the class, or the tokens of the completion (-100: not in the loss)."""
+def encode(row: dict, tokenizer, labels: list[str]) -> dict:
+    """Return token ids and labels: the class, or the completion's tokens (-100: ignored by the loss)."""
     if labels:
         ids = tokenizer(row["text"], truncation=True, max_length=MAX_TOKENS)["input_ids"]
         return {"input_ids": ids, "labels": labels.index(row["label"])}
     prompt = row["prompt"]
     if tokenizer.chat_template:
-        message = [{"role": "user", "content": prompt}]
-        prompt = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    asked = tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+        messages = [{"role": "user", "content": prompt}]
+        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    prefix = tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]
     answer = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-    return {"input_ids": (asked + answer)[:MAX_TOKENS], "labels": ([-100] * len(asked) + answer)[:MAX_TOKENS]}
+    return {"input_ids": (prefix + answer)[:MAX_TOKENS], "labels": ([-100] * len(prefix) + answer)[:MAX_TOKENS]}
 
 
 def base_model(tokenizer, labels: list[str]):
-    """The frozen base, new each time. The head of a classifier starts from the same seed."""
+    """Load a fresh copy of the base. A classifier's head always starts from the same seed."""
     torch.manual_seed(SEED)
     options: dict = {"dtype": DTYPE}
     if FOUR_BITS:
@@ -84,8 +84,8 @@ def base_model(tokenizer, labels: list[str]):
 
 
 @torch.no_grad()
-def scored(model, rows: list[dict], collate) -> tuple[float, float]:
-    """(loss, accuracy): the mean over rows of a classifier, over the completions' tokens of a language model."""
+def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
+    """Return (loss, accuracy), averaged over rows for a classifier, over completion tokens for a language model."""
     model.eval()
     loss, right, count = 0.0, 0, 0
     for start in range(0, len(rows), BATCH):
@@ -93,15 +93,15 @@ def scored(model, rows: list[dict], collate) -> tuple[float, float]:
         targets, logits = batch.pop("labels"), model(**batch).logits.float()
         if logits.dim() == 3:  # (rows, tokens, vocabulary): each token predicts the next one
             logits, targets = logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten()
-        asked = targets != -100
-        loss += float(cross_entropy(logits[asked], targets[asked], reduction="sum"))
-        right += int((logits[asked].argmax(-1) == targets[asked]).sum())
-        count += int(asked.sum())
+        mask = targets != -100
+        loss += float(cross_entropy(logits[mask], targets[mask], reduction="sum"))
+        right += int((logits[mask].argmax(-1) == targets[mask]).sum())
+        count += int(mask.sum())
     return loss / count, right / count
 
 
 def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
-    """A LoRA model trained at this rate."""
+    """Train a LoRA model at this rate."""
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM,
         r=RANK, lora_alpha=ALPHA, target_modules="all-linear",
@@ -111,7 +111,7 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
     arguments = TrainingArguments(
         OUT, learning_rate=rate, num_train_epochs=EPOCHS, per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=ACCUMULATE, gradient_checkpointing=CHECKPOINTING,
-        gradient_checkpointing_kwargs={"use_reentrant": False},  # the older form cuts the gradient of a frozen base
+        gradient_checkpointing_kwargs={"use_reentrant": False},  # a reentrant one cuts the gradient of a frozen base
         bf16=torch.bfloat16 == DTYPE, use_cpu=not GPU, save_strategy="no", logging_steps=50, report_to="none",
         disable_tqdm=not sys.stderr.isatty(), seed=SEED,
     )  # fmt: skip
@@ -122,7 +122,7 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
 
 
 def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
-    """The saved adapter on a fresh base. Stops if a B is zero or not finite, or no answer changes."""
+    """Load the saved adapter on a fresh base. Exit if a B is zero or not finite, or the outputs do not change."""
     model = PeftModel.from_pretrained(base_model(tokenizer, labels), folder).eval()
     largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
     if not largest or not all(0 < size < math.inf for size in largest.values()):
@@ -145,7 +145,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     collate = DataCollatorWithPadding(tokenizer) if labels else DataCollatorForSeq2Seq(tokenizer)
-    data = [encoded(row, tokenizer, labels) for row in rows]
+    data = [encode(row, tokenizer, labels) for row in rows]
     tenth = max(1, len(data) // 10)
     test, validation, training = data[:tenth], data[tenth : 2 * tenth], data[2 * tenth :]
     print(f"{len(training)} rows to train on, {len(validation)} for validation, {len(test)} for the test")
@@ -153,7 +153,7 @@ def main() -> None:
     losses = {}
     for rate in RATES:
         model = train(rate, training, tokenizer, labels, collate)
-        losses[rate] = scored(model, validation, collate)[0]
+        losses[rate] = evaluate(model, validation, collate)[0]
         model.save_pretrained(f"{OUT}/{rate:g}")
         print(f"rate {rate:g}: validation loss {losses[rate]:.4f}")
     best = min(losses, key=lambda rate: losses[rate] if math.isfinite(losses[rate]) else math.inf)
@@ -162,15 +162,15 @@ def main() -> None:
 
     model = check(f"{OUT}/{best:g}", tokenizer, labels, validation, collate)
     model.save_pretrained(OUT)
-    loss, accuracy = scored(model, test, collate)  # once
+    loss, accuracy = evaluate(model, test, collate)  # only once
     if labels:
         half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / len(test))
-        most = Counter(row["labels"] for row in test).most_common(1)[0][1] / len(test)
-        print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; always the same label: {most:.1%}")
+        baseline = Counter(row["labels"] for row in test).most_common(1)[0][1] / len(test)
+        print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; always the same label: {baseline:.1%}")
     else:
         with model.disable_adapter():
-            without = scored(model, test, collate)[0]
-        print(f"test: perplexity {math.exp(loss):.2f}, without the adapter {math.exp(without):.2f}")
+            base_loss = evaluate(model, test, collate)[0]
+        print(f"test: perplexity {math.exp(loss):.2f}, without the adapter {math.exp(base_loss):.2f}")
     print(f"adapter saved in {OUT}: rate {best:g}, B is not zero, answers change")
 
 

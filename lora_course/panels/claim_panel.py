@@ -1,4 +1,4 @@
-"""One claim: drag its premises until the verdict changes. `js/claim_panel.js` draws it; every verdict is made here."""
+"""One claim: drag its premises until the verdict changes. `js/claim_panel.js` draws it; the verdicts come from here."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 import traitlets as T
 
 from lora_course.claims.cards import MARKS, Card, Premise, Value, Verdict, card, judge, listed, load_cards
-from lora_course.claims.cases import said
+from lora_course.claims.cases import said as format_value
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.widgets.base import Panel
 
-HANDLES = ("margin", "gpu_gb", "times", "high")  # the premise that moves the line in the picture
+HANDLES = ("margin", "gpu_gb", "times", "high")  # premises that move the line in the picture
 
 
 class ClaimPanel(Panel, file="claim_panel.js"):
-    """A claim, its premises as sliders and menus, the word, and the evidence as dots on an axis.
+    """A claim, its premises as sliders and menus, the verdict, and the evidence as dots on an axis.
 
         ClaimPanel()                         all claims, opened on "one 24 GB card"
         ClaimPanel("no_quality_drop")        opened on another, by id or number
-        ClaimPanel("11", claims=["11"])      this one alone
+        ClaimPanel("11", claims=["11"])      only this one
 
-    claim   id of the claim that is shown
-    at      for each premise that can be changed, the position of its value
+    claim   id of the claim shown
+    at      index of the selected value of each premise that can be changed
     Raises: NotFound for an unknown claim.
     """
 
@@ -42,78 +42,77 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         self.claim, self.at = first, self.cards[first]["own"]
 
     def premises(self) -> dict[str, Any]:
-        """The values that the sliders and menus have now."""
+        """Return the current values of the sliders and menus."""
         changeable = _changeable(card(self.claim))
-        return {p.name: _options(p)[place] for p, place in zip(changeable, self.at, strict=True)}
+        return {p.name: _options(p)[i] for p, i in zip(changeable, self.at, strict=True)}
 
     def verdict(self) -> Verdict:
-        """The verdict with these values."""
+        """Return the verdict for the current values."""
         return judge(self.claim, **self.premises())
 
     def describe(self) -> str:
-        """The panel in plain words."""
-        found = self.verdict()
-        return f"A claim and its premises. “{found.card.statement}” {MARKS[found.word]} {found}"
+        """Describe the panel in plain words."""
+        verdict = self.verdict()
+        return f"A claim and its premises. “{verdict.card.statement}” {MARKS[verdict.word]} {verdict}"
 
     @T.observe("claim")
-    def _begins_with_its_own(self, change: Any) -> None:
+    def _reset_premises(self, change: Any) -> None:
         if change["old"] and len(self.at) != len(self.cards[self.claim]["own"]):
             self.at = self.cards[self.claim]["own"]
 
     @T.validate("at")
-    def _is_a_position(self, proposal: Any) -> list[int]:
-        lengths = [len(one["options"]) for one in self.cards[self.claim]["premises"]] if self.claim else []
-        at = [int(place) for place in proposal["value"]]
+    def _validate_at(self, proposal: Any) -> list[int]:
+        lengths = [len(premise["options"]) for premise in self.cards[self.claim]["premises"]] if self.claim else []
+        at = [int(index) for index in proposal["value"]]
         if lengths and (len(at) != len(lengths) or any(not 0 <= a < n for a, n in zip(at, lengths, strict=True))):
             raise BadValue(f"at={at} isn't a position for each premise: there are {lengths} values")
         return at
 
 
-def _changeable(one: Card) -> list[Premise]:
-    return [p for p in one.all_premises.values() if p.options]
+def _changeable(claim: Card) -> list[Premise]:
+    return [p for p in claim.all_premises.values() if p.options]
 
 
 def _options(premise: Premise) -> list[Value]:
-    """The values to choose from: those worth trying, and the card's own."""
-    single = [
-        [one] if isinstance(premise.value, list) and not isinstance(one, list) else one for one in premise.options
-    ]
-    return single if premise.value in single else [premise.value, *single]
+    """Return the values to choose from: those worth trying, and the card's own."""
+    is_list = isinstance(premise.value, list)
+    options = [[value] if is_list and not isinstance(value, list) else value for value in premise.options]
+    return options if premise.value in options else [premise.value, *options]
 
 
 @cache
 def prepared(name: str) -> dict[str, Any]:
-    """A card as JSON, with the outcome for every combination of its premises' values, the last premise fastest.
+    """Return a card as JSON, with the outcome for every combination of premise values; the last premise varies fastest.
 
-    An outcome is {word, on, tell, limits, cases: [[place in `pool`, 1 holds, 0 fails or -1 open], ...]}; the pool has
-    [where, found, span] of all cases once.
+    An outcome is {word, on, tell, limits, cases: [[index in `pool`, 1 holds, 0 fails or -1 open], ...]}; the pool has
+    [where, found, span] of each distinct case.
     """
-    one, pool, outcomes = card(name), dict[tuple[Any, ...], int](), []
-    changeable = _changeable(one)
+    claim, pool, outcomes = card(name), dict[tuple[Any, ...], int](), []
+    changeable = _changeable(claim)
     values = [_options(premise) for premise in changeable]
     axis, log, lines = "", False, list[float]()
     for chosen in product(*values):
         premises: dict[str, Any] = {p.name: value for p, value in zip(changeable, chosen, strict=True)}
-        found = judge(one, **premises)
+        verdict = judge(claim, **premises)
         cases = []
-        for case in found.cases:
+        for case in verdict.cases:
             key = (case.where, case.found, tuple(float(f"{value:.5g}") for value in case.span))
             cases.append([pool.setdefault(key, len(pool)), -1 if case.holds is None else int(case.holds)])
-        limits = [float(f"{value:.5g}") for value in found.limits]
-        on = f"on {listed(found.on)}" if found.on else ""
-        outcomes.append({"word": found.word, "on": on, "tell": found.would_tell, "limits": limits, "cases": cases})
-        axis, log, lines = found.axis, found.log, [*lines, *limits]
+        limits = [float(f"{value:.5g}") for value in verdict.limits]
+        on = f"on {listed(verdict.on)}" if verdict.on else ""
+        outcomes.append({"word": verdict.word, "on": on, "tell": verdict.would_tell, "limits": limits, "cases": cases})
+        axis, log, lines = verdict.axis, verdict.log, [*lines, *limits]
     spans = [value for _, _, span in pool for value in span]
     names = [premise.name for premise in changeable]
     return {
-        **{name: getattr(one, name) for name in ("number", "statement", "said_by", "source", "prediction", "limits")},
+        **{name: getattr(claim, name) for name in ("number", "statement", "said_by", "source", "prediction", "limits")},
         "premises": [
             {"means": p.means, "number": isinstance(p.value, int | float) and not isinstance(p.value, bool),
-             "options": [said(value) for value in options]}
+             "options": [format_value(value) for value in options]}
             for p, options in zip(changeable, values, strict=True)
         ],
         "own": [options.index(p.value) for p, options in zip(changeable, values, strict=True)],
-        "handle": next((names.index(one) for one in HANDLES if one in names), -1),
+        "handle": next((names.index(handle) for handle in HANDLES if handle in names), -1),
         "axis": axis, "log": log, "domain": [min(spans + lines), max(spans + lines)],
         "pool": [list(key) for key in pool], "outcomes": outcomes,
     }  # fmt: skip

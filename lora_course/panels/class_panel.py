@@ -1,6 +1,6 @@
 """A class's runs on a projector: one map with a dot for each student's run, and everyone's guess.
 
-FOLDER/ada/runs/3f2a9c1b77e0.json     the store that a laptop left
+FOLDER/ada/runs/3f2a9c1b77e0.json     a student's store, copied from a laptop
 FOLDER/ada/guess.json                 {"name": "Ada", "guess": 81}
 """
 
@@ -26,12 +26,12 @@ from lora_lab.widgets.sweep_panel import SweepPanel
 
 
 class ClassPanel(SweepPanel, file="sweep_panel.js"):
-    """What a class found, in large letters. Refresh reads what has arrived since.
+    """A class's results, in large letters. Refresh reads what has arrived since.
 
-    folder    has a folder for each student; a single store works, too
-    into      the store that all runs are copied into; FOLDER-collected if left out
-    A guess is about the test rows, for the cell that validation chooses; accuracies of 81 and 0.81 are the same guess.
-    Raises: NotFound if the folder doesn't exist; BadValue if `into` lies within it or can't be written.
+    folder    contains a folder for each student; a single store works, too
+    into      store that all runs are copied into; the default is FOLDER-collected
+    A guess is about the test score of the cell that validation chooses; 81 and 0.81 are the same guess.
+    Raises: NotFound if the folder doesn't exist; BadValue if `into` is inside it or can't be written.
     """
 
     classroom = T.Dict().tag(sync=True)  # {left_out: words, guesses: [[name, value], ...], measured: value or None}
@@ -45,50 +45,50 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
         self.refresh()
 
     def refresh(self) -> None:
-        """Copy what has arrived into the store, and show it. Raises: as the constructor."""
+        """Copy what has arrived into the store, and show it. Raises: see the class."""
         arrived = stores(self.folder)
-        alone = not arrived or arrived == {self.folder}
-        unreadable = {} if alone else collect([self.folder], self.store.folder).unreadable
+        single = not arrived or arrived == {self.folder}
+        unreadable = {} if single else collect([self.folder], self.store.folder).unreadable
         records = list(playground.records(self.folder, unreadable))
-        found = playground.gathered(records)
+        gathered = playground.gathered(records)
         left_out = [why if file in why else f"{file}: {why}" for file, why in unreadable.items()]
         with self.hold_sync():
             measured = None
-            if found:
-                same, waited = found.same_kind(records), not self.playground.results
-                dtype = Counter(one.dtype for one in found.results if one.dtype).most_common(1)
-                kept = tuple(one for one in found.results if not dtype or one.dtype in (None, dtype[0][0]))
-                many = {
+            if gathered:
+                same, was_empty = gathered.same_kind(records), not self.playground.results
+                dtype = Counter(result.dtype for result in gathered.results if result.dtype).most_common(1)
+                kept = tuple(r for r in gathered.results if not dtype or r.dtype in (None, dtype[0][0]))
+                counts = {
                     "of another method, model, task or length": len(records) - len(same),
-                    "in another dtype": len(found.results) - len(kept),
+                    "in another dtype": len(gathered.results) - len(kept),
                 }
                 left_out = [
-                    f"{count:,} run{'s' * (count != 1)} {what}" for what, count in many.items() if count
+                    f"{count:,} run{'s' * (count != 1)} {what}" for what, count in counts.items() if count
                 ] + left_out
-                self.playground, self.axes = replace(found, results=kept), {}
+                self.playground, self.axes = replace(gathered, results=kept), {}
                 self._show()
-                if waited:
+                if was_empty:
                     self._begin_at_best()
                 measured = self._measured([record for _, record in same if not dtype or _dtype(record) == dtype[0][0]])
-            said = f"Left out: {'; '.join(left_out)}.".replace(f"{self.folder}{os.sep}", "") if left_out else ""
+            message = f"Left out: {'; '.join(left_out)}.".replace(f"{self.folder}{os.sep}", "") if left_out else ""
             values = [[name, self._scaled(guess)] for name, guess in guesses(self.folder)]
-            self.classroom = {"left_out": said, "guesses": values, "measured": measured}
+            self.classroom = {"left_out": message, "guesses": values, "measured": measured}
             self.live = {"state": "ready", "read": self.live.get("read", 0) + 1}  # the browser waits for a change
 
     def describe(self) -> str:
-        """The panel in plain words."""
-        measured, many = self.classroom["measured"], len(self.classroom["guesses"])
-        found = "" if measured is None else f" Measured on test: {measured:.1f}{self.data['unit']}."
-        return f"{super().describe()} {many} guess{'es' * (many != 1)}.{found} {self.classroom['left_out']}".strip()
+        """Describe the panel in plain words."""
+        measured, count = self.classroom["measured"], len(self.classroom["guesses"])
+        result = "" if measured is None else f" Measured on test: {measured:.1f}{self.data['unit']}."
+        return f"{super().describe()} {count} guess{'es' * (count != 1)}.{result} {self.classroom['left_out']}".strip()
 
     def _do(self, content: dict[str, Any]) -> None:
         self.refresh()
 
     def _measured(self, records: list[Any]) -> float | None:
-        """The mean test metric of the best cell's runs."""
+        """Return the mean test metric of the best cell's runs, or None if it has none."""
         metric = self.playground.metric
-        own = [one for one in records if playground.cell_of(one["recipe"]) == self.best and one["status"] in FINISHED]
-        return self._scaled(fmean(one["metrics"][metric] for one in own)) if own else None
+        runs = [r for r in records if playground.cell_of(r["recipe"]) == self.best and r["status"] in FINISHED]
+        return self._scaled(fmean(run["metrics"][metric] for run in runs)) if runs else None
 
     def _scaled(self, value: float) -> float:
         return factor(self.playground.metric) * value if abs(value) <= 1 else value
@@ -99,12 +99,12 @@ def _dtype(record: Any) -> str | None:
 
 
 def guesses(folder: Path) -> list[tuple[str, float]]:
-    """Everyone's name and guess, from each guess.json below a folder; a file without a finite number is skipped."""
-    found = []
+    """Return everyone's name and guess, from each guess.json in a folder; files without a finite number are skipped."""
+    entries = []
     for file in sorted(folder.rglob("guess.json")):
         try:
-            value = json.loads(file.read_text(encoding="utf-8"))
-            found.append((str(value.get("name") or file.parent.name), float(value["guess"])))
+            entry = json.loads(file.read_text(encoding="utf-8"))
+            entries.append((str(entry.get("name") or file.parent.name), float(entry["guess"])))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-    return [(name, guess) for name, guess in found if math.isfinite(guess)]
+    return [(name, guess) for name, guess in entries if math.isfinite(guess)]

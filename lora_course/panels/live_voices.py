@@ -1,4 +1,4 @@
-"""One question, answered by the base, the base told to play a part, and every voice, in a thread. No widgets here."""
+"""A thread in which the base, the base with an instruction, and every voice answer one question. No widgets here."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lora_lab.methods.bank import AdapterBank
 from lora_lab.training.chat import Chat, question
 from lora_lab.widgets.background import Background
 
-TOLD = "told"  # what the base with an instruction is called in tables
+TOLD = "told"  # the name of the base with an instruction, in tables
 
 
 class LiveVoices(Background):
     """Loads the base and the adapters once, then answers one question at a time, token by token, in one mixed batch.
 
-    told      the instruction; empty for none
-    texts     what each has said so far: the base, the base that is told, then the voices
-    tokens    how many rounds of tokens there were, and `seconds` they took
-    opened    the bank that answers, and its tokenizer, from the first question on
+    told      the instruction; "" for none
+    texts     the answers so far: of the base, the base with the instruction, then the voices
+    tokens    the number of decoding steps so far, which took `seconds`
+    opened    the bank that answers, and its tokenizer; None before the first question
     state     "ready", "starting", "loading", "answering", then "done", "stopped" or "failed"
     """
 
@@ -34,7 +34,7 @@ class LiveVoices(Background):
         self.ask("", 1.0)
 
     def ask(self, asked: str, strength: float) -> None:
-        """Set the next question to answer, with every adapter's scaling times `strength`."""
+        """Set the next question, and the factor for every adapter's scaling."""
         self.asked, self.strength, self.tokens, self.seconds = asked, strength, 0, 0.0
         self.texts = dict.fromkeys((BASE, *([TOLD] if self.told else []), *self.adapters), "")
 
@@ -55,7 +55,7 @@ class LiveVoices(Background):
         self.state = "done"
 
     def _at_strength(self, bank: AdapterBank, name: str) -> str | None:
-        """The adapter in the bank that is this one times the strength; None for the base."""
+        """Return the name of this adapter, scaled by the strength, in the bank; None for the base."""
         if name not in self.adapters or self.strength == 0:
             return None
         if self.strength == 1:

@@ -1,4 +1,4 @@
-"""Two adapters mixed on one base: how sure each answer is while the share of the second one grows."""
+"""Two adapters mixed on one base: how the certainty of each answer changes with the share of the second one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import traitlets as T
 from lora_lab.errors import BadValue
 from lora_lab.widgets.base import Panel
 
-RIGHT = 128  # a byte from here on is a probability of at least a half
+RIGHT = 128  # bytes from here on mean a probability of at least one half
 
 
 class MixerPanel(Panel, file="mixer_panel.js"):
@@ -19,8 +19,8 @@ class MixerPanel(Panel, file="mixer_panel.js"):
 
     names    the two adapters
     shares   of the second adapter, rising from 0 to 1
-    sure     (shares, texts): probability of the right answer, where there are two
-    Raises: BadValue for shapes that don't match, or numbers that are not probabilities.
+    sure     (shares, texts): probability of the right one of two answers
+    Raises: BadValue if shapes don't match or numbers are not probabilities.
     """
 
     names = T.List(T.Unicode()).tag(sync=True)
@@ -31,19 +31,19 @@ class MixerPanel(Panel, file="mixer_panel.js"):
 
     def __init__(self, names: Sequence[str], shares: Sequence[float], sure: Any, texts: Sequence[str]) -> None:
         values = np.array([np.asarray(row, float) for row in sure])
-        wanted = (len(shares), len(texts))
-        if values.shape != wanted or len(names) != 2 or not ((values >= 0) & (values <= 1)).all():
-            raise BadValue(f"sure has shape {values.shape}: give two names and probabilities of shape {wanted}")
+        expected = (len(shares), len(texts))
+        if values.shape != expected or len(names) != 2 or not ((values >= 0) & (values <= 1)).all():
+            raise BadValue(f"sure has shape {values.shape}: give two names and probabilities of shape {expected}")
         packed = np.round(255 * values).astype(np.uint8).tobytes()
         super().__init__(names=list(names), shares=list(shares), sure=packed, texts=list(texts))
 
     @property
     def right(self) -> list[float]:
-        """Percentage of the texts that are answered correctly at each share."""
+        """The percentage of texts that are answered correctly at each share."""
         sure = np.frombuffer(self.sure, np.uint8).reshape(len(self.shares), -1)
-        return [float(one) for one in 100 * (sure >= RIGHT).mean(1)]
+        return [float(percent) for percent in 100 * (sure >= RIGHT).mean(1)]
 
     def describe(self) -> str:
-        """The panel in plain words."""
-        told = ", ".join(f"{share:g}: {right:.0f}%" for share, right in zip(self.shares, self.right, strict=True))
-        return f"{self.names[0]} mixed with {self.names[1]}. Right answers by the share of {self.names[1]}: {told}."
+        """Describe the panel in plain words."""
+        scores = ", ".join(f"{share:g}: {right:.0f}%" for share, right in zip(self.shares, self.right, strict=True))
+        return f"{self.names[0]} mixed with {self.names[1]}. Right answers by the share of {self.names[1]}: {scores}."

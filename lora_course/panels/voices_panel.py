@@ -1,7 +1,7 @@
-"""One question, several voices: the base, the base only told to play a part, and the adapters, at any strength.
+"""One question, several voices: the base, the base with an instruction, and the adapters at any strength.
 
-With adapters and a kernel the answers stream in; without, it shows those of `data/results/styles/voices.json`, which
-`docs/voices.py` writes.
+With adapters and a kernel the answers stream in; otherwise the panel shows `data/results/styles/voices.json`, written
+by `docs/voices.py`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ CAPTAIN = (
 class VoicesPanel(LivePanel, file="voices_panel.js"):
     """Ask one question; all answer at once, in one batch in which each row has its own adapter.
 
-        VoicesPanel()                                          the stored answers of the voices that ship
+        VoicesPanel()                                          stored answers of the voices that ship with the lab
         VoicesPanel({"captain": run.adapter})                  your own, live
 
     adapters    folders by name
-    questions   offered in the menu; the first is asked when nobody watches
-    longest     tokens of an answer at most
-    told        the instruction for the base that is told; "" leaves it out
+    questions   for the menu; the first is asked in headless mode
+    longest     maximum number of tokens per answer
+    told        instruction for a second row of the base; "" leaves that row out
     strength    the factor of every adapter's scaling, one of 0, 0.5, 1, 1.5, 2
-    Raises: NotFound for a folder that is not an adapter, BadValue for a strength that is not offered.
+    Raises: NotFound for a folder without an adapter, BadValue for any other strength.
     """
 
-    stored = T.Dict().tag(sync=True)  # see `read_stored`; its answers are shown where none were given here
-    said = T.Dict().tag(sync=True)  # given here: {question: {strength: {name: text}}}
+    stored = T.Dict().tag(sync=True)  # see `read_stored`; shown where `said` has no answer
+    said = T.Dict().tag(sync=True)  # live answers: {question: {strength: {name: text}}}
     # live: {state, busy, error, tokens, seconds, question, strength, texts}
     sizes = T.Dict().tag(sync=True)  # bytes of the base's files and of each adapter's
     names = T.List(T.Unicode()).tag(sync=True)  # who answers
@@ -59,7 +59,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         questions: Sequence[str] = (), longest: int = 60, told: str = CAPTAIN, strength: float = 1.0,
     ) -> None:  # fmt: skip
         if strength not in STRENGTHS:
-            raise BadValue(f"the strength is one of {', '.join(f'{one:g}' for one in STRENGTHS)}, not {strength:g}")
+            raise BadValue(f"the strength is one of {', '.join(f'{s:g}' for s in STRENGTHS)}, not {strength:g}")
         stored = {} if adapters else read_stored()
         offered = list(questions) or list(stored.get("questions", ["Why is the sky blue?"]))
         self.work = LiveVoices(adapters or {}, model, longest, told)
@@ -70,15 +70,15 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         )  # fmt: skip
 
     def show(self) -> VoicesPanel:
-        """The panel. With nobody watching (LORA_LAB_HEADLESS=1) its question is answered before it returns."""
+        """Return the panel. In headless mode (LORA_LAB_HEADLESS=1), first answer its question."""
         if headless() and self.asks:
             self.ask()
         return self
 
     def ask(self) -> None:
-        """Let all answer `question` at `strength`; does nothing while they are answering.
+        """Start answering `question` at `strength`; do nothing while an answer is running.
 
-        Raises: BadValue for no question, or without adapters; with LORA_LAB_HEADLESS=1, also if they cannot answer.
+        Raises: BadValue without a question or adapters; in headless mode, also if answering fails.
         """
         if self.work.alive:
             return
@@ -92,35 +92,35 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             raise BadValue(self.work.error)
 
     def stop(self) -> None:
-        """Stop after the current token; the text so far is kept."""
+        """Stop after the current token, and keep the text so far."""
         if self.work.alive:
             self.work.stop()
 
     def answers(self) -> dict[str, str]:
-        """What each said last, the base first. Raises: BadValue, telling what to press, if nothing was asked."""
+        """Return the latest answers, the base first. Raises: BadValue if nothing was asked."""
         if not self.work.tokens:
             raise BadValue("nothing has been asked yet: press Ask in the panel above, then run this cell again")
         return dict(self.work.texts)
 
     @property
     def bank(self) -> AdapterBank:
-        """The base and the adapters that answered, so that none is opened twice. Raises: BadValue while they answer."""
+        """The base and the adapters that answered, for reuse. Raises: BadValue while they are answering."""
         self.answers()
         if self.work.alive or self.work.opened is None:
             raise BadValue("the panel above is answering: wait or press Stop, then run this cell again")
         return self.work.opened[0]
 
     def describe(self) -> str:
-        """The panel in plain words."""
+        """Describe the panel in plain words."""
         files = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in self.sizes.items())
-        here = self.said.get(self.question, {}).get(f"{self.strength:g}")
-        said = here or said_at(self.stored, self.question, self.strength)
-        answers = " ".join(f"{name}: {text}" for name, text in said.items())
+        live = self.said.get(self.question, {}).get(f"{self.strength:g}")
+        texts = live or said_at(self.stored, self.question, self.strength)
+        answers = " ".join(f"{name}: {text}" for name, text in texts.items())
         at = f"At strength {self.strength:g}"
         return f"One question, {len(self.names)} voices ({files}). {self.question} {at}: {answers}"
 
     def _do(self, content: dict[str, Any]) -> None:
-        """A button of the browser."""
+        """Handle a button press in the browser."""
         if content["do"] == "stop":
             self.stop()
         else:
@@ -129,40 +129,40 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
 
     def _paint(self) -> None:
         work, busy = self.work, self.work.alive
-        asked, at = work.asked, f"{work.strength:g}"
+        question, at = work.asked, f"{work.strength:g}"
         if work.tokens and not busy:
-            self.said = {**self.said, asked: {**self.said.get(asked, {}), at: dict(work.texts)}}
+            self.said = {**self.said, question: {**self.said.get(question, {}), at: dict(work.texts)}}
         self.live = {
             "state": work.doing, "busy": busy, "error": work.error, "tokens": work.tokens, "seconds": work.seconds,
-            "question": asked, "strength": work.strength, "texts": dict(work.texts),
+            "question": question, "strength": work.strength, "texts": dict(work.texts),
         }  # fmt: skip
 
 
 def read_stored(path: str | Path | None = None) -> dict[str, Any]:
-    """Stored answers: {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}.
+    """Read answers: {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}.
 
-    The base and the base that is told have their answers at "0". Without a path, those that ship.
-    Raises: NotFound if there is no such file; BadValue where an answer is missing.
+    Both rows of the base have their answers at "0". Without a path, read the file that ships with the lab.
+    Raises: NotFound if there is no such file; BadValue if an answer is missing.
     """
     file = Path(path) if path else shipped(STORED)
-    found: dict[str, Any] = dict(read_json(file))
+    content: dict[str, Any] = dict(read_json(file))
     try:
-        count, answers = len(found["questions"]), found["answers"]
+        count, answers = len(content["questions"]), content["answers"]
         wrong = [name for name, at in answers.items() if not at or any(len(texts) != count for texts in at.values())]
-        if list(answers)[:2] != [BASE, TOLD] or wrong or not {"about", "told", "bytes"} <= found.keys():
+        if list(answers)[:2] != [BASE, TOLD] or wrong or not {"about", "told", "bytes"} <= content.keys():
             raise BadValue(
                 f"{file.name} lacks answers of {', '.join(wrong) or 'the base'}: write it with docs/voices.py"
             )
     except (KeyError, TypeError, AttributeError) as error:
         raise BadValue(f"{file.name} has no stored answers ({error}): write it with docs/voices.py") from error
-    return found
+    return content
 
 
 def said_at(stored: Mapping[str, Any], question: str, strength: float) -> dict[str, str]:
-    """The stored answers to a question at a strength; at 0 every voice is the base."""
+    """Return the stored answers to a question at a strength; at 0 every voice is the base."""
     if question not in stored.get("questions", ()):
         return {}
-    place, answers = stored["questions"].index(question), stored["answers"]
-    at = {name: texts if name == TOLD or strength else answers[BASE] for name, texts in answers.items()}
-    found = {name: texts.get("0") or texts.get(f"{strength:g}") for name, texts in at.items()}
-    return {name: texts[place] for name, texts in found.items() if texts}
+    index, answers = stored["questions"].index(question), stored["answers"]
+    by_strength = {name: texts if name == TOLD or strength else answers[BASE] for name, texts in answers.items()}
+    at_strength = {name: texts.get("0") or texts.get(f"{strength:g}") for name, texts in by_strength.items()}
+    return {name: texts[index] for name, texts in at_strength.items() if texts}

@@ -92,7 +92,7 @@ def test_an_adapter_s_updates_are_what_its_layers_add(kind: str):
     [
         (lambda: phi_grid(gaussian(4, 1), gaussian(5, 1)), "different spaces"),
         (lambda: amplification(gaussian(4, 4), product_factors(gaussian(4, 2), gaussian(2, 4)), 5), "1 to 2"),
-        (lambda: updates_of_adapter(tiny("bert")), "carries no plain LoRA"),
+        (lambda: updates_of_adapter(tiny("bert")), "has no plain LoRA"),
     ],
 )
 def test_what_cannot_be_is_said(call, why: str):
