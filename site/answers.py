@@ -177,7 +177,7 @@ def turn_mask() -> dict[str, Any]:
         "kind": "several",
         "name": "counts in the loss",
         "judge": "several",
-        "options": [f"{place}: token {token}" for place, token in enumerate(tokens, 1)],
+        "options": [f"{number}: token {token}" for number, token in enumerate(tokens, 1)],
         "right": [label != -100 for label in styles.labels_of(turns, "assistant")],
         "near": [[marked, reply] for reply, marked in marks.items() if len(marked) == len(tokens)],
         "look": ["it isn't the assistant's", "the assistant says it"],

@@ -55,8 +55,8 @@ def right_at_each_rank(n: int) -> list[float]:
     """Return the share of facts whose own value is the nearest, with 0, 1, ... rank-one pieces of values^T keys."""
     keys, values = facts(n)
     u, s, vt = np.linalg.svd(values.T @ keys)
-    given = np.cumsum((keys @ vt.T * s).T[:, :, None] * (u.T @ values.T)[:, None, :], axis=0)  # (rank, key, value)
-    return [0.0, *(given.argmax(2) == np.arange(n)).mean(1).tolist()]
+    scores = np.cumsum((keys @ vt.T * s).T[:, :, None] * (u.T @ values.T)[:, None, :], axis=0)  # (rank, key, value)
+    return [0.0, *(scores.argmax(2) == np.arange(n)).mean(1).tolist()]
 
 
 @exercise(
