@@ -133,5 +133,4 @@ def restore(pack: Pack, *paths: Path) -> None:
 
 def _header(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        header: dict[str, Any] = json.loads((file.metadata() or {})["lora_lab"])
-        return header
+        return json.loads((file.metadata() or {})["lora_lab"])  # type: ignore[no-any-return]

@@ -7,7 +7,6 @@ versions are only hints, so one layer is timed briefly. All device-specific code
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import platform
 import re
@@ -100,7 +99,7 @@ def choose(
     times, length = measured(device), min(LENGTHS, key=lambda n: abs(n - tokens))
 
     def faster(name: str, attentions: tuple[str, ...] = ATTENTIONS) -> bool:
-        best = {kind: min(times.get(key(kind, a, length), math.inf) for a in attentions) for kind in ("fp32", name)}
+        best = {d: min(times.get(key(d, a, length), float("inf")) for a in attentions) for d in ("fp32", name)}
         return best[name] < 0.9 * best["fp32"]
 
     attentions = (given_attention,) if given_attention else ATTENTIONS
@@ -142,8 +141,7 @@ def measured(device: str) -> dict[str, float]:
                 timings[machine][name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
         with suppress(BadValue):  # a read-only home: timed again next time
             write_json(cache, timings)
-    machine_timings: dict[str, float] = timings[machine]
-    return machine_timings
+    return timings[machine]  # type: ignore[no-any-return]
 
 
 def key(dtype: str, attention: str, tokens: int) -> str:

@@ -40,8 +40,8 @@ def load_model(
     attention   "eager" or "sdpa"; transformers' default if None
     download    allow downloads from the model hub; otherwise only local files are read
     body        leave out the head of a masked or text-to-text language model
-    Raises: NotFound for a model that is not on this machine, with a list of those that are; BadValue for a checkpoint that
-    is damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
+    Raises: NotFound for a model that is not on this machine, with a list of those that are; BadValue for a checkpoint
+    that is damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
     """
     quantised, compute_dtype = _formats(dtype)
     if attention not in (None, *ATTENTIONS):
@@ -63,7 +63,8 @@ def load_model(
         del model
         return load_model(name, dtype=dtype, attention=attention, download=download, body=True)
     if missing:
-        raise BadValue(f"the checkpoint of '{name}' lacks {len(missing)} weights ({missing[0]}, ...), which would be random")
+        reason = f"lacks {len(missing)} weights ({missing[0]}, ...), which would be random"
+        raise BadValue(f"the checkpoint of '{name}' {reason}")
     model.config._name_or_path = BUNDLED.get(name, name)
     if quantised:
         quantize_model(model.eval(), quantised)

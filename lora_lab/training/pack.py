@@ -36,7 +36,7 @@ from lora_lab.training.runs import Run
 from lora_lab.training.tasks import drawn, load_task, typical_tokens
 from lora_lab.training.training_lock import training_lock
 
-OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # fields in which members may differ
+OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
 OFTEN = 30  # seconds between checkpoints: the most training that can be lost
 Keep = Callable[[Member, Run], None]
 
@@ -89,7 +89,7 @@ class Pack:
         self.base.config.pad_token_id = self.pad  # a causal classifier searches each row for it
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         heads = {first.seed: dict(heads_of(self.base))}
-        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU, so that each draws the same A as when alone
+        models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as if alone
         for tensor in chain(self.base.parameters(), self.base.buffers()):
             tensor.data = tensor.data.to(self.device)  # in place: all members share it
         self.members = []

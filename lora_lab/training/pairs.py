@@ -55,8 +55,8 @@ def holds_pairs(path: Path) -> bool:
 def read(path: Path, seed: int = 0) -> dict[str, list[Pair]]:
     """Read a file's pairs by split. Without splits in the file, `seed` decides which are held out.
 
-    Raises: BadValue for a line that is not a pair, fewer than ten pairs or three different questions, or a missing or
-    unknown split.
+    Raises: BadValue for a line that is not a pair, naming the line; for fewer than ten pairs or three different
+    questions; for splits on only some lines.
     """
     rows = json_rows(path, "prompt", "response")
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
