@@ -133,7 +133,7 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Yield every row once, longest first, so that a lack of memory shows at once."""
+    """Yield every row once, longest first, so that running out of memory happens early."""
     return (collate(chunk, pad) for chunk in _chunks(_by_length(rows)[::-1], batch))
 
 

@@ -1,4 +1,4 @@
-"""Find the predictions that an adapter changes: the same head with and without it."""
+"""Find the predictions that an adapter changes, using the same head with and without it."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def _given(option: str, value: str, choices: Any) -> str | None:
 
 
 def measured(device: str) -> dict[str, float]:
-    """Return the seconds of one layer's step, by "dtype/attention/tokens". Timed once per machine, then cached."""
+    """Return the seconds per step of one layer by "dtype/attention/tokens". Timed once per machine, then cached."""
     cache, machine = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", describe(device)
     # No fp16: without loss scaling, its gradients underflow.
     bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
@@ -152,7 +152,7 @@ def key(dtype: str, attention: str, tokens: int) -> str:
 def time_layer(
     device: str, dtype: torch.dtype, attention: str, tokens: int, *, total: int = 512, repeats: int = 3
 ) -> float:
-    """Return the seconds of one MiniLM-sized layer, forward and backward, on `total` tokens in rows of `tokens`."""
+    """Return the seconds for one MiniLM-sized layer, forward and backward, on `total` tokens in rows of `tokens`."""
     rows, d, heads = total // tokens, 384, 12
     w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
     x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)

@@ -120,7 +120,7 @@ def update(step: int, batch: Batch, members: Sequence[Member], model: nn.Module,
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:
-    """Return whether to validate after `step`: at even intervals and after the last step, if at all."""
+    """Return whether to validate after `step`: at even intervals including the last step, if at all."""
     n = min(recipe.validations, recipe.steps)
     return (step * n) // recipe.steps > ((step - 1) * n) // recipe.steps
 
@@ -194,7 +194,7 @@ class Member:
         self.error: str | None = None
         self.warnings: list[str] = []
         self.best: Metrics | None = None  # best validation so far
-        self.since = 0  # validations since the best
+        self.since = 0  # validations since the best one
         self.right: np.ndarray | None = None
 
     @property
@@ -254,7 +254,7 @@ class Member:
             self._is_finite(value, f"test {name}")
 
     def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Any]) -> None:
-        """Train a row of a pack's table from now on, continuing with the optimizer's `state`."""
+        """From now on, train a row of a pack's table, continuing from the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
         self.optimizer = self._adamw([numbers])
         self.set_state(state)

@@ -80,7 +80,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
-    """Describe a recipe to the memory model. Raises: LabError for a recipe that is invalid or not covered."""
+    """Translate a recipe for the memory model. Raises: LabError for a recipe that is invalid or not covered."""
     if recipe.task in TASKS:  # no need to read its texts
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
     else:
@@ -103,7 +103,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
 
 
 def free_bytes(where: str) -> int:
-    """Return the free bytes of the GPU for cuda, else of the machine."""
+    """Return the free bytes of the GPU if `where` is cuda, else of the machine."""
     if where != "cuda":
         return int(psutil.virtual_memory().available)
     free, _ = torch.cuda.mem_get_info()

@@ -27,7 +27,7 @@ from lora_lab.training.named import base_for, base_named_in, labels_of
 from lora_lab.training.watching import quiet
 
 MARKER = "lora_lab_merge.json"
-AGREE = 1e-3  # largest ||difference|| / ||output|| of the reloaded model
+AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded model
 
 
 @dataclass(frozen=True)

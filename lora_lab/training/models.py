@@ -73,11 +73,11 @@ def load_model(
 
 
 def _lacks_only_head(model: PreTrainedModel, missing: set[str]) -> bool:
-    """Return whether only the head of a masked or text-to-text language model is missing, and all of it."""
+    """Return whether the whole head of a masked or text-to-text language model is missing, and nothing else."""
     if auto_class(type(model).__name__, model.config) not in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
         return False
     body = f"{model.base_model_prefix}."
-    head = {key for key, _ in model.named_parameters() if not key.startswith(body)}  # a tied weight has its first name
+    head = {key for key, _ in model.named_parameters() if not key.startswith(body)}  # tied weights appear once
     return bool(head) and head <= missing and not any(key.startswith(body) for key in missing)
 
 
@@ -215,7 +215,7 @@ def _source(name: str) -> str:
 
 @contextmanager
 def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a model's source and loading options; turn transformers' errors into ours."""
+    """Yield a model's source and loading options; convert transformers' errors to the lab's."""
     source = _source(name)
     try:
         with quiet():

@@ -253,7 +253,7 @@ class Pack:
         torch.manual_seed(recipe.seed)
         labels, dtype, attention = self.task.num_labels, self.choice.load_as, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
-        if not isinstance(recipe.method, Probe):  # which reads every token
+        if not isinstance(recipe.method, Probe):  # a probe reads every token
             answer_at_first_token(model)
         attend_in_fp32(model)
         return model

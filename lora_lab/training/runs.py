@@ -91,7 +91,7 @@ def is_record(file: Path | zipfile.Path) -> bool:
 
 
 def stores(folder: Path) -> set[Path]:
-    """Find the stores in a folder and its subfolders; a zip file is one store. Raises: NotFound for a missing folder."""
+    """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound for a missing folder."""
     if zipfile.is_zipfile(folder):
         return {folder}
     if not folder.is_dir():

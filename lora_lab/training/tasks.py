@@ -248,7 +248,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Cut text at paragraph ends into pieces of at least `characters`: more than 128 tokens of English."""
+    """Split text at paragraph breaks into pieces of at least `characters`: more than 128 tokens of English."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()
@@ -343,7 +343,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
-    labels = sorted(set(names), key=int if names.str.fullmatch(r"-?\d+").all() else str)  # 10 after 9
+    labels = sorted(set(names), key=int if names.str.fullmatch(r"-?\d+").all() else str)  # numbers in numeric order
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
     number: dict[Any, int] = {name: n for n, name in enumerate(labels)}

@@ -133,7 +133,7 @@ def open_adapter(
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     method = load_adapter(base, adapter).method
     check_fits(base, data, method)
-    if not isinstance(method, Probe):  # which reads every token
+    if not isinstance(method, Probe):  # a probe reads every token
         answer_at_first_token(base)
     attend_in_fp32(base)
     tokenizer = load_tokenizer(name, download=download)
