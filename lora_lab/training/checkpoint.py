@@ -1,9 +1,9 @@
-"""Checkpoints of a pack in training: a killed sweep resumes from its last checkpoint.
+"""Checkpoints of packs in training, from which a killed sweep resumes.
 
     STORE/unfinished/NAME.safetensors     each member's trained tensors, AdamW's moments, the random state;
-                                          in the header, as JSON: the step, each member's recipe, history and status
+                                          header (JSON): the step, each member's recipe, history and status
 
-Nothing is pickled. The order of the data follows from seed and step, so it isn't stored.
+Nothing is pickled. The data order isn't stored, since it follows from the seed and the step.
 """
 
 from __future__ import annotations
@@ -50,41 +50,40 @@ def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """List the readable checkpoints. One that is damaged or of another version is renamed, with a warning.
+    """List the readable checkpoints. Damaged ones and those of another version are renamed, with a warning.
 
-    Raises: BadValue if a file cannot be read from disk or renamed; it is left as it is.
+    Raises: BadValue if a file cannot be read from disk or renamed; it is left in place.
     """
-    found = []
+    checkpoints = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:
             header = _header(file)
             if header["version"] != VERSION:
                 raise ValueError(f"it has version {header['version']}, not {VERSION}")
-            recipes = tuple(recipe_from(one["recipe"]) for one in header["members"])
-            found.append(Unfinished(file, header["step"], recipes))
+            recipes = tuple(recipe_from(member["recipe"]) for member in header["members"])
+            checkpoints.append(Unfinished(file, header["step"], recipes))
         except FileNotFoundError:  # another sweep just finished it
             continue
         except OSError as error:
             raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it away") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            why, names = in_a_sentence(error), (file.with_suffix(f".unreadable{n or ''}") for n in count())
+            problem = f"the checkpoint {file} cannot be used ({in_a_sentence(error)})"
+            targets = (file.with_suffix(f".unreadable{n or ''}") for n in count())
             try:
-                aside = file.rename(next(name for name in names if not name.exists()))
+                renamed = file.rename(next(target for target in targets if not target.exists()))
             except FileNotFoundError:
                 continue
-            except OSError as refused:
-                said = f"the checkpoint {file} cannot be used ({why}) or renamed ({refused}): move it away"
-                raise BadValue(said) from refused
-            said = f"the checkpoint {file} cannot be used ({why}): it is kept as {aside.name}, and its runs start over"
-            warn(said)
-    return found
+            except OSError as rename_error:
+                raise BadValue(f"{problem} or renamed ({rename_error}): move it away") from rename_error
+            warn(f"{problem}: it is kept as {renamed.name}, and its runs start over")
+    return checkpoints
 
 
 def forget(store: Path, recipes: Sequence[Recipe]) -> None:
-    """Remove the checkpoints of these runs, which have all ended."""
-    for one in unfinished(store):
-        if set(one.recipes) & set(recipes):
-            one.path.unlink(missing_ok=True)
+    """Remove the checkpoints of runs that have all ended."""
+    for checkpoint in unfinished(store):
+        if set(checkpoint.recipes) & set(recipes):
+            checkpoint.path.unlink(missing_ok=True)
 
 
 def write(pack: Pack, path: Path) -> None:
@@ -95,8 +94,8 @@ def write(pack: Pack, path: Path) -> None:
         named = {"": member.trained, "step": [state["step"]], **{name: state[name] for name in MOMENTS}}
         for name, values in named.items():
             tensors |= {f"{member.recipe.hash}.{n}.{name}": t.detach().cpu().contiguous() for n, t in enumerate(values)}
-        own = {"hash": member.recipe.hash, "recipe": member.recipe.settings(), "history": member.history.columns()}
-        members.append(own | {name: getattr(member, name) for name in FACTS})
+        record = {"hash": member.recipe.hash, "recipe": member.recipe.settings(), "history": member.history.columns()}
+        members.append(record | {name: getattr(member, name) for name in FACTS})
     seconds = time.perf_counter() - pack.started
     header = {"version": VERSION, "step": pack.step, "members": members, "data": pack.task.data, "seconds": seconds}
     write_atomically(path, save(tensors, {"lora_lab": json.dumps(header | {"peak_bytes": pack.peak_bytes})}))
@@ -106,33 +105,32 @@ def write(pack: Pack, path: Path) -> None:
 def restore(pack: Pack, *paths: Path) -> None:
     """Resume the members of a new pack from one or more checkpoints of the same step.
 
-    Raises: BadValue for a member that is in none of them; Changed if the task's file has changed since.
+    Raises: BadValue for a member that no checkpoint has; Changed if the task's file has changed since.
     """
-    left = {member.recipe.hash: member for member in pack.members}
+    pending = {member.recipe.hash: member for member in pack.members}
     for path in paths:
         header, tensors = _header(path), load_file(path)
         check_unchanged(pack.task.name, header.get("data"), pack.task.data)
-        for one in header["members"]:
-            if member := left.pop(one["hash"], None):
-                state: dict[str, Any] = {"step": tensors[f"{one['hash']}.0.step"], **{name: [] for name in MOMENTS}}
+        for record in header["members"]:
+            if member := pending.pop(record["hash"], None):
+                state: dict[str, Any] = {"step": tensors[f"{record['hash']}.0.step"], **{name: [] for name in MOMENTS}}
                 for n, parameter in enumerate(member.trained):
-                    name = f"{one['hash']}.{n}."
-                    parameter.copy_(tensors[name])  # in place: in a pack it is a view
+                    name = f"{record['hash']}.{n}."
+                    parameter.copy_(tensors[name])  # in place, since in a pack it is a view
                     for moment in MOMENTS if f"{name}{MOMENTS[0]}" in tensors else ():
                         state[moment].append(tensors[f"{name}{moment}"])
                 member.set_state(state)
-                member.history.restore(one["history"], member.recipe.steps)
+                member.history.restore(record["history"], member.recipe.steps)
                 for fact in FACTS:
-                    setattr(member, fact, one[fact])
+                    setattr(member, fact, record[fact])
                 member.status = "training" if member.status == "stopped" else member.status
-                pack.started -= header.get("seconds", 0.0) / len(header["members"])  # from before the interruption
+                pack.started -= header.get("seconds", 0.0) / len(header["members"])  # time before the interruption
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
         pack.random = tensors["random"]
-    if left:
-        raise BadValue(f"{paths[0]} has no run {min(left)}: remove it, and the run starts over")
+    if pending:
+        raise BadValue(f"{paths[0]} has no run {min(pending)}: remove it to start the run over")
 
 
 def _header(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        header: dict[str, Any] = json.loads((file.metadata() or {})["lora_lab"])
-        return header
+        return json.loads((file.metadata() or {})["lora_lab"])  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""Choose device, dtype and attention for this machine, by timing.
+"""Choose the device, dtype and attention for this machine by timing them.
 
-bf16 is fast only on hardware that multiplies it, and fused attention only for long rows or on a GPU. Flags and versions
-hint at that; timing one layer for a moment tells. Everything specific to a kind of device is in this file.
+bf16 is fast only on hardware with bf16 products, and fused attention only for long rows or on a GPU. CPU flags and
+versions are only hints, so one layer is timed briefly. All device-specific code is in this file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
 LENGTHS = (32, 256)  # tokens: a sentence and a page
 AUTO = "auto"
-ROUNDED = "fp32 by bf16"  # the timing of fp32 tensors with bf16 matrix products
+ROUNDED = "fp32 by bf16"  # timings of fp32 tensors with bf16 matrix products
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
@@ -54,27 +54,27 @@ class Choice:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The torch dtype."""
+        """`dtype` as a torch dtype."""
         return DTYPES[self.dtype]
 
     @property
     def load_as(self) -> str:
-        """The dtype for `load_model`: bf16, or nf4+bf16."""
+        """The dtype argument for `load_model`, such as bf16 or nf4+bf16."""
         return f"{self.quantised}+{self.dtype}" if self.quantised else self.dtype
 
 
 def split_dtype(dtype: str) -> tuple[str, str]:
     """Split "nf4+fp32", "nf4" or "bf16" into the format of a quantized base ("" for none) and the compute dtype."""
-    name, plus, computed = dtype.partition("+")
+    name, plus, compute_dtype = dtype.partition("+")
     if name in QUANTISED_BITS:
-        return name, computed if plus else AUTO
+        return name, compute_dtype if plus else AUTO
     return "", dtype
 
 
 def dtype_to_train(dtype: str) -> str:
-    """Return the dtype of trained weights for a base in `dtype`: fp32. "auto" and unknown names stay as they are."""
-    quantised, computed = split_dtype(dtype)
-    return "fp32" if quantised or computed in DTYPES else dtype
+    """Return the dtype of trained weights for a base in `dtype`: fp32, or `dtype` itself if "auto" or unknown."""
+    quantised, compute_dtype = split_dtype(dtype)
+    return "fp32" if quantised or compute_dtype in DTYPES else dtype
 
 
 def choose(
@@ -83,10 +83,10 @@ def choose(
     """Choose the fastest way to train on sequences of about `tokens` tokens on this machine.
 
     Values other than "auto" are kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION replace "auto".
-    The dtype "nf4" is a 4-bit base that computes in the fastest dtype, "nf4+fp32" one that computes in fp32. With
-    products "auto", matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. Rounding is
-    chosen only if it saves at least a tenth of the time.
-    Raises: BadValue for an unknown name or a device that this machine lacks.
+    The dtype "nf4" means a 4-bit base that computes in the fastest dtype, "nf4+fp32" one that computes in fp32. With
+    products "auto", matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. bf16 and
+    rounding are chosen only if they save more than a tenth of the time.
+    Raises: BadValue for an unknown name or a device that this machine doesn't have.
     """
     quantised, dtype = split_dtype(dtype)
     device = _given("device", device, ("cuda", "mps", "cpu")) or pick_device()
@@ -99,7 +99,7 @@ def choose(
     times, length = measured(device), min(LENGTHS, key=lambda n: abs(n - tokens))
 
     def faster(name: str, attentions: tuple[str, ...] = ATTENTIONS) -> bool:
-        best = {one: min(times.get(key(one, a, length), float("inf")) for a in attentions) for one in ("fp32", name)}
+        best = {d: min(times.get(key(d, a, length), float("inf")) for a in attentions) for d in ("fp32", name)}
         return best[name] < 0.9 * best["fp32"]
 
     attentions = (given_attention,) if given_attention else ATTENTIONS
@@ -111,55 +111,54 @@ def choose(
     return Choice(device, best_dtype, best_attention, quantised, "bf16" if timed_as == ROUNDED else "fp32")
 
 
-def _given(what: str, value: str, known: Any) -> str | None:
-    """Return the value from the argument or the environment; None to measure it."""
-    value = os.environ.get(f"LORA_LAB_{what.upper()}", AUTO) if value == AUTO else value
-    if value not in (*known, AUTO):
-        formats = QUANTISED_BITS if what == "dtype" else ()
-        raise BadValue(f"{what} must be one of {', '.join([*known, *formats])} or auto, not '{value}'")
+def _given(option: str, value: str, choices: Any) -> str | None:
+    """Return the value from the argument or the environment; None if it must be measured."""
+    value = os.environ.get(f"LORA_LAB_{option.upper()}", AUTO) if value == AUTO else value
+    if value not in (*choices, AUTO):
+        formats = QUANTISED_BITS if option == "dtype" else ()
+        raise BadValue(f"{option} must be one of {', '.join([*choices, *formats])} or auto, not '{value}'")
     return None if value == AUTO else value
 
 
-# ---- measured
+# ---- timings
 
 
 def measured(device: str) -> dict[str, float]:
-    """Return seconds of one layer's step by "dtype/attention/tokens", timed once per machine and then cached."""
-    memory, machine = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", describe(device)
-    # Not fp16: without loss scaling its gradients vanish.
+    """Return the seconds per step of one layer by "dtype/attention/tokens". Timed once per machine, then cached."""
+    cache, machine = Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", describe(device)
+    # No fp16: without loss scaling, its gradients underflow.
     bf16 = device == "cpu" or (torch.cuda.is_bf16_supported() if device == "cuda" else _mps_has_bf16())
     kinds = ["fp32", *(["bf16"] if bf16 else []), *([ROUNDED] if device == "cpu" else [])]
     cases = {key(*case): case for case in product(kinds, ATTENTIONS, LENGTHS)}
     try:
-        known = read_json(memory)
+        timings = read_json(cache)
     except BadValue:
-        known = {}
-    if not (isinstance(known.get(machine), dict) and cases.keys() <= known[machine].keys()):
-        known[machine] = {}
+        timings = {}
+    if not (isinstance(timings.get(machine), dict) and cases.keys() <= timings[machine].keys()):
+        timings[machine] = {}
         for name, (kind, attention, tokens) in cases.items():
             with rounded_products("bf16" if kind == ROUNDED else "fp32"):
-                known[machine][name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
-        with suppress(BadValue):  # a read-only home: measured again next time
-            write_json(memory, known)
-    found: dict[str, float] = known[machine]
-    return found
+                timings[machine][name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
+        with suppress(BadValue):  # a read-only home: timed again next time
+            write_json(cache, timings)
+    return timings[machine]  # type: ignore[no-any-return]
 
 
 def key(dtype: str, attention: str, tokens: int) -> str:
-    """Name a timing."""
+    """Return the key of a timing."""
     return f"{dtype}/{attention}/{tokens}"
 
 
 def time_layer(
     device: str, dtype: torch.dtype, attention: str, tokens: int, *, total: int = 512, repeats: int = 3
 ) -> float:
-    """Time one layer of MiniLM's size, forward and backward, over `total` tokens in rows of `tokens`. In seconds."""
+    """Return the seconds for one MiniLM-sized layer, forward and backward, on `total` tokens in rows of `tokens`."""
     rows, d, heads = total // tokens, 384, 12
     w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
     x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)
     mask = torch.ones(rows, 1, tokens, tokens, device=device, dtype=torch.bool)
 
-    def eager(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:  # as transformers writes it out
+    def eager(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:  # as in transformers
         scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
         scores = scores.masked_fill(~attn_mask, torch.finfo(q.dtype).min)
         return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
@@ -182,8 +181,8 @@ def time_layer(
 
 def available_devices() -> list[str]:
     """List the devices that torch can use here, fastest first; "cpu" is always last."""
-    found = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True)]
-    return [name for name, there in found if there]
+    devices = [("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()), ("cpu", True)]
+    return [name for name, available in devices if available]
 
 
 def pick_device() -> str:
@@ -216,7 +215,7 @@ def environment(choice: Choice) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """Return the processor's name and, on Linux, its bf16 flags, since makers give several kinds one name."""
+    """Return the processor's name and, on Linux, its bf16 flags, since different processors share a name."""
     with suppress(OSError):
         facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text(), re.MULTILINE))
         flags = facts.get("flags", facts.get("Features", "")).split()
@@ -234,20 +233,20 @@ def _mps_has_bf16() -> bool:
 
 
 def memory_bytes(device: str) -> int:
-    """Return the device's memory in bytes; a Mac's GPU shares the machine's."""
+    """Return the device's memory in bytes; a Mac's GPU shares the system memory."""
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     return int(psutil.virtual_memory().total)
 
 
 def forget_peak(device: str) -> None:
-    """Reset the peak of memory in use."""
+    """Reset the peak that `used_bytes` returns."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
 
 def used_bytes(device: str) -> int:
-    """Return bytes in use: on cuda the peak since `forget_peak`, elsewhere what is held right now."""
+    """Return the bytes in use: on cuda the peak since `forget_peak`, elsewhere the current value."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
     if device == "mps":
@@ -261,7 +260,7 @@ def random_state(device: str) -> Tensor:
 
 
 def set_random_state(device: str, state: Tensor) -> None:
-    """The inverse of `random_state`."""
+    """Restore a state returned by `random_state`."""
     (torch if device == "cpu" else torch.get_device_module(device)).set_rng_state(state)
 
 
@@ -270,7 +269,7 @@ def rounded_products(dtype: str) -> Iterator[None]:
     """Let torch round fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32, inside the block.
 
     Sums, weights, gradients and updates stay fp32. A processor with bf16 products needs a third of the time. The
-    setting belongs to the process, so other threads' products are rounded too.
+    setting is process-wide, so other threads' products are rounded too.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if dtype == "bf16" else before)
@@ -283,7 +282,7 @@ def rounded_products(dtype: str) -> Iterator[None]:
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next step instead of returning it to Linux.
 
-    Otherwise tensors of a few MiB are mapped again, and zeroed by the kernel, hundreds of times a step: an eighth of a
+    Otherwise the kernel maps and zeroes tensors of a few MiB hundreds of times per step, which takes an eighth of a
     pack's time. Does nothing on other systems.
     """
     with suppress(OSError, AttributeError):

@@ -1,6 +1,6 @@
-"""Warnings after the first step: an unusual learning rate, an adapter without a gradient.
+"""Warn at the first step about an unusual learning rate or an adapter without a gradient.
 
-Either would end, hours later, in an adapter that does nothing or in noise.
+Otherwise such a run would end, hours later, with an adapter that does nothing or outputs noise.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.training.recipe import Recipe
 
 # AdamW's learning rates in papers and in our own tuning; USUAL_FEW is for methods that train few parameters, such as
-# prompts and biases. For LoRA Hu et al. 2021 use 2e-4 to 5e-4, QLoRA 1e-4 to 2e-4, and our comparison on minilm 2e-3
-# on q and v and 5e-4 on all linear layers.
+# prompts and biases. For LoRA, Hu et al. 2021 use 2e-4 to 5e-4, QLoRA uses 1e-4 to 2e-4, and our comparison on minilm
+# uses 2e-3 on q and v and 5e-4 on all linear layers.
 USUAL = {"full": (1e-6, 5e-4), "lora": (1e-5, 1e-2), "bottleneck": (1e-5, 1e-2)}
 USUAL_FEW = (1e-4, 5.0)
-FAR = 3.0  # times beyond the range
+FAR = 3.0  # warn if outside the range by more than this factor
 
 
 def rate_warning(recipe: Recipe) -> str | None:
-    """Return a sentence if the rate is more than FAR times outside the usual range, else None."""
+    """Return a warning if the rate is outside the usual range by more than a factor of FAR, else None."""
     low, high = USUAL.get(recipe.method.name, USUAL_FEW)
     if recipe.method.name == "probe" or low / FAR <= recipe.lr <= high * FAR:
         return None
@@ -30,17 +30,17 @@ def rate_warning(recipe: Recipe) -> str | None:
 
 
 def gradient_warning(model: nn.Module) -> str | None:
-    """Return a sentence if a LoRA layer has no gradient, or only zeros, after a backward pass; else None."""
+    """Return a warning if a LoRA layer has no gradient, or only zeros, after a backward pass; else None."""
     silent = []
-    for path, part in adapter_layers(model):
-        gradients = [p.grad for _, p in own_parameters(part) if p.requires_grad]
+    for path, layer in adapter_layers(model):
+        gradients = [p.grad for _, p in own_parameters(layer) if p.requires_grad]
         reached = any(gradient is not None and gradient.any() for gradient in gradients)
-        if isinstance(part, LoRALayer) and gradients and not reached and ".experts." not in path:
+        if isinstance(layer, LoRALayer) and gradients and not reached and ".experts." not in path:
             silent.append(plain_path(path))
     if not silent:
         return None
-    why = "the model does not use their outputs, so leave these layers out of the targets"
+    reason = "the model does not use their outputs, so leave these layers out of the targets"
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        why = "gradient checkpointing cuts it: pass use_reentrant=False, or call model.enable_input_require_grads()"
+        reason = "gradient checkpointing cuts it: pass use_reentrant=False, or call model.enable_input_require_grads()"
     plural = "s" if len(silent) > 1 else ""
-    return f"no gradient reached {len(silent)} adapter{plural} ({few(silent)}), which will not learn: {why}"
+    return f"no gradient reached {len(silent)} adapter{plural} ({few(silent)}), which will not learn: {reason}"

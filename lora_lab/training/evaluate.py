@@ -20,14 +20,14 @@ from lora_lab.training.models import answering
 from lora_lab.training.parts import Parts, in_parts
 from lora_lab.training.recipe import Recipe
 
-ROWS = 32  # scored at once
-PACKED_ROWS = 64  # over all members of a part: twice as many no longer fit in a core's cache
-LOGITS = 2**25  # most numbers in a batch's logits: 128 MiB in fp32
+ROWS = 32  # rows scored at once
+PACKED_ROWS = 64  # the same, over all members of a part: twice as many don't fit in a core's cache
+LOGITS = 2**25  # limit on the elements of a batch's logits: 128 MiB in fp32
 
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics, and by row: (rows, classes) logits, (rows,) predicted numbers, or (rows,) mean losses per token."""
+    """Metrics, and values by row: (rows, classes) logits, (rows,) predicted numbers or (rows,) mean token losses."""
 
     metrics: dict[str, float]
     by_row: np.ndarray
@@ -38,7 +38,7 @@ class Score:
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
     def right(self, rows: Sequence[Row]) -> np.ndarray | None:
-        """Return (rows,): whether each is right; in language modeling minus its loss; None if labels are numbers."""
+        """Return whether each row is right, (rows,); in language modeling, its negative loss. None for regression."""
         if self.by_row.ndim == 2:
             return self.predictions == np.array([row.label for row in rows])
         return -self.by_row if rows[0].label is None else None
@@ -48,12 +48,12 @@ def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
     """Return fp32 logits: (rows, classes), or (rows, tokens, vocabulary) for a language model."""
     logits: Tensor = model(**batch.inputs(model)).logits
     if logits.dim() == 3:
-        logits = logits[:, -batch.input_ids.shape[1] :]  # the earlier ones belong to a soft prompt
+        logits = logits[:, -batch.input_ids.shape[1] :]  # the first ones belong to a soft prompt
     return logits.float()
 
 
 def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return each row's cross-entropy, in language modeling its tokens' mean, or squared error of a number: (rows,)."""
+    """Return each row's loss, (rows,): cross-entropy (the mean over tokens in language modeling) or squared error."""
     if labels.is_floating_point():
         return F.mse_loss(logits.squeeze(-1), labels, reduction="none")
     if labels.dim() == 1:
@@ -62,7 +62,7 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
 
 
 def member_losses(logits: Tensor, labels: Tensor, members: int, recipe: Recipe) -> Tensor:
-    """Return each member's mean loss, (members,): over its rows or, with `token_mean`, its tokens, as Hu et al. do."""
+    """Return each member's mean loss, (members,): over rows or, with `token_mean`, over tokens as in Hu et al."""
     rows = loss_of(logits, labels, recipe.label_smoothing).view(members, -1)
     if not recipe.token_mean or labels.dim() == 1:
         return rows.mean(1)
@@ -71,12 +71,12 @@ def member_losses(logits: Tensor, labels: Tensor, members: int, recipe: Recipe) 
 
 
 def learned_tokens(labels: Tensor) -> Tensor:
-    """Return how many tokens of each row count in the loss: (rows,)."""
+    """Return the number of tokens that count in each row's loss: (rows,)."""
     return (labels[:, 1:] != -100).sum(1)
 
 
 def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return (rows, tokens - 1), zero where the next token is padding."""
+    """Return each token's loss, (rows, tokens - 1); 0 where the next token is padding."""
     return F.cross_entropy(
         logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none", label_smoothing=smoothing
     )
@@ -87,9 +87,9 @@ def evaluate(
 ) -> Score:
     """Score a model on rows in eval mode, then restore its mode.
 
-    Classification: accuracy, macro_f1 (the mean of the classes' F1), loss in nats per row. Language modeling: loss in
-    nats per token over all tokens, perplexity = exp(loss). Labels that are numbers: pearson, spearman, and the mean
-    squared error as loss. `judged_by` names further metrics of a classification task.
+    Classification: accuracy, macro_f1 (the mean F1 over classes), loss in nats per row. Language modeling: loss in nats
+    per token over all tokens, perplexity = exp(loss). Regression: pearson, spearman, and mean squared error as loss.
+    `judged_by` names additional metrics of a classification task.
     """
     return evaluate_members(model, rows, pad, device, 1, judged_by)[0]
 
@@ -97,14 +97,14 @@ def evaluate(
 def evaluate_members(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, members: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
-    """As `evaluate`, for a model that answers for several members at once; each scores all rows."""
+    """Like `evaluate`, for a model that computes several members at once; each member scores all rows."""
     by_place: list[list[Any]] = [[None] * len(rows) for _ in range(members)]
     with answering(model):
         for batch in scoring_batches(rows, _rows_at_once(model, rows, members), pad):
-            found = in_parts(partial(_row_values, batch.to(device)), model, members)
-            for own, values in zip(by_place, found, strict=True):
+            batch_values = in_parts(partial(_row_values, batch.to(device)), model, members)
+            for member_values, values in zip(by_place, batch_values, strict=True):
                 for place, value in zip(batch.places, values, strict=True):
-                    own[place] = value
+                    member_values[place] = value
     return [_score(np.array(values), [row.label for row in rows], judged_by) for values in by_place]
 
 
@@ -121,7 +121,7 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
 
 
 def _rows_at_once(model: torch.nn.Module, rows: Sequence[Row], members: int) -> int:
-    """Return how many rows to score at once, so that the logits of the longest stay below LOGITS."""
+    """Return how many rows to score at once, so that the longest rows' logits stay below LOGITS."""
     if rows[0].label is not None:
         parts = len(model) if isinstance(model, Parts) else 1
         return max(1, PACKED_ROWS * parts // members) if members > 1 else ROWS
@@ -130,13 +130,13 @@ def _rows_at_once(model: torch.nn.Module, rows: Sequence[Row], members: int) -> 
 
 
 @torch.inference_mode()
-def _row_values(batch: Batch, model: torch.nn.Module, own: slice) -> list[list[Any]]:
-    """Return, for each member, each row's logits; in language modeling its summed loss and number of tokens."""
-    members = own.stop - own.start
-    given = batch.repeated(members)
-    values = logits_of(model, given)
-    if given.labels.dim() > 1:
-        losses, tokens = _token_losses(values, given.labels).sum(1), learned_tokens(given.labels).float()
+def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> list[list[Any]]:
+    """Return each row's logits for each member; in language modeling, its summed loss and number of tokens."""
+    members = part.stop - part.start
+    repeated = batch.repeated(members)
+    values = logits_of(model, repeated)
+    if repeated.labels.dim() > 1:
+        losses, tokens = _token_losses(values, repeated.labels).sum(1), learned_tokens(repeated.labels).float()
         values = torch.stack([losses, tokens], dim=1)
     return values.reshape(members, len(batch.places), -1).tolist()  # type: ignore[no-any-return]
 

@@ -1,8 +1,8 @@
 """Generate answers to prompts: greedy, or by beam search.
 
 Prompts are padded on the left, so that all answers begin at the same position. An answer ends at the end-of-text token,
-or at the token that ends a chat turn. Adapters take part: a soft prompt or prefix enters with the first token and stays
-in the cache.
+or at the token that ends a chat turn. Adapters work here too: a soft prompt or prefix enters in the first forward pass
+and stays in the cache.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from lora_lab.training.chat import Prompt, end_of_turn, prompt_ids
 from lora_lab.training.models import answering, is_causal
 from lora_lab.training.watching import quiet
 
-ROWS = 32  # answers, or beams, at once
+ROWS = 32  # answers or beams generated at once
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to choose tokens.
+    """Settings for choosing tokens.
 
     beams            1 for greedy decoding, more for beam search
     length_penalty   a beam's log likelihood is divided by its length to this power: below 1 favors short answers
     no_repeat_ngram  n-grams of this size occur at most once in an answer; 0 for no limit
-    max_new_tokens   length limit of an answer
+    max_new_tokens   length limit of an answer, in tokens
     Raises: BadValue for an impossible value.
     """
 
@@ -47,9 +47,9 @@ class Decoding:
     max_new_tokens: int = 80
 
     def __post_init__(self) -> None:
-        for name, least in (("beams", 1), ("no_repeat_ngram", 0), ("max_new_tokens", 1)):
-            if getattr(self, name) < least:
-                raise BadValue(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name, minimum in (("beams", 1), ("no_repeat_ngram", 0), ("max_new_tokens", 1)):
+            if getattr(self, name) < minimum:
+                raise BadValue(f"{name} must be at least {minimum}, not {getattr(self, name)}")
 
 
 GREEDY = Decoding()
@@ -59,9 +59,9 @@ PAPER = Decoding(beams=10, length_penalty=0.9, no_repeat_ngram=4)  # Hu et al. 2
 def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding = GREEDY
 ) -> list[str]:
-    """Generate an answer to each prompt, returned without the prompt and surrounding spaces.
+    """Return an answer to each prompt, without the prompt and surrounding spaces.
 
-    Deterministic for the same prompts in the same order. The model's mode is restored.
+    Deterministic for the same prompts in the same order. The model's mode is restored afterwards.
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):
@@ -92,20 +92,20 @@ def _answers(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=pad,
     )  # fmt: skip
-    once = NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram) if decoding.no_repeat_ngram else None
+    no_repeat = NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram) if decoding.no_repeat_ngram else None
     with quiet():
-        whole: Tensor = model.generate(
+        sequences: Tensor = model.generate(
             input_ids=input_ids, attention_mask=mask, generation_config=config,
-            logits_processor=LogitsProcessorList([_OfAnswer(once, width)] if once else []),
+            logits_processor=LogitsProcessorList([_OnAnswer(no_repeat, width)] if no_repeat else []),
         )  # fmt: skip
-    return whole[:, width:]
+    return sequences[:, width:]
 
 
-class _OfAnswer(LogitsProcessor):
-    """Apply a rule to the answer alone: it may repeat a name of four tokens from the prompt."""
+class _OnAnswer(LogitsProcessor):
+    """Apply a logits processor to the answer only, which may repeat a four-token name from the prompt."""
 
-    def __init__(self, rule: LogitsProcessor, start: int) -> None:
-        self.rule, self.start = rule, start
+    def __init__(self, processor: LogitsProcessor, start: int) -> None:
+        self.processor, self.start = processor, start
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        return self.rule(input_ids[:, self.start :], scores)
+        return self.processor(input_ids[:, self.start :], scores)

@@ -43,7 +43,7 @@ def fit(
     batches     the remaining steps: (step, batch)
     validate    returns the metrics of the validation split
     after       called after each step with (step, whether it was validated)
-    products    as in `rounded_products`
+    products    see `rounded_products`
     stop        set it to end training after the current step
     """
     recipe, model = member.recipe, member.model
@@ -75,58 +75,58 @@ def fit_together(
     after: After = lambda step, validated: None,
     stop: threading.Event | None = None,
 ) -> None:
-    """As `fit`, for the members of a pack, with a batch of each per step, until the last member has ended.
+    """Train the members of a pack as in `fit`, one batch of each per step, until the last member has ended.
 
     model   computes all members' rows, concatenated in one batch
-    leave   called with members that ended while others train on; returns the model and members that remain
+    leave   called with members that ended while others continue; returns the remaining model and members
     A member with a non-finite loss or gradient ends as failed. The others continue: rows of different members never
     interact.
     """
     recipe = members[0].recipe
 
-    def without_ended() -> tuple[nn.Module, Sequence[Member]]:
+    def drop_ended() -> tuple[nn.Module, Sequence[Member]]:
         ended = [member for member in members if member.ended]
-        left = leave(ended) if 0 < len(ended) < len(members) else (model, members)
-        training_mode(left[0], base_dropout=recipe.dropout)
-        return left
+        remaining = leave(ended) if 0 < len(ended) < len(members) else (model, members)
+        training_mode(remaining[0], base_dropout=recipe.dropout)
+        return remaining
 
-    model, members = without_ended()  # members read from a checkpoint may have ended
+    model, members = drop_ended()  # members restored from a checkpoint may have ended
     for step, batch in () if all(member.ended for member in members) else batches:
         in_parts(partial(update, step, batch, members), model, len(members))
         validates = validates_at(step, recipe)
-        found: Sequence[Metrics | None] = validate() if validates else [None] * len(members)
-        for member, metrics in zip(members, found, strict=True):
+        results: Sequence[Metrics | None] = validate() if validates else [None] * len(members)
+        for member, metrics in zip(members, results, strict=True):
             if not member.ended:
                 member.note(metrics)
         after(step, validates)
         if stop is not None and stop.is_set():
             end_all(members, "stopped")
-        model, members = without_ended()
+        model, members = drop_ended()
         if all(member.ended for member in members):
             break
     end_all(members, "done")
     model.eval()
 
 
-def update(step: int, batch: Batch, members: Sequence[Member], model: nn.Module, own: slice) -> Sequence[Member]:
-    """Forward, backward and update of the members in one part of a pack's model."""
-    some, rows = members[own], batch.of_members(own, len(members))
-    losses = member_losses(logits_of(model, rows), rows.labels, len(some), members[0].recipe)
+def update(step: int, batch: Batch, members: Sequence[Member], model: nn.Module, part: slice) -> Sequence[Member]:
+    """Run forward, backward and the update for the members in one part of a pack's model."""
+    members_of_part, rows = members[part], batch.of_members(part, len(members))
+    losses = member_losses(logits_of(model, rows), rows.labels, len(members_of_part), members[0].recipe)
     losses.sum().backward()
-    for member, loss in zip(some, losses.tolist(), strict=True):
+    for member, loss in zip(members_of_part, losses.tolist(), strict=True):
         member.update(step, loss)
         member.clear_gradients()
-    return some
+    return members_of_part
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:
-    """Whether `step` is one of the evenly spaced validations; the last step always is, unless there are none."""
+    """Return whether to validate after `step`: at even intervals including the last step, if at all."""
     n = min(recipe.validations, recipe.steps)
     return (step * n) // recipe.steps > ((step - 1) * n) // recipe.steps
 
 
 def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
-    """Turn on dropout in adapters and heads; in the frozen base only with `base_dropout`."""
+    """Enable dropout in adapters and heads, and in the frozen base only with `base_dropout`."""
     model.train(base_dropout)
     for module in model.modules():
         if isinstance(module, AdapterLayer | Ahead):
@@ -137,7 +137,7 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of a run, as callbacks see it; `validation` holds metrics at validated steps."""
+    """One step of a run, as passed to callbacks; `validation` holds metrics if the step was validated."""
 
     step: int
     steps: int
@@ -158,30 +158,30 @@ class History:
 
     def columns(self) -> dict[str, list[Any]]:
         """Return lists for JSON: step, loss, lr, and validation with one record per validated step, from step 0."""
-        seen = self.progress
+        steps = self.progress
         before = [{"step": 0, **self.before}] if self.before else []
         return {
-            "step": [p.step for p in seen],
-            "loss": [p.loss for p in seen],
-            "lr": [p.lr for p in seen],
-            "validation": before + [{"step": p.step, **p.validation} for p in seen if p.validation],
+            "step": [p.step for p in steps],
+            "loss": [p.loss for p in steps],
+            "lr": [p.lr for p in steps],
+            "validation": before + [{"step": p.step, **p.validation} for p in steps if p.validation],
         }
 
     def restore(self, columns: dict[str, list[Any]], steps: int) -> None:
-        """The inverse of `columns`."""
-        found = {r["step"]: {k: v for k, v in r.items() if k != "step"} for r in columns["validation"]}
-        self.before = found.get(0, {})
+        """Restore what `columns` returned."""
+        validations = {r["step"]: {k: v for k, v in r.items() if k != "step"} for r in columns["validation"]}
+        self.before = validations.get(0, {})
         rows = zip(columns["step"], columns["loss"], columns["lr"], strict=True)
-        self.progress = [Progress(step, steps, loss, lr, found.get(step)) for step, loss, lr in rows]
+        self.progress = [Progress(step, steps, loss, lr, validations.get(step)) for step, loss, lr in rows]
 
 
 class Member:
     """A run in training, alone or in a pack.
 
     model    a model with the recipe's method attached; parameters that require a gradient train
-    row      in a pack, its row of the table: everything that trains, with padding, as one tensor
-    status   "training", then "done", "early" (patience), "stopped" (by hand), "behind" (in a sweep that chooses), or
-             "failed" with `error`
+    row      in a pack, the member's row of the parameter table: everything that trains, padded, as one tensor
+    status   "training", then "done", "early" (patience), "stopped" (by hand), "behind" (stopped by a choosing
+             sweep) or "failed" with `error`
     right    `Score.right` of the last validation
     """
 
@@ -194,7 +194,7 @@ class Member:
         self.error: str | None = None
         self.warnings: list[str] = []
         self.best: Metrics | None = None  # best validation so far
-        self.since = 0  # validations since the best
+        self.since = 0  # validations since the best one
         self.right: np.ndarray | None = None
 
     @property
@@ -203,15 +203,15 @@ class Member:
         return self.status != "training"
 
     def update(self, step: int, loss: float) -> None:
-        """Update from the current gradients, clipped, at this step's learning rate.
+        """Clip the current gradients and update at this step's learning rate.
 
         A non-finite loss or gradient ends the run before the update.
         """
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         if not self.history.progress:
-            for sentence in filter(None, (rate_warning(recipe), gradient_warning(self.model))):
-                self.warnings.append(sentence)
-                warn(sentence)
+            for message in filter(None, (rate_warning(recipe), gradient_warning(self.model))):
+                self.warnings.append(message)
+                warn(message)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("ratio", 1.0)
         if self._is_finite(loss, "loss", step):
@@ -234,9 +234,9 @@ class Member:
         last = self.history.progress[-1]
         if metrics and not self._is_finite(metrics.get("loss", 0.0), "validation loss", last.step):
             return
-        now = self.history.progress[-1] = Progress(last.step, last.steps, last.loss, last.lr, metrics)
+        progress = self.history.progress[-1] = Progress(last.step, last.steps, last.loss, last.lr, metrics)
         for callback in self.callbacks:
-            callback(now)
+            callback(progress)
         if metrics and self._is_stale(metrics):
             self.end("early")
 
@@ -245,16 +245,16 @@ class Member:
         self.status = self.status if self.ended else status
 
     def fail(self, reason: str) -> None:
-        """End as failed."""
+        """End the run as failed."""
         self.status, self.error = "failed", reason
 
     def check_finite(self, metrics: Mapping[str, float]) -> None:
-        """End as failed if a test metric is not finite, since a record cannot hold it."""
+        """Fail the run if a test metric is not finite, since a record cannot hold it."""
         for name, value in metrics.items():
             self._is_finite(value, f"test {name}")
 
     def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Any]) -> None:
-        """Train a row of a pack's table from now on, continuing with the optimizer's `state`."""
+        """From now on, train a row of a pack's table, continuing from the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
         self.optimizer = self._adamw([numbers])
         self.set_state(state)
@@ -262,41 +262,41 @@ class Member:
     def state(self) -> dict[str, Any]:
         """Return AdamW's state: the number of updates, and both moments in each trained parameter's shape."""
         state = self.optimizer.state
-        owners = self.trained if self.row is None else [self.row] * len(self.trained)  # one state, cut up by `_part`
-        found = [state[owner] for owner in owners if state.get(owner)]
+        owners = self.trained if self.row is None else [self.row] * len(self.trained)  # one state, sliced by `_part`
+        states = [state[owner] for owner in owners if state.get(owner)]
         moments = {
-            name: [self._part(own[name], p) for own, p in zip(found, self.trained, strict=True)] if found else []
+            name: [self._part(s[name], p) for s, p in zip(states, self.trained, strict=True)] if states else []
             for name in MOMENTS
         }
-        return {"step": found[0]["step"] if found else torch.zeros(()), **moments}
+        return {"step": states[0]["step"] if states else torch.zeros(()), **moments}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
+        """Restore what `state` returned."""
         if not state[MOMENTS[0]]:
             return
         for owner in self.trained if self.row is None else [self.row]:
             self.optimizer.state[owner] = {
                 "step": state["step"].clone().to(owner.device), **{name: torch.zeros_like(owner) for name in MOMENTS}
             }  # fmt: skip
-        for name, mine in self.state().items():
-            for own, value in zip(mine, state[name], strict=True) if name in MOMENTS else ():
-                own.copy_(value)
+        for name, moments in self.state().items():
+            for moment, value in zip(moments, state[name], strict=True) if name in MOMENTS else ():
+                moment.copy_(value)
 
     def _is_stale(self, metrics: Metrics) -> bool:
-        """Whether `patience` validations have passed without improvement."""
+        """Return whether `patience` validations have passed without improvement."""
         improved = self.best is None or better(metrics, self.best)
         self.best, self.since = (metrics, 0) if improved else (self.best, self.since + 1)
         return bool(self.recipe.patience) and self.since >= self.recipe.patience
 
-    def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        """Return the view of a row-sized tensor at the parameter's place in the row."""
+    def _part(self, tensor: Tensor, parameter: Tensor) -> Tensor:
+        """Return the view of a row-sized tensor at the parameter's offset in the row."""
         if self.row is None:
-            return whole
-        place = parameter.storage_offset() - self.row.storage_offset()
-        return whole.as_strided(parameter.shape, parameter.stride(), whole.storage_offset() + place)
+            return tensor
+        offset = parameter.storage_offset() - self.row.storage_offset()
+        return tensor.as_strided(parameter.shape, parameter.stride(), tensor.storage_offset() + offset)
 
     def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
-        """AdamW with one learning rate; with LoRA+, B's is `lr_ratio` times higher (Hayou et al. 2024)."""
+        """Return AdamW with one learning rate; with LoRA+, B's is `lr_ratio` times higher (Hayou et al. 2024)."""
         ratio = getattr(self.recipe.method, "lr_ratio", 1.0)
         groups: list[Any] = list(tensors)
         if ratio != 1.0:

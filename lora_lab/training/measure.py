@@ -1,8 +1,8 @@
 """Measure the memory of a real training step.
 
-Memory depends only on the weights' shapes, so the model is built from its config with random weights. On a CPU and on
-Apple's mps, tensor storages are tracked. CUDA's allocator reports what it handed out ("allocated") and what it took
-from the driver ("reserved").
+Memory depends only on the weights' shapes, so the model is built from its config with random weights. On cpu and mps,
+tensor storages are tracked. CUDA's allocator reports what it gave to tensors ("allocated") and what it took from the
+driver ("reserved").
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
     """Measure the peak of a real training step on this machine; `device` is cpu, cuda or mps.
 
     peak      bytes of tensors alive at once (cuda: allocated, rounded up to 512 bytes per tensor)
-    reserved  bytes that a GPU's allocator took from the driver (mps: holds after the step); None on a CPU
-    Quantized layers are this lab's.
-    Raises: as `memory`; BadValue for a sharded step, an 8-bit optimizer, master weights, or a missing GPU.
+    reserved  bytes that the GPU's allocator took from the driver (mps: still held after the step); None on a CPU
+    Quantization uses this lab's layers.
+    Raises: see `memory`; BadValue for a sharded step, an 8-bit optimizer, master weights, or a missing GPU.
     """
     conditions = Setup(**{"device": "cpu", **setup})
     if conditions.shard or conditions.optimizer == "adamw-8bit" or conditions.master_weights:
         raise BadValue("only steps on one device with PyTorch's own optimizers can be measured")
     if conditions.device not in available_devices():
         raise BadValue(f"this machine has no {conditions.device} device: measure with device='cpu', or trace for cuda")
-    fresh = build(config_of(model), conditions, num_labels)
+    network = build(config_of(model), conditions, num_labels)
     if conditions.quantised != "none":
-        quantize_model(fresh, conditions.quantised)
-    fresh.to(conditions.device)
+        quantize_model(network, conditions.quantised)
+    network.to(conditions.device)
     if conditions.device == "cuda":
-        return _on_cuda(fresh, method, conditions)
-    tracker = follow(fresh, method, conditions, partial(optimizer_of, name=conditions.optimizer))
-    taken = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
-    return of_moments(tracker.moments, "measured", flops=tracker.flops, reserved=taken)
+        return _on_cuda(network, method, conditions)
+    tracker = follow(network, method, conditions, partial(optimizer_of, name=conditions.optimizer))
+    reserved = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
+    return of_moments(tracker.moments, "measured", flops=tracker.flops, reserved=reserved)
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
-    """Make the PyTorch optimizer that a setup names."""
+    """Return the PyTorch optimizer that a setup names."""
     if name == "sgd":
         return torch.optim.SGD(trained, lr=1e-4, foreach=False)
     return torch.optim.AdamW(trained, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None)

@@ -1,7 +1,7 @@
-"""Check before training that the longest batch fits in free memory, and say what would fit if it doesn't.
+"""Check before training that the longest batch fits in free memory, and suggest what would fit if it doesn't.
 
-Without enough memory a laptop swaps until it hangs, or the kernel dies silently. So a run that won't fit is refused in
-one sentence. Cases that the memory model doesn't cover are let through.
+Without enough memory, a laptop swaps until it hangs, or the Jupyter kernel dies silently, so a run that won't fit is
+refused. Cases that the memory model doesn't cover are allowed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS, load_task
 
 SWITCH = "LORA_LAB_NO_MEMORY_CHECK"  # set it to 1 to skip the check
-CPU_GAPS = 0.25  # share of the live bytes: 15 to 21 % was measured on the bundled models
-DROPOUT = 0.1  # BERT's and GPT-2's own
+CPU_GAPS = 0.25  # share of the live bytes; 15 to 21% was measured on the bundled models
+DROPOUT = 0.1  # the default of BERT and GPT-2
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Need:
         changed   fields of the setup to replace, such as batch
         """
         setup, a = replace(self.setup, **changed), self.architecture
-        found = quick(self.model, self.method, setup, num_labels=self.labels)
-        peak, tokens = found.peak, setup.seq + prompt_of(self.method)
-        if self.eager:  # B heads S S per layer, in fp32 and in the dtype, which a fused kernel does not keep
+        estimate = quick(self.model, self.method, setup, num_labels=self.labels)
+        peak, tokens = estimate.peak, setup.seq + prompt_of(self.method)
+        if self.eager:  # (B, heads, S, S) per layer, in fp32 and in the dtype; a fused kernel keeps neither
             peak += a.layers * setup.batch * a.heads * tokens**2 * (4 + setup.width)
-        if found.mode == "bound":  # which is on the safe side already
+        if estimate.mode == "bound":  # already an upper bound
             return peak
         if setup.device == "cuda":
             return int(peak * (1 + FRAGMENTATION))
@@ -61,8 +61,8 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     """Refuse a run whose longest batch needs more memory than is free on its device.
 
     choice   device and dtype of the run; by default what `device.choose` returns
-    Raises: BadValue naming the batch, length or model that would fit. Nothing is raised if LORA_LAB_NO_MEMORY_CHECK
-    is 1, if the model or method is not covered, or if the recipe has another error, which the run itself reports.
+    Raises: BadValue with the batch, length or model that would fit. Nothing is raised if LORA_LAB_NO_MEMORY_CHECK is 1,
+    if the model or method is not covered, or if the recipe has another error, which the run itself reports.
     """
     if os.environ.get(SWITCH) == "1":
         return
@@ -74,14 +74,14 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     free = free_bytes(need.setup.device)
     if needed > free:
         raise BadValue(
-            f"this run may need {needed / GIB:.2f} GiB and {free / GIB:.2f} GiB are free; this would fit: "
+            f"this run may need {needed / GIB:.2f} GiB and only {free / GIB:.2f} GiB are free; this would fit: "
             f"{_remedies(need, free)}; or close other programs, or set {SWITCH}=1 to train anyway"
         )
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
-    """Translate a recipe for the memory model. Raises: LabError for a wrong recipe or one that is not covered."""
-    if recipe.task in TASKS:  # without reading its texts
+    """Translate a recipe for the memory model. Raises: LabError for a recipe that is invalid or not covered."""
+    if recipe.task in TASKS:  # no need to read its texts
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
     else:
         text, label = recipe.text_column, recipe.label_column
@@ -97,29 +97,29 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
         dropout=DROPOUT * (recipe.dropout and on_gpu), quantised=choice.quantised or "none", padded=True,
         device="cuda" if on_gpu else "cpu",
     )  # fmt: skip
-    # With dropout a CPU uses eager attention in any case; its masks are not covered, so this is a lower bound.
+    # With dropout, a CPU always uses eager attention; its masks are not covered, so this is a lower bound.
     eager = choice.attention == "eager" or (recipe.dropout and not on_gpu)
     return Need(a, recipe.model, recipe.method, setup, labels or 2, bool(eager))
 
 
 def free_bytes(where: str) -> int:
-    """Return the free bytes on cuda, else on the machine."""
+    """Return the free bytes of the GPU if `where` is cuda, else of the machine."""
     if where != "cuda":
         return int(psutil.virtual_memory().available)
     free, _ = torch.cuda.mem_get_info()
-    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # reserved and unused: ours
+    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # reserved but unused is also free
 
 
 def _remedies(need: Need, free: int) -> str:
     """Suggest a smaller batch, shorter rows or, if neither helps, the largest smaller model of the same kind."""
-    setup, own = need.setup, need.architecture
+    setup, current = need.setup, need.architecture
     rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
     steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(need.model)) or setup.seq) // STEP)
-    would = [f"batch {rows} at {setup.seq} tokens"] if rows else []
+    options = [f"batch {rows} at {setup.seq} tokens"] if rows else []
     if steps and steps * STEP < setup.seq:
-        would.append(f"max_length {steps * STEP} at batch {setup.batch}")
+        options.append(f"max_length {steps * STEP} at batch {setup.batch}")
     if not rows and not steps:
-        smaller = [n for n in zoo_names() if (a := architecture_of(n)).task == own.task and a.total < own.total]
-        if found := largest_model(need.method, setup, int(free / (1 + CPU_GAPS)), smaller):
-            would.append(f"a smaller model such as {found}")
-    return " or ".join(would) or "no model of the zoo"
+        smaller = [n for n in zoo_names() if (a := architecture_of(n)).task == current.task and a.total < current.total]
+        if model := largest_model(need.method, setup, int(free / (1 + CPU_GAPS)), smaller):
+            options.append(f"a smaller model such as {model}")
+    return " or ".join(options) or "no model in the zoo"

@@ -2,9 +2,9 @@
 
     out/config.json, model.safetensors, ...   what AutoModel...from_pretrained(out) reads
     out/tokenizer.json, ...                   what AutoTokenizer.from_pretrained(out) reads
-    out/lora_lab_merge.json                   what was merged, what rounding cost, and the names of all these files
+    out/lora_lab_merge.json                   what was merged, the rounding error, and the names of all these files
 
-The folder is written under a temporary name and renamed once plain transformers loads it and gives the same answers.
+The folder is written under a temporary name and renamed once plain transformers loads it and returns the same outputs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lora_lab.training.named import base_for, base_named_in, labels_of
 from lora_lab.training.watching import quiet
 
 MARKER = "lora_lab_merge.json"
-AGREE = 1e-3  # largest ||difference|| / ||answer|| of a model loaded a second time
+AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded model
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class MergedCheckpoint:
     report: MergeReport
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        own = {name: value for name, value in vars(self).items() if name != "report"}
-        return {**own, "merged": self.report.to_json(), "words": str(self.report)}
+        """Return plain values for JSON."""
+        values = {name: value for name, value in vars(self).items() if name != "report"}
+        return {**values, "merged": self.report.to_json(), "words": str(self.report)}
 
     def __str__(self) -> str:
         tokenizer = "with its tokenizer" if self.tokenizer else "without a tokenizer, since the base has none"
@@ -69,14 +69,14 @@ class MergedCheckpoint:
 def write_merged(
     adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str | None = None, download: bool = False
 ) -> MergedCheckpoint:
-    """Merge the adapter in a folder, ours or PEFT's, into its base and write a checkpoint into the folder `out`.
+    """Merge a saved adapter, ours or PEFT's, into its base and write a checkpoint to the folder `out`.
 
     base    the base model; by default the one that the adapter names
-    dtype   as in `load_model`; by default the base checkpoint's. "fp32" rounds nothing; "nf4" quantizes and dequantizes
-            the base, as an adapter of a 4-bit base saw it, and writes fp32
-    Raises: NotFound, BadValue as `load_model` and `load_adapter`; BadValue for what cannot be merged and for an `out`
-    that holds anything but an earlier result; Failed if plain transformers answers differently. `out` is unchanged
-    then.
+    dtype   see `load_model`; by default the base checkpoint's. "fp32" avoids rounding; "nf4" quantizes and dequantizes
+            the base, to match what an adapter of a 4-bit base was trained on, and writes fp32
+    Raises: see `load_model` and `load_adapter`; BadValue for an adapter that cannot be merged and for an `out` that
+    holds anything but an earlier result; Failed if plain transformers returns different outputs. `out` then stays
+    unchanged.
     """
     source, target = Path(adapter), Path(out).expanduser().resolve()
     name, labels = base or base_named_in(source, "--base"), labels_of(source)
@@ -85,7 +85,7 @@ def write_merged(
     refuse_foreign(target, MARKER)
     model = base_for(source, name, labels, dtype=dtype or STORED, download=download)
     method = load_adapter(model, source).method.name
-    beside = answer_of(model)
+    unmerged = answer_of(model)
     report = merge_for_good(model)
     merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
     with whole_folder(target, MARKER) as folder:
@@ -93,7 +93,8 @@ def write_merged(
             tokenizer = _save(model, folder, name, labels, download)
             loaded = getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True)
         plain = answer_of(loaded)
-        off, difference = float((plain - merged).norm() / merged.norm()), float((plain - beside).norm() / beside.norm())
+        off = float((plain - merged).norm() / merged.norm())
+        difference = float((plain - unmerged).norm() / unmerged.norm())
         if not off <= AGREE:
             raise Failed(f"the checkpoint answers differently in plain transformers, off by {off:.2g}; it was not kept")
         size, dtype = sum(path.stat().st_size for path in folder.glob("*.safetensors")), SHORT[str(model.dtype)]
@@ -105,10 +106,10 @@ def write_merged(
 
 
 def _save(model: PreTrainedModel, folder: Path, name: str, labels: int | None, download: bool) -> bool:
-    """Write the checkpoint, and the tokenizer if the base has one. Returns whether it has."""
+    """Write the checkpoint, and the tokenizer if the base has one. Return whether it has."""
     model.save_pretrained(folder)
     try:
-        # A classifier needs padding, whatever its base did; a language model keeps its tokenizer as it is.
+        # A classifier needs padding even if its base has none; a language model keeps its tokenizer unchanged.
         load_tokenizer(name, download=download, as_it_came=labels is None).save_pretrained(folder)
     except LabError:
         return False

@@ -1,7 +1,7 @@
 """Metrics of predictions against labels: Matthews, F1, Pearson, Spearman. `lora_lab.metrics` lists them all.
 
-An undefined one (for a constant prediction) is 0, the value of guessing. All others equal scikit-learn's and scipy's,
-which the tests compare with. They are written out here since importing scikit-learn takes longer than a validation.
+An undefined value (for a constant prediction) is 0, as for guessing. All others equal scikit-learn's and SciPy's, as
+the tests check. They are implemented here since importing scikit-learn takes longer than a validation.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ import numpy as np
 
 
 def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Matthews correlation of two classes, -1 to 1; both (rows,) of 0 and 1.
+    """Return the Matthews correlation of two classes, -1 to 1; both arguments are (rows,) of 0 and 1.
 
-    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). The metric of CoLA (Matthews 1975, not read here).
+    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). CoLA's metric (Matthews 1975, not consulted).
     """
     return pearson((predicted == 1).astype(float), (true == 1).astype(float))  # equal for two 0-1 columns
 
 
 def f1(predicted: np.ndarray, true: np.ndarray) -> float:
-    """2 TP / (2 TP + FP + FN) of booleans (rows,); 0 if the class neither occurs nor is predicted."""
-    either = predicted.sum() + true.sum()
-    return float(2 * (predicted & true).sum() / either) if either else 0.0
+    """Return 2 TP / (2 TP + FP + FN) of booleans (rows,); 0 if the class neither occurs nor is predicted."""
+    total = predicted.sum() + true.sum()
+    return float(2 * (predicted & true).sum() / total) if total else 0.0
 
 
 def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Pearson correlation, -1 to 1, of two (rows,)."""
+    """Return the Pearson correlation, -1 to 1, of two arrays (rows,)."""
     if any((column == column[:1]).all() for column in (predicted, true)):  # 0.1 minus its mean isn't exactly 0
         return 0.0
     x, y = predicted - predicted.mean(), true - true.mean()
-    size = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
-    return float((x * y).sum()) / size if size > 0 else 0.0
+    scale = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
+    return float((x * y).sum()) / scale if scale > 0 else 0.0
 
 
 def spearman(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Spearman correlation: Pearson's of the ranks, with ties sharing their mean rank."""
+    """Return the Spearman correlation: Pearson's of the ranks, where ties share their mean rank."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     return pearson(rankdata(predicted), rankdata(true))
 
 
 def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Metrics of predicted numbers: pearson, spearman, and the mean squared error as loss."""
+    """Return the metrics of predicted numbers: pearson, spearman, and the mean squared error as loss."""
     return {
         "pearson": pearson(predicted, true),
         "spearman": spearman(predicted, true),
@@ -58,5 +58,5 @@ OF_CLASSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def also(names: Iterable[str], predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Compute those of the named metrics that accuracy and macro F1 don't cover; class 1 is the positive one."""
+    """Return the named metrics other than accuracy and macro F1; class 1 is the positive class."""
     return {name: OF_CLASSES[name](predicted, true) for name in names if name in OF_CLASSES}

@@ -1,4 +1,4 @@
-"""Load base models: a bundled name, a folder, or a hub id in the local cache."""
+"""Load base models by bundled name, folder, or hub id in the local cache."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lora_lab.training.assets import asset_path
 from lora_lab.training.device import ATTENTIONS, AUTO, DTYPES, split_dtype
 from lora_lab.training.watching import quiet
 
-# Bundled models and their hub ids, which adapter files name.
+# Bundled models and their hub ids, which adapter files refer to.
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # their heads read only the first token
+FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # whose heads read only the first token
 SHORT_ROWS = "lora_lab_short_rows"
 STORED = "stored"  # the checkpoint's own dtype
 
@@ -31,19 +31,19 @@ def load_model(
     name: str, num_labels: int | None = None, *, dtype: str | torch.dtype = "fp32", attention: str | None = None,
     download: bool = False, body: bool = False,
 ) -> PreTrainedModel:  # fmt: skip
-    """Load a plain transformers model, in eval mode on the CPU: a classifier if `num_labels` is given, else what its
-    config says (a causal, masked or text-to-text language model, or an encoder without a head).
+    """Load a plain transformers model, in eval mode on the CPU: a classifier if `num_labels` is given, else the class
+    in its config (a causal, masked or text-to-text language model, or an encoder without a head).
 
     name        "minilm", "smollm2", a folder with a checkpoint, or a hub id
     dtype       of the weights: "fp32", "bf16", "fp16", a torch dtype, or "stored" for the checkpoint's; "nf4", "int8",
-                "nf3", "nf2" quantize the linear layers and compute in fp32, "nf4+bf16" computes in bf16
-    attention   "eager" or "sdpa"; transformers' default when None
-    download    allow access to the model hub; otherwise only local files are read
+                "nf3" and "nf2" quantize the linear layers and compute in fp32, "nf4+bf16" computes in bf16
+    attention   "eager" or "sdpa"; transformers' default if None
+    download    allow downloads from the model hub; otherwise only local files are read
     body        leave out the head of a masked or text-to-text language model
-    Raises: NotFound for a model that is not on this machine, naming those that are; BadValue for a checkpoint that is
-    damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
+    Raises: NotFound for a model that is not on this machine, with a list of those that are; BadValue for a checkpoint
+    that is damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
     """
-    quantised, computed = _formats(dtype)
+    quantised, compute_dtype = _formats(dtype)
     if attention not in (None, *ATTENTIONS):
         raise BadValue(f"attention must be one of {', '.join(ATTENTIONS)}, not '{attention}'")
     with _loading(name, download) as (source, options):
@@ -55,7 +55,7 @@ def load_model(
                 eos = getattr(config, "eos_token_id", None)
                 config.pad_token_id = eos[0] if isinstance(eos, list) else eos
         model, info = loader.from_pretrained(
-            source, config=config, dtype="auto" if quantised else computed, attn_implementation=attention,
+            source, config=config, dtype="auto" if quantised else compute_dtype, attn_implementation=attention,
             use_safetensors=True, output_loading_info=True, **options,
         )  # fmt: skip
     missing = [key for key in info["missing_keys"] if key.split(".")[0] not in HEADS]
@@ -63,35 +63,35 @@ def load_model(
         del model
         return load_model(name, dtype=dtype, attention=attention, download=download, body=True)
     if missing:
-        said = f"lacks {len(missing)} weights ({missing[0]}, ...), which would be random"
-        raise BadValue(f"the checkpoint of '{name}' {said}")
+        reason = f"lacks {len(missing)} weights ({missing[0]}, ...), which would be random"
+        raise BadValue(f"the checkpoint of '{name}' {reason}")
     model.config._name_or_path = BUNDLED.get(name, name)
     if quantised:
         quantize_model(model.eval(), quantised)
-        model.to(computed)  # the rest
+        model.to(compute_dtype)  # the layers that are not quantized
     return model.eval()  # type: ignore[no-any-return]
 
 
 def _lacks_only_head(model: PreTrainedModel, missing: set[str]) -> bool:
-    """Whether exactly the head of a masked or text-to-text language model is missing."""
+    """Return whether the whole head of a masked or text-to-text language model is missing, and nothing else."""
     if auto_class(type(model).__name__, model.config) not in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
         return False
-    inside = f"{model.base_model_prefix}."
-    head = {key for key, _ in model.named_parameters() if not key.startswith(inside)}  # a tied weight: its first owner
-    return bool(head) and head <= missing and not any(key.startswith(inside) for key in missing)
+    body = f"{model.base_model_prefix}."
+    head = {key for key, _ in model.named_parameters() if not key.startswith(body)}  # tied weights appear once
+    return bool(head) and head <= missing and not any(key.startswith(body) for key in missing)
 
 
 def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
-    """Build the model that `load_model(name)` loads on the meta device, without weights. Raises: as `load_model`."""
+    """Build on the meta device, without weights, the model that `load_model` loads. Raises: see `load_model`."""
     with _loading(name, download) as (source, options), torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         return getattr(transformers, _loader(config, None, body=False)).from_config(config)  # type: ignore[no-any-return]
 
 
 def answer_at_first_token(model: PreTrainedModel) -> None:
-    """In a BERT-like classifier, compute the last layer's MLP for the first token only, which is all the head reads.
+    """In a BERT-like classifier, compute the last layer's MLP for the first token only, since the head reads no other.
 
-    It saves 9 of the layer's 12 d^2 products per token. What is skipped affects neither the answer nor any gradient.
+    This saves 9 of the layer's 12 d^2 products per token. The skipped values affect neither the output nor gradients.
     """
     if model.config.model_type in FIRST_TOKEN and type(model).__name__.endswith("ForSequenceClassification"):
         layer: Any = model.base_model.encoder.layer[-1]
@@ -101,8 +101,8 @@ def answer_at_first_token(model: PreTrainedModel) -> None:
 def attend_in_fp32(model: PreTrainedModel) -> None:
     """In a BERT-like model with "eager" attention, compute the softmax in fp32.
 
-    Its CPU kernel is fast and bf16's is not: forward and backward take half the time. In fp32 nothing changes but
-    rounding.
+    The fp32 softmax is fast on a CPU and the bf16 one is not: forward and backward take half the time. In fp32, only
+    rounding changes.
     """
     if model.config.model_type in FIRST_TOKEN and model.config._attn_implementation == "eager":
         model.set_attn_implementation(SHORT_ROWS)
@@ -112,8 +112,8 @@ def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, dropout: float = 0.0, **_: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """query, key, value (rows, heads, tokens, d), additive mask -> (rows, tokens, heads, d), weights."""
-    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)  # smaller than the scores
+    """Attend: query, key, value (rows, heads, tokens, d), additive mask -> (rows, tokens, heads, d), weights."""
+    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)  # fewer numbers than the scores
     scores = scaled @ key.transpose(2, 3)  # (rows, heads, tokens, tokens)
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -128,8 +128,8 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT_ROWS, ALL_MASK_ATTENTION_FUNCTIONS["
 def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer. One without a padding token pads with its end-of-text token, on the right.
 
-    as_it_came   leave padding as the tokenizer's files say
-    Raises: as `load_model`.
+    as_it_came   keep the padding settings in the tokenizer's files
+    Raises: see `load_model`.
     """
     with _loading(name, download) as (source, options):
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
@@ -140,26 +140,26 @@ def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = Fals
 
 
 def weight_bytes(name: str) -> int:
-    """Return the bytes of a bundled model's or a folder's weight files. Raises: NotFound if there are none."""
+    """Return the bytes of the weight files of a bundled model or a folder. Raises: NotFound if there are none."""
     files = list(Path(_source(name)).glob("*.safetensors"))
     if not files:
-        raise NotFound(f"there is no folder of safetensors for '{name}'; bundled are {', '.join(BUNDLED)}")
+        raise NotFound(f"there is no folder of safetensors for '{name}'; the bundled models are {', '.join(BUNDLED)}")
     return sum(file.stat().st_size for file in files)
 
 
 def is_causal(model: PreTrainedModel) -> bool:
-    """Whether a model predicts the next token."""
+    """Return whether a model predicts the next token."""
     return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def local_name(hub_id: str) -> str:
     """Return the bundled name of a hub id, or the id itself."""
-    return next((name for name, known in BUNDLED.items() if known == hub_id), hub_id)
+    return next((name for name, bundled_id in BUNDLED.items() if bundled_id == hub_id), hub_id)
 
 
 @contextmanager
 def answering(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode inside the block, then restore each module's mode."""
+    """Put the model in eval mode inside the block, then restore the mode of each module."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -170,14 +170,14 @@ def answering(model: nn.Module) -> Iterator[None]:
 
 
 def auto_class(made_as: str, config: Any) -> str:
-    """Return the Auto class whose `from_pretrained` gives a model of the class `made_as`, head included."""
+    """Return the Auto class whose `from_pretrained` loads a model of class `made_as`, including its head."""
     if made_as.endswith("ForSequenceClassification"):
         return "AutoModelForSequenceClassification"
     if made_as.endswith(("ForCausalLM", "LMHeadModel")):
         return "AutoModelForCausalLM"
     for name in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
-        known = getattr(transformers, name)._model_mapping
-        if type(config) in known and getattr(known[type(config)], "__name__", "") == made_as:
+        classes = getattr(transformers, name)._model_mapping
+        if type(config) in classes and getattr(classes[type(config)], "__name__", "") == made_as:
             return name
     return "AutoModel"
 
@@ -187,21 +187,21 @@ def _loader(config: Any, num_labels: int | None, body: bool) -> str:
         if num_labels < 1:
             raise BadValue(f"num_labels must be at least 1, not {num_labels}")
         return "AutoModelForSequenceClassification"
-    found = auto_class((getattr(config, "architectures", None) or [""])[0], config)
-    return "AutoModel" if found == "AutoModelForSequenceClassification" or body else found
+    name = auto_class((getattr(config, "architectures", None) or [""])[0], config)
+    return "AutoModel" if name == "AutoModelForSequenceClassification" or body else name
 
 
 def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
-    """Return the format of quantized linear layers, "" for none, and the dtype of the rest."""
+    """Return the format of quantized linear layers ("" for none) and the dtype of everything else."""
     if isinstance(dtype, torch.dtype):
         return "", dtype
     if dtype == STORED:
-        return "", "auto"  # transformers' word for it
-    quantised, computed = split_dtype(str(dtype))
-    computed = "fp32" if quantised and computed == AUTO else computed
-    if computed not in DTYPES:
-        raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTISED_BITS])}, not '{computed}'")
-    return quantised, DTYPES[computed]
+        return "", "auto"  # transformers' name for it
+    quantised, compute_dtype = split_dtype(str(dtype))
+    compute_dtype = "fp32" if quantised and compute_dtype == AUTO else compute_dtype
+    if compute_dtype not in DTYPES:
+        raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTISED_BITS])}, not '{compute_dtype}'")
+    return quantised, DTYPES[compute_dtype]
 
 
 def _source(name: str) -> str:
@@ -215,14 +215,14 @@ def _source(name: str) -> str:
 
 @contextmanager
 def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give a model's source and loading options; turn transformers' errors into one sentence."""
+    """Yield a model's source and loading options; convert transformers' errors to the lab's."""
     source = _source(name)
     try:
         with quiet():
             yield source, {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
     except (BadValue, NotFound):
         raise
-    except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: there is no common base
+    except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: they have no common base
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(name).expanduser().is_dir() or name in BUNDLED or not isinstance(error, OSError):
             raise BadValue(f"the model in '{name}' cannot be loaded: {reason}") from error

@@ -1,4 +1,4 @@
-"""Load the base that an adapter names, with the head that the adapter was trained with."""
+"""Load an adapter's base by the name in its config, with the head that the adapter was trained with."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ from lora_lab.training.models import load_model, local_name, shapes_of_model
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
-    """Return the base's name in an adapter's config; `option` is what the user can give instead.
+    """Return the base model's name from an adapter's config; errors suggest the CLI option `option` instead.
 
-    Raises: NotFound without a config; BadValue if it names no base, or not by a string.
+    Raises: NotFound if there is no config; BadValue if it names no base, or not as a string.
     """
-    named = read_config(Path(folder), CONFIG).get("base_model_name_or_path")
-    if not named:
+    name = read_config(Path(folder), CONFIG).get("base_model_name_or_path")
+    if not name:
         raise BadValue(f"the adapter in {folder} names no base model; give one with {option}")
-    if not isinstance(named, str) or not named.isprintable() or len(named) > 500:
-        raise BadValue(f"the adapter in {folder} names {str(named)[:60]!r} as its base model; give one with {option}")
-    return local_name(named)
+    if not isinstance(name, str) or not name.isprintable() or len(name) > 500:
+        raise BadValue(f"the adapter in {folder} names {str(name)[:60]!r} as its base model; give one with {option}")
+    return local_name(name)
 
 
 def labels_of(folder: str | Path) -> int | None:
-    """Return the number of classes of the head in an adapter's file; None without one. Raises: as `AdapterFile`."""
+    """Return the number of classes of the head in an adapter's file, or None. Raises: see `AdapterFile`."""
     shapes = AdapterFile(folder).shapes
     for key in reversed(shapes):
         parts = key.split(".")
-        # The last matrix of the head: RoBERTa's has another one, `dense`, before it.
+        # The head's last matrix: RoBERTa's head has another one, `dense`, before it.
         if parts[-1] == "weight" and "dense" not in parts and any(head in parts for head in HEADS[1:]):
             return int(shapes[key][0])
     return None
 
 
 def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) -> PreTrainedModel:
-    """Load an adapter's base, with its language-modeling head unless the adapter was made for the body alone.
+    """Load an adapter's base, with its language-modeling head unless the adapter was trained on the model without one.
 
-    Options and errors: as `load_model` and `labels_of`.
+    For options and errors, see `load_model` and `labels_of`.
     """
     if labels is not None:
         return load_model(name, labels, **options)
     keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder) if key.startswith(PREFIX)]
-    whole = shapes_of_model(name, download=options.get("download", False))
-    # BertModel has encoder.layer, BertForMaskedLM bert.encoder
-    body = bool(keys) and not any(hasattr(whole, key.split(".")[0]) for key in keys)
+    full_model = shapes_of_model(name, download=options.get("download", False))
+    # BertModel has encoder.layer, BertForMaskedLM has bert.encoder
+    body = bool(keys) and not any(hasattr(full_model, key.split(".")[0]) for key in keys)
     return load_model(name, body=body, **options)
 
 
 def inspect_folder(
     path: str | Path, base: str | None = None, *, dtype: str = "fp32", download: bool = False
 ) -> Inspection:
-    """As `inspect_adapter`, with the name of a base model.
+    """Inspect an adapter as `inspect_adapter` does, given the name of its base model.
 
-    dtype   of the base: bf16 also shows what a merge in bf16 would lose
-    Raises: NotFound if there is no such folder; NotFound, BadValue as `load_model`.
+    dtype   of the base; with bf16, the result also shows what a merge in bf16 would lose
+    Raises: NotFound if there is no such folder; see also `load_model`.
     """
-    found = inspect_adapter(path)
-    if base is None or found.format is None:  # an unreadable adapter needs no base
-        return found
+    inspection = inspect_adapter(path)
+    if base is None or inspection.format is None:  # an unreadable adapter needs no base
+        return inspection
     labels = None
     with suppress(LabError):  # the inspection reports what is wrong with the file
         labels = labels_of(path)

@@ -1,6 +1,6 @@
 """Train runs side by side: one frozen base, one copy of the data, one member per recipe. A single run is a pack of one.
 
-Whatever the recipes share (`key`) is done once; each member has its own method, learning rate and seed.
+What the recipes share (`key`) is set up once; each member has its own method, learning rate and seed.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from lora_lab.training.tasks import drawn, load_task, typical_tokens
 from lora_lab.training.training_lock import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
-OFTEN = 30  # seconds between checkpoints: at most that much training is lost
+OFTEN = 30  # seconds between checkpoints: the most training that can be lost
 Keep = Callable[[Member, Run], None]
 
 
 def key(recipe: Recipe) -> tuple[Any, ...]:
-    """Return a key that recipes of one pack share; it is unique for a recipe that cannot share its base."""
+    """Return a key that a pack's recipes share. It is unique for a recipe that cannot share its base."""
     settings = recipe.settings()
     method = settings["method"]
     shared = tuple((name, value) for name, value in settings.items() if name not in OWN)
     if not recipe.method.can_pack or recipe.dropout:
         return (*shared, recipe.hash)
-    alike = {name: value for name, value in method.items() if name not in recipe.method.may_differ}
-    return (*shared, json.dumps(alike, sort_keys=True))
+    same = {name: value for name, value in method.items() if name not in recipe.method.may_differ}
+    return (*shared, json.dumps(same, sort_keys=True))
 
 
 class Pack:
     """Base model, members, tokenizer and encoded data of runs that train together.
 
-    adapters   gives the folder of each recipe's saved adapter, for members that are only scored
-    judge      called after each step with the members in training and the step; it may end some
+    adapters   returns the folder of a recipe's saved adapter, for members that are only scored
+    judge      called after each step with the members in training and the step; it may end members
     written    called after a validation, and every 30 seconds, to write a checkpoint
-    Only one pack is built or run at a time in a process, see `training_lock`.
+    A process builds or runs only one pack at a time, see `training_lock`.
     Raises: BadValue, NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
     side by side.
     """
@@ -79,14 +79,14 @@ class Pack:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
         self.choice = device.choose(typical_tokens(self.task), **first.computed)
         self.device = self.choice.device
-        places = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
+        draws = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
             check_memory(recipe, self.choice)
         self.base = self._loaded(first)
         check_fits(self.base, self.task, first.method)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(first.model, download=download)
         self.pad = int(self.tokenizer.pad_token_id)
-        self.base.config.pad_token_id = self.pad  # a causal classifier looks for it in each row
+        self.base.config.pad_token_id = self.pad  # a causal classifier searches each row for it
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         heads = {first.seed: dict(heads_of(self.base))}
         models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as if alone
@@ -94,28 +94,28 @@ class Pack:
             tensor.data = tensor.data.to(self.device)  # in place: all members share it
         self.members = []
         for recipe, model in zip(recipes, models, strict=True):
-            own = callbacks(recipe) if callbacks else ()
-            self.members.append(Member(recipe, model.to(self.device), [self._watch_memory, *own]))
+            extra = callbacks(recipe) if callbacks else ()
+            self.members.append(Member(recipe, model.to(self.device), [self._watch_memory, *extra]))
         self.scores_stopped, self.scores_untrained = True, True
         self.scores_test = True  # False: runs are kept with validation metrics only
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
         self.written_at = self.started
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
-        needed = sorted({place for chosen in places.values() for place in chosen})
+        needed = sorted({index for draw in draws.values() for index in draw})
         self.rows["train"] = encode(self.task.train.at(needed), self.task, self.tokenizer)
-        at = dict(zip(needed, self.rows["train"], strict=True))
-        self.draws = {subset: [at[place] for place in chosen] for subset, chosen in places.items()}
+        row_at = dict(zip(needed, self.rows["train"], strict=True))
+        self.draws = {subset: [row_at[index] for index in draw] for subset, draw in draws.items()}
         self.model: nn.Module = self.members[0].model
         if self.size > 1:
             device.keep_freed_memory()
             self._restack()
-        torch.manual_seed(first.seed)  # dropout starts from here, however much the heads and A drew
+        torch.manual_seed(first.seed)  # so that dropout doesn't depend on how much the heads and A drew
         self.random = device.random_state(self.device)
 
     @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
-        """Train all members and score each once on the test split; `keep` is called with each run as it ends."""
+        """Train all members and score each once on the test split. `keep` is called with each run when it ends."""
         self._keep, self._runs = keep, list[Run]()
         device.forget_peak(self.device)
         device.set_random_state(self.device, self.random)
@@ -149,7 +149,7 @@ class Pack:
 
     @property
     def stopped(self) -> bool:
-        """Whether training was stopped by hand; some members may have finished in that same step."""
+        """Whether training was stopped by hand; some members may have finished in the same step."""
         return any(member.status == "stopped" for member in self.members)
 
     def before_scoring(self) -> None:
@@ -165,38 +165,38 @@ class Pack:
             for feed in {_feed(member) for member in self.members}
         }
         for step in range(1, first.steps + 1):
-            rows = {feed: next(one) for feed, one in feeds.items()}
+            rows = {feed: next(batches) for feed, batches in feeds.items()}
             if step > self.step:
                 self.step = step
-                together = [row for member in self.members for row in rows[_feed(member)]]
-                yield step, collate(together, self.pad).to(self.device)
+                all_rows = [row for member in self.members for row in rows[_feed(member)]]
+                yield step, collate(all_rows, self.pad).to(self.device)
 
     def validate(self) -> list[Metrics]:
-        """Score the validation split, for the curve and for choosing."""
-        found = self.score("validation")
-        for member, score in zip(self.members, found, strict=True):
+        """Score the validation split, for the learning curve and for model selection."""
+        scores = self.score("validation")
+        for member, score in zip(self.members, scores, strict=True):
             member.right = score.right(self.rows["validation"])
-        return [score.metrics for score in found]
+        return [score.metrics for score in scores]
 
     def before(self) -> list[Metrics]:
-        """Score it before the first update, when LoRA members with the same seed give equal answers."""
+        """Score it before the first update, when LoRA members with the same seed still have equal outputs."""
         if not self.scores_untrained:
             return [{}] * self.size
         if self.size == 1 or self.members[0].recipe.method.name != "lora":
             return self.validate()
         firsts = {member.recipe.seed: member for member in reversed(self.members)}
-        found = {seed: self._alone(member, "validation").metrics for seed, member in firsts.items()}
-        return [found[member.recipe.seed] for member in self.members]
+        metrics = {seed: self._alone(member, "validation").metrics for seed, member in firsts.items()}
+        return [metrics[member.recipe.seed] for member in self.members]
 
     def after(self, step: int, validated: bool) -> None:
-        """Write a checkpoint after a validation and every OFTEN seconds; then the judge may end members."""
+        """Write a checkpoint after a validation and every OFTEN seconds; then let the judge end members."""
         if validated or time.perf_counter() > self.written_at + OFTEN:
             self.written(self)
             self.written_at = time.perf_counter()
         self.judge([member for member in self.members if not member.ended], step)
 
     def leave(self, ended: Sequence[Member]) -> tuple[nn.Module, list[Member]]:
-        """Score and keep ended members; return the model and members that remain."""
+        """Score and keep the members that ended; return the remaining model and members."""
         for member in ended:
             self._finish(member, self._alone(member, "test") if self.scores_test and not member.error else None)
         self.members = [member for member in self.members if member not in ended]
@@ -211,15 +211,15 @@ class Pack:
         return evaluate_members(self.model, self.rows_of(split), self.pad, self.device, members, self.task.metrics)
 
     def rows_of(self, split: str) -> list[Row]:
-        """Return a split as tokens, encoded on first use."""
+        """Return a split's tokenized rows, encoded on first use."""
         if split not in self.rows:
             self.rows[split] = encode(getattr(self.task, split), self.task, self.tokenizer)
         return self.rows[split]
 
     def record(self, member: Member, score: Score | None) -> Run:
-        """Make a member's record. `seconds` is its share of the pack's time."""
+        """Return a member's record. `seconds` is its share of the pack's time."""
         report: Report = member.model.lora_lab_report  # type: ignore[assignment]
-        own = {"data": self.task.data} if self.task.data else {}
+        data = {"data": self.task.data} if self.task.data else {}
         return Run(
             recipe=member.recipe,
             metrics=score.metrics if score else {},
@@ -229,7 +229,7 @@ class Pack:
             total=report.total,
             seconds=(time.perf_counter() - self.started) / self.size,
             peak_bytes=self.peak_bytes,
-            environment=device.environment(self.choice) | {"pack": self.size, **own},
+            environment=device.environment(self.choice) | {"pack": self.size, **data},
             status=member.status,
             error=member.error,
             warnings=list(member.warnings),
@@ -246,23 +246,23 @@ class Pack:
         """Score one member by itself."""
         return evaluate(member.model, self.rows_of(split), self.pad, self.device, self.task.metrics)
 
-    # ---- laying out
+    # ---- building the models
 
     def _loaded(self, recipe: Recipe) -> PreTrainedModel:
-        """Load the base, with a random head from the recipe's seed."""
+        """Load the base, with a random head drawn with the recipe's seed."""
         torch.manual_seed(recipe.seed)
         labels, dtype, attention = self.task.num_labels, self.choice.load_as, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
-        if not isinstance(recipe.method, Probe):  # which reads every token
+        if not isinstance(recipe.method, Probe):  # a probe reads every token
             answer_at_first_token(model)
         attend_in_fp32(model)
         return model
 
     def _adapted(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]]) -> nn.Module:
-        """Make a member's model on the shared base, with the head and A that its own seed gives."""
+        """Return a member's model on the shared base, with the head and A drawn with its own seed."""
         model: Any = self.base if self.size == 1 else share(self.base)
         if self.size > 1 and self.task.num_labels and recipe.seed not in heads:
-            heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))  # for its random head; the rest is dropped
+            heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))  # only for its random head
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
         torch.manual_seed(recipe.seed)  # again, so that A does not depend on how much the head drew
@@ -281,9 +281,9 @@ class Pack:
         sizes = [len(models)] if any(map(has_dropout, models)) else cut(len(models), self.device)
         parts, start = [], 0
         for size in sizes:
-            own = slice(start, start + size)
-            model, numbers, gradients = stack_members(self.base, models[own])
-            for member, row, gradient, state in zip(self.members[own], numbers, gradients, states[own], strict=True):
+            part = slice(start, start + size)
+            model, numbers, gradients = stack_members(self.base, models[part])
+            for member, row, gradient, state in zip(self.members[part], numbers, gradients, states[part], strict=True):
                 member.join(row, gradient, state)
             parts.append(model)
             start += size

@@ -1,11 +1,11 @@
-"""Prompts and answers for supervised fine-tuning: our three voices, and your own files. One JSON object per line:
+"""Prompts and answers for supervised fine-tuning: our three voices and your own files. One JSON object per line:
 
     {"prompt": "Why is the sky blue?", "response": "Aye, look up, lad ...", "split": "train"}
     {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
 The last message of a chat is the answer to learn; the rest is context. `split` (train, validation, test) is used if
-every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, so that two
-answers to one question are never in different splits.
+every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, so that
+answers to the same question are never in different splits.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Pair:
 
 
 def voice(name: str) -> dict[str, list[Pair]]:
-    """Read one of VOICES, by split; the questions are the same in each."""
+    """Read one of VOICES by split; all voices answer the same questions."""
     return read(shipped(f"data/styles/{name}.jsonl"))
 
 
 def holds_pairs(path: Path) -> bool:
-    """Whether a file is JSON lines and starts with a pair. False for invalid JSON, which the reader reports."""
+    """Return whether a JSON Lines file starts with a pair. False for invalid JSON, which the reader reports."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return False
     try:
@@ -55,18 +55,18 @@ def holds_pairs(path: Path) -> bool:
 def read(path: Path, seed: int = 0) -> dict[str, list[Pair]]:
     """Read a file's pairs by split. Without splits in the file, `seed` decides which are held out.
 
-    Raises: BadValue, with the line, for what is not a pair; for fewer than ten pairs or three different questions; for
-    splits on only some lines.
+    Raises: BadValue for a line that is not a pair, naming the line; for fewer than ten pairs or three different
+    questions; for splits on only some lines.
     """
     rows = json_rows(path, "prompt", "response")
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
     if len(pairs) < FEWEST:
         raise BadValue(f"{path} holds {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
-    named = [row.get("split") for _, row in rows]
-    splits = _drawn(pairs, seed, path) if set(named) == {None} else named
+    given = [row.get("split") for _, row in rows]
+    splits = _draw_splits(pairs, seed, path) if set(given) == {None} else given
     if set(splits) != set(SPLITS):
-        found = ", ".join(sorted({str(split) for split in splits}))
-        raise BadValue(f"{path}: 'split' must contain each of {', '.join(SPLITS)} and nothing else; it has {found}")
+        names = ", ".join(sorted({str(split) for split in splits}))
+        raise BadValue(f"{path}: 'split' must contain each of {', '.join(SPLITS)} and nothing else; it has {names}")
     return {name: [pair for pair, split in zip(pairs, splits, strict=True) if split == name] for name in SPLITS}
 
 
@@ -92,14 +92,14 @@ def _text(row: Mapping[str, Any], name: str, where: str) -> str:
     return text.strip()
 
 
-def _drawn(pairs: Sequence[Pair], seed: int, path: Path) -> list[str]:
-    """Draw a split for each pair, the same for all pairs with one question, ignoring case and spaces."""
+def _draw_splits(pairs: Sequence[Pair], seed: int, path: Path) -> list[str]:
+    """Draw each pair's split; pairs with the same question, ignoring case and spaces, get the same one."""
     keys = [" ".join(str(pair.chat).lower().split()) for pair in pairs]
-    order = sorted(set(keys))
-    if len(order) < len(SPLITS):
-        raise BadValue(f"{path} asks {len(order)} different questions; at least 3 are needed, one for each split")
-    random.Random(seed).shuffle(order)
-    test, validation = max(1, len(order) // 5), max(1, len(order) // 10)
-    named = ["test"] * test + ["validation"] * validation + ["train"] * (len(order) - test - validation)
-    of = dict(zip(order, named, strict=True))
-    return [of[key] for key in keys]
+    questions = sorted(set(keys))
+    if len(questions) < len(SPLITS):
+        raise BadValue(f"{path} asks {len(questions)} different questions; at least 3 are needed, one for each split")
+    random.Random(seed).shuffle(questions)
+    test, validation = max(1, len(questions) // 5), max(1, len(questions) // 10)
+    splits = ["test"] * test + ["validation"] * validation + ["train"] * (len(questions) - test - validation)
+    split_of = dict(zip(questions, splits, strict=True))
+    return [split_of[key] for key in keys]

@@ -1,8 +1,8 @@
-"""A pack split into parts that run in parallel, one per core, and synchronize once per step.
+"""Split a pack into parts that run in parallel, one per core, and synchronize once per step.
 
-    members 0-7 on core 0: forward, backward, update        members 8-15 on core 1: the same, for their own rows
+    members 0-7 on core 0: forward, backward, update        members 8-15 on core 1: the same for their rows
 
-By default torch splits each operation across its threads, which then wait for the slowest hundreds of times per step.
+By default, torch splits each operation across its threads, which wait for the slowest hundreds of times per step.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-MOST = 4  # parts: with more, the interpreter lock keeps threads waiting
+MOST = 4  # parts: with more, threads wait for the interpreter lock
 Out = TypeVar("Out")
 
 
 class Parts(nn.ModuleList):
-    """One model for each part; `sizes` is how many members each has, in order."""
+    """One model per part; `sizes` is the number of members in each, in order."""
 
     def __init__(self, models: Sequence[nn.Module], sizes: Sequence[int]) -> None:
         super().__init__(models)
@@ -30,7 +30,7 @@ class Parts(nn.ModuleList):
 
 
 def cut(members: int, device: str) -> list[int]:
-    """The number of members in each part, as equal as possible; one part on a GPU."""
+    """Return the number of members in each part, as equal as possible; one part on a GPU."""
     parts = min(members, MOST, torch.get_num_threads()) if device == "cpu" else 1
     return [members * (i + 1) // parts - members * i // parts for i in range(parts)]
 
@@ -44,11 +44,11 @@ def in_parts(work: Callable[[nn.Module, slice], Sequence[Out]], model: nn.Module
         return list(work(model, slice(0, members)))
     threads = torch.get_num_threads()
 
-    def on_its_own(part: nn.Module, own: slice) -> Sequence[Out]:
+    def run_part(part: nn.Module, members_of_part: slice) -> Sequence[Out]:
         torch.set_num_threads(max(1, threads // len(model)))  # of this thread, and of threads started meanwhile
-        return work(part, own)
+        return work(part, members_of_part)
 
     try:
-        return [one for found in model.pool.map(on_its_own, model, model.members) for one in found]
+        return [result for results in model.pool.map(run_part, model, model.members) for result in results]
     finally:
         torch.set_num_threads(threads)

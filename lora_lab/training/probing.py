@@ -1,7 +1,7 @@
-"""Solve the probe: the frozen model reads every text once, then scikit-learn fits a logistic regression.
+"""Fit the probe: the frozen model reads every text once, then scikit-learn fits a logistic regression.
 
-Features are scaled to mean 0 and standard deviation 1 on the training texts, so that a penalty means the same for all
-models. W and b are then converted back to unscaled features:
+Features are scaled to mean 0 and standard deviation 1 on the training texts, so that a penalty has the same meaning for
+all models. W and b are then converted back to unscaled features:
 
     u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
 """
@@ -26,17 +26,17 @@ from lora_lab.training.evaluate import ROWS
 from lora_lab.training.loop import Member, Progress
 
 TOLERANCE, ROUNDS = 1e-8, 5000
-_kept: tuple[Any, np.ndarray] | None = None  # features of the last texts, reused for other penalties and seeds
+_kept: tuple[Any, np.ndarray] | None = None  # last texts and features, reused for other penalties and seeds
 
 
 def fit_probe(
     member: Member, rows: Sequence[Row], pad: int, device: str, validate: Callable[[], dict[str, float]],
     *, stop: threading.Event | None = None,
 ) -> None:  # fmt: skip
-    """Do for the probe what `loop.fit` does for other methods.
+    """Train the probe, as `loop.fit` does for other methods.
 
     The history has one entry, at the recipe's last step, with a learning rate of 0. Setting `stop` while texts are read
-    ends the run without a solution.
+    ends the run without a fitted probe.
     """
     global _kept
     model: Any = member.model
@@ -67,22 +67,22 @@ def fit_probe(
 def features(
     model: nn.Module, rows: Sequence[Row], pad: int, device: str, *, stop: threading.Event | None = None
 ) -> np.ndarray | None:
-    """Return the mean hidden state of each row: (rows, d), float64. None if `stop` was set meanwhile.
+    """Return the mean hidden state of each row: (rows, d), float64. None if `stop` was set while reading.
 
     Raises: BadValue for a model without a probe.
     """
     head, base = _head_of(model), model.eval().base_model
-    found = np.empty((len(rows), int(head.trained.in_features)))  # type: ignore[arg-type]
+    values = np.empty((len(rows), int(head.trained.in_features)))  # type: ignore[arg-type]
     for batch in scoring_batches([replace(row, place=n) for n, row in enumerate(rows)], ROWS, pad):
         if stop is not None and stop.is_set():
             return None
         base(**batch.to(device).inputs(base))  # type: ignore[arg-type, operator]
-        found[list(batch.places)] = head.features().cpu().numpy()
-    return found
+        values[list(batch.places)] = head.features().cpu().numpy()
+    return values
 
 
 def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return W (classes, d), b (classes,) at the minimum described in `methods/probe.py`, and the mean loss in nats.
+    """Return W (classes, d) and b (classes,) at the minimum defined in `methods/probe.py`, and the mean loss in nats.
 
     z is (rows, d), labels (rows,). Raises: Failed for non-finite features, or if no minimum is found.
     """
@@ -93,15 +93,15 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
 
     if not np.isfinite(z).all():
         raise Failed("the model's hidden states are not finite: train with dtype fp32")
-    scaler = StandardScaler()  # treats a constant feature as having deviation 1
+    scaler = StandardScaler()  # a constant feature gets deviation 1
     u = scaler.fit_transform(z)
-    strength = (2 if classes == 2 else 1) / l2  # for two classes scikit-learn has one row of W
+    inverse_penalty = (2 if classes == 2 else 1) / l2  # for two classes scikit-learn has one row of W
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            fitted = LogisticRegression(C=strength, tol=TOLERANCE, max_iter=ROUNDS).fit(u, labels)
+            fitted = LogisticRegression(C=inverse_penalty, tol=TOLERANCE, max_iter=ROUNDS).fit(u, labels)
         except ConvergenceWarning as error:
-            raise Failed(f"no minimum found in {ROUNDS} iterations at l2 {l2:g}: use a larger one") from error
+            raise Failed(f"no minimum found in {ROUNDS} iterations at l2 {l2:g}: use a larger l2") from error
     weight, bias = fitted.coef_, fitted.intercept_
     if classes == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

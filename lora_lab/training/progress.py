@@ -20,13 +20,13 @@ def _bar(steps: int) -> Any:
 
 @contextmanager
 def progress_bar(steps: int) -> Iterator[Callback]:
-    """Give a callback that draws a bar on stderr if someone is watching."""
+    """Yield a callback that draws a bar on stderr if someone is watching."""
     with _bar(steps) as bar:
 
         def show(progress: Progress) -> None:
             if progress.validation:
-                shown = {name: f"{value:.3g}" for name, value in progress.validation.items() if name != "macro_f1"}
-                bar.set_postfix(shown, refresh=False)
+                metrics = {name: f"{value:.3g}" for name, value in progress.validation.items() if name != "macro_f1"}
+                bar.set_postfix(metrics, refresh=False)
             bar.update()
 
         yield show
@@ -40,7 +40,7 @@ class SweepBar:
         self._seen: dict[str, int] = {}
 
     def left(self, recipes: Sequence[Recipe]) -> None:
-        """Add the steps of runs that are still to be trained."""
+        """Add the steps of runs that have not been trained yet."""
         self.bar.total = (self.bar.total or 0) + sum(recipe.steps for recipe in recipes)
         self.bar.refresh()
 
@@ -59,9 +59,9 @@ class SweepBar:
 
 @contextmanager
 def sweep_bar() -> Iterator[SweepBar]:
-    """Give a bar for a sweep."""
-    shown = SweepBar()
+    """Yield a bar for a sweep."""
+    bar = SweepBar()
     try:
-        yield shown
+        yield bar
     finally:
-        shown.bar.close()
+        bar.bar.close()

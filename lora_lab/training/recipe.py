@@ -1,4 +1,4 @@
-"""The description of a run: everything that determines its result, and a hash that identifies it."""
+"""A run's recipe: everything that determines its result, and a hash that identifies it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lora_lab.methods import method_from
 from lora_lab.methods.base import Method, make_plain
 from lora_lab.methods.lora import LoRA
 
-# Fields added later: left out of the hash at their defaults 0, False or "", so that old hashes stay valid.
+# Fields added later. The hash omits them at their defaults 0, False or "", so that old hashes stay valid.
 LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
 
 
@@ -26,16 +26,16 @@ class Recipe:
     method          what trains
     lr              AdamW's peak learning rate: linear warmup over the first `warmup` share of the steps, then linear
                     decay to 0
-    steps, batch    updates, and texts per update
-    seed            of the head, of A, of dropout and of the order of the data, but not of the split
+    steps, batch    number of updates, and texts per update
+    seed            for the head, A, dropout and the order of the data, but not the split
     clip            largest gradient norm; 0 for no clipping
-    dropout         use the base model's own dropout in training
+    dropout         enable the base model's own dropout in training
     validations     number of validations, evenly spaced; 0 for none
     patience        stop after this many validations without improvement; 0 for never
     examples        number of training texts, drawn once with the data's class balance; 0 for all
-    subset          which draw of that size: the same texts for every method and seed
+    subset          seed of that draw, so that every method and `seed` gets the same texts
     label_smoothing as in `torch.nn.CrossEntropyLoss`; not for tasks that predict a number
-    token_mean      average a batch's loss over tokens, so that long answers count more; otherwise rows count equally
+    token_mean      average a batch's loss over tokens, so that long answers weigh more; otherwise rows weigh the same
     start           folder of an adapter of the same method to start from; its head is not used
     dtype, attention, device   "auto" for the fastest on this machine, see `training/device.py`
     Raises: BadValue for an impossible value.
@@ -69,9 +69,9 @@ class Recipe:
     def __post_init__(self) -> None:
         make_plain(self)
         for name in ("steps", "batch", "seed", "validations", "patience", "examples", "subset"):
-            value, least = getattr(self, name), 1 if name in ("steps", "batch") else 0
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise BadValue(f"{name} must be a whole number of at least {least}, not {value!r}")
+            value, minimum = getattr(self, name), 1 if name in ("steps", "batch") else 0
+            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+                raise BadValue(f"{name} must be a whole number of at least {minimum}, not {value!r}")
         if self.seed >= 2**63:
             raise BadValue(f"seed must be below 2**63, not {self.seed}")
         if self.subset and not self.examples:
@@ -84,7 +84,7 @@ class Recipe:
             value = getattr(self, name)
             if value not in (False, True):
                 raise BadValue(f"{name} must be True or False, not {value!r}{hint}")
-            object.__setattr__(self, name, bool(value))  # 1 is True, and has its hash
+            object.__setattr__(self, name, bool(value))  # so that 1 and True have the same hash
         if self.patience and not self.validations:
             raise BadValue("patience counts validations: set validations to at least 1, or patience to 0")
         if self.lr == 0:
@@ -92,8 +92,8 @@ class Recipe:
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of update `step`, 1 to steps: linear warmup, then linear decay to 0."""
-        rise = max(1, round(self.warmup * self.steps))
-        return self.lr * min(step / rise, (self.steps - step + 1) / max(1, self.steps - rise + 1), 1.0)
+        warmup = max(1, round(self.warmup * self.steps))
+        return self.lr * min(step / warmup, (self.steps - step + 1) / max(1, self.steps - warmup + 1), 1.0)
 
     def settings(self) -> dict[str, Any]:
         """Return plain values for JSON; `recipe_from` reads them back."""
@@ -108,7 +108,7 @@ class Recipe:
 
     @property
     def base_dtype(self) -> str:
-        """The dtype to load the base in: fp32 if it trains, since bf16 would lose small updates."""
+        """The dtype to load the base in: fp32 if the base trains, since bf16 would lose small updates."""
         return "fp32" if self.method.trains_base and self.dtype == "auto" else self.dtype
 
     @property
@@ -119,8 +119,8 @@ class Recipe:
 
     def describe(self) -> str:
         """Return a short label for legends and logs."""
-        few = [f"{self.examples} examples, subset {self.subset}"] if self.examples else []
-        return ", ".join([describe(self.method), f"lr {self.lr:g}", f"seed {self.seed}", *few])
+        subset = [f"{self.examples} examples, subset {self.subset}"] if self.examples else []
+        return ", ".join([describe(self.method), f"lr {self.lr:g}", f"seed {self.seed}", *subset])
 
 
 def describe(method: Method) -> str:
@@ -130,14 +130,14 @@ def describe(method: Method) -> str:
     if isinstance(method, LoRA):
         size = f"rank {settings['rank']}, alpha {settings['alpha']:g}"
         return ", ".join([name, size, "+".join(settings["targets"]), *method.variants])
-    usual = type(method)().settings()
-    unusual = {key: value for key, value in settings.items() if value != usual[key]}
-    for key, value in unusual.items():
+    defaults = type(method)().settings()
+    changed = {key: value for key, value in settings.items() if value != defaults[key]}
+    for key, value in changed.items():
         if isinstance(value, list):
-            unusual[key] = "+".join(map(str, value)) or "none"
+            changed[key] = "+".join(map(str, value)) or "none"
         elif isinstance(value, float):
-            unusual[key] = f"{value:g}"
-    return ", ".join([name, *(f"{key} {value}" for key, value in unusual.items())])
+            changed[key] = f"{value:g}"
+    return ", ".join([name, *(f"{key} {value}" for key, value in changed.items())])
 
 
 def _plain(value: Any) -> Any:
@@ -148,14 +148,14 @@ def _plain(value: Any) -> Any:
 
 
 def recipe_from(settings: Mapping[str, Any]) -> Recipe:
-    """Make a recipe from its settings. Raises: BadValue for an unknown field."""
+    """Create a recipe from its settings. Raises: BadValue for an unknown field."""
     check_fields(settings)
     return Recipe(**{**settings, "method": method_from(settings["method"])})
 
 
 def check_fields(names: Iterable[str]) -> None:
-    """Raises: BadValue for a name that is not a field of Recipe."""
-    known = [f.name for f in fields(Recipe)]
+    """Check that these are fields of `Recipe`. Raises: BadValue for any other name."""
+    field_names = [f.name for f in fields(Recipe)]
     for name in names:
-        if name not in known:
-            raise BadValue(f"a recipe has no field '{name}'; nearest: {nearest(name, known)}")
+        if name not in field_names:
+            raise BadValue(f"a recipe has no field '{name}'; nearest: {nearest(name, field_names)}")

@@ -3,7 +3,7 @@
     STORE/3f2a9c1b77e0.json        recipe, metrics, history, counts, seconds, bytes, versions
     STORE/3f2a9c1b77e0/            the adapter, and predictions.npy: its prediction for each test row
 
-The JSON is written last, atomically, so a listed run is complete. A zip file of such a folder can be read too.
+The JSON is written last, atomically, so a listed run is complete. A store can also be read from a zip file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
-LATER = ("warnings",)  # fields that old records lack
+LATER = ("warnings",)  # fields missing in old records
 FINISHED = ("done", "early")
 
 
@@ -34,12 +34,12 @@ class Run:
 
     metrics     on the test split: accuracy, macro_f1, loss; or perplexity, loss
     history     step, loss and lr of every update; validation: metrics by step
-    seconds     wall time of loading, training and scoring
-    peak_bytes  peak memory: allocated on a GPU; on a CPU that of the process, sampled after each step
-    adapter     the adapter's folder; None if nothing was kept
+    seconds     wall-clock time of loading, training and scoring
+    peak_bytes  peak memory: allocated on a GPU; of the process on a CPU, sampled after each step
+    adapter     the adapter's folder; None if it was not kept
     warnings    warnings of the first step
-    status      "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`); in a sweep that chooses
-                also "behind" (stopped for that) or "unscored" (trained and validated, not yet tested)
+    status      "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`); in a choosing sweep also
+                "behind" (stopped for falling behind) or "unscored" (trained and validated, not yet tested)
     """
 
     recipe: Recipe
@@ -64,12 +64,12 @@ class Run:
 
     @property
     def dtype(self) -> str | None:
-        """The dtype of training, see `dtype_of`; None if it never started."""
+        """The training dtype, see `dtype_of`; None if training never started."""
         return dtype_of(self.environment)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that `lora-lab train --json` prints, without predictions."""
-        values = {name: value for name, value in self.__dict__.items() if name not in ("predictions", "recipe")}
+        values = {name: value for name, value in vars(self).items() if name not in ("predictions", "recipe")}
         return {"version": VERSION, "hash": self.recipe.hash, "recipe": self.recipe.settings(), **values} | {
             "trainable": self.trainable
         }
@@ -81,17 +81,17 @@ def dtype_of(environment: Mapping[str, Any]) -> str | None:
     if dtype is None:
         return None
     products, quantised = environment.get("products", dtype), environment.get("quantised")
-    computed = dtype if products == dtype else f"{dtype} by {products}"
-    return f"{quantised}+{computed}" if quantised else str(computed)
+    compute_dtype = dtype if products == dtype else f"{dtype} by {products}"
+    return f"{quantised}+{compute_dtype}" if quantised else str(compute_dtype)
 
 
 def is_record(file: Path | zipfile.Path) -> bool:
-    """Whether a file is named like a record, twelve hex digits: a store may hold other JSON too."""
+    """Return whether a file is named like a record, with twelve hex digits. A store may hold other JSON files."""
     return file.suffix == ".json" and len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
 
 
 def stores(folder: Path) -> set[Path]:
-    """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound if it doesn't exist."""
+    """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound for a missing folder."""
     if zipfile.is_zipfile(folder):
         return {folder}
     if not folder.is_dir():
@@ -100,9 +100,9 @@ def stores(folder: Path) -> set[Path]:
 
 
 def failed(recipe: Recipe, reason: str) -> Run:
-    """Make the record of a run that never started."""
-    nothing: dict[str, list[Any]] = {"step": [], "loss": [], "lr": [], "validation": []}
-    return Run(recipe, {}, nothing, 0, 0, 0, 0.0, 0, {}, status="failed", error=reason)
+    """Return the record of a run that never started."""
+    history: dict[str, list[Any]] = {"step": [], "loss": [], "lr": [], "validation": []}
+    return Run(recipe, {}, history, 0, 0, 0, 0.0, 0, {}, status="failed", error=reason)
 
 
 class Store:
@@ -113,7 +113,7 @@ class Store:
         self.files = zipfile.Path(self.folder) if zipfile.is_zipfile(self.folder) else self.folder
 
     def check_writable(self) -> None:
-        """Check before training that the folder is writable. Raises: BadValue if it is not."""
+        """Check that the folder is writable, before training. Raises: BadValue if it is not."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
@@ -126,19 +126,19 @@ class Store:
         return self.folder / recipe.hash
 
     def replaces(self, status: str, recipe: Recipe) -> bool:
-        """Whether a run with this status may replace the stored one: only a finished run replaces a finished one."""
+        """Return whether a run of this status may replace the stored one: only finished runs replace finished ones."""
         if status in FINISHED or not (self.folder / f"{recipe.hash}.json").is_file():
             return True
         return self.read(recipe.hash).status not in FINISHED
 
     def add(self, run: Run) -> None:
-        """Write a run, replacing one of the same recipe; see `replaces`."""
+        """Write a run, replacing any run of the same recipe; see `replaces`."""
         if run.predictions is not None:
             self.add_rows(run.recipe, "predictions", run.predictions)
         write_json(self.folder / f"{run.recipe.hash}.json", run.to_json())
 
     def add_rows(self, recipe: Recipe, name: str, values: np.ndarray) -> None:
-        """Write one value per row of a split to STORE/HASH/NAME.npy, classes as bytes."""
+        """Write one value per row of a split to STORE/HASH/NAME.npy; classes are stored in the smallest type."""
         content = io.BytesIO()
         if values.dtype.kind in "iu" and values.size:
             values = values.astype(np.min_scalar_type(values.max()))
@@ -151,13 +151,13 @@ class Store:
         return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None
 
     def find(self, recipe: Recipe) -> Run | None:
-        """Return a recipe's run, or None. Raises: BadValue, as `runs`."""
+        """Return a recipe's run, or None. Raises: see `runs`."""
         return self.read(recipe.hash) if (self.files / f"{recipe.hash}.json").is_file() else None
 
     def records(self) -> list[Path | zipfile.Path]:
         """List the record files, by name."""
-        there = self.files.iterdir() if isinstance(self.files, zipfile.Path) else self.files.glob("*.json")
-        return sorted(filter(is_record, there), key=lambda file: file.name)
+        files = self.files.iterdir() if isinstance(self.files, zipfile.Path) else self.files.glob("*.json")
+        return sorted(filter(is_record, files), key=lambda file: file.name)
 
     def runs(self) -> list[Run]:
         """Read all runs, oldest first (in a zip file by name). Raises: BadValue for a newer or damaged record."""
@@ -165,15 +165,15 @@ class Store:
         return [self.read(file.stem) for file in files]
 
     def read(self, name: str) -> Run:
-        """Read one run by the name of its record. Raises: BadValue, as `runs`."""
+        """Read one run by the name of its record. Raises: see `runs`."""
         file = self.files / f"{name}.json"
         values = read_json(file)
         version = values.get("version")
         if isinstance(version, int) and version > VERSION:
             raise BadValue(f"{file} has format version {version}, and this lora_lab reads up to {VERSION}: update it")
-        known = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
+        names = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
         try:
-            run = {name: values[name] for name in known if name not in LATER or name in values}
+            run = {name: values[name] for name in names if name not in LATER or name in values}
             recipe = recipe_from(values["recipe"])
             return Run(recipe=recipe, predictions=self.rows(recipe, "predictions"), **run)
         except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -2,16 +2,16 @@
 
     rt            sentences of film reviews, negative or positive (Rotten Tomatoes)
     imdb          long film reviews, negative or positive
-    tweets        negative, neutral, positive; contains abuse, so it is fetched only when asked for
+    tweets        negative, neutral, positive; contains abusive language, so it is fetched only on request
     kjv           the King James Bible, for language modeling
     shakespeare   his plays, for language modeling
-    restaurants   facts about a restaurant, to put into a sentence; ours
-    captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; ours
+    restaurants   facts about a restaurant, to express in a sentence; our own data
+    captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; our own data
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
                   `pairs.py`), or a .txt for language modeling
 
-Plugins read other names, such as GLUE's and E2E's folders. Splits are seeded, and duplicate texts are removed, so no
-test row was trained on. Learning rates and ranks are chosen on `validation`; `test` is scored once, at the end.
+Plugins load other names, such as folders of GLUE and E2E. Splits are seeded and duplicate texts are removed, so no test
+row is trained on. Learning rates and ranks are chosen on `validation`; `test` is scored once, at the end.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from lora_lab.training.text_files import csv_rows, json_rows, text_of
 SPLITS = ("train", "validation", "test")
 OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
 SHORTEST = 4  # tokens: an encoder's tokenizer adds two and cannot cut below that
-VALIDATED = 100  # meanings, of E2E's 547, to keep repeated validations short
+VALIDATED = 100  # meanings (E2E has 547), to keep repeated validations short
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts with their labels: class indices, or floats if a number is predicted.
+    """Texts with their labels: class indices, or floats for regression.
 
     prompts      the prompt of each text, plain or a chat; only the text counts in the loss
-    references   all good answers to each prompt, if there are several
+    references   all reference answers to each prompt, if there are several
     seconds      the second texts of a task on pairs
     """
 
@@ -59,18 +59,18 @@ class Split:
         return len(self.texts)
 
     def at(self, places: Sequence[int]) -> Split:
-        """Return the rows at these indices, in their order."""
+        """Return the rows at these indices, in the given order."""
         columns = (self.texts, self.labels, self.prompts, self.references, self.seconds)
         return Split(*(tuple(column[n] for n in places if column) for column in columns))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set ready to use.
+    """A dataset ready for training.
 
-    labels       names of the classes; none for language modeling, one if a number is predicted
+    labels       class names; none for language modeling, one for regression
     max_length   texts are cut to this many tokens
-    metrics      its metrics, if not accuracy or perplexity
+    metrics      the task's metrics, if not accuracy or perplexity
     data         the fingerprint of a user's file
     """
 
@@ -85,7 +85,7 @@ class Task:
 
     @property
     def num_labels(self) -> int | None:
-        """Number of classes, for `load_model`; None in language modeling."""
+        """Number of classes, as in `load_model`; None for language modeling."""
         return len(self.labels) or None
 
     @property
@@ -100,7 +100,7 @@ class Task:
 
 
 class Example(NamedTuple):
-    """A meaning, which is the prompt, and sentences that express it."""
+    """A meaning, used as the prompt, and sentences that express it."""
 
     meaning: object
     references: tuple[str, ...]
@@ -110,7 +110,7 @@ class Example(NamedTuple):
 class _Bundled:
     labels: tuple[str, ...]
     max_length: int
-    held_out: tuple[int, int]  # rows of validation and of test
+    held_out: tuple[int, int]  # validation and test rows
     read: Callable[[], pd.DataFrame]  # with columns text and label, or only text
 
 
@@ -118,18 +118,19 @@ def load_task(
     name: str, *, seed: int = 0, max_length: int | None = None, text: str = "text", label: str = "label",
     download: bool = False,
 ) -> Task:  # fmt: skip
-    """Load a bundled task by name, a task from your own file, or one that a plugin reads.
+    """Load a bundled task by name, a task from your own file, or a plugin's task.
 
     seed          decides which rows are held out if the data don't; runs are comparable only with the same seed
     text, label   column names in your file; a column "split" (train, validation, test) is used if it exists
-    download      allow access to the hub for a data set named by its hub id
-    Raises: NotFound for an unknown name or column; BadValue for a file that cannot be a task.
+    download      allow downloads from the hub, for a dataset given by its hub id
+    Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
     """
     if max_length is not None and max_length < SHORTEST:
         raise BadValue(f"max_length must be at least {SHORTEST} tokens, not {max_length}")
     if name in TASKS:
-        known = TASKS[name]
-        return _task(name, _unique(known.read()), known.labels, max_length or known.max_length, known.held_out, seed)
+        bundled = TASKS[name]
+        rows = _unique(bundled.read())
+        return _task(name, rows, bundled.labels, max_length or bundled.max_length, bundled.held_out, seed)
     if name == "restaurants":
         return generation(name, {split: list(_restaurants(split)) for split in SPLITS}, max_length)
     if name in pairs.VOICES:
@@ -137,51 +138,52 @@ def load_task(
     path = Path(name).expanduser()
     if path.is_file():
         if pairs.holds_pairs(path):
-            own = _chats(str(path), pairs.read(path, seed), max_length)
+            task = _chats(str(path), pairs.read(path, seed), max_length)
         else:
-            own = _own_task(path, seed, max_length or 128, text, label)
-        return replace(own, data=fingerprint(name))
-    plugged: Task | None = plugins.task(name, max_length=max_length, download=download)
-    if plugged is None:
+            task = _own_task(path, seed, max_length or 128, text, label)
+        return replace(task, data=fingerprint(name))
+    plugin_task: Task | None = plugins.task(name, max_length=max_length, download=download)
+    if plugin_task is None:
         raise NotFound(
             f"there is no task or file '{name}'; give {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, "
             "or a .csv, .jsonl or .txt file"
         )
-    return plugged
+    return plugin_task
 
 
 def typical_tokens(task: Task) -> int:
-    """Estimate the length of the task's texts in tokens (4 characters each), to choose attention and dtype."""
+    """Estimate the mean length of the task's texts in tokens (4 characters each), to choose attention and dtype."""
     split = task.train if task.train.texts else task.test
-    few = split.at(range(min(200, len(split))))
-    return min(task.max_length, sum(map(len, [*few.texts, *few.seconds, *few.prompts])) // (4 * len(few)))
+    sample = split.at(range(min(200, len(split))))
+    characters = sum(map(len, [*sample.texts, *sample.seconds, *sample.prompts]))
+    return min(task.max_length, characters // (4 * len(sample)))
 
 
 def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
-    """Draw the indices of a few training texts, in order; all for 0 examples.
+    """Draw the indices of `examples` training texts, in order; 0 for all.
 
-    Each label's texts are shuffled by `subset` and spread evenly over 0 to 1, and the first ones are taken. So a draw
-    has the data's class balance, and a larger draw contains the smaller one (Webster's apportionment).
+    Each label's texts are shuffled with seed `subset` and spread evenly over 0 to 1; then the lowest are taken. A draw
+    therefore has the data's class balance and contains every smaller draw (Webster's apportionment).
     Raises: BadValue for more texts than the task has, too few to cover each label, or a held-out label that no training
     text has.
     """
     for name in ("validation", "test") if len(task.labels) > 1 else ():
         split: Split = getattr(task, name)
-        if untaught := sorted(set(split.labels) - set(task.train.labels)):
+        if untrained := sorted(set(split.labels) - set(task.train.labels)):
             raise BadValue(
-                f"{task.name}: no training text has the label '{task.labels[int(untaught[0])]}' of a {name} text: "
+                f"{task.name}: no training text has the label '{task.labels[int(untrained[0])]}' of a {name} text: "
                 "add more texts of that label, set the column 'split', or remove the label"
             )
     labels = task.train.labels if len(task.labels) > 1 else (0,) * len(task.train)
     if examples > len(labels):
         raise BadValue(f"task {task.name} has {len(labels):,} training texts, not {examples:,}; examples=0 takes all")
-    rng, at = random.Random(subset), list[tuple[float, int]]()
+    rng, ranked = random.Random(subset), list[tuple[float, int]]()
     for label in sorted(set(labels)):
-        places = [place for place, own in enumerate(labels) if own == label]
-        rng.shuffle(places)
-        at += [((n + 0.5) / len(places), place) for n, place in enumerate(places)]
-    chosen = sorted(place for _, place in sorted(at)[: examples or None])
-    missing = set(labels) - {labels[place] for place in chosen}
+        indices = [index for index, other in enumerate(labels) if other == label]
+        rng.shuffle(indices)
+        ranked += [((n + 0.5) / len(indices), index) for n, index in enumerate(indices)]
+    chosen = sorted(index for _, index in sorted(ranked)[: examples or None])
+    missing = set(labels) - {labels[index] for index in chosen}
     if missing and task.labels:
         name = task.labels[int(min(missing))]
         raise BadValue(f"{examples} examples of {task.name} contain no '{name}'; use more examples")
@@ -189,7 +191,7 @@ def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
 
 
 def fingerprint(task: str) -> str | None:
-    """Return sixteen hex digits of a user's file; None for any other task."""
+    """Return a hash of a user's file, sixteen hex digits; None for any other task."""
     path = Path(task).expanduser()
     if path.suffix.lower() not in OWN_FILES or not path.is_file():
         return None
@@ -197,7 +199,7 @@ def fingerprint(task: str) -> str | None:
 
 
 def check_unchanged(task: str, then: str | None, now: str | None) -> None:
-    """Compare fingerprints of a run's data file; old records have none. Raises: Changed if they differ."""
+    """Compare fingerprints of a run's data file. Old records have none. Raises: Changed if they differ."""
     if then and now and then != now:
         raise Changed(f"{task} has changed since runs were trained on it: use another --out for the new file")
 
@@ -205,19 +207,19 @@ def check_unchanged(task: str, then: str | None, now: str | None) -> None:
 def _task(
     name: str, rows: pd.DataFrame, labels: Sequence[str], max_length: int, held_out: tuple[int, int], seed: int
 ) -> Task:
-    """Shuffle with the seed; take the test rows, then the validation rows; the rest is for training."""
+    """Shuffle with the seed, then take the test rows, the validation rows, and the rest for training."""
     if "split" not in rows:
         order = list(range(len(rows)))
         random.Random(seed).shuffle(order)
         rows = rows.iloc[order].reset_index(drop=True)
         validation, test = held_out
         rows["split"] = ["test"] * test + ["validation"] * validation + ["train"] * (len(rows) - validation - test)
-    of = {split: rows[rows.split == split] for split in SPLITS}
-    made: dict[str, Any] = {
-        split: Split(tuple(some.text), tuple(map(int, some.label)) if "label" in some else ())
-        for split, some in of.items()
+    parts = {split: rows[rows.split == split] for split in SPLITS}
+    splits: dict[str, Any] = {
+        split: Split(tuple(part.text), tuple(map(int, part.label)) if "label" in part else ())
+        for split, part in parts.items()
     }
-    return Task(name, tuple(labels), max_length, **made)
+    return Task(name, tuple(labels), max_length, **splits)
 
 
 def _unique(rows: pd.DataFrame) -> pd.DataFrame:
@@ -246,7 +248,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Cut text at paragraph ends into pieces of at least `characters`: more than 128 tokens of English."""
+    """Split text at paragraph breaks into pieces of at least `characters`: more than 128 tokens of English."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()
@@ -270,38 +272,38 @@ TASKS = {
 
 def _restaurants(split: str) -> Iterable[Example]:
     for line in shipped(f"data/restaurants/{split}.jsonl").read_text(encoding="utf-8").splitlines():
-        one = json.loads(line)
-        yield Example(one["meaning"], tuple(one["references"]))
+        row = json.loads(line)
+        yield Example(row["meaning"], tuple(row["references"]))
 
 
 def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
-    """Make a task of meanings to put into sentences.
+    """Create a task of expressing meanings in sentences.
 
     Training has one row per reference. Validation and test have one row per meaning, with all its references.
     """
-    few = examples["validation"][:: max(1, len(examples["validation"]) // VALIDATED)]
-    rows = {
-        "train": [(one, text) for one in examples["train"] for text in one.references],
-        "validation": [(one, one.references[0]) for one in few],
-        "test": [(one, one.references[0]) for one in examples["test"]],
+    validation = examples["validation"][:: max(1, len(examples["validation"]) // VALIDATED)]
+    pairs_of = {
+        "train": [(example, text) for example in examples["train"] for text in example.references],
+        "validation": [(example, example.references[0]) for example in validation],
+        "test": [(example, example.references[0]) for example in examples["test"]],
     }
-    made: dict[str, Any] = {
+    splits: dict[str, Any] = {
         split: Split(
-            tuple(text for _, text in some), (), tuple(f"{one.meaning}\n" for one, _ in some),
-            tuple(one.references for one, _ in some),
+            tuple(text for _, text in rows), (), tuple(f"{example.meaning}\n" for example, _ in rows),
+            tuple(example.references for example, _ in rows),
         )
-        for split, some in rows.items()
+        for split, rows in pairs_of.items()
     }  # fmt: skip
-    return Task(name, (), max_length or 160, **made)
+    return Task(name, (), max_length or 160, **splits)
 
 
 def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: int | None) -> Task:
-    """Make a task of chats, with one answer each."""
-    made: dict[str, Any] = {
-        split: Split(tuple(one.response for one in some), (), tuple(one.chat for one in some))
-        for split, some in splits.items()
+    """Create a task of chats with one answer each."""
+    fields: dict[str, Any] = {
+        split: Split(tuple(pair.response for pair in rows), (), tuple(pair.chat for pair in rows))
+        for split, rows in splits.items()
     }
-    return Task(name, (), max_length or 192, **made)
+    return Task(name, (), max_length or 192, **fields)
 
 
 # ---- your own file
@@ -315,9 +317,9 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
     rows = _unique(rows)
     if "split" in rows:
         if set(rows.split) != set(SPLITS):
-            found = ", ".join(sorted({"nothing" if pd.isna(one) else str(one) for one in rows.split}))
-            said = f"the column 'split' must contain each of {', '.join(SPLITS)} and nothing else; it has {found}"
-            raise BadValue(f"{path}: {said}")
+            names = ", ".join(sorted({"nothing" if pd.isna(split) else str(split) for split in rows.split}))
+            message = f"the column 'split' must contain each of {', '.join(SPLITS)} and nothing else; it has {names}"
+            raise BadValue(f"{path}: {message}")
     elif len(rows) < 10:
         kind = "passages of 600 characters" if path.suffix.lower() == ".txt" else "different texts"
         raise BadValue(f"{path} has {len(rows)} {kind}; at least 10 are needed to train, validate and test")
@@ -326,12 +328,12 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
 
 
 def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return rows with columns text, label (an index) and, if the file has it, split; and the labels in order."""
+    """Return the rows (columns text, label as an index, and split if the file has it) and the labels in order."""
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         table = pd.DataFrame([row for _, row in json_rows(path, text, label)], dtype=object)  # so that 1 stays 1
     elif path.suffix.lower() == ".csv":
-        columns, found = csv_rows(path)
-        table = pd.DataFrame([row for _, row in found], columns=columns, dtype=object).fillna("")  # for short rows
+        columns, numbered = csv_rows(path)
+        table = pd.DataFrame([row for _, row in numbered], columns=columns, dtype=object).fillna("")  # for short rows
     else:
         raise BadValue(f"{path} is not a .csv, .jsonl or .txt file")
     for column in (text, label):
@@ -341,7 +343,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
-    labels = sorted(set(names), key=int if names.str.fullmatch(r"-?\d+").all() else str)  # 10 after 9
+    labels = sorted(set(names), key=int if names.str.fullmatch(r"-?\d+").all() else str)  # numbers in numeric order
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
     number: dict[Any, int] = {name: n for n, name in enumerate(labels)}

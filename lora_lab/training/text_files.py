@@ -1,4 +1,4 @@
-"""Read users' files: text, JSON lines, CSV. Errors name the line."""
+"""Read users' files: text, JSON Lines, CSV. Errors name the line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from lora_lab.errors import BadValue
 
-END = "\x00the end"  # a marker after the last line: an unclosed quotation mark swallows it
+END = "\x00the end"  # a marker after the last line, which an unclosed quotation mark absorbs
 
 
 def text_of(path: Path, newline: str | None = None) -> str:
-    """Read a UTF-8 file, without a byte-order mark; `newline` is that of `open`.
+    """Read a UTF-8 file, without its byte-order mark; `newline` is passed to `open`.
 
     Raises: BadValue if it is not UTF-8.
     """
@@ -27,7 +27,7 @@ def text_of(path: Path, newline: str | None = None) -> str:
 
 
 def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
-    """Read JSON lines; returns (line number, object) pairs. Only a line feed ends a line.
+    """Read JSON Lines and return (line number, object) pairs. Only a line feed ends a line.
 
     names   expected fields, for the error message
     Raises: BadValue for a line that is not a JSON object.
@@ -40,36 +40,36 @@ def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
             except (ValueError, RecursionError) as error:
                 raise BadValue(f"{path}, line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):
-                wanted = ", ".join(f'"{name}": ...' for name in names)
-                raise BadValue(f"{path}, line {number} is not an object such as {{{wanted}}}")
+                fields = ", ".join(f'"{name}": ...' for name in names)
+                raise BadValue(f"{path}, line {number} is not an object such as {{{fields}}}")
             rows.append((number, row))
     return rows
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV; returns the column names and (line number, row) pairs. A row may lack its last columns.
+    """Read a CSV file and return its column names and (line number, row) pairs. A row may lack its last columns.
 
     Raises: BadValue for a file without a header, an unclosed quotation mark, or a row longer than the header.
     """
     csv.field_size_limit(2**31 - 1)  # allow long texts
-    text = text_of(path, newline="")  # line ends inside a text stay as they are
+    text = text_of(path, newline="")  # keep line ends inside texts unchanged
     reader = csv.reader(chain(io.StringIO(text, newline=""), [END]))
-    found, line = [], 1
+    numbered, line = [], 1
     for fields in reader:
         if fields:
-            found.append((line, fields))
+            numbered.append((line, fields))
         line = reader.line_num + 1
-    last, fields = found.pop()
+    last, fields = numbered.pop()
     if fields != [END]:
         raise BadValue(f"{path} cannot be read as csv: line {last} opens a quotation mark that is never closed")
-    if not found:
+    if not numbered:
         raise BadValue(f"{path} cannot be read as csv: it is empty")
-    (_, header), *rows = found
+    (_, header), *rows = numbered
     for line, fields in rows:
-        if 1 < len(header) < len(fields):  # a header of one field lacks a column, which is reported elsewhere
+        if 1 < len(header) < len(fields):  # a one-field header lacks a column, which is reported elsewhere
             raise BadValue(
                 f"{path}, line {line} has {len(fields)} fields and the header {len(header)}: put texts with commas in "
                 'quotes, "like, this", and remove commas at line ends'
             )
-    named = [(line, dict(reversed(list(zip(header, fields, strict=False))))) for line, fields in rows]
-    return list(dict.fromkeys(header)), named  # of two columns with the same name the first counts
+    named_rows = [(line, dict(reversed(list(zip(header, fields, strict=False))))) for line, fields in rows]
+    return list(dict.fromkeys(header)), named_rows  # of two columns with the same name, the first is used

@@ -1,4 +1,4 @@
-"""Train a recipe into a run, score it once and keep it; score a saved adapter."""
+"""Train a recipe, score the run once and store it; score a saved adapter."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def train(
     store: Store | str | Path | None = "runs", callbacks: Sequence[Callback] = (), stop: threading.Event | None = None,
     download: bool = False, **fields: Any,
 ) -> Run:  # fmt: skip
-    """Train a run: `train(Recipe(...))`, or in one line `train("minilm", "rt", LoRA(rank=8), lr=2e-3, steps=400)`.
+    """Train a run: `train(Recipe(...))` or, in one line, `train("minilm", "rt", LoRA(rank=8), lr=2e-3, steps=400)`.
 
-    store       folder for the record and the adapter; None keeps nothing
+    store       folder for the record and the adapter; None to keep nothing
     callbacks   called with a `Progress` after every step
     stop        set it from another thread to end training after the current step; the run is still scored
-    download    allow access to the model hub
-    Waits while another thread trains (a panel's, for example), since both draw from the same random state.
+    download    allow downloads from the model hub
+    Waits while another thread (such as a panel's) trains, since both would draw from the same random state.
     Raises: BadValue, NotFound for a recipe that cannot run, before anything is written; Failed if training diverges,
-    after the failure is recorded, or if `stop` is set while it waits.
+    after the failure is recorded, or if `stop` is set while waiting.
     """
     if isinstance(recipe, str):
         if task is None:
@@ -50,21 +50,21 @@ def train(
         check_fields(fields)
         recipe = Recipe(recipe, task, method or LoRA(), **fields)
     elif task or method or fields:
-        raise BadValue("give train either a Recipe or its parts, not both")
-    kept = Store(store) if isinstance(store, str | Path) else store
-    with training_lock(stop) as mine, progress_bar(recipe.steps) as bar:
-        if not mine:
-            raise Failed("stopped while waiting for another training to end: call it again")
+        raise BadValue("give train either a Recipe or its fields, not both")
+    store = Store(store) if isinstance(store, str | Path) else store
+    with training_lock(stop) as acquired, progress_bar(recipe.steps) as bar:
+        if not acquired:
+            raise Failed("stopped while waiting for another training to end: call train again")
         bench = Bench(recipe, download=download, callbacks=[bar, *callbacks])
-        if kept is None:
+        if store is None:
             return bench.only(stop)
-        kept.check_writable()
+        store.check_writable()
         try:
             run = bench.only(stop)
         except LabError as error:
-            keep_failure(kept, bench, error)
+            keep_failure(store, bench, error)
             raise
-        return keep(kept, bench, run)
+        return keep(store, bench, run)
 
 
 def keep(store: Store, bench: Bench, run: Run) -> Run:
@@ -86,7 +86,7 @@ def keep_failure(store: Store, bench: Bench, error: LabError) -> None:
 
 
 class Bench(Pack):
-    """A pack of one run. Raises: as `Pack`."""
+    """A pack of one run. Raises: see `Pack`."""
 
     def __init__(self, recipe: Recipe, *, download: bool = False, callbacks: Sequence[Callback] = ()) -> None:
         super().__init__([recipe], download=download, callbacks=lambda _: callbacks)
@@ -123,7 +123,7 @@ def open_adapter(
     """Load a saved adapter, its base and a task.
 
     model   the base model; by default the one in the adapter's config
-    Raises: NotFound, BadValue as `load_task`, `load_model` and `load_adapter`.
+    Raises: see `load_task`, `load_model` and `load_adapter`.
     """
     data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
     name = model or base_named_in(adapter, "--model")
@@ -133,7 +133,7 @@ def open_adapter(
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     method = load_adapter(base, adapter).method
     check_fits(base, data, method)
-    if not isinstance(method, Probe):  # which reads every token
+    if not isinstance(method, Probe):  # a probe reads every token
         answer_at_first_token(base)
     attend_in_fp32(base)
     tokenizer = load_tokenizer(name, download=download)
@@ -142,5 +142,5 @@ def open_adapter(
 
 
 def evaluate_adapter(adapter: str | Path, task: str, **options: Any) -> dict[str, float]:
-    """Return a saved adapter's metrics on a task's test split. Options and errors: as `open_adapter`."""
+    """Return a saved adapter's metrics on a task's test split. For options and errors, see `open_adapter`."""
     return open_adapter(adapter, task, **options).score().metrics

@@ -1,7 +1,7 @@
 """Allow one training at a time in a process, since all threads share torch's random state.
 
-Two panels, or a panel and a cell that calls `train`, would draw from each other's sequence, and a stored run could not
-be reproduced from its recipe.
+Otherwise two panels, or a panel and a cell that calls `train`, would share one random sequence, and a stored run could
+not be reproduced from its recipe.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _waiting: set[int | None] = set()
 
 @contextmanager
 def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
-    """Wait until no other thread trains, then run the block; also a decorator: `@training_lock()`.
+    """Wait until no other thread is training, then run the block. Also a decorator: `@training_lock()`.
 
-    stop   set it to give up waiting; the block then gets False and must not train
+    stop   set it to stop waiting; the block then receives False and must not train
     """
-    if not (mine := _lock.acquire(blocking=False)):
+    if not (acquired := _lock.acquire(blocking=False)):
         if watched() and threading.current_thread() is threading.main_thread():
-            said = "waiting for another training in this kernel to end"
-            print(f"{said}; interrupt this cell to reach its Stop button", file=sys.stderr)
+            message = "waiting for another training in this kernel to end"
+            print(f"{message}; interrupt this cell to reach its Stop button", file=sys.stderr)
         _waiting.add(threading.get_ident())
         try:
-            while not mine and not (stop is not None and stop.is_set()):
-                mine = _lock.acquire(timeout=POLL)
+            while not acquired and not (stop is not None and stop.is_set()):
+                acquired = _lock.acquire(timeout=POLL)
         finally:
             _waiting.discard(threading.get_ident())
     try:
-        yield mine
+        yield acquired
     finally:
-        if mine:
+        if acquired:
             _lock.release()
 
 
 def waits(thread: threading.Thread | None) -> bool:
-    """Whether a thread is waiting for its turn."""
+    """Return whether a thread is waiting for its turn."""
     return thread is not None and thread.ident in _waiting

@@ -10,18 +10,18 @@ from contextlib import contextmanager
 
 
 def headless() -> bool:
-    """Whether cells run unattended (LORA_LAB_HEADLESS=1). A front end cannot be detected."""
+    """Return whether cells run unattended (LORA_LAB_HEADLESS=1), since a front end cannot be detected."""
     return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
 
 
 def watched() -> bool:
-    """Whether a person would see a progress bar: in a terminal, or in a notebook that is not headless."""
+    """Return whether a person would see a progress bar: in a terminal, or in a notebook that is not headless."""
     return not headless() and ("ipykernel" in sys.modules or sys.stderr.isatty())
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide transformers' progress bars and advice, which would clutter lessons."""
+    """Hide transformers' progress bars and warnings, which would clutter lessons."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

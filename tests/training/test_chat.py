@@ -49,7 +49,7 @@ def test_a_system_turn_of_one_s_own_takes_the_place_of_the_template_s(smollm2):
 def test_turns_that_a_template_refuses_are_named():
     strict = load_tokenizer("smollm2")
     strict.chat_template = "{{ raise_exception('System role not supported') }}"  # as Gemma's says it
-    with pytest.raises(BadValue, match="does not take the turns system, user: System role not supported"):
+    with pytest.raises(BadValue, match="does not accept the turns system, user: System role not supported"):
         prompt_ids(strict, [Chat((("system", "Be brief."), ("user", "Why?")))])
 
 

@@ -145,7 +145,7 @@ def test_a_task_must_be_named(arguments):
 
 
 def test_a_recipe_and_parts_are_too_much(recipe):
-    with pytest.raises(BadValue, match="either a Recipe or its parts"):
+    with pytest.raises(BadValue, match="either a Recipe or its fields"):
         train(recipe(), steps=5)
 
 
