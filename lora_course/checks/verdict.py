@@ -150,18 +150,6 @@ def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put
     return Verdict(given == right, replies[given])
 
 
-def numbers(
-    answers: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
-    within: float = 1e-3, hint: str = "put a number in place of each ...",
-) -> Verdict:  # fmt: skip
-    """Judge two numbers: reply with `why` if both are right, with a known wrong pair's reply, or with `fallback`."""
-    if any(map(unsolved, answers)):
-        return not_yet(hint)
-    if not all(isinstance(answer, Real) for answer in answers):
-        return Verdict(False, "give two numbers, such as 3 and 5")
-    return _matched(answers, right, why, near, fallback, within)
-
-
 @dataclass(frozen=True)
 class Function:
     """The right function, compared with an answer in every case, and replies to wrong ones.
@@ -194,11 +182,6 @@ class Function:
         right = self.right(*case)
         wrong = {function(*case): reply for reply, function in self.near.items()}
         return Number(right, {n: reply for n, reply in wrong.items() if n != right}, self.why, within, self.fallback)
-
-
-def function(given: Callable[..., Any], *args: Any, **kwargs: Any) -> Verdict:
-    """Judge a function; the other arguments are those of `Function`."""
-    return Function(*args, **kwargs).judge(given)
 
 
 def _matched(
