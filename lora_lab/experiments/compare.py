@@ -168,8 +168,7 @@ class Comparison:
         scores = {result.label: result.scores for result in self.results if result.scores is not None}
         judged: dict[str, dict[str, Verdict]] = {name: {} for name in scores}
         for opponent in OPPONENTS:
-            labels = [result.label for result in self.results if result.row["method"] == opponent]
-            labels = [label for label in labels if label in scores]
+            labels = [r.label for r in self.results if r.row["method"] == opponent and r.label in scores]
             if labels and len(scores) > 1:
                 against = opponent if opponent in labels else labels[0]  # "full" rather than "full top 2"
                 for name, verdict in verdicts(scores, against, self.about["margin"]).items():
@@ -281,8 +280,8 @@ def _result(
         say(f"{name}: best {axis.name} {best.value:g} of {len(tuning.tried)}{edge}, validation {best.validation:.4g}")
         swept = Sweep(out / "runs", **options).run(terms.final(tuning, method))
         runs = tuple(run for run in swept.runs if run.status in FINISHED)
-        error = next((run.error for run in swept.runs if run.error), None)
-        row["error"] = error and (f"{len(swept) - len(runs)} of {len(swept)} seeds failed: {error}" if runs else error)
+        cause = next((run.error for run in swept.runs if run.error), None)
+        row["error"] = cause and (f"{len(swept) - len(runs)} of {len(swept)} seeds failed: {cause}" if runs else cause)
         if runs:
             later = [
                 afterwards(run, terms.forgetting, terms.prompts, out / "afterwards", download=options["download"])
@@ -296,8 +295,8 @@ def _result(
             say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in total")
     except Changed:
         raise
-    except Exception as exception:  # of any kind: the other methods' results must not be lost
-        row["error"] = in_a_sentence(exception)
+    except Exception as error:  # of any kind: the other methods' results must not be lost
+        row["error"] = in_a_sentence(error)
         say(f"{name}: failed: {row['error']}")
     return Result(row, runs, seconds)
 
