@@ -5,7 +5,7 @@
                                          + runs * (steps * step + test)                  for the final seeds
                                          + runs * afterwards                             for forgetting and generation
 
-`step` is the time per run in a pack as large as in tuning. All methods get the same number of steps.
+`step` is the time per run, in a pack of the size used for tuning. All methods get the same number of steps.
 """
 
 from __future__ import annotations

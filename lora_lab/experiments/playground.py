@@ -35,7 +35,7 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 VERSION = 2
 SHIPPED = "data/results/playground.json"
 ENDED = (*FINISHED, "unscored", "failed")  # other runs were interrupted and can be trained again
-POINTS = 40  # of a loss curve
+POINTS = 40  # per loss curve
 NONE = 255  # marks a missing point of a curve
 LEARNED = 0.01  # nats by which validation loss must fall
 FAMILIES = {  # y: {name: k} for the lines rate * y^k = constant, where y labels the rows of the map

@@ -46,13 +46,13 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
     if step % EVERY or not steps / 2 <= step < steps - 1 or not curves:
         return {}
     start = fmean(loss for seeds in curves.values() for losses in seeds for loss in losses[:10])
-    now = {name: fmean(x for losses in seeds for x in losses[:step][-WINDOW:]) for name, seeds in curves.items()}
-    leader = min(now, key=lambda name: now[name])
-    progress = start - now[leader]
+    means = {name: fmean(x for losses in seeds for x in losses[:step][-WINDOW:]) for name, seeds in curves.items()}
+    leader = min(means, key=lambda name: means[name])
+    progress = start - means[leader]
     if progress < LED:
         return {}
-    limit = min(now[leader] + max(GAP, WAY * progress), start - FLAT)
-    return {name: leader for name, loss in now.items() if loss > limit}
+    limit = min(means[leader] + max(GAP, WAY * progress), start - FLAT)
+    return {name: leader for name, loss in means.items() if loss > limit}
 
 
 class Race:

@@ -33,7 +33,7 @@ from lora_lab.errors import BadValue, warn
 Answers = Any  # an array of answers, or an object with one as `scores`, such as `Runs`
 Name = TypeVar("Name")
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
-LEVEL = 0.05  # of the two-sided test of a difference, and of each of the two one-sided tests of equivalence
+LEVEL = 0.05  # of the two-sided test of a difference, and of each one-sided test of equivalence
 POWER = 0.8  # the probability of a decision at which more data "would show it"
 TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these a verdict is out of reach

@@ -119,7 +119,8 @@ def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
     if not names and "seed" in frame and frame.duplicated(cell).any():
         names = ["an option that has no column"]
     if names:
-        raise BadValue(f"runs with the same {' and '.join(shown)} differ in {' and '.join(names)}: select one value of each")
+        message = f"runs with the same {' and '.join(shown)} differ in {' and '.join(names)}"
+        raise BadValue(f"{message}: select runs with one value of each")
 
 
 def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
