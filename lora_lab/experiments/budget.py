@@ -41,7 +41,7 @@ FEW = 4  # prompts for timing generation
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that one method takes to set up a pack, and per run for a step and a validation."""
+    """One method's times in seconds: to set up a pack, and per run for a step and a validation."""
 
     load: float
     step: float

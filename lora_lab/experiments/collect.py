@@ -17,7 +17,7 @@ from lora_lab.training.runs import FINISHED, Run, Store, stores
 
 @dataclass(frozen=True)
 class Collected:
-    """The numbers of runs copied and already present, and {file: reason it was skipped}."""
+    """Counts of copied and already present runs, and {file: why it was skipped}."""
 
     taken: int
     repeated: int

@@ -1,4 +1,4 @@
-"""Score generated answers with the scorers of plugins and by similarity to the references."""
+"""Score generated answers with plugins' scorers and by similarity to the references."""
 
 from __future__ import annotations
 

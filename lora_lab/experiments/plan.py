@@ -1,4 +1,4 @@
-"""Group recipes that can share a base into packs, as large as memory allows and as still gains speed."""
+"""Group recipes that can share a base into packs, as large as memory allows and as long as speed improves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_lab.training.pack import key
 from lora_lab.training.parts import cut
 from lora_lab.training.recipe import Recipe
 
-LEAST, MOST = 8, 32  # runs per pack: up to LEAST pays whenever it fits; above MOST gains nothing
+LEAST, MOST = 8, 32  # runs per pack: up to LEAST always pays off if it fits; above MOST nothing is gained
 TOKENS = 2048  # per core and step; beyond that, tokens do not get cheaper
 TRAINED_BYTES = 16  # per trained fp32 parameter: the parameter, its gradient, AdamW's two moments
 ROOM = 0.8  # fraction of free memory that a pack may use
@@ -35,7 +35,7 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
 
 
 def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
-    """Return how many runs fit in free memory and still make each run cheaper; at least 1."""
+    """Return how many runs fit in free memory and still lower the cost per run; at least 1."""
     return max(1, min(MOST, len(group), _fitting(group, room), _worthwhile(group[0])))
 
 
@@ -61,7 +61,7 @@ def _fitting(group: Sequence[Recipe], room: float) -> int:
 
 
 def _worthwhile(recipe: Recipe) -> int:
-    """Return the number of runs up to which adding one makes all cheaper: until every core has TOKENS."""
+    """Return the number of runs up to which the cost per run falls: until every core has TOKENS."""
     try:
         setup = need_of(replace(recipe, batch=1)).setup
     except LabError:

@@ -114,7 +114,7 @@ def curve(losses: Sequence[float], steps: int) -> list[float]:
 
 
 def read(folder: str | Path) -> Playground | None:
-    """Return the runs of a store, or of all stores under a folder; None without a validated LoRA run.
+    """Read the runs of a store, or of all stores under a folder; return None without a validated LoRA run.
 
     Among several models, tasks or lengths, use the one with the most runs.
     Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
@@ -171,7 +171,7 @@ def _results(records: Sequence[Record], metric: str) -> Iterator[Result]:
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
     for who, record in records:
         recipe, checks = record["recipe"], record["history"]["validation"]
-        before = checks[0]["loss"] if checks and checks[0]["step"] == 0 else start  # not all have a step 0
+        before = checks[0]["loss"] if checks and checks[0]["step"] == 0 else start  # some lack step 0
         last = checks[-1] if checks and checks[-1]["step"] > 0 else None
         learned = last is None or last["loss"] < before - LEARNED
         losses = curve(record["history"]["loss"], recipe["steps"])
@@ -320,7 +320,7 @@ def _column(octave: float, start: float, width: float) -> int:
 
 
 def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[str, dict[str, Any]]:
-    """Return, for each part of the map, the loss from following each family of lines instead of tuning every row.
+    """Return, for each part of the map, the cost of following each family of lines instead of tuning every row.
 
     {"alpha": {"q,v|8": {"alone": {k, at, lost, worst, row}, ...}}}: at rank 8 the rate of row y is
     2^(start + width * at) / y^k. A row loses the difference between its best mean and the mean at that rate,

@@ -107,7 +107,7 @@ class Verdict:
 
 
 def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
-    """Return the verdict on a against b on the same test rows. Fix the margin of equivalence in advance.
+    """Compare a with b on the same test rows; return the verdict on a. Fix the margin of equivalence in advance.
 
     Shapes: a (seeds, rows) or (rows,), bool or 0/1 for right and wrong answers, else float scores, higher is better;
     b likewise, with the same rows in the same order; or the `Runs` of a sweep. If a and b have equally many seeds, seed
@@ -133,7 +133,7 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = 0.015) 
 
 
 def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = 0.015) -> dict[Name, Verdict]:
-    """Return the verdict on the first of each pair against the second, with Holm's correction as in `verdicts`.
+    """Compare the first of each pair with the second; return the verdicts, with Holm's correction as in `verdicts`.
 
     Use it if comparisons without a common opponent support one statement together. Raises: BadValue, see `verdict`.
     """
@@ -265,7 +265,7 @@ def _quantile(tail: float, variance: np.ndarray, freedom: np.ndarray) -> np.ndar
 
 
 def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
-    """Return the one-sided p-value of a difference divided by its error: the tail with that quantile, >= TINY."""
+    """Return the one-sided p-value of a difference divided by its error: the tail of that quantile, >= TINY."""
     size = min(abs(ratio), float(_quantile(TINY, variance, freedom)))
     ends = np.log((TINY, 0.5))
     p = math.exp(scipy.optimize.brentq(lambda x: float(_quantile(math.exp(x), variance, freedom)) - size, *ends))
@@ -273,7 +273,7 @@ def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
 
 
 def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
-    """Return the smallest number that decides with probability POWER; None if `limit` doesn't."""
+    """Return the smallest number that decides with probability POWER; None if even `limit` doesn't."""
     return 1 + bisect_left(range(1, limit), POWER, key=decided) if decided(limit) >= POWER else None
 
 

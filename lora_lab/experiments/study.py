@@ -99,7 +99,7 @@ class Study:
         return np.stack([results.scores_of(run) for run in self.runs(label)])
 
     def verdicts(self, pairs: Mapping[Any, Sequence[str]] | str) -> dict[Any, Verdict]:
-        """Return {name: verdict on the first label against the second} for {name: (label, label)}, Holm-corrected.
+        """Return {name: verdict} for {name: (label, label)}, the first against the second, with Holm's correction.
 
         A single label compares every other group with it. Pairs use the seeds that both groups have finished; pairs
         without any are omitted.

@@ -1,4 +1,4 @@
-"""Sweeps: train the runs that a store lacks in packs, and store each run as soon as it ends.
+"""Sweeps: train missing runs in packs, and store each run as soon as it ends.
 
     recipes -> not in the store -> unfinished packs first -> packs -> Run by Run into the store -> Swept
 
@@ -250,7 +250,7 @@ class Sweep:
         self._note("run", {"run": run})
 
     def _keep(self, member: Member, run: Run) -> Run:
-        """Save the adapter, unless the run is unscored or fell behind, then the record."""
+        """Save the adapter, unless the sweep is unscored or the run fell behind, then the record."""
         race = self._race
         if race and run.status == BEHIND:
             run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})

@@ -28,9 +28,9 @@ COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GRAY)
 MARKERS = "os^Dv<>p"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark, also in grayscale
 SIZE = (6.4, 3.8)  # inches
-SMALLEST = 4.5  # points; smaller text is left out
+SMALLEST = 4.5  # points; smaller text is omitted
 SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # axis labels
-RANKS, COSTS = ("rank", "targets"), ("adapter_parameters", "method", "targets")  # what identifies a picture's points
+RANKS, COSTS = ("rank", "targets"), ("adapter_parameters", "method", "targets")  # columns that identify a point
 Draw = Callable[[pd.DataFrame], Picture]
 
 
@@ -97,7 +97,7 @@ def _hidden(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
 
 
 def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[list[str], pd.DataFrame]]:
-    """Yield hidden settings as text with the runs that share them; all runs at once if nothing is hidden."""
+    """Yield (hidden settings as text, runs that share them); all runs at once if nothing is hidden."""
     if names := _hidden(frame, shown) if len(frame) else []:
         for values, part in frame.groupby(names, dropna=False):
             settings = zip(names, values, strict=True)
