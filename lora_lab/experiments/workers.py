@@ -37,7 +37,7 @@ _messages: Any = None  # in a worker process: the queue for its messages
 def each(
     work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
 ) -> Iterator[tuple[int, Out]]:
-    """Yield (index, work(item, say)) as items finish; `count` run at once in processes of their own, or 1 in this.
+    """Yield (index, work(item, say)) as items finish: `count` at once in separate processes, or 1 in this one.
 
     work    a function; it, the items and the results must be picklable
     long    selects items to start first, so that no long item is left to the end
