@@ -1,4 +1,4 @@
-"""Further scores of a finished language-model run: perplexity on another text, and generated answers."""
+"""Extra scores for a finished language-model run: perplexity on another text, and scores of generated answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lora_lab.training.tasks import fingerprint, load_task, typical_tokens
 
 
 def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str) -> float:
-    """Return a causal model's perplexity, adapters included, on a task's test texts.
+    """Return the perplexity of a causal model, including its adapters, on a task's test texts.
 
     Raises: BadValue for a task with labels; NotFound for an unknown task.
     """
@@ -32,20 +32,19 @@ def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: st
     if data.labels:
         raise BadValue(f"forgetting is measured on plain text such as shakespeare, not on {task}")
     device = str(next(model.parameters()).device)
-    return evaluate(model, encode(data.test, data, tokenizer), int(tokenizer.pad_token_id), device).metrics[
-        "perplexity"
-    ]
+    rows = encode(data.test, data, tokenizer)
+    return evaluate(model, rows, int(tokenizer.pad_token_id), device).metrics["perplexity"]
 
 
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
-    """Return the untrained base's perplexity on another task's text, in the recipe's dtype; cached in the folder."""
+    """Return the untrained base model's perplexity on another task, in the recipe's dtype; cached in `folder`."""
 
-    def made() -> dict[str, Any]:
+    def compute() -> dict[str, Any]:
         return {"perplexity": perplexity_on(*_base(recipe, download), forgetting)}
 
-    asked = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, fingerprint(forgetting) or forgetting)
-    name = f"before-{Path(forgetting).stem}-{_digest(*asked)}.json"
-    return float(remembered(folder / name, made)["perplexity"])
+    key = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, fingerprint(forgetting) or forgetting)
+    name = f"before-{Path(forgetting).stem}-{_digest(*key)}.json"
+    return float(remembered(folder / name, compute)["perplexity"])
 
 
 def afterwards(
@@ -53,33 +52,33 @@ def afterwards(
 ) -> dict[str, Any]:
     """Return `forgetting` (perplexity on that task's text), the scores of generated answers, and `seconds`.
 
-    Cached in the folder. Raises: BadValue for a run without an adapter.
+    Cached in `folder`. Raises: BadValue for a run without an adapter.
     """
     if not forgetting and not prompts:
         return {"seconds": 0.0}
 
-    def made() -> dict[str, Any]:
+    def compute() -> dict[str, Any]:
         started = time.perf_counter()
         if run.adapter is None:
             raise BadValue(f"the run {run.recipe.hash} has no adapter: remove its record and repeat the comparison")
         model, tokenizer = _base(run.recipe, download)
         load_adapter(model, run.adapter)
-        found = {"forgetting": perplexity_on(model, tokenizer, forgetting)} if forgetting else {}
+        scores = {"forgetting": perplexity_on(model, tokenizer, forgetting)} if forgetting else {}
         if prompts:
             task = load_task(run.recipe.task, max_length=run.recipe.max_length)
-            found |= generation.scored(model, tokenizer, task, prompts=prompts)
-        return {**found, "seconds": time.perf_counter() - started}
+            scores |= generation.scored(model, tokenizer, task, prompts=prompts)
+        return {**scores, "seconds": time.perf_counter() - started}
 
-    kind = f"{Path(forgetting).stem}-{_digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
-    return remembered(folder / f"{run.recipe.hash}-{kind}-{prompts}.json", made)
+    text = f"{Path(forgetting).stem}-{_digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
+    return remembered(folder / f"{run.recipe.hash}-{text}-{prompts}.json", compute)
 
 
-def _digest(*asked: str) -> str:
-    return sha256("\n".join(asked).encode()).hexdigest()[:12]
+def _digest(*parts: str) -> str:
+    return sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the base model as the recipe's run did."""
+    """Load the base model and tokenizer as the recipe's run did."""
     task = load_task(recipe.task, max_length=recipe.max_length)
     choice = device.choose(typical_tokens(task), **recipe.computed)
     labels, dtype, attention = task.num_labels, choice.load_as, choice.attention

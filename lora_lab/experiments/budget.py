@@ -1,11 +1,11 @@
 """Find the number of steps that fits a time budget, by timing a few real steps of each method.
 
-    seconds(steps) = sum over methods of   packs * load                                  tuning and final runs
-                                         + runs * (steps * step + validation)            of tuning, growth included
-                                         + runs * (steps * step + test)                  of the final seeds
-                                         + runs * afterwards                             forgetting, generated answers
+    seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
+                                         + runs * (steps * step + validation)            for tuning, including growth
+                                         + runs * (steps * step + test)                  for the final seeds
+                                         + runs * afterwards                             for forgetting and generation
 
-A step's time is that of one run in a pack of the tuning's size. All methods get the same number of steps.
+`step` is the time per run, in a pack of the size used for tuning. All methods get the same number of steps.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from lora_lab.files import remembered
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
 
-TIMED, WARM = 8, 2  # steps to time, and how many of them are warmup
+TIMED, WARM = 8, 2  # steps to run, of which this many are warmup
 FEWEST = 10  # steps; fewer make a comparison meaningless
-SAFE = 0.8  # share of the time to plan for: smaller packs and rare shapes are slower
+SAFE = 0.8  # fraction of the time to plan for: smaller packs and rare shapes are slower
 FEW = 4  # prompts for timing generation
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one method: to set up a pack, and of a run's step and validation."""
+    """One method's times in seconds: to set up a pack, and per run for a step and a validation."""
 
     load: float
     step: float
@@ -52,45 +52,45 @@ def steps_within(
     minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
     download: bool = False,
 ) -> int:  # fmt: skip
-    """Return the number of steps with which a comparison takes about `minutes` on this machine; cached in `out`.
+    """Return the number of steps that makes a comparison take about `minutes` on this machine; cached in `out`.
 
     Raises: BadValue if fewer than FEWEST steps fit.
     """
 
-    def made() -> dict[str, int]:
-        task, tried, fixed, slope = terms.loaded(download), terms.rates + terms.growth, 0.0, 0.0
+    def compute() -> dict[str, int]:
+        task, tuned, fixed, slope = terms.loaded(download), terms.rates + terms.growth, 0.0, 0.0
         tests = len(task.test) / len(task.validation)
         for method in methods:
             axis, base = axis_of(method), terms.recipe(method)
             try:
                 pack = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
-                one, later = pack_timed(pack, download), _later(terms, pack[0], download)
-            except LabError as error:  # the comparison reports it too
+                timing, later = pack_timed(pack, download), _later(terms, pack[0], download)
+            except LabError as error:  # the comparison will report it too
                 say(f"{label(method)}: not timed: {error}")
                 continue
-            say(f"{label(method)}: {one.step:.3f} s a step, as one of {len(pack)} side by side")
-            fixed += 3 * one.load + tried * one.validation + terms.seeds * (tests * one.validation + later)
-            slope += one.step * (tried + terms.seeds)
+            say(f"{label(method)}: {timing.step:.3f} s per step, in a pack of {len(pack)}")
+            fixed += 3 * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
+            slope += timing.step * (tuned + terms.seeds)
         if not slope:
             return {"steps": max(FEWEST, terms.steps)}
         steps = int((SAFE * 60 * minutes - fixed) / slope)
         if steps < FEWEST:
             needed = ceil((fixed + FEWEST * slope) / SAFE / 60)
             raise BadValue(
-                f"{minutes:g} minutes are too short: {FEWEST} steps take about {needed} minutes; give at least that"
+                f"{minutes:g} minutes is too short: {FEWEST} steps take about {needed} minutes; give at least that"
             )
         return {"steps": steps}
 
-    asked = [minutes, asdict(replace(terms, steps=1)), [label(one) for one in methods]]
-    name = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    steps = int(remembered(out / "budget" / f"{name}.json", made)["steps"])
-    say(f"{steps} steps each, about {minutes:g} minutes in all")
+    key = [minutes, asdict(replace(terms, steps=1)), [label(method) for method in methods]]
+    name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    steps = int(remembered(out / "budget" / f"{name}.json", compute)["steps"])
+    say(f"{steps} steps each, about {minutes:g} minutes in total")
     return steps
 
 
 def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
-    """Time a run in a pack by a few steps, in a temporary store."""
-    pack = [replace(one, steps=TIMED, validations=1, seed=SEED) for one in pack]
+    """Time one run of a pack over a few steps, in a temporary store."""
+    pack = [replace(recipe, steps=TIMED, validations=1, seed=SEED) for recipe in pack]
     stamps = [time.perf_counter()]
 
     def note(event: str, facts: dict[str, Any]) -> None:
@@ -99,20 +99,20 @@ def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
 
     with TemporaryDirectory() as folder:
         swept = Sweep(folder, len(pack), scored=False, note=note, download=download).run(pack)
-    if len(stamps) <= WARM + 1:  # it does not train in steps, or in too few
+    if len(stamps) <= WARM + 1:  # the method does not train in steps, or took too few
         return Timing(swept.seconds / len(pack), 0.0, 0.0)
     spans = [b - a for a, b in pairwise(stamps)]
     step = median(spans[WARM:-1] or spans[-1:])
-    beside = swept.runs[0].environment.get("pack", len(pack))  # 1 if they cannot share a pack
-    return Timing(max(0.0, spans[0] - step), step / beside, max(0.0, spans[-1] - step) / beside)
+    shared = swept.runs[0].environment.get("pack", len(pack))  # 1 if the runs cannot share a pack
+    return Timing(max(0.0, spans[0] - step), step / shared, max(0.0, spans[-1] - step) / shared)
 
 
 def _later(terms: Terms, recipe: Recipe, download: bool) -> float:
-    """Time `afterwards` of a final run, on one short run."""
+    """Return the seconds that `afterwards` takes for a final run, timed on one short run with few prompts."""
     if not (terms.forgetting or terms.prompts):
         return 0.0
     with TemporaryDirectory() as folder:
         run = Sweep(folder, download=download).run([replace(recipe, steps=1, validations=0)]).runs[0]
-        few = min(FEW, terms.prompts)
-        found = afterwards(run, terms.forgetting, few, Path(folder) / "afterwards", download=download)
-    return float(found["seconds"]) * (terms.prompts / few if few else 1)
+        prompts = min(FEW, terms.prompts)
+        scores = afterwards(run, terms.forgetting, prompts, Path(folder) / "afterwards", download=download)
+    return float(scores["seconds"]) * (terms.prompts / prompts if prompts else 1)

@@ -1,7 +1,7 @@
-"""Train packs as tasks of a Dask cluster: recipes are sent as plain settings; records and adapter files come back.
+"""Train packs on a Dask cluster: recipes go out as plain settings; records and adapter files come back.
 
-A worker needs lora_lab and its assets, not the store. If it dies, the scheduler runs its pack elsewhere. Start workers
-with one thread each, since a process trains one pack at a time.
+A worker needs lora_lab and its assets, but not the store. If a worker dies, the scheduler reruns its pack elsewhere.
+Start workers with one thread each, since a process trains one pack at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lora_lab.training.runs import Run, Store, failed
 from lora_lab.training.training_lock import training_lock
 
 TIMEOUT = 5  # seconds
-Made = list[tuple[Run, dict[str, bytes]]]  # runs, each with its adapter's files by name
+Results = list[tuple[Run, dict[str, bytes]]]  # runs, each with its adapter's files by name
 
 
 def connect(address: str) -> Any:
@@ -41,34 +41,34 @@ def connect(address: str) -> Any:
 def run_on(
     client: Any, packs: Sequence[Sequence[Recipe]], store: Store, ended: Callable[[Run], None], stop: threading.Event
 ) -> None:
-    """Send every pack to the cluster, and store each result as it arrives; after `stop`, only those already done."""
+    """Send every pack to the cluster and store results as they arrive; after `stop`, only those already done."""
     from dask.distributed import as_completed
 
     settings = [[recipe.settings() for recipe in pack] for pack in packs]
-    sent = dict(zip(client.map(train_pack, settings, pure=False, retries=2), packs, strict=True))
-    for future in as_completed(list(sent)):  # type: ignore[no-untyped-call]
-        made: Made = [] if future.status in ("cancelled", "error") else future.result()
+    futures = dict(zip(client.map(train_pack, settings, pure=False, retries=2), packs, strict=True))
+    for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
+        results: Results = [] if future.status in ("cancelled", "error") else future.result()
         if future.status == "error":
-            made = [(failed(recipe, in_a_sentence(future.exception())), {}) for recipe in sent[future]]
-        for run, files in made:
+            results = [(failed(recipe, in_a_sentence(future.exception())), {}) for recipe in futures[future]]
+        for run, files in results:
             folder = store.adapter_folder(run.recipe)
             if files:
                 write_together(folder, files)
             store.add(run := replace(run, adapter=str(folder) if files else None))
             ended(run)
         if stop.is_set():
-            client.cancel([one for one in sent if not one.done()])
+            client.cancel([pending for pending in futures if not pending.done()])
 
 
-def train_pack(settings: Sequence[Mapping[str, Any]]) -> Made:
-    """Train a pack on a worker; if it cannot be set up, train its runs one by one."""
-    recipes, made = [recipe_from(one) for one in settings], Made()
+def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
+    """Train a pack on a worker; if its setup fails, train its runs one by one."""
+    recipes, results = [recipe_from(values) for values in settings], Results()
 
     def keep(member: Member, run: Run) -> None:
         with tempfile.TemporaryDirectory() as folder:
             files = [] if run.error else sorted(Path(save_adapter(member.model, folder)).iterdir())
-            files.sort(key=lambda file: file.name == CONFIG)  # the config last: without it the others are not read
-            made.append((run, {file.name: file.read_bytes() for file in files}))
+            files.sort(key=lambda file: file.name == CONFIG)  # config last: without it, the other files are not read
+            results.append((run, {file.name: file.read_bytes() for file in files}))
 
     try:
         with training_lock():
@@ -76,5 +76,5 @@ def train_pack(settings: Sequence[Mapping[str, Any]]) -> Made:
     except LabError as error:
         if len(recipes) == 1:
             return [(failed(recipes[0], str(error)), {})]
-        return [one for own in settings for one in train_pack([own])]
-    return made
+        return [result for values in settings for result in train_pack([values])]
+    return results

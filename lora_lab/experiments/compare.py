@@ -2,13 +2,13 @@
 
     for each method   a rate, chosen on validation (`tuning.py`)       OUT/tuning
                       n seeds at that rate, scored on the test split   OUT/runs
-                      what it costs, and what it forgot                OUT/costs, OUT/afterwards
+                      its costs, and what it forgot                    OUT/costs, OUT/afterwards
     then              a verdict on each against full fine-tuning and the probe, with Holm's correction
 
-All share model, data, data order per seed, steps, batch size and head; the last checkpoint counts. A frozen base
-computes in the fastest dtype of this machine; base weights that train are fp32.
+All methods share the model, data, data order per seed, steps, batch size and head; the last checkpoint counts. A frozen
+base computes in this machine's fastest dtype; trainable base weights are fp32.
 
-It can be killed at any moment: the same call resumes, with the same result.
+A comparison can be killed at any time: the same call resumes it, with the same result.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from lora_lab.training.tasks import Task, load_task
 
 MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language models
 OPPONENTS = ("full", "probe")  # every method is compared with these
-APART = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
+NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 Say = Callable[[str], None]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What all methods share; `fields` are further fields of the recipes, such as max_length.
+    """The settings that all methods share; `fields` are additional recipe fields, such as max_length.
 
     Raises: BadValue for an impossible value.
     """
@@ -74,18 +74,18 @@ class Terms:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, least, most in (("rates", 1, 50), ("growth", 0, 50), ("seeds", 1, SEED), ("prompts", 0, 10**6)):
-            if not least <= getattr(self, name) <= most:
-                raise BadValue(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
+        for name, low, high in (("rates", 1, 50), ("growth", 0, 50), ("seeds", 1, SEED), ("prompts", 0, 10**6)):
+            if not low <= getattr(self, name) <= high:
+                raise BadValue(f"{name} must be from {low} to {high:,}, not {getattr(self, name)}")
 
     def recipe(self, method: Method) -> Recipe:
-        """Return a method's recipe before tuning. `dtype` applies to frozen bases."""
-        own = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
-        made = Recipe(self.model, self.task, method, **own)
-        return replace(made, dtype=dtype_to_train(made.dtype)) if method.trains_base else made
+        """Return a method's recipe before tuning. `dtype` applies only to frozen bases."""
+        settings = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
+        recipe = Recipe(self.model, self.task, method, **settings)
+        return replace(recipe, dtype=dtype_to_train(recipe.dtype)) if method.trains_base else recipe
 
     def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
-        """Return the recipes to score, at the tuned rate."""
+        """Return the recipes to score, one per seed, at the tuned rate."""
         return [replace(tuning.chosen(self.recipe(method)), seed=seed) for seed in range(self.seeds)]
 
     def data(self) -> Task:
@@ -94,7 +94,7 @@ class Terms:
         return load_task(self.task, max_length=self.fields.get("max_length"), **columns)
 
     def loaded(self, download: bool = False) -> Task:
-        """Check everything and load the task. Raises: BadValue, NotFound for a missing or unsuitable model or task."""
+        """Check all terms and load the task. Raises: BadValue, NotFound for a missing or unsuitable model or task."""
         load_tokenizer(self.model, download=download)
         task = self.data()
         check_margin(self.margin, shares=task.num_labels is not None)
@@ -111,19 +111,19 @@ class Terms:
         return task
 
 
-def terms_of(model: str, task: str, given: Mapping[str, Any]) -> Terms:
-    """Make Terms from options: fields of `Terms`, and of the recipes. Raises: as `Terms`."""
-    own = {name: value for name, value in given.items() if name in Terms.__dataclass_fields__}
-    return Terms(model, task, **own, fields={name: value for name, value in given.items() if name not in own})
+def terms_of(model: str, task: str, options: Mapping[str, Any]) -> Terms:
+    """Make Terms from options, which are fields of `Terms` and of the recipes. Raises: see `Terms`."""
+    terms = {name: value for name, value in options.items() if name in Terms.__dataclass_fields__}
+    return Terms(model, task, **terms, fields={name: value for name, value in options.items() if name not in terms})
 
 
 @dataclass(frozen=True)
 class Result:
     """One method of a comparison.
 
-    row       its part of the comparison's JSON; `error` says why it is empty or lacks some runs
-    runs      its finished runs by seed; none if read from JSON
-    seconds   of tuning, final runs and `afterwards`
+    row       its part of the comparison's JSON; `error` says why the row is empty or runs are missing
+    runs      its finished runs by seed; empty if read from JSON
+    seconds   time for tuning, final runs and `afterwards`
     """
 
     row: Mapping[str, Any]
@@ -137,7 +137,7 @@ class Result:
 
     @property
     def label(self) -> str:
-        """A short name of the method."""
+        """The method's short name."""
         return str(self.row["label"])
 
     @property
@@ -147,11 +147,11 @@ class Result:
 
     @cached_property
     def scores(self) -> np.ndarray | None:
-        """(seeds, rows): right or wrong, or minus the loss of each row; None without stored answers."""
+        """Right or wrong, or minus the loss of each row, (seeds, rows); None without stored answers."""
         return unpacked(self.row["answers"]) if self.row.get("answers") else None
 
     def values(self, metric: str) -> list[float]:
-        """Return a metric of each run, by seed."""
+        """Return each run's value of a metric, by seed."""
         return list(self.row[metric]["each"]) if metric in self.row else []
 
 
@@ -164,30 +164,30 @@ class Comparison:
 
     @cached_property
     def verdicts(self) -> dict[str, dict[str, Verdict]]:
-        """{label: {"full": verdict, "probe": verdict}} of every method with stored answers."""
-        scores = {one.label: one.scores for one in self.results if one.scores is not None}
+        """{label: {"full": verdict, "probe": verdict}} for every method with stored answers."""
+        scores = {result.label: result.scores for result in self.results if result.scores is not None}
         judged: dict[str, dict[str, Verdict]] = {name: {} for name in scores}
         for opponent in OPPONENTS:
-            there = [one.label for one in self.results if one.row["method"] == opponent and one.label in scores]
-            if there and len(scores) > 1:
-                own = opponent if opponent in there else there[0]  # "full" rather than "full top 2"
-                for name, found in verdicts(scores, own, self.about["margin"]).items():
-                    judged[name][opponent] = found
+            labels = [r.label for r in self.results if r.row["method"] == opponent and r.label in scores]
+            if labels and len(scores) > 1:
+                against = opponent if opponent in labels else labels[0]  # "full" rather than "full top 2"
+                for name, verdict in verdicts(scores, against, self.about["margin"]).items():
+                    judged[name][opponent] = verdict
         return judged
 
     def to_json(self) -> dict[str, Any]:
         """Return what `lora-lab compare --json` prints; `from_json` is the inverse, without the runs."""
         rows = []
-        for one in self.results:
-            judged = {name: found.to_json() for name, found in self.verdicts.get(one.label, {}).items()}
-            rows.append({**one.row, "against": judged or one.row.get("against", {})})
+        for result in self.results:
+            judged = {name: verdict.to_json() for name, verdict in self.verdicts.get(result.label, {}).items()}
+            rows.append({**result.row, "against": judged or result.row.get("against", {})})
         return {**self.about, "methods": rows}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote; the runs are not restored."""
-        about = {name: value for name, value in found.items() if name != "methods"}
-        return cls(about, tuple(map(Result, found["methods"])))
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Read what `to_json` returned; the runs are not restored."""
+        about = {name: value for name, value in values.items() if name != "methods"}
+        return cls(about, tuple(map(Result, values["methods"])))
 
 
 def compare(
@@ -196,7 +196,7 @@ def compare(
     methods: str | Iterable[str | Method],
     store: str | Path = "compared",
     *,
-    say: Say = lambda words: None,
+    say: Say = lambda message: None,
     again: bool = False,
     download: bool = False,
     stop: threading.Event | None = None,
@@ -207,92 +207,92 @@ def compare(
     """Compare methods on a task: compare("minilm", "rt", "probe,lora,lora:rank=1,full", steps=200, seeds=5).
 
     methods  names or methods, see `contenders`
-    store    a folder for tuning, runs, and comparison.json
+    store    folder for tuning, runs, and comparison.json
     say      called with progress messages
     again    retry failed runs
     stop     set it to end after the current step; the same call resumes
     note     called after each method with the comparison so far
-    workers  number of methods to run at once, each in a process with its share of the cores, which `stop` does not
-             reach; None chooses. A script needs `if __name__ == "__main__":`, since new processes import it.
-    terms    fields of `Terms`, and of the recipes
-    Raises: BadValue, NotFound for impossible terms, before anything is trained; Changed as `sweep`. A method that fails
+    workers  number of methods to run at once, each in a process with its share of the cores; None chooses. More than 1
+             rules out `stop`, and needs `if __name__ == "__main__":` in a script, since new processes import it.
+    terms    fields of `Terms` and of the recipes
+    Raises: BadValue, NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
     or doesn't fit the model is recorded with its error, and the others continue.
     """
-    agreed, entered, out = terms_of(model, task, terms), contenders(methods), Path(store)
-    data, stopped = agreed.loaded(download), stop.is_set if stop else lambda: False
-    recipes = [agreed.recipe(one) for one in entered]
+    shared, entries, out = terms_of(model, task, terms), contenders(methods), Path(store)
+    data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
+    recipes = [shared.recipe(method) for method in entries]
     base = None
-    if agreed.forgetting and not stopped():  # before processes share the cores
-        base = before(recipes[0], agreed.forgetting, out / "afterwards", download=download)
+    if shared.forgetting and not stopped():  # before processes share the cores
+        base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
     if workers is None:
-        workers = 1 if stop else worth(recipes, len(entered) * (agreed.rates + agreed.seeds) * agreed.steps)
+        workers = 1 if stop else worth(recipes, len(entries) * (shared.rates + shared.seeds) * shared.steps)
     if workers > 1 and stop:
         raise BadValue("stop works only with workers=1")
     if workers > 1:
         say(f"running {workers} methods at once, each in its own process")
-    made, finished = Comparison(_about(agreed, data.metric, entered, ()), ()), dict[int, Result]()
-    how = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False}
+    comparison, finished = Comparison(_about(shared, data.metric, entries, ()), ()), dict[int, Result]()
+    options = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False}
     for part in ("tuning", "runs"):
         Store(out / part).check_writable()
     with locked(out / "tuning"), locked(out / "runs"):
-        work = partial(_result, agreed, data.metric, base, out, how)
-        for number, result in each(work, entered, workers, say, long=lambda one: bool(one.trains_base)):
+        work = partial(_result, shared, data.metric, base, out, options)
+        for number, result in each(work, entries, workers, say, long=lambda method: bool(method.trains_base)):
             finished[number] = result
-            results = tuple(finished[one] for one in sorted(finished))
-            made = Comparison(_about(agreed, data.metric, entered, results), results)
-            if note and not stopped():  # a method that was stopped may lack some of its runs
-                note(made)
+            results = tuple(finished[key] for key in sorted(finished))
+            comparison = Comparison(_about(shared, data.metric, entries, results), results)
+            if note and not stopped():  # a stopped method may lack some of its runs
+                note(comparison)
     if not stopped():
-        write_json(out / "comparison.json", made.to_json())
-    return made
+        write_json(out / "comparison.json", comparison.to_json())
+    return comparison
 
 
 def _about(terms: Terms, metric: str, methods: Iterable[Method], results: Sequence[Result]) -> dict[str, Any]:
-    environment = next((one.runs[0].environment for one in results if one.runs), {})
+    environment = next((result.runs[0].environment for result in results if result.runs), {})
     return {
         **{name: getattr(terms, name) for name in ("model", "task", "steps", "batch", "margin", "growth")},
         "metric": metric,
         "seeds": list(range(terms.seeds)),
         "tuning_seeds": [SEED],
-        "rates": {label(one): axis_of(one).grid(terms.rates) for one in methods},
-        "seconds": sum(one.seconds for one in results),
+        "rates": {label(method): axis_of(method).grid(terms.rates) for method in methods},
+        "seconds": sum(result.seconds for result in results),
         "environment": {name: value for name, value in environment.items() if name != "pack"},
     }
 
 
 def _result(
-    terms: Terms, metric: str, base: float | None, out: Path, how: dict[str, Any], method: Method, say: Say
+    terms: Terms, metric: str, base: float | None, out: Path, options: dict[str, Any], method: Method, say: Say
 ) -> Result:
-    """Tune, train and score one method; on an error, return what there is so far."""
+    """Tune, train and score one method; on an error, return the results so far."""
     name, axis, runs, seconds = label(method), axis_of(method), tuple[Run, ...](), 0.0
-    nothing = ("lr", "edge", "trainable", "head", "file_bytes", "dtype", "products", "seconds", "answers", "error")
+    unset = ("lr", "edge", "trainable", "head", "file_bytes", "dtype", "products", "seconds", "answers", "error")
     row: dict[str, Any] = {
         **{"method": method.name, "label": name, "settings": method.settings(), "tried": [], "runs": []},
-        **{metric: spread([]), **NOTHING, **dict.fromkeys(nothing)},
+        **{metric: spread([]), **NO_COSTS, **dict.fromkeys(unset)},
     }
     try:
         say(f"{name}: tuning {axis.name} over {', '.join(f'{value:g}' for value in axis.grid(terms.rates))}")
-        tuning = tune(terms.recipe(method), out / "tuning", rates=terms.rates, growth=terms.growth, **how)
+        tuning = tune(terms.recipe(method), out / "tuning", rates=terms.rates, growth=terms.growth, **options)
         best, seconds = tuning.best, tuning.seconds
         row["edge"] = tuning.edge
         row["tried"] = [{axis.name: tried.value, "validation": tried.validation} for tried in tuning.tried]
         edge = ", the edge of the grid" if tuning.edge else ""
         say(f"{name}: best {axis.name} {best.value:g} of {len(tuning.tried)}{edge}, validation {best.validation:.4g}")
-        swept = Sweep(out / "runs", **how).run(terms.final(tuning, method))
+        swept = Sweep(out / "runs", **options).run(terms.final(tuning, method))
         runs = tuple(run for run in swept.runs if run.status in FINISHED)
-        wrong = next((run.error for run in swept.runs if run.error), None)
-        row["error"] = (
-            wrong if not runs else wrong and f"{len(swept) - len(runs)} of {len(swept)} seeds failed: {wrong}"
-        )
+        cause = next((run.error for run in swept.runs if run.error), None)
+        row["error"] = cause and (f"{len(swept) - len(runs)} of {len(swept)} seeds failed: {cause}" if runs else cause)
         if runs:
-            how = {"folder": out / "afterwards", "download": how["download"]}
-            later = [afterwards(run, terms.forgetting, terms.prompts, **how) for run in runs]
-            seconds += sum(run.seconds for run in runs) + sum(one["seconds"] for one in later)
+            later = [
+                afterwards(run, terms.forgetting, terms.prompts, out / "afterwards", download=options["download"])
+                for run in runs
+            ]
+            seconds += sum(run.seconds for run in runs) + sum(scores["seconds"] for scores in later)
             row |= _outcome(terms, metric, base, runs, later)
             row |= remembered(out / "costs" / f"{runs[0].recipe.hash}.json", partial(costs_of, runs[0].recipe))
             if axis.name == "lr":
                 row["lr"] = runs[0].recipe.lr
-            say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in all")
+            say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in total")
     except Changed:
         raise
     except Exception as error:  # of any kind: the other methods' results must not be lost
@@ -304,16 +304,16 @@ def _result(
 def _outcome(
     terms: Terms, metric: str, base: float | None, runs: Sequence[Run], later: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the fields of a row from finished runs and `afterwards`."""
+    """Return the fields of a row that come from finished runs and `afterwards`."""
     run, task = runs[0], terms.data()
-    names = [metric, *(name for name, v in later[0].items() if isinstance(v, int | float) and name not in APART)]
-    values = [{**run.metrics, **found} for run, found in zip(runs, later, strict=True)]
+    names = [metric, *(name for name, v in later[0].items() if isinstance(v, int | float) and name not in NOT_METRICS)]
+    values = [{**run.metrics, **extra} for run, extra in zip(runs, later, strict=True)]
     files = list(Path(run.adapter).glob("*.safetensors")) if run.adapter else []
-    scores = [scores_of(one, task) for one in runs if one.predictions is not None]
+    scores = [scores_of(run, task) for run in runs if run.predictions is not None]
     forgotten = {"task": terms.forgetting, "before": base, "after": spread([v["forgetting"] for v in values if base])}
     return {
         "settings": run.recipe.method.settings(),
-        **{name: spread([one[name] for one in values if name in one]) for name in names},
+        **{name: spread([v[name] for v in values if name in v]) for name in names},
         **({"forgetting": forgotten} if base is not None else {}),
         "trainable": run.adapter_parameters,
         "head": run.head_parameters,
@@ -327,7 +327,7 @@ def _outcome(
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Return mean, standard deviation (None for fewer than two values), count, and the values."""
+    """Return the mean, standard deviation (None for fewer than two values), count, and the values."""
     return {
         "mean": fmean(values) if values else None,
         "std": stdev(values) if len(values) > 1 else None,
@@ -338,18 +338,18 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 # ---- costs
 
-NOTHING: dict[str, Any] = dict.fromkeys(
+NO_COSTS: dict[str, Any] = dict.fromkeys(
     ("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens")
 )
 
 
 def costs_of(recipe: Recipe) -> dict[str, Any]:
-    """Return the memory costs of a single run in bytes; None for what is not covered or cannot be measured.
+    """Return the memory costs of a single run in bytes; None where a cost is not covered or cannot be measured.
 
-    A run's `peak_bytes` is that of a process that trains a whole pack. Here one real step with the longest batch is
-    tracked tensor by tensor and set beside the prediction for that step.
+    A run's `peak_bytes` belongs to a process that trains a whole pack. This one comes from a real step on the longest
+    batch, tracked tensor by tensor, for comparison with the prediction for that step.
 
-    adapter_bytes     size of its file, from the architecture
+    adapter_bytes     size of the adapter file, from the architecture
     predicted_bytes   predicted peak of a step; `predicted_parts` splits it by category
     peak_bytes        measured peak of a real step
     added_tokens      tokens added to every row; a prefix adds none
@@ -357,24 +357,24 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
     try:
         need = need_of(recipe)
     except LabError:
-        return NOTHING
+        return NO_COSTS
     labels = need.labels if need.architecture.task == "encoder" else None
     conditions = {
         name: getattr(need.setup, name) for name in ("batch", "seq", "dtype", "optimizer", "padded", "device")
     }
-    predicted = _known(lambda: estimate(need.model, need.method, need.setup, num_labels=need.labels))
+    predicted = _or_none(lambda: estimate(need.model, need.method, need.setup, num_labels=need.labels))
     return {
-        "adapter_bytes": _known(lambda: params(recipe.model, recipe.method, labels).adapter_bytes),
+        "adapter_bytes": _or_none(lambda: params(recipe.model, recipe.method, labels).adapter_bytes),
         "predicted_bytes": predicted and predicted.peak,
         "predicted_parts": predicted and dict(predicted.categories),
-        "peak_bytes": _known(lambda: measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak),
+        "peak_bytes": _or_none(lambda: measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak),
         "added_tokens": prompt_of(need.method),
     }
 
 
-def _known(ask: Callable[[], T]) -> T | None:
-    """Return the answer, or None if there is none, as for a method that does not train in steps."""
+def _or_none(compute: Callable[[], T]) -> T | None:
+    """Return the result, or None if there is none, as for a method that does not train in steps."""
     try:
-        return ask()
+        return compute()
     except (LabError, RuntimeError, AttributeError, TypeError):
         return None

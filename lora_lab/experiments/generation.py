@@ -1,4 +1,4 @@
-"""Score generated answers: plugins' scores, and closeness to the references."""
+"""Score generated answers with plugins' scorers and by similarity to the references."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def scored(
 ) -> dict[str, Any]:
     """Generate answers to the first `prompts` meanings of the test split, and score them.
 
-    Returns the metrics and details of plugins' scorers, those of `text_scores`, n, and texts: [{meaning, text, ...}].
+    Return the metrics and details of plugins' scorers, those of `text_scores`, n, and texts: [{meaning, text, ...}].
     Raises: BadValue for a task without meanings, fewer than one prompt, or a missing package.
     """
     check_scorable(task)
     if prompts < 1:
         raise BadValue(f"prompts must be at least 1, not {prompts}")
-    rows: Any = task.test  # here prompts are meanings
-    asked, references = rows.prompts[:prompts], rows.references[:prompts]
-    texts = generate(model, tokenizer, asked, decoding)
-    found: dict[str, Any] = {"n": len(texts), **text_scores(texts, references)}
-    answers = [{"meaning": str(prompt).strip(), "text": text} for prompt, text in zip(asked, texts, strict=True)]
-    for scores in plugins.scores(task, asked, texts):
-        found |= {**scores.metrics, **scores.details}
-        answers = [{**answer, **own} for answer, own in zip(answers, scores.each, strict=True)]
-    return {**found, "texts": answers}
+    rows: Any = task.test  # its prompts are the meanings
+    meanings, references = rows.prompts[:prompts], rows.references[:prompts]
+    texts = generate(model, tokenizer, meanings, decoding)
+    result: dict[str, Any] = {"n": len(texts), **text_scores(texts, references)}
+    answers = [{"meaning": str(meaning).strip(), "text": text} for meaning, text in zip(meanings, texts, strict=True)]
+    for scores in plugins.scores(task, meanings, texts):
+        result |= {**scores.metrics, **scores.details}
+        answers = [{**answer, **details} for answer, details in zip(answers, scores.each, strict=True)]
+    return {**result, "texts": answers}
 
 
 def check_scorable(task: Task) -> None:
-    """Raises: BadValue for a task without meanings, or if a scoring package is missing."""
+    """Check that a task has meanings and the scoring packages are installed. Raises: BadValue."""
     if not task.generates:
         raise BadValue(f"{task.name} has no meanings to put into sentences; use a task such as restaurants")
     check_installed()
@@ -53,12 +53,12 @@ def check_scorable(task: Task) -> None:
 def evaluated(
     adapter: str | Path, task: str, *, prompts: int = PROMPTS, decoding: Decoding = GREEDY, **options: Any
 ) -> dict[str, float]:
-    """Return a saved adapter's metrics on a task's test split, with those of `scored` if the task has meanings.
+    """Return a saved adapter's metrics on a task's test split, plus those of `scored` if the task has meanings.
 
-    Options: as `open_adapter`. Raises: as there and as `scored`.
+    Options and errors: see `open_adapter` and `scored`.
     """
     opened = open_adapter(adapter, task, **options)
-    written: dict[str, Any] = {}
+    generated: dict[str, Any] = {}
     if opened.task.generates:
-        written = scored(opened.model, opened.tokenizer, opened.task, prompts, decoding)
-    return opened.score().metrics | {name: value for name, value in written.items() if isinstance(value, int | float)}
+        generated = scored(opened.model, opened.tokenizer, opened.task, prompts, decoding)
+    return opened.score().metrics | {name: n for name, n in generated.items() if isinstance(n, int | float)}

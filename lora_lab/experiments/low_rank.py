@@ -1,9 +1,9 @@
-"""How much of a matrix a product of rank r can hold: singular values and energy.
+"""How much of a matrix its rank-r approximation keeps: singular values and energy.
 
     W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + ...        s_1 >= s_2 >= ... >= 0, the singular values
 
-The first r terms are the best approximation of rank r. Its squared error is the tail of the energy, the sum of s_i^2,
-which equals the sum of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
+The first r terms are the best rank-r approximation. Its squared error is the sum of the remaining s_i^2, the tail of
+the energy; the sum of all s_i^2 equals that of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from lora_lab.errors import BadValue
 
 
 def decompose(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """W = U diag(s) V^T. Shapes: (m, n) -> u (m, k), s (k,) falling, vt (k, n), with k = min(m, n).
+    """Return u, s, vt with W = U diag(s) V^T. Shapes: (m, n) -> (m, k), (k,) descending, (k, n), with k = min(m, n).
 
-    Raises: BadValue for what is not a matrix of finite numbers.
+    Raises: BadValue for anything but a matrix of finite numbers.
     """
     u, s, vt = np.linalg.svd(_checked(matrix), full_matrices=False)
     return u, s, vt
 
 
 def spectrum(matrix: np.ndarray) -> np.ndarray:
-    """Return the singular values, largest first, shape (min(m, n),). Raises: as `decompose`."""
+    """Return the singular values, largest first, shape (min(m, n),). Raises: see `decompose`."""
     return np.linalg.svd(_checked(matrix), compute_uv=False)
 
 
 def truncated(u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int) -> np.ndarray:
-    """Return the best matrix of rank r, sum over i <= r of s_i u_i v_i^T, (m, n). Raises: as `energy_kept`."""
+    """Return the best rank-r approximation, sum over i <= r of s_i u_i v_i^T, (m, n). Raises: see `energy_kept`."""
     energy_kept(s, rank)
     return (u[:, :rank] * s[:rank]) @ vt[:rank]
 
@@ -41,19 +41,19 @@ def energy_kept(s: np.ndarray, rank: int) -> float:
 
 
 def rank_for_energy(s: np.ndarray, share: float) -> int:
-    """The smallest rank that keeps at least this share of the energy. Raises: BadValue for a share outside 0 to 1."""
+    """Return the lowest rank that keeps this share of the energy. Raises: BadValue for a share outside 0 to 1."""
     if not 0 <= share <= 1:
         raise BadValue(f"a share of the energy is between 0 and 1, not {share:g}; 90 % is 0.9")
     return int(np.argmax(_energies(s) >= share - 1e-12))  # all shares sum to 1 up to rounding
 
 
 def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The same entries in random order: equal energy, no structure. The baseline for any claim of low rank."""
+    """Return the same entries in random order: equal energy, no structure. A baseline for claims of low rank."""
     return np.random.default_rng(seed).permutation(np.ravel(matrix)).reshape(np.shape(matrix))
 
 
 def _energies(s: np.ndarray) -> np.ndarray:
-    """Shares of the energy kept at rank 0, 1, ..., k."""
+    """Return the shares of the energy kept at ranks 0, 1, ..., k."""
     sums = np.cumsum([0.0, *np.square(s, dtype=float)])
     return sums / sums[-1] if sums[-1] else np.ones_like(sums)
 

@@ -1,9 +1,9 @@
-"""The playground: runs that differ in learning rate, rank and alpha as a map, from stores or one small file.
+"""The playground: a map of runs that differ in learning rate, rank and alpha, from stores or one small file.
 
     read("runs") or load()  ->  Playground  ->  shown(playground), which `SweepPanel` draws
                                             ->  packed(playground), the file that `python docs/playground.py` writes
 
-Rates, ranks and alphas are chosen on the validation rows, so the map and the file leave test metrics out. Means and
+Rates, ranks and alphas are chosen on the validation rows, so the map and the file omit test metrics. Means and
 intervals are computed here, never in the browser.
 """
 
@@ -34,15 +34,15 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 
 VERSION = 2
 SHIPPED = "data/results/playground.json"
-ENDED = (*FINISHED, "unscored", "failed")  # other runs were cut short and can be trained again
-POINTS = 40  # of a loss curve
-NONE = 255  # a missing point of a curve
-LEARNED = 0.01  # nats of validation loss that a run must gain
-FAMILIES = {  # y: {name: k} of the lines rate * y^k = constant, over the rows y of the map
+ENDED = (*FINISHED, "unscored", "failed")  # other runs were interrupted and can be trained again
+POINTS = 40  # per loss curve
+NONE = 255  # marks a missing point of a curve
+LEARNED = 0.01  # nats by which validation loss must fall
+FAMILIES = {  # y: {name: k} for the lines rate * y^k = constant, where y labels the rows of the map
     "rank": {"alone": 0.0, "root": -0.5, "whole": -1.0},  # rate, rate * alpha / sqrt(r), rate * alpha / r
     "alpha": {"alone": 0.0, "root": 0.5, "whole": 1.0},  # rate, rate * sqrt(alpha), rate * alpha
 }
-Record = tuple[str, Mapping[str, Any]]  # a student's name, and a run's JSON
+Record = tuple[str, Mapping[str, Any]]  # a student's name and a run's JSON
 
 
 class Cell(NamedTuple):
@@ -58,9 +58,9 @@ class Result(NamedTuple):
     """One run on the map.
 
     learned   whether its validation loss fell by LEARNED
-    losses    training loss, at most `POINTS` means, see `curve`
+    losses    training loss as at most `POINTS` means, see `curve`
     value     the metric at the last validation; None if the run failed or was not validated
-    dtype     its training dtype; None if it never started
+    dtype     training dtype; None if the run never started
     who       the student who trained it; "" in your own store
     """
 
@@ -78,8 +78,8 @@ class Result(NamedTuple):
 class Playground:
     """Runs that differ only in rate, rank, alpha, targets and seed.
 
-    recipe   the settings of one of them, for what all share
-    made     {date, lora_lab, hardware, dtype}, the most common values
+    recipe   the settings of one run, for those that all share
+    made     {date, lora_lab, hardware, dtype} with the most common values
     """
 
     recipe: Mapping[str, Any]
@@ -88,42 +88,42 @@ class Playground:
     made: Mapping[str, str]
 
     def recipe_of(self, cell: Cell, seed: int) -> Recipe:
-        """The recipe of one run. Raises: BadValue for impossible settings."""
-        own = {"rank": cell.rank, "alpha": cell.alpha, "targets": cell.targets.split(",")}
-        return recipe_from({**self.recipe, "method": {**self.recipe["method"], **own}, "lr": cell.lr, "seed": seed})
+        """Return the recipe of one run. Raises: BadValue for impossible settings."""
+        values = {"rank": cell.rank, "alpha": cell.alpha, "targets": cell.targets.split(",")}
+        return recipe_from({**self.recipe, "method": {**self.recipe["method"], **values}, "lr": cell.lr, "seed": seed})
 
     def same_kind(self, records: Iterable[Record]) -> list[Record]:
         """Return the records that belong on this map."""
-        return [one for one in records if _kind(one[1]) == _shared(self.recipe)]
+        return [(who, record) for who, record in records if _kind(record) == _shared(self.recipe)]
 
     def plus(self, records: Iterable[Record]) -> Playground:
-        """Add the runs of those records that belong on this map."""
+        """Return the playground with the runs of those records that belong on this map."""
         same = self.same_kind(records)
-        if not self.results:  # the metric and the provenance come with the first runs
+        if not self.results:  # the first runs determine metric and provenance
             return gathered(same) or self
         return replace(self, results=_unique([*self.results, *_results(same, self.metric)]))
 
 
 def curve(losses: Sequence[float], steps: int) -> list[float]:
-    """Shorten a loss curve to at most POINTS means of ceil(steps / POINTS) losses; the last may cover fewer."""
+    """Reduce a loss curve to at most POINTS means of ceil(steps / POINTS) losses; the last may average fewer."""
     width = math.ceil(steps / POINTS)
-    return [fmean(losses[at : at + width]) for at in range(0, len(losses), width)]
+    return [fmean(losses[start : start + width]) for start in range(0, len(losses), width)]
 
 
 # ---- from stores
 
 
 def read(folder: str | Path) -> Playground | None:
-    """Read the runs of a store, or of all stores below a folder; None without a validated LoRA run.
+    """Read the runs of a store, or of all stores under a folder; return None without a validated LoRA run.
 
-    Of several models, tasks or lengths, the one with most runs is used.
+    Among several models, tasks or lengths, use the one with the most runs.
     Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
     """
     return gathered(records(Path(folder)))
 
 
 def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
-    """Yield every run, except the files in `skip`, with the student's subfolder. Raises: as `read`."""
+    """Yield every run, except the files in `skip`, with the student's subfolder. Raises: see `read`."""
     from lora_lab.experiments import results  # imports pandas, which shipped runs do not need
 
     for store in sorted(stores(folder)):
@@ -134,33 +134,34 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
 def gathered(records: Iterable[Record]) -> Playground | None:
     """Return the largest group of runs that belong on one map; None if none was validated."""
     groups: dict[str, list[Record]] = {}
-    for one in records:
-        if (kind := _kind(one[1])) is not None:
-            groups.setdefault(kind, []).append(one)
+    for who, record in records:
+        if (kind := _kind(record)) is not None:
+            groups.setdefault(kind, []).append((who, record))
     group = max(groups.values(), key=len, default=[])
     last = next((checks[-1] for _, record in group if (checks := record["history"]["validation"])), None)
     if last is None:
         return None
     metric, environments = main_metric(last), [record["environment"] for _, record in group if record["environment"]]
-    told = Counter((e.get("date", ""), e.get("lora_lab", ""), e.get("hardware", ""), dtype_of(e)) for e in environments)
-    made = dict(zip(("date", "lora_lab", "hardware", "dtype"), told.most_common(1)[0][0], strict=True))
+    names = ("date", "lora_lab", "hardware")
+    counts = Counter((*(e.get(name, "") for name in names), dtype_of(e)) for e in environments)
+    made = dict(zip((*names, "dtype"), counts.most_common(1)[0][0], strict=True))
     return Playground(group[0][1]["recipe"], metric, _unique(_results(group, metric)), made)
 
 
 def cell_of(recipe: Mapping[str, Any]) -> Cell:
-    """Return the cell of a recipe's settings."""
+    """Return the cell that a recipe's settings belong to."""
     method = recipe["method"]
     return Cell(",".join(method["targets"]), int(method["rank"]), float(method["alpha"]), float(recipe["lr"]))
 
 
 def _kind(record: Mapping[str, Any]) -> str | None:
-    """Return a key of runs that belong on one map; None for methods other than LoRA and for unfinished runs."""
+    """Return a key shared by runs of one map; None for methods other than LoRA and for unfinished runs."""
     recipe = record["recipe"]
     return _shared(recipe) if recipe["method"]["name"] == "lora" and record["status"] in ENDED else None
 
 
 def _shared(recipe: Mapping[str, Any]) -> str:
-    """Return the settings that all runs of a map share."""
+    """Return the settings that all runs of a map share, as a key."""
     method = {name: value for name, value in recipe["method"].items() if name not in ("rank", "alpha", "targets")}
     rest = {name: value for name, value in recipe.items() if name not in ("method", "lr", "seed", "validations")}
     return json.dumps([method, rest], sort_keys=True)
@@ -170,7 +171,7 @@ def _results(records: Sequence[Record], metric: str) -> Iterator[Result]:
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
     for who, record in records:
         recipe, checks = record["recipe"], record["history"]["validation"]
-        before = checks[0]["loss"] if checks and checks[0]["step"] == 0 else start  # not all are validated untrained
+        before = checks[0]["loss"] if checks and checks[0]["step"] == 0 else start  # some lack step 0
         last = checks[-1] if checks and checks[-1]["step"] > 0 else None
         learned = last is None or last["loss"] < before - LEARNED
         losses = curve(record["history"]["loss"], recipe["steps"])
@@ -181,7 +182,7 @@ def _results(records: Sequence[Record], metric: str) -> Iterator[Result]:
 
 def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
     """Keep the last result of each seed, cell and student."""
-    return tuple({(one.who, one.cell, one.seed): one for one in results}.values())
+    return tuple({(result.who, result.cell, result.seed): result for result in results}.values())
 
 
 # ---- as one file
@@ -189,27 +190,25 @@ def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
 
 def packed(playground: Playground) -> dict[str, Any]:
     """Encode a playground for JSON, with one byte per point of a curve. Inverse: `unpacked`."""
-    cells, top = list(dict.fromkeys(one.cell for one in playground.results)), _top(playground.results)
-    runs = [
-        [cells.index(one.cell), one.seed, one.status, int(one.learned), one.value, one.dtype]
-        for one in playground.results
-    ]
+    results = playground.results
+    cells, top = list(dict.fromkeys(result.cell for result in results)), _top(results)
+    runs = [[cells.index(r.cell), r.seed, r.status, int(r.learned), r.value, r.dtype] for r in results]
     return {
         **{"version": VERSION, "made": playground.made, "recipe": playground.recipe, "metric": playground.metric},
         **{"cells": cells, "runs": runs, "top": top},
-        "losses": base64.b64encode(_bytes(playground.results, top)).decode(),
+        "losses": base64.b64encode(_bytes(results, top)).decode(),
     }
 
 
 def unpacked(values: Mapping[str, Any]) -> Playground:
-    """Decode what `packed` encoded, up to rounding. Raises: BadValue for another version."""
+    """Decode the result of `packed`, up to rounding. Raises: BadValue for another version."""
     if values.get("version") != VERSION:
-        raise BadValue(f"this playground has version {values.get('version')}, and lora_lab reads {VERSION}: update it")
+        raise BadValue(f"this playground has version {values.get('version')}; lora_lab reads {VERSION}: update it")
     losses = np.frombuffer(base64.b64decode(values["losses"]), np.uint8).reshape(len(values["runs"]), -1)
     results = []
     for (cell, seed, status, learned, value, dtype), points in zip(values["runs"], losses, strict=True):
-        seen = (values["top"] / (NONE - 1) * points[points != NONE]).tolist()
-        results.append(Result(Cell(*values["cells"][cell]), seed, status, bool(learned), seen, value, dtype))
+        curve = (values["top"] / (NONE - 1) * points[points != NONE]).tolist()
+        results.append(Result(Cell(*values["cells"][cell]), seed, status, bool(learned), curve, value, dtype))
     return Playground(values["recipe"], values["metric"], tuple(results), values["made"])
 
 
@@ -220,13 +219,13 @@ def load() -> Playground:
 
 def _bytes(results: Iterable[Result], top: float) -> bytes:
     """Return POINTS bytes per run: 0 to 254 for losses from 0 to `top` or more, 255 for a missing point."""
-    points = np.array([[*one.losses, *[math.nan] * (POINTS - len(one.losses))] for one in results])
+    points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
     return np.nan_to_num(np.round((NONE - 1) * np.clip(points, 0, top) / top), nan=NONE).astype(np.uint8).tobytes()
 
 
 def _top(results: Sequence[Result]) -> float:
-    """Return the largest loss that curves show, well above the first ones."""
-    return float(f"{1.8 * max((one.losses[0] for one in results if one.losses), default=1.0):.3g}")
+    """Return the largest loss that curves can show, well above the losses at the start."""
+    return float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
 
 
 # ---- the map
@@ -238,43 +237,44 @@ def shown(
     """Return what `SweepPanel` draws (axes, cells with means and intervals, runs, lines), and POINTS bytes per run.
 
     ranks, alphas, rates   more values for the axes, whose cells are untried
-    Shares are in percent.
+    Fractions such as accuracy are in percent.
     """
     results, metric = playground.results, metric_of(playground.metric)
     sign, top = 1 if metric.higher_is_better else -1, _top(results)
     runs: dict[Cell, list[int]] = {}
     seeds: dict[Cell, dict[tuple[str, int], float]] = {}  # metric of each run that has one
-    for at, one in enumerate(results):
-        runs.setdefault(one.cell, []).append(at)
-        own = seeds.setdefault(one.cell, {})
-        if one.value is not None:
-            own[one.who, one.seed] = metric.factor * one.value
-    worth = {cell: sign * fmean(own.values()) for cell, own in seeds.items() if own}  # higher is better
-    start, wide, names = _columns(list(runs), list(rates))
+    for index, result in enumerate(results):
+        runs.setdefault(result.cell, []).append(index)
+        values = seeds.setdefault(result.cell, {})
+        if result.value is not None:
+            values[result.who, result.seed] = metric.factor * result.value
+    quality = {cell: sign * fmean(values.values()) for cell, values in seeds.items() if values}  # higher is better
+    start, width, names = _columns(list(runs), list(rates))
     targets = list(dict.fromkeys(cell.targets for cell in runs))
     best = {}
-    for name in targets:  # among cells without failures and with enough seeds, since one with few may be best by luck
-        whole = [cell for cell in worth if cell.targets == name and len(seeds[cell]) == len(runs[cell])]
-        most = max((len(seeds[cell]) for cell in whole), default=0)
-        if enough := [cell for cell in whole if 2 * len(seeds[cell]) > most]:
-            best[name] = max(enough, key=lambda cell: worth[cell])
-    rows = {cell[:3]: cell.lr for cell in sorted(worth, key=lambda cell: worth[cell])}  # the best comes last and wins
-    told, states = [], []
-    for one in results:
-        state = "done" if one.learned else "collapsed" if one.cell.lr > rows.get(one.cell[:3], math.inf) else "flat"
-        states.append("failed" if one.status == "failed" else state)
-        value = seeds[one.cell].get((one.who, one.seed))
-        told.append({"seed": one.seed, "who": one.who, "value": _short(value), "state": states[-1]})
+    for name in targets:  # among cells without failures and with enough seeds: with few, a cell may be best by luck
+        complete = [cell for cell in quality if cell.targets == name and len(seeds[cell]) == len(runs[cell])]
+        largest = max((len(seeds[cell]) for cell in complete), default=0)
+        if candidates := [cell for cell in complete if 2 * len(seeds[cell]) > largest]:
+            best[name] = max(candidates, key=lambda cell: quality[cell])
+    best_rates = {cell[:3]: cell.lr for cell in sorted(quality, key=lambda cell: quality[cell])}  # the last one wins
+    described, states = [], []
+    for result in results:
+        cell = result.cell
+        state = "done" if result.learned else "collapsed" if cell.lr > best_rates.get(cell[:3], math.inf) else "flat"
+        states.append("failed" if result.status == "failed" else state)
+        value = _short(seeds[cell].get((result.who, result.seed)))
+        described.append({"seed": result.seed, "who": result.who, "value": value, "state": states[-1]})
     cells = []
-    for cell, own in seeds.items():
+    for cell, values in seeds.items():
         rival = seeds[best.get(cell.targets, cell)]
-        apart = [sign * (rival[key] - value) for key, value in own.items() if key in rival]
-        mean, low, high = map(_short, mean_interval(list(own.values())) if own else (None, None, None))
-        behind = [*map(_short, mean_interval(apart))] if apart and rival is not own else None
-        if len({states[at] for at in runs[cell]}) > 1:  # some collapsed: a t interval does not apply
+        gaps = [sign * (rival[key] - value) for key, value in values.items() if key in rival]
+        mean, low, high = map(_short, mean_interval(list(values.values())) if values else (None, None, None))
+        behind = [*map(_short, mean_interval(gaps))] if gaps and rival is not values else None
+        if len({states[index] for index in runs[cell]}) > 1:  # some runs collapsed: a t interval does not apply
             low, high, behind = None, None, behind and [behind[0], None, None]
-        said = {"mean": mean, "low": low, "high": high, "behind": behind, "runs": runs[cell]}
-        cells.append({**cell._asdict(), "column": _column(math.log2(cell.lr), start, wide), **said})
+        summary = {"mean": mean, "low": low, "high": high, "behind": behind, "runs": runs[cell]}
+        cells.append({**cell._asdict(), "column": _column(math.log2(cell.lr), start, width), **summary})
     halves = [cell["high"] - cell["mean"] for cell in cells if cell["high"] is not None]
     steps = playground.recipe["steps"]
     data = {
@@ -283,10 +283,10 @@ def shown(
         "targets": targets or [",".join(playground.recipe["method"]["targets"])],
         "ranks": sorted({*ranks, *(cell.rank for cell in runs)}),
         "alphas": sorted({*map(float, alphas), *(cell.alpha for cell in runs)}),
-        "rates": names, "start": start, "wide": wide, "cells": cells, "runs": told,
+        "rates": names, "start": start, "wide": width, "cells": cells, "runs": described,
         "spread": _short(float(np.median(halves))) if halves else None,
         "best": {name: list(runs).index(cell) for name, cell in best.items()},
-        "lines": _lines(worth, start, wide), "moves": {name: _moves(worth, name) for name in targets},
+        "lines": _lines(quality, start, width), "moves": {name: _moves(quality, name) for name in targets},
         "about": _about(playground),
     }  # fmt: skip
     return data, _bytes(results, top)
@@ -297,98 +297,98 @@ def _short(value: float | None) -> float | None:
 
 
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Return (start, wide, rates): columns `wide` octaves apart, the first centered at 2^start, and a rate for each.
+    """Return (start, width, rates): columns `width` octaves apart, the first centered at 2^start, with a rate for each.
 
-    Columns are as wide as the gaps between a row's rates, or narrower, so that no two rates of a row share one.
+    Columns are as wide as the gaps between a row's rates, or narrower, so that no two rates of a row share a column.
     """
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = {"more": {math.log2(rate) for rate in more}}
     for cell in cells:
         rows.setdefault(cell[:3], set()).add(math.log2(cell.lr))
     gaps = [right - left for row in rows.values() for left, right in pairwise(sorted(row))]
-    start, wide = math.log2(common[0]), max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
-    while any(len({_column(octave, start, wide) for octave in row}) < len(row) for row in rows.values()):
-        wide /= 2
-    names = {_column(math.log2(rate), start, wide): rate for rate in reversed(common)}  # the most common rate stays
+    start, width = math.log2(common[0]), max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
+    while any(len({_column(octave, start, width) for octave in row}) < len(row) for row in rows.values()):
+        width /= 2
+    names = {_column(math.log2(rate), start, width): rate for rate in reversed(common)}  # the most common rate wins
     first, last = min(names), max(names)
-    rates = [names.get(at, float(f"{2 ** (start + at * wide):.2g}")) for at in range(first, last + 1)]
-    return start + first * wide, wide, rates
+    rates = [names.get(column, float(f"{2 ** (start + column * width):.2g}")) for column in range(first, last + 1)]
+    return start + first * width, width, rates
 
 
-def _column(octave: float, start: float, wide: float) -> int:
-    return math.floor((octave - start) / wide + 0.5)
+def _column(octave: float, start: float, width: float) -> int:
+    return math.floor((octave - start) / width + 0.5)
 
 
-def _lines(worth: Mapping[Cell, float], start: float, wide: float) -> dict[str, dict[str, Any]]:
-    """For each part of the map, what is lost by following each family of lines instead of tuning every row.
+def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[str, dict[str, Any]]:
+    """Return, for each part of the map, the cost of following each family of lines instead of tuning every row.
 
     {"alpha": {"q,v|8": {"alone": {k, at, lost, worst, row}, ...}}}: at rank 8 the rate of row y is
-    2^(start + wide * at) / y^k; `lost` is how far its mean, interpolated between the tried rates, is below the best of
-    the row: the mean over rows with three rates or more, and `worst` the largest, in `row`.
+    2^(start + width * at) / y^k. A row loses the difference between its best mean and the mean at that rate,
+    interpolated between tried rates. `lost` is the average over rows with three rates or more; `row` loses the `worst`.
     """
-    found: dict[str, dict[str, Any]] = {view: {} for view in FAMILIES}
+    result: dict[str, dict[str, Any]] = {view: {} for view in FAMILIES}
     for view, families in FAMILIES.items():
         parts: dict[str, dict[float, list[tuple[float, float]]]] = {}
-        for cell, mean in worth.items():
+        for cell, mean in quality.items():
             y, fixed = (cell.rank, cell.alpha) if view == "rank" else (cell.alpha, cell.rank)
-            at = (math.log2(cell.lr) - start) / wide
-            parts.setdefault(f"{cell.targets}|{fixed:g}", {}).setdefault(y, []).append((at, mean))
+            column = (math.log2(cell.lr) - start) / width
+            parts.setdefault(f"{cell.targets}|{fixed:g}", {}).setdefault(y, []).append((column, mean))
         for name, part in parts.items():
             rows = {y: np.array(sorted(row)) for y, row in part.items() if len(row) >= 3}
             if len(rows) >= 2:
-                found[view][name] = {family: {"k": k, **_fitted(rows, k / wide)} for family, k in families.items()}
-    return found
+                result[view][name] = {family: {"k": k, **_fitted(rows, k / width)} for family, k in families.items()}
+    return result
 
 
 def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
-    """The line of this slope, in columns for a doubling of y, that loses least; rows of (column, mean), (rates, 2)."""
+    """Fit the line that loses least, given rows of (column, mean), (rates, 2). slope: columns per doubling of y."""
     shifts = {y: slope * math.log2(y) for y in rows}
-    low, high = (pick(row[end, 0] + shifts[y] for y, row in rows.items()) for pick, end in ((min, 0), (max, -1)))
-    tried = np.arange(low, high + 0.02, 0.02)
-    lost = np.array([row[:, 1].max() - np.interp(tried - shifts[y], *row.T) for y, row in rows.items()])
+    low = min(row[0, 0] + shifts[y] for y, row in rows.items())
+    high = max(row[-1, 0] + shifts[y] for y, row in rows.items())
+    positions = np.arange(low, high + 0.02, 0.02)
+    lost = np.array([row[:, 1].max() - np.interp(positions - shifts[y], *row.T) for y, row in rows.items()])
     mean = lost.mean(0)
-    flat = np.flatnonzero(mean <= mean.min() + 1e-9)
-    at = flat[len(flat) // 2]
-    worst = lost[:, at].argmax()
-    found = {"at": tried[at], "lost": mean[at], "worst": lost[worst, at], "row": list(rows)[worst]}
-    return {name: float(f"{value:.4g}") for name, value in found.items()}
+    minima = np.flatnonzero(mean <= mean.min() + 1e-9)
+    best = minima[len(minima) // 2]
+    worst = lost[:, best].argmax()
+    line = {"at": positions[best], "lost": mean[best], "worst": lost[worst, best], "row": list(rows)[worst]}
+    return {name: float(f"{value:.4g}") for name, value in line.items()}
 
 
-def _moves(worth: Mapping[Cell, float], targets: str) -> dict[str, float]:
+def _moves(quality: Mapping[Cell, float], targets: str) -> dict[str, float]:
     """Return how far each setting moves the metric: the rate along one row, rank and alpha each at the best rate.
 
     The other settings are at LoRA's defaults or, if these were not tried, at the most common values.
     """
-    found, usual = dict[str, float](), LoRA()
+    moves, defaults = dict[str, float](), LoRA()
     for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
         parts: dict[Any, dict[Any, list[float]]] = {}
-        for cell, mean in worth.items():
+        for cell, mean in quality.items():
             if cell.targets == targets:
                 part = parts.setdefault(tuple(getattr(cell, name) for name in fixed), {})
                 part.setdefault(getattr(cell, knob), []).append(mean)
-        bests = {at: [max(row) for row in part.values() if knob == "lr" or len(row) >= 3] for at, part in parts.items()}
-        most = bests.get(tuple(getattr(usual, name) for name in fixed), [])
-        if len(most) < 2:
-            most = max(bests.values(), key=lambda row: (len(row), max(row, default=0)), default=[])
-        if len(most) > 1:
-            found[knob] = float(f"{max(most) - min(most):.3g}")
-    return found
+        bests = {k: [max(row) for row in part.values() if knob == "lr" or len(row) >= 3] for k, part in parts.items()}
+        values = bests.get(tuple(getattr(defaults, name) for name in fixed), [])
+        if len(values) < 2:
+            values = max(bests.values(), key=lambda row: (len(row), max(row, default=0)), default=[])
+        if len(values) > 1:
+            moves[knob] = float(f"{max(values) - min(values):.3g}")
+    return moves
 
 
 def _about(playground: Playground) -> str:
-    """Say where the runs come from."""
+    """Describe where the runs come from."""
     recipe, made, results = playground.recipe, playground.made, playground.results
-    people = len({one.who for one in results} - {""})
-    of = f" of {people} student{'s' * (people != 1)}" if people else ""
+    students = len({result.who for result in results} - {""})
+    whose = f" by {students} student{'s' * (students != 1)}" if students else ""
     model, task = (Path(recipe[name]).name for name in ("model", "task"))
-    words = (
-        f"{len(results):,} runs{of}: {model} on {task}, {recipe['steps']:,} steps at batch size {recipe['batch']:,}."
-    )
+    text = f"{len(results):,} runs{whose}: {model} on {task}, "
+    text += f"{recipe['steps']:,} steps at batch size {recipe['batch']:,}."
     if made:
-        on = f" on {made['hardware']}" if made["hardware"] else ""
-        words += f" Trained {made['date']} in {made['dtype']} with lora_lab {made['lora_lab']}{on}."
-    if len({one.dtype for one in results} - {None}) > 1:
+        hardware = f" on {made['hardware']}" if made["hardware"] else ""
+        text += f" Trained {made['date']} in {made['dtype']} with lora_lab {made['lora_lab']}{hardware}."
+    if len({result.dtype for result in results} - {None}) > 1:
         from lora_lab.experiments.results import mixed_dtypes
 
-        words += f" Careful: {mixed_dtypes(one.dtype for one in results)}."
-    return words
+        text += f" Careful: {mixed_dtypes(result.dtype for result in results)}."
+    return text

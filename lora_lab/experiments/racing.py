@@ -1,6 +1,6 @@
 """Choose one configuration in a sweep and stop those that fall behind: `sweep(..., choose=True)`.
 
-    one seed of each -> from halfway on, those behind stop -> the other seeds of the rest, in the same way
+    one seed of each -> from halfway on, those behind stop -> the remaining seeds of the rest, in the same way
     -> the best mean on validation is chosen -> it and its rivals are scored on the test rows
 
 A configuration is a recipe without its seed; its seeds stop together. Runs with the same seed see the same rows at each
@@ -24,88 +24,89 @@ from lora_lab.training.loop import Member
 from lora_lab.training.recipe import Recipe, describe, recipe_from
 from lora_lab.training.runs import FINISHED, Run, Store
 
-BEHIND = "behind"  # the status of a stopped run; in its environment, the hash of a run that led
-UNSCORED = "unscored"  # the status of a run that was trained and validated, but not scored on the test rows
-SCORING, VALIDATED = "scoring_seconds", "validation"  # in the environment; the file of `Member.right`
-EVERY, WINDOW = 10, 25  # steps between checks, and how many losses each averages
-GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except WAY, see `behind`
-OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # the settings in which configurations may differ
+BEHIND = "behind"  # the status of a stopped run; its environment has a leading run's hash
+UNSCORED = "unscored"  # the status of a run that was trained and validated but not scored on the test rows
+SCORING, VALIDATED = "scoring_seconds", "validation"  # a key in the environment; the file name for `Member.right`
+EVERY, WINDOW = 10, 25  # steps between checks, and number of losses averaged per check
+GAP, WAY, LED, FLAT = 0.10, 0.6, 0.10, 0.01  # nats, except WAY; see `behind`
+OWN = ("method", "lr", "weight_decay", "warmup", "clip", "seed")  # configurations may differ in these
 BOUND, MEASURED = 0.35, {"model": "minilm", "task": "rt", "steps": 200, "batch": 8}
 EVIDENCE = "14 stored grids of MiniLM on rt, 200 steps of 8 rows: python -m benchmarks.early_exit"
 
 
 def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: int) -> dict[Any, Any]:
-    """Return the configurations to stop after this step, each with the leader.
+    """Return {configuration to stop after this step: leader}.
 
-    curves    training losses of each configuration, (seeds, at least `step`), in nats, all with the same seeds
-    From halfway on, every 10 steps, the means of the last 25 losses are compared. Once the lowest is LED below the
-    start (the first ten losses), a configuration stops if it is above the lowest by more than GAP and by more than the
-    share WAY of what the lowest has gained, or if it is within FLAT of the start.
+    curves    training losses of each configuration in nats, (seeds, at least `step`), with the same seeds for all
+
+    From halfway on, compare the means of the last 25 losses every 10 steps. Once the lowest is LED below the start (the
+    mean of the first ten losses), a configuration stops if it exceeds the lowest by more than GAP and by more than the
+    fraction WAY of the lowest's progress since the start, or if it is within FLAT of the start.
     """
     if step % EVERY or not steps / 2 <= step < steps - 1 or not curves:
         return {}
-    start = fmean(loss for own in curves.values() for one in own for loss in one[:10])
-    now = {name: fmean(loss for one in own for loss in one[:step][-WINDOW:]) for name, own in curves.items()}
-    leader = min(now, key=lambda name: now[name])
-    gained = start - now[leader]
-    if gained < LED:
+    start = fmean(loss for seeds in curves.values() for losses in seeds for loss in losses[:10])
+    means = {name: fmean(x for losses in seeds for x in losses[:step][-WINDOW:]) for name, seeds in curves.items()}
+    leader = min(means, key=lambda name: means[name])
+    progress = start - means[leader]
+    if progress < LED:
         return {}
-    limit = min(now[leader] + max(GAP, WAY * gained), start - FLAT)
-    return {name: leader for name, loss in now.items() if loss > limit}
+    limit = min(means[leader] + max(GAP, WAY * progress), start - FLAT)
+    return {name: leader for name, loss in means.items() if loss > limit}
 
 
 class Race:
     """Decide which runs of a choosing sweep train next, and which stop.
 
-    Raises: BadValue if the recipes differ in model, task or length, in their seeds, or have no validation.
+    Raises: BadValue if configurations differ in model, task, length or seeds, or have no validation.
     """
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
         self.steps, self.recipes = recipes[0].steps, {recipe: replace(recipe, seed=0) for recipe in recipes}
         self.seeds = list(dict.fromkeys(recipe.seed for recipe in recipes))
         self.configurations = list(dict.fromkeys(self.recipes.values()))
-        shared = [{k: v for k, v in one.settings().items() if k not in OWN} for one in self.configurations]
-        if any(one != shared[0] for one in shared):
+        shared = [{k: v for k, v in recipe.settings().items() if k not in OWN} for recipe in self.configurations]
+        if any(settings != shared[0] for settings in shared):
             raise BadValue("choose compares configurations of one model, task and length: run a sweep for each")
         if len(recipes) < len(self.seeds) * len(self.configurations):
             raise BadValue("choose needs the same seeds for every configuration: leave out --share")
         if not recipes[0].validations:
             raise BadValue("choose needs validations: give validations=1 or more, not 0")
         self.losses: dict[Recipe, list[float]] = {}
-        self.out: dict[Recipe, str] = {}  # stopped configurations, each with the hash of a leading run
+        self.out: dict[Recipe, str] = {}  # stopped configurations, each with a leading run's hash
         self.failed: set[Recipe] = set()
         self.racing: list[int] = []  # the seeds of this stage
         self.pauses = False
 
     def note(self, run: Run) -> None:
         """Record a run that has ended."""
-        own, self.losses[run.recipe] = self.recipes[run.recipe], run.history["loss"]
+        configuration, self.losses[run.recipe] = self.recipes[run.recipe], run.history["loss"]
         if run.status == BEHIND:
-            self.out[own] = run.environment[BEHIND]
+            self.out[configuration] = run.environment[BEHIND]
         elif run.status == "failed":
-            self.failed.add(own)
+            self.failed.add(configuration)
 
     def stages(self) -> Iterator[list[Recipe]]:
-        """Yield lists of runs to train, one after another; a list may repeat runs of the previous one that have ended.
+        """Yield the runs to train in each stage; a stage may repeat runs of the previous one that have ended.
 
-        If a list needs several packs, they pause halfway (`pauses`), and the next list packs the rest together.
+        If a stage needs several packs, they pause halfway (`pauses`), and the next stage packs the rest together.
         """
         for seeds in self.seeds[:1], self.seeds[1:]:
             self.racing, over = seeds, {*self.out, *self.failed}
-            stage = [one for one, own in self.recipes.items() if one.seed in seeds and own not in over]
+            stage = [recipe for recipe, key in self.recipes.items() if recipe.seed in seeds and key not in over]
             for self.pauses in (True, False):
                 yield stage
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End the runs of configurations that are behind, even behind those of other packs; or pause halfway."""
+        """End runs of configurations that are behind, including behind those of other packs; or pause halfway."""
         if step % EVERY or step < self.steps / 2:
             return
-        self.losses |= {member.recipe: [seen.loss for seen in member.history.progress] for member in members}
-        left = [own for own in self.configurations if own not in self.out]
-        known = {own: [self.losses.get(replace(own, seed=seed), []) for seed in self.racing] for own in left}
-        there = {own: losses for own, losses in known.items() if min(map(len, losses)) >= step}
-        for own, leader in behind(there, step, self.steps).items():
-            self.out[own] = replace(leader, seed=self.racing[0]).hash
+        self.losses |= {member.recipe: [progress.loss for progress in member.history.progress] for member in members}
+        left = [recipe for recipe in self.configurations if recipe not in self.out]
+        curves = {recipe: [self.losses.get(replace(recipe, seed=seed), []) for seed in self.racing] for recipe in left}
+        curves = {recipe: losses for recipe, losses in curves.items() if min(map(len, losses)) >= step}
+        for recipe, leader in behind(curves, step, self.steps).items():
+            self.out[recipe] = replace(leader, seed=self.racing[0]).hash
         for member in members:
             if self.recipes[member.recipe] in self.out:
                 member.end(BEHIND)
@@ -114,28 +115,28 @@ class Race:
 
     def choice(self, store: Store, runs: Collection[Run]) -> Choice:
         """Return the configuration with the best mean on validation, and its rivals."""
-        found: dict[Recipe, list[Run]] = {own: [] for own in self.configurations}
+        groups: dict[Recipe, list[Run]] = {recipe: [] for recipe in self.configurations}
         for run in sorted(runs, key=lambda run: run.recipe.seed):
-            found[self.recipes[run.recipe]].append(run)
+            groups[self.recipes[run.recipe]].append(run)
         ended = (*FINISHED, UNSCORED)
-        whole = [own for own in found.values() if sum(run.status in ended for run in own) == len(self.seeds)]
-        placed = _with_rivals(store, sorted(whole, key=_quality, reverse=True))
+        complete = [group for group in groups.values() if sum(run.status in ended for run in group) == len(self.seeds)]
+        placed = _with_rivals(store, sorted(complete, key=_quality, reverse=True))
         stopped = [
             {
-                "recipe": _settings(own),
+                "recipe": _settings(recipe),
                 "step": max(len(run.history["loss"]) for run in cut),
                 "seeds": [run.recipe.seed for run in cut],
-                "behind": self.out[own],
+                "behind": self.out[recipe],
             }
-            for own, made in found.items()
-            if (cut := [run for run in made if run.status == BEHIND])
+            for recipe, group in groups.items()
+            if (cut := [run for run in group if run.status == BEHIND])
         ]
-        every, taken = len(self.recipes), sum(len(run.history["loss"]) for run in runs)
-        spared = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)
-        steps, tests = spared + self.steps * (every - len(runs)), every - sum(bool(run.metrics) for run in runs)
+        total, trained = len(self.recipes), sum(len(run.history["loss"]) for run in runs)
+        skipped = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)
+        steps, tests = skipped + self.steps * (total - len(runs)), total - sum(bool(run.metrics) for run in runs)
         scoring = [run.environment[SCORING] for run in runs if SCORING in run.environment] or [0.0]
-        seconds = steps * (sum(run.seconds for run in runs) - sum(scoring)) / max(taken, 1) + tests * fmean(scoring)
-        saved = {"steps": steps, "of_steps": every * self.steps, "tests": tests, "of_tests": every, "seconds": seconds}
+        seconds = steps * (sum(run.seconds for run in runs) - sum(scoring)) / max(trained, 1) + tests * fmean(scoring)
+        saved = {"steps": steps, "of_steps": total * self.steps, "tests": tests, "of_tests": total, "seconds": seconds}
         return Choice(placed, stopped, saved)
 
 
@@ -143,9 +144,9 @@ class Race:
 class Choice:
     """The outcome of a choosing sweep.
 
-    placed    the runs of the chosen configuration, then of each rival
+    placed    the runs of the chosen configuration, then those of each rival
     stopped   [{recipe, step, seeds, behind}]; `behind` is the hash of a leading run
-    saved     {steps, of_steps, tests, of_tests, seconds} compared with training and scoring all; seconds are estimated
+    saved     {steps, of_steps, tests, of_tests, seconds} relative to training and scoring all; seconds are estimated
     """
 
     placed: list[list[Run]]
@@ -155,64 +156,64 @@ class Choice:
     @property
     def runs(self) -> list[Run]:
         """The runs to score on the test rows."""
-        return [run for own in self.placed for run in own]
+        return [run for group in self.placed for run in group]
 
     def to_json(self) -> dict[str, Any]:
         """Return what `lora-lab sweep --choose --json` adds to a sweep's JSON."""
-        placed = [self._placed(own) for own in self.placed]
+        placed = [self._summary(group) for group in self.placed]
         chosen = placed[0] if placed else None
         measured = chosen and chosen["metric"] == "accuracy" and MEASURED.items() <= chosen["recipe"].items()
         bound = {"points": BOUND if measured else None, "level": 0.95, "from": EVIDENCE}
         outcome = {"chosen": chosen, "rivals": placed[1:], "stopped": self.stopped}
         return {**outcome, "saved": self.saved, "regret_bound": bound}
 
-    def _placed(self, own: Sequence[Run]) -> dict[str, Any]:
-        last = [run.history["validation"][-1] for run in own]
+    def _summary(self, runs: Sequence[Run]) -> dict[str, Any]:
+        last = [run.history["validation"][-1] for run in runs]
         name = main_metric(last[0])
-        means = {"validation": fmean(one[name] for one in last)}
-        if all(run.metrics for run in own):
-            means["test"] = fmean(run.metrics[name] for run in own)
-        runs = {"seeds": [run.recipe.seed for run in own], "runs": [run.recipe.hash for run in own]}
-        return {"recipe": _settings(own[0].recipe), "metric": name, **means, **runs}
+        means = {"validation": fmean(metrics[name] for metrics in last)}
+        if all(run.metrics for run in runs):
+            means["test"] = fmean(run.metrics[name] for run in runs)
+        ids = {"seeds": [run.recipe.seed for run in runs], "runs": [run.recipe.hash for run in runs]}
+        return {"recipe": _settings(runs[0].recipe), "metric": name, **means, **ids}
 
     def __str__(self) -> str:
-        found, lines = self.to_json(), []
-        for role, one in [("chosen", found["chosen"]), *(("rival ", one) for one in found["rivals"])]:
-            names = [name for name in ("validation", "test") if name in (one or ())]
-            means = ", ".join(f"{metric(one['metric']).text(one[name])} on {name}" for name in names)
-            lines.append(f"{role}  {_words(one)}: {one['metric']} {means}" if one else f"{role}  none")
-        lines += [f"stopped at step {one['step']}: {_words(one)}" for one in self.stopped]
+        outcome, lines = self.to_json(), []
+        for role, row in [("chosen", outcome["chosen"]), *(("rival ", rival) for rival in outcome["rivals"])]:
+            names = [name for name in ("validation", "test") if name in (row or ())]
+            means = ", ".join(f"{metric(row['metric']).text(row[name])} on {name}" for name in names)
+            lines.append(f"{role}  {_text(row)}: {row['metric']} {means}" if row else f"{role}  none")
+        lines += [f"stopped at step {row['step']}: {_text(row)}" for row in self.stopped]
         saved = "{steps:,} of {of_steps:,} steps, {tests} of {of_tests} test scores; about {seconds:.0f} s"
-        points = found["regret_bound"]["points"]
-        at_most = "not known here" if points is None else f"at most {points} points"
-        return "\n".join([*lines, f"saved   {saved.format(**self.saved)}", f"regret  {at_most}: {EVIDENCE}"])
+        points = outcome["regret_bound"]["points"]
+        regret = "not known here" if points is None else f"at most {points} points"
+        return "\n".join([*lines, f"saved   {saved.format(**self.saved)}", f"regret  {regret}: {EVIDENCE}"])
 
 
 def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
     """Return the first configuration and those that validation cannot distinguish from it (paired test, Holm).
 
-    Without stored validation rows, or with labels that are numbers, nothing can be distinguished.
+    Without stored validation rows, or with numeric labels, nothing can be distinguished.
     """
-    rows = [[store.rows(run.recipe, VALIDATED) for run in own] for own in placed]
+    rows = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed]
     p_values = []
-    for own in rows[1:]:
+    for rival in rows[1:]:
         p_values.append(1.0)
-        if not any(row is None for row in own + rows[0]):
-            pair = Pair(np.array(own, dtype=float), np.array(rows[0], dtype=float), margin=0.015)
+        if not any(row is None for row in rival + rows[0]):
+            pair = Pair(np.array(rival, dtype=float), np.array(rows[0], dtype=float), margin=0.015)
             p_values[-1] = pair.p_difference() if pair.difference < 0 else 1.0
-    return placed[:1] + [own for own, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
+    return placed[:1] + [group for group, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
 
 
 def _quality(runs: Sequence[Run]) -> tuple[float, float]:
-    """Return (mean on validation over seeds, higher is better; minus the loss, to break ties)."""
+    """Return (mean on validation over seeds, higher is better; minus the loss, which breaks ties)."""
     last = [run.history["validation"][-1] for run in runs]
-    return fmean(map(goodness, last)), -fmean(one["loss"] for one in last)
+    return fmean(map(goodness, last)), -fmean(metrics["loss"] for metrics in last)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in recipe.settings().items() if name != "seed"}
 
 
-def _words(one: Mapping[str, Any]) -> str:
-    recipe = recipe_from(one["recipe"])
+def _text(row: Mapping[str, Any]) -> str:
+    recipe = recipe_from(row["recipe"])
     return f"{describe(recipe.method)}, lr {recipe.lr:g}"

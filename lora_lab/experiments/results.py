@@ -1,4 +1,4 @@
-"""Runs as a tidy frame, and selection among them: `runs.at(rank=8)`."""
+"""Runs as a tidy data frame, and selection of runs: `runs.at(rank=8)`."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of
 from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
-METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns for any method
+METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method
 PLAIN = ("hash", "status", "error", "adapter_parameters", "head_parameters", "seconds", "peak_bytes", "adapter")
 ORDER = ("model", "task", "method", "targets", "rank", "alpha", "lr", "seed", "hash")
 
 
 def row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a row of the frame from a run's JSON: settings, costs, metrics, and those of the last validation.
+    """Make a row of the frame from a run's JSON: settings, costs, test metrics, and metrics of the last validation.
 
-    `dropout` is the adapter's, `base_dropout` the base model's; `dtype` is the recipe's, `run_dtype` that of the run.
+    `dropout` is the adapter's, `base_dropout` the base model's; `dtype` is the recipe's, `run_dtype` the run's.
     Each option of a method is a column.
     """
     recipe, method = record["recipe"], record["recipe"]["method"]
     validated = record["history"]["validation"]
     last = validated[-1] if validated else {}
-    own = {name: _plain(value) for name, value in method.items() if name != "name"}
+    options = {name: _plain(value) for name, value in method.items() if name != "name"}
     return {
         **{name: recipe[name] for name in SETTINGS},
         **{name: recipe.get(name, 0) for name in LATER},
@@ -43,8 +43,8 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
         "run_dtype": dtype_of(record.get("environment") or {}),
         "method": method["name"],
         **dict.fromkeys(METHOD),
-        **own,
-        "targets": own.get("targets") or None,
+        **options,
+        "targets": options.get("targets") or None,
         **{name: record.get(name) for name in PLAIN},
         **record["metrics"],
         **{f"validation_{name}": n for name, n in last.items() if name != "step" and isinstance(n, int | float)},
@@ -52,21 +52,21 @@ def row(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Write a list as "q,v", a mapping as "q=4,v=8"."""
+    """Format a list as "q,v" and a mapping as "q=4,v=8"."""
     if isinstance(value, Mapping):
-        return ",".join(f"{name}={one}" for name, one in value.items())
+        return ",".join(f"{name}={item}" for name, item in value.items())
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def settings_in(frame: pd.DataFrame) -> list[str]:
-    """Return the columns that are settings rather than results."""
+    """Return the names of the columns that are settings rather than results."""
     options = {field.name for method in REGISTRY.values() for field in fields(method)}  # type: ignore[arg-type]
-    known = {*SETTINGS, *LATER, *METHOD, *options, "base_dropout", "run_dtype", "method", "targets"}
-    return [name for name in frame if name in known]
+    settings = {*SETTINGS, *LATER, *METHOD, *options, "base_dropout", "run_dtype", "method", "targets"}
+    return [name for name in frame if name in settings]
 
 
 def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Make a row per run, in an order that depends only on the runs."""
+    """Return a frame with a row per run, in an order that depends only on the runs."""
     table = pd.DataFrame([row(record) for record in records])
     if table.empty:
         return pd.DataFrame(columns=["hash", "status"])
@@ -74,8 +74,8 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def load(store: str | Path) -> pd.DataFrame:
-    """Read a store into a frame, without adapters and predictions: 10,000 runs in 1 to 2 s. Raises: as `records`."""
-    return frame(records(Path(store)))  # one at a time: 10,000 histories in memory are slow
+    """Load a store as a frame, without adapters and predictions: 10,000 runs in 1 to 2 s. Raises: see `records`."""
+    return frame(records(Path(store)))  # one record at a time: 10,000 histories in memory are slow
 
 
 def records(folder: Path, skip: Container[str] = ()) -> Iterator[dict[str, Any]]:
@@ -100,7 +100,7 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a sweep, or some of them."""
+    """The runs of a sweep, or a selection of them."""
 
     runs: tuple[Run, ...]
 
@@ -109,7 +109,7 @@ class Runs:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The tidy frame."""
+        """The runs as a tidy frame."""
         return frame(run.to_json() for run in self.runs)
 
     @property
@@ -118,18 +118,18 @@ class Runs:
         return Runs(tuple(run for run in self.runs if run.status in FINISHED))
 
     def at(self, **wanted: Any) -> Runs:
-        """Select runs by settings: at(rank=8, lr=1e-3). Raises: NotFound if there are none, naming existing values."""
+        """Select runs by settings: at(rank=8, lr=1e-3). Raises: NotFound, with the existing values, if none match."""
         rows = [row(run.to_json()) for run in self.runs]
         for name in wanted:
-            if rows and not any(name in own for own in rows):
+            if rows and not any(name in values for values in rows):
                 raise NotFound(f"runs have no setting '{name}'; nearest: {nearest(name, rows[0])}")
         plain = {name: ",".join(v) if isinstance(v, tuple | list) else v for name, v in wanted.items()}
         pairs = zip(self.runs, rows, strict=True)
-        found = tuple(run for run, own in pairs if all(own.get(name) == value for name, value in plain.items()))
-        if not found:
-            has = {name: sorted({str(own.get(name)) for own in rows}) for name in wanted}
-            raise NotFound(f"no run has {wanted}; existing values are {has}")
-        return Runs(found)
+        selected = tuple(run for run, values in pairs if all(values.get(k) == v for k, v in plain.items()))
+        if not selected:
+            existing = {name: sorted({str(values.get(name)) for values in rows}) for name in wanted}
+            raise NotFound(f"no run has {wanted}; existing values are {existing}")
+        return Runs(selected)
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -138,14 +138,12 @@ class Runs:
 
     @property
     def scores(self) -> np.ndarray:
-        """(seeds, rows): 1 where a run is right on a test row, else 0; for language models minus the row's loss.
+        """Scores (seeds, rows): 1 where a run is right on a test row, else 0; for language models minus the row's loss.
 
-        Raises: BadValue for a run that kept no predictions, and if no run finished.
+        Raises: BadValue for a run without stored predictions, and if no run finished.
         """
         if not (runs := self._by_seed()):
-            raise BadValue(
-                f"none of these {len(self)} runs finished, so there is nothing to compare; see their `error`"
-            )
+            raise BadValue(f"none of these {len(self)} runs finished, so nothing can be compared; see their `error`")
         return np.stack([scores_of(run) for run in runs])
 
     def _by_seed(self) -> list[Run]:
@@ -154,56 +152,56 @@ class Runs:
 
 
 def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
-    """Return a sentence if runs were trained in different dtypes, else "". None is a run that never started."""
+    """Return a sentence if runs were trained in different dtypes, else "". None stands for a run that never started."""
     counts = Counter(filter(None, dtypes))
     if len(counts) < 2:
         return ""
-    each = " and ".join(f"{count} in {dtype}" for dtype, count in counts.most_common())
+    numbers = " and ".join(f"{count} in {dtype}" for dtype, count in counts.most_common())
     return (
-        f"these runs were trained in different dtypes, {each}: select one with at(run_dtype=...), or train "
+        f"these runs were trained in different dtypes, {numbers}: select one with at(run_dtype=...), or train "
         "all of them in one, such as dtype='fp32'"
     )
 
 
 def of_one_dtype(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep the rows of the most common training dtype, and of runs that never started."""
+    """Keep the rows with the most common training dtype, and those of runs that never started."""
     if frame.empty:
         return frame
-    most = frame["run_dtype"].mode()[:1]
-    return frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(most)]
+    common = frame["run_dtype"].mode()[:1]
+    return frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(common)]
 
 
 def unlike(runs: Iterable[Run]) -> str:
-    """As `mixed_dtypes`, among runs whose recipes asked for the same dtype; full fine-tuning asks for another."""
+    """Apply `mixed_dtypes` to runs whose recipes ask for the same dtype; full fine-tuning asks for another."""
     groups: dict[Any, list[str | None]] = {}
     for run in runs:
-        asked = run.recipe.model, run.recipe.task, run.recipe.max_length, *run.recipe.computed.values()
-        groups.setdefault(asked, []).append(run.dtype)
+        key = run.recipe.model, run.recipe.task, run.recipe.max_length, *run.recipe.computed.values()
+        groups.setdefault(key, []).append(run.dtype)
     return next(filter(None, map(mixed_dtypes, groups.values())), "")
 
 
 def scores_of(run: Run, task: Task | None = None) -> np.ndarray:
-    """Return scores of shape (rows,), as in `Runs.scores`; pass `task` if it is already loaded.
+    """Return scores of shape (rows,), see `Runs.scores`; pass `task` if it is already loaded.
 
-    Raises: BadValue for a run without predictions or with numbers as labels; Changed if the data file has changed.
+    Raises: BadValue for a run without predictions or with numeric labels; Changed if the data file has changed.
     """
     recipe = run.recipe
     if run.predictions is None:
         raise BadValue(f"the run {recipe.hash} has no predictions; score it again")
     if "pearson" in run.metrics:
         raise BadValue(f"{recipe.task} is scored by a correlation over all rows, so single rows have no score")
-    if task is None and recipe.task in TASKS:  # cached: a store has many runs of one task
+    if task is None and recipe.task in TASKS:  # cached, since a store has many runs of one task
         labels, data = _bundled(recipe.task, recipe.max_length, home())
     else:
         text, label = recipe.text_column, recipe.label_column
         labels, data = _labels(task or load_task(recipe.task, max_length=recipe.max_length, text=text, label=label))
-    fits = labels is None or len(labels) == len(run.predictions)
-    check_unchanged(recipe.task, run.environment.get("data") if fits else "another number of rows", data)
+    matches = labels is None or len(labels) == len(run.predictions)
+    check_unchanged(recipe.task, run.environment.get("data") if matches else "another number of rows", data)
     return -run.predictions if labels is None else run.predictions == labels
 
 
 def _labels(task: Task) -> tuple[np.ndarray | None, str | None]:
-    """Return the test rows' classes (None for a language model) and `Task.data`."""
+    """Return the classes of the test rows (None for a language model) and `Task.data`."""
     return None if task.num_labels is None else np.array(task.test.labels), task.data
 
 
@@ -213,5 +211,5 @@ def _bundled(task: str, max_length: int | None, _: Path) -> tuple[np.ndarray | N
 
 
 def from_store(store: str | Path | Store) -> Runs:
-    """Read all runs of a store, with predictions. Raises: as `Store.runs`."""
+    """Load all runs of a store, with predictions. Raises: see `Store.runs`."""
     return Runs(tuple((store if isinstance(store, Store) else Store(store)).runs()))

@@ -3,18 +3,18 @@
     d[s, r] = a[s, r] - b[s, r] = mean + seed_s + row_r + noise_sr        seeds s = 1..S and rows r = 1..N, both random
 
     V_S = var_s(mean_r d) / S                                             S - 1 degrees of freedom
-    V_R = var_r(mean_s d) / N - noise / (S N) + 1 / N^2                   N - 1; the noise is in V_S already
+    V_R = var_r(mean_s d) / N - noise / (S N) + 1 / N^2                   N - 1; V_S already includes the noise
     mean d +- q sqrt(V_S + V_R),  q = (V_S t[S-1] + V_R t[N-1]) / (V_S + V_R)        Cochran 1964
 
-Simpler methods fail: a bootstrap over 3 seeds calls equal methods different whenever all 3 differences have one sign
-(25 % if seeds vary most), and t with Satterthwaite's degrees of freedom still does so in 7.5 %. Cochran's weighted t
-stays under 5 % throughout.
+Simpler methods fail: a bootstrap over 3 seeds calls equal methods different whenever all 3 differences have the same
+sign (25 % of the time if seeds dominate), and t with Satterthwaite's degrees of freedom still does in 7.5 % of cases.
+Cochran's weighted t stays under 5 % throughout.
 
 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, at least that
-share of rows disagrees; if fewer do, equivalence is tested with a variance larger in proportion (a score test). So 100
-rows without any disagreement are not yet equivalent within 1.5 points; 240 are. Equivalence is two one-sided tests at
-5 %: the 90 % interval is inside the margin. With one run each: exact McNemar (binomial over the rows that disagree),
-and V_R alone for the interval.
+share of rows disagrees; if fewer do, equivalence is tested with a proportionally larger variance (a score test). So 100
+rows without any disagreement do not show equivalence within 1.5 points; 240 do. Equivalence uses two one-sided tests at
+5 %: the 90 % interval is inside the margin. With one run each, the test is exact McNemar (binomial over the rows that
+disagree), and the interval uses V_R alone.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from lora_lab.errors import BadValue, warn
 Answers = Any  # an array of answers, or an object with one as `scores`, such as `Runs`
 Name = TypeVar("Name")
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
-LEVEL = 0.05  # of the two-sided test of a difference, and of each of the two one-sided tests of equivalence
-POWER = 0.8  # the probability at which more data "would show it"
-TINY, UNKNOWN = 1e-100, 1e12  # in place of a zero divisor; the variance of rows if there is only one
+LEVEL = 0.05  # of the two-sided test of a difference, and of each one-sided test of equivalence
+POWER = 0.8  # the probability of a decision at which more data "would show it"
+TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these a verdict is out of reach
 MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely ranges of an estimated variance
 
@@ -44,11 +44,11 @@ MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely range
 class Verdict:
     """The outcome of a against b; `str(verdict)` is one sentence.
 
-    outcome                 "equivalent" even if "better" or "worse" holds too; then the sentence says which is ahead
+    outcome                 "equivalent" even if "better" or "worse" also holds; then the sentence says which is ahead
     difference              mean of a - mean of b, as a share (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90 % interval, for equivalence; low95, high95: its 95 % interval, for a difference
     more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) would decide 80 % of
-                            comparisons with the difference and spreads estimated now; None if no number would
+                            comparisons with the current estimates of difference and spread; None if no number would
     """
 
     outcome: Outcome
@@ -65,21 +65,21 @@ class Verdict:
     rows: int
     more_seeds: int | None
     more_rows: int | None
-    correctness: bool  # answers are right or wrong, differences in points; else scores
-    pairs: int = 1  # in Holm's correction
+    correctness: bool  # True: answers are right or wrong, differences in points; False: scores
+    pairs: int = 1  # number of pairs in Holm's correction
 
     def __str__(self) -> str:
-        apart = self._say(abs(self.difference), " points")
-        interval = f"95 % interval {self._say(self.low95)} to {self._say(self.high95)}"
-        said = f": {apart} apart" if self.outcome == "undecided" else f" by {apart}"
+        gap = self._format(abs(self.difference), " points")
+        interval = f"95 % interval {self._format(self.low95)} to {self._format(self.high95)}"
+        detail = f": {gap} apart" if self.outcome == "undecided" else f" by {gap}"
         if self.outcome == "equivalent":
-            ahead = f", though {'ahead' if self.difference > 0 else 'behind'} by {apart}"
-            said = f" within {self._say(self.margin, ' points')}{ahead if self.p_difference < LEVEL else ''}"
-            interval = f"90 % interval {self._say(self.low)} to {self._say(self.high)}"
-        return f"{self.outcome}{said} ({interval}; {self._size()}){self._more()}"
+            ahead = f", though {'ahead' if self.difference > 0 else 'behind'} by {gap}"
+            detail = f" within {self._format(self.margin, ' points')}{ahead if self.p_difference < LEVEL else ''}"
+            interval = f"90 % interval {self._format(self.low)} to {self._format(self.high)}"
+        return f"{self.outcome}{detail} ({interval}; {self._size()}){self._more()}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the outcome as `kind`, the sentence, and its numbers: shares if `points`, else scores."""
+        """Return the outcome as `kind`, the sentence as `words`, and its numbers: shares if `points`, else scores."""
         ends = {90: (self.low, self.high), 95: (self.low95, self.high95)}
         return {
             **{"kind": self.outcome, "words": str(self)},
@@ -87,33 +87,33 @@ class Verdict:
             "intervals": [{"level": level, "low": low, "high": high} for level, (low, high) in ends.items()],
         }
 
-    def _say(self, value: float, unit: str = "") -> str:
+    def _format(self, value: float, unit: str = "") -> str:
         return f"{100 * value:z.1f}{unit}" if self.correctness else f"{value:z.3g}"
 
     def _size(self) -> str:
         seeds = f"{self.seeds}" if self.seeds == self.seeds_b else f"{self.seeds} and {self.seeds_b}"
         size = f"{seeds} seed{'s' * (seeds != '1')} x {self.rows:,} row{'s' * (self.rows != 1)}"
-        alone = "; for these two runs only, not for other seeds" if seeds == "1" else ""
-        return f"{size}{alone}{f'; Holm over {self.pairs} pairs' if self.pairs > 1 else ''}"
+        caveat = "; for these two runs only, not for other seeds" if seeds == "1" else ""
+        return f"{size}{caveat}{f'; Holm over {self.pairs} pairs' if self.pairs > 1 else ''}"
 
     def _more(self) -> str:
         if self.outcome != "undecided":
             return ""
-        found = {"seed": self.more_seeds, "row": self.more_rows}
-        ways = [f"{float(f'{n:.2g}'):,.0f} more {of}{'s' * (n != 1)}" for of, n in found.items() if n]
-        if not ways:
+        counts = {"seed": self.more_seeds, "row": self.more_rows}
+        options = [f"{float(f'{n:.2g}'):,.0f} more {unit}{'s' * (n != 1)}" for unit, n in counts.items() if n]
+        if not options:
             return "; far more rows and seeds would be needed to tell"
-        return f"; if that is the true gap, about {' or '.join(ways)} would show it"
+        return f"; if that is the true gap, about {' or '.join(options)} would show it"
 
 
 def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
-    """Return the verdict on a against b from the same test rows. Fix the margin of equivalence in advance.
+    """Compare a with b on the same test rows; return the verdict on a. Fix the margin of equivalence in advance.
 
     Shapes: a (seeds, rows) or (rows,), bool or 0/1 for right and wrong answers, else float scores, higher is better;
-    b likewise, with the same rows in the same order; or the `Runs` of a sweep. With as many seeds as a, seed i of both
-    is a pair (same data order). Otherwise seeds vary independently, and a single one as much as the other's.
-    Raises: BadValue for other rows in b than in a, empty arrays, NaN, integers besides 0 and 1, a margin of 0.
-    Source: textbook methods named for Cochran 1964, McNemar 1947 and Schuirmann 1987, which were not read here;
+    b likewise, with the same rows in the same order; or the `Runs` of a sweep. If a and b have equally many seeds, seed
+    i of both is a pair (same data order). Otherwise seeds vary independently, and a single seed as much as the others.
+    Raises: BadValue for different numbers of rows, empty arrays, NaN, integers other than 0 and 1, a margin of 0.
+    Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, which were not read here;
     Bouthillier et al. 2021 on seeds.
     """
     _warn_of_dtypes(a, b)
@@ -122,34 +122,34 @@ def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
 
 
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = 0.015) -> dict[str, Verdict]:
-    """Return the verdict of every other method on `against`, by name, with Holm's correction over all of them.
+    """Compare every other method with `against`; return the verdicts by name, with Holm's correction over all of them.
 
     Differences are one family, equivalences another. Intervals are not corrected; more_seeds and more_rows assume
-    5 % / pairs, Holm's strictest level. Raises: BadValue as in `verdict`, and for an unknown `against`.
+    5 % / pairs, Holm's strictest level. Raises: BadValue, see `verdict`, and for an unknown `against`.
     """
     if against not in named or len(named) < 2:
         raise BadValue(f"{against!r} and at least one other method are needed; there are {', '.join(named) or 'none'}")
-    return verdicts_of({name: (own, named[against]) for name, own in named.items() if name != against}, margin)
+    return verdicts_of({name: (a, named[against]) for name, a in named.items() if name != against}, margin)
 
 
 def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = 0.015) -> dict[Name, Verdict]:
-    """Return the verdict of the first of each pair on the second, with Holm's correction as in `verdicts`.
+    """Compare the first of each pair with the second; return the verdicts, with Holm's correction as in `verdicts`.
 
-    For comparisons that support one statement together without a common opponent. Raises: BadValue as `verdict`.
+    Use it if comparisons without a common opponent support one statement together. Raises: BadValue, see `verdict`.
     """
-    made = []
+    checked = []
     for name, (a, b) in pairs.items():
         _warn_of_dtypes(a, b)
-        made.append(Pair(_runs(a, f"{name}"), _runs(b, f"the opponent of {name}"), margin))
-    differ, equal = holm([one.p_difference() for one in made]), holm([one.p_equivalence() for one in made])
-    judged = [one.judged(float(p), float(q), len(made)) for one, p, q in zip(made, differ, equal, strict=True)]
+        checked.append(Pair(_runs(a, f"{name}"), _runs(b, f"the opponent of {name}"), margin))
+    differ, equal = holm([pair.p_difference() for pair in checked]), holm([pair.p_equivalence() for pair in checked])
+    judged = [pair.judged(float(p), float(q), len(checked)) for pair, p, q in zip(checked, differ, equal, strict=True)]
     return dict(zip(pairs, judged, strict=True))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Correct n p-values: the smallest times n, the next times n - 1, ..., made monotonic.
 
-    Source: Holm 1979 (not read here). Equal to statsmodels' `multipletests`, which takes 0.2 s with torch loaded.
+    Source: Holm 1979 (not read here). Same result as statsmodels' `multipletests`, which takes 0.2 s with torch loaded.
     """
     p, n = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(p)
@@ -168,7 +168,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
 
 
 def check_margin(margin: float, *, shares: bool) -> None:
-    """Raises: BadValue for an impossible margin; for `shares` it must be below 1."""
+    """Check that a margin is above 0 and, for `shares`, below 1. Raises: BadValue."""
     if not 0 < margin < (1 if shares else math.inf):
         raise BadValue(f"margin {margin} is impossible; give a share above 0 and below 1, such as 0.015 for 1.5 points")
 
@@ -184,10 +184,10 @@ class Pair:
         check_margin(margin, shares=self.correctness)
         by_row = a.mean(0) - b.mean(0)
         self.difference, size = float(by_row.mean()), np.abs(by_row)
-        self.share = float(size.mean()) if self.correctness else math.inf  # of rows that differ
-        self.unit = 1.0 if self.correctness else float(size.max() or np.ptp(a))  # largest difference of a row
-        alone = self.correctness and self.seeds == (1, 1)
-        self.one_right = (int((by_row > 0).sum()), int((by_row != 0).sum())) if alone else (0, 0)  # McNemar's
+        self.share = float(size.mean()) if self.correctness else math.inf  # share of rows that differ
+        self.unit = 1.0 if self.correctness else float(size.max() or np.ptp(a))  # largest difference on one row
+        single = self.correctness and self.seeds == (1, 1)
+        self.one_right = (int((by_row > 0).sum()), int((by_row != 0).sum())) if single else (0, 0)  # for McNemar
         groups = [] if self.rows == 1 or max(self.seeds) == 1 else [a - b] if len(a) == len(b) else [a, b]
         measured = [_mean_squares(x if len(x) > 1 else max(groups, key=len)) for x in groups]
         self.runs = np.array([len(x) for x in groups])  # (groups,): pairs of seeds, or a and b
@@ -195,19 +195,18 @@ class Pair:
         self.row = max(by_row.var(ddof=1) - (self.noise / self.runs).sum(), 0.0) if self.rows > 1 else UNKNOWN
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean difference's variance by source (groups + 1,) for this many rows and more seeds, and its
-        degrees of freedom."""
+        """Return the mean difference's variance by source and degrees of freedom, (groups + 1,), with `more` seeds."""
         by_seed = (np.maximum(self.seed, 0) + self.noise / rows) / (self.runs + more)
         by_row = self.row / rows + (self.unit / rows) ** 2
         return np.append(by_seed, by_row), np.append(self.freedom + more, max(rows - 1, 1))
 
     def error(self) -> float:
         """Return sqrt(V_S + V_R). (In q, V_S is at least the noise: runs that are alike by chance keep a large t.)"""
-        by_luck = (np.minimum(self.seed, 0) / self.runs).sum()
-        return math.sqrt(max(self.parts(self.rows)[0].sum() + by_luck, TINY))
+        negative = (np.minimum(self.seed, 0) / self.runs).sum()
+        return math.sqrt(max(self.parts(self.rows)[0].sum() + negative, TINY))
 
     def widening(self, rows: int) -> float:
-        """Return the error's factor if the true difference is the margin but fewer rows were seen to differ."""
+        """Return the factor for the error if the true difference is the margin but fewer rows were seen to differ."""
         return math.sqrt(max(1.0, (self.margin + 1 / rows) / (self.share + 1 / rows)))
 
     def p_difference(self) -> float:
@@ -222,13 +221,13 @@ class Pair:
         return _tail((self.margin - abs(self.difference)) / error, *self.parts(self.rows))
 
     def interval(self, tail: float, widening: float = 1.0) -> tuple[float, float]:
-        """Return both ends; shares differ by at most 1."""
-        half, most_apart = float(_quantile(tail, *self.parts(self.rows))), 1.0 if self.correctness else math.inf
+        """Return both ends of the interval; shares differ by at most 1."""
+        half, limit = float(_quantile(tail, *self.parts(self.rows))), 1.0 if self.correctness else math.inf
         half *= self.error() * widening
-        return max(self.difference - half, -most_apart), min(self.difference + half, most_apart)
+        return max(self.difference - half, -limit), min(self.difference + half, limit)
 
     def decided(self, rows: int, more: int, level: float) -> float:
-        """Return the probability that this many rows and more seeds decide, if the estimates are true."""
+        """Return the probability that this many rows and `more` seeds lead to a decision, if the estimates are true."""
         variance, freedom = self.parts(rows, more)
         drawn = variance[:, None] * 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES) / freedom[:, None]
         errors, either = np.sqrt(drawn.sum(0)), np.array([[self.difference], [-self.difference]])
@@ -238,7 +237,7 @@ class Pair:
         return 1 - float(np.maximum((between[0] - between[1]).sum(0), 0).mean())
 
     def judged(self, p_difference: float, p_equivalence: float, pairs: int = 1) -> Verdict:
-        """Return the verdict that follows from these p-values, which are corrected for `pairs`."""
+        """Return the verdict that follows from these p-values, corrected for `pairs`."""
         outcome: Outcome = "better" if self.difference > 0 else "worse"
         outcome = "equivalent" if p_equivalence < LEVEL else outcome if p_difference < LEVEL else "undecided"
         low, high = self.interval(LEVEL / 2)
@@ -248,25 +247,25 @@ class Pair:
         seeds = _fewest(lambda n: self.decided(self.rows, n, level), MANY_SEEDS) if open_ and self.runs.size else None
         rows = _fewest(lambda n: self.decided(self.rows + n, 0, level), MANY_ROWS) if open_ else None
         ends, p = (*self.interval(LEVEL, self.widening(self.rows)), low, high), (p_difference, p_equivalence)
-        said = (outcome, self.difference, *ends, self.margin, *p, *self.seeds, self.rows)
-        return Verdict(*said, seeds, rows, self.correctness, pairs)
+        values = (outcome, self.difference, *ends, self.margin, *p, *self.seeds, self.rows)
+        return Verdict(*values, seeds, rows, self.correctness, pairs)
 
 
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
-    """Return, for runs (seeds, rows), the variance of seed effects (may be negative), of the noise, and seeds - 1."""
+    """Return the variances of seed effects (may be negative) and noise for runs (seeds, rows), and seeds - 1."""
     means, freedom = runs.mean(1, keepdims=True), len(runs) - 1
-    rest = runs - means - (runs.mean(0) - runs.mean())
-    noise = float((rest**2).sum()) / (freedom * (runs.shape[1] - 1))
+    residuals = runs - means - (runs.mean(0) - runs.mean())
+    noise = float((residuals**2).sum()) / (freedom * (runs.shape[1] - 1))
     return float(means.var(ddof=1)) - noise / runs.shape[1], noise, freedom
 
 
 def _quantile(tail: float, variance: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    """Return Cochran's q: quantiles of t weighted by variances (parts,) or (parts, cases)."""
+    """Return Cochran's q: the quantiles of t, weighted by variances (parts,) or (parts, cases)."""
     return -scipy.special.stdtrit(freedom, tail) @ variance / np.maximum(variance.sum(0), TINY)
 
 
 def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
-    """Return the one-sided p of a difference divided by its error, at least TINY: the tail with that quantile."""
+    """Return the one-sided p-value of a difference divided by its error: the tail of that quantile, >= TINY."""
     size = min(abs(ratio), float(_quantile(TINY, variance, freedom)))
     ends = np.log((TINY, 0.5))
     p = math.exp(scipy.optimize.brentq(lambda x: float(_quantile(math.exp(x), variance, freedom)) - size, *ends))
@@ -274,12 +273,12 @@ def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
 
 
 def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
-    """Return the smallest number that decides with POWER, None if `limit` doesn't."""
+    """Return the smallest number that decides with probability POWER; None if even `limit` doesn't."""
     return 1 + bisect_left(range(1, limit), POWER, key=decided) if decided(limit) >= POWER else None
 
 
 def _warn_of_dtypes(*sides: Answers) -> None:
-    """Warn if runs that asked for the same dtype were trained in different ones, which may cause the difference."""
+    """Warn if runs that asked for the same dtype were trained in different ones, which may explain a difference."""
     runs = [run for side in sides for run in getattr(side, "runs", ())]
     if runs:
         from lora_lab.experiments.results import unlike
@@ -288,10 +287,10 @@ def _warn_of_dtypes(*sides: Answers) -> None:
 
 
 def _runs(values: Answers, name: str) -> np.ndarray:
-    """Return the runs as floats (seeds, rows). Raises: BadValue for what is neither answers nor scores."""
+    """Return the runs as floats (seeds, rows). Raises: BadValue for anything but answers or scores."""
     try:
         runs = np.atleast_2d(np.asarray(getattr(values, "scores", values)))
-    except BadValue:  # a ValueError too; it says why there are no scores
+    except BadValue:  # also a ValueError; it says why there are no scores
         raise
     except ValueError:
         raise BadValue(f"{name} has runs of different lengths; score every seed on the same test rows") from None

@@ -1,4 +1,4 @@
-"""A study: labeled groups of recipes, one recipe per seed, and verdicts between them.
+"""A study: labeled groups of recipes, one recipe per seed, and verdicts between the groups.
 
 groups of recipes -> run(store) -> frame, scores(label), verdicts(pairs)
 
@@ -29,9 +29,9 @@ MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language mode
 class Study:
     """Groups of recipes and, after `run` or `load`, their runs.
 
-    groups   {label: recipes}; recipe i of two groups is a pair, so it has the same seed and data order
-    margin   the margin of equivalence, fixed before anything runs
-    found    {recipe: run}, failed ones too
+    groups   {label: recipes}; recipe i of two groups is a pair, with the same seed and data order
+    margin   margin of equivalence, fixed before anything runs
+    found    {recipe: run}, including failed runs
     """
 
     groups: Mapping[str, Sequence[Recipe]]
@@ -43,17 +43,17 @@ class Study:
         cls, model: str, task: str, methods: Mapping[str, Any], seeds: int | Iterable[int] = 5,
         margin: float = MARGIN, **fields: Any,
     ) -> Self:  # fmt: skip
-        """Make a group per method: a `Method`, words such as "lora:rank=4", or {"method": either, **recipe fields}.
+        """Make a group per method: a `Method`, a string such as "lora:rank=4", or {"method": either, **recipe fields}.
 
-        seeds     how many, or which
-        fields    recipe fields that all groups share; validations defaults to 0
+        seeds     number of seeds, or the seeds themselves
+        fields    recipe fields that all groups share; `validations` defaults to 0
         Raises: BadValue for an impossible value.
         """
         groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
         for label, given in methods.items():
-            own = {"validations": 0, **fields, **(given if isinstance(given, Mapping) else {"method": given})}
-            method = own.pop("method")
-            recipe = Recipe(model, task, method if isinstance(method, Method) else method_of(method), **own)
+            settings = {"validations": 0, **fields, **(given if isinstance(given, Mapping) else {"method": given})}
+            method = settings.pop("method")
+            recipe = Recipe(model, task, method if isinstance(method, Method) else method_of(method), **settings)
             groups[label] = [replace(recipe, seed=seed) for seed in numbers]
         return cls(groups, margin)
 
@@ -62,16 +62,16 @@ class Study:
         """All distinct recipes."""
         return list(dict.fromkeys(recipe for group in self.groups.values() for recipe in group))
 
-    def run(self, store: Store | str | Path = "runs", **how: Any) -> Self:
-        """Train what the store lacks; return the study with its runs. `how` and errors: as `sweep`."""
+    def run(self, store: Store | str | Path = "runs", **options: Any) -> Self:
+        """Train the runs that the store lacks; return the study with its runs. Options and errors: see `sweep`."""
         from lora_lab.experiments.sweep import sweep
 
-        return replace(self, found={run.recipe: run for run in sweep(self.recipes, store, **how).runs})
+        return replace(self, found={run.recipe: run for run in sweep(self.recipes, store, **options).runs})
 
     def load(self, store: Store | str | Path) -> Self:
-        """Return the study with the runs that a store has, without training."""
-        kept = store if isinstance(store, Store) else Store(store)
-        return replace(self, found={run.recipe: run for run in map(kept.find, self.recipes) if run})
+        """Return the study with the runs that a store holds, without training."""
+        store = store if isinstance(store, Store) else Store(store)
+        return replace(self, found={run.recipe: run for run in map(store.find, self.recipes) if run})
 
     def runs(self, label: str) -> list[Run]:
         """Return a group's finished runs, in the order of its recipes."""
@@ -79,35 +79,35 @@ class Study:
 
     @property
     def missing(self) -> str:
-        """Why the study is not complete, such as "2 of 15 runs are missing: the loss became nan"; "" if it is."""
-        left = [recipe for recipe in self.recipes if not self._finished(recipe)]
-        why = next((run.error for run in self.found.values() if run.error), "stopped; the same call resumes")
-        return f"{len(left)} of {len(self.recipes)} runs are missing: {why}" if left else ""
+        """Why the study is incomplete, such as "2 of 15 runs are missing: the loss became nan"; "" if it isn't."""
+        missing = [recipe for recipe in self.recipes if not self._finished(recipe)]
+        reason = next((run.error for run in self.found.values() if run.error), "stopped; the same call resumes")
+        return f"{len(missing)} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row per finished run: `group`, and the columns of `results.row`."""
-        lines = [{"group": label, **results.row(run.to_json())} for label in self.groups for run in self.runs(label)]
-        return pd.DataFrame(lines) if lines else pd.DataFrame(columns=["group", "hash", "status"])
+        """One row per finished run: `group` and the columns of `results.row`."""
+        rows = [{"group": label, **results.row(run.to_json())} for label in self.groups for run in self.runs(label)]
+        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["group", "hash", "status"])
 
     def values(self, label: str, metric: str = "accuracy") -> list[float]:
-        """Return a test metric of each finished run of a group."""
+        """Return a test metric for each finished run of a group."""
         return [run.metrics[metric] for run in self.runs(label)]
 
     def scores(self, label: str) -> np.ndarray:
-        """Return (seeds, rows): 1 where a run is right on a test row, else 0; for language models minus the loss."""
+        """Return scores (seeds, rows): 1 where a run is right on a test row, else 0; for language models, -loss."""
         return np.stack([results.scores_of(run) for run in self.runs(label)])
 
     def verdicts(self, pairs: Mapping[Any, Sequence[str]] | str) -> dict[Any, Verdict]:
-        """{name: verdict of the first label on the second} for {name: (label, label)}, Holm-corrected together.
+        """Return {name: verdict} for {name: (label, label)}, the first against the second, with Holm's correction.
 
-        A single label means every other group against it. Pairs use the seeds that both have finished; a pair
-        without any is left out.
+        A single label compares every other group with it. Pairs use the seeds that both groups have finished; pairs
+        without any are omitted.
         """
         if isinstance(pairs, str):
             pairs = {label: (label, pairs) for label in self.groups if label != pairs}
-        known = {name: sides for name, (a, b, *_) in pairs.items() if (sides := self._sides(a, b))}
-        return verdicts_of(known, self.margin) if known else {}
+        runs = {name: sides for name, (a, b, *_) in pairs.items() if (sides := self._sides(a, b))}
+        return verdicts_of(runs, self.margin) if runs else {}
 
     def _finished(self, recipe: Recipe) -> bool:
         return recipe in self.found and self.found[recipe].status in FINISHED
@@ -115,14 +115,14 @@ class Study:
     def _sides(self, a: str, b: str) -> tuple[results.Runs, results.Runs] | None:
         first, second = self.groups[a], self.groups[b]
         if len(first) == len(second):  # seed i of both is a pair
-            both = [sides for sides in zip(first, second, strict=True) if all(map(self._finished, sides))]
-            first, second = [one for one, _ in both], [two for _, two in both]
-        sides = [tuple(self.found[one] for one in side if self._finished(one)) for side in (first, second)]
+            both = [pair for pair in zip(first, second, strict=True) if all(map(self._finished, pair))]
+            first, second = [a for a, _ in both], [b for _, b in both]
+        sides = [tuple(self.found[recipe] for recipe in side if self._finished(recipe)) for side in (first, second)]
         return (results.Runs(sides[0]), results.Runs(sides[1])) if all(sides) else None
 
 
-def method_of(words: str) -> Method:
+def method_of(text: str) -> Method:
     """Parse a method such as "lora:rank=4:targets=q+v". Raises: BadValue for anything else."""
     from lora_lab.experiments.contenders import contenders
 
-    return contenders([words])[0]
+    return contenders([text])[0]

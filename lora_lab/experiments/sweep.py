@@ -1,8 +1,8 @@
-"""Sweeps: train in packs what the store lacks, and store each run as soon as it ends.
+"""Sweeps: train missing runs in packs, and store each run as soon as it ends.
 
     recipes -> not in the store -> unfinished packs first -> packs -> Run by Run into the store -> Swept
 
-A sweep can be killed at any moment: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
+A sweep can be killed at any time: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
 locked by one sweep at a time; the operating system releases the lock if the process dies.
 """
 
@@ -40,7 +40,7 @@ Note = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Swept(Runs):
-    """The runs of all recipes, in their order; seconds are wall time."""
+    """The runs of all recipes, in the order of the recipes; `seconds` is wall time."""
 
     packs: tuple[int, ...] = ()
     skipped: int = 0
@@ -49,7 +49,7 @@ class Swept(Runs):
 
     @property
     def failed(self) -> int:
-        """Number of failed runs; each has its `error`."""
+        """Number of failed runs; each has an `error`."""
         return sum(run.status == "failed" for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
@@ -74,16 +74,16 @@ def sweep(
     """Train all runs that the store lacks: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
 
     what     a grid, whose recipes share `fields` (model and task default to minilm and rt); or recipes
-    choose   find the best configuration: configurations that fall behind stop halfway or later, and only the chosen
-             one and its rivals are scored on the test rows, see `experiments/racing.py`
+    choose   find the best configuration: those that fall behind stop halfway or later, and only the chosen one and its
+             rivals are scored on the test rows, see `experiments/racing.py`
     again    retry failed runs
-    size     most runs per pack; by default from memory and speed; 1 trains runs one by one
+    size     maximum number of runs per pack; by default from memory and speed; 1 trains runs one by one
     client   a Dask `Client` whose workers train the packs, see `experiments/cluster.py`
     stop     set it to end after the current step; finished runs are kept, and the same call resumes
     note     called with ("plan", {packs, skipped, runs}), ("pack", {recipes}), ("step", {recipe, progress}) and
              ("run", {run})
-    Raises: BadValue, NotFound for an impossible grid, or a store that cannot be written or is in use; Changed if the
-    store has runs on a data file that has changed since. All before anything is trained.
+    Raises, before any training: BadValue, NotFound for an impossible grid, or a store that is in use or not writable;
+    Changed if a data file has changed since the store's runs on it.
     """
     if isinstance(what, Grid):
         what = what.recipes(fields.pop("model", "minilm"), fields.pop("task", "rt"), **fields)
@@ -94,13 +94,13 @@ def sweep(
 
 @dataclass
 class Sweep:
-    """Trains the runs of a sweep. Options beyond those of `sweep`:
+    """Trains the runs of a sweep. Options in addition to those of `sweep`:
 
-    room       share of the free memory that a pack may take
+    room       fraction of free memory that a pack may use
     scored     False: only validate, without test scores and adapters
     download   allow access to the model hub
-    pack       the class of packs, for one that measures more
-    lock       False if the caller holds the store's lock
+    pack       the class of packs, such as a subclass that measures more
+    lock       False if the caller already holds the store's lock
     """
 
     store: Store | str | Path
@@ -116,7 +116,7 @@ class Sweep:
     lock: bool = True
 
     def run(self, recipes: Iterable[Recipe], choose: bool = False) -> Swept:
-        """Train the runs. Raises: as `sweep`."""
+        """Train the runs. Raises: see `sweep`."""
         started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
         self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
@@ -130,56 +130,56 @@ class Sweep:
         self._store = store = self.store if isinstance(self.store, Store) else Store(self.store)
         store.check_writable()
         with locked(store.folder) if self.lock else nullcontext(), sweep_bar() as self._bar:
-            self._had = self._kept(wanted)
-            sizes, skipped, choice = list[int](), len(self._had), None
-            self._tidy([recipe for recipe in wanted if recipe.hash not in self._had])
-            for run in self._had.values():
+            self._done = self._kept(wanted)
+            sizes, skipped, choice = list[int](), len(self._done), None
+            self._tidy([recipe for recipe in wanted if recipe.hash not in self._done])
+            for run in self._done.values():
                 if race:
                     race.note(run)
             for stage in race.stages() if race else [wanted]:
                 if race and self._stop.is_set():
                     break
-                left = [recipe for recipe in stage if recipe.hash not in self._had]
+                left = [recipe for recipe in stage if recipe.hash not in self._done]
                 plan = list(self._plan(left))
                 if race:
                     race.pauses &= len(plan) > 1
-                sizes += (own := [len(group) for group, _ in plan])
+                sizes += (stage_sizes := [len(group) for group, _ in plan])
                 self._bar.left(left)
-                self._note("plan", {"packs": own, "skipped": skipped, "runs": len(left)})
+                self._note("plan", {"packs": stage_sizes, "skipped": skipped, "runs": len(left)})
                 self._train(plan)
-            found = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
+            stored = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
             if self.client is None and not self._stop.is_set():
                 checkpoint.forget(store.folder, wanted)
-                tested = race.choice(store, found.values()).runs if race else found.values()
+                tested = race.choice(store, stored.values()).runs if race else stored.values()
                 left = [run.recipe for run in tested if run.status == UNSCORED and self.scored]
                 for group in packs(left, size=self.size, room=self.room):
                     with training_lock(self._stop):
                         if not self._stop.is_set():
-                            found |= self._score([found[recipe.hash] for recipe in group])
-                choice = race.choice(store, found.values()) if race else None
-        runs = tuple(found[recipe.hash] for recipe in wanted if recipe.hash in found)
+                            stored |= self._score([stored[recipe.hash] for recipe in group])
+                choice = race.choice(store, stored.values()) if race else None
+        runs = tuple(stored[recipe.hash] for recipe in wanted if recipe.hash in stored)
         warn(unlike(runs))
         return Swept(runs, tuple(sizes), skipped, time.perf_counter() - started, choice)
 
     def _kept(self, wanted: Sequence[Recipe]) -> dict[str, Run]:
         """Return stored runs that need no training, by hash. Raises: Changed if a data file has changed since."""
-        now = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
+        fingerprints = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
         for run in filter(None, map(self._store.find, wanted)):
-            needs_nothing = {
+            reusable = {
                 **dict.fromkeys(FINISHED, True),
                 "failed": not self.again,
                 UNSCORED: (self._store.adapter_folder(run.recipe) / CONFIG).is_file(),
                 BEHIND: self._race is not None and run.environment.get(BEHIND) in hashes,
             }.get(run.status, False)
-            if needs_nothing or run.status in FINISHED:
-                check_unchanged(run.recipe.task, run.environment.get("data"), now[run.recipe.task])
-            if needs_nothing:
+            if reusable or run.status in FINISHED:
+                check_unchanged(run.recipe.task, run.environment.get("data"), fingerprints[run.recipe.task])
+            if reusable:
                 kept[run.recipe.hash] = run
         return kept
 
     def _tidy(self, left: Sequence[Recipe]) -> None:
-        """Delete temporary files of these runs that a killed process left, and no other hidden file."""
+        """Delete the temporary files of these runs that a killed process left, and no other hidden files."""
         files = [*(self._store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")] if self.lock else []
         for recipe in left:
             files += self._store.folder.glob(f".{recipe.hash}.json.*")
@@ -188,12 +188,12 @@ class Sweep:
             file.unlink(missing_ok=True)
 
     def _plan(self, left: Sequence[Recipe]) -> Iterator[tuple[list[Recipe], set[Path]]]:
-        """Yield packs to train, each with checkpoints to resume from; interrupted ones first, grouped by step."""
+        """Yield packs to train, each with the checkpoints to resume from; interrupted packs first, grouped by step."""
         new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path]]()
         unfinished = checkpoint.unfinished(self._store.folder) if self.client is None else []
-        for one in sorted(unfinished, key=lambda one: -one.step):
-            for name in {recipe.hash for recipe in one.recipes} & new.keys():
-                at_step.setdefault(one.step, {})[new.pop(name)] = one.path
+        for saved in sorted(unfinished, key=lambda saved: -saved.step):
+            for key in {recipe.hash for recipe in saved.recipes} & new.keys():
+                at_step.setdefault(saved.step, {})[new.pop(key)] = saved.path
         for step in [*at_step, 0]:
             paths = at_step.get(step, {})
             together = [recipe for recipe in left if (recipe in paths if paths else recipe.hash in new)]
@@ -213,13 +213,13 @@ class Sweep:
                 self._train_pack(group, paths)
 
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
-        """Train one pack into the store. If it cannot be set up, try its runs one by one and record errors."""
+        """Train one pack into the store. If its setup fails, try its runs one by one and record errors."""
         self._note("pack", {"recipes": recipes})
         try:
             pack = self.pack(recipes, callbacks=self._callbacks, download=self.download)
         except LabError as error:
             if len(recipes) > 1:
-                for recipe in recipes:  # perhaps only one of them is wrong
+                for recipe in recipes:  # perhaps only one of them fails
                     self._train_pack([recipe])
                 return
             self._store.add(run := failed(recipes[0], str(error)))
@@ -230,27 +230,27 @@ class Sweep:
         pack.judge = self._race.judge if self._race else pack.judge
         if paths:
             checkpoint.restore(pack, *sorted(paths))
-        where = checkpoint.path_of(self._store.folder, recipes)
-        pack.written = lambda pack: checkpoint.write(pack, where)
+        path = checkpoint.path_of(self._store.folder, recipes)
+        pack.written = lambda pack: checkpoint.write(pack, path)
         pack.run(lambda member, run: self._ended(self._keep(member, run)), self._stop)
         if pack.stopped:  # the next sweep resumes it
-            checkpoint.write(pack, where)
+            checkpoint.write(pack, path)
         else:
-            where.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def _callbacks(self, recipe: Recipe) -> list[Callable[[Any], None]]:
-        return [self._bar.callback(recipe), lambda now: self._note("step", {"recipe": recipe, "progress": now})]
+        return [self._bar.callback(recipe), lambda step: self._note("step", {"recipe": recipe, "progress": step})]
 
     def _ended(self, run: Run) -> None:
         """Report a run that is now in the store."""
-        self._had[run.recipe.hash] = run
+        self._done[run.recipe.hash] = run
         self._bar.ended(run.recipe)
         if self._race:
             self._race.note(run)
         self._note("run", {"run": run})
 
     def _keep(self, member: Member, run: Run) -> Run:
-        """Save the adapter (unless the run only tunes or fell behind), then the record."""
+        """Save the adapter, unless the sweep is unscored or the run fell behind, then the record."""
         race = self._race
         if race and run.status == BEHIND:
             run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})
@@ -263,27 +263,27 @@ class Sweep:
         return run
 
     def _score(self, runs: Sequence[Run]) -> dict[str, Run]:
-        """Score trained runs on the test rows, all as one pack; return them by hash."""
-        began = time.perf_counter()
+        """Score trained runs on the test rows as one pack; return them by hash."""
+        started = time.perf_counter()
         pack = Pack([run.recipe for run in runs], adapters=self._store.adapter_folder, download=self.download)
         scores, scored = pack.score("test"), {}
-        took = (time.perf_counter() - began) / len(runs)
+        seconds = (time.perf_counter() - started) / len(runs)
         for run, score in zip(runs, scores, strict=True):
-            scored[run.recipe.hash] = now = replace(
+            scored[run.recipe.hash] = updated = replace(
                 run,
                 status="done" if run.history["step"][-1] == run.recipe.steps else "early",
                 metrics=score.metrics,
                 predictions=score.predictions,
-                seconds=run.seconds + took,
-                environment=run.environment | {SCORING: took},
+                seconds=run.seconds + seconds,
+                environment=run.environment | {SCORING: seconds},
             )
-            self._store.add(now)
+            self._store.add(updated)
         return scored
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a store's lock in the block. Raises: BadValue if another sweep holds it."""
+    """Hold a store's lock within the block. Raises: BadValue if another sweep holds it."""
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -296,9 +296,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _check_present(recipes: Sequence[Recipe], download: bool) -> None:
-    """Raises: BadValue or NotFound for a model or task that is not on this machine, or has too few texts."""
-    first = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in recipes}
-    for recipe in first.values():
+    """Check that models and tasks are on this machine and have enough texts. Raises: BadValue, NotFound."""
+    distinct = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in recipes}
+    for recipe in distinct.values():
         load_tokenizer(recipe.model, download=download)
         text, label = recipe.text_column, recipe.label_column
         data = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)

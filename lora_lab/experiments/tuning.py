@@ -1,10 +1,10 @@
-"""Tune each method's learning rate on validation: the same number of rates for all, and more at an edge.
+"""Tune each method's learning rate on validation: equally many rates for all methods, and more at an edge.
 
 A method with another method's rate, or with fewer tries, looks worse than it is. So every method has a geometric grid
-around sensible rates. If the best is at an end of its grid, `growth` more rates beyond that end are tried. If the best
-is still at the end, it is marked as an edge: a better rate may lie beyond.
+around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that end are tried. If
+it is still at the end, it is marked as an edge: a better rate may lie beyond.
 
-The tuning seed is not one of the final seeds, so luck in choosing is not scored again. The test split is never used.
+The tuning seed is not one of the final seeds, so a lucky choice is not scored again. The test split is never used.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from lora_lab.metrics import main_metric, metric
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run
 
-SEED = 1000  # of tuning runs
-RATES, GROWTH = 4, 2  # rates in a grid, and how many may be added at one end
+SEED = 1000  # seed of tuning runs
+RATES, GROWTH = 4, 2  # rates in a grid, and rates that may be added at one end
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Axis:
         return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first, first + n)]
 
     def grid(self, n: int) -> list[float]:
-        """Return n values around the middle of the first four."""
+        """Return n values centered on the middle of the first four."""
         return self.values((RATES - n) // 2, n)
 
     def beyond(self, n: int, growth: int, *, above: bool) -> list[float]:
@@ -54,7 +54,7 @@ class Axis:
         return replace(recipe, method=replace(recipe.method, **{self.name: value}))  # type: ignore[type-var]
 
 
-WIDE = sqrt(10)  # for methods whose good rates are less well known
+WIDE = sqrt(10)  # for methods whose best rates are less well known
 AXES = {
     "full": Axis(2.5e-5),
     "lora": Axis(5e-4),
@@ -68,7 +68,7 @@ AXES = {
     "prompt": Axis(10**-2.5, WIDE),
     "ptuning": Axis(1e-3, WIDE),
     "prefix": Axis(1e-2, WIDE),
-    "probe": Axis(10.0, 10.0, "l2"),  # has no learning rate; its penalty is tuned
+    "probe": Axis(10.0, 10.0, "l2"),  # has no learning rate; tune its penalty
 }
 """Each method's grid; other methods use LoRA's."""
 
@@ -80,7 +80,7 @@ def axis_of(method: Method) -> Axis:
 
 @dataclass(frozen=True)
 class Tried:
-    """One value with its run's validation metric and loss; None if the run failed."""
+    """One value with the validation metric and loss of its run; the metric is None if the run failed."""
 
     value: float
     validation: float | None = None
@@ -89,7 +89,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All values tried, in order, and the seconds of all runs."""
+    """All tried values in ascending order, and the seconds of all runs."""
 
     axis: Axis
     tried: tuple[Tried, ...]
@@ -100,12 +100,12 @@ class Tuning:
     def best(self) -> Tried:
         """The best value on validation; ties are broken by loss."""
         sign = -1 if metric(self.metric).higher_is_better else 1
-        there = (one for one in self.tried if one.validation is not None)
-        return min(there, key=lambda one: (sign * (one.validation or 0.0), one.loss))
+        validated = (tried for tried in self.tried if tried.validation is not None)
+        return min(validated, key=lambda tried: (sign * (tried.validation or 0.0), tried.loss))
 
     @property
     def edge(self) -> bool:
-        """Whether the best is at an end of the tried values. Next to a failed value it is not an edge."""
+        """Whether the best value is at an end of the tried ones. Next to a failed value, it is not an edge."""
         return self.best in (self.tried[0], self.tried[-1])
 
     def chosen(self, recipe: Recipe) -> Recipe:
@@ -113,17 +113,17 @@ class Tuning:
         return self.axis.set(recipe, self.best.value)
 
 
-def tune(recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int = GROWTH, **how: Any) -> Tuning:
-    """Choose the learning rate (or the setting in `AXES`) of a recipe on validation.
+def tune(recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int = GROWTH, **options: Any) -> Tuning:
+    """Choose a recipe's learning rate (or the setting in `AXES`) on validation.
 
-    rates    number of values in the grid
-    growth   number of values added if the best is at an end
-    how      options of `Sweep`
-    Raises: as `sweep`; Failed if every value failed.
+    rates     number of values in the grid
+    growth    number of values to add if the best is at an end
+    options   options of `Sweep`
+    Raises: see `sweep`; Failed if every value failed.
     """
-    axis, sweep, runs = axis_of(recipe.method), Sweep(store, scored=False, **how), dict[float, Run]()
+    axis, sweep, runs = axis_of(recipe.method), Sweep(store, scored=False, **options), dict[float, Run]()
 
-    def tried(values: Sequence[float]) -> Tuning:
+    def run(values: Sequence[float]) -> Tuning:
         recipes = [replace(axis.set(recipe, value), seed=SEED, validations=1) for value in values]
         swept = sweep.run(recipes)
         if len(swept) < len(recipes):
@@ -131,20 +131,20 @@ def tune(recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int =
         runs.update(zip(values, swept.runs, strict=True))
         return _tuning(axis, runs)
 
-    found = tried(axis.grid(rates))
-    if rates > 1 and growth and found.edge:
-        found = tried(axis.beyond(rates, growth, above=found.best == found.tried[-1]))
-    return found
+    tuning = run(axis.grid(rates))
+    if rates > 1 and growth and tuning.edge:
+        tuning = run(axis.beyond(rates, growth, above=tuning.best == tuning.tried[-1]))
+    return tuning
 
 
 def _tuning(axis: Axis, runs: Mapping[float, Run]) -> Tuning:
     """Return the outcome of these runs. Raises: Failed if none finished."""
-    seen = {value: run.history["validation"][-1] for value, run in sorted(runs.items()) if run.status in FINISHED}
-    if not seen:
+    last = {value: run.history["validation"][-1] for value, run in sorted(runs.items()) if run.status in FINISHED}
+    if not last:
         raise Failed(next(iter(runs.values())).error or "no run finished")
-    name = main_metric(next(iter(seen.values())))
+    name = main_metric(next(iter(last.values())))
     tried = (
-        Tried(value, seen[value][name], seen[value]["loss"]) if value in seen else Tried(value)
+        Tried(value, last[value][name], last[value]["loss"]) if value in last else Tried(value)
         for value in sorted(runs)
     )
     return Tuning(axis, tuple(tried), name, sum(run.seconds for run in runs.values()))

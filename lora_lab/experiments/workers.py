@@ -1,7 +1,7 @@
-"""Run work in processes, each with its share of the cores.
+"""Run work in parallel processes, each with its share of the cores.
 
 torch splits every operation across its threads and waits for the slowest. Two processes with one core each run about
-1.4 times as many steps per second as one process with both.
+1.4 times as many steps per second as one process with both cores.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from lora_lab.training.recipe import Recipe
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 Say = Callable[[str], None]
-MOST = 4  # processes: each holds a model and its libraries
-PROCESS_BYTES = 2**30  # Python with torch and transformers, before a step
-WORTH = 5000  # steps; below it, starting processes costs more than it saves
-_said: Any = None  # in a process: the queue for its messages
+MAX_WORKERS = 4  # each process holds a model and its libraries
+PROCESS_BYTES = 2**30  # Python with torch and transformers, before the first step
+WORTH = 5000  # steps; below that, starting processes costs more than it saves
+_messages: Any = None  # in a worker process: the queue for its messages
 
 
 def each(
     work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
 ) -> Iterator[tuple[int, Out]]:
-    """Yield (number, work(item, say)) as items finish; `count` run at once, each in its own process, or 1 in this one.
+    """Yield (index, work(item, say)) as items finish: `count` at once in separate processes, or 1 in this one.
 
-    work    a function; it, items and results must be picklable
-    long    items to start first, so that no process ends up waiting for the longest
-    Raises: what `work` raises; Failed if a process was killed.
+    work    a function; it, the items and the results must be picklable
+    long    selects items to start first, so that no long item is left to the end
+    Raises: the errors of `work`; Failed if a process was killed.
     """
     if count == 1:
-        yield from ((number, work(item, say)) for number, item in enumerate(items))
+        yield from ((index, work(item, say)) for index, item in enumerate(items))
         return
     context = multiprocessing.get_context("spawn")  # forking a process with torch's threads hangs
-    said, others = context.SimpleQueue(), set(multiprocessing.active_children())
-    teller = threading.Thread(target=lambda: deque(map(say, iter(said.get, None)), maxlen=0), daemon=True)
-    teller.start()
+    messages, others = context.SimpleQueue(), set(multiprocessing.active_children())
+    printer = threading.Thread(target=lambda: deque(map(say, iter(messages.get, None)), maxlen=0), daemon=True)
+    printer.start()
     try:
-        with ProcessPoolExecutor(count, context, _begin, (said, max(1, torch.get_num_threads() // count))) as pool:
+        with ProcessPoolExecutor(count, context, _begin, (messages, max(1, torch.get_num_threads() // count))) as pool:
             try:
-                first = sorted(range(len(items)), key=lambda number: not long(items[number]))
-                numbers = {pool.submit(_in_process, work, items[number]): number for number in first}
-                for future in as_completed(numbers):
-                    yield numbers[future], future.result()
-            except BaseException:  # the first error or Ctrl-C ends all; otherwise leaving the pool would wait for them
+                order = sorted(range(len(items)), key=lambda index: not long(items[index]))
+                futures = {pool.submit(_in_process, work, items[index]): index for index in order}
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            except BaseException:  # an error or Ctrl-C ends all children; otherwise the pool would wait for them
                 for child in set(multiprocessing.active_children()) - others:
                     child.terminate()
                 raise
@@ -66,14 +66,14 @@ def each(
             "a process was killed, perhaps because memory ran out: the same call with 1 worker resumes"
         ) from None
     finally:
-        said.put(None)
-        teller.join()
+        messages.put(None)
+        printer.join()
 
 
 def worth(recipes: Sequence[Recipe], steps: int) -> int:
-    """Return how many processes pay off for this many steps in all, given cores and free memory; 1 on a GPU.
+    """Return how many processes pay off for this many steps in total, given cores and free memory; 1 on a GPU.
 
-    recipes  one of every item, for its memory. Raises: as `device.choose`.
+    recipes  one per item, to estimate its memory. Raises: see `device.choose`.
     """
     if steps < WORTH or any(device.choose(32, **recipe.computed).device != "cpu" for recipe in recipes):
         return 1
@@ -82,16 +82,16 @@ def worth(recipes: Sequence[Recipe], steps: int) -> int:
     except LabError:
         return 1  # unknown memory
     fitting = int(plan.ROOM * free_bytes("cpu") // (PROCESS_BYTES + largest))
-    return max(1, min(MOST, torch.get_num_threads(), len(recipes), fitting))
+    return max(1, min(MAX_WORKERS, torch.get_num_threads(), len(recipes), fitting))
 
 
-def _begin(said: Any, threads: int) -> None:
-    """Set up a new process: its share of the cores, and an end when its parent ends."""
-    global _said
-    _said = said
+def _begin(messages: Any, threads: int) -> None:
+    """Set up a new process: limit its threads, and make it end with its parent."""
+    global _messages
+    _messages = messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     warnings.showwarning = lambda message, category, *_, **__: (
-        said.put(f"warning: {message}") if issubclass(category, LabWarning) else None
+        messages.put(f"warning: {message}") if issubclass(category, LabWarning) else None
     )
     torch.set_num_threads(threads)
     os.environ["LORA_LAB_HEADLESS"] = "1"
@@ -99,7 +99,7 @@ def _begin(said: Any, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End with the parent: once killed it holds no locks, so children must not keep writing."""
+    """Exit when the parent ends: a killed parent no longer holds its locks, so children must stop writing."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -107,4 +107,4 @@ def _end_with_parent() -> None:
 
 
 def _in_process(work: Callable[[Item, Say], Out], item: Item) -> Out:
-    return work(item, _said.put)
+    return work(item, _messages.put)

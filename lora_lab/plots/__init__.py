@@ -1,4 +1,4 @@
-"""Runs in, matplotlib `Figure` out: no pyplot, no global state, opaque faces that a dark theme leaves readable."""
+"""Draw runs as matplotlib figures: no pyplot, no global state, opaque backgrounds that stay readable in dark themes."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from lora_lab.metrics import factor
 from lora_lab.metrics import metric as named_metric
 from lora_lab.plots.described import in_words
 
-# Okabe and Ito's colors, which the color-blind tell apart; the lightest are darkened until a thin line in them is
-# seen on white, even on a weak projector (contrast 3:1 and more; tests/plots/test_colors.py holds both).
+# Okabe and Ito's colorblind-safe palette, with the lightest colors darkened so that thin lines are visible on white,
+# even on a weak projector (contrast of at least 3:1; tests/plots/test_colors.py checks both).
 BLUE, ORANGE, GREEN, RED, PURPLE, GRAY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
 
 
 def metric_name(column: str) -> str:
-    """A metric of runs as it stands at an axis: "validation_accuracy" is "validation accuracy (%)"."""
+    """Return the axis label of a metric column: "validation_accuracy" gives "validation accuracy (%)"."""
     return f"{'validation' if column.startswith('validation_') else 'test'} {named_metric(column).label}"
 
 
 class Picture(Figure):
-    """A figure that a notebook shows by itself: matplotlib's own is only shown once pyplot has been set up for it.
+    """A figure that displays itself in a notebook; matplotlib's own needs pyplot for that.
 
-    alt     what it shows, in words: beside the picture in a notebook's file, and its alternative text on a page;
-            made from what is drawn where nothing better is given
+    alt     description stored next to the picture in a notebook file, and its alt text on a web page; by default
+            generated from what is drawn
     """
 
     alt: str = ""
     canvas: FigureCanvasAgg
 
-    def __init__(self, *args: Any, **how: Any) -> None:
-        super().__init__(*args, **how)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         FigureCanvasAgg(self)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
@@ -50,7 +50,7 @@ class Picture(Figure):
 
 
 def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> Figure:
-    """A finished run's history in one picture: training loss, and the metric on validation."""
+    """Draw the history of a finished run: training loss, and the metric on validation."""
     figure = Picture(figsize=(7.2, 3.4), dpi=130, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)
     loss_axes, metric_axes = figure.subplots(1, 2)
@@ -61,13 +61,13 @@ def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> 
         axes.spines[["top", "right"]].set_visible(False)
     loss_axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=0.8)
     loss_axes.plot(steps, smoothed(losses), color=BLUE, linewidth=2, label="loss")
-    seen = [(record["step"], factor(metric) * record[metric]) for record in history["validation"]]
-    metric_axes.plot(*zip(*seen, strict=True), color=BLUE, marker="o", markersize=4, linewidth=2, label=metric)
+    points = [(record["step"], factor(metric) * record[metric]) for record in history["validation"]]
+    metric_axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, linewidth=2, label=metric)
     return figure
 
 
 def smoothed(losses: Sequence[float], window: int = 25) -> np.ndarray:
-    """The mean of the last `window` losses at each step: batches of 16 are noisy."""
+    """Return the mean of the last `window` losses at each step, because batches of 16 are noisy."""
     sums = np.cumsum([0.0, *losses])
     ends = np.arange(1, len(losses) + 1)
     starts = np.maximum(0, ends - window)

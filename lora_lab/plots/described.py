@@ -1,4 +1,4 @@
-"""A figure in words: its titles, and where each named line begins, turns and ends."""
+"""Describe a figure in words: its titles, and where each labeled line starts, turns and ends."""
 
 from __future__ import annotations
 
@@ -10,33 +10,30 @@ from matplotlib.figure import Figure
 
 
 def in_words(figure: Figure) -> str:
-    """Titles and values of a figure: lines that a legend names, and the range of a heat map."""
+    """Return the titles and values of a figure: labeled lines, and the range of a heat map."""
     suptitle = figure.get_suptitle()
-    said = [suptitle, *(text.get_text() for text in figure.texts if text.get_text() != suptitle)]
+    parts = [suptitle, *(text.get_text() for text in figure.texts if text.get_text() != suptitle)]
     for axes in figure.axes:
         values = "; ".join([*_lines(axes), *_maps(axes)])
-        said += [axes.get_title() or axes.get_title("left"), values and f"{_what(axes)}: {values}"]
-    return " ".join(f"{' '.join(part.split()).rstrip('.')}." for part in said if part)
-
-
-def _what(axes: Any) -> str:
-    return f"{axes.get_ylabel()} over {axes.get_xlabel()}"
+        labels = f"{axes.get_ylabel()} over {axes.get_xlabel()}"
+        parts += [axes.get_title() or axes.get_title("left"), values and f"{labels}: {values}"]
+    return " ".join(f"{' '.join(part.split()).rstrip('.')}." for part in parts if part)
 
 
 def _lines(axes: Any) -> Iterator[str]:
     for line in axes.lines:
-        points = np.array(line.get_data(orig=False), float)  # numbers, also where the axis has names
+        points = np.array(line.get_data(orig=False), float)  # numbers, even on an axis with names
         points = points[:, np.isfinite(points).all(0)]
-        if points.size and not line.get_label().startswith("_"):  # matplotlib's own name of a line without one
+        if points.size and not line.get_label().startswith("_"):  # matplotlib's default for lines without a label
             yield f"{line.get_label()} ({_course(*points)})"
 
 
 def _course(xs: np.ndarray, ys: np.ndarray) -> str:
-    """The ends of a line, and its highest and lowest point if they lie between."""
-    inside = [("highest ", int(ys.argmax())), ("lowest ", int(ys.argmin()))]
-    turns = [(word, i) for word, i in inside if ys[i] not in (ys[0], ys[-1])]
-    places = [("", 0), *sorted(turns, key=lambda turn: turn[1]), *([("", len(xs) - 1)] if len(xs) > 1 else [])]
-    return ", ".join(f"{word}{_short(ys[i])} at {_short(xs[i])}" for word, i in places)
+    """Describe the ends of a line, and its highest and lowest point if they lie between the ends."""
+    extremes = [("highest ", int(ys.argmax())), ("lowest ", int(ys.argmin()))]
+    turns = [(word, i) for word, i in extremes if ys[i] not in (ys[0], ys[-1])]
+    points = [("", 0), *sorted(turns, key=lambda turn: turn[1]), *([("", len(xs) - 1)] if len(xs) > 1 else [])]
+    return ", ".join(f"{word}{_short(ys[i])} at {_short(xs[i])}" for word, i in points)
 
 
 def _maps(axes: Any) -> Iterator[str]:

@@ -48,7 +48,7 @@ def test_minutes_become_steps(run, small, tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "pack_timed", lambda *_: budget.Timing(0.0, 1.0, 0.0))  # a second a step
     done = run(*small, "--methods", "lora", "--minutes", "1", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "12 steps each, about 1 minutes in all" in done.stderr
+    assert "12 steps each, about 1 minutes in total" in done.stderr
     assert "12 steps of 4 rows" in done.stdout
 
 

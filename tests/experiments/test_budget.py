@@ -26,7 +26,7 @@ def test_methods_are_timed_for_real_and_the_steps_are_kept(terms, tmp_path):
     said: list[str] = []
     steps = steps_within(60, terms, METHODS, tmp_path, said.append)
     assert steps > 100
-    assert "as one of 2 side by side" in said[0]
+    assert "in a pack of 2" in said[0]
     assert "not timed" in said[1]
     assert f"{steps} steps each" in said[2]
     assert steps_within(60, terms, METHODS, tmp_path, said.append) == steps

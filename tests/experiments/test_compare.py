@@ -48,7 +48,7 @@ def test_contenders_are_named_with_their_settings():
         ("lora:rnk=4", "no option 'rnk'"),
         ("lora:rank", "option=value"),
         ("lora:rank=x", "whole number"),
-        ("lora:rank=4:rank=8", "gives rank twice"),
+        ("lora:rank=4:rank=8", "sets rank twice"),
         ("lora:targets=4", "such as 'q,v', not 4"),
         ("lora:rank_pattern=q", "not 'q'"),
         ("lora,lora:rank=8", "named twice"),

@@ -60,7 +60,7 @@ def classroom(tmp_path: Path, write: Write, grid: list[Recipe]) -> Path:
 
 def test_everyones_runs_are_on_one_map_with_guesses_beside_what_was_measured(classroom: Path):
     panel = ClassPanel(classroom)
-    assert "18 runs of 3 students" in panel.data["about"]
+    assert "18 runs by 3 students" in panel.data["about"]
     assert {run["who"] for run in panel.data["runs"]} == {"laptop1", "laptop2", "laptop3"}
     assert panel.lr == panel.best.lr == 2e-3
     assert guesses(classroom) == [("Ada <b>", 88.0), ("laptop2", 0.6)]
@@ -86,7 +86,7 @@ def test_refresh_shows_what_has_arrived_since_and_answers_the_browser_each_time(
     assert not panel.data["runs"]
     write(folder / "one" / "runs", grid)
     panel._heard(panel, {"do": "refresh"}, [])
-    assert "18 runs of 1 student:" in panel.data["about"]
+    assert "18 runs by 1 student:" in panel.data["about"]
     assert panel.lr == 2e-3
     panel.rank, panel.lr = 1, 1e-3  # the teacher looks at another cell
     before = panel.live
@@ -109,7 +109,7 @@ def test_what_belongs_on_no_map_is_left_out_and_named(classroom: Path, write: Wr
     write(classroom / "laptop5" / "runs", [replace(grid[0], seed=8)], "bf16")
     (classroom / "laptop1" / "runs" / "0123456789ab.json").write_text("{}")
     panel = ClassPanel(classroom)
-    assert "18 runs of 3 students" in panel.data["about"]
+    assert "18 runs by 3 students" in panel.data["about"]
     words = panel.classroom["left_out"]
     assert words.startswith("Left out: 1 run of another method, model, task or length; 1 run in another dtype; laptop1")
     assert "0123456789ab.json is not a run of lora_lab" in words
