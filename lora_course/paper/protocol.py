@@ -359,8 +359,8 @@ def plan_in_words(entry: dict[str, Any]) -> str:
         ("trainable", f"{entry['trainable']:,} without the head, as the paper counts"),
         (
             "memory per GPU",
-            f"{bound}{entry['memory'] / GIB:.1f} GiB with {batch} rows of {settings['max_length'].value} tokens{together}"
-            f" ({entry['dtype']} base; {entry['usable'] / GIB:.1f} GiB of one {entry['card']} are usable)",
+            f"{bound}{entry['memory'] / GIB:.1f} GiB with {batch} rows of {settings['max_length'].value} tokens"
+            f"{together} ({entry['dtype']} base; {entry['usable'] / GIB:.1f} GiB of one {entry['card']} are usable)",
         ),
         (
             "time",
