@@ -40,7 +40,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "arm windows": ({**WINDOWS, "arch": "ARM64"}, "platform", "ARM64", "another machine"),
     "alpine": ({"version": ""}, "platform", "glibc 2.28", "another machine"),
     "old linux": ({"version": "2.17"}, "platform", "2.28", "another machine"),
-    "little memory": ({"total": 4 * GIB}, "memory", "4.0 GiB", "share a machine"),
+    "little memory": ({"total": 4 * GIB}, "memory", "4.0 GiB", "share a neighbor"),
     "full memory": ({"free": room.KERNEL - 1}, "memory", "3.3 GiB free", "close other programs"),
     "little in a container": ({"total": 2 * GIB, "container": True}, "memory", "needs 3.7", "larger limit"),
     "no disk": ({"disk": GIB // 2}, "disk", "0.5 GiB free", "free 3.5 GiB more"),
