@@ -47,7 +47,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "read-only home": ({"write": "Read-only file system"}, "write", "Read-only", "a folder of your own"),
     "onedrive": ({**WINDOWS, "folder": "C:\\Ann\\OneDrive - School\\lab"}, "path", "synchronized", "C:\\lora-lab"),
     "renamed onedrive": ({**WINDOWS, "folder": "D:\\Sky\\lab", "drives": ["d:\\sky"]}, "path", "synchr", "move it"),
-    "icloud": ({**MAC, "folder": "/Users/ann/Library/Mobile Documents/lab"}, "path", "synchronized", "move it elsewhere"),
+    "icloud": ({**MAC, "folder": "/Users/ann/Library/Mobile Documents/lab"}, "path", "synchronized", "move it else"),
     "long path": ({**WINDOWS, "folder": "C:\\" + "a" * 100}, "path", "260", "at most 90 characters"),
     "all ports taken": ({"other_port": None}, "port", "in use", "--port 0"),
 }
