@@ -65,16 +65,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     first, _ = spent(lambda: Pack([Recipe("minilm", "rt", LoRA(8))]))
     startup, (second, _) = time.process_time(), spent(lambda: Pack([Recipe("minilm", "rt", LoRA(8))]))
-    result = {"date": datetime.now(UTC).date().isoformat(), "hardware": device.describe("cpu")}
-    result |= {"torch": version("torch"), "threads": options.threads, "startup": round(startup, 1)}
-    result |= {"pack": round(min(first, second), 2), "runs": []}
+    cost = {"date": datetime.now(UTC).date().isoformat(), "hardware": device.describe("cpu"), "torch": version("torch")}
+    cost |= {"threads": options.threads, "startup": round(startup, 1), "pack": round(min(first, second), 2), "runs": []}
     for number, setup in enumerate(SETUPS):
-        for members in MEMBERS[:-1] if number else MEMBERS:
-            if members <= options.most:
-                row = measured(members, *setup, options.steps)
-                print(row, flush=True)
-                result["runs"].append({name: round(float(value), 5) for name, value in row.items()})
-        write_json(RESULTS, result)
+        for members in [n for n in (MEMBERS[:-1] if number else MEMBERS) if n <= options.most]:
+            row = measured(members, *setup, options.steps)
+            print(row, flush=True)
+            cost["runs"].append({name: round(float(value), 5) for name, value in row.items()})
+        write_json(RESULTS, cost)
 
 
 if __name__ == "__main__":

@@ -192,10 +192,9 @@ def card_from(text: str, name: str = "this card") -> Card:
 
 def _match(name: str, what: str, stated: Collection[str], required: Collection[str], why: str) -> None:
     """Raises: BadValue for the first name that is missing or unknown."""
-    for key in required:
+    for key in (*required, *stated):
         if key not in stated:
             raise BadValue(f"{name} lacks the {what} '{key}': {why}")
-    for key in stated:
         if key not in required:
             raise BadValue(f"{name} has an unknown {what} '{key}'; nearest: {nearest(str(key), required)}")
 

@@ -101,9 +101,8 @@ class Finding:
         if len(self.cases) <= SHOWN:
             return "; ".join(map(str, self.cases)) + "."
         groups = {verb: [case for case in self.cases if case.holds is holds] for holds, verb in VERBS.items()}
-        total = len(self.cases)
-        parts = [f"{verb} in {len(cases)} of {total} cases ({cases[0]})" for verb, cases in groups.items() if cases]
-        return "; ".join(parts) + "."
+        counts = ((verb, f"{len(cases)} of {len(self.cases)}", cases[0]) for verb, cases in groups.items() if cases)
+        return "; ".join(f"{verb} in {count} cases ({example})" for verb, count, example in counts) + "."
 
     @property
     def would_tell(self) -> str:

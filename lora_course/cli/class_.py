@@ -74,8 +74,8 @@ def _in_words(receipts: list[Receipt], summary: dict[str, Any]) -> str:
     lessons = sorted({receipt.lesson for receipt in receipts})
     students: dict[str, dict[str, str]] = {}
     for number, receipt in enumerate(receipts, 1):
-        student = receipt.student
-        row = students.setdefault(student.casefold() or str(number), {"": student or f"(no name, {number})"})
+        name = receipt.student or f"(no name, {number})"
+        row = students.setdefault(receipt.student.casefold() or str(number), {"": name})
         row[receipt.lesson] = f"{sum(check.passed for check in receipt.checks.values())}/{len(receipt.checks)}"
     tables = {
         "Exercises passed": [["student", *lessons]]

@@ -32,7 +32,6 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
         letters = course.letters_in(Path(collect))
         width, ready = max(map(len, letters)), sum(bool(letter["green"]) for letter in letters.values())
         lines = [f"{name:{width}}  {course.summary(letter)}" for name, letter in letters.items()]
-        words = "\n".join([*lines, f"{ready} of {len(letters)} are ready"])
-        tell({"files": letters} if as_json else words)
+        tell({"files": letters} if as_json else "\n".join([*lines, f"{ready} of {len(letters)} are ready"]))
     else:
         click.get_current_context().invoke(look, as_json=as_json)

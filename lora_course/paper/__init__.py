@@ -70,9 +70,8 @@ class Table:
             values = "; ".join(f"{column}: {_listed(self.column(column))}" for column in where)
             raise NotFound(f"{self.name} has no row with {query}; available: {values}")
         if len(matches) > 1:
-            differing = [column for column in self.columns if len({row[column] for row in matches}) > 1]
-            query = query or "no condition"
-            raise BadValue(f"{self.name} has {len(matches)} rows with {query}; add {_listed(differing)}")
+            more = [column for column in self.columns if len({row[column] for row in matches}) > 1]
+            raise BadValue(f"{self.name} has {len(matches)} rows with {query or 'no condition'}; add {_listed(more)}")
         return matches[0]
 
     def column(self, name: str) -> tuple[Cell, ...]:

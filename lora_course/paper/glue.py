@@ -60,8 +60,7 @@ def read(name: str, max_length: int | None = None) -> Task:
         raise NotFound(f"there is no folder {path} to read GLUE's {task} from")
     folder = folder / layout.folder if (folder / layout.folder).is_dir() else folder
     suffixes = ("_matched", "_mismatched") if task == "mnli" else ("",)
-    dev = _files(folder, "dev", suffixes) or _files(folder, "validation", suffixes)
-    if not dev:
+    if not (dev := _files(folder, "dev", suffixes) or _files(folder, "validation", suffixes)):
         missing = " or ".join(f"dev{suffix}.tsv" for suffix in suffixes)
         raise NotFound(f"the folder {folder} lacks {missing} of {layout.folder}")
     train, held_out = _split(layout, _files(folder, "train")), _split(layout, dev)
@@ -70,9 +69,9 @@ def read(name: str, max_length: int | None = None) -> Task:
 
 def _files(folder: Path, stem: str, suffixes: tuple[str, ...] = ("",)) -> list[Path]:
     """Return one file per suffix; [] if any is missing."""
-    names = [[folder / f"{stem}{suffix}.{kind}" for kind in ("tsv", "jsonl", "csv")] for suffix in suffixes]
-    files = [next(filter(Path.is_file, alternatives), None) for alternatives in names]
-    return [file for file in files if file] if all(files) else []
+    options = [[folder / f"{stem}{suffix}.{kind}" for kind in ("tsv", "jsonl", "csv")] for suffix in suffixes]
+    files = [file for paths in options for file in list(filter(Path.is_file, paths))[:1]]
+    return files if len(files) == len(suffixes) else []
 
 
 def _split(layout: Layout, files: list[Path]) -> Split:

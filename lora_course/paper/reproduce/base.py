@@ -211,8 +211,7 @@ def part(holds: bool, fails: bool, words: str) -> Judged:
 def all_of(parts: Mapping[str, Judged]) -> Judged:
     """Combine parts: holds if every part holds, fails if any part fails, else undecided."""
     standings = {judged.standing for judged in parts.values()}
-    words = "; ".join(f"{name}: {judged.words}" for name, judged in parts.items())
-    return part(standings == {"holds"}, "fails" in standings, words)
+    return part(standings == {"holds"}, "fails" in standings, "; ".join(f"{n}: {j.words}" for n, j in parts.items()))
 
 
 def in_every(found: Collection[bool], least: int, words: str) -> Judged:

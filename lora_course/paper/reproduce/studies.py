@@ -163,10 +163,9 @@ def marks(runs: Iterable[Run]) -> tuple[str, ...]:
     return tuple(hashlib.sha256(array.tobytes()).hexdigest()[:12] for array in arrays)
 
 
-def _pack(recipes: Sequence[Recipe]) -> list[Recipe]:
+def _pack(group: Sequence[Recipe]) -> list[Recipe]:
     """Select recipes to time side by side; a single recipe is timed at several learning rates."""
-    first = recipes[0]
-    return list(recipes[:PACK]) if len(recipes) > 1 else [replace(first, lr=first.lr / n) for n in (1, 2, 3, 4)]
+    return list(group[:PACK]) if len(group) > 1 else [replace(group[0], lr=group[0].lr / n) for n in (1, 2, 3, 4)]
 
 
 def quick(recipe: Recipe) -> Timing:

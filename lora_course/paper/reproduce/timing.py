@@ -182,8 +182,7 @@ class Costs(Item):
         return [*rows[:4], *timed, Row(RATIO, gains, "times"), *rows[4:]], {}
 
     def judge(self, kept: Kept) -> Judged:
-        names = ("peak of a step", "file")
-        peak, file = (kept.rows[f"{name}, LoRA"][0] / kept.rows[f"{name}, full"][0] for name in names)
+        peak, file = (kept.rows[f"{r}, LoRA"][0] / kept.rows[f"{r}, full"][0] for r in ("peak of a step", "file"))
         speed = Interval.of(kept.rows[RATIO])
         memory = part(peak < 0.5, peak >= 0.5, f"{peak:.2f} of full's")
         size = part(file < 0.01, file >= 0.01, f"1 in {1 / file:,.0f}")
