@@ -95,7 +95,7 @@ def cells_of(path: Path) -> list[Any]:
         for cell in cells:
             cell.source, cell.code = "".join(cell.source), cell.cell_type == "code"
     except (BadValue, TypeError, AttributeError) as error:
-        raise BadValue(f"{path.name} isn't a valid notebook of format version 4: give an intact .ipynb file") from error
+        raise BadValue(f"{path.name} isn't a notebook in nbformat 4: give an intact .ipynb file") from error
     return list(cells)
 
 
