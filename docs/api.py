@@ -1,6 +1,6 @@
-"""The API reference, made from the docstrings: `make api`, or `python docs/api.py FOLDER`; needs `.[docs]`.
+"""Build the API reference from the docstrings: `make api`, or `python docs/api.py FOLDER`; needs `.[docs]`.
 
-What Python says of a name, the page says: there is no second text that could grow old. Nothing is fetched.
+The pages contain only docstrings, so no second text can go out of date. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pdoc.render
 import lora_course
 import lora_lab
 
-# Not documented: commands, and modules that start, install, inspect or grade another process.
+# Not documented: commands, and modules that start, install, inspect or grade other processes.
 WITHOUT = (
     "lora_lab.cli", "lora_lab.shipped", "lora_lab.__main__", "lora_course.cli", "lora_course.__main__",
     *(f"lora_course.classroom.{name}" for name in ("colab", "grading", "kernel", "preflight", "wheelhouse")),
@@ -28,37 +28,37 @@ ENTRY = re.compile(r"(?P<indent> *)(?P<name>\S.{0,40}?) {2,}(?P<words>\S.*)")  #
 
 
 def as_markdown(docstring: str) -> str:
-    """A docstring in the lab's style as Markdown: its columns of names and words as a list, a line of its own for
-    `Raises`; what is set in by four is code, there and here.
+    """Convert a docstring in the lab's style to Markdown: columns of names and texts become a list, and `Raises` gets
+    its own paragraph. As in Markdown, an indentation of four means code.
     """
     lines: list[str] = []
-    listed = False
+    in_list = False
     for line in docstring.splitlines():
         entry = ENTRY.fullmatch(line)
         if entry and len(entry["indent"]) < 4:
-            lines += [*([] if listed else [""]), f"- **{entry['name']}** {entry['words']}"]
-            listed = True
-        elif listed and line.startswith("  "):
-            lines[-1] += f" {line.strip()}"  # a continued entry
+            lines += [*([] if in_list else [""]), f"- **{entry['name']}** {entry['words']}"]
+            in_list = True
+        elif in_list and line.startswith("  "):
+            lines[-1] += f" {line.strip()}"  # continues the entry
         else:
-            apart = listed or line.startswith(("Raises:", "Source:", "Formula:", "Shapes:"))
-            lines += ["", line] if apart and line else [line]
-            listed = False
+            new_paragraph = in_list or line.startswith(("Raises:", "Source:", "Formula:", "Shapes:"))
+            lines += ["", line] if new_paragraph and line else [line]
+            in_list = False
     return "\n".join(lines)
 
 
 def modules() -> list[str]:
-    """Both packages and all their modules. (pdoc alone stops at a package with an `__all__`.)"""
+    """List both packages and all their modules. (pdoc itself stops at a package with an `__all__`.)"""
     names = []
     for package in (lora_lab, lora_course):
-        found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-        names += [package.__name__, *(module.name for module in found if not f"{module.name}.".startswith(OTHERS))]
+        infos = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        names += [package.__name__, *(info.name for info in infos if not f"{info.name}.".startswith(OTHERS))]
     return names
 
 
 def build(folder: Path, names: Sequence[str]) -> None:
-    """Write a page for each of these modules, an index and a search. Raises: for any other warning of pdoc."""
-    for name in lora_lab.__all__:  # names are lazy, and pdoc sees only what is loaded
+    """Write a page for each module, an index and a search index. Raises: for any other warning from pdoc."""
+    for name in lora_lab.__all__:  # load lazy names, or pdoc won't see them
         getattr(lora_lab, name)
     pdoc.render.configure(docformat="markdown", footer_text=f"lora_lab {lora_lab.__version__}")
     pdoc.render.env.filters["to_markdown"] = as_markdown
@@ -68,7 +68,7 @@ def build(folder: Path, names: Sequence[str]) -> None:
         warnings.filterwarnings("ignore", message="Error parsing type annotation")
         pages = {name: pdoc.doc.Module.from_name(name) for name in names}
         for name, page in pages.items():
-            page.submodules = [pages[below] for below in pages if below.rpartition(".")[0] == name]
+            page.submodules = [pages[child] for child in pages if child.rpartition(".")[0] == name]
             _write(folder / f"{name.replace('.', '/')}.html", pdoc.render.html_module(page, pages))
         _write(folder / "index.html", pdoc.render.html_index(pages))
         _write(folder / "search.js", pdoc.render.search_index(pages))

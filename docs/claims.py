@@ -1,4 +1,4 @@
-"""The verdicts on all claims as a page: `python docs/claims.py`."""
+"""Write the verdicts on all claims to docs/claims.md: `python docs/claims.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from lora_course.claims.cards import MARKS, Verdict, judge_all
 INTRODUCTION = """# What people say about LoRA
 
 Each claim is a card in `data/claims`: who says it and where, what must be found if it's right, and the numbers it
-rests on. The cards hold no verdicts: experiments on their premises compute them. Change one, and the verdict can flip:
+rests on. The cards store no verdicts: experiments compute them from the premises. Change a premise, and the verdict can
+flip:
 
 ```bash
 lora-lab claims one_24gb_card --set gpu_gb=48
@@ -19,9 +20,8 @@ lora-lab claims one_24gb_card --set gpu_gb=48
 **true**: it held in every case. **false**: it failed in every case; a claim about *any* case is false if one fails.
 **depends**: it held in some cases and failed in others, and the setting that makes the difference is named.
 **undecided**: the evidence here can't tell; the command says what could.
-[Lesson 09](../notebooks/09_monday.ipynb) has them as a panel.
 
-Lesson [09](../notebooks/09_monday.ipynb) works with these cards. This page is written by `python docs/claims.py`.
+[Lesson 09](../notebooks/09_monday.ipynb) works with these cards in a panel. `python docs/claims.py` writes this page.
 
 | | claim | who says it | verdict | what it doesn't show | id |
 |---|---|---|---|---|---|
@@ -29,7 +29,7 @@ Lesson [09](../notebooks/09_monday.ipynb) works with these cards. This page is w
 
 
 def listing(verdicts: Mapping[str, Verdict]) -> str:
-    """The claims with their verdicts as Markdown."""
+    """Format the claims with their verdicts as Markdown."""
     rows = (
         f"| {v.card.number} | {v.card.statement} | {v.card.said_by} ({v.card.source}) | {MARKS[v.word]} {v.words} "
         f"| {v.card.limits} | `{name}` |\n"

@@ -1,6 +1,6 @@
 """Write the films that ship with the memory panel: `python docs/films.py [MODEL ...]`; a minute or two per model.
 
-A film holds for every batch, length and rank, so one for each method, with and without checkpointing, is all there is.
+A film is valid for every batch, length and rank, so one per method, with and without checkpointing, is enough.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from lora_lab.widgets.memory_panel import FILMS, METHODS, SHIPPED, described, se
 
 
 def case(model: str, name: str, checkpointing: bool) -> dict[str, object]:
-    """One film of a model of the zoo."""
+    """Make one film of a zoo model."""
     config, method, setup = config_of(model), METHODS[name], setup_of(model, name, checkpointing=checkpointing)
     regime = regime_of(config, method, setup)
     return described(name, setup) | film(fit(config, method, setup, regime, every_layer=True))
 
 
 def main(models: list[str]) -> None:
-    """Make the films of these models, or of all that ship; others stay."""
+    """Make the films of these models, by default of all that ship; keep the others."""
     films = read_json(FILMS) if FILMS.exists() else {}
     with ProcessPoolExecutor(2) as pool:
         for model in models or SHIPPED:
-            names, kept = zip(*product(METHODS, (False, True)), strict=True)
-            films[model] = list(pool.map(case, [model] * len(names), names, kept))
-            lines = [f"{json.dumps(one)}: {compact(films[one])}" for one in SHIPPED if one in films]
+            names, checkpointing = zip(*product(METHODS, (False, True)), strict=True)
+            films[model] = list(pool.map(case, [model] * len(names), names, checkpointing))
+            lines = [f"{json.dumps(name)}: {compact(films[name])}" for name in SHIPPED if name in films]
             write_atomically(FILMS, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
             print(f"{model}: {len(films[model])} films, {len(compact(films[model])):,} bytes", flush=True)
 

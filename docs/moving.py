@@ -1,6 +1,6 @@
-"""Record the README's moving picture of the playground, in chromium, without a kernel: `python docs/moving.py`.
+"""Record the README's animation of the playground, in chromium, without a kernel: `python docs/moving.py`.
 
-A mouse drags the learning rate through all that was tried at the best rank and alpha, then alpha at the best rate.
+A mouse drags the learning rate through all values tried at the best rank and alpha, then alpha at the best rate.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def main() -> None:
         view.goto(file.as_uri())
         view.locator(".words").evaluate("(e) => { e.style.minHeight = '9em'; }")  # so that nothing below moves
         view.evaluate(CURSOR)
-        boxes: Any = {at: view.locator(at).bounding_box() for at in (".card", ".curve", *drags)}
+        boxes: Any = {selector: view.locator(selector).bounding_box() for selector in (".card", ".curve", *drags)}
         card, curve = boxes[".card"], boxes[".curve"]
         clip: Any = {**card, "height": curve["y"] + curve["height"] - card["y"]}
-        path, ends = [(400.0, 500.0)], []  # the mouse's path, and the frames of each part
+        path, ends = [(400.0, 500.0)], []  # the mouse's path, and the number of frames for each segment
         for name, (last, stops) in drags.items():
             box = boxes[name]
             path += [(box["x"] + 9 + (box["width"] - 18) * stop / last, box["y"] + box["height"] / 2) for stop in stops]
-            ends += [8, *(2 * abs(one - other) for one, other in pairwise(stops))]
-        for number, ((here, there), parts) in enumerate(zip(pairwise(path), ends, strict=True)):
+            ends += [8, *(2 * abs(a - b) for a, b in pairwise(stops))]
+        for number, ((start, end), parts) in enumerate(zip(pairwise(path), ends, strict=True)):
             (view.mouse.down if number % 4 else view.mouse.up)()
             for part in range(1, parts + 1):
-                view.mouse.move(*(a + (b - a) * part / parts for a, b in zip(here, there, strict=True)))
+                view.mouse.move(*(a + (b - a) * part / parts for a, b in zip(start, end, strict=True)))
                 view.wait_for_timeout(50)
                 frames.append(Image.open(io.BytesIO(view.screenshot(clip=clip))).convert("RGB"))
                 times.append(FRAME if part < parts else REST)
-    palette = frames[0].quantize(96, Image.Quantize.MAXCOVERAGE)  # without loss, few colors take a third less
+    palette = frames[0].quantize(96, Image.Quantize.MAXCOVERAGE)  # fewer colors make the lossless file a third smaller
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE).convert("RGB") for frame in frames]
     frames[0].save(PICTURE, save_all=True, append_images=frames[1:], duration=times, loop=0, lossless=True, method=4)
     print(f"{PICTURE.name}: {len(frames)} frames, {sum(times) / 1e3:.0f} s, {PICTURE.stat().st_size:,} bytes")

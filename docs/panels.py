@@ -1,4 +1,4 @@
-"""The pictures of docs/panels.md: `python docs/panels.py` draws them in chromium, from panels without a kernel."""
+"""Draw the pictures for docs/panels.md in chromium, from panels without a kernel: `python docs/panels.py`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ PICTURES = Path(__file__).with_name("panels")
 
 
 def main() -> None:
-    """Draw all of them."""
-    shown = {
+    """Draw all pictures."""
+    pictures = {
         "size": (LoRAPanel("size", d=4096, rank=64), {}),
         "model": (LoRAPanel("model", model="llama-3-8b", rank=64), {}),
         "steps_dark": (LoRAPanel("steps"), {"dark": True}),
         "narrow": (LoRAPanel("merge"), {"width": 360}),
     }
     PICTURES.mkdir(exist_ok=True)
-    for name, (panel, how) in shown.items():
-        picture = still(panel.snapshot(), **how)
+    for name, (panel, options) in pictures.items():
+        picture = still(panel.snapshot(), **options)
         (PICTURES / f"{name}.png").write_bytes(picture)
         print(f"{name}.png", len(picture))
 

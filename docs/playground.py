@@ -1,8 +1,8 @@
 """Train the runs of the playground and write its file: `python docs/playground.py [STORE]`.
 
-540 runs of MiniLM on rt, 200 steps of 8 rows, validated every 25 steps: about 80 minutes on two cores. When
-interrupted, call it again. For each rank and alpha, twelve rates half an octave apart, centered on the best one as the
-runs in data/results/sweeps place it: 2^-9.3 at alpha 16, falling as alpha^-0.45 and the same at every rank.
+540 runs of MiniLM on rt, 200 steps of 8 rows, validated every 25 steps: about 80 minutes on two cores. If interrupted,
+run it again. Each rank and alpha has twelve rates half an octave apart, centered on the best one according to the runs
+in data/results/sweeps: 2^-9.3 at alpha 16, falling as alpha^-0.45 and the same at every rank.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ RATES = 12  # half an octave apart
 
 
 def rates(alpha: float) -> list[float]:
-    """The rates of one row of the map, such as 1e-3, 1.4e-3, 2e-3; all rows share their columns."""
+    """Return the rates of one row of the map, such as 1e-3, 1.4e-3, 2e-3; all rows share their columns."""
     center = -9.3 + 0.45 * math.log2(16 / alpha)
     first = round(2 * (center - math.log2(1e-3)) - (RATES - 1) / 2)
     return [float(f"{1e-3 * 2 ** (step / 2):.2g}") for step in range(first, first + RATES)]
 
 
 def main(store: str = "runs/playground") -> None:
-    """Train what the store lacks, then write the file that ships."""
+    """Train missing runs, then write the file that ships."""
     grids = [Grid(rank=RANKS, alpha=alpha, lr=rates(alpha), seed=SEEDS) for alpha in ALPHAS]
     recipes = [r for grid in grids for r in grid.recipes("minilm", "rt", steps=200, batch=8, validations=8)]
     Sweep(store, scored=False).run(recipes)
-    found = read(store)
-    assert found is not None
-    content = json.dumps(packed(found), separators=(",", ":"), allow_nan=False) + "\n"
+    playground = read(store)
+    assert playground is not None
+    content = json.dumps(packed(playground), separators=(",", ":"), allow_nan=False) + "\n"
     write_atomically(path := shipped(SHIPPED), content.encode())
-    print(f"{Path(path).name}: {len(found.results)} runs, {len(content):,} bytes")
+    print(f"{Path(path).name}: {len(playground.results)} runs, {len(content):,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Write the fits that ship: `python docs/presets.py [MODEL ...]`, one file per model of the zoo.
+"""Write the fits that ship: `python docs/presets.py [MODEL ...]`, one file per zoo model.
 
-A fit holds for every batch, length, rank and optimizer, so a few for each model answer most of what is asked: full
-fine-tuning, LoRA on q and v and on all linear layers, the same on a base in 4 bits, and a soft prompt, with and
-without checkpointing, one row at a time and several. The two models that ship as weights also have the fits that a
-run's memory check asks for.
+A fit is valid for every batch, length, rank and optimizer, so a few fits per model cover most requests: full
+fine-tuning, LoRA on q and v and on all linear layers, the same on a 4-bit base, and a soft prompt, with and without
+checkpointing, with one row or several. The two models that ship with weights also have the fits that a run's memory
+check needs.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from lora_lab.errors import LabError
 from lora_lab.methods import method_from
 
 LORA: tuple[dict[str, Any], ...] = {"name": "lora"}, {"name": "lora", "targets": ["all-linear"]}
-HERE = ("minilm", "smollm2")  # what trains on a laptop
+HERE = ("minilm", "smollm2")  # models that train on a laptop
 SMALL = (*HERE, "bert-base", "roberta-base", "gpt2")  # also fitted in fp32
 
 
 def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
-    """The method's settings and the setup of each fit that ships for a model."""
-    for kept in (False, True):
+    """Yield the method's settings and the setup of each fit that ships for a model."""
+    for checkpointing in (False, True):
         for batch in (1, 2):
-            step: dict[str, Any] = {"batch": batch, "seq": 64, "checkpointing": kept}
+            step: dict[str, Any] = {"batch": batch, "seq": 64, "checkpointing": checkpointing}
             for method in ({"name": "full"}, *LORA, {"name": "prompt"}, {"name": "bitfit"}):
                 yield method, Setup(**step)
                 if name in SMALL:
@@ -49,7 +49,7 @@ def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
 
 
 def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup, int]]:
-    """The cases in a model's current file, including those of claims and of the paper's runs."""
+    """Yield the cases in a model's current file, including those of claims and of the paper's runs."""
     for key in json.loads(gzip.decompress((PRESETS / f"{name}.json.gz").read_bytes())):
         options, conditions, (one_row, low, _), labels = json.loads(key)
         options |= {"dropout": 0.1 * options["dropout"]} if "dropout" in options else {}
@@ -60,31 +60,31 @@ def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup, int]]:
 def write(name: str, folder: Path = PRESETS) -> str:
     """Make a model's fits and write its file."""
     config, fits, missing = config_of(name), dict[str, Any](), []
-    there = stored(name) if (PRESETS / f"{name}.json.gz").exists() else ()
-    for settings, setup, labels in (*((*case, 2) for case in cases(name)), *there):
+    existing = stored(name) if (PRESETS / f"{name}.json.gz").exists() else ()
+    for settings, setup, labels in (*((*case, 2) for case in cases(name)), *existing):
         try:
             method = method_from(settings)
             regime = regime_of(config, method, setup)
             key = key_of(method, setup, regime, labels)
             if key not in fits:
                 fits[key] = fit(config, method, setup, regime, labels).pruned().to_json()
-        except LabError as reason:  # such as BitFit's on a model without biases
+        except LabError as reason:  # such as BitFit on a model without biases
             fits[key] = {"error": str(reason)}
         except NoFit as reason:
             missing.append(f"{settings}, {setup}: {reason}")
-    content = gzip.compress(compact({key: compact(own) for key, own in fits.items()}).encode(), mtime=0)
-    if any("moments" in own for own in fits.values()):  # otherwise the step cannot be traced, and a bound is used
+    content = gzip.compress(compact({key: compact(entry) for key, entry in fits.items()}).encode(), mtime=0)
+    if any("moments" in entry for entry in fits.values()):  # otherwise the step cannot be traced, and a bound is used
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.json.gz").write_bytes(content)
     return "\n".join([f"{name}: {len(fits)} fits, {len(content):,} bytes", *missing])
 
 
 def main(names: list[str]) -> None:
-    """Write the files of these models, or of all models with one stack of layers."""
+    """Write the files of these models, by default of all models with a single stack of layers."""
     chosen = names or [name for name in zoo_names() if architecture_of(name).task != "seq2seq"]
     with ProcessPoolExecutor() as pool:
-        for said in pool.map(write, chosen):
-            print(said, flush=True)
+        for message in pool.map(write, chosen):
+            print(message, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Write what `RankPanel` opens on: `python docs/ranks.py FOLDER` trains two runs there, cuts their updates, and counts.
+"""Write the data `RankPanel` opens on: `python docs/ranks.py FOLDER` trains two runs there and truncates their updates.
 
     W_r = W + sum over i <= r of s_i u_i v_i^T        with dW = sum over all i, in every matrix of the model at once
 
-At rank 0 the model is the base with the trained head. A bias or a norm is a vector: what was added to it has rank 1.
+At rank 0, the model is the base with the trained head. A bias or a norm is a vector, so its update has rank 1.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from lora_lab.widgets.matrices import CUTS, packed
 MATRIX = "bert.encoder.layer.0.attention.self.query.weight"
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
 TERMS: dict[str, Any] = {"model": "minilm", "task": "rt", "steps": 400, "batch": 16, "validations": 0, "dtype": "fp32"}
-ROUNDING = 3e-6  # of the largest singular value: what is smaller is rounding
-EXAMPLE = 70  # characters of a sentence that is easy to show
+ROUNDING = 3e-6  # singular values below this fraction of the largest one are rounding errors
+EXAMPLE = 70  # preferred number of characters of an example sentence
 State = dict[str, Tensor]
 
 
 def trained(recipe: Recipe, folder: Path) -> State:
-    """A run's weights under the names of a plain model, with an adapter merged."""
+    """Return a run's weights under a plain model's names, with any adapter merged."""
     run = Store(folder).find(recipe) or train(recipe, store=folder)
     model = open_adapter(str(run.adapter), recipe.task, model=recipe.model, dtype="fp32", device_name="cpu").model
     if not recipe.method.trains_base:
@@ -46,13 +46,13 @@ def trained(recipe: Recipe, folder: Path) -> State:
 
 
 def added(before: State, after: State) -> State:
-    """dW of every tensor that moved, the head left out."""
+    """Return dW for every tensor that changed, except the head's."""
     names = [n for n in before if n.split(".")[0] not in HEADS and before[n].is_floating_point()]
     return {n: after[n] - before[n] for n in names if not torch.equal(after[n], before[n])}
 
 
 def random_like(update: State) -> State:
-    """Gaussian numbers of the same Frobenius norm, in the rows that moved."""
+    """Draw Gaussian noise of the same Frobenius norm, in the rows that changed."""
     torch.manual_seed(0)
     noise = {
         n: torch.randn(delta.shape) * (delta if delta.dim() < 2 else delta.any(1, True)).bool()
@@ -62,42 +62,42 @@ def random_like(update: State) -> State:
 
 
 def cut(label: str, base: State, update: State, head: State, count: int) -> dict[str, Any]:
-    """What is left at each rank of the first `count` validation sentences, as `RankPanel` reads it.
+    """Score each rank on the first `count` validation sentences, in `RankPanel`'s format.
 
     gained   sentences that are right from this rank on, and were wrong at the one below
-    lost     those that are wrong at this rank and right with nothing cut
+    lost     sentences that are wrong at this rank and right at full rank
     """
     task, tokenizer, model = load_task("rt"), load_tokenizer("minilm"), load_model("minilm", 2)
     rows, labels = encode(task.validation, task, tokenizer)[:count], np.array(task.validation.labels[:count])
-    pieces = {n: torch.linalg.svd(d, full_matrices=False) for n, d in update.items() if d.dim() == 2}
-    full = max(int((s > ROUNDING * s[0]).sum()) for _, s, _ in pieces.values())
+    svds = {n: torch.linalg.svd(d, full_matrices=False) for n, d in update.items() if d.dim() == 2}
+    full = max(int((s > ROUNDING * s[0]).sum()) for _, s, _ in svds.values())
     ranks = [*(rank for rank in RANKS if rank < full), full]
-    whole, energy, answers = sum(float(d.square().sum()) for d in update.values()), [], []
+    total, energy, answers = sum(float(d.square().sum()) for d in update.values()), [], []
     for rank in ranks:
-        kept = {n: d * (rank > 0) for n, d in update.items() if n not in pieces}
-        kept |= {n: (u[:, :rank] * s[:rank]) @ vt[:rank] for n, (u, s, vt) in pieces.items()}
+        kept = {n: d * (rank > 0) for n, d in update.items() if n not in svds}
+        kept |= {n: (u[:, :rank] * s[:rank]) @ vt[:rank] for n, (u, s, vt) in svds.items()}
         model.load_state_dict(base | head | {n: base[n] + d for n, d in (update if rank == full else kept).items()})
-        energy.append(round(sum(float(d.square().sum()) for d in kept.values()) / whole, 4))
+        energy.append(round(sum(float(d.square().sum()) for d in kept.values()) / total, 4))
         answers.append(evaluate(model, rows, int(tokenizer.pad_token_id)).predictions)
-    said = np.array(answers)  # (ranks, sentences)
-    right = said == labels
+    predictions = np.array(answers)  # (ranks, sentences)
+    right = predictions == labels
     stays = np.logical_and.accumulate(right[::-1])[::-1]  # right from this rank on
     before = np.vstack([right[:1] & False, right[:-1]])
     order = sorted(range(len(labels)), key=lambda n: abs(len(task.validation.texts[n]) - EXAMPLE))
-    gained = [[n for n in order if stays[at, n] and not before[at, n]][:3] for at in range(len(ranks))]
-    lost = [[n for n in order if right[-1, n] and not right[at, n]][:2] for at in range(len(ranks))]
-    shown = sorted({n for some in (*gained, *lost) for n in some})
-    texts = [[task.validation.texts[n], int(labels[n]), "".join(map(str, said[:, n]))] for n in shown]
+    gained = [[n for n in order if stays[i, n] and not before[i, n]][:3] for i in range(len(ranks))]
+    lost = [[n for n in order if right[-1, n] and not right[i, n]][:2] for i in range(len(ranks))]
+    shown = sorted({n for examples in (*gained, *lost) for n in examples})
+    texts = [[task.validation.texts[n], int(labels[n]), "".join(map(str, predictions[:, n]))] for n in shown]
     return {
         "label": label, "ranks": ranks, "energy": energy, "right": right.sum(1).tolist(),
-        "flips": (said != said[-1]).sum(1).tolist(),
-        "gained": [[shown.index(n) for n in some] for some in gained],
-        "lost": [[shown.index(n) for n in some] for some in lost], "sentences": texts,
+        "flips": (predictions != predictions[-1]).sum(1).tolist(),
+        "gained": [[shown.index(n) for n in examples] for examples in gained],
+        "lost": [[shown.index(n) for n in examples] for examples in lost], "sentences": texts,
     }  # fmt: skip
 
 
 def main(folder: Path, out: Path, count: int = 500, **terms: Any) -> None:
-    """Train what the folder lacks, and write the file."""
+    """Train missing runs, then write the file."""
     recipes = {"full": Recipe(method=FullFineTuning(), lr=1e-4, **TERMS | terms)}
     recipes["lora"] = Recipe(method=LoRA(rank=8), lr=2e-3, **TERMS | terms)
     after = {name: trained(recipe, folder) for name, recipe in recipes.items()}
@@ -109,14 +109,14 @@ def main(folder: Path, out: Path, count: int = 500, **terms: Any) -> None:
         "update": cut("LoRA", base, update["lora"], heads["lora"], count),
         "noise": cut("random", base, random_like(update["full"]), heads["full"], count),
     }
-    undone = {name: -delta for name, delta in update["full"].items()}  # all but the r strongest pieces stay
+    undone = {name: -delta for name, delta in update["full"].items()}  # remove the r strongest components
     rest = cut("undone", after["full"], undone, heads["full"], count)
     run = Store(folder).find(recipes["full"])
-    made = run.environment if run else {}
+    environment = run.environment if run else {}
     about = (
         "MiniLM on film reviews, 400 steps of 16, full fine-tuning at 1e-4, LoRA of rank 8 on q and v at 2e-3; "
-        f"one run each, {made['date']}, {made['device']}, {made['dtype']}. Every matrix of the model is cut to rank r; "
-        f"{count} validation sentences."
+        f"one run each, {environment['date']}, {environment['device']}, {environment['dtype']}. "
+        f"Every matrix of the model is cut to rank r; {count} validation sentences."
     )
     labels = list(load_task("rt").labels)
     content = {

@@ -1,7 +1,7 @@
 """Train forty seeds of one recipe and write the file that ships: `python docs/seeds.py [STORE]`.
 
-MiniLM on rt, LoRA of rank 8 and alpha 16 on q and v at a rate of 2e-3, 200 steps of 8 rows, validated every 25 steps
-and scored on the 2,000 test rows: about 8 minutes on one quiet core. When interrupted, call it again.
+MiniLM on rt, LoRA of rank 8 and alpha 16 on q and v at a learning rate of 2e-3, 200 steps of 8 rows, validated every 25
+steps and scored on the 2,000 test rows: about 8 minutes on one idle core. If interrupted, run it again.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from lora_lab.training.runs import Store
 
 SHIPPED = "data/results/sweeps/seeds.zip"
 SEEDS = range(40)
-DIGITS = 5  # of losses and rates; more would double the file
+DIGITS = 5  # significant digits of losses and rates; more would double the file size
 
 
 def rounded(value: Any) -> Any:
-    """JSON values with floats of DIGITS significant digits."""
+    """Round floats in JSON values to DIGITS significant digits."""
     if isinstance(value, dict):
-        return {name: rounded(one) for name, one in value.items()}
+        return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [rounded(one) for one in value]
+        return [rounded(item) for item in value]
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def main(store: str = "runs/seeds") -> None:
-    """Train what the store lacks, then write the file that ships."""
+    """Train missing runs, then write the file that ships."""
     runs = sweep(Grid(rank=8, alpha=16, lr=2e-3, seed=SEEDS), store, steps=200, batch=8, validations=8).runs
     with TemporaryDirectory() as folder:
         small = Store(folder)

@@ -1,6 +1,6 @@
-"""Write a store as the zip file that ships: `python docs/study.py runs/06 data/results/sweeps/rate_rank_alpha.zip`.
+"""Pack a store into the zip file that ships: `python docs/study.py runs/06 data/results/sweeps/rate_rank_alpha.zip`.
 
-It has the records and the predictions, without adapters; the same runs give the same bytes.
+It contains records and predictions, without adapters; the same runs give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from lora_lab.training.runs import is_record
 
 
 def study(folder: Path) -> bytes:
-    """The zip file of a store."""
+    """Return a store as a zip file."""
     content = io.BytesIO()
     with ZipFile(content, "w") as archive:
         for record in sorted(filter(is_record, folder.iterdir())):
             for file in (record, *sorted(record.with_suffix("").glob("*.npy"))):
-                named = ZipInfo(file.relative_to(folder).as_posix())  # without a date
-                named.create_system = 3  # on every system
-                archive.writestr(named, file.read_bytes(), ZIP_DEFLATED, 9)
+                info = ZipInfo(file.relative_to(folder).as_posix())  # without a date
+                info.create_system = 3  # the same on every system
+                archive.writestr(info, file.read_bytes(), ZIP_DEFLATED, 9)
     return content.getvalue()
 
 

@@ -1,7 +1,7 @@
 """Write the stored answers of `VoicesPanel`: `python docs/voices.py STORE`.
 
-STORE holds a store of finished runs for each voice, STORE/captain and so on, as `lora-lab sweep` leaves them. Of those
-at RANK the one with the lowest validation perplexity speaks; all that were tried are listed beside it.
+STORE contains a store of finished runs per voice, STORE/captain and so on, as `lora-lab sweep` writes them. The run at
+RANK with the lowest validation perplexity answers; all runs that were tried are listed with it.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ QUESTIONS = (  # not in a training or validation set
 
 
 def last(run: Run) -> float:
-    """The perplexity of the last validation."""
+    """Return the perplexity of the last validation."""
     return float(run.history["validation"][-1]["perplexity"])
 
 
 def chosen(store: Path) -> tuple[dict[str, Run], list[dict[str, Any]]]:
-    """The best run of each voice, and one row per run that was tried, a voice's best first."""
-    speaks, tried = {}, []
+    """Return the best run of each voice, and one row per run that was tried, best first for each voice."""
+    best, tried = {}, []
     for name in VOICES:
         runs = sorted((run for run in Store(store / name).runs() if run.metrics and run.adapter), key=last)
-        speaks[name] = next(run for run in runs if run.recipe.settings()["method"]["rank"] == RANK)
+        best[name] = next(run for run in runs if run.recipe.settings()["method"]["rank"] == RANK)
         tried += [row_of(name, run) for run in runs]
-    return speaks, tried
+    return best, tried
 
 
 def row_of(name: str, run: Run) -> dict[str, Any]:
-    """One run that was tried, with its results."""
+    """Return the row of a run that was tried."""
     recipe, method, size = run.recipe, run.recipe.settings()["method"], file_sizes({name: str(run.adapter)})[name]
     return {
         "voice": name, "rank": method["rank"], "alpha": method["alpha"], "lr": recipe.lr, "seed": recipe.seed,
@@ -62,28 +62,28 @@ def row_of(name: str, run: Run) -> dict[str, Any]:
 
 
 def main(store: Path) -> None:
-    """Let all voices answer, then write the file."""
+    """Have all voices answer, then write the file."""
     seen = {str(pair.chat) for split, pairs in voice("captain").items() if split != "test" for pair in pairs}
     assert not seen & set(QUESTIONS), "a question was trained on"
-    speaks, tried = chosen(store)
-    adapters = {name: str(run.adapter) for name, run in speaks.items()}
+    best, tried = chosen(store)
+    adapters = {name: str(run.adapter) for name, run in best.items()}
     bank, tokenizer = open_bank(adapters)
-    told = generate(bank.model, tokenizer, [Chat((("system", CAPTAIN), ("user", one))) for one in QUESTIONS], DECODING)
+    prompted = generate(bank.model, tokenizer, [Chat((("system", CAPTAIN), ("user", q))) for q in QUESTIONS], DECODING)
     for name in adapters:
         for strength in STRENGTHS[1:]:
             bank.blend({name: strength}, f"{name} {strength:g}")
         bank.remove(name)
-    found = answers(bank, tokenizer, [question(one) for one in QUESTIONS], DECODING)
-    here, first = device.environment(device.choose(64)), speaks[VOICES[0]].recipe
+    replies = answers(bank, tokenizer, [question(q) for q in QUESTIONS], DECODING)
+    env, first = device.environment(device.choose(64)), best[VOICES[0]].recipe
     about = (
-        f"SmolLM2-135M-Instruct, asked on {here['date']} ({here['device']}, {here['dtype']}): greedy, "
+        f"SmolLM2-135M-Instruct, asked on {env['date']} ({env['device']}, {env['dtype']}): greedy, "
         f"at most {DECODING.max_new_tokens} tokens, no {DECODING.no_repeat_ngram} tokens in a row twice. "
         f"Voices: rank {RANK} on all linear layers, {first.steps} steps of {first.batch} pairs, one seed."
     )
     content: dict[str, Any] = {"about": about, "told": CAPTAIN, "bytes": file_sizes(adapters), "tried": tried}
-    content |= {"questions": list(QUESTIONS), "answers": {BASE: {"0": found[BASE]}, TOLD: {"0": told}}}
+    content |= {"questions": list(QUESTIONS), "answers": {BASE: {"0": replies[BASE]}, TOLD: {"0": prompted}}}
     for name in adapters:
-        content["answers"][name] = {f"{s:g}": found[f"{name} {s:g}"] for s in STRENGTHS[1:]}
+        content["answers"][name] = {f"{s:g}": replies[f"{name} {s:g}"] for s in STRENGTHS[1:]}
     write_atomically(path := shipped(STORED), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
     read_stored(path)
     print(f"{path.name}: {len(QUESTIONS)} questions, {len(adapters)} voices, {path.stat().st_size:,} bytes")

@@ -1,4 +1,4 @@
-"""Describe every model of the zoo and write `zoo_modules.json`: `python docs/zoo.py`."""
+"""Describe every zoo model and write `zoo_modules.json`: `python docs/zoo.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lora_lab.accounting.models import LAYER, ZOO_MODULES, Architecture, describ
 
 
 def plain(a: Architecture) -> dict[str, Any]:
-    """A description as plain values; consecutive equal layers become one [first layer, how many, rows with # for it].
+    """Convert a description to plain values; runs of equal layers become [first layer, count, rows with # as number].
 
     Modules outside the layers are written the same way, as one layer.
     """

@@ -1,10 +1,10 @@
-"""An experiment on a claim returns cases. In each the claim holds, fails, or is open. The verdict's word follows:
+"""An experiment on a claim returns cases. In each case, the claim holds, fails, or is open. They give the verdict:
 
 every case holds             true
 every case fails             false
 some hold and some fail      depends, on the settings that make the difference;
                              a claim that says "any" is false if one case fails
-else                         undecided, with what would decide it
+otherwise                    undecided, with what would decide it
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from lora_lab.errors import BadValue, nearest
 Word = Literal["true", "false", "depends", "undecided"]
 WORDS: tuple[Word, ...] = ("true", "false", "depends", "undecided")
 VERBS = {True: "holds", False: "fails", None: "is open"}
-STORE = "store"  # an experiment with this parameter reads finished runs; it isn't a premise
-SHOWN = 4  # up to this many cases, a sentence lists all of them
+STORE = "store"  # experiments that read finished runs have this parameter; it isn't a premise
+SHOWN = 4  # up to this many cases are listed in full
 
 
 @dataclass(frozen=True)
 class Case:
     """One test of a claim.
 
-    settings    what was chosen: {"model": "llama-2-70b", "rank": 8}
+    settings    the choices: {"model": "llama-2-70b", "rank": 8}
     holds       whether the claim holds; None if these numbers can't tell
     found       what was counted or measured, with its unit
     would_tell  what would decide an open case
-    span        (low, value, high) on the finding's axis; () if the case has no place on it
+    span        (low, value, high) on the finding's axis; () if the case isn't on it
     """
 
     settings: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Case:
 
     @property
     def where(self) -> str:
-        """The settings in words: "model llama-2-70b, rank 8"."""
+        """The settings as text: "model llama-2-70b, rank 8"."""
         return ", ".join(f"{name} {said(value)}" for name, value in self.settings.items())
 
     def __str__(self) -> str:
@@ -56,7 +56,7 @@ class Finding:
 
     evidence  what was counted, measured or read, with source, date and machine
     axis      what `Case.span` measures, with its unit; log: on a logarithmic scale
-    limits    the values on this axis at which a case turns
+    limits    the values on this axis at which the outcome changes
     always    the claim is about any case, so one failure refutes it
     figures   the main numbers by name
     """
@@ -71,7 +71,7 @@ class Finding:
 
     @property
     def word(self) -> Word:
-        """What follows from the cases."""
+        """The verdict that follows from the cases."""
         outcomes = {case.holds for case in self.cases}
         if {True, False} <= outcomes and not self.always:
             return "depends"
@@ -81,7 +81,7 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """For "depends": one setting that explains all outcomes, else those that turn an outcome on their own."""
+        """For "depends": the one setting that explains all outcomes, else those that change an outcome on their own."""
         if self.word != "depends":
             return ()
         decided = [({n: said(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]
@@ -97,23 +97,21 @@ class Finding:
 
     @property
     def because(self) -> str:
-        """The numbers behind the word: all cases, or counts and an example of each outcome."""
+        """The numbers behind the verdict: all cases, or counts and an example of each outcome."""
         if len(self.cases) <= SHOWN:
             return "; ".join(map(str, self.cases)) + "."
-        of = {holds: [case for case in self.cases if case.holds is holds] for holds in VERBS}
-        total = len(self.cases)
-        return (
-            "; ".join(f"{VERBS[h]} in {len(some)} of {total} cases ({some[0]})" for h, some in of.items() if some) + "."
-        )
+        groups = {verb: [case for case in self.cases if case.holds is holds] for holds, verb in VERBS.items()}
+        counts = ((verb, f"{len(cases)} of {len(self.cases)}", cases[0]) for verb, cases in groups.items() if cases)
+        return "; ".join(f"{verb} in {count} cases ({example})" for verb, count, example in counts) + "."
 
     @property
     def would_tell(self) -> str:
         """For "undecided": what would decide it."""
         if self.word != "undecided":
             return ""
-        unsettled = [case for case in self.cases if case.holds is None]
-        ways = {case.would_tell for case in unsettled}
-        return ways.pop() if len(ways) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in unsettled)
+        open_cases = [case for case in self.cases if case.holds is None]
+        answers = {case.would_tell for case in open_cases}
+        return answers.pop() if len(answers) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in open_cases)
 
 
 EXPERIMENTS: dict[str, Callable[..., Finding]] = {}
@@ -121,18 +119,18 @@ F = TypeVar("F", bound=Callable[..., Finding])
 
 
 def experiment(function: F) -> F:
-    """Register an experiment by its name. Its parameters are the premises that its cards must state."""
+    """Register an experiment by name. Its parameters are the premises that its cards must state."""
     EXPERIMENTS[function.__name__] = function
     return function
 
 
 def wanted(name: str) -> tuple[str, ...]:
-    """The premises of an experiment."""
+    """Return the premises of an experiment."""
     return tuple(p for p in inspect.signature(EXPERIMENTS[name]).parameters if p != STORE)
 
 
 def said(value: Any) -> str:
-    """A setting as people write it: 0.0001, llama-2-7b, yes, 8, 16."""
+    """Format a setting for people: 0.0001, llama-2-7b, yes, 8, 16."""
     if isinstance(value, list | tuple):
         return ", ".join(map(said, value))
     if isinstance(value, bool):
@@ -148,5 +146,5 @@ def check_known(given: Iterable[str], known: Collection[str], what: str) -> None
 
 
 def roles(targets: str) -> tuple[str, ...]:
-    """The targets of a method from a card's "q+v" or "all-linear"."""
+    """Split a card's "q+v" or "all-linear" into a method's targets."""
     return tuple(targets.replace(",", "+").split("+"))

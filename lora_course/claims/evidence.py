@@ -1,10 +1,10 @@
-"""What experiments read: published numbers, our stored comparisons, and finished runs, ours or the user's.
+"""What experiments read: published numbers, our stored comparisons, and finished runs (ours or the user's).
 
-A difference in accuracy is judged by an interval against a margin:
+A difference in accuracy is judged by comparing its interval with a margin:
 
     low > -margin            worse by less than the margin, or better: "no worse" holds
     high < -margin           worse by more: it fails
-    else                     open
+    otherwise                open
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from lora_lab.experiments.statistics import Verdict
 
 Stored = str | Path | None  # a folder of runs; None for ours
-KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # runs that are compared share these
+KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # compared runs share these
 NORMAL_95 = 1.96
 SPREADS = {"WikiSQL": 0.5, "MNLI": 0.1, "MNLI-m": 0.1}  # points, from the captions of tables 4 to 6
-ROWS = {"lora": ("LoRA", "4.7M"), "full": ("FT", "175,255.8M"), "prompt": ("PreEmbed", "3.2M")}  # of table 4
+ROWS = {"lora": ("LoRA", "4.7M"), "full": ("FT", "175,255.8M"), "prompt": ("PreEmbed", "3.2M")}  # in table 4
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of two accuracies, a - b, as a share, and its interval at `level` percent."""
+    """A difference of two accuracies, a - b, as a fraction, and its interval at `level` percent."""
 
     difference: float
     low: float
@@ -45,46 +45,46 @@ class Interval:
     level: int = 95
 
     def case(self, settings: Mapping[str, Any], words: str, holds: bool | None) -> Case:
-        """A case for this interval, placed on an axis in points."""
+        """Return a case for this interval, on an axis in points."""
         span = tuple(100 * value for value in (self.low, self.difference, self.high))
         return Case(settings, holds, f"{words} {self}", self.would_tell, span)
 
     def no_worse(self, margin: float) -> bool | None:
-        """Whether a is worse by less than the margin; None if that's open."""
+        """Return whether a is worse by less than the margin; None if that is open."""
         return True if self.low > -margin else False if self.high < -margin else None
 
     def __neg__(self) -> Interval:
         return Interval(-self.difference, -self.high, -self.low, self.would_tell, self.level)
 
     def __str__(self) -> str:
-        low, high, by = (f"{100 * x:+z.1f}" for x in (self.low, self.high, self.difference))
-        return f"{by} points ({self.level} %: {low} to {high})"
+        low, high, difference = (f"{100 * x:+z.1f}" for x in (self.low, self.high, self.difference))
+        return f"{difference} points ({self.level} %: {low} to {high})"
 
 
 def judged(found: Verdict) -> Interval:
-    """The 90 % interval of a statistical verdict, and how many more seeds or test rows would decide."""
-    more = (("seed", found.more_seeds), ("test row", found.more_rows))
-    ways = [f"about {float(f'{n:.2g}'):,.0f} more {what}{'s' * (n != 1)}" for what, n in more if n]
-    tell = " or ".join(ways) or "far more seeds and test rows"
-    return Interval(found.difference, found.low, found.high, tell, level=90)
+    """Return a statistical verdict's 90 % interval, and how many more seeds or test rows would decide."""
+    needed = (("seed", found.more_seeds), ("test row", found.more_rows))
+    options = [f"about {float(f'{n:.2g}'):,.0f} more {unit}{'s' * (n != 1)}" for unit, n in needed if n]
+    would_tell = " or ".join(options) or "far more seeds and test rows"
+    return Interval(found.difference, found.low, found.high, would_tell, level=90)
 
 
 # ---- published numbers
 
 
 def published(name: str) -> dict[str, Any]:
-    """A file of data/claims/evidence."""
+    """Load a file from data/claims/evidence."""
     return dict(facts(f"claims/evidence/{name}"))
 
 
 def printed_in(name: str) -> str:
-    """The source of a table of the paper, how sure that is, and how many runs are behind it."""
-    found = table(name)
-    return f"{found.source} ({found.standing}; {found.seeds})"
+    """Describe a table of the paper: its source, how reliable that is, and how many runs are behind it."""
+    printed = table(name)
+    return f"{printed.source} ({printed.standing}; {printed.seeds})"
 
 
 def metamath(a: str, b: str) -> Interval:
-    """a - b in PEFT's suite: the 95 % interval of two shares, one run each, taken as independent."""
+    """Compute a - b in PEFT's suite: the 95 % interval of two proportions, one run each, assumed independent."""
     suite = published("metamath")
     _check_named("the suite", suite["rows"], a, b)
     p, q = (suite["rows"][method]["solved"] for method in (a, b))
@@ -93,36 +93,36 @@ def metamath(a: str, b: str) -> Interval:
 
 
 def methods_on_gpt3(a: str, b: str) -> dict[str, Interval]:
-    """a - b on two tasks of table 4. Raises: NotFound for a method that isn't in it."""
+    """Compute a - b on two tasks of table 4. Raises: NotFound for a method that isn't in it."""
     _check_named("table 4", ROWS, a, b)
-    own, other = (dict(zip(("method", "trainable"), ROWS[method], strict=True)) for method in (a, b))
-    return {f"GPT-3, {task}": _apart(table("table4"), task, own, other) for task in ("WikiSQL", "MNLI-m")}
+    row_a, row_b = (dict(zip(("method", "trainable"), ROWS[method], strict=True)) for method in (a, b))
+    return {f"GPT-3, {task}": _difference(table("table4"), task, row_a, row_b) for task in ("WikiSQL", "MNLI-m")}
 
 
 def places_on_gpt3(place: str) -> dict[str, Interval]:
-    """A choice of matrices minus each other one of table 5, by task; {} if the table doesn't have it."""
-    own, found = ",".join(f"W{role}" for role in place.split("+")), table("table5")
-    weights = found.column("weights")
+    """Compare a choice of matrices with every other one in table 5, by task; {} if the table doesn't have it."""
+    chosen, table5 = ",".join(f"W{role}" for role in place.split("+")), table("table5")
+    weights = table5.column("weights")
     return {
-        f"{other} on {task}": _apart(found, task, {"weights": own}, {"weights": other})
+        f"{other} on {task}": _difference(table5, task, {"weights": chosen}, {"weights": other})
         for other in weights
         for task in ("WikiSQL", "MNLI")
-        if own in weights and other != own
+        if chosen in weights and other != chosen
     }
 
 
 def ranks_on_gpt3(rank: int) -> dict[str, Interval]:
-    """A rank on q and v minus rank 64, by task of table 6; {} if the table doesn't have it."""
-    found = table("table6")
-    if rank not in found.column("rank") or rank == 64:
+    """Compare a rank on q and v with rank 64, by task of table 6; {} if the table doesn't have it."""
+    table6 = table("table6")
+    if rank not in table6.column("rank") or rank == 64:
         return {}
-    own, other = ({"weights": "Wq,Wv", "rank": one} for one in (rank, 64))
-    return {f"GPT-3, {task}": _apart(found, task, own, other) for task in ("WikiSQL", "MNLI")}
+    row_a, row_b = ({"weights": "Wq,Wv", "rank": r} for r in (rank, 64))
+    return {f"GPT-3, {task}": _difference(table6, task, row_a, row_b) for task in ("WikiSQL", "MNLI")}
 
 
-def _apart(of: Table, task: str, own: Mapping[str, Any], other: Mapping[str, Any]) -> Interval:
-    """Two printed means with a spread s over seeds: d +- 1.96 sqrt(2) s, as if each were one run."""
-    difference = (of.row(**own)[task] - of.row(**other)[task]) / 100
+def _difference(printed: Table, task: str, row_a: Mapping[str, Any], row_b: Mapping[str, Any]) -> Interval:
+    """Compare two printed means with a spread s over seeds: d +- 1.96 sqrt(2) s, as if each were one run."""
+    difference = (printed.row(**row_a)[task] - printed.row(**row_b)[task]) / 100
     half = NORMAL_95 * math.sqrt(2) * SPREADS[task] / 100
     return Interval(difference, difference - half, difference + half, "the numbers of every seed")
 
@@ -138,48 +138,48 @@ def _check_named(where: str, rows: Mapping[str, Any], *methods: str) -> None:
 
 @cache
 def comparison(name: str) -> dict[str, Any]:
-    """A comparison that ships with the lab, as `lora-lab compare --json` printed it. Raises: NotFound."""
+    """Load a comparison that ships with the lab, as `lora-lab compare --json` printed it. Raises: NotFound."""
     folder = shipped("data/results/compare")
-    there = sorted(path.stem for path in folder.glob("*.json"))
-    if name not in there:
-        raise NotFound(f"no reference comparison is called '{name}'; there are {', '.join(there)}")
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    if name not in names:
+        raise NotFound(f"there is no reference comparison '{name}'; available: {', '.join(names)}")
     return read_json(folder / f"{name}.json")
 
 
 def compared(name: str, method: str, against: str, margin: float) -> dict[str, Interval]:
-    """method - against in a stored comparison, once for each LoRA it has, from all seeds and rows.
+    """Compute method - against in a stored comparison, for each LoRA variant, from all seeds and rows.
 
-    Raises: NotFound for a method that it doesn't have.
+    Raises: NotFound for a method that the comparison lacks.
     """
     from lora_lab.experiments.margins import scores_in
     from lora_lab.experiments.statistics import verdict
 
-    found = comparison(name)
-    scores = scores_in(found)
-    labels = {row["label"]: row["method"] for row in found["methods"] if row["label"] in scores}
-    _check_named(f"the comparison on {found['task']}", dict.fromkeys(labels.values()), method, against)
-    (other,) = (label for label, one in labels.items() if one == against)
+    stored = comparison(name)
+    scores = scores_in(stored)
+    methods = {row["label"]: row["method"] for row in stored["methods"] if row["label"] in scores}
+    _check_named(f"the comparison on {stored['task']}", dict.fromkeys(methods.values()), method, against)
+    (baseline,) = (label for label, name in methods.items() if name == against)
     return {
-        f"{found['model']} on {found['task']}{label.removeprefix('LoRA r8').removeprefix(method)}": judged(
-            verdict(scores[label], scores[other], margin)
+        f"{stored['model']} on {stored['task']}{label.removeprefix('LoRA r8').removeprefix(method)}": judged(
+            verdict(scores[label], scores[baseline], margin)
         )
-        for label, one in labels.items()
-        if one == method
+        for label, name in methods.items()
+        if name == method
     }
 
 
 def made_by(name: str) -> str:
-    """Where, when and how often a comparison was made."""
-    found = comparison(name)
-    made, runs = found["environment"], f"{len(found['seeds'])} seeds of {found['steps']} steps"
-    return f"data/results/compare/{name}.json: {runs}, {made['hardware']}, {made['date']}"
+    """Describe a comparison: its file, seeds and steps, hardware and date."""
+    stored = comparison(name)
+    environment, runs = stored["environment"], f"{len(stored['seeds'])} seeds of {stored['steps']} steps"
+    return f"data/results/compare/{name}.json: {runs}, {environment['hardware']}, {environment['date']}"
 
 
 # ---- finished runs
 
 
 class Cells:
-    """The runs of one kind in a store, and the seeds of a setting at its own best rate."""
+    """The runs of one kind in a store, and the seeds of each setting at its best learning rate."""
 
     def __init__(self, store: Stored, ours: str) -> None:
         from lora_lab.experiments.results import load, of_one_dtype
@@ -190,30 +190,30 @@ class Cells:
         frame = load(self.store.folder)
         frame = frame[frame["status"].isin(FINISHED)]
         if not len(frame):
-            raise NotFound(f"there are no finished runs in {self.name}; sweep first, or leave the store out for ours")
+            raise NotFound(f"{self.name} has no finished runs; run a sweep first, or leave the store out to use ours")
         kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
         frame = frame[kinds == kinds.mode().iloc[0]]
-        of_one = of_one_dtype(frame)  # where the recipes left the dtype to the machine
-        self.others = len(frame) - len(of_one)
-        self.frame = of_one.assign(validation_score=_score)
+        same_dtype = of_one_dtype(frame)  # for recipes that left the dtype to the machine
+        self.others = len(frame) - len(same_dtype)
+        self.frame = same_dtype.assign(validation_score=_score)
         self.first = self.frame.iloc[0]
         self._best: dict[str, tuple[float, Any]] = {}
         self._intervals: dict[tuple[int, int, float], Interval] = {}
 
     def at(self, **wanted: Any) -> pd.DataFrame:
-        """The rows with these settings. Raises: NotFound with the values there are."""
+        """Select the rows with these settings. Raises: NotFound with the available values."""
         frame = self.frame
         for column, value in wanted.items():
             frame = frame[frame[column] == value]
             if not len(frame):
-                there = ", ".join(map(str, sorted(self.frame[column].dropna().unique().tolist())))
-                raise NotFound(f"no run with {column} {value} in {self.name}; there are {there}")
+                values = ", ".join(map(str, sorted(self.frame[column].dropna().unique().tolist())))
+                raise NotFound(f"no run with {column} {value} in {self.name}; available: {values}")
         return frame
 
     def best(self, **wanted: Any) -> tuple[float, Any]:
-        """The rate that validation chooses among those with the most seeds, and its runs with their answers.
+        """Return the learning rate that validation chooses among those with the most seeds, and its runs.
 
-        Raises: NotFound as `at`; BadValue if nothing was validated, or runs differ in more than their seed.
+        Raises: NotFound, see `at`; BadValue if nothing was validated, or runs differ in more than their seed.
         """
         from lora_lab.experiments.results import METHOD, SETTINGS, Runs
         from lora_lab.training.recipe import LATER
@@ -222,24 +222,24 @@ class Cells:
             return self._best[key]
         frame = self.at(**wanted)
         rates = frame.groupby("lr")["validation_score"].agg(["mean", "size"])
-        most = rates[rates["size"] == rates["size"].max()]["mean"]
-        if most.isna().all():
+        scores = rates[rates["size"] == rates["size"].max()]["mean"]
+        if scores.isna().all():
             raise BadValue(f"no run with {wanted} in {self.name} was validated, so no rate can be chosen: sweep again")
-        rate = float(most.idxmax())
+        rate = float(scores.idxmax())
         cell = frame[frame["lr"] == rate]
         if cell["seed"].duplicated().any():
-            others = [name for name in ("method", "targets", *METHOD, *SETTINGS, *LATER) if name != "seed"]
-            differ = [name for name in others if cell[name].astype(str).nunique() > 1] or ["the method's own options"]
-            raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not only in their seed: sort them")
+            names = [name for name in ("method", "targets", *METHOD, *SETTINGS, *LATER) if name != "seed"]
+            differ = [name for name in names if cell[name].astype(str).nunique() > 1] or ["the method's own options"]
+            raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not only in their seed: split them")
         self._best[key] = rate, Runs(tuple(self.store.read(name) for name in cell["hash"]))
         return self._best[key]
 
     def on_edge(self, rate: float, **wanted: Any) -> bool:
-        """Whether a rate is the lowest or the highest that was tried with these settings."""
+        """Return whether a rate is the lowest or highest tried with these settings."""
         return rate in self.at(**wanted)["lr"].agg(["min", "max"]).tolist()
 
     def interval(self, a: Any, b: Any, margin: float) -> Interval:
-        """a - b, two that `best` found, over the same test rows: the 90 % interval of `statistics.verdict`."""
+        """Compare two results of `best`, a - b, on the same test rows: the 90 % interval of `statistics.verdict`."""
         from lora_lab.experiments.statistics import verdict
 
         key = id(a), id(b), margin
@@ -262,17 +262,17 @@ def _ours(name: str) -> Cells:
 
 
 def cells_of(store: Stored, ours: str) -> Cells:
-    """The runs of a store; ours are read once."""
+    """Load the runs of a store; ours are cached."""
     return _ours(ours) if store is None else Cells(store, ours)
 
 
 def more_rates(edges: Sequence[str]) -> str:
-    """What is needed first if the best of these rates was the last one tried."""
+    """Ask for more rates where the best one was at the edge of the grid."""
     return f"more rates for {' and '.join(edges)}, whose best was the last one tried, and " if edges else ""
 
 
 def _score(frame: pd.DataFrame) -> pd.Series:
-    """What validation chooses by, higher is better: accuracy, else minus the loss; nan without validation."""
+    """Return the validation score, higher is better: accuracy, else minus the loss; nan without validation."""
     if "validation_accuracy" in frame:
         return frame["validation_accuracy"]
     return -frame["validation_loss"] if "validation_loss" in frame else pd.Series(math.nan, index=frame.index)

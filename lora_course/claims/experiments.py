@@ -1,4 +1,4 @@
-"""The experiments on claims, by name. Some count, some read finished runs, stored comparisons and published numbers."""
+"""The experiments behind claims. Some count; others read finished runs, stored comparisons and published numbers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 COUNTED = "counted now, from the models' configs"
 PREDICTED = "predicted now: one training step in bf16 with AdamW"
-FORMATS = {16: "none", 8: "int8", 4: "nf4", 3: "nf3", 2: "nf2"}  # of a frozen base, by bits
+FORMATS = {16: "none", 8: "int8", 4: "nf4", 3: "nf3", 2: "nf2"}  # of the frozen base, by bits
 SWEEP, PLACES = "rate_rank_alpha", "target_modules"
 POINTS = "difference in accuracy, points"
-SIZES = {  # whose rates a table of the paper holds, and how many billion parameters each has
+SIZES = {  # billions of parameters of the models in the paper's hyperparameter tables
     "table9": {"RoBERTa-base": 0.125, "RoBERTa-large": 0.355},
     "table10": {"DeBERTa-XXL": 1.5},
     "table11": {"GPT-2 M": 0.355},
@@ -37,13 +37,13 @@ SIZES = {  # whose rates a table of the paper holds, and how many billion parame
 
 
 def lora(rank: int, targets: str) -> LoRA:
-    """LoRA with targets as a card writes them."""
+    """Return LoRA with targets in a card's notation."""
     return LoRA(rank, targets=roles(targets))
 
 
 @lru_cache(4096)
-def _weigh(what: str, model: str, method: Any, setup: Setup) -> int:
-    """Numbers that train; bytes of them at 2 each; or bytes at the peak of a step."""
+def _size(what: str, model: str, method: Any, setup: Setup) -> int:
+    """Count trainable parameters, their bytes at 2 each, or the bytes at the peak of a step."""
     if what == "memory of a step":
         return estimate(model, method, setup).peak
     return params(model, method).trainable * (2 if what == "file" else 1)
@@ -56,21 +56,21 @@ def times_less(
 ) -> Finding:  # fmt: skip
     """Does LoRA need at least `times` times less than full fine-tuning?
 
-    counted: "parameters" that train, "file" (2 bytes a number), "memory of a step". Models that can't read rows of
+    counted: trainable "parameters", "file" (2 bytes per parameter), "memory of a step". Models that can't read rows of
     `seq` tokens are left out.
     """
     check_known(counted, ("parameters", "file", "memory of a step"), "the things counted")
     setup, cases = Setup(batch, seq, checkpointing=checkpointing), []
-    reads = [model for model in models if seq <= (longest(config_of(model)) or seq)]
-    if not reads:
+    fitting = [model for model in models if seq <= (longest(config_of(model)) or seq)]
+    if not fitting:
         raise BadValue(f"rows of {seq:,} tokens are longer than {said(models)} can read")
     for what in counted:
-        for model in reads:
-            full, own = (_weigh(what, model, one, setup) for one in (FullFineTuning(), lora(rank, targets)))
-            unit = {"parameters": "{:,}".format, "file": decimal}.get(what, binary)
-            found = f"{float(f'{full / own:.3g}'):,g} times less: {unit(own)} instead of {unit(full)}"
+        for model in fitting:
+            full, small = (_size(what, model, method, setup) for method in (FullFineTuning(), lora(rank, targets)))
+            text = {"parameters": "{:,}".format, "file": decimal}.get(what, binary)
+            found = f"{float(f'{full / small:.3g}'):,g} times less: {text(small)} instead of {text(full)}"
             settings = {"model": model} | ({"what is counted": what} if len(counted) > 1 else {})
-            cases.append(Case(settings, full >= times * own, found, span=(full / own,)))
+            cases.append(Case(settings, full >= times * small, found, span=(full / small,)))
     figures = {"lowest": min(case.span[0] for case in cases), "highest": max(case.span[0] for case in cases)}
     return Finding(tuple(cases), (COUNTED, PREDICTED), "times less", (times,), log=True, figures=figures)
 
@@ -80,32 +80,32 @@ def fits_on_card(
     models: list[str], targets: str, rank: int, bits: int, gpu_gb: float, cards: int, batch: int, seq: int,
     checkpointing: bool,
 ) -> Finding:  # fmt: skip
-    """Does a step of LoRA on a base of `bits` bits fit on one card, or on several that share the model (FSDP)?"""
+    """Does a LoRA step on a base of `bits` bits fit on one card, or on several cards that shard the model (FSDP)?"""
     if bits not in FORMATS:
         raise BadValue(f"a base has {said(list(FORMATS))} bits, not {bits}")
     shard = f"fsdp:{cards}" if cards > 1 else ""
     setup = Setup(batch, seq, quantised=FORMATS[bits], checkpointing=checkpointing, shard=shard)
-    room, each = usable(of_size(gpu_gb)), " on each" if cards > 1 else ""
-    peaks = {model: _weigh("memory of a step", model, lora(rank, targets), setup) for model in models}
+    free, on_each = usable(of_size(gpu_gb)), " on each" if cards > 1 else ""
+    peaks = {model: _size("memory of a step", model, lora(rank, targets), setup) for model in models}
     cases = (
-        Case({"model": m}, p <= room, f"{binary(p)}{each}; {binary(room)} are free", span=(p / 2**30,))
+        Case({"model": m}, p <= free, f"{binary(p)}{on_each}; {binary(free)} are free", span=(p / 2**30,))
         for m, p in peaks.items()
     )
     figures = {f"{model}, GiB": round(peak / 2**30, 1) for model, peak in peaks.items()}
-    figures["usable, GiB"] = round(room / 2**30, 1)
-    return Finding(tuple(cases), (PREDICTED,), "GiB at the peak of a step", (room / 2**30,), figures=figures)
+    figures["usable, GiB"] = round(free / 2**30, 1)
+    return Finding(tuple(cases), (PREDICTED,), "GiB at the peak of a step", (free / 2**30,), figures=figures)
 
 
 @experiment
 def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Finding:
-    """Does the model multiply by the same matrices as before, and no more? Merged, A and B are gone."""
+    """Does the model still multiply by the same matrices, and no others? Merging removes A and B."""
     cases = []
     for model in models:
-        counted = params(model, lora(rank, targets))
-        more = 0 if merged else 2 * sum(row.count for row in counted.modules if row.trained)
-        work = 0 if merged else counted.trainable / counted.total
-        found = f"{more:,} more matrix products, {100 * work:.2g} % more arithmetic for a token"
-        cases.append(Case({"model": model}, more == 0, found, span=(more,)))
+        counts = params(model, lora(rank, targets))
+        extra = 0 if merged else 2 * sum(row.count for row in counts.modules if row.trained)
+        work = 0 if merged else counts.trainable / counts.total
+        found = f"{extra:,} more matrix products, {100 * work:.2g} % more arithmetic for a token"
+        cases.append(Case({"model": model}, extra == 0, found, span=(extra,)))
     return Finding(tuple(cases), (COUNTED,), "more matrix products", (0,))
 
 
@@ -114,30 +114,30 @@ def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Fi
 
 @experiment
 def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = None) -> Finding:
-    """Is a rank no worse than a larger one: in runs, in table 6, and on made-up updates of a known rank?
+    """Is a rank no worse than a larger one: in runs, in table 6, and on synthetic updates of a known rank?
 
     needed  ranks of updates whose directions are all equally strong. The best approximation of rank r keeps r of them
             (Eckart and Young 1936); at most a twentieth of the update may be missing.
     """
     cells, larger = cells_of(store, SWEEP), 32
-    (_, small), (_, large) = (cells.best(rank=one, **_usual_alpha(cells, one)) for one in (rank, larger))
-    found = {f"{cells.first['model']} on {cells.first['task']}": (larger, cells.interval(small, large, margin))}
+    (_, small), (_, large) = (cells.best(rank=r, **_usual_alpha(cells, r)) for r in (rank, larger))
+    rivals = {f"{cells.first['model']} on {cells.first['task']}": (larger, cells.interval(small, large, margin))}
     printed = stored.ranks_on_gpt3(rank) if store is None else {}
-    found |= {task: (64, interval) for task, interval in printed.items()}
+    rivals |= {task: (64, interval) for task, interval in printed.items()}
     cases = [
-        i.case({"task": task}, f"rank {rank} minus {other}", i.no_worse(margin)) for task, (other, i) in found.items()
+        i.case({"task": task}, f"rank {rank} minus {other}", i.no_worse(margin)) for task, (other, i) in rivals.items()
     ]
-    for need in needed:
-        left = math.sqrt(max(0, need - rank) / need)
-        words = f"rank {rank} misses {left:.0%} of it at best"
-        cases.append(Case({"task": f"an update of rank {need}"}, left <= 0.05, words))
-    known = "arithmetic: the singular values of an update"
-    sources = (cells.made, *([stored.printed_in("table6")] if printed else []), known)
+    for update_rank in needed:
+        missing = math.sqrt(max(0, update_rank - rank) / update_rank)
+        found = f"rank {rank} misses {missing:.0%} of it at best"
+        cases.append(Case({"task": f"an update of rank {update_rank}"}, missing <= 0.05, found))
+    arithmetic = "arithmetic: the singular values of an update"
+    sources = (cells.made, *([stored.printed_in("table6")] if printed else []), arithmetic)
     return Finding(tuple(cases), sources, POINTS, (-100 * margin,))
 
 
 def _usual_alpha(cells: Cells, rank: int) -> dict[str, float]:
-    """Alpha as at most other ranks, if there are runs with it; else the one with most runs."""
+    """Return the alpha used at most ranks, if this rank has runs with it; else the one with the most runs."""
     alphas = cells.at(rank=rank)["alpha"]
     usual = float(cells.frame["alpha"].mode().iloc[0])
     return {"alpha": usual if (alphas == usual).any() else float(alphas.mode().iloc[0])}
@@ -145,16 +145,16 @@ def _usual_alpha(cells: Cells, rank: int) -> dict[str, float]:
 
 @experiment
 def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored = None) -> Finding:
-    """Is alpha = times * rank no worse than any other alpha at this rank, each at its own best rate?"""
-    cells, own_alpha = cells_of(store, SWEEP), times * rank
-    own_rate, own = cells.best(rank=rank, alpha=own_alpha)
+    """Is alpha = times * rank no worse than any other alpha at this rank, each at its own best learning rate?"""
+    cells, rule_alpha = cells_of(store, SWEEP), times * rank
+    rule_rate, rule_runs = cells.best(rank=rank, alpha=rule_alpha)
     cases = []
-    for alpha in sorted(set(cells.at(rank=rank)["alpha"]) - {own_alpha}):
+    for alpha in sorted(set(cells.at(rank=rank)["alpha"]) - {rule_alpha}):
         rate, runs = cells.best(rank=rank, alpha=alpha)
-        i = cells.interval(own, runs, margin)
-        both = ((own_alpha, own_rate), (alpha, rate))
+        i = cells.interval(rule_runs, runs, margin)
+        both = ((rule_alpha, rule_rate), (alpha, rate))
         edges = [f"alpha {a:.3g}" for a, lr in both if cells.on_edge(lr, rank=rank, alpha=a)]
-        words, settings = f"alpha {own_alpha:g} minus it", {"against": f"alpha {alpha:.3g} at {rate:g}"}
+        words, settings = f"alpha {rule_alpha:g} minus it", {"against": f"alpha {alpha:.3g} at {rate:g}"}
         case = i.case(settings, words, i.no_worse(margin))
         cases.append(Case(settings, case.holds, case.found, stored.more_rates(edges) + i.would_tell, case.span))
     return Finding(tuple(cases), (cells.made,), POINTS, (-100 * margin,), always=True)
@@ -162,71 +162,72 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 
 @experiment
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
-    """At one budget and each at its own rate: is no other choice of matrices better by the margin or more?
+    """At one budget, each at its own learning rate: is no other choice of matrices better by the margin or more?
 
-    A study is one case, however many choices and tasks it compares. "No better" must hold for all of them; that one
-    is better is judged after Holm's correction. reported: count reports in words, which give no numbers, as open cases.
+    A study is one case, however many choices and tasks it compares. "No better" must hold for all of them; "better"
+    is judged after Holm's correction. reported: count reports without numbers as open cases.
     """
     from lora_lab.experiments.statistics import verdicts
 
-    cells, own = cells_of(store, PLACES), place.replace("+", ",")
-    at_best = {targets: cells.best(targets=targets)[1] for targets in {*cells.frame["targets"], own}}
-    found = verdicts(at_best, own, margin)
-    ours = {targets.replace(",", "+"): _not_better(found[targets]) for targets in sorted(found)}
-    cases, evidence = [_study(f"{cells.first['model']} on {cells.first['task']}", place, ours)], [cells.made]
+    cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
+    best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.frame["targets"], chosen}}
+    results = verdicts(best_runs, chosen, margin)
+    rivals = {targets.replace(",", "+"): _not_better(results[targets]) for targets in sorted(results)}
+    cases, evidence = [_study(f"{cells.first['model']} on {cells.first['task']}", place, rivals)], [cells.made]
     if printed := stored.places_on_gpt3(place) if store is None else {}:
         table5 = {other: (i.no_worse(margin), -i) for other, i in printed.items()}
         cases.append(_study("GPT-3, attention alone", place, table5))
         evidence.append(stored.printed_in("table5"))
     if reported and {*roles(place)} <= {"q", "k", "v", "o"}:
-        others = stored.published("places")
-        tell = f"numbers for {place} against the rest at one budget, over several seeds"
-        cases += [Case({"study": o["model"]}, None, f"{o['better']} ({o['who']})", tell) for o in others["rows"]]
-        evidence.append(f"data/claims/evidence/places.yaml: {others['standing']}")
+        reports = stored.published("places")
+        would_tell = f"numbers for {place} against the rest at one budget, over several seeds"
+        cases += [Case({"study": r["model"]}, None, f"{r['better']} ({r['who']})", would_tell) for r in reports["rows"]]
+        evidence.append(f"data/claims/evidence/places.yaml: {reports['standing']}")
     return Finding(tuple(cases), tuple(evidence), POINTS, (100 * margin,))
 
 
-def _not_better(found: Verdict) -> tuple[bool | None, Interval]:
-    """Whether another choice of matrices is not better by the margin."""
-    better = found.outcome == "better" and found.low > found.margin
-    return True if found.high < found.margin else False if better else None, stored.judged(found)
+def _not_better(verdict: Verdict) -> tuple[bool | None, Interval]:
+    """Return whether another choice of matrices is not better by the margin."""
+    better = verdict.outcome == "better" and verdict.low > verdict.margin
+    return True if verdict.high < verdict.margin else False if better else None, stored.judged(verdict)
 
 
-def _study(name: str, place: str, others: Mapping[str, tuple[bool | None, Interval]]) -> Case:
-    """A study as one case, told by the rival that decides it."""
-    outcomes = {holds for holds, _ in others.values()}
+def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interval]]) -> Case:
+    """Summarize a study as one case, by the rival that decides it."""
+    outcomes = {outcome for outcome, _ in rivals.values()}
     holds = False if False in outcomes else None if None in outcomes else True
-    instead, i = max(((o, i) for o, (each, i) in others.items() if each is holds), key=lambda one: one[1].high)
+    deciding = {rival: interval for rival, (outcome, interval) in rivals.items() if outcome is holds}
+    rival = max(deciding, key=lambda rival: deciding[rival].high)
     verb = {True: "comes closest", False: "is better", None: "may be better"}[holds]
-    return i.case({"study": name}, f"{instead} {verb}: it minus {place}", holds)
+    return deciding[rival].case({"study": name}, f"{rival} {verb}: it minus {place}", holds)
 
 
 @experiment
 def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None) -> Finding:
     """Is a method worse than full fine-tuning by less than the margin?
 
-    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (the paper's table 4); with a store, its
-    runs alone.
+    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (the paper's table 4); with a store, only
+    its runs.
     """
     check_known(tasks, ("minilm_rt", "metamath", "gpt3"), "the tasks")
-    found, evidence = dict[str, Interval](), []
+    intervals, evidence = dict[str, Interval](), []
     if store is not None:
         cells = cells_of(store, SWEEP)
-        own, full = (cells.best(method=one)[1] for one in (method, "full"))
-        found[str(cells.first["task"])], tasks = cells.interval(own, full, margin), []
+        runs, full_runs = (cells.best(method=name)[1] for name in (method, "full"))
+        intervals[str(cells.first["task"])], tasks = cells.interval(runs, full_runs, margin), []
         evidence.append(cells.made)
     for task in tasks:
         if task == "metamath":
-            found["Llama-3.2-3B on GSM8K"] = stored.metamath(method, "full")
+            intervals["Llama-3.2-3B on GSM8K"] = stored.metamath(method, "full")
             evidence.append(f"{stored.published(task)['source']}; {stored.published(task)['standing']}")
         elif task == "gpt3":
-            found |= stored.methods_on_gpt3(method, "full")
+            intervals |= stored.methods_on_gpt3(method, "full")
             evidence.append(stored.printed_in("table4"))
         else:
-            found |= stored.compared(f"{task}_all_linear", method, "full", margin)
+            intervals |= stored.compared(f"{task}_all_linear", method, "full", margin)
             evidence.append(stored.made_by(f"{task}_all_linear"))
     words = f"{'LoRA' if method == 'lora' else method} minus full"
-    cases = [i.case({"task": task}, words, i.no_worse(margin)) for task, i in found.items()]
+    cases = [i.case({"task": task}, words, i.no_worse(margin)) for task, i in intervals.items()]
     return Finding(tuple(cases), tuple(evidence), POINTS, (-100 * margin,))
 
 
@@ -257,22 +258,22 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 def rate_times_full(times: float, within: float) -> Finding:
     """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
 
-    Ours were chosen from a grid with one seed, so the best may lie anywhere between the neighbors on the grid. A case
-    holds or fails only if it does so for the whole range.
+    Our rates come from a grid with one seed, so the optimum may lie anywhere between the grid neighbors. A case
+    holds or fails only if it does so over that whole range.
     """
     low, high = times / within, times * within
-    tell, cases = "more rates in between, with more seeds", []
+    would_tell, cases = "more rates in between, with more seeds", []
     for name in ("minilm_rt_all_linear", "smollm2_kjv"):
-        found = stored.comparison(name)
-        (full,) = (row for row in found["methods"] if row["method"] == "full")
-        for row in (one for one in found["methods"] if one["method"] == "lora"):
-            (lora_low, lora_high), (full_low, full_high) = _next_rates(row), _next_rates(full)
-            least, most = lora_low / full_high, lora_high / full_low if full_low else math.inf
-            holds = True if low <= least and most <= high else False if most < low or least > high else None
+        comparison = stored.comparison(name)
+        (full,) = (row for row in comparison["methods"] if row["method"] == "full")
+        for row in (row for row in comparison["methods"] if row["method"] == "lora"):
+            (lora_low, lora_high), (full_low, full_high) = _neighbor_rates(row), _neighbor_rates(full)
+            lowest, highest = lora_low / full_high, lora_high / full_low if full_low else math.inf
+            holds = True if low <= lowest and highest <= high else False if highest < low or lowest > high else None
             ratio = row["lr"] / full["lr"]
-            words = f"{row['label']}: {row['lr']:g} against {full['lr']:g}, {ratio:.3g} times"
-            span = (max(least, ratio / 8), ratio, min(most, ratio * 8))  # an open end is drawn eight times as far
-            cases.append(Case({"model": found["model"]}, holds, words, tell, span))
+            found = f"{row['label']}: {row['lr']:g} against {full['lr']:g}, {ratio:.3g} times"
+            span = (max(lowest, ratio / 8), ratio, min(highest, ratio * 8))  # draw an open end at a factor of 8
+            cases.append(Case({"model": comparison["model"]}, holds, found, would_tell, span))
     rates = stored.published("rates")
     rows = [(row["model"], row["lora"] / row["full"], row["who"]) for row in _rates() if "full" in row]
     rows += [(row["model"], row["times"], row["who"]) for row in rates["ratios"]]
@@ -285,15 +286,15 @@ def rate_times_full(times: float, within: float) -> Finding:
     return Finding(tuple(cases), sources, "LoRA's rate over full's", (low, high), log=True)
 
 
-def _next_rates(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The rates tried next below and next above the chosen one; 0 and infinity beyond an edge."""
-    tried = [one["lr"] for one in row["tried"]]
+def _neighbor_rates(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the tried rates just below and above the chosen one; 0 and infinity beyond an edge."""
+    tried = [trial["lr"] for trial in row["tried"]]
     below, above = [lr for lr in tried if lr < row["lr"]], [lr for lr in tried if lr > row["lr"]]
     return max(below, default=0.0), min(above, default=math.inf)
 
 
 def _rates() -> Iterator[dict[str, Any]]:
-    """Published rates: the paper's tables, of table 9 without the restricted settings, and a list of others."""
+    """Yield published rates: the paper's tables, without table 9's restricted settings, and a list of others."""
     for name, sizes in SIZES.items():
         for row in table(name).records():
             if row.get("method", "LoRA") == "LoRA" and not row.get("mark"):

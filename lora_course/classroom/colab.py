@@ -1,6 +1,6 @@
-"""What a lesson's first line does on Colab, which has its own torch and widget manager; elsewhere it does nothing.
+"""Prepare a lesson on Colab, which has its own torch and widget manager; elsewhere, do nothing.
 
-Written from Colab's documentation and tested against a stand-in, not on Colab.
+Written from Colab's documentation and tested against a mock, not on Colab.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 
 
 def ready() -> None:
-    """Switch on custom widgets, keep the frozen model in fp16 on a GPU without bf16 (below capability 8.0, such as a
+    """Enable custom widgets, use fp16 for the frozen model on a GPU without bf16 (below capability 8.0, such as a
     T4) unless LORA_LAB_DTYPE is set, and fetch models and data.
     """
     if "google.colab" not in sys.modules:

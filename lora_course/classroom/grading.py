@@ -1,7 +1,7 @@
-"""Grading: a student's notebook runs in a kernel of its own; the lab's checks judge its answers in this process.
+"""Grading: run a student's notebook in a separate kernel, and judge its answers with the lab's checks in this process.
 
-After each cell the grader finds the cell's calls of checks, has the kernel evaluate their arguments, and calls the
-checks here. So a printed "right", a redefined check or a patched library changes nothing.
+After each cell, the grader finds the cell's calls to checks, has the kernel evaluate their arguments, and runs the
+checks here. So a printed "right", a redefined check or a patched library has no effect.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from lora_lab.training import device
 from lora_lab.training.assets import home, shipped
 
 GIB = 2**30
-LIBRARIES = GIB // 2  # bytes that torch and other libraries take in addition to the limit
-LARGEST = 64 * 2**20  # bytes of a notebook, of an answer, and of the files copied along
-PROGRAMS = 8  # that a notebook may have running at once
+LIBRARIES = GIB // 2  # bytes that torch and other libraries may use on top of the limit
+LARGEST = 64 * 2**20  # maximum bytes of a notebook, an answer, or a file copied along
+PROGRAMS = 8  # maximum number of programs running at once
 START = 120  # seconds for a kernel to start
 WORDS = {True: "right", False: "not right", None: "not yet"}
 ABSENT = "absent"
@@ -55,12 +55,12 @@ Row = dict[str, Any]
 
 
 class Ended(BaseException):
-    """The student's process is gone or out of time. Not an Exception, so that no check catches it."""
+    """The student's process has exited or run out of time. Not an Exception, so that no check catches it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a notebook may take. `full`: train as long as the lesson does; otherwise FAST=1."""
+    """Resource limits of a notebook. `full`: train as long as the lesson does; otherwise FAST=1."""
 
     seconds: float = 300
     memory_gib: float = 4
@@ -68,9 +68,9 @@ class Limits:
 
 
 class Lesson:
-    """A lesson as it was handed out: its name, its texts (to recognize it), and its calls of checks.
+    """A lesson as handed out: its name, its texts (to recognize it), and its calls to checks.
 
-    Those are the ones in cells tagged `exercise`, or all of them. Raises: BadValue for a check that the lab lacks.
+    Only cells tagged `exercise` count, or all cells if there are none. Raises: BadValue for a check that the lab lacks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,36 +83,36 @@ class Lesson:
 
 
 def cells_of(path: Path) -> list[Any]:
-    """The cells of a notebook. Raises: NotFound; BadValue for anything else."""
+    """Read the cells of a notebook. Raises: NotFound; BadValue for an invalid file."""
     import nbformat
 
     if not path.is_file():
         raise NotFound(f"there is no notebook {path}: give the path of an .ipynb file")
     if path.stat().st_size > LARGEST:
-        raise BadValue(f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB: clear its outputs and try again")
+        raise BadValue(f"{path.name} is {path.stat().st_size / 2**20:.0f} MiB large: clear its outputs and try again")
     try:
         cells = nbformat.from_dict(read_json(path).get("cells"))  # type: ignore[no-untyped-call]
         for cell in cells:
             cell.source, cell.code = "".join(cell.source), cell.cell_type == "code"
     except (BadValue, TypeError, AttributeError) as error:
-        raise BadValue(f"{path.name} isn't a notebook of version 4: give an intact .ipynb file") from error
+        raise BadValue(f"{path.name} isn't a notebook in nbformat 4: give an intact .ipynb file") from error
     return list(cells)
 
 
 def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesson | None:
-    """The lesson that shares the most cells with a notebook; if none shares any, the one named like the file."""
+    """Return the lesson that shares the most cells with a notebook; if none does, the one named like the file."""
     texts = _texts(cells)
-    best = max(known, key=lambda one: len(one.texts & texts), default=None)
-    return best if best and best.texts & texts else next((one for one in known if one.name in name), None)
+    best = max(known, key=lambda lesson: len(lesson.texts & texts), default=None)
+    return best if best and best.texts & texts else next((lesson for lesson in known if lesson.name in name), None)
 
 
 def _texts(cells: Iterable[Any]) -> set[str]:
-    """Sources without spaces, except those so short that any notebook may have them."""
+    """Return sources without whitespace, except those short enough to occur in any notebook."""
     return {text for cell in cells if len(text := "".join(cell.source.split())) >= 30}
 
 
 def _calls(cell: Any) -> list[ast.Call]:
-    """The calls of checks in a cell; none if the cell, without lines of magic, is not Python."""
+    """Find the calls to checks in a cell; none if it isn't Python after removing magics."""
     lines = [line for line in cell.source.splitlines() if cell.code and not line.lstrip().startswith(("%", "!"))]
     try:
         nodes = list(ast.walk(ast.parse("\n".join(lines))))
@@ -126,13 +126,13 @@ def _name(call: ast.Call) -> str:
 
 
 def _constants(call: ast.Call) -> dict[Any, Any]:
-    """The constants of a call by position or keyword, without `...`."""
-    given = [*enumerate(call.args), *((word.arg, word.value) for word in call.keywords)]
-    return {key: one.value for key, one in given if isinstance(one, ast.Constant) and one.value is not ...}
+    """Return a call's constants by position or keyword, without `...`."""
+    arguments = [*enumerate(call.args), *((keyword.arg, keyword.value) for keyword in call.keywords)]
+    return {key: node.value for key, node in arguments if isinstance(node, ast.Constant) and node.value is not ...}
 
 
 class Kernel:
-    """A student's process, in the folder `place`. Its methods raise Ended when it's gone or out of time."""
+    """A student's process in the folder `place`. Its methods raise Ended once it has exited or run out of time."""
 
     def __init__(self, place: Path, limits: Limits, environment: dict[str, str], walls: Sequence[str]) -> None:
         from jupyter_client.blocking.client import BlockingKernelClient
@@ -155,9 +155,9 @@ class Kernel:
         self.client.shell_channel.socket.maxmsgsize = LARGEST
 
     def close(self) -> None:
-        """End the process, and what it started."""
+        """Kill the process and everything it started."""
         self.client.stop_channels()
-        for process in self.started:  # also those whose parent has ended
+        for process in self.started:  # including orphans
             with suppress(psutil.Error):
                 process.kill()
         if os.name != "nt":
@@ -166,30 +166,30 @@ class Kernel:
         self.process.wait()
 
     def within_limits(self) -> bool:
-        """Whether time is left, and the process and its children exist and hold no more memory than they may."""
+        """Return whether the process is running, with time left, and within its limits of memory and programs."""
         with suppress(psutil.Error):
-            first = psutil.Process(self.process.pid)
-            children = first.children(recursive=True)
+            parent = psutil.Process(self.process.pid)
+            children = parent.children(recursive=True)
             self.started.update(children)
-            size = first.memory_info().rss + sum(child.memory_full_info().uss for child in children)
+            size = parent.memory_info().rss + sum(child.memory_full_info().uss for child in children)
             self.peak, self.programs = max(self.peak, size), max(self.programs, len(children))
         fits = self.peak <= self.memory and self.programs <= PROGRAMS
         return fits and time.monotonic() < self.deadline and self.process.poll() is None
 
     def execute(self, source: str, **expressions: str) -> dict[str, Any]:
-        """Run code, then evaluate expressions; the kernel's reply."""
-        sent = self.client.execute(
+        """Run code, evaluate expressions, and return the kernel's reply."""
+        message = self.client.execute(
             source, store_history=False, user_expressions=expressions, allow_stdin=False, stop_on_error=False
         )
         while self.within_limits():
             with suppress(Empty):
                 reply = self.client.get_shell_msg(timeout=0.05)
-                if reply["parent_header"].get("msg_id") == sent:
+                if reply["parent_header"].get("msg_id") == message:
                     return dict(reply["content"])
         raise Ended
 
     def value(self, call: str) -> Any:
-        """What a call of a function of `kernel.py` returns; None where it raises."""
+        """Call a function of `kernel.py` and return its value; None if it raises."""
         try:
             reply = self.execute("", value=f"__import__('{MODULE}', fromlist=['*']).{call}")
             return json.loads(bytes.fromhex(reply["user_expressions"]["value"]["data"]["text/plain"].strip("'")))
@@ -197,29 +197,29 @@ class Kernel:
             return None
 
     def function(self, place: int) -> Callable[..., Any]:
-        """A stand-in for a function of the notebook."""
+        """Return a proxy for a function of the notebook."""
 
         def call(*arguments: Any) -> Any:
             reply = self.value(f"call({place}, {json.dumps(pack(arguments))!r})") or {}
             if "value" in reply:
                 return unpack(reply["value"], self.function)
             name = str(reply.get("raised", "ValueError"))[:60]
-            known = {"TypeError": TypeError, "IndexError": IndexError}  # the checks have hints for these
-            raise known.get(name, type(name, (Exception,), {}))(reply.get("words", "its value can't be sent"))
+            types = {"TypeError": TypeError, "IndexError": IndexError}  # the checks have hints for these
+            raise types.get(name, type(name, (Exception,), {}))(reply.get("words", "its value can't be sent"))
 
         return call
 
     def judge(self, call: ast.Call) -> dict[str, str]:
-        """The lab's verdict on a call's arguments as they are now; empty if the notebook lacks them."""
-        sent = self.value(ast.unparse(ast.Call(ast.Name("answer"), call.args, call.keywords)))
-        if sent is None:
+        """Judge a call's arguments as they are now; return {} if the notebook can't evaluate them."""
+        answer = self.value(ast.unparse(ast.Call(ast.Name("answer"), call.args, call.keywords)))
+        if answer is None:
             return {}
         check = getattr(checks, _name(call))
         try:
-            arguments, by_name = unpack(sent, self.function)
-            verdict = getattr(check, "__wrapped__", check)(*arguments, **by_name)  # hints count tries
+            arguments, keywords = unpack(answer, self.function)
+            verdict = getattr(check, "__wrapped__", check)(*arguments, **keywords)  # the wrapper counts tries
         except Exception as error:  # the check doesn't expect this kind of answer
-            verdict = Verdict(False, f"the check stops with {type(error).__name__}: {str(error)[:200]}")
+            verdict = Verdict(False, f"the check fails with {type(error).__name__}: {str(error)[:200]}")
         return {"verdict": WORDS[verdict.passed], "words": verdict.words[:300]}
 
 
@@ -227,26 +227,26 @@ def grade(
     path: str | Path, *, limits: Limits = Limits(), jobs: int = 1, known: Sequence[Lesson] | None = None,
     say: Callable[[str], None] = lambda words: None, keep: Callable[[list[Row]], None] = lambda rows: None,
 ) -> list[Row]:  # fmt: skip
-    """Grade a notebook, or every one below a folder; a row for each, as `lora-lab grade --json` prints it.
+    """Grade a notebook, or all notebooks below a folder; return a row for each, as `lora-lab grade --json` prints it.
 
     known   lessons to choose from, instead of the lab's
-    say     is given each row in words, and `keep` all rows so far, as soon as a notebook is graded
+    say     called with each row as text, and `keep` with all rows so far, as soon as a notebook is graded
     Raises: NotFound without a notebook; BadValue for a single file that isn't one.
     """
     top = Path(path).resolve()
     root, notebooks = (top.parent, [top]) if top.is_file() else (top, sorted(top.rglob("*.ipynb")))
     if top.is_file():
-        cells_of(top)  # in a folder, a file that can't be read only costs its own row
-    notebooks = [one for one in notebooks if one.is_file() and not SKIPPED & {*one.relative_to(root).parts}]
+        cells_of(top)  # raises for an unreadable file; in a folder, only that file's row fails
+    notebooks = [path for path in notebooks if path.is_file() and not SKIPPED & {*path.relative_to(root).parts}]
     if not notebooks:
         raise NotFound(f"there is no notebook in {path}: give a file or a folder of .ipynb files")
-    known = [Lesson(one) for one in sorted(shipped("notebooks").glob("*.ipynb"))] if known is None else known
-    device.measured(device.pick_device())  # once here, or each kernel would measure the machine
+    known = [Lesson(lesson) for lesson in sorted(shipped("notebooks").glob("*.ipynb"))] if known is None else known
+    device.measured(device.pick_device())  # measure once here, not in every kernel
     rows, lock = dict[Path, Row](), threading.Lock()
 
-    def one(notebook: Path) -> Row:
+    def grade_one(notebook: Path) -> Row:
         row: Row = {"file": notebook.relative_to(root).as_posix(), **deepcopy(EMPTY)}
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             _grade(notebook, row, limits, known)
         except LabError as error:
@@ -255,7 +255,7 @@ def grade(
             row["words"] = f"the grader stopped with {type(error).__name__}: {error}"[:300]
         verdicts = [check["verdict"] for check in row["checks"]]
         row |= {word.replace(" ", "_"): verdicts.count(word) for word in VERDICTS}
-        row |= {"of": len(verdicts), "seconds": round(time.monotonic() - begun, 2)}
+        row |= {"of": len(verdicts), "seconds": round(time.monotonic() - started, 2)}
         with lock:
             rows[notebook] = row
             say(in_words(row))
@@ -263,7 +263,7 @@ def grade(
         return row
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, notebooks))
+        return list(pool.map(grade_one, notebooks))
 
 
 def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) -> None:
@@ -271,72 +271,72 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     cells = cells_of(notebook)
     lesson = recognize(notebook.stem, cells, known)
     if lesson is None:
-        row |= {"status": "unknown", "words": "its cells match no lesson: name the lesson with --lesson"}
+        row |= {"status": "unknown", "words": "its cells match no lesson: pass the lesson with --lesson"}
         return
     row["lesson"] = lesson.name
     unanswered = {"verdict": ABSENT, "words": "the notebook does not answer it", "calls": 0}
     row["checks"] = [{"check": ast.unparse(call), **unanswered} for call in lesson.calls]
     with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve()
-        for path in notebook.parent.iterdir():  # what it may read, such as the student's data; no other notebook
-            plain = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb"
-            if plain and path.stat().st_size <= LARGEST:
+        for path in notebook.parent.iterdir():  # files that it may read, such as the student's data; no other notebook
+            copyable = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb"
+            if copyable and path.stat().st_size <= LARGEST:
                 shutil.copy(path, place)
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)
-        for line in predictions.lines(log):  # the name that its exercises' numbers were drawn from
+        for line in predictions.lines(log):  # the name that seeds the numbers in the exercises
             environment["LORA_LAB_STUDENT"] = line["student"]
         handed_in = log.stat().st_size if log.is_file() else 0
         row["walls"] = {"network": bool(walls), "files": bool(walls)}
         with closing(Kernel(place, limits, environment | {"JPY_SESSION_NAME": notebook.name}, walls)) as kernel:
-            at = ""
+            where = ""
             try:
                 kernel.execute(f"__import__('{MODULE}', fromlist=['*']).prepare({str(place)!r})")
                 kernel.deadline = time.monotonic() + limits.seconds
                 for number, cell in enumerate(cell for cell in cells if cell.code):
-                    at = f" in code cell {number + 1}"
+                    where = f" in code cell {number + 1}"
                     _run(kernel, number, cell, lesson, row)
-                at = ""
+                where = ""
                 for check, call in zip(row["checks"], lesson.calls, strict=True):
                     if check["verdict"] == ABSENT and "..." not in check["check"]:
                         check |= kernel.judge(call)
                 row["status"] = "ran"
             except Ended:
-                row |= _why(kernel, limits, at)
+                row |= _reason(kernel, limits, where)
         row |= {"peak_bytes": kernel.peak, "predictions": list(predictions.lines(log, handed_in))[:1000]}
     if row["status"] == "ran" and any(error["type"] == "MemoryError" for error in row["errors"]):
         row |= {"status": "memory", "words": "a cell needed more memory than the limit; the others ran"}
-    said = [error["words"] for error in row["errors"]]
-    row["refused"] = [words.removeprefix(REFUSED) for words in said if words.startswith(REFUSED)]
+    messages = [error["words"] for error in row["errors"]]
+    row["refused"] = [message.removeprefix(REFUSED) for message in messages if message.startswith(REFUSED)]
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge each of its calls that the lesson also has: the same check, the same constants."""
-    begun = time.monotonic()
+    """Run a cell, then judge its calls that match the lesson's: same check, same constants."""
+    started = time.monotonic()
     reply = kernel.execute(cell.source)
-    row["cell_seconds"].append(time.monotonic() - begun)
+    row["cell_seconds"].append(time.monotonic() - started)
     if reply.get("status") == "error":
         words = {"type": str(reply.get("ename"))[:300], "words": str(reply.get("evalue"))[:300]}
         row["errors"].append({"cell": number, **words})
     for call in _calls(cell):
-        for check, asked in zip(row["checks"], lesson.calls, strict=True):
-            same = _name(call) == _name(asked) and _constants(asked).items() <= _constants(call).items()
-            if same and (found := kernel.judge(call)):
-                check |= found | {"calls": check["calls"] + 1}  # the last one counts
+        for check, expected in zip(row["checks"], lesson.calls, strict=True):
+            same = _name(call) == _name(expected) and _constants(expected).items() <= _constants(call).items()
+            if same and (verdict := kernel.judge(call)):
+                check |= verdict | {"calls": check["calls"] + 1}  # the last call counts
 
 
-def _why(kernel: Kernel, limits: Limits, at: str) -> dict[str, str]:
-    """Why a notebook was stopped."""
+def _reason(kernel: Kernel, limits: Limits, where: str) -> dict[str, str]:
+    """Say why a notebook was stopped."""
     if kernel.peak > kernel.memory:
-        return {"status": "memory", "words": f"ended{at}: it took more than {limits.memory_gib:g} GiB"}
+        return {"status": "memory", "words": f"stopped{where}: it used more than {limits.memory_gib:g} GiB"}
     if kernel.programs > PROGRAMS:
-        return {"status": "programs", "words": f"ended{at}: it started program after program"}
+        return {"status": "programs", "words": f"stopped{where}: it started too many programs"}
     if kernel.process.poll() is None:
-        return {"status": "time", "words": f"ended{at} after {limits.seconds:g} s"}
-    return {"status": "left", "words": f"its process ended by itself{at}"}
+        return {"status": "time", "words": f"stopped{where} after {limits.seconds:g} s"}
+    return {"status": "left", "words": f"its process exited by itself{where}"}
 
 
 def _walls(place: Path) -> list[str]:
-    """bubblewrap's command: all read-only except the scratch folder, and no network. Empty if it doesn't work."""
+    """Return a bubblewrap command: no network, only the scratch folder writable. Empty if bubblewrap doesn't work."""
     command = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc"]
     command += ["--bind", str(place), str(place), "--unshare-all", "--die-with-parent"]
     works = shutil.which("bwrap") and subprocess.run([*command, "true"], capture_output=True).returncode == 0
@@ -344,22 +344,22 @@ def _walls(place: Path) -> list[str]:
 
 
 def _environment(place: Path, full: bool) -> dict[str, str]:
-    """The variables that a computation needs, and a home of its own; no cloud keys, for example."""
+    """Return the variables that a computation needs, with a separate home; no cloud keys, for example."""
     from matplotlib import get_cachedir  # listing fonts takes seconds
 
     cache = place / ".home" / ".cache" / "lora_lab"
     cache.mkdir(parents=True)
     with suppress(OSError):  # this machine's measured speed
         shutil.copy(Path(platformdirs.user_cache_dir("lora_lab")) / "machine.json", cache)
-    own = dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP", "USERPROFILE", "IPYTHONDIR"), str(place / ".home"))
-    own |= dict.fromkeys(("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"), str(cache.parent))
+    folders = dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP", "USERPROFILE", "IPYTHONDIR"), str(place / ".home"))
+    folders |= dict.fromkeys(("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"), str(cache.parent))
     fixed = {"LORA_LAB_HEADLESS": "1", "LORA_LAB_HOME": str(home()), "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg",
              "MPLCONFIGDIR": get_cachedir(), "FAST": "" if full else "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
-    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)} | own | fixed
+    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)} | folders | fixed
 
 
 def in_words(row: Row) -> str:
-    """A row as text."""
+    """Format a row as text."""
     words = [f"{row['file']}: {row['right']} of {row['of']} right" if row["of"] else f"{row['file']}: not graded"]
     words += [f"{count} {word}" for word in VERDICTS[1:] if (count := row[word.replace(" ", "_")])]
     words += [f"{row['status']}, {row['seconds']:.1f} s", row["words"], *row["refused"][:1]]
@@ -367,14 +367,14 @@ def in_words(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One CSV line per notebook, with a column for every check of its lessons."""
+    """Format one CSV line per notebook, with a column for every check of its lessons."""
     lines = []
     for row in rows:
         errors = [f"cell {error['cell'] + 1}: {error['type']}" for error in row["errors"]]
         joined = {"errors": "; ".join(errors), "refused": "; ".join(row["refused"])}
         verdicts = {f"{row['lesson']}: {check['check']}": check["verdict"] for check in row["checks"]}
         lines.append({**row, **joined, "peak_mib": row["peak_bytes"] // 2**20, **verdicts})
-    plain = ["file", "lesson", "status", "right", "not_right", "not_yet", "absent", "of", "seconds", "peak_mib",
+    fixed = ["file", "lesson", "status", "right", "not_right", "not_yet", "absent", "of", "seconds", "peak_mib",
              "errors", "refused", "words"]  # fmt: skip
-    columns = [*plain, *dict.fromkeys(name for line in lines for name in line if name not in {*plain, *EMPTY})]
+    columns = [*fixed, *dict.fromkeys(name for line in lines for name in line if name not in {*fixed, *EMPTY})]
     return predictions.as_csv(columns, [[line.get(name, "") for name in columns] for line in lines])

@@ -1,9 +1,9 @@
-"""The process that runs a student's notebook: an IPython kernel with limits that answers in JSON.
+"""The process that runs a student's notebook: an IPython kernel with resource limits that replies in JSON.
 
     python -m lora_course.classroom.kernel CONNECTION_FILE MEMORY_BYTES CPU_SECONDS
 
-`pack` and `unpack` are the two ends of the wire. A function stays in its process: its index in `FUNCTIONS` is sent,
-and the grader evaluates it with `call`. Nothing is unpickled.
+`pack` and `unpack` convert values for the connection. A function stays in its process: only its index in `FUNCTIONS`
+is sent, and the grader evaluates it with `call`. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 FUNCTIONS: list[Callable[..., Any]] = []
-FILE_BYTES = 2**30  # of one file
+FILE_BYTES = 2**30  # per file
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate",
            "shutil.rmtree"}  # fmt: skip
@@ -29,15 +29,15 @@ REFUSED = "not while the notebook is graded: "
 
 
 def pack(value: Any) -> Any:
-    """A value as JSON; what JSON lacks becomes a dict with its kind."""
+    """Convert a value to JSON; types that JSON lacks become a dict with their kind."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, Real):
         return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, Mapping):
-        return {"kind": "dict", "of": [[pack(key), pack(one)] for key, one in value.items()]}
+        return {"kind": "dict", "of": [[pack(key), pack(item)] for key, item in value.items()]}
     if isinstance(value, (Sequence, Set)):
-        return {"kind": "tuple" if isinstance(value, tuple) else "list", "of": [pack(one) for one in value]}
+        return {"kind": "tuple" if isinstance(value, tuple) else "list", "of": [pack(item) for item in value]}
     if hasattr(value, "detach"):
         return {"kind": "tensor", "of": value.detach().cpu().tolist(), "dtype": str(value.dtype)}
     if hasattr(value, "columns"):
@@ -52,50 +52,50 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
-    """The inverse of `pack`; `function(place)` stands for a function of the other process.
+    """Invert `pack`; `function(place)` stands in for a function of the other process.
 
     Raises: what Python, numpy or torch raise for JSON that `pack` doesn't make.
     """
     if not isinstance(value, dict):
         return value
-    kind, of = value["kind"], value["of"]
+    kind, content = value["kind"], value["of"]
     if kind == "dict":
-        return {unpack(key, function): unpack(one, function) for key, one in of}
+        return {unpack(key, function): unpack(item, function) for key, item in content}
     if kind in ("list", "tuple", "array"):
-        every = [unpack(one, function) for one in of]
-        return np.array(every) if kind == "array" else tuple(every) if kind == "tuple" else every
+        items = [unpack(item, function) for item in content]
+        return np.array(items) if kind == "array" else tuple(items) if kind == "tuple" else items
     if kind == "tensor":
         import torch
 
-        return torch.tensor(of, dtype=getattr(torch, value["dtype"].removeprefix("torch.")))
+        return torch.tensor(content, dtype=getattr(torch, value["dtype"].removeprefix("torch.")))
     if kind == "frame":
         import pandas as pd
 
-        return pd.DataFrame(unpack(of))
+        return pd.DataFrame(unpack(content))
     if kind == "function" and function:
-        return function(int(of))
-    return ... if kind == "..." else type(str(of)[:60], (), {})()  # so that a check can say "not Foo"
+        return function(int(content))
+    return ... if kind == "..." else type(str(content)[:60], (), {})()  # so that a check can say "not Foo"
 
 
 def answer(*arguments: Any, **by_name: Any) -> str:
-    """The arguments of a check as JSON in hexadecimal digits, which IPython prints unchanged."""
+    """Encode a check's arguments as JSON in hexadecimal digits, which IPython prints unchanged."""
     return json.dumps(pack((arguments, by_name))).encode().hex()
 
 
 def call(place: int, arguments: str) -> str:
-    """What a function of the notebook returns for JSON arguments, or raises; encoded like `answer`."""
+    """Call a function of the notebook with JSON arguments; encode its value or exception like `answer`."""
     try:
-        told = json.dumps({"value": pack(FUNCTIONS[place](*unpack(json.loads(arguments))))})
-    except BaseException as error:  # also SystemExit: the grader waits for an answer
-        told = json.dumps({"raised": type(error).__name__, "words": str(error)[:300]})
-    return told.encode().hex()
+        reply = json.dumps({"value": pack(FUNCTIONS[place](*unpack(json.loads(arguments))))})
+    except BaseException as error:  # including SystemExit: the grader waits for a reply
+        reply = json.dumps({"raised": type(error).__name__, "words": str(error)[:300]})
+    return reply.encode().hex()
 
 
 def prepare(folder: str) -> None:
-    """Prepare for the first cell: disable checks, and add an audit hook that refuses what no exercise needs.
+    """Prepare for the first cell: disable checks, and add an audit hook that blocks what no exercise needs.
 
-    It refuses writing outside `folder`, starting programs, and the network. That stops accidents only: ctypes gets
-    around it, and C code such as `torch.save` raises no audit event.
+    It blocks writing outside `folder`, starting programs, and the network. That only prevents accidents: ctypes
+    bypasses it, and C code such as `torch.save` raises no audit event.
     """
     from lora_course import checks
 
@@ -110,9 +110,9 @@ def prepare(folder: str) -> None:
             paths = [path] if set(mode or "") & set("wax+") or int(flags or 0) & WRITES else []
         for path in paths:
             if isinstance(path, (str, bytes, os.PathLike)):
-                where = os.path.realpath(os.fsdecode(path))
-                if not f"{where}{os.sep}".startswith(allowed):
-                    raise PermissionError(f"{REFUSED}write {where}")
+                target = os.path.realpath(os.fsdecode(path))
+                if not f"{target}{os.sep}".startswith(allowed):
+                    raise PermissionError(f"{REFUSED}write {target}")
         if event.startswith(FORBIDDEN) and not (os.name == "nt" and "127.0.0.1" in str(arguments)):  # asyncio needs it
             raise PermissionError(f"{REFUSED}{event} {str(arguments[:2])[:80]}")
 
@@ -120,16 +120,16 @@ def prepare(folder: str) -> None:
 
 
 def main(connection_file: str, memory: int, seconds: int) -> None:
-    """Limit this process and become a kernel."""
+    """Set the limits of this process and run a kernel in it."""
     if os.name != "nt":
         import resource
 
         limits = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: FILE_BYTES, resource.RLIMIT_CORE: 0}
-        if sys.platform == "linux":  # data, not address space: torch reserves much that it never uses
+        if sys.platform == "linux":  # data, not address space: torch reserves far more than it uses
             limits[resource.RLIMIT_DATA] = memory
-        for what, most in limits.items():
+        for kind, limit in limits.items():
             with suppress(ValueError):  # a lower limit is already set
-                resource.setrlimit(what, (most, most))
+                resource.setrlimit(kind, (limit, limit))
     from ipykernel.kernelapp import IPKernelApp
 
     IPKernelApp.launch_instance(["-f", connection_file, "--HistoryManager.enabled=False"])

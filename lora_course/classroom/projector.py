@@ -1,4 +1,4 @@
-"""The three main panels on a projector: a Voila page without code, on this machine only and without a network."""
+"""Show the three main panels on a projector: a Voila page without code, on this machine only and offline."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PANELS = ('RankPanel("picture")', 'MemoryPanel("llama-3-8b")', 'TrainPanel("mini
 OPTIONS = {
     "Voila.ip": "127.0.0.1",
     "Voila.open_browser": False,
-    "Voila.auto_token": True,  # from JUPYTER_TOKEN: other users can read command lines
+    "Voila.auto_token": True,  # from JUPYTER_TOKEN, because other users can read command lines
     "VoilaConfiguration.template": "lora-lab",  # in voila/: Voila's own page loads icons from a CDN
 }
 
 
 def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Callable[[str], None] = print) -> None:
-    """Serve the page on 127.0.0.1 behind a token until it is interrupted.
+    """Serve the page on 127.0.0.1, protected by a token, until interrupted.
 
     store   the folder of runs that the training panel reads and writes
     Raises: NotFound if Voila is not installed; Failed if it does not start within 90 s.
@@ -45,7 +45,7 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
     with tempfile.TemporaryDirectory() as folder:
         panels = [panel.format(store=str(Path(store).expanduser().resolve())) for panel in PANELS]
         cell: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-        cells = [{**cell, "source": f"from lora_lab import {one.partition('(')[0]}\n{one}"} for one in panels]
+        cells = [{**cell, "source": f"from lora_lab import {panel.partition('(')[0]}\n{panel}"} for panel in panels]
         page = Path(folder) / "panels.ipynb"
         write_json(page, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
         command = [sys.executable, "-m", "voila", str(page), *options]
@@ -60,11 +60,11 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
                 else:
                     raise Failed("Voila did not answer within 90 s")
                 address = f"http://127.0.0.1:{port}/?token={token}"
-                say(f"the panels are shown at {address} (Ctrl+C ends it)")
+                say(f"the panels are at {address} (press Ctrl+C to stop)")
                 if browser:
                     webbrowser.open(address)
                 server.wait()
             except KeyboardInterrupt:
-                say("closing the page")
+                say("stopping the server")
             finally:
                 server.terminate()

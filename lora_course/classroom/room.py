@@ -1,7 +1,7 @@
-"""How much memory a lesson takes, how much is free here, and what to do if that is too little.
+"""How much memory a lesson needs, how much is free here, and what to do if that is too little.
 
-Lessons are made for 8 GB machines with a browser open. `KERNEL` is what that leaves for one lesson's kernel; a test
-holds every recorded peak to it, and `pytest -m memory` runs every lesson under it.
+Lessons are designed for 8 GB machines with a browser open. `KERNEL` is what that leaves for one lesson's kernel; a
+test checks every recorded peak against it, and `pytest -m memory` runs every lesson under it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 
 MACHINE = 8 * 10**9
-"""Bytes of an "8 GB" machine: 8.6e9 built in, less what firmware and graphics keep."""
+"""Bytes of an "8 GB" machine: 8.6e9 installed, minus what firmware and graphics reserve."""
 SYSTEM = 3 * 10**9
-"""Bytes of the system and its services: assumed, on the high side, for Windows 11 after start-up."""
+"""Bytes of the system and its services: a conservative assumption for Windows 11 after startup."""
 BROWSER = 15 * 10**8
-"""Bytes of the browser with a lesson open and of the Jupyter server; docs/install.md has what was measured."""
+"""Bytes of the browser with a lesson open and of the Jupyter server; docs/install.md has measurements."""
 KERNEL = MACHINE - SYSTEM - BROWSER
 """Bytes left for one lesson's kernel and everything it starts."""
 
@@ -35,25 +35,25 @@ class Peak(NamedTuple):
 
 
 def number(lesson: str) -> str:
-    """A lesson's number: `05` of `05_as_good_as_full`."""
+    """Return a lesson's number: `05` for `05_as_good_as_full`."""
     return re.sub(r"^((old_)?\d*).*", r"\1", lesson)
 
 
 def peaks() -> dict[str, Peak]:
-    """The largest measurement of each lesson, by its name."""
-    graded, found = read_json(shipped("data/results/lesson_times.json")), {}
+    """Return the largest measurement of each lesson, by name."""
+    graded, largest = read_json(shipped("data/results/lesson_times.json")), {}
     for name, records in read_json(shipped("data/results/lesson_memory.json")).items():
-        every = [Peak(one["peak_bytes"], one["date"], one["hardware"]) for one in records.values()]
-        if one := graded.get(name):  # at full length; the grader runs without Jupyter
-            every.append(Peak(one["peak_mib"] * 2**20, one["date"], one["hardware"]))
-        found[name] = max(every)
-    return found
+        measured = [Peak(record["peak_bytes"], record["date"], record["hardware"]) for record in records.values()]
+        if record := graded.get(name):  # at full length; the grader runs without Jupyter
+            measured.append(Peak(record["peak_mib"] * 2**20, record["date"], record["hardware"]))
+        largest[name] = max(measured)
+    return largest
 
 
 def room_for(lesson: str) -> str:
-    """A lesson's memory (by its name or number) beside this machine's, as text."""
-    known, (total, free) = peaks(), preflight.memory()
-    needed = next((known[name] for name in sorted(known) if name.startswith(lesson)), None)
+    """Compare a lesson's memory (by its name or number) with this machine's, as text."""
+    recorded, (total, free) = peaks(), preflight.memory()
+    needed = next((recorded[name] for name in sorted(recorded) if name.startswith(lesson)), None)
     if needed is None:
         return "memory: this lesson has not been measured yet"
     words = f"memory: at most {_gb(needed.bytes)} when measured ({needed.date}, {needed.hardware})"
@@ -69,15 +69,15 @@ def room_for(lesson: str) -> str:
 
 
 def _other_kernels() -> list[int]:
-    """Bytes that each of this user's other notebook kernels would free."""
-    own, found = psutil.Process(), []
+    """Return the bytes that closing each of this user's other notebook kernels would free."""
+    this, sizes = psutil.Process(), []
     for process in psutil.process_iter(["cmdline", "username"]):
         with suppress(psutil.Error):
             kernel = any("ipykernel" in word for word in process.info["cmdline"] or ())
-            mine = process.info["username"] == own.username() and process.pid not in (own.pid, own.ppid())
+            mine = process.info["username"] == this.username() and process.pid not in (this.pid, this.ppid())
             size = process.memory_full_info().uss if kernel and mine else 0
-            found += [size] if size > 50 * 10**6 else []  # smaller ones have loaded nothing
-    return found
+            sizes += [size] if size > 50 * 10**6 else []  # smaller kernels have loaded nothing
+    return sizes
 
 
 def _gb(size: int) -> str:

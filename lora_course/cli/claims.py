@@ -11,10 +11,10 @@ from lora_lab.errors import BadValue
 @click.command()
 @click.argument("claim", required=False)
 @click.option("--set", "changes", multiple=True, metavar="PREMISE=VALUE", help="Change a premise; may be repeated.")
-@click.option("--store", default=None, help="A folder of your own runs, for a claim that runs decide.")
+@click.option("--store", default=None, help="A folder of your own runs, for claims that are judged by runs.")
 @JSON
 def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_json: bool) -> None:
-    """The verdict on CLAIM, an id or a number; on all claims if left out."""
+    """Print the verdict on CLAIM (an id or a number), or on all claims."""
     from lora_course.claims import cards
     from lora_course.claims.cases import said
 
@@ -25,13 +25,13 @@ def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_js
         if changes or store:
             raise BadValue("--set and --store need one claim: name it, for example one_24gb_card")
         verdicts = cards.judge_all().values()
-        lines = [f"{one.card.number:4} {one.words:40} {one.card.statement}  [{one.card.id}]" for one in verdicts]
-        tell({"claims": [one.to_json() for one in verdicts]} if as_json else "\n".join(lines))
+        lines = [f"{v.card.number:4} {v.words:40} {v.card.statement}  [{v.card.id}]" for v in verdicts]
+        tell({"claims": [verdict.to_json() for verdict in verdicts]} if as_json else "\n".join(lines))
         return
     pairs = (change.partition("=") for change in changes)
-    found = cards.judge(claim, store=store, **{name.strip(): value for name, _, value in pairs})
-    one = found.card
-    premises = [f"  {name} = {said(found.premises[name])}    {p.means}" for name, p in one.all_premises.items()]
-    evidence = [f"evidence: {source}" for source in found.evidence]
-    lines = [str(one), f"predicts: {one.prediction}", "premises:", *premises, "", str(found), "", *evidence]
-    tell(found.to_json() if as_json else "\n".join([*lines, f"not shown: {one.limits}"]))
+    verdict = cards.judge(claim, store=store, **{name.strip(): value for name, _, value in pairs})
+    card = verdict.card
+    premises = [f"  {name} = {said(verdict.premises[name])}    {p.means}" for name, p in card.all_premises.items()]
+    evidence = [f"evidence: {source}" for source in verdict.evidence]
+    lines = [str(card), f"predicts: {card.prediction}", "premises:", *premises, "", str(verdict), "", *evidence]
+    tell(verdict.to_json() if as_json else "\n".join([*lines, f"not shown: {card.limits}"]))

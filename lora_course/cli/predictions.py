@@ -1,4 +1,4 @@
-"""`lora-lab predictions`: what a class predicted, beside what it found."""
+"""`lora-lab predictions`: compare what a class predicted with what it found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_lab.cli.shared import JSON, tell
 @click.option("--csv", "table", default=None, help="Also write a table, one line per prediction, to this file.")
 @JSON
 def predictions(folder: str, table: str | None, as_json: bool) -> None:
-    """Collect all predictions.jsonl below FOLDER: by student, lesson and question."""
+    """Collect all predictions.jsonl files below FOLDER, by student, lesson and question."""
     from pathlib import Path
 
     from lora_course import predictions as logs

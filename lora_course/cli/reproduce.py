@@ -1,4 +1,4 @@
-"""`lora-lab reproduce`: the paper's tables on a laptop, or by the paper's own protocol."""
+"""`lora-lab reproduce`: reproduce the paper's tables on a laptop, or with the paper's protocol."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_
 PAPER = together(
     click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
     click.option("--task", default=None, help="paper: one task of the table, such as rte."),
-    click.option("--row", default=None, help="paper: one row of the table; LoRA when left out of a run."),
-    click.option("--variant", default=None, help="paper: the paper's settings, or repo for its scripts'."),
+    click.option("--row", default=None, help="paper: one row of the table; runs default to LoRA."),
+    click.option("--variant", default=None, help="paper: paper for its settings, repo for its scripts' settings."),
     click.option("--gpu", default=None, help="paper: the card to predict time and memory for."),
     click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
     click.option("--data", default=None, help="paper: the folder with GLUE's or E2E's files."),
-    click.option("--seeds", type=COUNT, default=None, help="paper: how many; by default as many as the paper."),
+    click.option("--seeds", type=COUNT, default=None, help="paper: number of seeds; by default the paper's."),
     click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after this many steps, as a rehearsal."),
     click.option("--prompts", type=COUNT, default=None, help="paper: generate for only this many test meanings."),
-    click.option("--start", default=None, help="paper: the MNLI run's adapter, for tasks that begin from it."),
+    click.option("--start", default=None, help="paper: the MNLI run's adapter, for tasks that start from it."),
     click.option("--download", is_flag=True, help="paper: allow downloads from the model hub."),
 )
 
@@ -47,13 +47,13 @@ def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, 
 
     Stop or kill it at any time: the same command resumes.
     """
-    other, way = ("laptop", _at_paper_scale) if scale == "paper" else ("paper", _at_laptop_scale)
+    other, run = ("laptop", _at_paper_scale) if scale == "paper" else ("paper", _at_laptop_scale)
     for name in _given(options, LAPTOP if scale == "paper" else dict.fromkeys((*PLAN, *RUN))):
         raise BadValue(f"--{name.replace('_', '-')} belongs to --scale {other}: add that, or leave it out")
-    found, words = way(names, dry_run, options)
-    tell({"scale": scale, **found} if as_json else words)
-    if "report" in found and all(one["error"] for one in found["items"]):
-        raise Failed(f"no item succeeded: {found['items'][0]['error']}")
+    result, words = run(names, dry_run, options)
+    tell({"scale": scale, **result} if as_json else words)
+    if "report" in result and all(item["error"] for item in result["items"]):
+        raise Failed(f"no item succeeded: {result['items'][0]['error']}")
 
 
 def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -63,44 +63,44 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
     from lora_course.plots.forest import forest
     from lora_lab.files import write_atomically
 
-    wanted, out, started = surrogates.items(names), Path(options["out"]), time.perf_counter()
+    items, out, started = surrogates.items(names), Path(options["out"]), time.perf_counter()
     if dry_run:
-        plans = run.planned(wanted, options["minutes"])
-        found: dict[str, Any] = {"items": plans, "minutes": sum(one["minutes"] for one in plans)}
+        plans = run.planned(items, options["minutes"])
+        result: dict[str, Any] = {"items": plans, "minutes": sum(plan["minutes"] for plan in plans)}
         lines = [
-            f"{one['item']:11} {one['minutes']:5.1f} of {one['budget_minutes']:4.1f} min  "
-            f"{one['error'] or one['words']}\n{'':12}{one['title']}"
-            for one in plans
+            f"{plan['item']:11} {plan['minutes']:5.1f} of {plan['budget_minutes']:4.1f} min  "
+            f"{plan['error'] or plan['words']}\n{'':12}{plan['title']}"
+            for plan in plans
         ]
-        last = f"about {found['minutes']:.0f} minutes in all, from the speed of one layer measured here"
-        return found, "\n".join([*lines, last])
+        last = f"about {result['minutes']:.0f} minutes in all, estimated from the speed of one layer on this machine"
+        return result, "\n".join([*lines, last])
 
     def after(results: Sequence[Mapping[str, Any]]) -> None:
-        found = run.kept(out)  # with those of earlier calls
-        write_atomically(out / "report.png", forest(found)._repr_png_())
-        write_report(found, out)
+        stored = run.kept(out)  # includes earlier calls
+        write_atomically(out / "report.png", forest(stored)._repr_png_())
+        write_report(stored, out)
 
     if options["rejudge"]:
-        results = run.rejudge(wanted, out, after)
+        results = run.rejudge(items, out, after)
     else:
-        how = {"minutes": options["minutes"], "again": options["again"], "say": with_minutes()}
-        results = run.reproduce(wanted, out, after=after, **how)
+        settings = {"minutes": options["minutes"], "again": options["again"], "say": with_minutes()}
+        results = run.reproduce(items, out, after=after, **settings)
     report = str(out / "report.md")
     lines = [
-        f"{one['item']:11} {'not run' if one['error'] else one['standing']:10}  {one['error'] or one['words']}"
-        for one in results
+        f"{item['item']:11} {'not run' if item['error'] else item['standing']:10}  {item['error'] or item['words']}"
+        for item in results
     ]
-    found = {"items": results, "report": report, "seconds": time.perf_counter() - started}
-    return found, "\n".join([*lines, f"report      {report}"])
+    result = {"items": results, "report": report, "seconds": time.perf_counter() - started}
+    return result, "\n".join([*lines, f"report      {report}"])
 
 
 def _at_paper_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Plans, or the result of one table. Raises: like `protocol.plan` and `protocol.run`."""
+    """Return plans, or the result of one table. Raises: see `protocol.plan` and `protocol.run`."""
     from lora_course.paper import protocol
 
     tables = list(dict.fromkeys(names or protocol.TABLES))
     if dry_run:
-        plans = [one for table in tables for one in protocol.plan(table, **_given(options, PLAN))]
+        plans = [plan for table in tables for plan in protocol.plan(table, **_given(options, PLAN))]
         return {"items": plans}, "\n\n".join(map(protocol.plan_in_words, plans))
     if len(tables) > 1:
         raise BadValue(f"--scale paper runs one table at a time: name one of {', '.join(tables)}, or add --dry-run")
@@ -112,5 +112,5 @@ def _at_paper_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, A
 
 
 def _given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The options that were given; the others keep their defaults."""
+    """Select the options that were given; the others keep their defaults."""
     return {name: options[name] for name in names if options[name] not in (None, False, "")}

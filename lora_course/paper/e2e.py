@@ -1,11 +1,11 @@
-"""The E2E NLG challenge's data from a folder: meanings with one reference a line, in either form.
+"""Read the E2E NLG challenge's data from a folder, in either format, with one meaning and one reference per line.
 
     trainset.csv, devset.csv, testset_w_refs.csv   columns mr and ref: name[Cotto], area[riverside]
     train.txt, valid.txt, test.txt                 name : Cotto | area : riverside||Cotto is by the riverside .
 
-Without a training file a folder can be scored on, not trained on. Texts stay as they are, with the spaces that the
-makers of the .txt files put around punctuation. Source: Novikova, Dušek and Rieser 2017, "The E2E Dataset: New
-Challenges For End-to-End Generation" (CC BY-SA 4.0); Hu et al. 2021 trained on the .txt form.
+A folder without a training file can be used for scoring but not for training. Texts are kept unchanged; the .txt files
+come with spaces around punctuation. Source: Novikova, Dušek and Rieser 2017, "The E2E Dataset: New
+Challenges For End-to-End Generation" (CC BY-SA 4.0); Hu et al. 2021 trained on the .txt format.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ FILES = {
     "validation": ("valid.txt", "devset.csv", "validation.csv"),
     "test": ("test.txt", "testset_w_refs.csv", "test.csv"),
 }
-COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))  # the challenge's, the hub's
+COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))  # the challenge's; the hub's
 PRINTED = {"bleu": "BLEU", "nist": "NIST", "meteor": "MET", "rouge_l": "ROUGE-L", "cider": "CIDEr"}  # in table 3
 _PART = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a sentence should say: slots with their values, in the order in which they were given.
+    """What a sentence should say: slots and their values, in the given order.
 
-    Raises: BadValue for an unknown slot, one given twice, an empty value, brackets in a value, or no name.
+    Raises: BadValue for an unknown or repeated slot, an empty value, brackets in a value, or no name.
     """
 
     slots: tuple[tuple[str, str], ...]
@@ -51,37 +51,37 @@ class Meaning:
             if names.count(slot) > 1:
                 raise BadValue(f"the slot {slot} is given {names.count(slot)} times; give it once")
         if "name" not in names:
-            raise BadValue(f"the meaning '{self}' names no place; add name[...]")
+            raise BadValue(f"the meaning '{self}' has no name; add name[...]")
 
     def __str__(self) -> str:
         return ", ".join(f"{slot}[{value}]" for slot, value in self.slots)
 
 
 def meaning_of(values: Mapping[str, str]) -> Meaning:
-    """A meaning with its slots in E2E's order. Raises: BadValue, as `Meaning`."""
+    """Build a meaning with its slots in E2E's order. Raises: BadValue, see `Meaning`."""
     known = [(slot, values[slot]) for slot in SLOTS if slot in values]
     return Meaning((*known, *((slot, value) for slot, value in values.items() if slot not in SLOTS)))
 
 
 def parse(text: str) -> Meaning:
-    """The meaning that E2E's text form writes: `str(parse(text)) == text` up to spaces around the commas.
+    """Parse a meaning from E2E's text format: `str(parse(text)) == text` up to spaces around the commas.
 
-    Raises: BadValue for text that isn't slot[value], slot[value], ...; and as `Meaning`.
+    Raises: BadValue for text that isn't slot[value], slot[value], ...; also see `Meaning`.
     """
     slots: list[tuple[str, str]] = []
-    place, comma = 0, False
-    while place < len(text.strip()) or comma:
-        found = _PART.match(text.strip(), place)
-        if not found:
-            rest = text.strip()[place:]
+    position, comma = 0, False
+    while position < len(text.strip()) or comma:
+        match = _PART.match(text.strip(), position)
+        if not match:
+            rest = text.strip()[position:]
             raise BadValue(f"'{text.strip()}' is not a meaning: '{rest}' is not of the form slot[value], slot[value]")
-        slots.append((found[1].strip(), found[2].strip()))
-        place, comma = found.end(), found[0].endswith(",")
+        slots.append((match[1].strip(), match[2].strip()))
+        position, comma = match.end(), match[0].endswith(",")
     return Meaning(tuple(slots))
 
 
-def _piped(text: str) -> Meaning:
-    """A meaning in the .txt files' form; "£ 20 - 25" is E2E's "£20-25"."""
+def _parse_txt(text: str) -> Meaning:
+    """Parse a meaning from a .txt file; "£ 20 - 25" becomes E2E's "£20-25"."""
     parts = [part.partition(":") for part in text.split("|")]
     slots = {CALLED.get(slot.strip(), slot.strip()): value.strip() for slot, _, value in parts}
     if len(slots) < len(parts):
@@ -90,22 +90,22 @@ def _piped(text: str) -> Meaning:
 
 
 def read_folder(folder: Path) -> dict[str, list[Example]]:
-    """The examples of each split; [] for training if there is no such file. Raises: NotFound, and as `read_file`."""
+    """Read the examples of each split; [] for train if it has no file. Raises: NotFound; also see `read_file`."""
     splits = {}
     for split, names in FILES.items():
         files = [folder / name for name in names if (folder / name).is_file()]
         if not files and split != "train":
-            raise NotFound(f"the folder {folder} holds none of {', '.join(names)}, which {split} is read from")
+            raise NotFound(f"the folder {folder} has no {split} file: add one of {', '.join(names)}")
         splits[split] = read_file(files[0]) if files else []
     return splits
 
 
 def read_file(file: Path) -> list[Example]:
-    """The examples of a .txt or .csv file: lines of one meaning are one example, its references in their order.
+    """Read the examples of a .txt or .csv file, grouping the references of each meaning in file order.
 
-    Raises: BadValue for an empty file and, naming the line, for a line that is not an example.
+    Raises: BadValue for an empty file, or for an invalid line, with its number.
     """
-    read, lines = (parse, _rows(file)) if file.suffix == ".csv" else (_piped, _lines(file))
+    read, lines = (parse, _rows(file)) if file.suffix == ".csv" else (_parse_txt, _lines(file))
     groups: dict[Meaning, dict[str, None]] = {}
     for number, text, reference in lines:
         try:
@@ -113,7 +113,7 @@ def read_file(file: Path) -> list[Example]:
         except BadValue as error:
             raise BadValue(f"{file}, line {number}: {error}") from error
     if not groups:
-        raise BadValue(f"{file} is empty: it holds no meaning with a sentence that says it")
+        raise BadValue(f"{file} is empty: it has no meaning with a reference")
     return [Example(meaning, tuple(references)) for meaning, references in groups.items()]
 
 
@@ -122,7 +122,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str, str]]:
         if line.strip():
             meaning, bars, reference = line.partition("||")
             if not (bars and reference.strip()):
-                raise BadValue(f"{file}, line {number}: there is no ||reference after the meaning")
+                raise BadValue(f"{file}, line {number}: no ||reference follows the meaning")
             yield number, meaning, reference.strip()
 
 
@@ -139,7 +139,7 @@ def _rows(file: Path) -> Iterable[tuple[int, str, str]]:
 
 
 def published() -> str:
-    """The paper's own scores as a table, METEOR and CIDEr among them, which are not computed here."""
+    """Format the paper's scores as a table, including METEOR and CIDEr, which the lab does not compute."""
     lines = [f"{'published for GPT-2 medium on E2E':34}{''.join(f'{name:>9}' for name in PRINTED)}"]
     for row in table("table3").records():
         if row["model"] == "GPT-2 M":

@@ -1,14 +1,14 @@
-"""The paper's own protocol for tables 2 and 3: its models, its data, its hyperparameters, and what came out.
+"""The paper's protocol for tables 2 and 3: its models, data, hyperparameters and published results.
 
     recipes("table2")                   each hyperparameter with its source
-    plan("table2")                      what each run would be: steps, memory, time, what is missing here
-    run("table2", task="rte", ...)      the run itself, on a model and data that the user has
+    plan("table2")                      each run's steps, memory and time, and what this machine lacks
+    run("table2", task="rte", ...)      the run itself, on the user's copy of model and data
 
-Settings are those of the paper's tables 9 to 11 (variant "paper") or of its authors' scripts ("repo"); full fine-tuning
-follows the paper that its numbers are copied from. The rest is in data/paper/protocol.yaml. A run writes:
+Settings come from the paper's tables 9 to 11 (variant "paper") or from its authors' scripts ("repo"). Full fine-tuning
+uses the settings of the paper that its numbers were copied from. The rest is in data/paper/protocol.yaml. A run writes:
 
-    OUT/HASH.json, HASH/            a run and its adapter, as in any store; an interrupted one continues
-    OUT/HASH/answers.json           what a language model said, and its scores
+    OUT/HASH.json, HASH/            a run and its adapter, as in any store; an interrupted run resumes
+    OUT/HASH/answers.json           a language model's answers and their scores
     OUT/protocol-TABLE-TASK.json    the result
 
 Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its authors' repository.
@@ -54,8 +54,8 @@ TABLES, VARIANTS = ("table2", "table3"), ("paper", "repo")
 DEBERTA = "deberta-v2-xxlarge"
 NOT_RUN = "DeBERTa's classifier has a random pooler that must train with the head, and this lab trains the head alone"
 ALWAYS = (
-    "rows of a batch have similar lengths and are padded to the longest; the paper's code pads all to max_length",
-    "weight decay covers the head's biases too, and the warm-up begins with its first step rather than with 0",
+    "batches group rows of similar length and pad to the longest; the paper's code pads every row to max_length",
+    "weight decay also applies to the head's biases, and the warm-up starts at its first step, not at 0",
 )
 
 
@@ -80,9 +80,9 @@ class PaperRecipe:
 
     row        the row's method, as the paper calls it: "LoRA", "AdapterP 3.0M dagger"
     task       GLUE's task in lower case, such as "sst-2", or "e2e"
-    published  the printed values of `metrics`; `expected`: what other people got
-    warm       the task whose adapter the run starts from; "" for none
-    notes      where paper, scripts and this lab differ
+    published  the printed values of `metrics`; `expected`: what others measured
+    warm       the task whose adapter initializes the run; "" for none
+    notes      differences between paper, scripts and this lab
     """
 
     table: str
@@ -98,25 +98,25 @@ class PaperRecipe:
     notes: tuple[str, ...]
 
     def __getitem__(self, name: str) -> Any:
-        """The value of a hyperparameter."""
+        """Return the value of a hyperparameter."""
         return self.settings[name].value
 
     def get(self, name: str, otherwise: Any = None) -> Any:
-        """The value of a hyperparameter, or `otherwise`."""
+        """Return the value of a hyperparameter, or `otherwise`."""
         return self[name] if name in self.settings else otherwise
 
     @property
     def title(self) -> str:
-        """A line that identifies it."""
+        """One line that identifies the recipe."""
         return f"{self.table}: {self.row}, {self.model}, {self.task} ({self.variant})"
 
     @property
     def batch(self) -> int:
-        """Rows in one update, over all GPUs."""
+        """Rows per update, over all GPUs."""
         return int(self["batch"] * self.get("gpus", 1))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         settings = {name: given._asdict() for name, given in self.settings.items()}
         return {**vars(self), "published": dict(self.published), "settings": settings}
 
@@ -124,25 +124,25 @@ class PaperRecipe:
 def recipes(
     table: str, *, variant: str = "paper", model: str | None = None, task: str | None = None, row: str | None = None
 ) -> list[PaperRecipe]:
-    """The recipes of a table, or those with this model, task and row.
+    """Return a table's recipes, filtered by model, task and row.
 
-    Raises: NotFound for a table without a protocol, and if nothing is left; BadValue for an unknown variant.
+    Raises: NotFound for a table without a protocol, or if no recipe matches; BadValue for an unknown variant.
     """
     if table not in TABLES:
-        raise NotFound(f"{table} has no protocol to run here; {' and '.join(TABLES)} have")
+        raise NotFound(f"{table} has no protocol here; only {' and '.join(TABLES)} do")
     if variant not in VARIANTS:
         raise BadValue(f"variant must be one of {', '.join(VARIANTS)}, not '{variant}'")
-    found = list(_e2e(variant) if table == "table3" else _scripts() if variant == "repo" else _tables())
+    selected = list(_e2e(variant) if table == "table3" else _scripts() if variant == "repo" else _tables())
     for name, wanted in (("model", model), ("task", task), ("row", row)):
-        there = dict.fromkeys(getattr(recipe, name) for recipe in found)
-        if wanted is not None and wanted not in there:
-            raise NotFound(f"there is no {name} '{wanted}' in this table; nearest: {nearest(wanted, there)}")
-        found = [recipe for recipe in found if wanted in (None, getattr(recipe, name))]
-    return found
+        values = dict.fromkeys(getattr(recipe, name) for recipe in selected)
+        if wanted is not None and wanted not in values:
+            raise NotFound(f"there is no {name} '{wanted}' in this table; nearest: {nearest(wanted, values)}")
+        selected = [recipe for recipe in selected if wanted in (None, getattr(recipe, name))]
+    return selected
 
 
 def _tables() -> Iterator[PaperRecipe]:
-    """Tables 9 and 10, and full fine-tuning. The warm-up ratio is printed once per table."""
+    """Yield the recipes of tables 9 and 10, and full fine-tuning. Each table has a single warm-up ratio."""
     lines = [(record, "Table 9", 0.06) for record in table("table9").records()]
     deberta = {"model": "DeBERTa-XXL", "method": "LoRA", "mark": "", "trainable": "4.7M"}
     lines += [({**record, **deberta}, "Table 10", 0.1) for record in table("table10").records()]
@@ -153,7 +153,7 @@ def _tables() -> Iterator[PaperRecipe]:
             given["placement"] = Given(FACTS["placements"][method], f"{source}: {method}")
         row = f"{method} {record['trainable']}{mark}" if "placement" in given else f"{method}{mark}"
         where = {name: record[name] for name in ("model", "method", "mark", "trainable")}
-        task = next(name for name, one in FACTS["tasks"].items() if one.get("printed") == record["task"])
+        task = next(name for name, entry in FACTS["tasks"].items() if entry.get("printed") == record["task"])
         yield _glue(row, where, task, "paper", _completed(given, source))
     for model in ("RoBERTa-base", "RoBERTa-large"):
         for task in list(FACTS["tasks"])[:-1]:
@@ -171,7 +171,7 @@ def _scripts() -> Iterator[PaperRecipe]:
 
 
 def _e2e(variant: str) -> Iterator[PaperRecipe]:
-    """Table 3's runs by table 11; the repository's command differs only in the length penalty."""
+    """Yield table 3's runs with table 11's settings; the repository's command differs only in the length penalty."""
     settings = _given(table("table11").row(task="E2E"), "Table 11") | _settings("e2e")
     settings |= _settings("e2e_repo") if variant == "repo" else {}
     results = table("table3")
@@ -179,8 +179,8 @@ def _e2e(variant: str) -> Iterator[PaperRecipe]:
         record = results.row(model=FACTS["models"][model]["printed"], method="LoRA")
         published = {name: _printed(record, column) for name, column in PRINTED.items()}
         reruns = "; ".join(f"{name}: {results.expected[PRINTED[name]]}" for name in FACTS["tasks"]["e2e"]["metrics"])
-        own = {"table": "table3", "row": "LoRA", "model": model, "task": "e2e", "variant": variant}
-        yield _recipe(own, settings, published, reruns if model == "gpt2-medium" else "")
+        labels = {"table": "table3", "row": "LoRA", "model": model, "task": "e2e", "variant": variant}
+        yield _recipe(labels, settings, published, reruns if model == "gpt2-medium" else "")
 
 
 def _settings(name: str) -> dict[str, Given]:
@@ -188,7 +188,7 @@ def _settings(name: str) -> dict[str, Given]:
 
 
 def _given(record: Mapping[str, Any], source: str) -> dict[str, Given]:
-    """The hyperparameters of a record, under the lab's names."""
+    """Return a record's hyperparameters under the lab's names."""
     names = FACTS["columns"]
     return {names[key]: Given(value, source) for key, value in record.items() if key in names and value is not None}
 
@@ -199,30 +199,30 @@ def _completed(given: dict[str, Given], source: str) -> dict[str, Given]:
 
 
 def _glue(row: str, where: Mapping[str, Any], task: str, variant: str, settings: Mapping[str, Given]) -> PaperRecipe:
-    model = next(name for name, one in FACTS["models"].items() if one["printed"] == where["model"])
+    model = next(name for name, entry in FACTS["models"].items() if entry["printed"] == where["model"])
     column, results = FACTS["tasks"][task]["printed"], table("table2")
     published = {FACTS["tasks"][task]["metrics"][0]: _printed(results.row(**where), column)}
-    own = {"table": "table2", "row": row, "model": model, "task": task, "variant": variant}
-    return _recipe(own, settings, published, results.expected.get(column, "") if row == "LoRA" else "")
+    labels = {"table": "table2", "row": row, "model": model, "task": task, "variant": variant}
+    return _recipe(labels, settings, published, results.expected.get(column, "") if row == "LoRA" else "")
 
 
 def _recipe(
-    own: dict[str, str], settings: Mapping[str, Given], published: Mapping[str, str], expected: str
+    labels: dict[str, str], settings: Mapping[str, Given], published: Mapping[str, str], expected: str
 ) -> PaperRecipe:
-    about = FACTS["tasks"][own["task"]]
-    notes = tuple(note["say"] for note in FACTS["notes"] if _fits(own, note["when"]))
-    warm = "mnli" if about.get("warm") and own["row"] == "LoRA" else ""
-    return PaperRecipe(**own, settings=settings, metrics=tuple(about["metrics"]), published=published, warm=warm,
+    task = FACTS["tasks"][labels["task"]]
+    notes = tuple(note["say"] for note in FACTS["notes"] if _applies(note["when"], labels))
+    warm = "mnli" if task.get("warm") and labels["row"] == "LoRA" else ""
+    return PaperRecipe(**labels, settings=settings, metrics=tuple(task["metrics"]), published=published, warm=warm,
                        expected=expected, notes=notes)  # fmt: skip
 
 
-def _fits(own: Mapping[str, str], when: Mapping[str, str | list[str]]) -> bool:
-    lists = {name: [one] if isinstance(one, str) else one for name, one in when.items()}
-    return all(any(fnmatchcase(own[name], one) for one in patterns) for name, patterns in lists.items())
+def _applies(when: Mapping[str, str | list[str]], labels: Mapping[str, str]) -> bool:
+    lists = {name: [value] if isinstance(value, str) else value for name, value in when.items()}
+    return all(any(fnmatchcase(labels[name], pattern) for pattern in patterns) for name, patterns in lists.items())
 
 
 def _printed(record: Mapping[str, Any], column: str) -> str:
-    """A value with its spread, as printed: "63.4±1.2"."""
+    """Format a value with its spread, as printed: "63.4±1.2"."""
     spread = record.get(f"{column}_std")
     return f"{record[column]:g}" + ("" if spread is None else f"±{spread:g}")
 
@@ -234,32 +234,32 @@ def plan(
     table: str, *, model_path: str | None = None, data: str | Path | None = None, gpu: str = "A100 40 GB",
     dtype: str = "bf16", utilisation: float = UTILISATION, **which: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Plans for the runs of a table, as plain values. Trains and downloads nothing.
+    """Plan the runs of a table, as plain values. Trains and downloads nothing.
 
-    which              variant, model, task, row, as `recipes` takes them
+    which              variant, model, task, row, see `recipes`
     model_path, data   where model and data are, for `missing` and for the number of rows
-    gpu, dtype         the card that memory and time are predicted for, at `utilisation` of its published peak
+    gpu, dtype         the card to predict memory and time for, at `utilisation` of its published peak
     Each plan is the recipe and: rows, steps; trainable (without the head, as the paper counts); memory (peak bytes on
-    each GPU, all rows `max_length` tokens long), together (one GPU holds all rows of an update, as a run here does),
+    each GPU, all rows `max_length` tokens long), together (one GPU holds all rows of an update, as in `run`),
     fits (that on one GPU), at_least (whether these are lower bounds); seconds of one seed and of all; missing.
-    Raises: NotFound, BadValue as `recipes` and `card`.
+    Raises: NotFound, BadValue: see `recipes` and `card`.
     """
-    where, asked = card(gpu), recipes(table, **which)
-    there = {one.task: _task_at(one, data) for one in {r.task: r for r in asked}.values()}
+    gpu_card, selected = card(gpu), recipes(table, **which)
+    tasks = {recipe.task: _task_at(recipe, data) for recipe in {r.task: r for r in selected}.values()}
     plans = []
-    for recipe in asked:
-        rows, method = _rows(recipe, there[recipe.task]), _method_of(recipe)
+    for recipe in selected:
+        rows, method = _rows(recipe, tasks[recipe.task]), _method_of(recipe)
         steps = _steps_of(recipe, rows.value)
-        own, together = (_estimate(recipe, method, batch, dtype) for batch in (recipe["batch"], recipe.batch))
-        one_seed = seconds(steps * (together.flops or 0), where, utilisation, dtype)
-        found = {
+        per_gpu, together = (_estimate(recipe, method, batch, dtype) for batch in (recipe["batch"], recipe.batch))
+        one_seed = seconds(steps * (together.flops or 0), gpu_card, utilisation, dtype)
+        costs = {
             "rows": rows._asdict(), "steps": steps, "trainable": params(recipe.model, method).trainable,
-            "card": where.name, "dtype": dtype, "utilisation": utilisation, "memory": own.peak,
-            "together": together.peak, "usable": usable(where), "fits": together.peak <= usable(where),
+            "card": gpu_card.name, "dtype": dtype, "utilisation": utilisation, "memory": per_gpu.peak,
+            "together": together.peak, "usable": usable(gpu_card), "fits": together.peak <= usable(gpu_card),
             "at_least": recipe.model == DEBERTA, "seconds": one_seed, "seeds_seconds": one_seed * recipe["seeds"],
-            "missing": list(_missing(recipe, model_path, there[recipe.task])),
+            "missing": list(_missing(recipe, model_path, tasks[recipe.task])),
         }  # fmt: skip
-        plans.append({**recipe.to_json(), **found})
+        plans.append({**recipe.to_json(), **costs})
     return plans
 
 
@@ -272,7 +272,7 @@ def _method_of(recipe: PaperRecipe) -> Method:
 
 
 def _steps_of(recipe: PaperRecipe, rows: int) -> int:
-    """The number of updates; the last, smaller batch of an epoch counts. Raises: BadValue for no rows."""
+    """Return the number of updates, including each epoch's last, smaller batch. Raises: BadValue for no rows."""
     if rows < 1:
         raise BadValue(f"{recipe.task} has no rows to train on: its train file is missing or empty")
     return int(recipe["epochs"]) * -(-rows // recipe.batch)
@@ -283,29 +283,29 @@ def _task_name(recipe: PaperRecipe, data: str | Path) -> str:
 
 
 def _task_at(recipe: PaperRecipe, data: str | Path | None) -> Task | str:
-    """The task in a folder, or why it can't be read."""
+    """Load the task from a folder, or say why it can't be loaded."""
     if data is None:
-        return "no folder is named"
+        return "no folder is given"
     try:
-        found = load_task(_task_name(recipe, data), max_length=recipe["max_length"])
+        task = load_task(_task_name(recipe, data), max_length=recipe["max_length"])
     except LabError as error:
         return str(error)
-    return found if len(found.train) else "its train file is not there"
+    return task if len(task.train) else "it has no train file"
 
 
 def _rows(recipe: PaperRecipe, task: Task | str) -> Given:
     if isinstance(task, Task):
-        return Given(len(task.train), "counted in the data given")
-    about, sources = FACTS["tasks"][recipe.task], FACTS["sources"]
+        return Given(len(task.train), "counted in the given data")
+    entry, sources = FACTS["tasks"][recipe.task], FACTS["sources"]
     source = sources["e2e"] if recipe.task == "e2e" else sources["glue"]
-    sure = recipe.task == "e2e" or about.get("counted")
-    return Given(about["rows"], source if sure else source + sources["rounded"])
+    exact = recipe.task == "e2e" or entry.get("counted")
+    return Given(entry["rows"], source if exact else source + sources["rounded"])
 
 
 def _estimate(recipe: PaperRecipe, method: Method, batch: int, dtype: str) -> Any:
-    """Memory of a step with the longest rows. If the base keeps its dropout, it is 0.1, as in BERT.
+    """Estimate a step with rows of full length. If the base keeps its dropout, it is 0.1, as in BERT.
 
-    DeBERTa is modeled as a RoBERTa, which keeps two positions for padding; its relative positions come on top.
+    DeBERTa is modeled as RoBERTa, which reserves two positions for padding; its relative positions are not counted.
     """
     model: Any = recipe.model
     if model == DEBERTA:
@@ -317,27 +317,27 @@ def _estimate(recipe: PaperRecipe, method: Method, batch: int, dtype: str) -> An
 
 
 def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterator[dict[str, str]]:
-    """What is missing on this machine, and how to get it."""
+    """Yield what is missing on this machine, and how to get it."""
     import torch
 
     if recipe.model == DEBERTA:
         yield {"what": "code", "bring": f"{NOT_RUN}; use the authors' own for this model"}
-    lacks = "no folder is named" if path is None else ""
+    reason = "no folder is given" if path is None else ""
     if path is not None and path not in BUNDLED:
         try:
             load_tokenizer(path)
         except LabError as error:
-            lacks = str(error)
-    if lacks:
+            reason = str(error)
+    if reason:
         hub = FACTS["models"][recipe.model]["hub"]
-        bring = (f"{lacks}; on a machine with the network fetch {hub} (config.json, model.safetensors, the "
-                 "tokenizer's files) into a folder and give it with --model-path")  # fmt: skip
+        bring = (f"{reason}; on a machine with network access, download {hub} (config.json, model.safetensors, the "
+                 "tokenizer files) into a folder and pass it with --model-path")  # fmt: skip
         yield {"what": f"the model {recipe.model}", "bring": bring}
     e2e = recipe.task == "e2e"
     if isinstance(task, str):
         files = "trainset.csv, devset.csv, testset_w_refs.csv" if e2e else "train.tsv, dev.tsv"
         name = "E2E (Novikova et al. 2017)" if e2e else f"GLUE's {recipe.task} (Wang et al. 2018)"
-        bring = f"{task}; put the standard download ({files}) into a folder and give it with --data"
+        bring = f"{task}; put the standard download ({files}) into a folder and pass it with --data"
         yield {"what": name, "bring": bring}
     for package in missing_packages() if e2e else ():
         yield {"what": f"the package {package}", "bring": "pip install 'lora-lab[metrics]'"}
@@ -346,33 +346,33 @@ def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterato
         yield {"what": "a GPU", "bring": bring}
 
 
-def plan_in_words(one: dict[str, Any]) -> str:
-    """A plan as a table of two columns."""
-    settings = {name: Given(**given) for name, given in one["settings"].items()}
+def plan_in_words(entry: dict[str, Any]) -> str:
+    """Format a plan as a table of two columns."""
+    settings = {name: Given(**given) for name, given in entry["settings"].items()}
     batch, gpus, seeds = settings["batch"].value, settings.get("gpus", Given(1, "")).value, settings["seeds"].value
-    least = "at least " if one["at_least"] else ""
-    together = f"; {least}{one['together'] / GIB:.1f} GiB with all {batch * gpus} on one" if gpus > 1 else ""
+    bound = "at least " if entry["at_least"] else ""
+    together = f"; {bound}{entry['together'] / GIB:.1f} GiB with all {batch * gpus} on one" if gpus > 1 else ""
     lines = [
         *((name, str(given)) for name, given in settings.items()),
-        ("rows", f"{one['rows']['value']:,} ({one['rows']['source']})"),
-        ("steps", f"{one['steps']:,} ({settings['epochs'].value} epochs of {batch * gpus} rows an update)"),
-        ("trainable", f"{one['trainable']:,} without the head, as the paper counts"),
+        ("rows", f"{entry['rows']['value']:,} ({entry['rows']['source']})"),
+        ("steps", f"{entry['steps']:,} ({settings['epochs'].value} epochs, {batch * gpus} rows per update)"),
+        ("trainable", f"{entry['trainable']:,} without the head, as the paper counts"),
         (
             "memory per GPU",
-            f"{least}{one['memory'] / GIB:.1f} GiB with {batch} rows of {settings['max_length'].value} tokens{together}"
-            f" ({one['dtype']} base; {one['usable'] / GIB:.1f} GiB of one {one['card']} are usable)",
+            f"{bound}{entry['memory'] / GIB:.1f} GiB with {batch} rows of {settings['max_length'].value} tokens"
+            f"{together} ({entry['dtype']} base; {entry['usable'] / GIB:.1f} GiB of one {entry['card']} are usable)",
         ),
         (
             "time",
-            f"{least}{_hours(one['seconds'])} a seed, {_hours(one['seeds_seconds'])} for {seeds} seeds on one "
-            f"{one['card']} at {one['utilisation']:.0%} of its peak, rows padded to full length, without scoring",
+            f"{bound}{_hours(entry['seconds'])} per seed, {_hours(entry['seeds_seconds'])} for {seeds} seeds on one "
+            f"{entry['card']} at {entry['utilisation']:.0%} of its peak, rows padded to full length, without scoring",
         ),
-        ("published", ", ".join(f"{name} {value}" for name, value in one["published"].items()) or "nothing"),
-        *([("expected", one["expected"])] if one["expected"] else []),
-        *(("note", note) for note in one["notes"]),
-        *(("missing", f"{lack['what']}: {lack['bring']}") for lack in one["missing"]),
+        ("published", ", ".join(f"{name} {value}" for name, value in entry["published"].items()) or "nothing"),
+        *([("expected", entry["expected"])] if entry["expected"] else []),
+        *(("note", note) for note in entry["notes"]),
+        *(("missing", f"{item['what']}: {item['bring']}") for item in entry["missing"]),
     ]
-    title = f"{one['table']}: {one['row']}, {one['model']}, {one['task']} ({one['variant']})"
+    title = f"{entry['table']}: {entry['row']}, {entry['model']}, {entry['task']} ({entry['variant']})"
     return "\n".join([title, *(f"  {name:16} {words}" for name, words in lines)])
 
 
@@ -392,30 +392,30 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
-    table, model, task, row, variant   which recipe; the table's first model and task if they are not given
-    model_path, data   a folder or hub id of the model, the folder of the data (see `glue.py`, `e2e.py`)
+    table, model, task, row, variant   which recipe; by default the table's first model and task
+    model_path, data   the model's folder or hub id, and the data's folder (see `glue.py`, `e2e.py`)
     seeds              how many, or which ones; None: as many as in the paper
     steps_limit        train only this many updates, with the schedule scaled to them: a rehearsal
-    start              the folder of the MNLI run's adapter, for the tasks that begin from it
+    start              the folder of the MNLI run's adapter, for the tasks that start from it
     prompts, decoding  score only the first meanings of the test set; decode with other settings
-    stop               set it to stop after the current step; the same call continues
+    stop               set it to stop after the current step; the same call resumes
     where              device, dtype, attention
-    Raises: NotFound, BadValue, both before anything is trained.
+    Raises: NotFound, BadValue, both before training starts.
     """
     counts = {"seeds": seeds, "steps_limit": steps_limit, "max_length": max_length, "prompts": prompts}
     for name, count in counts.items():
         if count is not None and (count if isinstance(count, int) else len(count)) < 1:
-            raise BadValue(f"{name} must be at least 1, not {count}; leave it out for what the paper took")
+            raise BadValue(f"{name} must be at least 1, not {count}; leave it out to use the paper's value")
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
     if recipe.model == DEBERTA:
-        raise BadValue(f"{recipe.title} is planned here but not run: {NOT_RUN}")
+        raise BadValue(f"{recipe.title} can be planned here but not run: {NOT_RUN}")
     if recipe.task == "e2e":
         check_installed()
     if start and not recipe.warm:
         raise BadValue(f"{recipe.title} does not start from another adapter: leave out start")
     name, length = _task_name(recipe, data), max_length or recipe["max_length"]
-    there = load_task(name, max_length=length, download=download)
-    full = _steps_of(recipe, len(there.train))
+    loaded = load_task(name, max_length=length, download=download)
+    full = _steps_of(recipe, len(loaded.train))
     steps = min(full, steps_limit or full)
     warmup = recipe["warmup_steps"] / full if "warmup_steps" in recipe.settings else recipe["warmup_ratio"]
     settings = {
@@ -424,24 +424,24 @@ def run(
         "label_smoothing": recipe["label_smoothing"], "token_mean": recipe.get("loss_over") == "tokens",
         "validations": max(1, round(steps * recipe["epochs"] / full)),  # after each epoch
     }  # fmt: skip
-    asked = recipe["seeds"] if seeds is None else seeds
-    made = [
+    seeds = recipe["seeds"] if seeds is None else seeds
+    seed_recipes = [
         Recipe(model_path, name, _method_of(recipe), seed=seed, start=start, max_length=length, **settings, **where)
-        for seed in (range(asked) if isinstance(asked, int) else asked)
+        for seed in (range(seeds) if isinstance(seeds, int) else seeds)
     ]
-    swept = Sweep(out, size=1, stop=stop, download=download).run(made)
+    swept = Sweep(out, size=1, stop=stop, download=download).run(seed_recipes)
     decoding = (decoding or _decoding(recipe)) if recipe.task == "e2e" else None
-    found = [
-        _of_seed(one, recipe, _answers(one, name, there, prompts, decoding, where, download) if decoding else {})
-        for one in swept.runs
-        if one.status in FINISHED
+    results = [
+        _seed_result(run, recipe, _answers(run, name, loaded, prompts, decoding, where, download) if decoding else {})
+        for run in swept.runs
+        if run.status in FINISHED
     ]
     result = {
         "recipe": recipe.to_json(), "model_path": model_path, "data": str(data), "steps": steps, "full_steps": full,
-        "over_seeds": [_over_seeds(recipe, metric, found) for metric in recipe.metrics],
-        "deviations": [*_deviations(recipe, model_path, there, made, full, prompts, decoding), *ALWAYS],
-        "failed": {str(one.recipe.seed): one.error or one.status for one in swept.runs if one.status not in FINISHED},
-        "seeds": found,
+        "over_seeds": [_over_seeds(recipe, metric, results) for metric in recipe.metrics],
+        "deviations": [*_deviations(recipe, model_path, loaded, seed_recipes, full, prompts, decoding), *ALWAYS],
+        "failed": {str(run.recipe.seed): run.error or run.status for run in swept.runs if run.status not in FINISHED},
+        "seeds": results,
     }  # fmt: skip
     write_json(Path(out) / f"protocol-{table}-{recipe.task}.json", result)
     return result
@@ -454,50 +454,50 @@ def _decoding(recipe: PaperRecipe) -> Decoding:
 def _answers(
     run: Run, name: str, task: Task, prompts: int | None, decoding: Decoding, where: Mapping[str, Any], download: bool
 ) -> dict[str, float]:
-    """Scores of a run's answers to the first meanings of the test set, cached beside its adapter."""
+    """Score a run's answers to the first meanings of the test set, cached beside its adapter."""
     assert run.adapter is not None
     count = min(prompts or len(task.test), len(task.test))
-    asked = {"prompts": count, "decoding": asdict(decoding)}
+    settings = {"prompts": count, "decoding": asdict(decoding)}
     file = Path(run.adapter) / "answers.json"
-    if file.is_file() and (kept := read_json(file)).get("asked") == asked:
-        return dict(kept["scores"])
+    if file.is_file() and (cached := read_json(file)).get("asked") == settings:
+        return dict(cached["scores"])
     opened = open_adapter(
         run.adapter, name, model=run.recipe.model, max_length=task.max_length, download=download,
         dtype=where.get("dtype", "auto"), attention=where.get("attention", "auto"),
         device_name=where.get("device", "auto"),
     )  # fmt: skip
-    found = scored(opened.model, opened.tokenizer, opened.task, count, decoding)
-    scores = {name: float(value) for name, value in found.items() if name not in ("kinds", "texts")}
-    write_json(file, {"asked": asked, "scores": scores, "kinds": found["kinds"], "texts": found["texts"]})
+    result = scored(opened.model, opened.tokenizer, opened.task, count, decoding)
+    scores = {name: float(value) for name, value in result.items() if name not in ("kinds", "texts")}
+    write_json(file, {"asked": settings, "scores": scores, "kinds": result["kinds"], "texts": result["texts"]})
     return scores
 
 
-def _of_seed(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) -> dict[str, Any]:
-    """A run as the paper reports it, without any text of the data.
+def _seed_result(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) -> dict[str, Any]:
+    """Report a run as the paper does, without any text of the data.
 
-    best   the epoch with the best dev score, which the paper reports; choosing by it makes it a little too good
-    last   the last epoch, chosen without looking at the score
+    best   the epoch with the best dev score, as the paper reports; selecting on that score biases it upward
+    last   the last epoch, which involves no selection
     """
     epochs = [row for row in run.history["validation"] if row["step"]]
-    chosen_by, sign = ("perplexity", -1) if recipe.task == "e2e" else (recipe.metrics[0], 1)
-    kept = {name: getattr(run, name) for name in ("adapter_parameters", "head_parameters", "seconds", "peak_bytes")}
+    metric, sign = ("perplexity", -1) if recipe.task == "e2e" else (recipe.metrics[0], 1)
+    costs = {name: getattr(run, name) for name in ("adapter_parameters", "head_parameters", "seconds", "peak_bytes")}
     return {
-        "seed": run.recipe.seed, "hash": run.recipe.hash, "settings": run.recipe.settings(), **kept,
-        "best": max(epochs, key=lambda epoch: sign * epoch[chosen_by]), "last": epochs[-1], "answers": dict(answers),
+        "seed": run.recipe.seed, "hash": run.recipe.hash, "settings": run.recipe.settings(), **costs,
+        "best": max(epochs, key=lambda epoch: sign * epoch[metric]), "last": epochs[-1], "answers": dict(answers),
         "validation": run.history["validation"], "environment": run.environment, "warnings": run.warnings,
     }  # fmt: skip
 
 
 def _over_seeds(recipe: PaperRecipe, metric: str, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The paper's number, and ours over seeds: the median for GLUE, the mean for E2E, and the standard deviation."""
+    """Pair the paper's number with ours over seeds: median for GLUE, mean for E2E, with the standard deviation."""
     row: dict[str, Any] = {"metric": metric, "published": recipe.published.get(metric), "seeds": len(seeds)}
-    middle = fmean if recipe.task == "e2e" else median
-    for which in ("best", "last"):
+    average = fmean if recipe.task == "e2e" else median
+    for epoch in ("best", "last"):
         if recipe.task == "e2e":
-            values = [one["answers"][metric] for one in seeds if metric in one["answers"] and which == "last"]
+            values = [seed["answers"][metric] for seed in seeds if metric in seed["answers"] and epoch == "last"]
         else:
-            values = [factor(metric) * one[which][metric] for one in seeds]
-        row |= {which: middle(values) if values else None, f"{which}_std": stdev(values) if len(values) > 1 else None}
+            values = [factor(metric) * seed[epoch][metric] for seed in seeds]
+        row |= {epoch: average(values) if values else None, f"{epoch}_std": stdev(values) if len(values) > 1 else None}
     return row
 
 
@@ -505,22 +505,22 @@ def _deviations(
     recipe: PaperRecipe, model_path: str, task: Task, recipes: Sequence[Recipe], full: int, prompts: int | None,
     decoding: Decoding | None,
 ) -> Iterator[str]:  # fmt: skip
-    """How this run differs from the paper's."""
+    """Yield how this run differs from the paper's."""
     first, rows, published = recipes[0], len(task.train), FACTS["tasks"][recipe.task]["rows"]
     try:
         same = architecture_of(model_path).modules == architecture_of(recipe.model).modules
     except LabError:
         same = False
     if not same:
-        yield f"the model in {model_path} is not {recipe.model}: its figures cannot be compared with the paper's"
+        yield f"the model in {model_path} is not {recipe.model}: its numbers cannot be compared with the paper's"
     if rows != published:
-        yield f"the training data has {rows:,} rows, the published one {published:,}"
+        yield f"the training data has {rows:,} rows, the published data {published:,}"
     if first.steps < full:
-        yield f"{first.steps:,} of {full:,} steps, with the rate's rise and fall scaled to them"
+        yield f"{first.steps:,} of {full:,} steps, with the learning rate schedule scaled to them"
     if recipe.warm and not first.start:
         yield f"it starts from scratch, not from {recipe.warm}'s adapter"
     if first.max_length != recipe["max_length"]:
-        yield f"texts are cut to {first.max_length} tokens, not {recipe['max_length']}"
+        yield f"texts are truncated to {first.max_length} tokens, not {recipe['max_length']}"
     if len(recipes) < recipe["seeds"]:
         yield f"{len(recipes)} of {recipe['seeds']} seeds"
     if decoding is not None:
@@ -529,12 +529,12 @@ def _deviations(
             if value != paper[name]:
                 yield f"answers are decoded with {name} {value}, not {paper[name]}"
         if prompts is not None and prompts < len(task.test):
-            yield f"answers to the first {prompts} of {len(task.test)} meanings of the test file are scored"
-        yield "the last epoch's adapter answers; the paper took the best epoch's"
+            yield f"only the first {prompts} of {len(task.test)} meanings of the test file are answered and scored"
+        yield "the answers come from the last epoch's adapter; the paper used the best epoch's"
 
 
 def result_in_words(result: Mapping[str, Any]) -> str:
-    """The published numbers beside the best and the last epoch, and how this run differs from the paper's."""
+    """Format the published numbers beside the best and last epoch, and how this run differs from the paper's."""
     recipe = result["recipe"]
     lines = [
         f"{recipe['table']}: {recipe['row']}, {recipe['model']}, {recipe['task']} ({recipe['variant']}): "
@@ -542,15 +542,15 @@ def result_in_words(result: Mapping[str, Any]) -> str:
         f"  {'':12}{'published':>12}{'best epoch':>16}{'last epoch':>16}",
     ]
     for row in result["over_seeds"]:
-        best, last = (_cell(row[which], row[f"{which}_std"]) for which in ("best", "last"))
+        best, last = (_cell(row[epoch], row[f"{epoch}_std"]) for epoch in ("best", "last"))
         lines.append(f"  {row['metric']:12}{row['published'] or '-':>12}{best:>16}{last:>16}")
     lines.append(
-        "  best epoch on the dev set is what the paper reports; the last is what you get without choosing by it"
+        "  the paper reports the best epoch on the dev set; the last epoch is the result without that selection"
     )
-    shown = [f"{name} {value}" for name, value in recipe["published"].items() if name not in recipe["metrics"]]
-    lines += [f"  published only: {', '.join(shown)}"] if shown else []
+    others = [f"{name} {value}" for name, value in recipe["published"].items() if name not in recipe["metrics"]]
+    lines += [f"  published only: {', '.join(others)}"] if others else []
     lines += [f"  expected of a rerun: {recipe['expected']}"] if recipe["expected"] else []
-    lines += [f"  not the paper's: {one}" for one in result["deviations"]]
+    lines += [f"  unlike the paper: {deviation}" for deviation in result["deviations"]]
     lines += [f"  seed {seed} failed: {reason}" for seed, reason in result["failed"].items()]
     return "\n".join(lines)
 

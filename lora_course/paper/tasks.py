@@ -1,4 +1,4 @@
-"""The paper's data sets as tasks: a FOLDER of the E2E NLG challenge's files, or glue:TASK:FOLDER."""
+"""The paper's data sets as tasks: a FOLDER with the E2E NLG challenge's files, or glue:TASK:FOLDER."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lora_lab.training.tasks import Task, generation
 
 
 def read(name: str, *, max_length: int | None = None, download: bool = False) -> Task | None:
-    """The task of this name; None if it's neither GLUE's nor a folder. Raises: as the readers."""
+    """Load the task of this name; None if it is neither GLUE's nor a folder. Raises: see `glue.read`, `e2e`."""
     if name.startswith(glue.PREFIX):
         return glue.read(name, max_length)
     path = Path(name).expanduser()

@@ -1,5 +1,5 @@
 @echo off
-rem Install the lab from this folder, without network and without admin rights. Double-click it.
+rem Install the lab from this folder, without a network or admin rights. Double-click it.
 setlocal
 set "PYTHONUTF8=1"
 set "here=%~dp0"

@@ -1,12 +1,12 @@
-"""Install the lab from this folder, without network: `python install.py`. Any Python 3 reads this file."""
+"""Install the lab from this folder, without a network: `python install.py`. Any Python 3 can read this file."""
 
 import sys
 from pathlib import Path
 
 if sys.version_info < (3, 11):  # written so that Python 3.5 can still read it
     sys.exit(
-        "This is Python %d.%d, and the lab needs 3.11 or newer. HOWTO.txt says which this folder is for: install that "
-        "one (for yourself alone, no admin rights are needed) and run this again with it." % sys.version_info[:2]
+        "This is Python %d.%d, but the lab needs 3.11 or newer. HOWTO.txt lists the versions this folder supports: "
+        "install one (for yourself only, without admin rights) and run this again with it." % sys.version_info[:2]
     )
 
 here = Path(__file__).resolve().parent

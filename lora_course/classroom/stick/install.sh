@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the lab from this folder, without network: sh install.sh [--to FOLDER]
+# Install the lab from this folder, without a network: sh install.sh [--to FOLDER]
 here=$(cd -- "$(dirname -- "$0")" && pwd)
 for lock in "$here"/*-3.*.txt; do
     version=${lock##*-}

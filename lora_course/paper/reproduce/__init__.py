@@ -1,4 +1,4 @@
-"""The paper's tables and figures, run again on a laptop: `item("table6")` is one, `run.reproduce` runs them."""
+"""Reproduce the paper's tables and figures on a laptop: `item("table6")` is one, `run.reproduce` runs them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from lora_lab.errors import NotFound, nearest
 
 
 def names() -> list[str]:
-    """All items, in the order in which they run."""
+    """Return the names of all items, in running order."""
     return list(described())
 
 
 def item(name: str, **changes: Any) -> Item:
-    """An item by its name; `changes` replace entries of its description. Raises: NotFound with the nearest name."""
+    """Return an item by name; `changes` override its description. Raises: NotFound with the nearest name."""
     if name not in described():
-        raise NotFound(f"nothing called '{name}' can be reproduced; nearest: {nearest(name, names())}")
+        raise NotFound(f"there is no item '{name}' to reproduce; nearest: {nearest(name, names())}")
     module, _, kind = described()[name]["kind"].partition(".")
-    found: Item = getattr(import_module(f"{__name__}.{module}"), kind)(name, **changes)
-    return found
+    result: Item = getattr(import_module(f"{__name__}.{module}"), kind)(name, **changes)
+    return result
 
 
 def items(wanted: Iterable[str] = ()) -> list[Item]:
-    """The items of these names, each once; all of them if none is named. Raises: as `item`."""
+    """Return the named items without duplicates; all items by default. Raises: see `item`."""
     return [item(name) for name in dict.fromkeys(wanted or names())]

@@ -1,12 +1,12 @@
-"""One table or figure of the paper, run again on a laptop: what an item is, and how its rule decides.
+"""One table or figure of the paper, reproduced on a laptop: what an item is, and how its rule decides.
 
-plan       steps, seeds, ... that fit the minutes on this machine
+plan       steps, seeds, ... that fit the time budget on this machine
 measured   rows (published | expected | yours, with every seed) and verdicts on pairs of methods
 judged     the paper's finding by the item's rule: holds, fails, undecided, or not tested
 
 The models are small and the data aren't the paper's: each item is a *surrogate*. Its numbers can't equal the published
-ones; the question is whether the paper's finding holds here, too. The words and numbers of each item are in
-data/paper/reproduce.yaml. A rule sees only what result.json keeps, so a new rule can judge an old result.
+ones; the question is whether the paper's finding holds here, too. Each item's texts and settings are in
+data/paper/reproduce.yaml. A rule sees only what result.json stores, so a new rule can judge an old result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHANCE, CEILING = 50.0, 95.0  # percent, for two classes
 
 
 class Row(NamedTuple):
-    """A value for each seed or round. Equal hashes of predictions are one run, not luck."""
+    """One value per seed or round. Equal prediction hashes mean the same run, not a coincidence."""
 
     name: str
     yours: tuple[float, ...]
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What result.json holds for a rule: values by row, sizes, and verdicts as `kept_verdict` writes them."""
+    """What result.json stores for a rule: values by row, sizes, and verdicts as `kept_verdict` writes them."""
 
     rows: Mapping[str, Sequence[float]]
     sizes: Mapping[str, Any] = {}
@@ -46,21 +46,21 @@ class Kept(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Whether the finding, or a part of it, holds here, and why."""
+    """Whether the finding, or part of it, holds here, and why."""
 
     standing: Standing
     words: str
 
 
 class Plan(NamedTuple):
-    """Sizes of an item (steps, seeds, ...), and the seconds it should take."""
+    """An item's sizes (steps, seeds, ...), and the expected seconds."""
 
     sizes: Mapping[str, Any]
     seconds: float
 
 
 class Place(NamedTuple):
-    """An item's folder, its minutes, where its messages go, and the event that stops it."""
+    """An item's folder, its minutes, the sink for its messages, and the event that stops it."""
 
     folder: Path
     minutes: float
@@ -68,7 +68,7 @@ class Place(NamedTuple):
     stop: threading.Event
 
     def rounds(self, wanted: int, least: int) -> Iterator[int]:
-        """Numbers of rounds until `stop`. Raises: Failed if it is set before the `least` rounds are done."""
+        """Count rounds until `stop` is set. Raises: Failed if that happens before `least` rounds are done."""
         for number in range(wanted):
             if self.stop.is_set():
                 if number < least:
@@ -78,7 +78,7 @@ class Place(NamedTuple):
 
 
 class Item:
-    """One item; its attributes are its entry in reproduce.yaml, which explains them. `changes` replace some."""
+    """One item, with the attributes of its entry in reproduce.yaml, which documents them; `changes` override some."""
 
     name: str
     title: str
@@ -88,7 +88,7 @@ class Item:
     minutes: float
     axis: str = "test accuracy (%)"
     line: float | None = None  # where "no effect" is on the axis
-    store: str = ""  # the folder of the runs, for items that share them
+    store: str = ""  # the folder of runs that items share
     model: str
     task: str = ""
     batch: int = 16
@@ -100,24 +100,24 @@ class Item:
     others_said: Mapping[str, str]
 
     def __init__(self, name: str, **changes: Any) -> None:
-        own = {"name": name, "published": {}, "others": {}, **described()[name], **changes}
-        own["published_at"], own["others_said"] = own.pop("published"), own.pop("others")
-        vars(self).update(own)
+        fields = {"name": name, "published": {}, "others": {}, **described()[name], **changes}
+        fields["published_at"], fields["others_said"] = fields.pop("published"), fields.pop("others")
+        vars(self).update(fields)
 
     def expected(self, minutes: float) -> Plan:
-        """The plan by this machine's speed alone, in a second or two. Raises: BadValue for too few minutes."""
+        """Plan from this machine's speed alone, in a second or two. Raises: BadValue for too few minutes."""
         raise NotImplementedError
 
     def plan(self, place: Place) -> Plan:
-        """The plan by a few real steps. Raises: BadValue for too few minutes."""
+        """Plan from a few real steps. Raises: BadValue for too few minutes."""
         return self.expected(place.minutes)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        """Rows, and verdicts by the names of `pairs`; finished runs in the folder are reused. Raises: Failed."""
+        """Return rows, and verdicts by the names in `pairs`, reusing finished runs in the folder. Raises: Failed."""
         raise NotImplementedError
 
     def untested(self, kept: Kept) -> str:
-        """Why these runs cannot test the finding: too short, or no better than the floor. Empty if they can."""
+        """Say why these runs cannot test the finding: too short, or no better than the floor. Empty if they can."""
         if self.passes:
             seen = kept.sizes["steps"] * self.batch / len(load_task(self.task).train)
             if seen < self.passes:
@@ -125,11 +125,11 @@ class Item:
         return unlearned(kept, **self.learned) if self.learned else ""
 
     def judge(self, kept: Kept) -> Judged:
-        """The rule for runs that test the finding: unless overridden, by the verdicts on `pairs`."""
+        """Apply the rule to runs that test the finding: by default, the verdicts on `pairs`."""
         return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
 
     def judged(self, kept: Kept) -> Judged:
-        """The whole rule. If a value is missing from result.json, the finding is not tested."""
+        """Apply the whole rule. If a value is missing from result.json, the finding is not tested."""
         reason = ""
         try:
             reason = self.untested(kept)
@@ -139,20 +139,20 @@ class Item:
         return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
 
     def published(self, table: Any) -> dict[str, str]:
-        """The paper's numbers in words, by row, from its `Table`."""
-        found = {}
+        """Format the paper's numbers by row, from its `Table`."""
+        texts = {}
         for name, where in self.published_at.items():
             row = table.row(**{column: value for column, value in where.items() if column != "say"})
-            found[name] = where.get("say", self.say).format_map(row)
-        return found
+            texts[name] = where.get("say", self.say).format_map(row)
+        return texts
 
     def others(self, table: Any) -> dict[str, str]:
-        """Other people's numbers in words, by row."""
+        """Format other people's numbers by row."""
         return {name: words.format_map(table.expected) for name, words in self.others_said.items()}
 
 
 def described() -> dict[str, dict[str, Any]]:
-    """The entries of data/paper/reproduce.yaml, by item, in the order in which items run."""
+    """Load data/paper/reproduce.yaml: entries by item, in running order."""
     return dict(facts("paper/reproduce"))
 
 
@@ -160,7 +160,7 @@ def described() -> dict[str, dict[str, Any]]:
 
 
 def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 10.0, of: str = "chance") -> str:
-    """The first of these rows with a run within `clear` points of the floor or at the ceiling, in words; else empty."""
+    """Describe the first row with a run within `clear` points of the floor, or at the ceiling; empty if none."""
     low = max(kept.rows[floor]) if floor else CHANCE
     for name in sorted(rows):
         if min(kept.rows[name]) < low + clear:
@@ -172,19 +172,19 @@ def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 1
 
 
 def kept_verdict(found: Verdict) -> dict[str, Any]:
-    """A verdict as JSON, with the interval that its words show: 90 % for equivalence, else 95 %."""
-    ends = (found.low, found.high) if found.outcome == "equivalent" else (found.low95, found.high95)
-    told = {"outcome": found.outcome, "difference": found.difference, "low": ends[0], "high": ends[1]}
-    return {**told, "margin": found.margin, "words": str(found)}
+    """Return a verdict as JSON, with the interval that its text shows: 90 % for equivalence, else 95 %."""
+    low, high = (found.low, found.high) if found.outcome == "equivalent" else (found.low95, found.high95)
+    result = {"outcome": found.outcome, "difference": found.difference, "low": low, "high": high}
+    return {**result, "margin": found.margin, "words": str(found)}
 
 
 def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
-    """Whether a verdict agrees with a finding. It fails only if the whole interval lies beyond the margin.
+    """Judge whether a verdict agrees with a finding, which fails only if the whole interval lies beyond the margin.
 
     better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin
     equal       holds if equivalent, fails if apart by more than the margin
-    "worse" and "no better" are the same with the two methods exchanged.
+    "worse" and "no better" are the same with the two methods swapped.
     """
     outcome, margin = kept["outcome"], kept["margin"]
     below, above = kept["high"] < -margin, kept["low"] > margin
@@ -197,28 +197,28 @@ def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
     }[wanted]
     holds = outcome in holding
     unsure = outcome in ("better", "worse") and not (holds or fails)
-    also = ", but not certainly by more than the margin" if unsure else ""
+    suffix = ", but not certainly by more than the margin" if unsure else ""
     if outcome == "equivalent" and wanted in ("better", "worse"):
-        also = f", so not {wanted} by more than the margin"
-    return part(holds, fails, f"{kept['words']}{also}")
+        suffix = f", so not {wanted} by more than the margin"
+    return part(holds, fails, f"{kept['words']}{suffix}")
 
 
 def part(holds: bool, fails: bool, words: str) -> Judged:
-    """A part of a finding."""
+    """Judge one part of a finding."""
     return Judged("holds" if holds else "fails" if fails else "undecided", words)
 
 
 def all_of(parts: Mapping[str, Judged]) -> Judged:
-    """Holds if every part holds, fails if any part fails, else undecided."""
-    found = {one.standing for one in parts.values()}
-    return part(found == {"holds"}, "fails" in found, "; ".join(f"{name}: {one.words}" for name, one in parts.items()))
+    """Combine parts: holds if every part holds, fails if any part fails, else undecided."""
+    standings = {judged.standing for judged in parts.values()}
+    return part(standings == {"holds"}, "fails" in standings, "; ".join(f"{n}: {j.words}" for n, j in parts.items()))
 
 
 def in_every(found: Collection[bool], least: int, words: str) -> Judged:
-    """Holds if true in all of at least `least` seeds, or pairs of seeds; fails if true in none of them."""
-    yes, enough = int(sum(found)), len(found) >= least
-    said = f"{words}: true in {yes} of {len(found)}{'' if enough else f', and {least} are needed'}"
-    return part(enough and yes == len(found), enough and not yes, said)
+    """Combine seeds, or pairs of seeds: holds if true in all of at least `least`, fails if true in none of them."""
+    count, enough = int(sum(found)), len(found) >= least
+    text = f"{words}: true in {count} of {len(found)}{'' if enough else f', and {least} are needed'}"
+    return part(enough and count == len(found), enough and not count, text)
 
 
 class Interval(NamedTuple):
@@ -239,5 +239,5 @@ class Interval(NamedTuple):
 
 
 def in_words(sizes: Mapping[str, Any]) -> str:
-    """Sizes as a list: "steps 120, seeds 3"."""
+    """Format sizes: "steps 120, seeds 3"."""
     return ", ".join(f"{name} {value}" for name, value in sizes.items())

@@ -1,12 +1,12 @@
-"""Items that train: groups of recipes that differ in one thing, or methods with a tuned rate each.
+"""Items that train: groups of recipes that differ in one thing, or methods with a tuned learning rate each.
 
-Trained    every group at a fixed rate, as in the paper's tables 5, 6, 16 and 18
-Compared   every method at the rate chosen on validation, through `lora_lab.experiments.compare`
+Trained    every group at a fixed learning rate, as in the paper's tables 5, 6, 16 and 18
+Compared   every method at the learning rate chosen on validation, through `lora_lab.experiments.compare`
 
     seconds = sum over groups of   packs * load + runs * (steps * step + scoring)
 
-The number of steps follows from the minutes. A dry run estimates a step by the speed of one layer and may be off by a
-factor of two; a run times a few real steps first.
+The number of steps follows from the minutes. A dry run estimates a step from the speed of one layer and may be off by
+a factor of two; a run times a few real steps first.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import load_task, typical_tokens
 
-LAYER = 12 * 384**2  # numbers in the matrices of the layer that is timed
-BESIDES = 1.6  # a whole step over its layers, measured: head, embeddings, optimizer and the gaps add to them
-FULL = 1.5  # three products a matrix instead of two
-LOAD, WRITING = 5.0, 2.0  # seconds, roughly: to load a pack; for a small language model to write an answer
-PACK = 8  # most recipes that are timed side by side
-ONE_PASS = 377  # steps of 16 that see each training row of rt once
+LAYER = 12 * 384**2  # parameters in the matrices of the timed layer
+BESIDES = 1.6  # measured ratio of a whole step to its layers: adds head, embeddings, optimizer and gaps
+FULL = 1.5  # three products per matrix instead of two
+LOAD, WRITING = 5.0, 2.0  # approximate seconds to load a pack; for a small language model to write an answer
+PACK = 8  # maximum number of recipes timed side by side
+ONE_PASS = 377  # steps of 16 rows that cover rt's training set once
 
 
 class Trained(Item):
-    """Groups of recipes; all share model, task, steps, and per seed the head and the order of the data.
+    """Groups of recipes that share model, task, steps and, per seed, the head and data order.
 
     groups   label: a method, or {method: ..., recipe fields}
-    metric   what a row shows of a run, and its factor
+    metric   the metric that a row shows, and its factor
     ladder   sizes to try in turn, with fewer and fewer seeds until there are `enough` steps
-    most     steps beyond which seeds are worth more
-    fields   further fields of every recipe
+    most     number of steps beyond which more seeds help more
+    fields   additional fields of every recipe
     """
 
     groups: Mapping[str, Any]
@@ -61,36 +61,36 @@ class Trained(Item):
     fields: Mapping[str, Any] = {}
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
-        """The recipes by group; with `examples`, seed n trains on draw n."""
+        """Build the recipes by group; with `examples`, seed n trains on subset n."""
         shared = {"lr": self.lr, "batch": self.batch, "steps": steps, **self.fields}
-        made = Study.of(self.model, self.task, self.groups, seeds, **shared)
-        drawn = {
-            label: [replace(one, subset=one.seed) if one.examples else one for one in own]
-            for label, own in made.groups.items()
+        study = Study.of(self.model, self.task, self.groups, seeds, **shared)
+        groups = {
+            label: [replace(recipe, subset=recipe.seed) if recipe.examples else recipe for recipe in recipes]
+            for label, recipes in study.groups.items()
         }
-        return replace(made, groups=drawn)
+        return replace(study, groups=groups)
 
     def expected(self, minutes: float) -> Plan:
-        return self.sized(minutes, [quick(one) for one in self.study().recipes])
+        return self.sized(minutes, [quick(recipe) for recipe in self.study().recipes])
 
     def plan(self, place: Place) -> Plan:
-        alike: dict[str, list[Recipe]] = {}
-        for one in self.study().recipes:
-            alike.setdefault(one.method.name, []).append(one)
-        timed = {name: pack_timed(_pack(own)) for name, own in alike.items()}
-        return self.sized(place.minutes, [timed[one.method.name] for one in self.study().recipes])
+        by_method: dict[str, list[Recipe]] = {}
+        for recipe in self.study().recipes:
+            by_method.setdefault(recipe.method.name, []).append(recipe)
+        timings = {name: pack_timed(_pack(recipes)) for name, recipes in by_method.items()}
+        return self.sized(place.minutes, [timings[recipe.method.name] for recipe in self.study().recipes])
 
     def sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
-        """The first sizes of the ladder with enough steps, else the last. Raises: BadValue for too few minutes."""
+        """Pick the ladder's first sizes with enough steps, else the last. Raises: BadValue for too few minutes."""
         task = load_task(self.task)
         scored = len(task.test) / len(task.validation)
         for rates, growth, seeds in self.ladder:
             tuning = rates + growth
             fixed = (
-                sum(one.load * (3 if tuning else 1) + (tuning + seeds * scored) * one.validation for one in timings)
+                sum(t.load * (3 if tuning else 1) + (tuning + seeds * scored) * t.validation for t in timings)
                 + len(timings) * seeds * self.prompts * WRITING
             )
-            slope = max((tuning + seeds) * sum(one.step for one in timings), 1e-9)
+            slope = max((tuning + seeds) * sum(timing.step for timing in timings), 1e-9)
             steps = int((SAFE * 60 * minutes - fixed) / slope)
             if steps >= self.enough:
                 break
@@ -104,83 +104,83 @@ class Trained(Item):
         return Plan({"steps": steps, **tuned, "seeds": seeds}, fixed + steps * slope)
 
     def trained(self, sizes: Mapping[str, Any], place: Place) -> Study:
-        """The study with all its runs. Raises: Failed if some are missing."""
+        """Train the study's missing runs and return it. Raises: Failed if some are still missing."""
         folder = place.folder.parent / (self.store or self.name)
-        made = self.study(sizes["steps"], sizes["seeds"]).run(folder / "runs", stop=place.stop)
-        if made.missing:
-            raise Failed(made.missing)
-        return made
+        study = self.study(sizes["steps"], sizes["seeds"]).run(folder / "runs", stop=place.stop)
+        if study.missing:
+            raise Failed(study.missing)
+        return study
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study, (metric, factor), rows = self.trained(sizes, place), self.metric, []
         for label in study.groups:
             values = tuple(factor * value for value in study.values(label, metric))
             rows.append(Row(label, values, self.axis, marks(study.runs(label))))
-        found = study.verdicts({**self.pairs, **{f"{a} against {b}": (a, b) for a, b in self.also}})
-        return rows, {name: found[name] for name in self.pairs}
+        verdicts = study.verdicts({**self.pairs, **{f"{a} against {b}": (a, b) for a, b in self.also}})
+        return rows, {name: verdicts[name] for name in self.pairs}
 
 
 class Compared(Trained):
-    """Methods, each at its own tuned rate; `metrics` are rows instead of accuracy: {words: (name, factor)}."""
+    """Methods, each at its own tuned learning rate; `metrics` replace accuracy as rows: {label: (name, factor)}."""
 
     methods: str
     metrics: Mapping[str, tuple[str, float]] = {}
-    lr = 4e-4  # for timing; no method diverges at it
+    lr = 4e-4  # for timing; no method diverges at this rate
     ladder = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
-        self.groups = {one.name: one for one in contenders(self.methods)}
+        self.groups = {method.name: method for method in contenders(self.methods)}
         return super().study(steps, seeds)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        told = {**sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
-        made = compare(self.model, self.task, self.methods, place.folder, say=place.say, stop=place.stop, **told)
+        options = {**sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
+        study = compare(self.model, self.task, self.methods, place.folder, say=place.say, stop=place.stop, **options)
         if place.stop.is_set():
-            raise Failed("time ran out before every run was done; the same call continues")
-        if wrong := [f"{one.label}: {one.error}" for one in made.results if not one.runs]:
-            raise Failed("; ".join(wrong))
-        runs = {one.method.name: Runs(one.runs) for one in made.results}
-        return self.rows(made.results), verdicts_of(
+            raise Failed("time ran out before every run was done; the same call resumes")
+        if errors := [f"{result.label}: {result.error}" for result in study.results if not result.runs]:
+            raise Failed("; ".join(errors))
+        runs = {result.method.name: Runs(result.runs) for result in study.results}
+        return self.rows(study.results), verdicts_of(
             {name: (runs[a], runs[b]) for name, (a, b, _) in self.pairs.items()}
         )
 
     def rows(self, results: Iterable[Any]) -> list[Row]:
-        """A row for each method, or for each metric and method."""
+        """Return one row per method, or per metric and method."""
         if not self.metrics:
-            values = ((one, tuple(100 * value for value in one.values("accuracy"))) for one in results)
-            return [Row(one.label, each, self.axis, marks(one.runs)) for one, each in values]
+            accuracies = ((result, tuple(100 * value for value in result.values("accuracy"))) for result in results)
+            return [Row(result.label, values, self.axis, marks(result.runs)) for result, values in accuracies]
         return [
-            Row(f"{words}, {one.method.name}", tuple(factor * v for v in one.values(name)), words, marks(one.runs))
-            for words, (name, factor) in self.metrics.items()
-            for one in results
+            Row(f"{label}, {r.method.name}", tuple(factor * v for v in r.values(name)), label, marks(r.runs))
+            for label, (name, factor) in self.metrics.items()
+            for r in results
         ]
 
 
 def marks(runs: Iterable[Run]) -> tuple[str, ...]:
-    """A hash of what each run predicts on the test rows, the same whether it was just trained or read again."""
-    said = (run.predictions for run in runs if run.predictions is not None)
-    alike = (own.astype("<i8" if own.dtype.kind in "iub" else "<f4") for own in said)
-    return tuple(hashlib.sha256(own.tobytes()).hexdigest()[:12] for own in alike)
+    """Hash each run's predictions on the test rows, whether it was just trained or loaded."""
+    predictions = (run.predictions for run in runs if run.predictions is not None)
+    arrays = (array.astype("<i8" if array.dtype.kind in "iub" else "<f4") for array in predictions)
+    return tuple(hashlib.sha256(array.tobytes()).hexdigest()[:12] for array in arrays)
 
 
-def _pack(alike: Sequence[Recipe]) -> list[Recipe]:
-    """Recipes to time side by side; a single one is timed at several rates."""
-    return list(alike[:PACK]) if len(alike) > 1 else [replace(alike[0], lr=alike[0].lr / n) for n in (1, 2, 3, 4)]
+def _pack(group: Sequence[Recipe]) -> list[Recipe]:
+    """Select recipes to time side by side; a single recipe is timed at several learning rates."""
+    return list(group[:PACK]) if len(group) > 1 else [replace(group[0], lr=group[0].lr / n) for n in (1, 2, 3, 4)]
 
 
 def quick(recipe: Recipe) -> Timing:
-    """The timing of one run, from the machine's speed. Raises: BadValue, NotFound for what is not there."""
+    """Estimate the timing of one run from the machine's speed. Raises: BadValue, NotFound: see `load_task`."""
     task = load_task(recipe.task, max_length=recipe.max_length)
     matrices = architecture_of(recipe.model, task.num_labels).modules
     layers = sum(m.weight * m.count for m in matrices if m.kind in ("linear", "expert")) / LAYER
     tokens = typical_tokens(task)
-    seconds = layers * BESIDES / best_speed(device.pick_device())  # a token
+    seconds = layers * BESIDES / best_speed(device.pick_device())  # per token
     step = recipe.batch * tokens * seconds * (FULL if recipe.method.trains_base else 1.0)
     return Timing(LOAD, step, len(task.validation) * tokens * seconds / 3)
 
 
 @cache
 def best_speed(where: str) -> float:
-    """Tokens a second through one layer of MiniLM's size, forward and back, in rows of 32 and a step of 4,096."""
+    """Measure tokens per second, forward and backward, through a layer of MiniLM's size: rows of 32, steps of 4,096."""
     choice = device.choose(32, device=where)
     return 4096 / device.time_layer(where, choice.torch_dtype, choice.attention, 32, total=4096)

@@ -1,8 +1,8 @@
-"""Table 7 and figures 3 and 4 look at the updates of LoRA runs of rank 4, 8 and 64, which the three items share.
+"""Table 7 and figures 3 and 4: the updates of LoRA runs of rank 4, 8 and 64, which the three items share.
 
-||dW||_F / ||U^T W V||_F    table 7: U, V are the r strongest directions of dW; then those of W, then random ones
-phi(i, j)                   figures 3 and 4: how far the first i and first j directions of two runs agree, minus what
-                            chance gives, max(i, j) / d
+||dW||_F / ||U^T W V||_F    table 7: U, V are the top r singular directions of dW; then those of W, then random ones
+phi(i, j)                   figures 3 and 4: overlap of the first i and first j directions of two runs, minus the chance
+                            level max(i, j) / d
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from lora_course.paper.reproduce.base import Judged, Kept, Place, Row, all_of, i
 from lora_course.paper.reproduce.studies import Trained
 from lora_lab.experiments.statistics import Verdict
 
-PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # what a role's layers are called
-TOO_FEW = 4  # with fewer seeds nothing is decided: three agree by luck in one of four cases
-Layers = Mapping[str, Update]  # of one run, by the layer's name
-Updates = Mapping[str, Sequence[Layers]]  # by group, a run for each seed
+PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # layer names by role
+TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance in one of four cases
+Layers = Mapping[str, Update]  # one run's updates by layer name
+Updates = Mapping[str, Sequence[Layers]]  # by group, one run per seed
 
 
 class Subspaces(Trained):
-    """Runs whose updates are looked at; a subclass makes rows of them."""
+    """Runs whose updates are analyzed; a subclass turns them into rows."""
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study = self.trained(sizes, place)
@@ -34,7 +34,7 @@ class Subspaces(Trained):
         return [Row(name, tuple(values), self.axis) for name, values in rows.items()], {}
 
     def rows(self, found: Updates) -> dict[str, list[float]]:
-        """A value for each seed or pair of seeds, by the row's name."""
+        """Return one value per seed or pair of seeds, by row name."""
         raise NotImplementedError
 
 
@@ -50,26 +50,26 @@ SHOWN = {
 
 
 class Amplified(Subspaces):
-    """How much an update amplifies what the weight already had in its directions."""
+    """How much an update amplifies directions that the weight already has."""
 
     def rows(self, found: Updates) -> dict[str, list[float]]:
         rows: dict[str, list[float]] = {}
         for rank in (4, 64):
             for seed in found[f"rank {rank}"]:
                 q = [u for name, u in seed.items() if name.endswith(PARTS["q"])]
-                looked = [amplification(u.weight, u.factors, len(u.factors.values)) for u in q]
-                for words, what in SHOWN.items():
-                    rows.setdefault(f"rank {rank}, {words}", []).append(fmean(getattr(one, what) for one in looked))
+                results = [amplification(u.weight, u.factors, len(u.factors.values)) for u in q]
+                for label, name in SHOWN.items():
+                    rows.setdefault(f"rank {rank}, {label}", []).append(fmean(getattr(r, name) for r in results))
         return rows
 
     def judge(self, kept: Kept) -> Judged:
-        of = {r: {n: np.array(kept.rows[f"rank {r}, {words}"]) for words, n in SHOWN.items()} for r in (4, 64)}
-        between = [(one["in_random"] < one["in_update"]) & (one["in_update"] < one["in_weight"]) for one in of.values()]
+        ranks = {r: {n: np.array(kept.rows[f"rank {r}, {label}"]) for label, n in SHOWN.items()} for r in (4, 64)}
+        between = [(x["in_random"] < x["in_update"]) & (x["in_update"] < x["in_weight"]) for x in ranks.values()]
         factors = ", ".join(
-            f"{one['factor'].mean():.2g} at rank {r} (by chance {(one['update'] / one['in_random']).mean():.2g})"
-            for r, one in of.items()
+            f"{x['factor'].mean():.2g} at rank {r} (by chance {(x['update'] / x['in_random']).mean():.2g})"
+            for r, x in ranks.items()
         )
-        above = [one["factor"] > 1 for one in of.values()]
+        above = [x["factor"] > 1 for x in ranks.values()]
         return all_of(
             {
                 "||U'WV||": in_every(np.all(between, 0), TOO_FEW, "between chance and W's own strongest"),
@@ -87,7 +87,7 @@ LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
 
 
 class Shared(Subspaces):
-    """phi of each run of one group against the next seed of another; with equal seeds A may start the same."""
+    """phi of each run against another group's next seed: with equal seeds, A may have the same initialization."""
 
     between: tuple[str, str]
     cells: Sequence[tuple[int, int]]
@@ -96,25 +96,25 @@ class Shared(Subspaces):
         first, second = (found[label] for label in self.between)
         pairs = [(first[n], second[(n + 1) % len(second)]) for n in range(len(first))] if len(second) > 1 else []
         rows = {
-            f"{what} of {role}, phi({i}, {j})": [_shared(a, b, look, role, i, j) for a, b in pairs]
-            for what, look in LOOKS.items()
+            f"{what} of {role}, phi({i}, {j})": [_shared(a, b, basis, role, i, j) for a, b in pairs]
+            for what, basis in LOOKS.items()
             for role in "qv"
             for i, j in self.cells
         }
         width = next(iter(found["rank 64"][0].values())).weight.shape[1]
         k = min(8, width)
-        drawn = [(random_directions(width, k, 2 * n), random_directions(width, k, 2 * n + 1)) for n in range(5)]
-        return rows | {"random, phi(8, 8)": [float(phi_grid(a, b)[-1, -1] - k / width) for a, b in drawn]}
+        random = [(random_directions(width, k, 2 * n), random_directions(width, k, 2 * n + 1)) for n in range(5)]
+        return rows | {"random, phi(8, 8)": [float(phi_grid(a, b)[-1, -1] - k / width) for a, b in random]}
 
 
-def _shared(a: Layers, b: Layers, look: Callable[[Update], np.ndarray], role: str, i: int, j: int) -> float:
-    """phi(i, j) minus its mean by chance, mean over the q or v layers; for a smaller matrix, its last directions."""
-    each = []
+def _shared(a: Layers, b: Layers, basis: Callable[[Update], np.ndarray], role: str, i: int, j: int) -> float:
+    """Average phi(i, j) minus its chance level over the q or v layers; a smaller matrix uses all its directions."""
+    values = []
     for name in (name for name in a if name.endswith(PARTS[role])):
-        first, second = look(a[name])[:, :i], look(b[name])[:, :j]
+        first, second = basis(a[name])[:, :i], basis(b[name])[:, :j]
         by_chance = expected_phi(first.shape[0], first.shape[1], second.shape[1])[-1, -1]
-        each.append(float(phi_grid(first, second)[-1, -1] - by_chance))
-    return fmean(each)
+        values.append(float(phi_grid(first, second)[-1, -1] - by_chance))
+    return fmean(values)
 
 
 class BetweenRanks(Shared):
@@ -125,8 +125,8 @@ class BetweenRanks(Shared):
 
     def judge(self, kept: Kept) -> Judged:
         first, rest = (np.array([kept.rows[f"BA of {role}, phi({i}, {i})"] for role in "qv"]) for i in (1, 8))
-        so = np.all((first > 0.5) & (rest < 0.5), axis=0)  # a half is what the paper calls overlap
-        return in_every(so, TOO_FEW, "phi(1, 1) above 0.5 and phi(8, 8) below it, in q and in v")
+        holds = np.all((first > 0.5) & (rest < 0.5), axis=0)  # the paper calls 0.5 an overlap
+        return in_every(holds, TOO_FEW, "phi(1, 1) above 0.5 and phi(8, 8) below it, in q and in v")
 
 
 class BetweenSeeds(Shared):
@@ -137,5 +137,5 @@ class BetweenSeeds(Shared):
 
     def judge(self, kept: Kept) -> Judged:
         q, v = (np.array(kept.rows[f"BA of {role}, phi(8, 8)"]) for role in "qv")
-        said = "phi(8, 8) above chance for v and larger for q, in pairs that share seeds"
-        return in_every((v > 0) & (q > v), TOO_FEW, said)
+        words = "phi(8, 8) above chance for v and larger for q, in pairs that share seeds"
+        return in_every((v > 0) & (q > v), TOO_FEW, words)

@@ -1,5 +1,5 @@
-"""Items timed in rounds: table 1 and section 4.2. In a round all variants take turns, so what slows the machine
-for a moment slows all of them; ratios are taken within a round.
+"""Items timed in rounds: table 1 and section 4.2. All variants take turns within a round, so a momentary slowdown
+of the machine affects all of them; ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from lora_lab.methods.merge import merge
 from lora_lab.training.measure import measure, optimizer_of
 from lora_lab.training.models import load_model
 
-LEAST, FEWEST = 6, 5  # rounds that the rules of table 1 and of section 4.2 ask for
+LEAST, FEWEST = 6, 5  # rounds required by the rules of table 1 and of section 4.2
 
-# ---- table 1: bottlenecks stand in series; LoRA stands beside, or is merged
+# ---- table 1: bottlenecks run in series; LoRA runs in parallel, or is merged
 
 GRIDS = (  # rows and tokens: the paper's, and smaller ones for slower machines
     ((1, 128), (16, 256), (32, 512)),
@@ -39,42 +39,42 @@ GRIDS = (  # rows and tokens: the paper's, and smaller ones for slower machines
     ((1, 32), (4, 32), (16, 64)),
 )
 MERGED, UNMERGED, HOULSBY, LIN = "LoRA merged", "LoRA beside", "bottleneck H", "bottleneck L"
-WANTED = 20  # rounds that are worth a smaller grid
-LONGER = 1.3  # longer rows attend to more
-SLOWER, SLOW = 0.05, 1.02  # share by which merged may be off; the ratio from which an answer is slowed
+WANTED = 20  # use a smaller grid to reach this many rounds
+LONGER = 1.3  # extra time for attention over longer rows
+SLOWER, SLOW = 0.05, 1.02  # tolerance for merged LoRA; the ratio that counts as a slowdown
 SIZE, RANK = 64, 8  # of a bottleneck; of LoRA
 
 
 class Latency(Item):
-    """grids: cells to time, the first that leaves enough of `most` rounds."""
+    """Time an answer in the cells of the first of `grids` that leaves enough of `most` rounds."""
 
     grids: Sequence[Sequence[tuple[int, int]]] = GRIDS
     most: int = 100  # as many as in the paper
 
     def expected(self, minutes: float) -> Plan:
         models, ids = ways(self.model), _inputs(4, 128)
-        _turn(models, ids, 0)  # warms up
-        a_token = sum(_turn(models, ids, 1).values()) / ids.numel()
+        _time_models(models, ids, 0)  # warms up
+        per_token = sum(_time_models(models, ids, 1).values()) / ids.numel()
         for cells in self.grids:
-            a_round = sum(rows * tokens for rows, tokens in cells) * a_token * LONGER
-            rounds = min(self.most, int(60 * minutes / a_round) - 1)
+            per_round = sum(rows * tokens for rows, tokens in cells) * per_token * LONGER
+            rounds = min(self.most, int(60 * minutes / per_round) - 1)
             if rounds >= min(WANTED, self.most):
                 break
-        _check_rounds(rounds, LEAST, minutes, (LEAST + 1) * a_round)
-        return Plan({"rounds": rounds, "cells": [list(cell) for cell in cells]}, (rounds + 1) * a_round)
+        _check_rounds(rounds, LEAST, minutes, (LEAST + 1) * per_round)
+        return Plan({"rounds": rounds, "cells": [list(cell) for cell in cells]}, (rounds + 1) * per_round)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         models = ways(self.model)
         inputs = {f"{rows} x {tokens}": _inputs(rows, tokens) for rows, tokens in sizes["cells"]}
-        ratios: dict[str, list[float]] = {f"{cell} {way}": [] for cell in inputs for way in models if way != "base"}
+        ratios: dict[str, list[float]] = {f"{cell} {name}": [] for cell in inputs for name in models if name != "base"}
         for ids in inputs.values():
-            _turn(models, ids, seed=0)
+            _time_models(models, ids, seed=0)
         for number in place.rounds(sizes["rounds"], LEAST):
             for cell, ids in inputs.items():
-                took = _turn(models, ids, seed=number)
-                base = took.pop("base")
-                for way, seconds in took.items():
-                    ratios[f"{cell} {way}"].append(seconds / base)
+                times = _time_models(models, ids, seed=number)
+                base = times.pop("base")
+                for name, seconds in times.items():
+                    ratios[f"{cell} {name}"].append(seconds / base)
         return [Row(name, tuple(values), self.axis) for name, values in ratios.items()], {}
 
     def judge(self, kept: Kept) -> Judged:
@@ -84,32 +84,32 @@ class Latency(Item):
         small, large = (Interval.of(kept.rows[f"{cell} {HOULSBY}"]) for cell in (cells[0], cells[-1]))
         merged = [Interval.of(kept.rows[f"{cell} {MERGED}"]) for cell in cells]
         slows = small.low > max(SLOW, large.high), small.high < max(SLOW, large.low)
-        inside = all(one.low > 1 - SLOWER and one.high < 1 + SLOWER for one in merged)
-        outside = any(one.low > 1 + SLOWER or one.high < 1 - SLOWER for one in merged)
-        h = part(*slows, f"{small} at {cells[0]}, {large} at {cells[-1]}")
-        return all_of({"bottleneck H": h, "merged": part(inside, outside, ", ".join(map(str, merged)))})
+        inside = all(ratio.low > 1 - SLOWER and ratio.high < 1 + SLOWER for ratio in merged)
+        outside = any(ratio.low > 1 + SLOWER or ratio.high < 1 - SLOWER for ratio in merged)
+        bottleneck = part(*slows, f"{small} at {cells[0]}, {large} at {cells[-1]}")
+        return all_of({"bottleneck H": bottleneck, "merged": part(inside, outside, ", ".join(map(str, merged)))})
 
     def published(self, table: Any) -> dict[str, str]:
-        found = {}
+        texts = {}
         for row in table.records():
             cell = f"{row['batch']} x {row['seq']}"
-            found[f"{cell} {MERGED}"] = "1, being the base"
-            for way, column in ((HOULSBY, "AdapterH"), (LIN, "AdapterL")):
-                found[f"{cell} {way}"] = f"{row[column] / row['FT/LoRA']:.3f} ({row['adapter_parameters']})"
-        return found
+            texts[f"{cell} {MERGED}"] = "1, being the base"
+            for name, column in ((HOULSBY, "AdapterH"), (LIN, "AdapterL")):
+                texts[f"{cell} {name}"] = f"{row[column] / row['FT/LoRA']:.3f} ({row['adapter_parameters']})"
+        return texts
 
 
 def ways(model: str) -> dict[str, nn.Module]:
-    """The same model plain, and with each kind of adapter filled with numbers as training might leave them."""
+    """Return the plain model, and copies with each kind of adapter, its parameters randomized as if trained."""
     base = load_model(model, num_labels=2)
-    beside = _with(base, LoRA(rank=RANK))
-    merge(merged := copy.deepcopy(beside))
-    found = {"base": base, MERGED: merged, UNMERGED: beside}
-    found |= {HOULSBY: _with(base, Bottleneck(SIZE)), LIN: _with(base, Bottleneck(SIZE, "lin"))}
-    return {way: one.eval() for way, one in found.items()}
+    unmerged = _with_adapter(base, LoRA(rank=RANK))
+    merge(merged := copy.deepcopy(unmerged))
+    models = {"base": base, MERGED: merged, UNMERGED: unmerged}
+    models |= {HOULSBY: _with_adapter(base, Bottleneck(SIZE)), LIN: _with_adapter(base, Bottleneck(SIZE, "lin"))}
+    return {name: module.eval() for name, module in models.items()}
 
 
-def _with(base: nn.Module, method: Any) -> nn.Module:
+def _with_adapter(base: nn.Module, method: Any) -> nn.Module:
     model = copy.deepcopy(base)
     method.attach(model)
     for name, parameter in model.named_parameters():
@@ -122,67 +122,67 @@ def _inputs(rows: int, tokens: int) -> torch.Tensor:
     return torch.randint(1000, 2000, (rows, tokens), generator=torch.Generator().manual_seed(0))
 
 
-def _turn(models: Mapping[str, nn.Module], ids: torch.Tensor, seed: int) -> dict[str, float]:
-    """Seconds of each, in an order that changes from round to round."""
-    order, took = random.Random(seed).sample(sorted(models), len(models)), dict[str, float]()
-    for way in order:
+def _time_models(models: Mapping[str, nn.Module], ids: torch.Tensor, seed: int) -> dict[str, float]:
+    """Measure the seconds of each model, in random order."""
+    order, times = random.Random(seed).sample(sorted(models), len(models)), dict[str, float]()
+    for name in order:
         start = time.perf_counter()
         with torch.inference_mode():
-            models[way](input_ids=ids, attention_mask=torch.ones_like(ids))
-        took[way] = time.perf_counter() - start
-    return took
+            models[name](input_ids=ids, attention_mask=torch.ones_like(ids))
+        times[name] = time.perf_counter() - start
+    return times
 
 
 def _check_rounds(rounds: int, least: int, minutes: float, seconds: float) -> None:
-    """Raises: BadValue for fewer rounds than the rule asks for."""
+    """Raises: BadValue for fewer rounds than the rule requires."""
     if rounds < least:
         needed = f"{least} rounds take about {seconds / 60:.1f} on this machine"
         raise BadValue(f"{minutes:g} minutes are too few: {needed}")
 
 
-# ---- section 4.2: memory, file and speed of training; for GPT-3 by the accountant
+# ---- section 4.2: memory, file size and speed of training; for GPT-3 predicted by the accountant
 
 METHODS = {"full": FullFineTuning(), "LoRA": LoRA(rank=4)}
 RATIO = "speed, LoRA over full"
 BIG, ROUNDS = "gpt3-175b", 30
-PEAKS = 6  # about as many rounds as measuring the peaks takes
+PEAKS = 6  # measuring the peaks takes about as long as this many rounds
 STEP: dict[str, Any] = {"batch": 4, "seq": 64, "dtype": "fp32"}
 MIB, GB = 2**20, 10**9
 
 
 class Costs(Item):
-    """Peaks and files of both methods, tokens a second in each round, and GPT-3's memory and file predicted."""
+    """Memory peaks, file sizes and tokens per second of both methods, and predictions for GPT-3."""
 
     def expected(self, minutes: float) -> Plan:
         steps = self._steps()
         started = time.perf_counter()
         for step in steps.values():
             step()
-        a_round = time.perf_counter() - started
-        rounds = min(ROUNDS, int(60 * minutes / a_round) - PEAKS)
-        _check_rounds(rounds, FEWEST, minutes, (FEWEST + PEAKS) * a_round)
-        return Plan({"rounds": rounds}, (rounds + PEAKS) * a_round)
+        per_round = time.perf_counter() - started
+        rounds = min(ROUNDS, int(60 * minutes / per_round) - PEAKS)
+        _check_rounds(rounds, FEWEST, minutes, (FEWEST + PEAKS) * per_round)
+        return Plan({"rounds": rounds}, (rounds + PEAKS) * per_round)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         steps, speeds = self._steps(), {name: list[float]() for name in METHODS}
         for number in place.rounds(sizes["rounds"], FEWEST):
-            for name in sorted(steps, reverse=bool(number % 2)):  # they take turns at being first
+            for name in sorted(steps, reverse=bool(number % 2)):  # alternate the order
                 started = time.perf_counter()
                 steps[name]()
                 speeds[name].append(STEP["batch"] * STEP["seq"] / (time.perf_counter() - started))
         gains = tuple(a / b for a, b in zip(speeds["LoRA"], speeds["full"], strict=True))
-        rows: list[tuple[str, str, Callable[[Any], float]]] = [
-            ("peak of a step", "MiB", lambda one: measure(self.model, one, **STEP).peak / MIB),
-            ("file", "MiB", lambda one: params(self.model, one).adapter_bytes / MIB),
-            ("GPT-3 memory", "GB", lambda one: memory(BIG, one, batch=1, seq=2048, dtype="fp16").peak / GB),
-            ("GPT-3 file", "GB", lambda one: 2 * params(BIG, one).trainable / GB),  # in fp16
+        costs: list[tuple[str, str, Callable[[Any], float]]] = [
+            ("peak of a step", "MiB", lambda method: measure(self.model, method, **STEP).peak / MIB),
+            ("file", "MiB", lambda method: params(self.model, method).adapter_bytes / MIB),
+            ("GPT-3 memory", "GB", lambda method: memory(BIG, method, batch=1, seq=2048, dtype="fp16").peak / GB),
+            ("GPT-3 file", "GB", lambda method: 2 * params(BIG, method).trainable / GB),  # in fp16
         ]
-        found = [Row(f"{what}, {name}", (of(one),), unit) for what, unit, of in rows for name, one in METHODS.items()]
+        rows = [Row(f"{what}, {name}", (cost(m),), unit) for what, unit, cost in costs for name, m in METHODS.items()]
         timed = [Row(f"speed, {name}", tuple(values), "tokens/s") for name, values in speeds.items()]
-        return [*found[:4], *timed, Row(RATIO, gains, "times"), *found[4:]], {}
+        return [*rows[:4], *timed, Row(RATIO, gains, "times"), *rows[4:]], {}
 
     def judge(self, kept: Kept) -> Judged:
-        peak, file = (kept.rows[f"{of}, LoRA"][0] / kept.rows[f"{of}, full"][0] for of in ("peak of a step", "file"))
+        peak, file = (kept.rows[f"{r}, LoRA"][0] / kept.rows[f"{r}, full"][0] for r in ("peak of a step", "file"))
         speed = Interval.of(kept.rows[RATIO])
         memory = part(peak < 0.5, peak >= 0.5, f"{peak:.2f} of full's")
         size = part(file < 0.01, file >= 0.01, f"1 in {1 / file:,.0f}")
@@ -194,7 +194,7 @@ class Costs(Item):
         return {**super().published(table), RATIO: f"{speed['lora'] / speed['full']:.2f}"}
 
     def _steps(self) -> dict[str, Callable[[], None]]:
-        """For each method, a training step that can be repeated; it has run once."""
+        """Return a warmed-up training step for each method."""
         return {name: _warm(self.model, method) for name, method in METHODS.items()}
 
 

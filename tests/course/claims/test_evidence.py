@@ -68,10 +68,10 @@ def test_runs_of_ones_own_decide(store, claim, changes, runs, word):
 
 
 def test_missing_or_mixed_runs_are_named(store, tmp_path):
-    with pytest.raises(NotFound, match="no finished runs"):
+    with pytest.raises(NotFound, match="has no finished runs"):
         judge("low_rank_is_enough", store=tmp_path / "none")
     folder = store({LoRA(8): 0.80})
-    with pytest.raises(NotFound, match=r"no run with rank 32 .* there are 8"):
+    with pytest.raises(NotFound, match=r"no run with rank 32 .* available: 8"):
         judge("low_rank_is_enough", rank=8, store=folder)
     store({LoRA(8, targets=("q",)): 0.70, LoRA(32): 0.80})
     with pytest.raises(BadValue, match="differ in targets, not only in their seed"):

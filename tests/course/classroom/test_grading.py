@@ -134,8 +134,8 @@ def test_each_row_is_right_whatever_the_others_do(rows: dict[str, dict[str, Any]
         "zoe3": ("unknown", []),
     }
     assert [check["calls"] for check in rows["ada"]["checks"]] == [1, 2, 1, 1]
-    assert rows["max"]["words"] == "its process ended by itself in code cell 3"
-    assert "in code cell 5: it took more than 1 GiB" in rows["mia"]["words"]
+    assert rows["max"]["words"] == "its process exited by itself in code cell 3"
+    assert "in code cell 5: it used more than 1 GiB" in rows["mia"]["words"]
     assert [error["type"] for error in rows["mia"]["errors"]] == ["MemoryError"]
 
 
@@ -166,7 +166,7 @@ def test_a_notebook_is_ended_when_its_time_is_up(bound: str, tmp_path: Path):
     lesson, path = Lesson(handed_out(tmp_path / "out")), hand_in(tmp_path, "eve", [SOLVED[1], last])
     (row,) = grade(path, limits=Limits(seconds=4, memory_gib=1), known=[lesson])
     assert (row["status"], verdicts(row)) == ("time", ["absent", "right", "absent", "absent"])
-    assert row["words"] == "ended in code cell 3 after 4 s"
+    assert row["words"] == "stopped in code cell 3 after 4 s"
 
 
 def sandboxed() -> bool:

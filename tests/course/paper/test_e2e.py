@@ -57,20 +57,20 @@ def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(fo
     with pytest.raises(BadValue, match=r"has no training data: add train.txt, trainset.csv"):
         train(Recipe("smollm2", str(folder), device="cpu", dtype="fp32", attention="eager"), store=None)
     (folder / "test.txt").unlink()
-    with pytest.raises(NotFound, match=r"holds none of test.txt, testset_w_refs.csv, test.csv, which test is read"):
+    with pytest.raises(NotFound, match=r"has no test file: add one of test.txt, testset_w_refs.csv, test.csv"):
         load_task(str(folder))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: there is no \|\|reference"),
+        ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: no \|\|reference"),
         ("a.txt", TXT + "name : A | aera : riverside||A .\n", "a.txt, line 4: a meaning has no slot 'aera'"),
         ("a.txt", "name : A | name : B||A .\n", "line 1: .* a slot is given twice"),
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
         ("a.csv", "mr,ref\nname[A],\n", "a.csv, line 2: the column ref is empty"),
         ("a.csv", "mr,ref\nname A,b\n", r"a.csv, line 2: 'name A' is not a meaning"),
-        ("a.csv", "ref,mr\nb\n", r"a.csv, line 2: the meaning '' names no place"),
+        ("a.csv", "ref,mr\nb\n", r"a.csv, line 2: the meaning '' has no name"),
         ("a.csv", "mr,ref\nname[A],Well, it is.\n", "a.csv, line 2 has 3 fields and the header 2: put texts with"),
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
         ("a.csv", "mr,ref\n", "a.csv is empty"),
@@ -102,7 +102,7 @@ def test_a_meaning_that_is_written_is_read_back(slots, name):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("area[riverside]", "names no place; add name"),
+        ("area[riverside]", "has no name; add name"),
         ("name[A], aera[riverside]", "no slot 'aera'; nearest: area"),
         ("name[A], area[x], area[y]", "the slot area is given 2 times"),
         ("name[A], area[ ]", "the slot area needs a value"),

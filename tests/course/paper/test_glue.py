@@ -64,7 +64,7 @@ def test_the_hubs_columns_are_read_too(tmp_path, task, label, ending):
 def test_lines_that_the_download_of_qqp_broke_are_passed_over_and_no_others(tmp_path):
     header, line, *_ = FORMS["qqp"]
     assert len(written(tmp_path, "qqp", [header, "1\t2\tbroken", line]).train) == 1
-    with pytest.raises(BadValue, match=r"train.tsv, line 2: it has 3 columns"):
+    with pytest.raises(BadValue, match=r"train.tsv, line 2: 3 columns are too few"):
         written(tmp_path, "rte", [RTE, "1\t2\tbroken", line])
 
 
@@ -84,7 +84,7 @@ def test_a_label_that_is_none_names_its_line(tmp_path, task, line, sentence):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("sentence,label\n", "is empty: it holds no row of CoLA"),
+        ("sentence,label\n", "is empty: it has no row of CoLA"),
         ("sentence,label\nThem goes.\n", "line 2 has no label; CoLA needs sentence, label"),
         ("sentence,label\nThem goes.,-1\n", "line 2: the label is hidden"),
     ],

@@ -55,9 +55,9 @@ def test_a_row_is_found_by_its_values():
     [
         (lambda: table("tabel5"), NotFound, "nearest: table5"),
         (lambda: table("table5").row(weight="Wq"), NotFound, "no column 'weight'; nearest: weights"),
-        (lambda: table("table5").row(weights="Wx"), NotFound, "there are weights: Wq, Wk"),
+        (lambda: table("table5").row(weights="Wx"), NotFound, "available: weights: Wq, Wk"),
         (lambda: table("table6").row(weights="Wq"), BadValue, "5 rows with weights='Wq'; add rank"),
-        (lambda: table("table6").row(), BadValue, "15 rows with nothing asked; add weights, rank"),
+        (lambda: table("table6").row(), BadValue, "15 rows with no condition; add weights, rank"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(ask, error, words):
