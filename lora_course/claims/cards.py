@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from lora_course.claims.cases import EXPERIMENTS, STORE, Finding, said, wanted
+from lora_course.claims.cases import EXPERIMENTS, STORE, Finding, as_text, wanted
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.training.assets import shipped
 
@@ -85,7 +85,7 @@ class Verdict(Finding):
 
     def __str__(self) -> str:
         decide = f" What would decide it: {self.would_tell}." if self.would_tell else ""
-        premises = ", ".join(f"{name} {said(self.premises[name])}" for name in self.changed)
+        premises = ", ".join(f"{name} {as_text(self.premises[name])}" for name in self.changed)
         return f"{self.words}{f' (with {premises})' if premises else ''}: {self.because}{decide}"
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
     try:
         finding = run(**arguments, **({STORE: store} if reads_runs else {}))
     except (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        changes = ", ".join(f"{n} {said(v)}" for n, v in premises.items() if v != defaults[n].value)
+        changes = ", ".join(f"{n} {as_text(v)}" for n, v in premises.items() if v != defaults[n].value)
         if isinstance(error, BadValue) or not changes:
             raise
         raise BadValue(f"claim {claim.id} can't be tested with {changes}: {error}") from error
@@ -216,7 +216,7 @@ def _parsed(card: Card, name: str, value: Any) -> Value:
     default, what = card.all_premises[name].value, f"the premise '{name}' of claim {card.id}"
     if not isinstance(default, list):
         if isinstance(value, list | tuple):
-            raise BadValue(f"{what} must be a single value, such as {said(default)}")
+            raise BadValue(f"{what} must be a single value, such as {as_text(default)}")
         return _convert(default, value, what)
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
     if not parts:

@@ -44,7 +44,7 @@ class Case:
     @property
     def where(self) -> str:
         """The settings as text: "model llama-2-70b, rank 8"."""
-        return ", ".join(f"{name} {said(value)}" for name, value in self.settings.items())
+        return ", ".join(f"{name} {as_text(value)}" for name, value in self.settings.items())
 
     def __str__(self) -> str:
         return f"{self.where}: {self.found}" if self.settings else self.found
@@ -84,7 +84,7 @@ class Finding:
         """For "depends": the one setting that explains all outcomes, else those that change an outcome on their own."""
         if self.word != "depends":
             return ()
-        decided = [({n: said(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]
+        decided = [({n: as_text(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]
         names = dict.fromkeys(name for settings, _ in decided for name in settings)
         varied = [name for name in names if len({settings.get(name) for settings, _ in decided}) > 1]
         for name in varied:
@@ -129,10 +129,10 @@ def wanted(name: str) -> tuple[str, ...]:
     return tuple(p for p in inspect.signature(EXPERIMENTS[name]).parameters if p != STORE)
 
 
-def said(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Format a setting for people: 0.0001, llama-2-7b, yes, 8, 16."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(said, value))
+        return ", ".join(map(as_text, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
@@ -142,7 +142,7 @@ def check_known(given: Iterable[str], known: Collection[str], what: str) -> None
     """Raises: BadValue for an unknown word, with the nearest one."""
     for word in given:
         if word not in known:
-            raise BadValue(f"{what} are {said(list(known))}, not '{word}'; nearest: {nearest(word, known)}")
+            raise BadValue(f"{what} are {as_text(list(known))}, not '{word}'; nearest: {nearest(word, known)}")
 
 
 def roles(targets: str) -> tuple[str, ...]:

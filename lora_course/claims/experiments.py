@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lora_course.claims import evidence as stored
-from lora_course.claims.cases import Case, Finding, check_known, experiment, roles, said
+from lora_course.claims.cases import Case, Finding, as_text, check_known, experiment, roles
 from lora_course.claims.evidence import Cells, Interval, Stored, cells_of
 from lora_course.paper import table
 from lora_lab.accounting.gpus import of_size, usable
@@ -63,7 +63,7 @@ def times_less(
     setup, cases = Setup(batch, seq, checkpointing=checkpointing), []
     fitting = [model for model in models if seq <= (longest(config_of(model)) or seq)]
     if not fitting:
-        raise BadValue(f"rows of {seq:,} tokens are longer than {said(models)} can read")
+        raise BadValue(f"rows of {seq:,} tokens are longer than {as_text(models)} can read")
     for what in counted:
         for model in fitting:
             full, small = (_size(what, model, method, setup) for method in (FullFineTuning(), lora(rank, targets)))
@@ -82,7 +82,7 @@ def fits_on_card(
 ) -> Finding:  # fmt: skip
     """Does a LoRA step on a base of `bits` bits fit on one card, or on several cards that shard the model (FSDP)?"""
     if bits not in FORMATS:
-        raise BadValue(f"a base has {said(list(FORMATS))} bits, not {bits}")
+        raise BadValue(f"a base has {as_text(list(FORMATS))} bits, not {bits}")
     shard = f"fsdp:{cards}" if cards > 1 else ""
     setup = Setup(batch, seq, quantised=FORMATS[bits], checkpointing=checkpointing, shard=shard)
     free, on_each = usable(of_size(gpu_gb)), " on each" if cards > 1 else ""
@@ -239,7 +239,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
     """Does the chosen rate lie between `low` and `high`, for models of at least this many billion parameters?"""
     rows = [row for row in _rates() if row["billions"] >= at_least_billions]
     cases = [
-        Case({"model": r["model"], "task": r["task"]}, low <= r["lora"] <= high, f"{said(r['lora'])} ({r['who']})",
+        Case({"model": r["model"], "task": r["task"]}, low <= r["lora"] <= high, f"{as_text(r['lora'])} ({r['who']})",
              span=(r["lora"],))
         for r in rows
     ]  # fmt: skip
@@ -247,7 +247,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
     if at_least_billions <= 0.02:
         cells = cells_of(None, SWEEP)
         rate = cells.best(method="lora", rank=8, **_usual_alpha(cells, 8))[0]
-        words = f"{said(rate)}, the best on validation of those tried"
+        words = f"{as_text(rate)}, the best on validation of those tried"
         settings = {"model": cells.first["model"], "task": cells.first["task"]}
         cases.append(Case(settings, low <= rate <= high, words, span=(rate,)))
         evidence.append(cells.made)

@@ -16,7 +16,7 @@ from lora_lab.errors import BadValue
 def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """Print the verdict on CLAIM (an id or a number), or on all claims."""
     from lora_course.claims import cards
-    from lora_course.claims.cases import said
+    from lora_course.claims.cases import as_text
 
     for change in changes:
         if "=" not in change:
@@ -31,7 +31,7 @@ def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_js
     pairs = (change.partition("=") for change in changes)
     verdict = cards.judge(claim, store=store, **{name.strip(): value for name, _, value in pairs})
     card = verdict.card
-    premises = [f"  {name} = {said(verdict.premises[name])}    {p.means}" for name, p in card.all_premises.items()]
+    premises = [f"  {name} = {as_text(verdict.premises[name])}    {p.means}" for name, p in card.all_premises.items()]
     evidence = [f"evidence: {source}" for source in verdict.evidence]
     lines = [str(card), f"predicts: {card.prediction}", "premises:", *premises, "", str(verdict), "", *evidence]
     tell(verdict.to_json() if as_json else "\n".join([*lines, f"not shown: {card.limits}"]))

@@ -10,7 +10,7 @@ from typing import Any
 import traitlets as T
 
 from lora_course.claims.cards import MARKS, Card, Premise, Value, Verdict, card, judge, listed, load_cards
-from lora_course.claims.cases import said as format_value
+from lora_course.claims.cases import as_text
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.widgets.base import Panel
 
@@ -108,7 +108,7 @@ def prepared(name: str) -> dict[str, Any]:
         **{name: getattr(claim, name) for name in ("number", "statement", "said_by", "source", "prediction", "limits")},
         "premises": [
             {"means": p.means, "number": isinstance(p.value, int | float) and not isinstance(p.value, bool),
-             "options": [format_value(value) for value in options]}
+             "options": [as_text(value) for value in options]}
             for p, options in zip(changeable, values, strict=True)
         ],
         "own": [options.index(p.value) for p, options in zip(changeable, values, strict=True)],
