@@ -1,6 +1,6 @@
-"""What can be wrong with an adapter: names of faults, and remedies. Each has been reported by somebody.
+"""Names of adapter faults, and remedies. Users have reported each of them.
 
-Reading a file raises `Refused` with one of these names, and `inspect` reports all of them as `Problem`.
+Reading a file raises `Refused` with one of these names; `inspect` reports every fault as a `Problem`.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ REMEDIES = {
 
 
 class Refused(BadValue):
-    """An adapter file that cannot be used. `fault` is the name of what is wrong with it."""
+    """An unusable adapter file. `fault` is the name of the fault."""
 
-    def __init__(self, sentence: str, fault: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, fault: str) -> None:
+        super().__init__(message)
         self.fault = fault
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault, where it was found, and the evidence."""
+    """A fault, its location and the evidence for it."""
 
     name: str
     where: str
@@ -76,7 +76,7 @@ class Problem:
         return REMEDIES[self.name]
 
     def to_json(self) -> dict[str, str]:
-        """The fields and the remedy."""
+        """Return the fields and the remedy."""
         return asdict(self) | {"remedy": self.remedy}
 
     def __str__(self) -> str:

@@ -64,7 +64,7 @@ class FrozenPair(LayerMethod):
         super().__post_init__()
         whole("rank", self.rank)
         object.__setattr__(self, "targets", words(self.targets))
-        whole("projection_seed", getattr(self, "projection_seed", 0), least=0)
+        whole("projection_seed", getattr(self, "projection_seed", 0), minimum=0)
         if not isinstance(save := getattr(self, "save_projection", True), bool):
             raise BadValue(f"save_projection must be True or False, not {save!r}")
 
@@ -117,7 +117,7 @@ class FrozenPair(LayerMethod):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> FrozenPair:
         if (bias := config.get("bias")) not in ("none", None):
-            raise BadValue(f"the adapter was trained with bias={bias!r}, which lora_lab does not compute")
+            raise BadValue(f"the adapter was trained with bias={bias!r}, which lora_lab does not support")
         sites = attach.sites_of(model)
         targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
         given = {ours: peft.required(config, theirs) for theirs, ours in cls.in_peft.items()}

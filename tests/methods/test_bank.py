@@ -300,7 +300,7 @@ def test_what_a_bank_cannot_hold_is_refused(tmp_path):
     assert snapshot(bank.model) == before
     assert bank.names == ("a.0",)
     for model in (bank.model, alone["a.0"]):
-        with pytest.raises(BadValue, match="already carries an adapter"):
+        with pytest.raises(BadValue, match="already has an adapter"):
             AdapterBank(model)
     with pytest.raises(BadValue, match=r"bank\.save.*bank\.close\(\)"):
         merge(bank.model)

@@ -148,7 +148,7 @@ def test_what_cannot_be_saved_is_said_and_leaves_nothing(tmp_path):
     merge(model)
     with pytest.raises(BadValue, match=r"merged into its base.*unmerge\(model\) first"):
         save_adapter(model, tmp_path / "out")
-    with pytest.raises(BadValue, match="carries no adapter"):
+    with pytest.raises(BadValue, match="has no adapter"):
         save_adapter(tiny("llama"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     unmerge(model)
@@ -343,7 +343,7 @@ def test_a_model_that_cannot_take_it_is_called_so(files, tmp_path):
     model = tiny("roberta")
     model.lock = Lock()
     assert_refused(model, files["ours"], r"this RobertaForSequenceClassification cannot be copied.*TypeError: .*lock")
-    assert_refused(adapted("roberta"), files["ours"], "already carries an adapter")
+    assert_refused(adapted("roberta"), files["ours"], "already has an adapter")
     assert_refused(tiny("roberta"), tmp_path / "nowhere", "nowhere is not an adapter")
 
 

@@ -103,7 +103,7 @@ def test_for_good_a_plain_model_is_left(method, kind):
     merge(twice)
     merge_for_good(twice)
     assert snapshot(twice) == snapshot(model)
-    with pytest.raises(BadValue, match="carries no adapter"):
+    with pytest.raises(BadValue, match="has no adapter"):
         unmerge(model)
 
 
