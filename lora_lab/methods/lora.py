@@ -10,8 +10,9 @@ Files use PEFT's layout. Besides heads, they hold:
     base_model.model.<path>.lora_embedding_A        (rank, vocabulary), and lora_embedding_B (d, rank)
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
-PEFT cannot adapt slices of a fused layer, so q and v of one c_attn are saved as one adapter of rank r_q + r_v with zeros
-in the k rows of B; the file holds more numbers than train. PiSSA is saved as a LoRA of rank 2r on the original base.
+PEFT cannot adapt slices of a fused layer, so q and v of one c_attn are saved as one adapter of rank r_q + r_v with
+zeros in the k rows of B: the file holds more numbers than train. PiSSA is saved as a LoRA of rank 2r on the original
+base.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Pattern = tuple[tuple[str, float], ...]
 # Omitted from settings when at their defaults, so that recipes older than these options keep their hashes.
 LATER = ("dora", "lr_ratio", "freeze_a")
-# PEFT options that we do not support though they change the adapter's output, and inits that change the base weight.
+# Unsupported PEFT options that change the adapter's output, and initializations that change the base weight.
 _UNSUPPORTED = (
     "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens",
     "use_qalora", "use_bdlora", "arrow_config", "megatron_config", "kasa_config", "monteclora_config", "velora_config",
@@ -130,7 +131,7 @@ class LoRA(Method):
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def file_rank(self, rank: int) -> int:
-        """Return the rank in files of an adapter of this rank: 2r for PiSSA, whose file includes its initial A and B."""
+        """Return the rank that files have for this rank: 2r for PiSSA, whose file includes its initial A and B."""
         return 2 * rank if self.init == "pissa" else rank
 
     # ---- placement

@@ -210,7 +210,7 @@ DENSE = "base_model.model.classifier.dense.bias"
 BROKEN = {
     "a missing tensor": (tensors_with(lambda t: t.pop(QUERY)), r"lacks 1 of 12 tensors, first .*query\.lora_A"),
     "a missing head": (tensors_with(lambda t: t.pop(DENSE)), "lacks 1 of 12"),
-    "an unexpected tensor": (tensors_with(lambda t: t.update(extra=torch.ones(2))), "1 tensors that fit nothing"),
+    "an unexpected tensor": (tensors_with(lambda t: t.update(extra=torch.ones(2))), "1 unexpected tensors"),
     "a wrong shape": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 31)})), r"\(4, 31\).*needs \(4, 32\)"),
     "not a number": (tensors_with(lambda t: t[QUERY].fill_(torch.nan)), "NaN or infinite values"),
     "whole numbers": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 32).int()})), "has dtype I32"),
@@ -248,7 +248,7 @@ BROKEN_PEFT = {
     "dropout above 1": (config_with(lora_dropout=1.5), "dropout must be"),
     "no targets": (config_with(target_modules=None), "target_modules is empty"),
     "targets that match nothing": (config_with(target_modules=["c_attn"]), "match no layer of this model"),
-    "targets of which one matches nothing": (config_with(target_modules=["query"]), "tensors that fit nothing"),
+    "targets of which one matches nothing": (config_with(target_modules=["query"]), "unexpected tensors"),
     "a number for targets": (config_with(target_modules=5), "config of the adapter in .* is damaged"),
     "a broken regular expression": (config_with(target_modules="(query"), "is not a pattern: missing"),
     "a broken pattern": (config_with(rank_pattern={"(": 4}), "is not a pattern: missing"),

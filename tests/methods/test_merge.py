@@ -297,7 +297,7 @@ def integers(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("kind", "targets", "dtype", "spoil", "fp32", "why"),
     [
-        ("llama", "q,v", torch.float16, overflowing, False, r"not be finite, for torch\.float16 cannot hold it"),
+        ("llama", "q,v", torch.float16, overflowing, False, r"not be finite, because torch\.float16 cannot hold it"),
         ("bert", "q,v", torch.float32, nan, False, "the adapter holds NaN or infinity"),
         ("llama", "q,embed", torch.bfloat16, nan, True, "the adapter holds NaN or infinity"),
         ("phi3", "q,v", torch.bfloat16, nan, True, "the adapter holds NaN or infinity"),
