@@ -321,9 +321,7 @@ def report_of(model: nn.Module) -> Report:
     if isinstance(report, Report):
         return report
     if is_adapted(model):
-        raise BadValue(
-            "this model holds a bank of adapters: bank.save(name, folder) writes one, bank.close() removes them"
-        )
+        raise BadValue("this model has a bank of adapters: bank.save(name, folder) saves one, bank.close() removes all")
     raise BadValue("this model has no adapter; attach one first, for example LoRA(rank=8).attach(model)")
 
 

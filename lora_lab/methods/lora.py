@@ -10,9 +10,8 @@ Files use PEFT's layout. Besides heads, they hold:
     base_model.model.<path>.lora_embedding_A        (rank, vocabulary), and lora_embedding_B (d, rank)
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
-PEFT cannot adapt slices of a fused layer, so q and v of one c_attn are saved as one adapter of rank r_q + r_v with
-zeros in the k rows of B: the file holds more numbers than train. PiSSA is saved as a LoRA of rank 2r on the original
-base.
+PEFT cannot adapt slices of a fused layer: q and v of one c_attn are saved as one adapter of rank r_q + r_v with zeros in
+the k rows of B, so files hold more numbers than train. PiSSA is saved as a LoRA of rank 2r on the original base.
 """
 
 from __future__ import annotations

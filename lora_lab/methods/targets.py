@@ -162,10 +162,10 @@ BLOCK, NESTED = 64, 256  # weights per scale; scales per second-level scale
 OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # layers that bitsandbytes does not quantize
 
 
-def bits_per_weight(form: str) -> float:
+def bits_per_weight(name: str) -> float:
     """Return the bits per frozen linear weight: its code plus its share of an absmax in fp32 or 8 bits per 64 weights.
 
     NF4: 4 + 32/64 = 4.5 bits; with double quantization 4 + 8/64 + 32/(64 x 256) = 4.127. Dettmers et al. 2023.
     """
-    absmax = 32 / BLOCK if form.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
-    return QUANTISED_BITS[form] + absmax
+    absmax = 32 / BLOCK if name.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
+    return QUANTISED_BITS[name] + absmax
