@@ -13,7 +13,7 @@ class AdapterLayer(nn.Module):
     original      while merged, the frozen layer itself, in a tuple so that it isn't registered as a submodule
     tied          while merged, whether the original shares its weight with another layer
     head          whether it replaces the task head
-    unmergeable   why there are no `merged_weights`, such as "has a nonlinearity in its middle"
+    unmergeable   why there are no `merged_weights`, such as "contains a nonlinearity"
     """
 
     head = tied = False

@@ -1,4 +1,4 @@
-"""Put adapters into a model, find them, and remove them."""
+"""Attach adapters to a model, find them, and remove them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Ahead(nn.Module):
     """
 
     head = merged = active = False
-    unmergeable = "adds vectors in front of every row, which are not part of any base weight"
+    unmergeable = "adds vectors in front of every row, which no weight can represent"
 
     def __init__(self, method: Any, start: Mapping[str, Tensor | nn.Module]) -> None:
         super().__init__()

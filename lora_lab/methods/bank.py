@@ -126,7 +126,7 @@ class AdapterBank:
                 elif not isinstance(layer, TrainedCopy):
                     raise BadValue(f"'{part}' is not a plain LoRA, so it cannot be blended: leave it out")
         if not terms:
-            raise BadValue("none of these adapters changes a layer: there is nothing to add up")
+            raise BadValue("none of these adapters changes a layer, so there is nothing to blend")
         ranks = {path: sum(len(a) for a, _ in pairs) for path, pairs in terms.items()}
         rank, blended = max(ranks.values()), share(self._plain)
         LoRA(rank, rank, tuple(ranks), rank_pattern=ranks, alpha_pattern=ranks).attach_empty(blended)  # scaling 1
@@ -261,8 +261,8 @@ class BankLayer(AdapterLayer):
         batched = names.issubset(self.low_rank)
         if len(x) != len(used) and not (batched and x.dim() == 2 and len(x) % len(used) == 0):
             raise BadValue(
-                f"a layer of this model gets an input of shape {tuple(x.shape)}, not one part per row, so rows cannot "
-                "have different adapters there: call use(name) for one adapter at a time"
+                f"a layer of this model gets an input of shape {tuple(x.shape)}, without one entry per row, so rows "
+                "cannot have different adapters there: call use(name) for one adapter at a time"
             )
         if batched:
             return self._mixed(x)

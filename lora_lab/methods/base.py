@@ -89,7 +89,7 @@ class Method:
     can_pack: ClassVar[bool] = False
     may_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
-    unmergeable: ClassVar[str] = "computes what no weight of the base could"
+    unmergeable: ClassVar[str] = "computes something that no weight can represent"
     peft_type: ClassVar[str] = ""
     decisive: ClassVar[tuple[str, ...]] = ("peft_type",)
     retired: ClassVar[Mapping[str, Any]] = {}

@@ -41,7 +41,7 @@ class Bottleneck(LayerMethod):
 
     name: ClassVar[str] = "bottleneck"
     can_pack: ClassVar[bool] = True
-    unmergeable: ClassVar[str] = "has a nonlinearity in its middle, which no weight of the base could compute"
+    unmergeable: ClassVar[str] = "contains a nonlinearity, which no weight can represent"
     retired: ClassVar[Mapping[str, Any]] = {"layernorms": None}
 
     size: int = 64

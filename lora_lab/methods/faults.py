@@ -30,7 +30,7 @@ NO_EFFECT = "no effect on this base"
 
 REMEDIES = {
     EMPTY: "train again and save with save_adapter, or with PEFT's save_pretrained without passing a state_dict; check "
-    "the size of the file before you give up the machine",
+    "the size of the file before you release the machine",
     TRUNCATED: "copy the file again and compare the sizes, or use the previous checkpoint",
     PICKLE: "ask the author for a safetensors file; do not load a pickle from a source that you do not trust",
     DAMAGED: "copy the file again, or save it again with safetensors",
@@ -42,7 +42,7 @@ REMEDIES = {
     TOO_MANY: "save only the adapter of this base: in PEFT, pass save_embedding_layers=False and name every adapted "
     "layer in target_modules",
     WRONG_BASE: "load the base model that the adapter was trained on",
-    ZERO_B: "the adapter was saved untrained: save the model that was trained, after training",
+    ZERO_B: "the adapter was saved untrained: save the trained model, after training",
     SOME_ZERO: "run inspect with --base to find out whether the model uses these layers",
     CUT: "with gradient checkpointing, pass use_reentrant=False or call model.enable_input_require_grads(); after the "
     "first backward pass, check that B has a gradient",

@@ -27,7 +27,7 @@ class FullFineTuning(Method):
         from lora_lab.methods.attach import attach, quantized_layers
 
         if quantized_layers(model):
-            raise BadValue("quantized weights cannot train: load the base in fp32 or bf16, or train lora beside it")
+            raise BadValue("quantized weights cannot be trained: load the base in fp32 or bf16, or use lora")
         return attach(model, self)
 
 

@@ -289,7 +289,7 @@ class AdapterFile(Mapping[str, Tensor]):
             # A pickle begins with 0x80 and its protocol. So can the size of a header, but then a brace follows.
             pickled = start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04"))
             if pickled and start[8:] != b"{":
-                raise self._refused("it is a pickle, which could run any program (not opened)", faults.PICKLE)
+                raise self._refused("it is a pickle, which could run arbitrary code (not opened)", faults.PICKLE)
             if MOST + self.size // 64 < length <= self.size:  # parsing takes several times its size in memory
                 raise self._refused(f"its header of {length:,} bytes is too long", faults.DAMAGED)
             try:

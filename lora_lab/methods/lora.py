@@ -10,8 +10,8 @@ Files use PEFT's layout. Besides heads, they hold:
     base_model.model.<path>.lora_embedding_A        (rank, vocabulary), and lora_embedding_B (d, rank)
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
-PEFT cannot adapt slices of a fused layer: q and v of one c_attn are saved as one adapter of rank r_q + r_v with zeros in
-the k rows of B, so files hold more numbers than train. PiSSA is saved as a LoRA of rank 2r on the original base.
+PEFT cannot adapt slices of a fused layer: q and v of one c_attn are saved as one adapter of rank r_q + r_v with zeros
+in the k rows of B, so files hold more numbers than train. PiSSA is saved as a LoRA of rank 2r on the original base.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class LoRA(Method):
                 raise BadValue(f"{message}: leave the embedding {site.name} out of the targets")
             if site.out_slice is not None and self.dora:
                 leaf = site.module.split(".")[-1]
-                raise BadValue(f"dora takes a fused layer as a whole: name {leaf} among the targets, not {site.role}")
+                raise BadValue(f"dora adapts a fused layer as a whole: use {leaf} as a target, not {site.role}")
             parameters = rank * (site.out_features + (0 if self.freeze_a else site.in_features))
             parameters += site.out_features if self.dora else 0
             placements.append(Placement(site, rank, self.scaling(alphas[site], rank), parameters))

@@ -57,8 +57,8 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     adapts_layers = any(isinstance(p, AdapterLayer) and not p.head for slot_parts in parts.values() for p in slot_parts)
     if adapts_layers and getattr(getattr(base, "config", None), "relative_attention", False):
         raise BadValue(
-            f"the layers of this {type(base).__name__} also read its table of relative positions, which belongs to "
-            "no run: train the runs one by one, with --solo"
+            f"the layers of this {type(base).__name__} also read its table of relative positions, which all "
+            "runs share: train the runs one by one, with --solo"
         )
     stacks, numbers, gradients = _stacked(parts, len(members))
     model = share(base)

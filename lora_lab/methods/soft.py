@@ -261,8 +261,8 @@ class PrefixTuning(Soft):
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if is_encoder(model):
             raise BadValue(
-                "PEFT's prefix on an encoder moves the text's positions and lora_lab's does not, so the answers would "
-                "differ: train the prefix here, or use this file with PEFT"
+                "in an encoder, PEFT's prefix shifts the text's positions and lora_lab's does not, so the outputs "
+                "would differ: train the prefix here, or use this file with PEFT"
             )
         return super().from_peft(config, model)
 
@@ -272,7 +272,7 @@ def prefix_shape(model: Any) -> tuple[int, int, int]:
     config = model.config
     heads = getattr(config, "num_attention_heads", None)
     if _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
-        raise BadValue(f"{type(model).__name__} accepts no keys and values as input; use prompt tuning")
+        raise BadValue(f"{type(model).__name__} does not accept keys and values as input; use prompt tuning")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     mqa = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon
     kv_heads = 1 if mqa else getattr(config, "num_key_value_heads", None) or heads

@@ -319,7 +319,7 @@ UNMERGEABLE = {
     "prompt": "prompt cannot be merged: it adds vectors in front of every row",
     "ptuning": "ptuning cannot be merged: it adds vectors in front of every row",
     "prefix": "prefix cannot be merged: it adds vectors in front of every row",
-    "bottleneck": "bottleneck cannot be merged: it has a nonlinearity in its middle",
+    "bottleneck": "bottleneck cannot be merged: it contains a nonlinearity",
     "probe": "probe cannot be merged: it reads the mean of all tokens",
 }
 
