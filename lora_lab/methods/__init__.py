@@ -26,11 +26,11 @@ def method_from(settings: Mapping[str, Any]) -> Method:
     if name not in REGISTRY:
         raise BadValue(f"unknown method '{name}'; known: {nearest(name, REGISTRY)}")
     cls = REGISTRY[name]
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for option, value in list(options.items()):
         if option in cls.retired and value == cls.retired[option]:
             del options[option]
-        elif option not in known:
-            hint = f"nearest: {nearest(option, known)}" if known else "it has none"
+        elif option not in names:
+            hint = f"nearest: {nearest(option, names)}" if names else "it has none"
             raise BadValue(f"{cls.name} has no option '{option}'; {hint}")
     return cls(**options)  # type: ignore[call-arg]  # options differ by method

@@ -80,7 +80,7 @@ class DoRALinear(LoRALinear):
         dropped = self.dropout(x).to(y.dtype)
         if self.training and isinstance(self.dropout, nn.Dropout):
             frozen = F.linear(dropped, self.frozen_weight())
-        else:  # the base layer has computed W x
+        else:  # the base layer already computed W x
             frozen = y if self.bias is None else y - self.bias
         factor = self.lora_magnitude_vector / self.row_norms(self.frozen_weight())  # (out,)
         update = F.linear(F.linear(dropped, self.lora_A.to(y.dtype)), self.lora_B.to(y.dtype))  # (..., out)

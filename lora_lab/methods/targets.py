@@ -129,8 +129,8 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
     matches = [site for site in sites if _matches(target, site) or (slices and _matches_path(target, site))]
     if not matches:
         fused = [_leaf(site) for site in sites if target in site.role.split("+")]
-        known = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *map(_leaf, sites)}
-        hint = f"nearest: {nearest(target, known)}" if sites else "it has no linear layer and no embedding"
+        candidates = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *map(_leaf, sites)}
+        hint = f"nearest: {nearest(target, candidates)}" if sites else "it has no linear layer and no embedding"
         if fused:
             hint = f"it is a part of {fused[0]}, and the order of its parts is unknown: name '{fused[0]}'"
         raise NotFound(f"target '{target}' matches no layer of this model; {hint}")
