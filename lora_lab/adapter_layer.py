@@ -1,4 +1,4 @@
-"""The module that every method puts around a frozen layer, and how to find the frozen layer inside."""
+"""The base class of all adapters, which wrap a frozen layer, and functions to find that layer."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 
 class AdapterLayer(nn.Module):
-    """A frozen layer with something trained beside it.
+    """A frozen layer with trainable parameters beside it.
 
-    enabled       False: the output is the frozen layer's own
-    merged        True: the update is in the weights of a copy, which replaces the frozen layer
-    original      while merged, the frozen layer itself; in a tuple, so that it is not a submodule
+    enabled       if False, the output is that of the frozen layer alone
+    merged        if True, the frozen layer is replaced by a copy whose weights include the update
+    original      while merged, the frozen layer itself, in a tuple so that it isn't registered as a submodule
     tied          while merged, whether the original shares its weight with another layer
-    head          whether it replaces the task's head
-    unmergeable   why there are no `merged_weights`, such as "has a nonlinearity in its middle"
+    head          whether it replaces the task head
+    unmergeable   why there are no `merged_weights`, such as "contains a nonlinearity"
     """
 
     head = tied = False
@@ -27,38 +27,38 @@ class AdapterLayer(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether something is added to the frozen layer's output."""
+        """Whether the adapter changes the frozen layer's output."""
         return self.enabled and not self.merged
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The frozen layer's weight (out, in) and bias (out), in fp32, with the update added."""
+        """Return the frozen layer's weight (out, in) and bias (out), given in fp32, with the update added."""
         raise NotImplementedError
 
     @property
     def weight(self) -> Tensor:
-        """The frozen layer's: T5 asks its layers for their dtype."""
+        """The frozen layer's weight; T5 reads its dtype."""
         return innermost(self).weight  # type: ignore[return-value]
 
     @property
     def bias(self) -> Tensor | None:
-        """Its own, if the method trains one; else the frozen layer's."""
+        """The trained bias if the method has one, else the frozen layer's."""
         return self._parameters["bias"] if "bias" in self._parameters else innermost(self).bias  # type: ignore[return-value]
 
 
 def innermost(layer: nn.Module) -> nn.Module:
-    """The layer inside any adapters: the frozen one or, while they are merged, the copy that replaces it."""
+    """Return the layer inside all adapters: the frozen layer or, while merged, the copy that replaces it."""
     while isinstance(layer, AdapterLayer):
         layer = layer.base_layer
     return layer
 
 
 def out_by_in(layer: nn.Module) -> Tensor:
-    """The weight of a linear layer as (out, in), a view: `Conv1D` stores (in, out)."""
+    """Return a view of a linear layer's weight as (out, in); `Conv1D` stores (in, out)."""
     layer = innermost(layer)
     weight: Tensor = layer.weight  # type: ignore[assignment]
     return weight.t() if is_conv1d(layer) else weight
 
 
 def is_conv1d(layer: nn.Module) -> bool:
-    """Whether this is GPT-2's linear layer. By name, so that transformers need not be imported."""
+    """Return whether this is GPT-2's linear layer, checked by name to avoid importing transformers."""
     return type(layer).__name__ == "Conv1D"

@@ -1,16 +1,16 @@
-"""LoRA: a frozen layer, and beside it two thin matrices that train.
+"""LoRA: a frozen layer with two thin trainable matrices beside it.
 
                x (tokens, in)
                |         \\
                |          A (rank, in)           A starts random and B at zero,
-        W (out, in)       |                      so at first y is exactly what W gave.
+        W (out, in)       |                      so y initially equals W x.
           frozen          B (out, rank)
                |         /
                y  +  scaling * B A x             scaling = alpha / rank
 
     W' = W + scaling * B A          Hu et al. 2021, arXiv:2106.09685, section 4.1
 
-A and B stay in fp32 even when W is bf16: bf16 has 8 bits, so a step of 1e-3 on a number of 1 would be lost.
+A and B stay in fp32 even when W is bf16: bf16 has 8 bits of precision, so a step of 1e-3 on a value of 1 would be lost.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class LoRALinear(AdapterLayer):
     """y = W x + b + scaling * B A dropout(x), for `nn.Linear` and GPT-2's `Conv1D`.
 
     Shapes: x (..., in) -> y (..., out); lora_A (rank, in); lora_B (out, rank).
-    out_slice   (start, stop): update only these outputs, such as the q or v part of a fused q-k-v layer. Two slices of
-                one layer are two LoRALinear, one around the other.
+    out_slice   (start, stop): update only these outputs, such as the q or v part of a fused q-k-v layer. To adapt two
+                slices of a layer, nest one LoRALinear inside another.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class LoRALinear(AdapterLayer):
         fp32: Any = {"dtype": torch.float32, "device": weight.device}
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, **fp32))
-        # Stored as (rank, out): with many tokens, a CPU computes this gradient up to four times as fast.
+        # Stored as (rank, out): with many tokens, its gradient is up to four times faster on a CPU.
         self.lora_B = nn.Parameter(torch.zeros(rank, stop - start, **fp32).t())
         init_A(self.lora_A, init)
 
@@ -56,21 +56,21 @@ class LoRALinear(AdapterLayer):
         y: Tensor = self.base_layer(tokens)  # (tokens, out)
         a, b = self.lora_A.to(y.dtype), self.lora_B.to(y.dtype)
         h = F.linear(self.dropout(tokens).to(y.dtype), a)  # (tokens, rank): the bottleneck
-        # In place, so that no second (tokens, out) is made; not where backward would copy a view or a hook keeps y.
-        apart = y._is_view() or bool(self.base_layer._forward_hooks)
+        # Add in place to save a copy of y, except if y is a view, which backward would copy, or a hook may keep it.
+        out_of_place = y._is_view() or bool(self.base_layer._forward_hooks)
         if self.out_slice:
-            y = y.clone() if apart else y
+            y = y.clone() if out_of_place else y
             y[:, slice(*self.out_slice)].addmm_(h, b.t(), alpha=self.scaling)
         else:
-            y = (y.addmm if apart else y.addmm_)(h, b.t(), alpha=self.scaling)
+            y = (y.addmm if out_of_place else y.addmm_)(h, b.t(), alpha=self.scaling)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def delta_weight(self) -> Tensor:
-        """scaling * B A, shape (out or its slice, in), in fp32."""
+        """Return scaling * B A in fp32; shape (out or size of the slice, in)."""
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())
 
     def frozen_weight(self) -> Tensor:
-        """What delta_weight is added to, a view; also while merged."""
+        """Return a view of the original weights that `delta_weight` applies to, even while merged."""
         weight = out_by_in(self.original[0] if self.original else self.base_layer)
         return weight[slice(*self.out_slice)] if self.out_slice else weight
 
@@ -82,12 +82,12 @@ class LoRALinear(AdapterLayer):
 def init_A(lora_A: Tensor, init: str = "kaiming") -> None:
     """Fill A (rank, in) in place.
 
-    kaiming: uniform in +-1/sqrt(in), so that |A x| does not grow with the width of the layer. This is what
-    `kaiming_uniform_(a=sqrt(5))` of loralib and PEFT gives: its bound is sqrt(6 / ((1 + a^2) in)).
+    kaiming: uniform in +-1/sqrt(in), so that |A x| does not grow with the width of the layer. It matches
+    `kaiming_uniform_(a=sqrt(5))` in loralib and PEFT, whose bound is sqrt(6 / ((1 + a^2) in)).
     gaussian: normal with standard deviation 1/rank, as in PEFT; the paper says only "random Gaussian".
     """
-    rank, inputs = lora_A.shape
+    rank, in_features = lora_A.shape
     if init == "gaussian":
         nn.init.normal_(lora_A, std=1 / rank)
     else:
-        nn.init.uniform_(lora_A, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+        nn.init.uniform_(lora_A, -1 / math.sqrt(in_features), 1 / math.sqrt(in_features))

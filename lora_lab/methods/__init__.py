@@ -1,4 +1,4 @@
-"""Methods: what trains. A new one is a file in this folder, named below so that it registers itself."""
+"""Fine-tuning methods. To add one, create a file in this folder and list it below so that it registers itself."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ for _name in ("lora", "full", "probe", "soft", "bitfit", "bottleneck", "ia3", "s
 
 
 def method_from(settings: Mapping[str, Any]) -> Method:
-    """The method that a recipe or an adapter file describes: {"name": "lora", "rank": 8, ...}.
+    """Create a method from the settings in a recipe or adapter file: {"name": "lora", "rank": 8, ...}.
 
-    Raises: BadValue for an unknown method or option, or an impossible value.
+    Raises: BadValue for an unknown method or option, or an invalid value.
     """
     options = dict(settings)
     name = str(options.pop("name", ""))
     if name not in REGISTRY:
         raise BadValue(f"unknown method '{name}'; known: {nearest(name, REGISTRY)}")
     cls = REGISTRY[name]
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for option, value in list(options.items()):
         if option in cls.retired and value == cls.retired[option]:
             del options[option]
-        elif option not in known:
-            has = f"nearest: {nearest(option, known)}" if known else "it has none"
-            raise BadValue(f"{cls.name} has no option '{option}'; {has}")
-    return cls(**options)  # type: ignore[call-arg]  # each has its own
+        elif option not in names:
+            hint = f"nearest: {nearest(option, names)}" if names else "it has none"
+            raise BadValue(f"{cls.name} has no option '{option}'; {hint}")
+    return cls(**options)  # type: ignore[call-arg]  # options differ by method

@@ -1,4 +1,4 @@
-"""Put adapters into a model, find them, and remove them."""
+"""Attach adapters to a model, find them, and remove them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lora_lab.errors import BadValue, warn
 from lora_lab.methods.base import Method, Placement, Report
 from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
 
-# ---- what is put in
+# ---- modules that methods insert
 
 
 def _start(part: nn.Module, start: Mapping[str, Tensor | nn.Module]) -> None:
-    """Set a method's initial values as attributes of `part`: tensors as fp32 parameters, modules as they are."""
+    """Set a method's initial values on `part`: tensors as fp32 parameters, modules unchanged."""
     for name, value in start.items():
         if isinstance(value, Tensor):
-            # Not by assignment, which the property `bias` would refuse.
+            # Set directly: `bias` is a read-only property, so assigning to it would fail.
             part._parameters[name] = nn.Parameter(value.detach().to(torch.float32, copy=True))
         else:
             setattr(part, name, value)
@@ -54,7 +54,7 @@ class MethodLayer(AdapterLayer):
 
 
 class Frozen(nn.Module):
-    """Tensors that do not train and are not in the state dict; several layers may share one of these."""
+    """Frozen tensors, left out of the state dict. Several layers may share an instance."""
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
@@ -63,13 +63,13 @@ class Frozen(nn.Module):
 
 
 class TrainedCopy(AdapterLayer):
-    """A task head and the copy of it that trains, in fp32 whatever the base's dtype; its output is fp32 too."""
+    """A task head and a trainable copy of it. The copy and its output are fp32, whatever the base's dtype."""
 
     head = True
 
     def __init__(self, base_layer: nn.Module, trained: nn.Module | None = None) -> None:
         super().__init__(base_layer)
-        if trained is None:  # parameter by parameter, which also works on the meta device
+        if trained is None:  # copy each parameter, which also works on the meta device
             memo = {id(p): nn.Parameter(p.detach().to(torch.float32, copy=True)) for p in base_layer.parameters()}
             trained = copy.deepcopy(base_layer, memo)
         self.trained = trained
@@ -87,13 +87,13 @@ def in_its_dtype(head: nn.Module, x: Tensor, *args: object, **kwargs: object) ->
 
 
 class Ahead(nn.Module):
-    """Trained vectors in front of every row of a model: a soft prompt, or a prefix of keys and values.
+    """Trainable vectors before every row of the input: a soft prompt, or a prefix of keys and values.
 
-    They act in a forward pre-hook of the model, with the method's `vectors` and `prepend`, see `soft.py`.
+    A forward pre-hook on the model adds them, using the method's `vectors` and `prepend`; see `soft.py`.
     """
 
     head = merged = active = False
-    unmergeable = "adds vectors in front of every row, which are not part of any base weight"
+    unmergeable = "adds vectors in front of every row, which no weight can represent"
 
     def __init__(self, method: Any, start: Mapping[str, Tensor | nn.Module]) -> None:
         super().__init__()
@@ -106,29 +106,29 @@ class Ahead(nn.Module):
         return vectors.expand(rows, *vectors.shape)
 
     def register(self, model: nn.Module, name: str) -> None:
-        """Register as `model.<name>`, to act on every call of the model."""
+        """Register this module as `model.<name>` and hook it into the model's forward pass."""
         setattr(model, name, self)
-        self.hook = model.register_forward_pre_hook(partial(_prepended, name), with_kwargs=True)
+        self.hook = model.register_forward_pre_hook(partial(_prepend, name), with_kwargs=True)
 
 
-def _prepended(name: str, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-    ahead: Any = getattr(model, name)  # by name, so that a copy of the model uses its own
+def _prepend(name: str, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    ahead: Any = getattr(model, name)  # looked up by name so that a copy of the model uses its own module
     if not ahead.enabled:
         return None
     call = {**dict(zip(inspect.signature(model.forward).parameters, args, strict=False)), **kwargs}
-    rows = next(len(call[given]) for given in ("input_ids", "inputs_embeds") if call.get(given) is not None)
+    rows = next(len(call[key]) for key in ("input_ids", "inputs_embeds") if call.get(key) is not None)
     dtype = model.get_input_embeddings().weight.dtype  # type: ignore[operator]
     return (), ahead.method.prepend(model, call, ahead.vectors(rows, dtype))
 
 
-# ---- where it can go
+# ---- sites
 
 
 def site_kind(layer: nn.Module) -> str:
     """Return the kind of adapter that fits a layer: "linear", "embedding", or "" for none.
 
-    It goes by exact type, since a subclass may compute something else; the lab's own layers set `plain_linear`. An
-    embedding may scale its vectors, as Gemma's and BART's do.
+    The type must match exactly, since a subclass may compute something else; lora_lab's own layers set `plain_linear`
+    instead. Embeddings that scale their vectors, as in Gemma and BART, are supported.
     """
     if is_linear(layer) or getattr(layer, "plain_linear", False):
         return "linear"
@@ -137,14 +137,14 @@ def site_kind(layer: nn.Module) -> str:
 
 
 def is_linear(layer: nn.Module) -> bool:
-    """Whether it computes W x + b and nothing else."""
+    """Return whether a layer computes W x + b and nothing else."""
     return type(layer) is nn.Linear or type(layer).__name__ in ("Conv1D", "FalconLinear")
 
 
 def sites_of(model: nn.Module) -> list[Site]:
-    """Return every place for an adapter in a model, in the model's order. Task heads are left out, since they train.
+    """Return all sites for adapters in model order, except in task heads, which are trained directly.
 
-    Raises: BadValue if the model carries an adapter, or if its linear layers come from another library.
+    Raises: BadValue if the model already has an adapter, or if its linear layers come from another library.
     """
     refuse_adapted(model)
     widths, heads, sites = role_widths(model), [name for name, _ in heads_of(model)], list[Site]()
@@ -152,7 +152,7 @@ def sites_of(model: nn.Module) -> list[Site]:
         kind = site_kind(module)
         if kind and name.split(".")[0] not in heads:
             out_features, in_features = out_by_in(module).shape
-            if kind == "embedding":  # the weight is (vocabulary, d): tokens in, vectors out
+            if kind == "embedding":  # the weight is (vocabulary, d), that is (in, out)
                 in_features, out_features = out_features, in_features
             sites += sites_of_layer(name, in_features, out_features, kind, widths)
     if not any(site.kind == "linear" and site.role not in ("head", "pooler") for site in sites):
@@ -166,7 +166,7 @@ def sites_of(model: nn.Module) -> list[Site]:
 
 
 def role_widths(model: nn.Module) -> dict[str, int]:
-    """Return the outputs of each role in this model's fused layers, from its config; {} if their order is unknown."""
+    """Return the output width of each role in a model's fused layers, from its config; {} if their order is unknown."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", "") not in PLAIN_FUSED:
         return {}
@@ -178,34 +178,35 @@ def role_widths(model: nn.Module) -> dict[str, int]:
 
 
 def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the task heads of a model by name; none on a language model."""
+    """Return the task heads of a model and their names; a language model has none."""
     return [(name, module) for name, module in model.named_children() if name in HEADS]
 
 
-# ---- in and out
+# ---- attaching and removing
 
 
-def attach(model: nn.Module, method: Method, put_in: Callable[[], Sequence[Placement] | None] = lambda: None) -> Report:
-    """Freeze `model`, call `put_in` to insert the method's parts, and give each head a copy that trains.
+def attach(model: nn.Module, method: Method, insert: Callable[[], Sequence[Placement] | None] = lambda: None) -> Report:
+    """Freeze `model`, call `insert` to add the method's modules, and replace each head by a trainable copy.
 
-    For a method that trains the base, everything trains instead.
-    put_in   may return the placements of adapters with a rank, for the report
-    Raises: BadValue if the model carries an adapter, or if nothing would train. After any error the model is as it was.
+    If the method trains the base, make every parameter trainable instead.
+    insert   may return the placements of adapters with a rank, for the report
+    Raises: BadValue if the model has an adapter, or if nothing would train. Any error leaves the model unchanged.
     """
     refuse_adapted(model)
-    heads, whole = heads_of(model), method.trains_base
+    heads, trains_base = heads_of(model), method.trains_base
     with restore_on_error(model):
-        model.requires_grad_(whole)
-        placements = tuple(put_in() or ())
+        model.requires_grad_(trains_base)
+        placements = tuple(insert() or ())
         if not heads and not any(p.requires_grad for p in model.parameters()):
             raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
-        if not whole:
+        if not trains_base:
             _warn_about_random_layers(model)
             for name, _ in heads:
                 wrap(model, name, TrainedCopy)
     sizes = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
-    total = numbers_of(model) - (0 if whole else sum(size for _, size in sizes))
-    parts = Counter({"every weight": total - sum(size for _, size in sizes)} if whole else {})
+    head_total = sum(size for _, size in sizes)
+    total = numbers_of(model) - (0 if trains_base else head_total)
+    parts = Counter({"every weight": total - head_total} if trains_base else {})
     for path, _, p in () if placements else parameters_of_parts(model):
         parts[plain_path(path)] += p.numel()
     report = Report(method, placements, sizes, total, fingerprint(model), tuple(parts.items()))
@@ -214,14 +215,14 @@ def attach(model: nn.Module, method: Method, put_in: Callable[[], Sequence[Place
 
 
 def attach_ahead(model: nn.Module, method: Method, name: str, start: Callable[[], Mapping[str, Any]]) -> Report:
-    """As `attach`, with trained vectors in front of every row as `model.<name>`."""
+    """Like `attach`, but add trainable vectors before every row, as `model.<name>`."""
     return attach(model, method, lambda: Ahead(method, start()).train(model.training).register(model, name))
 
 
-def wrap(model: nn.Module, path: str, around: Callable[[nn.Module], AdapterLayer]) -> None:
-    """Replace the layer at `path` by `around(layer)`, in the same train or eval mode."""
+def wrap(model: nn.Module, path: str, make_adapter: Callable[[nn.Module], AdapterLayer]) -> None:
+    """Replace the layer at `path` by `make_adapter(layer)`, in the same train or eval mode."""
     layer = model.get_submodule(path)
-    adapter = around(layer)
+    adapter = make_adapter(layer)
     for name, module in adapter.named_modules():
         if not name.startswith("base_layer"):
             module.training = layer.training
@@ -229,22 +230,22 @@ def wrap(model: nn.Module, path: str, around: Callable[[nn.Module], AdapterLayer
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Set a submodule by its path. Raises: BadValue if the model itself is that layer."""
+    """Replace the submodule at `path`. Raises: BadValue if the path is that of the model itself."""
     parent, _, leaf = path.rpartition(".")
     if not leaf:
         raise BadValue("this model is a single layer, which cannot be replaced: wrap it in nn.Sequential(layer)")
-    holder = model.get_submodule(parent)
-    setattr(holder, leaf, module)
-    if isinstance(holder, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
-        module.register_forward_pre_hook(_nothing)  # in eval mode torch calls the layer only if it has a hook
+    container = model.get_submodule(parent)
+    setattr(container, leaf, module)
+    if isinstance(container, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
+        module.register_forward_pre_hook(_do_nothing)  # in eval mode, torch calls the layer only if it has a hook
 
 
-def _nothing(*_: object) -> None:
-    """Do nothing."""
+def _do_nothing(*_: object) -> None:
+    pass
 
 
 def _warn_about_random_layers(model: nn.Module) -> None:
-    """Warn of layers outside the base model that are not a known head: they stay frozen, and may be random."""
+    """Warn about layers outside the base model that are not a known head: they stay frozen and may be random."""
     base, embeddings = getattr(model, "base_model_prefix", ""), getattr(model, "get_output_embeddings", lambda: None)
     if not hasattr(model, base) or embeddings() is not None:  # no base model inside, or a language model
         return
@@ -253,27 +254,27 @@ def _warn_about_random_layers(model: nn.Module) -> None:
     if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
         warn(
             f"{names} of this {type(model).__name__} is neither its base model nor a known head: it stays frozen, "
-            "and random unless a checkpoint had it; to adapt it, name its layers as targets"
+            "and random unless the checkpoint contains it; to adapt it, name its layers as targets"
         )
 
 
 @contextmanager
 def restore_on_error(model: nn.Module) -> Iterator[None]:
-    """On an error in the block, remove the adapters and restore which parameters train."""
-    trained = [(p, p.requires_grad) for p in model.parameters()]
+    """If the block raises, remove the adapters and restore `requires_grad` of every parameter."""
+    saved = [(p, p.requires_grad) for p in model.parameters()]
     try:
         yield
     except BaseException:
         remove_adapters(model)
-        for parameter, requires_grad in trained:
+        for parameter, requires_grad in saved:
             parameter.requires_grad_(requires_grad)
         raise
 
 
 def remove_adapters(model: nn.Module) -> None:
-    """Remove everything that a method put into a model, and the report."""
+    """Remove everything that a method added to a model, including the report."""
     while parts := list(adapters(model)):
-        path, part = parts[0]  # the outermost around a layer
+        path, part = parts[0]  # outer adapters come first
         if isinstance(part, AdapterLayer):
             model.set_submodule(path, part.base_layer)
         else:
@@ -284,55 +285,53 @@ def remove_adapters(model: nn.Module) -> None:
         del model.lora_lab_report
 
 
-# ---- what a model carries
+# ---- inspecting a model
 
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 
 
 def inside(model: nn.Module) -> nn.Module:
-    """Return the model inside torch's wrappers."""
+    """Return the model inside wrappers such as `DataParallel`."""
     while attribute := _WRAPPERS.get(type(model).__name__):
         model = getattr(model, attribute)
     return model
 
 
 def refuse_adapted(model: nn.Module) -> None:
-    """Raises: BadValue for what is not a model, is wrapped by torch, or carries an adapter."""
+    """Raise BadValue for an object that is not a model, is wrapped by torch, or already has an adapter."""
     kind = type(model).__name__
     if not isinstance(model, nn.Module):
         raise BadValue(f"{str(model)[:60]!r} is a {kind}, not a model: load one with load_model(name)")
     if kind in _WRAPPERS:
-        raise BadValue(f"this model is inside a {kind}: give what it wraps, model.{_WRAPPERS[kind]}, and wrap it after")
+        raise BadValue(f"this model is wrapped in {kind}: pass the inner model, model.{_WRAPPERS[kind]}, instead")
     if any(type(module).__module__.startswith("peft.") for module in model.modules()):
-        raise BadValue("this model carries a PEFT adapter: remove it first with unload() or merge_and_unload()")
+        raise BadValue("this model has a PEFT adapter: remove it first with unload() or merge_and_unload()")
     if is_adapted(model):
-        raise BadValue("this model already carries an adapter; remove it first with detach(model)")
+        raise BadValue("this model already has an adapter; remove it first with detach(model)")
 
 
 def is_adapted(model: nn.Module) -> bool:
-    """Whether a method is attached to the model."""
+    """Return whether a method is attached to the model."""
     return hasattr(model, "lora_lab_report") or any(True for _ in adapters(model))
 
 
 def report_of(model: nn.Module) -> Report:
-    """Return the report of a model's adapter. Raises: BadValue if it has none, or a bank of them."""
+    """Return the report of a model's adapter. Raises: BadValue if the model has none, or a bank of them."""
     report = getattr(model, "lora_lab_report", None)
     if isinstance(report, Report):
         return report
     if is_adapted(model):
-        raise BadValue(
-            "this model holds a bank of adapters: bank.save(name, folder) writes one, bank.close() removes them"
-        )
-    raise BadValue("this model carries no adapter; attach one first, for example LoRA(rank=8).attach(model)")
+        raise BadValue("this model has a bank of adapters: bank.save(name, folder) saves one, bank.close() removes all")
+    raise BadValue("this model has no adapter; attach one first, for example LoRA(rank=8).attach(model)")
 
 
 def adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer | Ahead]]:
-    """Yield every part that a method inserted, with its path; of two around one layer, the outer one first."""
+    """Yield the path and module of everything that a method added; outer adapters come before inner ones."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer | Ahead))
 
 
 def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
-    """Yield the parts that wrap a layer, with their paths."""
+    """Yield the path and module of each adapter that wraps a layer."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer))
 
 
@@ -342,12 +341,12 @@ def plain_path(path: str) -> str:
 
 
 def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield an adapter's parameters without those of the frozen layer inside it."""
+    """Yield the named parameters of an adapter, except those of the frozen layer inside it."""
     return ((name, p) for name, p in part.named_parameters() if not name.startswith("base_layer."))
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Yield path, name and value of every added parameter, except in heads; a shared one only once."""
+    """Yield the path, name and value of every added parameter outside heads; shared ones only once."""
     seen = set[int]()
     for path, part in adapters(model):
         for name, p in () if part.head else own_parameters(part):
@@ -357,41 +356,41 @@ def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Paramet
 
 
 def numbers_of(model: nn.Module) -> int:
-    """Count a model's parameters; a quantized weight counts with its original size."""
+    """Count a model's parameters, quantized weights at their original size."""
     return sum(layer.numbers for layer in quantized_layers(model)) + sum(p.numel() for p in model.parameters())
 
 
 def quantized_layers(model: nn.Module) -> list[Any]:
-    """Return the quantized layers, see `quant.py`."""
+    """Return the quantized layers of a model; see `quant.py`."""
     return [module for module in model.modules() if hasattr(module, "dequantized")]
 
 
 def shapes_of(model: nn.Module) -> nn.Module:
-    """Copy the model to the meta device: shapes without values. Raises: BadValue if it cannot be copied."""
+    """Copy a model to the meta device, which keeps only shapes. Raises: BadValue if it cannot be copied."""
     memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
     for p in model.parameters():
         memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
     try:
         return copy.deepcopy(model, memo)
-    except Exception as error:  # of any kind, from objects in the model
+    except Exception as error:  # objects in the model can raise anything
         raise BadValue(
-            f"this {type(model).__name__} cannot be copied, and loading tries an adapter on a copy first "
+            f"this {type(model).__name__} cannot be copied, but loading first tests the adapter on a copy "
             f"({type(error).__name__}: {error}): remove what copy.deepcopy cannot copy"
         ) from error
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a short hash of the frozen base: the start of every weight matrix, rounded to bf16.
+    """Return a short hash of the frozen base, computed from the start of every weight matrix, rounded to bf16.
 
-    It is the same for a checkpoint in fp32, in bf16 and quantized. In fp16, which rounds differently, it is "".
+    It is the same for a checkpoint in fp32, in bf16 or quantized. In fp16, which rounds differently, it is "".
     """
     if quantized_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # computed before quantization
-    own = {f"{path}.{name}" for path, part in adapters(model) for name, _ in own_parameters(part)}
+    added = {f"{path}.{name}" for path, part in adapters(model) for name, _ in own_parameters(part)}
     matrices = sorted(
         (plain_path(name), parameter)
         for name, parameter in model.named_parameters()
-        if parameter.dim() == 2 and name not in own and name.split(".")[0] not in HEADS
+        if parameter.dim() == 2 and name not in added and name.split(".")[0] not in HEADS
     )
     if any(parameter.dtype == torch.float16 for _, parameter in matrices):
         return ""

@@ -1,14 +1,14 @@
-"""Many adapters on one base: switch by name, blend several into one, or use another one for each row of a batch.
+"""Many adapters on one base: switch by name, blend several into one, or use a different one for each row of a batch.
 
     bank = AdapterBank(model)
     bank.load("captain", folder)
-    bank.use("captain")                        every row; use(None) is the base alone
+    bank.use("captain")                        for every row; use(None) selects the base alone
     bank.blend({"a": 0.5, "b": 0.5}, "mix")    W + 0.5 * delta_a + 0.5 * delta_b
-    with bank.mixed(["a", None, "mix"]):       row by row
+    with bank.mixed(["a", None, "mix"]):       one adapter per row
         model(**batch)
 
-Each adapter is loaded into its own model, which shares the base's weights. A `BankLayer` in `model` holds the adapted
-layers of all of them, so switching only sets a name and moves no weights.
+Each adapter is loaded into its own copy of the model, which shares the base's weights. Each `BankLayer` in `model`
+holds the adapted versions of one layer, so switching only changes a name and moves no weights.
 """
 
 from __future__ import annotations
@@ -43,60 +43,60 @@ from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_layers import DoRALinear, LoRAEmbedding, one_for_all_slices
 from lora_lab.methods.packed import share
 
-Name = str | None  # of an adapter; None is the base alone
+Name = str | None  # of an adapter; None means the base alone
 
 
 class AdapterBank:
-    """The adapters of one base model, by name. The base is frozen and never changes.
+    """Named adapters of one base model, which is frozen and never changes.
 
-    Raises: BadValue if the model carries an adapter, or another bank.
+    Raises: BadValue if the model already has an adapter or a bank.
     """
 
     def __init__(self, model: nn.Module) -> None:
         refuse_adapted(model)
         self.model, self._plain = model.requires_grad_(False), share(model)
-        self._alone: dict[str, nn.Module] = {}  # each adapter on a model of its own
+        self._models: dict[str, nn.Module] = {}  # for each adapter, its own copy of the model
         self._layers: dict[str, BankLayer] = {}
-        self._choice = SimpleNamespace(used=None)  # read by all layers
+        self._choice = SimpleNamespace(used=None)  # shared by all layers
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All adapters, in the order in which they were added."""
-        return tuple(self._alone)
+        """Names of all adapters, in the order they were added."""
+        return tuple(self._models)
 
     @property
     def used(self) -> Name | tuple[Name, ...]:
-        """The adapter in use, None for the base alone; in a mixed batch one per row."""
+        """The adapter in use, or None for the base alone; within `mixed`, a tuple with one per row."""
         return self._choice.used  # type: ignore[no-any-return]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._alone
+        return name in self._models
 
     def report(self, name: str) -> Report:
         """Return an adapter's report. Raises: NotFound for an unknown name."""
-        return report_of(self._alone[self._known(name)])
+        return report_of(self._models[self._check_name(name)])
 
     # ---- adding and removing
 
     def load(self, name: str, folder: str | Path) -> Report:
-        """Add the adapter in `folder`, saved here or by PEFT, as `name`; the one in use does not change.
+        """Add the adapter in `folder`, saved by lora_lab or PEFT, as `name`. The adapter in use doesn't change.
 
-        Raises: as `load_adapter`; BadValue for a name that is taken, and for a method that trains the base or works on
-        the whole model.
+        Raises: see `load_adapter`; BadValue for a name that is taken, or a method that trains the base or works on the
+        whole model.
         """
         self._check_free(name)
         method = method_saved_in(folder, self._plain)
         if method.trains_base:
             raise BadValue(f"{method.name} trains the base itself, so it cannot share the base with other adapters")
-        alone = share(self._plain)
-        report = load_adapter(alone, folder)
-        if any(hasattr(part, "hook") for _, part in adapters(alone)):
+        adapted = share(self._plain)
+        report = load_adapter(adapted, folder)
+        if any(hasattr(part, "hook") for _, part in adapters(adapted)):
             raise BadValue(f"{method.name} works on the whole model, a bank on single layers: use load_adapter instead")
-        self._hold(name, alone)
+        self._insert(name, adapted)
         return report
 
     def add(self, name: str, adapted: nn.Module) -> Report:
-        """Add a copy of the adapter that another model carries. Raises: as `load`."""
+        """Add a copy of the adapter attached to another model. Raises: see `load`."""
         with tempfile.TemporaryDirectory() as folder:
             return self.load(name, save_adapter(adapted, folder))
 
@@ -104,68 +104,68 @@ class AdapterBank:
     def blend(self, weights: Mapping[str, float], name: str) -> Report:
         """Add the weighted sum of several LoRAs as `name`: W + sum of weight * scaling * B A, exactly.
 
-        It is again a LoRA: its A and B are those of its parts, stacked. Heads are averaged with the same weights,
-        divided by their sum.
+        The result is another LoRA, whose A and B are the stacked A and B of its parts. Heads are averaged with the same
+        weights, normalized to sum to 1.
         Raises: BadValue for a name that is taken, no weights, a weight that is not a finite number, heads whose weights
-        sum to zero, and an adapter that is not a plain LoRA; NotFound for an unknown adapter.
+        sum to zero, or an adapter that is not a plain LoRA; NotFound for an unknown adapter.
         """
         self._check_free(name)
         if not weights:
             raise BadValue("a blend needs at least one adapter and its weight")
         for part, weight in weights.items():
-            self._known(part)
+            self._check_name(part)
             if not is_number(weight) or not math.isfinite(weight):
                 raise BadValue(f"the weight of '{part}' must be a finite number, not {weight!r}")
-        terms: dict[str, list[tuple[Tensor, Tensor]]] = {}  # of each path: A (rank, in), weight * B^T (rank, out)
-        for path, held in self._layers.items():
-            for part in [part for part in weights if part in held.adapted]:
-                layer = held.adapted[part]
-                if part in held.low_rank or isinstance(layer, LoRAEmbedding):
+        terms: dict[str, list[tuple[Tensor, Tensor]]] = {}  # by path: A (rank, in), weight * B^T (rank, out)
+        for path, bank_layer in self._layers.items():
+            for part in [part for part in weights if part in bank_layer.adapted]:
+                layer = bank_layer.adapted[part]
+                if part in bank_layer.low_rank or isinstance(layer, LoRAEmbedding):
                     a, b = _pair(layer)
                     terms.setdefault(path, []).append((a, weights[part] * b))
                 elif not isinstance(layer, TrainedCopy):
-                    raise BadValue(f"'{part}' is not a plain LoRA, so it cannot be part of a sum: blend without it")
+                    raise BadValue(f"'{part}' is not a plain LoRA, so it cannot be blended: leave it out")
         if not terms:
-            raise BadValue("none of these adapters changes a layer: there is nothing to add up")
+            raise BadValue("none of these adapters changes a layer, so there is nothing to blend")
         ranks = {path: sum(len(a) for a, _ in pairs) for path, pairs in terms.items()}
-        rank, alone = max(ranks.values()), share(self._plain)
-        LoRA(rank, rank, tuple(ranks), rank_pattern=ranks, alpha_pattern=ranks).attach_empty(alone)  # scaling 1
+        rank, blended = max(ranks.values()), share(self._plain)
+        LoRA(rank, rank, tuple(ranks), rank_pattern=ranks, alpha_pattern=ranks).attach_empty(blended)  # scaling 1
         for path, pairs in terms.items():
-            (_, own_a), (_, own_b) = own_parameters(alone.get_submodule(path))
-            own_a.copy_(torch.cat([a for a, _ in pairs]))
-            own_b.copy_(torch.cat([b for _, b in pairs]).t())
+            (_, lora_A), (_, lora_B) = own_parameters(blended.get_submodule(path))
+            lora_A.copy_(torch.cat([a for a, _ in pairs]))
+            lora_B.copy_(torch.cat([b for _, b in pairs]).t())
         total = sum(weights.values())
-        for path, head in adapters(alone):
+        for path, head in adapters(blended):
             if isinstance(head, TrainedCopy):
                 if abs(total) < 1e-6:
-                    raise BadValue("the weights sum to 0, so the heads have no mean: give weights that sum to 1")
-                states = {part: self._alone[part].get_submodule(f"{path}.trained").state_dict() for part in weights}
+                    raise BadValue("the weights sum to 0, so the heads cannot be averaged: use weights that sum to 1")
+                states = {part: self._models[part].get_submodule(f"{path}.trained").state_dict() for part in weights}
                 for key, value in head.trained.state_dict().items():
                     value.copy_(sum(weight / total * states[part][key] for part, weight in weights.items()))
-        self._hold(name, alone)
-        return report_of(alone)
+        self._insert(name, blended)
+        return report_of(blended)
 
     def save(self, name: str, folder: str | Path) -> Path:
         """Save an adapter or a blend with `save_adapter`. Raises: NotFound for an unknown name."""
-        return save_adapter(self._alone[self._known(name)], folder)
+        return save_adapter(self._models[self._check_name(name)], folder)
 
     def remove(self, name: str) -> None:
-        """Remove an adapter. If it is in use, the base is used from now on.
+        """Remove an adapter. If it is in use, switch to the base.
 
-        Raises: NotFound for an unknown name; BadValue inside `mixed` for an adapter that a row uses.
+        Raises: NotFound for an unknown name; within `mixed`, BadValue for an adapter that a row uses.
         """
-        if isinstance(self.used, tuple) and self._known(name) in self.used:
+        if isinstance(self.used, tuple) and self._check_name(name) in self.used:
             raise BadValue(f"'{name}' is used by rows of this batch: remove it after the mixed block")
-        del self._alone[self._known(name)]
+        del self._models[self._check_name(name)]
         if self.used == name:
             self._choice.used = None
         for path, layer in list(self._layers.items()):
-            layer.change({other: held for other, held in layer.adapted.items() if other != name})
+            layer.change({other: adapted for other, adapted in layer.adapted.items() if other != name})
             if not layer.adapted:
                 put(self.model, path, self._layers.pop(path).base_layer)
 
     def close(self) -> None:
-        """Remove all adapters: the model is the plain base again, still frozen."""
+        """Remove all adapters, leaving the plain base, still frozen."""
         self.use(None)
         for name in self.names:
             self.remove(name)
@@ -173,44 +173,44 @@ class AdapterBank:
     def _check_free(self, name: str) -> None:
         if not isinstance(name, str) or not name:
             raise BadValue(f"an adapter's name must be a non-empty string, not {name!r}")
-        if name in self._alone:
+        if name in self._models:
             raise BadValue(f"the bank already has an adapter '{name}': remove('{name}') first, or choose another name")
 
-    def _known(self, name: str) -> str:
-        if name not in self._alone:
-            there = f"nearest: {nearest(str(name), self._alone)}" if self._alone else "it is empty"
-            raise NotFound(f"the bank has no adapter '{name}'; {there}")
+    def _check_name(self, name: str) -> str:
+        if name not in self._models:
+            hint = f"nearest: {nearest(str(name), self._models)}" if self._models else "it is empty"
+            raise NotFound(f"the bank has no adapter '{name}'; {hint}")
         return name
 
-    def _hold(self, name: str, alone: nn.Module) -> None:
-        self._alone[name] = alone.requires_grad_(False)
-        for part in alone.modules():
+    def _insert(self, name: str, adapted: nn.Module) -> None:
+        self._models[name] = adapted.requires_grad_(False)
+        for part in adapted.modules():
             if isinstance(part, LoRALinear):
                 part.dropout = nn.Identity()  # a bank does not train
-        for path in dict.fromkeys(plain_path(path) for path, _ in adapter_layers(alone)):
+        for path in dict.fromkeys(plain_path(path) for path, _ in adapter_layers(adapted)):
             if path not in self._layers:
                 frozen = self.model.get_submodule(path)
                 self._layers[path] = BankLayer(frozen, self._choice).train(frozen.training)
                 put(self.model, path, self._layers[path])
             layer = self._layers[path]
-            layer.change({**layer.adapted, name: alone.get_submodule(path).train(layer.training)})
+            layer.change({**layer.adapted, name: adapted.get_submodule(path).train(layer.training)})
 
-    # ---- choosing
+    # ---- selecting
 
     def use(self, name: Name) -> None:
-        """Use this adapter for every row; None is the base alone. Raises: NotFound for an unknown name."""
-        self._choice.used = None if name is None else self._known(name)
+        """Use an adapter for every row, or only the base if None. Raises: NotFound for an unknown name."""
+        self._choice.used = None if name is None else self._check_name(name)
 
     @contextmanager
     def mixed(self, names: Sequence[Name]) -> Iterator[None]:
-        """In the block, use a different adapter for each row of a batch; None is the base alone.
+        """Within the block, use a different adapter for each row of a batch; None means the base alone.
 
         names   one per row, in order; with beam search, one per beam
-        Raises: NotFound for an unknown name; BadValue for no names, and in the model's call for another batch size.
+        Raises: NotFound for an unknown name; BadValue for no names, or in the model's call for another batch size.
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
-        rows = tuple(None if name is None else self._known(name) for name in names)
+        rows = tuple(None if name is None else self._check_name(name) for name in names)
         before = self.used
         self._choice.used = rows
         hook = self.model.register_forward_pre_hook(self._check_rows, with_kwargs=True)
@@ -221,21 +221,21 @@ class AdapterBank:
             self._choice.used = before
 
     def _check_rows(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # An encoder-decoder that generates gets its new tokens as decoder_input_ids.
+        # During generation, an encoder-decoder receives new tokens as decoder_input_ids.
         inputs = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
         rows = next(len(value) for value in (*args, *map(kwargs.get, inputs)) if isinstance(value, torch.Tensor))
         if isinstance(self.used, tuple) and rows != len(self.used):
-            raise BadValue(f"the batch has {rows} rows, but mixed was given {len(self.used)} names: give one per row")
+            raise BadValue(f"the batch has {rows} rows, but mixed was given {len(self.used)} names: pass one per row")
 
 
 class BankLayer(AdapterLayer):
     """A frozen layer, and the adapted layer of each adapter that changes it.
 
-    In a mixed batch all rows share the frozen layer's product, and each adds its own LoRA's. Heads and other methods
-    are computed adapter by adapter.
+    In a mixed batch, W x is computed once for all rows, and each row adds the update of its own LoRA. Heads and other
+    methods are computed one adapter at a time.
 
         y = W x                       x (rows, ..., in)
-        y[n] += B[n] A[n] x[n]        two batched products; smaller ranks are padded with rows of zeros
+        y[n] += B[n] A[n] x[n]        two batched products; lower ranks are padded with zeros
     """
 
     def __init__(self, base_layer: nn.Module, choice: SimpleNamespace) -> None:
@@ -244,9 +244,9 @@ class BankLayer(AdapterLayer):
         self.change({})
 
     def change(self, adapted: dict[Name, nn.Module]) -> None:
-        """Set the adapters' layers."""
+        """Set the adapted layer of each adapter."""
         self.adapted = adapted
-        self.held = nn.ModuleList(adapted.values())  # as submodules, they move to another device with the model
+        self.held = nn.ModuleList(adapted.values())  # registered so that they follow the model to another device
         self.low_rank = [name for name, layer in adapted.items() if _loras(layer)]
         self._stacked: Tensor | None = None
         self._batch: object = None
@@ -255,58 +255,58 @@ class BankLayer(AdapterLayer):
         used = self.choice.used if self.enabled else None
         if not isinstance(used, tuple):
             return self.adapted.get(used, self.base_layer)(x, *args, **kwargs)  # type: ignore[no-any-return]
-        adapted = self.adapted.keys() & set(used)
-        if not adapted:
+        names = self.adapted.keys() & set(used)
+        if not names:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        together = adapted.issubset(self.low_rank)
-        if len(x) != len(used) and not (together and x.dim() == 2 and len(x) % len(used) == 0):
+        batched = names.issubset(self.low_rank)
+        if len(x) != len(used) and not (batched and x.dim() == 2 and len(x) % len(used) == 0):
             raise BadValue(
-                f"a layer of this model gets an input of shape {tuple(x.shape)}, not one part per row, so rows cannot "
-                "have different adapters there: call use(name) for one adapter at a time"
+                f"a layer of this model gets an input of shape {tuple(x.shape)}, without one entry per row, so rows "
+                "cannot have different adapters there: call use(name) for one adapter at a time"
             )
-        if together:
+        if batched:
             return self._mixed(x)
-        rows = {name: [row for row, own in enumerate(used) if own == name] for name in dict.fromkeys(used)}
-        parts = [self.adapted.get(name, self.base_layer)(x[own], *args, **kwargs) for name, own in rows.items()]
-        order = torch.tensor([row for own in rows.values() for row in own])
+        groups = {name: [row for row, other in enumerate(used) if other == name] for name in dict.fromkeys(used)}
+        parts = [self.adapted.get(name, self.base_layer)(x[rows], *args, **kwargs) for name, rows in groups.items()]
+        order = torch.tensor([row for rows in groups.values() for row in rows])
         return torch.cat(parts)[order.argsort()]
 
     def _mixed(self, x: Tensor) -> Tensor:
-        inputs = x.shape[-1]
-        y: Tensor = self.base_layer(x.reshape(-1, inputs))  # (rows * tokens, out)
-        a, b = self._gathered(y).tensor_split([inputs], dim=2)  # (rows, R, in), (rows, R, out)
-        h = torch.bmm(x.reshape(len(a), -1, inputs).to(y.dtype), a.transpose(1, 2))  # (rows, tokens, R)
+        in_features = x.shape[-1]
+        y: Tensor = self.base_layer(x.reshape(-1, in_features))  # (rows * tokens, out)
+        a, b = self._gathered(y).tensor_split([in_features], dim=2)  # (rows, R, in), (rows, R, out)
+        h = torch.bmm(x.reshape(len(a), -1, in_features).to(y.dtype), a.transpose(1, 2))  # (rows, tokens, R)
         y = y.view(len(a), -1, y.shape[-1])
-        add = y.baddbmm if self.base_layer._forward_hooks else y.baddbmm_  # a hook may keep y
+        add = y.baddbmm if self.base_layer._forward_hooks else y.baddbmm_  # a hook may have kept y
         return add(h, b).view(*x.shape[:-1], y.shape[-1])
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _gathered(self, y: Tensor) -> Tensor:
-        """[A | B^T] of each row, (rows, R, in + out) where R is the largest rank in this layer."""
+        """Return [A | B^T] of each row: (rows, R, in + out), where R is the highest rank in this layer."""
         batch = self.choice.used, y.dtype, y.device
-        if batch != self._batch:  # in generation, the rows are those of the last step
+        if batch != self._batch:  # during generation, every step has the same rows
             if self._stacked is None or (self._stacked.dtype, self._stacked.device) != batch[1:]:
                 pairs = [torch.cat(_pair(self.adapted[name]), 1).to(y) for name in self.low_rank]
-                none = pairs[0].new_zeros(1, pairs[0].shape[1])
-                self._stacked = nn.utils.rnn.pad_sequence([*pairs, none], batch_first=True)
-            places = {name: place for place, name in enumerate(self.low_rank)}
-            self._kept = self._stacked[[places.get(name, -1) for name in self.choice.used]]
+                zeros = pairs[0].new_zeros(1, pairs[0].shape[1])  # for rows without an adapter
+                self._stacked = nn.utils.rnn.pad_sequence([*pairs, zeros], batch_first=True)
+            indices = {name: index for index, name in enumerate(self.low_rank)}
+            self._cached = self._stacked[[indices.get(name, -1) for name in self.choice.used]]
             self._batch = batch
-        return self._kept
+        return self._cached
 
 
 def _loras(layer: nn.Module) -> list[LoRALinear]:
-    """Return the LoRAs around a frozen linear layer, one per slice; none for other methods: DoRA also scales W."""
-    found: list[LoRALinear] = []
+    """Return the LoRAs around a frozen linear layer, one per slice; none for other methods, such as DoRA."""
+    loras: list[LoRALinear] = []
     while isinstance(layer, LoRALinear) and not isinstance(layer, DoRALinear):
-        found.append(layer)
+        loras.append(layer)
         layer = layer.base_layer
-    return [] if isinstance(layer, AdapterLayer) else found
+    return [] if isinstance(layer, AdapterLayer) else loras
 
 
 def _pair(layer: nn.Module) -> tuple[Tensor, Tensor]:
-    """Return A (rank, in) and scaling * B^T (rank, out) of the one LoRA that equals those around a layer."""
+    """Return A (rank, in) and scaling * B^T (rank, out) of the single LoRA equivalent to those around a layer."""
     if isinstance(layer, LoRAEmbedding):
         return layer.lora_embedding_A, layer.scaling * layer.lora_embedding_B.t()
     loras = _loras(layer)

@@ -1,6 +1,6 @@
-"""What a method is and what it reports. No torch here: methods are created, hashed and listed without it.
+"""The base class of methods and their reports. Methods can be created, hashed and listed without importing torch.
 
-Most methods adapt layers one by one: see `layer_method.py`.
+Most methods adapt single layers; see `layer_method.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placement:
-    """LoRA at one site: its rank, its scaling, and how many parameters train there."""
+    """LoRA at one site: its rank, scaling and number of trainable parameters."""
 
     site: Site
     rank: int
@@ -28,12 +28,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Report:
-    """What a method added to a model. Counts are trained parameters.
+    """What a method added to a model. Counts are of trainable parameters.
 
-    placements         where LoRA sits
-    heads, parts       (path, count) of each task head, and of everything else that has no rank
-    total              parameters of the model with its adapters; a head counts once
-    base_fingerprint   of the frozen weights, before any merge
+    placements         where LoRA was added
+    heads, parts       (path, count) of each task head, and of each other trainable part without a rank
+    total              parameters of the model including its adapters; a head counts once
+    base_fingerprint   fingerprint of the frozen weights, before any merge
     """
 
     method: Method
@@ -45,17 +45,17 @@ class Report:
 
     @property
     def adapter_parameters(self) -> int:
-        """Without the heads."""
+        """Trainable parameters outside the heads."""
         return sum(p.parameters for p in self.placements) + sum(count for _, count in self.parts)
 
     @property
     def head_parameters(self) -> int:
-        """In the heads, which train with every method."""
+        """Trainable parameters in the heads, which every method trains."""
         return sum(count for _, count in self.heads)
 
     @property
     def trainable(self) -> int:
-        """Adapters and heads."""
+        """All trainable parameters: adapters and heads."""
         return self.adapter_parameters + self.head_parameters
 
     def __str__(self) -> str:
@@ -72,37 +72,37 @@ class Report:
 
 
 class Method:
-    """What trains: a frozen dataclass.
+    """Base class of fine-tuning methods, which are frozen dataclasses.
 
-    name          on the command line and in files
-    packs         whether several runs can train in one pack, on one frozen base
+    name          name on the command line and in files
+    can_pack      whether several runs can train in one pack, on one frozen base
     may_differ    settings that may differ within a pack
     trains_base   whether the base's own weights train
-    unmergeable   why its update cannot be written into the base's weights; "" if it can
-    peft_type     PEFT's name for it; `to_peft`, `from_peft` and `fill` then exchange files with PEFT. Without one, a
-                  file holds every number that trains, by its path
-    decisive      fields of PEFT's config that must agree with the header of our own file
-    retired       options of earlier versions, with their defaults: recipes made with them keep their hashes
+    unmergeable   why the update can't be merged into the base's weights; "" if it can
+    peft_type     PEFT's name for the method, if it exchanges files with PEFT through `to_peft`, `from_peft` and `fill`.
+                  If "", files hold every trainable parameter under its path
+    decisive      fields of PEFT's config that must agree with the header that lora_lab writes
+    retired       options removed since earlier versions, with their defaults, so that hashes of recipes don't change
     """
 
     name: ClassVar[str]
     can_pack: ClassVar[bool] = False
     may_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
-    unmergeable: ClassVar[str] = "computes what no weight of the base could"
+    unmergeable: ClassVar[str] = "computes something that no weight can represent"
     peft_type: ClassVar[str] = ""
     decisive: ClassVar[tuple[str, ...]] = ("peft_type",)
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """Convert NumPy numbers. A subclass that checks its options calls this first."""
+        """Convert NumPy scalars. Subclasses that validate their options call this first."""
         make_plain(self)
 
     def attach(self, model: nn.Module) -> Report:
-        """Freeze the model, add what trains, and give a task head a copy that trains.
+        """Freeze the model, add the trainable parameters and replace each task head by a trainable copy.
 
-        Raises: BadValue, NotFound if the method does not fit the model, or the model carries an adapter. The model is
-        unchanged then.
+        Raises: BadValue, NotFound if the method does not fit the model, or if the model already has an adapter. The
+        model is then unchanged.
         """
         raise BadValue(f"{self.name} cannot be attached: its class has no attach")
 
@@ -116,23 +116,23 @@ class Method:
 
     @classmethod
     def check_peft(cls, config: Mapping[str, Any]) -> None:
-        """Raises: BadValue for a PEFT config with an unsupported option."""
+        """Reject a PEFT config with unsupported options. Raises: BadValue."""
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
-        """Make the method that a PEFT config describes. Raises: BadValue, NotFound if it does not fit the model."""
+        """Create a method from a PEFT config. Raises: BadValue, NotFound if it does not fit the model."""
         raise NotImplementedError
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        """Copy a file's tensors into a model with this method attached. Raises: BadValue for a wrong base."""
+        """Copy a file's tensors into a model with this method attached. Raises: BadValue if the base is wrong."""
         raise NotImplementedError
 
     def ignored(self, report: Report) -> set[str]:
-        """Return keys that PEFT may add to a file: copies of frozen weights."""
+        """Return keys of frozen weights that PEFT may copy into a file."""
         return set()
 
     def settings(self) -> dict[str, Any]:
-        """Return {"name": ..., ...}: plain values for JSON, which `method_from` reads back."""
+        """Return JSON-compatible settings, {"name": ..., ...}, for `method_from`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {"name": self.name, **values, **self.retired}
@@ -144,7 +144,7 @@ M = TypeVar("M", bound=Method)
 
 
 def register(method: type[M]) -> type[M]:
-    """Class decorator: make a method known to the command line, recipes and files."""
+    """Class decorator that makes a method available to the command line, recipes and files."""
     REGISTRY[method.name] = method
     return method
 
@@ -153,44 +153,44 @@ def register(method: type[M]) -> type[M]:
 
 
 def plain(value: Any) -> Any:
-    """Convert NumPy numbers to Python's, also inside lists, tuples and mappings."""
+    """Convert NumPy values to Python values, including inside lists, tuples and mappings."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {name: plain(own) for name, own in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
 def make_plain(options: Any) -> None:
-    """Apply `plain` to the fields of a dataclass, even a frozen one."""
+    """Apply `plain` in place to each field of a dataclass, which may be frozen."""
     for field in fields(options):
         object.__setattr__(options, field.name, plain(getattr(options, field.name)))
 
 
-def whole(what: str, value: object, least: int = 1) -> int:
-    """Check for a whole number from `least` to 10^9. Raises: BadValue."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise BadValue(f"{what} must be a whole number of at least {least}, not {value!r}")
+def whole(name: str, value: object, minimum: int = 1) -> int:
+    """Check that a value is an integer from `minimum` to 10^9. Raises: BadValue."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise BadValue(f"{name} must be a whole number of at least {minimum}, not {value!r}")
     if value > 10**9:
-        raise BadValue(f"{what} must be at most {10**9:,}, not {value!r}")
+        raise BadValue(f"{name} must be at most {10**9:,}, not {value!r}")
     return value
 
 
-def one_of(what: str, value: object, known: tuple[str, ...]) -> None:
-    """Raises: BadValue unless `value` is one of the known words."""
-    if value not in known:
-        raise BadValue(f"{what} must be one of {', '.join(known)}, not {value!r}")
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Check that a value is one of the choices. Raises: BadValue."""
+    if value not in choices:
+        raise BadValue(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is an int or a float, and not a bool."""
+    """Return whether a value is an int or a float, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def words(value: Any) -> tuple[str, ...]:
-    """Make a tuple of targets from "k,v" or ("k", "v"). Raises: BadValue."""
+    """Convert targets such as "k,v" or ("k", "v") to a tuple. Raises: BadValue."""
     try:
-        given = value.split(",") if isinstance(value, str) else value
-        return tuple(word.strip() for word in given if word.strip())
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(word.strip() for word in items if word.strip())
     except (TypeError, AttributeError):
         raise BadValue(f"targets are roles, names or patterns, such as 'q,v', not {value!r}") from None

@@ -1,6 +1,6 @@
-"""BitFit: every bias of the model trains, and nothing else. Ben-Zaken et al. 2022, arXiv:2106.10199.
+"""BitFit: train only the biases of the model. Ben-Zaken et al. 2022, arXiv:2106.10199.
 
-    y = W x + b + (b' - b)        b' starts as b, so at first nothing changes; files hold b'
+    y = W x + b + (b' - b)        b' starts as b, so the output is initially unchanged; files hold b'
 
 GPT-3's row in Hu et al. (14.2M) is 12 d per layer; the biases of a GPT-2 block are 11 d.
 """
@@ -26,7 +26,7 @@ else:
 @register
 @dataclass(frozen=True)
 class BitFit(LayerMethod):
-    """All biases, including those of the norms."""
+    """Train all biases, including those of normalization layers."""
 
     name: ClassVar[str] = "bitfit"
     can_pack: ClassVar[bool] = True
@@ -35,7 +35,7 @@ class BitFit(LayerMethod):
     def places(self, model: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:
         modules = [(path, m) for path, m in model.named_modules() if path.split(".")[0] not in HEADS]
         biased = [(path, module) for path, module in modules if module._parameters.get("bias") is not None]
-        if not biased:  # only a head would train
+        if not biased:  # else only a head would train
             raise BadValue("bitfit finds nothing to train in this model, which has no biases; use lora or ia3")
         for path, module in biased:
             kind = type(module).__name__

@@ -1,13 +1,13 @@
-"""Adapters in the older sense: small bottlenecks behind parts of each layer, with a nonlinearity in the middle.
+"""Bottleneck adapters: small networks with one hidden layer, inserted after parts of each transformer layer.
 
-    y -> y + W_up gelu(W_down norm(y))        2 d r + r + d numbers, with biases; the norm, 2 d, only in "lin"
+    y -> y + W_up gelu(W_down norm(y))        2 d r + r + d parameters with biases; plus 2 d for the norm, in "lin" only
 
-    houlsby    behind attention and feed-forward   AdapterH, Houlsby et al. 2019, arXiv:1902.00751
-    lin        behind feed-forward, with a norm    AdapterL, Lin et al. 2020 (not read here), as in Hu et al. 5.1
-    pfeiffer   behind feed-forward                 AdapterP, Pfeiffer et al. 2021, arXiv:2005.00247
+    houlsby    after attention and feed-forward   AdapterH, Houlsby et al. 2019, arXiv:1902.00751
+    lin        after feed-forward, with a norm    AdapterL, Lin et al. 2020 (not read here), as in Hu et al. 5.1
+    pfeiffer   after feed-forward                 AdapterP, Pfeiffer et al. 2021, arXiv:2005.00247
 
-AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) leaves the lower layers out. W_up starts at zero, so at first
-nothing changes.
+AdapterDrop (Rueckle et al. 2020, arXiv:2010.11918) omits the lower layers. W_up starts at zero, so the output is
+initially unchanged.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 else:
     torch = Lazy("torch")
 
-PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}  # behind the layers in these roles
+PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}  # roles of the layers to insert after
 
 
 @register
 @dataclass(frozen=True)
 class Bottleneck(LayerMethod):
-    """Bottlenecks of `size` numbers in the topmost `layers` of the model, None for all.
+    """Bottlenecks of width `size` in the top `layers` layers of the model, or in all if None.
 
-    Raises: BadValue for an impossible value.
+    Raises: BadValue for an invalid value.
     """
 
     name: ClassVar[str] = "bottleneck"
     can_pack: ClassVar[bool] = True
-    unmergeable: ClassVar[str] = "has a nonlinearity in its middle, which no weight of the base could compute"
+    unmergeable: ClassVar[str] = "contains a nonlinearity, which no weight can represent"
     retired: ClassVar[Mapping[str, Any]] = {"layernorms": None}
 
     size: int = 64
@@ -63,13 +63,13 @@ class Bottleneck(LayerMethod):
             number = re.search(r"\.(\d+)\.", site.module)
             if number and site.role in roles and site.kind == "linear" and site.out_slice is None:
                 layers.setdefault(int(number[1]), []).append(site)
-        if not layers or any(sorted(s.role for s in found) != sorted(roles) for found in layers.values()):
-            needed = f"one layer in the role {' and one in '.join(roles)} in each layer"
-            raise BadValue(f"bottleneck finds no place in this model: it needs {needed}; use lora")
-        wanted = self.layers or len(layers)
-        if wanted > len(layers):
-            raise BadValue(f"layers is {wanted}, but this model has {len(layers)} layers")
-        chosen = [site for number in sorted(layers)[-wanted:] for site in layers[number]]
+        if not layers or any(sorted(s.role for s in sites) != sorted(roles) for sites in layers.values()):
+            needed = f"one module with the role {' and one with '.join(roles)}"
+            raise BadValue(f"bottleneck does not fit this model: each layer must have {needed}; use lora")
+        count = self.layers or len(layers)
+        if count > len(layers):
+            raise BadValue(f"layers is {count}, but this model has {len(layers)} layers")
+        chosen = [site for number in sorted(layers)[-count:] for site in layers[number]]
         if self.size > (width := chosen[0].out_features):
             raise BadValue(f"size {self.size} is not a bottleneck in a model of width {width}: at most {width}")
         return [(site.module, {}) for site in chosen]
@@ -78,9 +78,9 @@ class Bottleneck(LayerMethod):
         from lora_lab.adapter_layer import out_by_in
 
         nn, d = torch.nn, len(out_by_in(layer))
-        where: Any = {"device": out_by_in(layer).device, "dtype": torch.float32}
-        norm = {"norm": nn.LayerNorm(d, **where)} if self.placement == "lin" else {}
-        down, up = nn.Linear(d, self.size, **where), nn.Linear(self.size, d, **where)
+        factory: Any = {"device": out_by_in(layer).device, "dtype": torch.float32}
+        norm = {"norm": nn.LayerNorm(d, **factory)} if self.placement == "lin" else {}
+        down, up = nn.Linear(d, self.size, **factory), nn.Linear(self.size, d, **factory)
         nn.init.zeros_(up.weight)
         nn.init.zeros_(up.bias)
         return {**norm, "down": down, "up": up}

@@ -1,6 +1,6 @@
-"""What can be wrong with an adapter: names of faults, and remedies. Each has been reported by somebody.
+"""Names of adapter faults, and remedies. Users have reported each of them.
 
-Reading a file raises `Refused` with one of these names, and `inspect` reports all of them as `Problem`.
+Reading a file raises `Refused` with one of these names; `inspect` reports every fault as a `Problem`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NO_EFFECT = "no effect on this base"
 
 REMEDIES = {
     EMPTY: "train again and save with save_adapter, or with PEFT's save_pretrained without passing a state_dict; check "
-    "the size of the file before you give up the machine",
+    "the size of the file before you release the machine",
     TRUNCATED: "copy the file again and compare the sizes, or use the previous checkpoint",
     PICKLE: "ask the author for a safetensors file; do not load a pickle from a source that you do not trust",
     DAMAGED: "copy the file again, or save it again with safetensors",
@@ -42,7 +42,7 @@ REMEDIES = {
     TOO_MANY: "save only the adapter of this base: in PEFT, pass save_embedding_layers=False and name every adapted "
     "layer in target_modules",
     WRONG_BASE: "load the base model that the adapter was trained on",
-    ZERO_B: "the adapter was saved untrained: save the model that was trained, after training",
+    ZERO_B: "the adapter was saved untrained: save the trained model, after training",
     SOME_ZERO: "run inspect with --base to find out whether the model uses these layers",
     CUT: "with gradient checkpointing, pass use_reentrant=False or call model.enable_input_require_grads(); after the "
     "first backward pass, check that B has a gradient",
@@ -55,16 +55,16 @@ REMEDIES = {
 
 
 class Refused(BadValue):
-    """An adapter file that cannot be used. `fault` is the name of what is wrong with it."""
+    """An unusable adapter file. `fault` is the name of the fault."""
 
-    def __init__(self, sentence: str, fault: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, fault: str) -> None:
+        super().__init__(message)
         self.fault = fault
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault, where it was found, and the evidence."""
+    """A fault, its location and the evidence for it."""
 
     name: str
     where: str
@@ -76,7 +76,7 @@ class Problem:
         return REMEDIES[self.name]
 
     def to_json(self) -> dict[str, str]:
-        """The fields and the remedy."""
+        """Return the fields and the remedy."""
         return asdict(self) | {"remedy": self.remedy}
 
     def __str__(self) -> str:

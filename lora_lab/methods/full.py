@@ -1,4 +1,4 @@
-"""Full fine-tuning, where every weight trains, and its opposite, where only the task's head does."""
+"""Full fine-tuning, which trains every weight, and its opposite, which trains only the task head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class FullFineTuning(Method):
-    """Every weight trains, and nothing is added. Raises: BadValue for a quantized model."""
+    """Train every weight and add none. Raises: BadValue for a quantized model."""
 
     name: ClassVar[str] = "full"
     trains_base: ClassVar[bool] = True
@@ -27,14 +27,14 @@ class FullFineTuning(Method):
         from lora_lab.methods.attach import attach, quantized_layers
 
         if quantized_layers(model):
-            raise BadValue("quantized weights cannot train: load the base in fp32 or bf16, or train lora beside it")
+            raise BadValue("quantized weights cannot be trained: load the base in fp32 or bf16, or use lora")
         return attach(model, self)
 
 
 @register
 @dataclass(frozen=True)
 class HeadOnly(LayerMethod):
-    """A copy of the task's head trains, and everything else is frozen."""
+    """Train a copy of the task head and freeze everything else."""
 
     name: ClassVar[str] = "head"
     can_pack: ClassVar[bool] = True

@@ -1,9 +1,9 @@
-"""IA3: a learned factor for every number of the keys, the values and the middle of the feed-forward block.
+"""IA3: learned factors that rescale the keys, the values and the hidden activations of the feed-forward block.
 
-    y = W (l * x) + b        l (in), on the input of the layers in `feedforward`
-    y = l * (W x + b)        l (out), on the output of the others, or of a slice of a fused layer
+    y = W (l * x) + b        l (in), scales the input of layers in `feedforward`
+    y = l * (W x + b)        l (out), scales the output of the others, or of a slice of a fused layer
 
-All factors start at 1, so at first nothing changes. Liu et al. 2022, arXiv:2205.05638.
+All factors start at 1, so the output is initially unchanged. Liu et al. 2022, arXiv:2205.05638.
 Files: base_model.model.<path>.ia3_l, (1, in) or (out, 1); outputs that are not adapted have the factor 1.
 """
 
@@ -28,9 +28,9 @@ else:
 @register
 @dataclass(frozen=True)
 class IA3(LayerMethod):
-    """Factors at the targets: on the input of those in `feedforward`, on the output of the others.
+    """Factors that scale the input of targets in `feedforward` and the output of the other targets.
 
-    Raises: BadValue for targets that are not words, or a feedforward that is not among the targets.
+    Raises: BadValue for targets that are not strings, or if `feedforward` is not a subset of `targets`.
     """
 
     name: ClassVar[str] = "ia3"
@@ -59,8 +59,8 @@ class IA3(LayerMethod):
             if s.kind != "linear":
                 raise BadValue(f"ia3 is for linear layers, and {s.name} is an {s.kind}: leave it out of the targets")
             if s in on_input and s.out_slice:
-                said = f"{s.name} shares its input with the rest of the layer"
-                raise BadValue(f"{said}, so it cannot have a factor of its own: leave {s.role} out of feedforward")
+                message = f"{s.name} shares its input with the rest of the layer, so it cannot have its own factor"
+                raise BadValue(f"{message}: leave {s.role} out of feedforward")
         return [(s.module, {"on_input": s in on_input, "out_slice": s.out_slice}) for s in chosen]
 
     def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor]:
@@ -74,12 +74,12 @@ class IA3(LayerMethod):
         return x * adapter.factor.to(x.dtype) if adapter.on_input else x
 
     def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
-        return y if adapter.on_input else y * _every_factor(adapter, y.shape[-1]).to(y.dtype)
+        return y if adapter.on_input else y * _full_factor(adapter, y.shape[-1]).to(y.dtype)
 
     def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if adapter.on_input:
             return weight * adapter.factor, bias
-        factor = _every_factor(adapter, len(weight))
+        factor = _full_factor(adapter, len(weight))
         return weight * factor[:, None], None if bias is None else bias * factor
 
     # ---- files
@@ -89,17 +89,17 @@ class IA3(LayerMethod):
         from lora_lab.methods import peft
         from lora_lab.methods.attach import MethodLayer
 
-        tensors, found = {}, peft.by_module(model, MethodLayer)
-        for path, factors in found.items():
-            every = torch.stack([_every_factor(f, len(out_by_in(f))) for f in factors]).prod(0)
-            tensors[f"{peft.PREFIX}{path}.ia3_l"] = every[None, :] if factors[0].on_input else every[:, None]
-        on_input = [path for path, factors in found.items() if factors[0].on_input]
-        targets, feedforward = _names(list(found), on_input, peft.layer_names(model))
+        tensors, modules = {}, peft.by_module(model, MethodLayer)
+        for path, layers in modules.items():
+            factor = torch.stack([_full_factor(layer, len(out_by_in(layer))) for layer in layers]).prod(0)
+            tensors[f"{peft.PREFIX}{path}.ia3_l"] = factor[None, :] if layers[0].on_input else factor[:, None]
+        on_input = [path for path, layers in modules.items() if layers[0].on_input]
+        targets, feedforward = _names(list(modules), on_input, peft.layer_names(model))
         return tensors | peft.head_tensors(model), {
             "peft_type": "IA3",
             "target_modules": targets,
             "feedforward_modules": feedforward,
-            "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in found),
+            "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in modules),
             "init_ia3_weights": True,
             **peft.common_config(model, report),
         }
@@ -110,12 +110,12 @@ class IA3(LayerMethod):
         from lora_lab.methods.attach import sites_of
 
         sites = sites_of(model)
-        modules, ends = peft.matched(config, sites), peft.required(config, "feedforward_modules") or []
-        # PEFT's rule for these is looser than for targets: any end of the path, with or without a dot before it.
-        if isinstance(ends, str):
-            on_input = peft.fitting(ends, modules)
+        modules, suffixes = peft.matched(config, sites), peft.required(config, "feedforward_modules") or []
+        # PEFT's rule here is looser than for targets: any suffix of the path matches, even without a preceding dot.
+        if isinstance(suffixes, str):
+            on_input = peft.fitting(suffixes, modules)
         else:
-            on_input = [module for module in modules if module.endswith(tuple(ends))]
+            on_input = [module for module in modules if module.endswith(tuple(suffixes))]
         targets, feedforward = _names(modules, on_input, {site.module for site in sites}, taken=ROLES)
         return cls(targets=tuple(targets), feedforward=tuple(feedforward))
 
@@ -123,26 +123,27 @@ class IA3(LayerMethod):
         from lora_lab.methods import peft
         from lora_lab.methods.attach import MethodLayer
 
-        for path, factors in peft.by_module(model, MethodLayer).items():
-            every = tensors[f"{peft.PREFIX}{path}.ia3_l"].flatten()
-            for f in factors:
-                f.factor.data.copy_(every[slice(*f.out_slice)] if f.out_slice else every)
+        for path, layers in peft.by_module(model, MethodLayer).items():
+            factor = tensors[f"{peft.PREFIX}{path}.ia3_l"].flatten()
+            for layer in layers:
+                layer.factor.data.copy_(factor[slice(*layer.out_slice)] if layer.out_slice else factor)
         peft.fill_heads(model, tensors)
 
 
 def _names(
-    modules: list[str], on_input: list[str], every: set[str], taken: Collection[str] = ()
+    modules: list[str], on_input: list[str], all_modules: set[str], taken: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Short names of all targets, and of those with the factor on their input."""
+    """Return short names of all targets, and of those whose input is scaled."""
     from lora_lab.methods.peft import shortest_names
 
-    feedforward = shortest_names(on_input, every, taken)
-    return [*shortest_names([m for m in modules if m not in on_input], every, taken), *feedforward], feedforward
+    feedforward = shortest_names(on_input, all_modules, taken)
+    others = shortest_names([m for m in modules if m not in on_input], all_modules, taken)
+    return [*others, *feedforward], feedforward
 
 
-def _every_factor(adapter: Any, outputs: int) -> Tensor:
-    """The factors of all outputs of the layer, (outputs,): 1 for those without one."""
+def _full_factor(adapter: Any, out_features: int) -> Tensor:
+    """Return the factors of all outputs, (out_features,); 1 where an output is not adapted."""
     if adapter.out_slice is None:
         return adapter.factor  # type: ignore[no-any-return]
     start, stop = adapter.out_slice
-    return torch.nn.functional.pad(adapter.factor, (start, outputs - stop), value=1.0)
+    return torch.nn.functional.pad(adapter.factor, (start, out_features - stop), value=1.0)

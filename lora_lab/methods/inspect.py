@@ -1,9 +1,9 @@
-"""What is in an adapter's folder, what it does to a base model, and what is wrong with it. Files are not trusted.
+"""Report what an adapter folder contains, its effect on a base model, and its faults. Files are not trusted.
 
-    norms    ||scaling B A||_F of each module and, with a base model, its ratio to ||W||_F
-    effect   with a base model, the largest difference that the adapter makes to a logit
+    norms        ||scaling B A||_F of each module and, given a base model, its ratio to ||W||_F
+    difference   given a base model, the largest change to a logit
 
-||B A||_F^2 = trace((B^T B)(A A^T)), two products of size rank x rank: B A itself is never formed.
+||B A||_F^2 = trace((B^T B)(A A^T)), which multiplies two rank x rank matrices and never forms B A.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from lora_lab.methods.merge import MergeReport, disabled, rounding_of
 from lora_lab.methods.peft import PREFIX, values_by_pattern
 from lora_lab.methods.targets import HEADS
 
-HIGH_RANK, LOW_SCALING = 32, 1 / 8  # PEFT's default alpha of 8 at rank 64 or more; QLoRA's 16 / 64 is a choice
+HIGH_RANK, LOW_SCALING = 32, 1 / 8  # reached by PEFT's default alpha of 8 at rank 64, not by QLoRA's deliberate 16 / 64
 HALF = (torch.float16, torch.bfloat16)
-SMALL = 30  # times the smallest number: rounding to it has the mean error 1 / sqrt(12), 1% of B (root mean squares)
-LOST = 0.5  # part of the update that merging into half-precision weights may lose
+SMALL = 30  # multiples of the smallest number, at which its RMS rounding error, 1 / sqrt(12), is 1% of the RMS of B
+LOST = 0.5  # fraction of the update that merging into half-precision weights may lose
 TOKENS = 12
 
 
 @dataclass(frozen=True)
 class Norm:
-    """The update of one module: rank, scaling, ||scaling B A||_F and, with a base model, ||W||_F."""
+    """The update of one module: rank, scaling, ||scaling B A||_F and, given a base model, ||W||_F."""
 
     module: str
     rank: int
@@ -45,13 +45,13 @@ class Norm:
     weight: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields and the ratio update / weight."""
+        """Return the fields and the ratio update / weight."""
         return {**self.__dict__, "ratio": self.update / self.weight if self.weight else None}
 
 
 @dataclass
 class Inspection:
-    """What was found. A field is None if it is unknown, as most are for a truncated file."""
+    """The result of an inspection. Unknown fields are None, as most are for a truncated file."""
 
     adapter: str
     format: str | None = None
@@ -74,53 +74,53 @@ class Inspection:
         self.problems.append(Problem(fault, where, why))
 
     def to_json(self) -> dict[str, Any]:
-        """What `lora-lab inspect --json` prints."""
-        lists = {name: [one.to_json() for one in getattr(self, name)] for name in ("norms", "problems")}
+        """Return what `lora-lab inspect --json` prints."""
+        lists = {name: [item.to_json() for item in getattr(self, name)] for name in ("norms", "problems")}
         return {**self.__dict__, **lists}
 
 
 def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspection:
     """Inspect the adapter in the folder `path` and, if a base model is given, its effect on that model.
 
-    model   a model without an adapter; it is unchanged afterwards but frozen. A checkpoint of full fine-tuning
-            overwrites its weights: do not use it after that
-    Raises: NotFound if the folder is not there or not an adapter's. All else that is wrong is in `problems`.
+    model   a model without an adapter; it ends up frozen but otherwise unchanged. A checkpoint of full fine-tuning
+            overwrites its weights, so do not use the model after that
+    Raises: NotFound if the folder does not exist or is not an adapter's. All other faults are in `problems`.
     """
     if not (folder := Path(path)).is_dir():
-        raise NotFound(f"there is no folder {path}; give the one that holds adapter_config.json")
+        raise NotFound(f"there is no folder {path}; give the folder that contains adapter_config.json")
     if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, OLD_WEIGHTS)):
-        such = [f", such as {config.parent}" for config in sorted(folder.glob(f"*/{CONFIG}"))]
-        raise NotFound(f"{path} is not an adapter: it holds no {CONFIG}; give a folder that does{''.join(such[:1])}")
-    found = Inspection(str(path))
+        hints = [f", such as {config.parent}" for config in sorted(folder.glob(f"*/{CONFIG}"))]
+        raise NotFound(f"{path} is not an adapter: it holds no {CONFIG}; give a folder that does{''.join(hints[:1])}")
+    result = Inspection(str(path))
     try:
         with readable(path):
             file = AdapterFile(path)
-            _describe(found, file)
+            _describe(result, file)
             file.check_finite()
-            _check_updates(found, file)
+            _check_updates(result, file)
     except LabError as error:
-        found.add(_fault(error, faults.MISSING), WEIGHTS, str(error))
-        return found
+        result.add(_fault(error, faults.MISSING), WEIGHTS, str(error))
+        return result
     if model is not None:
-        _check_on(found, file, model)
-    return found
+        _check_on_base(result, file, model)
+    return result
 
 
-def _describe(found: Inspection, file: AdapterFile) -> None:
-    """What the config and the header of the weights say."""
+def _describe(result: Inspection, file: AdapterFile) -> None:
+    """Add what the config and the header of the weights say."""
     config, method = file.config, file.own.get("method")
-    found.format, found.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
+    result.format, result.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
     if isinstance(method, dict):
-        found.kind = str(method.get("name"))[:40]
-    found.dtype, found.bytes = "+".join(sorted(set(file.dtypes.values()))), file.size
-    numbers = {key: math.prod(shape) for key, shape in file.shapes.items()}
-    found.head = sum(count for key, count in numbers.items() if _is_head(key))
-    found.parameters = sum(numbers.values()) - found.head
-    found.targets = config.get("target_modules")
+        result.kind = str(method.get("name"))[:40]
+    result.dtype, result.bytes = "+".join(sorted(set(file.dtypes.values()))), file.size
+    counts = {key: math.prod(shape) for key, shape in file.shapes.items()}
+    result.head = sum(count for key, count in counts.items() if _is_head(key))
+    result.parameters = sum(counts.values()) - result.head
+    result.targets = config.get("target_modules")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0:
-        found.rank, found.alpha = rank, alpha
-        found.scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+        result.rank, result.alpha = rank, alpha
+        result.scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 def _is_head(key: str) -> bool:
@@ -128,83 +128,83 @@ def _is_head(key: str) -> bool:
     return path.split(".")[0] in HEADS and ".lora_" not in path
 
 
-def _check_updates(found: Inspection, file: AdapterFile) -> None:
-    """The norm of each update, and the problems that show in the tensors alone."""
+def _check_updates(result: Inspection, file: AdapterFile) -> None:
+    """Add the norm of each update, and the problems visible in the tensors alone."""
     unknown = [key for key in file if not known_key(key)]
     if unknown and not file.own:
         why = f"PEFT does not recognize {len(unknown)} of {len(file)} keys, for example {unknown[0]}"
-        found.add(faults.RENAMED, WEIGHTS, why)
+        result.add(faults.RENAMED, WEIGHTS, why)
         return
     pairs = _pairs(file)
-    if not pairs or found.rank is None:
+    if not pairs or result.rank is None:
         return
-    ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, found.rank)
-    alphas = values_by_pattern(file.config.get("alpha_pattern"), pairs, found.alpha)
+    ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, result.rank)
+    alphas = values_by_pattern(file.config.get("alpha_pattern"), pairs, result.alpha)
     zero, rounded = list[str](), list[str]()
-    for module, (first, second) in pairs.items():
-        a, b = file[first], file[second]
-        info = torch.finfo(b.dtype)  # tiny * eps is the smallest number, of which those below tiny are multiples
+    for module, (a_key, b_key) in pairs.items():
+        a, b = file[a_key], file[b_key]
+        info = torch.finfo(b.dtype)  # tiny * eps is the smallest number; numbers below tiny are multiples of it
         scaling = float(alphas[module] / ranks[module] ** (0.5 if file.config.get("use_rslora") else 1.0))
         update = scaling * product_norm(a, b)
         if not math.isfinite(update):
             raise Refused(f"B A overflows in {module}: its values are too large", faults.NOT_FINITE)
-        found.norms.append(Norm(module, a.shape[0], scaling, update))
-        if not a.any() or not b.any():  # A, for an embedding: there A starts at zero and not B
+        result.norms.append(Norm(module, a.shape[0], scaling, update))
+        if not a.any() or not b.any():  # for an embedding, A starts at zero instead of B
             zero.append(module)
         elif b.dtype in HALF and b.double().square().mean().sqrt() < SMALL * info.tiny * info.eps:
             rounded.append(module)
     if len(zero) == len(pairs) and not file.config.get("use_dora"):
-        found.does_something = False
+        result.does_something = False
         trained = any(file[key].any() for key in file if _is_head(key) and key.endswith("bias"))
-        but = ", but the bias of the head is not: training ran, and no gradient reached the layers" if trained else ""
-        why = f"B A is zero in all {len(pairs)} layers{but}"
-        found.add(faults.CUT if trained else faults.ZERO_B, "all layers", why)
+        hint = ", but the bias of the head is not: training ran, and no gradient reached the layers" if trained else ""
+        why = f"B A is zero in all {len(pairs)} layers{hint}"
+        result.add(faults.CUT if trained else faults.ZERO_B, "all layers", why)
     elif zero:
         why = f"B A is zero in {len(zero)} of {len(pairs)} layers: no gradient has reached them"
-        found.add(faults.SOME_ZERO, few(zero), why)
+        result.add(faults.SOME_ZERO, few(zero), why)
     if rounded:
-        why = f"B is so small that storing it in {found.dtype} changed it by more than 1%"
-        found.add(faults.ROUNDED, few(rounded), why)
-    if found.rank >= HIGH_RANK and (found.scaling or 1) <= LOW_SCALING:
-        why = f"alpha {found.alpha:g} at rank {found.rank} scales B A by {found.scaling:.3g}"
-        found.add(faults.LOW_ALPHA, "adapter_config.json", why)
+        why = f"B is so small that storing it in {result.dtype} changed it by more than 1%"
+        result.add(faults.ROUNDED, few(rounded), why)
+    if result.rank >= HIGH_RANK and (result.scaling or 1) <= LOW_SCALING:
+        why = f"alpha {result.alpha:g} at rank {result.rank} scales B A by {result.scaling:.3g}"
+        result.add(faults.LOW_ALPHA, "adapter_config.json", why)
 
 
 def _pairs(file: AdapterFile) -> dict[str, tuple[str, str]]:
-    """The keys of A (rank, in) and B (out, rank) of each module."""
-    found = {}
+    """Return the keys of A (rank, in) and B (out, rank) by module."""
+    pairs = {}
     for key, shape in file.shapes.items():
         for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
             module = key.removesuffix(a)
             other = file.shapes.get(module + b, ())
             if key.endswith(a) and len(shape) == len(other) == 2 and shape[0] == other[1]:
-                found[module.removeprefix(PREFIX)] = (key, module + b)
-    return found
+                pairs[module.removeprefix(PREFIX)] = (key, module + b)
+    return pairs
 
 
 def product_norm(a: Tensor, b: Tensor) -> float:
-    """||B A||_F for A (rank, in) and B (out, rank), without forming B A."""
+    """Return ||B A||_F for A (rank, in) and B (out, rank), without forming B A."""
     a, b = a.double(), b.double()
     return math.sqrt(max(0.0, ((b.T @ b) * (a @ a.T)).sum().item()))
 
 
 def few(names: list[str]) -> str:
-    """The first name and the number of the others."""
+    """Abbreviate a list to its first name and the number of others."""
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 # ---- on a base model
 
 
-def _check_on(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
-    """Load the adapter; add ||W||, the effect, and the problems that only show on a base model."""
+def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> None:
+    """Load the adapter; add ||W||, the effect on logits, and problems visible only with a base model."""
     with torch.no_grad():
         before = answer_of(model)
     try:
         report = load_adapter(model, file.path)
     except LabError as error:
-        if not any(problem.name == faults.RENAMED for problem in found.problems):
-            found.add(_fault(error, faults.WRONG_BASE), "on this base", str(error))
+        if not any(problem.name == faults.RENAMED for problem in result.problems):
+            result.add(_fault(error, faults.WRONG_BASE), "on this base", str(error))
         return
     try:
         layers = [(path, layer) for path, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
@@ -213,25 +213,25 @@ def _check_on(found: Inspection, file: AdapterFile, model: nn.Module) -> None:
             if not report.method.trains_base:
                 with disabled(model, keep_head=report.adapter_parameters > 0):
                     before = answer_of(model)
-            weights = [out_by_in(model.get_submodule(norm.module)).float().norm().item() for norm in found.norms]
-            found.norms = [replace(norm, weight=weight) for norm, weight in zip(found.norms, weights, strict=True)]
+            weights = [out_by_in(model.get_submodule(norm.module)).float().norm().item() for norm in result.norms]
+            result.norms = [replace(norm, weight=weight) for norm, weight in zip(result.norms, weights, strict=True)]
             half = [(path, layer) for path, layer in layers if layer.frozen_weight().dtype in HALF]
             rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
         if (lost := MergeReport(rounded).rounding) > LOST:
             why = f"merging it into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
-            found.add(faults.ROUNDED, "on this base", why)
-        _check_gradients(found, model, layers)
+            result.add(faults.ROUNDED, "on this base", why)
+        _check_gradients(result, model, layers)
     finally:
         if not report.method.trains_base:
             remove_adapters(model)
-    difference = (after[:, -before.shape[1] :] - before).abs().max().item()  # without the rows of a soft prompt
+    difference = (after[:, -before.shape[1] :] - before).abs().max().item()  # a soft prompt adds positions in front
     if not math.isfinite(difference):
-        found.add(faults.NOT_FINITE, "on this base", "with the adapter, the base returns NaN or infinity")
+        result.add(faults.NOT_FINITE, "on this base", "with the adapter, the base returns NaN or infinity")
         return
-    found.difference, found.does_something = difference, difference > 0
-    explained = {faults.ZERO_B, faults.CUT, faults.ROUNDED} & {problem.name for problem in found.problems}
-    if not found.does_something and not explained:
-        found.add(faults.NO_EFFECT, "on this base", "the base returns the same logits with the adapter and without it")
+    result.difference, result.does_something = difference, difference > 0
+    explained = {faults.ZERO_B, faults.CUT, faults.ROUNDED} & {problem.name for problem in result.problems}
+    if not result.does_something and not explained:
+        result.add(faults.NO_EFFECT, "on this base", "the base returns the same logits with and without the adapter")
 
 
 def _fault(error: LabError, not_found: str) -> str:
@@ -239,34 +239,34 @@ def _fault(error: LabError, not_found: str) -> str:
 
 
 def answer_of(model: nn.Module) -> Tensor:
-    """What a model returns for two fixed rows of random tokens, in fp32: logits, or the last hidden states."""
+    """Return a model's fp32 output for two fixed rows of random tokens: logits, or the last hidden states."""
     generator = torch.Generator().manual_seed(0)
     config: Any = model.config
     ids = torch.randint(0, config.vocab_size, (2, TOKENS), generator=generator).to(next(model.parameters()).device)
     inputs = {"input_ids": ids}
     if getattr(config, "is_encoder_decoder", False):
-        end = config.eos_token_id
-        if isinstance(end, int):  # the classifiers of BART and T5 need exactly one in each row
-            ids = torch.where(ids == end, (end + 1) % config.vocab_size, ids)
-            ids[:, -1] = end
+        eos = config.eos_token_id
+        if isinstance(eos, int):  # the classifiers of BART and T5 need exactly one EOS token per row
+            ids = torch.where(ids == eos, (eos + 1) % config.vocab_size, ids)
+            ids[:, -1] = eos
         inputs = {"input_ids": ids, "decoder_input_ids": ids}
-    answer: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # for question answering, the start logits
-    return answer.float()
+    output: Tensor = model(attention_mask=torch.ones_like(ids), **inputs)[0]  # for question answering, the start logits
+    return output.float()
 
 
-def _check_gradients(found: Inspection, model: nn.Module, layers: list[tuple[str, LoRALayer]]) -> None:
-    """Find the layers whose adapter gets no gradient from what the model returns."""
-    own = [(path, p) for path, layer in layers for _, p in own_parameters(layer) if p.requires_grad]
-    if not own:
+def _check_gradients(result: Inspection, model: nn.Module, layers: list[tuple[str, LoRALayer]]) -> None:
+    """Find layers whose adapter receives no gradient from the model's output."""
+    trained = [(path, p) for path, layer in layers for _, p in own_parameters(layer) if p.requires_grad]
+    if not trained:
         return
     with torch.enable_grad():
-        answer = answer_of(model)
-        weights = torch.linspace(-1, 1, answer.numel(), device=answer.device).view_as(answer).sin()
-        gradients = torch.autograd.grad((answer * weights).sum(), [p for _, p in own], allow_unused=True)
-    reached = {path for (path, _), g in zip(own, gradients, strict=True) if g is not None and g.any()}
-    alive = {path for path, p in own if p.any() and ".experts." not in path}  # no token may be routed to an expert
-    unused = list(dict.fromkeys(plain_path(path) for path, _ in own if path in alive - reached))
+        output = answer_of(model)
+        weights = torch.linspace(-1, 1, output.numel(), device=output.device).view_as(output).sin()
+        gradients = torch.autograd.grad((output * weights).sum(), [p for _, p in trained], allow_unused=True)
+    reached = {path for (path, _), g in zip(trained, gradients, strict=True) if g is not None and g.any()}
+    nonzero = {path for path, p in trained if p.any() and ".experts." not in path}  # an expert may receive no tokens
+    unused = list(dict.fromkeys(plain_path(path) for path, _ in trained if path in nonzero - reached))
     if unused:
-        found.problems = [problem for problem in found.problems if problem.name != faults.SOME_ZERO]
+        result.problems = [problem for problem in result.problems if problem.name != faults.SOME_ZERO]
         why = "the output of the layer does not reach the output of the model, so its adapter cannot learn"
-        found.add(faults.UNUSED, few(unused), why)
+        result.add(faults.UNUSED, few(unused), why)

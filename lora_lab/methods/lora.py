@@ -1,17 +1,17 @@
-"""LoRA as a method: which layers, what rank, what scaling, and its files. The mathematics is in `lora_lab/layers.py`.
+"""LoRA as a method: its targets, ranks, scaling and files. The math is in `lora_lab/layers.py`.
 
 Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, 2312.03732; LoRA+: Hayou et al. 2024, 2402.12354; LoRA-FA:
 Zhang et al. 2023, 2308.03303; DoRA: Liu et al. 2024, 2402.09353; PiSSA: Meng et al. 2024, 2404.02948.
 
-Files in PEFT's layout, beside the heads:
+Files use PEFT's layout. Besides heads, they hold:
 
     base_model.model.<path>.lora_A.weight           (rank, in)
     base_model.model.<path>.lora_B.weight           (out, rank)
     base_model.model.<path>.lora_embedding_A        (rank, vocabulary), and lora_embedding_B (d, rank)
-    base_model.model.<path>.lora_magnitude_vector   (out,), of DoRA
+    base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
-PEFT knows no slices of a fused layer: q and v of one c_attn are one adapter of rank r_q + r_v there, whose B is zero in
-the rows of k, so the file holds more numbers than train. PiSSA's file is a LoRA of rank 2r on the original base.
+PEFT cannot adapt slices of a fused layer: q and v of one c_attn are saved as one adapter of rank r_q + r_v with zeros
+in the k rows of B, so files hold more numbers than train. PiSSA is saved as a LoRA of rank 2r on the original base.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Pattern = tuple[tuple[str, float], ...]
-# Left out of settings at their defaults, so that recipes from before they existed keep their hashes.
+# Omitted from settings when at their defaults, so that recipes older than these options keep their hashes.
 LATER = ("dora", "lr_ratio", "freeze_a")
-# Options of PEFT that change what an adapter computes and that we do not have, and starts that change the base weight.
-_NOT_COMPUTED = (
+# Unsupported PEFT options that change the adapter's output, and initializations that change the base weight.
+_UNSUPPORTED = (
     "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens",
     "use_qalora", "use_bdlora", "arrow_config", "megatron_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
@@ -44,20 +44,20 @@ _SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 @register
 @dataclass(frozen=True)
 class LoRA(Method):
-    """W + scaling * B A on the chosen layers, everything else frozen.
+    """Train W + scaling * B A on the chosen layers and freeze everything else.
 
     rank            rows of A and columns of B; from 1 to min(in, out) of each layer
     alpha           scaling = alpha / rank, or alpha / sqrt(rank) with rslora=True
     targets         roles ("q", "v"), "all-linear", names ("query") or patterns ("*.0.*.query")
     dropout         on the adapter's input, while training
-    init            of A: "kaiming" or "gaussian", with B zero; or "pissa": A and B start as the largest part of W,
-                    which is subtracted from the frozen weight
-    rank_pattern    {target: rank} for layers that differ; the first match counts
+    init            of A: "kaiming" or "gaussian", with B zero; or "pissa": A and B start as the leading singular
+                    components of W, which are subtracted from the frozen weight
+    rank_pattern    {target: rank} for layers that differ; the first match wins
     alpha_pattern   {target: alpha} likewise
     dora            DoRA: the norm of each row of the weight is learned separately from its direction
     lr_ratio        LoRA+: B's learning rate is lr_ratio times that of A and of the head
-    freeze_a        LoRA-FA: A stays as it was drawn, only B trains
-    Raises: BadValue for an impossible value.
+    freeze_a        LoRA-FA: A keeps its random initial values, and only B trains
+    Raises: BadValue for an invalid value.
     """
 
     name: ClassVar[str] = "lora"
@@ -91,8 +91,8 @@ class LoRA(Method):
             whole("rank", rank)
         for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
             if not (is_number(alpha) and 0 < alpha <= 1e30):  # fp32 ends at 3.4e38
-                said = f"alpha must be a number above 0, not {alpha!r}"
-                raise BadValue(f"{said}: it scales the update by alpha / rank, and above 1e30 it would overflow")
+                message = f"alpha must be a number above 0, not {alpha!r}"
+                raise BadValue(f"{message}: it scales the update by alpha / rank, and above 1e30 it would overflow")
         if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         one_of("init", self.init, ("kaiming", "gaussian", "pissa"))
@@ -102,22 +102,22 @@ class LoRA(Method):
             if not isinstance(getattr(self, name), bool):
                 raise BadValue(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.dora and self.init == "pissa":
-            raise BadValue("dora and init 'pissa' each change how training starts from W: leave one of them out")
+            raise BadValue("dora and init 'pissa' both change how training starts from W: leave one of them out")
 
     @property
-    def can_pack(self) -> bool:  # type: ignore[override]  # a fact of the class in other methods
-        """Whether several runs can train side by side: plain LoRA can, the variants train alone."""
+    def can_pack(self) -> bool:  # type: ignore[override]  # a class variable in other methods
+        """Whether several runs can train in one pack. Plain LoRA can; its variants train alone."""
         return not self.variants
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The options that make it another method than plain LoRA, in words."""
+        """Names of the options that make this a variant of LoRA."""
         ratio = f"lr_ratio {self.lr_ratio:g}" if self.lr_ratio != 1 else ""
         named = {"dora": self.dora, "pissa": self.init == "pissa", "freeze_a": self.freeze_a, ratio: bool(ratio)}
         return tuple(name for name, used in named.items() if used)
 
     def settings(self) -> dict[str, Any]:
-        """{"name": "lora", "rank": 8, ...}: plain values for JSON."""
+        """Return JSON-compatible settings: {"name": "lora", "rank": 8, ...}."""
         values = super().settings()
         values |= {"rank_pattern": dict(self.rank_pattern), "alpha_pattern": dict(self.alpha_pattern)}
         for field in fields(self):
@@ -126,19 +126,19 @@ class LoRA(Method):
         return values
 
     def scaling(self, alpha: float, rank: int) -> float:
-        """alpha / rank, or with rslora alpha / sqrt(rank)."""
+        """Return alpha / rank, or alpha / sqrt(rank) with rslora."""
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def file_rank(self, rank: int) -> int:
-        """The rank in the file of an adapter of this rank: 2r for PiSSA, which is stored with its start."""
+        """Return the rank that files have for this rank: 2r for PiSSA, whose file includes its initial A and B."""
         return 2 * rank if self.init == "pissa" else rank
 
-    # ---- where it goes
+    # ---- placement
 
     def place(self, sites: Sequence[Site], *, to_fill: bool = False) -> tuple[Placement, ...]:
-        """The chosen sites among a model's, with the rank and scaling of each.
+        """Choose from a model's sites, and return those chosen with the rank and scaling of each.
 
-        to_fill   the values will come from a file, which may have a higher rank than the layer needs
+        to_fill   values will be loaded from a file, whose rank may exceed what the layer can use
         Raises: NotFound for a target or pattern that matches nothing; BadValue for a rank above a layer's size.
         """
         chosen, placements = choose(self.targets, sites), list[Placement]()
@@ -148,33 +148,33 @@ class LoRA(Method):
             rank = int(ranks[site])
             if rank > site.max_rank and not (to_fill and self.init != "pissa"):
                 shape = f"{site.in_features} x {site.out_features}"
-                here = site.role if site.role in ROLES else site.name
-                said = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
-                raise BadValue(f'{said}; give it less than the others with rank_pattern={{"{here}": {site.max_rank}}}')
+                target = site.role if site.role in ROLES else site.name
+                message = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
+                raise BadValue(f'{message}; give it a lower rank with rank_pattern={{"{target}": {site.max_rank}}}')
             linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
             if site.kind == "embedding" and linear_only:
-                said = f"{linear_only[0]} is for linear layers"
-                raise BadValue(f"{said}: leave the embedding {site.name} out of the targets")
+                message = f"{linear_only[0]} is for linear layers"
+                raise BadValue(f"{message}: leave the embedding {site.name} out of the targets")
             if site.out_slice is not None and self.dora:
                 leaf = site.module.split(".")[-1]
-                raise BadValue(f"dora takes a fused layer as a whole: name {leaf} among the targets, not {site.role}")
-            trained = rank * (site.out_features + (0 if self.freeze_a else site.in_features))
-            trained += site.out_features if self.dora else 0
-            placements.append(Placement(site, rank, self.scaling(alphas[site], rank), trained))
+                raise BadValue(f"dora adapts a fused layer as a whole: use {leaf} as a target, not {site.role}")
+            parameters = rank * (site.out_features + (0 if self.freeze_a else site.in_features))
+            parameters += site.out_features if self.dora else 0
+            placements.append(Placement(site, rank, self.scaling(alphas[site], rank), parameters))
         return tuple(placements)
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         from lora_lab.methods.attach import attach, sites_of, wrap  # imports torch
         from lora_lab.methods.lora_layers import lora_layer
 
-        def put_in() -> tuple[Placement, ...]:
+        def insert() -> tuple[Placement, ...]:
             placements = self.place(sites_of(model), to_fill=to_fill)
             for placement in placements:
-                around = partial(lora_layer, method=self, placement=placement, to_fill=to_fill)
-                wrap(model, placement.site.module, around)
+                make_layer = partial(lora_layer, method=self, placement=placement, to_fill=to_fill)
+                wrap(model, placement.site.module, make_layer)
             return placements
 
-        return attach(model, self, put_in)
+        return attach(model, self, insert)
 
     def attach_empty(self, model: nn.Module) -> Report:
         return self.attach(model, to_fill=True)
@@ -191,8 +191,8 @@ class LoRA(Method):
             tensors |= {f"{peft.PREFIX}{path}.{name}": t for name, t in lora_layers.file_tensors(layers).items()}
             ranks[path] = rank = sum(self.file_rank(layer.rank) for layer in layers)
             alpha: float = layers[0].scaling * (rank**0.5 if self.rslora else rank)
-            integer = math.isclose(alpha, round(alpha), rel_tol=1e-9)  # PEFT writes whole alphas as integers
-            alphas[path] = round(alpha) if integer else alpha
+            is_whole = math.isclose(alpha, round(alpha), rel_tol=1e-9)  # PEFT writes whole alphas as integers
+            alphas[path] = round(alpha) if is_whole else alpha
         rank = Counter(ranks.values()).most_common(1)[0][0]
         alpha = Counter(alphas.values()).most_common(1)[0][0]
         return tensors | peft.head_tensors(model), {
@@ -206,21 +206,21 @@ class LoRA(Method):
             "alpha_pattern": {m: a for m, a in alphas.items() if a != alpha},
             "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in ranks),
             "bias": "none",
-            "init_lora_weights": self.init if self.init == "gaussian" else True,  # PiSSA's file holds its start
+            "init_lora_weights": self.init if self.init == "gaussian" else True,  # PiSSA's file is plain LoRA
             **({"use_dora": True} if self.dora else {}),
             **peft.common_config(model, report),
         }
 
     @classmethod
     def check_peft(cls, config: Mapping[str, Any]) -> None:
-        odd = [option for option in _NOT_COMPUTED if config.get(option)]
-        odd += ["bias"] if config.get("bias") not in ("none", None) else []
-        for option in odd:
-            raise BadValue(f"the adapter was trained with {option}={config[option]!r}, which lora_lab does not compute")
+        unsupported = [option for option in _UNSUPPORTED if config.get(option)]
+        unsupported += ["bias"] if config.get("bias") not in ("none", None) else []
+        for option in unsupported:
+            raise BadValue(f"the adapter was trained with {option}={config[option]!r}, which lora_lab does not support")
         init = str(config.get("init_lora_weights", True))
         if init.lower().startswith(_SPECIAL_INITS):
-            said = f"the adapter was trained with init_lora_weights={init!r}"
-            raise BadValue(f"{said}, which changes the base weight too")
+            message = f"the adapter was trained with init_lora_weights={init!r}"
+            raise BadValue(f"{message}, which changes the base weight too")
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> LoRA:
@@ -241,11 +241,11 @@ class LoRA(Method):
             rank_pattern={m: r for m, r in ranks.items() if r != rank},
             alpha_pattern={m: a for m, a in alphas.items() if a != alpha},
         )
-        answers: Any = getattr(model, "get_output_embeddings", lambda: None)()
-        tied = answers is not None and answers.weight is model.get_input_embeddings().weight  # type: ignore[operator]
+        lm_head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+        tied = lm_head is not None and lm_head.weight is model.get_input_embeddings().weight  # type: ignore[operator]
         if config.get("ensure_weight_tying") and tied and any(_copied(method.place(sites, to_fill=True))):
-            said = "the adapter was trained with ensure_weight_tying=True beside tied embeddings, which"
-            raise BadValue(f"{said} lora_lab does not compute: merge it in PEFT first")
+            message = "the adapter was trained with ensure_weight_tying=True and tied embeddings"
+            raise BadValue(f"{message}, which lora_lab does not support: merge it in PEFT first")
         return method
 
     def ignored(self, report: Report) -> set[str]:
@@ -257,30 +257,30 @@ class LoRA(Method):
 
         for path, name, key in _copied(report.placements):
             if key in tensors:
-                own, copy = getattr(innermost(model.get_submodule(path)), name, None), tensors[key]
-                if own is None or copy.shape != own.shape or not copy.to(own).equal(own):
-                    raise BadValue(f"the adapter brings its own {path}, which differs from this base model's")
+                frozen, copy = getattr(innermost(model.get_submodule(path)), name, None), tensors[key]
+                if frozen is None or copy.shape != frozen.shape or not copy.to(frozen).equal(frozen):
+                    raise BadValue(f"the adapter includes its own {path}, which differs from this base model's")
         for path, layers in peft.by_module(model, lora_layers.LoRALayer).items():
             lora_layers.fill_layers(layers, tensors, f"{peft.PREFIX}{path}.")
         peft.fill_heads(model, tensors)
 
 
 def _copied(placements: Sequence[Placement]) -> Iterator[tuple[str, str, str]]:
-    """Path, name and key of the frozen tensors that PEFT copies into a file, in case the vocabulary has grown."""
+    """Yield path, name and key of frozen tensors that PEFT copies into files, in case the vocabulary has grown."""
     for path in [p.site.module for p in placements if p.site.kind == "embedding" or p.site.role == "head"]:
         for name in ("weight", "bias"):
-            yield from ((path, name, f"base_model.model.{path}.{between}{name}") for between in ("base_layer.", ""))
+            yield from ((path, name, f"base_model.model.{path}.{infix}{name}") for infix in ("base_layer.", ""))
 
 
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:
-    value = dict.fromkeys(chosen, default)
-    for target, special in reversed(_pairs(pattern)):  # the first match is written last, so it counts
-        value.update(dict.fromkeys(match(target, chosen, slices=True), special))
-    return value
+    values = dict.fromkeys(chosen, default)
+    for target, value in reversed(_pairs(pattern)):  # the first match is applied last, so it wins
+        values.update(dict.fromkeys(match(target, chosen, slices=True), value))
+    return values
 
 
 def _pairs(pattern: Pattern | Mapping[str, float]) -> Pattern:
     try:
         return tuple(pattern.items()) if isinstance(pattern, Mapping) else tuple((str(t), v) for t, v in pattern)
     except (TypeError, ValueError):
-        raise BadValue(f"a pattern gives targets their numbers, such as {{'q': 4}}, not {pattern!r}") from None
+        raise BadValue(f"a pattern maps targets to numbers, such as {{'q': 4}}, not {pattern!r}") from None

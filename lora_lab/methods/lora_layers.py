@@ -1,7 +1,7 @@
-"""LoRA's other layers: embeddings, DoRA, PiSSA. The linear one is in `lora_lab/layers.py`, the method in `lora.py`.
+"""LoRA layers for embeddings, DoRA and PiSSA. The linear layer is in `lora_lab/layers.py`, the method in `lora.py`.
 
-DoRA    W' = m (W + s B A) / ||W + s B A||      m (out,) starts as the norms of W's rows
-PiSSA   W' = (W - s B0 A0) + s B A              B A starts as B0 A0, the largest part of W
+DoRA    W' = m (W + s B A) / ||W + s B A||      m (out,) starts as the row norms of W
+PiSSA   W' = (W - s B0 A0) + s B A              B A starts as B0 A0, the best approximation of W of its rank
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LoRAEmbedding(AdapterLayer):
     """y = E[token] + scaling * B A[:, token].
 
     Shapes: tokens (...) -> y (..., d); lora_embedding_A (rank, vocabulary); lora_embedding_B (d, rank).
-    A starts at zero and B random, as in loralib and PEFT: a token that is never seen keeps A = 0. Add new tokens
+    A starts at zero and B random, as in loralib and PEFT, so A stays zero for tokens that never occur. Add new tokens
     (`resize_token_embeddings`) before attaching. If the layer scales its vectors, as Gemma's does by sqrt(d), the
     update is scaled too.
     """
@@ -42,15 +42,15 @@ class LoRAEmbedding(AdapterLayer):
             return y
         h = F.embedding(tokens, self.lora_embedding_A.t(), self.base_layer.padding_idx)  # type: ignore[arg-type]
         scale: Any = getattr(self.base_layer, "embed_scale", 1.0)
-        scale = scale.to(self.weight.dtype) if isinstance(scale, Tensor) else scale  # rounded as the layer rounds it
+        scale = scale.to(self.weight.dtype) if isinstance(scale, Tensor) else scale  # rounded as in the layer
         return y + (F.linear(h, self.lora_embedding_B) * (self.scaling * scale)).to(y.dtype)
 
     def delta_weight(self) -> Tensor:
-        """(scaling * B A)^T, (vocabulary, d), in fp32."""
+        """Return (scaling * B A)^T, (vocabulary, d), in fp32."""
         return self.scaling * (self.lora_embedding_B.float() @ self.lora_embedding_A.float()).t()
 
     def frozen_weight(self) -> Tensor:
-        """E, (vocabulary, d)."""
+        """Return E, (vocabulary, d)."""
         return self.base_layer.weight  # type: ignore[return-value]
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -63,9 +63,9 @@ LoRALayer = LoRALinear | LoRAEmbedding
 class DoRALinear(LoRALinear):
     """y = m/n (W + s B A) x + b, where n is the norm of each row of W + s B A, and m trains.
 
-    Shapes: as LoRALinear's; lora_magnitude_vector (out,), fp32. While B is zero, m equals n, so nothing changes.
-    n follows A and B, but no gradient flows through it (section 4.3), which saves memory and hardly changes training.
-    As in PEFT, dropout acts on x in both terms that train: y = W x + (m/n - 1) W dropout(x) + m/n s B A dropout(x).
+    Shapes: as in LoRALinear; lora_magnitude_vector (out,), fp32. While B is zero, m equals n, so nothing changes.
+    n follows A and B, but no gradient flows through it (section 4.3), which saves memory and hardly affects training.
+    As in PEFT, dropout applies to x in both trainable terms: y = W x + (m/n - 1) W dropout(x) + m/n s B A dropout(x).
     Source: Liu et al. 2024, arXiv:2402.09353, equations 5 and 11.
     """
 
@@ -80,7 +80,7 @@ class DoRALinear(LoRALinear):
         dropped = self.dropout(x).to(y.dtype)
         if self.training and isinstance(self.dropout, nn.Dropout):
             frozen = F.linear(dropped, self.frozen_weight())
-        else:  # the base layer has computed W x
+        else:  # the base layer already computed W x
             frozen = y if self.bias is None else y - self.bias
         factor = self.lora_magnitude_vector / self.row_norms(self.frozen_weight())  # (out,)
         update = F.linear(F.linear(dropped, self.lora_A.to(y.dtype)), self.lora_B.to(y.dtype))  # (..., out)
@@ -88,11 +88,11 @@ class DoRALinear(LoRALinear):
 
     @torch.no_grad()
     def row_norms(self, weight: Tensor) -> Tensor:
-        """||W + s B A|| of each row, (out,) in fp32."""
+        """Return the norm of each row of W + s B A, (out,), in fp32."""
         return torch.addmm(weight.float(), self.lora_B.float(), self.lora_A.float(), alpha=self.scaling).norm(dim=1)
 
     def delta_weight(self) -> Tensor:
-        """W' - W, (out, in) in fp32."""
+        """Return W' - W, (out, in), in fp32."""
         weight = self.frozen_weight().float()
         return self.merged_weights(weight, None)[0] - weight
 
@@ -102,13 +102,13 @@ class DoRALinear(LoRALinear):
 
 
 class PiSSALinear(LoRALinear):
-    """y = (W - s B0 A0) x + b + s B A dropout(x), where A and B start as A0 and B0, the largest part of W.
+    """y = (W - s B0 A0) x + b + s B A dropout(x), where A and B start as A0 and B0, the top singular directions of W.
 
     W = U S V^T;  A0 = sqrt(S_r / s) V_r^T (rank, in);  B0 = U_r sqrt(S_r / s) (out, rank)
 
-    Shapes: as LoRALinear's; start_A and start_B, fp32, are A0 and B0, which do not train. W itself stays as it is, to
-    the bit: s B0 A0 x is subtracted from the output, so s (B A - B0 A0) is a LoRA of rank 2r on the original base. At
-    the start both terms cancel, up to rounding.
+    Shapes: as in LoRALinear; start_A and start_B, fp32, hold the frozen A0 and B0. W itself is bitwise unchanged:
+    s B0 A0 x is subtracted from the output, so s (B A - B0 A0) is a LoRA of rank 2r on the original base. Initially
+    both terms cancel, up to rounding.
     Source: Meng et al. 2024, arXiv:2404.02948, equations 2 to 4; Eckart & Young 1936.
     """
 
@@ -120,7 +120,7 @@ class PiSSALinear(LoRALinear):
     ) -> None:
         super().__init__(base_layer, rank, scaling, **options)
         weight = _float_weight(self).detach().float()
-        a, b = torch.zeros_like(self.lora_A), torch.zeros_like(self.lora_B)  # a file will bring the values
+        a, b = torch.zeros_like(self.lora_A), torch.zeros_like(self.lora_B)  # for values from a file
         if decompose:
             u, s, vt = torch.linalg.svd(weight, full_matrices=False)
             roots = (s[:rank] / scaling).sqrt()
@@ -141,53 +141,53 @@ class PiSSALinear(LoRALinear):
         return y - start
 
     def delta_weight(self) -> Tensor:
-        """s (B A - B0 A0), (out, in) in fp32."""
+        """Return s (B A - B0 A0), (out, in), in fp32."""
         return super().delta_weight() - self.scaling * (self.start_B @ self.start_A)
 
 
 def _float_weight(layer: LoRALinear) -> Tensor:
-    """The frozen weight. Raises: BadValue if it is quantized."""
+    """Return the frozen weight. Raises: BadValue if it is quantized."""
     weight = layer.frozen_weight()
     if not getattr(innermost(layer), "plain_linear", False) and weight.is_floating_point():
         return weight
-    raise BadValue("dora and init 'pissa' start from the base's own numbers: load it in fp32 or bf16, unquantized")
+    raise BadValue("dora and init 'pissa' compute with the base's own weights: load it in fp32 or bf16, unquantized")
 
 
 def lora_layer(layer: nn.Module, method: Any, placement: Placement, *, to_fill: bool) -> LoRALayer:
-    """The layer that LoRA puts around `layer`; with `to_fill`, its values will come from a file."""
+    """Wrap `layer` in its LoRA layer; with `to_fill`, values will be loaded from a file."""
     rank, scaling = placement.rank, placement.scaling
     if isinstance(layer, nn.Embedding):
         return LoRAEmbedding(layer, rank, scaling)
     options: Any = {"dropout": method.dropout, "init": method.init, "out_slice": placement.site.out_slice}
     if method.init == "pissa":
-        made: LoRALinear = PiSSALinear(layer, rank, scaling, decompose=not to_fill, **options)
+        adapter: LoRALinear = PiSSALinear(layer, rank, scaling, decompose=not to_fill, **options)
     else:
-        made = (DoRALinear if method.dora else LoRALinear)(layer, rank, scaling, **options)
-    made.lora_A.requires_grad_(not method.freeze_a)
-    return made
+        adapter = (DoRALinear if method.dora else LoRALinear)(layer, rank, scaling, **options)
+    adapter.lora_A.requires_grad_(not method.freeze_a)
+    return adapter
 
 
 # ---- files in PEFT's layout
 
-AS_NAMED = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")  # without ".weight"
+NO_SUFFIX = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")  # keys without ".weight"
 
 
 def file_tensors(layers: Sequence[LoRALayer]) -> dict[str, Tensor]:
-    """What a file holds of the adapters around one module, which are several if it is a fused one."""
-    found: dict[str, Any] = {name: p for name, p in layers[0]._parameters.items() if name in AS_NAMED}
+    """Return the file's tensors for the adapters around one module; a fused module may have several adapters."""
+    tensors: dict[str, Any] = {name: p for name, p in layers[0]._parameters.items() if name in NO_SUFFIX}
     if slices := [layer for layer in layers if isinstance(layer, LoRALinear)]:
-        found["lora_A.weight"], found["lora_B.weight"] = one_for_all_slices(slices)
-    return found
+        tensors["lora_A.weight"], tensors["lora_B.weight"] = one_for_all_slices(slices)
+    return tensors
 
 
 def one_for_all_slices(layers: Sequence[LoRALinear]) -> tuple[Tensor, Tensor]:
-    """A (R, in) and B (out, R) of the one adapter that equals these on one layer; R is the sum of their ranks.
+    """Return A (R, in) and B (out, R) of the single adapter equivalent to these; R is the sum of their ranks.
 
         A = | A_q |        B = | B_q  0  |
-            | A_v |            | 0    0  |  <- the rows of k
+            | A_v |            | 0    0  |  <- rows of k
                                | 0   B_v |
 
-    PEFT has one scaling per module, so the other factors go into B. PiSSA adds [A; A0] and [B, -B0].
+    PEFT has one scaling per module, so B absorbs any difference. For PiSSA, A is [A; A0] and B is [B, -B0].
     """
     pairs = []
     for layer in layers:
@@ -198,21 +198,21 @@ def one_for_all_slices(layers: Sequence[LoRALinear]) -> tuple[Tensor, Tensor]:
         pairs.append((a, b))
     if layers[0].out_slice is None:
         return pairs[0]
-    wide, column = torch.cat([a for a, _ in pairs]), 0
-    tall = wide.new_zeros(layers[0].out_features, len(wide))
+    all_a, column = torch.cat([a for a, _ in pairs]), 0
+    all_b = all_a.new_zeros(layers[0].out_features, len(all_a))
     for layer, (a, b) in zip(layers, pairs, strict=True):
-        tall[slice(*layer.out_slice), column : column + len(a)] = b * (layer.scaling / layers[0].scaling)  # type: ignore[misc]
+        all_b[slice(*layer.out_slice), column : column + len(a)] = b * (layer.scaling / layers[0].scaling)  # type: ignore[misc]
         column += len(a)
-    return wide, tall
+    return all_a, all_b
 
 
 @torch.no_grad()
 def fill_layers(layers: Sequence[LoRALayer], tensors: Mapping[str, Tensor], key: str) -> None:
-    """The inverse of `file_tensors`, from the tensors whose keys begin with `key`."""
+    """Copy tensors whose keys begin with `key` into the layers: the inverse of `file_tensors`."""
     column = 0
     for layer in layers:
         for name, parameter in layer._parameters.items():
-            if name in AS_NAMED and parameter is not None:
+            if name in NO_SUFFIX and parameter is not None:
                 parameter.copy_(tensors[key + name])
         if isinstance(layer, LoRALinear):
             a, b = tensors[f"{key}lora_A.weight"][column:], tensors[f"{key}lora_B.weight"][:, column:]

@@ -1,13 +1,13 @@
-"""Merging: what a method trained becomes part of the weights, and comes out again.
+"""Merge trained updates into the weights, and unmerge them.
 
     merge           W' = W + scaling * B A in a copy of the layer, which replaces the original; as fast as the base
-    unmerge         the original layers return, to the bit
-    merge_for_good  the original layers are dropped; what is left is a plain transformers model
+    unmerge         restores the original layers, bitwise equal
+    merge_for_good  discards the original layers and leaves a plain transformers model
 
-    rounding / update = ||W' - stored|| / ||W' - W||      W' in fp32, stored: rounded to W's dtype
-    lost                                                  numbers that should have moved and did not
+    rounding / update = ||W' - stored|| / ||W' - W||      W' in fp32; stored is W' rounded to W's dtype
+    lost                                                  values that should have changed but did not
 
-bf16 has 8 bits: the next number after 1 is 1.0078, so an update of 0.003 is lost.
+bf16 has 8 bits of precision: the next number after 1 is 1.0078, so an update of 0.003 is lost.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp
 
 @dataclass(frozen=True)
 class Rounding:
-    """What happened to one tensor. `update` and `rounding` are norms, `numbers` and `lost` are counts."""
+    """The effect of rounding on one tensor. `update` and `rounding` are norms; `numbers` and `lost` are counts."""
 
     module: str
     dtype: str
@@ -54,16 +54,16 @@ class Rounding:
 
     @property
     def relative(self) -> float:
-        """||rounding|| / ||update||; 0 without an update."""
+        """The ratio ||rounding|| / ||update||, or 0 if there is no update."""
         return self.rounding / self.update if self.update else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return JSON-compatible values."""
         return asdict(self) | {"relative": self.relative}
 
 
 def rounding_of(module: str, frozen: Tensor, new: Tensor) -> Rounding:
-    """What is lost when `new` (fp32) is stored in the dtype of `frozen`, which has the same shape."""
+    """Measure what is lost when `new` (fp32) is stored in the dtype of `frozen`, which has the same shape."""
     old, stored, new = frozen.detach().float(), new.detach().to(frozen.dtype).float(), new.detach()
     lost = int(((new != old) & (stored == old)).sum())
     dtype = SHORT.get(str(frozen.dtype), str(frozen.dtype))
@@ -76,8 +76,8 @@ class MergeReport:
 
     rounded       each merged tensor, in the model's order
     untied        layers that shared their weight with another layer and now have their own
-    dequantised   layers that were quantized and are plain now
-    added_bytes   what these two, and a conversion to fp32, add to the model's weights
+    dequantised   layers that were quantized and now are not
+    added_bytes   bytes that untying, dequantizing and converting to fp32 add to the model's weights
     heads         each tensor of a trained head after `merge_for_good`; its `update` is the whole tensor
     """
 
@@ -89,17 +89,17 @@ class MergeReport:
 
     @property
     def rounding(self) -> float:
-        """||rounding|| / ||update|| over all merged tensors; 0 in fp32."""
+        """The ratio ||rounding|| / ||update|| over all merged tensors."""
         update = math.hypot(*(r.update for r in self.rounded))
         return math.hypot(*(r.rounding for r in self.rounded)) / update if update else 0.0
 
     @property
     def lost(self) -> float:
-        """The fraction of all merged numbers that should have moved and did not."""
+        """The fraction of merged values that should have changed but did not."""
         return sum(r.lost for r in self.rounded) / max(sum(r.numbers for r in self.rounded), 1)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: the totals and each tensor."""
+        """Return JSON-compatible values: totals and each tensor."""
         return {
             "rounding": self.rounding,
             "lost": self.lost,
@@ -119,10 +119,10 @@ class MergeReport:
             worst = max(self.rounded, key=lambda r: r.relative)
             lines[0] += (
                 f": rounding is {self.rounding:.1%} of the update (most in {worst.module}: {worst.relative:.1%}), and "
-                f"{self.lost:.1%} of the numbers did not move at all; merge in fp32 to keep them"
+                f"{self.lost:.1%} of the numbers did not change at all; merge in fp32 to keep them"
             )
         else:
-            lines[0] += ", which rounds only the sum itself"
+            lines[0] += ", where only the sum is rounded"
         if self.untied:
             lines.append(f"untied: {', '.join(self.untied)}, so that only one of two layers changes")
         if self.dequantised:
@@ -133,27 +133,27 @@ class MergeReport:
 
 
 def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
-    """Fold what was trained into the weights, so that the model runs as fast as its base.
+    """Merge the update into the weights, so that the model runs as fast as its base.
 
-    The original of each merged layer is kept for `unmerge`, so the merged weights are in memory twice. A trained head
-    stays beside the frozen one, where it costs nothing. What is merged already is left alone.
+    The original of each merged layer is kept for `unmerge`, so merged layers take twice the memory. A trained head
+    stays beside the frozen one, at no cost. Layers that are already merged are left alone.
 
-    fp32    convert the model to fp32 first, so that nothing is rounded; after `unmerge` it stays fp32
-    Raises: BadValue if there is no adapter, if no weight can hold the update (prompts, bottlenecks), and if the result
-    would not be finite; nothing is merged then.
+    fp32    convert the model to fp32 first, so that updates are not lost to rounding; it stays fp32 after `unmerge`
+    Raises: BadValue if there is no adapter, if no weight can hold the update (prompts, bottlenecks), or if the result
+    would not be finite. Nothing is merged then.
     """
     return _merge(model, fp32, keep=True)
 
 
 def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
-    """Fold in what was trained, the head too, and leave a plain transformers model with no quantized layer.
+    """Merge the update, including the head, and leave a plain transformers model without quantized layers.
 
-    It cannot be unmerged. Options and errors: as `merge`.
+    This cannot be undone. For options and errors, see `merge`.
     """
     report = _merge(model, fp32, keep=False)
     before, heads = _bytes(model), list[Rounding]()
     for path, part in adapter_layers(model):
-        if type(part) is TrainedCopy:  # the copy becomes the head itself, in the base's dtype
+        if type(part) is TrainedCopy:  # the copy becomes the head, in the base's dtype
             dtype = next(part.base_layer.parameters()).dtype
             trained = part.trained.named_parameters()
             heads += [rounding_of(f"{path}.{name}", torch.zeros_like(p, dtype=dtype), p) for name, p in trained]
@@ -169,7 +169,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
 
 
 def unmerge(model: nn.Module) -> None:
-    """Put the original layer of every merged adapter back. Raises: BadValue if there is no adapter."""
+    """Restore the original layer of every merged adapter. Raises: BadValue if there is no adapter."""
     report_of(model)
     for _, part in adapter_layers(model):
         part.merged = False
@@ -181,9 +181,9 @@ def unmerge(model: nn.Module) -> None:
 
 
 def detach(model: nn.Module) -> None:
-    """Remove the adapter, and its head: the model is what it was before attaching, but frozen.
+    """Remove the adapter and its head, leaving the model as it was before attaching, but frozen.
 
-    Raises: BadValue if there is no adapter, and if the base itself trained.
+    Raises: BadValue if there is no adapter, or if the base itself was trained.
     """
     _refuse_trained_base(model)
     unmerge(model)
@@ -192,9 +192,9 @@ def detach(model: nn.Module) -> None:
 
 @contextmanager
 def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
-    """In the block the model computes what it did before attaching; keep_head keeps the trained head.
+    """Disable the adapter within the block, and the trained head too unless `keep_head`.
 
-    Raises: BadValue if the base itself trained.
+    Raises: BadValue if the base itself was trained.
     """
     _refuse_trained_base(model)
     before = [(part, part.enabled) for _, part in adapters(model) if not (keep_head and part.head)]
@@ -214,7 +214,7 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
 
 @contextmanager
 def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
-    """In the block y = W x + strength * scaling * B A x: 0 is the base, 1 as trained. A trained head stays.
+    """Within the block, compute y = W x + strength * scaling * B A x; 0 gives the base. A trained head stays enabled.
 
     Raises: BadValue for a strength other than 0 and 1 unless the adapter is plain LoRA and not merged.
     """
@@ -225,7 +225,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
         return
     if not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
         name = report_of(model).method.name
-        raise BadValue(f"a strength of {strength:g} takes plain LoRA, unmerged; this {name} is on (1) or off (0)")
+        raise BadValue(f"a strength of {strength:g} needs plain LoRA, unmerged; this {name} is on (1) or off (0)")
     before = [part.scaling for part in parts]
     try:
         for part in parts:
@@ -244,16 +244,16 @@ def _refuse_trained_base(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
-    """Compute and check every merged tensor; then compute it again and store it, so that one is in memory at a time."""
+    """Compute and check all merged tensors, then recompute and store them, so that memory holds one at a time."""
     method = report_of(model).method.name
-    around: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, the innermost first
+    by_layer: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, innermost first
     for path, part in adapters(model):
         if part.unmergeable:
             raise BadValue(f"{method} cannot be merged: it {part.unmergeable}; keep its adapter file")
         if isinstance(part, AdapterLayer) and not part.head and not part.merged:
-            around.setdefault(plain_path(path), []).insert(0, part)
+            by_layer.setdefault(plain_path(path), []).insert(0, part)
     dtype, rounded = torch.float32 if fp32 else _dtype(model), list[Rounding]()
-    for path, parts in around.items():
+    for path, parts in by_layer.items():
         layer, merged = _merged(parts, dtype)
         rounded += [_checked(path, getattr(layer, name), new, fp32) for name, new in merged.items()]
     size = _bytes(model)
@@ -261,21 +261,21 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
         model.float()
     uses = Counter(id(m._parameters["weight"]) for m in model.modules() if m._parameters.get("weight") is not None)
     untied, dequantised = list[str](), list[str]()
-    for path, parts in around.items():
-        holder, frozen = parts[0], parts[0].base_layer
+    for path, parts in by_layer.items():
+        inner, frozen = parts[0], parts[0].base_layer
         layer, merged = _merged(parts, dtype)
         if layer is not frozen:
             dequantised.append(path)
         elif "weight" in merged and uses[id(frozen.weight)] > 1:
-            holder.tied = True
+            inner.tied = True
             untied.append(path)
         layer = copy.copy(layer)
         layer._parameters = dict(layer._parameters)
         for name, new in merged.items():
             stored = new.to(getattr(layer, name).dtype, copy=True)
             layer._parameters[name] = nn.Parameter(stored, requires_grad=False)
-        holder.base_layer = layer
-        holder.original = (frozen,) if keep else ()
+        inner.base_layer = layer
+        inner.original = (frozen,) if keep else ()
         for part in parts:
             part.merged = True
     if untied:
@@ -284,12 +284,12 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
 
 
 def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The frozen layer inside these adapters, dequantized, and its tensors with their updates, in fp32."""
+    """Return the dequantized frozen layer inside these adapters, and its fp32 tensors with the updates added."""
     layer = parts[0].base_layer
     if hasattr(layer, "dequantized"):
         layer = _dequantized(layer, dtype)
-    own: Any = getattr(layer, "bias", None)
-    old = weight, bias = out_by_in(layer).float(), None if own is None else own.float()
+    frozen_bias: Any = getattr(layer, "bias", None)
+    old = weight, bias = out_by_in(layer).float(), None if frozen_bias is None else frozen_bias.float()
     for part in parts:
         weight, bias = part.merged_weights(weight, bias)
     new = {} if weight is old[0] else {"weight": weight.t().contiguous() if is_conv1d(layer) else weight}
@@ -297,48 +297,48 @@ def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, d
 
 
 def _checked(module: str, frozen: Tensor, new: Tensor, fp32: bool) -> Rounding:
-    """Raises BadValue if `new` cannot be stored in the dtype of `frozen`, or in fp32."""
+    """Return the rounding of `new`. Raises: BadValue if the dtype of `frozen`, or fp32, cannot hold it."""
     if not frozen.is_floating_point():
         raise BadValue(f"cannot merge into a weight of {frozen.dtype}: load the base in fp32 or bf16 first")
     frozen = frozen.float() if fp32 else frozen
     if not new.to(frozen.dtype).isfinite().all():
         why = "the adapter holds NaN or infinity" if not new.isfinite().all() else f"{frozen.dtype} cannot hold it"
-        raise BadValue(f"cannot merge: the merged weight would not be finite, for {why}")
+        raise BadValue(f"cannot merge: the merged weight would not be finite, because {why}")
     return rounding_of(module, frozen, new)
 
 
 def _swap(part: AdapterLayer) -> None:
-    """Exchange the merged copy and the original, which follows the model to its device and dtype."""
-    now, other = part.base_layer, part.original[0]
-    quantized = hasattr(now, "dequantized") or hasattr(other, "dequantized")
-    like = next(iter(now.state_dict().values()))
+    """Swap the merged copy and the original, after moving the original to the model's device and dtype."""
+    current, other = part.base_layer, part.original[0]
+    quantized = hasattr(current, "dequantized") or hasattr(other, "dequantized")
+    like = next(iter(current.state_dict().values()))
     other.to(like.device if quantized else like)  # type: ignore[arg-type]
-    part.base_layer, part.original = other, (now,)
+    part.base_layer, part.original = other, (current,)
 
 
 def _set_tied(model: nn.Module, tied: bool) -> None:
-    """Say it in the config: transformers would otherwise tie the two layers again when a checkpoint is loaded."""
+    """Record tying in the config; otherwise transformers would tie untied layers again when loading a checkpoint."""
     config: Any = getattr(model, "config", None)
-    for known in (config, config.get_text_config()) if config is not None else ():
-        known.tie_word_embeddings = tied
+    for c in (config, config.get_text_config()) if config is not None else ():
+        c.tie_word_embeddings = tied
 
 
 def _untie(model: nn.Module) -> None:
-    """Give each layer a parameter of its own, as a checkpoint that says "untied" must: in BART four layers share one.
+    """Give each layer its own copy of shared parameters, as an untied checkpoint needs; in BART, four layers share one.
 
-    This includes biases: BERT's language model shares that of its decoder.
+    This includes biases: BERT's language modeling head shares that of its decoder.
     """
     seen = set[int]()
     for module in model.modules() if hasattr(model, "config") else ():
-        for name, own in module._parameters.items():
-            if own is not None and id(own) in seen:
-                setattr(module, name, nn.Parameter(own.detach().clone(), requires_grad=own.requires_grad))
-            seen.add(id(own))
+        for name, p in module._parameters.items():
+            if p is not None and id(p) in seen:
+                setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
+            seen.add(id(p))
 
 
 @torch.no_grad()
 def _dequantized(layer: Any, dtype: torch.dtype) -> nn.Module:
-    """The plain linear layer that computes what a quantized one does; a Conv1D if it was one."""
+    """Convert a quantized layer to an equivalent plain one: `nn.Linear`, or `Conv1D` if it was one before."""
     from transformers.pytorch_utils import Conv1D
 
     weight, bias = layer.dequantized(dtype), layer.bias  # (out, in)
@@ -352,12 +352,12 @@ def _dequantized(layer: Any, dtype: torch.dtype) -> nn.Module:
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
-    """Of the base's own numbers that are not quantized."""
+    """Return the dtype of the base's unquantized weights; fp32 if there are none, as in a model without biases."""
     frozen = (p.dtype for p in model.parameters() if p.is_floating_point() and not p.requires_grad)
-    return next(frozen, torch.float32)  # without biases nothing may be left that is not quantized
+    return next(frozen, torch.float32)
 
 
 def _bytes(model: nn.Module) -> int:
-    """Of the model's weights with its adapters; a weight that two layers share counts once."""
-    different = {t.data_ptr(): t for t in model.state_dict().values()}
-    return sum(t.numel() * t.element_size() for t in different.values())
+    """Return the size of a model's weights and adapters in bytes; weights that layers share count once."""
+    unique = {t.data_ptr(): t for t in model.state_dict().values()}
+    return sum(t.numel() * t.element_size() for t in unique.values())

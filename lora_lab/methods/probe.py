@@ -1,12 +1,12 @@
-"""The honest floor: logistic regression on what the frozen model says of a text, and nothing of the model moves.
+"""A linear probe as the baseline: logistic regression on the features of a frozen model.
 
-    z = the mean over a text's tokens of the last hidden state     (d,)
-    p(class | text) = softmax(W z + b)                             W (classes, d), b (classes), zero at first
+    z = mean of the last hidden state over a text's tokens         (d,)
+    p(class | text) = softmax(W z + b)                             W (classes, d), b (classes), initially zero
 
-    minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z with mean 0 and deviation 1
+    minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z standardized to mean 0 and deviation 1
 
-That has one minimum, which scikit-learn finds (`training/probing.py`): no rate, no steps, no seed. What a method gains
-over the probe is what changing the model is worth. Alain & Bengio 2016, arXiv:1610.01644.
+It has a single minimum, which scikit-learn finds (`training/probing.py`) without a learning rate, steps or a seed. A
+method's gain over the probe is the value of changing the model. Alain & Bengio 2016, arXiv:1610.01644.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class Probe(Method):
-    """Logistic regression with the penalty l2 / 2 |W|^2 against the sum of losses: the one thing to tune.
+    """Logistic regression with the penalty l2 / 2 |W|^2 added to the sum of losses; l2 is the only hyperparameter.
 
-    scikit-learn's C is 1 / l2; with two classes, for which it keeps one row of W instead of two, 2 / l2.
-    A recipe's rate, steps, batch, clip and seed change nothing. Raises: BadValue for an l2 that is not above 0.
+    scikit-learn's C is 1 / l2, or 2 / l2 for two classes, where it has one row of W instead of two.
+    A recipe's rate, steps, batch, clip and seed have no effect. Raises: BadValue for an l2 that is not above 0.
     """
 
     name: ClassVar[str] = "probe"

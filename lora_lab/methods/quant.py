@@ -1,14 +1,14 @@
-"""NF4 and similar formats from scratch, and linear layers that store their frozen weight in one of them: QLoRA's base.
+"""NF4 and similar formats from scratch, and linear layers that store frozen weights in them, as in QLoRA.
 
     1  cut the weight into blocks of 64 values; absmax is the largest |w| of a block
-    2  w / absmax is between -1 and 1; the nearest of 2^bits fixed levels has an index, the code
-    3  pack the codes: two 4-bit codes make a byte                4 bits per weight
+    2  w / absmax is between -1 and 1; its code is the index of the nearest of 2^bits fixed levels
+    3  pack the codes: two 4-bit codes per byte                   4 bits per weight
     4  an fp32 absmax per block costs 32/64 = 0.5 bits more, so quantize absmax as well ("double quantization"):
        subtract the mean, store 8 bits each in blocks of 256      8/64 + 32/(64 * 256) = 0.127 bits per weight
-    5  dequantize, level[code] * absmax, on the fly: once in forward, once in backward, and keep nothing
+    5  dequantize as level[code] * absmax on the fly, once in forward and once in backward, without keeping the result
 
 The levels of NF4 are quantiles of the normal distribution: trained weights are close to normal, so levels are dense
-where weights are. Codes, scales and values equal those of bitsandbytes bit for bit, so its kernel can read them.
+where weights are. Codes, scales and values are bitwise equal to those of bitsandbytes, so its kernel can read them.
 Sources: Dettmers et al. 2023, "QLoRA" (arXiv:2305.14314), section 3 and appendix E; the levels of double quantization:
 Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization" (arXiv:2110.02861).
 """
@@ -32,14 +32,14 @@ from lora_lab.errors import BadValue, nearest
 from lora_lab.methods.attach import fingerprint, is_linear, put, quantized_layers, refuse_adapted
 from lora_lab.methods.targets import BLOCK, NESTED, OUTSIDE, QUANTISED_BITS
 
-STRIP = 1024  # blocks that are dequantized at a time, to need little memory besides the result
-HALF_GRID = 65_535 / 2  # on a CPU, bitsandbytes rounds a scale to a grid of 65,536 points before it looks up the code
+STRIP = 1024  # blocks dequantized at a time, to limit memory beyond the result
+HALF_GRID = 65_535 / 2  # on CPU, bitsandbytes rounds scales to a grid of 65,536 points before looking up the code
 
 
 def levels_of(name: str) -> Tensor:
-    """The sorted values that the codes of a format stand for: at most 2^bits, from -1 to 1, fp32.
+    """Return the sorted values that a format's codes represent: at most 2^bits, from -1 to 1, fp32.
 
-    int: evenly spaced. nf: 0, 2^(bits-1) positive quantiles and one fewer negative, over the largest; their
+    int: evenly spaced. nf: 0, 2^(bits-1) positive quantiles and one fewer negative, divided by the largest; their
     probabilities are evenly spaced from 1/2 to 1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2, for 4 bits 0.9677083.
     """
     half = 2 ** (QUANTISED_BITS[name] - 1)
@@ -54,7 +54,7 @@ def levels_of(name: str) -> Tensor:
 
 @lru_cache(maxsize=1)
 def dynamic_levels() -> Tensor:
-    """The 256 levels of quantized scales, finer near 0: 1, 2, 4, ... 64 of each sign in seven powers of ten."""
+    """Return the 256 levels of quantized scales, denser near 0: 1, 2, 4, ... 64 of each sign in seven decades."""
     levels = [0.0, 1.0]
     for exponent in range(7):
         edges = torch.linspace(0.1, 1, 2**exponent + 1)
@@ -65,10 +65,10 @@ def dynamic_levels() -> Tensor:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized weight; `format` is one of formats.QUANTISED_BITS.
+    """A quantized weight; `format` is a key of `targets.QUANTISED_BITS`.
 
-    packed   (blocks * 64 * bits / 8,) uint8: the codes, the last block padded with zeros
-    absmax   (blocks,) fp32; with double quantization uint8, the codes of the scales
+    packed   (blocks * 64 * bits / 8,) uint8: the codes; the last block is padded with zeros
+    absmax   (blocks,) fp32; with double quantization, uint8 codes
     scales   (ceil(blocks / 256),) fp32 and offset (1,) fp32, the mean of absmax; None without double quantization
     """
 
@@ -81,18 +81,18 @@ class Quantized:
 
     @property
     def bits_per_weight(self) -> float:
-        """All stored bits, scales included, divided by the number of weights."""
-        stored = [t for t in (self.packed, self.absmax, self.scales, self.offset) if t is not None]
-        return 8 * sum(t.nbytes for t in stored) / self.shape.numel()
+        """Stored bits, including scales, per weight."""
+        tensors = [t for t in (self.packed, self.absmax, self.scales, self.offset) if t is not None]
+        return 8 * sum(t.nbytes for t in tensors) / self.shape.numel()
 
     def dequantized(self, dtype: torch.dtype = torch.float32, *, fast: bool = False) -> Tensor:
-        """The weight, level[code] * absmax, computed in fp32 and rounded once to `dtype`; a new tensor.
+        """Return level[code] * absmax as a new tensor, computed in fp32 and rounded once to `dtype`.
 
-        With `fast`, bitsandbytes' kernel computes the same values where it is installed and supports the weight.
+        With `fast`, use bitsandbytes' kernel, which computes the same values, if installed and the weight is supported.
         """
         device = self.packed.device
         if self.scales is None or self.offset is None:
-            absmax = self.absmax.view(torch.float32)  # a layer holds fp32 as bytes
+            absmax = self.absmax.view(torch.float32)  # layers store fp32 as bytes
         else:
             nested = _blocks(dynamic_levels().to(device)[self.absmax.int()], NESTED)
             nested = nested * self.scales.view(torch.float32)[:, None]
@@ -118,11 +118,11 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
     blocks = _blocks(weight.detach().float().flatten(), BLOCK)
     absmax = blocks.abs().amax(1)
     if not bool(absmax.isfinite().all()):
-        raise BadValue("cannot quantize a weight with NaN or infinity: check the checkpoint that it was loaded from")
+        raise BadValue("cannot quantize a weight with NaN or infinity: check the checkpoint it was loaded from")
     packed = pack(codes_of(_scaled(blocks, absmax), levels_of(name)).flatten(), QUANTISED_BITS[name])
     if name.endswith("-single"):
         return Quantized(name, weight.shape, packed, absmax)
-    offset = absmax.mean().view(1)  # every absmax is positive and near the mean: the 8 bits go to the difference
+    offset = absmax.mean().view(1)  # every absmax is near the mean, so 8 bits suffice for the difference
     groups = _blocks(absmax - offset, NESTED)
     scales = groups.abs().amax(1)
     on_grid = ((_scaled(groups, scales) + 1) * HALF_GRID + 0.5).floor() / HALF_GRID - 1
@@ -131,23 +131,23 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
 
 
 def codes_of(scaled: Tensor, levels: Tensor) -> Tensor:
-    """The index of the nearest level of each value, uint8, found by bisection between the midpoints of levels."""
+    """Return the index of the level nearest to each value, uint8, by bisection over the midpoints of levels."""
     midpoints = (levels[1:] + levels[:-1]) / 2
     return torch.bucketize(scaled, midpoints.to(scaled.device), out_int32=True).to(torch.uint8)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """Codes as bytes, the first in the highest bits: (n,) -> (n * bits / 8,) uint8; n is a multiple of 8."""
+    """Pack codes into bytes, the first in the highest bits: (n,) -> (n * bits / 8,) uint8; n is a multiple of 8."""
     return _regroup(codes, bits, 8).to(torch.uint8)
 
 
 def unpack(packed: Tensor, bits: int) -> Tensor:
-    """The inverse of `pack`: (n * bits / 8,) uint8 -> (n,) int32."""
+    """Unpack codes from bytes: (n * bits / 8,) uint8 -> (n,) int32."""
     return _regroup(packed, 8, bits)
 
 
 def _regroup(values: Tensor, width: int, new_width: int) -> Tensor:
-    """Split a string of bits into integers of another width: eight 3-bit codes are three bytes."""
+    """Regroup a bit string into integers of another width, such as eight 3-bit codes into three bytes."""
     if width == new_width:
         return values.int()
     word = math.lcm(width, new_width)
@@ -158,7 +158,7 @@ def _regroup(values: Tensor, width: int, new_width: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _lookup(name: str) -> tuple[int, Tensor]:
-    """The width of an index and the levels that each index stands for; one byte of 4-bit codes stands for two."""
+    """Return the width of an index in bits and the levels for each index; a byte of 4-bit codes maps to two levels."""
     levels, bits = levels_of(name), QUANTISED_BITS[name]
     width = 8 if 8 % bits == 0 else bits
     codes = unpack(torch.arange(2**width), bits) if width == 8 else torch.arange(2**width)
@@ -166,18 +166,18 @@ def _lookup(name: str) -> tuple[int, Tensor]:
 
 
 def _blocks(values: Tensor, size: int) -> Tensor:
-    """(n,) -> (ceil(n / size), size), padded with zeros."""
+    """Split values into blocks padded with zeros: (n,) -> (ceil(n / size), size)."""
     return F.pad(values, (0, -len(values) % size)).view(-1, size)
 
 
 def _scaled(blocks: Tensor, absmax: Tensor) -> Tensor:
-    """Each block divided by its absmax, through the reciprocal as in bitsandbytes; a block of zeros stays zero."""
+    """Multiply each block by the reciprocal of its absmax, as in bitsandbytes; blocks of zeros stay zero."""
     return (blocks * (1 / absmax.clamp(min=1e-38))[:, None]).clamp(-1, 1)
 
 
 @lru_cache(maxsize=1)
 def import_bitsandbytes() -> ModuleType | None:
-    """bitsandbytes, or None where it is not installed or fails to import."""
+    """Return bitsandbytes, or None if it is not installed or fails to import."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return import_module("bitsandbytes")
@@ -188,30 +188,30 @@ def import_bitsandbytes() -> ModuleType | None:
 class QuantizedLinear(nn.Module):
     """y = W x + b with a quantized, frozen W; x (..., in_features) -> y (..., out_features), computed in x's dtype.
 
-    Made from an `nn.Linear` or GPT-2's `Conv1D`. `fast`: dequantize with bitsandbytes where it is installed.
-    Raises: BadValue as `quantize`.
+    Converts an `nn.Linear` or GPT-2's `Conv1D`. With `fast`, dequantize with bitsandbytes if it is installed.
+    Raises: see `quantize`.
     """
 
-    plain_linear = True  # an adapter can be attached to it
+    plain_linear = True  # adapters can be attached to it
     packed: Tensor
 
     def __init__(self, layer: nn.Module, name: str = "nf4", *, fast: bool = True) -> None:
         super().__init__()
-        stored = quantize(out_by_in(layer), name)
-        self.out_features, self.in_features = stored.shape
+        quantized = quantize(out_by_in(layer), name)
+        self.out_features, self.in_features = quantized.shape
         self.format, self.fast, self.conv1d = name, fast, is_conv1d(layer)
         self.numbers = self.out_features * self.in_features
-        for part in ("packed", "absmax", "scales", "offset"):
-            values = getattr(stored, part)
-            # As bytes, because model.to(bfloat16) casts every floating-point buffer, and would round the scales.
-            self.register_buffer(part, None if values is None else values.reshape(-1).view(torch.uint8))
+        for field in ("packed", "absmax", "scales", "offset"):
+            values = getattr(quantized, field)
+            # Stored as bytes because model.to(bfloat16) casts floating-point buffers, which would round the scales.
+            self.register_buffer(field, None if values is None else values.reshape(-1).view(torch.uint8))
         self.bias: Tensor | None = layer.bias  # type: ignore[assignment]
 
     def dequantized(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """W (out_features, in_features) as a new tensor: changing it does not change the layer."""
-        parts: Any = (self.packed, self.absmax, self.scales, self.offset)
-        stored = Quantized(self.format, torch.Size((self.out_features, self.in_features)), *parts)
-        return stored.dequantized(dtype, fast=self.fast)
+        """Return W (out_features, in_features) as a new tensor; changing it does not change the layer."""
+        buffers: Any = (self.packed, self.absmax, self.scales, self.offset)
+        quantized = Quantized(self.format, torch.Size((self.out_features, self.in_features)), *buffers)
+        return quantized.dequantized(dtype, fast=self.fast)
 
     @property
     def weight(self) -> Tensor:
@@ -226,7 +226,7 @@ class QuantizedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b. Saves nothing for backward: W is frozen, so x is not needed, and W is dequantized again."""
+    """Compute x W^T + b and save nothing for backward: W is frozen, so x isn't needed, and W is dequantized again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor | None, layer: QuantizedLinear) -> Tensor:
@@ -242,27 +242,27 @@ class _Product(torch.autograd.Function):
 
 
 def quantize_model(model: nn.Module, name: str = "nf4") -> int:
-    """Replace every linear layer of a plain model, except its head, by a `QuantizedLinear`; returns how many.
+    """Replace every linear layer of a plain model, except its head, by a `QuantizedLinear`, and return their number.
 
-    Embeddings, norms, biases, head and BERT's pooler stay as they are, as in bitsandbytes. The model keeps the
+    As in bitsandbytes, embeddings, norms, biases, the head and BERT's pooler are unchanged. The model keeps the
     fingerprint of its original weights, so adapters recognize their base in any format.
-    Raises: BadValue as `quantize`, and for a model with an adapter, a quantized one, or one without linear layers.
+    Raises: see `quantize`; BadValue for a model that has an adapter, is already quantized, or has no linear layers.
     """
     refuse_adapted(model)
     if quantized_layers(model):
         raise BadValue("this model is already quantized; load it again to use another format")
-    found = quantizable(model)
-    if not found:
+    paths = quantizable(model)
+    if not paths:
         raise BadValue("this model has no linear layers to quantize other than its head")
     original = fingerprint(model)
-    for path in found:
+    for path in paths:
         layer = model.get_submodule(path)
         put(model, path, QuantizedLinear(layer, name).train(layer.training))
     model.lora_lab_fingerprint = original  # type: ignore[assignment]
-    return len(found)
+    return len(paths)
 
 
 def quantizable(model: nn.Module) -> list[str]:
-    """Paths of the linear layers of a plain model, without those of its head and pooler."""
+    """Return the paths of all linear layers of a plain model, except those of its head and pooler."""
     linear = (path for path, module in model.named_modules() if is_linear(module))
     return [path for path in linear if set(path.split(".")).isdisjoint(OUTSIDE)]

@@ -1,17 +1,17 @@
-"""Methods that train even fewer numbers than LoRA: A and B are frozen, and something small beside them trains.
+"""Methods with even fewer trainable parameters than LoRA: A and B are frozen, and a few scalars beside them train.
 
     VeRA        y = W x + b * B (d * A x)                   d (rank) and b (out) train
     LoRA-XS     y = W x + alpha / rank B R A x              R (rank, rank) trains
     TinyLoRA    y = W x + B (v_1 P_1 + ... + v_u P_u) A x   v (u) trains; layers may share it
 
                 A (rank, in)    B (out, rank)
-    VeRA        random          random              one pair for the whole model, of which a layer takes what it needs
-    LoRA-XS     S V^T           U                   U S V^T are the largest singular values of W with their vectors
+    VeRA        random          random              one pair for the whole model; each layer uses a slice
+    LoRA-XS     S V^T           U                   U S V^T is the truncated SVD of W
     TinyLoRA    S^1/2 V^T       U S^1/2             each P (rank, rank) is random
 
-b, R and v start at zero, so at first nothing changes, and their gradients are not zero. (The code of LoRA-XS's authors
-draws R with a standard deviation of 1e-5.) Roles in one fused layer, such as q and v of GPT-2's c_attn, share one
-adapter, and the other outputs stay as they are. How A, B and P are drawn is PEFT's choice.
+b, R and v start at zero, so the output is initially unchanged, but their gradients are not zero. (LoRA-XS's official
+code samples R with a standard deviation of 1e-5.) Roles in a fused layer, such as q and v of GPT-2's c_attn, share one
+adapter, and the other outputs are unchanged. A, B and P are sampled as in PEFT.
 
 Sources: VeRA, Kopiczko et al. 2024, arXiv:2310.11454; LoRA-XS, Bałazy et al. 2024, arXiv:2405.17604; TinyLoRA, Morris
 et al. 2026, arXiv:2602.04118.
@@ -40,15 +40,15 @@ else:
     torch, F, adapter_layer = Lazy("torch"), Lazy("torch.nn.functional"), Lazy("lora_lab.adapter_layer")
     attach, peft = Lazy("lora_lab.methods.attach"), Lazy("lora_lab.methods.peft")
 
-MOST_DRAWN = 2**28  # 1 GiB in fp32; VeRA of rank 1024 on Llama-70B has 38 million
-Rows = tuple[tuple[int, int], ...]  # the outputs of a fused layer that are adapted; (): all outputs of any layer
+MAX_SAMPLES = 2**28  # 1 GiB in fp32; VeRA of rank 1024 on Llama-70B has 38 million
+Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are adapted; () means all outputs
 
 
 class FrozenPair(LayerMethod):
-    """What the three have in common. `frozen` of an adapter holds A and B, `rows` the outputs that are adapted.
+    """Base class of the three methods. An adapter's `frozen` holds A and B, and its `rows` the adapted outputs.
 
-    in_peft   our options by PEFT's names; they must be equal in a file's config and in its header
-    always    PEFT's options that are always the same
+    in_peft   maps PEFT's options to ours; a file's config and header must agree on them
+    always    PEFT options with fixed values
     """
 
     can_pack, unmergeable = True, ""
@@ -64,7 +64,7 @@ class FrozenPair(LayerMethod):
         super().__post_init__()
         whole("rank", self.rank)
         object.__setattr__(self, "targets", words(self.targets))
-        whole("projection_seed", getattr(self, "projection_seed", 0), least=0)
+        whole("projection_seed", getattr(self, "projection_seed", 0), minimum=0)
         if not isinstance(save := getattr(self, "save_projection", True), bool):
             raise BadValue(f"save_projection must be True or False, not {save!r}")
 
@@ -72,13 +72,13 @@ class FrozenPair(LayerMethod):
         rows: dict[str, Rows] = {}
         for site in choose(self.targets, attach.sites_of(model)):
             if site.kind != "linear":
-                said = f"{self.name} is for linear layers, and {site.name} is an {site.kind}"
-                raise BadValue(f"{said}: leave it out of the targets")
+                message = f"{self.name} is for linear layers, and {site.name} is an {site.kind}"
+                raise BadValue(f"{message}: leave it out of the targets")
             rows[site.module] = rows.get(site.module, ()) + ((site.out_slice,) if site.out_slice else ())
-        return [(path, {"rows": those}) for path, those in rows.items()]
+        return [(path, {"rows": slices}) for path, slices in rows.items()]
 
-    def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
-        """What is added to the output, (..., outputs), where h is A x (..., rank)."""
+    def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
+        """Return the update of the output, (..., out_features), given h = A x, (..., rank)."""
         raise NotImplementedError
 
     def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class FrozenPair(LayerMethod):
     # ---- files
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        """The tensors of one layer in a file; their keys begin with `key`."""
+        """Return the tensors that files hold for one layer, with keys that begin with `key`."""
         raise NotImplementedError
 
     def attach_empty(self, model: nn.Module) -> Report:
@@ -100,14 +100,14 @@ class FrozenPair(LayerMethod):
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
-        found = peft.by_module(model, attach.MethodLayer)
-        for path, (adapter,) in found.items():
+        modules = peft.by_module(model, attach.MethodLayer)
+        for path, (adapter,) in modules.items():
             tensors |= self.saved(adapter, f"{peft.PREFIX}{path}.")
-        frozen = [adapter_layer.innermost(adapter) for adapters in found.values() for adapter in adapters]
+        frozen = [adapter_layer.innermost(adapter) for adapters in modules.values() for adapter in adapters]
         return tensors | peft.head_tensors(model), {
             "peft_type": self.peft_type,
-            "target_modules": peft.shortest_names(found, peft.layer_names(model)),
-            **{theirs: getattr(self, ours) for theirs, ours in self.in_peft.items()},
+            "target_modules": peft.shortest_names(modules, peft.layer_names(model)),
+            **{key: getattr(self, option) for key, option in self.in_peft.items()},
             **self.always,
             "fan_in_fan_out": any(map(adapter_layer.is_conv1d, frozen)),
             "bias": "none",
@@ -117,11 +117,11 @@ class FrozenPair(LayerMethod):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> FrozenPair:
         if (bias := config.get("bias")) not in ("none", None):
-            raise BadValue(f"the adapter was trained with bias={bias!r}, which lora_lab does not compute")
+            raise BadValue(f"the adapter was trained with bias={bias!r}, which lora_lab does not support")
         sites = attach.sites_of(model)
         targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
-        given = {ours: peft.required(config, theirs) for theirs, ours in cls.in_peft.items()}
-        return cls(targets=tuple(targets), **given)  # type: ignore[call-arg]
+        options = {option: peft.required(config, key) for key, option in cls.in_peft.items()}
+        return cls(targets=tuple(targets), **options)  # type: ignore[call-arg]
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         for key, tensor in self.to_peft(model, report)[0].items():
@@ -133,12 +133,12 @@ class FrozenPair(LayerMethod):
 class VeRA(FrozenPair):
     """One frozen random pair A, B for the whole model; each layer trains a factor for each row of A and of B.
 
-    rank              rows of A; can be much larger than LoRA's, because each adds only one trained number
-    d_initial         where the factors d of A's rows start
+    rank              rows of A; can be much higher than in LoRA, because each adds only one trainable parameter
+    d_initial         initial value of the factors d of A's rows
     projection_seed   seed of A and B
-    save_projection   whether the file holds A and B; without them it is small, and loading draws them again, which
+    save_projection   whether files hold A and B; without them files are small, but loading samples A and B again, which
                       another version of torch may do differently
-    Raises: BadValue for an impossible value.
+    Raises: BadValue for an invalid value.
     """
 
     name, peft_type = "vera", "VERA"
@@ -160,49 +160,49 @@ class VeRA(FrozenPair):
             raise BadValue(f"d_initial must be a number other than 0, not {self.d_initial!r}: at 0 nothing would train")
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
-        placed, device = super().places(model), next(model.parameters()).device
-        sizes = [adapter_layer.out_by_in(model.get_submodule(path)).shape for path, _ in placed]
-        outputs, inputs = map(max, zip(*sizes, strict=True))
+        places, device = super().places(model), next(model.parameters()).device
+        shapes = [adapter_layer.out_by_in(model.get_submodule(path)).shape for path, _ in places]
+        out_features, in_features = map(max, zip(*shapes, strict=True))
         generator = torch.Generator().manual_seed(self.projection_seed)
 
         def kaiming(*shape: int) -> Tensor:
             bound = math.sqrt(3) * (math.sqrt(2) / math.sqrt(shape[1]))  # sqrt(6 / in), rounded as PEFT rounds it
-            return drawn(shape, device, lambda matrix: matrix.uniform_(-bound, bound, generator=generator))
+            return sample(shape, device, lambda matrix: matrix.uniform_(-bound, bound, generator=generator))
 
-        frozen = attach.Frozen(A=kaiming(self.rank, inputs), B=kaiming(outputs, self.rank))
-        return [(path, {**told, "frozen": frozen}) for path, told in placed]
+        frozen = attach.Frozen(A=kaiming(self.rank, in_features), B=kaiming(out_features, self.rank))
+        return [(path, {**options, "frozen": frozen}) for path, options in places]
 
-    def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor]:
+    def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor]:
         weight = adapter_layer.out_by_in(layer)
-        b = torch.zeros(len(picked(weight, told["rows"])), device=weight.device)
+        b = torch.zeros(len(gather(weight, options["rows"])), device=weight.device)
         return {"vera_lambda_d": torch.full((self.rank,), self.d_initial, device=weight.device), "vera_lambda_b": b}
 
-    def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
-        d, b = adapter.vera_lambda_d, spread(adapter.vera_lambda_b, adapter.rows, outputs)
-        return b.to(h.dtype) * F.linear(d.to(h.dtype) * h, adapter.frozen.B[:outputs].to(h.dtype))
+    def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
+        d, b = adapter.vera_lambda_d, scatter(adapter.vera_lambda_b, adapter.rows, out_features)
+        return b.to(h.dtype) * F.linear(d.to(h.dtype) * h, adapter.frozen.B[:out_features].to(h.dtype))
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        b = spread(adapter.vera_lambda_b, adapter.rows, len(adapter_layer.out_by_in(adapter)))
-        own = {f"{key}vera_lambda_b": b, f"{key}vera_lambda_d": adapter.vera_lambda_d}
+        b = scatter(adapter.vera_lambda_b, adapter.rows, len(adapter_layer.out_by_in(adapter)))
+        trained = {f"{key}vera_lambda_b": b, f"{key}vera_lambda_d": adapter.vera_lambda_d}
         shared = {"base_model.vera_A": adapter.frozen.A, "base_model.vera_B": adapter.frozen.B}
-        return own | shared if self.save_projection else own
+        return trained | shared if self.save_projection else trained
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         super().fill(model, report, tensors)
         for path, (adapter,) in peft.by_module(model, attach.MethodLayer).items():
-            b = tensors[f"{peft.PREFIX}{path}.vera_lambda_b"]  # of a fused layer, only a copy was filled
-            adapter.vera_lambda_b.data.copy_(picked(b, adapter.rows))
+            b = tensors[f"{peft.PREFIX}{path}.vera_lambda_b"]  # for a fused layer, super() filled only a copy
+            adapter.vera_lambda_b.data.copy_(gather(b, adapter.rows))
 
 
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """A small square matrix trains between frozen A and B. PEFT reads its file as a LoRA of A and B R.
+    """Train a small square matrix R between frozen A and B. PEFT reads its file as a LoRA of A and B R.
 
-    Raises: BadValue for an impossible value, or a rank above what a layer can hold.
+    Raises: BadValue for an invalid value, or a rank above what a layer can hold.
     """
 
-    name, peft_type = "lora-xs", "LORA"  # without our header, its file is read as one of LoRA
+    name, peft_type = "lora-xs", "LORA"  # without our header, its file is read as LoRA
     in_peft: ClassVar[Mapping[str, str]] = {"r": "rank", "lora_alpha": "alpha"}
     always: ClassVar[Mapping[str, Any]] = {"lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True}
 
@@ -215,15 +215,15 @@ class LoRAXS(FrozenPair):
         if not (is_number(self.alpha) and 0 < self.alpha <= 1e30):
             raise BadValue(f"alpha must be a number above 0 and at most 1e30, not {self.alpha!r}")
 
-    def start(self, layer: nn.Module, **told: Any) -> dict[str, Tensor | nn.Module]:
-        u, s, v = largest_part(layer, self.rank, **told)
+    def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor | nn.Module]:
+        u, s, v = truncated_svd(layer, self.rank, **options)
         if len(s) < self.rank:
-            here = f"a layer of {v.shape[1]} x {len(u)}"
-            raise BadValue(f"rank {self.rank} is above what {here} can hold: at most {len(s)}")
+            shape = f"{v.shape[1]} x {len(u)}"
+            raise BadValue(f"rank {self.rank} is above what a layer of {shape} can hold: at most {len(s)}")
         return {"frozen": attach.Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
 
-    def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
-        return through(h, self.alpha / self.rank * adapter.lora_R, adapter.frozen.B)
+    def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
+        return project(h, self.alpha / self.rank * adapter.lora_R, adapter.frozen.B)
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
         a, b, r = adapter.frozen.A, adapter.frozen.B, adapter.lora_R
@@ -233,14 +233,14 @@ class LoRAXS(FrozenPair):
 @register
 @dataclass(frozen=True)
 class TinyLoRA(FrozenPair):
-    """LoRA-XS whose square matrix is a weighted sum of frozen random ones; only the weights v train.
+    """LoRA-XS whose square matrix is a weighted sum of frozen random matrices; only the weights v train.
 
-    rank              of the square matrices; less where a layer is smaller
-    u                 numbers in v
+    rank              rank of the square matrices; lower in layers too small for it
+    u                 length of v
     weight_tying      0: each layer has its own v; 0.5: two layers share one; 1: one v for the whole model
-    projection_seed   seed of the first layer's P, plus 1 for each layer after it
-    save_projection   whether the file holds P, as in VeRA
-    Raises: BadValue for an impossible value.
+    projection_seed   seed of the first layer's P, plus 1 for each following layer
+    save_projection   whether files hold P, as in VeRA
+    Raises: BadValue for an invalid value.
     """
 
     name, peft_type = "tinylora", "TINYLORA"
@@ -263,22 +263,22 @@ class TinyLoRA(FrozenPair):
             raise BadValue(f"weight_tying must be from 0 to 1, not {self.weight_tying!r}: at 1 all layers share one v")
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
-        placed, device = super().places(model), next(model.parameters()).device
-        groups = max(1, round(len(placed) * (1 - self.weight_tying)))
+        places, device = super().places(model), next(model.parameters()).device
+        groups = max(1, round(len(places) * (1 - self.weight_tying)))
         shared = [torch.nn.ParameterDict({"v": torch.zeros(self.u, device=device)}) for _ in range(groups)]
-        for place, (_, told) in enumerate(placed):
-            group = min(place // (len(placed) // groups), groups - 1)  # what is left over joins the last group
-            told.update(place=place, group=group, shared=shared[group])
-        return placed
+        for index, (_, options) in enumerate(places):
+            group = min(index // (len(places) // groups), groups - 1)  # the last group takes any remainder
+            options.update(index=index, group=group, shared=shared[group])
+        return places
 
-    def start(self, layer: nn.Module, **told: Any) -> dict[str, nn.Module]:
-        u, s, v = largest_part(layer, self.rank, told["rows"], told.get("to_fill", False))
-        generator, roots, rank = torch.Generator().manual_seed(self.projection_seed + told["place"]), s.sqrt(), len(s)
-        p = drawn((self.u, rank, rank), u.device, lambda p: p.normal_(0, 1 / rank**0.5, generator=generator))
-        return {"frozen": attach.Frozen(A=roots[:, None] * v, B=u * roots, P=p)}
+    def start(self, layer: nn.Module, **options: Any) -> dict[str, nn.Module]:
+        u, s, v = truncated_svd(layer, self.rank, options["rows"], options.get("to_fill", False))
+        generator, rank = torch.Generator().manual_seed(self.projection_seed + options["index"]), len(s)
+        p = sample((self.u, rank, rank), u.device, lambda p: p.normal_(0, 1 / rank**0.5, generator=generator))
+        return {"frozen": attach.Frozen(A=s.sqrt()[:, None] * v, B=u * s.sqrt(), P=p)}
 
-    def update(self, adapter: Any, h: Tensor, outputs: int) -> Tensor:
-        return through(h, torch.einsum("u,uij->ij", adapter.shared.v, adapter.frozen.P), adapter.frozen.B)
+    def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
+        return project(h, torch.einsum("u,uij->ij", adapter.shared.v, adapter.frozen.P), adapter.frozen.B)
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
         frozen = {f"{key}tinylora_{name}": tensor for name, tensor in adapter.frozen.named_buffers()}
@@ -287,43 +287,44 @@ class TinyLoRA(FrozenPair):
         return frozen | {f"base_model.tinylora_v.{adapter.group}": adapter.shared.v}
 
 
-def drawn(shape: tuple[int, ...], device: torch.device, draw: Callable[[Tensor], Tensor]) -> Tensor:
-    """Random numbers from the CPU's generator, the same for every device; none on meta.
+def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return random numbers from the CPU's generator, the same for every device; uninitialized on the meta device.
 
-    Raises: BadValue for more than MOST_DRAWN: they are in no file, so a file of a few bytes could ask for any number.
+    Raises: BadValue for more than MAX_SAMPLES, since a tiny file, which doesn't hold them, could ask for any number.
     """
-    if math.prod(shape) > MOST_DRAWN:
-        raise BadValue(f"{math.prod(shape):,} frozen random numbers are more than {MOST_DRAWN:,}: lower rank or u")
-    return torch.empty(shape, device=device) if device.type == "meta" else draw(torch.empty(shape)).to(device)
+    if math.prod(shape) > MAX_SAMPLES:
+        raise BadValue(f"{math.prod(shape):,} frozen random numbers are more than {MAX_SAMPLES:,}: lower rank or u")
+    return torch.empty(shape, device=device) if device.type == "meta" else fill(torch.empty(shape)).to(device)
 
 
-def largest_part(layer: nn.Module, rank: int, rows: Rows, to_fill: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """U (out, r), S (r) and V^T (r, in) of the r largest singular values of these rows of W; r is at most rank.
+def truncated_svd(layer: nn.Module, rank: int, rows: Rows, to_fill: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U (out, r), S (r) and V^T (r, in) for the r largest singular values of these rows of W; r <= rank.
 
-    to_fill   zeros instead, which a file will replace: decomposing a large matrix takes minutes
+    to_fill   return zeros, to be filled from a file, since decomposing a large matrix takes minutes
     """
     weight = adapter_layer.out_by_in(layer).detach().float()
-    part = picked(weight, rows)
-    r = min(rank, *part.shape)
+    selected = gather(weight, rows)
+    r = min(rank, *selected.shape)
     if to_fill:
         return weight.new_zeros(len(weight), r), weight.new_zeros(r), weight.new_zeros(r, weight.shape[1])
-    u, s, v = torch.linalg.svd(part, full_matrices=False)
-    return spread(u[:, :r].t(), rows, len(weight)).t().clone(), s[:r].clone(), v[:r]
+    u, s, v = torch.linalg.svd(selected, full_matrices=False)
+    return scatter(u[:, :r].t(), rows, len(weight)).t().clone(), s[:r].clone(), v[:r]
 
 
-def through(h: Tensor, r: Tensor, b: Tensor) -> Tensor:
-    """B R h, for h (..., rank)."""
+def project(h: Tensor, r: Tensor, b: Tensor) -> Tensor:
+    """Return B R h for h (..., rank)."""
     return F.linear(F.linear(h, r.to(h.dtype)), b.to(h.dtype))
 
 
-def picked(values: Tensor, rows: Rows) -> Tensor:
-    """These rows of the values (outputs, ...); all of them where none are named."""
+def gather(values: Tensor, rows: Rows) -> Tensor:
+    """Select these rows of `values` (out_features, ...), or all if `rows` is empty."""
     return torch.cat([values[start:stop] for start, stop in rows]) if rows else values
 
 
-def spread(values: Tensor, rows: Rows, outputs: int) -> Tensor:
-    """The inverse, along the last dimension: (..., outputs), zero in all other rows."""
+def scatter(values: Tensor, rows: Rows, out_features: int) -> Tensor:
+    """Invert `gather` along the last dimension: (..., out_features), zero in all other rows."""
     if not rows:
         return values
     parts = values.split([stop - start for start, stop in rows], dim=-1)
-    return torch.stack([F.pad(p, (at[0], outputs - at[1])) for p, at in zip(parts, rows, strict=True)]).sum(0)
+    padded = [F.pad(p, (start, out_features - stop)) for p, (start, stop) in zip(parts, rows, strict=True)]
+    return torch.stack(padded).sum(0)

@@ -1,12 +1,12 @@
-"""Vectors that train ahead of every row: a soft prompt, one made by a network (P-tuning), or a prefix in every layer.
+"""Trainable vectors before every row: a soft prompt, a prompt computed by a network (P-tuning), or a prefix per layer.
 
     prompt    [P | embeddings]              P (tokens, hidden)          Lester et al. 2021, arXiv:2104.08691
     P-tuning  P = mlp(E)                    E (tokens, hidden)          Liu et al. 2021, arXiv:2103.10385
     prefix    [P_K | keys], [P_V | values]  in every layer              Li & Liang 2021, arXiv:2101.00190
 
-None starts as the identity: the model attends to the new vectors at once, so they start small or as real tokens. The
-attention mask, labels and positions grow with them. In `model.generate` they enter at the first step; from then on they
-are in the cache, and only the mask and the positions account for them.
+None of them starts as the identity: the model attends to the new vectors immediately, so they start small or as real
+tokens. The attention mask, labels and positions are extended to match. In `model.generate` they enter at the first step
+and then stay in the cache, so later steps only adjust the mask and positions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ else:
     torch, F = Lazy("torch"), Lazy("torch.nn.functional")
     attach, peft = Lazy("lora_lab.methods.attach"), Lazy("lora_lab.methods.peft")
 
-CACHE = ("cache", "past_key_values")  # the argument for earlier keys and values in transformers, newest name first
+CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 NO_LABEL = -100  # ignored by cross-entropy
 
@@ -38,10 +38,10 @@ Call = dict[str, Any]  # a model's keyword arguments
 
 
 class Soft(Method):
-    """`tokens` trained vectors ahead of every row, in the model as `model.<place>.prompt`.
+    """Base class of methods with `tokens` trainable vectors before every row, stored as `model.<place>.prompt`.
 
-    prompt   (tokens, hidden); of a prefix (tokens, layers * 2 * kv_heads * head_dim), a layer's keys before its values.
-             PEFT's files hold it as `prompt_embeddings`
+    prompt   (tokens, hidden); for a prefix (tokens, layers * 2 * kv_heads * head_dim), each layer's keys before its
+             values. PEFT's files hold it as `prompt_embeddings`
     """
 
     can_pack, place = True, "soft_prompt"
@@ -53,57 +53,57 @@ class Soft(Method):
         whole("tokens", self.tokens)
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
-        """The vectors at the start as "prompt", and what else trains. Raises: BadValue where they do not fit."""
+        """Return the initial vectors as "prompt", and any other parameters. Raises: BadValue if they do not fit."""
         raise NotImplementedError
 
     def attach(self, model: nn.Module) -> Report:
         config, name = getattr(model, "config", None), type(model).__name__
         if getattr(config, "is_encoder_decoder", False):
-            raise BadValue(f"{self.name} needs a model with one stack of layers; use lora on {name}")
+            raise BadValue(f"{self.name} does not support encoder-decoder models; use lora on {name}")
         try:
             reads_tokens = config is not None and isinstance(_embeddings(model).weight, torch.Tensor)
-        except (AttributeError, NotImplementedError):  # images or sounds go in
+        except (AttributeError, NotImplementedError):  # the input is images or audio
             reads_tokens = False
         if not reads_tokens:
             raise BadValue(f"{self.name} needs a transformers model that reads tokens, which {name} does not; use lora")
         return attach.attach_ahead(model, self, self.place, lambda: self.start(model))
 
     def vectors(self, ahead: Any) -> Tensor:
-        """The vectors ahead of each row."""
+        """Return the vectors to put before each row."""
         return ahead.prompt  # type: ignore[no-any-return]
 
     def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
-        """The model's keyword arguments with vectors (rows, tokens, numbers) ahead of each row."""
+        """Return the model's keyword arguments with vectors (rows, tokens, width) before each row."""
         tokens, mask = vectors.shape[1], call.get("attention_mask")
         cached = any(call.get(name) is not None and call[name].get_seq_length() for name in CACHE)
-        if mask is not None and mask.dim() == 2:  # a mask of more dimensions is the caller's own
+        if mask is not None and mask.dim() == 2:  # the caller is responsible for masks with more dimensions
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
         if call.get("position_ids") is not None and not (self.name == "prefix" and is_encoder(model)):
-            call["position_ids"] = call["position_ids"] + tokens  # of an encoder with a prompt as well, as in PEFT
-        if not cached:  # else they have entered, at the first step of generation
+            call["position_ids"] = call["position_ids"] + tokens  # as in PEFT, also for an encoder with a prompt
+        if not cached:  # otherwise, they entered at the first step of generation
             self.enter(model, call, vectors)
         return call
 
     def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
-        """Put vectors (rows, tokens, hidden) ahead of the embeddings in the keyword arguments."""
+        """Prepend vectors (rows, tokens, hidden) to the embeddings in the keyword arguments."""
         tokens, ids, embedded = vectors.shape[1], call.pop("input_ids", None), call.get("inputs_embeds")
         embedded = _embeddings(model)(ids) if embedded is None else embedded  # (rows, length, hidden)
         call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
         for name, fill in (("labels", NO_LABEL), ("token_type_ids", 0)):
-            given = call.get(name)
-            if given is not None and given.shape == embedded.shape[:2]:
-                call[name] = F.pad(given, (tokens, 0), value=fill)
+            values = call.get(name)
+            if values is not None and values.shape == embedded.shape[:2]:
+                call[name] = F.pad(values, (tokens, 0), value=fill)
         positions = call.get("position_ids")
         if positions is not None:
-            before = torch.arange(tokens, device=positions.device).expand(len(positions), -1)
-            call["position_ids"] = torch.cat([before, positions], 1)
-        if hasattr(model, "score"):  # a causal classifier, which reads the last token and cannot find it without ids
+            new_positions = torch.arange(tokens, device=positions.device).expand(len(positions), -1)
+            call["position_ids"] = torch.cat([new_positions, positions], 1)
+        if hasattr(model, "score"):  # a causal classifier reads the last token, which it cannot find without ids
             _pad_left(call)
 
     # ---- files
 
     def in_peft(self, model: Any) -> dict[str, Any]:
-        """The fields of PEFT's config that are special to this method."""
+        """Return the fields of PEFT's config that are specific to this method."""
         heads = getattr(model.config, "num_attention_heads", None)
         return {"token_dim": model.config.hidden_size, "num_attention_heads": heads}
 
@@ -122,7 +122,7 @@ class Soft(Method):
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if config.get("num_transformer_submodules") not in (None, 1):
-            raise BadValue("the adapter was made for a model with two stacks of layers: lora_lab has no prompts for it")
+            raise BadValue("the adapter was made for an encoder-decoder, for which lora_lab does not support prompts")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
@@ -133,9 +133,9 @@ class Soft(Method):
 @register
 @dataclass(frozen=True)
 class PromptTuning(Soft):
-    """`tokens` vectors of the model's width, starting as those of real tokens ("vocabulary") or at random.
+    """Train `tokens` input embeddings, initialized from random tokens ("vocabulary") or at random ("random").
 
-    Hu et al. call it PreEmbed (section 5.1). Raises: BadValue for an impossible value.
+    Hu et al. call it PreEmbed (section 5.1). Raises: BadValue for an invalid value.
     """
 
     name, peft_type, may_differ = "prompt", "PROMPT_TUNING", ("init",)
@@ -148,13 +148,13 @@ class PromptTuning(Soft):
         one_of("init", self.init, ("vocabulary", "random"))
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
-        embed = _embeddings(model)  # called, for it may scale the rows of its table: Gemma's by sqrt(hidden)
-        (known, hidden), device = embed.weight.shape, embed.weight.device
+        embed = _embeddings(model)  # must be called, since it may scale its weights, as Gemma's does by sqrt(hidden)
+        (vocabulary, hidden), device = embed.weight.shape, embed.weight.device
         with torch.no_grad():
             if self.init == "vocabulary":
-                return {"prompt": embed(torch.randint(0, known, (self.tokens,), device=device))}
-            every = embed(torch.arange(known, device=device))
-            return {"prompt": torch.randn(self.tokens, hidden, device=device) * every.float().std()}
+                return {"prompt": embed(torch.randint(0, vocabulary, (self.tokens,), device=device))}
+            embeddings = embed(torch.arange(vocabulary, device=device))
+            return {"prompt": torch.randn(self.tokens, hidden, device=device) * embeddings.float().std()}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
@@ -165,12 +165,12 @@ class PromptTuning(Soft):
 @register
 @dataclass(frozen=True)
 class PTuning(Soft):
-    """`tokens` vectors through a network `hidden` wide, as wide as the model when None.
+    """Train `tokens` vectors through a network of width `hidden`, by default that of the model.
 
     E (tokens, d) -> linear (d, h) -> ReLU -> linear (h, h) -> ReLU -> linear (h, d) -> the prompt (tokens, d)
 
-    The network makes the vectors depend on each other. After training only its output is needed: as in PEFT, a file
-    holds nothing else. The paper's network begins with an LSTM. Raises: BadValue for an impossible value.
+    The network makes the vectors depend on each other. After training, only its output is needed, so files hold nothing
+    else, as in PEFT. The paper's network begins with an LSTM. Raises: BadValue for an invalid value.
     """
 
     name, peft_type = "ptuning", "P_TUNING"
@@ -184,23 +184,23 @@ class PTuning(Soft):
             whole("hidden", self.hidden)
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
-        table, nn = _embeddings(model).weight, torch.nn
-        d, where = table.shape[1], {"device": table.device, "dtype": torch.float32}
+        weight, nn = _embeddings(model).weight, torch.nn
+        d, factory = weight.shape[1], {"device": weight.device, "dtype": torch.float32}
         h = self.hidden or d
-        prompt = torch.randn(self.tokens, d, device=table.device)
-        layers = [nn.Linear(*shape, **where) for shape in ((d, h), (h, h), (h, d))]
+        prompt = torch.randn(self.tokens, d, device=weight.device)
+        layers = [nn.Linear(*shape, **factory) for shape in ((d, h), (h, h), (h, d))]
         return {"prompt": prompt, "encoder": nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])}
 
     def vectors(self, ahead: Any) -> Tensor:
         if ahead.encoder is not None:
             return ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
         if ahead.training and torch.is_grad_enabled():
-            raise BadValue("a P-tuning file holds no encoder, so it cannot be trained any further: train a new one")
+            raise BadValue("a P-tuning file holds no encoder, so it cannot be trained further: train a new one")
         return ahead.prompt  # type: ignore[no-any-return]
 
     def attach_empty(self, model: nn.Module) -> Report:
-        meta = next(model.parameters()).is_meta  # only counted; else small, for a file holds no network
-        return (self if meta else replace(self, hidden=1)).attach(model)
+        is_meta = next(model.parameters()).is_meta  # then only shapes matter; otherwise minimal: files hold no network
+        return (self if is_meta else replace(self, hidden=1)).attach(model)
 
     def fill(self, model: Any, report: Report, tensors: Mapping[str, Tensor]) -> None:
         super().fill(model, report, tensors)
@@ -219,11 +219,11 @@ class PTuning(Soft):
 @register
 @dataclass(frozen=True)
 class PrefixTuning(Soft):
-    """`tokens` learned keys and values in front of every layer: layers x tokens x 2 x kv_heads x head_dim numbers.
+    """Train `tokens` keys and values before every layer: layers x tokens x 2 x kv_heads x head_dim parameters.
 
-    The model gets them as if they were earlier tokens', in the cache that generation uses. On a causal model the text's
-    positions go on after the prefix, as in PEFT. On an encoder they stay as they are: its first token, which the head
-    reads, has learned to stand at position 0. Raises: BadValue for an impossible value.
+    The model receives them in the cache used for generation, like those of earlier tokens. In causal models, the text's
+    positions continue after the prefix, as in PEFT. In an encoder they are unchanged, since the first token, which the
+    head reads, was pretrained at position 0. Raises: BadValue for an invalid value.
     """
 
     name, peft_type, place = "prefix", "PREFIX_TUNING", "soft_prefix"
@@ -234,19 +234,19 @@ class PrefixTuning(Soft):
     def start(self, model: Any) -> Mapping[str, Tensor]:
         layers, heads, head_dim = prefix_shape(model)
         shape, device = (layers, self.tokens, 2 * heads * head_dim), next(model.parameters()).device
-        small = torch.randn(shape, device=device) * 0.02  # zeros would stay alike, token by token
+        small = torch.randn(shape, device=device) * 0.02  # from zeros, all tokens would stay equal
         return {"prompt": small.transpose(0, 1).flatten(1)}
 
     def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
-        """Put the prefix, (rows, tokens, numbers), into the cache among the keyword arguments."""
+        """Add the prefix, (rows, tokens, width), to the cache in the keyword arguments."""
         from transformers import DynamicCache
 
         if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-            raise BadValue("checkpointing drops the cache, and the prefix with it: turn checkpointing off")
+            raise BadValue("gradient checkpointing drops the cache, and with it the prefix: turn checkpointing off")
         layers, heads, head_dim = prefix_shape(model)
         name, encoder = str(_cache_name(model)), is_encoder(model)
         cache = call[name] = call.get(name) or (DynamicCache() if encoder else DynamicCache(config=model.config))
-        if encoder:  # nothing in it is a token, and an encoder's positions do not count from it
+        if encoder:  # an encoder must not offset positions by the length of the cache
             cache.get_seq_length = lambda layer_idx=0: 0
         layered = vectors.view(*vectors.shape[:2], layers, 2, heads, head_dim).permute(2, 3, 0, 4, 1, 5)
         for number, layer in enumerate(layered.unbind()):
@@ -261,25 +261,26 @@ class PrefixTuning(Soft):
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if is_encoder(model):
             raise BadValue(
-                "PEFT's prefix on an encoder moves the text's positions and lora_lab's does not, so the answers would "
-                "differ: train the prefix here, or use this file with PEFT"
+                "in an encoder, PEFT's prefix shifts the text's positions and lora_lab's does not, so the outputs "
+                "would differ: train the prefix here, or use this file with PEFT"
             )
         return super().from_peft(config, model)
 
 
 def prefix_shape(model: Any) -> tuple[int, int, int]:
-    """(layers, kv_heads, head_dim). Raises: BadValue for a model whose layers take no keys and values."""
+    """Return (layers, kv_heads, head_dim). Raises: BadValue if the model does not accept keys and values."""
     config = model.config
     heads = getattr(config, "num_attention_heads", None)
     if _cache_name(model) is None or getattr(config, "kv_lora_rank", None) or not heads:
-        raise BadValue(f"{type(model).__name__} accepts no keys and values as input; use prompt tuning")
+        raise BadValue(f"{type(model).__name__} does not accept keys and values as input; use prompt tuning")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    one = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon's
-    return config.num_hidden_layers, 1 if one else getattr(config, "num_key_value_heads", None) or heads, head_dim
+    mqa = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)  # Falcon
+    kv_heads = 1 if mqa else getattr(config, "num_key_value_heads", None) or heads
+    return config.num_hidden_layers, kv_heads, head_dim
 
 
 def is_encoder(model: Any) -> bool:
-    """Whether the model's tokens attend to later ones too."""
+    """Return whether the model's tokens also attend to later tokens."""
     return model.config.model_type in ENCODERS and not getattr(model.config, "is_decoder", False)
 
 
@@ -288,13 +289,13 @@ def _embeddings(model: Any) -> Any:
 
 
 def _cache_name(model: Any) -> str | None:
-    """The argument of the model's body for the cache, None when it takes none."""
-    known = inspect.signature(type(model.base_model).forward).parameters
-    return next((name for name in CACHE if name in known), None)
+    """Return the name of the base model's cache argument, or None if it has none."""
+    parameters = inspect.signature(type(model.base_model).forward).parameters
+    return next((name for name in CACHE if name in parameters), None)
 
 
 def _pad_left(call: Call) -> None:
-    """Move each row's padding from its end to its beginning, so that its last token is the last of all."""
+    """Move padding from the end of each row to its start, so that every row ends with a real token."""
     mask = call.get("attention_mask")
     if mask is None or mask.dim() != 2:
         return

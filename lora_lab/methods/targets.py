@@ -1,15 +1,15 @@
-"""Where an adapter can sit: a model's layers by name, shape and *role*, and how targets choose among them.
+"""Sites for adapters: a model's layers by name, shape and *role*, and how targets select them.
 
-A role says what a layer does, whatever its name, so that `targets=("q", "v")` means the same on BERT ("query",
-"value"), on Llama ("q_proj", "v_proj") and on GPT-2, where q, k and v are three slices of one "c_attn".
+A role says what a layer does, whatever its name, so that `targets=("q", "v")` means the same for BERT ("query",
+"value"), Llama ("q_proj", "v_proj") and GPT-2, where q, k and v are three slices of one "c_attn".
 
     target       matches
     q, v, ...    every layer, or slice of a fused layer, with that role
     all-linear   every linear layer except the head and the pooler; a fused layer as a whole
-    query        every layer whose path is, or ends in, that name
-    *.0.*.query  every layer whose path fits the pattern
+    query        every layer whose path equals or ends in that name
+    *.0.*.query  every layer whose path matches the pattern
 
-No torch here: a site is a name and a few integers. The last part is the arithmetic of quantized formats.
+This module does not import torch: a site is a name and a few integers. The last section covers quantized formats.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lora_lab.errors import BadValue, NotFound, nearest
 
 ROLES = ("q", "k", "v", "o", "gate", "up", "down", "embed")
 ALL_LINEAR = "all-linear"
-# Transformers' names for the part of a task's model that no checkpoint brings: it starts random, so it trains.
+# Transformers' names for task heads. No pretrained checkpoint contains them: they start random, so they train.
 HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
 
-# The end of a module's path -> its role; several roles mean a fused layer, in that order along its outputs. The first
-# match counts, so longer endings come first.
-_ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
+# Suffix of a module's path -> its role. Several roles mean a fused layer, with its outputs in that order. The first
+# match wins, so longer suffixes come first.
+_ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(self\.query|query_proj|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q)", "q"),
     (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k)", "k"),
     (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v)", "v"),
@@ -52,13 +52,13 @@ _ROLE_OF_ENDING: tuple[tuple[str, str], ...] = (
 )
 
 # The model_types whose fused layers are plain concatenations in the order above. Others interleave them by head
-# (GPTBigCode, MiniMax) or use another order (CodeGen), which the widths do not show.
+# (GPTBigCode, MiniMax) or use another order (CodeGen), which the widths alone don't reveal.
 PLAIN_FUSED = ("gpt2", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place for an adapter: a layer, or the rows (start, stop) of a fused layer's output that have one role."""
+    """A place for an adapter: a layer, or the outputs (start, stop) of a fused layer that have one role."""
 
     module: str
     role: str
@@ -69,19 +69,19 @@ class Site:
 
     @property
     def name(self) -> str:
-        """The module's path, with the role if it is a slice: "h.0.attn.c_attn[q]"."""
+        """The module's path, followed by the role if it is a slice: "h.0.attn.c_attn[q]"."""
         return f"{self.module}[{self.role}]" if self.out_slice else self.module
 
     @property
     def max_rank(self) -> int:
-        """A higher rank adds nothing to what B A can express: min(in, out)."""
+        """The highest useful rank, min(in, out); beyond it, B A cannot express more."""
         return min(self.in_features, self.out_features)
 
 
 def roles_of(module: str) -> tuple[str, ...]:
-    """The role of a module by the end of its path; () if unknown, several for a fused layer."""
-    for ending, roles in _ROLE_OF_ENDING:
-        if re.search(rf"(^|\.){ending}$", module):
+    """Return the roles of a module, judged by its path: () if unknown, several for a fused layer."""
+    for suffix, roles in _ROLE_OF_SUFFIX:
+        if re.search(rf"(^|\.){suffix}$", module):
             return tuple(roles.split())
     return ()
 
@@ -89,10 +89,10 @@ def roles_of(module: str) -> tuple[str, ...]:
 def sites_of_layer(
     module: str, in_features: int, out_features: int, kind: str, widths: Mapping[str, int]
 ) -> list[Site]:
-    """The whole layer as one site and, for a fused layer, one site per slice.
+    """Return a site for the whole layer and, for a fused layer, one per slice.
 
-    widths   outputs of each role in this model (q: heads x head size, ...); {} if its fused layers are not plain
-             concatenations. If they do not add up to the layer's outputs, the layer has no slices
+    widths   output width of each role in this model (q: heads x head size, ...); {} if its fused layers are not plain
+             concatenations. If widths don't add up to the layer's outputs, no slices are returned
     """
     roles = roles_of(module) if kind == "linear" else roles_of(module) or ("embed",)
     sites = [Site(module, "+".join(roles) or "other", in_features, out_features, kind)]
@@ -105,67 +105,67 @@ def sites_of_layer(
 
 
 def choose(targets: Sequence[str], sites: Sequence[Site]) -> list[Site]:
-    """The sites that the targets name, in the model's order, each once.
+    """Return the sites that the targets name, without duplicates, in model order.
 
-    Raises: NotFound if a target matches nothing, naming the nearest; BadValue if two targets adapt the same weights
-    (a fused layer and one of its slices).
+    Raises: NotFound, with the nearest names, if a target matches nothing; BadValue if two targets adapt the same
+    weights (a fused layer and one of its slices).
     """
     if not targets:
         raise BadValue("targets is empty: name at least one, for example q,v")
     chosen = {site for target in targets for site in match(target, sites)}
-    whole = {site.module for site in chosen if site.out_slice is None}
+    modules = {site.module for site in chosen if site.out_slice is None}
     in_order = [site for site in sites if site in chosen]
     for site in in_order:
-        if site.out_slice and site.module in whole:
+        if site.out_slice and site.module in modules:
             raise BadValue(f"targets overlap: {site.module} is adapted as a whole and again as {site.role}; name one")
     return in_order
 
 
 def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[Site]:
-    """The sites that one target names; with `slices` the path of a fused layer also names its slices.
+    """Return the sites that one target names. With `slices`, the path of a fused layer also names its slices.
 
-    Raises: NotFound with the nearest names.
+    Raises: NotFound, with the nearest names.
     """
-    found = [site for site in sites if _fits(target, site) or (slices and _fits_path(target, site))]
-    if not found:
+    matches = [site for site in sites if _matches(target, site) or (slices and _matches_path(target, site))]
+    if not matches:
         fused = [_leaf(site) for site in sites if target in site.role.split("+")]
-        known = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *map(_leaf, sites)}
-        why = f"nearest: {nearest(target, known)}" if sites else "it has no linear layer and no embedding"
+        candidates = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *map(_leaf, sites)}
+        hint = f"nearest: {nearest(target, candidates)}" if sites else "it has no linear layer and no embedding"
         if fused:
-            why = f"it is a part of {fused[0]}, and the order of its parts is unknown: name '{fused[0]}'"
-        raise NotFound(f"target '{target}' matches no layer of this model; {why}")
-    return found
+            hint = f"it is a part of {fused[0]}, and the order of its parts is unknown: name '{fused[0]}'"
+        raise NotFound(f"target '{target}' matches no layer of this model; {hint}")
+    return matches
 
 
 def _leaf(site: Site) -> str:
     return site.module.rpartition(".")[2]
 
 
-def _fits(target: str, site: Site) -> bool:
+def _matches(target: str, site: Site) -> bool:
     if target == ALL_LINEAR:
         return site.out_slice is None and site.kind == "linear" and site.role not in ("head", "pooler")
     if target in ROLES:
         return site.role == target
     if site.out_slice:  # names and patterns mean the whole layer
         return target == site.name
-    return _fits_path(target, site)
+    return _matches_path(target, site)
 
 
-def _fits_path(target: str, site: Site) -> bool:
+def _matches_path(target: str, site: Site) -> bool:
     return fnmatchcase(site.module, target) or f".{site.module}".endswith(f".{target}")
 
 
 # ---- quantized formats
 
 QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
-BLOCK, NESTED = 64, 256  # weights per scale; scales per scale of their own
+BLOCK, NESTED = 64, 256  # weights per scale; scales per second-level scale
 OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # layers that bitsandbytes does not quantize
 
 
-def bits_per_weight(form: str) -> float:
-    """Bits of a frozen linear weight: its code and, per block of 64, an absmax in fp32 or 8 bits.
+def bits_per_weight(name: str) -> float:
+    """Return the bits per frozen linear weight: its code plus its share of an absmax in fp32 or 8 bits per 64 weights.
 
     NF4: 4 + 32/64 = 4.5 bits; with double quantization 4 + 8/64 + 32/(64 x 256) = 4.127. Dettmers et al. 2023.
     """
-    absmax = 32 / BLOCK if form.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
-    return QUANTISED_BITS[form] + absmax
+    absmax = 32 / BLOCK if name.endswith("-single") else 8 / BLOCK + 32 / (BLOCK * NESTED)
+    return QUANTISED_BITS[name] + absmax

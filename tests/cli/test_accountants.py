@@ -182,7 +182,7 @@ def test_a_trace_answers_in_the_same_shape():
         (["params", "gpt2", "--rank-pattern", "q"], "target=rank"),
         (["params", "gpt2", "--method", "full", "--rank", "2"], "no option 'rank'"),
         (["params", "gpt2", "--method", "bitfit", "--dora"], "no option 'dora'"),
-        (["params", "gpt2", "--dora"], "dora takes a fused layer as a whole: name c_attn"),
+        (["params", "gpt2", "--dora"], "dora adapts a fused layer as a whole: use c_attn"),
         (["params", "gpt2", "--lr-ratio", "0"], "lr_ratio must be a number above 0"),
         (["params", "gpt2", "--num-labels", "-1"], "num_labels"),
         (["params", "gpt2", "--rank", "many"], "rank"),

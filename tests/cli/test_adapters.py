@@ -95,7 +95,7 @@ def test_json_is_one_object_with_what_rounding_took(adapter, tmp_path, lora_lab)
 def test_in_words_it_says_how_to_load_it(adapter, tmp_path, lora_lab):
     done = lora_lab(*adapter, "--out", str(tmp_path / "out"))
     assert done.returncode == 0
-    assert "rounds only the sum itself" in done.stdout
+    assert "where only the sum is rounded" in done.stdout
     assert f'AutoModelForSequenceClassification.from_pretrained("{tmp_path / "out"}")' in done.stdout
 
 

@@ -282,7 +282,7 @@ def test_a_mistake_is_one_sentence_and_leaves_the_model_untouched(kind, method, 
 def test_attaching_twice_is_refused_and_keeps_the_first():
     model = attached("llama")
     before, report = snapshot(model), report_of(model)
-    with pytest.raises(BadValue, match="already carries an adapter; remove it first with detach"):
+    with pytest.raises(BadValue, match="already has an adapter; remove it first with detach"):
         LoRA(rank=2, targets=("o",)).attach(model)
     assert snapshot(model) == before
     assert report_of(model) is report
@@ -307,6 +307,6 @@ def test_linear_layers_of_another_library_are_named():
 def test_without_an_adapter_there_is_nothing_to_do(call):
     model = tiny("llama")
     before = snapshot(model)
-    with pytest.raises(BadValue, match="carries no adapter; attach one first"):
+    with pytest.raises(BadValue, match="has no adapter; attach one first"):
         call(model)
     assert snapshot(model) == before

@@ -234,7 +234,7 @@ def test_a_blend_that_cannot_be_says_why_and_leaves_the_bank_as_it_was():
         ({"a.0": 1.0, "a.1": -1.0}, "mix", "sum to 0"),
         ({"a.0": 0.5, "a.2": 0.5}, "mix", "'a.2' is not a plain LoRA"),
         ({"a.0": 0.5, "a.3": 0.5}, "mix", "'a.3' is not a plain LoRA"),
-        ({"a.4": 1.0}, "mix", "none of these adapters changes a layer: there is nothing to add up"),
+        ({"a.4": 1.0}, "mix", "none of these adapters changes a layer, so there is nothing to blend"),
         ({"a.0": 0.5}, "a.1", "already"),
         ({"a.9": 0.5}, "mix", "no adapter 'a.9'; nearest: a.4, a.3"),
     ):
@@ -300,7 +300,7 @@ def test_what_a_bank_cannot_hold_is_refused(tmp_path):
     assert snapshot(bank.model) == before
     assert bank.names == ("a.0",)
     for model in (bank.model, alone["a.0"]):
-        with pytest.raises(BadValue, match="already carries an adapter"):
+        with pytest.raises(BadValue, match="already has an adapter"):
             AdapterBank(model)
     with pytest.raises(BadValue, match=r"bank\.save.*bank\.close\(\)"):
         merge(bank.model)
@@ -348,5 +348,5 @@ def test_a_layer_that_is_not_row_by_row_is_refused_in_a_mixed_batch_alone():
         bank, alone = banked(base, method)
         bank.use("a.0")
         assert torch.equal(bank.model(input_ids=IDS)[0], alone["a.0"](input_ids=IDS)[0])
-        with bank.mixed(["a.0", None] * 3), pytest.raises(BadValue, match="not one part per row"):
+        with bank.mixed(["a.0", None] * 3), pytest.raises(BadValue, match="without one entry per row"):
             bank.model(input_ids=IDS)

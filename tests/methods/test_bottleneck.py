@@ -60,8 +60,8 @@ def test_it_computes_what_it_says():
     [
         (lambda: tiny("bert"), Bottleneck(size=33), "at most 32"),
         (lambda: tiny("bert"), Bottleneck(size=4, layers=3), "has 2 layers"),
-        (lambda: real_model(small_config("mixtral"), None, device="cpu"), Bottleneck(size=2), "finds no place"),
-        (lambda: real_model(small_config("t5"), None, device="cpu"), Bottleneck(size=2), "finds no place"),
+        (lambda: real_model(small_config("mixtral"), None, device="cpu"), Bottleneck(size=2), "does not fit"),
+        (lambda: real_model(small_config("t5"), None, device="cpu"), Bottleneck(size=2), "does not fit"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(model, method, words):

@@ -199,7 +199,7 @@ def test_ia3_counts_one_factor_for_each_number_and_prompts_follow_the_models_wid
         (lambda: IA3(targets=("k",)), "feedforward names 'down'"),
         (lambda: params("gpt2", Bottleneck(size=769)), "at most 768"),
         (lambda: params("gpt2", Bottleneck(layers=13)), "has 12 layers"),
-        (lambda: params("t5-base", PrefixTuning()), "one stack"),
+        (lambda: params("t5-base", PrefixTuning()), "does not support encoder-decoder"),
         (lambda: params("deepseek-v3", PrefixTuning()), "use prompt tuning"),
         (lambda: params("llama-2-7b", BitFit()), "no biases"),
         (lambda: params("smollm2", LoRA(rank=193)), r"rank 193 is above .*v_proj \(576 x 192\) .*at most 192"),

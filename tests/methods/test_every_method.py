@@ -95,7 +95,7 @@ def test_what_is_reported_is_what_trains_and_the_base_stays_as_it_was(name, kind
         assert torch.equal(logits(model), answer)
     assert torch.equal(logits(model), changed)
     assert not torch.equal(changed, answer)
-    with pytest.raises(BadValue, match="already carries an adapter"):
+    with pytest.raises(BadValue, match="already has an adapter"):
         method_of(name).attach(model)
     detach(model)
     assert snapshot(model) == snapshot(plain.requires_grad_(False))

@@ -148,7 +148,7 @@ def test_what_cannot_be_saved_is_said_and_leaves_nothing(tmp_path):
     merge(model)
     with pytest.raises(BadValue, match=r"merged into its base.*unmerge\(model\) first"):
         save_adapter(model, tmp_path / "out")
-    with pytest.raises(BadValue, match="carries no adapter"):
+    with pytest.raises(BadValue, match="has no adapter"):
         save_adapter(tiny("llama"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     unmerge(model)
@@ -210,7 +210,7 @@ DENSE = "base_model.model.classifier.dense.bias"
 BROKEN = {
     "a missing tensor": (tensors_with(lambda t: t.pop(QUERY)), r"lacks 1 of 12 tensors, first .*query\.lora_A"),
     "a missing head": (tensors_with(lambda t: t.pop(DENSE)), "lacks 1 of 12"),
-    "an unexpected tensor": (tensors_with(lambda t: t.update(extra=torch.ones(2))), "1 tensors that fit nothing"),
+    "an unexpected tensor": (tensors_with(lambda t: t.update(extra=torch.ones(2))), "1 unexpected tensors"),
     "a wrong shape": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 31)})), r"\(4, 31\).*needs \(4, 32\)"),
     "not a number": (tensors_with(lambda t: t[QUERY].fill_(torch.nan)), "NaN or infinite values"),
     "whole numbers": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 32).int()})), "has dtype I32"),
@@ -248,7 +248,7 @@ BROKEN_PEFT = {
     "dropout above 1": (config_with(lora_dropout=1.5), "dropout must be"),
     "no targets": (config_with(target_modules=None), "target_modules is empty"),
     "targets that match nothing": (config_with(target_modules=["c_attn"]), "match no layer of this model"),
-    "targets of which one matches nothing": (config_with(target_modules=["query"]), "tensors that fit nothing"),
+    "targets of which one matches nothing": (config_with(target_modules=["query"]), "unexpected tensors"),
     "a number for targets": (config_with(target_modules=5), "config of the adapter in .* is damaged"),
     "a broken regular expression": (config_with(target_modules="(query"), "is not a pattern: missing"),
     "a broken pattern": (config_with(rank_pattern={"(": 4}), "is not a pattern: missing"),
@@ -343,7 +343,7 @@ def test_a_model_that_cannot_take_it_is_called_so(files, tmp_path):
     model = tiny("roberta")
     model.lock = Lock()
     assert_refused(model, files["ours"], r"this RobertaForSequenceClassification cannot be copied.*TypeError: .*lock")
-    assert_refused(adapted("roberta"), files["ours"], "already carries an adapter")
+    assert_refused(adapted("roberta"), files["ours"], "already has an adapter")
     assert_refused(tiny("roberta"), tmp_path / "nowhere", "nowhere is not an adapter")
 
 

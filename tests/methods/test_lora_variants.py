@@ -189,10 +189,10 @@ def test_dora_learns_the_length_of_a_row_alone():
 def test_dora_on_a_slice_of_a_fused_layer_says_what_to_name():
     model = tiny("gpt2")
     before = snapshot(model)
-    with pytest.raises(BadValue, match="dora takes a fused layer as a whole: name c_attn among the targets, not q"):
+    with pytest.raises(BadValue, match="dora adapts a fused layer as a whole: use c_attn as a target, not q"):
         DORA.attach(model)
     assert snapshot(model) == before
-    with pytest.raises(BadValue, match="takes a fused layer as a whole"):
+    with pytest.raises(BadValue, match="adapts a fused layer as a whole"):
         params("gpt2", DORA)
 
 

@@ -103,7 +103,7 @@ def test_for_good_a_plain_model_is_left(method, kind):
     merge(twice)
     merge_for_good(twice)
     assert snapshot(twice) == snapshot(model)
-    with pytest.raises(BadValue, match="carries no adapter"):
+    with pytest.raises(BadValue, match="has no adapter"):
         unmerge(model)
 
 
@@ -297,7 +297,7 @@ def integers(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("kind", "targets", "dtype", "spoil", "fp32", "why"),
     [
-        ("llama", "q,v", torch.float16, overflowing, False, r"not be finite, for torch\.float16 cannot hold it"),
+        ("llama", "q,v", torch.float16, overflowing, False, r"not be finite, because torch\.float16 cannot hold it"),
         ("bert", "q,v", torch.float32, nan, False, "the adapter holds NaN or infinity"),
         ("llama", "q,embed", torch.bfloat16, nan, True, "the adapter holds NaN or infinity"),
         ("phi3", "q,v", torch.bfloat16, nan, True, "the adapter holds NaN or infinity"),
@@ -319,7 +319,7 @@ UNMERGEABLE = {
     "prompt": "prompt cannot be merged: it adds vectors in front of every row",
     "ptuning": "ptuning cannot be merged: it adds vectors in front of every row",
     "prefix": "prefix cannot be merged: it adds vectors in front of every row",
-    "bottleneck": "bottleneck cannot be merged: it has a nonlinearity in its middle",
+    "bottleneck": "bottleneck cannot be merged: it contains a nonlinearity",
     "probe": "probe cannot be merged: it reads the mean of all tokens",
 }
 

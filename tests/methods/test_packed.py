@@ -87,7 +87,7 @@ def test_deberta_reads_a_table_of_positions_so_only_its_heads_pack():
     config = transformers.DebertaV2Config(**deberta, max_relative_positions=128, norm_rel_ebd="layer_norm")
     base = transformers.DebertaV2ForSequenceClassification(config).eval()
     for method in (LoRA(2, targets=("query_proj", "value_proj")), BitFit()):
-        with pytest.raises(BadValue, match=r"relative positions, which belongs to no run: .* with --solo"):
+        with pytest.raises(BadValue, match=r"relative positions, which all runs share: .* with --solo"):
             alone_and_together(base, [method] * 2)
     _, answers, _, together, *_ = alone_and_together(base, [HeadOnly()] * 2)
     torch.testing.assert_close(together, tuple(answers))

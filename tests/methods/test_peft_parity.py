@@ -215,7 +215,7 @@ def test_an_embedding_or_lm_head_that_differs_from_the_base_is_refused(path, tmp
     other = tiny("phi3")
     other.get_submodule(path).weight.data.mul_(2)
     save_peft(peft_model(other, "phi3", [path.split(".")[-1]]), tmp_path)
-    with pytest.raises(ValueError, match=rf"brings its own {path}, which differs"):
+    with pytest.raises(ValueError, match=rf"includes its own {path}, which differs"):
         load_adapter(tiny("phi3"), tmp_path)
 
 
@@ -234,7 +234,7 @@ def test_the_bias_of_an_lm_head_is_compared_as_well(tmp_path):
     load_adapter(again, tmp_path)
     torch.testing.assert_close(logits(again), logits(base), **CLOSE)
     other.lm_head.bias.data.add_(1)
-    with pytest.raises(ValueError, match="brings its own lm_head, which differs"):
+    with pytest.raises(ValueError, match="includes its own lm_head, which differs"):
         load_adapter(other, tmp_path)
 
 

@@ -197,7 +197,7 @@ def test_heads_and_embeddings_stay_and_the_count_and_the_fingerprint_do_too(tmp_
     assert type(model.classifier) is type(model.bert.pooler.dense) is nn.Linear
     assert numbers_of(model) == numbers_of(plain)
     assert fingerprint(model) == fingerprint(plain)
-    for refused, says in ((FullFineTuning().attach, "quantized weights cannot train"), (quantize_model, "already")):
+    for refused, says in ((FullFineTuning().attach, "weights cannot be trained"), (quantize_model, "already")):
         with pytest.raises(BadValue, match=says):
             refused(model)
     report = LoRA().attach(model)

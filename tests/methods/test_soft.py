@@ -259,9 +259,9 @@ MAMBA = transformers.MambaConfig(vocab_size=96, hidden_size=16, num_hidden_layer
                 transformers.DebertaV2Config(**SIZE, intermediate_size=64)
             ),
             ["prefix"],
-            "accepts no keys and values as input; use prompt tuning",
+            "does not accept keys and values as input; use prompt tuning",
         ),
-        (lambda: transformers.MambaForCausalLM(MAMBA), ["prefix"], "accepts no keys and values"),
+        (lambda: transformers.MambaForCausalLM(MAMBA), ["prefix"], "does not accept keys and values"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_sentence(made, names, says):

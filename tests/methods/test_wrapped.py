@@ -46,7 +46,7 @@ def test_bitfit_names_the_bias_that_torch_reads_past_it():
 def test_inside_a_wrapper_nothing_is_attached_and_the_model_itself_is_saved(wrap, tmp_path):
     model, fresh = tiny("roberta"), tiny("roberta")
     wrapped, before = wrap(model), snapshot(model)
-    with pytest.raises(BadValue, match=r"give what it wraps, model\.(_orig_mod|module)"):
+    with pytest.raises(BadValue, match=r"pass the inner model, model\.(_orig_mod|module)"):
         LoRA(rank=2).attach(wrapped)
     assert snapshot(model) == before
     LoRA(rank=2).attach(model)
