@@ -204,7 +204,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
 
 
 def trained_by(method: Any, a: Architecture) -> int:
-    """Return an upper bound on the trainable elements: other methods than LoRA train at most 5 % of a frozen base."""
+    """Return an upper bound on the trainable elements: methods other than LoRA train at most 5 % of a frozen base."""
     return params(a, method).trainable if isinstance(method, LoRA | FullFineTuning) else a.total // 20
 
 
