@@ -136,7 +136,7 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
 
 
 def refuse_foreign(target: Path, marker: str) -> None:
-    """Raises: BadValue if `target` is a file, or a folder with files that the marker does not list."""
+    """Check a target folder. Raises: BadValue if it is a file, or has files that the marker does not list."""
     if target.exists() and not target.is_dir():
         raise BadValue(f"{target} is a file: choose another folder")
     present = {path.name for path in target.iterdir()} if target.is_dir() else set()

@@ -70,8 +70,7 @@ def film(step: Fit) -> dict[str, Any]:
         entries = [(int(c), int(m), plain(delta[c, m])) for c, m in np.argwhere(delta)]
         if not entries and phase == last_phase:
             continue  # bytes only moved from one part of the model to another
-        match = NUMBER.search(path)
-        layer = int(match[1]) if match else last_layer
+        layer = int(match[1]) if (match := NUMBER.search(path)) else last_layer
         part = parts.setdefault((phase, block(path)), len(parts))
         change = (part, layer - last_layer, *(number for entry in entries for number in entry))
         moments.append(changes.setdefault(change, len(changes)))
@@ -126,7 +125,7 @@ def folded(numbers: Sequence[int]) -> list[Any]:
 
 
 def unfolded(folds: Sequence[Any]) -> list[int]:
-    """Undo `folded`."""
+    """Reverse `folded`."""
     flat: list[int] = []
     for item in folds:
         flat += item[0] * unfolded(item[1:]) if isinstance(item, list) else [item]

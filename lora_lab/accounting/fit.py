@@ -114,7 +114,7 @@ class Fit:
 
     @staticmethod
     def from_json(data: Mapping[str, Any], regime: Regime) -> Fit:
-        """Undo `to_json`."""
+        """Read what `to_json` returned."""
         coefficients = np.zeros((len(data["moments"]), len(data["labels"]), len(data["flops"])))
         for i, (*_, row) in enumerate(data["moments"]):
             for label, monomial, value in row:
@@ -173,8 +173,7 @@ def fit(
         ]
         coefficients.append(values[:, :-1])
 
-    predicted_trained = _trained(runs, points, check_periods)
-    elements = sum(count * (n + slope * held_out[2]) for n, slope, _, count in predicted_trained)
+    elements = sum(count * (n + slope * held_out[2]) for n, slope, _, count in _trained(runs, points, check_periods))
     if elements != sum(n for n, _ in check.trained):
         raise NoFit("the trainable tensors do not grow layer by layer")
     flops = [np.linalg.inv(basis) @ [trace.flops for trace in run] for run in runs]

@@ -229,7 +229,7 @@ def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]
 
 @lru_cache(maxsize=256)
 def _check_placement(name: str, method: Any) -> None:
-    """Raises: see `LoRA.place`, for targets or ranks that do not suit the model."""
+    """Check that the model has LoRA's targets and ranks. Raises: see `LoRA.place`."""
     if isinstance(method, LoRA):
         method.place(list(architecture_of(name).sites))
 
@@ -446,9 +446,8 @@ def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory while generating the last token of `seq` for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens, including those of a soft prompt or prefix: 2 L kv_heads head_dim
-    b B S, exact if every layer attends to all past tokens. The logits are one token's, B V b, plus an fp32 copy for
-    sampling.
+    The cache holds the keys and values of all tokens, 2 L kv_heads head_dim b B S, with those of a soft prompt or prefix;
+    it is exact if every layer attends to all past tokens. One token's logits, B V b, also exist in fp32 for sampling.
     Raises: BadValue for a model that does not generate or that caches a latent, and for sharding.
     """
     from lora_lab.accounting import trace  # imports torch

@@ -269,7 +269,7 @@ def auto_class(config: Any, *, classify: bool) -> Any:
 
 
 def check_class(model: Any) -> None:
-    """Raises: BadValue if a loaded model is not of a class that `auto_class` builds."""
+    """Check the class of a loaded model. Raises: BadValue if `auto_class` does not build this class."""
     autos = [
         auto_class(model.config, classify=task_of(model.config) == "encoder"),
         auto_class(model.config, classify=False),

@@ -127,8 +127,7 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
     weights = [(n, 4 if setup.master_weights else width, count) for n, width, count in weights]
     if setup.optimizer == "adamw":
         sizes = [n * width for n, width, _ in weights]
-        pairs = zip([0, *sizes], sizes, strict=False)
-        return widened + max(([previous, size, size] for previous, size in pairs), key=sum)
+        return widened + max(([last, n, n] for last, n in zip([0, *sizes], sizes, strict=False)), key=sum)
     if setup.optimizer == "adamw-foreach":
         widths = {width for _, width, _ in weights}
         return widened + max(

@@ -146,13 +146,13 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
     optimizer   makes an optimizer from the trainable parameters
     """
     with tracking(model, method, setup) as (tracker, trained):
-        stepper = optimizer(trained)
+        optim = optimizer(trained)
         for _ in range(2):
             tracker.restart()
             outputs = forward_backward(model, setup, tracker)
             tracker.enter(STEP)
-            stepper.step()
-            states = (v for state in stepper.state.values() for v in state.values() if isinstance(v, Tensor))
+            optim.step()
+            states = (v for state in optim.state.values() for v in state.values() if isinstance(v, Tensor))
             tracker.claim(states, "optimizer", "states")
             for p in trained:
                 p.grad = None
