@@ -84,7 +84,7 @@ def card(name: str) -> Card:
     if not matches:
         raise NotFound(f"no card '{name}'; nearest: {nearest(name, [card.name for card in cards()])}; or use --gpu-gb")
     if len(matches) > 1:
-        raise BadValue(f"'{name}' matches {' and '.join(card.name for card in matches)}; give more of the name")
+        raise BadValue(f"'{name}' is ambiguous: {' or '.join(card.name for card in matches)}; give more of the name")
     return matches[0]
 
 

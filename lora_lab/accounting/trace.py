@@ -221,7 +221,7 @@ def _set_adapters(model: nn.Module, dtype: str) -> None:
         if dtype != "fp32":
             continue
         if getattr(module, "out_slice", None):
-            raise BadValue("PEFT adapts whole fused layers: use their names (c_attn, qkv_proj), or omit adapter_dtype")
+            raise BadValue("PEFT adapts fused layers as a whole: name them (c_attn, qkv_proj), or omit adapter_dtype")
         if hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector"):
             raise BadValue("dora and pissa cannot be traced with adapter_dtype fp32: omit it")
         if "lora_A" in parameters:
