@@ -446,8 +446,8 @@ def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory while generating the last token of `seq` for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens, including a soft prompt or prefix: 2 L kv_heads head_dim b B S. This
-    is exact if every layer attends to all past tokens. One token has logits of B V b, copied to fp32 for sampling.
+    The cache holds the keys and values of all tokens, including a soft prompt or prefix: 2 L kv_heads head_dim b B S,
+    which is exact if every layer attends to all past tokens. The logits of one token, B V b, also exist in fp32.
     Raises: BadValue for a model that does not generate or that caches a latent, and for sharding.
     """
     from lora_lab.accounting import trace  # imports torch
