@@ -1,4 +1,4 @@
-"""`python -m lora_lab`: the lab's own commands; the script `lora-lab` has those of a course, too."""
+"""Run the lab's commands with `python -m lora_lab`; the script `lora-lab` also has those of the course."""
 
 from lora_lab.cli import main
 

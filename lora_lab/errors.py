@@ -1,4 +1,4 @@
-"""Errors and warnings: one sentence that names the fix. The command line prints an error and exits with 2."""
+"""Errors and warnings: one sentence that names the fix. The command line prints an error and exits with code 2."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from difflib import get_close_matches
 
 
 class LabError(Exception):
-    """Something the user can fix. A notebook shows only its sentence, without a traceback."""
+    """An error that the user can fix. A notebook shows only its message, without a traceback."""
 
-    def _render_traceback_(self) -> list[str]:  # the name IPython looks for
+    def _render_traceback_(self) -> list[str]:  # called by IPython
         return [f"{type(self).__name__}: {self}"]
 
 
 class BadValue(LabError, ValueError):
-    """An impossible value: a rank of 0, an unknown option, a file that isn't what it claims to be."""
+    """An invalid value: a rank of 0, an unknown option, a file of the wrong format."""
 
 
 class Changed(BadValue):
-    """A user's file that has changed since runs were trained on it."""
+    """A user's file has changed since runs were trained on it."""
 
 
 class NotFound(LabError, LookupError):
-    """Something that doesn't exist: a module, an asset, a file."""
+    """A module, asset or file does not exist."""
 
 
 class Failed(LabError):
-    """A failure that isn't the input's fault: no network, a diverging run."""
+    """A failure not caused by the input: no network, a diverging run."""
 
 
 class LabWarning(UserWarning):
-    """Something that will go wrong later and can be fixed now."""
+    """A problem that will surface later and can be fixed now."""
 
 
 def warn(sentence: str) -> None:
-    """Issue a LabWarning that points at the caller's own line: the first frame outside this package.
+    """Issue a LabWarning that points at the user's line: the first frame outside this package.
 
-    An empty sentence warns of nothing.
+    An empty sentence issues no warning.
     """
     if not sentence:
         return
@@ -50,9 +50,9 @@ def warn(sentence: str) -> None:
 
 
 def in_a_sentence(error: Exception) -> str:
-    """Describe an error, to record it while other work goes on.
+    """Describe an error in one sentence, to record it while other work continues.
 
-    With LORA_LAB_DEBUG set, an error that isn't a LabError is raised again, with its traceback.
+    If LORA_LAB_DEBUG is set, an error that is not a LabError is re-raised.
     """
     if isinstance(error, LabError):
         return str(error)
@@ -62,12 +62,12 @@ def in_a_sentence(error: Exception) -> str:
 
 
 def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
-    """Return the options closest to `word`, as "query, key". If none is close, return all, or the first of many."""
+    """Return the options closest to `word`, as "query, key"; if none is close, return all of them, or the first few."""
     names = sorted(set(options))
-    many = [*names[:8], f"and {len(names) - 8} more"] if len(names) > 20 else names
-    return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or many)
+    shown = [*names[:8], f"and {len(names) - 8} more"] if len(names) > 20 else names
+    return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or shown)
 
 
 def printable(text: str) -> str:
-    """Make untrusted text safe to print: one line, with a space for each control character."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """Make untrusted text safe to print on one line: replace each control character by a space."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -1,4 +1,4 @@
-"""Write files atomically: under a temporary name first, then renamed."""
+"""Write files atomically, by renaming temporary files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lora_lab.errors import BadValue
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a power cut, finds either the old content or the new.
+    """Write a file so that readers see either the old or the new content, even after a power failure.
 
     Raises: BadValue if the folder cannot be written to.
     """
@@ -37,14 +37,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write several files, by name, so that old and new ones are never mixed.
+    """Write several files so that old and new ones never mix.
 
-    The last one is removed first and written last, so it is missing if the process is killed in between. Make it the
-    file without which the others are not read.
-    Raises: BadValue if the folder cannot be written to; earlier files are restored.
+    contents   bytes by file name; the last file must be one without which the others are not read
+    The last file is removed first and written last, so it is missing if the process is killed in between.
+    Raises: BadValue if the folder cannot be written to; the earlier files are restored.
     """
-    mark = token_hex(4)
-    new = {name: folder / f".{name}.{mark}" for name in contents}
+    suffix = token_hex(4)
+    new = {name: folder / f".{name}.{suffix}" for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -59,12 +59,12 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
-    """Rename files into the folder; on an error, restore the earlier ones."""
+    """Rename files into the folder; on error, restore the earlier ones."""
     *others, last = new
     earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
-    there = [name for name in (last, *others) if (folder / name).exists()]
+    replaced = [name for name in (last, *others) if (folder / name).exists()]
     try:
-        for name in there:
+        for name in replaced:
             os.replace(folder / name, earlier[name])
         for name, path in new.items():
             os.replace(path, folder / name)
@@ -72,17 +72,17 @@ def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
         for name in new:
             if earlier[name].exists():
                 os.replace(earlier[name], folder / name)
-            elif name not in there:
+            elif name not in replaced:
                 (folder / name).unlink(missing_ok=True)
         raise
-    for name in new:  # also leftovers of a killed call
+    for name in new:  # also remove what killed calls left behind
         for path in folder.glob(f".{escape(name)}.*.earlier"):
-            with suppress(OSError):  # it may be open on Windows; the new files are in place
+            with suppress(OSError):  # the file may be open on Windows; the new files are in place
                 path.unlink()
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:  # unlike tempfile, with the umask's permissions
+    with open(path, "xb") as file:  # unlike tempfile, this respects the umask
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -100,10 +100,10 @@ def as_json(value: Any) -> bytes:
 
 @contextmanager
 def whole_folder(target: Path, marker: str) -> Iterator[Path]:
-    """Give a temporary folder that becomes `target` if the block succeeds and is deleted otherwise.
+    """Yield a temporary folder that becomes `target` if the block succeeds and is deleted otherwise.
 
-    marker   the JSON file that lists the files of an earlier result, which is replaced; see `refuse_foreign`
-    Raises: BadValue if the folder cannot be written to, or holds other files.
+    marker   a JSON file that lists the files of an earlier result, which is replaced; see `refuse_foreign`
+    Raises: BadValue if the folder cannot be written to or contains other files.
     """
     refuse_foreign(target, marker)
     try:
@@ -117,37 +117,37 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
         yield folder
         files = sorted(p.name for p in folder.iterdir())
         write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-        allowed = folder.stat().st_mode & 0o777  # the umask's; safetensors makes its files private
+        mode = folder.stat().st_mode & 0o777  # from the umask; safetensors makes its files private
         for path in folder.iterdir():
-            path.chmod(allowed if path.is_dir() else allowed & 0o666)
-        refuse_foreign(target, marker)  # again: the block may have taken minutes
+            path.chmod(mode if path.is_dir() else mode & 0o666)
+        refuse_foreign(target, marker)  # check again: the block may have taken minutes
         if target.exists():
             target.replace(earlier)
         try:
             folder.replace(target)
-        except OSError:  # a file may be open on Windows: restore the earlier result
+        except OSError:  # a file may be open on Windows
             if earlier.exists():
                 earlier.replace(target)
             raise
     except OSError as error:
-        raise BadValue(f"cannot write {target}: {error}; free some disk or choose another folder") from error
+        raise BadValue(f"cannot write {target}: {error}; free disk space or choose another folder") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def refuse_foreign(target: Path, marker: str) -> None:
-    """Raises: BadValue if `target` is a file, or a folder with files that the marker does not list."""
+    """Check a target folder. Raises: BadValue if it is a file, or has files that the marker does not list."""
     if target.exists() and not target.is_dir():
         raise BadValue(f"{target} is a file: choose another folder")
-    found = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    named = read_json(target / marker).get("files") if marker in found else []
-    ours = {marker, *(named if isinstance(named, list) else [])}
-    if foreign := sorted(found - ours):
+    present = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    listed = read_json(target / marker).get("files") if marker in present else []
+    expected = {marker, *(listed if isinstance(listed, list) else [])}
+    if foreign := sorted(present - expected):
         raise BadValue(f"the folder {target} is not empty: it has {foreign[0]}; choose another folder")
 
 
 def remembered(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Read a cached JSON file, or make and write it. Raises: as `read_json` and `make`."""
+    """Read a cached JSON file, or create it with `make`. Raises: see `read_json` and `make`."""
     if not file.is_file():
         write_json(file, make())
     return read_json(file)
@@ -160,5 +160,5 @@ def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
         raise BadValue(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise BadValue(f"{path} holds {type(value).__name__}, not a JSON object")
+        raise BadValue(f"{path} must be a JSON object, not {type(value).__name__}")
     return value

@@ -1,4 +1,4 @@
-"""The table of metrics: names, labels, units, and whether higher is better."""
+"""All metrics: names, labels, units, and whether higher is better."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
-    """A metric. Values are multiplied by `factor` for display: papers print shares and correlations times 100."""
+    """A metric. Values are multiplied by `factor` for display: papers report shares and correlations times 100."""
 
     name: str
     label: str
@@ -39,17 +39,17 @@ METRICS = {
         Metric("nist", "NIST"),
     )
 }
-MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # models are chosen by the first of these that a task has
+MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # the first of these that a task has selects models
 
 
 def metric(name: str) -> Metric:
-    """Return the metric of this name, with or without "validation_"; for an unknown one, higher is better."""
+    """Return a metric by name, with or without "validation_"; for an unknown one, higher is better."""
     plain = name.removeprefix("validation_")
     return METRICS.get(plain, Metric(plain, plain.replace("_", " ")))
 
 
 def main_metric(values: Mapping[str, Any]) -> str:
-    """Return the name of the metric by which models are chosen."""
+    """Return the name of the metric that selects models."""
     return next(name for name in MAIN if name in values)
 
 
@@ -60,10 +60,10 @@ def goodness(values: Mapping[str, float]) -> float:
 
 
 def better(values: Mapping[str, float], than: Mapping[str, float]) -> bool:
-    """Whether one validation is better than another by the main metric."""
+    """Return whether one set of values is better than another by the main metric."""
     return goodness(values) > goodness(than)
 
 
 def factor(name: str) -> int:
-    """Return the factor for displaying values of this metric."""
+    """Return the factor that scales this metric for display."""
     return metric(name).factor

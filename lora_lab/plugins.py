@@ -1,11 +1,11 @@
-"""Hooks for other packages: kinds of tasks, scores of generated text, notes on a task's metrics.
+"""Hooks for other packages: new kinds of tasks, scores of generated text, notes on a task's metrics.
 
-A package that registers something on import declares an entry point in its pyproject.toml:
+A package registers its hooks on import and declares an entry point in its pyproject.toml:
 
     [project.entry-points."lora_lab.plugins"]
     NAME = "its_package"
 
-It is imported once, when the lab meets an unknown task or scores generated text. Commands need no hook: a package adds
+It is imported once, when the lab needs an unknown task or scores generated text. Commands need no hook: a package adds
 them to `lora_lab.cli.commands`.
 """
 
@@ -23,9 +23,9 @@ GROUP = "lora_lab.plugins"
 class Scores:
     """Scores of generated texts.
 
-    metrics   of all texts together
-    details   further values to keep for all texts
-    each      values to keep for each text
+    metrics   over all texts
+    details   other values to store for all texts
+    each      values to store for each text
     """
 
     metrics: Mapping[str, float]
@@ -34,11 +34,11 @@ class Scores:
 
 
 read_task: list[Callable[..., Any]] = []
-"""`read(name, max_length=None, download=False)` -> a `Task`, or None if the name is not its kind."""
+"""`read(name, max_length=None, download=False)` returns a `Task`, or None for other kinds of names."""
 score_answers: list[Callable[[Any, Sequence[str], Sequence[str]], Scores]] = []
 """`score(task, prompts, texts)` scores a model's answers to these prompts of a `Task`."""
 note_beside: list[Callable[[str, Mapping[str, float]], str]] = []
-"""`note(task, metrics)` -> a line that the command line prints below a task's metrics, or ""."""
+"""`note(task, metrics)` returns a line that the command line prints below a task's metrics, or ""."""
 
 
 @cache
@@ -51,13 +51,13 @@ def load() -> None:
 
 
 def task(name: str, **options: Any) -> Any:
-    """Return the task that a registered reader makes from a name, or None."""
+    """Return a named task from the first registered reader that knows it, or None."""
     load()
-    return next((made for read in read_task if (made := read(name, **options)) is not None), None)
+    return next((task for read in read_task if (task := read(name, **options)) is not None), None)
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> list[Scores]:
-    """Return the registered scorers' scores of a model's answers."""
+    """Score a model's answers with every registered scorer."""
     load()
     return [score(task, prompts, texts) for score in score_answers]
 
@@ -65,4 +65,4 @@ def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> list[Scor
 def notes(task: str, metrics: Mapping[str, float]) -> list[str]:
     """Return the lines to print below a task's metrics."""
     load()
-    return [words for note in note_beside if (words := note(task, metrics))]
+    return [line for note in note_beside if (line := note(task, metrics))]

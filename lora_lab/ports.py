@@ -1,4 +1,4 @@
-"""Find a free port. Uses only the standard library, since the installer needs it too."""
+"""Find a free port, using only the standard library because the installer needs it too."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import socket
 
 from lora_lab.errors import BadValue
 
-PORTS = 50  # to try, starting with the requested one
+PORTS = 50  # how many to try, starting with the requested one
 
 
 def free_port(first: int) -> int:
-    """Return `first` or the next free port; any free one for 0. Raises: BadValue if PORTS are taken."""
+    """Return `first` or the next free port, or any free port for 0. Raises: BadValue if the first PORTS are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
         with socket.socket() as probe:
             try:

@@ -1,4 +1,4 @@
-"""The workbench: lessons in the user's folder, JupyterLab on this machine only, and a check of the machine."""
+"""The workbench: copy the lessons, run JupyterLab locally, and examine the machine."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from lora_lab.files import as_json, read_json, write_atomically, write_json
 from lora_lab.ports import free_port
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
-COPIED = ".lessons.json"  # hashes of the copied lessons, to recognize those that a student has changed
+COPIED = ".lessons.json"  # hashes of the copied lessons, to detect those that a student has changed
 FIRST = "00_whats_in_this_small_file.ipynb"
 OVERRIDES = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # no request for news
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # do not ask about news
     "@jupyterlab/notebook-extension:tracker": {
         "windowingMode": "none",  # keep drawing panels that are scrolled out of view
-        "kernelShutdown": True,  # closing a lesson frees its memory: five open ones are too much for 8 GB
+        "kernelShutdown": True,  # closing a lesson frees its memory; five open lessons are too much for 8 GB
     },
 }
 
 
 def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callable[[str], None]) -> None:
-    """Copy the lessons, start JupyterLab on 127.0.0.1 behind a token, and wait until it ends.
+    """Copy the lessons, start JupyterLab on 127.0.0.1 with a token, and wait until it exits.
 
-    check: start it, check that it answers and serves the first lesson, and stop it.
+    With `check`, only start it, check that it serves the first lesson, and stop it.
     Raises: BadValue for a folder that cannot be written to; Failed if the server does not start.
     """
     root = Path(folder).expanduser().resolve()
@@ -63,30 +63,30 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
 
 
 def copy_lessons(folder: Path) -> list[str]:
-    """Copy new lessons, and update those that the user hasn't changed. Returns messages for the user."""
+    """Copy new lessons and update those that the user has not changed. Return messages for the user."""
     source = shipped("notebooks")
     try:
         copied: dict[str, str] = read_json(folder / COPIED)
     except BadValue:
         copied = {}
-    words = []
+    messages = []
     for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb")]):
         name = lesson.relative_to(source).as_posix()
-        mine = folder / name
-        ours = lesson.read_bytes() if name.startswith("solutions/") else without_outputs(lesson)
-        there = _hash(mine.read_bytes()) if mine.exists() else None
-        if there not in (None, _hash(ours), copied.get(name)):
-            words.append(f"{name}: kept with your changes (delete it to get a new copy)")
+        target = folder / name
+        content = lesson.read_bytes() if name.startswith("solutions/") else without_outputs(lesson)
+        present = _hash(target.read_bytes()) if target.exists() else None
+        if present not in (None, _hash(content), copied.get(name)):
+            messages.append(f"{name}: kept with your changes (delete it to get a new copy)")
             continue
-        if there != _hash(ours):
-            write_atomically(mine, ours)
-        copied[name] = _hash(ours)
+        if present != _hash(content):
+            write_atomically(target, content)
+        copied[name] = _hash(content)
     write_json(folder / COPIED, copied)
-    return words
+    return messages
 
 
 def without_outputs(lesson: Path) -> bytes:
-    """Return a lesson without outputs, which would give the answers away."""
+    """Return a lesson without its outputs, which would give away the answers."""
     notebook = read_json(lesson)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
@@ -95,7 +95,7 @@ def without_outputs(lesson: Path) -> bytes:
 
 
 def examine() -> dict[str, Any]:
-    """Return what `lora-lab doctor --json` prints. Units: bytes, and seconds per layer and step."""
+    """Return what `lora-lab doctor --json` prints, in bytes and in seconds per layer and step."""
     import torch
 
     from lora_lab.training import device
@@ -106,7 +106,7 @@ def examine() -> dict[str, Any]:
         name: {"ok": not (problem := problem_with(name)), "problem": problem, "opt_in": asset.opt_in}
         for name, asset in ASSETS.items()
     }
-    place, own = home(), Path.home()
+    folder, user = home(), Path.home()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -118,18 +118,18 @@ def examine() -> dict[str, Any]:
         "memory_bytes": device.memory_bytes(choice.device),
         "hardware": device.describe(choice.device),
         "measured": device.measured(choice.device),
-        "home": str(Path("~", place.relative_to(own)) if place.is_relative_to(own) else place),
+        "home": str(Path("~", folder.relative_to(user)) if folder.is_relative_to(user) else folder),
         "assets": assets,
     }
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """Format the doctor's findings as text."""
+    """Format the findings of `examine` as text."""
     lines = [
         f"python      {facts['python']}, torch {facts['torch']}",
         f"machine     {facts['hardware']}, {facts['memory_bytes'] / 2**30:.1f} GiB",
         f"trains on   {facts['device']}, {facts['dtype']} base, {facts['attention']} attention "
-        f"({facts['attention_long_texts']} for long texts): the fastest as measured here",
+        f"({facts['attention_long_texts']} for long texts): the fastest measured here",
     ]
     for name, seconds in facts["measured"].items():
         dtype, attention, tokens = name.split("/")
@@ -151,7 +151,7 @@ def _jupyter_command(root: Path, port: int, browser: bool) -> list[str]:
         "ServerApp.root_dir": root,
         "LabApp.default_url": f"/lab/tree/{FIRST}",
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-        "LabApp.extension_manager": "readonly",  # the other manager contacts a package registry
+        "LabApp.extension_manager": "readonly",  # the default manager contacts a package registry
     }
     command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -159,13 +159,13 @@ def _jupyter_command(root: Path, port: int, browser: bool) -> list[str]:
 
 
 def _environment(root: Path, token: str) -> dict[str, str]:
-    """Return the server's environment, with default settings that the user's own override."""
+    """Return the server's environment, with default settings that the user's settings override."""
     settings = root / ".jupyter"
     write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
-    others = os.environ.get("JUPYTER_CONFIG_PATH")
-    # This also passes OMP_WAIT_POLICY, set on importing lora_lab, to kernels that import torch first.
-    path = os.pathsep.join([str(settings), *([others] if others else [])])
-    # The token is passed in the environment: every user of the machine can read command lines.
+    existing = os.environ.get("JUPYTER_CONFIG_PATH")
+    path = os.pathsep.join([str(settings), *([existing] if existing else [])])
+    # os.environ has OMP_WAIT_POLICY, set on importing lora_lab, for kernels that import torch first. The token is in
+    # the environment because every user of the machine can read command lines.
     return {**os.environ, "JUPYTER_CONFIG_PATH": path, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
 
 
@@ -184,9 +184,9 @@ def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str, se
 
 def _get(url: str, token: str) -> Any:
     request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for this machine
-    with opener.open(request, timeout=10) as answer:
-        return json.load(answer)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for localhost
+    with opener.open(request, timeout=10) as response:
+        return json.load(response)
 
 
 def _hash(content: bytes) -> str:

@@ -1,15 +1,15 @@
-"""A step's memory for every batch, length and rank, exactly, from a few traces of a shallow model.
+"""Compute a step's exact memory for any batch, length and rank from a few traces of a shallow model.
 
 Between two operations the live bytes are a polynomial in batch b and tokens t,
 
     live = c0 + c1 b + c2 t + c3 bt + c4 bt^2 + c5 t^2
 
-whose coefficients are linear in the number of layers and in the rank. One more period of layers inserts one stretch of
-operations into each phase. So six points (b, t), at two depths and two ranks, give every coefficient, and the peak is
-the maximum over moments.
+whose coefficients are linear in the number of layers and in the rank. Each additional period of layers inserts one
+block of operations into each phase. So six points (b, t), at two depths and two ranks, determine every coefficient,
+and the peak is the maximum over all moments.
 
 This holds within a regime: batch 1 skips a few operations, and so do rows shorter than a sliding window. A fit is
-accepted only if one more trace, at another batch, length and rank and two periods deeper, agrees at every moment.
+accepted only if a held-out trace (another batch, length and rank, two periods deeper) agrees at every moment.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from lora_lab.errors import LabError
 if TYPE_CHECKING:
     from lora_lab.accounting.trace import Point, Trace
 
-RANKS = (2, 4, 3)  # two to fit, one held out
-NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # of a layer, in a module's path
+RANKS = (2, 4, 3)  # two for the fit, one held out
+NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # the layer index in a module path
 
 
 class NoFit(Exception):  # not an error: the caller traces the case itself
-    """Why a case cannot be interpolated."""
+    """The case cannot be interpolated; the message says why."""
 
 
 @dataclass(frozen=True)
 class Regime:
-    """Where one fit holds: batch 1 or more rows, lengths from `low` to `high` (0: no end), any rank or the method's."""
+    """Where a fit holds: one or several rows, lengths `low` to `high` (0: no limit), any rank or only the method's."""
 
     one_row: bool
     low: int
@@ -46,19 +46,19 @@ class Regime:
     ranked: bool = False
 
     def points(self) -> list[Point]:
-        """What to trace, the held-out point last. Kernels for padded rows round lengths up to 32."""
+        """Return the points to trace, the held-out one last. Kernels for padded rows round lengths up to 32."""
         step = next((s for s in (32, 16, 8) if not self.high or -(-self.low // s) * s + 3 * s <= self.high), 0)
         if not step:
             raise NoFit(f"lengths from {self.low} to {self.high} leave no room for four traces")
-        several = ((2, 0), (3, 0), (2, 1), (3, 1), (2, 2), (4, 2), (5, 3))
-        one = tuple((1, more) for more in range(4))
+        several_rows = ((2, 0), (3, 0), (2, 1), (3, 1), (2, 2), (4, 2), (5, 3))
+        one_row = tuple((1, steps) for steps in range(4))
         t = -(-self.low // step) * step
-        *found, held = [(b, t + more * step) for b, more in (one if self.one_row else several)]
+        *points, held_out = [(b, t + steps * step) for b, steps in (one_row if self.one_row else several_rows)]
         ranks = RANKS if self.ranked else (0, 0)
-        return [(*point, rank) for rank in dict.fromkeys(ranks[:-1]) for point in found] + [(*held, ranks[-1])]
+        return [(*point, rank) for rank in dict.fromkeys(ranks[:-1]) for point in points] + [(*held_out, ranks[-1])]
 
     def vector(self, point: Point) -> np.ndarray:
-        """The monomials of this regime, followed by the same monomials times the rank."""
+        """Return the monomials of this regime; with ranks, followed by the same monomials times the rank."""
         b, t, rank = (float(n) for n in point)
         basis = np.array([1, t, t * t] if self.one_row else [1, b, t, b * t, b * t * t, t * t])
         return np.concatenate([basis, rank * basis]) if self.ranked else basis
@@ -66,11 +66,11 @@ class Regime:
 
 @dataclass
 class Fit:
-    """A step of one model, method and setup as polynomials: vectors of coefficients for `Regime.vector`.
+    """One step of a model, method and setup as polynomials: coefficients for `Regime.vector`.
 
-    moments        (phase, path of the module)
-    coefficients   (moments, labels, monomials): live bytes without what the optimizer adds
-    trained        tensors that train: [numbers at rank 0, more for each rank, bytes a number, how many are like it]
+    moments        (phase, module path)
+    coefficients   (moments, labels, monomials): live bytes, excluding what the optimizer adds
+    trained        trainable tensors: [elements at rank 0, elements per rank, bytes per element, number of such tensors]
     flops          (monomials,)
     """
 
@@ -82,18 +82,18 @@ class Fit:
     flops: list[float]
 
     def formula(self, row: np.ndarray, rank: int) -> str:
-        """A polynomial in words: "4,194,304 · B·S"."""
+        """Format a polynomial: "4,194,304 · B·S"."""
         names = ("", "S", "S²") if self.regime.one_row else ("", "B", "S", "B·S", "B·S²", "S²")
         values = row[: len(names)] + (rank * row[len(names) :] if self.regime.ranked else 0)
-        said = (f"{n:,.0f} · {name}".rstrip(" ·") for n, name in zip(values, names, strict=True) if n)
-        return " + ".join(said).replace("+ -", "- ")
+        terms = (f"{n:,.0f} · {name}".rstrip(" ·") for n, name in zip(values, names, strict=True) if n)
+        return " + ".join(terms).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Drop each moment that is never above another one of its phase, at any batch, length and rank."""
+        """Drop every moment that another moment of its phase dominates at any batch, length and rank."""
         kept: list[int] = []
         totals = self.coefficients.sum(axis=1)  # over labels
-        at = totals @ self.regime.vector((4, 4096, 64))
-        for i in np.argsort(-at, kind="stable").tolist():
+        sizes = totals @ self.regime.vector((4, 4096, 64))
+        for i in np.argsort(-sizes, kind="stable").tolist():
             rivals = [k for k in kept if self.moments[k][0] == self.moments[i][0]]
             if not (totals[rivals] >= totals[i]).all(axis=1).any():
                 kept.append(i)
@@ -101,7 +101,7 @@ class Fit:
         return replace(self, moments=[self.moments[i] for i in kept], coefficients=self.coefficients[kept])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; a moment's coefficients as [label, monomial, value] wherever they are not 0."""
+        """Convert to plain values; a moment's nonzero coefficients become [label, monomial, value]."""
         return {
             "labels": self.labels,
             "moments": [
@@ -113,95 +113,95 @@ class Fit:
         }
 
     @staticmethod
-    def from_json(found: Mapping[str, Any], regime: Regime) -> Fit:
-        """The inverse of `to_json`."""
-        coefficients = np.zeros((len(found["moments"]), len(found["labels"]), len(found["flops"])))
-        for i, (*_, row) in enumerate(found["moments"]):
+    def from_json(data: Mapping[str, Any], regime: Regime) -> Fit:
+        """Read what `to_json` returned."""
+        coefficients = np.zeros((len(data["moments"]), len(data["labels"]), len(data["flops"])))
+        for i, (*_, row) in enumerate(data["moments"]):
             for label, monomial, value in row:
                 coefficients[i, label, monomial] = value
-        labels = [(category, where) for category, where in found["labels"]]
-        moments = [(phase, path) for phase, path, _ in found["moments"]]
-        return Fit(regime, labels, moments, coefficients, found["trained"], found["flops"])
+        labels = [(category, where) for category, where in data["labels"]]
+        moments = [(phase, path) for phase, path, _ in data["moments"]]
+        return Fit(regime, labels, moments, coefficients, data["trained"], data["flops"])
 
 
 def plain(value: float) -> float:
-    """A number as short as JSON can write it."""
+    """Round a number to its shortest form in JSON."""
     return int(value) if value == int(value) else round(float(value), 3)
 
 
 def fit(
     config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2, every_layer: bool = False
 ) -> Fit:
-    """Trace, with a progress bar, interpolate, and check against a held-out trace.
+    """Trace with a progress bar, interpolate, and check against a held-out trace.
 
-    every_layer   insert the moments of the layers between the traced ones as well; they never hold the peak
+    every_layer   also insert the moments of the layers between the traced ones, which never hold the peak
     Raises: NoFit if the order of operations depends on b, t or the rank, or if the held-out trace disagrees; BadValue
     for a model whose step cannot be traced.
     """
     from lora_lab.accounting import trace  # imports torch
 
-    *points, held = regime.points()
+    *points, held_out = regime.points()
     depth = trace.depth_of(config)
     if depth is None:
-        raise NoFit("its layers do not repeat, or are two stacks")
+        raise NoFit("the layers do not repeat, or form two stacks")
     shallow = depth.shallow
     deepest = shallow[-1] + 2 * depth.period if len(shallow) > 1 else shallow[-1]
     try:
-        asked = tqdm(
-            [*((n, points) for n in shallow), (deepest, [held])], f"tracing {method.name}", leave=False, delay=1
+        jobs = tqdm(
+            [*((n, points) for n in shallow), (deepest, [held_out])], f"tracing {method.name}", leave=False, delay=1
         )
-        *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, at, num_labels) for n, at in asked)
+        *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, job, num_labels) for n, job in jobs)
     except LabError as error:
         if not regime.ranked:
             raise
-        raise NoFit(str(error)) from error  # the method's own rank may work: its trace will tell
+        raise NoFit(str(error)) from error  # the method's own rank may still work; tracing it will tell
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
-    further, more = ((n - shallow[0]) // depth.period for n in (deepest, depth.layers))  # periods of layers
+    check_periods, periods = ((n - shallow[0]) // depth.period for n in (deepest, depth.layers))  # to add
     moments, coefficients = list[tuple[str, str]](), []
     for phase in PHASES:
         curves = [_curve(run, phase, labels, basis) for run in runs]
         _, live = _table(check, phase, labels)
-        predicted = _deeper(curves, further, every_layer=True)[1] @ regime.vector(held)
+        predicted = _deeper(curves, check_periods, every_layer=True)[1] @ regime.vector(held_out)
         if predicted.shape != live.shape:
             raise NoFit(f"in {phase} a deeper model takes {len(live)} operations, not {len(predicted)}")
-        if (off := np.abs(predicted - live).max(initial=0)) > 0.5:
-            raise NoFit(f"in {phase} the held-out trace is {off:,.0f} bytes off")
-        ops, values = _deeper(curves, more, every_layer)
+        if (gap := np.abs(predicted - live).max(initial=0)) > 0.5:
+            raise NoFit(f"in {phase} the held-out trace is {gap:,.0f} bytes off")
+        ops, values = _deeper(curves, periods, every_layer)
         moments += [
             (phase, path.replace("*", f"{v[-1, 0]:.0f}", 1)) for (_, path, *_), v in zip(ops, values, strict=True)
         ]
         coefficients.append(values[:, :-1])
 
-    checked = _trained(runs, points, further)
-    if sum(count * (n + slope * held[2]) for n, slope, _, count in checked) != sum(n for n, _ in check.trained):
-        raise NoFit("what trains does not grow layer by layer")
+    elements = sum(count * (n + slope * held_out[2]) for n, slope, _, count in _trained(runs, points, check_periods))
+    if elements != sum(n for n, _ in check.trained):
+        raise NoFit("the trainable tensors do not grow layer by layer")
     flops = [np.linalg.inv(basis) @ [trace.flops for trace in run] for run in runs]
-    flops = np.round(flops[0] + (flops[-1] - flops[0]) * more, 3)
-    return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, more), flops.tolist())
+    flops = np.round(flops[0] + (flops[-1] - flops[0]) * periods, 3)
+    return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, periods), flops.tolist())
 
 
 Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 """A phase's operations, and coefficients (moments, labels + 1, monomials).
 
-An operation is its name, its module with * for the layer's number, and what it changes at the first point. The column
-after the labels is the layer's number, which grows with depth as bytes do.
+An operation is its name, its module with * for the layer index, and what it changes at the first point. The column
+after the labels is the layer index, which grows with depth as bytes do.
 """
 
 
 def _table(trace: Trace, phase: str, labels: Sequence[Label]) -> Curve:
-    """The same without monomials: the bytes of one trace."""
+    """Return a phase's operations and the bytes of one trace (moments, labels + 1)."""
     ops, rows = [], []
     for m in trace.moments:
         if m.phase == phase:
-            number = NUMBER.search(m.path)
+            layer = NUMBER.search(m.path)
             ops.append((m.op, NUMBER.sub(".*", m.path, count=1)))
-            rows.append([*(m.bytes.get(label, 0) for label in labels), int(number[1]) if number else 0])
+            rows.append([*(m.bytes.get(label, 0) for label in labels), int(layer[1]) if layer else 0])
     return ops, np.array(rows, dtype=float)
 
 
 def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.ndarray) -> Curve:
-    """The polynomials through the traces of a run."""
+    """Fit polynomials to the traces of a run."""
     (ops, _), *others = tables = [_table(trace, phase, labels) for trace in run]
     if any(ops != other for other, _ in others):
         raise NoFit(f"in {phase} the order of operations depends on batch, length or rank")
@@ -213,33 +213,33 @@ def _curve(run: Sequence[Trace], phase: str, labels: Sequence[Label], basis: np.
     return [(*op, *change) for op, change in zip(ops, changes, strict=True)], values
 
 
-def _deeper(curves: Sequence[Curve], more: int, every_layer: bool) -> Curve:
-    """The curve of a model that is `more` periods of layers deeper, from curves at two depths a period apart."""
+def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
+    """Extrapolate from curves at two depths, one period apart, to a model with `periods` more periods of layers."""
     (a, values), (b, deeper) = curves[0], curves[-1]
-    if more == 0:
+    if periods == 0:
         return a, values
-    stretch, same = len(b) - len(a), _alike(a, b)
-    last = len(a) - _alike(a[::-1], b[::-1])
-    if stretch < 0 or same - last < 2 * stretch:
+    size, prefix = len(b) - len(a), _common_prefix(a, b)  # size: operations per period
+    suffix_start = len(a) - _common_prefix(a[::-1], b[::-1])
+    if size < 0 or prefix - suffix_start < 2 * size:
         raise NoFit("the order of operations does not repeat layer by layer")
-    cut = (last + same) // 2  # between two like layers, as far from either end as possible
-    values = values + (np.concatenate([deeper[:cut], deeper[cut + stretch :]]) - values) * more
+    cut = (suffix_start + prefix) // 2  # between two identical layers, as far from both ends as possible
+    values = values + (np.concatenate([deeper[:cut], deeper[cut + size :]]) - values) * periods
     if not every_layer:
         return a, values
-    before, after = values[cut - stretch : cut], values[cut : cut + stretch]
-    between = [before + (after - before) * i / (more + 1) for i in range(1, more + 1)]
-    return a[:cut] + a[cut - stretch : cut] * more + a[cut:], np.concatenate([values[:cut], *between, values[cut:]])
+    before, after = values[cut - size : cut], values[cut : cut + size]
+    between = [before + (after - before) * i / (periods + 1) for i in range(1, periods + 1)]
+    return a[:cut] + a[cut - size : cut] * periods + a[cut:], np.concatenate([values[:cut], *between, values[cut:]])
 
 
-def _alike(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """How many of the first items are equal."""
+def _common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Return the length of the common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
 
 
-def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], more: int) -> list[list[int]]:
-    """The tensors that train in a model that is `more` periods of layers deeper than the first run's.
+def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: int) -> list[list[int]]:
+    """Return the trainable tensors of a model with `periods` more periods of layers than the first run's.
 
-    The last tensor of a kind stands for those in the added layers.
+    The last tensor of a kind represents those in the added layers.
     """
     step = points[-1][2] - points[0][2] or 1
     kinds: list[list[tuple[int, int, int]]] = []
@@ -248,5 +248,5 @@ def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], more: int
         sizes = zip(first.trained, slopes, strict=True)
         kinds.append([(n - slope * points[0][2], slope, width) for (n, width), slope in sizes])
     a, b = kinds[0], kinds[-1]
-    new = {kind: (b.count(kind) - a.count(kind)) * more for kind in a}
-    return [[*kind, 1 + (new[kind] if kind not in a[i + 1 :] else 0)] for i, kind in enumerate(a)]
+    added = {kind: (b.count(kind) - a.count(kind)) * periods for kind in a}
+    return [[*kind, 1 + (added[kind] if kind not in a[i + 1 :] else 0)] for i, kind in enumerate(a)]

@@ -1,8 +1,8 @@
-"""What a GPU's kernels keep for backward, on a machine without a GPU: shapes are all that a trace needs.
+"""Emulate what GPU kernels save for backward, on a machine without a GPU: a trace needs only shapes.
 
-On a GPU attention is one kernel that keeps q, k, v, its output and a logarithm per row, and dropout keeps one byte per
-number. The CPU's own kernels keep far more when dropout is on: GPT-2 at 4 x 1024 in bf16 needs 9.1 GiB for activations
-with them and 2.1 GiB with these.
+On a GPU, attention is one kernel that saves q, k, v, its output and one logarithm per row, and dropout saves one byte
+per element. CPU kernels save far more when dropout is on: the activations of GPT-2 at 4 x 1024 in bf16 take 9.1 GiB
+with CPU kernels and 2.1 GiB with these.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """Inside the block, in this thread only, masks, expert products and quantized weights need no values. With `cuda`,
-    attention and dropout keep for backward what they keep on a GPU.
+    """Run masks, expert products and quantized weights without values, inside the block and in this thread only.
 
-    Functions are replaced, because checkpointing runs them again inside backward, where function modes are not active.
+    With `cuda`, attention and dropout save for backward what they save on a GPU. Functions are patched because
+    checkpointing calls them again during backward, where function modes are not active.
     """
-    here = threading.get_ident()
+    thread = threading.get_ident()
 
-    def in_this_thread(own: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **options: (own if threading.get_ident() == here else real)(*args, **options)
+    def in_this_thread(stand_in: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **options: (stand_in if threading.get_ident() == thread else real)(*args, **options)
 
-    stand_ins: list[tuple[Any, str, Callable[..., Any]]] = [
+    replacements: list[tuple[Any, str, Callable[..., Any]]] = [
         (masking_utils, "find_packed_sequence_indices", lambda position_ids: None),
         (moe, "_grouped_mm", lambda x, weight, offs: _GroupedProduct.apply(x, weight)),  # type: ignore[no-untyped-call]
         (quant, "quantize", _codes),
         (QuantizedLinear, "dequantized", _dequantized),
     ]
     if cuda:
-        stand_ins += [(F, "dropout", _dropout), (F, "scaled_dot_product_attention", _attention)]
+        replacements += [(F, "dropout", _dropout), (F, "scaled_dot_product_attention", _attention)]
     with _ONE_THREAD, ExitStack() as stack:
-        for owner, name, own in stand_ins:
-            stack.enter_context(mock.patch.object(owner, name, in_this_thread(own, getattr(owner, name))))
+        for owner, name, stand_in in replacements:
+            stack.enter_context(mock.patch.object(owner, name, in_this_thread(stand_in, getattr(owner, name))))
         yield
 
 
@@ -60,12 +60,12 @@ def _attention(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Flash attention in half precision, without a mask, with heads of one width; else the memory-efficient kernel."""
+    """Run flash attention (half precision, no mask, equal head widths), else the memory-efficient kernel."""
     if attn_mask is None and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] == v.shape[-1]:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, False, scale=scale)[0]
     if k.shape[1] != q.shape[1]:
-        times = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
+        groups = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
             attn_mask = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(~attn_mask, float("-inf"))
@@ -75,7 +75,7 @@ def _attention(
 
 
 def _codes(weight: Tensor, name: str) -> Quantized:
-    """The storages that `quantize` fills with codes and scales."""
+    """Allocate what `quantize` fills with codes and scales."""
     blocks = -(-weight.numel() // BLOCK)
     codes = weight.new_empty(blocks * BLOCK * QUANTISED_BITS[name] // 8, dtype=torch.uint8)
     if name.endswith("-single"):
@@ -85,27 +85,27 @@ def _codes(weight: Tensor, name: str) -> Quantized:
 
 
 def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> Tensor:
-    """One allocation, as by bitsandbytes."""
+    """Allocate the result once, as bitsandbytes does."""
     return layer.packed.new_empty(layer.out_features, layer.in_features, dtype=dtype)
 
 
 def quantize_shapes(model: nn.Module, name: str) -> None:
-    """Quantize linear layers and expert tensors; an expert tensor's name then holds a view with its shape."""
+    """Quantize linear layers and expert tensors; a view of the original shape replaces each expert tensor."""
     quant.quantize_model(model, name)
     for module in list(model.modules()):
-        for own, weight in list(module.named_parameters(recurse=False)):
+        for expert, weight in list(module.named_parameters(recurse=False)):
             if weight.dim() == 3:
-                held = _codes(weight, name)
-                delattr(module, own)
+                quantized = _codes(weight, name)
+                delattr(module, expert)
                 for part in ("packed", "absmax", "scales"):
-                    module.register_buffer(f"{own}_{part}", getattr(held, part))
-                module.register_buffer(own, weight.new_empty(1).view(1, 1, 1).expand(weight.shape))
+                    module.register_buffer(f"{expert}_{part}", getattr(quantized, part))
+                module.register_buffer(expert, weight.new_empty(1).view(1, 1, 1).expand(weight.shape))
 
 
 class _GroupedProduct(torch.autograd.Function):
-    """Rows sorted by expert, each times its expert's matrix: x (rows, in), weight (experts, in, out) -> (rows, out).
+    """Multiply rows, sorted by expert, by their expert's matrix: (rows, in) x (experts, in, out) -> (rows, out).
 
-    PyTorch has this product only in bf16. A product with one expert's matrix has the shape and FLOPs of the whole.
+    PyTorch has this product only in bf16. A product with a single expert's matrix has the same shape and FLOPs.
     """
 
     @staticmethod
@@ -125,5 +125,5 @@ class _GroupedProduct(torch.autograd.Function):
 
 
 def _one_expert(weight: Tensor) -> Tensor:
-    coded = weight.untyped_storage().nbytes() < weight.numel()
-    return weight.new_empty(weight.shape[1:]) if coded else weight[0]
+    quantized = weight.untyped_storage().nbytes() < weight.numel()
+    return weight.new_empty(weight.shape[1:]) if quantized else weight[0]

@@ -1,7 +1,7 @@
-"""Predict the memory of a training step, and where in the step the peak is, by interpolating a trace.
+"""Predict the memory of a training step, and when in the step it peaks, by interpolating traces.
 
-`memory(model, method, batch=, seq=, ...)` looks for a fit (see `fit.py`) among those that ship, then in this user's
-cache; otherwise it makes one, or traces that case if none is possible. Fits are in presets/, one file for each
+`memory(model, method, batch=, seq=, ...)` looks for a fit (see `fit.py`) among those that ship, then in the user's
+cache; otherwise it makes one, or traces the step if no fit is possible. The shipped fits are in presets/, one file per
 model of the zoo, written by `python docs/presets.py`.
 """
 
@@ -49,22 +49,22 @@ if TYPE_CHECKING:
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
-    "for eager PyTorch with transformers' models; compile, autocast, offload and chunked losses are not covered",
-    "bytes of live tensors; add a GPU's context (about 0.5 to 1 GiB), rounding and fragmentation",
+    "for eager PyTorch with transformers models; compile, autocast, offload and chunked losses are not covered",
+    "counts live tensors only; on a GPU add the context (about 0.5 to 1 GiB), rounding and fragmentation",
 )
-EDGES = ("sliding_window", "attention_chunk_size")  # from these lengths on, other operations run
-SHORT = 8  # tokens of the shortest rows that are interpolated
-FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options on which memory does not depend
+EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this length run other operations
+SHORT = 8  # shorter rows are traced, not interpolated
+FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
 LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
-}  # fmt: skip  # and their length where a config leaves it out
-FAR = 10**9  # numbers of the optimizer's storages start far above those of a trace
-cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow a slider down
+}  # fmt: skip  # defaults where a config gives no length
+FAR = 10**9  # the optimizer's storage numbers start here, far above those of a trace
+cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow down a slider
 
 
 @dataclass(frozen=True)
 class Term:
-    """One summand of a peak: its category, the module it was born in, a formula where there is one, bytes."""
+    """One term of a peak: its category, the module that allocated it, its formula if known, and its bytes."""
 
     category: str
     where: str
@@ -76,13 +76,13 @@ class Term:
 class Estimate:
     """The live bytes at each moment of a step, and the peak.
 
-    mode      predicted (interpolated), traced (tensors without data), bound (from above) or measured
-    moments   (phase, module that is running)
-    labels    (category, module that a storage was born in)
+    mode      predicted (interpolated), traced (tensors without data), bound (an upper bound) or measured
+    moments   (phase, running module)
+    labels    (category, module that allocated the storage)
     live      (moments, labels)
-    formulas  of the labels at the peak, where they are known
-    flops     floating-point operations of the step's products; None where they were not counted
-    reserved  what PyTorch's caching allocator takes from the device: simulated by a trace, measured on a GPU
+    formulas  of the labels at the peak, if known
+    flops     FLOPs of the step's matrix products, or None if not counted
+    reserved  bytes reserved by PyTorch's caching allocator: simulated by a trace, measured on a GPU
     """
 
     mode: str
@@ -101,18 +101,18 @@ class Estimate:
 
     @property
     def top(self) -> int:
-        """The moment of the peak."""
+        """The index of the peak's moment."""
         return int(self.totals.argmax())
 
     @property
     def at(self) -> str:
-        """When the peak occurs."""
+        """When the peak occurs, in words."""
         phase, path = self.moments[self.top]
         return f"{phase} of {path or 'the loss'}" if phase in ("forward", "backward") else phase
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
-        """The summands of the peak."""
+        """The terms of the peak."""
         rows = zip_longest(self.labels, self.formulas, self.live[self.top])
         return tuple(
             Term(label[0], label[1], formula or None, round(size)) for label, formula, size in rows if round(size)
@@ -120,12 +120,12 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """The most bytes live at once."""
+        """The largest number of live bytes."""
         return sum(term.bytes for term in self.terms)
 
     @property
     def categories(self) -> dict[str, int]:
-        """Bytes at the peak by category; they sum to the peak."""
+        """Bytes at the peak by category; their sum is the peak."""
         sums: Counter[str] = Counter()
         for term in self.terms:
             sums[term.category] += term.bytes
@@ -143,32 +143,32 @@ class Estimate:
     def timeline(self) -> tuple[Moment, ...]:
         """Bytes by category at each moment."""
         categories = list(dict.fromkeys(category for category, _ in self.labels))
-        own = np.array([[category == one for one in categories] for category, _ in self.labels])
-        rows = (self.live @ own).round().astype(int).tolist()
+        one_hot = np.array([[category == other for other in categories] for category, _ in self.labels])
+        rows = (self.live @ one_hot).round().astype(int).tolist()
         return tuple(
             Moment(*m, dict(zip(categories, row, strict=True))) for m, row in zip(self.moments, rows, strict=True)
         )
 
 
 def of_sizes(mode: str, phase: str, sizes: Mapping[Label, int], **more: Any) -> Estimate:
-    """An estimate of one moment."""
+    """Return an estimate with a single moment."""
     return Estimate(mode, [(phase, "")], list(sizes), np.array([list(sizes.values())]), **more)
 
 
 def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
-    """The peak of one training step in bytes, when in the step it occurs, and each of its terms.
+    """Predict the peak memory of one training step in bytes, when it occurs, and its terms.
 
-    model       as in `params`
-    trace       follow this exact step over tensors without data: seconds instead of microseconds
-    num_labels  classes of an encoder's head
+    model       see `params`
+    trace       trace this exact step on tensors without data, which takes seconds instead of microseconds
+    num_labels  number of classes of an encoder's head
     setup       the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
-    Raises: NotFound, BadValue as `params` and `Setup`; BadValue for a step that cannot be traced.
+    Raises: NotFound or BadValue, see `params` and `Setup`; BadValue for a step that cannot be traced.
     """
     return estimate(model, method, Setup(**setup), num_labels=num_labels, trace=trace)
 
 
 def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
-    """`memory` of a `Setup`. Raises: as `memory`."""
+    """Call `memory` with a `Setup`. Raises: see `memory`."""
     name, config = checked(model, method, setup)
     if not trace:
         with suppress(NoFit):
@@ -177,128 +177,128 @@ def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trac
 
 
 def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Estimate:
-    """The same from a stored fit, else a bound from above: nothing is traced.
+    """Estimate from a stored fit, or else return an upper bound; nothing is traced.
 
-    bound = weights + what trains (gradient, optimizer, one temporary) + activations + logits, with
-    T (b (10 d + 6 f) + 16 d) bytes per layer, more than any of the common families keeps, and 12 T V for the loss.
-    Raises: as `memory`, except for what cannot be traced.
+    bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits, with
+    T (b (10 d + 6 f) + 16 d) bytes per layer, more than any common model family keeps, and 12 T V for the loss.
+    Raises: see `memory`, except for steps that cannot be traced.
     """
     name, config = checked(model, method, setup)
     with suppress(NoFit):
         return predicted(name, config, method, setup, num_labels, make=False)
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + prompt_of(method))
-    trained, own = trained_by(method, a), b if method.trains_base else 4  # bytes of an element that trains
+    trained, width = trained_by(method, a), b if method.trains_base else 4  # elements, and bytes per element
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
-    coded = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
-    spared = coded * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
-    numbers = {
-        "weights": a.total * b - int(spared) + trained * own * (not method.trains_base),
-        "gradients": trained * own,
-        "optimizer": sum(optimizer_states(trained, own, setup)),
+    quantized = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
+    saved = quantized * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
+    sizes = {
+        "weights": a.total * b - int(saved) + trained * width * (not method.trains_base),
+        "gradients": trained * width,
+        "optimizer": sum(optimizer_states(trained, width, setup)),
         "activations": layer * (2 if setup.checkpointing else a.layers),
         "logits": tokens * a.vocabulary * 12 * (a.task == "causal"),
-        "temporaries": layer + max(trained * own, sum(optimizer_temporaries([(trained, own, 1)], setup)) // 2),
+        "temporaries": layer + max(trained * width, sum(optimizer_temporaries([(trained, width, 1)], setup)) // 2),
     }
-    return of_sizes("bound", "bound", {(category, "bound"): size for category, size in numbers.items()})
+    return of_sizes("bound", "bound", {(category, "bound"): size for category, size in sizes.items()})
 
 
 def trained_by(method: Any, a: Architecture) -> int:
-    """At most this many elements train: LoRA's are counted; other methods on a frozen base train under a twentieth."""
+    """Return an upper bound on the trainable elements: methods other than LoRA train at most 5 % of a frozen base."""
     return params(a, method).trainable if isinstance(method, LoRA | FullFineTuning) else a.total // 20
 
 
 def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
-    """A model's name in the zoo, or "", and its config. Raises: BadValue for an impossible step."""
+    """Return a model's zoo name, or "", and its config. Raises: BadValue for an impossible step."""
     if setup.device == "mps":
-        raise BadValue("what Apple's kernels keep is not covered: measure a step there, or use device cpu")
+        raise BadValue("Apple's kernels are not covered: measure a step on the Mac, or use device cpu")
     config = config_of(model)
     if hasattr(model, "config"):
         check_class(model)
-    last, prompt = longest(config), prompt_of(method)
-    if last is not None and setup.seq + prompt > last:
-        beside = f" beside a prompt of {prompt}" if prompt else ""
+    limit, prompt = longest(config), prompt_of(method)
+    if limit is not None and setup.seq + prompt > limit:
+        after = f" after a prompt of {prompt}" if prompt else ""
         kind = config["model_type"]
-        raise BadValue(f"seq {setup.seq} is above the {last - prompt} tokens that {kind} can read{beside}")
+        raise BadValue(f"seq {setup.seq} is above the {limit - prompt} tokens that {kind} can read{after}")
     if isinstance(model, str | Path) and str(model) in zoo():
-        _placed(str(model), method)
+        _check_placement(str(model), method)
         return str(model), config
-    known = known_config(config)  # fills in the defaults that a config leaves out
-    return "", config | {edge: value for edge in EDGES if (value := getattr(known, edge, None))}
+    full_config = known_config(config)  # fills in defaults
+    return "", config | {edge: value for edge in EDGES if (value := getattr(full_config, edge, None))}
 
 
 @lru_cache(maxsize=256)
-def _placed(name: str, method: Any) -> None:
-    """Raises: as the method's `place` for a target or rank that the model does not have."""
+def _check_placement(name: str, method: Any) -> None:
+    """Check that the model has LoRA's targets and ranks. Raises: see `LoRA.place`."""
     if isinstance(method, LoRA):
         method.place(list(architecture_of(name).sites))
 
 
 def prompt_of(method: Any) -> int:
-    """Tokens that a method puts ahead of every row."""
+    """Return the number of tokens that a method prepends to every row."""
     return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
 
 
 def longest(config: Mapping[str, Any]) -> int | None:
-    """Tokens per row that a table of learned positions allows; None without such a table.
+    """Return the longest row that a table of learned positions allows, or None without such a table.
 
-    Rotary positions have no limit: a model trained for 8,192 tokens also runs on longer rows, but badly.
+    Rotary positions have no limit: a model trained on 8,192 tokens also runs on longer rows, but badly.
     """
     kind = config.get("model_type")
     if kind not in LEARNED_POSITIONS:
         return None
     positions = int(config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind])
-    return positions - 2 * (kind in ("roberta", "xlm-roberta"))  # two rows of their tables belong to padding
+    return positions - 2 * (kind in ("roberta", "xlm-roberta"))  # two rows of these tables are for padding
 
 
-# ---- which fit
+# ---- finding a fit
 
 
 def predicted(
     name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2, make: bool = True
 ) -> Estimate:
-    """The estimate of a shipped or cached fit, or with `make` of a new one. Raises: NoFit where there is none."""
+    """Estimate from a shipped or cached fit, or with `make` from a new one. Raises: NoFit if there is none."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime, num_labels)
     file = cache_file(config, key)
-    found = _stored(name, key, file, regime)
-    if found is None and not make:
-        raise NoFit("it is not among the stored fits")
-    if found is None:
+    stored = _stored(name, key, file, regime)
+    if stored is None and not make:
+        raise NoFit("there is no stored fit")
+    if stored is None:
         try:
-            found = fit(config, method, setup, regime, num_labels).pruned()
-            keep(file, compact(found.to_json()))
+            stored = fit(config, method, setup, regime, num_labels).pruned()
+            keep(file, compact(stored.to_json()))
         except NoFit as reason:
-            found = reason
+            stored = reason
             keep(file, compact({"refused": str(reason)}))
         _stored.cache_clear()
-    if isinstance(found, Exception):
-        raise found
+    if isinstance(stored, Exception):
+        raise stored
     rank = method.rank if regime.ranked else 0
     vector = regime.vector((setup.batch, setup.seq, rank))
-    flops = round(float(found.flops @ vector))
-    step = Estimate("predicted", found.moments, found.labels, found.coefficients @ vector, flops=flops)
-    step = with_optimizer(step, found.trained, rank, setup)
-    formulas = [found.formula(row, rank) for row in found.coefficients[step.top]]
+    flops = round(float(stored.flops @ vector))
+    step = Estimate("predicted", stored.moments, stored.labels, stored.coefficients @ vector, flops=flops)
+    step = with_optimizer(step, stored.trained, rank, setup)
+    formulas = [stored.formula(row, rank) for row in stored.coefficients[step.top]]
     return sharded(replace(step, formulas=formulas), config, setup)
 
 
-def with_optimizer(found: Estimate, trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> Estimate:
-    """Add what the optimizer keeps and what its step makes; `trained` as in `Fit`."""
+def with_optimizer(passes: Estimate, trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> Estimate:
+    """Add the optimizer's states and the temporaries of its step; for `trained` see `Fit`."""
     states, temporaries = optimizer_bytes(trained, rank, setup)
-    step = [temporaries * (phase == STEP) for phase, _ in found.moments]
-    live = np.column_stack([found.live, np.full(len(step), states), step])
-    return replace(found, live=live, labels=[*found.labels, ("optimizer", "states"), ("temporaries", STEP)])
+    step = [temporaries * (phase == STEP) for phase, _ in passes.moments]
+    live = np.column_stack([passes.live, np.full(len(step), states), step])
+    return replace(passes, live=live, labels=[*passes.labels, ("optimizer", "states"), ("temporaries", STEP)])
 
 
 def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
-    """One row or several, and between which lengths the same operations run. Raises: NoFit for very short rows."""
+    """Return the range of batches and lengths that run the same operations. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
         raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
-    prompt, last = prompt_of(method), longest(config) or 0
-    low = 32 if not last or last >= 160 else 8
-    high = last - prompt if last else 0
-    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from there on a mask is made
+    prompt, limit = prompt_of(method), longest(config) or 0
+    low = 32 if not limit or limit >= 160 else 8
+    high = limit - prompt if limit else 0
+    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length on, a mask is made
     low = max([low, *(edge for edge in edges if edge <= setup.seq)])
     above = [edge - 1 for edge in edges if edge > setup.seq]
     high = min([high, *above] if high else above, default=0)
@@ -307,7 +307,7 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
 
 
 def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
-    """What a fit holds for, as JSON: all that memory depends on, except batch, length, rank, optimizer and sharding."""
+    """Return what a fit holds for as JSON: everything but batch, length, rank, optimizer and sharding."""
     options = {k: v for k, v in method.settings().items() if k not in (*FREE, *(["rank"] if regime.ranked else []))}
     if "dropout" in options:
         options["dropout"] = options["dropout"] > 0
@@ -324,83 +324,83 @@ def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
 
 @lru_cache(maxsize=256)
 def _stored(name: str, key: str, file: Path, regime: Regime) -> Fit | Exception | None:
-    """A shipped or cached fit, or why there can be none; None where there is neither."""
+    """Return a shipped or cached fit, the stored reason why no fit is possible, or None."""
     text = presets(name).get(key) or (file.read_text() if file.exists() else None)
     if text is None:
         return None
-    found = json.loads(text)
-    if "moments" in found:
-        return Fit.from_json(found, regime)
-    return BadValue(found["error"]) if "error" in found else NoFit(found["refused"])
+    data = json.loads(text)
+    if "moments" in data:
+        return Fit.from_json(data, regime)
+    return BadValue(data["error"]) if "error" in data else NoFit(data["refused"])
 
 
 @cache
 def presets(name: str) -> dict[str, str]:
-    """The fits that ship with a model, as JSON texts by their keys: parsing all of them for one would take longer."""
+    """Return a model's shipped fits by key, as unparsed JSON: parsing all of them to use one would take longer."""
     file = PRESETS / f"{name}.json.gz"
     return dict(json.loads(gzip.decompress(file.read_bytes()))) if file.exists() else {}
 
 
 def keep(file: Path, text: str) -> None:
-    """Cache a fit, if the file can be written."""
+    """Write a fit to the cache if possible."""
     with suppress(BadValue):
         write_atomically(file, text.encode())
 
 
-def compact(found: Any) -> str:
-    """The shortest JSON."""
-    return json.dumps(found, separators=(",", ":"))
+def compact(value: Any) -> str:
+    """Encode as JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def cache_file(config: Mapping[str, Any], key: str) -> Path:
-    """Where this user's own fit is kept, for these versions of what it depends on."""
+    """Return the path of a fit in the user's cache, for the installed versions of what it depends on."""
     versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
-    said = json.dumps([config, key, versions], sort_keys=True, default=str)
-    return Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{sha256(said.encode()).hexdigest()[:32]}.json"
+    digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
+    return Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{digest[:32]}.json"
 
 
 # ---- from moments to an estimate
 
 
 def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2) -> Estimate:
-    """The peak of this exact step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
+    """Trace this exact step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
     from lora_lab.accounting import trace  # imports torch
 
-    (one,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)], num_labels)
-    found = of_moments(one.moments, "traced", flops=one.flops, reserved=_reserved(one, setup))
-    return sharded(with_optimizer(found, [[n, 0, width, 1] for n, width in one.trained], 0, setup), config, setup)
+    (run,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)], num_labels)
+    passes = of_moments(run.moments, "traced", flops=run.flops, reserved=_reserved(run, setup))
+    return sharded(with_optimizer(passes, [[n, 0, width, 1] for n, width in run.trained], 0, setup), config, setup)
 
 
-def _reserved(one: Trace, setup: Setup) -> int:
-    """What the allocator takes for two steps: in the first the optimizer makes its states."""
-    weights, passes, freed = one.events
-    sizes = [(n, width, 1) for n, width in one.trained]
-    made = [(FAR + i, size) for i, size in enumerate(s for n, w, _ in sizes for s in optimizer_states(n, w, setup))]
+def _reserved(run: Trace, setup: Setup) -> int:
+    """Simulate the allocator for two steps: in the first the optimizer allocates its states."""
+    weights, passes, freed = run.events
+    sizes = [(n, width, 1) for n, width in run.trained]
+    states = [(FAR + i, size) for i, size in enumerate(s for n, w, _ in sizes for s in optimizer_states(n, w, setup))]
     temporaries = [(2 * FAR + i, size) for i, size in enumerate(optimizer_temporaries(sizes, setup)) if size]
-    gone = [(number, 0) for number, _ in temporaries]
-    return reserved([*weights, *passes, *made, *temporaries, *gone, *freed, *passes, *temporaries])
+    frees = [(number, 0) for number, _ in temporaries]
+    return reserved([*weights, *passes, *states, *temporaries, *frees, *freed, *passes, *temporaries])
 
 
-def of_moments(seen: Sequence[Moment], mode: str, **more: Any) -> Estimate:
-    """The estimate of a step that was followed."""
-    labels = list(seen[-1].bytes)  # a tracker never forgets one
-    live = np.array([[moment.bytes.get(label, 0) for label in labels] for moment in seen])
-    return Estimate(mode, [(moment.phase, moment.path) for moment in seen], labels, live, **more)
+def of_moments(moments: Sequence[Moment], mode: str, **more: Any) -> Estimate:
+    """Return the estimate of a tracked step."""
+    labels = list(moments[-1].bytes)  # a tracker keeps every label
+    live = np.array([[moment.bytes.get(label, 0) for label in labels] for moment in moments])
+    return Estimate(mode, [(moment.phase, moment.path) for moment in moments], labels, live, **more)
 
 
-def sharded(found: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:
-    """The same on each of the setup's devices, without formulas."""
+def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate:
+    """Return the estimate for each of the setup's devices, without formulas."""
     kind, _, devices = setup.shard.partition(":")
     if not kind:
-        return found
-    live = found.live / [int(devices) if category in SHARDED[kind] else 1 for category, _ in found.labels]
-    labels = list(found.labels)
-    if "weights" in SHARDED[kind]:  # each device also gathers both ends and one layer
-        a = architecture_of(next((name for name, known in zoo().items() if known == config), config))
-        whole = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
+        return step
+    live = step.live / [int(devices) if category in SHARDED[kind] else 1 for category, _ in step.labels]
+    labels = list(step.labels)
+    if "weights" in SHARDED[kind]:  # each device also gathers one layer and everything outside the layers
+        a = architecture_of(next((name for name, zoo_config in zoo().items() if zoo_config == config), config))
+        gathered = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
         labels.append(("weights", "gathered from the other devices"))
-        live = np.column_stack([live, np.full(len(live), whole * setup.width)])
-    return replace(found, labels=labels, live=live, formulas=())
+        live = np.column_stack([live, np.full(len(live), gathered * setup.width)])
+    return replace(step, labels=labels, live=live, formulas=())
 
 
 # ---- what fits
@@ -409,55 +409,54 @@ def sharded(found: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimat
 def largest(
     field: str, setup: Setup, estimated: Callable[[Setup], Estimate], available: int, limit: int | None = None
 ) -> int | None:
-    """The most rows ("batch") or tokens per row ("seq") that fit in a step; None if even 1 row or 8 tokens do not.
+    """Return the largest "batch" or "seq" whose step fits, or None if even 1 row or 8 tokens do not fit.
 
-    estimated  the memory of a setup
-    limit      of tokens: what `longest` says
+    estimated  estimates the memory of a setup
+    limit      the most tokens per row; see `longest`
     """
-    before = SHORT - 1 if field == "seq" and (limit is None or limit >= SHORT) else 0  # shorter rows: each is traced
+    offset = SHORT - 1 if field == "seq" and (limit is None or limit >= SHORT) else 0  # avoid tracing shorter rows
 
     def fits(n: int) -> bool:
-        changed: dict[str, Any] = {field: n + before}
-        return estimated(replace(setup, **changed)).peak <= available
+        changes: dict[str, Any] = {field: n + offset}
+        return estimated(replace(setup, **changes)).peak <= available
 
-    beyond = most(fits, limit and limit - before)
-    return beyond and beyond + before
+    result = most(fits, limit and limit - offset)
+    return result and result + offset
 
 
 def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
-    """The largest n >= 1 (and <= limit) for which `fits` holds, if it holds up to some n and no further; else None."""
+    """Return the largest n from 1 to `limit` for which `fits` holds, or None; `fits` must be monotonic."""
     high = 1
     while (limit is None or high <= limit) and fits(high):
         high *= 2
-    beyond = high if limit is None else min(high, limit + 1)
-    return bisect_left(range(beyond), True, lo=high // 2 + 1, key=lambda n: not fits(n)) - 1 or None
+    end = high if limit is None else min(high, limit + 1)
+    return bisect_left(range(end), True, lo=high // 2 + 1, key=lambda n: not fits(n)) - 1 or None
 
 
 def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
-    """The model with the most parameters that the method can train in `available` bytes, by `quick`; else None."""
+    """Return the model with the most parameters that `quick` says trains in `available` bytes, or None."""
     fitting: dict[str, int] = {}
     for name in names:
-        with suppress(LabError):  # it lacks the method's targets, or cannot read rows this long
+        with suppress(LabError):  # the model lacks the method's targets, or cannot read rows this long
             if quick(name, method, setup).peak <= available:
                 fitting[name] = architecture_of(name).total
     return max(fitting, key=lambda name: fitting[name], default=None)
 
 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
-    """Memory while the last token of `seq` is generated for `batch` rows; a method's adapter is kept unmerged.
+    """Predict the memory while generating the last token of `seq` for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens, 2 L kv_heads head_dim b B S, with those of a soft prompt or
-    prefix. That is exact if every layer attends to the whole past. The logits are those of one token, B V b, and in
-    fp32 for sampling.
-    Raises: BadValue for a model that generates nothing, or whose cache holds a latent instead, and for sharding.
+    The cache holds the keys and values of all tokens, including a soft prompt or prefix: 2 L kv_heads head_dim b B S,
+    which is exact if every layer attends to all past tokens. The logits of one token, B V b, also exist in fp32.
+    Raises: BadValue for a model that does not generate or that caches a latent, and for sharding.
     """
     from lora_lab.accounting import trace  # imports torch
 
     if setup.shard:
-        raise BadValue("generation is estimated on one device; leave out shard")
+        raise BadValue("generation is estimated on one device; omit shard")
     a, config = architecture_of(model), config_of(model)
     if a.task != "causal":
-        raise BadValue(f"{a.name} does not generate token by token; give a causal model such as llama-3-8b")
+        raise BadValue(f"{a.name} is not a causal language model; give one such as llama-3-8b")
     if any(module.name.endswith(".kv_b_proj") for module in a.modules):
         raise BadValue(f"{a.name} caches a latent instead of keys and values, which is not covered; try llama-3-70b")
     tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
@@ -469,9 +468,10 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     if setup.width != 4:
         sizes["logits", "the next token's logits in fp32"] = 4 * logits
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    notes = [*NOTES, f"reading all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more at first"]
+    notes = [*NOTES, f"processing all {setup.tokens:,} tokens at once first takes about {wide / 2**20:,.0f} MiB more"]
     if config.get("sliding_window"):
-        notes.append("layers with a sliding window keep less of a long past than is counted here")
+        notes.append("layers with a sliding window cache fewer tokens than counted here")
     known = {"keys and values": "2·L·kv_heads·head_dim·b·B·S", "the next token's logits": "B·V·b"}
-    formulas = [(known | {"the next token's logits in fp32": "4·B·V"}).get(term, "") for _, term in sizes]
+    known["the next token's logits in fp32"] = "4·B·V"
+    formulas = [known.get(term, "") for _, term in sizes]
     return of_sizes("predicted", "generation", sizes, formulas=formulas, notes=tuple(notes))

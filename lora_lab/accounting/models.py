@@ -1,8 +1,8 @@
-"""A model's dimensions and modules, read from the model that transformers builds, without any weights.
+"""Describe a model's dimensions and modules from the model that transformers builds, without any weights.
 
-    config.json  ->  the model on torch's "meta" device (shapes, no numbers)  ->  Architecture
+    config.json  ->  the model on torch's "meta" device (shapes, no data)  ->  Architecture
 
-`zoo.json` holds the configs of well-known models. Their descriptions ship in `zoo_modules.json`, written by
+`zoo.json` holds the configs of well-known models. Their descriptions are in `zoo_modules.json`, written by
 `python docs/zoo.py`, so looking one up does not import torch. Nothing is downloaded.
 """
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
-MOST = 10**4  # layers, or experts per layer: each is built as an object
-LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # a layer's number: the part of a path that is all digits
+MOST = 10**4  # layers, or experts per layer: each becomes an object
+LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
@@ -38,10 +38,10 @@ EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("
 class Module:
     """A module of the model, or the `count` experts of a layer, which share one tensor in transformers 5.
 
-    name         its path in transformers' model; * stands for an expert's number
+    name         its path in transformers' model; * stands for the expert index
     role         q k v o gate up down embed head pooler position norm router other; "q+k+v" for a fused layer
-    kind         linear or embedding: can be adapted; expert: is counted as if it could be; other
-    parameters   weight and bias of one module; a tied weight counts at the first module that has it
+    kind         linear or embedding: can be adapted; expert: counted as if it could be; other
+    parameters   weight and bias of one module; a tied weight counts only in the first module that has it
     """
 
     name: str
@@ -54,18 +54,18 @@ class Module:
 
     @property
     def weight(self) -> int:
-        """Size of the weight: in x out."""
+        """Number of elements of the weight: in x out."""
         return self.in_features * self.out_features
 
     @property
     def layer(self) -> int | None:
-        """Index of its layer; None outside the layers."""
-        number = LAYER.search(self.name)
-        return int(number.group()) if number else None
+        """Index of its layer, or None outside the layers."""
+        match = LAYER.search(self.name)
+        return int(match.group()) if match else None
 
     @property
     def in_task_head(self) -> bool:
-        """Whether it is part of the head that a task adds."""
+        """Whether the module belongs to the head that a task adds."""
         return self.name.split(".")[0] in HEADS
 
 
@@ -73,8 +73,8 @@ class Module:
 class Architecture:
     """The dimensions of a model and its modules, in transformers' order.
 
-    `task` is encoder, causal or seq2seq. `positions` is the longest input that the config states (0: none), `experts`
-    the number per layer (0: dense), `widths` the outputs of each role in a fused layer ({}: order not known).
+    `task` is encoder, causal or seq2seq. `positions` is the longest input given in the config (0: none), `experts` the
+    number per layer (0: dense), `widths` the outputs of each role in a fused layer ({}: order unknown).
     """
 
     name: str
@@ -93,12 +93,12 @@ class Architecture:
 
     @cached_property
     def total(self) -> int:
-        """Parameters of the whole model; tied weights count once."""
+        """Number of parameters; tied weights count once."""
         return sum(m.parameters * m.count for m in self.modules)
 
     @cached_property
     def sites(self) -> dict[Site, Module]:
-        """Every place for an adapter and its module: those that `methods.attach.sites_of` finds, and the experts."""
+        """Every adapter site and its module: what `methods.attach.sites_of` finds, plus the experts."""
         return {
             site: m
             for m in self.modules
@@ -108,37 +108,37 @@ class Architecture:
 
     @property
     def roles(self) -> list[str]:
-        """The roles that a panel offers as targets, in the usual order, without embeddings."""
-        there = {site.role for site in self.sites}
-        return [role for role in ROLES if role in there and role != "embed"]
+        """The roles to offer as targets in a panel, in the usual order, without embeddings."""
+        available = {site.role for site in self.sites}
+        return [role for role in ROLES if role in available and role != "embed"]
 
 
 @cache
 def zoo() -> dict[str, dict[str, Any]]:
-    """The configs of well-known models by name, in the zoo's order; treat them as constants."""
+    """Return the configs of well-known models by name, in the zoo's order. Do not modify them."""
     return read_json(ZOO_MODULES.with_name("zoo.json"))
 
 
 def zoo_names() -> list[str]:
-    """The names of the zoo."""
+    """Return the names of the models in the zoo."""
     return list(zoo())
 
 
 @cache
 def _shipped(name: str) -> Architecture:
-    """Read what `docs/zoo.py` wrote: modules as [first layer, how many equal layers, rows with # for the index]."""
+    """Read what `docs/zoo.py` wrote: modules as [first layer, number of equal layers, rows with # for the index]."""
     values = read_json(ZOO_MODULES)[name]
-    layers = ((first + n, rows) for first, times, rows in values["modules"] for n in range(times))
-    modules = (Module(row[0].replace("#", str(n)), *row[1:]) for n, rows in layers for row in rows)
+    layers = ((first + i, rows) for first, count, rows in values["modules"] for i in range(count))
+    modules = (Module(row[0].replace("#", str(i)), *row[1:]) for i, rows in layers for row in rows)
     return Architecture(**{**values, "modules": tuple(modules)})
 
 
 def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
     """Return the architecture of a model.
 
-    model   a name of the zoo, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or
-            a transformers model, which is described as it is
-    With `num_labels` a named model is the one for sequence classification, its head included.
+    model   a zoo name, a folder, a config.json or its fields, a hub id in the local cache, an `Architecture`, or a
+            transformers model, which is described as it is
+    With `num_labels`, a named model is the one for sequence classification, including its head.
     Raises: NotFound, with the nearest names, for an unknown name; BadValue for a config that transformers cannot build.
     """
     if isinstance(model, Architecture):
@@ -152,27 +152,27 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
 
 @lru_cache(maxsize=64)
 def _built(name: str, num_labels: int | None, config: str) -> Architecture:
-    """Cached, because a slider asks for the same model again and again."""
+    """Build and describe a model; cached because sliders ask for the same model repeatedly."""
     return describe(meta_model(json.loads(config), num_labels, name), name)
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """The fields of the config of a named or loaded model, as in its config.json, or those fields themselves.
+    """Return the config fields of a named or loaded model, as in its config.json; fields are returned as they are.
 
-    Raises: NotFound for an unknown name; BadValue for a damaged file, and for a model without a config.
+    Raises: NotFound for an unknown name; BadValue for a damaged file or a model without a config.
     """
     if isinstance(model, Mapping):
         return dict(model)
     if isinstance(model, str | Path):
         return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
     if not hasattr(getattr(model, "config", None), "to_dict"):
-        said = f"a {type(model).__name__} has no config to count from"
-        raise BadValue(f"{said}: attach the method and read its report")
+        kind = type(model).__name__
+        raise BadValue(f"a {kind} has no config to count from: attach the method and read its report")
     return dict(model.config.to_dict())
 
 
 def _name(model: str | Path | Mapping[str, Any]) -> str:
-    """What a model is called in answers: its folder, the last part of its hub id, or its type."""
+    """Return the model's name for output: its folder, the last part of its hub id, or its type."""
     if isinstance(model, Mapping):
         return str(model.get("model_type", "this model"))
     return Path(model).parent.name if Path(model).name == "config.json" else str(model).rstrip("/").rsplit("/", 1)[-1]
@@ -181,32 +181,32 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
 def _config_file(model: str) -> Path:
     from huggingface_hub import try_to_load_from_cache  # 0.1 s
 
-    with suppress(OSError, RuntimeError, ValueError):  # neither a possible path nor a possible hub id
-        given = Path(model).expanduser()
-        file = given / "config.json" if given.is_dir() else given
+    with suppress(OSError, RuntimeError, ValueError):  # neither a valid path nor a valid hub id
+        path = Path(model).expanduser()
+        file = path / "config.json" if path.is_dir() else path
         if file.is_file():
             return file
-        if given.is_dir():
-            raise NotFound(f"the folder {model} holds no config.json; give the folder of a model")
+        if path.is_dir():
+            raise NotFound(f"the folder {model} has no config.json; give the folder of a model")
         if isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
             return Path(cached)
     raise NotFound(
-        f"no model '{model}': it is not a folder or config.json, a hub id in the local cache, or a name of the zoo; "
+        f"no model '{model}': it is not a folder, a config.json, a hub id in the local cache, or a zoo name; "
         f"nearest: {nearest(model.lower(), zoo_names())}"
     )
 
 
-# From a config to transformers' model, and from any model to its description: both import torch.
+# The functions below import torch.
 
 
 def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = None, name: str = "") -> nn.Module:
-    """Build transformers' model of a config on the meta device: all shapes, no data.
+    """Build transformers' model of a config on the meta device: shapes without data.
 
-    model   a name as in `architecture_of`, or the fields of a config.json;  name   for errors
-    With `num_labels` a model for sequence classification; otherwise a language model, or an encoder without a head.
+    model   a name as in `architecture_of`, or the fields of a config.json;  name   for error messages
+    With `num_labels`, build a sequence classifier; otherwise a language model, or an encoder without a head.
     Raises: NotFound for an unknown name; BadValue for a config that transformers cannot build.
     """
-    gc.disable()  # it takes a tenth of the time of importing torch and transformers
+    gc.disable()  # garbage collection takes a tenth of the time of importing torch and transformers
     try:
         import torch
 
@@ -214,37 +214,37 @@ def meta_model(model: str | Path | Mapping[str, Any], num_labels: int | None = N
         config = known_config(config_of(model), name)
         if num_labels is not None:
             config.num_labels = whole("num_labels", num_labels)
-        made = auto_class(config, classify=num_labels is not None)
+        loader = auto_class(config, classify=num_labels is not None)
         with _in_one_sentence(name), torch.device("meta"):
-            built: nn.Module = made.from_config(config, attn_implementation="eager")
+            result: nn.Module = loader.from_config(config, attn_implementation="eager")
     finally:
         gc.enable()
-    return built
+    return result
 
 
 def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
-    """transformers' config object for the fields of a config.json, with its defaults filled in.
+    """Return transformers' config object for the fields of a config.json, with defaults filled in.
 
-    Raises: BadValue for a model_type that transformers does not know, and for a value that it refuses.
+    Raises: BadValue for a model_type that transformers does not know or a value that it rejects.
     """
     from transformers import CONFIG_MAPPING, AutoConfig
 
     family = values.get("model_type")
     if family not in CONFIG_MAPPING:
-        known = nearest(str(family), CONFIG_MAPPING)
+        similar = nearest(str(family), CONFIG_MAPPING)
         raise BadValue(
-            f"unknown model_type {family!r} in the config of {name}; nearest that transformers knows: {known}"
+            f"unknown model_type {family!r} in the config of {name}; nearest that transformers knows: {similar}"
         )
     for field, value in values.items():
         if ("layer" in field or "expert" in field) and isinstance(value, int) and value > MOST:
             raise BadValue(f"'{field}' of {name} must be at most {MOST:,}, not {value:,}: no model has that many")
-    own = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config")}
+    options = {key: value for key, value in values.items() if key not in ("model_type", "quantization_config")}
     with _in_one_sentence(name):
-        return AutoConfig.for_model(family, **copy.deepcopy(own))
+        return AutoConfig.for_model(family, **copy.deepcopy(options))
 
 
 def task_of(config: Any) -> str:
-    """seq2seq, causal, or encoder: a masked language model, or anything else."""
+    """Return "seq2seq", "causal" or "encoder", which covers masked language models and everything else."""
     from transformers.models.auto import modeling_auto as auto
 
     if getattr(config, "is_encoder_decoder", False):
@@ -254,35 +254,35 @@ def task_of(config: Any) -> str:
 
 
 def auto_class(config: Any, *, classify: bool) -> Any:
-    """transformers' auto class that builds the model. Raises: BadValue if it has no classifier of this type."""
+    """Return transformers' auto class for the model. Raises: BadValue if there is no classifier of this type."""
     import transformers
 
     names = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
     name = "AutoModelForSequenceClassification" if classify else names.get(task_of(config), "AutoModel")
-    made = getattr(transformers, name)
-    if type(config) in made._model_mapping:
-        return made
+    auto = getattr(transformers, name)
+    if type(config) in auto._model_mapping:
+        return auto
     if classify:
         kind = config.model_type
-        raise BadValue(f"transformers has no model for sequence classification of type '{kind}'; leave num_labels out")
+        raise BadValue(f"transformers has no sequence classification model of type '{kind}'; omit num_labels")
     return transformers.AutoModel
 
 
 def check_class(model: Any) -> None:
-    """Raises: BadValue for a loaded model of another class than `auto_class` builds."""
+    """Check the class of a loaded model. Raises: BadValue if `auto_class` does not build this class."""
     autos = [
         auto_class(model.config, classify=task_of(model.config) == "encoder"),
         auto_class(model.config, classify=False),
     ]
     classes = [auto._model_mapping[type(model.config)] for auto in autos]
     if not isinstance(model, tuple(classes)):
-        said = " or ".join(dict.fromkeys(one.__name__ for one in classes))
-        raise BadValue(f"the memory of a {type(model).__name__} is unknown, unlike {said}'s: give its config.json")
+        supported = " or ".join(dict.fromkeys(cls.__name__ for cls in classes))
+        raise BadValue(f"the memory of a {type(model).__name__} is unknown; use a {supported}, or give its config.json")
 
 
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
-    """Silence transformers, and re-raise any error (a missing package, an impossible value) as one sentence."""
+    """Silence transformers, and re-raise any error (a missing package, an invalid value) as one sentence."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -292,25 +292,25 @@ def _in_one_sentence(name: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        said = printable(" ".join(str(error).split()))[:300]
-        raise BadValue(f"transformers cannot build {name} from its config ({type(error).__name__}: {said})") from error
+        reason = f"{type(error).__name__}: {printable(' '.join(str(error).split()))[:300]}"
+        raise BadValue(f"transformers cannot build {name} from its config ({reason})") from error
     finally:
         logging.set_verbosity(level)
 
 
 def describe(model: nn.Module, name: str = "") -> Architecture:
-    """The architecture of a transformers model without an adapter, on any device. Raises: BadValue without a config."""
+    """Describe a transformers model without an adapter, on any device. Raises: BadValue if it has no config."""
     from lora_lab.methods.attach import role_widths
 
-    config_of(model)  # raises where there is none
-    own: Any = model.config
-    config, modules = own.get_text_config(), tuple(_modules(model))
+    config_of(model)  # raises if there is none
+    full_config: Any = model.config
+    config, modules = full_config.get_text_config(), tuple(_modules(model))
 
     def number(*names: str) -> int:
-        """The first of these fields that the config has; 0 if none."""
-        for one in names:
-            with suppress(Exception):  # transformers raises where layers differ, as for Gemma 4's head_dim
-                if isinstance(value := getattr(config, one, None), int) and value:
+        """Return the first of these fields that the config has, or 0."""
+        for field in names:
+            with suppress(Exception):  # transformers raises if layers differ, as in Gemma 4's head_dim
+                if isinstance(value := getattr(config, field, None), int) and value:
                     return value
         return 0
 
@@ -333,24 +333,24 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
 
 
 def _modules(model: nn.Module) -> Iterator[Module]:
-    """Yield each module's own parameters: a weight together with its bias, any other parameter alone.
+    """Yield each module's own parameters: a weight together with its bias, any other parameter by itself.
 
-    Experts that share a tensor are counted as their makers do: gate, up and down of each expert.
+    Experts that share a tensor are counted as their authors count them: gate, up and down of each expert.
     """
     from lora_lab.adapter_layer import out_by_in
     from lora_lab.methods.attach import site_kind
 
     seen: set[int] = set()
     for path, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False))
-        new = {name: p for name, p in own.items() if id(p) not in seen and p.numel()}
-        seen |= {id(p) for p in own.values()}
+        parameters = dict(module.named_parameters(recurse=False))
+        new = {name: p for name, p in parameters.items() if id(p) not in seen and p.numel()}
+        seen |= {id(p) for p in parameters.values()}
         role, kind = "+".join(roles_of(path)), site_kind(module)
         if kind:
             outputs, inputs = out_by_in(module).shape
             sizes = {"weight": inputs * outputs, "bias": outputs if getattr(module, "bias", None) is not None else 0}
-            numbers = sum(size for name, size in sizes.items() if name in new or name not in own)
-            if kind == "embedding":  # the weight has a row per token: tokens in, vectors out
+            numbers = sum(size for name, size in sizes.items() if name in new or name not in parameters)
+            if kind == "embedding":  # the weight has one row per token: tokens in, vectors out
                 inputs, outputs, role = outputs, inputs, role or "embed"
             yield Module(path, role or "other", kind, inputs, outputs, numbers)
             continue
@@ -366,11 +366,11 @@ def _modules(model: nn.Module) -> Iterator[Module]:
             role = "norm"
         elif path.endswith((".gate", ".router")):
             role = "router"
-        bias = new.pop("bias").numel() if {"weight", "bias"} <= new.keys() else 0  # counts with its weight
+        bias = new.pop("bias").numel() if {"weight", "bias"} <= new.keys() else 0  # counted with the weight
         for name, p in new.items():
-            main = name == "weight"  # of a norm, a router, a convolution, a special embedding
-            at = path if main else f"{path}.{name}".removeprefix(".")
+            main = name == "weight"  # of a norm, a router, a convolution or a special embedding
+            part = path if main else f"{path}.{name}".removeprefix(".")
             outputs = p.shape[0] if p.dim() else 1
             yield Module(
-                at, (main and role) or "other", "other", p.numel() // outputs, outputs, p.numel() + bias * main
+                part, (main and role) or "other", "other", p.numel() // outputs, outputs, p.numel() + bias * main
             )

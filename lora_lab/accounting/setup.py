@@ -1,4 +1,4 @@
-"""The conditions of one training step: everything its memory depends on besides the model and the method."""
+"""The setup of a training step: everything its memory depends on besides the model and the method."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEP = "the optimizer's step"
 PHASES = ("forward", "backward", STEP)
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-fused", "adamw-8bit", "sgd")
-SHARDED = {  # the categories that each kind of sharding divides
+SHARDED = {  # the categories that each kind of sharding splits
     "zero1": ("optimizer",),
     "zero2": ("optimizer", "gradients"),
     "zero3": ("optimizer", "gradients", "weights"),
@@ -28,11 +28,11 @@ KNOWN = {
     "device": ("cuda", "cpu", "mps"),
 }
 
-Label = tuple[str, str]  # of a storage: its category, and the module that it was born in
+Label = tuple[str, str]  # of a storage: its category, and the module that allocated it
 
 
 class Moment(NamedTuple):
-    """The live bytes after an operation, by label or by category; `path` is the module that runs."""
+    """The live bytes after an operation, by label or category; `path` is the running module."""
 
     phase: str
     path: str
@@ -44,22 +44,22 @@ class Moment(NamedTuple):
 class Setup:
     """One training step: forward, loss, backward, optimizer step.
 
-    batch, seq      rows, and tokens per row including padding: the longest batch makes the peak
-    dtype           of the base's weights and of the activations: fp32, bf16, fp16
-    adapter_dtype   of what trains beside a frozen base. auto: fp32, multiplied in the base's dtype, as this lab trains;
+    batch, seq      rows, and tokens per row including padding: the longest batch sets the peak
+    dtype           of the base's weights and the activations: fp32, bf16, fp16
+    adapter_dtype   of what trains on a frozen base. auto: fp32, multiplied in the base's dtype, as this lab does;
                     bf16: all in bf16; fp32: multiplied in fp32 too, as PEFT does, which copies each adapted input
     optimizer       adamw (parameter by parameter), adamw-foreach (PyTorch's default on a GPU), adamw-fused,
                     adamw-8bit (bitsandbytes), sgd (without momentum)
-    checkpointing   keep only each block's input, and run the block again in backward
+    checkpointing   save only each block's input, and rerun the block in backward
     dropout         the model's own dropout probability; 0 disables it
     quantised       the frozen linear layers: none, nf4 (with double quantization), nf4-single (without), int8, int4,
                     nf3, nf2 (with)
     padded          rows of unequal length: attention gets a mask, which changes its kernel
-    outputs_kept    the loop still holds the model's outputs (logits, keys and values) during backward and step
-    device          whose kernels: cuda (flash or memory-efficient attention, 1-byte dropout masks) or cpu; a step on
+    outputs_kept    the loop holds the model's outputs (logits, keys and values) during backward and step
+    device          which kernels: cuda (flash or memory-efficient attention, 1-byte dropout masks) or cpu; a step on
                     mps can only be measured
-    shard           "" or kind:n, such as fsdp:8: weights, gradients and optimizer divided over n devices
-    master_weights  the optimizer keeps and steps an fp32 copy of every half-precision weight that trains
+    shard           "" or kind:n, such as fsdp:8: weights, gradients and optimizer split over n devices
+    master_weights  the optimizer keeps and updates an fp32 copy of every trainable half-precision weight
     Raises: BadValue for an impossible value.
     """
 
@@ -80,15 +80,15 @@ class Setup:
     def __post_init__(self) -> None:
         for name in ("batch", "seq"):
             whole(name, getattr(self, name))
-        for name, known in KNOWN.items():
-            one_of(name, getattr(self, name), known)
+        for name, choices in KNOWN.items():
+            one_of(name, getattr(self, name), choices)
         if not 0 <= self.dropout < 1:
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         kind, _, n = self.shard.partition(":")
         if self.shard:
             one_of("the kind of shard", kind, tuple(SHARDED))
             if not (n.isascii() and n.isdecimal()) or int(n) < 1:  # "²" is a digit but not a number
-                raise BadValue(f"shard is kind:devices, such as fsdp:8, not {self.shard!r}")
+                raise BadValue(f"shard must be kind:devices, such as fsdp:8, not {self.shard!r}")
 
     @property
     def tokens(self) -> int:
@@ -102,10 +102,10 @@ class Setup:
 
 
 def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:
-    """Bytes of each tensor that the optimizer keeps for a weight of `numbers` elements, `width` bytes each.
+    """Return the bytes of each optimizer state for a weight of `numbers` elements of `width` bytes.
 
-    AdamW keeps two moments and a counter; bitsandbytes' AdamW one byte per moment and an fp32 scale per 256 elements,
-    but fp32 moments for fewer than 4,096 elements; master weights add an fp32 copy.
+    AdamW keeps two moments and a step counter. bitsandbytes' AdamW uses one byte per moment and an fp32 scale per 256
+    elements, but fp32 moments below 4,096 elements. Master weights add an fp32 copy.
     """
     copy = [4 * numbers] if setup.master_weights and width < 4 else []
     width = 4 if copy else width
@@ -117,27 +117,27 @@ def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:
 
 
 def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup) -> list[int]:
-    """Bytes of the temporary tensors that are alive at the peak of the optimizer's step.
+    """Return the bytes of each temporary tensor that is live at the peak of the optimizer's step.
 
-    weights   (elements, bytes per element, how many of these) in the model's order
-    For each parameter, PyTorch's AdamW makes two temporaries while one of the previous parameter is still alive.
-    With foreach it makes one for each parameter of a dtype; with fused, none. Master weights first widen all gradients.
+    weights   (elements, bytes per element, count) in the model's order
+    For each parameter, PyTorch's AdamW makes two temporaries while one of the previous parameter is still live. With
+    foreach it makes one per parameter of a dtype; fused makes none. Master weights first cast all gradients to fp32.
     """
     widened = [4 * n for n, width, count in weights for _ in range(count) if setup.master_weights and width < 4]
     weights = [(n, 4 if setup.master_weights else width, count) for n, width, count in weights]
     if setup.optimizer == "adamw":
-        each = [n * width for n, width, _ in weights]
-        return widened + max(([before, own, own] for before, own in zip([0, *each], each, strict=False)), key=sum)
+        sizes = [n * width for n, width, _ in weights]
+        return widened + max(([last, n, n] for last, n in zip([0, *sizes], sizes, strict=False)), key=sum)
     if setup.optimizer == "adamw-foreach":
         widths = {width for _, width, _ in weights}
         return widened + max(
-            ([n * w for n, w, count in weights if w == own for _ in range(count)] for own in widths), key=sum
+            ([n * w for n, w, count in weights if w == width for _ in range(count)] for width in widths), key=sum
         )
     return widened
 
 
 def optimizer_bytes(trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> tuple[int, int]:
-    """Bytes of the optimizer's states and of its temporaries in a step; `trained` as in `Fit`."""
+    """Return the bytes of the optimizer's states and of its temporaries in a step; for `trained` see `Fit`."""
     weights = [(numbers + slope * rank, width, count) for numbers, slope, width, count in trained]
     states = sum(count * sum(optimizer_states(numbers, width, setup)) for numbers, width, count in weights)
     return states, sum(optimizer_temporaries(weights, setup))

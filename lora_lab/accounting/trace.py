@@ -1,7 +1,6 @@
-"""One training step followed storage by storage: over tensors without data for any model, or on a real one.
+"""Follow a training step storage by storage, for any model with tensors without data, or for a real model.
 
-A meta tensor has a shape and a dtype but no numbers, so a laptop without a GPU builds, trains and follows a model of 70
-billion parameters without its weights.
+A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can build, train and trace a 70B model.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from lora_lab.errors import BadValue, LabError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
-PERIODS = 4  # of layers in the shallowest trace: the first and last differ, which leaves two alike in between
-Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 is the method's
+PERIODS = 4  # of layers in the shallowest trace: the first and last differ, so two identical ones lie between them
+Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own
 
 
 class Trace(NamedTuple):
     """Forward and backward at one point.
 
-    trained   elements, and bytes per element, of each tensor
-    events    as in `Tracker`: those of the weights, of the two passes, and when the gradients are freed
+    trained   elements and bytes per element of each trainable tensor
+    events    see `Tracker`: for the weights, for the two passes, and for freeing the gradients
     """
 
     moments: list[Moment]
@@ -45,7 +44,7 @@ class Trace(NamedTuple):
 
 @dataclass(frozen=True)
 class Depth:
-    """How a model's layers repeat: `layers` of them, the first `irregular`, then periods of `period`."""
+    """How a model's `layers` layers repeat: the first `irregular` ones do not, then the period is `period`."""
 
     layers: int
     irregular: int
@@ -53,7 +52,7 @@ class Depth:
 
     @property
     def shallow(self) -> list[int]:
-        """The depths to trace: two, a period apart, that end as the model does; the model's own if it is shallow."""
+        """The depths to trace: two, one period apart, that end like the model; only its own if it is shallow."""
         n = self.irregular + PERIODS * self.period
         n += (self.layers - self.irregular) % self.period
         return [n, n + self.period] if self.layers > n + self.period else [self.layers]
@@ -61,11 +60,11 @@ class Depth:
 
 @contextmanager
 def no_data(setup: Setup, kind: str = "this model") -> Iterator[None]:
-    """Inside the block, `empty` models have no data, and kernels keep what the setup's device keeps.
+    """Give models no data inside the block; kernels save for backward what the setup's device saves.
 
-    Raises: BadValue for a model that asks for values.
+    Raises: BadValue for a model that needs values.
     """
-    # A fake tensor knows that it is on a CPU and picks a CPU's kernels; meta tensors are twice as fast.
+    # A fake tensor knows that it is on a CPU and selects CPU kernels; meta tensors are twice as fast.
     fake = nullcontext() if setup.device == "cuda" else FakeTensorMode(allow_non_fake_inputs=True)
     try:
         with fake, stand_ins(cuda=setup.device == "cuda"):
@@ -73,12 +72,13 @@ def no_data(setup: Setup, kind: str = "this model") -> Iterator[None]:
     except LabError:
         raise
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        said = f"a step of {kind} cannot be traced without data ({' '.join(str(error).split())[:120]})"
-        raise BadValue(f"{said}; try bert-base, gpt2 or llama-3.2-1b") from error
+        reason = " ".join(str(error).split())[:120]
+        message = f"a step of {kind} cannot be traced without data ({reason}); try bert-base, gpt2 or llama-3.2-1b"
+        raise BadValue(message) from error
 
 
 def empty(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
-    """`build` without data, inside `no_data`, its linear layers quantized."""
+    """Call `build` without allocating data, inside `no_data`; quantize the linear layers if the setup asks for it."""
     with torch.device("meta") if setup.device == "cuda" else nullcontext():
         model = build(config, setup, num_labels)
     if setup.quantised != "none":
@@ -87,24 +87,24 @@ def empty(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
 
 
 def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
-    """The model of a config in the setup's dtype and with its dropout; random weights, see `empty`."""
-    known = known_config(config)
-    known.use_cache = False
-    for name, value in vars(known).items():
+    """Build a config's model with random weights, in the setup's dtype and with its dropout."""
+    full_config = known_config(config)
+    full_config.use_cache = False
+    for name, value in vars(full_config).items():
         if ("dropout" in name or name.endswith("pdrop")) and not isinstance(value, bool):
-            setattr(known, name, setup.dropout)
-    known.num_labels = num_labels
-    if known.is_encoder_decoder and getattr(known, "decoder_start_token_id", None) is None:
-        known.decoder_start_token_id = known.pad_token_id  # as T5 and BART have it; a bare config leaves it out
-    loader = auto_class(known, classify=task_of(known) == "encoder")
-    made: Any = loader.from_config(known, dtype=DTYPES[setup.dtype])
-    if not known.is_encoder_decoder:
-        made.loss_type = made.loss_type or "ForCausalLM"  # GPT-2's class name does not imply it
-    return made
+            setattr(full_config, name, setup.dropout)
+    full_config.num_labels = num_labels
+    if full_config.is_encoder_decoder and getattr(full_config, "decoder_start_token_id", None) is None:
+        full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; often left out
+    loader = auto_class(full_config, classify=task_of(full_config) == "encoder")
+    model: Any = loader.from_config(full_config, dtype=DTYPES[setup.dtype])
+    if not full_config.is_encoder_decoder:
+        model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply it
+    return model
 
 
 def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
-    """Attach the method, set the adapters' dtype and checkpointing; returns the names of the base's own tensors."""
+    """Attach the method, set the adapters' dtype and checkpointing; return the names of the base's tensors."""
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     if method is not None:
         method.attach(model)
@@ -112,7 +112,7 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
         _set_adapters(model, setup.adapter_dtype)
     model.train()
     if setup.checkpointing:
-        with warnings.catch_warnings():  # later releases rename it
+        with warnings.catch_warnings():  # later releases rename the option
             warnings.simplefilter("ignore", FutureWarning)
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
     return {name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in base}
@@ -120,14 +120,14 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
 
 @contextmanager
 def tracking(model: nn.Module, method: Any, setup: Setup) -> Iterator[tuple[Tracker, list[nn.Parameter]]]:
-    """`prepare` the model; give the block a tracker that knows its parts, and the parameters that train."""
+    """`prepare` the model; yield a tracker that knows its parts, and the trainable parameters."""
     base = prepare(model, method, setup)
 
     def part_of(name: str) -> str:
         if name not in base:
             return "adapters and head"
-        coded = name.endswith(CODES) and setup.quantised != "none"
-        return f"base in {setup.quantised}" if coded else "base"
+        quantized = name.endswith(CODES) and setup.quantised != "none"
+        return f"base in {setup.quantised}" if quantized else "base"
 
     with Tracker(getattr(model.config, "vocab_size", 0)) as tracker:
         tracker.claim_model(model, part_of)
@@ -135,24 +135,24 @@ def tracking(model: nn.Module, method: Any, setup: Setup) -> Iterator[tuple[Trac
 
 
 def weights(config: Mapping[str, Any], method: Any, setup: Setup) -> dict[str, int]:
-    """Bytes of a model's weights and buffers, by part, with its method attached."""
+    """Return the bytes of a model's weights and buffers by part, with the method attached."""
     with no_data(setup), tracking(empty(config, setup), method, setup) as (tracker, _):
         return {where: size for (_, where), size in tracker.live.items() if size}
 
 
 def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
-    """Attach the method, take two steps, and follow the second: in the first the optimizer has no states yet.
+    """Attach the method, take two steps, and track the second: in the first the optimizer has no states yet.
 
-    optimizer   a function of the tensors that train
+    optimizer   makes an optimizer from the trainable parameters
     """
     with tracking(model, method, setup) as (tracker, trained):
-        made = optimizer(trained)
+        optim = optimizer(trained)
         for _ in range(2):
             tracker.restart()
             outputs = forward_backward(model, setup, tracker)
             tracker.enter(STEP)
-            made.step()
-            states = (v for state in made.state.values() for v in state.values() if isinstance(v, Tensor))
+            optim.step()
+            states = (v for state in optim.state.values() for v in state.values() if isinstance(v, Tensor))
             tracker.claim(states, "optimizer", "states")
             for p in trained:
                 p.grad = None
@@ -163,13 +163,13 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
 def record(
     config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point], num_labels: int = 2
 ) -> list[Trace]:
-    """Forward and backward of one model at each point, over tensors without data and without an optimizer."""
+    """Trace forward and backward of one model at each point, without data and without an optimizer."""
     traces: dict[Point, Trace] = {}
     for rank in dict.fromkeys(rank for *_, rank in points):
-        own = replace(method, rank=rank) if rank else method
+        ranked = replace(method, rank=rank) if rank else method
         with no_data(setup, config.get("model_type", "")):
             model = empty(config, setup, num_labels)
-            with tracking(model, own, setup) as (tracker, trained):
+            with tracking(model, ranked, setup) as (tracker, trained):
                 sizes = [(p.numel(), p.element_size()) for p in trained]
                 weights = len(tracker.events)
                 for point in (point for point in points if point[2] == rank):
@@ -187,13 +187,13 @@ def record(
 
 
 def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = None) -> Any:
-    """Forward, loss, backward; all rows are full. Returns what the loop's variables still hold."""
+    """Run forward, loss and backward with full rows. Return the outputs that the loop still holds."""
     enter = tracker.enter if tracker else lambda phase: None
     enter("forward")
     ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
     labels = ids.new_zeros(setup.batch) if "SequenceClassification" in type(model).__name__ else ids.clone()
     padding = {"attention_mask": _mask(setup, model)} if setup.padded else {}
-    if setup.padded and type(model).__name__.startswith("OPT"):  # it computes positions from a two-dimensional mask
+    if setup.padded and type(model).__name__.startswith("OPT"):  # which computes positions from a two-dimensional mask
         padding["position_ids"] = ids.new_zeros(setup.batch, padding["attention_mask"].shape[2])
     outputs = model(input_ids=ids, labels=labels, use_cache=True, **padding) if setup.outputs_kept else None
     loss: Tensor = (outputs or model(input_ids=ids, labels=labels, **padding)).loss
@@ -203,62 +203,62 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
 
 
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
-    """Which token may attend to which, as transformers has it for rows of unequal length: (rows, 1, queries, keys)."""
-    own = dict(model.named_parameters())
-    prompt, prefix = (len(own.get(f"soft_{name}.prompt", ())) for name in ("prompt", "prefix"))
-    queries, where = prompt + setup.seq, next(model.parameters()).device
-    return torch.ones(setup.batch, 1, queries, prefix + queries, dtype=torch.bool, device=where)
+    """Return the attention mask that transformers makes for rows of unequal length: (rows, 1, queries, keys)."""
+    parameters = dict(model.named_parameters())
+    prompt, prefix = (len(parameters.get(f"soft_{name}.prompt", ())) for name in ("prompt", "prefix"))
+    queries, device = prompt + setup.seq, next(model.parameters()).device
+    return torch.ones(setup.batch, 1, queries, prefix + queries, dtype=torch.bool, device=device)
 
 
 def _set_adapters(model: nn.Module, dtype: str) -> None:
-    """Convert the adapters to a dtype other than the lab's own; fp32 ones are multiplied in fp32 too."""
+    """Convert the adapters to `dtype`; with fp32, also multiply them in fp32."""
     for path, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False))
-        for name, parameter in own.items():
+        parameters = dict(module.named_parameters(recurse=False))
+        for name, parameter in parameters.items():
             if name in ADAPTERS or path.startswith(("soft_prompt", "soft_prefix")):
-                other = parameter.detach().to(DTYPES[dtype])
-                setattr(module, name, nn.Parameter(other, requires_grad=parameter.requires_grad))
+                converted = parameter.detach().to(DTYPES[dtype])
+                setattr(module, name, nn.Parameter(converted, requires_grad=parameter.requires_grad))
         if dtype != "fp32":
             continue
         if getattr(module, "out_slice", None):
-            raise BadValue("PEFT adapts a fused layer as a whole: name it (c_attn, qkv_proj), or omit adapter_dtype")
+            raise BadValue("PEFT adapts fused layers as a whole: name them (c_attn, qkv_proj), or omit adapter_dtype")
         if hasattr(module, "start_A") or hasattr(module, "lora_magnitude_vector"):
-            raise BadValue("dora and pissa are traced as the lab multiplies them: omit adapter_dtype")
-        if "lora_A" in own:
+            raise BadValue("dora and pissa cannot be traced with adapter_dtype fp32: omit it")
+        if "lora_A" in parameters:
             module.forward = MethodType(_in_fp32, module)  # type: ignore[assignment]
 
 
 def _in_fp32(layer: Any, x: Tensor) -> Tensor:
-    """An adapted layer as PEFT runs it beside a half-precision base: the adapter in fp32, the sum cast back."""
+    """Run an adapted layer as PEFT does on a half-precision base: the adapter in fp32, the sum cast back."""
     y: Tensor = layer.base_layer(x)
     h = nn.functional.linear(layer.dropout(x.to(torch.float32)), layer.lora_A)
     return (y + nn.functional.linear(h, layer.lora_B) * layer.scaling).to(y.dtype)
 
 
 def depth_of(config: Mapping[str, Any]) -> Depth | None:
-    """How a model's layers repeat; None for two stacks of layers, or layers that are not a list of modules."""
+    """Return how a model's layers repeat; None for two stacks, or if the layers are not in a ModuleList."""
     model = empty(config, Setup())
-    known: Any = model.config
-    n = known.num_hidden_layers
+    full_config: Any = model.config
+    n = full_config.num_hidden_layers
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
-    if stack is None or known.is_encoder_decoder:
+    if stack is None or full_config.is_encoder_decoder:
         return None
-    kinds = getattr(known, "layer_types", None) or [""] * n
+    kinds = getattr(full_config, "layer_types", None) or [""] * n
     shapes = ([(name, p.shape) for name, p in layer.named_parameters()] for layer in stack)
-    signs = list(zip(kinds, shapes, strict=True))
+    signatures = list(zip(kinds, shapes, strict=True))
     for period in range(1, n // 2 + 1):
-        irregular = max((i + 1 for i in range(n - period) if signs[i] != signs[i + period]), default=0)
+        irregular = max((i + 1 for i in range(n - period) if signatures[i] != signatures[i + period]), default=0)
         if irregular + period <= n // 2:
             return Depth(n, irregular, period)
     return Depth(n, 0, n)
 
 
 def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """The config of a model with this many layers; lists with an entry per layer are cut, or repeated."""
-    fields, was = dict(config), known_config(config).num_hidden_layers
+    """Return the config with this many layers; lists with one entry per layer are cut or extended."""
+    fields, n = dict(config), known_config(config).num_hidden_layers
     fields[next((name for name in ("n_layer", "num_layers") if name in fields), "num_hidden_layers")] = layers
     for name, value in fields.items():
-        if isinstance(value, list) and len(value) == was:
-            period = next((p for p in range(1, was) if value[was // 2 : -p] == value[was // 2 + p :]), was)
-            fields[name] = [value[i] if i < was else value[was - period + (i - was) % period] for i in range(layers)]
+        if isinstance(value, list) and len(value) == n:
+            period = next((p for p in range(1, n) if value[n // 2 : -p] == value[n // 2 + p :]), n)
+            fields[name] = [value[i] if i < n else value[n - period + (i - n) % period] for i in range(layers)]
     return fields

@@ -1,7 +1,7 @@
-"""Which bytes are live, and what they are for: exact on real tensors and on tensors that hold no data.
+"""Track which bytes are live and what they are for, exactly, with real tensors or with tensors without data.
 
-The tracker sees every operation, follows the storages that come out of it, which several tensors may share, and learns
-through a weak reference when each is freed. So it counts what an allocator hands out, without rounding or caching.
+The tracker sees every operation, follows the storages of its outputs (several tensors may share one), and learns from a
+weak reference when each is freed. So it counts what an allocator hands out, without rounding or caching.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch.utils.flop_counter import flop_registry
 
 from lora_lab.accounting.setup import Label, Moment
 
-# FLOPs by operation. The lab's LoRA adds in place, which PyTorch's counter leaves out.
+# FLOPs by operation. The lab's LoRA adds in place, which PyTorch's counter does not cover.
 FLOPS = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
 
 
 class Tracker(TorchDispatchMode):
-    """Inside the block, `moments` grows by one entry whenever the live bytes change, `flops` by every matrix product.
+    """Record a moment in `moments` whenever the live bytes change, and count matrix products in `flops`.
 
-    A storage born in "forward" is an activation, later a temporary, unless its last size is the vocabulary (logits) or
-    `claim` labels it. Its label also names the module it was born in: "model.layers.*.mlp".
+    A storage allocated in "forward" is an activation, later a temporary, unless its last dimension is the vocabulary
+    (logits) or `claim` labels it. Its label also names the module that allocated it: "model.layers.*.mlp".
     """
 
     def __init__(self, vocabulary: int = 0) -> None:
@@ -36,12 +36,12 @@ class Tracker(TorchDispatchMode):
         self.vocabulary, self.phase = vocabulary, "build"
         self.moments: list[Moment] = []
         self.flops = 0
-        self.events: list[tuple[int, int]] = []  # (storage's number, bytes) when it is born, (number, 0) when freed
+        self.events: list[tuple[int, int]] = []  # (storage number, bytes) when allocated, (number, 0) when freed
         self.live: dict[Label, int] = {}
-        self._known: dict[int, tuple[int, Label, int, Any]] = {}  # storage -> bytes, label, number, weak reference
-        self._paths: list[str] = [""]  # of the modules whose forward is running, innermost last
-        self._path_of: dict[int, str] = {}  # autograd's sequence number -> path of the module that made the node
-        self._path, self._changed, self._born = "", False, 0
+        self._storages: dict[int, tuple[int, Label, int, Any]] = {}  # bytes, label, number, weak reference
+        self._paths: list[str] = [""]  # of modules whose forward is running, innermost last
+        self._path_of: dict[int, str] = {}  # autograd sequence number -> path of the module that made the node
+        self._path, self._changed, self._allocated = "", False, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -55,24 +55,24 @@ class Tracker(TorchDispatchMode):
         return out
 
     def enter(self, phase: str) -> None:
-        """Start a phase; its first moment is now."""
+        """Start a phase and record its first moment."""
         self.phase, self._path, self._changed = phase, "", True
         self._note("enter")
 
     def restart(self) -> None:
-        """Forget the moments and FLOPs so far; what is live stays live."""
+        """Discard the moments and FLOPs recorded so far; live storages stay live."""
         self.moments, self.flops = [], 0
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
-        """Label tensors, whenever they were made; those made before the tracker started count from now on."""
+        """Label tensors. Those made before the tracker started count from now on."""
         for tensor in tensors:
             self._follow(tensor, (category, where))
         self._note("claim")
 
     def claim_model(self, model: nn.Module, part_of: Callable[[str], str]) -> None:
-        """Claim parameters and buffers as weights, each gradient once it exists, and learn which module is running.
+        """Claim parameters and buffers as weights, gradients once they exist, and track which module is running.
 
-        part_of   "base" or "adapters", by the name of a parameter or buffer
+        part_of   maps the name of a parameter or buffer to "base" or "adapters"
         """
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._follow(tensor, ("weights", part_of(name)))
@@ -81,8 +81,8 @@ class Tracker(TorchDispatchMode):
                 tensor.register_post_accumulate_grad_hook(lambda p, label=label: self._follow(p.grad, label))
         for path, module in model.named_modules():
             # Not a forward hook: an adapted layer copies an output that a hook might keep.
-            own = f"{path}.adapter" if hasattr(module, "base_layer") else path.replace(".base_layer", "")
-            module.forward = self._running(module.forward, own)
+            shown = f"{path}.adapter" if hasattr(module, "base_layer") else path.replace(".base_layer", "")
+            module.forward = self._running(module.forward, shown)
         self._note("claim")
 
     def _running(self, forward: Callable[..., Any], path: str) -> Callable[..., Any]:
@@ -97,11 +97,11 @@ class Tracker(TorchDispatchMode):
         return inner
 
     def _where(self) -> str:
-        """The module of the current operation; in backward, the one whose forward made the node that is running."""
+        """Return the module of the current operation; in backward, the one whose forward made the running node."""
         node = torch._C._current_autograd_node()
-        if node is None or len(self._paths) > 1:  # forward, or run again under checkpointing
+        if node is None or len(self._paths) > 1:  # forward, or rerun by checkpointing
             number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
-            self._path_of.setdefault(number, self._paths[-1])  # an operation without a node keeps the last one's path
+            self._path_of.setdefault(number, self._paths[-1])  # an operation without a node uses the previous path
             return self._paths[-1]
         return self._path_of.get(node._sequence_nr(), self._path)
 
@@ -111,26 +111,26 @@ class Tracker(TorchDispatchMode):
             self._changed = False
 
     def _follow(self, tensor: Any, label: Label | None = None) -> None:
-        """Count a storage from its first tensor on; a label given later moves it."""
+        """Count a storage once, at its first tensor; a later label relabels it."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
-        known = self._known.get(key)
-        if size == 0 or (known and not label):
+        entry = self._storages.get(key)
+        if size == 0 or (entry and not label):
             return
         label = label or self._label(tensor)
-        if known:
-            _, old, number, reference = known
+        if entry:
+            _, old, number, reference = entry
             self.live[old] -= size
         else:
-            number, self._born = self._born, self._born + 1
+            number, self._allocated = self._allocated, self._allocated + 1
             reference = weakref.ref(storage, lambda _: self._free(key))
             self.events.append((number, size))
-        self._known[key] = (size, label, number, reference)
+        self._storages[key] = (size, label, number, reference)
         self.live[label] = self.live.get(label, 0) + size
         self._changed = True
 
     def _free(self, key: int) -> None:
-        size, label, number, _ = self._known.pop(key)
+        size, label, number, _ = self._storages.pop(key)
         self.events.append((number, 0))
         self.live[label] -= size
         self._changed = True
@@ -143,7 +143,7 @@ class Tracker(TorchDispatchMode):
 
 @cache
 def block(path: str) -> str:
-    """The part of the model that a module belongs to: "model.layers.3.mlp.up_proj" is in "model.layers.*.mlp"."""
-    within = re.match(r"(.*?)\.(\d+)(\.[a-zA-Z_]\w*)?", path)
-    part = f"{within[1]}.*{within[3] or ''}" if within else path
+    """Return the part of the model that a module belongs to: "model.layers.3.mlp.up_proj" -> "model.layers.*.mlp"."""
+    match = re.match(r"(.*?)\.(\d+)(\.[a-zA-Z_]\w*)?", path)
+    part = f"{match[1]}.*{match[3] or ''}" if match else path
     return f"{part}.adapter" if path.endswith(".adapter") and not part.endswith(".adapter") else part

@@ -1,4 +1,4 @@
-"""Bytes in words. Memory is counted in powers of two, files and downloads in powers of ten; the unit says which."""
+"""Format byte counts: memory in powers of two (GiB), files and downloads in powers of ten (GB)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ DECIMAL = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
 def binary(count: float) -> str:
-    """Bytes of memory in GiB, MiB or KiB: 515 GiB, 61.8 GiB, 8.34 GiB."""
+    """Format bytes of memory in GiB, MiB or KiB: 515 GiB, 61.8 GiB, 8.34 GiB."""
     unit, name = next((pair for pair in BINARY if count >= pair[0]), BINARY[-1])
     value = count / unit
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f} {name}"
 
 
 def decimal(count: float) -> str:
-    """Bytes of a file in GB, MB or kB."""
+    """Format a file size in GB, MB or kB."""
     unit, name = next((pair for pair in DECIMAL if count >= pair[0]), (1, "bytes"))
     value = count / unit
     return f"{value:,{'.3g' if value < 999.5 else '.0f'}} {name}"

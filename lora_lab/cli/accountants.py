@@ -1,4 +1,4 @@
-"""`lora-lab params` and `lora-lab memory`: what trains, and what a step needs. No weights are loaded."""
+"""`lora-lab params` and `lora-lab memory`: count parameters and predict memory without loading weights."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
     """Count the parameters that a method trains on MODEL, module by module.
 
-    MODEL is a name of the zoo (llama-3.1-405b), a folder, a config.json or a hub id in the local cache.
+    MODEL is a zoo name (llama-3.1-405b), a folder, a config.json or a hub id in the local cache.
     """
     from lora_lab.accounting.models import architecture_of
-    from lora_lab.accounting.params import params as counted
+    from lora_lab.accounting.params import params as count_params
 
-    count = counted(model, take_method(options, architecture_of(model, num_labels)), num_labels)
+    count = count_params(model, take_method(options, architecture_of(model, num_labels)), num_labels)
     tell(count.to_json() if as_json else _count(count))
 
 
 def _count(count: ParameterCount) -> str:
-    """Format a count as a table with totals. Units: parameters; file sizes in bytes and MiB."""
+    """Format a count as a table with totals, in parameters; file sizes are in bytes and MiB."""
     lines = [["module", "role", "in", "out", "count", "full", "trains", "break-even rank"]]
     for row in count.modules:
         if row.break_even_rank or row.trained:
@@ -62,20 +62,20 @@ setup_options = together(
     click.option("--seq", type=int, default=512, show_default=True, help="Tokens per row, padding included."),
     click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
     click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (as PEFT) or bf16."),
-    click.option("--optimizer", default="adamw", show_default=True, help="adamw, -foreach, -fused, -8bit; sgd"),
-    click.option("--checkpointing", is_flag=True, help="Keep only each layer's input, and run layers twice."),
+    click.option("--optimizer", default="adamw", show_default=True, help="adamw, adamw-foreach/-fused/-8bit or sgd."),
+    click.option("--checkpointing", is_flag=True, help="Save only each layer's input and rerun it in backward."),
     click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own dropout."),
-    click.option("--padded", is_flag=True, help="Rows of different lengths: attention gets a mask."),
-    click.option("--outputs-kept", is_flag=True, help="The loop keeps logits, keys and values until the end."),
+    click.option("--padded", is_flag=True, help="Rows differ in length, so attention gets a mask."),
+    click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values until the end."),
     click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights."),
     click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
-    click.option("--double-quant/--no-double-quant", default=None, help="For qlora; on by default."),
-    click.option("--device", default=None, help="Kernels of cuda or cpu; by default the card's."),
-    click.option("--gpu", default=None, help="A card by name: 4090, a100 80, '16 gb laptop'."),
-    click.option("--gpu-gb", type=float, default=None, help="A card by its memory in GB."),
+    click.option("--double-quant/--no-double-quant", default=None, help="For --method qlora; on by default."),
+    click.option("--device", default=None, help="Which kernels: cuda or cpu; by default the card's."),
+    click.option("--gpu", default=None, help="A card's name: 4090, a100 80, '16 gb laptop'."),
+    click.option("--gpu-gb", type=float, default=None, help="Or a card's memory in GB."),
     click.option("--num-labels", type=int, default=None, help="Number of classes of an encoder's head; 2 by default."),
-    click.option("--trace", is_flag=True, help="Trace this exact step on tensors without data; takes seconds."),
-    click.option("--inference", is_flag=True, help="Generation instead of training: weights and KV cache."),
+    click.option("--trace", is_flag=True, help="Trace this exact step without data; takes seconds."),
+    click.option("--inference", is_flag=True, help="Predict generation instead: weights and KV cache."),
 )
 
 
@@ -87,7 +87,7 @@ setup_options = together(
 def memory(model: str, as_json: bool, **options: Any) -> None:
     """Predict the memory of a training step of MODEL, term by term, and whether it fits on a card.
 
-    MODEL is a name of the zoo (llama-2-70b), a folder, a config.json or a hub id in the local cache.
+    MODEL is a zoo name (llama-2-70b), a folder, a config.json or a hub id in the local cache.
     """
     answer = _memory(model, **options)
     tell(answer if as_json else "\n".join(_step(answer)))
@@ -97,9 +97,9 @@ def _memory(
     model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,
     device: str | None, double_quant: bool | None, **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the answer as JSON. Units: bytes, seconds, FLOPs. Raises: BadValue, NotFound for impossible options."""
+    """Return the answer as JSON, in bytes, seconds and FLOPs. Raises: BadValue or NotFound for invalid options."""
     from lora_lab.accounting import gpus
-    from lora_lab.accounting import memory as memories
+    from lora_lab.accounting import memory as accountant
     from lora_lab.accounting.models import architecture_of, config_of
     from lora_lab.accounting.setup import BYTES, Setup
     from lora_lab.methods.targets import QUANTISED_BITS
@@ -107,57 +107,57 @@ def _memory(
     if gpu is not None and gpu_gb is not None:
         raise BadValue("give --gpu or --gpu-gb, not both")
     card = gpus.card(gpu) if gpu is not None else gpus.of_size(gpu_gb) if gpu_gb is not None else None
-    architecture, asked, dtype = architecture_of(model), options["method"], options["dtype"]
+    architecture, method_name, dtype = architecture_of(model), options["method"], options["dtype"]
     if num_labels is not None and architecture.task != "encoder":
-        raise BadValue(f"{architecture.name} is counted as a language model, not a classifier; leave out --num-labels")
+        raise BadValue(f"{architecture.name} is counted as a language model, not a classifier; omit --num-labels")
     if dtype in QUANTISED_BITS:
         raise BadValue(f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: for a 4-bit base use --method qlora")
-    if asked != "qlora" and double_quant is not None:
-        raise BadValue(f"--double-quant is for --method qlora, not {asked}: leave it out")
-    quantised = "none" if asked != "qlora" else "nf4-single" if double_quant is False else "nf4"
-    own = {name: options.pop(name) for name in Setup.__dataclass_fields__ if name not in ("device", "quantised")}
-    setup = Setup(**own, device=device or (card.device if card else "cuda"), quantised=quantised)
+    if method_name != "qlora" and double_quant is not None:
+        raise BadValue(f"--double-quant is for --method qlora, not {method_name}: omit it")
+    quantised = "none" if method_name != "qlora" else "nf4-single" if double_quant is False else "nf4"
+    given = {name: options.pop(name) for name in Setup.__dataclass_fields__ if name not in ("device", "quantised")}
+    setup = Setup(**given, device=device or (card.device if card else "cuda"), quantised=quantised)
     method = take_method(options, architecture)
     if trace and inference:
-        raise BadValue("--trace follows a training step: leave out --trace or --inference")
+        raise BadValue("--trace is for a training step: omit --trace or --inference")
 
     def estimated(setup: Setup, trace: bool = False) -> Estimate:
         if inference:
-            return memories.inference(model, setup, method)
-        return memories.estimate(model, method, setup, num_labels=num_labels or 2, trace=trace)
+            return accountant.inference(model, setup, method)
+        return accountant.estimate(model, method, setup, num_labels=num_labels or 2, trace=trace)
 
     def largest(field: str) -> int | None:
         if available is None:
             return None
-        most = memories.longest(config_of(model)) if field == "seq" else None
-        limit = most - memories.prompt_of(method) if most else None
+        longest = accountant.longest(config_of(model)) if field == "seq" else None
+        limit = longest - accountant.prompt_of(method) if longest else None
         with suppress(LabError):
-            return memories.largest(field, setup, estimated, available, limit) or 0
+            return accountant.largest(field, setup, estimated, available, limit) or 0
         return None
 
-    found, available = estimated(setup, trace), gpus.usable(card) if card else None
-    timed = card is not None and found.flops and card.peak(setup.dtype)
-    tokens = largest("seq")
+    estimate, available = estimated(setup, trace), gpus.usable(card) if card else None
+    timed = card is not None and estimate.flops and card.peak(setup.dtype)
+    max_seq = largest("seq")
     return {
         "model": architecture.name,
-        "method": asked,
+        "method": method_name,
         "settings": method.settings(),
         "setup": asdict(setup),
-        "mode": found.mode,
-        "peak_bytes": found.peak,
-        "at": found.at,
-        "categories": found.categories,
-        "terms": [asdict(term) for term in found.terms],
-        "moments": found.phases,
-        "reserved_bytes": found.reserved,
+        "mode": estimate.mode,
+        "peak_bytes": estimate.peak,
+        "at": estimate.at,
+        "categories": estimate.categories,
+        "terms": [asdict(term) for term in estimate.terms],
+        "moments": estimate.phases,
+        "reserved_bytes": estimate.reserved,
         "card": card and card.name,
         "available_bytes": available,
-        "fits": None if available is None else found.peak <= available,
+        "fits": None if available is None else estimate.peak <= available,
         "max_batch": largest("batch"),
-        "max_seq": tokens,
-        "flops": found.flops,
-        "seconds": gpus.seconds(found.flops or 0, card, dtype=setup.dtype) if card and timed else None,
-        "notes": [*found.notes, *_notes(architecture, card, available, setup, bool(timed), tokens)],
+        "max_seq": max_seq,
+        "flops": estimate.flops,
+        "seconds": gpus.seconds(estimate.flops or 0, card, dtype=setup.dtype) if card and timed else None,
+        "notes": [*estimate.notes, *_notes(architecture, card, available, setup, bool(timed), max_seq)],
     }
 
 
@@ -175,22 +175,22 @@ def _notes(
     elif setup.device == "cpu":
         yield "add about 0.5 GiB for Python with torch"
     if timed:
-        yield f"seconds assume {UTILISATION:.0%} of the card's published peak, quoted from memory"
+        yield f"the time assumes {UTILISATION:.0%} of the card's published peak, which is quoted from memory"
     if model.positions and setup.seq > model.positions:
-        yield f"{setup.seq:,} tokens a row are more than the {model.positions:,} that {model.name} was trained for"
+        yield f"{setup.seq:,} tokens per row are more than the {model.positions:,} that {model.name} was trained for"
     elif max_seq and model.positions and max_seq > model.positions:
         yield f"memory would allow {max_seq:,} tokens per row, but {model.name} was trained for {model.positions:,}"
 
 
 def _step(answer: dict[str, Any]) -> Iterator[str]:
-    """Yield the answer as text: categories with terms, the peak of each phase, and whether a card has room."""
+    """Yield the answer as text: categories with terms, the peak of each phase, and whether it fits on a card."""
     from lora_lab.accounting.units import binary
 
     setup, peak = answer["setup"], answer["peak_bytes"]
-    how = [setup["optimizer"], "checkpointing" if setup["checkpointing"] else "", setup["shard"]]
-    asked = [f"{setup['batch']} x {setup['seq']} tokens", setup["dtype"], *how * (answer["at"] != "generation")]
-    named = ", ".join([answer["model"], answer["method"], *filter(None, asked)])
-    yield f"{named}: {binary(peak)} during {answer['at']} ({answer['mode']})"
+    training = [setup["optimizer"], "checkpointing" if setup["checkpointing"] else "", setup["shard"]]
+    shape = f"{setup['batch']} x {setup['seq']} tokens"
+    parts = [answer["model"], answer["method"], shape, setup["dtype"], *training * (answer["at"] != "generation")]
+    yield f"{', '.join(filter(None, parts))}: {binary(peak)} during {answer['at']} ({answer['mode']})"
     yield ""
     for category, total in sorted(answer["categories"].items(), key=lambda pair: -pair[1]):
         yield f"{category:<34} {binary(total):>12}  {total / max(peak, 1):>4.0%}"
@@ -213,7 +213,7 @@ def _step(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _room(answer: dict[str, Any]) -> Iterator[str]:
-    """Yield whether the named card has room or, without one, which cards do."""
+    """Yield whether the step fits on the named card or, without one, on which cards it fits."""
     from lora_lab.accounting.gpus import cards, usable
     from lora_lab.accounting.memory import SHORT
     from lora_lab.accounting.units import binary
@@ -222,16 +222,16 @@ def _room(answer: dict[str, Any]) -> Iterator[str]:
         yield "; ".join(
             [
                 f"{'fits' if answer['fits'] else 'does not fit'} on {answer['card']} "
-                f"({binary(answer['available_bytes'])} to use)",
+                f"({binary(answer['available_bytes'])} usable)",
                 *(
-                    f"{name} at most {most:,}" if most else f"not even {name} {least}"
-                    for name, most, least in (("batch", answer["max_batch"], 1), ("seq", answer["max_seq"], SHORT))
-                    if most is not None
+                    f"{name} at most {high:,}" if high else f"not even {name} {low}"
+                    for name, high, low in (("batch", answer["max_batch"], 1), ("seq", answer["max_seq"], SHORT))
+                    if high is not None
                 ),
             ]
         )
         return
-    same = [card for card in cards() if card.device == answer["setup"]["device"]]
-    for words, wanted in (("fits", True), ("does not fit", False)):
-        named = [card.name for card in same if (answer["peak_bytes"] <= usable(card)) is wanted]
-        yield f"{words}: {'; '.join(named) or 'no card in the table'}"
+    candidates = [card for card in cards() if card.device == answer["setup"]["device"]]
+    for verdict, fits in (("fits", True), ("does not fit", False)):
+        names = [card.name for card in candidates if (answer["peak_bytes"] <= usable(card)) is fits]
+        yield f"{verdict}: {'; '.join(names) or 'no card in the table'}"

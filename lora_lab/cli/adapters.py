@@ -1,4 +1,4 @@
-"""`lora-lab inspect` and `lora-lab merge`: look into an adapter, and merge it into a plain checkpoint."""
+"""`lora-lab inspect` and `lora-lab merge`: inspect an adapter, or merge it into a plain checkpoint."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from lora_lab.report import aligned
 if TYPE_CHECKING:
     from lora_lab.methods.inspect import Inspection
 
-LINES = 24  # norms to print; --json has all
+LINES = 24  # norms to print; --json prints all
 
 
 @click.command()
 @click.argument("adapter")
-@click.option("--base", default=None, help="Its base model: a bundled name, a folder or a hub id.")
+@click.option("--base", default=None, help="The base model: a bundled name, a folder or a hub id.")
 @click.option("--dtype", default="fp32", show_default=True, help="The base's dtype: fp32, bf16 or fp16.")
 @DOWNLOAD
 @JSON
 def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json: bool) -> None:
-    """Show what is in the folder ADAPTER, whether it changes the base, and what is wrong with it."""
+    """Show what the folder ADAPTER contains, whether it changes the base, and any problems with it."""
     from lora_lab.training.named import inspect_folder
 
-    found = inspect_folder(adapter, base, dtype=dtype, download=download)
-    tell(found.to_json() if as_json else _inspection(found))
+    inspection = inspect_folder(adapter, base, dtype=dtype, download=download)
+    tell(inspection.to_json() if as_json else _inspection(inspection))
 
 
-def _inspection(found: Inspection) -> str:
+def _inspection(result: Inspection) -> str:
     """Format an inspection as a table and sentences."""
-    head = f" + {found.head:,} in the head" if found.head else ""
-    by = "" if found.difference is None else f": a logit differs by up to {found.difference:.3g}"
+    head = f" + {result.head:,} in the head" if result.head else ""
+    difference = "" if result.difference is None else f": logits differ by up to {result.difference:.3g}"
     facts = {
-        "format": found.format and f"{found.format}, {found.kind}, {found.dtype}, {found.bytes:,} bytes",
-        "rank": found.rank,
-        "alpha": found.alpha,
-        "scaling": found.scaling and f"{found.scaling:.4g}",
-        "targets": ", ".join(map(str, found.targets)) if isinstance(found.targets, list) else found.targets,
-        "parameters": found.parameters and f"{found.parameters:,}{head}",
-        "does something": {None: None, True: f"yes{by}", False: f"no{by}"}[found.does_something],
+        "format": result.format and f"{result.format}, {result.kind}, {result.dtype}, {result.bytes:,} bytes",
+        "rank": result.rank,
+        "alpha": result.alpha,
+        "scaling": result.scaling and f"{result.scaling:.4g}",
+        "targets": ", ".join(map(str, result.targets)) if isinstance(result.targets, list) else result.targets,
+        "parameters": result.parameters and f"{result.parameters:,}{head}",
+        "changes output": {None: None, True: f"yes{difference}", False: f"no{difference}"}[result.does_something],
     }
     lines = [["module", "rank", "scaling", "|BA|", "|W|", "ratio"]]
-    for norm in (norm.to_json() for norm in found.norms[:LINES]):
+    for norm in (norm.to_json() for norm in result.norms[:LINES]):
         base = [f"{norm['weight']:.3g}", f"{norm['ratio']:.2%}"] if norm["weight"] else ["-", "-"]
         lines.append([norm["module"], str(norm["rank"]), f"{norm['scaling']:.3g}", f"{norm['update']:.3g}", *base])
-    more = len(found.norms) - LINES
+    more = len(result.norms) - LINES
     text = "\n".join(
         [
             *(f"{name:16}{value}" for name, value in facts.items() if value is not None),
             *(aligned(lines, "<>>>>>") if len(lines) > 1 else ()),
             *([f"and {more} more"] if more > 0 else ()),
-            *([f"problem: {problem}" for problem in found.problems] or ["no problem found"]),
+            *([f"problem: {problem}" for problem in result.problems] or ["no problem found"]),
         ]
     )
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)  # names come from an untrusted file
@@ -60,19 +60,19 @@ def _inspection(found: Inspection) -> str:
 
 @click.command()
 @click.argument("adapter")
-@click.option("--base", default=None, help="The base model; by default the one that the adapter names.")
-@click.option("--out", required=True, help="Folder for the checkpoint: new, empty, or an earlier result.")
+@click.option("--base", default=None, help="The base model; by default the one named in the adapter.")
+@click.option("--out", required=True, help="Folder for the checkpoint: new, empty, or from an earlier merge.")
 @click.option(
-    "--dtype", default=None, help="fp32, bf16 or fp16; the base's own by default; nf4 for an adapter of a 4-bit base."
+    "--dtype", default=None, help="fp32, bf16 or fp16; by default the base's; nf4 for an adapter of a 4-bit base."
 )
 @DOWNLOAD
 @JSON
 def merge(adapter: str, base: str | None, out: str, dtype: str | None, download: bool, as_json: bool) -> None:
-    """Write ADAPTER merged into its base, a plain transformers checkpoint with its tokenizer.
+    """Merge ADAPTER into its base and write a plain transformers checkpoint with its tokenizer.
 
-    The checkpoint loads without lora_lab, runs as fast as the base and is as large. In bf16 and fp16 the sum is
-    rounded, and the report says what that costs; --dtype fp32 rounds nothing. With nf4 the base is quantized and
-    dequantized first, as the adapter saw it in training; the checkpoint is not quantized.
+    The checkpoint loads without lora_lab, and is as fast and as large as the base. In bf16 and fp16 the sum is rounded,
+    and the report shows the effect; --dtype fp32 does not round. With nf4, the base is first quantized and dequantized,
+    as the adapter saw it in training; the checkpoint is not quantized.
     """
     from lora_lab.training.merged import write_merged
 

@@ -16,31 +16,31 @@ from lora_lab.methods import REGISTRY, Method, method_from
 if TYPE_CHECKING:
     from lora_lab.accounting.models import Architecture
 
-OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` has a --dropout of its own, the model's
+OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` uses --dropout for the model's dropout
 HELP = {
     "rank": "Columns of B, rows of A",
     "alpha": "scaling = alpha / rank",
-    "targets": "Roles, names or patterns, with commas",
-    "dropout": "On the adapter's input",
+    "targets": "Roles, names or patterns, separated by commas",
+    "dropout": "Dropout on the adapter's input",
     "rslora": "scaling = alpha / sqrt(rank)",
-    "rank_pattern": "Other ranks for some layers: q=4,down=16",
-    "alpha_pattern": "Other alphas for some layers: q=4,down=16",
+    "rank_pattern": "Different ranks for some layers: q=4,down=16",
+    "alpha_pattern": "Different alphas for some layers: q=4,down=16",
     "init": "Initialization",
     "dora": "DoRA: also train the norm of each row of the weight",
-    "lr_ratio": "LoRA+: B's learning rate over that of A",
+    "lr_ratio": "LoRA+: ratio of B's learning rate to A's",
     "freeze_a": "LoRA-FA: train only B",
     "tokens": "Virtual tokens before each row",
-    "layers": "Only this many of the top layers",
-    "l2": "Penalty on the classifier's weights",
-    "hidden": "Width of the network that makes the prompt; the model's width by default",
+    "layers": "Adapt only this many of the top layers",
+    "l2": "L2 penalty on the classifier's weights",
+    "hidden": "Width of the network that generates the prompt; the model's width by default",
     "size": "Width of the bottleneck",
     "placement": "Where bottlenecks go: houlsby, pfeiffer or lin",
     "d_initial": "Initial value of d",
     "u": "Size of the trained vector",
     "weight_tying": "0: each layer has its own vector; 1: all share one",
     "projection_seed": "Seed of the frozen matrices",
-    "save_projection": "Whether to save them in the file",
-    "feedforward": "Targets whose input is scaled instead of the output",
+    "save_projection": "Save the frozen matrices in the file",
+    "feedforward": "Targets whose input is scaled instead of their output",
 }
 TASK_NAMES = "rt, imdb, tweets; smollm2: kjv, shakespeare, restaurants, captain, json, preacher;"
 RECIPE: dict[str, tuple[type, Any, str | None]] = {
@@ -51,14 +51,14 @@ RECIPE: dict[str, tuple[type, Any, str | None]] = {
     "batch": (int, 16, None),
     "seed": (int, 0, None),
     "examples": (int, 0, "Number of training texts, with the data's class balance; 0 for all."),
-    "subset": (int, 0, "Which draw of that many examples."),
+    "subset": (int, 0, "Index of the random draw of that many examples."),
     "weight_decay": (float, 0.0, None),
-    "clip": (float, 1.0, "Largest gradient norm; 0 for no clipping."),
+    "clip": (float, 1.0, "Maximum gradient norm; 0 for no clipping."),
     "patience": (int, 0, "Stop after this many validations without improvement; 0 for never."),
-    "max_length": (int, None, "Cut texts to this many tokens."),
+    "max_length": (int, None, "Truncate texts to this many tokens."),
     "text_column": (str, "text", "Column in your own file."),
     "label_column": (str, "label", "Column in your own file."),
-    "dtype": (str, "auto", "Of the frozen base: fp32, bf16 or fp16; nf4, int8, nf3, nf2 or nf4+fp32 quantize it."),
+    "dtype": (str, "auto", "The frozen base's dtype: fp32, bf16 or fp16; nf4, int8, nf3, nf2 or nf4+fp32 quantize it."),
     "attention": (str, "auto", "eager or sdpa."),
     "device": (str, "auto", "cuda, mps or cpu."),
     "validations": (int, 8, "Validations during training, evenly spaced; 0 for none."),
@@ -70,10 +70,10 @@ def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command
 
     def add(command: Command) -> Command:
         command = command if "method" in without else method_options(without)(command)
-        for name, (kind, default, words) in reversed(RECIPE.items()):
+        for name, (kind, default, text) in reversed(RECIPE.items()):
             if name not in without:
                 option = f"--{name.replace('_', '-')}"
-                command = click.option(option, type=kind, default=default, show_default=True, help=words)(command)
+                command = click.option(option, type=kind, default=default, show_default=True, help=text)(command)
         return command
 
     return add
@@ -85,23 +85,23 @@ def method_options(without: Collection[str] = ()) -> Callable[[Command], Command
     def add(command: Command) -> Command:
         for name, owners in reversed(_fields().items()):
             command = command if name in without else _option(name, owners)(command)
-        words = f"{', '.join(REGISTRY)}; qlora."
-        return click.option("--method", default="lora", show_default=True, help=words)(command)
+        names = f"{', '.join(REGISTRY)}; qlora."
+        return click.option("--method", default="lora", show_default=True, help=names)(command)
 
     return add
 
 
 def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
-    """Make the method from its options, which are removed from `options`.
+    """Make the method from its options and remove them from `options`.
 
-    "qlora" is lora on a 4-bit base: on all linear layers by default, and dtype "auto" becomes nf4. With an
-    architecture, lora's default targets are adapted to it. Raises: BadValue or NotFound for an unknown name.
+    "qlora" is lora on a 4-bit base: it targets all linear layers by default, and dtype "auto" becomes nf4. With an
+    architecture, lora's default targets depend on it. Raises: BadValue or NotFound for an unknown name.
     """
     name = options.pop("method")
-    taken = {field: options.pop(OTHER_NAMES.get(field, field), None) for field in _fields()}
+    values = {field: options.pop(OTHER_NAMES.get(field, field), None) for field in _fields()}
     given = {
         field: _pattern(field, value) if field.endswith("_pattern") else value
-        for field, value in taken.items()
+        for field, value in values.items()
         if value is not None
     }
     if name not in (*REGISTRY, "qlora"):
@@ -111,21 +111,21 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
         if options.get("dtype") == "auto":
             options["dtype"] = "nf4"
     if architecture and name == "lora" and "targets" not in given:
-        given["targets"] = _usual_targets(architecture)
+        given["targets"] = _default_targets(architecture)
     return method_from({"name": name, **given})
 
 
 def _fields() -> dict[str, dict[str, Field[Any]]]:
-    """Return every field by name, with the methods that have it."""
-    found: dict[str, dict[str, Field[Any]]] = {}
+    """Return the methods' fields by name: {field name: {method name: field}}."""
+    result: dict[str, dict[str, Field[Any]]] = {}
     for name, method in REGISTRY.items():
         for field in fields(method):  # type: ignore[arg-type]
-            found.setdefault(field.name, {})[name] = field
-    return found
+            result.setdefault(field.name, {})[name] = field
+    return result
 
 
 def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Command]:
-    def usual(field: Field[Any]) -> str:
+    def default_of(field: Field[Any]) -> str:
         default = field.default
         if default is False or default in (MISSING, None, ()):
             return ""
@@ -133,33 +133,33 @@ def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Com
 
     kind = str(next(iter(owners.values())).type).partition(" ")[0]
     option = f"--{OTHER_NAMES.get(name, name).replace('_', '-')}"
-    words = f"{HELP.get(name, name)} ({', '.join(f'{owner}{usual(field)}' for owner, field in owners.items())})."
+    text = f"{HELP.get(name, name)} ({', '.join(f'{owner}{default_of(field)}' for owner, field in owners.items())})."
     if kind == "bool":
-        return click.option(f"{option}/--no-{option[2:]}", default=None, help=words)
-    return click.option(option, type={"int": int, "float": float}.get(kind, str), default=None, help=words)
+        return click.option(f"{option}/--no-{option[2:]}", default=None, help=text)
+    return click.option(option, type={"int": int, "float": float}.get(kind, str), default=None, help=text)
 
 
 def _pattern(name: str, text: str) -> dict[str, float]:
-    """Parse "q=4,down=16" into {"q": 4, "down": 16}; an alpha may have a fraction."""
-    found: dict[str, float] = {}
+    """Parse "q=4,down=16" into {"q": 4, "down": 16}; alphas may be fractional."""
+    pattern: dict[str, float] = {}
     try:
         for part in filter(str.strip, text.split(",")):
             target, _, value = map(str.strip, part.partition("="))
-            found[target] = float(value) if name == "alpha_pattern" and not value.isdecimal() else int(value)
-        if "" in found:
+            pattern[target] = float(value) if name == "alpha_pattern" and not value.isdecimal() else int(value)
+        if "" in pattern:
             raise ValueError
     except ValueError:
-        what = name.partition("_")[0]
-        raise BadValue(f"--{what}-pattern needs target={what} pairs such as q=4,down=16, not '{text}'") from None
-    return found
+        key = name.partition("_")[0]
+        raise BadValue(f"--{key}-pattern needs target={key} pairs such as q=4,down=16, not '{text}'") from None
+    return pattern
 
 
-def _usual_targets(architecture: Architecture) -> str:
-    """Return q,v or, for latent attention, the layers that project the latent to q, k and v."""
+def _default_targets(architecture: Architecture) -> str:
+    """Return "q,v" or, for latent attention, the layers that project the latent to q, k and v."""
     if {"q", "v"} <= set(architecture.roles):
         return "q,v"
     leaves = {module.name.rpartition(".")[2] for module in architecture.modules}
-    unfolding = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if name in leaves]
-    targets = ",".join(unfolding) or "all-linear"
+    projections = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if name in leaves]
+    targets = ",".join(projections) or "all-linear"
     print(f"{architecture.name} has no separate q and v layers; counting --targets {targets}", file=sys.stderr)
     return targets

@@ -1,4 +1,4 @@
-"""Options and output that commands share."""
+"""Options and output functions that commands share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 Command = Callable[..., Any]
-DOWNLOAD = click.option("--download", is_flag=True, help="Allow access to the model hub.")
+DOWNLOAD = click.option("--download", is_flag=True, help="Allow downloads from the model hub.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -26,17 +26,17 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-def say(words: str) -> None:
+def say(message: str) -> None:
     """Print a message on stderr; stdout is for the answer."""
-    print(words, file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
 
 
 def tell(answer: dict[str, Any] | str) -> None:
-    """Print the answer on stdout: a dictionary as one JSON object, text as it is."""
+    """Print the answer on stdout: a dictionary as one JSON object, text unchanged."""
     print(json.dumps(answer, allow_nan=False) if isinstance(answer, dict) else answer)
 
 
 def with_minutes() -> Callable[[str], None]:
-    """Return `say` with the minutes since now before each line."""
+    """Return a `say` that prefixes each message with the minutes since this call."""
     started = time.perf_counter()
-    return lambda words: say(f"{(time.perf_counter() - started) / 60:6.1f} min  {words}")
+    return lambda message: say(f"{(time.perf_counter() - started) / 60:6.1f} min  {message}")

@@ -1,4 +1,4 @@
-"""`lora-lab sweep` and `lora-lab collect`: train many runs in packs, and merge the stores of a class."""
+"""`lora-lab sweep` and `lora-lab collect`: train many runs in packs, and merge the stores of a whole class."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ sweep_options = together(
     click.option("--targets", multiple=True, help="q,v by default; repeat the option for more choices."),
     click.option("--lr", default="2e-3", show_default=True, help="Separated by commas: 1e-3,2e-3."),
     click.option("--seed", default="0", show_default=True, help="Separated by commas, or a range such as 0-4."),
-    click.option("--out", default="runs", show_default=True, help="The store; runs it already has are skipped."),
-    click.option("--solo", is_flag=True, help="Train runs one by one instead of in packs."),
+    click.option("--out", default="runs", show_default=True, help="Folder for the runs; stored runs are skipped."),
+    click.option("--solo", is_flag=True, help="Train runs one at a time instead of in packs."),
     click.option(
         "--choose", "--halving", "choose", is_flag=True,
-        help="Find the best configuration: those behind stop halfway, and only the best and its rivals are tested.",
+        help="Find the best configuration: weak ones stop halfway, and only the best and its rivals are tested.",
     ),
     click.option("--validations", type=int, default=None, help="Evenly spaced; 1 by default, 8 with --patience."),
     click.option("--again", is_flag=True, help="Retry failed runs."),
-    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Most runs per pack."),
-    click.option("--dask", default=None, help="Address of a Dask scheduler whose workers train the packs."),
-    click.option("--share", default=None, help="i/n: only part i of the grid, for one of n laptops."),
+    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Maximum runs per pack."),
+    click.option("--dask", default=None, help="Address of a Dask scheduler; its workers train the packs."),
+    click.option("--share", default=None, help="i/n: train only part i of the grid, on one of n laptops."),
     DOWNLOAD,
     JSON,
 )  # fmt: skip
@@ -52,36 +52,36 @@ def sweep(
     out: str, solo: bool, choose: bool, again: bool, side_by_side: int | None, dask: str | None, share: str | None,
     download: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Train every combination of rates and seeds (for lora also ranks, alphas and targets) side by side.
+    """Train every combination of learning rates and seeds (for lora also ranks, alphas and targets) in packs.
 
-    You can stop or kill it at any time: the same command resumes.
+    You can stop or kill it at any time; the same command resumes.
     """
     from lora_lab.experiments import grid
     from lora_lab.experiments.sweep import Sweep, Swept
 
     if choose and (share or dask):
-        raise BadValue(f"--choose needs the whole grid on one machine: leave out {'--share' if share else '--dask'}")
-    every = _recipes(options)
-    recipes = grid.share(every, share) if share else every
-    if not recipes:  # more laptops than runs, which is fine
-        tell(Swept(()).to_json() if as_json else f"share {share} of {len(every)} runs is empty: nothing to do")
+        raise BadValue(f"--choose needs the whole grid on one machine: omit {'--share' if share else '--dask'}")
+    all_recipes = _recipes(options)
+    recipes = grid.share(all_recipes, share) if share else all_recipes
+    if not recipes:  # there are more laptops than runs, which is fine
+        tell(Swept(()).to_json() if as_json else f"share {share} of {len(all_recipes)} runs is empty: nothing to do")
         return
     client = None
     if dask:
         from lora_lab.experiments.cluster import connect
 
         client = connect(dask)
-    made = Sweep(out, 1 if solo else side_by_side, again=again, client=client, download=download)
-    swept = made.run(recipes, choose)
+    runner = Sweep(out, 1 if solo else side_by_side, again=again, client=client, download=download)
+    swept = runner.run(recipes, choose)
     tell(swept.to_json() if as_json else describe(swept))
 
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True)
-@click.option("--out", default="collected", show_default=True, help="The store for all runs.")
+@click.option("--out", default="collected", show_default=True, help="Folder for all runs.")
 @JSON
 def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
-    """Merge the stores in FOLDERS or zip files into one, with a table and pictures of the class's results."""
+    """Merge the stores in FOLDERS or zip files into one, with a table and plots of the class's results."""
     from lora_lab.experiments.collect import collect as merge
     from lora_lab.experiments.results import load
     from lora_lab.plots import sweeps
@@ -89,45 +89,45 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
 
     if not set().union(*(stores(Path(folder)) for folder in folders)):
         raise NotFound(f"there are no runs below {', '.join(folders)}: give the folders that sweeps have written")
-    found = merge(folders, out)
+    merged = merge(folders, out)
     frame, pictures = load(out), []
-    for number, (_, part) in enumerate(_kinds(frame), 1):  # rank.png, and rank_2.png of the second table
+    for number, (_, part) in enumerate(_kinds(frame), 1):  # rank.png, or rank_2.png for the second table
         for name, picture in sweeps.pictures(part).items():
             path = Path(out) / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
             picture.savefig(path, dpi=150)
             pictures.append(str(path))
     if as_json:
-        counts = {"taken": found.taken, "repeated": found.repeated, "unreadable": found.unreadable}
+        counts = {"taken": merged.taken, "repeated": merged.repeated, "unreadable": merged.unreadable}
         rows = json.loads(frame.to_json(orient="records"))
         tell({"runs": len(frame), **counts, "pictures": pictures, "frame": rows})
         return
-    for file, reason in found.unreadable.items():
+    for file, reason in merged.unreadable.items():
         print(f"skipped {file}: {reason}", file=sys.stderr)
-    print(f"{len(frame)} runs in {out}: {found.taken} new, {found.repeated} already there\n{summary(frame)}")
+    print(f"{len(frame)} runs in {out}: {merged.taken} new, {merged.repeated} duplicates\n{summary(frame)}")
     for file in pictures:
         print(f"picture  {file}")
 
 
 def describe(swept: Any) -> str:
-    """Format a sweep as a table: a row per cell of the grid, with every seed."""
+    """Format a sweep as a table with one row per cell of the grid, showing every seed."""
     failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
     sizes = ", ".join(map(str, swept.packs)) or "none"
-    end = f"{len(swept)} runs, {swept.skipped} of them already stored; packs of {sizes}; {swept.seconds:.0f} s"
-    chosen = [str(swept.choice)] if swept.choice else []
-    return "\n".join([summary(swept.frame), *failures, *chosen, end])
+    totals = f"{len(swept)} runs, {swept.skipped} of them already stored; packs of {sizes}; {swept.seconds:.0f} s"
+    choice = [str(swept.choice)] if swept.choice else []
+    return "\n".join([summary(swept.frame), *failures, *choice, totals])
 
 
 def summary(frame: pd.DataFrame) -> str:
-    """Format the cells of a grid with their seeds, in one table per model, task and length."""
+    """Format the cells of a grid with their seeds, in one table per model, task and training length."""
     tables = {name: _table(part) for name, part in _kinds(frame)}
     if not tables:
-        return "no finished run was scored on the test rows"
-    several = {f"{number}: {name}": table for number, (name, table) in enumerate(tables.items(), 1)}
-    return Report("", several if len(tables) > 1 else {"": next(iter(tables.values()))}).to_text()
+        return "no finished run has test scores"
+    numbered = {f"{number}: {name}": table for number, (name, table) in enumerate(tables.items(), 1)}
+    return Report("", numbered if len(tables) > 1 else {"": next(iter(tables.values()))}).to_text()
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield finished, scored runs by model, task and length, the largest group first."""
+    """Yield finished, scored runs by model, task and training length, the largest group first."""
     from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import MAIN
     from lora_lab.training.runs import FINISHED
@@ -135,15 +135,15 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     scores = [name for name in MAIN if name in frame]
     done = frame[frame["status"].isin(FINISHED)].dropna(subset=scores, how="all") if scores else frame[:0]
     kinds, settings = list(done.groupby(list(KIND))) if len(done) else [], settings_in(frame)
-    for (model, task, steps, batch), part in sorted(kinds, key=lambda one: -len(one[1])):
-        known = [name for name in part if name in settings or part[name].notna().any()]  # its own metrics alone
-        yield f"{model} on {task}, {steps} steps of {batch} rows", part[known]
+    for (model, task, steps, batch), part in sorted(kinds, key=lambda item: -len(item[1])):
+        columns = [name for name in part if name in settings or part[name].notna().any()]  # drop other tasks' metrics
+        yield f"{model} on {task}, {steps} steps of {batch} rows", part[columns]
 
 
 def _table(done: pd.DataFrame) -> pd.DataFrame:
-    """Make a row per cell, whose runs differ only in the seed.
+    """Make one row per cell, whose runs differ only in the seed.
 
-    A cell is identified by the usual settings, and by others that differ among the runs of a method.
+    A cell is identified by the settings in USUAL and any others that vary among the runs of a method.
     """
     import pandas as pd
 
@@ -152,25 +152,25 @@ def _table(done: pd.DataFrame) -> pd.DataFrame:
 
     metric = main_metric(dict(done))
     others = [name for name in settings_in(done) if name not in (*USUAL, "seed")]
-    differ = [name for name in others if done.groupby("method")[name].nunique(dropna=False).max() > 1]
-    keys = [name for name in (*USUAL, *sorted(differ)) if done[name].notna().any()]
-    lines = []
+    varying = [name for name in others if done.groupby("method")[name].nunique(dropna=False).max() > 1]
+    keys = [name for name in (*USUAL, *sorted(varying)) if done[name].notna().any()]
+    rows = []
     for cell, values in done.groupby(keys, dropna=False, sort=False)[metric]:
-        each = factor(metric) * values
-        numbers = {"seeds": len(each), f"mean {metric}": f"{each.mean():.1f}"}
-        shown = {"each": " ".join(f"{value:.1f}" for value in each)}
-        lines.append(dict(zip(keys, map(_word, cell), strict=True)) | numbers | shown)
-    return pd.DataFrame(lines)
+        scores = factor(metric) * values
+        statistics = {"seeds": len(scores), f"mean {metric}": f"{scores.mean():.1f}"}
+        statistics["each"] = " ".join(f"{score:.1f}" for score in scores)
+        rows.append(dict(zip(keys, map(_cell_text, cell), strict=True)) | statistics)
+    return pd.DataFrame(rows)
 
 
-def _word(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if value is None or value == "" or value != value:
         return "-"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _recipes(options: dict[str, Any]) -> list[Any]:
-    """Make the recipes that the options describe. Raises: BadValue for what is not a number."""
+    """Make the recipes that the options describe. Raises: BadValue for a value that is not a number."""
     from lora_lab.experiments.grid import Grid, numbers
 
     rank, alpha, rule, targets = (options.pop(name) for name in ("rank", "alpha", "alpha_rule", "targets"))

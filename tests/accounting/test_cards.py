@@ -120,7 +120,7 @@ def test_learned_positions_end_and_rotary_ones_do_not(name, tokens):
     if tokens:
         checked(name, LoRA(), Setup(seq=tokens))
         checked(name, PromptTuning(20), Setup(seq=tokens - 20))
-        with pytest.raises(BadValue, match="beside a prompt of 20"):
+        with pytest.raises(BadValue, match="after a prompt of 20"):
             checked(name, PromptTuning(20), Setup(seq=tokens - 19))
 
 

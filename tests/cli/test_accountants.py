@@ -97,7 +97,7 @@ def test_70b_with_qlora_does_not_fit_24_gb_but_48():
 def test_the_table_reads_in_words_with_units():
     words = run("llama-2-7b", "--gpu", "t4").stdout
     assert "llama-2-7b, lora, 1 x 512 tokens, bf16, adamw: 14.9 GiB during backward of the loss (predicted)" in words
-    assert "does not fit on T4 16 GB (13.4 GiB to use); not even batch 1" in words
+    assert "does not fit on T4 16 GB (13.4 GiB usable); not even batch 1" in words
     assert "model.layers.*.mlp" in words
     assert re.search(r"the loss +\d+ MiB  = 384,000 · S", words)  # 12 bytes for each word of the vocabulary
     assert "<- the peak" in words
@@ -106,7 +106,7 @@ def test_the_table_reads_in_words_with_units():
 
 
 def test_rows_longer_than_the_model_was_trained_for_are_told():
-    told = "20,000 tokens a row are more than the 8,192 that llama-3-8b was trained for"
+    told = "20,000 tokens per row are more than the 8,192 that llama-3-8b was trained for"
     assert told in answer("llama-3-8b", "--seq", "20000")["notes"]
 
 
@@ -171,9 +171,9 @@ def test_a_trace_answers_in_the_same_shape():
         (["memory", "gpt2", "--gpu-gb", "1e308"], "at most 1,000,000"),
         (["memory", "gpt2", "--gpu-gb", "24", "--gpu", "4090"], "not both"),
         (["memory", "gpt2", "--method", "full", "--lora-dropout", "0.1"], "no option 'dropout'"),
-        (["memory", "gpt2", "--num-labels", "2"], "leave out --num-labels"),
-        (["memory", "bert-base", "--inference"], "does not generate"),
-        (["memory", "gpt2", "--inference", "--trace"], "leave out --trace or --inference"),
+        (["memory", "gpt2", "--num-labels", "2"], "omit --num-labels"),
+        (["memory", "bert-base", "--inference"], "is not a causal language model"),
+        (["memory", "gpt2", "--inference", "--trace"], "omit --trace or --inference"),
         (["params", "lama-3-8b"], "llama-3-8b"),
         (["params", "gpt2", "--method", "ful"], "known: full"),
         (["params", "gpt2", "--rank", "0"], "rank must be"),
