@@ -142,7 +142,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             raise BadValue("nothing is picked: choose untried cells in the map, or set picked=[[rank, alpha, lr], ...]")
         recipes = [self.playground.recipe_of(*run) for picked in self.picked for run in self._untried(picked)]
         if not recipes:
-            raise BadValue("all picked cells are already trained: choose hatched cells")
+            raise BadValue("every picked cell has been trained: choose hatched cells")
         self.work = work = LiveSweep(recipes, self.store, self.work)
         begin(work, lambda: self._paint(work), self._tell)
         if work.error and headless():
