@@ -80,8 +80,8 @@ class Panel(anywidget.AnyWidget):
     def state(self) -> dict[str, Any]:
         """Return the panel's own traits as JSON, with bytes as {"b64": ...}."""
         inherited = anywidget.AnyWidget.class_traits()
-        own = [name for name in self.class_traits(sync=True) if name not in inherited and not name.startswith("_")]
-        values = {name: getattr(self, name) for name in sorted(own)}
+        names = [name for name in self.class_traits(sync=True) if name not in inherited and not name.startswith("_")]
+        values = {name: getattr(self, name) for name in sorted(names)}
         return {
             name: {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
             for name, value in values.items()

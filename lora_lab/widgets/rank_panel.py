@@ -38,13 +38,14 @@ class RankPanel(Panel, file="rank_panel.js"):
     rank = T.Int().tag(sync=True)
 
     def __init__(self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2) -> None:
-        own = source if isinstance(source, Mapping) else {} if isinstance(source, str) else {YOURS: np.asarray(source)}
-        data = {name: packed(matrix) for name, matrix in own.items()}
-        first = next(iter(own)) if own else str(source)
+        custom = {} if isinstance(source, str) else source
+        custom = custom if isinstance(custom, Mapping) else {YOURS: np.asarray(custom)}
+        data = {name: packed(matrix) for name, matrix in custom.items()}
+        first = next(iter(custom)) if custom else str(source)
         super().__init__(
             data=data or {first: pieces_of(first)},
-            cuts={} if own else reference()["cuts"],
-            choices=[[name, name, ""] for name in own] or [[name, *words] for name, words in SOURCES.items()],
+            cuts={} if custom else reference()["cuts"],
+            choices=[[name, name, ""] for name in custom] or [[name, *words] for name, words in SOURCES.items()],
         )
         self.source, self.rank = first, rank
         self.on_msg(self._heard)

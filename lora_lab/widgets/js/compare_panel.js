@@ -274,17 +274,17 @@ function start(p) {
 
   function methodTable() {
     const { data, rows, rival, format, method } = now;
-    const known = columns(data);
+    const quantities = columns(data);
     const line = (entry) => {
       const row = rows.find((other) => other.entry === entry);
       const tried = entry.tried.map(([rate, value]) => `${about(rate)}: ${decimal(value)}`).join(", ") || "–";
       const [difference, low, high] = row ? [row.test.difference, row.test.low, row.test.high].map(format) : [];
       return [
-        escape(entry.name), ...known.map(([, cell]) => cell(entry)), entry.each.map((value) => decimal(value)).join(" "), tried,
+        escape(entry.name), ...quantities.map(([, cell]) => cell(entry)), entry.each.map((value) => decimal(value)).join(" "), tried,
         row ? `${difference} (${low} to ${high})` : "–", row?.word ?? "–",
       ];
     };
-    const [names, minus] = [known.map(([name]) => name), `minus ${escape(rival.name)}, ${data.gap}`];
+    const [names, minus] = [quantities.map(([name]) => name), `minus ${escape(rival.name)}, ${data.gap}`];
     const head = ["method", ...names, "every seed", "validation at each rate", minus, "outcome"];
     const best = [...data.methods].sort((a, b) => (data.lower ? a.mean - b.mean : b.mean - a.mean));
     return table(head, best.map(line), best.indexOf(method));

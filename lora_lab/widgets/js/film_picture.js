@@ -78,7 +78,7 @@ export function thumbnail(film, result, height, topmost, card) {
   return areas(columns(places(film), result.totals, [0, 100]), result.live, y, height) + limit;
 }
 
-/** { svg, height, sceneAtX, ... } of the film. cards: [[name, bytes], ...]; measured: { film, result } or null. */
+/** Draw the film. Returns { svg, height, sceneAtX, ... }. cards: [[name, bytes], ...]; measured: { film, result } or null. */
 export function drawFilm(width, film, { result, at, card, cards, measured }) {
   const { scenes, starts } = openFilm(film);
   const wide = width >= 520;

@@ -6,9 +6,9 @@ import { drawPatch } from "./lora_size.js";
 import { group, outline, rect, text } from "./svg.js";
 
 const [FP32, BF16] = [4, 2]; // bytes per number in an adapter file, and in most base models' files
-const SEEN = 2; // minimum width of a sliver in pixels, to keep it visible; the patch is to scale
+const MIN_WIDTH = 2; // minimum width of a sliver in pixels, to keep it visible; the patch is to scale
 const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
-  least ${SEEN} pixels wide; the patch is to scale.`;
+  least ${MIN_WIDTH} pixels wide; the patch is to scale.`;
 
 /** What LoRA of a given rank trains in a model: its rows with `trained`, and the totals. Counts are exact. */
 export function modelCounts(model, targets, rank) {
@@ -82,7 +82,7 @@ export function drawModel(full, model, counts, patch) {
 /** The sliver of a block for A and B, in the block's own scale, along its shorter side: [x, y, w, h]. */
 function sliver([x, y, w, h], share) {
   const part = Math.min(1, share);
-  return w >= h ? [x, y, Math.max(SEEN, part * w), h] : [x, y, w, Math.max(SEEN, part * h)];
+  return w >= h ? [x, y, Math.max(MIN_WIDTH, part * w), h] : [x, y, w, Math.max(MIN_WIDTH, part * h)];
 }
 
 /** The name and shape of a block, if there is room for them. */

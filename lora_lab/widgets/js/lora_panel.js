@@ -71,8 +71,8 @@ function start(p) {
     const name = [p.get("model"), FIRST, ...Object.keys(models)].find((candidate) => models[candidate]);
     const model = models[name];
     const roles = TARGETS.filter((target) => model.rows.some((row) => row.trains[target]));
-    const known = p.get("targets").filter((target) => roles.includes(target));
-    const targets = known.length || !p.get("targets").length ? known : ["all-linear"];
+    const valid = p.get("targets").filter((target) => roles.includes(target));
+    const targets = valid.length || !p.get("targets").length ? valid : ["all-linear"];
     const limit = maxRank(model, targets);
     return { name, model, roles, targets, limit, counts: modelCounts(model, targets, clamp(p.get("rank"), 1, limit)) };
   }
@@ -160,11 +160,11 @@ function start(p) {
     return describeToy(toy);
   }
 
-  function drawControls(ranks, rank, share, whole, extra, chosen) {
+  function drawControls(ranks, rank, share, subject, extra, chosen) {
     p.choose("model", [...extra, ...Object.keys(p.get("models")).map((name) => [name, name])], chosen);
-    const spoken = `rank ${count(rank)}, ${percent(share)} of ${whole}`;
+    const spoken = `rank ${count(rank)}, ${percent(share)} of ${subject}`;
     p.slide("rank", { values: ranks, value: rank, words: count(rank), spoken });
-    p.button("drop", { words: `${ui.dropped ? "lift the patch off" : "drop the patch on"} ${whole}` });
+    p.button("drop", { words: `${ui.dropped ? "lift the patch off" : "drop the patch on"} ${subject}` });
   }
 
   // ---- actions and dragging

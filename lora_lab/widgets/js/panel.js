@@ -285,7 +285,7 @@ export function panel({ title, css = "", traits, body, start }) {
     };
     const events = [["comm_live_update", markGone], ...Object.keys(traits).map((name) => [`change:${name}`, traitChanged(name)])];
     for (const [event, react] of events) model.on(event, react);
-    const status = model.widget_manager?.kernel?.statusChanged; // only in JupyterLab; elsewhere the model gets an event on a restart
+    const status = model.widget_manager?.kernel?.statusChanged; // only in JupyterLab; elsewhere the model gets an event
     const onStatus = (_, now) => ENDED.includes(now) && markGone();
     status?.connect(onStatus);
     el.append(host);

@@ -173,11 +173,11 @@ function start(p) {
   function describeCut() {
     const { cut, at, n, rank } = now;
     const measured = cut.ranks[at];
-    const whole = at === cut.ranks.length - 1;
+    const uncut = at === cut.ranks.length - 1;
     const right = (i) => `${((100 * cut.right[i]) / n).toFixed(1)}%`;
     const big = `<b>${right(at)}</b> <span>right at rank ${measured}</span>`;
     const name = escape(cut.label);
-    if (whole) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
+    if (uncut) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
     const pieces = measured === 1 ? "strongest piece" : `${measured} strongest pieces`;
     const what = measured
       ? `Of the ${name} update, every matrix keeps its ${pieces}.`
