@@ -1,8 +1,8 @@
 """Build the site from the lessons, the documentation and the panels: `python site/build.py [--students] [OUT]`.
 
-Sphinx reads what this script prepares: the solved notebooks with their panels as places that `host.js` brings to life,
+This script prepares the input of Sphinx: the solved notebooks, with placeholders for panels that `host.js` fills in,
 the pages of docs/, the scripts of the panels, and the fonts. Nothing is trained or run, and neither building nor
-reading needs a network.
+reading the site needs a network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lora_lab.widgets import base
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 OUT = SITE / "build" / "html"
-PIXELS = 1.5  # of a picture in a notebook, for each CSS pixel
+PIXELS = 1.5  # picture pixels per CSS pixel, in a notebook
 
 SERIF, SANS, MATH = (
     Path(package.__file__).parent / folder / name
@@ -52,12 +52,12 @@ FACES = (
     ("Lab Sans", f"{SANS}-Semibold.ttf", "font-weight: 600 700;"),
     ("Lab Math", f"{MATH}-Regular.ttf", ""),
 )
-LETTERS = (  # Latin, Greek, punctuation, scripts, arrows and operators, brackets, italic letters of formulas
+LETTERS = (  # Latin, Greek, punctuation, super- and subscripts, arrows and operators, brackets, italic math letters
     (0x20, 0x7F), (0xA0, 0x180), (0x370, 0x400), (0x2010, 0x2060), (0x2070, 0x20A0), (0x2100, 0x2300),
     (0x2308, 0x230C), (0x27E8, 0x27F0), (0x1D400, 0x1D468), (0x1D6A4, 0x1D736),
 )  # fmt: skip
 
-REPAIRS = {  # of the theme's markup: what axe finds, and a full stop that leaves its formula
+REPAIRS = {  # fixes to the theme's markup: axe findings, and line breaks between a formula and its punctuation
     r'<p class="caption" role="heading"': r'\g<0> aria-level="2"',
     r'<aside class="sidebar-drawer"': r'\g<0> aria-label="Site"',
     r'<aside class="toc-drawer[^"]*"': r'\g<0> aria-label="On this page"',
@@ -76,20 +76,20 @@ def notebook(file: Path) -> dict[str, Any]:
 
 
 def place(snapshot: dict[str, Any], picture: str, src: Path) -> str:
-    """The markup of a live panel, whose script is written too."""
+    """Write the script of a live panel and return the panel's markup."""
     script = src / "_static" / "panels" / f"{snapshot['panel']}.js"
     script.write_text(base.classic(snapshot["file"], snapshot["panel"]), encoding="utf-8")
     return base.place(snapshot, picture)
 
 
 def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
-    """An output with its panel or picture as HTML; the picture becomes a file of this name."""
+    """Return an output with its panel or picture as HTML; the picture is written to a file called `name`."""
     data = output.get("data", {})
     if "image/png" in data:
         image = base64.b64decode("".join(data["image/png"]))
         (src / "_static" / "pictures" / name).write_bytes(image)
-        described = output["metadata"].get("image/png", {}).get("alt", "the plot that this cell draws")
-        source, alt = f"../_static/pictures/{name}", html.escape(described)
+        description = output["metadata"].get("image/png", {}).get("alt", "the plot that this cell draws")
+        source, alt = f"../_static/pictures/{name}", html.escape(description)
         snapshot = "".join(data.get(base.MIME, ""))
         markup = place(json.loads(snapshot), source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
         width, height = (round(side / PIXELS) for side in struct.unpack(">II", image[16:24]))
@@ -101,59 +101,59 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
 
 
 def lesson(file: Path, src: Path) -> dict[str, Any]:
-    """A solved notebook with live panels. Below an exercise stand its form, once a puzzle, and its folded solution."""
+    """Return a solved notebook with live panels; after an exercise come its form, a puzzle, and its folded solution."""
     solved, exercises = notebook(file), notebook(ROOT / "notebooks" / file.name)["cells"]
     cells: list[dict[str, Any]] = []
     puzzle = [puzzle_in(lines)] if (lines := SITE / f"{file.stem}.json").is_file() else []
     for number, (cell, exercise) in enumerate(zip(solved["cells"], exercises, strict=True)):
         outputs = cell.get("outputs", [])
-        outputs[:] = [shown(one, f"{file.stem}-{number}-{at}.png", src) for at, one in enumerate(outputs)]
+        outputs[:] = [shown(output, f"{file.stem}-{number}-{i}.png", src) for i, output in enumerate(outputs)]
         if "solution" in cell["metadata"].get("tags", []):
-            checked = re.findall(r"checks\.check_(\w+)\(", "".join(exercise["source"]))
-            forms = [answers.form(name) for name in checked if name in answers.FORMS]
+            check_names = re.findall(r"checks\.check_(\w+)\(", "".join(exercise["source"]))
+            forms = [answers.form(name) for name in check_names if name in answers.FORMS]
             cells += [exercise, *forms, *puzzle, {**cell, "metadata": {"tags": ["hide-cell"]}}]
             puzzle = []
         elif "lesson.receipt(" in "".join(cell["source"]):
             words = "In the lab, a line appears here for your teacher. On this page nothing is collected."
             cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
-            asks = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
-            cells.append({**cell, "metadata": {"tags": asks}})  # predict.js finds them by their class
+            tags = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
+            cells.append({**cell, "metadata": {"tags": tags}})  # predict.js finds them by their class
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
 
 
 def puzzle_in(lines: Path) -> dict[str, Any]:
-    """A cell with the lines that `puzzle.js` lets a reader put in order."""
+    """Return a cell with lines of code for the reader to put in order, for `puzzle.js`."""
     content = json.dumps(json.loads(lines.read_text(encoding="utf-8"))).replace("<", "\\u003c")
     markup = f'<div data-puzzle hidden><script type="application/json">{content}</script></div>'
     return {"cell_type": "markdown", "metadata": {}, "source": markup}
 
 
-def linked(file: Path, known: dict[Path, str]) -> str:
-    """A page of docs/. Links to what is not on the site become plain words."""
+def linked(file: Path, urls: dict[Path, str]) -> str:
+    """Return a page of docs/ with adjusted links; links to files that are not on the site become plain text."""
 
-    def link(found: re.Match[str]) -> str:
-        words, path, anchor = found.groups()
+    def link(match: re.Match[str]) -> str:
+        words, path, anchor = match.groups()
         if not path or re.match("[a-z]+:", path):
-            return found[0]
-        to = known.get((file.parent / path).resolve())
-        return f"[{words}]({to}{anchor})" if to else words
+            return match[0]
+        url = urls.get((file.parent / path).resolve())
+        return f"[{words}]({url}{anchor})" if url else words
 
     return re.sub(r"(?<!!)\[([^\[\]]*)\]\(([^()\s#]*)([^()\s]*)\)", link, file.read_text(encoding="utf-8"))
 
 
 def front(src: Path, pages: list[Path]) -> str:
-    """The first page: `index.md` with its panels, each a fence with the class and its arguments, and the lessons."""
+    """Return the front page: `index.md` with its panels (fences with class and arguments) and lists of lessons."""
 
-    def panel(found: re.Match[str]) -> str:
-        options = yaml.safe_load(found[2])
-        picture = f"_static/pictures/{found[1]}.png"
+    def panel(match: re.Match[str]) -> str:
+        options = yaml.safe_load(match[2])
+        picture = f"_static/pictures/{match[1]}.png"
         shutil.copy(ROOT / options.pop("picture"), src / picture)
         start = options.pop("start", {})
-        shown = getattr(lora_lab, found[1])(**options)
+        instance = getattr(lora_lab, match[1])(**options)
         for name, value in start.items():
-            setattr(shown, name, value)
-        return place(shown.snapshot(), picture, src)
+            setattr(instance, name, value)
+        return place(instance.snapshot(), picture, src)
 
     def entry(file: Path) -> str:
         first = "".join(notebook(file)["cells"][0]["source"]).split("\n\n")[1]
@@ -163,36 +163,36 @@ def front(src: Path, pages: list[Path]) -> str:
 
     content = (SITE / "index.md").read_text(encoding="utf-8")
     content = re.sub(r"```\{panel\} (\w+)\n(.*?)```", panel, content, flags=re.S)
-    for group, wanted in (("core", True), ("electives", False)):
-        some = [file for file in pages if (file.stem < "10") == wanted]
-        entries = ":::{container} lessons\n" + "\n".join(map(entry, some)) + "\n:::"
-        content = content.replace(f"% lessons: {group}", entries if some else "")
-        content = content.replace(f"% pages: {group}", "\n".join(f"lessons/{file.stem}" for file in some))
+    for group, is_core in (("core", True), ("electives", False)):
+        files = [file for file in pages if (file.stem < "10") == is_core]
+        entries = ":::{container} lessons\n" + "\n".join(map(entry, files)) + "\n:::"
+        content = content.replace(f"% lessons: {group}", entries if files else "")
+        content = content.replace(f"% pages: {group}", "\n".join(f"lessons/{file.stem}" for file in files))
     return content
 
 
 def fonts() -> str:
-    """The fonts, cut to the letters in use, inside the style sheet: from a file beside it, Firefox refuses them.
+    """Return CSS with the fonts, reduced to the letters in use and embedded: Firefox refuses font files on `file://`.
 
-    All are under the OFL, whose notice stays in each. A changed font must not keep its name, so these have their own.
+    All fonts are under the OFL; each keeps its notice. Modified fonts must not keep their names, so these are renamed.
     """
     rules = ""
-    for family, file, look in FACES:
+    for family, file, style in FACES:
         face = ttLib.TTFont(file, recalcTimestamp=False)
         options = subset.Options(hinting=False, drop_tables=["DSIG"], name_IDs=[0, 13, 14], notdef_outline=True)
-        options.layout_features.append("tnum")  # figures of one width
-        cutter = subset.Subsetter(options)
-        cutter.populate(unicodes=[letter for first, end in LETTERS for letter in range(first, end)])
-        cutter.subset(face)
+        options.layout_features.append("tnum")  # digits of equal width
+        subsetter = subset.Subsetter(options)
+        subsetter.populate(unicodes=[letter for first, end in LETTERS for letter in range(first, end)])
+        subsetter.subset(face)
         face.flavor = "woff2"
-        face.save(written := io.BytesIO())
-        data = base64.b64encode(written.getvalue()).decode()
-        rules += f'@font-face {{ font-family: "{family}"; {look} src: url(data:font/woff2;base64,{data}); }}\n'
+        face.save(buffer := io.BytesIO())
+        data = base64.b64encode(buffer.getvalue()).decode()
+        rules += f'@font-face {{ font-family: "{family}"; {style} src: url(data:font/woff2;base64,{data}); }}\n'
     return rules
 
 
 def prepare(src: Path, students: bool) -> None:
-    """Write what Sphinx reads; of a copy for students, without the page for teachers and the quiz's answers."""
+    """Write the input of Sphinx; for students, leave out the page for teachers and the answers to the quiz."""
     for folder in ("lessons", "_static/pictures", "_static/panels"):
         (src / folder).mkdir(parents=True)
     pages = sorted((ROOT / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
@@ -201,10 +201,10 @@ def prepare(src: Path, students: bool) -> None:
     shutil.copytree(ROOT / "docs", src / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     for name in FOR_TEACHERS if students else ():
         (src / "docs" / name).unlink()
-    known = {ROOT / "docs" / file.name: file.name for file in (src / "docs").glob("*.md")}
-    places = {ROOT / "notebooks" / file.name: f"../lessons/{file.name}" for file in pages}
-    for file in known:
-        text = linked(file, {**known, **places, ROOT / "README.md": "../index.md"})
+    docs = {ROOT / "docs" / file.name: file.name for file in (src / "docs").glob("*.md")}
+    lessons = {ROOT / "notebooks" / file.name: f"../lessons/{file.name}" for file in pages}
+    for file in docs:
+        text = linked(file, {**docs, **lessons, ROOT / "README.md": "../index.md"})
         (src / "docs" / file.name).write_text(text, encoding="utf-8")
     text = front(src, pages)
     if students:
@@ -218,7 +218,7 @@ def prepare(src: Path, students: bool) -> None:
 
 
 def build(out: Path = OUT, students: bool = False) -> None:
-    """Build the site into a new folder; only the default one is replaced."""
+    """Build the site into a new folder; only the default folder may be replaced."""
     if out == OUT:
         shutil.rmtree(out, ignore_errors=True)
     elif out.exists():
@@ -232,8 +232,8 @@ def build(out: Path = OUT, students: bool = False) -> None:
             sys.exit(failed)
     for file in out.rglob("*.html"):
         content = file.read_text(encoding="utf-8")
-        for found, better in REPAIRS.items():
-            content = re.sub(found, better, content)
+        for pattern, replacement in REPAIRS.items():
+            content = re.sub(pattern, replacement, content)
         file.write_text(content, encoding="utf-8")
     for file in [file for pattern in UNUSED for file in out.glob(pattern)]:
         file.unlink()

@@ -1,4 +1,4 @@
-"""How Sphinx makes the site: `site/build.py` calls it."""
+"""Sphinx configuration of the site; `site/build.py` runs Sphinx with it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sphinx.application import Sphinx
 project = author = "lora_lab"
 copyright = "the authors of lora_lab"
 extensions = ["myst_nb", "sphinx_copybutton"]
-suppress_warnings = ["misc.highlighting_failure"]  # a cell may show what is no Python
+suppress_warnings = ["misc.highlighting_failure"]  # a cell may contain text that is not Python
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "html_image"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_merge_streams = True
-nb_ipywidgets_js: dict[str, Any] = {}  # its default is scripts from CDNs
+nb_ipywidgets_js: dict[str, Any] = {}  # the default loads scripts from CDNs
 nb_code_prompt_show, nb_code_prompt_hide = "Show a solution", "Hide the solution"
 
 html_theme = "furo"
@@ -33,7 +33,7 @@ html_show_search_summary = False  # it fetches pages, which browsers refuse on f
 html_sidebars = {
     "**": [f"sidebar/{part}.html" for part in ("brand", "search", "scroll-start", "navigation", "scroll-end")]
 }
-COLORS = {"light": ("#0072b2", "#f5f6f7"), "dark": ("#56b4e9", "#1d1f23")}  # what trains in panels; behind code
+COLORS = {"light": ("#0072b2", "#f5f6f7"), "dark": ("#56b4e9", "#1d1f23")}  # blue for trained parts, background of code
 html_theme_options = {
     f"{mode}_css_variables": {
         **dict.fromkeys(("color-brand-primary", "color-brand-content", "color-brand-visited"), blue),
@@ -57,10 +57,10 @@ def block_math(self: Any, node: nodes.math_block) -> None:
 
 
 def scripts(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Only what a page has: its panels, its predictions, its puzzle, its exercises."""
+    """Add only the scripts that a page needs: for its panels, predictions, puzzle and exercises."""
     marks = {"predict.js": "tag_predict", "puzzle.js": "data-puzzle", "answer.js": "data-answer"}
-    own = [script for script, mark in marks.items() if mark in context.get("body", "")]
-    for script in ["kept.js", *own] if own else []:
+    needed = [script for script, mark in marks.items() if mark in context.get("body", "")]
+    for script in ["kept.js", *needed] if needed else []:
         app.add_js_file(script, loading_method="defer")
     for name in sorted(set(re.findall(r'data-panel="(\w+)"', context.get("body", "")))):
         app.add_js_file(f"panels/{name}.js", priority=900)  # after host.js

@@ -1,9 +1,9 @@
-// What a page's own scripts share: answers that stay in this browser, and elements.
+// Helpers shared by the scripts of a page: answers stored in this browser, and DOM elements.
 const lab = {
-  /** A value of this page, read once and kept with `save`. Without storage it lasts as long as the page. */
-  kept(what, fallback) {
-    const name = `${what} of ${location.pathname.split("/").at(-1)}`;
-    const store = (action) => {
+  /** A value stored for this page, read once and written by `save`. Without storage it lasts as long as the page. */
+  kept(key, fallback) {
+    const name = `${key} of ${location.pathname.split("/").at(-1)}`;
+    const tryStorage = (action) => {
       try {
         return action(localStorage);
       } catch {
@@ -11,9 +11,9 @@ const lab = {
       }
     };
     return {
-      value: store((storage) => JSON.parse(storage.getItem(name))) ?? fallback,
+      value: tryStorage((storage) => JSON.parse(storage.getItem(name))) ?? fallback,
       save(value = this.value) {
-        store((storage) => storage.setItem(name, JSON.stringify(value)));
+        tryStorage((storage) => storage.setItem(name, JSON.stringify(value)));
       },
     };
   },

@@ -1,44 +1,44 @@
-// Predictions on a page without a kernel. Below a cell that asks for ranges stands a form. Until its ranges are sealed or
-// skipped, the panels, results and folded findings after it stay closed. What was given stays in this browser.
+// Predictions on a page without a kernel. A cell that asks for ranges is followed by a form. Until its ranges are sealed or
+// skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser.
 (() => {
   const { make } = lab;
   const store = lab.kept("ranges", {});
   const given = store.value;
-  const asked = (text) => [...text.matchAll(/lesson\.predict\(\s*"([^"]+)"/g)].map((one) => one[1]);
+  const questionsIn = (text) => [...text.matchAll(/lesson\.predict\(\s*"([^"]+)"/g)].map((match) => match[1]);
   const answered = (names) => names.every((name) => name in given);
   const range = ([low, high]) => `${low} to ${high}`;
 
-  /** The form below a cell: two numbers for each question. */
+  /** Add the form below a cell: two numbers for each question. */
   function ask(cell) {
-    const names = asked(cell.textContent);
-    const said = make("p", { role: "status" });
+    const names = questionsIn(cell.textContent);
+    const status = make("p", { role: "status" });
     const form = make("form", { className: "lab-predict", ariaLabel: `your ranges: ${names.join(", ")}` });
     const rows = names.map((name) => {
       const ends = ["from", "to"].map((word) => make("input", { type: "number", step: "any", required: true, ariaLabel: `${name}, ${word}` }));
       return { name, ends, row: make("p", {}, make("span", { textContent: name }), " from ", ends[0], " to ", ends[1]) };
     });
     const skip = make("button", { type: "button", textContent: "Skip" });
-    const again = make("button", { type: "button", textContent: "Clear" });
-    form.append(...rows.map((one) => one.row), make("button", { textContent: "Seal my ranges" }), skip, again, said);
+    const clear = make("button", { type: "button", textContent: "Clear" });
+    form.append(...rows.map(({ row }) => row), make("button", { textContent: "Seal my ranges" }), skip, clear, status);
     cell.after(form);
-    for (const printed of cell.querySelectorAll(".cell_output pre")) { // the form says it
+    for (const printed of cell.querySelectorAll(".cell_output pre")) { // the form shows the question
       printed.textContent = printed.textContent.split("\n").filter((line) => !line.includes("needs your range")).join("\n");
       printed.closest(".cell_output").hidden = !printed.textContent.trim();
     }
 
-    const answer = (each) => {
-      for (const { name, ends } of rows) given[name] = each(ends);
+    const answer = (rangeOf) => {
+      for (const { name, ends } of rows) given[name] = rangeOf(ends);
       store.save();
       update();
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const swapped = rows.find(({ ends: [low, high] }) => low.valueAsNumber > high.valueAsNumber);
-      if (swapped) said.textContent = `${swapped.name}: the first number is above the second. Swap them.`;
+      if (swapped) status.textContent = `${swapped.name}: the first number is above the second. Swap them.`;
       else answer((ends) => ends.map((end) => end.valueAsNumber));
     });
     skip.addEventListener("click", () => answer(() => null));
-    again.addEventListener("click", () => {
+    clear.addEventListener("click", () => {
       for (const name of names) delete given[name];
       store.save();
       update();
@@ -48,7 +48,7 @@
       const done = answered(names);
       form.classList.toggle("done", done);
       const words = names.map((name) => `${name}: ${given[name] ? range(given[name]) : "skipped"}`);
-      said.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80 % sure of each. What we found opens after that.";
+      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80 % sure of each. Our findings open after that.";
     }
     return { cell, names, show };
   }
@@ -58,16 +58,16 @@
     const text = cell.querySelector(".cell_output pre");
     return { text, lines: text?.textContent.split("\n") ?? [] };
   });
-  const before = (element) => asks.filter(({ cell }) => cell.compareDocumentPosition(element) === Node.DOCUMENT_POSITION_FOLLOWING);
-  const all = (selector) => [...document.querySelectorAll(selector)].map((element) => ({ element, names: before(element).flatMap((one) => one.names) }));
-  const folds = all("article section > details");
-  const outputs = all(".cell_output, [data-seal]").filter(({ names }) => names.length);
+  const asksBefore = (element) => asks.filter(({ cell }) => cell.compareDocumentPosition(element) === Node.DOCUMENT_POSITION_FOLLOWING);
+  const select = (selector) => [...document.querySelectorAll(selector)].map((element) => ({ element, names: asksBefore(element).flatMap(({ names }) => names) }));
+  const folds = select("article section > details");
+  const outputs = select(".cell_output, [data-seal]").filter(({ names }) => names.length);
   for (const output of outputs) {
     output.sign = make("p", { className: "lab-sealed", textContent: "Sealed: give your ranges above first, or skip them." });
     output.element.before(output.sign);
   }
 
-  /** A line such as "points between ranks: it is 1.5 points." with the range that was given for it. */
+  /** Add the reader's range to a line such as "points between ranks: it is 1.5 points." */
   function judged(line) {
     const [, name, number] = line.match(/^(.+): it is (-?[\d,.]*\d)/) ?? [];
     if (!given[name]) return line;
@@ -77,7 +77,7 @@
   }
 
   function update() {
-    for (const one of asks) one.show();
+    for (const { show } of asks) show();
     for (const { text, lines } of results) if (text) text.textContent = lines.map(judged).join("\n");
     for (const { element, names, sign } of outputs) {
       element.hidden = !answered(names);

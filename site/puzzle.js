@@ -1,11 +1,11 @@
-// Lines of code to be put in order: a puzzle for readers who cannot run them. Plain, for pages opened as files.
+// A puzzle for readers who cannot run code: put its lines in order. A classic script, for pages opened as files.
 
 for (const place of document.querySelectorAll("[data-puzzle]")) {
   const { lines, shuffled, traps, rules, solved, glosses } = JSON.parse(place.querySelector("script").textContent);
-  const wanted = lines.length - Object.keys(traps).length;
+  const needed = lines.length - Object.keys(traps).length;
   const store = lab.kept("puzzle", []);
-  let order = store.value.every((line) => lines[line]) ? store.value : []; // the lines taken, from top to bottom
-  let said = order.length === wanted ? judge() : "";
+  let order = store.value.every((line) => lines[line]) ? store.value : []; // the chosen lines, from top to bottom
+  let message = order.length === needed ? judge() : "";
 
   place.insertAdjacentHTML(
     "beforeend",
@@ -23,7 +23,7 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
     `<button type="button" data-do="${action}" data-line="${line}" aria-label="${words}">${symbol}</button>`;
   const code = (line) => {
     const text = lines[line].trim().replace(/&/g, "&amp;").replace(/</g, "&lt;");
-    const words = text.replace(/(?<!self)\.(?=[a-z]+_)|(?<=\()(?=\w)/g, "<wbr>$&"); // it breaks between names, not in one
+    const words = text.replace(/(?<!self)\.(?=[a-z]+_)|(?<=\()(?=\w)/g, "<wbr>$&"); // break lines between names, not inside them
     return `<code style="--deep: ${lines[line].search(/\S/) / 4}">${words}</code>`;
   };
 
@@ -39,18 +39,18 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
         return `<li>${code(line)}<span>${buttons.join("")}</span></li>`;
       })
       .join("");
-    status.textContent = said;
+    status.textContent = message;
   }
 
-  /** What is wrong with the order, or what was built. A line that others need first may be below them, or not there. */
+  /** A message about the order: its first mistake, how many lines are missing, or that it is solved. */
   function judge() {
     const trap = order.find((line) => traps[line]);
     if (trap !== undefined) return `Line ${order.indexOf(trap) + 1}: ${traps[trap]}`;
     for (const [firsts, thens, why] of rules) {
-      const late = order.findIndex((line, at) => thens.includes(line) && !firsts.every((first) => order.slice(0, at).includes(first)));
-      if (late >= 0) return `Line ${late + 1}: ${why}`;
+      const early = order.findIndex((line, at) => thens.includes(line) && !firsts.every((first) => order.slice(0, at).includes(first)));
+      if (early >= 0) return `Line ${early + 1}: ${why}`;
     }
-    const left = wanted - order.length;
+    const left = needed - order.length;
     return left ? `So far so good: ${left} more ${left === 1 ? "line" : "lines"} to go.` : solved;
   }
 
@@ -65,11 +65,11 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
     },
   };
 
-  function move(line, by) {
+  function move(line, shift) {
     const at = order.indexOf(line);
-    if (!lines[order[at + by]]) return; // it is at the end already
+    if (!lines[order[at + shift]]) return; // already at the end
     order.splice(at, 1);
-    order.splice(at + by, 0, line);
+    order.splice(at + shift, 0, line);
   }
 
   place.addEventListener("click", ({ target }) => {
@@ -80,10 +80,10 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
     actions[action](Number(line));
     store.save(order);
     const at = order.indexOf(Number(line)) + 1;
-    said = { check: judge, take: () => `taken as line ${at}`, drop: () => "taken out" }[action]?.() ?? (line ? `now line ${at}` : "");
+    message = { check: judge, take: () => `taken as line ${at}`, drop: () => "taken out" }[action]?.() ?? (line ? `now line ${at}` : "");
     draw();
-    const again = ["up", "down"].includes(action) ? [action, line] : action === "take" ? ["take", below] : [];
-    const next = place.querySelector(`[data-do="${again[0]}"][data-line="${again[1]}"]`);
+    const [nextAction, nextLine] = ["up", "down"].includes(action) ? [action, line] : action === "take" ? ["take", below] : [];
+    const next = place.querySelector(`[data-do="${nextAction}"][data-line="${nextLine}"]`);
     (next ?? (line ? (from.querySelector("button") ?? place.querySelector("[data-do=check]")) : pressed)).focus();
   });
   draw();

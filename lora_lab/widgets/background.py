@@ -1,4 +1,4 @@
-"""Work in a thread beside the notebook: started, stopped, waited for, and painted while it goes on. No widgets here."""
+"""Run work in a background thread: start it, stop it, wait for it, and repaint while it runs. No widgets here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PAINTS_PER_SECOND = 4
 
 
 class Background:
-    """What can be started and stopped. Subclasses do `_work`, look at `_stop`, and keep `state` up to date.
+    """Work that can be started and stopped. Subclasses implement `_work`, check `_stop`, and keep `state` up to date.
 
-    error   one sentence where it failed, else ""
+    error   one sentence if the work failed, else ""
     """
 
     state: str = "ready"
@@ -27,24 +27,24 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Work in the background and return at once."""
-        self._stop.clear()  # left by a Stop that had nothing to end
+        """Start the work in a thread and return at once."""
+        self._stop.clear()  # may be set by a Stop while nothing was running
         self.state = "starting"
         self._thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the work to end after its current step."""
+        """Ask the work to stop after its current step."""
         self._stop.set()
 
     @property
     def doing(self) -> str:
-        """`state`, or a note that another training has to end first."""
+        """`state`, or a note that another training run has to finish first."""
         return "waiting for the other training" if waits(self._thread) else self.state
 
     @property
     def alive(self) -> bool:
-        """Whether the thread is at work."""
+        """Whether the thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self, seconds: float | None = None) -> None:
@@ -53,23 +53,23 @@ class Background:
             self._thread.join(seconds)
 
     def work(self) -> None:
-        """Do all the work in this thread. An error becomes `state` "failed" and one sentence in `error`."""
+        """Do all the work in this thread. An error sets `state` to "failed" and `error` to one sentence."""
         self.error = ""
         try:
             self._work()
         except LabError as error:
             self.error, self.state = str(error), "failed"
-        except Exception as error:  # a thread's exception would vanish unseen
+        except Exception as error:  # an exception in a thread would go unnoticed
             self.error, self.state = f"{type(error).__name__}: {error}", "failed"
         finally:
-            self._stop.clear()  # not at the beginning: a Stop right after a Start must count
+            self._stop.clear()  # not at the beginning: a Stop right after Start must take effect
 
     def _work(self) -> None:
         raise NotImplementedError
 
 
 def begin(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
-    """Do all the work now if nobody watches (LORA_LAB_HEADLESS=1), else as `start_painted`."""
+    """Do all the work before returning if nobody is watching (LORA_LAB_HEADLESS=1), else call `start_painted`."""
     if headless():
         live.work()
         paint()
@@ -78,24 +78,24 @@ def begin(live: Background, paint: Callable[[], None], tell: Callable[[str], Non
 
 
 def start_painted(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
-    """Start it, and paint several times a second for as long as it is at work, and once more at the end.
+    """Start the work, repaint several times a second while it runs, and once more at the end.
 
-    tell    shows the first error of `paint` beside what is painted; the work and the painting go on
+    tell    called with the first error that `paint` raises; the work and the painting continue
     """
     live.start()
-    threading.Thread(target=_pump, args=(live, paint, tell), name="lora-lab-paint", daemon=True).start()
+    threading.Thread(target=_paint_until_done, args=(live, paint, tell), name="lora-lab-paint", daemon=True).start()
 
 
-def _pump(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
-    trouble = ""
+def _paint_until_done(live: Background, paint: Callable[[], None], tell: Callable[[str], None]) -> None:
+    message = ""
     while True:
-        last = not live.alive
+        finished = not live.alive
         try:
             paint()
-        except Exception as error:  # the next point may be painted again, and a thread's exception would vanish unseen
-            trouble = trouble or f"{type(error).__name__}: {error}"
-        if trouble:
-            tell(trouble)
-        if last:
+        except Exception as error:  # a later paint may succeed; an exception in a thread would go unnoticed
+            message = message or f"{type(error).__name__}: {error}"
+        if message:
+            tell(message)
+        if finished:
             return
         time.sleep(1 / PAINTS_PER_SECOND)

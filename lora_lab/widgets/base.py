@@ -1,7 +1,7 @@
-"""Panels drawn by the browser: anywidgets whose traits are the data and whose ES module does the rest.
+"""Panels drawn by the browser: anywidgets whose traits hold the data and whose ES module does the rest.
 
-A panel is one Python class and one file in `js/`. A widget's module cannot import other files, so the file is joined
-with those that it imports into one module. `docs/panels.md` has the design rules.
+A panel is one Python class and one file in `js/`. A widget's module cannot import other files, so `module` bundles the
+file with its imports. See `docs/panels.md` for the design rules.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ img {{ max-width: 100%; }}
 
 @cache
 def module(file: str) -> str:
-    """A file in `js/` and all that it imports as one ES module: each file once, before those that import it."""
+    """Bundle a file in `js/` and its imports into one ES module: each file once, before the files that import it."""
     parts: dict[str, str] = {}
 
     def add(name: str) -> None:
         text = (JS / name).read_text(encoding="utf-8")
-        for style, other in _IMPORT.findall(text):
+        for style, imported in _IMPORT.findall(text):
             if style:
-                parts[other] = f"const {style} = {json.dumps((JS / other).read_text(encoding='utf-8'))};\n"
-            elif other not in parts:
-                add(other)
+                parts[imported] = f"const {style} = {json.dumps((JS / imported).read_text(encoding='utf-8'))};\n"
+            elif imported not in parts:
+                add(imported)
         parts[name] = re.sub(r"^export (?!default)", "", _IMPORT.sub("", text), flags=re.M)
 
     add(file)
@@ -55,13 +55,13 @@ def module(file: str) -> str:
 
 
 def classic(file: str, name: str) -> str:
-    """`module` as a classic script, which a page opened as a file can run: `labPanels[name]` for `js/host.js`."""
+    """Return `module` as a classic script, which also runs on `file://`. It sets `labPanels[name]` for `js/host.js`."""
     text = re.sub("^export default ", f"globalThis.labPanels.{name} = ", module(file), flags=re.M)
     return f"(() => {{\n{text}}})();\n"
 
 
 class Panel(anywidget.AnyWidget):
-    """A panel drawn by the browser. Subclasses name their file: `class LoRAPanel(Panel, file="lora_panel.js")`.
+    """A panel drawn by the browser. Subclasses name their script: `class LoRAPanel(Panel, file="lora_panel.js")`.
 
     Traits tagged `sync=True` are sent to the browser and to pages without a kernel, so they must be JSON or bytes.
     """
@@ -74,21 +74,21 @@ class Panel(anywidget.AnyWidget):
         super().__init_subclass__(**kwargs)
 
     def describe(self) -> str:
-        """The panel in plain words, for notebooks that are read without being run."""
+        """Describe the panel in plain words, for notebooks that are read without being run."""
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """The panel's own traits as JSON, with bytes as {"b64": ...}."""
+        """Return the panel's own traits as JSON, with bytes as {"b64": ...}."""
         inherited = anywidget.AnyWidget.class_traits()
-        own = [name for name in self.class_traits(sync=True) if name not in inherited and not name.startswith("_")]
-        values = {name: getattr(self, name) for name in sorted(own)}
+        names = [name for name in self.class_traits(sync=True) if name not in inherited and not name.startswith("_")]
+        values = {name: getattr(self, name) for name in sorted(names)}
         return {
             name: {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
             for name, value in values.items()
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """What a page needs to show the panel as it is now: {panel, file, words, state}."""
+        """Return what a page needs to show the panel as it is now: {panel, file, words, state}."""
         name = next(cls.__name__ for cls in type(self).__mro__ if "file" in vars(cls) and cls.__module__ != "anywidget")
         return {"panel": name, "file": self.file, "words": self.describe(), "state": self.state()}
 
@@ -102,13 +102,13 @@ class Panel(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         data = {**data, "text/plain": self.describe()}
-        if headless():  # for the still of `make notebooks` and for the site; one line of the file
+        if headless():  # for stills in `make notebooks` and for the site; compact, so one line of the file
             data[MIME] = json.dumps(self.snapshot(), separators=(",", ":"))
         return data, metadata
 
 
 class LivePanel(Panel):
-    """A panel that reacts to the browser's buttons: subclasses do what a message asks, in `_do`.
+    """A panel that responds to buttons in the browser. Subclasses handle each message in `_do`.
 
     A busy kernel may receive traits after the message that needs them, so each message carries its traits.
     """
@@ -125,30 +125,30 @@ class LivePanel(Panel):
     def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
         try:
             self._do(content)
-        except Exception as error:  # nobody would see it in a message handler
+        except Exception as error:  # an exception in a message handler would go unnoticed
             self._tell(str(error))
 
-    def _tell(self, trouble: str) -> None:
-        self.live = {**self.live, "error": trouble, "told": time.monotonic()}  # a repeated error is news, too
+    def _tell(self, message: str) -> None:
+        self.live = {**self.live, "error": message, "told": time.monotonic()}  # sent even if the error repeats
 
 
 def place(snapshot: dict[str, Any], picture: str = "") -> str:
-    """The markup for a panel on a page; `picture` is the source of an image to show until it is drawn."""
+    """Return the markup for a panel on a page; `picture` is the source of an image shown until the panel is drawn."""
     state = json.dumps(snapshot["state"], separators=(",", ":")).replace("</", "<\\/")
     still = f'<img src="{html.escape(picture)}" alt="{html.escape(snapshot["words"])}">' if picture else ""
     return f'<div data-panel="{snapshot["panel"]}"><script type="application/json">{state}</script>{still}</div>'
 
 
 def scripts(snapshots: list[dict[str, Any]]) -> str:
-    """The scripts of a page with these panels: the host, and each panel's module as a classic script."""
-    files = {one["panel"]: one["file"] for one in snapshots}
+    """Return the scripts of a page with these panels: the host, and each panel's module as a classic script."""
+    files = {snapshot["panel"]: snapshot["file"] for snapshot in snapshots}
     host = (JS / "host.js").read_text(encoding="utf-8")
     return "\n".join([host, *(classic(file, name) for name, file in files.items())])
 
 
 def page(*snapshots: dict[str, Any], title: str = "lora_lab", dark: bool = False) -> str:
-    """A page with these panels that makes no requests, so it works from `file://`."""
+    """Return a page with these panels. It makes no requests, so it works from `file://`."""
     paper, ink, scheme = ("#111", "#e6e6e6", "dark") if dark else ("#fff", "#1a1a1a", "light")
-    places = "\n".join(place(one) for one in snapshots)
-    run = scripts(list(snapshots)).replace("</script", "<\\/script")
-    return _PAGE.format(title=html.escape(title), paper=paper, ink=ink, scheme=scheme, places=places, scripts=run)
+    places = "\n".join(place(snapshot) for snapshot in snapshots)
+    code = scripts(list(snapshots)).replace("</script", "<\\/script")
+    return _PAGE.format(title=html.escape(title), paper=paper, ink=ink, scheme=scheme, places=places, scripts=code)

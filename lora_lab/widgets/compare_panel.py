@@ -1,6 +1,6 @@
-"""Methods compared: every seed, what each method costs, and what you may say about a pair at a margin that you drag.
+"""Methods compared: every seed, what each method costs, and the verdict on a pair at a margin that you drag.
 
-The browser draws (`js/compare_panel.js`); outcomes and intervals at each margin come from `experiments/margins.py`.
+The browser draws (`js/compare_panel.js`); `experiments/margins.py` computes outcomes and intervals at each margin.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ WORDS = {
 
 
 class LiveCompare(Background):
-    """A comparison in a thread. After a stop, another one with the same store continues from there.
+    """A comparison in a thread. After a stop, a new one with the same store resumes it.
 
-    found       the comparison so far as JSON, a method at a time; `version` counts how often it changed
-    words       what it is doing, in the words of `compare`
+    found       the comparison so far as JSON, one method at a time; `version` counts its changes
+    words       the latest progress message from `compare`
     """
 
     def __init__(
@@ -58,40 +58,40 @@ class LiveCompare(Background):
         return len(self.found["methods"]) if self.found else 0
 
     def _work(self) -> None:
-        from lora_lab.experiments.compare import compare  # imports torch, which a stored comparison does not need
+        from lora_lab.experiments.compare import compare  # imports torch, not needed for a stored comparison
 
         self.state = "comparing"
-        how: dict[str, Any] = {"say": self._say, "stop": self._stop, "note": self._note}
-        compare(self.model, self.task, self.methods, self.store, **how, **self.terms)
+        hooks: dict[str, Any] = {"say": self._say, "stop": self._stop, "note": self._note}
+        compare(self.model, self.task, self.methods, self.store, **hooks, **self.terms)
         self.state = "stopped" if self._stop.is_set() else "done"
 
-    def _note(self, made: Comparison) -> None:
-        self.comparison, self.found, self.version = made, made.to_json(), self.version + 1
+    def _note(self, comparison: Comparison) -> None:
+        self.comparison, self.found, self.version = comparison, comparison.to_json(), self.version + 1
 
     def _say(self, words: str) -> None:
         self.words = words
 
 
 class ComparePanel(LivePanel, file="compare_panel.js"):
-    """Methods compared on one task, each at its own tuned rate: seeds, costs, and outcomes against a margin.
+    """Methods compared on one task, each at its own tuned rate: seeds, costs, and outcomes at a margin.
 
         ComparePanel()                        the comparison that ships with the lab
-        ComparePanel(task="opinions.csv")     one that is trained here, into `store`
+        ComparePanel(task="opinions.csv")     one that you train here, into `store`
 
-    methods     to train here, in the words of `lora-lab compare`: "lora:rank=1" too
-    seeds       of each method at its tuned rate
-    rates       to try for each method, on validation
+    methods     methods to train here, written as for `lora-lab compare`, for example "lora:rank=1"
+    seeds       number of seeds for each method at its tuned rate
+    rates       number of learning rates to try for each method, on validation
     steps, batch    of each run
-    store       the folder for what is trained here; what is there is not trained again
+    store       the folder for runs trained here; runs already in it are not trained again
     reference   a finished comparison to show, as `lora-lab compare --json` prints it; by default the one that ships,
                 if it has the same model and task
-    terms       what else `compare` takes
+    terms       other arguments of `compare`
     """
 
-    stored = T.Dict().tag(sync=True)  # the reference and what is compared here, see `margins.shown`; {} for none
+    stored = T.Dict().tag(sync=True)  # the reference and the comparison made here, see `margins.shown`; {} if none
     mine = T.Dict().tag(sync=True)
-    view = T.Enum(("stored", "mine"), "stored").tag(sync=True)  # which of them is shown
-    # live: the comparison at work: {state, busy, error, words, done, of}
+    view = T.Enum(("stored", "mine"), "stored").tag(sync=True)  # which of the two is shown
+    # live: the comparison in progress: {state, busy, error, words, done, of}
     dance = T.Dict().tag(sync=True)  # resampled studies of a pair, see `margins.resampled`
     method = T.Unicode().tag(sync=True)  # the pair, by label; "" for the pair that the comparison suggests
     rival = T.Unicode().tag(sync=True)
@@ -113,8 +113,8 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         self.work: LiveCompare | None = None
         self._version = -1
         if reference is None:
-            ships = read_json(shipped(SHIPPED))
-            reference = ships if (ships["model"], ships["task"]) == (model, task) else {}
+            default = read_json(shipped(SHIPPED))
+            reference = default if (default["model"], default["task"]) == (model, task) else {}
         self._found = {"stored": dict(reference), "mine": {}}
         choices = list(dict.fromkeys([*CHOICES, *methods]))
         plan = {"methods": list(methods), "seeds": seeds, "rates": rates, "steps": steps}
@@ -125,32 +125,32 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
 
     @property
     def pair(self) -> tuple[str, str]:
-        """The labels of the selected method and of its rival."""
+        """The labels of the selected method and its rival."""
         data = getattr(self, self.view)
-        known = {one["label"] for one in data.get("methods", ())}
+        labels = {entry["label"] for entry in data.get("methods", ())}
         method, rival = data.get("pair", ("", ""))
-        rival = self.rival if self.rival in known else rival
-        method = self.method if self.method in known - {rival} else method
-        return (method, rival) if method != rival else (next((one for one in known if one != rival), ""), rival)
+        rival = self.rival if self.rival in labels else rival
+        method = self.method if self.method in labels - {rival} else method
+        return (method, rival) if method != rival else (next((label for label in labels if label != rival), ""), rival)
 
     def describe(self) -> str:
-        """The panel in plain words."""
+        """Describe the panel in plain words."""
         data = getattr(self, self.view)
         if not data:
             return "Methods compared. Nothing is compared yet."
-        each = [f"{one['name']} {one['mean']:.1f}{data['unit']}" for one in data["methods"]]
+        means = [f"{entry['name']} {entry['mean']:.1f}{data['unit']}" for entry in data["methods"]]
         method, rival = self.pair
-        entry, said = data["against"].get(rival, {}).get(method), ""
-        if entry:
+        test, verdict = data["against"].get(rival, {}).get(method), ""
+        if test:
             at = min(range(len(data["margins"])), key=lambda i: abs(data["margins"][i] - self.margin))
             size = f"{data['scale'] * data['margins'][at]:g} {data['gap']}"
-            said = f" At a margin of {size}, {method} is {WORDS[entry['outcomes'][at]]} {rival}."
-        return f"Methods compared. {data['about']} Mean {data['metric']}: {', '.join(each)}.{said}"
+            verdict = f" At a margin of {size}, {method} is {WORDS[test['outcomes'][at]]} {rival}."
+        return f"Methods compared. {data['about']} Mean {data['metric']}: {', '.join(means)}.{verdict}"
 
     # ---- training
 
     def show(self) -> Self:
-        """The panel, ready to compare. With LORA_LAB_HEADLESS=1 it compares before it returns. Raises: as `run`."""
+        """Return the panel, ready to compare; with LORA_LAB_HEADLESS=1, call `run` first. Raises: see `run`."""
         if headless():
             self.run()
         return self
@@ -167,33 +167,33 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
             raise BadValue(work.error)
 
     def stop(self) -> None:
-        """Stop after the current step. What has finished is kept, and `run` continues with the rest."""
+        """Stop after the current step. Finished runs are kept, and `run` continues with the rest."""
         if self.work is not None and self.work.alive:
             self.work.stop()
 
     def result(self) -> Comparison:
-        """The whole comparison that was made here. Raises: BadValue if there is none."""
+        """Return the finished comparison made here. Raises: BadValue if there is none."""
         work = self.work
         if work is None or work.comparison is None or work.done < len(work.methods):
-            why = (work and work.error) or "press Start in the panel above, then run this cell again"
-            raise BadValue(f"there is no finished comparison: {why}")
+            reason = (work and work.error) or "press Start in the panel above, then run this cell again"
+            raise BadValue(f"there is no finished comparison: {reason}")
         return work.comparison
 
     def resample(self, rows: int = 200, count: int = 100) -> None:
-        """Draw `count` studies of `rows` rows from the answers of the pair, for the panel to show.
+        """Resample `count` studies of `rows` rows from the pair's answers, for the panel to show.
 
-        Raises: BadValue if the answers of one of the two were not kept.
+        Raises: BadValue if the answers of either method were not kept.
         """
         scores, (method, rival) = scores_in(self._found[self.view] or {"methods": []}), self.pair
         if not {method, rival} <= scores.keys():
             raise BadValue(f"the answers of {method or 'a method'} and {rival or 'its rival'} were not kept")
         margins = getattr(self, self.view)["margins"]
-        number = self.dance.get("number", 0) + 1  # other studies each time
+        number = self.dance.get("number", 0) + 1  # different studies each time
         drawn = resampled(scores[method], scores[rival], rows, margins, count=count, seed=number)
         self.dance = {**drawn, "method": method, "rival": rival, "view": self.view, "number": number}
 
     def _do(self, content: dict[str, Any]) -> None:
-        """A button of the browser. Its message carries the traits: a busy kernel may get them later."""
+        """Handle a button. Its message carries the traits, because a busy kernel may get them later."""
         with self.hold_sync():
             for name, value in content.get("traits", {}).items():
                 setattr(self, name, value)
@@ -203,19 +203,19 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
             {"run": self.run, "stop": self.stop}[content["do"]]()
 
     def _paint(self, work: LiveCompare) -> None:
-        """Bring the browser up to date; called several times a second while something trains."""
+        """Update the browser; called several times a second during training."""
         with self.lock, self.hold_sync():
-            busy, of = work.alive, len(work.methods)
+            busy = work.alive
             if work.found and work.version != self._version:
                 self._version, self._found["mine"] = work.version, work.found
-                self.view = self.view if self.mine else "mine"  # at the first result, not against the reader's choice
+                self.view = self.view if self.mine else "mine"  # only at the first result: keep the reader's choice
                 self.mine = _drawn(work.found)
             state = {"state": work.doing, "busy": busy, "error": work.error, "words": work.words}
-            self.live = {**state, "done": work.done, "of": of}
+            self.live = {**state, "done": work.done, "of": len(work.methods)}
 
 
-def _drawn(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A comparison for the browser, with a drawing of what each method adds."""
-    data = shown(found)
-    methods = [one | drawing(one["method"], one["settings"] or {}, one["head"]) for one in data["methods"]]
+def _drawn(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Prepare a comparison for the browser, with a drawing of what each method adds."""
+    data = shown(comparison)
+    methods = [entry | drawing(entry["method"], entry["settings"] or {}, entry["head"]) for entry in data["methods"]]
     return data | {"methods": methods}

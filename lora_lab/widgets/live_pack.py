@@ -1,4 +1,4 @@
-"""A pack for watching: training starts at once, and the untrained model is scored after it."""
+"""A pack for live panels: training starts at once, and the untrained model is scored afterwards."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lora_lab.training.runs import Run
 
 
 class LivePack(Pack):
-    """A `Pack` that scores step 0 last, with adapter and trained head disabled, which restores the untrained model."""
+    """A `Pack` that scores step 0 last, by disabling the adapter and the trained head."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.untrained: dict[int, dict[str, float]] = {}  # by seed, as members of one seed have one head
+        self.untrained: dict[int, dict[str, float]] = {}  # by seed: members with the same seed have the same head
 
     def before(self) -> list[dict[str, float]]:
-        """No scores before the first step; `record` adds them."""
+        """Skip scoring before the first step; `record` adds those scores."""
         return [{}] * len(self.members)
 
     def record(self, member: Member, score: Score | None) -> Run:
-        """The run of a member, with its scores at step 0."""
+        """Return the run of a member, with its scores at step 0."""
         seed = member.recipe.seed
         if member.recipe.validations and not member.history.before:
             if seed not in self.untrained:

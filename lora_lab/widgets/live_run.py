@@ -1,4 +1,4 @@
-"""A run in a thread: started, watched, stopped, continued, and asked about sentences. No widgets here."""
+"""A training run in a thread: start, watch, stop and continue it, and query it with sentences. No widgets here."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from lora_lab.training.train import Bench, keep, keep_failure
 from lora_lab.training.training_lock import training_lock
 from lora_lab.widgets.background import Background
 
-POINTS = 400  # of a loss curve, at most
-STRENGTHS = tuple(step / 10 for step in range(21))  # of a plain LoRA; other adapters are on or off
-PAUSE = 20  # looking at the weights takes at most 1 / PAUSE of the time
+POINTS = 400  # at most, in a loss curve
+STRENGTHS = tuple(step / 10 for step in range(21))  # for a plain LoRA; other adapters are only switched on or off
+PAUSE = 20  # measuring the weights takes at most 1 / PAUSE of the time
 
 
 class LiveRun(Background):
-    """One training run and what is known of it so far. Read from any thread; written by the training thread.
+    """One training run and its results so far. Any thread may read it; only the training thread writes.
 
-    A stopped run is scored and kept as "stopped"; `start` continues it.
+    A stopped run is scored and stored as "stopped"; `start` continues it.
     state   "ready", "starting", "loading", "training", "scoring", then "done", "stopped" or "failed"
-    moved   [layer, role, |dW| / |W|] of each weight that an adapter changes
-    found   its results, as JSON: the metric on the test rows, and answers that changed, at each strength
+    moved   [layer, role, |dW| / |W|] for each weight that an adapter changes
+    found   the results as JSON: the metric on the test rows, and changed answers at each strength
     """
 
     def __init__(self, recipe: Recipe, store: Store) -> None:
@@ -54,17 +54,17 @@ class LiveRun(Background):
         self.run: Run | None = None
         self.found: dict[str, Any] = {}
         self.bench: Bench | None = None
-        self._began, self._before, self._look_again, self._sizes = 0.0, 0, 0.0, dict[str, float]()
+        self._began, self._before, self._next_measurement, self._sizes = 0.0, 0, 0.0, dict[str, float]()
 
     def seconds_left(self) -> int | None:
-        """Seconds left at the pace so far; None in the first three steps."""
+        """Estimate the seconds left from the pace so far; None during the first three steps."""
         taken = len(self.progress) - self._before
         left = self.recipe.steps - len(self.progress)
         return None if taken < 3 else round((time.monotonic() - self._began) / taken * left)
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """The strengths at which sentences are answered; none for a task without classes, and for pairs of texts."""
+        """The strengths at which `answer` works; none for a task without classes or with pairs of texts."""
         method, task = self.recipe.method, self.bench.task if self.bench else None
         if task is None or len(task.labels) < 2 or task.validation.seconds or method.trains_base:
             return ()
@@ -72,13 +72,13 @@ class LiveRun(Background):
         return STRENGTHS if plain else (0.0, 1.0)
 
     def answer(self, text: str) -> dict[str, Any]:
-        """{text, p}: the probability of each class at each strength, (strengths, classes); else {text, error}."""
+        """Return {text, p}, class probabilities of shape (strengths, classes), or {text, error}."""
         if self.alive or not self.found or not self.strengths:
-            return {"text": text, "error": "It takes a trained classifier to answer: train one here first."}
+            return {"text": text, "error": "Only a trained classifier can answer: train one here first."}
         return {"text": text, "p": self._answers([text])[0]}
 
     def told(self) -> dict[str, Any]:
-        """Where it stands, as JSON; shares in percent, at most POINTS losses, each the mean of `every` steps."""
+        """Return the progress as JSON; shares in percent, at most POINTS losses, each the mean of `every` steps."""
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.bench.task.metric if self.bench else ""
@@ -87,16 +87,16 @@ class LiveRun(Background):
         return {
             "state": self.doing, "error": self.error, "hash": self.recipe.hash, "steps": self.recipe.steps,
             "step": self.progress[-1].step if losses else 0, "left": self.seconds_left(), "every": every,
-            "losses": [round(one, 4) for one in means],
-            "checks": [[step, round(factor(metric) * found[metric], 3)] for step, found in checks],
+            "losses": [round(mean, 4) for mean in means],
+            "checks": [[step, round(factor(metric) * scores[metric], 3)] for step, scores in checks],
             "moved": [[layer, role, float(f"{share:.4g}")] for layer, role, share in self.moved],
         }  # fmt: skip
 
     # ---- in the training thread
 
     def _work(self) -> None:
-        with training_lock(self._stop) as mine:
-            if mine:
+        with training_lock(self._stop) as acquired:
+            if acquired:
                 self._train()
             else:
                 self.state = "stopped"
@@ -104,9 +104,9 @@ class LiveRun(Background):
     def _train(self) -> None:
         self.state = "loading"
         if self.bench is None:
-            self.bench = Bench(self.recipe, callbacks=[self._see])
+            self.bench = Bench(self.recipe, callbacks=[self._on_step])
             self.bench.before_scoring = lambda: self._enter("scoring")  # type: ignore[method-assign]
-        elif self.run:  # it was stopped: go on
+        elif self.run:  # it was stopped: continue
             self.bench.member.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
         bench, self.run, self.found, self._before = self.bench, None, {}, len(self.progress)
         self.store.check_writable()
@@ -116,69 +116,69 @@ class LiveRun(Background):
         except LabError as error:
             keep_failure(self.store, bench, error)
             raise
-        self._look()
+        self._measure_weights()
         run = keep(self.store, bench, run)
-        self.found = self._finding(run, changed_predictions(bench))
+        self.found = self._results(run, changed_predictions(bench))
         self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
 
     @torch.no_grad()
     def _answers(self, texts: Sequence[str]) -> list[list[list[float]]]:
-        """The probability of each class, of each text at each strength: (texts, strengths, classes)."""
-        bench, found = self.bench, []
+        """Return the probability of each class for each text at each strength: (texts, strengths, classes)."""
+        bench, probabilities = self.bench, []
         assert bench is not None
         rows = encode(Split(tuple(texts), (0,) * len(texts)), bench.task, bench.tokenizer)
         for strength in self.strengths:
             with at_strength(bench.model, strength):
                 logits = evaluate(bench.model, rows, bench.pad, bench.device).by_row  # (texts, classes)
-            found.append(torch.tensor(logits).softmax(-1))
-        return [[[round(p, 4) for p in one] for one in text] for text in torch.stack(found, 1).tolist()]
+            probabilities.append(torch.tensor(logits).softmax(-1))
+        return [[[round(p, 4) for p in row] for row in text] for text in torch.stack(probabilities, 1).tolist()]
 
-    def _finding(self, run: Run, mind: ChangedPredictions | None) -> dict[str, Any]:
+    def _results(self, run: Run, changes: ChangedPredictions | None) -> dict[str, Any]:
         assert self.bench is not None
         assert run.predictions is not None
         metric, rows, steps = self.bench.task.metric, len(run.predictions), run.history["step"]
-        made = {name: run.environment.get(name, "") for name in ("date", "hardware", "lora_lab")}
+        origin = {name: run.environment.get(name, "") for name in ("date", "hardware", "lora_lab")}
         value = factor(metric) * run.metrics[metric]
-        found: dict[str, Any] = {"metric": metric, "value": value, "rows": rows, "made": made}
-        found |= {"words": f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}"}
-        found |= {"steps": steps[-1] if steps else 0, "seconds": run.seconds, "adapter": run.adapter or ""}
-        if metric == "accuracy":  # +- 1.96 standard errors; if all rows are right, as if one were wrong
+        results: dict[str, Any] = {"metric": metric, "value": value, "rows": rows, "made": origin}
+        results |= {"words": f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}"}
+        results |= {"steps": steps[-1] if steps else 0, "seconds": run.seconds, "adapter": run.adapter or ""}
+        if metric == "accuracy":  # +- 1.96 standard errors; if all rows are right, assume one error, and vice versa
             p = min(max(run.metrics[metric], 1 / rows), 1 - 1 / rows)
             half = 196 * math.sqrt(p * (1 - p) / rows)
-            found |= {"half": half, "low": max(0.0, value - half), "high": min(100.0, value + half)}
-        if mind:
-            found |= {"changed": mind.changed, "of": mind.rows, "better": mind.for_the_better}
-            found |= {"without": 100 * mind.without["accuracy"], "with": 100 * mind.with_adapter["accuracy"]}
-        if mind and (strengths := self.strengths):
-            answers = self._answers([one.text for one in mind.examples]) if mind.examples else []
-            said = [asdict(one) | {"p": p} for one, p in zip(mind.examples, answers, strict=True)]
-            found |= {"labels": self.bench.task.labels, "strengths": strengths, "sentences": said}
-        return found
+            results |= {"half": half, "low": max(0.0, value - half), "high": min(100.0, value + half)}
+        if changes:
+            results |= {"changed": changes.changed, "of": changes.rows, "better": changes.for_the_better}
+            results |= {"without": 100 * changes.without["accuracy"], "with": 100 * changes.with_adapter["accuracy"]}
+        if changes and (strengths := self.strengths):
+            answers = self._answers([example.text for example in changes.examples]) if changes.examples else []
+            sentences = [asdict(example) | {"p": p} for example, p in zip(changes.examples, answers, strict=True)]
+            results |= {"labels": self.bench.task.labels, "strengths": strengths, "sentences": sentences}
+        return results
 
     def _enter(self, state: str) -> None:
         self.state = state
 
-    def _see(self, progress: Progress) -> None:
+    def _on_step(self, progress: Progress) -> None:
         self.progress.append(progress)
-        if time.monotonic() > self._look_again:
-            self._look()
+        if time.monotonic() > self._next_measurement:
+            self._measure_weights()
 
     @torch.no_grad()
-    def _look(self) -> None:
+    def _measure_weights(self) -> None:
         """Measure how far each weight has moved."""
-        began, found = time.monotonic(), []
+        began, moved = time.monotonic(), []
         assert self.bench is not None
         roles = {(p.site.module, p.site.out_slice): p.site.role for p in report_of(self.bench.model).placements}
         for path, part in adapter_layers(self.bench.model):
             if part.head or part.unmergeable or hasattr(innermost(part), "dequantized"):
                 continue
-            if isinstance(part, LoRALinear) and type(part) is LoRALinear:  # without forming B A
+            if isinstance(part, LoRALinear) and type(part) is LoRALinear:  # no need to form B A
                 frozen, size = part.frozen_weight(), part.scaling * product_norm(part.lora_A, part.lora_B)
             else:
                 frozen = out_by_in(part)
                 weight = frozen.float()
                 new, _ = part.merged_weights(weight, part.bias)
-                if new is weight:  # BitFit moves biases alone
+                if new is weight:  # BitFit moves only biases
                     continue
                 size = (new - weight).norm().item()
             if path not in self._sizes:
@@ -190,6 +190,6 @@ class LiveRun(Background):
                 or module.split(".")[-1]
             )
             layer = re.search(r"\.(\d+)\.", module)
-            found.append((int(layer[1]) if layer else 0, role, size / self._sizes[path]))
-        self.moved = found
-        self._look_again = time.monotonic() + PAUSE * (time.monotonic() - began)
+            moved.append((int(layer[1]) if layer else 0, role, size / self._sizes[path]))
+        self.moved = moved
+        self._next_measurement = time.monotonic() + PAUSE * (time.monotonic() - began)

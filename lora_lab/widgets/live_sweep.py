@@ -1,4 +1,4 @@
-"""A sweep in a thread: started, watched, stopped, resumed. It needs no widgets, so it is tested without any."""
+"""A sweep in a thread: start, watch, stop and resume it. It uses no widgets, so it can be tested without them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lora_lab.widgets.background import Background
 
 
 class LiveSweep(Background):
-    """A sweep of some recipes into a store. Its attributes may be read from any thread.
+    """A sweep of recipes into a store. Its attributes may be read from any thread.
 
     left     hashes of the recipes that have not finished or failed yet
-    ended    runs that have, for the panel to take
-    pack     the recipes that train now
+    ended    queue of finished and failed runs, which the panel consumes
+    pack     the recipes that are training now
     losses   {hash: training loss of every step so far}; NaN for steps before a restart
-    earlier  a stopped sweep, whose curves go on
+    earlier  a stopped sweep whose curves this one continues
     """
 
     def __init__(self, recipes: Sequence[Recipe], store: Store, earlier: LiveSweep | None = None) -> None:
@@ -32,15 +32,15 @@ class LiveSweep(Background):
         self._taken, self._began = 0, 0.0
 
     def step(self) -> int:
-        """The pack's current step."""
+        """Return the pack's current step."""
         return max((len(self.losses.get(recipe.hash, ())) for recipe in self.pack), default=0)
 
     def share(self) -> float:
-        """How much of the work is done, from 0 to 1."""
+        """Return the share of the work that is done, from 0 to 1."""
         return 1 - self._steps_left() / sum(recipe.steps for recipe in self.recipes.values())
 
     def seconds_left(self) -> int | None:
-        """Seconds left at the pace so far; None in the first three steps."""
+        """Estimate the seconds left from the pace so far; None during the first three steps."""
         if self._taken < 3 * max(1, len(self.pack)):
             return None
         return round((time.monotonic() - self._began) / self._taken * self._steps_left())
@@ -51,11 +51,11 @@ class LiveSweep(Background):
     # ---- in the sweeping thread
 
     def _work(self) -> None:
-        from lora_lab.experiments.sweep import Sweep  # imports torch, which stored runs do not need
+        from lora_lab.experiments.sweep import Sweep  # imports torch, which showing stored runs does not need
         from lora_lab.widgets.live_pack import LivePack
 
         swept = Sweep(self.store, stop=self._stop, note=self._note, pack=LivePack).run(self.recipes.values())
-        for run in swept.runs:  # including those that were in the store
+        for run in swept.runs:  # including those already in the store
             self._note("run", {"run": run})
         self.state = "stopped" if self.left else "done"
 
@@ -63,16 +63,16 @@ class LiveSweep(Background):
         if event == "pack":
             self.pack, self.state = facts["recipes"], "loading"
         elif event == "step":
-            self._see(facts["recipe"], facts["progress"])
+            self._on_step(facts["recipe"], facts["progress"])
         elif event == "run" and facts["run"].status in (*FINISHED, "failed") and facts["run"].recipe.hash in self.left:
             self.left.discard(facts["run"].recipe.hash)
             self.ended.append(facts["run"])
 
-    def _see(self, recipe: Recipe, progress: Any) -> None:
-        own = self.losses.setdefault(recipe.hash, [])
+    def _on_step(self, recipe: Recipe, progress: Any) -> None:
+        losses = self.losses.setdefault(recipe.hash, [])
         self._began = self._began or time.monotonic()
-        del own[progress.step - 1 :]  # a stopped run goes on from its last validation
-        own.extend([math.nan] * (progress.step - 1 - len(own)))
-        own.append(progress.loss)
+        del losses[progress.step - 1 :]  # a stopped run resumes from its last validation
+        losses.extend([math.nan] * (progress.step - 1 - len(losses)))
+        losses.append(progress.loss)
         self._taken += 1
         self.state = "training" if progress.step < progress.steps else "scoring"

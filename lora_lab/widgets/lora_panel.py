@@ -1,7 +1,7 @@
-"""LoRA to scale: one layer with A and B beside it, a whole model as a map, and a toy layer whose numbers flow.
+"""LoRA to scale: one layer with A and B beside it, a whole model as a map, and a toy layer that shows the arithmetic.
 
 The browser draws and counts (`js/lora_panel.js`); Python sends the shapes of the models' layers. Those of the zoo ship
-in `zoo_layers.json`, written by `python -m lora_lab.widgets.lora_panel`, so opening the panel imports no torch.
+in `zoo_layers.json`, written by `python -m lora_lab.widgets.lora_panel`, so opening the panel does not import torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TOY = {
 }
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ALL_LINEAR = "all-linear"
-FIRST = "llama-3-8b"  # the model of the view "model" by default
+FIRST = "llama-3-8b"  # the default model of the view "model"
 ZOO_LAYERS = Path(__file__).with_name("zoo_layers.json")
 GROUPS = {
     "q": "attention", "k": "attention", "v": "attention", "o": "attention", "gate": "feed-forward",
@@ -38,13 +38,13 @@ GROUPS = {
 
 
 class LoRAPanel(Panel, file="lora_panel.js"):
-    """What LoRA adds to one layer and to a whole model, to scale, and how it computes.
+    """LoRA to scale, on one layer and on a whole model, and how it computes.
 
-    view     the first view: "size", "model", "start", "steps" or "merge"
+    view     the initial view: "size", "model", "start", "steps" or "merge"
     views    the views that the reader can choose
-    model    a name of the zoo, a folder, a config, or a model of your own; "" for a square layer of width `d`
-    layer    which of its layers: "q", "down", "q of q+k+v", ...
-    rank, targets    as `LoRA` takes them; a target is a role or all-linear
+    model    a zoo name, a folder, a config, or your own model; "" for a square layer of width `d`
+    layer    the layer to show: "q", "down", "q of q+k+v", ...
+    rank, targets    as in `LoRA`; a target is a role or all-linear
     models   the models in the menu; by default the whole zoo
     Raises: BadValue for an unknown view or an impossible rank; NotFound for an unknown model, layer or target.
     """
@@ -66,17 +66,17 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     ) -> None:  # fmt: skip
         for name in (view, *views):
             if name not in VIEWS:
-                raise BadValue(f"there is no view '{name}': take one of {', '.join(VIEWS)}")
-        named = isinstance(model, str) and (not model or model in zoo_layers())
-        name = model if named else architecture_of(model).name or "your model"
-        offered = dict.fromkeys([*(zoo_layers() if models is None else models), *([name] if named and name else [])])
-        if unknown := [one for one in offered if one not in zoo_layers()]:
-            raise NotFound(f"no model '{unknown[0]}' in the zoo; nearest there: {nearest(unknown[0], zoo_layers())}")
-        shown = {} if named else {name: {"rows": layers_of(model)}}
-        shown |= {one: {"rows": zoo_layers()[one]} for one in offered if one not in shown}
-        self._own = None if named else model
+                raise BadValue(f"there is no view '{name}': choose one of {', '.join(VIEWS)}")
+        in_zoo = isinstance(model, str) and (not model or model in zoo_layers())
+        name = model if in_zoo else architecture_of(model).name or "your model"
+        menu = dict.fromkeys([*(zoo_layers() if models is None else models), *([name] if in_zoo and model else [])])
+        if unknown := [name for name in menu if name not in zoo_layers()]:
+            raise NotFound(f"no model '{unknown[0]}' in the zoo; did you mean {nearest(unknown[0], zoo_layers())}?")
+        layers = {} if in_zoo else {name: {"rows": layers_of(model)}}
+        layers |= {name: {"rows": zoo_layers()[name]} for name in menu if name not in layers}
+        self._custom_model = None if in_zoo else model
         super().__init__(
-            view=view, views=list(views), models=shown, model=name, layer=layer, d=d, rank=rank, targets=list(targets)
+            view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=list(targets)
         )
         m, n = self.shape
         if not 1 <= rank <= min(m, n):
@@ -86,40 +86,40 @@ class LoRAPanel(Panel, file="lora_panel.js"):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(outputs, inputs) of the layer on display. Raises: NotFound for a layer that the model does not have."""
+        """(outputs, inputs) of the layer on display. Raises: NotFound if the model does not have that layer."""
         if not self.model:
             return self.d, self.d
         layers: dict[str, tuple[int, int]] = {}
         for row in self.models[self.model]["rows"]:
             if row["trains"]:
                 layers[row["label"]] = row["out"], row["in"]
-            for role, wide in row.get("slices", {}).items():
-                layers[f"{role} of {row['label']}"] = wide, row["in"]
+            for role, width in row.get("slices", {}).items():
+                layers[f"{role} of {row['label']}"] = width, row["in"]
         if self.layer and self.layer not in layers:
             raise NotFound(f"{self.model} has no layer '{self.layer}'; it has {', '.join(layers)}")
         return layers[self.layer or next(iter(layers))]
 
     @property
-    def _shown(self) -> str:
-        """The model of the view "model"."""
+    def _map_model(self) -> str:
+        """The name of the model in the view "model"."""
         return self.model or (FIRST if FIRST in self.models else next(iter(self.models)))
 
     def counted(self) -> ParameterCount:
-        """`params` for the chosen model, rank and targets, which the panel shows. Raises: as `LoRA` and `params`."""
+        """Return `params` for the model, rank and targets on display. Raises: see `LoRA` and `params`."""
         first = next(iter(self.models))
-        model = self._own if self._own is not None and self.model == first else self._shown
+        model = self._custom_model if self._custom_model is not None and self.model == first else self._map_model
         return params(model, LoRA(rank=self.rank, targets=tuple(self.targets)))
 
     def describe(self) -> str:
-        """The panel in plain words."""
+        """Describe the panel in plain words."""
         if self.view == "model":
-            name = self._shown
-            rows, where = self.models[name]["rows"], ", ".join(self.targets)
+            name = self._map_model
+            rows, targets = self.models[name]["rows"], ", ".join(self.targets)
             total = sum(row["numbers"] for row in rows)
             trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)
             return (
                 f"LoRA to scale: {name} has {total:,} numbers, which stay frozen; LoRA of rank {self.rank:,} on "
-                f"{where} adds {trained:,} ({trained / total:.3%}), which train."
+                f"{targets} adds {trained:,} ({trained / total:.3%}), which train."
             )
         if self.view in TOY:
             return f"LoRA to scale: a toy layer of 8 x 8. {TOY[self.view]}"
@@ -134,17 +134,17 @@ class LoRAPanel(Panel, file="lora_panel.js"):
 
 @cache
 def zoo_layers() -> dict[str, list[dict[str, Any]]]:
-    """`layers_of` every model of the zoo, as it ships."""
+    """Load `layers_of` for every model of the zoo from the shipped file."""
     layers: dict[str, list[dict[str, Any]]] = read_json(ZOO_LAYERS)
     return layers
 
 
 def layers_of(model: Any) -> list[dict[str, Any]]:
-    """A row for each kind of module, from `params`: label, group, in, out, count, numbers, trains and slices.
+    """Return a row for each kind of module, from `params`: label, group, in, out, count, numbers, trains and slices.
 
-    trains   {target: parameters that LoRA of rank 1 trains in all `count` of them} for each target that matches
+    trains   {target: parameters of rank-1 LoRA over all `count` modules} for each target that matches
     slices   {role: outputs} of a fused layer, if their order is known
-    Modules that LoRA cannot adapt (norms) are one row, "the rest".
+    Modules that LoRA cannot adapt (norms) share one row, "the rest".
     """
     architecture = architecture_of(model)
     rows = {row.name: row for row in params(architecture, LoRA(rank=1, targets=(ALL_LINEAR,))).modules if row.full}
@@ -154,17 +154,17 @@ def layers_of(model: Any) -> list[dict[str, Any]]:
         if not any(role in row.role.split("+") for row in rows.values()):
             continue
         try:
-            found = params(architecture, LoRA(rank=1, targets=(role,))).modules
-        except NotFound:  # part of a fused layer with an unknown order
+            adapted = params(architecture, LoRA(rank=1, targets=(role,))).modules
+        except NotFound:  # part of a fused layer whose order is unknown
             continue
-        for row in found:
+        for row in adapted:
             name, _, sliced = row.name.partition("[")
             if row.trained:
                 trains[name][role] = row.trained
             if row.trained and sliced:
                 slices.setdefault(name, {})[role] = row.out_features
     kept = [row for row in rows.values() if row.break_even_rank or row.role == "router" or trains[row.name]]
-    shown = [
+    table = [
         {
             "label": label, "group": _group(row), "in": row.in_features, "out": row.out_features, "count": row.count,
             "numbers": row.full, "trains": trains[row.name],
@@ -172,31 +172,31 @@ def layers_of(model: Any) -> list[dict[str, Any]]:
         for row, label in zip(kept, _labels(kept), strict=True)
     ]  # fmt: skip
     rest = sum(row.full for row in rows.values()) - sum(row.full for row in kept)
-    left = {"label": "the rest", "group": "rest", "in": 0, "out": 0, "count": 1, "numbers": rest, "trains": {}}
-    return shown + ([left] if rest else [])
+    last = {"label": "the rest", "group": "rest", "in": 0, "out": 0, "count": 1, "numbers": rest, "trains": {}}
+    return table + ([last] if rest else [])
 
 
 def _group(row: Row) -> str:
-    """The part of the model that a kind of module belongs to on the map."""
+    """Return the group that a kind of module belongs to on the map."""
     if ".experts." in row.name:
         return "experts"
-    named = GROUPS.get(row.role.split("+")[0])
-    return named or ("attention" if "att" in row.name else "rest")
+    group = GROUPS.get(row.role.split("+")[0])
+    return group or ("attention" if "att" in row.name else "rest")
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
-    """Names for the rows: the role and, if several share it, the parts of the path that tell them apart.
+    """Name the rows: the role and, if several rows share it, the parts of the path that distinguish them.
 
-    "self_attn.q_proj" -> "q"; "mlp.shared_experts.gate_proj" -> "gate shared_experts"; without a role its own name.
+    "self_attn.q_proj" -> "q"; "mlp.shared_experts.gate_proj" -> "gate shared_experts"; without a role, the module name.
     """
     names = {"embed": "embedding", "other": ""}
     paths = [[part for part in row.name.split(".") if part.isidentifier()] for row in rows]
     labels = []
     for row, path in zip(rows, paths, strict=True):
-        alike = [p for p, other in zip(paths, rows, strict=True) if other.role == row.role]
-        own = [part for part in path[:-1] if not all(part in other[:-1] for other in alike)]
+        same_role = [p for p, other in zip(paths, rows, strict=True) if other.role == row.role]
+        unique = [part for part in path[:-1] if not all(part in other[:-1] for other in same_role)]
         role = names.get(row.role, row.role)
-        labels.append(" ".join([role, *own]) if role and (own or len(alike) == 1) else path[-1])
+        labels.append(" ".join([role, *unique]) if role and (unique or len(same_role) == 1) else path[-1])
     return [
         label if labels.count(label) == 1 else ".".join(path[-2:]) for label, path in zip(labels, paths, strict=True)
     ]

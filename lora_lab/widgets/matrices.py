@@ -1,4 +1,4 @@
-"""Matrices worth cutting: real updates, a real weight, noise, and a picture drawn here. Needs no torch."""
+"""Matrices for the rank panel: real updates, a real weight, noise, and a generated picture. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lora_lab.experiments import low_rank
 from lora_lab.files import read_json
 from lora_lab.training.assets import asset_path, shipped
 
-SIZE, LARGEST = 256, 1024  # rows of those made here, and of one that is given
-PIECES = 64  # at most, of a matrix that is drawn
-ROUNDING = 1e-6  # of the largest singular value: smaller ones are not pieces
+SIZE, LARGEST = 256, 1024  # rows of a generated matrix; most rows or columns of a matrix from the user
+PIECES = 64  # at most, for the drawing of a matrix
+ROUNDING = 1e-6  # relative to the largest singular value; smaller ones are dropped
 CUTS = "data/results/microscope/ranks.json"  # written by docs/ranks.py
 ROLES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}
-SOURCES = {  # a label for a menu, and where it comes from
+SOURCES = {  # label in the menu, and origin
     "full": ("update of full fine-tuning", "MiniLM, layer 0, query: what full fine-tuning added to it."),
     "update": ("update of LoRA, rank 8", "MiniLM, layer 0, query: what LoRA added to it."),
     "weight": ("a weight of MiniLM", "MiniLM, layer 0, query, before any fine-tuning."),
@@ -34,7 +34,7 @@ LETTERS = {  # 7 rows of 5 dots
 
 
 def pieces_of(source: str) -> dict[str, Any]:
-    """One of SOURCES as `packed`. Raises: NotFound, naming the nearest; also if MiniLM has not been fetched."""
+    """Return one of SOURCES as `packed`. Raises: NotFound for an unknown name, or if MiniLM has not been fetched."""
     makers = {"update": update, "weight": weight, "noise": noise, "picture": picture}
     if source not in SOURCES:
         raise NotFound(f"no matrix is called '{source}'; did you mean {nearest(source, SOURCES)}?")
@@ -43,68 +43,68 @@ def pieces_of(source: str) -> dict[str, Any]:
 
 @cache
 def reference() -> dict[str, Any]:
-    """What ships: `matrix`, an update of full fine-tuning, and `cuts`, what is left of the model at each rank."""
+    """Load the shipped data: `matrix`, an update of full fine-tuning, and `cuts`, the model's accuracy at each rank."""
     return dict(read_json(shipped(CUTS)))
 
 
 def packed(matrix: np.ndarray) -> dict[str, Any]:
-    """A matrix as rank-one pieces, one byte per number, and the energy that r of them keep.
+    """Decompose a matrix into rank-one pieces, one byte per number, with the energy that the first r keep.
 
     Returns: rows, columns; pieces, base64 of int8 (k, rows + columns), a column and a row each, and `scales` (k,), so
-    that W_r = sum over i < r of scales[i] column_i row_i^T; kept, [r, share, share of the same numbers shuffled];
-    ninety, the ranks that keep 90 %; full, how many singular values; limit, the entry to draw in the strongest color.
-    Raises: BadValue for a value that is not a matrix, or is too large to redraw while you drag.
+    that W_r = sum over i < r of scales[i] column_i row_i^T; kept, [r, share, share for the shuffled matrix];
+    ninety, the ranks that keep 90 %; full, the number of singular values; limit, the entry with the strongest color.
+    Raises: BadValue if the value is not a matrix, or is too large to redraw during a drag.
     """
     matrix = np.asarray(matrix)
     if matrix.ndim == 2 and max(matrix.shape) > LARGEST:
-        raise BadValue(f"{matrix.shape} is too large to redraw while you drag; take a part: matrix[:512, :512]")
+        raise BadValue(f"{matrix.shape} is too large to redraw while you drag; pass a part of it: matrix[:512, :512]")
     u, s, vt = low_rank.decompose(matrix)
     noise = low_rank.spectrum(low_rank.shuffled(matrix))
-    most = min(PIECES, max(1, int((s > ROUNDING * s[0]).sum())))
-    tops = [np.abs(side).max(1) for side in (u.T[:most], vt[:most])]
-    sides = [side[:most] / top[:, None] for side, top in zip((u.T, vt), tops, strict=True)]
-    shown = {*range(min(PIECES, len(s)) + 1), *np.geomspace(PIECES, max(PIECES, len(s)), 24).astype(int), len(s)}
-    ranks = sorted(int(rank) for rank in shown if rank <= len(s))
+    k = min(PIECES, max(1, int((s > ROUNDING * s[0]).sum())))
+    tops = [np.abs(side).max(1) for side in (u.T[:k], vt[:k])]
+    sides = [side[:k] / top[:, None] for side, top in zip((u.T, vt), tops, strict=True)]
+    plotted = {*range(min(PIECES, len(s)) + 1), *np.geomspace(PIECES, max(PIECES, len(s)), 24).astype(int), len(s)}
+    ranks = sorted(int(rank) for rank in plotted if rank <= len(s))
     kept = [[r, *(round(low_rank.energy_kept(values, r), 5) for values in (s, noise))] for r in ranks]
     return {
         "rows": matrix.shape[0], "columns": matrix.shape[1], "full": len(s), "kept": kept,
         "ninety": [low_rank.rank_for_energy(values, 0.9) for values in (s, noise)],
         "pieces": base64.b64encode(np.rint(127 * np.hstack(sides)).astype(np.int8).tobytes()).decode(),
-        "scales": [float(f"{scale:.6g}") for scale in s[:most] * tops[0] * tops[1] / 127**2],
+        "scales": [float(f"{scale:.6g}") for scale in s[:k] * tops[0] * tops[1] / 127**2],
         "limit": float(f"{min(np.abs(matrix).max(), 2 * np.sqrt(np.square(matrix, dtype=float).mean())) or 1:.4g}"),
     }  # fmt: skip
 
 
 def unpacked(pieces: dict[str, Any], rank: int) -> np.ndarray:
-    """The sum of the first r pieces, as the browser draws it, shape (rows, columns)."""
-    both = np.frombuffer(base64.b64decode(pieces["pieces"]), np.int8).reshape(-1, pieces["rows"] + pieces["columns"])
-    columns, rows = np.split(both[:rank].astype(float), [pieces["rows"]], axis=1)
+    """Return the sum of the first `rank` pieces, as the browser draws it, shape (rows, columns)."""
+    vectors = np.frombuffer(base64.b64decode(pieces["pieces"]), np.int8).reshape(-1, pieces["rows"] + pieces["columns"])
+    columns, rows = np.split(vectors[:rank].astype(float), [pieces["rows"]], axis=1)
     return (columns.T * pieces["scales"][:rank]) @ rows
 
 
 @cache
 def picture() -> np.ndarray:
-    """A sky, a sun with rings, hills and four letters; between -1 (black) and 1 (white), mean 0. Shape (SIZE, SIZE).
+    """Draw a sky, a sun with rings, hills and four letters; -1 is black, 1 white, mean 0. Shape (SIZE, SIZE).
 
-    The mean is subtracted: otherwise the first singular value would only show how bright the picture is.
+    The mean is subtracted; otherwise the first singular value would only capture the brightness.
     """
     y, x = np.mgrid[0 : 1 : SIZE * 1j, 0 : 1 : SIZE * 1j]
-    drawn = 0.9 - 0.7 * y
+    canvas = 0.9 - 0.7 * y
     distance = np.hypot(x - 0.72, y - 0.27)
-    drawn = np.where(distance < 0.2, 0.65 + 0.35 * np.cos(distance * 150), drawn)
+    canvas = np.where(distance < 0.2, 0.65 + 0.35 * np.cos(distance * 150), canvas)
     for height, wave, shade in ((0.62, 9, 0.42), (0.72, 14, 0.26), (0.84, 6, 0.1)):
         ridge = height + 0.05 * np.sin(wave * x + 9 * height)
-        drawn = np.where(y > ridge, shade + 0.1 * np.sin(90 * (y - ridge)), drawn)
-    _write("LoRA", drawn, top=32, left=16, dot=5)
-    drawn -= drawn.mean()
-    return _frozen(drawn / np.abs(drawn).max())
+        canvas = np.where(y > ridge, shade + 0.1 * np.sin(90 * (y - ridge)), canvas)
+    _write("LoRA", canvas, top=32, left=16, dot=5)
+    canvas -= canvas.mean()
+    return _frozen(canvas / np.abs(canvas).max())
 
 
 @cache
 def weight(layer: int = 0, role: str = "q") -> np.ndarray:
-    """A 384 x 384 weight of MiniLM's attention, (out, in), read from its file. `role` is q, k, v or o.
+    """Load a 384 x 384 weight of MiniLM's attention, (out, in), from its file. `role` is q, k, v or o.
 
-    Raises: NotFound when MiniLM has not been fetched, or has no such layer or role.
+    Raises: NotFound if MiniLM has not been fetched, or has no such layer or role.
     """
     if role not in ROLES:
         raise NotFound(f"attention has no weight '{role}'; choose one of {', '.join(ROLES)}")
@@ -114,7 +114,7 @@ def weight(layer: int = 0, role: str = "q") -> np.ndarray:
 
 @cache
 def update(layer: int = 0, role: str = "q") -> np.ndarray:
-    """What the adapter of the shipped run added to such a weight: dW = (alpha / r) B A, shape (out, in).
+    """Return the shipped adapter's update of such a weight: dW = (alpha / r) B A, shape (out, in).
 
     Raises: NotFound for a layer and role that the run did not adapt.
     """
@@ -127,12 +127,12 @@ def update(layer: int = 0, role: str = "q") -> np.ndarray:
 
 @cache
 def noise() -> np.ndarray:
-    """Independent normal numbers, shape (SIZE, SIZE): no structure at all."""
+    """Return independent normal numbers, shape (SIZE, SIZE): no structure at all."""
     return _frozen(np.random.default_rng(0).normal(size=(SIZE, SIZE)))
 
 
 def _write(text: str, canvas: np.ndarray, top: int, left: int, dot: int) -> None:
-    """Draw letters with black dots, `dot` pixels wide, from the corner (top, left)."""
+    """Draw letters with black dots, `dot` pixels wide, starting at the corner (top, left)."""
     for number, letter in enumerate(text):
         dots = np.array([[c == "#" for c in row] for row in LETTERS[letter]])
         mask = np.kron(dots, np.ones((dot, dot), bool))
@@ -146,11 +146,11 @@ def _tensors(path: str, *names: str) -> list[np.ndarray]:
     with safe_open(path, framework="np") as file:
         for name in names:
             if name not in file.keys():
-                raise NotFound(f"{name} is not in the file; it has {nearest(name, file.keys(), 2)}")
+                raise NotFound(f"{name} is not in the file; the nearest names are {nearest(name, file.keys(), 2)}")
         return [file.get_tensor(name) for name in names]
 
 
 def _frozen(matrix: np.ndarray) -> np.ndarray:
-    """Read-only: the next caller gets the same array."""
+    """Make a cached array read-only, because callers share it."""
     matrix.flags.writeable = False
     return matrix

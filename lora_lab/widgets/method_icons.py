@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-# x, y, width, height: the MLP and the output above, queries, keys and values below
+# x, y, width, height: MLP and output above; queries, keys and values below
 BOXES = {
     "down": (19, 24, 46, 9), "up": (19, 40, 46, 9), "o": (30, 60, 24, 9),
     "q": (9, 80, 16, 11), "k": (34, 80, 16, 11), "v": (59, 80, 16, 11),
@@ -25,19 +25,19 @@ def _circle(x: float, y: float, radius: float) -> str:
     return f'<circle cx="{x}" cy="{y}" r="{radius}" class="train"/>'
 
 
-def _hourglass(y: float) -> str:  # few numbers in between
+def _hourglass(y: float) -> str:  # a narrow waist: few numbers in between
     return f'<path d="M24 {y}h36l-12 3.5l12 3.5h-36l12 -3.5z" class="train"/>'
 
 
-def _each(targets: Iterable[str], draw: Callable[..., str]) -> str:
+def _on_each(targets: Iterable[str], draw: Callable[..., str]) -> str:
     """Draw at each matrix that the targets name; a path or a pattern names none."""
-    named = set(targets)
-    return "".join(draw(*box) for role, box in BOXES.items() if named & {role, "all-linear"})
+    names = set(targets)
+    return "".join(draw(*box) for role, box in BOXES.items() if names & {role, "all-linear"})
 
 
-def _thin(targets: Iterable[str], trained: Callable[..., str]) -> str:
-    """Draw frozen A and B, and what trains between them."""
-    return _each(
+def _frozen_adapter(targets: Iterable[str], trained: Callable[..., str]) -> str:
+    """Draw frozen A and B, and the trained part between them."""
+    return _on_each(
         targets, lambda x, y, w, h: _frozen(x, y - 4, w, 3) + _frozen(x + w + 1, y, 3, h) + trained(x, y, w, h)
     )
 
@@ -45,34 +45,34 @@ def _thin(targets: Iterable[str], trained: Callable[..., str]) -> str:
 def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, str]:
     """Return "icon", an SVG of what the method adds to a layer, and "adds", the same in words.
 
-    method      its name in the registry; one that is unknown here is drawn as a dot
+    method      a name in the registry; an unknown one is drawn as a dot
     settings    as `Method.settings()` returns them
     head        whether the head trains
     """
     targets, few = settings.get("targets") or (), "a few"
     learned = "".join(_rect(x, TOKENS, 7, 7) for x in (12, 21, 30))
     pale = "".join(_rect(12.5 + 9 * i, TOKENS + 0.5, 6, 6, "train pale") for i in range(7))
-    known: dict[str, tuple[str, str]] = {
-        "full": (_each(BOXES, lambda x, y, w, h: _rect(x, y, w, h, radius=1.5)) + pale, "every number of the layer"),
+    drawings: dict[str, tuple[str, str]] = {
+        "full": (_on_each(BOXES, lambda x, y, w, h: _rect(x, y, w, h, radius=1.5)) + pale, "every number of the layer"),
         "lora": (
-            _each(targets, lambda x, y, w, h: _rect(x, y - 4, w, 3) + _rect(x + w + 1, y, 3, h)),
+            _on_each(targets, lambda x, y, w, h: _rect(x, y - 4, w, 3) + _rect(x + w + 1, y, 3, h)),
             f"A and B beside {', '.join(targets)}",
         ),
         "lora-xs": (
-            _thin(targets, lambda x, y, w, h: _rect(x + w + 1, y - 4, 3, 3)),
+            _frozen_adapter(targets, lambda x, y, w, h: _rect(x + w + 1, y - 4, 3, 3)),
             f"a square of {settings.get('rank', few)} between frozen A and B",
         ),
         "vera": (
-            _thin(targets, lambda x, y, w, h: _rect(x, y - 5.5, w, 1) + _rect(x + w + 4.5, y, 1, h)),
+            _frozen_adapter(targets, lambda x, y, w, h: _rect(x, y - 5.5, w, 1) + _rect(x + w + 4.5, y, 1, h)),
             "a factor for each row of frozen A and B",
         ),
         "tinylora": (
-            _thin(targets, lambda x, y, w, h: _circle(x + w + 2.5, y - 2.5, 1.5)),
+            _frozen_adapter(targets, lambda x, y, w, h: _circle(x + w + 2.5, y - 2.5, 1.5)),
             f"{settings.get('u', few)} weights of frozen squares",
         ),
-        "bitfit": (_each(BOXES, lambda x, y, w, h: _rect(x, y + h + 1, w, 2.5)), "the bias of each matrix"),
+        "bitfit": (_on_each(BOXES, lambda x, y, w, h: _rect(x, y + h + 1, w, 2.5)), "the bias of each matrix"),
         "ia3": (
-            _each(targets, lambda x, y, w, h: _circle(x + w / 2, y - 3, 3.5)),
+            _on_each(targets, lambda x, y, w, h: _circle(x + w / 2, y - 3, 3.5)),
             "a factor for each number that leaves k, v and the MLP",
         ),
         "bottleneck": (
@@ -84,13 +84,13 @@ def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, s
             f"{settings.get('tokens', few)} vectors before the text, made by a small network",
         ),
         "prefix": (
-            _each("kv", lambda x, *_: _rect(x - 6, 80, 5, 5) + _rect(x - 6, 86, 5, 5)),
+            _on_each("kv", lambda x, *_: _rect(x - 6, 80, 5, 5) + _rect(x - 6, 86, 5, 5)),
             f"{settings.get('tokens', few)} learned keys and values in each layer",
         ),
         "head": ("", "nothing: only the head trains"),
         "probe": ("", "nothing: a logistic regression reads the last layer"),
     }  # fmt: skip
-    added, words = known.get(method, (_circle(74, 56, 5), "something of its own"))
+    added, words = drawings.get(method, (_circle(74, 56, 5), "something of its own"))
     wires = '<path d="M42 101V14M17 95H67M17 95V74M42 95V74M67 95V74M17 74H67" class="rule"/>'
     layer = "".join(_frozen(*box, radius=1.5) for box in BOXES.values())
     first = 3 if method in ("prompt", "ptuning") else 0

@@ -1,6 +1,6 @@
-"""A matrix as a sum of rank-one pieces, and what is left of a fine-tuned model when every update is cut to r of them.
+"""A matrix as a sum of rank-one pieces, and the accuracy of a fine-tuned model when every update is cut to rank r.
 
-The pieces go to the browser once per matrix; `js/rank_panel.js` adds them there.
+The pieces are sent to the browser once per matrix; `js/rank_panel.js` adds them up there.
 """
 
 from __future__ import annotations
@@ -20,45 +20,46 @@ YOURS = "your matrix"
 
 
 class RankPanel(Panel, file="rank_panel.js"):
-    """A matrix, one rank-one piece after another: the sum of the first r, the newest beside it, and what they keep.
+    """A matrix built from rank-one pieces: the sum of the first r, the newest piece beside it, and the energy kept.
 
-        RankPanel()                         what full fine-tuning added to a weight of MiniLM
+        RankPanel()                         the full fine-tuning update of a weight of MiniLM
         RankPanel("weight", rank=8)         another of SOURCES: "full", "update", "weight", "noise", "picture"
         RankPanel(W)                        your own matrix; or several, {"mine": W, "theirs": V}
 
-    source  a name, a matrix of shape (m, n), or matrices by name
-    rank    pieces added at first, at most 64
-    Raises: NotFound for an unknown name; BadValue for a value that is not a matrix, is too large, or lacks the rank.
+    source  a name, a matrix of shape (m, n), or a dict of matrices by name
+    rank    number of pieces added at first, at most 64
+    Raises: NotFound for an unknown name; BadValue if the value is not a matrix or is too large, or the rank too high.
     """
 
-    data = T.Dict().tag(sync=True)  # {source: `matrices.packed`, or {"error": ...}} of those that were looked at
-    cuts = T.Dict().tag(sync=True)  # as docs/ranks.py writes them
-    choices = T.List(T.List(T.Unicode())).tag(sync=True)  # [name, label, where it comes from] of the menu
+    data = T.Dict().tag(sync=True)  # {source: `matrices.packed`, or {"error": ...}} for the matrices viewed so far
+    cuts = T.Dict().tag(sync=True)  # written by docs/ranks.py
+    choices = T.List(T.List(T.Unicode())).tag(sync=True)  # [name, label, origin] for the menu
     source = T.Unicode().tag(sync=True)
     rank = T.Int().tag(sync=True)
 
     def __init__(self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2) -> None:
-        own = source if isinstance(source, Mapping) else {} if isinstance(source, str) else {YOURS: np.asarray(source)}
-        data = {name: packed(matrix) for name, matrix in own.items()}
-        first = next(iter(own)) if own else str(source)
+        custom = {} if isinstance(source, str) else source
+        custom = custom if isinstance(custom, Mapping) else {YOURS: np.asarray(custom)}
+        data = {name: packed(matrix) for name, matrix in custom.items()}
+        first = next(iter(custom)) if custom else str(source)
         super().__init__(
             data=data or {first: pieces_of(first)},
-            cuts={} if own else reference()["cuts"],
-            choices=[[name, name, ""] for name in own] or [[name, *words] for name, words in SOURCES.items()],
+            cuts={} if custom else reference()["cuts"],
+            choices=[[name, name, ""] for name in custom] or [[name, *words] for name, words in SOURCES.items()],
         )
         self.source, self.rank = first, rank
         self.on_msg(self._heard)
 
     def kept(self) -> float:
-        """The share of the matrix's energy that the current rank keeps."""
+        """Return the share of the matrix's energy that the current rank keeps."""
         return float(self.data[self.source]["kept"][self.rank][1])
 
     def approximation(self) -> np.ndarray:
-        """The matrix that the browser shows: the best one of the current rank, up to the rounding of its pieces."""
+        """Return the matrix on display: the best one of the current rank, up to rounding of its pieces."""
         return unpacked(self.data[self.source], self.rank)
 
     def describe(self) -> str:
-        """The panel in plain words."""
+        """Describe the panel in plain words."""
         shown, r = self.data[self.source], self.rank
         m, n, (_, share, noise) = shown["rows"], shown["columns"], shown["kept"][r]
         words = (
@@ -69,53 +70,53 @@ class RankPanel(Panel, file="rank_panel.js"):
         cut = self.cuts.get("updates", {}).get(self.source)
         if not cut:
             return words
-        at = max(place for place, rank in enumerate(cut["ranks"]) if rank <= r)
+        at = max(i for i, rank in enumerate(cut["ranks"]) if rank <= r)
         right = [f"{count / self.cuts['n']:.1%}" for count in (cut["right"][at], cut["right"][-1])]
         cut_to = f"With every update cut to rank {cut['ranks'][at]}"
         return f"{words} {cut_to}, {right[0]} are right; with none cut, {right[1]}."
 
     def state(self) -> dict[str, Any]:
-        """With all matrices of the menu, so that a page without a kernel can show them."""
+        """Include all matrices of the menu, so that a page without a kernel can show them."""
         for name, *_ in self.choices:
-            self._look_at(name)
+            self._load(name)
         return super().state()
 
     @property
     def _labels(self) -> dict[str, str]:
         return {name: label for name, label, _ in self.choices}
 
-    def _look_at(self, name: str) -> None:
+    def _load(self, name: str) -> None:
         if name not in self.data or "error" in self.data[name]:
             try:
-                found = pieces_of(name)
-            except (LabError, OSError) as error:  # a model that was not fetched yet
-                found = {"error": str(error), "told": time.monotonic()}  # a repeated error is news, too
-            self.data = {**self.data, name: found}
+                pieces = pieces_of(name)
+            except (LabError, OSError) as error:  # a model that has not been fetched yet
+                pieces = {"error": str(error), "told": time.monotonic()}  # sent even if the error repeats
+            self.data = {**self.data, name: pieces}
 
     def _heard(self, _: Any, content: Any, __: Any) -> None:
-        """Another matrix was chosen in the browser."""
+        """Handle the choice of another matrix in the browser."""
         with self.hold_sync():
-            self._look_at(content["source"])
+            self._load(content["source"])
             if "error" not in self.data[content["source"]]:
                 self.source = content["source"]
 
     @T.validate("rank")
-    def _rank_fits(self, proposal: Any) -> int:
-        most = len(self.data[self.source]["scales"]) if self.source else PIECES
-        if not 0 <= proposal["value"] <= most:
-            raise BadValue(f"rank {proposal['value']} cannot be shown: take 0 to {most}")
+    def _check_rank(self, proposal: Any) -> int:
+        limit = len(self.data[self.source]["scales"]) if self.source else PIECES
+        if not 0 <= proposal["value"] <= limit:
+            raise BadValue(f"rank {proposal['value']} cannot be shown: use 0 to {limit}")
         return int(proposal["value"])
 
     @T.validate("source")
-    def _is_there(self, proposal: Any) -> str:
+    def _check_source(self, proposal: Any) -> str:
         name = str(proposal["value"])
         if name not in self._labels:
             raise NotFound(f"this panel has no matrix '{name}'; it has {', '.join(self._labels)}")
-        self._look_at(name)
+        self._load(name)
         if "error" in self.data[name]:
             raise NotFound(self.data[name]["error"])
         return name
 
     @T.observe("source")
-    def _still_fits(self, _: Any) -> None:
+    def _clip_rank(self, _: Any) -> None:
         self.rank = min(self.rank, len(self.data[self.source]["scales"]))

@@ -1,4 +1,4 @@
-"""A still picture of a panel for saved notebooks: a screenshot that chromium takes."""
+"""Still pictures of panels for saved notebooks: screenshots taken by chromium."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ COLORS = 128
 
 
 def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, scale: float = 1.5) -> bytes:
-    """A PNG of a panel, from `Panel.snapshot()`.
+    """Return a PNG of a panel, from `Panel.snapshot()`.
 
     width   of the panel, in CSS pixels
-    scale   pixels of the picture per CSS pixel
-    Raises: NotFound without chromium; Failed if it takes no picture.
+    scale   picture pixels per CSS pixel
+    Raises: NotFound without chromium; Failed if chromium takes no picture.
     """
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise NotFound("pictures of panels need chromium or google-chrome: install one of them")
     with tempfile.TemporaryDirectory() as folder:
-        shown, taken = Path(folder, "panel.html"), Path(folder, "panel.png")
-        shown.write_text(page(snapshot, dark=dark), encoding="utf-8")
+        html, png = Path(folder, "panel.html"), Path(folder, "panel.png")
+        html.write_text(page(snapshot, dark=dark), encoding="utf-8")
         window = (f"--window-size={width + 24},{TALLEST}", f"--force-device-scale-factor={scale}")
-        command = [browser, *FLAGS, *window, f"--user-data-dir={folder}/profile", f"--screenshot={taken}"]
-        done = subprocess.run([*command, shown.as_uri()], capture_output=True, text=True, timeout=120)
-        if not taken.is_file():
-            raise Failed(f"{browser} took no picture of {snapshot['panel']}: {done.stderr[-300:].strip()}")
-        picture = Image.open(taken).convert("RGB")
+        command = [browser, *FLAGS, *window, f"--user-data-dir={folder}/profile", f"--screenshot={png}"]
+        result = subprocess.run([*command, html.as_uri()], capture_output=True, text=True, timeout=120)
+        if not png.is_file():
+            raise Failed(f"{browser} took no picture of {snapshot['panel']}: {result.stderr[-300:].strip()}")
+        picture = Image.open(png).convert("RGB")
     paper = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
-    drawn = ImageChops.difference(picture, paper).getbbox()
-    if drawn is None:
-        raise Failed(f"{browser} drew nothing of {snapshot['panel']}: open the page that Panel.save writes, and look")
-    return small_png(picture.crop(drawn))
+    box = ImageChops.difference(picture, paper).getbbox()
+    if box is None:
+        raise Failed(f"{browser} drew nothing for {snapshot['panel']}: open the page that Panel.save writes to see why")
+    return small_png(picture.crop(box))
 
 
 def small_png(picture: Image.Image) -> bytes:
-    """The picture as a PNG of 128 colors, a third of the bytes; rare colors, such as a legend's, are kept."""
+    """Encode a picture as a PNG with 128 colors, a third of the bytes; rare colors, such as a legend's, are kept."""
     file = io.BytesIO()
-    few = picture.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    few.save(file, "PNG", optimize=True)
+    reduced = picture.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    reduced.save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -1,6 +1,6 @@
-"""Training while you watch: the curve among those of other seeds, what it moved, and which answers it changed.
+"""Live training: the curve among those of other seeds, how far each weight moved, and which answers changed.
 
-The browser draws (`js/train_panel.js`); `live_run.py` trains, and answers for sentences at any strength.
+The browser draws (`js/train_panel.js`); `live_run.py` trains, and classifies sentences at any strength.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ SETTINGS = ("model", "task", "method", "rank", "alpha", "targets", "lr", "steps"
 
 
 class TrainPanel(LivePanel, file="train_panel.js"):
-    """Train an adapter while you watch: LoRA, or any other method.
+    """Train an adapter while you watch: LoRA or any other method.
 
     The arguments are the initial values of the controls.
     validations  how often the validation rows are scored during the run
-    method       instead of LoRA(rank, alpha, targets)
-    store        the folder of finished runs: those of other seeds are drawn as a ribbon, others as lines
-    seeds        another store, of other seeds only; may be set later, `panel.seeds = "seeds.zip"`
-    guess        what the reader predicted: a percentage for shares, else in the metric's own unit
+    method       replaces LoRA(rank, alpha, targets)
+    store        the folder of finished runs: other seeds of this recipe are drawn as a ribbon, other recipes as lines
+    seeds        a second store, with other seeds only; can be set later: `panel.seeds = "seeds.zip"`
+    guess        the reader's prediction: a percentage for shares, else in the metric's own unit
     Raises: NotFound for an unknown task, BadValue for impossible settings.
     """
 
-    offers = T.Dict().tag(sync=True)  # the values of menus and sliders
+    offers = T.Dict().tag(sync=True)  # the values in menus and on sliders
     model, task, method = (T.Unicode().tag(sync=True) for _ in range(3))
     rank = T.Int().tag(sync=True)
     alpha = T.Float().tag(sync=True)
@@ -55,8 +55,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     guess = T.Float(None, allow_none=True).tag(sync=True)
     seeds = T.Any()  # a path or None
     strength = T.Float(1.0).tag(sync=True)  # of the adapter, on the dial
-    setup = T.Dict().tag(sync=True)  # what follows from the settings, see `_settled`
-    # live: the run at work: see `LiveRun.told`
+    setup = T.Dict().tag(sync=True)  # derived from the settings, see `_update_setup`
+    # live: the run in progress, see `LiveRun.told`
     found = T.Dict().tag(sync=True)  # its results, see `LiveRun.found`
     answer = T.Dict().tag(sync=True)  # {text, p: (strengths, classes)} of the reader's sentence, or {text, error}
 
@@ -79,16 +79,16 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             targets=list(lora.targets), lr=lr, steps=int(steps), seed=int(seed), guess=guess, seeds=seeds,
             live={"state": "ready"},
         )  # fmt: skip
-        self._settled()
+        self._update_setup()
         self.recipe()  # raises for impossible settings
-        self.observe(lambda _: self._settled(), SETTINGS)
-        self.observe(self._usual_rate, "method")
-        self.observe(self._other_seeds, "seeds")
+        self.observe(lambda _: self._update_setup(), SETTINGS)
+        self.observe(self._reset_rate, "method")
+        self.observe(self._open_seeds, "seeds")
 
-    # ---- what the controls say
+    # ---- settings
 
     def recipe(self) -> Recipe:
-        """The run that the controls describe. Raises: BadValue for impossible settings."""
+        """Return the recipe that the controls describe. Raises: BadValue for impossible settings."""
         return Recipe(
             self.model, self.task, self._method(), lr=self.lr, steps=self.steps, batch=self.batch, seed=self.seed,
             validations=self.validations,
@@ -98,43 +98,43 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         if self.method != LoRA.name:
             return self.given if self.given.name == self.method else REGISTRY[self.method]()
         if not self.targets:
-            raise BadValue("tick at least one target: without one, LoRA has no layer to sit beside")
-        rest = self.given if isinstance(self.given, LoRA) else LoRA()  # its variants stay
-        return replace(rest, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
+            raise BadValue("tick at least one target: without one, LoRA has no layer to adapt")
+        base = self.given if isinstance(self.given, LoRA) else LoRA()  # keeps the variants
+        return replace(base, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
 
     def judged(self) -> tuple[int | None, str]:
-        """The chosen task's number of classes, None for language modeling, and the metric that it is judged by."""
+        """Return the task's number of classes, None for language modeling, and the name of its metric."""
         if self.task not in self._tasks:
             task = load_task(self.task)
             self._tasks[self.task] = task.num_labels, task.metric
         return self._tasks[self.task]
 
-    def _settled(self) -> None:
-        """What follows from the settings: the count, other runs, or an error."""
+    def _update_setup(self) -> None:
+        """Derive `setup` from the settings: the parameter count, other runs, or an error."""
         if self.task not in (tasks := self.offers["tasks"][self.model]):
             self.task = tasks[0]
         classes, metric = self.judged()
         setup: dict[str, Any] = {"metric": metric, "factor": factor(metric), "chance": 100 / classes if classes else 0}
-        setup["roles"] = {**(known := per_rank(self.model)), **{one: 0 for one in self.targets if one not in known}}
+        setup["roles"] = {**(roles := per_rank(self.model)), **{t: 0 for t in self.targets if t not in roles}}
         try:
             recipe = self.recipe()
             self.setup = setup | counted(recipe, classes) | self.kept.beside(recipe, metric)
         except LabError as error:
             self.setup = setup | {"error": str(error)}
 
-    def _other_seeds(self, _: Any) -> None:
+    def _open_seeds(self, _: Any) -> None:
         self.kept.seeds = Store(self.seeds) if self.seeds else None
-        self._settled()
+        self._update_setup()
 
-    def _usual_rate(self, _: Any) -> None:
-        """Another method begins at the second of the rates that `compare` tries for it."""
+    def _reset_rate(self, _: Any) -> None:
+        """Start a newly chosen method at the second rate that `compare` tries for it."""
         axis = axis_of(self._method())
         if axis.name == "lr":
             self.offers = self.offers | {"rates": sorted({*self.offers["rates"], axis.grid(4)[1]})}
             self.lr = axis.grid(4)[1]
 
     def describe(self) -> str:
-        """The panel in plain words."""
+        """Describe the panel in plain words."""
         if not (found := self.found):
             return f"Training panel: {self.model} on {self.task}, {self.setup.get('words')}. Nothing is trained yet."
         interval = f" (95% interval {found['low']:.1f} to {found['high']:.1f})" if "low" in found else ""
@@ -149,9 +149,9 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     # ---- training
 
     def show(self) -> TrainPanel:
-        """The panel, ready for Start. With nobody watching (LORA_LAB_HEADLESS=1) it trains here and now.
+        """Return the panel, ready for Start; with LORA_LAB_HEADLESS=1, train before returning.
 
-        Raises: BadValue if it then fails.
+        Raises: BadValue if that training fails.
         """
         if headless():
             self.start()
@@ -160,7 +160,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return self
 
     def start(self) -> None:
-        """Train what the controls describe, or continue it if it was stopped; does nothing while a run is at work."""
+        """Train what the controls describe, or continue a stopped run; do nothing while a run is in progress."""
         if self.work and self.work.alive:
             return
         try:
@@ -171,17 +171,17 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         if self.work is None or self.work.state != "stopped" or self.work.recipe != recipe:
             self.work = LiveRun(recipe, self.store)
         work, guess = self.work, self.guess
-        self._settled()  # the store may have new runs
+        self._update_setup()  # the store may have new runs
         self.found, self.answer = {}, {}
         begin(work, lambda: self._paint(work, guess), self._tell)
 
     def stop(self) -> None:
-        """End training after this step; the run is scored and kept, and `start` continues it."""
+        """Stop after the current step; the run is scored and stored, and `start` continues it."""
         if self.work and self.work.alive:
             self.work.stop()
 
     def result(self) -> Run:
-        """The finished run. Raises: BadValue, saying what to press, while there is none."""
+        """Return the finished run. Raises: BadValue, saying what to press, if there is none."""
         if self.work is None:
             raise BadValue("nothing has been trained yet: press Start in the panel above, then run this cell again")
         if self.work.run is None:
@@ -191,7 +191,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return self.work.run
 
     def _do(self, content: dict[str, Any]) -> None:
-        """A button of the browser, or a sentence to answer."""
+        """Handle a button, or a sentence to classify."""
         if content["do"] == "start":
             for name, value in content["settings"].items():  # a busy kernel gets traits after this message
                 setattr(self, name, value)
@@ -202,8 +202,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             self.answer = self.work.answer(content["text"])
 
     def _paint(self, work: LiveRun, guess: float | None) -> None:
-        """Bring the browser up to date; called several times a second while it trains."""
+        """Update the browser; called several times a second during training."""
         with self.lock, self.hold_sync():
-            busy = work.alive  # read before `found`: once it is not busy, `found` is complete
+            busy = work.alive  # read before `found`: once the run is not busy, `found` is complete
             self.live = work.told() | {"busy": busy, "guess": guess}
             self.found = {} if busy else work.found

@@ -1,5 +1,5 @@
-// One claim: sliders and menus for what it rests on, the word that follows, and the evidence as marks on an axis.
-// Python has judged every combination of values; here they are only looked up.
+// One claim: sliders and menus for its premises, the resulting verdict, and the evidence as marks on an axis.
+// Python has judged every combination of values; this file only looks verdicts up.
 
 import CLAIM_CSS from "./claim_panel.css";
 import { button, drawn, folded, menu, nearest, slider, table } from "./controls.js";
@@ -12,7 +12,7 @@ const MARKS = { true: "✓", false: "✗", depends: "◐", undecided: "?" };
 const SIGNS = { 1: "●", 0: "×", [-1]: "○" };
 const VERBS = { 1: "holds", 0: "fails", [-1]: "is open" };
 const [ROW, DOT, SIDE, TOP] = [44, 7, 10, 22]; // pixels
-const LABELLED = 8; // up to so many cases have a row each
+const LABELED = 8; // up to this many cases get a row each
 
 const BODY = `<header><div class="title"></div></header>
 ${menu("claim", "claim")}
@@ -35,29 +35,29 @@ function start(p) {
     return { cards, claim, card, at: at.length === card.own.length ? at : card.own };
   }
 
-  /** The outcome at these positions: the last premise runs fastest. */
+  /** The outcome at these positions; the last premise varies fastest. */
   function outcomeAt(at) {
     const { card } = now;
-    return card.outcomes[at.reduce((place, one, i) => place * card.premises[i].options.length + one, 0)];
+    return card.outcomes[at.reduce((index, position, i) => index * card.premises[i].options.length + position, 0)];
   }
 
   function draw() {
     now = read();
     const { cards, claim, card, at } = now;
     const outcome = outcomeAt(at);
-    const all = Object.entries(cards).map(([id, one]) => [id, `${one.number}. ${one.statement}`]);
+    const all = Object.entries(cards).map(([id, entry]) => [id, `${entry.number}. ${entry.statement}`]);
     p.choose("claim", all, claim);
     p.offer({ claim: all.length > 1 });
     p.fill({ ".premises": card.premises.map(control).join("") });
-    card.premises.forEach((one, i) => {
-      if (one.number) p.slide(`p${i}`, { most: one.options.length - 1, value: at[i], words: escape(one.options[at[i]]) });
-      else p.choose(`p${i}`, one.options.map((words, place) => [place, words]), at[i]);
+    card.premises.forEach(({ number, options }, i) => {
+      if (number) p.slide(`p${i}`, { most: options.length - 1, value: at[i], words: escape(options[at[i]]) });
+      else p.choose(`p${i}`, options.map((words, position) => [position, words]), at[i]);
     });
     drawCases(outcome);
-    const changed = card.premises.flatMap((one, i) =>
-      at[i] === card.own[i] ? [] : [`${one.means}: ${one.options[card.own[i]]} → ${one.options[at[i]]}`]);
+    const changed = card.premises.flatMap(({ means, options }, i) =>
+      at[i] === card.own[i] ? [] : [`${means}: ${options[card.own[i]]} → ${options[at[i]]}`]);
     const big = `<b>${MARKS[outcome.word]} ${outcome.word}</b> <span>${escape(outcome.on)}</span>`;
-    const words = told(outcome);
+    const words = tally(outcome);
     p.button("reset", { off: !changed.length });
     p.fill({
       ".title": `“${escape(card.statement)}”<span class="gloss">${escape(card.said_by)}. ${linked(card.source)}</span>`,
@@ -67,36 +67,36 @@ function start(p) {
       ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "As claimed.",
       ".about": `<b>Right if:</b> ${escape(card.prediction)} <b>Not shown:</b> ${escape(card.limits)} ${decide(outcome)}`,
     });
-    p.numbers(() => table(["case", "the claim", "found"], outcome.cases.map(([place, holds]) =>
-      [escape(card.pool[place][0]), VERBS[holds], escape(card.pool[place][1])])));
+    p.numbers(() => table(["case", "the claim", "found"], outcome.cases.map(([index, holds]) =>
+      [escape(card.pool[index][0]), VERBS[holds], escape(card.pool[index][1])])));
     return `${outcome.word} ${outcome.on}. ${words} ${changed.join("; ")}`;
   }
 
-  const decide = ({ tell }) => (tell ? `<b>Would decide it:</b> ${escape(tell)}.` : "");
-  const control = (one, i) => (one.number ? slider : menu)(`p${i}`, escape(one.means), "train");
-  const linked = (source) => escape(source).replace(/https?:\/\/[^\s,;)]+/, (to) => `<a href="${to}">${to}</a>`);
+  const decide = ({ tell }) => (tell ? `<b>What would decide it:</b> ${escape(tell)}.` : "");
+  const control = ({ number, means }, i) => (number ? slider : menu)(`p${i}`, escape(means), "train");
+  const linked = (source) => escape(source).replace(/https?:\/\/[^\s,;)]+/, (url) => `<a href="${url}">${url}</a>`);
 
-  /** How many cases hold, fail and are open. */
-  function told(outcome) {
-    const of = (wanted) => outcome.cases.filter(([, holds]) => holds === wanted).length;
-    const counted = [1, 0, -1].filter(of).map((holds) => `${VERBS[holds]} in ${of(holds)}`).join(", ");
-    return `It ${counted} of ${plural(outcome.cases.length, "case")}.`;
+  /** How many cases hold, fail and are open, in words. */
+  function tally(outcome) {
+    const countOf = (verdict) => outcome.cases.filter(([, holds]) => holds === verdict).length;
+    const counts = [1, 0, -1].filter(countOf).map((holds) => `${VERBS[holds]} in ${countOf(holds)}`).join(", ");
+    return `It ${counts} of ${plural(outcome.cases.length, "case")}.`;
   }
 
   function scale() {
     const { card } = now;
     const [low, high] = card.domain;
-    const room = 0.06 * (high - low || 1);
-    const wider = card.log ? [low / 1.3, 1.3 * high] : [low - room, high + room];
+    const pad = 0.06 * (high - low || 1);
+    const wider = card.log ? [low / 1.3, 1.3 * high] : [low - pad, high + pad];
     return { x: (card.log ? log : linear)(wider, [SIDE, p.width() - SIDE]), wider };
   }
 
-  /** Round values on the axis; on a logarithmic one 1, 3 and 10. */
+  /** Round values for the axis; on a logarithmic one, 1 and 3 times powers of ten. */
   function marks([low, high]) {
     if (!now.card.log) return ticks([low, high], p.width() > 500 ? 7 : 4);
     const powers = Array.from({ length: 16 }, (_, i) => 10 ** (i - 7));
-    const fine = powers.flatMap((one) => [one, 3 * one]).filter((one) => one >= low && one <= high);
-    return fine.length > 6 ? powers.filter((one) => one >= low && one <= high) : fine;
+    const fine = powers.flatMap((power) => [power, 3 * power]).filter((value) => value >= low && value <= high);
+    return fine.length > 6 ? powers.filter((value) => value >= low && value <= high) : fine;
   }
 
   const short = (value) => (value !== 0 && Math.abs(value) < 0.01 ? value.toExponential(0) : about(value));
@@ -104,44 +104,44 @@ function start(p) {
   function drawCases(outcome) {
     const { card } = now;
     const { x, wider } = scale();
-    const own = outcome.cases.map(([place, holds]) => ({ where: card.pool[place][0], span: card.pool[place][2], holds }));
-    const rows = own.length <= LABELLED;
-    const before = piled(own.map(({ span }) => Math.round(x(span[0]) / (2 * DOT)))); // of many, none covers another
-    const most = Math.max(...before);
-    const heights = own.map((_, i) => (rows ? TOP + 34 + i * ROW : TOP + 14 + (most - before[i]) * (2 * DOT + 2)));
+    const cases = outcome.cases.map(([index, holds]) => ({ where: card.pool[index][0], span: card.pool[index][2], holds }));
+    const labeled = cases.length <= LABELED;
+    const piles = piled(cases.map(({ span }) => Math.round(x(span[0]) / (2 * DOT)))); // so that no mark covers another
+    const tallest = Math.max(...piles);
+    const heights = cases.map((_, i) => (labeled ? TOP + 34 + i * ROW : TOP + 14 + (tallest - piles[i]) * (2 * DOT + 2)));
     const bottom = Math.max(...heights) + 16;
     const parts = outcome.limits.map((limit) =>
       line(x(limit), TOP - 4, x(limit), bottom, "stroke thin predicted ink") +
       text(clamp(x(limit), 20, p.width() - 20), 12, `◂ ${short(limit)} ▸`, "strong mid") +
       rect(x(limit) - 14, 0, 28, bottom, "touch handle"));
-    own.forEach((one, i) => {
-      const [y, value] = [heights[i], one.span.length === 3 ? one.span[1] : one.span[0]];
-      const label = one.where.replace(/^\w+ /, "") + (value === undefined ? `: ${VERBS[one.holds]}` : "");
-      if (rows) parts.push(text(0, y - 12, `${SIGNS[one.holds]} ${escape(label)}`, "small halo"));
+    cases.forEach((item, i) => {
+      const [y, value] = [heights[i], item.span.length === 3 ? item.span[1] : item.span[0]];
+      const label = item.where.replace(/^\w+ /, "") + (value === undefined ? `: ${VERBS[item.holds]}` : "");
+      if (labeled) parts.push(text(0, y - 12, `${SIGNS[item.holds]} ${escape(label)}`, "small halo"));
       if (value === undefined) return;
-      if (one.span.length === 3) parts.push(line(x(one.span[0]), y, x(one.span[2]), y, "stroke thin train"));
-      parts.push(one.holds ? circle(x(value), y, DOT, one.holds > 0 ? "train" : "train no") : cross(x(value), y, 2 * DOT));
+      if (item.span.length === 3) parts.push(line(x(item.span[0]), y, x(item.span[2]), y, "stroke thin train"));
+      parts.push(item.holds ? circle(x(value), y, DOT, item.holds > 0 ? "train" : "train no") : cross(x(value), y, 2 * DOT));
     });
     parts.push(axisBottom(x, marks(wider), bottom, short, [0, p.width()]));
     parts.push(text(p.width(), bottom + 32, escape(card.axis), "small end"));
-    const alt = own.map((one) => `${one.where}: ${VERBS[one.holds]}`).join("; ");
+    const alt = cases.map((item) => `${item.where}: ${VERBS[item.holds]}`).join("; ");
     const lines = outcome.limits.map(short).join(" and ");
     p.picture({ svg: parts.join(""), height: bottom + 38 }, `${card.axis}, the line at ${lines}. ${alt}`);
   }
 
-  const move = (i, place) => p.set({ claim: now.claim, at: now.at.map((one, j) => (i === j ? place : one)) });
+  const move = (i, position) => p.set({ claim: now.claim, at: now.at.with(i, position) });
   const actions = {
     claim: (claim) => p.set({ claim, at: now.cards[claim].own }),
     reset: () => p.set({ at: now.card.own }),
   };
-  for (let i = 0; i < 9; i++) actions[`p${i}`] = (place) => move(i, Number(place));
+  for (let i = 0; i < 9; i++) actions[`p${i}`] = (position) => move(i, Number(position));
 
   p.drag((target) => {
     const i = now.card.handle;
     if (i < 0 || !target.classList.contains("handle")) return false;
     const { x } = scale();
-    const places = now.card.premises[i].options.map((_, place) =>
-      x(outcomeAt(now.at.map((one, j) => (i === j ? place : one))).limits.at(-1)));
+    const places = now.card.premises[i].options.map((_, position) =>
+      x(outcomeAt(now.at.with(i, position)).limits.at(-1)));
     return { move: (at) => move(i, nearest(places, at)) };
   });
   return { actions, draw };

@@ -1,22 +1,22 @@
-// Pictures of a comparison: quality against what it costs; differences from the rival against a margin; resampled studies.
+// Pictures of a comparison: quality against cost; differences from the rival at a margin; resampled studies.
 
 import { about, binary, clamp, count, escape, extent, sum } from "./format.js";
 import { axisBottom, axisLeft, circle, cross, line, linear, log, rect, text, ticks } from "./svg.js";
 
-const FAR = 12; // points below the best seed of a method: its mark stands at the bottom, not to flatten all others
-const LETTER = 6.3; // pixels of a letter of 12 px
-const [TOP, ROW] = [22, 38]; // pixels above the forest, and of a pair in it
+const FAR = 12; // points below a method's best seed from which a run becomes a cross at the bottom
+const LETTER = 6.3; // average width of a 12 px letter, in pixels
+const [TOP, ROW] = [22, 38]; // pixels above the forest, and per pair in it
 
 export const AXES = {
   trained: {
-    name: "trained numbers", words: "numbers that train, head included (log scale)", of: (one) => Math.max(1, one.trained),
+    name: "trained numbers", words: "numbers that train, head included (log scale)", value: ({ trained }) => Math.max(1, trained),
     scale: log, format: thousands,
   },
   memory: {
-    name: "memory", words: "peak memory of a training step", of: (one) => one.bytes, scale: linear,
+    name: "memory", words: "peak memory of a training step", value: ({ bytes }) => bytes, scale: linear,
     format: (bytes) => (bytes ? binary(bytes) : 0),
   },
-  time: { name: "time", words: "seconds of a run", of: (one) => one.seconds, scale: linear, format: about },
+  time: { name: "time", words: "seconds of a run", value: ({ seconds }) => seconds, scale: linear, format: about },
 };
 
 export function thousands(number) {
@@ -25,20 +25,20 @@ export function thousands(number) {
 }
 
 /** A method's color. */
-const color = (one, { method, rival }) => (one.label === method.label ? "train" : one.label === rival?.label ? "other" : "frozen");
+const color = ({ label }, { method, rival }) => (label === method.label ? "train" : label === rival?.label ? "other" : "frozen");
 
-/** Every seed a dot, the mean and its 95% interval beside them. Gives { svg, height, at(x, y) }: the method there. */
+/** A dot per seed, the mean and its 95% interval. Returns { svg, height, at(x, y) }, which finds the method at a point. */
 export function drawSeeds(width, { data, axis, method, rival }) {
-  const { of, words, scale, format } = AXES[axis];
-  const shown = data.methods.filter((one) => of(one));
+  const { value: costOf, words, scale, format } = AXES[axis];
+  const shown = data.methods.filter((entry) => costOf(entry));
   const [left, right, top, bottom] = [40, width - 14, 14, clamp(0.52 * width, 240, 330)];
   const far = data.unit && !data.lower ? FAR : Infinity;
-  const near = (one, value) => value > Math.max(...one.each) - far;
-  const [low, high] = extent(shown.flatMap((one) => one.each.filter((value) => near(one, value))));
+  const near = (entry, value) => value > Math.max(...entry.each) - far;
+  const [low, high] = extent(shown.flatMap((entry) => entry.each.filter((value) => near(entry, value))));
   const pad = 0.08 * (high - low || 1);
   const range = [low - pad, high + pad];
-  const [least, most] = extent(shown.map(of));
-  const ends = scale === log ? [least / 3, 3 * most] : [0, 1.12 * most];
+  const [cheapest, dearest] = extent(shown.map(costOf));
+  const ends = scale === log ? [cheapest / 3, 3 * dearest] : [0, 1.12 * dearest];
   const [x, y] = [scale(ends, [left, right]), linear(range, [bottom, top])];
   const marks = scale === log ? tens(ends, width - 60) : axis === "memory" ? quarters(ends) : ticks(ends);
   const parts = [axisLeft(y, ticks(range), [left, right], about), line(left, bottom, right, bottom, "rule")];
@@ -46,48 +46,48 @@ export function drawSeeds(width, { data, axis, method, rival }) {
   parts.push(text((left + right) / 2, bottom + 34, words, "soft mid"));
   const boxes = [];
   const names = [];
-  const later = (one) => ["frozen", "other", "train"].indexOf(color(one, { method, rival }));
-  for (const one of [...shown].sort((a, b) => later(a) - later(b))) {
-    const kind = color(one, { method, rival });
-    const cx = x(of(one));
+  const layer = (entry) => ["frozen", "other", "train"].indexOf(color(entry, { method, rival }));
+  for (const entry of [...shown].sort((a, b) => layer(a) - layer(b))) {
+    const kind = color(entry, { method, rival });
+    const cx = x(costOf(entry));
     const within = (value) => clamp(y(value), top, bottom);
-    const off = one.each.filter((value) => !near(one, value));
-    parts.push(...one.each.filter((value) => near(one, value)).map((value) => circle(cx, y(value), 4, `${kind} dot`)));
+    const off = entry.each.filter((value) => !near(entry, value));
+    parts.push(...entry.each.filter((value) => near(entry, value)).map((value) => circle(cx, y(value), 4, `${kind} dot`)));
     parts.push(...off.map((_, i) => cross(cx + 9 * (i - (off.length - 1) / 2), bottom - 7, 7, kind)));
-    const mean = within(one.mean);
-    if (one.low !== undefined) parts.push(line(cx + 9, within(one.low), cx + 9, within(one.high), `stroke ${kind}`));
+    const mean = within(entry.mean);
+    if (entry.low !== undefined) parts.push(line(cx + 9, within(entry.low), cx + 9, within(entry.high), `stroke ${kind}`));
     parts.push(line(cx + 5, mean, cx + 13, mean, `stroke ${kind}`));
-    const [upper, lower] = extent(one.each.map(within));
+    const [upper, lower] = extent(entry.each.map(within));
     boxes.push([cx - 5, upper - 5, cx + 14, lower + 5]);
-    names.push({ one, cx, mean, kind });
+    names.push({ entry, cx, mean, kind });
   }
-  for (const { one, cx, mean, kind } of names.reverse()) {
+  for (const { entry, cx, mean, kind } of names.reverse()) {
     const strong = kind !== "frozen";
-    const box = place(one.name.length * LETTER * (strong ? 1.06 : 1), cx, mean, boxes, [left, right, top, bottom]);
+    const box = place(entry.name.length * LETTER * (strong ? 1.06 : 1), cx, mean, boxes, [left, right, top, bottom]);
     boxes.push(box);
-    parts.push(text(box[0], box[3] - 3, escape(one.name), `halo ${strong ? `strong ${kind}` : "soft"}`));
+    parts.push(text(box[0], box[3] - 3, escape(entry.name), `halo ${strong ? `strong ${kind}` : "soft"}`));
   }
   const at = (px, py) => {
-    const apart = names.map(({ cx, mean }) => Math.hypot(px - cx, 0.4 * (py - mean)));
-    const least = Math.min(...apart);
-    return least < 40 ? names[apart.indexOf(least)].one : undefined;
+    const distances = names.map(({ cx, mean }) => Math.hypot(px - cx, 0.4 * (py - mean)));
+    const smallest = Math.min(...distances);
+    return smallest < 40 ? names[distances.indexOf(smallest)].entry : undefined;
   };
   return { svg: parts.join(""), height: bottom + 40, at };
 }
 
-/** Where a name covers least of what is drawn: [left, top, right, bottom]. */
+/** The position where a name covers the least of the drawing: [left, top, right, bottom]. */
 function place(wide, cx, mean, boxes, [left, right, top, bottom]) {
   const sides = [cx + 17, cx - 9 - wide, cx - wide / 2].map((side) => clamp(side, left, right + 12 - wide));
-  const tops = [0, -16, 16, -32, 32, -48, 48].map((by) => clamp(mean + by - 8, top - 8, bottom - 16));
+  const tops = [0, -16, 16, -32, 32, -48, 48].map((shift) => clamp(mean + shift - 8, top - 8, bottom - 16));
   const spots = tops.flatMap((t) => sides.map((l) => [l, t, l + wide, t + 16]));
-  const common = (from, to, from2, to2) => Math.max(0, Math.min(to, to2) - Math.max(from, from2));
+  const overlap = (from, to, from2, to2) => Math.max(0, Math.min(to, to2) - Math.max(from, from2));
   const costs = spots.map(([l, t, r, b], i) => {
-    return sum(boxes.map(([l2, t2, r2, b2]) => common(l, r, l2, r2) * common(t, b, t2, b2))) + i;
+    return sum(boxes.map(([l2, t2, r2, b2]) => overlap(l, r, l2, r2) * overlap(t, b, t2, b2))) + i;
   });
   return spots[costs.indexOf(Math.min(...costs))];
 }
 
-/** Powers of ten between the ends, every second or fifth one where there is little room. */
+/** Powers of ten between the ends; every second or fifth one if there is little room. */
 function tens([low, high], room) {
   const all = ticks([Math.log10(low), Math.log10(high)], Math.floor(room / 52));
   return all.filter(Number.isInteger).map((power) => 10 ** power);
@@ -95,15 +95,15 @@ function tens([low, high], room) {
 
 const quarters = ([, high]) => ticks([0, high / 2 ** 20], 4).map((mib) => mib * 2 ** 20);
 
-/** What the forest and the studies below it share: differences across, in points; [low, high] of what is drawn. */
+/** The range [low, high] of the difference axis, in points, which the forest and the studies below it share. */
 export function span(intervals, scale) {
-  const [least, most] = scale === 1 ? [0.03, Infinity] : [3, FAR];
-  const ends = (pick) => intervals.map((one) => 1.05 * scale * pick(one));
-  const [low, high] = [Math.min(-least, ...ends(([, one]) => one)), Math.max(least, ...ends(([, , one]) => one))];
-  return [Math.max(-most, low), Math.min(most, high)];
+  const [smallest, largest] = scale === 1 ? [0.03, Infinity] : [3, FAR];
+  const lows = intervals.map(([, low]) => 1.05 * scale * low);
+  const highs = intervals.map(([, , high]) => 1.05 * scale * high);
+  return [Math.max(-largest, Math.min(-smallest, ...lows)), Math.min(largest, Math.max(smallest, ...highs))];
 }
 
-/** A pixel scale of differences, and the band between minus and plus the margin. */
+/** A pixel scale for differences, clipped to the picture. */
 function scaled(width, range) {
   const [left, right] = [12, width - 12];
   const x = linear(range, [left, right]);
@@ -118,24 +118,24 @@ function band({ x, left, right }, margin, top, bottom) {
   return rect(from, top, to - from, bottom - top, "wash") + rims.join("");
 }
 
-/** The differences of all methods from the rival, best first. Gives { svg, height, row(y), value(x), edge(x) }. */
+/** The differences of all methods from the rival, best first. Returns { svg, height, row(y), value(x), edge(x) }. */
 export function drawForest(width, { rows, range, margin, size, method, rival, scale, gap }) {
   const frame = scaled(width, range);
   const { x, left, right } = frame;
   const bottom = TOP + ROW * rows.length + 4;
   const parts = [band(frame, margin, TOP - 6, bottom), line(x(0), TOP - 6, x(0), bottom, "edge")];
   parts.push(text(clamp(x(0), 60, width - 60), 10, `the margin: ±${size}`, "mid soft"));
-  rows.forEach(({ one, entry, word, within }, i) => {
+  rows.forEach(({ entry, test, word, within }, i) => {
     const y = TOP + ROW * i + 27;
-    const [low, middle, high] = [entry.low, entry.difference, entry.high].map((value) => scale * value);
-    const own = one.label === method.label;
-    const kind = own ? "train" : "frozen";
-    if (own) parts.push(rect(0, y - 26, width, ROW - 2, "chosen", 'rx="5"'));
-    parts.push(text(left, y - 12, escape(one.name), `halo${own ? " strong train" : ""}`));
-    parts.push(text(right, y - 12, word, `end halo${own ? " strong" : " soft"}`));
+    const [low, middle, high] = [test.low, test.difference, test.high].map((value) => scale * value);
+    const selected = entry.label === method.label;
+    const kind = selected ? "train" : "frozen";
+    if (selected) parts.push(rect(0, y - 26, width, ROW - 2, "chosen", 'rx="5"'));
+    parts.push(text(left, y - 12, escape(entry.name), `halo${selected ? " strong train" : ""}`));
+    parts.push(text(right, y - 12, word, `end halo${selected ? " strong" : " soft"}`));
     parts.push(line(x(low), y, x(high), y, `stroke ${kind} thin`));
     if (within) parts.push(line(x(scale * within[0]), y, x(scale * within[1]), y, `stroke ${kind} wide`));
-    if (low < range[0]) parts.push(`<path d="M${left - 8} ${y}l8 -5v10z" class="${kind}"/>`); // it goes on
+    if (low < range[0]) parts.push(`<path d="M${left - 8} ${y}l8 -5v10z" class="${kind}"/>`); // it continues beyond the edge
     if (high > range[1]) parts.push(`<path d="M${right + 8} ${y}l-8 -5v10z" class="${kind}"/>`);
     const far = signed(Number(middle.toFixed(1)));
     if (middle <= range[0]) parts.push(text(left + 8, y + 4, far, "tick halo"));
@@ -148,12 +148,12 @@ export function drawForest(width, { rows, range, margin, size, method, rival, sc
   parts.push(text((left + right) / 2, bottom + 32, `${gap} from ${escape(rival.name)}`, "soft mid"));
   const edge = (px) => Math.min(Math.abs(px - x(margin)), Math.abs(px - x(-margin))) < 12;
   const value = (px) => Math.abs(range[0] + ((px - left) / (right - left)) * (range[1] - range[0]));
-  return { svg: parts.join(""), height: bottom + 38, edge, value, row: (py) => rows[Math.floor((py - TOP) / ROW)]?.one };
+  return { svg: parts.join(""), height: bottom + 38, edge, value, row: (py) => rows[Math.floor((py - TOP) / ROW)]?.entry };
 }
 
 const signed = (value) => (value > 0 ? `+${about(value)}` : about(value).replace("-", "−"));
 
-/** The first studies, a line each: those that miss the truth are marked. */
+/** The first studies, one line each; those that miss the truth are marked. */
 export function drawStudies(width, { studies, truth, range, margin, scale, shown }) {
   const frame = scaled(width, range);
   const { x } = frame;

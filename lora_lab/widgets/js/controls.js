@@ -1,5 +1,5 @@
-// Controls as markup: native inputs, so that keys, touch and screen readers work by themselves.
-// Each has a name; `panel.js` calls the action of that name with the new value.
+// Markup for controls: native inputs, so that keyboard, touch and screen readers just work.
+// Each has a name; `panel.js` calls the action with that name and passes the new value.
 
 import { escape, plain } from "./format.js";
 
@@ -13,20 +13,20 @@ export function slider(name, label, color, below = "") {
     </label>`;
 }
 
-/** Inputs of a type, "radio" or "checkbox", in labels: [[value, label], ...]. */
+/** Labeled inputs of one type, "radio" or "checkbox": [[value, label], ...]. */
 export function choices(type, name, all) {
-  const one = ([value, label]) => `<input type="${type}" name="${name}" value="${escape(value)}">${label}`;
-  return all.map((choice) => `<label>${one(choice)}</label>`).join("");
+  const input = ([value, label]) => `<input type="${type}" name="${name}" value="${escape(value)}">${label}`;
+  return all.map((choice) => `<label>${input(choice)}</label>`).join("");
 }
 
 const fieldset = (kind, type, hidden) => (name, legend, all = []) =>
   `<fieldset class="${kind}" data-for="${name}"><legend class="${hidden}">${legend}</legend>
     <span class="choices">${choices(type, name, all)}</span></fieldset>`;
 
-/** One of a few. */
+/** Choose one of a few. */
 export const segments = fieldset("segments", "radio", "spoken");
 
-/** Any of a few, each switched by itself. */
+/** Choose any of a few. */
 export const switches = fieldset("switches", "checkbox", "");
 
 export const menu = (name, label) =>
@@ -47,18 +47,18 @@ export function folded(summary) {
   return `<details><summary>${summary}</summary>${scrolls}</details>`;
 }
 
-/** What every panel that works says of it: that it failed, or will end. */
+/** The message shared by all panels that run work: that it failed, or is stopping. */
 export function trouble({ error, busy, halts }) {
   if (error) return `<strong>It failed.</strong> ${escape(error)}`;
-  return busy && halts ? "Stopping after this step. What has finished is kept." : "";
+  return busy && halts ? "Stopping after this step. Finished work is kept." : "";
 }
 
-/** What a page without a kernel says in the place of what trains. */
+/** What a page without a kernel shows instead of the training controls. */
 export const NO_KERNEL = "Run the notebook to train your own.";
 
-/** Rows of markup; the first cell of each names it, the others are numbers. `now` is the row to be seen first. */
+/** A table as markup; the first cell of each row is its name, the others are numbers. `now` is the highlighted row. */
 export function table(head, rows, now = -1) {
-  const columns = head.map((one) => (one ? `<th scope="col">${one}</th>` : "<td></td>")).join("");
+  const columns = head.map((name) => (name ? `<th scope="col">${name}</th>` : "<td></td>")).join("");
   const row = ([name, ...cells], at) => {
     const numbers = cells.map((cell) => `<td>${cell}</td>`).join("");
     return `<tr class="${at === now ? "now" : ""}"><th scope="row">${name}</th>${numbers}</tr>`;
@@ -66,28 +66,28 @@ export function table(head, rows, now = -1) {
   return `${columns && `<thead><tr>${columns}</tr></thead>`}<tbody>${rows.map(row).join("")}</tbody>`;
 }
 
-/** The stops of a slider by the logarithm: eight to an octave, 64, 72, 80, ..., so that real widths are among them.
- * Small numbers fill several positions: a doubling always takes the same way on the track. */
-export function octaves(least, most) {
+/** The stops of a logarithmic slider: eight per octave, 64, 72, 80, ..., so that real widths are among them.
+ * Small numbers repeat over several positions, so that a doubling always covers the same distance on the track. */
+export function octaves(low, high) {
   const stops = [];
-  for (let octave = 1; octave <= most; octave *= 2) {
+  for (let octave = 1; octave <= high; octave *= 2) {
     for (let eighth = 8; eighth < 16; eighth++) stops.push(Math.floor((octave * eighth) / 8));
   }
-  const within = stops.filter((stop) => stop >= least && stop <= most);
-  return within.at(-1) === most ? within.slice(0, within.indexOf(most) + 1) : [...within, most];
+  const within = stops.filter((stop) => stop >= low && stop <= high);
+  return within.at(-1) === high ? within.slice(0, within.indexOf(high) + 1) : [...within, high];
 }
 
-/** The position of the stop that is nearest to a value. */
+/** The index of the stop nearest to a value. */
 export function nearest(stops, value) {
-  const apart = stops.map((stop) => Math.abs(stop - value));
-  return apart.indexOf(Math.min(...apart));
+  const distances = stops.map((stop) => Math.abs(stop - value));
+  return distances.indexOf(Math.min(...distances));
 }
 
-/** Where a slider that was moved by key has to go: past the positions that repeat the stop it came from.
- * A drag may stand on any position. */
+/** Where a slider moved by a key must go: past the positions that repeat the stop it came from.
+ * A drag may end on any position. */
 export function pastRepeats(stops, from, to) {
-  const way = Math.sign(to - from);
+  const step = Math.sign(to - from);
   let at = to;
-  while (way && stops[at] === stops[from] && stops[at + way] !== undefined) at += way;
+  while (step && stops[at] === stops[from] && stops[at + step] !== undefined) at += step;
   return at;
 }

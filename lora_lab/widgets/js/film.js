@@ -1,5 +1,5 @@
-// The arithmetic of a film: what is live at every moment of a training step, from polynomials in batch, tokens and rank.
-// See accounting/film.py for what a film holds, and accounting/setup.py for what an optimizer adds.
+// The arithmetic of a film: live memory at every moment of a training step, from polynomials in batch, tokens and rank.
+// See accounting/film.py for the format of a film, and accounting/setup.py for what an optimizer adds.
 
 export const CATEGORIES = ["weights", "optimizer", "gradients", "activations", "logits", "temporaries"];
 export const ACTS = ["forward", "loss", "backward", "update"];
@@ -10,16 +10,16 @@ const UPDATE = 3;
 const opened = new WeakMap();
 
 function unfold(folds, flat = []) {
-  for (const one of folds) {
-    if (typeof one === "number") flat.push(one);
-    else for (let time = 0; time < one[0]; time++) unfold(one.slice(1), flat);
+  for (const fold of folds) {
+    if (typeof fold === "number") flat.push(fold);
+    else for (let round = 0; round < fold[0]; round++) unfold(fold.slice(1), flat);
   }
   return flat;
 }
 
-/** A film ready to be evaluated, made once: `order` has a change for each moment, `acts` the folds of each act, and
- * `scenes` are what the picture shows, { act, part, layer, from, to }: one part of the model at work.
- * Loss is all between the last layer's forward and its backward. */
+/** Prepare a film for evaluation, once: `order` has a change for each moment, `acts` the folds of each act, and
+ * `scenes` are what the picture shows, { act, part, layer, from, to }: one part of the model computing.
+ * The act "loss" is everything between the last layer's forward and its backward. */
 export function openFilm(film) {
   if (opened.has(film)) return opened.get(film);
   const order = Uint16Array.from(unfold(film.moments));
@@ -34,9 +34,9 @@ export function openFilm(film) {
   let [act, layer] = [0, 0];
   for (let at = 0; at < update; at++) {
     while (at >= ends[act]) act += 1;
-    const [which, further, ...entries] = film.changes[order[at]];
-    const name = film.parts[which][1].replace(/\.adapter$/, "");
-    layer += further;
+    const [partIndex, layerStep, ...entries] = film.changes[order[at]];
+    const name = film.parts[partIndex][1].replace(/\.adapter$/, "");
+    layer += layerStep;
     const last = scenes.at(-1);
     const tables = act === 1 && entries.some((category, i) => i % 3 === 0 && category === LOGITS);
     if (last && last.act === act && last.part === name && last.layer === layer && !tables) last.to = at + 1;
@@ -45,51 +45,51 @@ export function openFilm(film) {
   for (const name of ["complete", "step", "freed"]) scenes.push({ act: UPDATE, part: name, layer: 0 });
   const layers = Math.max(...scenes.map((scene) => scene.layer)) + 1;
   const starts = ACTS.map((_, at) => scenes.findIndex((scene) => scene.act === at));
-  const acts = ACTS.map(() => []); // the folds of each: no repeat goes on in the next
+  const acts = ACTS.map(() => []); // the folds of each act; no repeat crosses into the next act
   let at = 0;
-  for (const one of film.moments) {
-    acts[ends.findIndex((end) => at < end)].push(one);
-    at += unfold([one]).length;
+  for (const fold of film.moments) {
+    acts[ends.findIndex((end) => at < end)].push(fold);
+    at += unfold([fold]).length;
   }
-  const made = { order, acts, scenes, layers, starts, update };
-  opened.set(film, made);
-  return made;
+  const prepared = { order, acts, scenes, layers, starts, update };
+  opened.set(film, prepared);
+  return prepared;
 }
 
-/** The monomials of a fit; those times the rank after those without. */
+/** The monomials of a fit; if the film depends on the rank, followed by each of them times the rank. */
 function monomials(film, { batch: b, seq: t, rank }) {
   if (film.fixed) return [1];
   const basis = [1, b, t, b * t, b * t * t, t * t];
   return film.ranked ? [...basis, ...basis.map((value) => rank * value)] : basis;
 }
 
-/** Bytes that the optimizer keeps for the whole step, and those it uses for a moment. */
+/** Bytes that the optimizer keeps for the whole step, and its temporary bytes. */
 function optimizerBytes(film, { rank, optimizer }) {
   let [states, temporary, before] = [0, 0, 0];
   const widths = {};
-  for (const [numbers, slope, width, many] of film.trained) {
+  for (const [numbers, slope, width, copies] of film.trained) {
     const n = numbers + slope * (film.ranked ? rank : 0);
-    if (optimizer === "adamw-8bit") states += many * 2 * (n < 4096 ? 4 * n : n + 4 * Math.ceil(n / 256));
-    else if (optimizer !== "sgd") states += many * (2 * width * n + 4);
+    if (optimizer === "adamw-8bit") states += copies * 2 * (n < 4096 ? 4 * n : n + 4 * Math.ceil(n / 256));
+    else if (optimizer !== "sgd") states += copies * (2 * width * n + 4);
     if (optimizer === "adamw") temporary = Math.max(temporary, before + 2 * width * n);
     before = width * n;
-    widths[width] = (widths[width] ?? 0) + many * width * n;
+    widths[width] = (widths[width] ?? 0) + copies * width * n;
   }
   if (optimizer === "adamw-foreach") temporary = Math.max(0, ...Object.values(widths));
   return { states, temporary };
 }
 
-/** { live, totals, top, tops }: bytes by scene and category at each scene's fullest moment, and where peaks lie. */
+/** { live, totals, top, tops, peak }: bytes by scene and category at each scene's fullest moment, and the peaks. */
 export function evaluate(film, point) {
   const { order, scenes, update } = openFilm(film);
-  const at = monomials(film, point);
+  const basis = monomials(film, point);
   const { states, temporary } = optimizerBytes(film, point);
   const entries = film.changes.map(([, , ...numbers]) => {
     const pairs = [];
-    for (let i = 0; i < numbers.length; i += 3) pairs.push(numbers[i], numbers[i + 2] * at[numbers[i + 1]]);
+    for (let i = 0; i < numbers.length; i += 3) pairs.push(numbers[i], numbers[i + 2] * basis[numbers[i + 1]]);
     return pairs;
   });
-  const [live, totals, now] = [scenes.length * MANY, scenes.length, MANY].map((long) => new Float64Array(long));
+  const [live, totals, now] = [scenes.length * MANY, scenes.length, MANY].map((length) => new Float64Array(length));
   now[OPTIMIZER] = states;
   let total = states;
   const keep = (scene, sum) => {
@@ -121,51 +121,51 @@ export function evaluate(film, point) {
   return { live, totals, top, tops, peak: totals[top] };
 }
 
-/** How far a stretch of moments rises at most, and in all; what repeats is highest in its first or its last round. */
+/** The maximum and the total rise over a stretch of moments; a repeat peaks in its first or its last round. */
 function rise(folds, sums, from = 0) {
-  let [most, total] = [-Infinity, 0];
+  let [highest, total] = [-Infinity, 0];
   for (let i = from; i < folds.length; i++) {
     if (typeof folds[i] === "number") {
       total += sums[folds[i]];
-      most = Math.max(most, total);
+      highest = Math.max(highest, total);
     } else {
       const [times] = folds[i];
       const round = rise(folds[i], sums, 1);
-      most = Math.max(most, total + round.most, total + (times - 1) * round.total + round.most);
+      highest = Math.max(highest, total + round.highest, total + (times - 1) * round.total + round.highest);
       total += times * round.total;
     }
   }
-  return { most, total };
+  return { highest, total };
 }
 
-/** { bytes, act } of the peak alone, many times faster: what repeats is evaluated once. */
+/** Only the peak, { bytes, act }: many times faster, because repeats are evaluated once. */
 export function peakOf(film, point) {
-  const at = monomials(film, point);
+  const basis = monomials(film, point);
   const { states, temporary } = optimizerBytes(film, point);
   const sums = new Float64Array(film.changes.length);
-  film.changes.forEach((change, which) => {
-    for (let i = 2; i < change.length; i += 3) sums[which] += change[i + 2] * at[change[i + 1]];
+  film.changes.forEach((change, index) => {
+    for (let i = 2; i < change.length; i += 3) sums[index] += change[i + 2] * basis[change[i + 1]];
   });
   let [bytes, act, total] = [0, 0, states];
-  openFilm(film).acts.forEach((folds, which) => {
-    const up = rise(folds, sums);
-    const most = total + up.most + (which === UPDATE ? temporary : 0);
-    if (most > bytes) [bytes, act] = [most, which];
-    total += up.total;
+  openFilm(film).acts.forEach((folds, index) => {
+    const stretch = rise(folds, sums);
+    const highest = total + stretch.highest + (index === UPDATE ? temporary : 0);
+    if (highest > bytes) [bytes, act] = [highest, index];
+    total += stretch.total;
   });
   return { bytes, act };
 }
 
-/** The most n from `least` up to `limit` for which `fits` holds, if it holds up to some n and no further; else 0. */
-export function largestFitting(fits, least, limit) {
-  let most = 0;
+/** The largest n from `minimum` to `limit` that fits, or 0; `fits` must be true up to some n and false beyond. */
+export function largestFitting(fits, minimum, limit) {
+  let largest = 0;
   for (let step = 2 ** 20; step >= 1; step /= 2) {
-    if (most + step <= limit && fits(most + step)) most += step;
+    if (largest + step <= limit && fits(largest + step)) largest += step;
   }
-  return most < least ? 0 : most;
+  return largest < minimum ? 0 : largest;
 }
 
-/** Which act holds the peak over the stops of the length: [{ act, from }], from as a position. */
+/** Which act has the peak at each sequence length in `stops`: [{ act, from }], where `from` is an index. */
 export function actsOver(film, point, stops) {
   const acts = stops.map((seq) => peakOf(film, { ...point, seq }).act);
   return acts.map((act, from) => ({ act, from })).filter(({ act, from }) => act !== acts[from - 1]);

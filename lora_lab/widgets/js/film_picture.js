@@ -1,14 +1,14 @@
-// The picture of a film: areas over the moments of a step, the column of one moment beside them, cards as lines.
+// The picture of a film: stacked areas over the moments of a step, a column for one moment, and cards as lines.
 
 import { ACTS, CATEGORIES, MANY, openFilm } from "./film.js";
 import { binary, clamp } from "./format.js";
 import { axisLeft, circle, group, hatch, line, linear, rect, spread, text, ticks } from "./svg.js";
 
-const SHARES = [0.3, 0.2, 0.34, 0.16]; // of the width for each act: they are not to scale in time
+const SHARES = [0.3, 0.2, 0.34, 0.16]; // of the width, for each act; not to scale in time
 const GIB = 2 ** 30;
 const [LEFT, TOP, FOOT] = [38, 22, 38]; // pixels
 
-/** Where each scene begins, from 0 to 1; one more for the end. */
+/** Where each scene begins, from 0 to 1, plus the end. */
 export function places(film) {
   const { scenes, starts } = openFilm(film);
   const edges = new Float64Array(scenes.length + 1);
@@ -22,21 +22,21 @@ export function places(film) {
   return edges;
 }
 
-/** The scene at a place from 0 to 1. */
-export function sceneAt(edges, place) {
-  const at = edges.findLastIndex((edge) => edge <= place + 1e-9);
+/** The scene at a position from 0 to 1. */
+export function sceneAt(edges, position) {
+  const at = edges.findLastIndex((edge) => edge <= position + 1e-9);
   return clamp(at, 0, edges.length - 2);
 }
 
-/** The top of the axis: a round number of bytes with room above the peak, and above the card where it is near. */
+/** The top of the axis: a round number of bytes with room above the peak, and above the card if that is close. */
 function ceiling(peak, card) {
-  const wanted = Math.max(1.12 * peak, card < 1.7 * peak ? 1.1 * card : 0);
-  const unit = wanted < GIB ? 2 ** 20 : GIB;
-  const power = 10 ** Math.floor(Math.log10(wanted / unit));
-  return unit * power * [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((times) => times * power * unit >= wanted);
+  const needed = Math.max(1.12 * peak, card < 1.7 * peak ? 1.1 * card : 0);
+  const unit = needed < GIB ? 2 ** 20 : GIB;
+  const power = 10 ** Math.floor(Math.log10(needed / unit));
+  return unit * power * [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((times) => times * power * unit >= needed);
 }
 
-/** The fullest scene of each pixel column, and where the columns begin: { xs, at }, one more of xs for the end. */
+/** The fullest scene of each pixel column, and where the columns begin: { xs, at }; `xs` also has the end. */
 function columns(edges, totals, [from, to]) {
   const [xs, at] = [[], []];
   const scenes = totals.length;
@@ -50,36 +50,36 @@ function columns(edges, totals, [from, to]) {
   return { xs: [...xs, to], at };
 }
 
-/** The upper edge of all up to a category, closed at the base. */
+/** The path of a category's area: its stacked upper edge, closed at the base. */
 function area({ xs, at }, live, y, category, base) {
   let path = `M${xs[0]} ${base}`;
   let last = NaN;
   for (let i = 0; i < at.length; i++) {
     let sum = 0;
     for (let c = 0; c <= category; c++) sum += live[at[i] * MANY + c];
-    const now = Math.round(10 * y(sum)) / 10;
-    if (now !== last) path += `${i ? `H${xs[i]}` : ""}V${now}`;
-    last = now;
+    const height = Math.round(10 * y(sum)) / 10;
+    if (height !== last) path += `${i ? `H${xs[i]}` : ""}V${height}`;
+    last = height;
   }
   return `${path}H${xs[at.length]}V${base}Z`;
 }
 
-/** The areas from the top category down, each over the one above it. */
+/** The areas from the top category down, each drawn over the one above it. */
 function areas(shown, live, y, base) {
-  const some = (c) => shown.at.some((scene) => live[scene * MANY + c] > 0);
-  const there = [...CATEGORIES.keys()].filter(some).reverse();
-  return there.map((c) => `<path d="${area(shown, live, y, c, base)}" class="area of-${CATEGORIES[c]}"/>`).join("");
+  const occurs = (c) => shown.at.some((scene) => live[scene * MANY + c] > 0);
+  const present = [...CATEGORIES.keys()].filter(occurs).reverse();
+  return present.map((c) => `<path d="${area(shown, live, y, c, base)}" class="area of-${CATEGORIES[c]}"/>`).join("");
 }
 
-/** A whole film without words, 100 wide: to compare it with others on one scale. */
-export function thumbnail(film, found, height, topmost, card) {
+/** A whole film without labels, 100 wide, for comparison with others on the same scale. */
+export function thumbnail(film, result, height, topmost, card) {
   const y = linear([0, topmost], [height, 2]);
   const limit = card < topmost ? `<path d="M0 ${y(card).toFixed(1)}H100" class="limit"/>` : "";
-  return areas(columns(places(film), found.totals, [0, 100]), found.live, y, height) + limit;
+  return areas(columns(places(film), result.totals, [0, 100]), result.live, y, height) + limit;
 }
 
-/** { svg, height, sceneAtX, ... } of the film. cards: [[name, bytes], ...]; measured: { film, found } or null. */
-export function drawFilm(width, film, { found, at, card, cards, measured }) {
+/** Draw the film. Returns { svg, height, sceneAtX, ... }. cards: [[name, bytes], ...]; measured: { film, result } or null. */
+export function drawFilm(width, film, { result, at, card, cards, measured }) {
   const { scenes, starts } = openFilm(film);
   const wide = width >= 520;
   const column = wide ? 58 : 34;
@@ -87,10 +87,10 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
   const right = width - column - labels - 14;
   const height = clamp(0.6 * width, 240, 390);
   const base = TOP + height;
-  const topmost = ceiling(Math.max(found.peak, measured?.found.peak ?? 0), card[1]);
+  const topmost = ceiling(Math.max(result.peak, measured?.result.peak ?? 0), card[1]);
   const [x, y] = [linear([0, 1], [LEFT, right]), linear([0, topmost], [base, TOP])];
   const edges = places(film);
-  const xs = Array.from(edges, (place) => Math.round(10 * x(place)) / 10);
+  const xs = Array.from(edges, (edge) => Math.round(10 * x(edge)) / 10);
   const parts = [hatch("over")];
 
   const unit = topmost < GIB ? 2 ** 20 : GIB;
@@ -98,17 +98,17 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
   parts.push(axisLeft(y, ticked, [LEFT, right], (value) => String(+(value / unit).toFixed(2))));
   parts.push(text(0, TOP - 9, unit === GIB ? "GiB" : "MiB", "tick"));
 
-  const shown = columns(edges, found.totals, [LEFT, right]);
-  parts.push(areas(shown, found.live, y, base));
+  const shown = columns(edges, result.totals, [LEFT, right]);
+  parts.push(areas(shown, result.live, y, base));
   const limit = y(card[1]);
-  if (card[1] < found.peak) {
-    const outline = area(shown, found.live, y, MANY - 1, base);
+  if (card[1] < result.peak) {
+    const outline = area(shown, result.live, y, MANY - 1, base);
     parts.push(`<clipPath id="beyond"><rect x="${LEFT}" y="0" width="${right - LEFT}" height="${limit}"/></clipPath>`);
     parts.push(`<path d="${outline}" fill="url(#over)" class="beyond" clip-path="url(#beyond)"/>`);
   }
   if (measured) {
-    const own = columns(places(measured.film), measured.found.totals, [LEFT, right]);
-    const edge = area(own, measured.found.live, y, MANY - 1, base);
+    const measuredColumns = columns(places(measured.film), measured.result.totals, [LEFT, right]);
+    const edge = area(measuredColumns, measured.result.live, y, MANY - 1, base);
     parts.push(`<path d="${edge.replace(/^(M\S+) \S+?V/, "$1 ").replace(/V[^V]*Z$/, "")}" class="measured"/>`);
   }
 
@@ -116,36 +116,36 @@ export function drawFilm(width, film, { found, at, card, cards, measured }) {
   parts.push(...starts.slice(1).map((start) => line(xs[start], TOP - 6, xs[start], base + 6, "cut")));
   ACTS.forEach((name, act) => {
     const middle = (xs[starts[act]] + xs[starts[act + 1] ?? scenes.length]) / 2;
-    const kind = `mid${found.tops[act] === found.top ? " strong" : ""}`;
+    const kind = `mid${result.tops[act] === result.top ? " strong" : ""}`;
     parts.push(text(middle, base + 17, name, kind));
-    parts.push(text(middle, base + 32, size(found.totals[found.tops[act]]), `${kind} tick`));
+    parts.push(text(middle, base + 32, size(result.totals[result.tops[act]]), `${kind} tick`));
   });
-  parts.push(cardLines(cards, card, y, topmost, found, [LEFT, right + 14 + column]));
-  parts.push(peakMark(xs, found, y, right));
+  parts.push(cardLines(cards, card, y, topmost, result, [LEFT, right + 14 + column]));
+  parts.push(peakMark(xs, result, y, right));
   const cursor = (xs[at] + xs[at + 1]) / 2;
-  parts.push(line(cursor, y(found.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
-  parts.push(nowColumn(found.live.subarray(at * MANY, at * MANY + MANY), y, base, [right + 14, column], wide));
+  parts.push(line(cursor, y(result.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
+  parts.push(nowColumn(result.live.subarray(at * MANY, at * MANY + MANY), y, base, [right + 14, column], wide));
   const grip = rect(LEFT, TOP, right - LEFT, height + FOOT, "touch", 'data-film="1"');
   const sceneAtX = (px) => sceneAt(edges, clamp((px - LEFT) / (right - LEFT)));
   return { svg: parts.join("") + grip, height: base + FOOT, sceneAtX, from: LEFT, to: right, wide };
 }
 
-function peakMark(xs, found, y, right) {
-  const [middle, top] = [(xs[found.top] + xs[found.top + 1]) / 2, y(found.peak) - 3];
-  const words = text(clamp(middle, LEFT + 48, right - 24), top - 11, `peak ${binary(found.peak)}`, "strong halo mid");
+function peakMark(xs, result, y, right) {
+  const [middle, top] = [(xs[result.top] + xs[result.top + 1]) / 2, y(result.peak) - 3];
+  const words = text(clamp(middle, LEFT + 48, right - 24), top - 11, `peak ${binary(result.peak)}`, "strong halo mid");
   return `<path d="M${middle} ${top}l-5 -7h10z" class="ink"/>${words}`;
 }
 
-/** The chosen card, the smallest that is enough, and others between the weights and the top where there is room. */
-function cardLines(cards, card, y, topmost, found, [left, right]) {
-  const taken = [y(found.peak) - 14];
+/** The chosen card, the smallest that is large enough, and others above the weights where there is room. */
+function cardLines(cards, card, y, topmost, result, [left, right]) {
+  const taken = [y(result.peak) - 14];
   const lines = [];
-  const enough = cards.find(([, size]) => size >= found.peak) ?? card;
-  const others = cards.filter(([name, size]) => name !== card[0] && name !== enough[0] && size > 1.1 * found.totals[0]);
+  const enough = cards.find(([, size]) => size >= result.peak) ?? card;
+  const others = cards.filter(([name, size]) => name !== card[0] && name !== enough[0] && size > 1.1 * result.totals[0]);
   for (const [name, size] of [card, ...(enough === card ? [] : [enough]), ...others]) {
     const at = y(size);
     const chosen = name === card[0];
-    if (size > topmost || lines.length > 6 || (!chosen && taken.some((one) => Math.abs(one - at) < 30))) continue;
+    if (size > topmost || lines.length > 6 || (!chosen && taken.some((height) => Math.abs(height - at) < 30))) continue;
     const kind = `halo ink small${chosen ? " strong" : ""}`;
     taken.push(at);
     const words = `${name}: ${binary(size)}${chosen ? " usable" : ""}`;
@@ -154,7 +154,7 @@ function cardLines(cards, card, y, topmost, found, [left, right]) {
   return lines.join("");
 }
 
-/** The moment as a column, each category named beside it. */
+/** The current moment as a column, with each category labeled. */
 function nowColumn(live, y, base, [x, width], wide) {
   const parts = [text(x + width / 2, base + 17, "now", "mid strong")];
   const labels = [];

@@ -1,4 +1,4 @@
-// A film in words: its finding, why the peak lies where it does, and every act by category as a table.
+// A film in words: the finding, why the peak is where it is, and a table of every act by category.
 
 import { table } from "./controls.js";
 import {
@@ -17,10 +17,10 @@ const NAMES = [
 ];
 const UPDATES = { complete: "all gradients are in memory", step: "the optimizer's step", freed: "gradients are freed" };
 
-/** A part of the model: "attention" from "model.layers.*.self_attn". */
+/** The name of a part of the model: "attention" for "model.layers.*.self_attn". */
 function partName(path) {
-  const known = NAMES.find(([pattern]) => pattern.test(path));
-  return known?.[1] ?? path.split(".").filter((part) => part !== "*").at(-1) ?? "";
+  const match = NAMES.find(([pattern]) => pattern.test(path));
+  return match?.[1] ?? path.split(".").filter((part) => part !== "*").at(-1) ?? "";
 }
 
 /** Where a scene is: "forward, layer 12 of 32, attention". */
@@ -37,64 +37,64 @@ export function sceneWords(film, at) {
 /** Rows and tokens: "2 × 512 tokens". */
 export const tokensWords = ({ batch, seq }) => `${count(batch)} × ${count(seq)} tokens`;
 
-/** In what the step computes: "in bf16, the frozen weights in 4 bits". */
+/** The number formats of the step: "in bf16, the frozen weights in NF4". */
 export function formatWords({ dtype, quantised, checkpointing }) {
   const bits = quantised === "none" ? "" : `, the frozen weights in ${quantised.toUpperCase()}`;
   return `in ${dtype}${bits}${checkpointing ? ", with checkpointing" : ""}`;
 }
 
-/** What is live in a scene, where the picture has no room to say it. */
-export function legendWords(found, at) {
-  const sizes = CATEGORIES.map((name, c) => [name, found.live[at * MANY + c]]).filter(([, size]) => size >= 1024);
+/** The legend of a scene, for pictures without room for labels. */
+export function legendWords(result, at) {
+  const sizes = CATEGORIES.map((name, c) => [name, result.live[at * MANY + c]]).filter(([, size]) => size >= 1024);
   return sizes.map(([name, size]) => `<span><i class="of-${name}"></i>${name} ${binary(size)}</span>`).join(" ");
 }
 
-/** The finding: where the peak is, and what takes the most of it besides the weights. */
-export function finding(film, found, point) {
-  const { act } = openFilm(film).scenes[found.top];
-  const live = found.live.subarray(found.top * MANY, found.top * MANY + MANY);
+/** The finding: where the peak is, and what takes up most of it besides the weights. */
+export function finding(film, result, point) {
+  const { act } = openFilm(film).scenes[result.top];
+  const live = result.live.subarray(result.top * MANY, result.top * MANY + MANY);
   const start = `Memory peaks ${["in the forward pass", "at the loss", "in the backward pass", "at the update"][act]}`;
   if (ACTS[act] === "update" && live[GRADIENTS] > 0.1 * live[WEIGHTS]) {
     const states = live[WEIGHTS] + live[OPTIMIZER] + live[GRADIENTS];
     return `${start}: weights, gradients and optimizer states take ${binary(states)}`;
   }
-  if (live[WEIGHTS] > 0.75 * found.peak) {
+  if (live[WEIGHTS] > 0.75 * result.peak) {
     const weights = film.method === "full" ? "weights" : "frozen weights";
-    return `${start}, but ${weights} alone take ${binary(live[WEIGHTS])} of ${binary(found.peak)}`;
+    return `${start}, but ${weights} alone take ${binary(live[WEIGHTS])} of ${binary(result.peak)}`;
   }
   const sizes = [ACTIVATIONS, LOGITS, TEMPORARIES].map((c) => [live[c], CATEGORIES[c]]).sort((a, b) => b[0] - a[0]);
   const large = sizes.filter(([size]) => size > 0.2 * sizes[0][0]);
   const names = large.map(([, name]) => name).join(" and ");
-  const most = binary(sum(large.map(([size]) => size)));
-  return `${start}: ${names} for ${count(point.batch * point.seq)} tokens take ${most}`;
+  const taken = binary(sum(large.map(([size]) => size)));
+  return `${start}: ${names} for ${count(point.batch * point.seq)} tokens take ${taken}`;
 }
 
-/** Why the peak is there, in two sentences at most. */
-export function reason(film, found, point) {
+/** Why the peak is there, in a few sentences. */
+export function reason(film, result, point) {
   const { scenes, layers } = openFilm(film);
-  const { act, part, layer } = scenes[found.top];
-  const live = (c) => found.live[found.top * MANY + c];
-  const kept = `the ${binary(live(ACTIVATIONS))} of activations saved for the backward pass are in memory`;
+  const { act, part, layer } = scenes[result.top];
+  const live = (c) => result.live[result.top * MANY + c];
+  const saved = `the ${binary(live(ACTIVATIONS))} of activations saved for the backward pass are in memory`;
   if (ACTS[act] === "update") {
-    return `All gradients are in memory, and so are the optimizer's states for every number that trains. Its arithmetic needs
-      ${binary(live(TEMPORARIES))} more for a moment. The activations are already freed.`;
+    return `All gradients are in memory, and so are the optimizer's states for every trained number. Its arithmetic briefly needs
+      ${binary(live(TEMPORARIES))} more. The activations are already freed.`;
   }
   if (ACTS[act] === "loss") {
     const tokens = count(point.batch * point.seq);
-    const logits = ` The logits are there in several copies: one score per vocabulary entry for each of ${tokens} tokens.`;
-    return `The forward pass has just ended: ${kept}.${live(LOGITS) > 0 ? logits : ""}`;
+    const logits = ` There are several copies of the logits: one score per vocabulary entry for each of ${tokens} tokens.`;
+    return `The forward pass has just ended: ${saved}.${live(LOGITS) > 0 ? logits : ""}`;
   }
   const where = part.includes("*") ? `layer ${layer + 1}'s ${partName(part)}` : `the ${partName(part) || "model"}`;
-  if (ACTS[act] === "forward") return `The peak is in ${where}: ${kept}, and the layer's own intermediate values come on top.`;
+  if (ACTS[act] === "forward") return `The peak is in ${where}: ${saved}, and the layer's own intermediate values add to them.`;
   if (film.checkpointing) {
-    return `The peak is in ${where}. Checkpointing runs this layer again and keeps all its activations for a moment.`;
+    return `The peak is in ${where}. Checkpointing runs this layer again and briefly keeps all its activations.`;
   }
-  const few = layer === layers - 1 ? "" : "first ";
-  const below = layer > 0 && part.includes("*") ? ` by the ${few}${count(layer)} layers below` : "";
-  return `The peak is in ${where}: the activations saved${below} are still in memory, and this layer's gradients come on top.`;
+  const first = layer === layers - 1 ? "" : "first ";
+  const below = layer > 0 && part.includes("*") ? ` by the ${first}${count(layer)} layers below` : "";
+  return `The peak is in ${where}: the activations saved${below} are still in memory, and this layer's gradients add to them.`;
 }
 
-/** How the peak moves with the length, where it does. */
+/** How the peak moves with the sequence length, if it does. */
 export function crossings(acts, stops) {
   if (acts.length < 2) return "";
   const name = (act) => (ACTS[act] === "loss" || ACTS[act] === "update" ? `the ${ACTS[act]}` : `the ${ACTS[act]} pass`);
@@ -104,13 +104,13 @@ export function crossings(acts, stops) {
   return `The peak moves with the sequence length: ${until}, ${parts.join(", ")}.`;
 }
 
-/** The scene that is looked at, and the fullest of each act, by category; rounded parts add up to the rounded sum. */
-export function actsTable(found, at) {
-  const [unit, name, places] = found.peak < 2 ** 30 ? [2 ** 20, "MiB", 1] : [2 ** 30, "GiB", 2];
+/** The current scene and the fullest of each act, by category; rounded parts add up to the rounded sum. */
+export function actsTable(result, at) {
+  const [unit, name, places] = result.peak < 2 ** 30 ? [2 ** 20, "MiB", 1] : [2 ** 30, "GiB", 2];
   const cell = (value) => value.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
-  const columns = [at, ...found.tops].map((scene) => {
+  const columns = [at, ...result.tops].map((scene) => {
     const edges = [0]; // of the parts in a stack
-    for (let c = 0; c < MANY; c++) edges.push(edges[c] + found.live[scene * MANY + c] / unit);
+    for (let c = 0; c < MANY; c++) edges.push(edges[c] + result.live[scene * MANY + c] / unit);
     const rounded = edges.map((edge) => Number(edge.toFixed(places)));
     return CATEGORIES.map((_, c) => Number((rounded[c + 1] - rounded[c]).toFixed(places)));
   });

@@ -1,4 +1,4 @@
-// Numbers as text, written the same way in every panel.
+// Numbers as text, formatted the same way in every panel.
 
 const grouped = new Intl.NumberFormat("en-US");
 
@@ -19,7 +19,7 @@ export function bytes(number) {
   return `${about(number / 1000 ** step)} ${units[step]}`;
 }
 
-/** Bytes of memory, in powers of two: 13.6 GiB. Three digits, those after the point written out. */
+/** Bytes of memory, in powers of two: 13.6 GiB. Three digits, trailing zeros included. */
 export function binary(number) {
   const at = number >= 2 ** 30 ? 3 : number >= 2 ** 20 ? 2 : 1;
   const value = number / 1024 ** at;
@@ -27,10 +27,10 @@ export function binary(number) {
   return `${digits} ${["", "KiB", "MiB", "GiB"][at]}`;
 }
 
-/** To the nearest tenth. Round the parts of a sum with it and add those, so that what is shown adds up. */
+/** Round to the nearest tenth. Add up rounded parts, so that the numbers shown are consistent. */
 export const tenth = (number) => Math.round(10 * number) / 10 + 0; // + 0 turns -0 into 0
 
-/** With so many decimals and a real minus sign; zero is 0. */
+/** Fixed decimals with a real minus sign; zero is "0". */
 export function decimal(number, places = 1) {
   const text = number.toFixed(places);
   return Number(text) === 0 ? "0" : text.replace("-", "−");
@@ -38,7 +38,7 @@ export function decimal(number, places = 1) {
 
 export const clamp = (number, low = 0, high = 1) => Math.min(high, Math.max(low, number));
 
-export const sum = (numbers) => numbers.reduce((all, one) => all + one, 0);
+export const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
 /** Bytes as Python sent them. */
 export const octets = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
@@ -48,11 +48,11 @@ export const extent = (numbers) => [Math.min(...numbers), Math.max(...numbers)];
 /** "1 cell", "2 cells". */
 export const plural = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 
-/** The text of a piece of markup. */
+/** The plain text of some markup. */
 export const plain = (markup) => markup.replace(/<[^>]+>/g, "").replace(/&lt;/g, "<").replace(/&amp;/g, "&");
 
 export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
-/** Text that came from outside, as markup. Control characters that no font has are dashes and quotes of Windows. */
+/** Escape outside text for markup. Control characters are decoded as Windows-1252 dashes and quotes. */
 export const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "&quot;")
   .replace(/[\x80-\x9f]/g, (sign) => new TextDecoder("windows-1252").decode(Uint8Array.of(sign.charCodeAt(0))));

@@ -1,30 +1,30 @@
-// A kernel's place on a page: what an anywidget module's render({ model, el }) asks for, from JSON in the page.
-// A classic script, as are the panels beside it: browsers refuse ES modules from file://.
+// Stands in for a kernel on a page: gives an anywidget module's render({ model, el }) its model, from JSON in the page.
+// A classic script, like the panels next to it: browsers refuse ES modules from file://.
 //
 //     <div data-panel="LoRAPanel"><script type="application/json">{"rank": 8, ...}</script><img ...></div>
 //
-// The picture goes once the panel is there. A value {"b64": "..."} is bytes.
+// The picture is removed once the panel is drawn. A value {"b64": "..."} is bytes.
 (() => {
-  /** As a kernel would have sent it: bytes arrive as a DataView. */
-  function revived(value) {
+  /** The value as a kernel would have sent it: bytes arrive as a DataView. */
+  function decoded(value) {
     if (typeof value?.b64 !== "string") return value;
     return new DataView(Uint8Array.from(atob(value.b64), (letter) => letter.charCodeAt(0)).buffer);
   }
 
   function hostModel(state) {
     const values = new Map(Object.entries(state));
-    const heard = new Map();
-    const listeners = (event) => heard.get(event) ?? [];
+    const callbacks = new Map();
+    const listeners = (event) => callbacks.get(event) ?? [];
     return {
       kernel: false,
       get: (name) => values.get(name),
       set(name, value) {
         if (Object.is(values.get(name), value)) return;
         values.set(name, value);
-        for (const hear of [...listeners(`change:${name}`)]) hear();
+        for (const callback of [...listeners(`change:${name}`)]) callback();
       },
-      on: (event, hear) => heard.set(event, [...listeners(event), hear]),
-      off: (event, hear) => heard.set(event, listeners(event).filter((one) => one !== hear)),
+      on: (event, callback) => callbacks.set(event, [...listeners(event), callback]),
+      off: (event, callback) => callbacks.set(event, listeners(event).filter((other) => other !== callback)),
     };
   }
 
@@ -32,15 +32,15 @@
     const name = place.dataset.panel;
     try {
       const state = JSON.parse(place.querySelector("script[type='application/json']").textContent);
-      for (const [trait, value] of Object.entries(state)) state[trait] = revived(value);
+      for (const [trait, value] of Object.entries(state)) state[trait] = decoded(value);
       const el = document.createElement("div");
       const model = hostModel(state);
       place.append(el);
       await globalThis.labPanels[name].render({ model, el });
       place.querySelector("img")?.remove();
       place.model = model;
-    } catch (problem) {
-      console.error(`${name}:`, problem); // the still picture stays
+    } catch (error) {
+      console.error(`${name}:`, error); // the still picture stays
     }
   }
 

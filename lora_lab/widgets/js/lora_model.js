@@ -1,53 +1,53 @@
-// A whole model as a treemap: each kind of matrix is a block, area is numbers, and what LoRA adds is a sliver of it.
+// A whole model as a treemap: each kind of matrix is a block, area is numbers, and LoRA's share is a sliver of it.
 
 import { table } from "./controls.js";
 import { about, bytes, clamp, count, escape, percent, sum } from "./format.js";
 import { drawPatch } from "./lora_size.js";
 import { group, outline, rect, text } from "./svg.js";
 
-const [FP32, BF16] = [4, 2]; // bytes of a number in an adapter's file, and in most base models'
-const SEEN = 2; // pixels that a sliver has at least, or nobody would see it; the patch is to scale
+const [FP32, BF16] = [4, 2]; // bytes per number in an adapter file, and in most base models' files
+const MIN_WIDTH = 2; // minimum width of a sliver in pixels, to keep it visible; the patch is to scale
 const HINT = `Area shows how many numbers a part holds. Click a block to add or remove its adapter. Blue slivers are drawn at
-  least ${SEEN} pixels wide; the patch is to scale.`;
+  least ${MIN_WIDTH} pixels wide; the patch is to scale.`;
 
-/** What LoRA of a rank trains where on a model: its rows with `trained`, and the sums. Counts are exact. */
+/** What LoRA of a given rank trains in a model: its rows with `trained`, and the totals. Counts are exact. */
 export function modelCounts(model, targets, rank) {
   const rows = model.rows.map((row) => {
-    const hit = targets.filter((target) => row.trains[target]);
-    const trained = rank * sum(hit.map((target) => row.trains[target]));
-    const sliced = row.slices && !hit.includes("all-linear"); // PEFT's file holds a fused layer's A and B whole
-    const stored = sliced ? hit.length * rank * (row.in + row.out) * row.count : trained;
+    const matching = targets.filter((target) => row.trains[target]);
+    const trained = rank * sum(matching.map((target) => row.trains[target]));
+    const sliced = row.slices && !matching.includes("all-linear"); // PEFT stores the full A and B of a fused layer
+    const stored = sliced ? matching.length * rank * (row.in + row.out) * row.count : trained;
     return { ...row, trained, stored };
   });
   const [total, trained, stored] = ["numbers", "trained", "stored"].map((key) => sum(rows.map((row) => row[key])));
   return { rows, total, trained, stored, share: trained / total, rank, targets };
 }
 
-/** The largest rank that every chosen layer has. */
-export function mostRank(model, targets) {
+/** The largest rank that every chosen layer allows. */
+export function maxRank(model, targets) {
   const sides = targets.flatMap((target) => model.rows.filter((row) => row.trains[target])
     .map((row) => Math.min(row.in, row.slices?.[target] ?? row.out)));
   return Math.min(...sides, 16384);
 }
 
-/** A treemap: items with a value as [{ item, x, y, w, h }] in a box that is halved again and again, along its longer side. */
+/** A treemap: items with a value, as [{ item, x, y, w, h }], in a box that is halved repeatedly along its longer side. */
 function treemap(items, [x, y, w, h]) {
   if (items.length < 2) return items.map((item) => ({ item, x, y, w, h }));
   const [first, ...rest] = [...items].sort((a, b) => b.value - a.value);
   const total = sum(items.map((item) => item.value));
-  const one = [first];
+  const half = [first];
   let part = first.value / total;
   while (rest.length > 1 && part + rest[0].value / total / 2 < 0.5) {
     part += rest[0].value / total;
-    one.push(rest.shift());
+    half.push(rest.shift());
   }
   const [left, right] = w >= h
     ? [[x, y, part * w, h], [x + part * w, y, (1 - part) * w, h]]
     : [[x, y, w, part * h], [x, y + part * h, w, (1 - part) * h]];
-  return [...treemap(one, left), ...treemap(rest, right)];
+  return [...treemap(half, left), ...treemap(rest, right)];
 }
 
-/** The blocks of a model in a box: kinds of matrix, those of one part of the model together. */
+/** The blocks of a model in a box: one per kind of matrix, grouped by part of the model. */
 function blocks(model, width, height) {
   const items = model.rows.map((row, at) => ({ at, group: row.group, value: row.numbers }));
   const groups = [...new Set(items.map((item) => item.group))].map((name) => {
@@ -58,9 +58,9 @@ function blocks(model, width, height) {
     treemap(item.inner, [x + 1, y + 1, Math.max(1, w - 2), Math.max(1, h - 2)]));
 }
 
-/** { svg, height, onto } of the map. */
+/** Draw the map. Returns { svg, height, onto }. */
 export function drawModel(full, model, counts, patch) {
-  const left = 14; // where a lifted patch lies across the corner
+  const left = 14; // room for a lifted patch that overlaps the corner
   const width = Math.min(full, 640) - left;
   const height = clamp(0.68 * width, 230, 430);
   const parts = [];
@@ -79,13 +79,13 @@ export function drawModel(full, model, counts, patch) {
   return { svg: parts.join(""), height: height + 16, onto: gathered.onto };
 }
 
-/** Where A and B of a block lie, in the block's own scale, along its shorter side: [x, y, w, h]. */
+/** The sliver of a block for A and B, in the block's own scale, along its shorter side: [x, y, w, h]. */
 function sliver([x, y, w, h], share) {
   const part = Math.min(1, share);
-  return w >= h ? [x, y, Math.max(SEEN, part * w), h] : [x, y, w, Math.max(SEEN, part * h)];
+  return w >= h ? [x, y, Math.max(MIN_WIDTH, part * w), h] : [x, y, w, Math.max(MIN_WIDTH, part * h)];
 }
 
-/** What a block is called and its shape, where there is room for it. */
+/** The name and shape of a block, if there is room for them. */
 function names([x, y, w, h], row) {
   if (w < 7.2 * row.label.length + 12 || h < 20) return [];
   const shape = row.in ? `${row.count > 1 ? `${count(row.count)} × ` : ""}${count(row.out)} × ${count(row.in)}` : "";
@@ -93,11 +93,11 @@ function names([x, y, w, h], row) {
   return [text(x + 9, y + 17, escape(row.label), `halo ${row.trained ? "strong" : ""}`), second];
 }
 
-/** One block in a sentence. */
-export function tellRow(row) {
+/** A sentence about one block. */
+export function describeRow(row) {
   if (!row) return HINT;
   const name = `<b>${escape(row.label)}</b>`;
-  if (!row.in) return `${name}: ${count(row.numbers)} numbers, to which LoRA adds nothing.`;
+  if (!row.in) return `${name}: ${count(row.numbers)} numbers that LoRA does not adapt.`;
   const even = (row.in * row.out) / (row.in + row.out);
   const what = row.count > 1 ? `${count(row.count)} matrices of` : "a matrix of";
   const train = row.trained ? `LoRA trains ${count(row.trained)}, ${percent(row.trained / row.numbers)}` : "frozen";
@@ -105,23 +105,23 @@ export function tellRow(row) {
     Break-even at rank ${about(even)}.`;
 }
 
-/** [title, headline, sentence] in words and numbers. */
-export function tellModel(name, { rows, total, trained, stored, share }) {
+/** [title, headline, sentence]. */
+export function describeModel(name, { rows, total, trained, stored, share }) {
   if (!trained) {
-    const title = `Without an adapter, nothing of ${escape(name)} trains`;
+    const title = `Without an adapter, nothing in ${escape(name)} trains`;
     return [title, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one."];
   }
   const less = share < 1;
   const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} numbers to train</span>`;
-  const fused = stored > trained ? " The file holds fused layers whole, so it has more numbers than train." : "";
-  const each = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
+  const fused = stored > trained ? " The file stores fused layers in full, so it has more numbers than are trained." : "";
+  const experts = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
-    ${percent(share)}.${each} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}. In bf16,
+    ${percent(share)}.${experts} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}. In bf16,
     ${escape(name)} itself takes ${bytes(BF16 * total)}.${fused}`;
   return [`LoRA on ${escape(name)} trains ${percent(share)} of its size`, big, words];
 }
 
-/** Every kind of layer in numbers: what the picture shows, for those who do not see it or want to know exactly. */
+/** Every kind of layer in numbers: what the picture shows, for exact values and for screen readers. */
 export function modelTable(counts) {
   const head = ["layer", "out × in", "how many", "numbers", "LoRA trains", "share", "break-even rank"];
   const lines = counts.rows.map((row) => [

@@ -1,27 +1,27 @@
-// LoRA to scale: one layer, a whole model, and a toy whose numbers flow. All arithmetic is done here.
+// LoRA to scale: one layer, a whole model, and an animated toy layer. All arithmetic is done here.
 
 import LORA_CSS from "./lora_panel.css";
 import { button, drawn, folded, letter, menu, nearest, octaves, segments, slider, switches } from "./controls.js";
 import { about, clamp, count, percent } from "./format.js";
-import { drawModel, modelCounts, modelTable, mostRank, tellModel, tellRow } from "./lora_model.js";
-import { drawCurve, drawSize, sizes, tellSize } from "./lora_size.js";
-import { drawToy, tellToy, toyTable } from "./lora_toy.js";
+import { drawModel, modelCounts, modelTable, maxRank, describeModel, describeRow } from "./lora_model.js";
+import { drawCurve, drawSize, sizes, describeSize } from "./lora_size.js";
+import { drawToy, describeToy, toyTable } from "./lora_toy.js";
 import { panel } from "./panel.js";
 import { D, MOST_RANK, TOKEN, combine, forward, fresh, learned, lesson } from "./toy_layer.js";
 
 const VIEWS = { size: "Size", model: "Model", start: "Start", steps: "Steps", merge: "Merge" };
 const [ROW, STEP, MERGE, SNAP] = [260, 500, 2600, 220]; // milliseconds
-const LIFTED = [-13, 13]; // pixels that the gathered patch lies off its corner
+const LIFTED = [-13, 13]; // offset of the gathered patch from its corner, in pixels
 const TRAITS = {
   view: "size", views: Object.keys(VIEWS), models: {}, model: "", layer: "", d: 4096, rank: 8, targets: ["q", "v"],
   toy_rank: 2, alpha: 4,
 };
 const TARGETS = ["q", "k", "v", "o", "gate", "up", "down", "all-linear"];
-const FIRST = "llama-3-8b"; // the model that is shown where none was chosen; as in lora_panel.py
+const FIRST = "llama-3-8b"; // the default model, as in lora_panel.py
 const WIDTHS = octaves(64, 16384);
 
 const BODY = `<header><div class="title"></div>
-  ${segments("view", "what to look at")}</header>
+  ${segments("view", "view")}</header>
 <div class="body">
   <div>${drawn()}<p class="caption" data-for="caption"></p></div>
   <div class="side">
@@ -44,19 +44,19 @@ const BODY = `<header><div class="title"></div>
 function start(p) {
   const begin = { scan: D + MOST_RANK, step: 0, merged: 0, blend: null };
   const ui = p.keep({ ...begin, x: [...TOKEN], lift: [...LIFTED], dropped: false, over: -1 });
-  const ranks = {}; // by view: each keeps its own and begins with the one that was given
-  const given = p.get("rank");
+  const ranks = {}; // by view: each view keeps its own rank and starts with the initial one
+  const initialRank = p.get("rank");
   let now; // what is drawn, derived from traits and `ui`
-  let shown; // what the picture says of itself: where it can be pulled
+  let shown; // the result of the last draw function, with the places that can be dragged
 
-  // ---- what follows from what was chosen
-  /** The layers of a model that can be looked at: [label, outputs, inputs]; a fused one also slice by slice. */
+  // ---- derived state
+  /** The layers of a model that can be shown: [label, outputs, inputs]; fused ones also slice by slice. */
   const layersOf = (model) => model.rows.filter((row) => row.in && Object.keys(row.trains).length).flatMap((row) => [
     [row.label, row.out, row.in],
     ...Object.entries(row.slices ?? {}).map(([role, wide]) => [`${role} of ${row.label}`, wide, row.in]),
   ]);
 
-  /** { name, layers, layer, m, n, r } of the one layer that is looked at; the square one has no name. */
+  /** { name, layers, layer, m, n, r } of the layer on display; a square layer has no `layer`. */
   function readLayer() {
     const model = p.get("models")[p.get("model")];
     const layers = model ? layersOf(model) : [];
@@ -68,13 +68,13 @@ function start(p) {
 
   function readModel() {
     const models = p.get("models");
-    const name = [p.get("model"), FIRST, ...Object.keys(models)].find((one) => models[one]);
+    const name = [p.get("model"), FIRST, ...Object.keys(models)].find((candidate) => models[candidate]);
     const model = models[name];
     const roles = TARGETS.filter((target) => model.rows.some((row) => row.trains[target]));
-    const wanted = p.get("targets").filter((target) => roles.includes(target));
-    const targets = wanted.length || !p.get("targets").length ? wanted : ["all-linear"];
-    const most = mostRank(model, targets);
-    return { name, model, roles, targets, most, counts: modelCounts(model, targets, clamp(p.get("rank"), 1, most)) };
+    const valid = p.get("targets").filter((target) => roles.includes(target));
+    const targets = valid.length || !p.get("targets").length ? valid : ["all-linear"];
+    const limit = maxRank(model, targets);
+    return { name, model, roles, targets, limit, counts: modelCounts(model, targets, clamp(p.get("rank"), 1, limit)) };
   }
 
   function readToy(view) {
@@ -120,21 +120,21 @@ function start(p) {
       patch, A and B would cover ${percent(Math.min(1, size.share))} of W.`);
     p.picture(drawCurve(p.width("curve"), size, ranks), `Numbers over the rank: A and B together rise from ${count(m + n)}
       at rank 1 and reach the ${count(size.full)} of W at rank ${about(size.even)}.`, "curve");
-    return tellSize(size);
+    return describeSize(size);
   }
 
   function drawWhole() {
-    const { name, model, roles, targets, most, counts } = readModel();
-    const ranks = octaves(1, most);
+    const { name, model, roles, targets, limit, counts } = readModel();
+    const ranks = octaves(1, limit);
     now = { view: "model", ranks, model, counts, targets };
     drawControls(ranks, counts.rank, counts.share, "the model", [], name);
-    p.fill({ ".caption": tellRow(counts.rows[ui.over]) });
+    p.fill({ ".caption": describeRow(counts.rows[ui.over]) });
     p.check("targets", targets, roles.map((role) => [role, role]));
     shown = drawModel(p.width(), model, counts, ui);
     p.picture(shown, `${name} as a map in which area is numbers. Adapters on ${targets.join(", ")} of rank
       ${count(counts.rank)} take ${percent(counts.share)} of it.`);
     p.numbers(() => modelTable(counts));
-    return tellModel(name, counts);
+    return describeModel(name, counts);
   }
 
   function drawFlow(view) {
@@ -142,9 +142,9 @@ function start(p) {
     const { r, scan, scaling, out } = toy;
     now = { view, toy };
     const at = Math.ceil(scan);
-    const where = !scan ? "to begin" : at <= r ? `row ${at} of A` : scan < r + D ? `row ${at - r} of W and B` : "done";
+    const position = !scan ? "start" : at <= r ? `row ${at} of A` : scan < r + D ? `row ${at - r} of W and B` : "done";
     const alpha = p.get("alpha");
-    p.slide("scan", { most: r + D, value: scan, words: where });
+    p.slide("scan", { most: r + D, value: scan, words: position });
     p.slide("toy_rank", { most: MOST_RANK - 1, value: r - 1, words: String(r) });
     p.slide("alpha", { most: 3, value: Math.log2(alpha), words: `${alpha}, so α/r = ${about(scaling)}` });
     const [go, act] = {
@@ -157,18 +157,18 @@ function start(p) {
     const y = out.y.map((v) => v.toFixed(1)).join(", ");
     p.picture(shown, `A toy layer of 8 by 8: x flows through W, and through A and B; y is ${y}.`);
     p.numbers(() => toyTable(toy));
-    return tellToy(toy);
+    return describeToy(toy);
   }
 
-  function drawControls(ranks, rank, share, whole, none, chosen) {
-    p.choose("model", [...none, ...Object.keys(p.get("models")).map((name) => [name, name])], chosen);
-    const spoken = `rank ${count(rank)}, ${percent(share)} of ${whole}`;
+  function drawControls(ranks, rank, share, subject, extra, chosen) {
+    p.choose("model", [...extra, ...Object.keys(p.get("models")).map((name) => [name, name])], chosen);
+    const spoken = `rank ${count(rank)}, ${percent(share)} of ${subject}`;
     p.slide("rank", { values: ranks, value: rank, words: count(rank), spoken });
-    p.button("drop", { words: `${ui.dropped ? "lift the patch off" : "drop the patch on"} ${whole}` });
+    p.button("drop", { words: `${ui.dropped ? "lift the patch off" : "drop the patch on"} ${subject}` });
   }
 
-  // ---- what controls and pulling do
-  function afresh(change = {}) {
+  // ---- actions and dragging
+  function reset(change = {}) {
     p.stop();
     p.keep({ ...begin, ...change });
   }
@@ -178,14 +178,14 @@ function start(p) {
     p.play(ROW * rows, (t) => p.keep({ scan: t * rows }));
   }
 
-  /** A and B go over from what they are to what they become. */
+  /** Animate A and B from their current to their new values. */
   function blend(change) {
     const { A, B } = now.toy;
-    afresh(change);
+    reset(change);
     p.play(STEP, (t) => p.keep({ blend: t < 1 ? { A, B, part: 1 - (1 - t) ** 3 } : null }));
   }
 
-  /** Let the gathered patch go: onto what it belongs to, or back where it lay. */
+  /** Release the gathered patch: onto W or the model, or back to its place. */
   function settle(dropped) {
     const from = ui.lift;
     const to = dropped ? [0, 0] : LIFTED;
@@ -193,25 +193,25 @@ function start(p) {
     p.play(SNAP, (t) => p.keep({ lift: from.map((v, i) => to[i] + (1 - t) ** 3 * (v - to[i])) }));
   }
 
-  /** Turn these roles on, or off if one of them is on; "all-linear" has no others beside it. */
+  /** Turn these roles on, or off if any of them is on; "all-linear" excludes all others. */
   function toggle(roles) {
-    const rest = now.targets.filter((one) => !roles.includes(one));
-    const all = rest.length < now.targets.length ? rest : [...rest, ...roles];
-    const whole = roles[0] === "all-linear";
-    p.set({ targets: all.filter((one) => (one === "all-linear") === whole) });
+    const rest = now.targets.filter((target) => !roles.includes(target));
+    const targets = rest.length < now.targets.length ? rest : [...rest, ...roles];
+    const allLinear = roles[0] === "all-linear";
+    p.set({ targets: targets.filter((target) => (target === "all-linear") === allLinear) });
   }
 
   const actions = {
     view(view) {
-      afresh({ over: -1 });
+      reset({ over: -1 });
       ranks[now.view] = p.get("rank");
-      p.set({ view, rank: ranks[view] ?? given });
+      p.set({ view, rank: ranks[view] ?? initialRank });
     },
     model: (model) => p.set({ model, layer: "" }),
     targets: (target) => toggle([target]),
     drop: () => settle(!ui.dropped),
     toy_rank(position) {
-      afresh();
+      reset();
       p.set({ toy_rank: position + 1 });
     },
     alpha(position) {
@@ -222,23 +222,23 @@ function start(p) {
     go() {
       if (now.view === "steps") return blend({ step: ui.step + 1 });
       if (now.view !== "merge") return pass();
-      const back = ui.merged >= 1;
+      const unmerge = ui.merged >= 1;
       p.keep({ scan: begin.scan });
-      return p.play(back ? MERGE / 3 : MERGE, (t) => p.keep({ merged: back ? 1 - t : t }));
+      return p.play(unmerge ? MERGE / 3 : MERGE, (t) => p.keep({ merged: unmerge ? 1 - t : t }));
     },
   };
 
-  const svg = p.one(".picture svg");
+  const svg = p.find(".picture svg");
   const rowAt = (target) => Number(target.closest("[data-row]")?.dataset.row ?? -1);
   svg.addEventListener("pointermove", ({ target, buttons }) => {
     if (now.view !== "model" || buttons) return;
     ui.over = rowAt(target);
-    p.fill({ ".caption": tellRow(now.counts.rows[ui.over]) });
+    p.fill({ ".caption": describeRow(now.counts.rows[ui.over]) });
   });
   svg.addEventListener("click", ({ target }) => {
-    const can = Object.keys((now.view === "model" && now.model.rows[rowAt(target)]?.trains) || {});
-    const roles = can.filter((role) => role !== "all-linear");
-    if (can.length) toggle(roles.length ? roles : can);
+    const available = Object.keys((now.view === "model" && now.model.rows[rowAt(target)]?.trains) || {});
+    const roles = available.filter((role) => role !== "all-linear");
+    if (available.length) toggle(roles.length ? roles : available);
     p.save();
   });
   p.drag((target, x, y) => {

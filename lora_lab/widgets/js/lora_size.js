@@ -1,17 +1,17 @@
-// One layer to scale: W with A above and B to the right, so that entry (i, j) of the product BA falls onto W's (i, j).
+// One layer to scale: W with A above and B to the right, so that entry (i, j) of the product BA lines up with W's (i, j).
 
 import { letter, nearest, table } from "./controls.js";
 import { about, count, percent } from "./format.js";
 import { axisBottom, circle, curve, group, line, log, outline, rect, text } from "./svg.js";
 
-/** What follows from a layer's shape and a rank. Counts are exact. */
+/** Sizes that follow from a layer's shape and a rank. Counts are exact. */
 export function sizes(m, n, r) {
   const full = m * n;
   const strips = r * (m + n);
   return { m, n, r, full, strips, share: strips / full, even: full / (m + n) };
 }
 
-/** { svg, height, rankAt(x), inside(x, y), dock } of the layer; `patch` says where the gathered patch is. */
+/** Draw the layer. Returns { svg, height, onto(x, y), rankAt(x) }; `patch` is the state of the gathered patch. */
 export function drawSize(width, size, patch) {
   const { m, n, r, share } = size;
   const [left, top, gap, below] = [34, 16, 8, 24];
@@ -33,7 +33,7 @@ export function drawSize(width, size, patch) {
   let height = y + h + below;
   if (thick < 4) {
     const R = Math.min(62, width * 0.16);
-    const within = w > 4 * R && h > 3.2 * R; // in W where there is room, else below
+    const within = w > 4 * R && h > 3.2 * R; // inside W if there is room, else below
     const [cx, cy] = [x + w - R - 18, within ? y + R + 18 : y + h + R + 34];
     height = Math.max(height, cy + R + 26);
     parts.push(lens(cx, cy, R, right + thick / 2, y - gap - thick / 2, thick));
@@ -43,11 +43,11 @@ export function drawSize(width, size, patch) {
   parts.push(text(x + 14, y + 30, "W", "m halo"));
   if (w > 120 && h > 90) parts.push(text(x + 14, y + 49, `${count(m)} × ${count(n)}, frozen`, "soft halo"));
   parts.push(group([rect(x + w - 16, y - 16, 32, 32, "touch"), circle(x + w, y, 6, "")], 'class="grip"'));
-  const rankAt = (at) => Math.min(across / ((at - x) / n) - n, down / ((at - x) / n) - m); // with W's corner there
+  const rankAt = (at) => Math.min(across / ((at - x) / n) - n, down / ((at - x) / n) - m); // the rank that puts W's corner there
   return { svg: parts.join(""), height, onto: gathered.onto, rankAt };
 }
 
-/** What A and B hold, as one patch in the shape of the box: lifted it lies across the corner; dropped it fills the box. */
+/** A and B as one patch in the shape of the box: lifted, it overlaps the corner; dropped, copies of it tile the box. */
 export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, whole]) {
   const side = Math.sqrt(Math.min(1, share));
   const [pw, ph] = [side * w, side * h];
@@ -70,7 +70,7 @@ export function drawPatch([x, y, w, h], share, { lift, dropped }, [name, hint, w
   return { svg: group(parts, 'class="gathered"'), onto };
 }
 
-/** What is thinner than a pixel, through a glass: the corner where A ends and B begins. */
+/** A magnifying glass for strips thinner than a few pixels: the corner where A ends and B begins. */
 function lens(cx, cy, R, px, py, thick) {
   const zoom = 2 ** Math.ceil(Math.log2(20 / thick));
   const wide = thick * zoom;
@@ -82,15 +82,15 @@ function lens(cx, cy, R, px, py, thick) {
   return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
-/** d^2 against 2dr over the rank. The slider below is the axis: a rank stands where the thumb would be. */
+/** d^2 against 2dr over the rank. The slider below is the axis: each rank is drawn where the thumb would be. */
 export function drawCurve(width, size, ranks) {
   const { m, n, r, full, strips, even } = size;
   const [top, bottom] = [30, 114];
   const at = (rank) => 9 + ((width - 18) * nearest(ranks, rank)) / Math.max(1, ranks.length - 1);
-  const most = ranks.at(-1);
+  const last = ranks.at(-1);
   const square = m === n;
-  const up = log([(m + n) * 0.8, Math.max(full, most * (m + n)) * 1.25], [bottom - 6, top]);
-  const doubled = ranks.filter((rank) => Number.isInteger(Math.log2(rank)) || rank === most); // between them it is straight
+  const up = log([(m + n) * 0.8, Math.max(full, last * (m + n)) * 1.25], [bottom - 6, top]);
+  const doubled = ranks.filter((rank) => Number.isInteger(Math.log2(rank)) || rank === last); // the curve is straight in between
   const [x, y, cut] = [at(r), up(strips), at(even)];
   const parts = [rect(cut, top, width - 9 - cut, bottom - top, "frost")];
   parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"), line(cut, top - 4, cut, bottom, "edge"));
@@ -102,18 +102,18 @@ export function drawCurve(width, size, ranks) {
   parts.push(line(x, y, x, bottom + 22, "ray"), circle(x, y, 5, "train"));
   if (x > width / 2) parts.push(text(x - 9, bottom - 8, sum, "train small halo end"));
   else parts.push(text(x + 9, y + 13, sum, "train small halo"));
-  const names = [1, 8, 64, 512, 4096].filter((rank) => at(most) - at(rank) > 46).concat(most);
+  const names = [1, 8, 64, 512, 4096].filter((rank) => at(last) - at(rank) > 46).concat(last);
   parts.push(axisBottom(at, names, bottom, count, [9, width - 9]));
   return { svg: parts.join(""), height: bottom + 22 };
 }
 
-/** [title, headline, sentence, table] in words and numbers. */
-export function tellSize(size) {
+/** [title, headline, sentence, table]. */
+export function describeSize(size) {
   const { m, n, r, full, strips, even, share } = size;
   const [W, A, B] = ["W", "A", "B"].map(letter);
   const half = `rank ${about(even)}${m === n ? `, half of ${letter("d")}` : ""}`;
-  const [big, than, rule, title] = strips < full
-    ? [about(1 / share), "fewer numbers to train", `At ${half}, they would hold as many numbers as ${W}.`,
+  const [factor, unit, rule, title] = strips < full
+    ? [about(1 / share), "fewer numbers to train", `At ${half}, they would have as many numbers as ${W}.`,
       `${W} is frozen; only ${A} and ${B} train, ${percent(share)} of its size`]
     : [about(share), "as many numbers as W", `From ${half}, LoRA saves nothing.`,
       `At rank ${count(r)}, ${A} and ${B} are no smaller than ${W}`];
@@ -126,5 +126,5 @@ export function tellSize(size) {
     ["total", "", count(full + strips), count(strips)],
   ];
   const facts = table(["", "shape", "numbers stored", "trained"], rows, 3);
-  return [title, `<b>${big}×</b> <span>${than}</span>`, words, facts];
+  return [title, `<b>${factor}×</b> <span>${unit}</span>`, words, facts];
 }

@@ -1,46 +1,46 @@
-// What flows through a layer with LoRA, on a toy of 8 x 8 whose numbers can be seen.
+// The forward pass of a layer with LoRA, on an 8 x 8 toy small enough to show every number.
 
 import { letter, table } from "./controls.js";
 import { about, clamp, count, decimal, tenth } from "./format.js";
 import { circle, group, line, outline, rect, text } from "./svg.js";
 import { D, W, column, combine, product } from "./toy_layer.js";
 
-/** The numbers of y's sum in tenths, as they are shown: base + detour = y. */
+/** The terms of y in tenths, as they are shown: base + detour = y. */
 const shown = ({ base, detour }) => base.map((v, i) => {
   const [b, d] = [tenth(v), tenth(detour[i])];
   return { base: b, detour: d, y: tenth(b + d) };
 });
 
-/** A number as a square of that area: filled if it is positive, hollow if negative, a dot for zero. */
+/** A number as a square with that area: filled if positive, hollow if negative, a dot for zero. */
 function square(x, y, cell, value, kind) {
   if (Math.abs(value) < 0.005) return circle(x + cell / 2, y + cell / 2, 1.5, kind);
   const side = clamp(0.86 * cell * Math.sqrt(Math.abs(value) / 1.2), 3, 0.94 * cell);
-  const at = (cell - side) / 2;
-  if (value > 0) return rect(x + at, y + at, side, side, kind, 'rx="1.5"');
-  return rect(x + at + 0.8, y + at + 0.8, side - 1.6, side - 1.6, `${kind} no`, 'rx="1.5"');
+  const pad = (cell - side) / 2;
+  if (value > 0) return rect(x + pad, y + pad, side, side, kind, 'rx="1.5"');
+  return rect(x + pad + 0.8, y + pad + 0.8, side - 1.6, side - 1.6, `${kind} no`, 'rx="1.5"');
 }
 
-/** A matrix of squares; the row `lit` shows its products with `by` in place of its numbers. */
-function squares(x, y, cell, M, kind, lit = -1, by = []) {
-  const one = (v, i, j) =>
-    square(x + j * cell, y + i * cell, cell, i === lit ? v * by[j] : v, i === lit ? "ink" : kind);
-  return M.map((row, i) => row.map((v, j) => one(v, i, j)).join("")).join("");
+/** A matrix of squares; the row `lit` shows its products with `factors` instead of its numbers. */
+function squares(x, y, cell, M, kind, lit = -1, factors = []) {
+  const entry = (v, i, j) =>
+    square(x + j * cell, y + i * cell, cell, i === lit ? v * factors[j] : v, i === lit ? "ink" : kind);
+  return M.map((row, i) => row.map((v, j) => entry(v, i, j)).join("")).join("");
 }
 
-/** The same in a frame of cells. */
-function grid(x, y, cell, M, kind, lit, by) {
-  const [wide, high] = [M[0].length * cell, M.length * cell];
-  const across = Array.from({ length: M.length + 1 }, (_, i) => `M${x} ${y + i * cell}h${wide}`);
-  const down = Array.from({ length: M[0].length + 1 }, (_, j) => `M${x + j * cell} ${y}v${high}`);
-  return `<path d="${across.join("")}${down.join("")}" class="cell"/>${squares(x, y, cell, M, kind, lit, by)}`;
+/** The same, with grid lines. */
+function grid(x, y, cell, M, kind, lit, factors) {
+  const [width, height] = [M[0].length * cell, M.length * cell];
+  const across = Array.from({ length: M.length + 1 }, (_, i) => `M${x} ${y + i * cell}h${width}`);
+  const down = Array.from({ length: M[0].length + 1 }, (_, j) => `M${x + j * cell} ${y}v${height}`);
+  return `<path d="${across.join("")}${down.join("")}" class="cell"/>${squares(x, y, cell, M, kind, lit, factors)}`;
 }
 
-/** Where everything stands, from the width there is and the rank. */
+/** The positions of all parts, from the available width and the rank. */
 function layout(width, r) {
   const [wide, room] = [width >= 480, Math.min(width, 630)];
   const [left, gap, columns] = [30, wide ? 16 : 8, wide ? 3 : 1];
   const cell = Math.floor(Math.min(32, (room - left - 2 * gap - columns * (wide ? 60 : 84)) / (D + r)));
-  const numbers = cell >= 25; // there is room for numbers in the picture
+  const numbers = cell >= 25; // whether there is room for numbers in the picture
   const up = 24; // half the height of x's bars
   const A = 2 * up + (numbers ? 28 : 12);
   const Wy = A + r * cell + gap;
@@ -50,18 +50,18 @@ function layout(width, r) {
   return { wide, left, gap, columns, room, cell, numbers, up, unit: up / 2.2, A, W: Wy, B, out, broad };
 }
 
-/** { svg, height, bars, small } of the forward pass; bars says where x's bars can be pulled. */
+/** Draw the forward pass. Returns { svg, height, bars, small }; `bars` says where x's bars can be dragged. */
 export function drawToy(width, toy) {
   const { A, B, scan, merged, x } = toy;
   const r = A.length;
   const at = layout(width, r);
-  const { left, gap, cell, numbers, up } = at;
+  const { left, gap, cell, up } = at;
   const row = Math.ceil(scan) - 1; // rows of A first, then those of W and B together
   const running = scan > 0 && scan < r + D;
   const lit = { A: running && row < r ? row : -1, W: running && row >= r ? row - r : -1 };
   const band = lit.A >= 0 ? at.A + lit.A * cell : at.W + lit.W * cell;
   const fuse = clamp((merged - 0.75) / 0.25);
-  const gone = merged >= 1;
+  const done = merged >= 1;
   const parts = [];
   if (running) {
     const long = lit.A >= 0 ? D * cell + gap + (row + 1) * cell : at.room - left;
@@ -71,7 +71,7 @@ export function drawToy(width, toy) {
   parts.push(drawX(at, x));
 
   const merging = combine(W, product(B, A), fuse * toy.scaling);
-  parts.push(text(left - 12, at.W + 4 * cell + 6, gone ? "W′" : "W", "m end"));
+  parts.push(text(left - 12, at.W + 4 * cell + 6, done ? "W′" : "W", "m end"));
   parts.push(grid(left, at.W, cell, merging, "frozen", lit.W, x));
   if (merged > 0 && fuse < 1) {
     const painted = clamp(merged / 0.7) * r;
@@ -80,15 +80,15 @@ export function drawToy(width, toy) {
     parts.push(group([delta], `class="over" opacity="${0.9 * (1 - fuse)}"`));
   }
   const slots = () => outline(left, at.A, D * cell, r * cell, "slot") + outline(at.B, at.W, r * cell, D * cell, "slot");
-  parts.push(gone ? slots() : drawAdapter(at, toy, lit, band, fuse), drawOut(at, toy, gone));
+  parts.push(done ? slots() : drawAdapter(at, toy, lit, band, fuse), drawOut(at, toy, done));
   const bottom = at.W + D * cell;
-  const note = `an enlarged toy, 8 × 8; ${gone ? "merged" : "W is frozen"}`;
+  const note = `an enlarged toy, 8 × 8; ${done ? "merged" : "W is frozen"}`;
   parts.push(text(left, bottom + (at.wide ? 20 : 42), note, "soft"));
-  if (at.wide) parts.push(drawKey(at, gone));
+  if (at.wide) parts.push(drawKey(at, done));
   return { svg: parts.join(""), height: bottom + (at.wide ? 30 : 50), bars: { up, unit: at.unit }, small: cell < 30 };
 }
 
-/** x as bars over the columns of A and W; each can be pulled. */
+/** x as bars over the columns of A and W; each can be dragged. */
 function drawX({ left, cell, up, unit, numbers }, x) {
   const parts = [text(left - 12, up + 6, "x", "m end"), line(left, up, left + D * cell, up, "rule")];
   ["drag", "the bars"].forEach((words, i) => parts.push(text(left + D * cell + 8, up - 3 + 13 * i, words, "soft small")));
@@ -100,9 +100,9 @@ function drawX({ left, cell, up, unit, numbers }, x) {
   return parts.join("");
 }
 
-/** A and B with the corner between them, where the r numbers of A x turn down into B. */
+/** A and B with the corner between them, where the r numbers of A x pass from A down into B. */
 function drawAdapter(at, toy, lit, band, fuse) {
-  const { left, cell, gap, numbers } = at;
+  const { left, cell, numbers } = at;
   const { A, B, out, scan } = toy;
   const r = A.length;
   const parts = [text(left - 12, at.A + (r * cell) / 2 + 6, "A", "m end train")];
@@ -123,51 +123,51 @@ function drawAdapter(at, toy, lit, band, fuse) {
   return group(parts, `opacity="${1 - fuse}"`);
 }
 
-/** W x, the detour, and y, where the colored bar goes on from the end of the grey one. */
-function drawOut(at, { out, scan, scaling, A }, gone) {
+/** W x, the detour, and y, where the colored bar continues from the end of the gray one. */
+function drawOut(at, { out, scan, scaling, A }, merged) {
   const { cell, columns, numbers } = at;
   const r = A.length;
-  const most = Math.max(2, ...out.base.map(Math.abs), ...out.y.map(Math.abs));
-  const aside = numbers ? 0 : 28; // room for y's number beside its bar
-  const half = (at.broad - aside) / 2 - 4;
-  const px = (v) => (v * half) / most;
+  const largest = Math.max(2, ...out.base.map(Math.abs), ...out.y.map(Math.abs));
+  const margin = numbers ? 0 : 28; // room for y's number beside its bar
+  const half = (at.broad - margin) / 2 - 4;
+  const px = (v) => (v * half) / largest;
   const rows = shown(out);
-  const heads = gone ? [["W′ x", ""], ["", ""]] : [["W x", "soft"], [`+ ${about(scaling)} B A x`, "train"]];
+  const heads = merged ? [["W′ x", ""], ["", ""]] : [["W x", "soft"], [`+ ${about(scaling)} B A x`, "train"]];
   const parts = [];
-  [...heads, ["= y", ""]].forEach(([head, how], which) => {
+  [...heads, ["= y", ""]].forEach(([head, style], which) => {
     if (!head || which < 3 - columns) return;
-    const mid = at.out + (which - 3 + columns) * at.broad + (at.broad - aside) / 2;
-    parts.push(text(mid, at.W - 10, head, `m term mid ${how}`), line(mid, at.W, mid, at.W + D * cell, "rule"));
+    const mid = at.out + (which - 3 + columns) * at.broad + (at.broad - margin) / 2;
+    parts.push(text(mid, at.W - 10, head, `m term mid ${style}`), line(mid, at.W, mid, at.W + D * cell, "rule"));
     rows.forEach((row, i) => {
-      const grown = clamp(scan - r - i);
-      if (!grown) return;
-      const base = gone ? out.y[i] : out.base[i];
-      const extra = gone ? 0 : out.detour[i];
+      const progress = clamp(scan - r - i);
+      if (!progress) return;
+      const base = merged ? out.y[i] : out.base[i];
+      const extra = merged ? 0 : out.detour[i];
       const thick = Math.max(6, 0.34 * cell);
       const top = at.W + i * cell + (numbers ? 0.14 * cell : (cell - thick) / 2);
       const bar = (from, to, fill, down = 0, high = thick) =>
         rect(mid + px(Math.min(from, to)), top + down, Math.abs(px(to - from)), high, fill);
-      const mark = rect(mid + px((base + extra) * grown) - 1, top - 2, 2, thick + 4, "ink");
-      if (which === 0) parts.push(bar(0, base * grown, gone ? "ink" : "frozen"));
-      if (which === 1) parts.push(bar(0, extra * grown, "train"));
+      const mark = rect(mid + px((base + extra) * progress) - 1, top - 2, 2, thick + 4, "ink");
+      if (which === 0) parts.push(bar(0, base * progress, merged ? "ink" : "frozen"));
+      if (which === 1) parts.push(bar(0, extra * progress, "train"));
       if (which === 2) {
-        parts.push(bar(0, base * grown, "frozen", 0, thick / 2));
-        parts.push(bar(base * grown, (base + extra) * grown, "train", thick / 2, thick / 2), mark);
+        parts.push(bar(0, base * progress, "frozen", 0, thick / 2));
+        parts.push(bar(base * progress, (base + extra) * progress, "train", thick / 2, thick / 2), mark);
       }
-      if (grown < 1) return;
-      const number = decimal([gone ? row.y : row.base, row.detour, row.y][which]);
-      if (numbers) parts.push(text(mid, at.W + (i + 0.86) * cell, number, `num mid halo ${how}`));
+      if (progress < 1) return;
+      const number = decimal([merged ? row.y : row.base, row.detour, row.y][which]);
+      if (numbers) parts.push(text(mid, at.W + (i + 0.86) * cell, number, `num mid halo ${style}`));
       else if (which === 2) parts.push(text(at.out + at.broad, at.W + (i + 0.5) * cell + 4, number, "num end"));
     });
   });
   return parts.join("");
 }
 
-/** Beside x, where there is room: the formula, and what squares mean. */
-function drawKey({ out }, gone) {
+/** The key next to x, if there is room: the formula, and the meaning of the squares. */
+function drawKey({ out }, merged) {
   const x = out + 4;
   const sum = '<tspan class="soft">W x</tspan> + <tspan class="train">α/r · B (A x)</tspan>';
-  const parts = [text(x, 18, `y = ${gone ? "W′ x" : sum}`, "m term")];
+  const parts = [text(x, 18, `y = ${merged ? "W′ x" : sum}`, "m term")];
   parts.push(square(x - 2, 28, 14, 0.8, "frozen"), text(x + 15, 39, "positive", "soft"));
   parts.push(square(x + 68, 28, 14, -0.8, "frozen"), text(x + 85, 39, "negative", "soft"));
   return parts.join("");
@@ -177,39 +177,39 @@ const gradient = (value) => (value < 0.005 ? "0" : value.toFixed(2));
 const head = (big, unit) => `<b>${big}</b> <span>${unit}</span>`;
 const [LA, LB, LW, Wx, Ax, BAx, Y] = ["A", "B", "W", "W x", "A x", "B (A x)", "y"].map(letter);
 
-/** The row that is at work, in a sentence; "" where the pass has not begun or is done. */
-function tellPass({ out, scan, A }) {
+/** A sentence about the current row; "" if the pass has not started or is done. */
+function describePass({ out, scan, A }) {
   const row = Math.ceil(scan) - 1;
   const r = A.length;
   if (row < 0 || scan >= r + D) return "";
   if (row < r) {
-    return `Row ${row + 1} of ${LA} times ${letter("x")} is ${decimal(out.h[row])}: one number, which turns down into ${LB}.`;
+    return `Row ${row + 1} of ${LA} times ${letter("x")} is ${decimal(out.h[row])}: one number, which goes on to ${LB}.`;
   }
   const { base, detour, y: all } = shown(out)[row - r];
   return `Row ${row - r + 1}: ${Wx} gives ${decimal(base)}, the adapter adds ${decimal(detour)}, so ${Y} is ${decimal(all)}.`;
 }
 
-/** [title, headline, sentence, table] in words and numbers. */
-export function tellToy(toy) {
-  const told = { start: tellStart, steps: tellSteps, merge: tellMerge }[toy.view](toy);
-  return told.with(2, tellPass(toy) || told[2]);
+/** [title, headline, sentence, table]. */
+export function describeToy(toy) {
+  const parts = { start: describeStart, steps: describeSteps, merge: describeMerge }[toy.view](toy);
+  return parts.with(2, describePass(toy) || parts[2]);
 }
 
-function tellStart({ out }) {
+function describeStart({ out }) {
   const h = out.h.map((value) => decimal(value)).join(", ");
   const words = `${Ax} is (${h}), but every number in ${LB} is zero, so ${BAx} is zero as well: ${Y} is exactly ${Wx}, for
     any token.`;
   return [`A new adapter changes nothing, because ${LB} starts at zero`, head("+ 0", "added by a new adapter"), words, ""];
 }
 
-function tellSteps({ states, step }) {
+function describeSteps({ states, step }) {
   const { loss, dA, dB } = states[step];
   const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
   const words = [
     `The error at ${Y} reaches ${LB} directly. To reach ${LA} it has to pass through ${LB}, which is zero: only ${LB} will move.`,
     `${LB} has moved, ${LA} has not. Now the error passes through ${LB}: from here on ${LA} has a gradient too.`,
   ][step] ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
-  const rows = states.slice(0, step + 1).map((one, k) => [k, one.loss.toFixed(2), gradient(one.dA), gradient(one.dB)]);
+  const rows = states.slice(0, step + 1).map((state, k) => [k, state.loss.toFixed(2), gradient(state.dA), gradient(state.dB)]);
   const pair = (value, name) => `<span class="pair">${head(gradient(value), `gradient of ${name}`)}</span>`;
   return [
     `The first step moves only ${LB}; then ${LA} learns too`, pair(dA, LA) + pair(dB, LB), words,
@@ -217,32 +217,32 @@ function tellSteps({ states, step }) {
   ];
 }
 
-function tellMerge({ merged, real: { m, n, r, name }, A }) {
+function describeMerge({ merged, real: { m, n, r, name }, A }) {
   const strips = 2 * D * A.length;
   const done = merged >= 1;
   const words = done
-    ? `${letter("BA")} has the same shape as ${LW}, so it was added to it: one product again, and the same ${Y}.`
+    ? `${letter("BA")} has the same shape as ${LW}, so it was added to it: a single product again, and the same ${Y}.`
     : merged
-      ? `${letter("BA")} is added piece by piece, one column of ${LB} times one row of ${LA}: entry (i, j) goes onto entry
+      ? `${letter("BA")} is added piece by piece, one column of ${LB} times one row of ${LA}: entry (i, j) is added to entry
         (i, j) of ${LW}.`
       : `Besides ${Wx}, every token needs two more products: ${Ax}, then ${LB} times the result. They are small, but each
         costs time.`;
   return [
     "Merging keeps the output and drops the extra cost",
     head(done ? D * D : `${D * D} + ${strips}`, "multiplications"), words,
-    table(["multiplications a token", "this toy", `${name}, r = ${count(r)}`], [
+    table(["multiplications per token", "this toy", `${name}, r = ${count(r)}`], [
       [Wx, D * D, count(m * n)], [BAx, done ? 0 : strips, done ? 0 : count(r * (m + n))],
     ]),
   ];
 }
 
-/** All numbers of the picture, as rows of a table. */
+/** All numbers in the picture, as a table. */
 export function toyTable({ A, B, x, out, scaling }) {
   const row = (name, values) => [name, ...values.map((v) => decimal(v))];
   const sums = [["W x", "base"], [`${about(scaling)} B A x`, "detour"], ["y", "y"]];
   const rows = [
     row("x", x), ...A.map((a, k) => row(`A, row ${k + 1}`, a)), ...A.map((_, k) => row(`B, column ${k + 1}`, column(B, k))),
-    ...W.map((w, i) => row(`W, row ${i + 1}`, w)), ...sums.map(([name, key]) => row(name, shown(out).map((one) => one[key]))),
+    ...W.map((w, i) => row(`W, row ${i + 1}`, w)), ...sums.map(([name, key]) => row(name, shown(out).map((terms) => terms[key]))),
   ];
   const caption = `<caption>A x: ${out.h.map((v) => decimal(v)).join(", ")}; α/r = ${about(scaling)}</caption>`;
   return caption + table(["number", ...x.map((_, j) => j + 1)], rows);

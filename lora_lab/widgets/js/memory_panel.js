@@ -10,10 +10,10 @@ import {
 import { binary, clamp, count, escape, plural } from "./format.js";
 import { panel } from "./panel.js";
 
-const [FILM, LONGEST] = [9000, 32768]; // milliseconds that a whole step plays; tokens
+const [FILM, LONGEST] = [9000, 32768]; // milliseconds to play a whole step; tokens
 const [ROWS, RANKS] = [octaves(1, 128), octaves(1, 256)];
-const NARROW = 300; // pixels that a slider's track has at least
-const SEARCHED = 2 ** 20; // rows or tokens up to which the largest that fits is looked for
+const NARROW = 300; // minimum width of a slider's track, in pixels
+const SEARCHED = 2 ** 20; // upper limit, in rows or tokens, of the search for the largest that fits
 const TRAITS = {
   films: {}, model: "", method: "", batch: 1, seq: 512, rank: 8, checkpointing: false, optimizer: "adamw", card: "",
   cards: [], measurable: [], asked: 0, standing: "", measured: {}, longest: true,
@@ -50,16 +50,16 @@ const tokens = (length) => `${count(length)} tokens`;
 const sequences = (batch) => plural(batch, "sequence");
 
 function start(p) {
-  const ui = p.keep({ at: null }); // the place of the column from 0 to 1; null: the peak
-  const kept = new Map(); // what was computed last: moving the column or the page's width changes none of it
+  const ui = p.keep({ at: null }); // the position of the column from 0 to 1; null: at the peak
+  const cache = new Map(); // the latest values, valid while only the column moves or the page's width changes
   let now; // what is drawn
 
-  // ---- what follows from what was chosen
-  /** What `compute` says, computed anew only when `inputs` are others than the last time. */
+  // ---- derived state
+  /** The value of `compute`, recomputed only if `inputs` differ from the last call. */
   function memo(name, inputs, compute) {
     const key = JSON.stringify(inputs);
-    if (kept.get(name)?.key !== key) kept.set(name, { key, value: compute() });
-    return kept.get(name).value;
+    if (cache.get(name)?.key !== key) cache.set(name, { key, value: compute() });
+    return cache.get(name).value;
   }
 
   const evaluated = (film, point) => memo(film, point, () => evaluate(film, point));
@@ -70,8 +70,8 @@ function start(p) {
     const names = [...new Set(all[model].map((film) => film.method))];
     const method = names.includes(p.get("method")) ? p.get("method") : names[0];
     const pick = (name) => {
-      const own = all[model].filter((film) => film.method === name);
-      return own.find((film) => film.checkpointing === p.get("checkpointing")) ?? own[0];
+      const films = all[model].filter((film) => film.method === name);
+      return films.find((film) => film.checkpointing === p.get("checkpointing")) ?? films[0];
     };
     const film = pick(method);
     const cards = p.get("cards").filter(([, , device]) => device === film.device);
@@ -79,62 +79,62 @@ function start(p) {
     const [batch, seq] = film.fixed ?? [p.get("batch"), clamp(p.get("seq"), film.low, film.high || Infinity)];
     const lengths = film.fixed ? [seq] : octaves(film.low, Math.min(film.high || LONGEST, LONGEST));
     const point = { batch, seq, rank: p.get("rank"), optimizer: p.get("optimizer") };
-    const found = evaluated(film, point);
+    const result = evaluated(film, point);
     const edges = places(film);
-    const at = ui.at === null ? found.top : sceneAt(edges, ui.at);
-    return { all, model, names, method, pick, film, cards, card, lengths, point, found, edges, at };
+    const at = ui.at === null ? result.top : sceneAt(edges, ui.at);
+    return { all, model, names, method, pick, film, cards, card, lengths, point, result, edges, at };
   }
 
-  /** A measured step of exactly what is shown, or null. */
+  /** The measured step if its settings are exactly those shown, or null. */
   function measuredOf({ model, film, point }) {
-    const one = p.get("measured");
-    if (!one.film) return null;
-    const wanted = { ...point, model, method: film.method, checkpointing: film.checkpointing };
-    const others = Object.keys(wanted).filter((name) => one[name] !== wanted[name] && (film.ranked || name !== "rank"));
-    return others.length ? null : { ...one, found: evaluated(one.film, { ...point, rank: 0 }) };
+    const step = p.get("measured");
+    if (!step.film) return null;
+    const shown = { ...point, model, method: film.method, checkpointing: film.checkpointing };
+    const changed = Object.keys(shown).filter((name) => step[name] !== shown[name] && (film.ranked || name !== "rank"));
+    return changed.length ? null : { ...step, result: evaluated(step.film, { ...point, rank: 0 }) };
   }
 
   // ---- drawing
   function draw() {
     now = read();
-    const { model, method, film, found, point, card, cards, lengths, at } = now;
+    const { model, method, film, result, point, card, cards, lengths, at } = now;
     const measured = measuredOf(now);
     const chosen = [model, method, film.checkpointing, point];
     const acts = memo("acts", chosen, () => (film.fixed ? [] : actsOver(film, point, lengths)));
     drawControls();
     memo("methods", [chosen, card, p.get("checkpointing")], drawMethods);
     p.check("method", [method]);
-    p.one(".film").classList.toggle("whole", method === "full");
-    now.drawn = drawFilm(p.width(), film, { found, at, card, cards, measured });
-    const tops = ACTS.map((name, act) => `${name} ${binary(found.totals[found.tops[act]])}`).join(", ");
+    p.find(".film").classList.toggle("whole", method === "full");
+    now.drawn = drawFilm(p.width(), film, { result, at, card, cards, measured });
+    const tops = ACTS.map((name, act) => `${name} ${binary(result.totals[result.tops[act]])}`).join(", ");
     p.picture(now.drawn, `Memory through one training step of ${model}, ${method}
       ${film.checkpointing ? "with checkpointing" : ""}: at most ${tops}; ${card[0]} has ${binary(card[1])}.`);
     drawSliders(acts);
-    const fits = found.peak <= card[1];
-    const title = finding(film, found, point);
-    const words = `${reason(film, found, point)} ${crossings(acts, lengths)}`;
+    const fits = result.peak <= card[1];
+    const title = finding(film, result, point);
+    const words = `${reason(film, result, point)} ${crossings(acts, lengths)}`;
     const step = `${tokensWords(point)} ${formatWords(film)}`;
     p.fill({
       ".title": escape(title),
-      ".big": `<b>${binary(found.peak)}</b><span>at the peak of one training step, ${step}</span>`,
+      ".big": `<b>${binary(result.peak)}</b><span>at the peak of one training step, ${step}</span>`,
       ".words": words,
       ".facts": memo("room", [chosen, card], () => room(fits)),
       ".standing": standing(measured),
-      ".legend": now.drawn.wide ? "" : legendWords(found, at),
+      ".legend": now.drawn.wide ? "" : legendWords(result, at),
       ".caption": `Left to right: each part of the model in turn, at its fullest moment. Widths do not show
         time.${fits ? "" : " Hatched: what does not fit."}`,
     });
-    p.numbers(() => actsTable(found, at));
-    const onlyMoved = ui.at !== null && memo("told", [chosen, card], () => ui.at) !== ui.at;
-    if (onlyMoved) return sceneSaid();
-    return `${title}. ${binary(found.peak)}. It ${fits ? "fits" : "does not fit"} ${card[0]}. ${words}`;
+    p.numbers(() => actsTable(result, at));
+    const onlyMoved = ui.at !== null && memo("column", [chosen, card], () => ui.at) !== ui.at;
+    if (onlyMoved) return sceneStatus();
+    return `${title}. ${binary(result.peak)}. It ${fits ? "fits" : "does not fit"} ${card[0]}. ${words}`;
   }
 
-  const sceneSaid = () => `${sceneWords(now.film, now.at)}: ${binary(now.found.totals[now.at])}`;
+  const sceneStatus = () => `${sceneWords(now.film, now.at)}: ${binary(now.result.totals[now.at])}`;
 
   function drawControls() {
     const { film, all, model, cards, card, names } = now;
-    const both = all[model].some((one) => one.method === film.method && one.checkpointing !== film.checkpointing);
+    const both = all[model].some((other) => other.method === film.method && other.checkpointing !== film.checkpointing);
     const free = !film.fixed;
     p.offer({ method: names.length > 1, checkpointing: both, batch: free, seq: free, optimizer: free, rank: film.ranked });
     p.choose("model", Object.keys(all).map((name) => [name, name]), model);
@@ -144,34 +144,34 @@ function start(p) {
     p.button("measure", { hidden: !p.kernel || !p.get("measurable").includes(model), off: p.gone() || p.waits() });
   }
 
-  /** A small film for each method, on one scale. */
+  /** A small film for each method, all on the same scale. */
   function drawMethods() {
     const { names, pick, point, card } = now;
-    const one = (name) => `<label><input type="radio" name="method" value="${escape(name)}">
+    const label = (name) => `<label><input type="radio" name="method" value="${escape(name)}">
       <span>${escape(SPELLED[name] ?? name)}</span>
       <svg viewBox="0 0 100 48" preserveAspectRatio="none" aria-hidden="true"></svg><b></b></label>`;
-    p.fill({ ".methods": `<legend class="spoken">method</legend>${names.map(one).join("")}` });
+    p.fill({ ".methods": `<legend class="spoken">method</legend>${names.map(label).join("")}` });
     const films = names.map(pick);
-    const found = films.map((film) => evaluated(film, point));
-    const topmost = 1.06 * Math.max(...found.map(({ peak }) => peak));
+    const results = films.map((film) => evaluated(film, point));
+    const topmost = 1.06 * Math.max(...results.map(({ peak }) => peak));
     p.card.querySelectorAll(".methods label").forEach((label, i) => {
-      const fits = found[i].peak <= card[1];
+      const fits = results[i].peak <= card[1];
       label.classList.toggle("whole", names[i] === "full");
       label.classList.toggle("not", !fits);
-      label.querySelector("svg").innerHTML = thumbnail(films[i], found[i], 48, topmost, card[1]);
-      label.querySelector("b").textContent = `${binary(found[i].peak)}, ${fits ? "fits" : "too big"}`;
+      label.querySelector("svg").innerHTML = thumbnail(films[i], results[i], 48, topmost, card[1]);
+      label.querySelector("b").textContent = `${binary(results[i].peak)}, ${fits ? "fits" : "too big"}`;
     });
   }
 
   function drawSliders(acts) {
     const { film, point, lengths, edges, at, drawn: { from, to } } = now;
-    // a scene for each position, so that the thumb stands under the column
+    // one scene per slider position, so that the thumb stays under the column
     const finest = Math.min(...Array.from(edges.slice(1), (edge, i) => edge - edges[i]));
-    const many = Math.ceil(1.5 / finest);
+    const steps = Math.ceil(1.5 / finest);
     const values = memo("stops", [now.model, film.method, film.checkpointing], () =>
-      Array.from({ length: many + 1 }, (_, i) => sceneAt(edges, i / many)));
-    p.slide("scrub", { values, value: at, words: sceneWords(film, at), spoken: sceneSaid() });
-    Object.assign(p.one(".scrub").style, { paddingLeft: `${from - 9}px`, width: `${to + 9}px` });
+      Array.from({ length: steps + 1 }, (_, i) => sceneAt(edges, i / steps)));
+    p.slide("scrub", { values, value: at, words: sceneWords(film, at), spoken: sceneStatus() });
+    Object.assign(p.find(".scrub").style, { paddingLeft: `${from - 9}px`, width: `${to + 9}px` });
     if (film.fixed) return;
     p.slide("seq", { values: lengths, value: point.seq, words: tokens(point.seq) });
     p.slide("batch", { values: ROWS, value: point.batch, words: sequences(point.batch) });
@@ -188,20 +188,20 @@ function start(p) {
     p.fill({ ".acts": acts.map(band).join("") });
   }
 
-  /** What fits on the card. */
+  /** A table of what fits on the card. */
   function room(fits) {
-    const { film, point, card, found } = now;
-    const left = binary(Math.abs(card[1] - found.peak));
+    const { film, point, card, result } = now;
+    const left = binary(Math.abs(card[1] - result.peak));
     const words = `<b class="${fits ? "" : "not"}">${fits ? `fits, ${left} free` : `${left} short`}</b>`;
     const head = `<caption>${escape(card[0])}: ${words}</caption>`;
     if (film.fixed) return head;
-    const most = (name, least, limit) =>
-      largestFitting((n) => peakOf(film, { ...point, [name]: n }).bytes <= card[1], least, limit);
-    const say = (n, unit) => (n ? `${unit(n)}${n >= SEARCHED ? " or more" : ""}` : "none");
-    const longest = most("seq", film.low, film.high || SEARCHED);
+    const largest = (name, minimum, limit) =>
+      largestFitting((n) => peakOf(film, { ...point, [name]: n }).bytes <= card[1], minimum, limit);
+    const format = (n, unit) => (n ? `${unit(n)}${n >= SEARCHED ? " or more" : ""}` : "none");
+    const longest = largest("seq", film.low, film.high || SEARCHED);
     const rows = [
-      ["largest batch at this length", say(most("batch", 1, SEARCHED), sequences)],
-      ["longest at this batch size", longest && longest === film.high ? `${count(longest)} (model’s limit)` : say(longest, tokens)],
+      ["largest batch at this length", format(largest("batch", 1, SEARCHED), sequences)],
+      ["longest at this batch size", longest && longest === film.high ? `${count(longest)} (model’s limit)` : format(longest, tokens)],
     ];
     return head + table([], rows.slice(0, p.get("longest") ? 2 : 1));
   }
@@ -209,13 +209,13 @@ function start(p) {
   function standing(measured) {
     if (p.get("standing") && !p.gone()) return escape(p.get("standing"));
     if (!measured) return "";
-    const off = now.found.peak - measured.found.peak;
-    const than = `${binary(Math.abs(off))} ${off > 0 ? "less" : "more"} than predicted`;
-    return `<b>Measured: ${count(measured.found.peak)} bytes</b>, ${off ? than : "the prediction, to the byte"}. The line in the
+    const gap = now.result.peak - measured.result.peak;
+    const comparison = `${binary(Math.abs(gap))} ${gap > 0 ? "less" : "more"} than predicted`;
+    return `<b>Measured: ${count(measured.result.peak)} bytes</b>, ${gap ? comparison : "the prediction, to the byte"}. The line in the
       picture is the measured step (${escape(measured.where)}).`;
   }
 
-  // ---- what controls and pulling do
+  // ---- actions and dragging
   const go = (scene) => p.show({ at: now.edges[scene] });
   const atPeak = (trait) => (value) => {
     p.keep({ at: null });

@@ -1,4 +1,4 @@
-// Two adapters mixed: each text is a dot, as sure of the right answer as it is far to the right, while their shares change.
+// Two adapters mixed: each text is a dot, placed by the probability of its right answer, while the shares change.
 
 import MIXER_CSS from "./mixer_panel.css";
 import { drawn, folded, letter, nearest, slider, table } from "./controls.js";
@@ -7,15 +7,15 @@ import { panel } from "./panel.js";
 import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
 const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
-const [PITCH, COLUMN] = [6, 40]; // pixels from dot to dot, and of a pile of dots
-const QUOTED = 3; // of the texts that turn
+const [PITCH, COLUMN] = [6, 40]; // pixels between dots, and the width of a pile of dots
+const QUOTED = 3; // texts quoted among those whose answer changes
 const ENDS = '<span class="ends" aria-hidden="true"><span class="first"></span><span class="second"></span></span>';
 const BODY = `<header><div class="title"></div></header>
 <div class="body tall">
   <div>${drawn()}<p class="key"></p></div>
   <div class="side">
     <div class="controls">${slider("share", "", "other", ENDS)}</div>
-    <p class="big"></p><p class="words"></p><p class="sub">Right answers; dashed: if they went in proportion</p>
+    <p class="big"></p><p class="words"></p><p class="sub">Right answers; dashed: linear interpolation</p>
     ${drawn("curve")}</div>
   <div><p class="question"></p><ul></ul></div>
 </div>
@@ -27,20 +27,20 @@ function start(p) {
     const bytes = octets(p.get("sure"));
     const sure = shares.map((_, i) => bytes.subarray(i * texts.length, (i + 1) * texts.length));
     const at = nearest(shares, p.get("share"));
-    const right = sure.map((row) => sum(Array.from(row, (one) => one > 127)) / texts.length);
+    const right = sure.map((row) => sum(Array.from(row, (byte) => byte > 127)) / texts.length);
     const turned = sure.map((row, i) => [...texts.keys()].filter((n) => i && (row[n] > 127) !== (sure[i - 1][n] > 127)));
     return { names, shares, texts, sure, at, right, turned, share: shares[at] };
   }
 
-  /** Piles of dots over how sure the right answer is: filled is right, hollow is wrong. */
+  /** Piles of dots by the probability of the right answer: filled is right, hollow is wrong. */
   function drawDots(width, { sure, at, names }) {
     const columns = 2 * Math.floor(width / 2 / COLUMN);
     const [wide, across] = [width / columns, Math.floor(width / columns / PITCH)];
-    const column = (one) => Math.floor((one / 256) * columns);
-    const before = sure.map((row) => piled(Array.from(row, column)));
-    const most = Math.max(...before.map((row) => Math.max(...row))) + 1; // the same at every share
-    const bottom = 22 + PITCH * Math.ceil(most / across);
-    const dots = before[at].map((n, i) => {
+    const column = (byte) => Math.floor((byte / 256) * columns);
+    const piles = sure.map((row) => piled(Array.from(row, column)));
+    const largest = Math.max(...piles.map((row) => Math.max(...row))) + 1; // the same at every share
+    const bottom = 22 + PITCH * Math.ceil(largest / across);
+    const dots = piles[at].map((n, i) => {
       const x = column(sure[at][i]) * wide + ((n % across) + 0.5) * (wide / across);
       return circle(x, bottom - 4 - PITCH * Math.floor(n / across), 2.3, sure[at][i] > 127 ? "train" : "other no");
     });
@@ -50,11 +50,11 @@ function start(p) {
     return { svg: [line(width / 2, 0, width / 2, bottom, "edge"), ...heads, ...dots, ...axis].join(""), height: bottom + 22 };
   }
 
-  /** Right answers over the share; dashed: if they went in proportion. */
+  /** Right answers over the share; dashed: linear interpolation. */
   function drawCurve(width, { shares, right, at }) {
     const [left, end, top, bottom] = [38, width - 8, 8, 116];
     const [x, y] = [linear([0, 1], [left, end]), linear([0, 1], [bottom, top])];
-    const points = right.map((one, i) => [x(shares[i]), y(one)]);
+    const points = right.map((value, i) => [x(shares[i]), y(value)]);
     const parts = [axisLeft(y, [0, 0.5, 1], [left, end], percent), axisBottom(x, [0, 0.5, 1], bottom, about, [left, end])];
     parts.push(curve([points[0], points.at(-1)], "predicted frozen"), curve(points, "stroke ink"));
     parts.push(line(x(shares[at]), top, x(shares[at]), bottom, "ray"), circle(...points[at], 6, "ink"));
@@ -64,11 +64,11 @@ function start(p) {
   function draw() {
     const now = read();
     const { names, shares, texts, sure, at, right, turned, share } = now;
-    const [one, two] = [about(1 - share), about(share)];
+    const [first, second] = [about(1 - share), about(share)];
     const surest = Math.max(...Array.from(sure[at], (byte) => Math.round(1000 * Math.max(byte, 255 - byte) / 255))) / 1000;
     const half = right[nearest(shares, 0.5)];
-    p.slide("share", { values: shares, value: share, words: two, spoken: `${one} ${names[0]}, ${two} ${names[1]}` });
-    p.picture(drawDots(p.width(), now), `${texts.length} dots over how sure the right answer is; ${percent(right[at])} are right.`);
+    p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
+    p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
     const word = turned[at].length === 1 ? "answer turns" : "answers turn";
     p.fill({
@@ -77,14 +77,14 @@ function start(p) {
       ".slider span": `share ${letter("s")} of ${names[1]}`, ".first": names[0], ".second": names[1],
       ".key": "Each dot is a text, placed by the probability of the right answer. Filled is right, hollow is wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
-      ".words": `With ${letter("W")} + ${one} Δ${letter("W")}₁ + ${two} Δ${letter("W")}₂, no answer is more than ${percent(surest)}
+      ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, no answer is more than ${percent(surest)}
         sure.`,
-      ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${two}` : `Only ${names[0]}`,
+      ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Only ${names[0]}`,
       ul: turned[at].slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });
     const rows = shares.map((s, i) => [about(s), percent(right[i]), count(turned[i].length)]);
     p.numbers(() => table([`share of ${names[1]}`, "right", "answers that turn"], rows, at));
-    return `${percent(right[at])} right with ${one} ${names[0]} and ${two} ${names[1]}; no answer is more than ${percent(surest)} sure.`;
+    return `${percent(right[at])} right with ${first} ${names[0]} and ${second} ${names[1]}; no answer is more than ${percent(surest)} sure.`;
   }
   return { actions: {}, draw };
 }

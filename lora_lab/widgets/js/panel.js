@@ -1,25 +1,25 @@
-// What every panel is: a card in a shadow root, drawn again whenever a trait or a control changes.
+// The base of every panel: a card in a shadow root, redrawn whenever a trait or a control changes.
 //
 //     export default panel({ title, css, traits, body, start });
 //
-// traits   { name: value where the model has none }; a change of any of them redraws
-// body     markup of the card, made once; see controls.js
+// traits   { name: default value }; a change of any of them redraws
+// body     markup of the card, created once; see controls.js
 // start    (p) => { actions, draw }: called once. `draw()` writes the picture with `p.picture` and the rest with `p.fill`,
-//          and returns the conclusion in words, which a screen reader hears once they stand still. `actions` has functions
-//          by the names of controls, which get the new value; a control that has none sets the trait of its name (of boxes the
-//          list of those that are checked), or else the panel's own state.
+//          and returns the conclusion in words, which a screen reader announces once they stop changing. `actions` maps
+//          control names to functions of the new value; a control without an action sets the trait of the same name (for
+//          checkboxes, the list of checked values), or else the panel's own state.
 
 import PANEL_CSS from "./panel.css";
 import { choices, nearest, options, pastRepeats } from "./controls.js";
 import { clamp, plain } from "./format.js";
 import { followPage } from "./theme.js";
 
-const SPEAK = 400; // milliseconds: a screen reader hears where a drag ends, not every step of it
-const SOON = 500; // milliseconds that a kernel may take before the panel says that it waits
-const ENDED = ["restarting", "autorestarting", "terminating", "dead"]; // a kernel that has forgotten the panel
-const GONE = "The kernel was restarted or has ended. What you see is kept; run this cell again to go on.";
+const SPEAK = 400; // milliseconds: a screen reader announces where a drag ends, not every step of it
+const SOON = 500; // milliseconds before the panel says that it is waiting for the kernel
+const ENDED = ["restarting", "autorestarting", "terminating", "dead"]; // states of a kernel that has lost the panel
+const GONE = "The kernel was restarted or has ended. The panel keeps what it shows; run this cell again to continue.";
 const WAITS = "Waiting for the kernel, which may be busy with another cell. If it was restarted, run this cell again.";
-const THUMB = 18; // pixels; the middle of the thumb stays this far / 2 from the ends of the track
+const THUMB = 18; // width in pixels; the thumb's center stays half of it away from the ends of the track
 
 export function panel({ title, css = "", traits, body, start }) {
   function render({ model, el }) {
@@ -28,41 +28,41 @@ export function panel({ title, css = "", traits, body, start }) {
     const card = document.createElement("div");
     const still = matchMedia("(prefers-reduced-motion: reduce)");
     const stops = new Map(); // of the sliders, by name
-    const written = new WeakMap(); // the markup of elements, to write only what is new: what has the focus keeps it
-    const widths = new WeakMap(); // of the elements of class "drawn", which hold a picture each
-    const ui = {}; // the panel's own state, which no kernel hears of
+    const written = new WeakMap(); // the markup of elements, to write only changes, so that the focus is kept
+    const widths = new WeakMap(); // of the elements with class "drawn", which hold one picture each
+    const ui = {}; // the panel's own state, never sent to a kernel
     let busy = false;
     let frame;
     let speak;
     let drawing;
-    let tables; // makes those that are folded away
-    let gone = false; // whether the kernel has forgotten this panel
+    let tables; // renders the folded tables
+    let gone = false; // whether the kernel has lost this panel
     let halts = false; // whether its work was told to stop
-    let owed; // what a kernel was asked: { answer: a trait's name, words, timer }
+    let pending; // a request to the kernel: { answer: a trait's name, words, timer }
 
     host.className = "lab-panel";
-    host.dataset.lmSuppressShortcuts = "true"; // or JupyterLab takes the arrow keys to go from cell to cell
+    host.dataset.lmSuppressShortcuts = "true"; // or JupyterLab uses the arrow keys to move between cells
     card.className = "card";
     card.setAttribute("role", "group");
     card.setAttribute("aria-label", title);
-    const below = body.includes('class="kernel"') ? "" : '<p class="kernel"></p>';
-    card.innerHTML = `${body}${below}<div class="spoken" role="status"></div>`;
+    const kernelNote = body.includes('class="kernel"') ? "" : '<p class="kernel"></p>';
+    card.innerHTML = `${body}${kernelNote}<div class="spoken" role="status"></div>`;
     root.innerHTML = `<style>${PANEL_CSS}${css}</style>`;
     root.append(card);
 
-    const one = (selector) => card.querySelector(selector);
+    const find = (selector) => card.querySelector(selector);
     const p = {
       card,
-      one,
+      find,
       get: (name) => model.get(name) ?? traits[name],
-      width: (name = "picture") => widths.get(one(`.${name}`)),
+      width: (name = "picture") => widths.get(find(`.${name}`)),
       dark: () => card.classList.contains("dark"),
-      kernel: model.kernel !== false, // false on a page: nothing can be computed there that this file does not compute
+      kernel: model.kernel !== false, // false on a page, where only the browser can compute
       gone: () => gone,
-      waits: () => Boolean(owed),
+      waits: () => Boolean(pending),
       save: () => model.save_changes?.(),
 
-      /** Set traits together: one redraw. A kernel hears of them when the drag ends. */
+      /** Set several traits with one redraw. A kernel receives them when the drag ends. */
       set(values) {
         busy = true;
         for (const [name, value] of Object.entries(values)) model.set(name, value);
@@ -70,30 +70,30 @@ export function panel({ title, css = "", traits, body, start }) {
         p.redraw();
       },
 
-      /** The panel's own state, with these values. */
+      /** Update the panel's own state without redrawing, and return it. */
       keep: (values) => Object.assign(ui, values),
 
-      /** Change the panel's own state: what plays ends, and it is drawn again. */
+      /** Update the panel's own state, stop any animation, and redraw. */
       show(values) {
         p.stop();
         p.keep(values);
         p.redraw();
       },
 
-      /** Ask the kernel for something. Until the trait `answer` comes back the panel says that it waits. */
+      /** Send a request to the kernel. Until the trait `answer` changes, the panel says that it is waiting. */
       ask(answer, content) {
         p.save();
-        answered();
-        const say = () => {
-          owed.words = WAITS;
+        clearPending();
+        const showWaiting = () => {
+          pending.words = WAITS;
           p.redraw();
         };
-        owed = { answer, words: "", timer: setTimeout(say, SOON) };
+        pending = { answer, words: "", timer: setTimeout(showWaiting, SOON) };
         model.send?.(content);
         p.redraw();
       },
 
-      /** The trait "live", what the kernel is at: not busy once it is gone; `halts` after `p.halt()`. */
+      /** The trait "live", the kernel's progress: not busy once the kernel is gone; `halts` after `p.halt()`. */
       live() {
         const live = p.get("live");
         if (!live.busy) halts = false;
@@ -105,65 +105,65 @@ export function panel({ title, css = "", traits, body, start }) {
         p.ask("live", { do: "stop" });
       },
 
-      /** `quietly`, where nobody changed anything: at the start, and when the page's width changes. */
+      /** Redraw; `quietly`, without an announcement, if nobody changed anything (at the start, or on a resize). */
       redraw(quietly = false) {
         if (busy) return;
         const began = performance.now();
         const drawn = drawing.draw();
-        const kernel = gone ? GONE : (owed?.words ?? "");
-        one(".kernel").textContent = kernel;
+        const kernel = gone ? GONE : (pending?.words ?? "");
+        find(".kernel").textContent = kernel;
         if (!quietly) {
           clearTimeout(speak);
           speak = setTimeout(() => {
-            one("[role=status]").textContent = plain(kernel ? `${kernel} ${drawn}` : drawn);
+            find("[role=status]").textContent = plain(kernel ? `${kernel} ${drawn}` : drawn);
           }, SPEAK);
         }
         host.dataset.milliseconds = (performance.now() - began).toFixed(2); // read by tests and benchmarks
       },
 
-      /** A picture { svg, height } into the element of a class, and what it shows in words. */
+      /** Put a picture { svg, height } into the element with class `name`, with its description for screen readers. */
       picture({ svg, height }, alt, name = "picture") {
-        const drawn = one(`.${name} svg`);
+        const drawn = find(`.${name} svg`);
         drawn.style.height = `${Math.ceil(height)}px`;
         drawn.setAttribute("aria-label", alt);
         drawn.innerHTML = svg;
       },
 
-      /** Markup into the elements of these selectors. */
+      /** Write markup into elements: { selector: markup }. */
       fill(markup) {
         for (const [selector, inner] of Object.entries(markup)) {
-          const element = one(selector);
+          const element = find(selector);
           if (written.get(element) === inner) continue;
           written.set(element, inner);
           element.innerHTML = inner;
         }
       },
 
-      /** The tables that are folded away, each made by a function once somebody wants to see them. */
+      /** Set the folded tables, each rendered by a function only while they are unfolded. */
       numbers(...makers) {
         tables = () => makers.map((make) => `<table class="all">${make()}</table>`).join("");
-        if (one("details").open) p.fill({ "details .scrolls": tables() });
+        if (find("details").open) p.fill({ "details .scrolls": tables() });
       },
 
-      /** { name: whether what has `data-for` that name is there }. */
+      /** Show or hide the elements with `data-for`: { name: whether to show }. */
       offer(names) {
         for (const area of card.querySelectorAll("[data-for]")) area.hidden = !(names[area.dataset.for] ?? true);
       },
 
-      /** A button: its words where they change, whether it is hidden, and whether it does nothing now. */
+      /** Update a button: its text, whether it is hidden, and whether it is disabled. */
       button(name, { words, hidden = false, off = false }) {
         if (words !== undefined) p.fill({ [`button[name=${name}]`]: words });
-        Object.assign(one(`button[name=${name}]`), { hidden, disabled: off });
+        Object.assign(find(`button[name=${name}]`), { hidden, disabled: off });
       },
 
-      /** How much of the work is done, from 0 to 1; undefined: nothing is at work. */
+      /** Show the share of the work that is done, from 0 to 1; undefined hides the bar. */
       progress(share) {
-        Object.assign(one("progress"), { hidden: share === undefined, value: share ?? 0 });
+        Object.assign(find("progress"), { hidden: share === undefined, value: share ?? 0 });
       },
 
-      /** Bring a slider to a value: one of its stops, or a position up to `most`. */
+      /** Move a slider to a value: one of its stops, or a position up to `most`. */
       slide(name, { values, most, value, words, spoken = words }) {
-        const input = one(`input[name=${name}]`);
+        const input = find(`input[name=${name}]`);
         if (values) stops.set(name, values);
         const last = values ? values.length - 1 : most;
         input.max = last;
@@ -171,29 +171,29 @@ export function panel({ title, css = "", traits, body, start }) {
         else if (values[input.value] !== value) input.value = nearest(values, value);
         input.style.setProperty("--at", p.along(last ? input.value / last : 0));
         input.setAttribute("aria-valuetext", plain(spoken));
-        one(`[data-for=${name}] b`).innerHTML = words;
+        find(`[data-for=${name}] b`).innerHTML = words;
         input.dataset.at = input.value;
       },
 
-      /** A share of a slider's track as a CSS length. */
+      /** The CSS length for a share of a slider's track. */
       along: (share) => `calc(${THUMB / 2}px + (100% - ${THUMB}px) * ${share})`,
 
-      /** Check the radios or boxes of a name that are among the values; `all` where the choices change: [value, label]. */
+      /** Check the radios or checkboxes whose values are listed; pass `all`, [value, label] pairs, if the choices change. */
       check(name, values, all) {
         if (all) {
-          const type = one(`.switches[data-for=${name}]`) ? "checkbox" : "radio";
+          const type = find(`.switches[data-for=${name}]`) ? "checkbox" : "radio";
           p.fill({ [`[data-for=${name}] .choices`]: choices(type, name, all) });
         }
         for (const input of card.querySelectorAll(`input[name=${name}]`)) input.checked = values.includes(input.value);
       },
 
-      /** The options of a menu, [value, label] each, and the one that is chosen. */
+      /** Set the options of a menu, [value, label] pairs, and the selected value. */
       choose(name, all, chosen = "") {
         p.fill({ [`select[name=${name}]`]: options(all) });
-        one(`select[name=${name}]`).value = chosen;
+        find(`select[name=${name}]`).value = chosen;
       },
 
-      /** Call tick(t) for t from 0 to 1, then redraw; for those who want no motion only with 1. */
+      /** Animate: call tick(t) for t from 0 to 1 and redraw; only tick(1) if the user prefers reduced motion. */
       play(milliseconds, tick) {
         p.stop();
         const began = performance.now();
@@ -208,19 +208,19 @@ export function panel({ title, css = "", traits, body, start }) {
 
       stop: () => cancelAnimationFrame(frame),
 
-      /** `grab(target, x, y)`, in pixels, gives { move(x, y), end(x, y) } for what can be pulled, true for a mere press. */
+      /** `grab(target, x, y)`, in pixels, returns { move(x, y), end(x, y) } to start a drag, or true for a click. */
       drag(grab, name = "picture") {
-        const drawn = one(`.${name} svg`);
+        const drawn = find(`.${name} svg`);
         drawn.addEventListener("pointerdown", (event) => {
           const box = drawn.getBoundingClientRect();
-          const scale = p.width(name) / box.width; // a projector's panel is enlarged
-          const place = (moved) => [scale * (moved.clientX - box.left), scale * (moved.clientY - box.top)];
-          const held = event.button === 0 && grab(event.target, ...place(event));
+          const scale = p.width(name) / box.width; // panels are enlarged on a projector
+          const position = ({ clientX, clientY }) => [scale * (clientX - box.left), scale * (clientY - box.top)];
+          const held = event.button === 0 && grab(event.target, ...position(event));
           if (!held) return;
-          const move = (moved) => held.move?.(...place(moved));
+          const move = (moved) => held.move?.(...position(moved));
           const end = (moved) => {
             drawn.removeEventListener("pointermove", move);
-            held.end?.(...place(moved));
+            held.end?.(...position(moved));
             p.save();
           };
           event.preventDefault();
@@ -232,14 +232,14 @@ export function panel({ title, css = "", traits, body, start }) {
       },
     };
 
-    function answered() {
-      clearTimeout(owed?.timer);
-      owed = undefined;
+    function clearPending() {
+      clearTimeout(pending?.timer);
+      pending = undefined;
     }
 
     function act(name, value) {
       const action = drawing.actions[name];
-      const checked = () => Array.from(card.querySelectorAll(`input[name=${name}]:checked`), (one) => one.value);
+      const checked = () => Array.from(card.querySelectorAll(`input[name=${name}]:checked`), (input) => input.value);
       if (action) action(value);
       else if (name in traits) p.set({ [name]: Array.isArray(traits[name]) ? checked() : value });
       else p.show({ [name]: value });
@@ -251,63 +251,63 @@ export function panel({ title, css = "", traits, body, start }) {
       if (target.type !== "range") act(name, value);
       else if (!values) act(name, Number(value));
       else {
-        const keyed = !target.matches(":active"); // and not dragged
+        const keyed = !target.matches(":active"); // moved by a key, not dragged
         target.value = keyed ? pastRepeats(values, Number(target.dataset.at), Number(value)) : value;
         act(name, values[target.value]);
       }
     });
     card.addEventListener("click", ({ target }) => {
-      const pushed = target.closest("button");
-      if (!pushed) return;
-      (drawing.actions[pushed.name] ?? p[pushed.name])(); // p.halt
+      const clicked = target.closest("button");
+      if (!clicked) return;
+      (drawing.actions[clicked.name] ?? p[clicked.name])(); // p.halt
       p.save();
     });
     card.addEventListener("change", p.save); // the end of a drag on a slider
     card.addEventListener("keydown", (event) => event.key !== "Escape" && event.stopPropagation());
-    one("details")?.addEventListener("toggle", () => tables && p.redraw(true));
+    find("details")?.addEventListener("toggle", () => tables && p.redraw(true));
 
     drawing = start(p);
     const unfollow = followPage(el, card);
-    let queued; // a kernel sets several traits at once: one redraw
+    let queued; // one redraw when a kernel sets several traits at once
     const drawOnce = () => {
       queued = undefined;
       p.redraw();
     };
-    const forget = () => {
+    const markGone = () => {
       gone = true;
-      answered();
+      clearPending();
       p.redraw();
     };
-    const hear = (name) => () => {
+    const traitChanged = (name) => () => {
       if (busy) return;
-      if (owed?.answer === name) answered();
+      if (pending?.answer === name) clearPending();
       queued ??= Promise.resolve().then(drawOnce);
     };
-    const heard = [["comm_live_update", forget], ...Object.keys(traits).map((name) => [`change:${name}`, hear(name)])];
-    for (const [event, react] of heard) model.on(event, react);
-    const status = model.widget_manager?.kernel?.statusChanged; // in JupyterLab; a model hears of a restart elsewhere too
-    const look = (_, now) => ENDED.includes(now) && forget();
-    status?.connect(look);
+    const events = [["comm_live_update", markGone], ...Object.keys(traits).map((name) => [`change:${name}`, traitChanged(name)])];
+    for (const [event, react] of events) model.on(event, react);
+    const status = model.widget_manager?.kernel?.statusChanged; // only in JupyterLab; elsewhere the model gets an event
+    const onStatus = (_, now) => ENDED.includes(now) && markGone();
+    status?.connect(onStatus);
     el.append(host);
-    const sized = new ResizeObserver((entries) => {
+    const observer = new ResizeObserver((entries) => {
       for (const { target, contentRect } of entries) {
-        if (contentRect.width) widths.set(target, Math.floor(contentRect.width)); // 0: it is hidden
+        if (contentRect.width) widths.set(target, Math.floor(contentRect.width)); // 0 if hidden
       }
       p.redraw(true);
     });
     for (const drawn of card.querySelectorAll(".drawn")) {
-      widths.set(drawn, drawn.clientWidth || 300); // not in a page yet: the observer draws it once more
-      sized.observe(drawn);
+      widths.set(drawn, drawn.clientWidth || 300); // not on a page yet; the observer redraws it
+      observer.observe(drawn);
     }
     p.redraw(true);
     return () => {
       p.stop();
       clearTimeout(speak);
-      answered();
-      status?.disconnect(look);
+      clearPending();
+      status?.disconnect(onStatus);
       unfollow();
-      sized.disconnect();
-      for (const [event, react] of heard) model.off(event, react);
+      observer.disconnect();
+      for (const [event, react] of events) model.off(event, react);
     };
   }
   return { render };

@@ -1,21 +1,21 @@
-// A matrix, one rank-one piece after another, and what is left of a model when every update is cut to the first r.
+// A matrix as a sum of rank-one pieces, and the accuracy of a model when every update is cut to its first r pieces.
 
 import RANK_CSS from "./rank_panel.css";
 import { button, drawn, folded, menu, slider, table } from "./controls.js";
 import { about, count, escape, extent, percent, plural } from "./format.js";
 import { panel } from "./panel.js";
 import { bring, drawRanks, limitOf, paint, unpacked, withPiece } from "./rank_picture.js";
-import { circle, group, line, outline, text } from "./svg.js";
+import { circle, group, outline, text } from "./svg.js";
 
 const TRAITS = { data: {}, cuts: {}, choices: [], source: "", rank: 2 };
 const STOPS = [...Array(17).keys(), 20, 24, 28, 32, 40, 48, 56, 64];
-const KINDS = ["train", "other", "frozen"]; // of the updates, in their order
-const OWN = { train: "var(--one)", other: "var(--other)" }; // of the controls
-const LARGEST = 300; // pixels of a side
+const KINDS = ["train", "other", "frozen"]; // of the updates, in order
+const COLORS = { train: "var(--one)", other: "var(--other)" }; // of the controls
+const LARGEST = 300; // pixels per side
 const STRIP = 12;
 const GAP = 44; // between the sum and the piece
-const HEAD = 20; // above, for captions
-const ENOUGH = 0.8; // of what an update gains
+const HEAD = 20; // room for captions
+const ENOUGH = 0.8; // share of an update's gain that the headline looks for
 
 const CANVASES = ["sum", "piece", "column", "line"].map((name) => `<canvas class="${name}" aria-hidden="true"></canvas>`);
 const BODY = `<header><div class="title"></div></header>
@@ -34,26 +34,26 @@ const BODY = `<header><div class="title"></div></header>
 </div>
 <p class="about"></p>${folded("all ranks as a table")}`;
 
-const share = (value) => (value > 0.9995 && value < 1 ? "99.9%" : `${(100 * value).toFixed(1)}%`); // 100.0% only if it is
+const share = (value) => (value > 0.9995 && value < 1 ? "99.9%" : `${(100 * value).toFixed(1)}%`); // "100.0%" only if exact
 
 function start(p) {
-  const ui = p.keep({ t: 1, wanted: "" }); // t: how much of the last piece has been added
-  const kept = new Map(); // matrices by name, unpacked
+  const ui = p.keep({ t: 1, requested: "" }); // t: the share of the last piece that has been added
+  const cache = new Map(); // unpacked matrices by name
   let now;
 
   function read() {
     const data = p.get("data");
     const source = data[p.get("source")] ? p.get("source") : Object.keys(data)[0];
     const shown = data[source];
-    if (kept.get(source)?.of !== shown) kept.set(source, { ...unpacked(shown), of: shown });
-    const matrix = kept.get(source);
-    const rank = Math.min(p.get("rank"), matrix.most);
+    if (cache.get(source)?.packed !== shown) cache.set(source, { ...unpacked(shown), packed: shown });
+    const matrix = cache.get(source);
+    const rank = Math.min(p.get("rank"), matrix.maxRank);
     const updates = p.get("cuts").updates ?? {};
     const cut = updates[source];
     const kindOf = (name) => KINDS[Object.keys(updates).indexOf(name)] ?? "frozen";
-    const at = cut ? cut.ranks.findLastIndex((one) => one <= rank) : -1;
-    const stops = [...STOPS.filter((stop) => stop < matrix.most), matrix.most];
-    const all = matrix.most < STOPS.at(-1) ? matrix.most : shown.full; // pieces that are not zero
+    const at = cut ? cut.ranks.findLastIndex((r) => r <= rank) : -1;
+    const stops = [...STOPS.filter((stop) => stop < matrix.maxRank), matrix.maxRank];
+    const all = matrix.maxRank < STOPS.at(-1) ? matrix.maxRank : shown.full; // number of nonzero pieces
     const { n } = p.get("cuts");
     return { data, source, shown, matrix, rank, all, updates, cut, at, kindOf, kind: kindOf(source), n, stops };
   }
@@ -62,23 +62,23 @@ function start(p) {
   function draw() {
     now = read();
     const { matrix, shown, rank, cut, stops, data, source, all } = now;
-    const there = p.get("choices").filter(([name]) => p.kernel || (data[name] && !data[name].error));
-    p.choose("source", there, source);
-    p.one("select[name=source]").disabled = there.length < 2;
+    const available = p.get("choices").filter(([name]) => p.kernel || (data[name] && !data[name].error));
+    p.choose("source", available, source);
+    p.find("select[name=source]").disabled = available.length < 2;
     p.offer({ cuts: Boolean(cut), examples: Boolean(cut) });
     const spoken = `rank ${rank}, ${share(shown.kept[rank][1])} of the energy`;
     p.slide("rank", { values: stops, value: rank, words: `${rank} of ${all}`, spoken });
-    p.button("more", { off: rank >= matrix.most });
+    p.button("more", { off: rank >= matrix.maxRank });
     p.button("less", { off: rank === 0 });
-    p.one(".side").style.setProperty("--train", OWN[now.kind] ?? (p.dark() ? "#c8c8c8" : "#555"));
+    p.find(".side").style.setProperty("--train", COLORS[now.kind] ?? (p.dark() ? "#c8c8c8" : "#555"));
     drawSum();
     drawCharts();
-    const [big, words] = cut ? tellCut() : tellMatrix();
-    const error = data[ui.wanted]?.error;
+    const [big, words] = cut ? describeCut() : describeMatrix();
+    const error = data[ui.requested]?.error;
     p.fill({
       ".title": `${cut ? findingOf(cut) : findingOfMatrix()} <span class="gloss">Energy is the sum of the squared entries.</span>`,
       ".big": big,
-      ".words": words + (error ? ` <strong>${escape(`${choice(ui.wanted)[1]}: ${error}`)}</strong>` : ""),
+      ".words": words + (error ? ` <strong>${escape(`${choice(ui.requested)[1]}: ${error}`)}</strong>` : ""),
       ".examples": cut ? examples() : "",
       ".about": cut ? escape(p.get("cuts").about ?? "") : "",
     });
@@ -87,11 +87,11 @@ function start(p) {
   }
 
   /** [name, label, origin] of a matrix. */
-  const choice = (name) => p.get("choices").find(([one]) => one === name) ?? [name, name, ""];
+  const choice = (name) => p.get("choices").find(([key]) => key === name) ?? [name, name, ""];
 
   function place(name, ...box) {
     const [left, top, width, height] = box.map((length) => `${length}px`);
-    Object.assign(p.one(`canvas.${name}`).style, { left, top, width, height });
+    Object.assign(p.find(`canvas.${name}`).style, { left, top, width, height });
   }
 
   function drawSum() {
@@ -104,17 +104,17 @@ function start(p) {
     bring(matrix, rank);
     const last = rank ? matrix.piece(rank - 1) : undefined;
     const partly = last && ui.t < 1 ? withPiece(matrix, last, ui.t - 1, matrix.sum) : matrix.sum;
-    paint(p.one("canvas.sum"), rows, columns, kind, shown.limit, partly);
+    paint(p.find("canvas.sum"), rows, columns, kind, shown.limit, partly);
     place("sum", 0, top, w, h);
-    for (const name of ["piece", "column", "line"]) p.one(`canvas.${name}`).hidden = !last;
+    for (const name of ["piece", "column", "line"]) p.find(`canvas.${name}`).hidden = !last;
     const frame = (x) => outline(x - 1, top - 1, w + 2, h + 2, "edge");
     const parts = [text(0, HEAD - 6, rank === 1 ? "the first piece" : `sum of ${rank} pieces`, "strong"), frame(0)];
     let key = `${escape(choice(source)[2])} ${count(rows)} × ${count(columns)}; light is positive, dark is negative.`;
     if (last) {
       const limit = limitOf(last);
-      paint(p.one("canvas.piece"), rows, columns, kind, limit, withPiece(matrix, last));
-      paint(p.one("canvas.column"), rows, 1, kind, 90, last.column);
-      paint(p.one("canvas.line"), 1, columns, kind, 90, last.row);
+      paint(p.find("canvas.piece"), rows, columns, kind, limit, withPiece(matrix, last));
+      paint(p.find("canvas.column"), rows, 1, kind, 90, last.column);
+      paint(p.find("canvas.line"), 1, columns, kind, 90, last.row);
       place("piece", right, top, w, h);
       place("column", right - STRIP - 4, top, STRIP, h);
       place("line", right, top - STRIP - 4, w, STRIP);
@@ -137,75 +137,75 @@ function start(p) {
       { kind, name: "this matrix", bold: true, points: shown.kept.map(([r, value]) => [r, 100 * value]) },
       { kind: "frozen", name: "shuffled", points: shown.kept.map(([r, , value]) => [r, 100 * value]) },
     ];
-    const [, own, shuffled] = shown.kept[rank];
-    const kept = { series, range: [0, 100], full: shown.full, now: rank, ring: [rank, 100 * own, kind] };
-    p.picture(drawRanks(p.width("energy"), kept), `Energy kept: ${share(own)} at rank ${rank}; the same numbers shuffled
+    const [, energy, shuffled] = shown.kept[rank];
+    const options = { series, range: [0, 100], full: shown.full, now: rank, ring: [rank, 100 * energy, kind] };
+    p.picture(drawRanks(p.width("energy"), options), `Energy kept: ${share(energy)} at rank ${rank}; the same numbers shuffled
       ${share(shuffled)}.`, "energy");
     if (!cut) return;
-    const full = Math.max(...Object.values(updates).map((one) => one.ranks.at(-1)));
-    const lines = Object.entries(updates).map(([name, one]) => {
-      const points = one.ranks.map((r, i) => [r, (100 * one.right[i]) / n]);
+    const full = Math.max(...Object.values(updates).map(({ ranks }) => ranks.at(-1)));
+    const lines = Object.entries(updates).map(([name, update]) => {
+      const points = update.ranks.map((r, i) => [r, (100 * update.right[i]) / n]);
       if (points.at(-1)[0] < full) points.push([full, points.at(-1)[1]]); // nothing more to cut
-      return { kind: kindOf(name), name: escape(one.label), bold: name === source, dots: name === source, points };
+      return { kind: kindOf(name), name: escape(update.label), bold: name === source, dots: name === source, points };
     });
-    const [low, high] = extent(lines.flatMap((one) => one.points.map(([, value]) => value / 10)));
+    const [low, high] = extent(lines.flatMap(({ points }) => points.map(([, value]) => value / 10)));
     const range = [10 * Math.floor(low), 10 * Math.ceil(high)];
     const ring = [cut.ranks[at], (100 * cut.right[at]) / n, kind];
     const chart = drawRanks(p.width("accuracy"), { series: lines, range, full, now: rank, ring });
     const ends = lines.map(({ name, points }) => `${name} ${points.at(-1)[1].toFixed(1)}%`).join(", ");
-    p.picture(chart, `Right answers from rank 0 to ${full}, where they are: ${ends}.`, "accuracy");
+    p.picture(chart, `Right answers from rank 0 to ${full}, ending at: ${ends}.`, "accuracy");
   }
 
   // ---- words
   function findingOf({ label: name, ranks, right, energy }) {
     const gain = right.at(-1) - right[0];
     if (gain < 0.02 * now.n) return `The ${escape(name)} update gains nothing, at any rank`;
-    const at = right.findIndex((one) => one - right[0] >= ENOUGH * gain);
+    const at = right.findIndex((correct) => correct - right[0] >= ENOUGH * gain);
     const part = percent((right[at] - right[0]) / gain);
     return `Rank ${ranks[at]} holds ${part} of what ${escape(name)} gained, in ${percent(energy[at])} of its energy`;
   }
 
   function findingOfMatrix() {
-    const [own, shuffled] = now.shown.ninety;
-    return `${count(own)} of ${count(now.shown.full)} pieces hold 90% of its energy; shuffled, it takes ${count(shuffled)}`;
+    const [needed, shuffled] = now.shown.ninety;
+    return `${count(needed)} of ${count(now.shown.full)} pieces hold 90% of its energy; shuffled, it takes ${count(shuffled)}`;
   }
 
-  function tellCut() {
+  function describeCut() {
     const { cut, at, n, rank } = now;
     const measured = cut.ranks[at];
-    const whole = at === cut.ranks.length - 1;
+    const uncut = at === cut.ranks.length - 1;
     const right = (i) => `${((100 * cut.right[i]) / n).toFixed(1)}%`;
     const big = `<b>${right(at)}</b> <span>right at rank ${measured}</span>`;
     const name = escape(cut.label);
-    if (whole) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
+    if (uncut) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
     const pieces = measured === 1 ? "strongest piece" : `${measured} strongest pieces`;
     const what = measured
       ? `Of the ${name} update, every matrix keeps its ${pieces}.`
-      : `The base model with the head that was trained: nothing else of the ${name} update is left.`;
+      : `The base model with the trained head: nothing else of the ${name} update is left.`;
     const differ = `${count(cut.flips[at])} of ${count(n)} answers differ from that`;
     const between = measured === rank ? "" : ` Measured at ranks ${measured} and ${cut.ranks[at + 1]}.`;
-    return [big, `${what} With nothing cut ${right(cut.right.length - 1)} are right; ${differ}.${between}`];
+    return [big, `${what} With nothing cut, ${right(cut.right.length - 1)} are right; ${differ}.${between}`];
   }
 
-  function tellMatrix() {
+  function describeMatrix() {
     const { shown, rank, matrix } = now;
     const holds = (rank * (matrix.rows + matrix.columns)) / (matrix.rows * matrix.columns);
-    const saves = holds < 1 ? `${percent(holds)} as many numbers` : "no saving: as many numbers";
+    const savings = holds < 1 ? `${percent(holds)} as many numbers` : "no saving: as many numbers";
     return [
       `<b>${share(shown.kept[rank][1])}</b> <span>of the energy in ${plural(rank, "piece")}</span>`,
-      `The same numbers, shuffled, would keep ${share(shown.kept[rank][2])}. A column and a row for each piece are ${saves} as
+      `The same numbers, shuffled, would keep ${share(shown.kept[rank][2])}. A column and a row for each piece are ${savings} as
         the matrix${holds < 1 ? "" : ", or more"}.`,
     ];
   }
 
-  /** Sentences that are right from this rank on, and some that are not yet. */
+  /** Sentences that are right from this rank on, and some that are still wrong. */
   function examples() {
     const { cut, at, kind } = now;
     const { labels } = p.get("cuts");
     const list = (places, later) => places.map((i) => {
       const [sentence, truth, answers] = cut.sentences[i];
       const right = [...answers].map((answer) => Number(answer) === truth);
-      const dots = right.map((is, rank) => circle(5 + 10 * rank, 5, rank === at ? 4 : 2.4, is ? kind : `no ${kind}`));
+      const dots = right.map((isRight, i) => circle(5 + 10 * i, 5, i === at ? 4 : 2.4, isRight ? kind : `no ${kind}`));
       const svg = `<svg aria-hidden="true" style="width: ${10 * dots.length + 2}px">${dots.join("")}</svg>`;
       const from = later ? `, right from rank ${cut.ranks[right.lastIndexOf(false) + 1]} on` : "";
       return `<li>${svg}${escape(sentence)} <small>${escape(labels[truth])}${from}</small></li>`;
@@ -219,7 +219,7 @@ function start(p) {
   function rankTable() {
     const { shown, cut, n, rank } = now;
     const ranks = cut?.ranks ?? shown.kept.map(([r]) => r).filter((r) => r === shown.full || (r & (r - 1)) === 0);
-    const energies = Object.fromEntries(shown.kept.map(([r, ...both]) => [r, both.map(share)]));
+    const energies = Object.fromEntries(shown.kept.map(([r, ...shares]) => [r, shares.map(share)]));
     const rows = ranks.map((r, i) => [
       `rank ${r}`, ...(energies[r] ?? ["", ""]),
       ...(cut ? [share(cut.right[i] / n), count(cut.flips[i]), share(cut.energy[i])] : []),
@@ -228,7 +228,7 @@ function start(p) {
     return table(head, rows, ranks.findLastIndex((r) => r <= rank));
   }
 
-  // ---- what controls do
+  // ---- actions
   function go(rank) {
     p.keep({ t: 1 });
     p.stop();
@@ -237,9 +237,9 @@ function start(p) {
 
   const actions = {
     source(source) {
-      const there = p.get("data")[source];
-      p.keep({ wanted: source });
-      if (there && !there.error) p.set({ source, rank: Math.min(p.get("rank"), there.scales.length) });
+      const packed = p.get("data")[source];
+      p.keep({ requested: source });
+      if (packed && !packed.error) p.set({ source, rank: Math.min(p.get("rank"), packed.scales.length) });
       else p.ask("data", { source });
     },
     rank: go,

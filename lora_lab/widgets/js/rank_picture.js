@@ -1,11 +1,11 @@
-// The pictures of the rank panel: a matrix as a sum of rank-one pieces, unpacked, added up and painted, and two charts over
-// the rank. Dark is negative, light is positive.
+// The pictures of the rank panel: rank-one pieces of a matrix, unpacked, added up and painted, and two charts over the
+// rank. Dark is negative, light is positive.
 
 import { count } from "./format.js";
 import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, ticks } from "./svg.js";
 
 const INKS = {
-  // negative, zero, positive; the hue says whose matrix it is
+  // negative, zero, positive; the hue tells the matrices apart
   train: [[3, 38, 60], [79, 155, 201], [246, 251, 255]],
   other: [[61, 26, 0], [208, 138, 76], [255, 250, 244]],
   frozen: [[24, 24, 24], [140, 140, 140], [252, 252, 252]],
@@ -18,23 +18,23 @@ const inks = Object.fromEntries(
     for (let level = 0; level < LEVELS; level++) {
       const t = (2 * level) / (LEVELS - 1) - 1;
       const [r, g, b] = zero.map((value, i) => Math.round(value + Math.abs(t) * ((t < 0 ? low : high)[i] - value)));
-      table[level] = (255 << 24) | (b << 16) | (g << 8) | r; // as a canvas keeps its pixels
+      table[level] = (255 << 24) | (b << 16) | (g << 8) | r; // the byte order of canvas pixels
     }
     return [kind, table];
   }),
 );
 
-/** What Python packed: columns and rows as bytes, and the sum of the first `rank` pieces. */
+/** Unpack a matrix from Python: columns and rows as bytes, and room for the sum of the first `rank` pieces. */
 export function unpacked({ rows, columns, pieces, scales }) {
   const bytes = Int8Array.from(atob(pieces), (letter) => letter.charCodeAt(0));
   const piece = (i) => {
     const from = i * (rows + columns);
     return { column: bytes.subarray(from, from + rows), row: bytes.subarray(from + rows, from + rows + columns), scale: scales[i] };
   };
-  return { rows, columns, most: scales.length, piece, sum: new Float32Array(rows * columns), rank: 0 };
+  return { rows, columns, maxRank: scales.length, piece, sum: new Float32Array(rows * columns), rank: 0 };
 }
 
-/** Add a piece, times a number, to entries of shape (rows, columns). */
+/** Add a piece, multiplied by `times`, to `sum`, of shape (rows, columns). */
 function add({ rows, columns }, { column, row, scale }, times, sum) {
   const across = Float32Array.from(row);
   for (let y = 0, at = 0; y < rows; y++) {
@@ -43,7 +43,7 @@ function add({ rows, columns }, { column, row, scale }, times, sum) {
   }
 }
 
-/** Bring the sum to a rank by the shorter way: from where it is, or from nothing. */
+/** Update the sum to a rank the shorter way: from the current rank, or from zero. */
 export function bring(matrix, rank) {
   if (rank < matrix.rank - rank) {
     matrix.sum.fill(0);
@@ -53,14 +53,14 @@ export function bring(matrix, rank) {
   while (matrix.rank > rank) add(matrix, matrix.piece(--matrix.rank), -1, matrix.sum);
 }
 
-/** The entries of one piece; or, with `onto`, those with the piece added so many times. */
+/** The entries of one piece; or those of `onto` plus `times` the piece. */
 export function withPiece(matrix, piece, times = 1, onto = new Float32Array(matrix.sum.length)) {
   const entries = onto.slice();
   add(matrix, piece, times, entries);
   return entries;
 }
 
-/** A canvas of so many rows and columns, each entry of a Float32Array in its ink; `limit` gets the strongest. */
+/** Paint a Float32Array of entries onto a canvas of rows by columns; entries of size `limit` get the strongest color. */
 export function paint(canvas, rows, columns, kind, limit, entries) {
   if (canvas.width !== columns) canvas.width = columns;
   if (canvas.height !== rows) canvas.height = rows;
@@ -77,15 +77,15 @@ export function paint(canvas, rows, columns, kind, limit, entries) {
   context.putImageData(image, 0, 0);
 }
 
-const size = (side) => Math.sqrt(side.reduce((sum, value) => sum + value * value, 0) / side.length);
+const rms = (side) => Math.sqrt(side.reduce((sum, value) => sum + value * value, 0) / side.length);
 
-/** The entry of a piece that is drawn in the strongest ink: three times the usual one. */
-export const limitOf = ({ column, row, scale }) => 3 * scale * size(column) * size(row);
+/** The entry of a piece drawn in the strongest color: three times the root mean square. */
+export const limitOf = ({ column, row, scale }) => 3 * scale * rms(column) * rms(row);
 
 const RANKS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
-const NAMES = 114; // pixels for the names of the lines
+const NAMES = 114; // room for the names of the lines, in pixels
 
-/** Lines over the rank up to `full`: { kind, name, points, bold, dots } each; `ring` marks the value of the headline. */
+/** Lines over the rank up to `full`, each { kind, name, points, bold, dots }; `ring` marks the value in the headline. */
 export function drawRanks(width, { series, range, full, now, ring, unit = "%" }) {
   const [left, right, top, bottom] = [38, width - NAMES, 8, 138];
   const along = linear([0, Math.log2(1 + full)], [left, right]);

@@ -1,11 +1,11 @@
-// The playground: a map of runs over rate, rank and alpha. Python sends runs, means and lines; here they are drawn.
+// The playground: a map of runs over rate, rank and alpha. Python sends runs, means and lines; this file draws them.
 
 import SWEEP_CSS from "./sweep_panel.css";
 import { NO_KERNEL, button, drawn, folded, letter, menu, nearest, segments, slider, table, trouble } from "./controls.js";
 import { about, capital, clamp, count, decimal, escape, extent, octets, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
 import {
-  drawGuesses, drawLosses, drawMap, drawResults, interval, isDead, points, rateName, tellCell,
+  drawGuesses, drawLosses, drawMap, drawResults, interval, isDead, points, rateName, describeCell,
 } from "./sweep_picture.js";
 
 const TRAITS = {
@@ -14,13 +14,13 @@ const TRAITS = {
 };
 const α = letter("α");
 const FAMILIES = {
-  // what the best rate does
+  // how the best rate changes
   rank: { alone: "stays the same", root: "grows with √r", whole: "grows with r" },
   alpha: { alone: "stays the same", root: "falls with √α", whole: "falls with α" },
 };
 
 const BODY = `<header><div class="title"></div>
-  ${segments("view", "what stands over the rate", [["rank", "rate × rank"], ["alpha", `rate × ${α}`]])}</header>
+  ${segments("view", "map", [["rank", "rate × rank"], ["alpha", `rate × ${α}`]])}</header>
 <div class="body tall">
   <div>${drawn()}<p class="key"></p></div>
   <div class="side">
@@ -45,35 +45,35 @@ const BODY = `<header><div class="title"></div>
 
 const KEY = { seeds: "● a run", dead: "× a run that collapsed", untried: "▨ not tried", top: "◆ best of its row" };
 
-const close = (one, other) => Math.abs(one / other - 1) < 1e-6;
+const close = (a, b) => Math.abs(a / b - 1) < 1e-6;
 const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && close(lr, l);
 const nearestTo = (values, value) => nearest(values.map(Math.log), Math.log(value));
 
 function start(p) {
   const ui = p.keep({ family: {} });
-  let index; // of the data: cells by their place, and what is the same for all of them
+  let index; // an index of the data: cells by position, and shared ranges
   let now; // what is drawn
   let map;
 
-  // ---- what follows from what was chosen
+  // ---- derived state
   function indexed() {
     const data = p.get("data");
     if (index?.data === data) return index;
     const curves = p.get("losses") ? octets(p.get("losses")) : new Uint8Array();
     const runs = data.runs.map((run, i) => {
-      const own = [...curves.subarray(i * data.points, (i + 1) * data.points)].filter((point) => point < 255);
-      return { ...run, losses: own.map((point) => (point * data.top) / 254) };
+      const levels = [...curves.subarray(i * data.points, (i + 1) * data.points)].filter((level) => level < 255);
+      return { ...run, losses: levels.map((level) => (level * data.top) / 254) };
     });
     const cells = data.cells.map((cell) => ({ ...cell, runs: cell.runs.map((i) => runs[i]) }));
-    const place = new Map(cells.map((cell) => [[cell.targets, cell.rank, cell.alpha, cell.column].join(), cell]));
+    const byPosition = new Map(cells.map((cell) => [[cell.targets, cell.rank, cell.alpha, cell.column].join(), cell]));
     const values = runs.map((run) => run.value).filter((value) => value !== null);
     const [low, high] = values.length ? extent(values) : [0, data.unit ? 100 : 1];
     const [starts, losses] = [runs.flatMap((run) => run.losses.slice(0, 1)), runs.flatMap((run) => run.losses)];
     const begin = starts.length ? sum(starts) / starts.length : 0;
-    const [least, most] = losses.length ? extent(losses) : [0, data.top];
-    const range = [Math.max(0, least - 0.05), Math.min(most, Math.max(1.5 * begin, least + 0.1))];
+    const [lowest, highest] = losses.length ? extent(losses) : [0, data.top];
+    const range = [Math.max(0, lowest - 0.05), Math.min(highest, Math.max(1.5 * begin, lowest + 0.1))];
     const bests = Object.fromEntries(Object.entries(data.best).map(([targets, i]) => [targets, cells[i]]));
-    index = { data, place, cells, low, high, begin, range, bests };
+    index = { data, byPosition, cells, low, high, begin, range, bests };
     return index;
   }
 
@@ -87,7 +87,7 @@ function start(p) {
     const [rank, alpha] = ["rank", "alpha"].map((name) => axes[name][nearestTo(axes[name], p.get(name))]);
     const exact = Math.round((Math.log2(p.get("lr")) - data.start) / data.wide);
     const column = clamp(exact, 0, axes.lr.length - 1);
-    const find = (r, a, c) => all.place.get([targets, r, a, c].join());
+    const find = (r, a, c) => all.byPosition.get([targets, r, a, c].join());
     const cell = find(rank, alpha, column);
     const lr = cell?.lr ?? (exact === column ? p.get("lr") : axes.lr[column]);
     const chosen = { rank, alpha, column, lr, row: axes[view].indexOf(view === "rank" ? rank : alpha) };
@@ -95,15 +95,15 @@ function start(p) {
     return { ...all, targets, axes, views, view, find, chosen, cell, best: all.bests[targets], lines };
   }
 
-  /** The losses of a cell's runs that train now; undefined where none does. */
-  function atWork(place) {
-    const found = (p.get("live").curves ?? []).filter((one) => same(one, place));
-    return found.length ? found.map(([, , , losses]) => losses) : undefined;
+  /** The losses of a cell's runs in training; undefined if there are none. */
+  function liveLosses(place) {
+    const curves = (p.get("live").curves ?? []).filter((curve) => same(curve, place));
+    return curves.length ? curves.map(([, , , losses]) => losses) : undefined;
   }
 
-  const isPicked = (place) => p.kernel && p.get("picked").some((one) => same(one, place));
+  const isPicked = (place) => p.kernel && p.get("picked").some((picked) => same(picked, place));
 
-  /** [rank, alpha, rate] of a place of the map; an untried one stands for the middle of its column. */
+  /** [rank, alpha, rate] of a position on the map; an untried cell has the middle rate of its column. */
   function placeOf(rank, alpha, column) {
     const { find, cell, chosen, axes } = now;
     const untried = column === chosen.column && !cell ? chosen.lr : axes.lr[column];
@@ -117,16 +117,16 @@ function start(p) {
       const cells = axes.lr.map((_, column) => {
         const place = placeOf(...across(number), column);
         const cell = find(...across(number), column);
-        const live = atWork(place);
-        const longest = live && Math.max(...live.map((one) => one.length));
+        const live = liveLosses(place);
+        const longest = live && Math.max(...live.map(({ length }) => length));
         const base = { picked: isPicked(place), training: live && (longest * data.every) / data.steps };
         if (!cell) return base;
         const share = cell.mean === null ? 0 : (data.up ? cell.mean - low : high - cell.mean) / (high - low || 1);
         return { ...base, ...cell, share, best: cell === best };
       });
-      const finished = cells.filter((one) => one.runs && one.mean !== null);
-      const highest = Math.max(...finished.map((one) => one.share));
-      const top = finished.find((one) => one.share === highest);
+      const finished = cells.filter((cell) => cell.runs && cell.mean !== null);
+      const highest = Math.max(...finished.map(({ share }) => share));
+      const top = finished.find(({ share }) => share === highest);
       if (top) top.top = true;
       return { number, value: about(number), cells };
     });
@@ -137,7 +137,7 @@ function start(p) {
     now = read();
     const { data, view, views, chosen, cell, axes, best, cells, lines, low, high } = now;
     const live = p.live();
-    const own = atWork([chosen.rank, chosen.alpha, chosen.lr]);
+    const training = liveLosses([chosen.rank, chosen.alpha, chosen.lr]);
     const family = p.get("guess")[view] && (ui.family[view] ?? p.get("guess")[view]);
     const classroom = p.get("classroom");
     p.offer({
@@ -147,24 +147,24 @@ function start(p) {
     p.card.classList.toggle("large", Boolean(classroom));
     if (classroom) drawClassroom(classroom);
     p.check("view", [view]);
-    const told = { lr: rateName(chosen.lr), rank: count(chosen.rank), alpha: about(chosen.alpha) };
+    const labels = { lr: rateName(chosen.lr), rank: count(chosen.rank), alpha: about(chosen.alpha) };
     const at = { lr: chosen.column, rank: axes.rank.indexOf(chosen.rank), alpha: axes.alpha.indexOf(chosen.alpha) };
     for (const [name, spelled] of [["lr", "rate"], ["rank", "rank"], ["alpha", "alpha"]]) {
-      const spoken = `${spelled} ${told[name]}${cell ? "" : ", not tried"}`;
-      p.slide(name, { most: axes[name].length - 1, value: at[name], words: told[name], spoken });
-      p.one(`input[name=${name}]`).disabled = axes[name].length < 2;
+      const spoken = `${spelled} ${labels[name]}${cell ? "" : ", not tried"}`;
+      p.slide(name, { most: axes[name].length - 1, value: at[name], words: labels[name], spoken });
+      p.find(`input[name=${name}]`).disabled = axes[name].length < 2;
     }
-    p.choose("targets", data.targets.map((one) => [one, one.replaceAll(",", ", ")]), now.targets);
+    p.choose("targets", data.targets.map((value) => [value, value.replaceAll(",", ", ")]), now.targets);
 
     const line = lines && family && { ...lines[family], wide: data.wide, name: `best rate ${FAMILIES[view][family]}` };
     const rows = rowsOf(now);
-    const names = view === "rank" ? ["rank", `at α ${told.alpha}`] : ["α", `at rank ${told.rank}`];
+    const names = view === "rank" ? ["rank", `at α ${labels.alpha}`] : ["α", `at rank ${labels.rank}`];
     map = drawMap(p.width(), { rows, rates: axes.lr, chosen, line, dark: p.dark(), names });
-    const tried = rows.flatMap((row) => row.cells).filter((one) => one.runs).length;
+    const tried = rows.flatMap((row) => row.cells).filter(({ runs }) => runs).length;
     now.untried = rows.length * axes.lr.length - tried;
     p.picture(map, `Map of validation ${data.metric}: learning rate across, ${view} down, ${tried} of
       ${tried + now.untried} cells tried. The table below has every number.`);
-    const shown = { seeds: true, dead: cells.some((one) => one.runs.some(isDead)), untried: now.untried, top: line };
+    const shown = { seeds: true, dead: cells.some(({ runs }) => runs.some(isDead)), untried: now.untried, top: line };
     p.fill({
       ".title": title(now),
       ".key": Object.keys(KEY).filter((name) => shown[name]).map((name) => `<span>${KEY[name]}</span>`).join(" "),
@@ -174,57 +174,57 @@ function start(p) {
     if (lines) drawPrediction(view, family, rows);
 
     const pad = 0.06 * (high - low || 1);
-    const results = drawResults(p.width("results"), own ? undefined : cell, best, [low - pad, high + pad]);
+    const results = drawResults(p.width("results"), training ? undefined : cell, best, [low - pad, high + pad]);
     p.picture(results, "The result of every run of this cell on a line, as in the table below.", "results");
-    const curves = own ?? cell?.runs.map((run) => run.losses) ?? [];
-    const losses = drawLosses(p.width("curve"), curves, { ...data, range: now.range, start: now.begin, live: own });
-    const ends = curves.filter((one) => one.length).map((one) => one.at(-1).toFixed(2)).join(", ") || "no run yet";
+    const curves = training ?? cell?.runs.map((run) => run.losses) ?? [];
+    const losses = drawLosses(p.width("curve"), curves, { ...data, range: now.range, start: now.begin, live: training });
+    const ends = curves.filter((losses) => losses.length).map((losses) => losses.at(-1).toFixed(2)).join(", ") || "no run yet";
     p.picture(losses, `Training loss from about ${now.begin.toFixed(2)}; at the end: ${ends}.`, "curve");
-    const [big, words] = tellCell({ cell, chosen, best, live: own, broken: p.gone(), data, seeds: p.kernel && !classroom && p.get("seeds") });
-    p.fill({ ".big": big, ".words": words, ".doing": doing(live) });
+    const [big, words] = describeCell({ cell, chosen, best, live: training, broken: p.gone(), data, seeds: p.kernel && !classroom && p.get("seeds") });
+    p.fill({ ".big": big, ".words": words, ".doing": status(live) });
     drawButtons(live);
     p.numbers(cellTable);
-    return `${big}. ${words} ${doing(live)}`;
+    return `${big}. ${words} ${status(live)}`;
   }
 
-  /** What only a class has: everyone's guess beside what was measured, and what had to be left out. */
+  /** For classes only: everyone's guess next to the measured value, and which runs were left out. */
   function drawClassroom({ left_out: leftOut, guesses, measured }) {
     const { unit, metric } = now.data;
-    const found = measured === null ? "" : `; line: measured, ${decimal(measured)}${unit}`;
-    const apart = ([, value]) => Math.abs(value - measured);
-    const [name, value] = guesses.length && measured !== null ? guesses.reduce((a, b) => (apart(b) < apart(a) ? b : a)) : [];
-    p.picture(drawGuesses(p.width("guesses"), guesses, measured), `Guesses of the test ${metric}${found}.`, "guesses");
+    const result = measured === null ? "" : `; line: measured, ${decimal(measured)}${unit}`;
+    const error = ([, value]) => Math.abs(value - measured);
+    const [name, value] = guesses.length && measured !== null ? guesses.reduce((a, b) => (error(b) < error(a) ? b : a)) : [];
+    p.picture(drawGuesses(p.width("guesses"), guesses, measured), `Guesses of the test ${metric}${result}.`, "guesses");
     p.fill({
-      ".guessed": `Dots: guesses of the best cell’s test ${metric}${found}`,
+      ".guessed": `Dots: guesses of the best cell’s test ${metric}${result}`,
       ".near": name ? `<b>${escape(name)}</b> is nearest with ${about(value)}${unit}.` : "No guesses to compare yet.",
       ".left": escape(leftOut),
     });
     p.button("refresh", { hidden: !p.kernel, off: p.gone() || p.waits() });
   }
 
-  /** A question while the reader's prediction is awaited; then the finding: which knob moves the metric, and how far. */
+  /** A question until the reader has made a prediction; then the finding: which knob moves the metric, and how far. */
   function title({ data, targets, lines }) {
     if (lines && !Object.keys(p.get("guess")).length) return `Which slider moves ${data.metric} most? Drag each of them`;
     const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
-    const told = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
-    if (!told.length) {
+    const effects = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
+    if (!effects.length) {
       if (data.runs.length) return "A first look at learning rate, rank and α";
       return p.get("classroom") ? "No runs have arrived yet: press Refresh" : "Nothing is trained yet: pick cells and run them";
     }
-    const [[first, by], ...rest] = told;
+    const [[first, effect], ...rest] = effects;
     const others = rest.map(([name, value]) => `, ${names[name]} ${decimal(value)}`).join("");
-    const most = data.unit ? `${points(by, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(by)}`;
-    const apart = rest.length ? "Worst to best, each rank and each α at its best rate." : "Worst to best.";
+    const largest = data.unit ? `${points(effect, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(effect)}`;
+    const basis = rest.length ? "Worst to best, each rank and each α at its best rate." : "Worst to best.";
     const noise = data.spread ? ` Means are known to ±${decimal(data.spread)}, so less may be chance.` : "";
     const matters = rest.length ? "matters most" : "matters";
-    return `${capital(names[first])} ${matters}: ${most}${others} <span class="gloss">${apart}${noise}</span>`;
+    return `${capital(names[first])} ${matters}: ${largest}${others} <span class="gloss">${basis}${noise}</span>`;
   }
 
   function drawPrediction(view, family, rows) {
     const { data, lines } = now;
     const guess = p.get("guess")[view];
     const name = view === "rank" ? "rank" : α;
-    const values = rows.filter((row) => row.cells.filter((one) => one.runs).length >= 3).map((row) => row.value);
+    const values = rows.filter((row) => row.cells.filter(({ runs }) => runs).length >= 3).map((row) => row.value);
     p.fill({
       ".question": `${guess ? "When" : "Predict: when"} ${name} grows from ${values[0]} to ${values.at(-1)}, what does the
         best rate do?`,
@@ -236,30 +236,30 @@ function start(p) {
     function fits() {
       const fit = lines[family];
       const order = Object.keys(lines).sort((a, b) => lines[a].lost - lines[b].lost);
-      const all = order.map((one) => `“${FAMILIES[view][one]}” ${decimal(lines[one].lost)}`).join(", ");
-      const most = fit.worst < 0.05 ? "" : `, most at ${name} ${about(fit.row)}: ${decimal(fit.worst)}`;
+      const all = order.map((name) => `“${FAMILIES[view][name]}” ${decimal(lines[name].lost)}`).join(", ");
+      const worst = fit.worst < 0.05 ? "" : `, most at ${name} ${about(fit.row)}: ${decimal(fit.worst)}`;
       const yours = guess === family ? "Your prediction" : `You predicted “${FAMILIES[view][guess]}”. This line`;
       return `${yours} (${FAMILIES[view][family]}) loses ${points(fit.lost, data.unit)} on average, compared with tuning
-        each row${most}. All three: ${all}.`;
+        each row${worst}. All three: ${all}.`;
     }
   }
 
   function drawButtons({ busy, halts, share }) {
     const { chosen, cell, best } = now;
     const picked = p.get("picked").length;
-    const mine = isPicked([chosen.rank, chosen.alpha, chosen.lr]);
-    const left = untriedOfRow();
-    const row = `${left.every(isPicked) ? "unpick" : "pick"} this row’s ${left.length} untried cells`;
+    const isChosenPicked = isPicked([chosen.rank, chosen.alpha, chosen.lr]);
+    const untried = untriedOfRow();
+    const row = `${untried.every(isPicked) ? "unpick" : "pick"} this row’s ${untried.length} untried cells`;
     const run = picked ? `: ${plural(picked, "cell")} × ${plural(p.get("seeds").length, "seed")}` : "";
-    p.button("pick", { words: mine ? "unpick this cell" : "pick this cell", hidden: Boolean(cell) || busy });
-    p.button("row", { words: row, hidden: busy || left.length < 2 });
+    p.button("pick", { words: isChosenPicked ? "unpick this cell" : "pick this cell", hidden: Boolean(cell) || busy });
+    p.button("row", { words: row, hidden: busy || untried.length < 2 });
     p.button("best", { hidden: !best, off: best === cell });
     p.button("run", { words: `run these${run}`, hidden: busy, off: !picked || p.gone() || p.waits() });
     p.button("halt", { hidden: !busy, off: halts });
     p.progress(busy ? (share ?? 0) : undefined);
   }
 
-  function doing(live) {
+  function status(live) {
     const picked = p.get("picked");
     if (trouble(live)) return trouble(live);
     if (p.get("classroom")) return "";
@@ -269,8 +269,8 @@ function start(p) {
       const step = live.state === "training" ? `: step ${count(live.step)} of ${count(now.data.steps)}${eta}` : "";
       return `${capital(escape(live.state))}, ${count(live.runs)} runs side by side${step}.`;
     }
-    if (live.state === "stopped") return "Stopped. What has finished is kept; run these continues from there.";
-    if (live.state === "done") return "Done: the map has the new runs.";
+    if (live.state === "stopped") return "Stopped. Finished runs are kept; press “run these” to continue.";
+    if (live.state === "done") return "Done: the new runs are on the map.";
     const list = picked.slice(0, 4).map(([r, a, l]) => `rate ${rateName(l)} at rank ${r}, ${α} ${about(a)}`).join("; ");
     if (list) return `Picked: ${list}${picked.length > 4 ? ` and ${picked.length - 4} more` : ""}.`;
     return now.untried ? "Hatched cells are not tried yet. Pick some and train them here." : "Every cell has been tried.";
@@ -278,23 +278,23 @@ function start(p) {
 
   function cellTable() {
     const { data, cells, cell, targets } = now;
-    const own = cells.filter((one) => one.targets === targets);
-    const sorted = own.sort((a, b) => a.rank - b.rank || a.alpha - b.alpha || a.lr - b.lr);
-    const each = ({ value, state, who }) => {
-      const why = state === "done" ? "" : ` (${state === "flat" ? "nothing learned" : state})`;
-      return `${who ? `${escape(who)} ` : ""}${value === null ? "failed" : value.toFixed(1)}${why}`;
+    const matching = cells.filter((other) => other.targets === targets);
+    const sorted = matching.sort((a, b) => a.rank - b.rank || a.alpha - b.alpha || a.lr - b.lr);
+    const describe = ({ value, state, who }) => {
+      const note = state === "done" ? "" : ` (${state === "flat" ? "nothing learned" : state})`;
+      return `${who ? `${escape(who)} ` : ""}${value === null ? "failed" : value.toFixed(1)}${note}`;
     };
-    const row = (one) => [
-      `rank ${one.rank}, α ${about(one.alpha)}, rate ${rateName(one.lr)}`,
-      one.mean === null ? "" : one.mean.toFixed(1),
-      one.low === null ? "" : interval(one, data.unit),
-      one.runs.map(each).join(", "),
+    const row = ({ rank, alpha, lr, mean, low, high, runs }) => [
+      `rank ${rank}, α ${about(alpha)}, rate ${rateName(lr)}`,
+      mean === null ? "" : mean.toFixed(1),
+      low === null ? "" : interval({ low, high }, data.unit),
+      runs.map(describe).join(", "),
     ];
     const head = ["cell", `mean${data.unit ? ` (${data.unit})` : ""}`, "95% interval", "every run"];
     return table(head, sorted.map(row), sorted.indexOf(cell));
   }
 
-  // ---- what controls and pulling do
+  // ---- actions and dragging
   function untriedOfRow() {
     const { axes, chosen, find } = now;
     const untried = [...axes.lr.keys()].filter((column) => !find(chosen.rank, chosen.alpha, column));
@@ -308,7 +308,7 @@ function start(p) {
   function toggle() {
     const { rank, alpha, lr } = now.chosen;
     const place = [rank, alpha, lr];
-    const rest = p.get("picked").filter((one) => !same(one, place));
+    const rest = p.get("picked").filter((picked) => !same(picked, place));
     p.set({ picked: isPicked(place) ? rest : [...rest, place] });
   }
 
@@ -318,12 +318,12 @@ function start(p) {
     alpha: (at) => choose(now.chosen.rank, now.axes.alpha[at], now.chosen.column),
     family(family) {
       p.keep({ family: { ...ui.family, [now.view]: family } });
-      p.set({ guess: { [now.view]: family, ...p.get("guess") } }); // the first one stays
+      p.set({ guess: { [now.view]: family, ...p.get("guess") } }); // keep the first guess
     },
     pick: toggle,
     row() {
       const row = untriedOfRow();
-      const rest = p.get("picked").filter((one) => !row.some((place) => same(one, place)));
+      const rest = p.get("picked").filter((picked) => !row.some((place) => same(picked, place)));
       p.set({ picked: row.every(isPicked) ? rest : [...rest, ...row] });
     },
     best: () => now.best && p.set({ rank: now.best.rank, alpha: now.best.alpha, lr: now.best.lr }),
@@ -331,7 +331,7 @@ function start(p) {
       const picked = p.get("picked");
       const { rank, alpha, lr } = now.chosen;
       if (!isPicked([rank, alpha, lr])) p.set({ rank: picked[0][0], alpha: picked[0][1], lr: picked[0][2] });
-      return p.ask("live", { do: "run", picked, targets: now.targets }); // traits may come later
+      return p.ask("live", { do: "run", picked, targets: now.targets }); // traits may arrive later
     },
     refresh: () => p.ask("live", { do: "refresh" }),
   };

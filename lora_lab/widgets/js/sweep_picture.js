@@ -1,5 +1,5 @@
-// The playground's pictures and words: a map with a row for each rank or alpha, a column for each rate and the line that was
-// predicted; of the chosen cell every seed's result, its loss curves, and what is to be said of them.
+// The playground's pictures and words: a map with a row for each rank or alpha, a column for each rate, and the predicted
+// line; for the chosen cell, every seed's result, its loss curves, and a sentence about them.
 
 import { letter } from "./controls.js";
 import { about, clamp, count, decimal, extent, plural } from "./format.js";
@@ -8,23 +8,23 @@ import {
 } from "./svg.js";
 
 const [LEFT, TOP, GAP] = [46, 24, 2];
-const APART = 46; // pixels between two names at the axis
+const APART = 46; // pixels between two labels on the axis
 
 export const isDead = (run) => run.state === "collapsed" || run.state === "failed";
 
-/** A rate as people write it. */
+/** A learning rate in its usual notation. */
 export function rateName(rate, digits = 3) {
   const short = Number(rate.toPrecision(digits));
   return short < 1e-4 ? short.toExponential() : String(short);
 }
 
-/** What a cell is colored: more of the blue for a better mean. The best tenths of the range get most of the ink. */
+/** The color of a cell: more blue for a better mean, with most of the contrast in the best tenths of the range. */
 function shade(share, dark) {
   const ink = dark ? 8 + 88 * share ** 1.6 : 5 + 70 * share ** 1.6;
   return { fill: `color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, over: dark && ink > 62 ? "on" : "ink" };
 }
 
-/** `map` is { rows: [{ value, cells }], rates, ... }; see `draw` in sweep_panel.js. Gives { svg, height, place }. */
+/** `map` is { rows: [{ value, cells }], rates, ... }; see `draw` in sweep_panel.js. Returns { svg, height, place }. */
 export function drawMap(width, map) {
   const { rows, rates, chosen, line } = map;
   const w = (width - LEFT - 2) / rates.length;
@@ -34,20 +34,20 @@ export function drawMap(width, map) {
   const y = (row) => TOP + (rows.length - 1 - row) * h;
   const [down, across] = map.names;
   const parts = [hatch("untried"), text(LEFT - 10, 13, down, "soft end")];
-  const words = []; // over the line
+  const words = []; // drawn over the line
   rows.forEach(({ value, cells }, row) => {
     parts.push(text(LEFT - 10, y(row) + h / 2 + 4, value, "end"));
     cells.forEach((cell, column) => {
-      const [box, own] = drawCell(x(column), y(row), w, h, cell, map);
+      const [box, label] = drawCell(x(column), y(row), w, h, cell, map);
       parts.push(box);
-      words.push(own);
+      words.push(label);
     });
   });
   const every = Math.ceil(APART / w);
   rates.forEach((rate, column) => {
     if ((column - chosen.column) % every) return;
-    const own = column === chosen.column ? "mid strong" : "tick mid";
-    parts.push(text(x(column) + w / 2, bottom + 16, rateName(column === chosen.column ? chosen.lr : rate, 2), own));
+    const kind = column === chosen.column ? "mid strong" : "tick mid";
+    parts.push(text(x(column) + w / 2, bottom + 16, rateName(column === chosen.column ? chosen.lr : rate, 2), kind));
   });
   parts.push(text(LEFT + (width - LEFT) / 2, bottom + 34, `learning rate, ${across}`, "soft mid"));
   if (line) parts.push(drawLine(line, rows, x, y, w, h, [LEFT, TOP, width - LEFT - 2, bottom - TOP]));
@@ -60,21 +60,21 @@ export function drawMap(width, map) {
   return { svg: parts.join(""), height: bottom + 40, place };
 }
 
-/** [box, what stands on it]. */
+/** [box, label]. */
 function drawCell(x, y, w, h, cell, map) {
-  const [left, top, wide, high] = [x + GAP / 2, y + GAP / 2, w - GAP, h - GAP];
+  const [left, top, width, height] = [x + GAP / 2, y + GAP / 2, w - GAP, h - GAP];
   const [cx, cy] = [x + w / 2, y + h / 2];
-  const box = (kind, more = "") => rect(left, top, wide, high, kind, `rx="3" ${more}`);
+  const box = (kind, more = "") => rect(left, top, width, height, kind, `rx="3" ${more}`);
   if (cell.training !== undefined) {
-    const done = high * cell.training;
+    const done = height * cell.training;
     const words = w > 30 ? text(cx, cy + 4, `${Math.round(100 * cell.training)}%`, "mid small") : "";
-    const filled = rect(left, top + high - done, wide, done, "train pale");
-    return [box("frost") + filled + outline(left, top, wide, high, "at-work", 'rx="3"'), words];
+    const filled = rect(left, top + height - done, width, done, "train pale");
+    return [box("frost") + filled + outline(left, top, width, height, "at-work", 'rx="3"'), words];
   }
   if (!cell.runs) {
     const base = box("untried", 'fill="url(#untried)"');
     if (!cell.picked) return [base, ""];
-    const rim = outline(left + 1, top + 1, wide - 2, high - 2, "picked", 'rx="3"');
+    const rim = outline(left + 1, top + 1, width - 2, height - 2, "picked", 'rx="3"');
     return [base + rim, text(cx, cy + 4, w > 30 ? "run" : "+", "mid train strong halo")];
   }
   const dead = cell.runs.filter(isDead).length;
@@ -82,13 +82,13 @@ function drawCell(x, y, w, h, cell, map) {
   const colored = box("", `style="fill: ${fill}"`);
   const dots = w >= 34 && h >= 46;
   if (dead === cell.runs.length && !(dots && cell.mean !== null)) {
-    return [colored, cross(cx, cy, Math.min(14, 0.5 * wide), "soft")];
+    return [colored, cross(cx, cy, Math.min(14, 0.5 * width), "soft")];
   }
   const words = w >= 34 ? cell.mean.toFixed(1) : w >= 19 ? cell.mean.toFixed(0) : "";
   const kind = `mid over ${over}${w < 34 ? " small" : ""}${cell.best ? " strong" : ""}`;
-  const parts = [text(cx, dots ? cy + 1 : cy + 4, words, kind, `style="stroke: ${fill}"`)]; // the line passes behind it
+  const parts = [text(cx, dots ? cy + 1 : cy + 4, words, kind, `style="stroke: ${fill}"`)]; // covers the line behind it
   if (dots) parts.push(drawDots(cx, cy + 14, Math.min(6, (w - 8) / cell.runs.length), cell.runs, over));
-  else if (dead) parts.push(cross(left + wide - 6, top + 6, 6, over));
+  else if (dead) parts.push(cross(left + width - 6, top + 6, 6, over));
   if (cell.best && dots && w >= 34) parts.push(text(cx, top + 13, "best", `mid tiny ${over}`));
   if (cell.top && map.line && !(cell.best && w < 60)) {
     parts.push(`<path d="M${left + 3} ${top + 8}l5 -5l5 5l-5 5z" class="${over}"/>`);
@@ -96,32 +96,32 @@ function drawCell(x, y, w, h, cell, map) {
   return [colored, parts.join("")];
 }
 
-/** A dot for each run, a cross for one that collapsed. */
+/** A dot for each run, or a cross if it collapsed. */
 function drawDots(cx, y, apart, runs, over) {
   const from = cx - (apart * (runs.length - 1)) / 2;
   const r = Math.min(1.9, apart / 2.6);
-  const one = (run, i) => (isDead(run) ? cross(from + i * apart, y, 2.6 * r, over) : circle(from + i * apart, y, r, over));
-  return group(runs.map(one));
+  const mark = (run, i) => (isDead(run) ? cross(from + i * apart, y, 2.6 * r, over) : circle(from + i * apart, y, r, over));
+  return group(runs.map(mark));
 }
 
 /** The rates at which rate * y^k is constant, through the middles of the rows. */
 function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, height]) {
   const column = (octave) => x(at - (k / wide) * octave) + w / 2;
-  const all = rows.map(({ number }, row) => [column(Math.log2(number)), y(row) + h / 2]);
-  const end = clamp(all.at(-1)[0], left + 80, left + width - 80);
+  const path = rows.map(({ number }, row) => [column(Math.log2(number)), y(row) + h / 2]);
+  const end = clamp(path.at(-1)[0], left + 80, left + width - 80);
   const clip = `<clipPath id="map"><rect x="${left}" y="${top}" width="${width}" height="${height}"/></clipPath>`;
-  const lines = group([curve(all, "under"), curve(all, "predicted iso")], 'clip-path="url(#map)"');
+  const lines = group([curve(path, "under"), curve(path, "predicted iso")], 'clip-path="url(#map)"');
   return clip + lines + text(end, 13, name, "strong mid");
 }
 
-/** Every run a dot on the scale of all runs; below them their mean and its interval; the best cell's mean as a line. */
+/** A dot for each run, on the scale of all runs; below, the mean and its interval; the best cell's mean as a line. */
 export function drawResults(width, cell, best, range) {
   const [left, right, top, bottom] = [8, width - 8, 20, 74];
   const x = linear(range, [left, right]);
   const runs = (cell?.runs ?? []).filter((run) => run.value !== null);
-  const before = piled(runs.map((run) => Math.round(x(run.value) / 8))); // equal ones stand on each other
+  const piles = piled(runs.map((run) => Math.round(x(run.value) / 8))); // equal values are stacked
   const dots = runs.map((run, i) => {
-    const y = 52 - 10 * Math.min(before[i], 3);
+    const y = 52 - 10 * Math.min(piles[i], 3);
     return isDead(run) ? cross(x(run.value), y, 8) : circle(x(run.value), y, 4, "train");
   });
   const parts = [];
@@ -138,41 +138,41 @@ export function drawResults(width, cell, best, range) {
   return { svg: parts.join("") + group(dots), height: bottom + 20 };
 }
 
-/** Everyone's guess as a dot, equal ones on each other, and the measured value as a line. */
+/** A dot for each guess, equal guesses stacked, and the measured value as a line. */
 export function drawGuesses(width, guesses, measured) {
   const values = guesses.map(([, value]) => value).concat(measured ?? []);
   const [low, high] = values.length ? extent(values) : [0, 100];
   const range = [low - 0.1 * (high - low || 10), high + 0.1 * (high - low || 10)];
   const x = linear(range, [8, width - 8]);
-  const before = piled(guesses.map(([, value]) => Math.round(x(value) / 11)));
-  const bottom = 29 + 11 * Math.max(2, ...before);
-  const dots = guesses.map(([, value], i) => circle(x(value), bottom - 8 - 11 * before[i], 5, "frozen"));
-  const found = measured === null ? "" : line(x(measured), 2, x(measured), bottom, "stroke train");
+  const piles = piled(guesses.map(([, value]) => Math.round(x(value) / 11)));
+  const bottom = 29 + 11 * Math.max(2, ...piles);
+  const dots = guesses.map(([, value], i) => circle(x(value), bottom - 8 - 11 * piles[i], 5, "frozen"));
+  const result = measured === null ? "" : line(x(measured), 2, x(measured), bottom, "stroke train");
   const axis = line(8, bottom, width - 8, bottom, "rule") + axisBottom(x, ticks(range), bottom, about, [8, width - 8]);
-  return { svg: group(dots) + found + axis, height: bottom + 20 };
+  return { svg: group(dots) + result + axis, height: bottom + 20 };
 }
 
-/** Loss over the steps: every run pale, the mean of the runs, smoothed, on top. */
-export function drawLosses(width, curves, { start, ...given }) {
-  const marked = { ...given, reach: 2, mark: start, name: "before training" };
+/** Loss over the steps: each run pale, with their smoothed mean on top. */
+export function drawLosses(width, curves, { start, ...options }) {
+  const marked = { ...options, reach: 2, mark: start, name: "before training" };
   return { svg: lossChart([30, width - 10, 8, 112], curves, marked), height: 132 };
 }
 
-/** An interval in words; shares stay within 0 and 100. */
+/** An interval in words; shares are clipped to 0 and 100. */
 export const interval = ({ low, high }, unit) =>
   [low, high].map((value) => decimal(unit ? clamp(value, 0, 100) : value)).join(" to ");
 
-/** Points of a share, or the unit of the metric. */
+/** A difference in points for shares, or else in the metric's unit. */
 export const points = (value, unit) => `${decimal(value)}${unit ? " points" : ""}`;
 
-/** [headline, sentence] of the chosen cell. */
-export function tellCell({ cell, chosen, best, live, broken, data, seeds }) {
+/** [headline, sentence] for the chosen cell. */
+export function describeCell({ cell, chosen, best, live, broken, data, seeds }) {
   const setting = `rate ${rateName(chosen.lr)}, rank ${chosen.rank}, ${letter("α")} ${about(chosen.alpha)}
     (${letter("α/r")}\u00a0=\u00a0${about(chosen.alpha / chosen.rank)})`;
   if (live) {
-    const step = Math.max(...live.map((one) => one.length)) * data.every;
-    const words = step ? `step ${count(Math.min(step, data.steps))} of ${count(data.steps)}` : "about to begin";
-    const big = `<b>${broken ? "broken off" : "training"}</b> <span>${words}</span>`;
+    const step = Math.max(...live.map(({ length }) => length)) * data.every;
+    const words = step ? `step ${count(Math.min(step, data.steps))} of ${count(data.steps)}` : "about to start";
+    const big = `<b>${broken ? "interrupted" : "training"}</b> <span>${words}</span>`;
     return [big, `${plural(live.length, "seed")} at ${setting}.`];
   }
   if (!cell) {
@@ -180,17 +180,17 @@ export function tellCell({ cell, chosen, best, live, broken, data, seeds }) {
     return ["<b>not tried</b>", `No run at ${setting} yet. Guess from its neighbors${train || ""}.`];
   }
   const n = cell.runs.length;
-  const of = plural(n, "run");
-  if (cell.mean === null) return ["<b>failed</b>", `${of} at ${setting}: none of them finished. The rate is too high.`];
-  const [failed, flat] = [isDead, (run) => run.state === "flat"].map((is) => cell.runs.filter(is).length);
+  const runs = plural(n, "run");
+  if (cell.mean === null) return ["<b>failed</b>", `${runs} at ${setting}: none finished. The rate is too high.`];
+  const [failed, flat] = [isDead, (run) => run.state === "flat"].map((test) => cell.runs.filter(test).length);
   const big = `<b>${cell.mean.toFixed(1)}${data.unit}</b> <span>validation ${data.metric}</span>`;
   const range = cell.low === null || failed === n ? "" : `, 95% interval ${interval(cell, data.unit)}`;
-  const words = [`${n > 1 ? `Mean of ${of}` : "One run"} at ${setting}${range}.`];
-  const some = (number) => (number === n ? "All" : `${number} of ${n}`);
+  const words = [`${n > 1 ? `Mean of ${runs}` : "One run"} at ${setting}${range}.`];
+  const share = (number) => (number === n ? "All" : `${number} of ${n}`);
   if (failed) {
-    words.push(`<strong>${some(failed)} collapsed</strong>: at this rate a run ends where it began, by guessing.`);
+    words.push(`<strong>${share(failed)} collapsed</strong>: at this rate a run ends where it started: guessing.`);
   } else if (flat) {
-    words.push(`<strong>${some(flat)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
+    words.push(`<strong>${share(flat)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
   }
   if (cell === best) words.push("The best cell of this map.");
   else if (cell.behind) words.push(behind(cell.behind, data));
@@ -199,7 +199,7 @@ export function tellCell({ cell, chosen, best, live, broken, data, seeds }) {
 
 function behind([mean, low, high], { unit }) {
   const [where, whose] = mean < 0 ? ["ahead of", "the best cell with enough seeds"] : ["behind", "the best cell"];
-  const maybe = low > 0 ? "" : ", so it may be as good";
-  const sure = low === null ? "" : ` (95% interval ${decimal(low)} to ${decimal(high)}${maybe})`;
-  return `On the same seeds, it is ${points(Math.abs(mean), unit)} ${where} ${whose}${sure}.`;
+  const tie = low > 0 ? "" : ", so it may be as good";
+  const range = low === null ? "" : ` (95% interval ${decimal(low)} to ${decimal(high)}${tie})`;
+  return `On the same seeds, it is ${points(Math.abs(mean), unit)} ${where} ${whose}${range}.`;
 }

@@ -1,6 +1,6 @@
-// Light or dark is what the page behind the panel is, whoever made it so: no need to know the page's own switch.
+// Light or dark follows the background of the page behind the panel, however the page sets it.
 
-/** The first opaque background behind an element, white if there is none. Empty styles: it is in no page yet. */
+/** The first opaque background behind an element, or white. Styles are empty until the element is on a page. */
 function paperBehind(element) {
   if (!element) return "rgb(255, 255, 255)";
   const color = getComputedStyle(element).backgroundColor;
@@ -8,29 +8,29 @@ function paperBehind(element) {
   return clear ? paperBehind(element.parentElement ?? element.getRootNode().host) : color;
 }
 
-/** Keep the card's --paper and its class "dark" in step with the page. Returns what ends it. */
+/** Keep the card's --paper and its class "dark" in sync with the page. Returns a function that stops this. */
 export function followPage(element, card) {
   const night = matchMedia("(prefers-color-scheme: dark)");
-  const look = () => {
+  const update = () => {
     const paper = paperBehind(element);
     const [red, green, blue] = paper.match(/[\d.]+/g).map(Number);
     card.style.setProperty("--paper", paper);
     card.classList.toggle("dark", 0.3 * red + 0.6 * green + 0.1 * blue < 128);
   };
-  let late;
-  const again = () => {
-    look();
-    clearTimeout(late);
-    late = setTimeout(look, 300); // a theme's style sheet may come after its name
+  let timer;
+  const updateTwice = () => {
+    update();
+    clearTimeout(timer);
+    timer = setTimeout(update, 300); // a theme's style sheet may load after its name changes
   };
-  const watch = new MutationObserver(again);
-  for (const node of [document.documentElement, document.body]) watch.observe(node, { attributes: true });
-  night.addEventListener("change", again);
-  look();
-  requestAnimationFrame(look); // by then it is in the page
+  const observer = new MutationObserver(updateTwice);
+  for (const node of [document.documentElement, document.body]) observer.observe(node, { attributes: true });
+  night.addEventListener("change", updateTwice);
+  update();
+  requestAnimationFrame(update); // by then it is on the page
   return () => {
-    clearTimeout(late);
-    watch.disconnect();
-    night.removeEventListener("change", again);
+    clearTimeout(timer);
+    observer.disconnect();
+    night.removeEventListener("change", updateTwice);
   };
 }

@@ -1,8 +1,8 @@
-// The arithmetic of a toy: a layer of 8 x 8 with LoRA, y = W x + (alpha / r) B (A x), always with the same numbers.
+// The arithmetic of a toy layer, 8 x 8 with LoRA: y = W x + (alpha / r) B (A x), always with the same numbers.
 
 export const [D, MOST_RANK] = [8, 4];
 
-/** A matrix in tenths, so that a product can be checked by hand; the same for the same seed. */
+/** A pseudorandom matrix in tenths, so that products can be checked by hand. */
 function matrix(seed, rows, columns, size) {
   let state = seed;
   const next = () => {
@@ -25,16 +25,16 @@ export const product = (B, A) => B.map((b) => A[0].map((_, j) => dot(b, column(A
 export const W = matrix(1, D, D, 0.5);
 export const TOKEN = matrix(22, 1, D, 0.8)[0];
 
-/** As LoRA starts: A random, B zero. */
+/** A new adapter: A random, B zero. */
 export const fresh = (r) => ({ A: matrix(5, MOST_RANK, D, 0.6).slice(0, r), B: W.map(() => Array(r).fill(0)) });
 
-/** As if it had been trained. */
+/** An adapter that looks trained. */
 export function learned(r) {
   const B = matrix(51, D, MOST_RANK, 0.4).map((row) => row.slice(0, r));
   return { A: matrix(41, MOST_RANK, D, 0.45).slice(0, r), B };
 }
 
-/** All that flows: h = A x of r numbers, base = W x, the detour (alpha / r) B h, and y. */
+/** The forward pass: h = A x of r numbers, base = W x, the detour (alpha / r) B h, and y. */
 export function forward({ A, B }, scaling, x) {
   const h = times(A, x);
   const base = times(W, x);
@@ -42,18 +42,18 @@ export function forward({ A, B }, scaling, x) {
   return { h, base, detour, y: base.map((v, i) => v + detour[i]) };
 }
 
-/** Gradient descent on half the squared distance between y and a wanted y: the states before each of six steps. */
+/** Gradient descent on half the squared distance between y and a target: the states at steps 0 to 6. */
 export function lesson(r, scaling, x) {
   const goal = learned(MOST_RANK);
-  const wanted = times(combine(W, product(goal.B, goal.A), 1), x);
+  const target = times(combine(W, product(goal.B, goal.A), 1), x);
   let net = fresh(r);
   const first = times(net.A, x);
   const rate = 0.5 / (scaling * scaling * (dot(first, first) + dot(x, x) / 4) || 1);
   const states = [];
   for (let step = 0; step < 7; step++) {
     const { h, y } = forward(net, scaling, x);
-    const error = y.map((v, i) => v - wanted[i]);
-    const back = h.map((_, k) => scaling * dot(error, column(net.B, k))); // what reaches A, through B
+    const error = y.map((v, i) => v - target[i]);
+    const back = h.map((_, k) => scaling * dot(error, column(net.B, k))); // the error that reaches A through B
     const dB = error.map((e) => h.map((v) => scaling * e * v));
     const dA = back.map((b) => x.map((v) => b * v));
     states.push({ ...net, loss: dot(error, error) / 2, dA: norm(dA), dB: norm(dB) });

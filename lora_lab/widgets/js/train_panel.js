@@ -1,11 +1,11 @@
-// Training while you watch. Python trains and answers; here it is drawn, and the dial goes over answers that are there.
+// Live training. Python trains and classifies; this file draws, and the dial moves through precomputed answers.
 
 import TRAIN_CSS from "./train_panel.css";
 import { button, drawn, folded, letter, menu, nearest, slider, switches, table } from "./controls.js";
 import { about, count, decimal, escape, percent, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
 import { drawDial, drawMoved, drawRun } from "./train_picture.js";
-import { changedWords, counted, dialWords, headline, standing, titleOf } from "./train_words.js";
+import { changedWords, countWords, dialWords, headline, statusWords, titleOf } from "./train_words.js";
 
 const TRAITS = {
   offers: {}, model: "", task: "", method: "lora", rank: 8, alpha: 16, targets: [], lr: 2e-3, steps: 400, seed: 0,
@@ -13,7 +13,7 @@ const TRAITS = {
 };
 const SETTINGS = ["model", "task", "method", "rank", "alpha", "targets", "lr", "steps", "seed", "guess"];
 const REPLAY = 4000; // milliseconds
-const TYPED = 400; // milliseconds after the last key before a sentence is asked
+const TYPED = 400; // milliseconds after the last key press before a sentence is sent
 const s = letter("s");
 
 const BODY = `<header><div class="title"></div></header>
@@ -50,18 +50,18 @@ const BODY = `<header><div class="title"></div></header>
 ${folded("the run in numbers")}`;
 
 function start(p) {
-  const ui = p.keep({ sentence: "0", text: "", at: null }); // at: the moment of the replay from 0 to 1; null: the end
+  const ui = p.keep({ sentence: "0", text: "", at: null }); // at: the position of the replay from 0 to 1; null: at the end
   let typing;
 
-  // ---- what follows from what was chosen
+  // ---- derived state
   function read() {
     const [setup, found, live] = [p.get("setup"), p.get("found"), p.live()];
-    if (!live.hash || live.hash === setup.hash) ui.beside = setup; // moving a slider later changes nothing about this run
+    if (!live.hash || live.hash === setup.hash) ui.beside = setup; // later slider moves do not affect this run
     const { others = [], earlier = [], metric = "", chance = 0, factor = 1 } =
       ui.beside ?? { ...setup, others: [], earlier: [] };
     const [method, rank, alpha, targets] = ["method", "rank", "alpha", "targets"].map(p.get);
-    const known = setup.plain && targets.every((one) => setup.roles[one]);
-    const trains = known ? rank * sum(targets.map((one) => setup.roles[one])) : setup.trains;
+    const countable = setup.plain && targets.every((target) => setup.roles[target]);
+    const trains = countable ? rank * sum(targets.map((target) => setup.roles[target])) : setup.trains;
     const run = live.hash ? live : { steps: p.get("steps"), checks: [], losses: [], every: 1, guess: p.get("guess") };
     const { steps, every } = run;
     const guess = run.guess ?? null;
@@ -75,7 +75,7 @@ function start(p) {
     };
   }
 
-  /** The sentence on the dial: { text, p }, with `p` missing where nobody has answered yet. */
+  /** The sentence on the dial: { text, p }; `p` is missing until it has been classified. */
   function chosen({ sentences = [] }) {
     if (ui.sentence !== "own") return sentences[ui.sentence] ?? sentences[0];
     const answer = p.get("answer");
@@ -104,26 +104,26 @@ function start(p) {
       ${plural(now.others.length, "other seed")} behind. The table below has every number.`);
     const [title, gloss] = titleOf(shown);
     const [big, words] = headline(shown);
-    const doing = standing({ live, found, page, broken: p.gone() && p.get("live").busy });
-    const whole = `${title}${gloss && ` <span class="gloss">${gloss}</span>`}`;
-    p.fill({ ".title": whole, ".big": big, ".words": words, ".doing": doing });
+    const status = statusWords({ live, found, page, broken: p.gone() && p.get("live").busy });
+    const heading = `${title}${gloss && ` <span class="gloss">${gloss}</span>`}`;
+    p.fill({ ".title": heading, ".big": big, ".words": words, ".doing": status });
     p.progress(live.busy ? live.step / live.steps || 0 : undefined);
     if (moved.length) {
       p.picture(drawMoved(p.width("moved"), moved), "How far each weight has moved, as in the table below.", "moved");
     }
-    const said = dials ? drawChanges(found) : "";
+    const answer = dials ? drawChanges(found) : "";
     const weights = moved.length ? [() => weightTable(moved)] : [];
     p.numbers(() => checkTable(live, metric), ...weights);
-    if (ui.told === title && said) return said;
-    ui.told = title;
-    return `${title}. ${gloss} ${words} ${doing}`;
+    if (ui.lastTitle === title && answer) return answer;
+    ui.lastTitle = title;
+    return `${title}. ${gloss} ${words} ${status}`;
   }
 
   function drawControls({ setup, live, targets, trains, method, rank, alpha, metric }) {
     const { busy, halts, state, hash } = live;
     const { models, tasks, methods, ranks, alphas, rates, steps } = p.get("offers");
     for (const [name, values] of Object.entries({ model: models, task: tasks[p.get("model")], method: methods })) {
-      p.choose(name, values.map((one) => [one, one]), p.get(name));
+      p.choose(name, values.map((value) => [value, value]), p.get(name));
     }
     for (const [name, values] of Object.entries({ rank: ranks, alpha: alphas, lr: rates, steps })) {
       p.slide(name, { values, value: p.get(name), words: about(p.get(name)) });
@@ -135,46 +135,46 @@ function start(p) {
       values: Array.from({ length: high - low + 1 }, (_, i) => low + i), value: guess ?? Math.round((low + high) / 2),
       words: guess === null ? "none yet" : `${about(guess)}${unit}`,
     });
-    p.one("input[name=guess]").disabled = busy;
-    p.fill({ ".count": counted({ setup, trains, method, rank, alpha }) });
-    p.check("targets", targets, Object.keys(setup.roles ?? {}).map((one) => [one, escape(one)]));
+    p.find("input[name=guess]").disabled = busy;
+    p.fill({ ".count": countWords({ setup, trains, method, rank, alpha }) });
+    p.check("targets", targets, Object.keys(setup.roles ?? {}).map((role) => [role, escape(role)]));
     const same = hash === setup.hash;
     const words = busy ? "Stop" : state === "stopped" && same ? "go on" : "Start";
     p.button("go", { words, off: p.gone() || (!busy && Boolean(setup.error)) });
-    p.one("button[name=go]").setAttribute("aria-disabled", p.waits() || halts); // one that is disabled loses the focus
+    p.find("button[name=go]").setAttribute("aria-disabled", p.waits() || halts); // a disabled button would lose the focus
     p.button("again", { hidden: busy || state !== "done" || !same, off: p.gone() });
   }
 
   function drawChanges(found) {
-    const line = ([one, i]) => `<label class="change"><input type="radio" name="sentence" value="${i}">
-      <span><q>${escape(one.text)}</q> <span class="was">${escape(one.without)}</span> →
-      <span class="is">${escape(one.with_adapter)}</span></span></label>`;
-    const all = (found.sentences ?? []).map((one, i) => [one, i]);
+    const line = ([change, i]) => `<label class="change"><input type="radio" name="sentence" value="${i}">
+      <span><q>${escape(change.text)}</q> <span class="was">${escape(change.without)}</span> →
+      <span class="is">${escape(change.with_adapter)}</span></span></label>`;
+    const all = (found.sentences ?? []).map((change, i) => [change, i]);
     const group = (name, better) => {
-      const own = all.filter(([one]) => (one.truth === one.with_adapter) === better);
-      return own.length ? `<p class="sub">${name}</p>${own.map(line).join("")}` : "";
+      const changes = all.filter(([change]) => (change.truth === change.with_adapter) === better);
+      return changes.length ? `<p class="sub">${name}</p>${changes.map(line).join("")}` : "";
     };
     const groups = group("✓ now right", true) + group("✗ now wrong", false);
     const legend = '<legend class="spoken">the sentence on the dial</legend>';
     p.fill({ ".changes": `${legend}<p>${changedWords(found)}</p>${groups}` });
     p.check("sentence", [ui.sentence]);
-    p.one("input[name=text]").disabled = p.gone();
+    p.find("input[name=text]").disabled = p.gone();
     const sentence = chosen(found);
     const strengths = found.strengths;
     const strength = strengths[nearest(strengths, p.get("strength"))];
-    const written = strength.toFixed(strengths.length > 2 ? 1 : 0);
-    p.slide("strength", { values: strengths, value: strength, words: written, spoken: `strength ${written}` });
-    const there = Boolean(sentence?.p);
-    p.one(".curve").hidden = !there;
-    p.one(".dial").style.setProperty("--right", `${found.labels.length > 2 ? 75 : 3}px`);
+    const label = strength.toFixed(strengths.length > 2 ? 1 : 0);
+    p.slide("strength", { values: strengths, value: strength, words: label, spoken: `strength ${label}` });
+    const answered = Boolean(sentence?.p);
+    p.find(".curve").hidden = !answered;
+    p.find(".dial").style.setProperty("--right", `${found.labels.length > 2 ? 75 : 3}px`);
     p.fill({ ".quoted": sentence?.text ? `<q>${escape(sentence.text)}</q>` : "" });
-    if (!there) {
+    if (!answered) {
       p.fill({ ".said": "", ".turns": sentence?.error ? escape(sentence.error) : "" });
       return "";
     }
     const shown = { ...sentence, strengths, labels: found.labels, strength };
     const [big, words] = dialWords(shown);
-    p.picture(drawDial(p.width("curve"), shown), `How sure the answer is at each strength. ${words}`, "curve");
+    p.picture(drawDial(p.width("curve"), shown), `Probability of the answer at each strength. ${words}`, "curve");
     p.fill({ ".said": big, ".turns": words });
     return `${big} at strength ${strength}. ${words}`;
   }
@@ -190,12 +190,12 @@ function start(p) {
     return table(["weight", "|ΔW| / |W|"], rows);
   }
 
-  // ---- what controls do
-  function begin(more = {}) {
-    const settings = { ...Object.fromEntries(SETTINGS.map((name) => [name, p.get(name)])), ...more };
-    p.set(more);
+  // ---- actions
+  function begin(changes = {}) {
+    const settings = { ...Object.fromEntries(SETTINGS.map((name) => [name, p.get(name)])), ...changes };
+    p.set(changes);
     p.show({ sentence: "0" });
-    p.ask("live", { do: "start", settings }); // traits may come later
+    p.ask("live", { do: "start", settings }); // traits may arrive later
   }
 
   const actions = {
@@ -208,7 +208,7 @@ function start(p) {
     scrub: (at) => p.show({ at: at / p.get("live").losses.length }),
     play: () => p.play(REPLAY, (t) => p.keep({ at: t < 1 ? t : null })),
     again() {
-      p.one("button[name=go]").focus(); // this one goes
+      p.find("button[name=go]").focus(); // this button is about to be hidden
       if (!p.waits()) begin({ seed: p.get("seed") + 1 });
     },
     text(words) {

@@ -1,26 +1,26 @@
-// The pictures of the training panel: the run among other seeds, how far its layers have moved, and the strength dial.
+// The pictures of the training panel: the run among other seeds, how far each weight has moved, and the strength dial.
 
 import { about, clamp, count, decimal, escape, percent } from "./format.js";
 import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, lossChart, rect, text, ticks } from "./svg.js";
 
-const [HIGH, LOW] = [190, 92]; // pixels of the metric's axes and of the loss's
-const MEAN = 25; // steps that a point of the smooth loss is the mean of
-const ALONE = 8; // other seeds up to which each has a line
-const TEST = 84; // pixels for the test rows, right of the curves
+const [HIGH, LOW] = [190, 92]; // heights of the metric chart and the loss chart, in pixels
+const MEAN = 25; // steps averaged in each point of the smoothed loss
+const ALONE = 8; // up to this many other seeds get a line each
+const TEST = 84; // room for the test rows right of the curves, in pixels
 
 /** The last value of [[step, value], ...] up to a step. */
 const valueAt = (checks, step) => (checks.findLast(([at]) => at <= step) ?? checks[0])[1];
 
-/** The ends of the metric's axis: wide from the start, so that it does not jump while a run goes on. */
+/** The range of the metric's axis: wide from the start, so that it does not jump during a run. */
 function rangeOf({ metric, chance, checks, others, earlier, guess, found }) {
-  const all = [{ checks }, ...others, ...earlier].flatMap((one) => one.checks.map(([, value]) => value));
-  const ends = [...others.map((one) => one.value), guess, found.value].filter((value) => typeof value === "number");
+  const all = [{ checks }, ...others, ...earlier].flatMap((run) => run.checks.map(([, value]) => value));
+  const ends = [...others.map((run) => run.value), guess, found.value].filter((value) => typeof value === "number");
   const seen = [...all, ...ends];
   if (metric === "accuracy") return [Math.min(10 * Math.floor(chance / 10 - 1), ...seen), Math.max(90, ...seen)];
   return metric === "perplexity" ? [0, 1.05 * Math.max(10, ...seen)] : [Math.min(0, ...seen), Math.max(100, ...seen)];
 }
 
-/** Validation above, loss below, over the same steps; at the right the test rows. `run`: see `read` of train_panel.js. */
+/** Validation above, loss below, over the same steps; test rows on the right. For `run` see `read` in train_panel.js. */
 export function drawRun(width, run) {
   const { steps, checks, losses, every, others, earlier, found, guess, metric, chance } = run;
   const [left, right, top, bottom] = [34, width - TEST, 24, 24 + HIGH];
@@ -29,29 +29,29 @@ export function drawRun(width, run) {
   const parts = [text(0, 11, `validation ${metric}${metric === "accuracy" ? ", %" : ""}`, "tick")];
   parts.push(axisLeft(y, ticks(rangeOf(run), 5), [left, right], about));
   if (others.length > 2) {
-    const at = [...new Set(others.flatMap((one) => one.checks.map(([step]) => step)))].sort((a, b) => a - b);
-    const ends = (pick) => at.map((step) => [step, pick(...others.map((one) => valueAt(one.checks, step)))]);
+    const at = [...new Set(others.flatMap((other) => other.checks.map(([step]) => step)))].sort((a, b) => a - b);
+    const ends = (pick) => at.map((step) => [step, pick(...others.map((other) => valueAt(other.checks, step)))]);
     parts.push(curve(place([...ends(Math.max), ...ends(Math.min).reverse()]), "train pale"));
   }
-  if (others.length <= ALONE) parts.push(...others.map((one) => curve(place(one.checks), "stroke train faint")));
-  const before = earlier.map((one) => ({ words: escape(one.label), kind: "tick end halo", points: place(one.checks) }));
-  const seen = before.filter(({ points }) => points.length > 1);
-  parts.push(...seen.map(({ points }) => curve(points, "stroke frozen thin")));
-  parts.push(directLabels(right - 4, seen.map((one) => ({ ...one, y: one.points.at(-1)[1] - 9 })), 12));
+  if (others.length <= ALONE) parts.push(...others.map((other) => curve(place(other.checks), "stroke train faint")));
+  const lines = earlier.map(({ label, checks: curve }) => ({ words: escape(label), kind: "tick end halo", points: place(curve) }));
+  const shown = lines.filter(({ points }) => points.length > 1);
+  parts.push(...shown.map(({ points }) => curve(points, "stroke frozen thin")));
+  parts.push(directLabels(right - 4, shown.map((label) => ({ ...label, y: label.points.at(-1)[1] - 9 })), 12));
   if (others.length > 2) {
     const [step, value] = others[0].checks[Math.min(2, others[0].checks.length - 1)];
-    const lowest = Math.min(...others.map((one) => valueAt(one.checks, step)), value);
+    const lowest = Math.min(...others.map((other) => valueAt(other.checks, step)), value);
     parts.push(text(x(step), Math.min(bottom - 6, y(lowest) + 16), `${count(others.length)} other seeds`, "tick halo"));
   }
   if (guess !== null) {
     parts.push(line(left, y(guess), others.length > ALONE ? right : width, y(guess), "predicted ink"));
     parts.push(text(left + 4, y(guess) - 5, `your guess, ${about(guess)}`, "tick halo"));
   }
-  const own = place(checks);
-  if (own.length > 1) parts.push(curve(own, "stroke train"));
-  parts.push(...own.map(([cx, cy]) => circle(cx, cy, 3.5, "train")));
-  if (own.length && found.value === undefined) {
-    const [cx, cy] = own.at(-1);
+  const points = place(checks);
+  if (points.length > 1) parts.push(curve(points, "stroke train"));
+  parts.push(...points.map(([cx, cy]) => circle(cx, cy, 3.5, "train")));
+  if (points.length && found.value === undefined) {
+    const [cx, cy] = points.at(-1);
     parts.push(text(Math.min(cx + 8, right), cy - 8, decimal(checks.at(-1)[1]), "strong halo"));
   }
   parts.push(testRows(right + 42, y, { others, found, high: top, low: bottom }));
@@ -67,16 +67,16 @@ export function drawRun(width, run) {
   return { svg: parts.join(""), height: end + 20 };
 }
 
-/** The end of the run on the test rows, with its band, among those of the other seeds; many of them under a glass. */
+/** The result on the test rows, with its interval, among those of other seeds; magnified if there are many. */
 function testRows(x, y, { others, found, high, low }) {
-  const values = [...others, { value: found.low }, { value: found.high }].map((one) => one.value).filter((value) => value !== undefined);
-  const [least, most] = [Math.min(...values), Math.max(...values)];
-  const glass = others.length > ALONE && most > least;
-  const z = glass ? linear([least, most], [low, high]) : y;
-  const parts = others.map((one, i) => circle(x + (((i * 7) % 13) - 6) * 2, z(one.value), 2.5, "train seed"));
+  const values = [...others, { value: found.low }, { value: found.high }].map((run) => run.value).filter((value) => value !== undefined);
+  const [lowest, highest] = [Math.min(...values), Math.max(...values)];
+  const glass = others.length > ALONE && highest > lowest;
+  const z = glass ? linear([lowest, highest], [low, high]) : y;
+  const parts = others.map(({ value }, i) => circle(x + (((i * 7) % 13) - 6) * 2, z(value), 2.5, "train seed"));
   if (glass) {
-    parts.push(line(x - 42, y(least), x - 22, low, "edge"), line(x - 42, y(most), x - 22, high, "edge"));
-    parts.push(...ticks([least, most], 4).map((value) => text(x + 24, z(value) + 4, about(value), "tick")));
+    parts.push(line(x - 42, y(lowest), x - 22, low, "edge"), line(x - 42, y(highest), x - 22, high, "edge"));
+    parts.push(...ticks([lowest, highest], 4).map((value) => text(x + 24, z(value) + 4, about(value), "tick")));
   }
   if (found.value === undefined) return parts.join("");
   const band = found.half ? rect(x - 20, z(found.high), 40, z(found.low) - z(found.high), "train pale") : "";
@@ -85,23 +85,23 @@ function testRows(x, y, { others, found, high, low }) {
   return [band, ...parts, line(x - 20, z(found.value), x + 20, z(found.value), "stroke train"), name, value].join("");
 }
 
-/** A row of bars for each kind of matrix, one bar for each layer: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
+/** A row of bars for each role, one bar per layer: |dW| / |W|. `moved`: [[layer, role, share], ...]. */
 export function drawMoved(width, moved) {
   const [left, high] = [104, 34]; // pixels
   const roles = [...new Set(moved.map(([, role]) => role))];
-  const own = (role) => moved.filter(([, name]) => name === role).map(([, , share]) => share);
-  const [layers, most] = [moved.map(([layer]) => layer), Math.max(1e-9, ...moved.map(([, , share]) => share))];
+  const sharesOf = (role) => moved.filter(([, name]) => name === role).map(([, , share]) => share);
+  const [layers, largest] = [moved.map(([layer]) => layer), Math.max(1e-9, ...moved.map(([, , share]) => share))];
   const x = linear([Math.min(...layers), Math.max(...layers) + 1], [left, width]);
   const bars = moved.map(([layer, role, share]) => {
-    const tall = ((high - 6) * share) / most;
+    const tall = ((high - 6) * share) / largest;
     return rect(x(layer), high * (roles.indexOf(role) + 1) - tall, clamp(x(1) - x(0) - 2, 1, 26), tall, "train");
   });
   const names = roles.map((role, i) => line(left, high * (i + 1), width, high * (i + 1), "rule") +
-    text(0, high * (i + 1) - 4, `<tspan class="strong">${escape(role)}</tspan>: up to ${percent(Math.max(...own(role)))}`, "tick"));
+    text(0, high * (i + 1) - 4, `<tspan class="strong">${escape(role)}</tspan>: up to ${percent(Math.max(...sharesOf(role)))}`, "tick"));
   return { svg: [...names, ...bars].join(""), height: high * roles.length + 4 };
 }
 
-/** Probability over strength: a line for class 1 of two, or one for each of more. `p`: (strengths, classes). */
+/** Probability over strength: one line for class 1 of two classes, else one per class. `p`: (strengths, classes). */
 export function drawDial(width, { p, strengths, labels, strength }) {
   const two = labels.length === 2;
   const [left, right, top, bottom] = [36, width - (two ? 12 : 84), 12, 128];

@@ -1,4 +1,4 @@
-// What the training panel says: its finding, where a run stands, and what the dial shows.
+// The words of the training panel: its finding, the progress of a run, and the reading of the dial.
 
 import { NO_KERNEL, letter, trouble } from "./controls.js";
 import { about, capital, count, decimal, escape, extent, percent } from "./format.js";
@@ -6,23 +6,23 @@ import { about, capital, count, decimal, escape, extent, percent } from "./forma
 const shown = (value, metric) => `${decimal(value)}${metric === "accuracy" ? "%" : ""}`;
 const points = (value, scale) => `${decimal(value)}${scale === 100 ? " points" : ""}`;
 
-/** [finding, gloss]. `now`: see `read` of train_panel.js. */
+/** [finding, gloss]. The argument comes from `read` in train_panel.js. */
 export function titleOf({ found, live, metric, checks, others }) {
   if (found.value !== undefined) {
     const end = `after ${count(found.steps)} steps${live.state === "stopped" ? ", stopped there" : ""}`;
     const value = metric === "accuracy" ? shown(found.value, metric) : `${capital(metric)} ${decimal(found.value)}`;
     const from = checks.length ? `, from ${decimal(checks[0][1])}` : "";
     if (!found.half) return [`${value} ${end}${from}`, `On ${count(found.rows)} test rows.`];
-    const ends = extent(others.map((one) => one.value)).map((end) => decimal(end));
+    const ends = extent(others.map(({ value }) => value)).map((value) => decimal(value));
     const range = others.length > 1 ? ` Other seeds of this recipe: ${ends.join(" to ")}.` : "";
     const between = `from ${decimal(found.low)} to ${decimal(found.high)}`;
-    const gloss = `95% interval by luck of the ${count(found.rows)} test rows: ${between}.${range}`;
+    const gloss = `95% interval for the choice of the ${count(found.rows)} test rows: ${between}.${range}`;
     return [`${value} ${end}, give or take ${points(found.half, 100)}`, gloss];
   }
   if (live.busy && checks.length) {
     const [[, first], [step, last]] = [checks[0], checks.at(-1)];
-    const now = `${shown(last, metric)} on validation at step ${count(step)}, from ${decimal(first)}`;
-    return [step ? now : `It begins at ${shown(first, metric)}`, "Validation rows are never trained on."];
+    const progress = `${shown(last, metric)} on validation at step ${count(step)}, from ${decimal(first)}`;
+    return [step ? progress : `It begins at ${shown(first, metric)}`, "Validation rows are never trained on."];
   }
   return [live.error ? "No run yet" : "What will it learn? Make a guess, then start", ""];
 }
@@ -31,35 +31,35 @@ export function titleOf({ found, live, metric, checks, others }) {
 export function headline({ found, live, metric, factor, checks, others, guess, setup, page }) {
   if (found.value !== undefined) {
     const rows = `${count(found.rows)} test rows`;
-    const of = metric === "accuracy" ? `of ${rows} right` : `${metric} on ${rows}`;
+    const unit = metric === "accuracy" ? `of ${rows} right` : `${metric} on ${rows}`;
     const words = [];
     if (guess !== null) {
-      const off = found.value - guess;
-      const miss = `You guessed ${about(guess)}: ${points(Math.abs(off), factor)} too ${off > 0 ? "low" : "high"}.`;
-      words.push(Math.abs(off) < 0.05 ? "Your guess was right." : miss);
+      const error = found.value - guess;
+      const miss = `You guessed ${about(guess)}: ${points(Math.abs(error), factor)} too ${error > 0 ? "low" : "high"}.`;
+      words.push(Math.abs(error) < 0.05 ? "Your guess was right." : miss);
     }
     if (others.length) {
-      const up = metric === "perplexity" ? -1 : 1;
-      const better = others.filter((one) => up * one.value > up * found.value).length;
+      const sign = metric === "perplexity" ? -1 : 1;
+      const better = others.filter(({ value }) => sign * value > sign * found.value).length;
       words.push(`Among ${count(others.length + 1)} seeds of this recipe it is number ${count(better + 1)}.`);
     }
     const file = found.adapter && !page ? `; the adapter is in <code>${escape(found.adapter)}</code>` : "";
     words.push(`It took ${count(Math.round(found.seconds))} s${file}.`);
-    return [`<b>${shown(found.value, metric)}</b> <span>${of}</span>`, words.join(" ")];
+    return [`<b>${shown(found.value, metric)}</b> <span>${unit}</span>`, words.join(" ")];
   }
   if (live.busy) {
     const last = checks.at(-1);
     const what = metric === "accuracy" ? "of the validation rows right" : `validation ${metric}`;
-    const look = others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "Thin: each step’s loss. Thick: its mean.";
-    return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>", look];
+    const hint = others.length > 2 ? "Does the line stay in the ribbon of the other seeds?" : "Thin: each step’s loss. Thick: its mean.";
+    return [last ? `<b>${shown(last[1], metric)}</b> <span>${what}</span>` : "<b>loading</b>", hint];
   }
   if (setup.error) return ["<b>not trained</b>", `<strong>Cannot do that.</strong> ${escape(setup.error)}`];
   const ask = metric === "accuracy" ? "what share of unseen texts will it get right" : `what ${metric} will it reach on unseen texts`;
   return ["<b>not trained</b>", `A guess first: ${ask}?`];
 }
 
-/** What trains, in numbers. */
-export function counted({ setup, trains, method, rank, alpha }) {
+/** The number of trained parameters, in words. */
+export function countWords({ setup, trains, method, rank, alpha }) {
   if (setup.error) return "";
   const total = setup.total + (setup.within ? 0 : trains);
   const scaling = method === "lora" ? ` ${letter("α/r")} = ${about(alpha / rank)}.` : "";
@@ -68,25 +68,25 @@ export function counted({ setup, trains, method, rank, alpha }) {
     ${count(total)} train.${scaling}`;
 }
 
-/** Where the run stands. */
-export function standing({ live, found, page, broken }) {
+/** The status of the run. */
+export function statusWords({ live, found, page, broken }) {
   if (page) {
     const { date, hardware, lora_lab: version } = found.made ?? {};
     const ran = date ? `${escape(found.words)}. Trained ${date} with lora_lab ${escape(version)} on ${escape(hardware)}.` : "";
     return `${ran} ${NO_KERNEL}`;
   }
-  if (broken) return "Broken off.";
+  if (broken) return "Interrupted.";
   if (trouble(live)) return trouble(live);
   if (live.busy && live.state === "training") {
     const left = typeof live.left === "number" ? `, about ${count(live.left)} s to go` : "";
     return `Step ${count(live.step)} of ${count(live.steps)}${left}.`;
   }
   if (live.busy) return `${capital(escape(live.state))}.`;
-  if (live.state === "stopped") return found.value === undefined ? "Stopped before it began." : `Stopped at step ${count(live.step)}. What was learned is kept.`;
+  if (live.state === "stopped") return found.value === undefined ? "Stopped before it began." : `Stopped at step ${count(live.step)}. Its progress is kept.`;
   return live.state === "done" ? "Done. Try another setting: finished runs stay in the picture." : "";
 }
 
-/** What the adapter did to the answers. */
+/** How the adapter changed the answers. */
 export function changedWords({ changed, of, better, without, with: after }) {
   return `Same head, adapter off and on: ${count(changed)} of ${count(of)} validation answers changed, <b>${count(better)}</b>
     for the better and <b>${count(changed - better)}</b> for the worse. Accuracy off ${decimal(without)}%, on
@@ -95,14 +95,14 @@ export function changedWords({ changed, of, better, without, with: after }) {
 
 const top = (row) => row.indexOf(Math.max(...row));
 
-/** [headline, sentence] of the dial. */
+/** [headline, sentence] for the dial. */
 export function dialWords({ p, strengths, labels, strength }) {
   const row = p[strengths.indexOf(strength)];
   const big = `<b>${percent(Math.round(1000 * row[top(row)]) / 1000)}</b> <span>${escape(labels[top(row)])}</span>`;
-  const flip = p.findIndex((one, i) => i && top(one) !== top(p[i - 1]));
+  const flip = p.findIndex((probs, i) => i && top(probs) !== top(p[i - 1]));
   const name = (i) => escape(labels[top(p[i])]);
   if (flip < 0) return [big, `At every strength the answer is ${name(0)}.`];
-  const back = p.findIndex((one, i) => i > flip && top(one) !== top(p[i - 1]));
+  const back = p.findIndex((probs, i) => i > flip && top(probs) !== top(p[i - 1]));
   const more = back < 0 ? "" : `, and to ${name(back)} at ${about(strengths[back])}`;
   return [big, `The answer turns from ${name(flip - 1)} to ${name(flip)} at ${letter("s")} = ${about(strengths[flip])}${more}.`];
 }

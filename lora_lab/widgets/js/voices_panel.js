@@ -1,4 +1,4 @@
-// One question, several voices: their answers side by side, as they come, at any strength; and the size of each file.
+// One question, several voices: their answers side by side, streamed, at any strength; and the size of each file.
 
 import VOICES_CSS from "./voices_panel.css";
 import { NO_KERNEL, button, drawn, folded, letter, menu, slider, table, trouble } from "./controls.js";
@@ -15,8 +15,8 @@ const MEANS = { 0: "base", 1: "as trained" };
 const [BASE, TOLD] = ["base", "told"];
 const BAR = 14; // pixels
 
-const stops = `<span class="stops" aria-hidden="true">${STRENGTHS.map((one) =>
-  `<span>${one}<small>${MEANS[one] ?? ""}</small></span>`).join("")}</span>`;
+const stops = `<span class="stops" aria-hidden="true">${STRENGTHS.map((strength) =>
+  `<span>${strength}<small>${MEANS[strength] ?? ""}</small></span>`).join("")}</span>`;
 const BODY = `<header><div class="title"></div></header>
 <div class="asks">
   ${menu("question", "question")}
@@ -38,23 +38,23 @@ function start(p) {
     const adapters = p.get("names").filter((name) => name !== BASE && name !== TOLD);
     const [names, sizes, question, strength] = ["names", "sizes", "question", "strength"].map(p.get);
     const live = p.live();
-    const here = live.texts && live.question === question && live.strength === strength;
+    const current = live.texts && live.question === question && live.strength === strength;
     const asks = p.get("asks") && p.kernel;
-    return { names, sizes, adapters, live, asks, question, strength, streams: here && (live.busy || live.tokens) };
+    return { names, sizes, adapters, live, asks, question, strength, streams: current && (live.busy || live.tokens) };
   }
 
-  /** What a voice says to the question at the strength, and where that is from; undefined where it is not known. */
+  /** The answer of a voice to the question at this strength; undefined if it is not known. */
   function answer(name) {
     const { live, question, strength, streams } = now;
     if (streams) return live.texts[name];
-    const said = p.get("said")[question] ?? {};
-    const same = name === BASE || name === TOLD; // which no strength changes
-    const there = said[strength] ?? (same ? Object.values(said)[0] : undefined);
-    if (there) return there[name];
-    if (!same && strength === 0) return answer(BASE);
+    const byStrength = p.get("said")[question] ?? {};
+    const fixed = name === BASE || name === TOLD; // not affected by the strength
+    const answers = byStrength[strength] ?? (fixed ? Object.values(byStrength)[0] : undefined);
+    if (answers) return answers[name];
+    if (!fixed && strength === 0) return answer(BASE);
     const stored = p.get("stored");
-    const place = stored.questions?.indexOf(question) ?? -1;
-    return place < 0 ? undefined : stored.answers[name]?.[same ? 0 : strength]?.[place];
+    const index = stored.questions?.indexOf(question) ?? -1;
+    return index < 0 ? undefined : stored.answers[name]?.[fixed ? 0 : strength]?.[index];
   }
 
   function draw() {
@@ -63,28 +63,28 @@ function start(p) {
     p.offer({ own: asks, ask: asks });
     p.slide("strength", { values: STRENGTHS, value: strength, words: `${strength} ×`, spoken: `strength ${strength}` });
     const questions = [...new Set([...p.get("questions"), question])];
-    p.choose("question", questions.map((one) => [one, one]), question);
+    p.choose("question", questions.map((text) => [text, text]), question);
     p.button("ask", { off: live.busy || p.gone() || p.waits() || !question.trim() });
     p.button("halt", { off: !live.busy || live.halts });
     drawFiles();
-    const each = adapters.map((name) => sizes[name]);
-    const alike = new Set(each).size === 1 ? `${bytes(each[0])} each` : each.map(bytes).join(", ");
-    const times = about(sizes[BASE] / Math.max(...each));
-    const whose = adapters.length > 1 ? "each adapter" : "the adapter";
-    const told = p.get("told") ? `The base is told: “${escape(p.get("told"))}” ` : "";
+    const fileSizes = adapters.map((name) => sizes[name]);
+    const sizeWords = new Set(fileSizes).size === 1 ? `${bytes(fileSizes[0])} each` : fileSizes.map(bytes).join(", ");
+    const factor = about(sizes[BASE] / Math.max(...fileSizes));
+    const owner = adapters.length > 1 ? "each adapter" : "the adapter";
+    const instruction = p.get("told") ? `The base is told: “${escape(p.get("told"))}” ` : "";
     p.fill({
-      ".title": `${plural(adapters.length, "voice")} of ${alike}, beside a base of ${bytes(sizes[BASE])}`,
+      ".title": `${plural(adapters.length, "voice")} of ${sizeWords}, beside a base of ${bytes(sizes[BASE])}`,
       ".voices": names.map(card).join(""),
-      ".big": `<b>${times}×</b> <span>smaller than the base: the file of ${whose}</span>`,
+      ".big": `<b>${factor}×</b> <span>smaller than the base: the file of ${owner}</span>`,
       ".words": `The strength multiplies the update, ${letter("W")} + ${letter("s")} (${letter("α/r")}) ${letter("BA")}: at 0
         every voice is the base, at 1 it is as it was trained.`,
-      ".doing": doing(),
-      ".about": told + escape(p.get("stored").about ?? ""),
+      ".doing": statusWords(),
+      ".about": instruction + escape(p.get("stored").about ?? ""),
     });
     const row = (name) => [escape(name), count(sizes[name]), about(sizes[BASE] / sizes[name])];
     p.numbers(() => table(["file", "bytes", "base ÷ file"], [BASE, ...adapters].map(row)));
-    const heard = names.filter(answer);
-    return `${escape(question)} Strength ${strength}: ${heard.length} of ${names.length} answers. ${doing()}`;
+    const answered = names.filter(answer);
+    return `${escape(question)} Strength ${strength}: ${answered.length} of ${names.length} answers. ${statusWords()}`;
   }
 
   function card(name) {
@@ -93,14 +93,14 @@ function start(p) {
       [BASE]: `no adapter, ${bytes(sizes[BASE])}`, [TOLD]: "no adapter, only an instruction",
     }[name] ?? `adapter × ${strength}, ${bytes(sizes[name])}`;
     const kind = name === BASE || name === TOLD ? "" : "adapter";
-    const said = answer(name);
+    const reply = answer(name);
     const none = asks ? "Press Ask to hear it." : "Not stored at this strength.";
-    const words = said === undefined ? `<p class="none">${none}</p>` : `<p>${escape(said) || "…"}</p>`;
+    const words = reply === undefined ? `<p class="none">${none}</p>` : `<p>${escape(reply) || "…"}</p>`;
     return `<div class="voice ${kind}" data-voice="${escape(name)}"><div class="head">
       ${name === TOLD ? "base, told" : escape(name)}</div><small>${small}</small>${words}</div>`;
   }
 
-  /** The base's file as a grey bar, below it each adapter's on the same scale. */
+  /** The base's file as a gray bar, with each adapter's file below it on the same scale. */
   function drawFiles() {
     const { sizes, adapters } = now;
     const width = p.width();
@@ -114,11 +114,11 @@ function start(p) {
     });
     const height = BAR + 22 + adapters.length * (BAR + 5);
     if (thin) parts.push(text(width, height - 8, "drawn two pixels wide", "small end"));
-    const told = adapters.map((name) => `${name} ${bytes(sizes[name])}`).join(", ");
-    p.picture({ svg: parts.join(""), height }, `Bars to scale: the base ${bytes(sizes[BASE])}, ${told}.`);
+    const labels = adapters.map((name) => `${name} ${bytes(sizes[name])}`).join(", ");
+    p.picture({ svg: parts.join(""), height }, `Bars to scale: the base ${bytes(sizes[BASE])}, ${labels}.`);
   }
 
-  function doing() {
+  function statusWords() {
     const { live, names, asks } = now;
     if (trouble(live)) return trouble(live);
     if (!asks) return p.kernel ? "" : NO_KERNEL;
@@ -132,15 +132,15 @@ function start(p) {
 
   const actions = {
     question(question) {
-      p.one("input[name=own]").value = "";
+      p.find("input[name=own]").value = "";
       p.set({ question });
     },
     own: (question) => p.set({ question: question.trim() || p.get("questions")[0] }),
     ask: () => p.ask("live", { do: "ask", question: now.question, strength: now.strength }),
   };
 
-  p.one("input[name=own]").addEventListener("keydown", ({ key }) => {
-    if (key === "Enter" && !p.one("button[name=ask]").disabled) actions.ask();
+  p.find("input[name=own]").addEventListener("keydown", ({ key }) => {
+    if (key === "Enter" && !p.find("button[name=ask]").disabled) actions.ask();
   });
   return { actions, draw };
 }
