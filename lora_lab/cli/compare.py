@@ -19,6 +19,7 @@ compare_options = together(
     click.option("--methods", default=ALL_METHODS, show_default=True, help="E.g. full,lora:rank=4:targets=q+v."),
     click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method."),
     click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best is at an end."),
+    click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Runs per rate while tuning."),
     click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method."),
     click.option("--steps", type=int, default=None, help="Steps per run; 400 by default."),
     click.option("--minutes", type=float, default=None, help="Total time, instead of --steps."),

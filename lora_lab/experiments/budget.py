@@ -58,7 +58,8 @@ def steps_within(
     """
 
     def compute() -> dict[str, int]:
-        task, tuned, fixed, slope = terms.loaded(download), terms.rates + terms.growth, 0.0, 0.0
+        task, fixed, slope = terms.loaded(download), 0.0, 0.0
+        tuned = terms.tuning_seeds * (terms.rates + terms.growth)
         tests = len(task.test) / len(task.validation)
         for method in methods:
             axis, base = axis_of(method), terms.recipe(method)

@@ -67,6 +67,7 @@ class Terms:
     batch: int = 16
     rates: int = RATES
     growth: int = GROWTH
+    tuning_seeds: int = 1
     seeds: int = 5
     margin: float = MARGIN
     forgetting: str | None = None
@@ -74,8 +75,9 @@ class Terms:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, low, high in (("rates", 1, 50), ("growth", 0, 50), ("seeds", 1, SEED), ("prompts", 0, 10**6)):
-            if not low <= getattr(self, name) <= high:
+        limits = {"rates": 50, "growth": 50, "tuning_seeds": 100, "seeds": SEED, "prompts": 10**6}
+        for name, high in limits.items():
+            if not (low := int(name not in ("growth", "prompts"))) <= getattr(self, name) <= high:
                 raise BadValue(f"{name} must be from {low} to {high:,}, not {getattr(self, name)}")
 
     def recipe(self, method: Method) -> Recipe:
@@ -253,7 +255,7 @@ def _about(terms: Terms, metric: str, methods: Iterable[Method], results: Sequen
         **{name: getattr(terms, name) for name in ("model", "task", "steps", "batch", "margin", "growth")},
         "metric": metric,
         "seeds": list(range(terms.seeds)),
-        "tuning_seeds": [SEED],
+        "tuning_seeds": [SEED + n for n in range(terms.tuning_seeds)],
         "rates": {label(method): axis_of(method).grid(terms.rates) for method in methods},
         "seconds": sum(result.seconds for result in results),
         "environment": {name: value for name, value in environment.items() if name != "pack"},
@@ -272,10 +274,13 @@ def _result(
     }
     try:
         say(f"{name}: tuning {axis.name} over {', '.join(f'{value:g}' for value in axis.grid(terms.rates))}")
-        tuning = tune(terms.recipe(method), out / "tuning", rates=terms.rates, growth=terms.growth, **options)
+        tries = {"rates": terms.rates, "growth": terms.growth, "seeds": terms.tuning_seeds}
+        tuning = tune(terms.recipe(method), out / "tuning", **tries, **options)
         best, seconds = tuning.best, tuning.seconds
         row["edge"] = tuning.edge
-        row["tried"] = [{axis.name: tried.value, "validation": tried.validation} for tried in tuning.tried]
+        row["tried"] = [
+            {axis.name: t.value, "validation": t.validation, "each": [*map(list, t.each)]} for t in tuning.tried
+        ]
         edge = ", the edge of the grid" if tuning.edge else ""
         say(f"{name}: best {axis.name} {best.value:g} of {len(tuning.tried)}{edge}, validation {best.validation:.4g}")
         swept = Sweep(out / "runs", **options).run(terms.final(tuning, method))

@@ -25,7 +25,9 @@ MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; nats per tok
 NAMES = {
     "full": "full fine-tuning", "prompt": "prompt tuning", "ptuning": "P-tuning", "prefix": "prefix tuning",
     "bitfit": "BitFit", "ia3": "IA3", "bottleneck": "bottleneck adapter", "head": "head only",
-    "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA",
+    "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA", "tinylora weight_tying 1": "TinyLoRA, one v",
+    "LoRA r8 q,v rslora True": "rsLoRA", "LoRA r8 q,v lr_ratio 16": "LoRA+", "LoRA r8 q,v freeze_a True": "LoRA-FA",
+    "LoRA r8 q,v dora True": "DoRA", "LoRA r8 q,v init pissa": "PiSSA",
 }  # fmt: skip
 SWAP = str.maketrans("bwBW", "wbWB")
 

@@ -7,7 +7,7 @@
 
 BLEU and NIST ignore case, like the E2E challenge's script. Other details differ from that script, so scores are
 comparable within the lab, but only roughly with the paper's. METEOR and CIDEr need Java tools. Of the papers, only
-Papineni et al. was read here; the packages compute all scores.
+Papineni et al. was read, the others were not read here. The packages compute all scores.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A method with another method's rate, or with fewer tries, looks worse than it is
 around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that end are tried. If
 it is still at the end, it is marked as an edge: a better rate may lie beyond.
 
-The tuning seed is not one of the final seeds, so a lucky choice is not scored again. The test split is never used.
+Tuning seeds are not among the final seeds, so a lucky choice is not scored again. The test split is never used.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lora_lab.errors import Failed
@@ -22,7 +23,7 @@ from lora_lab.metrics import main_metric, metric
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run
 
-SEED = 1000  # seed of tuning runs
+SEED = 1000  # seed of the first tuning run
 RATES, GROWTH = 4, 2  # rates in a grid, and rates that may be added at one end
 
 
@@ -80,11 +81,12 @@ def axis_of(method: Method) -> Axis:
 
 @dataclass(frozen=True)
 class Tried:
-    """One value with the validation metric and loss of its run; the metric is None if the run failed."""
+    """One value with the mean validation metric and loss of its runs, None and inf if one failed; `each` has all."""
 
     value: float
     validation: float | None = None
     loss: float = inf
+    each: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,22 +115,26 @@ class Tuning:
         return self.axis.set(recipe, self.best.value)
 
 
-def tune(recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int = GROWTH, **options: Any) -> Tuning:
+def tune(
+    recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int = GROWTH, seeds: int = 1, **options: Any
+) -> Tuning:
     """Choose a recipe's learning rate (or the setting in `AXES`) on validation.
 
     rates     number of values in the grid
     growth    number of values to add if the best is at an end
+    seeds     runs per value; their mean counts
     options   options of `Sweep`
     Raises: see `sweep`; Failed if every value failed.
     """
-    axis, sweep, runs = axis_of(recipe.method), Sweep(store, scored=False, **options), dict[float, Run]()
+    axis, sweep, runs = axis_of(recipe.method), Sweep(store, scored=False, **options), dict[float, Sequence[Run]]()
 
     def run(values: Sequence[float]) -> Tuning:
-        recipes = [replace(axis.set(recipe, value), seed=SEED, validations=1) for value in values]
+        at_each = [axis.set(recipe, value) for value in values]
+        recipes = [replace(one, seed=SEED + n, validations=1) for one in at_each for n in range(seeds)]
         swept = sweep.run(recipes)
         if len(swept) < len(recipes):
             raise Failed("stopped before every value was tried; the same call resumes")
-        runs.update(zip(values, swept.runs, strict=True))
+        runs.update({value: swept.runs[i * seeds : (i + 1) * seeds] for i, value in enumerate(values)})
         return _tuning(axis, runs)
 
     tuning = run(axis.grid(rates))
@@ -137,14 +143,20 @@ def tune(recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int =
     return tuning
 
 
-def _tuning(axis: Axis, runs: Mapping[float, Run]) -> Tuning:
-    """Return the outcome of these runs. Raises: Failed if none finished."""
-    last = {value: run.history["validation"][-1] for value, run in sorted(runs.items()) if run.status in FINISHED}
-    if not last:
-        raise Failed(next(iter(runs.values())).error or "no run finished")
-    name = main_metric(next(iter(last.values())))
-    tried = (
-        Tried(value, last[value][name], last[value]["loss"]) if value in last else Tried(value)
+def _tuning(axis: Axis, runs: Mapping[float, Sequence[Run]]) -> Tuning:
+    """Return the outcome of these runs. Raises: Failed if every value has a failed run."""
+    every = [run for group in runs.values() for run in group]
+    last = {
+        value: [run.history["validation"][-1] for run in runs[value]]
         for value in sorted(runs)
-    )
-    return Tuning(axis, tuple(tried), name, sum(run.seconds for run in runs.values()))
+        if all(run.status in FINISHED for run in runs[value])
+    }
+    if not last:
+        raise Failed(next((run.error for run in every if run.error), "no run finished"))
+    name = main_metric(next(iter(last.values()))[0])
+    tried = []
+    for value in sorted(runs):
+        each = tuple((metrics[name], metrics["loss"]) for metrics in last.get(value, ()))
+        score, loss = (fmean(column) for column in zip(*each, strict=True)) if each else (None, inf)
+        tried.append(Tried(value, score, loss, each))
+    return Tuning(axis, tuple(tried), name, sum(run.seconds for run in every))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean
 
 import pytest
 
@@ -54,6 +55,18 @@ def test_the_best_rate_on_validation_is_found_inside_and_nothing_is_scored_or_ke
     assert {record["step"] for run in runs for record in run.history["validation"]} == {12}
     assert set(asked) == {"validation"}
     assert [f.name for f in tmp_path.iterdir() if f.is_dir() and f.name != "unfinished"] == []
+
+
+def test_with_several_tuning_seeds_the_mean_counts_and_each_is_kept(recipe, gentle, tmp_path):
+    gentle(1e-3)
+    found = tune(recipe(steps=12), tmp_path, rates=2, growth=0, seeds=3)
+    runs = Store(tmp_path).runs()
+    assert sorted({run.recipe.seed for run in runs}) == [1000, 1001, 1002]
+    for one in found.tried:
+        last = [run.history["validation"][-1] for run in runs if run.recipe.lr == one.value]
+        assert sorted(one.each) == sorted((record["accuracy"], record["loss"]) for record in last)
+        assert one.validation == pytest.approx(fmean(record["accuracy"] for record in last))
+    assert tune(recipe(steps=12), tmp_path, rates=2, growth=0).tried != found.tried  # one seed
 
 
 def test_the_grid_grows_where_the_best_is_at_its_end(recipe, gentle, tmp_path):
