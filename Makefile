@@ -10,7 +10,7 @@ ARGS ?= $(if $(CI),--check)
 .PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures site
 
 lab: fetch
-	@echo "opening JupyterLab with the lessons; Ctrl+C ends it"
+	@echo "opening JupyterLab with the lessons; Ctrl+C stops it"
 	$(BIN)/lora-lab lab $(ARGS)
 
 test: .venv/.test fetch

@@ -18,8 +18,10 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file
 
+from lora_course.checks import variants as tested
 from lora_course.claims.evidence import Cells
 from lora_course.classroom import room
+from lora_course.experiments.rates import best_rates, times
 from lora_course.lesson import reference
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -31,7 +33,7 @@ from lora_lab.experiments.margins import MARGINS, judged, resampled, scores_in
 from lora_lab.experiments.playground import load as load_playground
 from lora_lab.experiments.playground import shown
 from lora_lab.experiments.results import from_store, load
-from lora_lab.experiments.statistics import mean_interval, verdict
+from lora_lab.experiments.statistics import mean_interval, verdict, verdicts
 from lora_lab.files import read_json, write_atomically
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers
@@ -48,7 +50,7 @@ def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
     found = (
         voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, reproduced, inside, rehearsed,
-        counted, lesson_memory, cost,
+        counted, lesson_memory, cost, variants, regret,
     )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
@@ -276,6 +278,63 @@ def places() -> dict[str, str]:
         "place.checkpointing": more(seq=1024, checkpointing=True),
         "place.long": more(seq=4096),
     }
+
+
+def variants() -> dict[str, str]:
+    """Lesson 16 and the README: every method that was tuned on the same terms, and its verdict against plain LoRA.
+
+    variant.NAME: accuracy in percent; .half: half its 95 % interval over seeds, in points; .rate, .word, and .behind,
+    .low, .high: points behind plain LoRA, with the 95 % interval; .peak: MiB of a step; .seconds of a run.
+    variant.better: how many of the eight are. variant.winners: how many of plain LoRA and the five that share its rates
+    are best at one of them; variant.flattered: the most that one of the five is ahead of it with one rate for both.
+    """
+    found = read_json(RESULTS / "compare" / f"{tested.STORED}.json")
+    rows, scores = {row["label"]: row for row in found["methods"]}, scores_in(found)
+    said = verdicts(scores, tested.PLAIN, found["margin"])
+    names = {label: name.lower() for name, label in tested.LABELS.items()} | {tested.PLAIN: "lora"}
+    told = dict[str, str]()
+    for label, row in rows.items():
+        name = f"variant.{names.get(label, label.replace('LoRA r8 ', '').replace(' ', '-'))}"
+        mean, low, high = mean_interval([100 * value for value in row["accuracy"]["each"]])
+        told |= {name: f"{mean:.1f}", f"{name}.rate": f"{row['lr']:g}" if row["lr"] else "none"}
+        told |= {f"{name}.half": f"{(high - low) / 2:.1f}", f"{name}.peak": f"{row['peak_bytes'] / 2**20:.0f}"}
+        told |= {f"{name}.seconds": f"{row['seconds']:.0f}"} if row["seconds"] else {}
+        if one := said.get(label):
+            told |= {f"{name}.word": one.outcome, f"{name}.behind": f"{-100 * one.difference:.1f}"}
+            told |= {f"{name}.{end}": f"{100 * getattr(one, f'{end}95'):.1f}" for end in ("low", "high")}
+    shared = pd.DataFrame({name: tested.ahead(name) for name in tested.LABELS} | {"LoRA": 0.0}).dropna()
+    return told | {
+        "variant.better": str(sum(said[label].outcome == "better" for label in tested.EIGHT)),
+        "variant.winners": str(shared.idxmax(axis=1).nunique()),
+        "variant.flattered": f"{shared.max(axis=None):.1f}",
+    }
+
+
+def regret() -> dict[str, str]:
+    """Lesson 15: how many times full fine-tuning's best rate LoRA's is, with the 95 % interval over tuning seeds.
+
+    regret.qv, regret.all: on q and v, on all linear layers. regret.fall: how many times the playground's best rate
+    falls from rank 1 to 64 with alpha = r; regret.apart: largest over smallest at ranks 1, 8, 64 with alpha 16.
+    regret.rsl, .fa, .plus: the best rate of rsLoRA, LoRA-FA and LoRA+ over plain LoRA's, the same way.
+    """
+    found = read_json(RESULTS / "compare" / f"{tested.STORED}.json")
+    best = {row["label"]: best_rates(row) for row in found["methods"] if row["lr"]}
+    ratios = {"qv": (tested.PLAIN, "full"), "all": ("LoRA r8 all-linear", "full")}
+    ratios |= {
+        short: (tested.LABELS[name], tested.PLAIN)
+        for short, name in {"rsl": "rsLoRA", "fa": "LoRA-FA", "plus": "LoRA+"}.items()
+    }
+    told = dict[str, str]()
+    for name, (over, under) in ratios.items():
+        ends = times(best[over], best[under])
+        told |= {f"regret.{name}{end}": f"{value:.2g}" for end, value in zip(("", ".low", ".high"), ends, strict=True)}
+    values: dict[tuple[int, float], dict[float, list[float]]] = {}
+    for run in load_playground().results:
+        values.setdefault((run.cell.rank, run.cell.alpha), {}).setdefault(run.cell.lr, []).append(run.value or 0.0)
+    peak = {cell: max(sorted(rates), key=lambda lr: fmean(rates[lr])) for cell, rates in values.items()}
+    usual = [peak[rank, 16.0] for rank in (1, 8, 64)]
+    fall, apart = peak[1, 1.0] / peak[64, 64.0], max(usual) / min(usual)
+    return told | {"regret.fall": f"{fall:.0f}", "regret.apart": f"{apart:.1f}"}
 
 
 def latency() -> dict[str, str]:

@@ -46,7 +46,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     server = subprocess.Popen(command, env=_environment(root, token), stderr=subprocess.DEVNULL if check else None)
     try:
         _wait_until_up(server, address, token)
-        say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C ends it)")
+        say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
         if check:
             _get(f"{address}/api/contents/{FIRST}", token)
             say("it answers and serves the first lesson")

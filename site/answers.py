@@ -27,10 +27,12 @@ from lora_course.checks import (
     planning,
     ranks,
     reading,
+    regret,
     reproducing,
     small_file,
     styles,
     sure,
+    variants,
     verdict,
     writing,
 )
@@ -273,6 +275,26 @@ def plan() -> dict[str, Any]:
     return {"told": question, "fields": fields, "why": f"{needed.why}; {right.replies[right.sentence]}"}
 
 
+def flattered() -> dict[str, Any]:
+    variant = "DoRA"
+    rate, points = variants.flattered(variant)
+    shared = ", ".join(f"{lr:g}: {ahead:+.1f}" for lr, ahead in variants.ahead(variant).items())
+    question = f"Your paper is on {variant}. Points ahead of plain LoRA, with one rate for both: {shared}. Which rate "
+    question += "makes it look best? And how many points is it ahead on test, each at its own rate? (See the table.)"
+    fields = [number("rate", rate), number("points", points)]
+    return {"told": question, "fields": fields, "why": points.why, "sealed": True}
+
+
+def carried() -> dict[str, Any]:
+    fields = [
+        word("sentence", regret.SENTENCES, **asdict(regret.CARRIED)),
+        word("then", regret.NEXT, **asdict(regret.THEN)),
+    ]
+    sentences = "; ".join(f"{letter}: {sentence}" for letter, sentence in regret.SENTENCES.items())
+    question = f"Which sentence do the numbers carry, and what would you run next? {sentences}."
+    return {"told": question, "fields": fields, "why": regret.THEN.why, "sealed": True}
+
+
 def judge() -> dict[str, Any]:
     name, words = reproducing.ITEMS[0], reproducing.OUTCOMES
     fields = [
@@ -359,6 +381,16 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "brief": job,
     "ranks": at_one_budget,
     "plan": plan,
+    "as_plain": partial(
+        ask, "alpha", "rsLoRA of rank 16 and alpha 32 is plain LoRA of rank 16 with alpha:",
+        lambda: variants.AS_PLAIN.at(32, 16, within=1e-6),
+    ),
+    "flattered": flattered,
+    "lowest": partial(
+        ask, "x", "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate. Lowest at x doublings:",
+        lambda: regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01),
+    ),
+    "carried": carried,
     "judge": judge,
     "published": published,
 }  # fmt: skip

@@ -168,6 +168,15 @@ def compared(name: str, method: str, against: str, margin: float) -> dict[str, I
     }
 
 
+def of_labels(name: str, label: str, against: str, margin: float) -> Interval:
+    """Compute label - against in a stored comparison, from all seeds and rows."""
+    from lora_lab.experiments.margins import scores_in
+    from lora_lab.experiments.statistics import verdict
+
+    scores = scores_in(comparison(name))
+    return judged(verdict(scores[label], scores[against], margin))
+
+
 def made_by(name: str) -> str:
     """Describe a comparison: its file, seeds and steps, hardware and date."""
     stored = comparison(name)

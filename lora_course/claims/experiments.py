@@ -97,6 +97,20 @@ def fits_on_card(
 
 
 @experiment
+def targets_barely_save(
+    models: list[str], few: str, many: str, rank: int, seq: int, batch: int, checkpointing: bool, percent: float
+) -> Finding:
+    """Does a step with adapters on `few` need at most `percent` less memory than one with adapters on `many`?"""
+    setup, cases = Setup(batch, seq, checkpointing=checkpointing), []
+    for model in models:
+        less, more = (_size("memory of a step", model, lora(rank, targets), setup) for targets in (few, many))
+        saved = 100 * (1 - less / more)
+        found = f"{saved:.1f} % less: {binary(less)} instead of {binary(more)}"
+        cases.append(Case({"model": model}, saved <= percent, found, span=(saved,)))
+    return Finding(tuple(cases), (PREDICTED,), "memory saved, percent", (percent,))
+
+
+@experiment
 def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Finding:
     """Does the model still multiply by the same matrices, and no others? Merging removes A and B."""
     cases = []
@@ -229,6 +243,27 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
     words = f"{'LoRA' if method == 'lora' else method} minus full"
     cases = [i.case({"task": task}, words, i.no_worse(margin)) for task, i in intervals.items()]
     return Finding(tuple(cases), tuple(evidence), POINTS, (-100 * margin,))
+
+
+@experiment
+def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
+    """Is a variant of LoRA better than plain LoRA? It fails if it can't be better by the margin.
+
+    In our comparison each has its own rate. one_rate: also count PEFT's suite, with one rate for both, if it can.
+    """
+    from lora_course.checks.variants import PLAIN, STORED, labels
+
+    check_known([variant], labels(), "the variants")
+    intervals = {"minilm on rt, a rate for each": stored.of_labels(STORED, labels()[variant], PLAIN, margin)}
+    evidence, suite = [stored.made_by(STORED)], stored.published("metamath")
+    if one_rate and variant in suite["rows"]:
+        intervals["Llama-3.2-3B on GSM8K, one rate"] = stored.metamath(variant, "lora")
+        evidence.append(f"{suite['source']}; {suite['standing']}")
+    cases = [
+        i.case({"study": study}, f"{variant} minus LoRA", True if i.low > 0 else False if i.high < margin else None)
+        for study, i in intervals.items()
+    ]
+    return Finding(tuple(cases), tuple(evidence), POINTS, (0, 100 * margin))
 
 
 # ---- rates

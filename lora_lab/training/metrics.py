@@ -15,7 +15,7 @@ import numpy as np
 def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
     """Return the Matthews correlation of two classes, -1 to 1; both arguments are (rows,) of 0 and 1.
 
-    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). CoLA's metric (Matthews 1975, not consulted).
+    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). CoLA's metric (Matthews 1975, not read here).
     """
     return pearson((predicted == 1).astype(float), (true == 1).astype(float))  # equal for two 0-1 columns
 

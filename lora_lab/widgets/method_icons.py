@@ -52,10 +52,11 @@ def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, s
     targets, few = settings.get("targets") or (), "a few"
     learned = "".join(_rect(x, TOKENS, 7, 7) for x in (12, 21, 30))
     pale = "".join(_rect(12.5 + 9 * i, TOKENS + 0.5, 6, 6, "train pale") for i in range(7))
+    draw_a = _frozen if settings.get("freeze_a") else _rect  # LoRA-FA
     drawings: dict[str, tuple[str, str]] = {
         "full": (_on_each(BOXES, lambda x, y, w, h: _rect(x, y, w, h, radius=1.5)) + pale, "every number of the layer"),
         "lora": (
-            _on_each(targets, lambda x, y, w, h: _rect(x, y - 4, w, 3) + _rect(x + w + 1, y, 3, h)),
+            _on_each(targets, lambda x, y, w, h: draw_a(x, y - 4, w, 3) + _rect(x + w + 1, y, 3, h)),
             f"A and B beside {', '.join(targets)}",
         ),
         "lora-xs": (

@@ -153,7 +153,7 @@ def test_the_classes_are_transformers_own():
         "gpt2": transformers.GPT2LMHeadModel,
         "t5": transformers.T5ForConditionalGeneration,
     }
-    with pytest.raises(BadValue, match="leave num_labels out"):
+    with pytest.raises(BadValue, match="omit num_labels"):
         meta_model({"model_type": "whisper"}, 2)
 
 
@@ -189,7 +189,7 @@ def test_an_unknown_name_names_the_nearest(name):
 
 
 def test_a_folder_without_a_config_and_a_damaged_one(tmp_path):
-    with pytest.raises(NotFound, match=r"holds no config\.json"):
+    with pytest.raises(NotFound, match=r"has no config\.json"):
         architecture_of(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"')
     with pytest.raises(BadValue, match="not readable as JSON"):

@@ -29,7 +29,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     try:
         assert server.stderr
         line = server.stderr.readline()
-        found = re.search(r"shown at (http://127\.0\.0\.1\S+)", line)
+        found = re.search(r"panels are at (http://127\.0\.0\.1\S+)", line)
         assert found, line
         yield found.group(1)
         assert not (tmp_path / "blocked").exists()

@@ -1,0 +1,71 @@
+"""Exercises of lesson 15, without regret: the lowest point of a parabola, and what eighteen published runs carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lora_course.checks.verdict import Choice, Function, Verdict, exercise, parts
+from lora_course.experiments.rates import lowest
+
+LOWEST = Function(
+    cases=[(0.60, 0.50, 0.56), (0.52, 0.50, 0.70), (0.55, 0.50, 0.55), (2.0, 1.0, 1.5)],
+    right=lowest,
+    why="between two of the rates: with losses 0.60, 0.50, 0.56, an eighth of a doubling above the middle one",
+    near={
+        "the sign: if a is higher than c, the lowest point lies above the middle": lambda a, b, c: -lowest(a, b, c),
+        "that is where p + q x is 0: the slope of p x + q x² is p + 2 q x": lambda a, b, c: 2 * lowest(a, b, c),
+        "that is the lowest loss: return its place x": lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)),
+        "the rate with the lowest of three losses is the middle one, x = 0: where does the parabola turn?": lambda *_: (
+            0.0
+        ),
+    },
+    fallback="p = (c - a) / 2 and q = (a + c) / 2 - b; the slope p + 2 q x is 0 at the lowest point",
+)
+SENTENCES = {
+    "a": "alpha = r is the best choice here",
+    "b": "beyond rank 4, more rank gains little",
+    "c": "at this rate and length, a larger alpha / r gave more at every rank",
+    "d": "alpha = 2 r is the best choice here",
+    "e": "LoRA of rank 32 beats full fine-tuning of the layer",
+}
+NEXT = ("more ranks", "more seeds", "more rates")
+CARRIED = Choice(
+    ["c"],
+    {
+        "a": "look again: in every row the last column is ahead",
+        "b": "from rank 4 to 32 the accuracy nearly doubles",
+        "d": "it's the largest that was tried, at one rate: more alpha acts like more rate, so both may be too low",
+        "e": "one rate for both, and rank 32 trains 16,704 numbers where the layer has 5,130",
+    },
+    "it says what was seen, and where",
+)
+THEN = Choice(
+    ["more rates"],
+    {
+        "more ranks": "a matrix of 10 x 512 has no more than rank 10: what else still climbs in this table?",
+        "more seeds": "they help with small gaps, and these are large: why does all of it climb with alpha and rank?",
+    },
+    "if the rate was too low for all, alpha and rank only made up for it; six epochs lift rank 4 to 61.5 %",
+)
+
+
+@exercise(
+    "put x = -1 and x = 1 into b + p x + q x², and solve for p and q",
+    "at the lowest point the slope p + 2 q x is 0",
+    "(a - c) / (2 * (a - 2 * b + c))",
+)
+def check_lowest(place: Callable[[float, float, float], float]) -> Verdict:
+    """Lesson 15: where the parabola through losses a, b, c at x = -1, 0, 1 is lowest."""
+    return LOWEST.judge(place)
+
+
+@exercise(
+    "read each row from left to right, then each column from top to bottom",
+    "which sentence speaks only of what was tried?",
+    "c; and only one rate was tried",
+)
+def check_carried(sentence: Any, then: Any) -> Verdict:
+    """Lesson 15: the sentence that eighteen published runs carry, and what to run next."""
+    given = sentence.strip(" .)(").lower() if isinstance(sentence, str) else sentence
+    return parts({"sentence": (CARRIED, given), "then": (THEN, then)}, "a letter, and one of: " + ", ".join(NEXT))

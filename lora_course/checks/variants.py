@@ -1,0 +1,85 @@
+"""Exercises of lesson 16, variants: rsLoRA as plain LoRA, and the one rate that makes a variant look best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+from lora_course.checks.verdict import Function, Number, Verdict, exercise, parts
+from lora_course.claims.evidence import comparison
+from lora_lab.experiments.margins import scores_in
+from lora_lab.experiments.statistics import verdict
+
+STORED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"
+LABELS = {
+    "rsLoRA": f"{PLAIN} rslora True",
+    "LoRA+": f"{PLAIN} lr_ratio 16",
+    "LoRA-FA": f"{PLAIN} freeze_a True",
+    "DoRA": f"{PLAIN} dora True",
+    "PiSSA": f"{PLAIN} init pissa",
+}
+EIGHT = (*LABELS.values(), "vera", "lora-xs", "tinylora")
+
+
+def labels() -> dict[str, str]:
+    """Return the label of each of the eight variants in the stored comparison, by a name without capitals."""
+    return {name.lower(): label for name, label in LABELS.items()} | {label: label for label in EIGHT[len(LABELS) :]}
+
+
+AS_PLAIN = Function(
+    cases=[(16, 8), (16, 64), (8, 4), (32, 1)],
+    right=lambda alpha, rank: alpha * sqrt(rank),
+    why="rsLoRA of rank 8 and alpha 16 is plain LoRA with alpha 45.3: at one rank, nothing else is different",
+    near={
+        "that is rsLoRA's scaling: which alpha, divided by the rank, gives the same?": lambda a, r: a / sqrt(r),
+        "its own alpha would scale plain LoRA sqrt(rank) times less": lambda a, r: a,
+        "sqrt(rank), not rank: rsLoRA divides by the root": lambda a, r: a * r,
+        "the other way: rsLoRA scales by more than plain LoRA": lambda a, r: a / r,
+    },
+    fallback="set alpha / sqrt(rank) equal to x / rank, and solve for x",
+)
+
+
+@exercise(
+    "plain LoRA scales B A by alpha / rank, rsLoRA by alpha / sqrt(rank)",
+    "which x gives x / rank = alpha / sqrt(rank)?",
+    "alpha * rank ** 0.5",
+)
+def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
+    """Lesson 16: plain LoRA's alpha that makes it rsLoRA of this alpha and rank, as a function of both."""
+    return AS_PLAIN.judge(alpha_of_plain)
+
+
+def ahead(variant: str) -> dict[float, float]:
+    """Points that a variant is ahead of plain LoRA with the same rate for both, on validation, by rate."""
+    rows = {row["label"]: row["tried"] for row in comparison(STORED)["methods"]}
+    own, plain = ({tried["lr"]: tried["validation"] for tried in rows[label]} for label in (LABELS[variant], PLAIN))
+    return {rate: round(100 * (own[rate] - plain[rate]), 1) for rate in sorted(own.keys() & plain.keys())}
+
+
+def flattered(variant: str) -> tuple[Number, Number]:
+    """The one rate that makes a variant look best, and the points it is ahead on test with a tuned rate for each."""
+    shared = ahead(variant)
+    best = max(shared, key=lambda rate: shared[rate])
+    scores = scores_in(comparison(STORED))
+    fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0
+    less = {
+        rate: f"at {rate:g} it's {points:+.1f} points: another rate flatters it more" for rate, points in shared.items()
+    }
+    del less[best]
+    points = {shared[best]: "that is with one rate for both: now give each its own, and take test"}
+    points |= {-fair: "the sign: its own points minus plain LoRA's"} if fair else {}
+    why = f"with one rate for both it's {shared[best]:+.1f} points, with its own rate for each {fair:+.1f}"
+    return Number(best, less), Number(fair, points, why)
+
+
+@exercise(
+    "`shared` has the points by rate: take the largest in your variant's column",
+    "each at its own rate: `fair` has the difference on the test sentences",
+    "shared[variant].idxmax() and fair[variant].difference, in points to one decimal",
+)
+def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
+    """Lesson 16: the one rate at which a variant looks best against plain LoRA, and its points with tuned rates."""
+    right = flattered(variant)
+    return parts({"rate": (right[0], rate), "points": (right[1], points)})

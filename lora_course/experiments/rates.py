@@ -1,0 +1,41 @@
+"""Lesson 15: the best rate between the tried ones, and how many times full fine-tuning's best rate LoRA's is.
+
+    x = (a - c) / (2 (a - 2 b + c))     the lowest point of the parabola through losses a, b, c at x = -1, 0, 1
+
+x counts doublings of the rate. Each tuning seed gives one best rate of each method; ratios are paired by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log2, nan
+from typing import Any
+
+from lora_lab.experiments.statistics import mean_interval
+
+
+def lowest(a: float, b: float, c: float) -> float:
+    """Return where the parabola through (-1, a), (0, b), (1, c) is lowest; b is the smallest of the three."""
+    return (a - c) / (2 * (a - 2 * b + c))
+
+
+def best_rate(losses: Mapping[float, float]) -> float:
+    """Return log2 of the best rate, given the loss at rates a doubling apart; nan if the lowest loss is at an end."""
+    rates = sorted(losses)
+    at = min(range(len(rates)), key=lambda i: losses[rates[i]])
+    if at in (0, len(rates) - 1):
+        return nan
+    return log2(rates[at]) + lowest(*(losses[rate] for rate in rates[at - 1 : at + 2]))
+
+
+def best_rates(row: Mapping[str, Any]) -> list[float]:
+    """Return `best_rate` for each tuning seed of a method's row in a comparison."""
+    tried = [one for one in row["tried"] if one["each"]]
+    seeds = range(len(tried[0]["each"]))
+    return [best_rate({one["lr"]: one["each"][seed][1] for one in tried}) for seed in seeds]
+
+
+def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
+    """Return a ratio of best rates, given as log2 for each seed, and its 95 % interval over seeds."""
+    mean, low, high = mean_interval([a - b for a, b in zip(over, under, strict=True)])
+    return 2**mean, 2 ** (low or nan), 2 ** (high or nan)

@@ -1,0 +1,179 @@
+# %% [markdown]
+# # 15 · How high is LoRA's rate?
+#
+# "Ten times that of full fine-tuning", says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "I found about 3", writes someone who repeated it on another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 we chose rates that are 20<!--as_good.lora.times--> and 5<!--as_good.all.times--> times apart. **Is there such a number at all?** Let's measure it, with an interval.
+
+# %%
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from lora_course import checks, lesson
+from lora_course.paper import facts
+from lora_lab.experiments.playground import load
+from lora_lab.experiments.statistics import mean_interval
+
+lesson.start("15")
+stored = lesson.reference_comparison("minilm_rt_variants")  # ours, 28 November 2026, on a CPU
+
+# %% [markdown]
+# ## The best of six
+# Each method was trained at six rates, each twice the one before. The best rate is hardly one of the six. So lay a parabola through the lowest loss and its two neighbors. Where is it lowest?
+#
+# **Exercise 1.** Three losses: $b$ is the lowest, $a$ is at half that rate, $c$ at twice that rate. Let $x$ count doublings of the rate, from the middle one. The parabola is $b + px + qx^2$; it gives $a$ at $x=-1$ and $c$ at $x=1$. At which $x$ is it lowest?
+
+
+# %% exercise
+def lowest(a, b, c):
+    return ...
+
+
+checks.check_lowest(lowest)
+
+
+# %% solution
+def lowest(a, b, c):
+    p, q = (c - a) / 2, (a + c) / 2 - b
+    return -p / (2 * q)
+
+
+checks.check_lowest(lowest)
+
+# %% [markdown]
+# ## Three guesses
+# MiniLM on film reviews, 200 steps of 8 sentences. LoRA has rank 8 and $\alpha=16$. Give ranges that you're 80 % sure of.
+#
+# 1. **How many times full fine-tuning's best rate is LoRA's**, on `q,v`?
+# 2. And LoRA's on **all linear layers**?
+# 3. Many people set $\alpha = r$. Then rank goes from 1 to 64. **How many times does the best rate fall?**
+
+# %%
+lesson.predict("times full fine-tuning's rate, on q,v", low=..., high=...)
+lesson.predict("times full fine-tuning's rate, on all linear layers", low=..., high=...)
+lesson.predict("times the best rate falls with alpha = r", low=..., high=...)
+
+# %% [markdown]
+# ## Look
+# A pale curve is a seed, the thick one their mean. The dots below are each seed's lowest point.
+
+# %%
+def best_rate(losses):
+    """log2 of the best rate; `losses` is a series over rates."""
+    at = losses.argmin()
+    return np.log2(losses.index[at]) + lowest(*losses.iloc[at - 1 : at + 2])
+
+
+names = {"full": "full fine-tuning", "LoRA r8 all-linear": "LoRA, all linear", "LoRA r8 q,v": "LoRA, q,v"}
+methods = {one["label"]: one["tried"] for one in stored["methods"]}
+losses = {
+    name: pd.DataFrame({one["lr"]: [loss for _, loss in one["each"]] for one in methods[label]})  # seeds x rates
+    for label, name in names.items()
+}
+best = {name: table.apply(best_rate, axis=1) for name, table in losses.items()}
+
+# %%
+plt.figure(figsize=(8, 4))
+for color, name in zip(("black", "C1", "C0"), best):
+    plt.plot(losses[name].T, color, alpha=0.2)
+    plt.plot(losses[name].mean(), color, marker="o", label=name)
+    plt.plot(2 ** best[name], [0.445] * 3, color, marker="v", linestyle="")
+plt.xscale("log")
+plt.xlabel("learning rate")
+plt.ylabel("validation loss")
+plt.ylim(0.44, 0.7)
+plt.legend()
+plt.show()
+
+# %% [markdown]
+# ## And the rank?
+# The playground of lesson 03 has runs at ranks 1, 8 and 64, half a doubling apart. At the left, $\alpha$ is 16 for all. At the right, $\alpha=r$.
+
+# %%
+runs = pd.DataFrame([{**run.cell._asdict(), "accuracy": 100 * run.value} for run in load().results])
+accuracy = runs.groupby(["rank", "alpha", "lr"]).accuracy.mean()
+tried = {"alpha = 16": [(1, 16), (8, 16), (64, 16)], "alpha = r": [(1, 1), (64, 64)]}
+peak = {}
+
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.5), sharey=True, layout="constrained")
+for axis, (rule, cells) in zip(panels, tried.items()):
+    for rank, alpha in cells:
+        curve = accuracy[rank, alpha]
+        peak[rule, rank] = curve.idxmax()
+        axis.plot(curve, marker="o", label=f"rank {rank}, best at {curve.idxmax():g}")
+    axis.set(xscale="log", xlabel="learning rate", title=rule)
+    axis.legend()
+panels[0].set_ylabel("validation accuracy, %")
+plt.show()
+
+# %%
+ratios = {}
+for name in ("LoRA, q,v", "LoRA, all linear"):  # of each seed, then the mean and its 95 % interval
+    ratios[name] = [2**end for end in mean_interval(best[name] - best["full fine-tuning"])]
+    print("{}: {:.0f} times full fine-tuning's best rate (95 % interval {:.0f} to {:.0f})".format(name, *ratios[name]))
+
+lesson.reveal("times full fine-tuning's rate, on q,v", ratios["LoRA, q,v"][0])
+lesson.reveal("times full fine-tuning's rate, on all linear layers", ratios["LoRA, all linear"][0])
+lesson.reveal("times the best rate falls with alpha = r", peak["alpha = r", 1] / peak["alpha = r", 64])
+
+# %% claim
+assert all(3 < low < 10 < high for _, low, high in ratios.values())
+assert ratios["LoRA, q,v"][0] > 2 * ratios["LoRA, all linear"][0]
+assert 6 < peak["alpha = r", 1] / peak["alpha = r", 64] < 10
+usual = [peak["alpha = 16", rank] for rank in (1, 8, 64)]
+assert max(usual) / min(usual) < 2
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# - **On `q,v` LoRA's best rate is 25<!--regret.qv--> times full fine-tuning's** (95 % interval 9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->). **On all linear layers it's 8.8<!--regret.all--> times** (4.8<!--regret.all.low--> to 16<!--regret.all.high-->). Both intervals hold 10, and neither holds 3. More adapted matrices move the model further at the same rate, so they want a lower one.
+# - **Three seeds give wide intervals.** "10" can't be told from 12 or from 15 here. Nor does anybody need that: near its best, a factor of two in the rate costs little.
+# - **With $\alpha$ fixed, the best rate hardly moves with the rank**: it stays within a factor of 1.4<!--regret.apart-->, less than three seeds can tell apart. **With $\alpha=r$, it falls 8<!--regret.fall--> times** from rank 1 to 64.
+#
+# **Why doesn't rank matter at a fixed $\alpha$?** Adam's first step moves every number of $B$ by about the rate, whatever the gradient's size. Each of the $r$ rows of $A$ then adds its share to $BA$, all roughly along the gradient, so $BA$ grows like $r$. The factor $\alpha/r$ takes that out again. What's left is $\alpha$ times the rate. With $\alpha=r$ you undo it: each doubling of the rank is a doubling of $\alpha$, too.
+# </details>
+#
+# ## Find the fault
+# A published notebook trains 18 LoRAs on the last layer of a small image classifier (512 inputs, 10 outputs): six ranks times three values of $\alpha/r$, at one rate, 0.001, for two epochs, with one seed.
+
+# %%
+found = facts("claims/evidence/eighteen_runs")
+print(found["source"], found["link"], sep="\n")
+print(f"full fine-tuning of the layer: {found['full']['accuracy']} %, {found['full']['trained']:,} numbers")
+pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ratios"]]).T.rename_axis("rank")
+
+# %% [markdown]
+# **Exercise 2.** Its summary and others like it could say:
+#
+# - **a**: $\alpha=r$ is the best choice here.
+# - **b**: Beyond rank 4, more rank gains little.
+# - **c**: At this rate and length, a larger $\alpha/r$ gave more at every rank.
+# - **d**: $\alpha=2r$ is the best choice here.
+# - **e**: LoRA of rank 32 beats full fine-tuning of the layer.
+#
+# Which one sentence do the numbers carry? And what would you run next: "more ranks", "more seeds" or "more rates"?
+
+# %% exercise
+checks.check_carried(sentence=..., then=...)
+
+# %% solution
+checks.check_carried(sentence="c", then="more rates")
+
+# %% [markdown]
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **LoRA on all linear layers: start at ten times full fine-tuning's rate.** *Ours: 8.8<!--regret.all--> times, 4.8<!--regret.all.low--> to 16<!--regret.all.high-->; on `q,v` 25<!--regret.qv-->, 9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->; one 23M encoder, one task, 200 steps, $\alpha=16$. Published: 9.8 over 14 models, about 15 in short runs (LoRA Without Regret); about 3, by one reader on another task.*
+# 2. **Fix $\alpha$ and tune the rate.** Then the rate you find at one rank serves the others. With $\alpha=r$ or $2r$, it doesn't.
+# 3. **A best value at the edge of what was tried isn't a finding.** Neither is one at a single rate.
+#
+# The same in PEFT:
+# ```python
+# config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")  # another rank: leave alpha
+# model = get_peft_model(model, config)
+# for rate in (2.5e-4, 5e-4, 1e-3, 2e-3):  # train each, choose on validation
+#     ...
+# ```
+# </details>
+
+# %%
+lesson.receipt()

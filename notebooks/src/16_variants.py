@@ -1,0 +1,171 @@
+# %% [markdown]
+# # 16 · Is there a better LoRA?
+#
+# Every few weeks a paper says: *our variant beats LoRA*. rsLoRA, LoRA+, LoRA-FA, DoRA, PiSSA, VeRA, LoRA-XS, TinyLoRA. Most tables give all methods one learning rate, and you know from lesson 03 what a rate can do. So we gave each the same chances. **Which variant is better, and what does it cost?**
+
+# %%
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from lora_course import checks, lesson
+from lora_course.checks.variants import EIGHT, LABELS, PLAIN
+from lora_lab import ComparePanel, LoRA, train, verdicts
+from lora_lab.experiments.margins import scores_in
+
+lesson.start("16")
+stored = lesson.reference_comparison("minilm_rt_variants")
+methods = pd.DataFrame(stored["methods"]).set_index("label")
+
+# %% [markdown]
+# ## What they change
+# Plain LoRA is $y = Wx + \frac{\alpha}{r}BAx$. Each variant changes one thing. The last three train 10 to 100 times fewer numbers.
+#
+# | | instead | in the lab |
+# |---|---|---|
+# | rsLoRA | $\alpha/\sqrt r$ for $\alpha/r$ | `LoRA(rslora=True)` |
+# | LoRA+ | $B$ has 16 times the rate of $A$ | `LoRA(lr_ratio=16)` |
+# | LoRA-FA | $A$ keeps its random start | `LoRA(freeze_a=True)` |
+# | DoRA | the length of each row of $W + \frac{\alpha}{r}BA$ trains separately | `LoRA(dora=True)` |
+# | PiSSA | $BA$ starts as the largest part of $W$, which is taken out of $W$ | `LoRA(init="pissa")` |
+# | LoRA-XS | $A$ and $B$ are frozen parts of $W$; a small square between them trains | `LoRAXS()` |
+# | VeRA | one frozen random $A$ and $B$ for all layers; two vectors scale them | `VeRA()` |
+# | TinyLoRA | the small square is a sum of frozen random ones; their weights train | `TinyLoRA()` |
+#
+# **Exercise 1.** Is rsLoRA a different method? At one rank it's plain LoRA with another $\alpha$. Which one?
+
+
+# %% exercise
+def alpha_of_plain(alpha, rank):
+    return ...
+
+
+checks.check_as_plain(alpha_of_plain)
+
+
+# %% solution
+def alpha_of_plain(alpha, rank):
+    return alpha * rank**0.5
+
+
+checks.check_as_plain(alpha_of_plain)
+
+# %% [markdown]
+# ## Three guesses
+# MiniLM on film reviews, 1,600 sentences, rank 8 on `q,v` where nothing else is said. Every method got six learning rates with three seeds each (two more if the best was the last), then five new seeds at its best rate, scored on 2,000 test sentences. The margin is 1.5 points. Give ranges that you're 80 % sure of.
+#
+# 1. **How many of the eight variants are better than plain LoRA**, beyond luck?
+# 2. TinyLoRA trains 768 numbers, 96 times fewer than LoRA. **How many points is it behind?**
+# 3. Now the usual table: *one* rate for LoRA and its first five variants. The rate is up to you. **How many of the six can you make the winner?**
+
+# %%
+lesson.predict("variants better than plain LoRA", low=..., high=...)
+lesson.predict("points that TinyLoRA is behind", low=..., high=...)
+lesson.predict("methods that win at some rate", low=..., high=...)
+
+# %% [markdown]
+# ## Look
+# Click an icon, and all others are compared with it. Drag the margin. Then switch to *memory*: who trains few numbers and needs many bytes?
+#
+# *Stored: trained on a CPU, 28 November 2026.*
+
+# %%
+ComparePanel(reference=stored)
+
+# %% [markdown]
+# The same as a table. The words come from `verdicts`, with Holm's correction, because you ask many questions at once (lesson 13).
+
+# %%
+scores = scores_in(stored)
+fair = verdicts(scores, against=PLAIN, margin=0.015)
+names = {label: name for name, label in LABELS.items()} | {PLAIN: "LoRA"}
+
+table = pd.DataFrame({
+    "trains": methods.trainable,
+    "rate": methods.lr,
+    "accuracy": methods.accuracy.map(lambda one: f"{np.mean([100 * value for value in one['each']]):.1f}"),
+    "MiB": (methods.peak_bytes / 2**20).round().astype(int),
+    "against LoRA": {label: one.outcome for label, one in fair.items()},
+}).rename(names).sort_values("accuracy", ascending=False)  # fmt: skip
+table.fillna("")
+
+# %% [markdown]
+# ## How to make a winner
+# Now the usual way: one rate for all. `shared` has the points that each variant is ahead of plain LoRA, on validation, at the rate of the row.
+
+# %%
+curves = {names[label]: {one["lr"]: 100 * one["validation"] for one in methods.tried[label]} for label in names}
+curves = pd.DataFrame(curves).dropna()
+shared = curves.sub(curves["LoRA"], axis=0).drop(columns="LoRA").round(1)
+winners = curves.idxmax(axis=1)
+
+curves.plot(logx=True, marker="o", figsize=(8, 4), xlabel="one learning rate for all", ylabel="validation accuracy, %")
+plt.xticks(curves.index, curves.index)
+plt.minorticks_off()
+plt.show()
+shared
+
+# %%
+lesson.reveal("variants better than plain LoRA", sum(fair[label].outcome == "better" for label in EIGHT))
+lesson.reveal("points that TinyLoRA is behind", -100 * fair["tinylora"].difference, "points")
+lesson.reveal("methods that win at some rate", winners.nunique())
+winners
+
+# %% claim
+outcomes = {label: one.outcome for label, one in fair.items()}
+assert "better" not in {outcomes[label] for label in EIGHT}
+assert {label for label in EIGHT if outcomes[label] == "worse"} == {"lora-xs", "tinylora"}
+assert outcomes["ia3"] == "equivalent"
+assert winners.nunique() == 5 and "DoRA" not in set(winners)
+assert methods.peak_bytes["vera"] > methods.peak_bytes[PLAIN]
+assert all(min(methods.accuracy[label]["each"]) < 0.55 for label in ("LoRA r8 all-linear", "bitfit", "prompt"))
+
+# %%
+# A minute, if you like: any variant beside plain LoRA, at one rate of yours.
+rate, rivals, store = 1e-3, {"LoRA": LoRA(), "mine": LoRA(init="pissa")}, lesson.workplace("16")
+for name, method in rivals.items():
+    run = train("minilm", lesson.small("rt", store), method, lr=rate, steps=lesson.steps(200, 12), batch=8, store=store)
+    print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
+
+# %% [markdown]
+# **Exercise 2.** You wrote the paper on the variant that your name draws. First do what you shouldn't: which one rate makes it look best? Then the truth: how many points is it ahead of plain LoRA on *test*, each at its own rate? (One decimal; behind is minus.)
+
+# %% exercise
+variant = lesson.draw("variant", *LABELS)
+checks.check_flattered(rate=..., points=..., variant=variant)
+
+# %% solution
+variant = lesson.draw("variant", *LABELS)
+checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LABELS[variant]].difference, 1), variant=variant)
+
+# %% [markdown]
+# <details><summary>What we found</summary>
+#
+# - **None of the eight is better than plain LoRA**, when each has its own rate. Two are clearly worse, LoRA-XS and TinyLoRA. The others are *undecided*: about a point apart, and five seeds are too few to call them equal.
+# - **With one rate for all, 5<!--variant.winners--> of the six can win.** LoRA+ looks 17.3<!--variant.flattered--> points better than plain LoRA at the lowest rate, LoRA-FA nearly as much at the highest. Each has just reached its own best rate: LoRA-FA's is 3.4<!--regret.fa--> times plain LoRA's, LoRA+'s 0.23<!--regret.plus--> times. DoRA's curve can't be told from LoRA's.
+# - **VeRA is close to LoRA with a tenth of the numbers, and IA3 is equivalent with a fifth.** Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step and LoRA 73<!--variant.lora.peak-->, because its frozen $A$ and $B$ have rank 256.
+# - **One of five seeds can spoil a mean.** LoRA on all linear layers, BitFit and prompt tuning have runs that collapsed near 50 %, at the rate that three tuning seeds chose. Look at the dots, not at the mean.
+#
+# Larger models, nine variants, tuned: all "within 1-2 %" ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), 2026; abstract only read).
+#
+# And the published tables? In [PEFT's suite](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, school mathematics, July 2026) rsLoRA has 51.3 % and LoRA 47.4 %, both of rank 64, at one rate, with one seed. By Exercise 1 that rsLoRA *is* plain LoRA with $\alpha=512$; the plain one had 128. And DoRA against LoRA, the same settings three times: 48.2 and 48.2 % (June 2025), 48.0 and 49.1 (January 2026), 46.9 and 47.8 (July 2026). The year matters as much as the method.
+# </details>
+#
+# ## Remember
+# <details><summary>Answer box</summary>
+#
+# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: no variant is better, most are undecided; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2 % (abstract).*
+# 2. **A variant's rate isn't LoRA's.** Before you say "better" or "worse", tune both, with the same number of tries.
+# 3. **Fewer trained numbers save disk, not memory.** The frozen model and its activations stay.
+#
+# The same in PEFT:
+# ```python
+# config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], use_rslora=True)
+# # or use_dora=True, or init_lora_weights="pissa"; VeraConfig(r=256, ...) and TinyLoraConfig(...)
+# model = get_peft_model(model, config)
+# optimizer = create_loraplus_optimizer(model, torch.optim.AdamW, lr=5e-4, loraplus_lr_ratio=16)  # LoRA+: a lower rate
+# ```
+# </details>
+
+# %%
+lesson.receipt()

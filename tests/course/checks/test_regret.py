@@ -1,0 +1,38 @@
+"""The checks of lesson 15: answers for `test_checks`, and what the published numbers must show."""
+
+from __future__ import annotations
+
+from lora_course.checks.regret import NEXT, SENTENCES
+from lora_course.experiments.rates import lowest
+from lora_course.paper import facts
+from lora_lab.accounting.params import break_even_rank
+
+RIGHT = {"lowest": (lowest,), "carried": ("c", "more rates")}
+UNSOLVED = {"carried": (..., ...)}
+WRONG = [
+    ("lowest", (lambda a, b, c: -lowest(a, b, c),), "the sign"),
+    ("lowest", (lambda a, b, c: (a - c) / (a - 2 * b + c),), "the slope of p x"),
+    ("lowest", (lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)),), "return its place"),
+    ("lowest", (lambda a, b, c: 0.0,), "where does the parabola turn"),
+    ("lowest", (lambda a, b, c: 1.0,), "the slope p + 2 q x is 0"),
+    ("carried", ("a", "more rates"), "the last column is ahead"),
+    ("carried", ("b", "more rates"), "nearly doubles"),
+    ("carried", ("d", "more rates"), "more alpha acts like more rate"),
+    ("carried", ("e", "more rates"), "16,704"),
+    ("carried", ("f", "more rates"), "answer with one of"),
+    ("carried", ("c", "more ranks"), "no more than rank 10"),
+    ("carried", ("c", "more seeds"), "small gaps"),
+]
+
+
+def test_the_published_numbers_show_what_the_replies_say_of_them():
+    found = facts("claims/evidence/eighteen_runs")
+    rows = found["rows"]
+    assert all(low < middle < high for low, middle, high in rows.values())
+    assert rows[32][1] > 1.9 * rows[4][1]
+    assert 32 * (512 + 10) == 16_704 > found["full"]["trained"]
+    assert found["full"]["trained"] == 512 * 10 + 10
+    assert break_even_rank(512, 10) < 10
+    assert found["longer"]["accuracy"] > rows[found["longer"]["rank"]][2]
+    assert set(SENTENCES) == set("abcde")
+    assert "more rates" in NEXT
