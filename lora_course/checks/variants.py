@@ -7,25 +7,12 @@ from math import sqrt
 from typing import Any
 
 from lora_course.checks.verdict import Function, Number, Verdict, exercise, parts
-from lora_course.claims.evidence import comparison
+from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, comparison
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import verdict
 
-STORED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"
-LABELS = {
-    "rsLoRA": f"{PLAIN} rslora True",
-    "LoRA+": f"{PLAIN} lr_ratio 16",
-    "LoRA-FA": f"{PLAIN} freeze_a True",
-    "DoRA": f"{PLAIN} dora True",
-    "PiSSA": f"{PLAIN} init pissa",
-}
-EIGHT = (*LABELS.values(), "vera", "lora-xs", "tinylora")
-
-
-def labels() -> dict[str, str]:
-    """Return the label of each of the eight variants in the stored comparison, by a name without capitals."""
-    return {name.lower(): label for name, label in LABELS.items()} | {label: label for label in EIGHT[len(LABELS) :]}
-
+STORED, EIGHT = TUNED, tuple(VARIANTS.values())
+LABELS = dict(list(VARIANTS.items())[:5])  # those that are tuned over plain LoRA's rates
 
 AS_PLAIN = Function(
     cases=[(16, 8), (16, 64), (8, 4), (32, 1)],

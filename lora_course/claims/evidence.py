@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 Stored = str | Path | None  # a folder of runs; None for ours
 KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # compared runs share these
 NORMAL_95 = 1.96
+TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and plain LoRA in it
+VARIANTS = {  # their labels there
+    "rsLoRA": f"{PLAIN} rslora True", "LoRA+": f"{PLAIN} lr_ratio 16", "LoRA-FA": f"{PLAIN} freeze_a True",
+    "DoRA": f"{PLAIN} dora True", "PiSSA": f"{PLAIN} init pissa", "VeRA": "vera", "LoRA-XS": "lora-xs",
+    "TinyLoRA": "tinylora",
+}  # fmt: skip
 SPREADS = {"WikiSQL": 0.5, "MNLI": 0.1, "MNLI-m": 0.1}  # points, from the captions of tables 4 to 6
 ROWS = {"lora": ("LoRA", "4.7M"), "full": ("FT", "175,255.8M"), "prompt": ("PreEmbed", "3.2M")}  # in table 4
 

@@ -251,11 +251,11 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
 
     In our comparison each has its own rate. one_rate: also count PEFT's suite, with one rate for both, if it can.
     """
-    from lora_course.checks.variants import PLAIN, STORED, labels
-
-    check_known([variant], labels(), "the variants")
-    intervals = {"minilm on rt, a rate for each": stored.of_labels(STORED, labels()[variant], PLAIN, margin)}
-    evidence, suite = [stored.made_by(STORED)], stored.published("metamath")
+    labels = {name.lower(): label for name, label in stored.VARIANTS.items()}
+    check_known([variant], labels, "the variants")
+    tuned = stored.of_labels(stored.TUNED, labels[variant], stored.PLAIN, margin)
+    intervals, evidence = {"minilm on rt, a rate for each": tuned}, [stored.made_by(stored.TUNED)]
+    suite = stored.published("metamath")
     if one_rate and variant in suite["rows"]:
         intervals["Llama-3.2-3B on GSM8K, one rate"] = stored.metamath(variant, "lora")
         evidence.append(f"{suite['source']}; {suite['standing']}")

@@ -85,7 +85,8 @@ def test_every_method_is_tuned_and_scored_on_the_same_terms(compared):
     assert found["rates"]["LoRA r2 q,v"] == [1e-3, 2e-3]
     assert (found["seeds"], found["tuning_seeds"], found["metric"]) == ([0, 1], [1000], "accuracy")
     for one in found["methods"]:
-        tuned, runs = one["tried"][0].keys() - {"validation", "each"}, [Store(out / "runs").read(n) for n in one["runs"]]
+        tuned = one["tried"][0].keys() - {"validation", "each"}
+        runs = [Store(out / "runs").read(n) for n in one["runs"]]
         assert set(one) >= ROW
         assert (one["error"], one["accuracy"]["n"]) == (None, 2)
         assert len(one["tried"]) == 3  # two values are both ends, so there is one beyond
