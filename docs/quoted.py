@@ -313,9 +313,10 @@ def variants() -> dict[str, str]:
 def regret() -> dict[str, str]:
     """Lesson 15: how many times full fine-tuning's best rate LoRA's is, with the 95 % interval over tuning seeds.
 
-    regret.qv, regret.all: on q and v, on all linear layers. regret.fall: how many times the playground's best rate
-    falls from rank 1 to 64 with alpha = r; regret.apart: largest over smallest at ranks 1, 8, 64 with alpha 16.
-    regret.rsl, .fa, .plus: the best rate of rsLoRA, LoRA-FA and LoRA+ over plain LoRA's, the same way.
+    regret.qv, regret.all: on q and v, on all linear layers; regret.tweets.NAME: the same on tweets.
+    regret.fall: how many times the playground's best rate falls from rank 1 to 64 with alpha = r; regret.apart: the
+    largest over the smallest at ranks 1, 8, 64 with alpha 16.
+    regret.rsl, .fa, .plus: the best rate of rsLoRA, LoRA-FA and LoRA+ over plain LoRA's.
     """
     found = read_json(RESULTS / "compare" / f"{tested.STORED}.json")
     best = {row["label"]: best_rates(row) for row in found["methods"] if row["lr"]}
@@ -325,6 +326,11 @@ def regret() -> dict[str, str]:
         for short, name in {"rsl": "rsLoRA", "fa": "LoRA-FA", "plus": "LoRA+"}.items()
     }
     told = dict[str, str]()
+    tweets = {
+        one["label"]: best_rates(one) for one in read_json(RESULTS / "compare" / "minilm_tweets_rates.json")["methods"]
+    }
+    best |= {f"tweets {label}": rates for label, rates in tweets.items()}
+    ratios |= {f"tweets.{name}": (f"tweets {ratios[name][0]}", "tweets full") for name in ("qv", "all")}
     for name, (over, under) in ratios.items():
         ends = times(best[over], best[under])
         told |= {f"regret.{name}{end}": f"{value:.2g}" for end, value in zip(("", ".low", ".high"), ends, strict=True)}
