@@ -307,6 +307,7 @@ def variants() -> dict[str, str]:
         "variant.better": str(sum(said[label].outcome == "better" for label in tested.EIGHT)),
         "variant.winners": str(shared.idxmax(axis=1).nunique()),
         "variant.flattered": f"{shared.max(axis=None):.1f}",
+        "variant.flattered.fa": f"{shared['LoRA-FA'].max():.1f}",
     }
 
 

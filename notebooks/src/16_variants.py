@@ -142,9 +142,9 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # <details><summary>What we found</summary>
 #
 # - **None of the eight is better than plain LoRA**, when each has its own rate. Two are clearly worse, LoRA-XS and TinyLoRA. The others are *undecided*: about a point apart, and five seeds are too few to call them equal.
-# - **With one rate for all, 5<!--variant.winners--> of the six can win.** LoRA+ looks 17.3<!--variant.flattered--> points better than plain LoRA at the lowest rate, LoRA-FA nearly as much at the highest. Each has just reached its own best rate: LoRA-FA's is 3.4<!--regret.fa--> times plain LoRA's, LoRA+'s 0.23<!--regret.plus--> times. DoRA's curve can't be told from LoRA's.
+# - **With one rate for all, 5<!--variant.winners--> of the six can win.** LoRA+ looks 17.3<!--variant.flattered--> points better than plain LoRA at the lowest rate, where plain LoRA has hardly started, and LoRA-FA 15.9<!--variant.flattered.fa--> at the highest, where it collapsed. LoRA-FA's best rate is 3.4<!--regret.fa--> times plain LoRA's, LoRA+'s 0.23<!--regret.plus--> times. DoRA's curve can't be told from LoRA's.
 # - **VeRA is close to LoRA with a tenth of the numbers, and IA3 is equivalent with a fifth.** Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step and LoRA 73<!--variant.lora.peak-->, because its frozen $A$ and $B$ have rank 256.
-# - **One of five seeds can spoil a mean.** LoRA on all linear layers, BitFit and prompt tuning have runs that collapsed near 50 %, at the rate that three tuning seeds chose. Look at the dots, not at the mean.
+# - **One of five seeds can spoil a mean.** LoRA on all linear layers, BitFit and prompt tuning have runs that collapsed near 50 %, at the rate that three tuning seeds chose. Look at the dots.
 #
 # Larger models, nine variants, tuned: all "within 1-2 %" ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), 2026; abstract only read).
 #
