@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file
 
-from lora_course.checks import variants as tested
-from lora_course.claims.evidence import Cells
+from lora_course.checks.variants import LABELS, ahead
+from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, Cells
 from lora_course.classroom import room
 from lora_course.experiments.rates import best_rates, times
 from lora_course.lesson import reference
@@ -281,30 +281,27 @@ def places() -> dict[str, str]:
 
 
 def variants() -> dict[str, str]:
-    """Lesson 16 and the README: every method that was tuned on the same terms, and its verdict against plain LoRA.
+    """Lesson 16 and the README: methods that were tuned on the same terms, and their verdicts against plain LoRA.
 
-    variant.NAME: accuracy in percent; .half: half its 95 % interval over seeds, in points; .rate, .word, and .behind,
-    .low, .high: points behind plain LoRA, with the 95 % interval; .peak: MiB of a step; .seconds of a run.
-    variant.better: how many of the eight are. variant.winners: how many of plain LoRA and the five that share its rates
-    are best at one of them; variant.flattered: the most that one of the five is ahead of it with one rate for both.
+    variant.NAME: accuracy in percent; .half: half its 95 % interval over seeds, in points; .word: the verdict; .peak:
+    MiB of a step; .behind: points behind plain LoRA. variant.winners: how many of plain LoRA and the five that share
+    its rates are best at one of them; variant.flattered: the most that one of the five is ahead at one rate for both.
     """
-    found = read_json(RESULTS / "compare" / f"{tested.STORED}.json")
-    rows, scores = {row["label"]: row for row in found["methods"]}, scores_in(found)
-    said = verdicts(scores, tested.PLAIN, found["margin"])
-    names = {label: name.lower() for name, label in tested.LABELS.items()} | {tested.PLAIN: "lora"}
-    told = dict[str, str]()
+    found = read_json(RESULTS / "compare" / f"{TUNED}.json")
+    rows = {row["label"]: row for row in found["methods"]}
+    judged = verdicts(scores_in(found), PLAIN, found["margin"])
+    names = {label: name.lower() for name, label in VARIANTS.items()} | {PLAIN: "lora"}
+    numbers = dict[str, str]()
     for label, row in rows.items():
         name = f"variant.{names.get(label, label.replace('LoRA r8 ', '').replace(' ', '-'))}"
         mean, low, high = mean_interval([100 * value for value in row["accuracy"]["each"]])
-        told |= {name: f"{mean:.1f}", f"{name}.rate": f"{row['lr']:g}" if row["lr"] else "none"}
-        told |= {f"{name}.half": f"{(high - low) / 2:.1f}", f"{name}.peak": f"{row['peak_bytes'] / 2**20:.0f}"}
-        told |= {f"{name}.seconds": f"{row['seconds']:.0f}"} if row["seconds"] else {}
-        if one := said.get(label):
-            told |= {f"{name}.word": one.outcome, f"{name}.behind": f"{-100 * one.difference:.1f}"}
-            told |= {f"{name}.{end}": f"{100 * getattr(one, f'{end}95'):.1f}" for end in ("low", "high")}
-    shared = pd.DataFrame({name: tested.ahead(name) for name in tested.LABELS} | {"LoRA": 0.0}).dropna()
-    return told | {
-        "variant.better": str(sum(said[label].outcome == "better" for label in tested.EIGHT)),
+        numbers |= {name: f"{mean:.1f}", f"{name}.half": f"{(high - low) / 2:.1f}"}
+        numbers[f"{name}.peak"] = f"{row['peak_bytes'] / 2**20:.0f}"
+        if label in judged:
+            numbers[f"{name}.word"] = judged[label].outcome
+            numbers[f"{name}.behind"] = f"{-100 * judged[label].difference:.1f}"
+    shared = pd.DataFrame({name: ahead(name) for name in LABELS} | {"LoRA": 0.0}).dropna()
+    return numbers | {
         "variant.winners": str(shared.idxmax(axis=1).nunique()),
         "variant.flattered": f"{shared.max(axis=None):.1f}",
         "variant.flattered.fa": f"{shared['LoRA-FA'].max():.1f}",
@@ -315,33 +312,27 @@ def regret() -> dict[str, str]:
     """Lesson 15: how many times full fine-tuning's best rate LoRA's is, with the 95 % interval over tuning seeds.
 
     regret.qv, regret.all: on q and v, on all linear layers; regret.tweets.NAME: the same on tweets.
+    regret.fa, .plus: the best rate of LoRA-FA and of LoRA+ over plain LoRA's.
     regret.fall: how many times the playground's best rate falls from rank 1 to 64 with alpha = r; regret.apart: the
     largest over the smallest at ranks 1, 8, 64 with alpha 16.
-    regret.rsl, .fa, .plus: the best rate of rsLoRA, LoRA-FA and LoRA+ over plain LoRA's.
     """
-    found = read_json(RESULTS / "compare" / f"{tested.STORED}.json")
-    best = {row["label"]: best_rates(row) for row in found["methods"] if row["lr"]}
-    ratios = {"qv": (tested.PLAIN, "full"), "all": ("LoRA r8 all-linear", "full")}
-    ratios |= {
-        short: (tested.LABELS[name], tested.PLAIN)
-        for short, name in {"rsl": "rsLoRA", "fa": "LoRA-FA", "plus": "LoRA+"}.items()
-    }
-    told = dict[str, str]()
-    tweets = {
-        one["label"]: best_rates(one) for one in read_json(RESULTS / "compare" / "minilm_tweets_rates.json")["methods"]
-    }
-    best |= {f"tweets {label}": rates for label, rates in tweets.items()}
-    ratios |= {f"tweets.{name}": (f"tweets {ratios[name][0]}", "tweets full") for name in ("qv", "all")}
-    for name, (over, under) in ratios.items():
-        ends = times(best[over], best[under])
-        told |= {f"regret.{name}{end}": f"{value:.2g}" for end, value in zip(("", ".low", ".high"), ends, strict=True)}
-    values: dict[tuple[int, float], dict[float, list[float]]] = {}
+    ratios = {"qv": (PLAIN, "full"), "all": ("LoRA r8 all-linear", "full")}
+    own = {"fa": (VARIANTS["LoRA-FA"], PLAIN), "plus": (VARIANTS["LoRA+"], PLAIN)}
+    numbers = dict[str, str]()
+    for file, prefix, pairs in (TUNED, "regret.", ratios | own), ("minilm_tweets_rates", "regret.tweets.", ratios):
+        rows = {row["label"]: row for row in read_json(RESULTS / "compare" / f"{file}.json")["methods"]}
+        for name, labels in pairs.items():
+            ends = zip(("", ".low", ".high"), times(*(best_rates(rows[label]) for label in labels)), strict=True)
+            numbers |= {f"{prefix}{name}{end}": f"{value:.2g}" for end, value in ends}
+    accuracy: dict[tuple[int, float], dict[float, list[float]]] = {}
     for run in load_playground().results:
-        values.setdefault((run.cell.rank, run.cell.alpha), {}).setdefault(run.cell.lr, []).append(run.value or 0.0)
-    peak = {cell: max(sorted(rates), key=lambda lr: fmean(rates[lr])) for cell, rates in values.items()}
-    usual = [peak[rank, 16.0] for rank in (1, 8, 64)]
-    fall, apart = peak[1, 1.0] / peak[64, 64.0], max(usual) / min(usual)
-    return told | {"regret.fall": f"{fall:.0f}", "regret.apart": f"{apart:.1f}"}
+        accuracy.setdefault((run.cell.rank, run.cell.alpha), {}).setdefault(run.cell.lr, []).append(run.value or 0.0)
+    peak = {cell: max(sorted(rates), key=lambda lr: fmean(rates[lr])) for cell, rates in accuracy.items()}
+    at_16 = [peak[rank, 16.0] for rank in (1, 8, 64)]
+    return numbers | {
+        "regret.fall": f"{peak[1, 1.0] / peak[64, 64.0]:.0f}",
+        "regret.apart": f"{max(at_16) / min(at_16):.1f}",
+    }
 
 
 def latency() -> dict[str, str]:

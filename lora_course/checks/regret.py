@@ -16,9 +16,7 @@ LOWEST = Function(
         "the sign: if a is higher than c, the lowest point lies above the middle": lambda a, b, c: -lowest(a, b, c),
         "that is where p + q x is 0: the slope of p x + q x² is p + 2 q x": lambda a, b, c: 2 * lowest(a, b, c),
         "that is the lowest loss: return its place x": lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)),
-        "the rate with the lowest of three losses is the middle one, x = 0: where does the parabola turn?": lambda *_: (
-            0.0
-        ),
+        "x = 0 is the lowest of the three losses: where does the parabola turn?": lambda a, b, c: 0.0,
     },
     fallback="p = (c - a) / 2 and q = (a + c) / 2 - b; the slope p + 2 q x is 0 at the lowest point",
 )

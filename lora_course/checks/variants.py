@@ -11,8 +11,8 @@ from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, comparison
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import verdict
 
-STORED, EIGHT = TUNED, tuple(VARIANTS.values())
-LABELS = dict(list(VARIANTS.items())[:5])  # those that are tuned over plain LoRA's rates
+EIGHT = tuple(VARIANTS.values())
+LABELS = {name: label for name, label in VARIANTS.items() if label.startswith(PLAIN)}  # tuned over plain LoRA's rates
 
 AS_PLAIN = Function(
     cases=[(16, 8), (16, 64), (8, 4), (32, 1)],
@@ -40,7 +40,7 @@ def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
 
 def ahead(variant: str) -> dict[float, float]:
     """Points that a variant is ahead of plain LoRA with the same rate for both, on validation, by rate."""
-    rows = {row["label"]: row["tried"] for row in comparison(STORED)["methods"]}
+    rows = {row["label"]: row["tried"] for row in comparison(TUNED)["methods"]}
     own, plain = ({tried["lr"]: tried["validation"] for tried in rows[label]} for label in (LABELS[variant], PLAIN))
     return {rate: round(100 * (own[rate] - plain[rate]), 1) for rate in sorted(own.keys() & plain.keys())}
 
@@ -49,7 +49,7 @@ def flattered(variant: str) -> tuple[Number, Number]:
     """The one rate that makes a variant look best, and the points it is ahead on test with a tuned rate for each."""
     shared = ahead(variant)
     best = max(shared, key=lambda rate: shared[rate])
-    scores = scores_in(comparison(STORED))
+    scores = scores_in(comparison(TUNED))
     fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0
     less = {
         rate: f"at {rate:g} it's {points:+.1f} points: another rate flatters it more" for rate, points in shared.items()
@@ -64,7 +64,7 @@ def flattered(variant: str) -> tuple[Number, Number]:
 @exercise(
     "`shared` has the points by rate: take the largest in your variant's column",
     "each at its own rate: `fair` has the difference on the test sentences",
-    "shared[variant].idxmax() and fair[variant].difference, in points to one decimal",
+    "shared[variant].idxmax(), and 100 * fair[LABELS[variant]].difference to one decimal",
 )
 def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
     """Lesson 16: the one rate at which a variant looks best against plain LoRA, and its points with tuned rates."""

@@ -136,7 +136,7 @@ class Choice:
     def judge(self, answer: Any) -> Verdict:
         if unsolved(answer):
             return not_yet("put a word in place of ...")
-        other = f"answer with one of {', '.join(dict.fromkeys([*self.replies, *self.right]))}, not {answer!r}"
+        other = f"answer with one of {', '.join(sorted({*self.replies, *self.right}))}, not {answer!r}"
         return Verdict(True, self.why) if answer in self.right else Verdict(False, self.replies.get(answer, other))
 
 

@@ -157,30 +157,26 @@ def compared(name: str, method: str, against: str, margin: float) -> dict[str, I
 
     Raises: NotFound for a method that the comparison lacks.
     """
-    from lora_lab.experiments.margins import scores_in
-    from lora_lab.experiments.statistics import verdict
-
     stored = comparison(name)
-    scores = scores_in(stored)
-    methods = {row["label"]: row["method"] for row in stored["methods"] if row["label"] in scores}
+    methods = {row["label"]: row["method"] for row in stored["methods"] if row.get("answers")}
     _check_named(f"the comparison on {stored['task']}", dict.fromkeys(methods.values()), method, against)
-    (baseline,) = (label for label, name in methods.items() if name == against)
+    (baseline,) = (label for label, other in methods.items() if other == against)
     return {
         f"{stored['model']} on {stored['task']}{label.removeprefix('LoRA r8').removeprefix(method)}": judged(
-            verdict(scores[label], scores[baseline], margin)
+            of_labels(name, label, baseline, margin)
         )
-        for label, name in methods.items()
-        if name == method
+        for label, other in methods.items()
+        if other == method
     }
 
 
-def of_labels(name: str, label: str, against: str, margin: float) -> Interval:
-    """Compute label - against in a stored comparison, from all seeds and rows."""
+def of_labels(name: str, label: str, against: str, margin: float) -> Verdict:
+    """Return the verdict of one label on another in a stored comparison, from all seeds and rows."""
     from lora_lab.experiments.margins import scores_in
     from lora_lab.experiments.statistics import verdict
 
     scores = scores_in(comparison(name))
-    return judged(verdict(scores[label], scores[against], margin))
+    return verdict(scores[label], scores[against], margin)
 
 
 def made_by(name: str) -> str:

@@ -75,10 +75,10 @@ class Terms:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        limits = {"rates": 50, "growth": 50, "tuning_seeds": 100, "seeds": SEED, "prompts": 10**6}
-        for name, high in limits.items():
-            if not (low := int(name not in ("growth", "prompts"))) <= getattr(self, name) <= high:
-                raise BadValue(f"{name} must be from {low} to {high:,}, not {getattr(self, name)}")
+        ends = (("rates", 1, 50), ("growth", 0, 50), ("tuning_seeds", 1, 100), ("seeds", 1, SEED), ("prompts", 0, 1e6))
+        for name, low, high in ends:
+            if not low <= getattr(self, name) <= high:
+                raise BadValue(f"{name} must be from {low} to {high:,.0f}, not {getattr(self, name)}")
 
     def recipe(self, method: Method) -> Recipe:
         """Return a method's recipe before tuning. `dtype` applies only to frozen bases."""
@@ -278,9 +278,7 @@ def _result(
         tuning = tune(terms.recipe(method), out / "tuning", **tries, **options)
         best, seconds = tuning.best, tuning.seconds
         row["edge"] = tuning.edge
-        row["tried"] = [
-            {axis.name: t.value, "validation": t.validation, "each": [*map(list, t.each)]} for t in tuning.tried
-        ]
+        row["tried"] = [{axis.name: t.value, "validation": t.validation, "each": t.each} for t in tuning.tried]
         edge = ", the edge of the grid" if tuning.edge else ""
         say(f"{name}: best {axis.name} {best.value:g} of {len(tuning.tried)}{edge}, validation {best.validation:.4g}")
         swept = Sweep(out / "runs", **options).run(terms.final(tuning, method))
@@ -288,10 +286,8 @@ def _result(
         cause = next((run.error for run in swept.runs if run.error), None)
         row["error"] = cause and (f"{len(swept) - len(runs)} of {len(swept)} seeds failed: {cause}" if runs else cause)
         if runs:
-            later = [
-                afterwards(run, terms.forgetting, terms.prompts, out / "afterwards", download=options["download"])
-                for run in runs
-            ]
+            folder, download = out / "afterwards", options["download"]
+            later = [afterwards(run, terms.forgetting, terms.prompts, folder, download=download) for run in runs]
             seconds += sum(run.seconds for run in runs) + sum(scores["seconds"] for scores in later)
             row |= _outcome(terms, metric, base, runs, later)
             row |= remembered(out / "costs" / f"{runs[0].recipe.hash}.json", partial(costs_of, runs[0].recipe))

@@ -25,9 +25,11 @@ MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; nats per tok
 NAMES = {
     "full": "full fine-tuning", "prompt": "prompt tuning", "ptuning": "P-tuning", "prefix": "prefix tuning",
     "bitfit": "BitFit", "ia3": "IA3", "bottleneck": "bottleneck adapter", "head": "head only",
-    "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA", "tinylora weight_tying 1": "TinyLoRA, one v",
-    "LoRA r8 q,v rslora True": "rsLoRA", "LoRA r8 q,v lr_ratio 16": "LoRA+", "LoRA r8 q,v freeze_a True": "LoRA-FA",
-    "LoRA r8 q,v dora True": "DoRA", "LoRA r8 q,v init pissa": "PiSSA",
+    "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA",
+}  # fmt: skip
+VARIANTS = {  # of LoRA, by the option that makes them
+    "rslora True": "rsLoRA", "lr_ratio 16": "LoRA+", "freeze_a True": "LoRA-FA", "dora True": "DoRA",
+    "init pissa": "PiSSA",
 }  # fmt: skip
 SWAP = str.maketrans("bwBW", "wbWB")
 
@@ -177,6 +179,9 @@ def shown(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _method(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    label = NAMES.get(row["label"], row["label"])
+    for option, variant in VARIANTS.items():  # "LoRA r8 q,v dora True" is shown as "DoRA r8 q,v"
+        label = label.replace(f" {option}", "").replace("LoRA", variant, 1) if f" {option}" in label else label
     factor = metric_of(name).factor
     values = [factor * value for value in row[name]["each"]]
     mean, low, high = mean_interval(values)
@@ -184,7 +189,7 @@ def _method(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     tried = [(run.get("lr"), run.get("validation")) for run in row.get("tried") or ()]
     return {
         **{key: row.get(key) for key in kept},
-        "name": NAMES.get(row["label"], row["label"]),
+        "name": label,
         **{"each": [round(value, 3) for value in values], "mean": round(mean, 3)},
         **({"low": round(low, 3), "high": round(high, 3)} if low is not None and high is not None else {}),
         "trained": (row.get("trainable") or 0) + (row.get("head") or 0),

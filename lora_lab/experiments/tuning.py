@@ -86,7 +86,7 @@ class Tried:
     value: float
     validation: float | None = None
     loss: float = inf
-    each: tuple[tuple[float, float], ...] = ()
+    each: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -146,17 +146,14 @@ def tune(
 def _tuning(axis: Axis, runs: Mapping[float, Sequence[Run]]) -> Tuning:
     """Return the outcome of these runs. Raises: Failed if every value has a failed run."""
     every = [run for group in runs.values() for run in group]
-    last = {
-        value: [run.history["validation"][-1] for run in runs[value]]
-        for value in sorted(runs)
-        if all(run.status in FINISHED for run in runs[value])
-    }
+    finished = {value: own for value, own in runs.items() if all(run.status in FINISHED for run in own)}
+    last = {value: [run.history["validation"][-1] for run in own] for value, own in finished.items()}
     if not last:
         raise Failed(next((run.error for run in every if run.error), "no run finished"))
     name = main_metric(next(iter(last.values()))[0])
     tried = []
     for value in sorted(runs):
-        each = tuple((metrics[name], metrics["loss"]) for metrics in last.get(value, ()))
+        each = [[metrics[name], metrics["loss"]] for metrics in last.get(value, ())]
         score, loss = (fmean(column) for column in zip(*each, strict=True)) if each else (None, inf)
         tried.append(Tried(value, score, loss, each))
     return Tuning(axis, tuple(tried), name, sum(run.seconds for run in every))

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 15 · How high is LoRA's rate?
 #
-# "Ten times that of full fine-tuning", says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "I found about 3", writes someone who repeated it on another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 we chose rates that are 20<!--as_good.lora.times--> and 5<!--as_good.all.times--> times apart. **Is there such a number at all?** Let's measure it, with an interval.
+# "Ten times that of full fine-tuning", says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "I found about 3", wrote a reader who repeated it on another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)); the same reader's repository has 10. In lesson 05 we chose rates that are 20<!--as_good.lora.times--> and 5<!--as_good.all.times--> times apart. **Is there such a number at all?** Let's measure it, with an interval.
 
 # %%
 import numpy as np
@@ -54,7 +54,7 @@ lesson.predict("times the best rate falls with alpha = r", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# A pale curve is a seed, the thick one their mean. The dots below are each seed's lowest point.
+# A pale curve is a seed, the thick one their mean. Each triangle is a seed's best rate.
 
 # %%
 def best_rate(losses):
@@ -126,7 +126,7 @@ assert max(usual) / min(usual) < 2
 # <details><summary>What we found</summary>
 #
 # - **On `q,v` LoRA's best rate is 25<!--regret.qv--> times full fine-tuning's** (95 % interval 9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->). **On all linear layers it's 8.8<!--regret.all--> times** (4.8<!--regret.all.low--> to 16<!--regret.all.high-->). More adapted matrices move the model further at the same rate, so they want a lower one.
-# - **Another task agrees.** On tweets with three classes (stored, too): 24<!--regret.tweets.qv--> times on `q,v` (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->), 12<!--regret.tweets.all--> on all linear layers (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->). So "ten" fits all linear layers, as in LoRA Without Regret. On `q,v` it's too low. Three fits nowhere here.
+# - **Another task agrees.** On tweets with three classes (stored, too): 24<!--regret.tweets.qv--> times on `q,v` (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->), 12<!--regret.tweets.all--> on all linear layers (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->). So "ten" fits all linear layers, as in LoRA Without Regret. On `q,v` it's too low for the tweets, and the reviews can't tell. Three fits nowhere here.
 # - **Three seeds give wide intervals**, and wide is enough: near its best, a factor of two in the rate costs little.
 # - **With $\alpha$ fixed, the best rate hardly moves with the rank**: it stays within a factor of 1.4<!--regret.apart-->, less than three seeds can tell apart. **With $\alpha=r$, it falls 8<!--regret.fall--> times** from rank 1 to 64.
 #
@@ -163,7 +163,7 @@ checks.check_carried(sentence="c", then="more rates")
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA on all linear layers: start at ten times full fine-tuning's rate.** *Ours: 8.8<!--regret.all--> times, 4.8<!--regret.all.low--> to 16<!--regret.all.high-->; on tweets 12<!--regret.tweets.all-->; on `q,v` 25<!--regret.qv--> and 24<!--regret.tweets.qv-->; one 23M encoder, 200 steps, $\alpha=16$. Published: 9.8 over 14 models, about 15 in short runs (LoRA Without Regret); about 3, by one reader on another task.*
+# 1. **LoRA on all linear layers: start at ten times full fine-tuning's rate.** *Ours: 8.8<!--regret.all--> times, 4.8<!--regret.all.low--> to 16<!--regret.all.high-->; on tweets 12<!--regret.tweets.all-->; on `q,v` 25<!--regret.qv--> and 24<!--regret.tweets.qv-->; one 23M encoder, 200 steps, $\alpha=16$. Published: 9.8 over 14 models, about 15 in short runs (LoRA Without Regret); 3 and 10, by one reader on another task.*
 # 2. **Fix $\alpha$ and tune the rate.** Then the rate you find at one rank serves the others. With $\alpha=r$ or $2r$, it doesn't.
 # 3. **A best value at the edge of what was tried isn't a finding.** Neither is one at a single rate.
 #

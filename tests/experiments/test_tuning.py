@@ -64,7 +64,7 @@ def test_with_several_tuning_seeds_the_mean_counts_and_each_is_kept(recipe, gent
     assert sorted({run.recipe.seed for run in runs}) == [1000, 1001, 1002]
     for one in found.tried:
         last = [run.history["validation"][-1] for run in runs if run.recipe.lr == one.value]
-        assert sorted(one.each) == sorted((record["accuracy"], record["loss"]) for record in last)
+        assert sorted(one.each) == sorted([record["accuracy"], record["loss"]] for record in last)
         assert one.validation == pytest.approx(fmean(record["accuracy"] for record in last))
     assert tune(recipe(steps=12), tmp_path, rates=2, growth=0).tried != found.tried  # one seed
 

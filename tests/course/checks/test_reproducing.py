@@ -18,7 +18,7 @@ WRONG = [
     ("published", (2.86, 8.0, "noise", "large"), "80 of 100"),
     ("published", (2.86, 5.6, "a gap", "large"), "smaller than the one you need"),
     ("published", (3.2, 6.27, "a gap", "base"), "look at the marks"),
-    ("published", (2.86, 5.6, "behind", "large"), "answer with one of noise"),
+    ("published", (2.86, 5.6, "behind", "large"), "answer with one of a gap, noise"),
 ]
 
 
