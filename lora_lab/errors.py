@@ -32,6 +32,10 @@ class Failed(LabError):
     """A failure not caused by the input: no network, a diverging run."""
 
 
+class OutOfMemory(Failed):
+    """A device's memory ran out during training."""
+
+
 class LabWarning(UserWarning):
     """A problem that will surface later and can be fixed now."""
 

@@ -27,6 +27,7 @@ from typing import Any
 from lora_lab import __version__
 from lora_lab.errors import BadValue, NotFound, printable
 from lora_lab.files import read_json, write_json
+from lora_lab.machine import container, memory
 from lora_lab.ports import free_port
 
 FILE = "lora-lab-preflight.json"
@@ -272,27 +273,3 @@ def summary(letter: Mapping[str, Any]) -> str:
     red = [finding for finding in letter["findings"] if not finding["green"]]
     faults = "; ".join(f"{finding['name']} ({finding['found']})" for finding in red)
     return printable(f"{'ok ' if letter['green'] else 'RED'}  {letter['system']}  {faults}".rstrip())
-
-
-def memory() -> tuple[int | None, int | None]:
-    """Return total and free bytes of this machine, or of the container that this runs in; None if unknown."""
-    limit, used = container()
-    with suppress(ImportError):
-        import psutil
-
-        machine = psutil.virtual_memory()
-        if limit is None or limit > machine.total:
-            return machine.total, machine.available
-        return limit, max(0, min(machine.available, limit - used))
-    with suppress(ValueError, OSError, AttributeError):  # before anything is installed; Windows has no sysconf
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return total, total
-    return None, None
-
-
-def container(root: Path = Path("/sys/fs/cgroup")) -> tuple[int | None, int]:
-    """Return the bytes that this container may use (None: no limit), and the bytes in use by its programs."""
-    with suppress(OSError, ValueError):
-        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-        return int((root / "memory.max").read_text()), int(stat["anon"]) + int(stat["shmem"])
-    return None, 0

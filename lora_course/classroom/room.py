@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import psutil
 
-from lora_course.classroom import preflight
 from lora_lab.files import read_json
+from lora_lab.machine import memory
 from lora_lab.training.assets import shipped
 
 MACHINE = 8 * 10**9
@@ -52,7 +52,7 @@ def peaks() -> dict[str, Peak]:
 
 def room_for(lesson: str) -> str:
     """Compare a lesson's memory (by its name or number) with this machine's, as text."""
-    recorded, (total, free) = peaks(), preflight.memory()
+    recorded, (total, free) = peaks(), memory()
     needed = next((recorded[name] for name in sorted(recorded) if name.startswith(lesson)), None)
     if needed is None:
         return "memory: this lesson has not been measured yet"

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lora_lab.errors import BadValue, LabError, warn
+from lora_lab.errors import BadValue, LabError, OutOfMemory, warn
 from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.plan import ROOM, packs
 from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Choice, Race
@@ -213,7 +213,10 @@ class Sweep:
                 self._train_pack(group, paths)
 
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
-        """Train one pack into the store. If its setup fails, try its runs one by one and record errors."""
+        """Train one pack into the store. If its setup fails, try its runs one by one and record errors.
+
+        If memory runs out, continue with half of the runs at a time, from the last checkpoint.
+        """
         self._note("pack", {"recipes": recipes})
         try:
             pack = self.pack(recipes, callbacks=self._callbacks, download=self.download)
@@ -232,7 +235,19 @@ class Sweep:
             checkpoint.restore(pack, *sorted(paths))
         path = checkpoint.path_of(self._store.folder, recipes)
         pack.written = lambda pack: checkpoint.write(pack, path)
-        pack.run(lambda member, run: self._ended(self._keep(member, run)), self._stop)
+        try:
+            pack.run(lambda member, run: self._ended(self._keep(member, run)), self._stop)
+        except OutOfMemory as error:
+            if len(recipes) == 1:
+                self._store.add(run := failed(recipes[0], str(error)))
+                self._ended(run)
+                return
+            left, paths = [r for r in recipes if r.hash not in self._done], [path] if path.is_file() else []
+            del pack  # so that its memory is free
+            for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+                if half and not self._stop.is_set():
+                    self._train_pack(half, paths)
+            return
         if pack.stopped:  # the next sweep resumes it
             checkpoint.write(pack, path)
         else:

@@ -7,6 +7,7 @@ versions are only hints, so one layer is timed briefly. All device-specific code
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import re
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lora_lab import machine
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
 from lora_lab.methods.targets import QUANTISED_BITS
@@ -233,10 +235,10 @@ def _mps_has_bf16() -> bool:
 
 
 def memory_bytes(device: str) -> int:
-    """Return the device's memory in bytes; a Mac's GPU shares the system memory."""
+    """Return the device's memory in bytes, 0 if unknown; a Mac's GPU shares the system memory."""
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
-    return int(psutil.virtual_memory().total)
+    return machine.memory()[0] or 0
 
 
 def forget_peak(device: str) -> None:
@@ -252,6 +254,14 @@ def used_bytes(device: str) -> int:
     if device == "mps":
         return int(torch.mps.driver_allocated_memory())
     return int(psutil.Process().memory_info().rss)
+
+
+def free_memory() -> None:
+    """Free what no tensor uses any more."""
+    gc.collect()
+    for module in (torch.cuda, torch.mps):
+        if module.is_available():
+            module.empty_cache()
 
 
 def random_state(device: str) -> Tensor:

@@ -7,6 +7,7 @@ refused. Cases that the memory model doesn't cover are allowed.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from lora_lab.accounting.models import Architecture, architecture_of, config_of,
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError
+from lora_lab.machine import memory
 from lora_lab.training import device
 from lora_lab.training.batches import STEP
 from lora_lab.training.recipe import Recipe
@@ -79,6 +81,23 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
         )
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that a device's memory ran out. A CPU and a Mac's GPU raise plain RuntimeErrors."""
+    words = ("DefaultCPUAllocator", "out of memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
+def after_running_out(recipe: Recipe, choice: device.Choice) -> str:
+    """Return what happened, and the largest batch that fits now; half the batch if the estimate can't tell."""
+    rows = recipe.batch // 2
+    with suppress(LabError):
+        need, free = need_of(recipe, choice), free_bytes(choice.device)
+        if need.bytes() > free:
+            rows = most(lambda n: need.bytes(batch=n) <= free, recipe.batch - 1) or 0
+    smaller = f"try batch {rows}" if rows else "try a shorter max_length or a smaller model"
+    return f"memory ran out while training with batch {recipe.batch}: {smaller}, or close other programs"
+
+
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     """Translate a recipe for the memory model. Raises: LabError for a recipe that is invalid or not covered."""
     if recipe.task in TASKS:  # no need to read its texts
@@ -103,9 +122,9 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
 
 
 def free_bytes(where: str) -> int:
-    """Return the free bytes of the GPU if `where` is cuda, else of the machine."""
+    """Return the free bytes of the GPU if `where` is cuda, else of the machine or the container."""
     if where != "cuda":
-        return int(psutil.virtual_memory().available)
+        return memory()[1] or 0
     free, _ = torch.cuda.mem_get_info()
     return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # reserved but unused is also free
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, OutOfMemory
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
 from lora_lab.methods.io import attach_from, load_adapter
@@ -27,7 +27,7 @@ from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
 from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together
-from lora_lab.training.memory_check import check_memory
+from lora_lab.training.memory_check import after_running_out, check_memory, is_out_of_memory
 from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
 from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
@@ -115,8 +115,20 @@ class Pack:
 
     @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
-        """Train all members and score each once on the test split. `keep` is called with each run when it ends."""
+        """Train all members and score each once on the test split. `keep` is called with each run when it ends.
+
+        Raises: OutOfMemory, with a batch that would fit; runs that ended before are kept.
+        """
         self._keep, self._runs = keep, list[Run]()
+        try:
+            return self._run(stop)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        device.free_memory()  # after the handler: its traceback holds the step's tensors
+        raise OutOfMemory(after_running_out(self.members[0].recipe, self.choice))
+
+    def _run(self, stop: threading.Event | None) -> list[Run]:
         device.forget_peak(self.device)
         device.set_random_state(self.device, self.random)
         self.fit(stop)

@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import traitlets as T
 
 from lora_lab.accounting import film, gpus
@@ -23,6 +22,7 @@ from lora_lab.accounting.setup import OPTIMIZERS, STEP, Moment, Setup
 from lora_lab.accounting.units import GIB, binary
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
+from lora_lab.machine import memory
 from lora_lab.methods.base import one_of
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
@@ -160,7 +160,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         if setup.tokens > TOKENS:
             raise BadValue(f"a real step of {setup.tokens:,} tokens takes minutes: use at most {TOKENS:,}")
         needed = ROOM * max(sum(moment.bytes.values()) for moment in film.moments(shown, rank, setup))
-        if needed > (free := psutil.virtual_memory().available):
+        if needed > (free := memory()[1] or 0):
             raise BadValue(f"it needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free: lower the batch")
         from lora_lab.training.measure import measure  # imports torch
 

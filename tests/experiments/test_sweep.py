@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lora_lab import BadValue, Grid, NotFound, Recipe, Store, sweep
 from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import locked
+from lora_lab.training.evaluate import logits_of
 from lora_lab.training.runs import VERSION
 from tests.experiments.conftest import on_step
 from tests.training.conftest import PLAIN
@@ -324,3 +327,33 @@ def test_only_what_a_sweep_wrote_is_taken_away(grid, tmp_path):
     sweep(recipes, tmp_path)
     assert [file.is_file() for file in mine] == [True, True, False]
     assert (tmp_path / ".git").is_dir()
+
+
+def limited(monkeypatch, rows: int) -> None:
+    """Let a training step with more rows run out of memory, as a GPU does."""
+
+    def compute(model, batch):
+        if torch.is_grad_enabled() and len(batch.labels) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return logits_of(model, batch)
+
+    monkeypatch.setattr("lora_lab.training.loop.logits_of", compute)
+
+
+def test_if_a_pack_runs_out_of_memory_its_halves_go_on_and_nothing_is_lost(grid, tmp_path, monkeypatch):
+    recipes = grid(seed=[0, 1])
+    expected = facts(sweep(recipes, tmp_path / "enough").runs)
+    limited(monkeypatch, rows=2 * 8)  # two runs at a time
+    swept = sweep(recipes, tmp_path / "little")
+    assert facts(swept.runs) == expected
+    assert not list((tmp_path / "little" / "unfinished").glob("*"))
+
+
+def test_a_run_that_does_not_fit_even_alone_says_which_batch_would_and_the_others_train(grid, tmp_path, monkeypatch):
+    limited(monkeypatch, rows=8)
+    large, small = grid(batch=16, lr=1e-2, rank=1), grid(lr=1e-2, rank=1)
+    swept = sweep([*large, *small], tmp_path)
+    assert [run.status for run in swept.runs] == ["failed", "done"]
+    assert re.fullmatch(r"memory ran out while training with batch 16: try batch 8, or .*", swept.runs[0].error)
+    monkeypatch.undo()
+    assert sweep(large, tmp_path, again=True).failed == 0

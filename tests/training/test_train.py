@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -160,3 +164,30 @@ def test_an_adapter_that_names_no_base_asks_for_one(recipe, tmp_path, opinions):
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}))
     with pytest.raises(BadValue, match="names no base model; give one with --model"):
         evaluate_adapter(run.adapter, opinions)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_kernel_survives_when_memory_runs_out_and_learns_which_batch_to_try(tmp_path):
+    rows = [f"{'a long and ' * 20}{word} film {n},{word}" for n in range(400) for word in ("good", "bad")]
+    (tmp_path / "films.csv").write_text("\n".join(["text,label", *rows]))
+    code = """
+        import resource
+        from lora_lab import train
+        from lora_lab.errors import OutOfMemory
+        fields = {"steps": 1, "validations": 0}
+        train("minilm", "films.csv", batch=2, store=None, **fields)
+        pages = int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29,) * 2)
+        try:
+            train("minilm", "films.csv", batch=500, store="runs", **fields)
+        except OutOfMemory as error:
+            print(error)
+        print(train("minilm", "films.csv", batch=2, store=None, **fields).status)
+    """
+    env = os.environ | {"LORA_LAB_NO_MEMORY_CHECK": "1", "LORA_LAB_HEADLESS": "1"}
+    command = [sys.executable, "-c", dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
+    words = "memory ran out while training with batch 500: try batch 250, or close other programs"
+    assert done.stdout.splitlines() == [words, "done"], done.stderr
+    (kept,) = Store(tmp_path / "runs").runs()
+    assert (kept.status, kept.error) == ("failed", words)

@@ -80,17 +80,6 @@ def test_the_limits_are_those_of_the_lessons():
     assert preflight.FREE_MEMORY == room.KERNEL < preflight.CONTAINER  # beside Jupyter's server
 
 
-def test_a_containers_limit_counts_and_what_its_programs_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert preflight.container(tmp_path) == (None, 0)
-    (tmp_path / "memory.stat").write_text(f"anon {GIB}\nfile {3 * GIB}\nshmem {GIB // 2}\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert preflight.container(tmp_path) == (None, 0)
-    (tmp_path / "memory.max").write_text("2147483648\n")
-    assert preflight.container(tmp_path) == (2 * GIB, 1.5 * GIB)
-    monkeypatch.setattr(preflight, "container", lambda: (4 * 10**6, 3 * 10**6))  # less than any machine has
-    assert preflight.memory() == (4 * 10**6, 10**6)
-
-
 def test_it_sees_this_machine_with_the_standard_library_alone_and_leaves_nothing(tmp_path: Path):
     code = "from lora_course.classroom.preflight import machine; from pathlib import Path\n"
     code += "print(*[one.name for one in machine(Path('new/folder'))])"
