@@ -43,6 +43,7 @@ from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
 from lora_lab.training.memory_check import need_of
 from lora_lab.training.models import load_tokenizer
+from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
 from lora_lab.training.tasks import Task, load_task
@@ -204,6 +205,7 @@ def compare(
     stop: threading.Event | None = None,
     note: Callable[[Comparison], None] | None = None,
     workers: int | None = 1,
+    pack: Callable[..., Pack] = Pack,
     **terms: Any,
 ) -> Comparison:
     """Compare methods on a task: compare("minilm", "rt", "probe,lora,lora:rank=1,full", steps=200, seeds=5).
@@ -216,6 +218,7 @@ def compare(
     note     called after each method with the comparison so far
     workers  number of methods to run at once, each in a process with its share of the cores; None chooses. More than 1
              rules out `stop`, and needs `if __name__ == "__main__":` in a script, since new processes import it.
+    pack     class of packs, such as a subclass with another loss
     terms    fields of `Terms` and of the recipes
     Raises: BadValue, NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
     or doesn't fit the model is recorded with its error, and the others continue.
@@ -233,7 +236,7 @@ def compare(
     if workers > 1:
         say(f"running {workers} methods at once, each in its own process")
     comparison, finished = Comparison(_about(shared, data.metric, entries, ()), ()), dict[int, Result]()
-    options = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False}
+    options = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False, "pack": pack}
     for part in ("tuning", "runs"):
         Store(out / part).check_writable()
     with locked(out / "tuning"), locked(out / "runs"):

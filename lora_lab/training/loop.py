@@ -26,7 +26,13 @@ from lora_lab.training.recipe import Recipe
 
 Metrics = dict[str, float]
 After = Callable[[int, bool], None]
+Losses = Callable[[Tensor, Tensor, Sequence["Member"]], Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def label_losses(logits: Tensor, labels: Tensor, members: Sequence[Member]) -> Tensor:
+    """Return each member's loss on its labels, (members,), from the rows of all of them."""
+    return member_losses(logits, labels, len(members), members[0].recipe)
 
 
 def fit(
@@ -34,6 +40,7 @@ def fit(
     batches: Iterable[tuple[int, Batch]],
     validate: Callable[[], Metrics],
     *,
+    losses: Losses = label_losses,
     after: After = lambda step, validated: None,
     products: str = "fp32",
     stop: threading.Event | None = None,
@@ -42,6 +49,7 @@ def fit(
 
     batches     the remaining steps: (step, batch)
     validate    returns the metrics of the validation split
+    losses      computes what is minimized, (members,), from (logits, labels, members)
     after       called after each step with (step, whether it was validated)
     products    see `rounded_products`
     stop        set it to end training after the current step
@@ -50,9 +58,10 @@ def fit(
     training_mode(model, base_dropout=recipe.dropout)
     for step, batch in () if member.ended else batches:
         with rounded_products(products):
-            loss = member_losses(logits_of(model, batch), batch.labels, 1, recipe)[0]
+            loss = losses(logits_of(model, batch), batch.labels, [member])[0]
             loss.backward()
-        member.update(step, loss.item())  # clipping and AdamW; a non-finite loss ends the run
+        loss, norm = torch.stack([loss.detach(), member.clip()]).tolist()
+        member.update(step, loss, norm)  # AdamW; a non-finite loss ends the run
         model.zero_grad()
         validates = validates_at(step, recipe)
         member.note(validate() if validates else None)  # history, callbacks, patience
@@ -72,6 +81,7 @@ def fit_together(
     validate: Callable[[], Sequence[Metrics]],
     leave: Callable[[Sequence[Member]], tuple[nn.Module, Sequence[Member]]],
     *,
+    losses: Losses = label_losses,
     after: After = lambda step, validated: None,
     stop: threading.Event | None = None,
 ) -> None:
@@ -92,7 +102,7 @@ def fit_together(
 
     model, members = drop_ended()  # members restored from a checkpoint may have ended
     for step, batch in () if all(member.ended for member in members) else batches:
-        in_parts(partial(update, step, batch, members), model, len(members))
+        in_parts(partial(update, step, batch, members, losses), model, len(members))
         validates = validates_at(step, recipe)
         results: Sequence[Metrics | None] = validate() if validates else [None] * len(members)
         for member, metrics in zip(members, results, strict=True):
@@ -108,13 +118,17 @@ def fit_together(
     model.eval()
 
 
-def update(step: int, batch: Batch, members: Sequence[Member], model: nn.Module, part: slice) -> Sequence[Member]:
+def update(
+    step: int, batch: Batch, members: Sequence[Member], losses: Losses, model: nn.Module, part: slice
+) -> Sequence[Member]:
     """Run forward, backward and the update for the members in one part of a pack's model."""
     members_of_part, rows = members[part], batch.of_members(part, len(members))
-    losses = member_losses(logits_of(model, rows), rows.labels, len(members_of_part), members[0].recipe)
-    losses.sum().backward()
-    for member, loss in zip(members_of_part, losses.tolist(), strict=True):
-        member.update(step, loss)
+    values = losses(logits_of(model, rows), rows.labels, members_of_part)
+    values.sum().backward()
+    norms = torch.stack([member.clip() for member in members_of_part])
+    both = torch.stack([values.detach(), norms], dim=1).tolist()  # waits for a GPU once for all members
+    for member, (loss, norm) in zip(members_of_part, both, strict=True):
+        member.update(step, loss, norm)
         member.clear_gradients()
     return members_of_part
 
@@ -202,11 +216,12 @@ class Member:
         """Whether training has ended."""
         return self.status != "training"
 
-    def update(self, step: int, loss: float) -> None:
-        """Clip the current gradients and update at this step's learning rate.
+    def clip(self) -> Tensor:
+        """Clip the current gradients to the recipe's norm; return the norm that they had."""
+        return nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, self.recipe.clip or math.inf)
 
-        A non-finite loss or gradient ends the run before the update.
-        """
+    def update(self, step: int, loss: float, norm: float) -> None:
+        """Update at this step's learning rate. A non-finite loss or norm of the gradient ends the run before that."""
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         if not self.history.progress:
             for message in filter(None, (rate_warning(recipe), gradient_warning(self.model))):
@@ -214,11 +229,9 @@ class Member:
                 warn(message)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("ratio", 1.0)
-        if self._is_finite(loss, "loss", step):
-            norm = nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, recipe.clip or math.inf)
-            if self._is_finite(norm.item(), "gradient", step):
-                self.optimizer.step()
-                self.history.progress.append(Progress(step, recipe.steps, loss, rate))
+        if self._is_finite(loss, "loss", step) and self._is_finite(norm, "gradient", step):
+            self.optimizer.step()
+            self.history.progress.append(Progress(step, recipe.steps, loss, rate))
 
     def clear_gradients(self) -> None:
         """Zero the gradients in a pack, where they are views of a table; free them otherwise."""

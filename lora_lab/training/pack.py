@@ -26,7 +26,7 @@ from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
-from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together
+from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together, label_losses
 from lora_lab.training.memory_check import after_running_out, check_memory, is_out_of_memory
 from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
 from lora_lab.training.parts import Parts, cut
@@ -57,11 +57,14 @@ class Pack:
 
     adapters   returns the folder of a recipe's saved adapter, for members that are only scored
     judge      called after each step with the members in training and the step; it may end members
+    losses     what is minimized, see `fit`
     written    called after a validation, and every 30 seconds, to write a checkpoint
     A process builds or runs only one pack at a time, see `training_lock`.
     Raises: BadValue, NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
     side by side.
     """
+
+    losses = staticmethod(label_losses)
 
     @training_lock()
     def __init__(
@@ -151,13 +154,12 @@ class Pack:
         if first.recipe.validations and not any(member.history.progress for member in self.members):
             for member, untrained in zip(self.members, self.before(), strict=True):
                 member.history.before = untrained
+        told: Any = {"losses": self.losses, "after": self.after, "stop": stop}
         if self.size == 1:
             products = self.choice.products
-            fit(first, self.batches(), lambda: self.validate()[0], after=self.after, products=products, stop=stop)
+            fit(first, self.batches(), lambda: self.validate()[0], products=products, **told)
         else:
-            fit_together(
-                self.model, self.members, self.batches(), self.validate, self.leave, after=self.after, stop=stop
-            )
+            fit_together(self.model, self.members, self.batches(), self.validate, self.leave, **told)
 
     @property
     def stopped(self) -> bool:

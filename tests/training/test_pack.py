@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +207,20 @@ def test_the_peak_and_the_seconds_of_a_member_are_its_pack_s(recipe):
     assert {run.environment["pack"] for run in runs} == {2}
     assert all(run.seconds > 0 and run.peak_bytes > 0 for run in runs)
     assert replace(runs[0], seconds=0).recipe == recipe()
+
+
+def test_a_step_waits_for_the_device_once_however_many_members_there_are(recipe, monkeypatch):
+    waits = []
+    for name in ("item", "tolist", "__bool__", "__float__"):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, method=method: waits.append(1) or method(self))
+
+    def waited(members: int) -> list[int]:
+        """Return how often each step but the first read a tensor's values."""
+        seen, recipes = list[int](), [recipe(seed=seed, steps=4, validations=0) for seed in range(members)]
+        pack = Pack(recipes, callbacks=lambda one: [lambda step: seen.append(len(waits))] if one.seed == 0 else ())
+        pack.fit()
+        return [after - before for before, after in pairwise(seen)]
+
+    assert waited(1) == waited(4)
+    assert max(waited(4)) <= 2  # loss and norm; transformers reads the mask
