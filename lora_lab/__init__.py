@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from lora_lab.widgets.sweep_panel import SweepPanel
     from lora_lab.widgets.train_panel import TrainPanel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "AdapterBank": "methods.bank",

@@ -100,6 +100,19 @@ def doctor(as_json: bool) -> None:
 
 
 @commands.command()
+@click.option("--out", default="gpu-check.json", show_default=True, help="The file to send back.")
+@JSON
+def gpu_check(out: str, as_json: bool) -> None:
+    """Hold the lab's predictions to this machine's GPU, and write a file to send back. Takes 10 to 30 minutes."""
+    from lora_lab.experiments import gpu_check as check
+    from lora_lab.files import write_json
+
+    found = check.gpu_check(say=say)
+    write_json(Path(out), found)
+    tell(found if as_json else f"{found['environment']['hardware']}: {out}")
+
+
+@commands.command()
 @click.option("--check", is_flag=True, help="Verify every byte; fetch nothing.")
 @click.option("--tweets", is_flag=True, help="Also fetch the tweets, which contain abuse.")
 @click.option("--from", "source", default=None, help="Folder with the locked packages, instead of the network.")

@@ -1,0 +1,165 @@
+"""Hold the lab's predictions to a GPU: `lora-lab gpu-check`, one file to send back.
+
+    memory    peak and reserved bytes of real steps on random weights, over those of a trace: at most 1.02 and 1.03
+    step      milliseconds of a training step, ours and PEFT's, if PEFT is installed
+    packs     seconds per run, by the number of runs that train side by side
+    runs      a run, a comparison and generation from one end to the other
+
+A part that fails is recorded with its error, and the others continue.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from lora_lab.accounting.memory import memory
+from lora_lab.accounting.units import GIB
+from lora_lab.errors import BadValue, in_a_sentence
+from lora_lab.experiments.compare import compare
+from lora_lab.experiments.grid import Grid
+from lora_lab.experiments.sweep import Sweep
+from lora_lab.machine import memory as machine_memory
+from lora_lab.methods.full import FullFineTuning
+from lora_lab.methods.lora import LoRA
+from lora_lab.training import device
+from lora_lab.training.generate import Decoding, generate
+from lora_lab.training.measure import measure
+from lora_lab.training.memory_check import free_bytes
+from lora_lab.training.models import load_model, load_tokenizer
+from lora_lab.training.train import train
+
+MODELS = ("minilm", "roberta-base", "smollm2", "gpt2-medium", "llama-3.2-1b", "llama-3.2-3b", "llama-3-8b")
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "full": (FullFineTuning(), {}),
+    "LoRA": (LoRA(targets=("all-linear",)), {}),
+    "LoRA, checkpointing": (LoRA(targets=("all-linear",)), {"checkpointing": True}),
+    "QLoRA, checkpointing": (LoRA(targets=("all-linear",)), {"checkpointing": True, "quantised": "nf4"}),
+}
+ROOM = 0.9  # fraction of free memory that a measured step may need
+PACKS = (1, 4, 16, 64)
+Row = dict[str, Any]
+
+
+def gpu_check(
+    where: str = "cuda", *, task: str = "rt", models: Sequence[str] = MODELS, packs: Sequence[int] = PACKS,
+    steps: int = 100, say: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the environment and the rows of every part: {"environment", "memory", "step", "packs", "runs"}.
+
+    Raises: BadValue if torch sees no such device.
+    """
+    if where not in device.available_devices():
+        raise BadValue(f"torch sees no {where} device here: install the CUDA build of torch on a machine with a GPU")
+    found: dict[str, Any] = {"environment": device.environment(device.choose(64, device=where))}
+    parts: dict[str, Callable[[], Iterator[Row]]] = {
+        "memory": lambda: memory_rows(where, models),
+        "step": lambda: step_rows(where, [name for name in models if name in ("minilm", "smollm2")]),
+        "packs": lambda: pack_rows(where, task, packs, steps),
+        "runs": lambda: run_rows(where, task, steps),
+    }
+    for name, rows in parts.items():
+        found[name] = []
+        try:
+            for row in rows():
+                found[name].append(row)
+                say(f"{name}: {', '.join(f'{key} {value}' for key, value in row.items())}")
+        except Exception as error:  # of any kind: what was measured before must not be lost
+            found[name].append({"error": in_a_sentence(error)})
+            say(f"{name}: {found[name][-1]['error']}")
+    return found
+
+
+def memory_rows(where: str, models: Sequence[str]) -> Iterator[Row]:
+    """Yield GiB of a real step and of its trace, and the ratios that should be near 1."""
+    for model in models:
+        for case, (method, options) in CASES.items():
+            setup = {"batch": 4, "seq": 512, "dtype": "bf16", "device": where, **options}
+            traced = memory(model, method, trace=True, **setup)
+            weights = memory(model, method, trace=True, **{**setup, "quantised": "none"}).categories["weights"]
+            row: Row = {"model": model, "case": case, "predicted": _gib(traced.peak)}
+            if traced.peak > ROOM * free_bytes(where) or weights > ROOM * (machine_memory()[1] or 0):
+                yield row | {"left out": "not enough free memory"}
+                continue
+            real = measure(model, method, **setup)
+            row |= {"peak": _gib(real.peak), "ratio": round(traced.peak / real.peak, 4)}
+            if real.reserved and traced.reserved:
+                row |= {"reserved": _gib(real.reserved), "reserved ratio": round(traced.reserved / real.reserved, 4)}
+            device.free_memory()
+            yield row
+
+
+def step_rows(where: str, models: Sequence[str], repeats: int = 20) -> Iterator[Row]:
+    """Yield milliseconds of a bf16 step of 8 x 64 tokens, ours and PEFT's, alternating. Raises: ImportError."""
+    import peft
+
+    for name in models:
+        labels = 2 if name == "minilm" else None
+        ours, theirs = (load_model(name, labels, dtype="bf16").to(where) for _ in range(2))
+        LoRA(rank=8, targets=("all-linear",)).attach(ours)
+        config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
+        steps = [_step(model.to(where)) for model in (ours, peft.get_peft_model(theirs, config))]
+        times: list[list[float]] = [[], []]
+        for _ in range(repeats + 2):
+            for own, step in zip(times, steps, strict=True):
+                own.append(_seconds(step, where))
+        mine, peers = (1000 * median(own[2:]) for own in times)
+        yield {"model": name, "ours": round(mine, 2), "peft": round(peers, 2), "ratio": round(mine / peers, 3)}
+
+
+def pack_rows(where: str, task: str, packs: Sequence[int], steps: int) -> Iterator[Row]:
+    """Yield seconds per run of MiniLM, without scoring, for packs of several sizes."""
+    for size in packs:
+        with TemporaryDirectory() as folder:
+            fields: Row = {"steps": steps, "batch": 8, "validations": 0, "device": where}
+            recipes = Grid(rank=8, lr=1e-3, seed=range(size)).recipes("minilm", task, **fields)
+            swept = Sweep(folder, size, scored=False).run(recipes)
+            yield {"runs": size, "seconds per run": round(swept.seconds / size, 3), "failed": swept.failed}
+
+
+def run_rows(where: str, task: str, steps: int) -> Iterator[Row]:
+    """Yield the outcome and seconds of a run, a comparison and generation."""
+    with TemporaryDirectory() as folder:
+        run = train("minilm", task, steps=steps, device=where, store=Path(folder, "run"))
+        yield {"what": "train", "accuracy": run.metrics["accuracy"], "seconds": round(run.seconds, 1)}
+        terms: Row = {"steps": steps, "rates": 2, "growth": 0, "seeds": 2, "device": where}
+        done = compare("minilm", task, "lora,full", Path(folder, "compare"), **terms)
+        for row in done.to_json()["methods"]:
+            yield {"what": f"compare {row['label']}", "accuracy": row["accuracy"]["mean"], "error": row["error"]}
+    model = load_model("smollm2", dtype="bf16").to(where)
+    prompts = ["The sea was calm, and"] * 8
+    started = time.perf_counter()
+    texts = generate(model, load_tokenizer("smollm2"), prompts, Decoding(max_new_tokens=32))
+    taken = time.perf_counter() - started
+    yield {"what": "generate 8 x 32 tokens", "seconds": round(taken, 2), "same": len(set(texts)) == 1}
+
+
+def _step(model: Any) -> Callable[[], None]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    ids = torch.randint(5, 20_000, (8, 64), device=model.device)
+
+    def step() -> None:
+        model(input_ids=ids).logits.float().square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _seconds(step: Callable[[], None], where: str) -> float:
+    started = time.perf_counter()
+    step()
+    if where != "cpu":
+        torch.get_device_module(where).synchronize()
+    return time.perf_counter() - started
+
+
+def _gib(size: int) -> float:
+    return round(size / GIB, 4)
