@@ -13,16 +13,12 @@ from hypothesis import strategies as st
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, merge, unmerge
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
-from lora_lab.methods.attach import TrainedCopy, report_of, sites_of
+from lora_lab.methods.attach import report_of, sites_of
 from lora_lab.methods.lora_layers import LoRAEmbedding
 from lora_lab.methods.merge import at_strength
 from tests.conftest import BART, BERT, logits, lora_layers, randomise, snapshot, tiny
 
 TINY = ("gpt2", "roberta", "phi3", "llama")
-
-
-def trainable(model) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def attached(kind: str, method: LoRA | None = None):
@@ -36,27 +32,13 @@ def attached(kind: str, method: LoRA | None = None):
 # ---- what is touched
 
 
-def test_minilm_with_rank_8_on_q_and_v_trains_73728_and_a_head_of_770(loaded):
-    model = loaded("minilm", 2)
-    total = sum(p.numel() for p in model.parameters())
-    report = LoRA(rank=8, alpha=16, targets=("q", "v")).attach(model)
-    assert (report.adapter_parameters, report.head_parameters, report.trainable) == (73_728, 770, 74_498)
-    assert trainable(model) == 74_498
-    assert report.total == total + 73_728  # the head counts once
-    assert not model.bert.pooler.dense.weight.requires_grad
-    assert [p.site.role for p in report.placements] == ["q", "v"] * 6
-
-
 @pytest.mark.parametrize(
     ("kind", "targets", "modules"),
     [
         ("gpt2", "q,v", ["attn.c_attn[q]", "attn.c_attn[v]"]),
-        ("gpt2", "k", ["attn.c_attn[k]"]),
         ("gpt2", "all-linear", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
         ("phi3", "q,v", ["self_attn.qkv_proj[q]", "self_attn.qkv_proj[v]"]),
         ("phi3", "gate", ["mlp.gate_up_proj[gate]"]),
-        ("phi3", "all-linear", ["self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"]),
-        ("llama", "q,v", ["self_attn.q_proj", "self_attn.v_proj"]),
         ("llama", "up,down", ["mlp.up_proj", "mlp.down_proj"]),
         ("roberta", "q,v", ["attention.self.query", "attention.self.value"]),
         ("roberta", "output.dense", ["attention.output.dense", "output.dense"]),
@@ -67,19 +49,6 @@ def test_targets_mean_the_same_on_every_architecture(kind, targets, modules):
     report = LoRA(rank=2, targets=targets).attach(tiny(kind))
     expected = [f"{prefix}.{layer}.{module}" for layer in (0, 1) for module in modules]
     assert [placement.site.name for placement in report.placements] == expected
-
-
-@pytest.mark.parametrize(("name", "labels", "layers"), [("minilm", 2, 6 * 6), ("smollm2", None, 30 * 7)])
-def test_all_linear_on_the_bundled_models_is_every_linear_layer_of_the_blocks(loaded, name, labels, layers):
-    model = loaded(name, labels)
-    with torch.no_grad():
-        before = logits(model)
-        report = LoRA(rank=2, targets=("all-linear",)).attach(model)
-        assert torch.equal(logits(model), before)
-    assert len(report.placements) == layers
-    others = ("pooler", "lm_head", "embed", "classif")
-    assert not any(word in p.site.module for p in report.placements for word in others)
-    assert trainable(model) == report.trainable
 
 
 @settings(deadline=None, max_examples=25)
@@ -96,7 +65,8 @@ def test_at_every_rank_the_output_stays_the_same_to_the_bit_and_the_report_is_wh
     assert torch.equal(logits(model), before)
     assert report.placements == placements
     sizes = [p.rank * (p.site.in_features + p.site.out_features) for p in placements]
-    assert report.adapter_parameters == sum(sizes) == trainable(model) - report.head_parameters
+    trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert report.adapter_parameters == sum(sizes) == trains - report.head_parameters
     assert sum(p.numel() for p in model.parameters()) == report.total + report.head_parameters  # both heads are there
     assert all(p.site.module in str(report) for p in placements)
 
@@ -111,15 +81,6 @@ def test_a_fused_layer_in_an_order_of_its_own_is_adapted_as_a_whole_or_not_at_al
     with pytest.raises(NotFound, match=f"'q' matches no layer.*part of {leaf}.*name '{leaf}'"):
         LoRA(rank=2, targets=("q",)).attach(model)
     assert [p.site.out_slice for p in LoRA(rank=2, targets=(leaf,)).attach(model).placements] == [None]
-
-
-def test_a_head_trains_as_an_fp32_copy_beside_its_frozen_original():
-    model = tiny("roberta").bfloat16()
-    report = LoRA(rank=2).attach(model)
-    assert report.heads == (("classifier", 32 * 32 + 32 + 32 * 3 + 3),)
-    assert isinstance(model.classifier, TrainedCopy)
-    assert {p.dtype for p in model.classifier.trained.parameters()} == {torch.float32}
-    assert not any(p.requires_grad for p in model.classifier.base_layer.parameters())
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -160,13 +121,8 @@ def test_a_table_that_deberta_never_calls_is_not_among_its_embeddings():
 def test_the_head_of_another_task_trains_too(kind, size, head):
     made = getattr(transformers, kind)
     model = made(made.config_class(**size)).eval()
-    report = LoRA(rank=2).attach(model)
-    assert [name for name, _ in report.heads] == [head]
+    assert [name for name, _ in LoRA(rank=2).attach(model).heads] == [head]
     assert all(p.requires_grad for p in model.get_submodule(f"{head}.trained").parameters())
-    detach(model)
-    if head == "qa_outputs":
-        with pytest.raises(BadValue, match="the probe needs a classifier"):
-            Probe().attach(model)
 
 
 def test_a_head_that_would_stay_random_is_named():
@@ -192,22 +148,6 @@ def test_a_model_that_asks_its_layer_for_the_dtype_of_its_weight_runs(method):
         before = model(input_ids=ids, labels=ids).logits
         method.attach(model)
         assert torch.equal(model(input_ids=ids, labels=ids).logits, before)
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "roberta", "llama"])
-def test_training_leaves_every_base_weight_as_it_was_to_the_bit(kind):
-    model = tiny(kind)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    LoRA(rank=4, targets=("q", "v", "down")).attach(model)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1, weight_decay=0.1)
-    for _ in range(3):
-        logits(model).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    after = {name.replace(".base_layer", ""): p for name, p in model.named_parameters() if not p.requires_grad}
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[name], before[name]) for name in before)
-    assert all(layer.lora_B.abs().min() > 0 for layer in lora_layers(model))  # it did train
 
 
 @pytest.mark.parametrize("method", [LoRA(rank=4), Probe()], ids=["lora", "probe"])
@@ -257,17 +197,10 @@ def test_what_is_no_plain_lora_is_on_or_off():
     ("kind", "method", "sentence"),
     [
         ("roberta", LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
-        ("gpt2", LoRA(targets=("q_proj",)), "'q_proj' matches no layer .* nearest: .*c_proj"),
-        ("gpt2", LoRA(targets=("q", "gate")), "'gate' matches no layer"),
-        ("llama", LoRA(targets=("*.7.*",)), r"'\*\.7\.\*' matches no layer"),
         ("roberta", LoRA(targets=("classifier",)), "'classifier' matches no layer"),
         ("gpt2", LoRA(targets=("c_attn", "q")), r"overlap: .*c_attn is adapted as a whole and again as q"),
         ("phi3", LoRA(targets=("all-linear", "up")), r"overlap: .*gate_up_proj"),
-        ("roberta", LoRA(rank=33), "rank 33 is above .* at most 32"),
-        ("phi3", LoRA(rank=17), "rank 17 is above .* at most 16"),
         ("llama", LoRA(rank=20), r"rank 20 is above .*v_proj .* at most 16; .*rank_pattern=\{\"v\": 16\}"),
-        ("roberta", LoRA(rank_pattern={"k": 4}), "'k' matches no layer"),
-        ("roberta", LoRA(rank_pattern={"*.1.*.query": 40}), "rank 40 is above"),
         ("roberta", LoRA(alpha_pattern={"*.2.*": 4}), r"'\*\.2\.\*' matches no layer"),
     ],
 )
@@ -277,15 +210,6 @@ def test_a_mistake_is_one_sentence_and_leaves_the_model_untouched(kind, method, 
     with pytest.raises(LabError, match=sentence):
         method.attach(model)
     assert snapshot(model) == before  # which says what trains, too
-
-
-def test_attaching_twice_is_refused_and_keeps_the_first():
-    model = attached("llama")
-    before, report = snapshot(model), report_of(model)
-    with pytest.raises(BadValue, match="already has an adapter; remove it first with detach"):
-        LoRA(rank=2, targets=("o",)).attach(model)
-    assert snapshot(model) == before
-    assert report_of(model) is report
 
 
 class Linear4bit(torch.nn.Linear):

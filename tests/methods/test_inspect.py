@@ -58,35 +58,23 @@ def names(folder: Path, kind: str | None = "roberta") -> list[str]:
 CAUSAL = {"task_type": "CAUSAL_LM"}
 SOUND = {
     "LoRA": ("roberta", {}),
-    "rank 1": ("roberta", {"r": 1, "lora_alpha": 1}),
-    "rank 16, alpha 16": ("roberta", {"r": 16, "lora_alpha": 16}),
     "rank 32, PEFT's alpha": ("roberta", {"r": 32, "lora_alpha": 8}),
     "rank 32, rsLoRA": ("roberta", {"r": 32, "lora_alpha": 4, "use_rslora": True}),
     "DoRA": ("roberta", {"use_dora": True}),
     "patterns": ("roberta", {"rank_pattern": {"query": 2}, "alpha_pattern": {"value": 32}}),
-    "a pattern for targets": ("roberta", {"target_modules": r".*layer\.1\..*(query|key)"}),
     "all-linear": ("roberta", {"target_modules": "all-linear"}),
     "one layer": ("roberta", {"layers_to_transform": [1]}),
-    "dropout": ("roberta", {"lora_dropout": 0.1}),
     "bf16": ("roberta", {"dtype": torch.bfloat16}),
     "fp16": ("roberta", {"dtype": torch.float16}),
-    "fp64": ("roberta", {"dtype": torch.float64}),
-    "gaussian": ("roberta", {"init_lora_weights": "gaussian"}),
-    "llama": ("llama", {}),
     "llama, bf16, DoRA": ("llama", {"dtype": torch.bfloat16, "use_dora": True}),
     "llama, embedding": ("llama", {"target_modules": ["embed_tokens", "q_proj"]}),
     "prompt": ("llama", {"config": peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL)}),
-    "P-tuning": (
-        "llama",
-        {"config": peft.PromptEncoderConfig(num_virtual_tokens=4, encoder_hidden_size=8, **CAUSAL)},
-    ),
     "prefix": ("llama", {"config": peft.PrefixTuningConfig(num_virtual_tokens=4, **CAUSAL)}),
     "IA3": (
         "llama",
         {"config": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **CAUSAL)},
     ),
     "VeRA": ("llama", {"config": peft.VeraConfig(r=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
-    "TinyLoRA": ("llama", {"config": peft.TinyLoraConfig(u=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
     "fused": ("gpt2", {"fan_in_fan_out": True}),
 }
 
@@ -112,12 +100,10 @@ T5 = {"vocab_size": 40, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
-        ("T5ForConditionalGeneration", T5),
         ("T5Model", T5),
         ("T5EncoderModel", T5),
         ("BartForSequenceClassification", {**BART, "vocab_size": 8}),
         ("BertForQuestionAnswering", BERT),
-        ("BertForTokenClassification", BERT),
     ],
 )
 def test_no_false_alarm_on_models_of_other_tasks(kind, size, tmp_path):
@@ -202,10 +188,7 @@ FAULTY = {
     "one layer without a gradient": (zero_b("layer.0"), faults.SOME_ZERO),
     "443 bytes": (only_a_pickle(443), faults.EMPTY),
     "a whole pickle": (only_a_pickle(44_300), faults.PICKLE),
-    "no tensors": (tensors_with(lambda t: t.clear() or t), faults.EMPTY),
-    "no bytes": (lambda folder: (folder / WEIGHTS).write_bytes(b""), faults.EMPTY),
     "truncated": (truncate, faults.TRUNCATED),
-    "a pickle renamed": (lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps([1])), faults.PICKLE),
     "DDP's prefix": (renamed("base_model", "module.base_model"), faults.RENAMED),
     "torch.compile's prefix": (renamed("base_model.model.", "base_model.model._orig_mod."), faults.RENAMED),
     "a live model's keys": (renamed(".weight", ".default.weight"), faults.RENAMED),
