@@ -83,7 +83,8 @@ def test_it_is_the_model_that_transformers_builds(case, labels):
     assert architecture.total == sum(p.numel() for p in model.parameters())
     assert attachable(architecture) == sites_of(model)
     head = sum(p.numel() for _, head in heads_of(model) for p in head.parameters())
-    assert params(architecture, FullFineTuning()).head == head
+    counted = params(architecture, FullFineTuning())
+    assert (counted.head, counted.trainable) == (head, architecture.total - head)
 
 
 @pytest.mark.parametrize("name", zoo_names())

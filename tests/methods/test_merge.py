@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from lora_lab import IA3, BitFit, HeadOnly, LoRA, detach, disabled, merge, merge_for_good, save_adapter, unmerge
+from lora_lab import IA3, BitFit, HeadOnly, LoRA, disabled, merge, merge_for_good, unmerge
 from lora_lab.adapter_layer import innermost
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
@@ -33,8 +33,8 @@ METHODS = {
     "lora-xs": LoRAXS(rank=4),
     "tinylora": TinyLoRA(weight_tying=1),
 }
-KINDS = ("bert", "roberta", "gpt2", "phi3", "llama")
-FITTING = [(m, k) for m in METHODS for k in KINDS if not (m in ("bitfit", "head") and k in ("phi3", "llama"))]
+KINDS = ("roberta", "gpt2", "phi3")  # a head and biases, Conv1D, slices without biases
+FITTING = [(m, k) for m in METHODS for k in KINDS if not (m in ("bitfit", "head") and k == "phi3")]
 FITTING = [pair for pair in FITTING if pair != ("head", "gpt2")]
 
 
@@ -116,16 +116,6 @@ def test_a_factor_of_zero_can_be_unmerged_too(method, number):
     close(logits(model), adapted)
     unmerge(model)
     assert snapshot(model) == before
-
-
-@pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
-def test_merged_it_is_not_saved_and_can_be_detached(method, tmp_path):
-    model = trained("bert", METHODS[method])
-    merge(model)
-    with pytest.raises(BadValue, match="unmerge"):
-        save_adapter(model, tmp_path)
-    detach(model)
-    assert snapshot(model) == snapshot(tiny("bert").requires_grad_(False))
 
 
 # ---- what rounding costs

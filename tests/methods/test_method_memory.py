@@ -17,11 +17,11 @@ VARIANTS = [
     LoRA(init="pissa", freeze_a=True), LoRA(dora=True, freeze_a=True),
 ]  # fmt: skip
 METHODS = [method_from({"name": name, **({"size": 8} if name == "bottleneck" else {})}) for name in REGISTRY]
-CASES = [(m, f, d) for m in METHODS for f in ("bert", "gpt2") for d in ("fp32", "bf16")]
-CASES = [case for case in CASES if not (case[0].name in NEEDS_A_HEAD and case[1] == "gpt2")]
+CASES = [(m, "bert", "fp32") for m in (*METHODS, *VARIANTS)]
+CASES += [(m, "gpt2", "bf16") for m in METHODS if m.name not in NEEDS_A_HEAD]
 
 
-@pytest.mark.parametrize(("method", "family", "dtype"), [*CASES, *((m, "bert", "fp32") for m in VARIANTS)])
+@pytest.mark.parametrize(("method", "family", "dtype"), CASES)
 def test_a_trace_of_every_method_equals_a_real_step_to_the_byte(method, family, dtype):
     fields, setup = config(family, SIZE), {"batch": 2, "seq": 24, "device": "cpu", "dtype": dtype}
     real = measure(fields, method, **setup)

@@ -202,10 +202,9 @@ def test_prompt_and_text_together_fit_the_table_of_positions(kind, name, most):
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("gpt2", "bf16"), ("bert", "fp32")])
-@pytest.mark.parametrize("padded", [False, True])
 @every_method
-def test_a_trace_is_a_real_step_to_the_byte(kind, dtype, padded, name):
-    setup = {"batch": 2, "seq": 16, "device": "cpu", "dtype": dtype, "padded": padded}
+def test_a_trace_of_padded_rows_is_a_real_step_to_the_byte(kind, dtype, name):
+    setup = {"batch": 2, "seq": 16, "device": "cpu", "dtype": dtype, "padded": True}
     real, traced = measure(tiny(kind), METHODS[name], **setup), memory(tiny(kind), METHODS[name], trace=True, **setup)
     assert (traced.peak, traced.categories) == (real.peak, real.categories)
 
