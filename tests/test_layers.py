@@ -51,19 +51,7 @@ def by_hand(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
 each = pytest.mark.parametrize(("kind", "rows"), [(kind, rows) for kind in KINDS for rows in ROWS])
 
 
-@each
-def test_it_starts_as_the_frozen_layer_and_only_b_gets_a_gradient(kind, rows):
-    x, frozen = torch.randn(2, 5, IN), base(kind)
-    layer = LoRALinear(frozen, RANK, SCALING, out_slice=rows)
-    y = layer(x)
-    assert torch.equal(y, frozen(x))
-    y.square().sum().backward()
-    assert layer.lora_A.grad.abs().max() == 0  # B is zero, and A's gradient passes through it
-    assert layer.lora_B.grad.abs().min() > 0
-    assert all(parameter.grad is None for parameter in frozen.parameters())
-
-
-@pytest.mark.parametrize("shape", [(IN,), (4, IN), (2, 5, IN), (2, 3, 4, IN), (0, IN)])
+@pytest.mark.parametrize("shape", [(IN,), (2, 3, 4, IN), (0, IN)])
 @each
 def test_output_and_gradients_are_the_formula(kind, rows, shape):
     layer = trained(LoRALinear(base(kind), RANK, SCALING, out_slice=rows)).double()
@@ -174,13 +162,11 @@ def test_gaussian_has_a_standard_deviation_of_one_over_the_rank(rank):
 
 # ---- properties over sizes and ranks
 
-sizes = st.integers(1, 24)
-
 
 @st.composite
 def layers(draw) -> LoRALinear:
     """A trained layer of any small shape, rank and slice."""
-    inputs, outputs = draw(sizes), draw(sizes)
+    inputs, outputs = draw(st.integers(1, 24)), draw(st.integers(1, 24))
     stop = draw(st.integers(1, outputs))
     rows = draw(st.sampled_from([None, (draw(st.integers(0, stop - 1)), stop)]))
     width = rows[1] - rows[0] if rows else outputs
@@ -188,37 +174,6 @@ def layers(draw) -> LoRALinear:
     return trained(
         LoRALinear(frozen, draw(st.integers(1, min(inputs, width))), draw(st.floats(0.1, 4)), out_slice=rows)
     )
-
-
-class NaiveLoRA(nn.Module):
-    """LoRA as one would write it first: no slices, nothing in place, one dtype."""
-
-    def __init__(self, base_layer: nn.Linear, rank: int, scaling: float) -> None:
-        super().__init__()
-        self.base_layer, self.scaling = base_layer, scaling
-        self.lora_A = nn.Parameter(torch.randn(rank, base_layer.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, rank))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base_layer(x) + self.scaling * (x @ self.lora_A.T) @ self.lora_B.T
-
-
-@settings(deadline=None, max_examples=60)
-@given(sizes, sizes, st.integers(1, 24), st.booleans(), st.integers(0, 99))
-def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
-    torch.manual_seed(seed)
-    naive = NaiveLoRA(nn.Linear(inputs, outputs, bias=bias).requires_grad_(False), min(rank, inputs, outputs), 1.5)
-    layer = LoRALinear(naive.base_layer, len(naive.lora_A), 1.5)
-    layer.load_state_dict(naive.state_dict())
-    x = torch.randn(3, 2, inputs)
-    for step in range(3):
-        for one in (layer, naive):
-            one.zero_grad()
-            one(x).square().mean().backward()
-            with torch.no_grad():
-                for p in (one.lora_A, one.lora_B):
-                    p -= 0.1 * p.grad
-        torch.testing.assert_close(layer(x), naive(x), rtol=1e-4, atol=1e-5, msg=f"after step {step}")
 
 
 @settings(deadline=None, max_examples=60)

@@ -32,25 +32,6 @@ def attached(kind: str, method: LoRA | None = None):
 # ---- what is touched
 
 
-@pytest.mark.parametrize(
-    ("kind", "targets", "modules"),
-    [
-        ("gpt2", "q,v", ["attn.c_attn[q]", "attn.c_attn[v]"]),
-        ("gpt2", "all-linear", ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"]),
-        ("phi3", "q,v", ["self_attn.qkv_proj[q]", "self_attn.qkv_proj[v]"]),
-        ("phi3", "gate", ["mlp.gate_up_proj[gate]"]),
-        ("llama", "up,down", ["mlp.up_proj", "mlp.down_proj"]),
-        ("roberta", "q,v", ["attention.self.query", "attention.self.value"]),
-        ("roberta", "output.dense", ["attention.output.dense", "output.dense"]),
-    ],
-)
-def test_targets_mean_the_same_on_every_architecture(kind, targets, modules):
-    prefix = {"gpt2": "transformer.h", "roberta": "roberta.encoder.layer"}.get(kind, "model.layers")
-    report = LoRA(rank=2, targets=targets).attach(tiny(kind))
-    expected = [f"{prefix}.{layer}.{module}" for layer in (0, 1) for module in modules]
-    assert [placement.site.name for placement in report.placements] == expected
-
-
 @settings(deadline=None, max_examples=25)
 @given(
     rank=st.integers(1, 16),
@@ -71,43 +52,12 @@ def test_at_every_rank_the_output_stays_the_same_to_the_bit_and_the_report_is_wh
     assert all(p.site.module in str(report) for p in placements)
 
 
-@pytest.mark.parametrize("kind", ["CodeGen", "GPTBigCode"])
-def test_a_fused_layer_in_an_order_of_its_own_is_adapted_as_a_whole_or_not_at_all(kind):
-    # CodeGen holds four blocks of (q, v, k), GPTBigCode q, k and v head by head: as wide as a plain concatenation.
-    more = {"rotary_dim": 4} if kind == "CodeGen" else {"multi_query": False}
-    config = getattr(transformers, f"{kind}Config")(vocab_size=96, n_embd=32, n_layer=1, n_head=4, **more)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
-    leaf = "qkv_proj" if kind == "CodeGen" else "c_attn"
-    with pytest.raises(NotFound, match=f"'q' matches no layer.*part of {leaf}.*name '{leaf}'"):
-        LoRA(rank=2, targets=("q",)).attach(model)
-    assert [p.site.out_slice for p in LoRA(rank=2, targets=(leaf,)).attach(model).placements] == [None]
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_adapters_take_the_mode_of_the_model(training):
     model = tiny("roberta").train(training)
     LoRA(rank=2, dropout=0.5, targets=("q", "embed")).attach(model)
     assert {module.training for module in model.modules()} == {training}
     assert LoRAEmbedding in {type(module) for module in model.modules()}
-
-
-def test_falcons_own_linear_class_is_linear():
-    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
-    model = transformers.FalconForCausalLM(transformers.FalconConfig(**size, eos_token_id=2, bos_token_id=1)).eval()
-    before = logits(model)
-    assert len(LoRA(rank=2, targets="all-linear").attach(model).placements) == 4
-    assert torch.equal(logits(model), before)
-    randomise(model)
-    adapted = logits(model)
-    assert not torch.allclose(adapted, before, atol=1e-3)
-    merge(model)
-    torch.testing.assert_close(logits(model), adapted, rtol=1e-4, atol=1e-4)
-
-
-def test_a_table_that_deberta_never_calls_is_not_among_its_embeddings():
-    config = transformers.DebertaV2Config(**BERT, relative_attention=True, pos_att_type=["c2p", "p2c"])
-    report = LoRA(rank=2, targets=("embed",)).attach(transformers.DebertaV2Model(config))
-    assert [p.site.module for p in report.placements] == ["embeddings.word_embeddings"]
 
 
 @pytest.mark.parametrize(

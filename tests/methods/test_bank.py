@@ -23,14 +23,12 @@ from lora_lab import (
     PromptTuning,
     TinyLoRA,
     VeRA,
-    disabled,
     load_adapter,
     merge,
     save_adapter,
 )
 from lora_lab.adapter_layer import is_conv1d
 from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.methods.attach import fingerprint
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.packed import share
 from lora_lab.methods.quant import quantize_model
@@ -262,15 +260,6 @@ def test_removing_one_leaves_the_others_and_removing_all_leaves_the_plain_model(
         torch.testing.assert_close(answers(bank.model), row_by_row(alone, ["a.1", "a.0"] * 3), **CLOSE)
     bank.close()
     assert snapshot(bank.model) == snapshot(tiny("bert").requires_grad_(False))
-
-
-def test_the_base_is_untouched_and_answers_alone_where_it_is_disabled():
-    bank, alone = banked("bert", LoRA(2), LoRA(2, init="pissa"))
-    bank.use("a.1")
-    with disabled(bank.model):
-        assert torch.equal(answers(bank.model), answers(alone[None]))
-    assert torch.equal(answers(bank.model), answers(alone["a.1"]))
-    assert fingerprint(bank.model) == fingerprint(alone[None])
 
 
 def test_no_dropout_acts_on_a_model_left_in_training_mode():

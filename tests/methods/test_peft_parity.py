@@ -107,14 +107,9 @@ def test_a_dense_peft_adapter_on_a_fused_layer_is_ours_on_the_whole_layer(kind, 
 
 
 OPTIONS = {
-    "rank 1": {"r": 1},
-    "rank 7": {"r": 7, "lora_alpha": 3},
-    "rsLoRA": {"use_rslora": True},
-    "rank_pattern": {"rank_pattern": {"query": 2, r"layer\.1\.attention\.self\.value": 5}},
-    "alpha_pattern": {"alpha_pattern": {"value": 32}, "rank_pattern": {"query": 2}},
+    "rank_pattern": {"r": 7, "rank_pattern": {"query": 2, r"layer\.1\.attention\.self\.value": 5}},
     "patterns with rsLoRA": {"use_rslora": True, "rank_pattern": {"query": 2}, "alpha_pattern": {"layer.0.*key": 5}},
     "dropout": {"lora_dropout": 0.1},
-    "orthogonal start": {"init_lora_weights": "orthogonal"},
     "one layer": {"layers_to_transform": [1]},
     "one layer as a number": {"layers_to_transform": 0},
     "without one module": {"exclude_modules": ["layer.0.attention.self.query"]},
@@ -129,23 +124,16 @@ TARGETS = {
 }
 LOADED = [(["query", "key", "value"], options) for options in OPTIONS.values()]
 LOADED += [(targets, {}) for targets in TARGETS.values()]
+# A target that is named in full is not bound to these layers.
+LOADED += [([TARGETS["full path"][0], "query"], {"layers_to_transform": [1]})]
 
 
-@pytest.mark.parametrize(("targets", "options"), LOADED, ids=[*OPTIONS, *TARGETS])
+@pytest.mark.parametrize(("targets", "options"), LOADED, ids=[*OPTIONS, *TARGETS, "full path and layers"])
 def test_peft_options_mean_the_same(targets, options, tmp_path):
     theirs, ours = peft_model(tiny("roberta"), "roberta", targets, **options), tiny("roberta")
     report = load_adapter(ours, save_peft(theirs, tmp_path))
     assert_the_same(ours, theirs)
     assert report.trainable == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
-
-
-def test_a_target_named_in_full_is_not_bound_to_the_layers_to_transform(tmp_path):
-    targets = ["roberta.encoder.layer.0.attention.self.query", "value"]
-    theirs, ours = peft_model(tiny("roberta"), "roberta", targets, layers_to_transform=[1]), tiny("roberta")
-    report = load_adapter(ours, save_peft(theirs, tmp_path))
-    places = [placement.site.module.removeprefix("roberta.encoder.layer.") for placement in report.placements]
-    assert places == ["0.attention.self.query", "1.attention.self.value"]
-    assert_the_same(ours, theirs)
 
 
 class Routed(nn.Module):
@@ -197,10 +185,7 @@ def test_pefts_all_linear_takes_berts_pooler_in_and_is_loaded_with_it(base, tmp_
     [
         ("llama", ["embed_tokens", "q_proj"]),
         ("gpt2", ["wte"]),
-        ("phi3", ["embed_tokens"]),
-        ("phi3", ["lm_head", "qkv_proj"]),
         ("phi3", ["lm_head", "embed_tokens"]),
-        ("llama", ["lm_head"]),
         ("gemma2", ["embed_tokens"]),
     ],
 )
@@ -241,10 +226,7 @@ def test_the_bias_of_an_lm_head_is_compared_as_well(tmp_path):
 # ---- our files, loaded by PEFT
 
 METHODS = {
-    "plain": LoRA(rank=4, alpha=8),
     "rank 1, all linear": LoRA(rank=1, targets=("all-linear",)),
-    "rsLoRA": LoRA(rank=3, alpha=5, rslora=True),
-    "rank_pattern": LoRA(rank=4, rank_pattern={"v": 2}),
     "alpha_pattern": LoRA(rank=4, alpha_pattern={"q": 3, "*.1.*": 7}),
     "all patterns with rsLoRA": LoRA(rank=4, rslora=True, rank_pattern={"*.0.*": 2}, alpha_pattern={"v": 3}),
     "names": LoRA(rank=2, targets=("layer.1.attention.self.query", "*.0.*.dense")),
@@ -291,12 +273,8 @@ def test_peft_reads_our_adapter_of_an_embedding(kind, tmp_path):
 
 
 SLICED = {
-    "plain": LoRA(rank=3, alpha=6),
-    "rsLoRA": LoRA(rank=3, alpha=6, rslora=True),
     "v alone": LoRA(rank=3, targets=("v",)),
     "q, k and v": LoRA(rank=2, targets=("q", "k", "v")),
-    "unequal ranks": LoRA(rank=3, rank_pattern={"v": 1}),
-    "unequal alphas": LoRA(rank=3, alpha=6, alpha_pattern={"v": 30}),
     "unequal with rsLoRA": LoRA(rank=4, rslora=True, rank_pattern={"q": 1}, alpha_pattern={"v": 2}),
     "one layer differs": LoRA(rank=3, rank_pattern={"*.1.*": 2}, alpha_pattern={"*.0.*": 5}),
     "beside other layers": LoRA(rank=3, targets=("q", "v", "o", "down")),
@@ -320,27 +298,6 @@ def test_our_slices_are_one_peft_adapter_of_the_summed_rank_and_come_back_exactl
         torch.testing.assert_close(mine.lora_B, other.lora_B, rtol=0 if exact else 1e-6, atol=0)
 
 
-@pytest.mark.parametrize("kind", FUSED)
-def test_an_adapter_of_q_and_v_leaves_k_alone_and_its_gradients_are_blocks_of_pefts(kind, tmp_path):
-    ours, fused, x = tiny(kind), f".{FUSED[kind]}", torch.randn(2, 5, 32)
-    width = {"gpt2": (32, 64), "phi3": (32, 48)}[kind]
-    before = [m(x) for name, m in ours.named_modules() if name.endswith(fused)]
-    ours_with(ours, LoRA(rank=3, alpha=6))
-    theirs = assert_peft_reads(ours, tiny(kind), tmp_path)
-    for model in (ours, theirs):
-        after = [m(x) for name, m in model.named_modules() if name.endswith(fused)]
-        for y, old in zip(after, before, strict=True):
-            assert torch.equal(y[..., slice(*width)], old[..., slice(*width)])
-            assert not torch.allclose(y[..., : width[0]], old[..., : width[0]], atol=1e-3)
-    mine, other = gradients(ours), gradients(theirs)
-    outer = next(name.removesuffix(".lora_A") for name in other if name.endswith(f"{FUSED[kind]}.lora_A"))
-    layers = {layer.out_slice: name for name, layer in ours.named_modules() if getattr(layer, "out_slice", None)}
-    for number, (rows, name) in enumerate(sorted((r, n) for r, n in layers.items() if n.startswith(outer))):
-        part = slice(3 * number, 3 * number + 3)
-        torch.testing.assert_close(mine[f"{name}.lora_A"], other[f"{outer}.lora_A"][part], **CLOSE)
-        torch.testing.assert_close(mine[f"{name}.lora_B"], other[f"{outer}.lora_B"][slice(*rows), part], **CLOSE)
-
-
 T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
 
 
@@ -348,7 +305,6 @@ T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "
     ("kind", "size", "task"),
     [
         ("T5ForConditionalGeneration", T5, "Seq2SeqLM"),
-        ("T5Model", T5, "FeatureExtraction"),
         ("BertForQuestionAnswering", BERT, "QuestionAnswering"),
         ("BertForTokenClassification", BERT, "TokenClassification"),
         ("BertModel", BERT, "FeatureExtraction"),
