@@ -16,6 +16,7 @@ from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.packed import share, stack_members
 from tests.conftest import BERT, logits, randomise, snapshot, tiny
+from tests.methods.conftest import refused
 
 KINDS = ("bert", "roberta", "gpt2", "llama")
 SMALL = {
@@ -119,10 +120,8 @@ def test_what_is_saved_answers_the_same_when_loaded_and_a_nan_is_refused(name, k
     first = next(p for p in model.parameters() if p.requires_grad)
     first.data[(0,) * first.dim()] = torch.nan
     save_adapter(model, tmp_path / "bad")
-    before = snapshot(other)
-    with pytest.raises(LabError, match=r"NaN or infinite values|trained on another base"):
+    with refused(other, "NaN or infinite values|trained on another base", LabError):
         load_adapter(other, tmp_path / "bad")
-    assert snapshot(other) == before
 
 
 @pytest.mark.parametrize(("name", "kind"), PACKING)
@@ -165,19 +164,15 @@ def test_switched_off_a_pack_answers_as_the_base_does_in_every_member(name, kind
 
 @pytest.mark.parametrize(("name", "kind"), DOES_NOT_FIT)
 def test_on_a_model_that_it_does_not_fit_it_says_so_in_one_sentence(name, kind):
-    model, before = tiny(kind), snapshot(tiny(kind))
-    with pytest.raises(BadValue, match=DOES_NOT_FIT[name, kind]) as caught:
+    model = tiny(kind)
+    with refused(model, DOES_NOT_FIT[name, kind]):
         METHODS[name].attach(model)
-    assert "\n" not in str(caught.value)
-    assert snapshot(model) == before
 
 
 def test_bitfit_does_not_train_a_head_alone():
     model = transformers.LlamaForSequenceClassification(transformers.LlamaConfig(**BERT, num_labels=3)).eval()
-    before = snapshot(model)
-    with pytest.raises(BadValue, match="finds nothing to train"):
+    with refused(model, "finds nothing to train"):
         METHODS["bitfit"].attach(model)
-    assert snapshot(model) == before
 
 
 @pytest.mark.parametrize("name", METHODS)
