@@ -63,20 +63,6 @@ def test_patterns_change_rank_and_alpha_where_they_fit_the_first_counts_and_the_
         assert p.parameters == p.rank * (p.site.in_features + p.site.out_features)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        LoRA(),
-        LoRA(rank=3, alpha=1.5, targets="*.query, all-linear", dropout=0.1, rslora=True, init="gaussian"),
-        LoRA(targets=["q"], rank_pattern={"q": 2, "v": 3}, alpha_pattern={"v": 5}),
-    ],
-)
-def test_settings_and_back(method):
-    assert method_from(method.settings()) == method
-    assert hash(method_from(method.settings())) == hash(method)
-    assert type(method.targets) is tuple
-
-
 def test_an_unknown_method_or_option_names_the_nearest():
     with pytest.raises(BadValue, match="lora has no option 'rnak'; nearest: rank"):
         method_from({"name": "lora", "rnak": 8})

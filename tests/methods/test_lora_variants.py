@@ -17,7 +17,6 @@ from lora_lab.layers import LoRALinear
 from lora_lab.methods import method_from
 from lora_lab.methods.lora_layers import DoRALinear, PiSSALinear
 from lora_lab.training.loop import Member
-from lora_lab.training.pack import key
 from tests.conftest import logits, lora_layers, tiny
 from tests.methods.conftest import refused, with_adapter
 from tests.methods.test_peft_parity import CLOSE, TASK, assert_the_same, load_peft, peft_model, save_peft
@@ -45,14 +44,6 @@ def test_each_has_a_hash_of_its_own_and_recipes_without_them_keep_theirs():
     assert len({Recipe("minilm", "rt", method).hash for method in VARIANTS.values()}) == len(VARIANTS)
     for method in VARIANTS.values():
         assert method_from(json.loads(json.dumps(method.settings()))) == method
-
-
-@pytest.mark.parametrize("method", VARIANTS.values(), ids=VARIANTS)
-def test_a_variant_trains_alone(method):
-    recipes = [Recipe("minilm", "rt", method, lr=lr) for lr in (1e-3, 2e-3)]
-    assert key(recipes[0]) != key(recipes[1])
-    assert LoRA().can_pack
-    assert not method.can_pack
 
 
 @pytest.mark.parametrize("method", [DORA, PISSA, FA], ids=["dora", "pissa", "freeze_a"])

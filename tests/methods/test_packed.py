@@ -15,7 +15,8 @@ from lora_lab.errors import BadValue
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import Packed, share, stack_members
-from tests.conftest import BERT, randomise, tiny
+from tests.conftest import BERT, tiny
+from tests.methods.conftest import with_adapter
 
 TARGETS = {
     "roberta": ["q,v", "all-linear", "k", "o,up", "*.0.*.query", "word_embeddings,q"],
@@ -26,11 +27,7 @@ TARGETS = {
 
 
 def member(base: nn.Module, method, seed: int) -> nn.Module:
-    """A share of the base with the method attached and random numbers in what trains."""
-    model = share(base)
-    method.attach(model)
-    randomise(model, seed)
-    return model
+    return with_adapter(share(base), method, seed)
 
 
 def ids(members: int, rows: int = 3, tokens: int = 8) -> torch.Tensor:

@@ -18,7 +18,7 @@ from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Report
 from lora_lab.methods.inspect import answer_of
-from tests.conftest import BERT, logits, lora_layers, randomise, tiny
+from tests.conftest import BART, BERT, logits, lora_layers, randomise, tiny
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 QV = {"minilm": ["query", "value"], "roberta": ["query", "value"], "smollm2": ["q_proj", "v_proj"]}
@@ -307,6 +307,7 @@ T5 = {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "
         ("T5ForConditionalGeneration", T5, "Seq2SeqLM"),
         ("BertForQuestionAnswering", BERT, "QuestionAnswering"),
         ("BertForTokenClassification", BERT, "TokenClassification"),
+        ("BartForSequenceClassification", {**BART, "vocab_size": 8}, "SequenceClassification"),
         ("BertModel", BERT, "FeatureExtraction"),
     ],
 )

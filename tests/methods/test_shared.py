@@ -7,6 +7,7 @@ import gc
 import json
 import warnings
 import weakref
+from dataclasses import replace
 
 import peft
 import pytest
@@ -23,6 +24,7 @@ from lora_lab.methods.io import CONFIG, WEIGHTS
 from lora_lab.methods.packed import share
 from lora_lab.methods.quant import quantize_model
 from tests.conftest import logits, randomise, snapshot, tiny
+from tests.methods.conftest import with_adapter
 from tests.methods.test_peft_parity import CLOSE, gradients, load_peft, save_peft
 
 NAMES = {"bert": ["query", "value"], "llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
@@ -56,13 +58,8 @@ def peft_model(kind: str, option: str) -> peft.PeftModel:
         return peft.get_peft_model(tiny(kind), config).eval()
 
 
-def ours(kind: str, method, targets=None, seed: int | None = 2) -> nn.Module:
-    model = tiny(kind)
-    method = type(method)(**{**vars(method), "targets": targets or NAMES[kind]})
-    method.attach(model)
-    if seed is not None:
-        randomise(model, seed)
-    return model
+def ours(kind: str, method, targets=None) -> nn.Module:
+    return with_adapter(kind, replace(method, targets=targets or NAMES[kind]))
 
 
 def in_order(model: nn.Module) -> list[torch.Tensor]:
@@ -107,7 +104,7 @@ def test_pefts_file_answers_learns_and_is_written_the_same_here_and_peft_reads_o
 
 @every_option
 def test_what_is_frozen_is_the_same_in_peft_before_anything_is_trained(option):
-    theirs, model = peft_model("llama", option), ours("llama", OPTIONS[option][1], seed=None)
+    theirs, model = peft_model("llama", option), ours("llama", OPTIONS[option][1])
     layers = [layer for _, layer in adapter_layers(model) if not layer.head]
     others = [
         m for m in theirs.modules() if isinstance(m, peft.tuners.vera.VeraLayer | peft.tuners.tinylora.TinyLoraLayer)
@@ -131,8 +128,7 @@ def test_q_and_v_of_a_fused_layer_have_one_adapter_which_leaves_k_alone(kind, me
     model, width, x = tiny(kind), {"gpt2": (32, 64), "phi3": (32, 48)}[kind], torch.randn(2, 5, 32)
     fused = ("c_attn", "qkv_proj")
     before = [m(x) for name, m in model.named_modules() if name.endswith(fused)]
-    method.attach(model)
-    randomise(model)
+    with_adapter(model, method)
     theirs = load_peft(tiny(kind), save_adapter(model, tmp_path))
     torch.testing.assert_close(logits(theirs), logits(model), **CLOSE)
     for found in (model, theirs):
