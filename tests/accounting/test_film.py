@@ -66,15 +66,3 @@ def test_repeats_are_folded_and_come_back():
         told = folded(numbers)
         assert unfolded(told) == numbers
         assert len(json.dumps(told)) < len(json.dumps(numbers)) / 4
-
-
-def test_layers_are_counted_up_in_forward_and_down_in_backward():
-    told = filmed(GPT2, LORA, Setup(batch=2, seq=64))
-    layer, seen = 0, {phase: [] for phase in PHASES}
-    for change in unfolded(told["moments"]):
-        part, further, *_ = told["changes"][change]
-        layer += further
-        phase, path = told["parts"][part]
-        if "*" in path and layer not in seen[phase][-1:]:
-            seen[phase].append(layer)
-    assert seen == {"forward": [0, 1, 2, 3, 4, 5, 6], "backward": [6, 5, 4, 3, 2, 1, 0]}

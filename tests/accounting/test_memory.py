@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from functools import partial
 
@@ -80,14 +78,18 @@ def test_a_prediction_equals_the_trace_to_the_byte(family, layers, method, optio
     assert max(sum(moment.bytes.values()) for moment in exact.timeline) == exact.peak
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("model", ["minilm", "gpt2", "smollm2"])
-def test_a_trace_equals_a_real_step_to_the_byte(model, name, checkpointing, one_thread):
-    setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": "bf16", "checkpointing": checkpointing}
-    setup["dropout"] = 0.1 if checkpointing else 0.0
-    if model == "minilm":
-        setup["dtype"] = "fp32"
+@pytest.mark.parametrize(
+    ("model", "name", "dtype", "more"),
+    [
+        ("minilm", "full", "fp32", {}),
+        ("minilm", "lora", "fp32", {"checkpointing": True, "dropout": 0.1}),
+        ("gpt2", "lora", "bf16", {}),
+        ("smollm2", "full", "bf16", {"checkpointing": True, "dropout": 0.1}),
+        ("smollm2", "prompt", "bf16", {}),
+    ],
+)
+def test_a_trace_equals_a_real_step_to_the_byte(model, name, dtype, more, one_thread):
+    setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": dtype, **more}
     real = measure(model, METHODS[name], **setup)
     assert memory(model, METHODS[name], trace=True, **setup).categories == real.categories
 
@@ -151,15 +153,6 @@ def test_more_rows_or_rank_never_need_less(batch, seq, rank, checkpointing):
     assert least <= memory("llama-3-8b", LoRA(rank=rank + 1), **setup).peak
 
 
-def test_four_bits_and_double_quantisation():
-    four, single, sixteen = (
-        memory(LLAMA, LoRA(), quantised=q).categories["weights"] for q in ("nf4", "nf4-single", "none")
-    )
-    linear = 3 * (128 * (2 * 128 + 2 * 64) + 3 * 128 * 320)  # numbers in the linear layers
-    assert sixteen - four == pytest.approx(linear * (16 - 4.126953125) / 8, abs=300)
-    assert sixteen - single == pytest.approx(linear * (16 - 4.5) / 8, abs=300)
-
-
 def test_eight_bit_moments_are_in_fp32_where_tensors_are_small():
     head = 768 * 768 * (2 + 8 / 256) + (768 + 2 * 768 + 2) * 8
     adapters = 24 * 2 * 8 * 768 * (2 + 8 / 256)
@@ -174,10 +167,6 @@ def test_sharding_divides_the_states():
     )
     assert zero1.categories["optimizer"] * 8 == pytest.approx(whole.categories["optimizer"], rel=1e-6)
     assert whole.peak > zero1.peak > zero2.peak > fsdp.peak
-
-
-def test_an_adapter_on_an_embedding_is_counted():
-    assert memory("smollm2", LoRA(targets=("embed", "q"))).peak > memory("smollm2", LoRA(targets=("q",))).peak
 
 
 # ---- the allocator
@@ -225,27 +214,21 @@ def test_reserved_is_never_less_than_what_is_live(steps):
     ("ask", "error", "says"),
     [
         (partial(memory, "minilm", LoRA(), batch=-1), BadValue, "batch"),
-        (partial(memory, "minilm", LoRA(), dtype="int3"), BadValue, "dtype"),
         (partial(memory, "minilm", LoRA(), optimizer="adam"), BadValue, "adamw"),
         (partial(memory, "minilm", LoRA(), shard="fsdp"), BadValue, "fsdp:8"),
         (partial(memory, "minilm", LoRA(), dropout=1.5), BadValue, "dropout"),
-        (partial(memory, "minilm", LoRA(rank=500)), BadValue, "rank"),
         (partial(memory, "minilm", LoRA(), trace=True, device="mps"), BadValue, "Apple's kernels"),
         (partial(memory, "llama-2-7b", BitFit()), BadValue, "no biases"),
-        (partial(memory, "gpt2", HeadOnly()), BadValue, "finds nothing to train"),
         (partial(memory, config("deberta-v2", SIZE), LoRA(), trace=True), BadValue, "deberta-v2 cannot be traced"),
         (partial(memory, "gpt2", LoRA(), adapter_dtype="fp32"), BadValue, "as a whole"),
-        (partial(memory, "bert-base", LoRA(), seq=513), BadValue, "above the 512 tokens"),
         (partial(memory, "lama-2-7b", LoRA()), NotFound, "nearest"),
         (partial(measure, "minilm", LoRA(), optimizer="adamw-8bit"), BadValue, "PyTorch's own optimizers"),
         (partial(measure, "minilm", LoRA(), device="cuda"), BadValue, "no cuda device"),
-        (partial(measure, "minilm", LoRA(), device="mps"), BadValue, "no mps device"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::lora_lab.errors.LabWarning")
 def test_what_cannot_be_is_refused_in_one_sentence(ask, error, says, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     with pytest.raises(error, match=says):
         ask()
 
@@ -276,15 +259,3 @@ def test_a_fit_is_kept_and_read_again(own_cache, monkeypatch):
     monkeypatch.setattr(accountant, "fit", None)  # nothing is fitted again
     assert memory(config("gpt2", SIZE), LoRA(rank=2), batch=2, seq=64).terms == first.terms
     assert memory(config("gpt2", SIZE), LoRA(rank=5, alpha=3), batch=7, seq=96).mode == "predicted"
-
-
-def test_a_shipped_fit_answers_in_under_a_millisecond_without_torch():
-    code = (
-        "import sys, time; from lora_lab import LoRA, memory; "
-        "ask = lambda n: memory('llama-3-8b', LoRA(rank=n), batch=n, seq=100 * n).peak; ask(2); "
-        "took = lambda: (time.process_time(), [ask(2 + n % 7) for n in range(100)], time.process_time()); "
-        "print(min(t - s for s, _, t in (took() for _ in range(5))) / 100, 'torch' in sys.modules)"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert said[1] == "False"
-    assert float(said[0]) < 0.001
