@@ -10,11 +10,13 @@ import torch
 import transformers
 from torch import nn
 
-from lora_lab import LoRA, detach, disabled, load_adapter, params, save_adapter
+from lora_lab import LoRA, detach, disabled, load_adapter, memory, params, save_adapter
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.packed import share, stack_members
+from lora_lab.training.measure import measure
+from tests.accounting.test_memory import config
 from tests.conftest import BERT, logits, randomise, snapshot, tiny
 from tests.methods.conftest import refused
 
@@ -43,6 +45,8 @@ DOES_NOT_FIT = {
     ("dora, freeze_a", "gpt2"): "dora adapts a fused layer as a whole: use c_attn as a target, not q",
 }
 FITTING = [(name, kind) for name in METHODS for kind in KINDS if (name, kind) not in DOES_NOT_FIT]
+TRACED = [(name, kind) for name, kind in FITTING if kind == "bert"]
+TRACED += [(name, "gpt2") for name in ("full", "lora", "ia3", "vera")]  # slices; test_soft.py has prompts and prefixes
 PACKING = [(name, kind) for name, kind in dict(FITTING).items() if METHODS[name].can_pack]
 
 
@@ -160,6 +164,15 @@ def test_switched_off_a_pack_answers_as_the_base_does_in_every_member(name, kind
         torch.testing.assert_close(packed(**given).logits, plain, rtol=1e-6, atol=1e-6)
     assert torch.equal(packed(**given).logits, trained)
     assert not torch.allclose(trained[:, -plain.shape[1] :], plain, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "kind"), TRACED)
+def test_a_trace_equals_a_real_step_to_the_byte(name, kind):
+    size = {"layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 16, "inner": 64, "vocabulary": 96}
+    setup = {"batch": 2, "seq": 24, "device": "cpu", "dtype": "fp32" if kind == "bert" else "bf16"}
+    real = measure(config(kind, size), METHODS[name], **setup)
+    found = memory(config(kind, size), METHODS[name], trace=True, **setup)
+    assert (found.peak, found.categories) == (real.peak, real.categories)
 
 
 @pytest.mark.parametrize(("name", "kind"), DOES_NOT_FIT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 import struct
 import time
 import warnings
@@ -350,19 +349,6 @@ def test_a_run_does_not_start_from_another_method(method, sentence, files):
         attach_from(method, roberta(2), files["ours"])
 
 
-def test_a_start_that_does_not_fit_leaves_the_model_as_it_was(files, tmp_path):
-    folder, model, other = copy_of(files["ours"], tmp_path), roberta(2), roberta(2)
-    tensors_with(lambda t: t.pop(QUERY))(folder)
-    other.roberta.embeddings.word_embeddings.weight.data += 1
-    for one, start, says in (
-        (model, folder, "lacks 1 of"),
-        (other, files["ours"], "trained on another base model"),
-        (model, "/nowhere", "not an adapter"),
-    ):
-        with refused(one, says, LabError):
-            attach_from(LoRA(rank=4, alpha=8), one, start)
-
-
 # ---- files from strangers
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -465,14 +451,6 @@ def test_a_pipe_a_folder_a_circle_and_a_device_are_not_read(make, name, tmp_path
 def test_json_that_would_break_something_later_is_refused_now(text, reason):
     with pytest.raises(BadValue, match=reason):
         parse_json(text, "it")
-
-
-@given(
-    st.sampled_from([r".*\.(q|v)", r"(.*\.)?(h\.\d+\.attn)", ".*q", r"h\.[01]\..*", "^(?!.*1).*v$", r"h\.\d{1,2}\.q"]),
-    st.sampled_from(["h.0.q", "h.1.v", "h.0.attn", "x.h.12.q", "q"]),
-)
-def test_a_pattern_means_what_it_means_to_python(pattern, name):
-    assert (patterns_from_a_file()(pattern, name) is None) == (re.fullmatch(pattern, name) is None)
 
 
 def test_patterns_share_one_limit_of_time():

@@ -93,13 +93,6 @@ def test_dora_drops_what_peft_drops(tmp_path):
     assert not torch.allclose(answers[0], logits(ours.eval()), atol=1e-3)
 
 
-def test_dora_in_half_precision_starts_as_the_base():
-    model, base = tiny("llama").bfloat16(), tiny("llama").bfloat16()
-    DORA.attach(model)
-    assert torch.equal(logits(model), logits(base))
-    assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
-
-
 # ---- PiSSA
 
 

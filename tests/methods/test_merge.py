@@ -139,14 +139,6 @@ def test_in_fp32_nothing_is_lost_and_the_model_stays_fp32():
     assert report.added_bytes == sum(p.numel() * 2 for n, p in reference.named_parameters() if "lora" not in n)
 
 
-def test_for_good_the_head_is_rounded_too_and_the_report_says_so():
-    model = trained("roberta", LoRA(rank=4), torch.bfloat16)
-    report = merge_for_good(model)
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    assert {"classifier.out_proj.weight", "classifier.dense.bias"} <= {r.module for r in report.heads}
-    assert all(0 < r.relative < 2**-8 for r in report.heads)
-
-
 # ---- tied and quantized weights
 
 
@@ -224,17 +216,6 @@ def test_for_good_nothing_is_quantized_any_more(kind, layers, merged):
     close(logits(model), adapted)
 
 
-def test_a_quantized_model_of_plain_torch_is_merged_for_good():
-    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 8, bias=False))
-    quantize_model(model)
-    with_adapter(model, LoRA(rank=2, targets="all-linear"))
-    x = torch.randn(2, 64)
-    adapted = model(x)
-    assert len(merge_for_good(model).dequantised) == 2
-    close(model(x), adapted)
-    assert [type(m) for m in model] == [nn.Linear, nn.ReLU, nn.Linear]
-
-
 # ---- what is refused
 
 
@@ -276,11 +257,3 @@ def test_what_no_weight_could_hold_is_refused_in_one_sentence(name, way):
     METHODS[name].attach(model)
     with refused(model, f"{name} cannot be merged: it {WHY_NOT[name]}"):
         way(model)
-
-
-def test_after_full_fine_tuning_the_model_is_plain_already():
-    model = with_adapter("bert", METHODS["full"])
-    adapted = logits(model)
-    assert str(merge_for_good(model)) == "nothing was merged into a weight"
-    assert not is_adapted(model)
-    assert torch.equal(logits(model), adapted)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lora_lab import LoRA
-from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
@@ -100,14 +99,6 @@ def test_the_frozen_layers_output_is_left_to_a_hook_that_keeps_it():
     packed(input_ids=ids(2))
     assert heard
     assert all(torch.equal(out, then) for out, then in heard)
-
-
-def test_a_share_takes_no_memory_and_is_adapted_alone():
-    base = tiny("roberta")
-    other = share(base)
-    assert {p.data_ptr() for p in base.parameters()} == {p.data_ptr() for p in other.parameters()}
-    LoRA(2).attach(other)
-    assert not any(isinstance(m, AdapterLayer) for m in base.modules())
 
 
 @torch.no_grad()

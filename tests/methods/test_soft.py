@@ -12,9 +12,7 @@ from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, memory, 
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
 from lora_lab.methods.merge import detach
-from lora_lab.methods.packed import share
-from lora_lab.training.batches import Row, positions
-from lora_lab.training.evaluate import evaluate
+from lora_lab.training.batches import positions
 from lora_lab.training.measure import measure
 from lora_lab.training.models import answer_at_first_token
 from tests.conftest import logits, randomise, tiny
@@ -197,14 +195,6 @@ def test_a_trace_of_padded_rows_is_a_real_step_to_the_byte(kind, dtype, name):
     assert (traced.peak, traced.categories) == (real.peak, real.categories)
 
 
-@every_method
-def test_a_language_model_is_scored_on_its_own_tokens(name):
-    model, row = ours("llama", name), tuple(range(1, 12))
-    score = evaluate(model, [Row(row, None, 0)], pad=0)
-    ids, labels = torch.tensor([row]), torch.tensor([(-100, *row[1:])])  # nothing of the row's own foretells its first
-    assert score.metrics["loss"] == pytest.approx(model(input_ids=ids, labels=labels).loss.item(), rel=1e-4)
-
-
 # ---- where they start, and what they do not fit
 
 
@@ -271,11 +261,3 @@ def test_a_prefix_has_one_key_and_value_where_all_heads_share_it():
     before = logits(model)
     assert PrefixTuning(tokens=3).attach(model).adapter_parameters == 1 * 3 * 2 * 1 * 8
     assert not torch.equal(logits(model), before)
-
-
-def test_a_model_without_heads_of_attention_takes_a_prompt(tmp_path):
-    model = transformers.MambaForCausalLM(MAMBA).eval()
-    fresh = share(model)
-    PromptTuning(tokens=3).attach(model)
-    load_adapter(fresh, save_adapter(model, tmp_path))
-    assert torch.equal(fresh.soft_prompt.prompt, model.soft_prompt.prompt)
