@@ -30,6 +30,8 @@ OPTIONS = [
     "q,v",
     "--lr",
     "2e-3",
+    "--steps",
+    "400",
 ]
 
 
@@ -37,7 +39,7 @@ OPTIONS = [
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What `lora-lab train ... --json` prints."""
     out = tmp_path_factory.mktemp("store")
-    command = [sys.executable, "-m", "lora_lab", "train", *OPTIONS, "--steps", "400", "--json", "--out", str(out)]
+    command = [sys.executable, "-m", "lora_lab", "train", *OPTIONS, "--json", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 

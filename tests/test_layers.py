@@ -64,7 +64,7 @@ def test_output_and_gradients_are_the_formula(kind, rows, shape):
     assert torch.equal(layer(x), layer.base_layer(x))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
 def test_two_slices_of_one_layer_are_one_adapter_around_the_other(kind):
     q = trained(LoRALinear(base(kind), RANK, SCALING, out_slice=(0, 6)))
     both = trained(LoRALinear(q, 2, 0.5, out_slice=(12, 18)))

@@ -68,14 +68,6 @@ def test_a_students_work_is_never_overwritten(source: Path, tmp_path: Path):
     assert "kept with your changes" in words[0]
 
 
-def test_a_file_that_was_there_before_is_the_users(source: Path, tmp_path: Path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "00_start_here.ipynb").write_text("something of mine")
-    workbench.copy_lessons(mine)
-    assert (mine / "00_start_here.ipynb").read_text() == "something of mine"
-
-
 def test_a_taken_port_is_passed_over_and_many_taken_ports_are_said(monkeypatch: pytest.MonkeyPatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -146,7 +138,3 @@ def test_the_installed_lab_finds_the_course_by_its_entry_points(installed: Path,
     assert "NotFound: GLUE has no task 'nothing'" in done.stderr
     script = [sys.executable, str(next(installed.glob("[bS]*/lora-lab*"))), "claims", "gpt3_memory", "--help"]
     assert "verdict" in subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
-
-
-def test_what_ships_is_found_in_a_clone():
-    assert assets.shipped("data/assets.txt") == ROOT / "data" / "assets.txt"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning
-from lora_lab.accounting.gpus import UTILISATION, card, cards, of_size, seconds, usable
+from lora_lab.accounting.gpus import card, cards, of_size, seconds, usable
 from lora_lab.accounting.memory import checked, estimate, largest, largest_model, longest, most, quick
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
@@ -60,10 +60,6 @@ def test_a_peak_belongs_to_a_dtype_and_bf16_may_be_missing():
     assert "use --dtype fp16" in t4.lacks["bf16"]
     assert "bf16" not in card("4090").lacks
     assert "fp32" in card("8 gb laptop cpu").lacks["bf16"]
-
-
-def test_seconds_follow_from_the_share_of_the_peak():
-    assert seconds(312e12, card("a100 80")) == pytest.approx(1 / UTILISATION)
 
 
 @pytest.mark.parametrize(

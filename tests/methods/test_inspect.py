@@ -55,13 +55,10 @@ SOUND = {
     "DoRA": ("roberta", {"use_dora": True}),
     "patterns": ("roberta", {"rank_pattern": {"query": 2}, "alpha_pattern": {"value": 32}}),
     "all-linear": ("roberta", {"target_modules": "all-linear"}),
-    "one layer": ("roberta", {"layers_to_transform": [1]}),
     "bf16": ("roberta", {"dtype": torch.bfloat16}),
-    "fp16": ("roberta", {"dtype": torch.float16}),
     "llama, bf16, DoRA": ("llama", {"dtype": torch.bfloat16, "use_dora": True}),
     "llama, embedding": ("llama", {"target_modules": ["embed_tokens", "q_proj"]}),
     "prompt": ("llama", {"config": peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL)}),
-    "prefix": ("llama", {"config": peft.PrefixTuningConfig(num_virtual_tokens=4, **CAUSAL)}),
     "IA3": (
         "llama",
         {"config": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **CAUSAL)},

@@ -127,18 +127,6 @@ def test_the_report_counts_what_bf16_rounds_away():
     assert json.loads(json.dumps(report.to_json()))["rounding"] == report.rounding
 
 
-def test_in_fp32_nothing_is_lost_and_the_model_stays_fp32():
-    model, rounded = (trained("llama", LoRA(rank=4), torch.bfloat16) for _ in range(2))
-    reference = trained("llama", LoRA(rank=4), torch.bfloat16).float()
-    report = merge(model, fp32=True)
-    merge(rounded)
-    assert report.rounding == 0
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
-    close(logits(model), logits(reference))
-    assert (logits(rounded).float() - logits(reference)).abs().max() > 1e-3
-    assert report.added_bytes == sum(p.numel() * 2 for n, p in reference.named_parameters() if "lora" not in n)
-
-
 # ---- tied and quantized weights
 
 
