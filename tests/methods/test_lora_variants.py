@@ -15,7 +15,7 @@ from torch import nn
 from lora_lab import LoRA, Recipe, load_adapter, save_adapter
 from lora_lab.layers import LoRALinear
 from lora_lab.methods import method_from
-from lora_lab.methods.lora_layers import DoRALinear, PiSSALinear
+from lora_lab.methods.lora_layers import PiSSALinear
 from lora_lab.training.loop import Member
 from tests.conftest import logits, lora_layers, tiny
 from tests.methods.conftest import refused, with_adapter
@@ -54,29 +54,6 @@ def test_an_embedding_is_refused_before_anything_is_touched(method):
 
 
 # ---- DoRA
-
-
-@pytest.mark.parametrize("kind", ["roberta", "phi3"])
-def test_dora_from_peft_has_the_same_outputs_and_gradients(kind, tmp_path):
-    targets = {"phi3": ["qkv_proj"], "roberta": ["query", "value"]}[kind]
-    theirs = peft_model(tiny(kind), kind, targets, use_dora=True, use_rslora=True)
-    ours = tiny(kind)
-    report = load_adapter(ours, save_peft(theirs, tmp_path))
-    assert isinstance(lora_layers(ours)[0], DoRALinear)
-    assert report.adapter_parameters == sum(p.numel() for n, p in theirs.named_parameters() if "lora_" in n)
-    assert_the_same(ours, theirs)
-
-
-@pytest.mark.parametrize(("kind", "targets"), [("llama", ("q", "v", "down")), ("gpt2", ("c_attn", "c_proj"))])
-def test_peft_reads_our_dora_and_writes_the_same_tensors(kind, targets, tmp_path):
-    ours = with_adapter(kind, LoRA(rank=4, alpha=8, targets=targets, dora=True))
-    theirs = load_peft(tiny(kind), save_adapter(ours, tmp_path / "ours"), is_trainable=True)
-    assert_the_same(ours, theirs)
-    save_peft(theirs, tmp_path / "theirs")
-    mine, other = (load_file(tmp_path / who / WEIGHTS) for who in ("ours", "theirs"))
-    assert mine.keys() == other.keys()
-    assert all(torch.equal(mine[name], other[name]) for name in mine)
-    assert sum(name.endswith("lora_magnitude_vector") for name in mine) == len(lora_layers(ours))
 
 
 def test_dora_drops_what_peft_drops(tmp_path):
