@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning
 from lora_lab.accounting.gpus import card, cards, of_size, seconds, usable
-from lora_lab.accounting.memory import checked, estimate, largest, largest_model, longest, most, quick
+from lora_lab.accounting.memory import checked, estimate, largest, largest_model, longest, quick
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import BINARY, DECIMAL, GIB, binary, decimal
@@ -79,12 +79,6 @@ def test_bytes_in_words_are_the_bytes_but_for_rounding(count, said):
 
 
 # ---- what fits
-
-
-@given(edge=st.integers(0, 10**6), limit=st.none() | st.integers(0, 10**6))
-def test_most_lands_on_the_edge(edge, limit):
-    expected = min(edge, edge if limit is None else limit)
-    assert most(lambda n: n <= edge, limit) == (expected or None)
 
 
 @pytest.mark.parametrize(

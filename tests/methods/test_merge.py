@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from lora_lab import IA3, LoRA, disabled, merge, merge_for_good, unmerge
+from lora_lab import LoRA, disabled, merge, merge_for_good, unmerge
 from lora_lab.adapter_layer import innermost
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
@@ -94,17 +94,6 @@ def test_for_good_a_plain_model_is_left(method, kind):
     assert snapshot(twice) == snapshot(model)
     with pytest.raises(BadValue, match="has no adapter"):
         unmerge(model)
-
-
-@pytest.mark.parametrize(("method", "number"), [(IA3(), "factor"), (LoRA(rank=4, dora=True), "lora_magnitude_vector")])
-def test_a_factor_of_zero_can_be_unmerged_too(method, number):
-    model = trained("bert", method)
-    next(p for n, p in model.named_parameters() if n.endswith(number)).data[0] = 0
-    before, adapted = snapshot(model), logits(model)
-    merge(model)
-    close(logits(model), adapted)
-    unmerge(model)
-    assert snapshot(model) == before
 
 
 # ---- what rounding costs

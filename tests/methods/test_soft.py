@@ -222,7 +222,6 @@ def test_a_prefix_moves_the_answers_a_little_at_the_start_and_learns(kind, most)
 PICTURES = transformers.ViTConfig(
     hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=4, patch_size=2
 )
-SIZE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 MAMBA = transformers.MambaConfig(vocab_size=96, hidden_size=16, num_hidden_layers=1, state_size=4)
 
 
@@ -231,13 +230,6 @@ MAMBA = transformers.MambaConfig(vocab_size=96, hidden_size=16, num_hidden_layer
     [
         (lambda: nn.Sequential(nn.Linear(4, 4)), METHODS, "reads tokens, which Sequential does not; use lora"),
         (lambda: transformers.ViTModel(PICTURES), METHODS, "reads tokens, which ViTModel does not; use lora"),
-        (
-            lambda: transformers.DebertaV2ForSequenceClassification(
-                transformers.DebertaV2Config(**SIZE, intermediate_size=64)
-            ),
-            ["prefix"],
-            "does not accept keys and values as input; use prompt tuning",
-        ),
         (lambda: transformers.MambaForCausalLM(MAMBA), ["prefix"], "does not accept keys and values"),
     ],
 )
