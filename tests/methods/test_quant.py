@@ -72,6 +72,11 @@ def test_what_is_packed_comes_back(bits, eights, seed):
     assert torch.equal(unpack(packed, bits).to(torch.uint8), codes)
 
 
+@pytest.mark.parametrize(("name", "bits"), [("nf4", 4.127), ("nf4-single", 4.5), ("int8", 8.127), ("nf3", 3.127)])
+def test_bits_a_weight(name, bits):
+    assert quantize(weight((256, 512), 0), name).bits_per_weight == pytest.approx(bits, abs=0.001)
+
+
 @FEW
 @given(st.sampled_from(sorted(QUANTISED_BITS)), st.integers(1, 300), st.integers(0, 10**6))
 def test_any_number_of_weights_comes_back_within_half_a_step(name, count, seed):
