@@ -176,6 +176,37 @@ def layers(draw) -> LoRALinear:
     )
 
 
+class NaiveLoRA(nn.Module):
+    """LoRA as one would write it first: no slices, nothing in place, one dtype."""
+
+    def __init__(self, base_layer: nn.Linear, rank: int, scaling: float) -> None:
+        super().__init__()
+        self.base_layer, self.scaling = base_layer, scaling
+        self.lora_A = nn.Parameter(torch.randn(rank, base_layer.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, rank))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(x) + self.scaling * (x @ self.lora_A.T) @ self.lora_B.T
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 24), st.booleans(), st.integers(0, 99))
+def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
+    torch.manual_seed(seed)
+    naive = NaiveLoRA(nn.Linear(inputs, outputs, bias=bias).requires_grad_(False), min(rank, inputs, outputs), 1.5)
+    layer = LoRALinear(naive.base_layer, len(naive.lora_A), 1.5)
+    layer.load_state_dict(naive.state_dict())
+    x = torch.randn(3, 2, inputs)
+    for step in range(3):
+        for one in (layer, naive):
+            one.zero_grad()
+            one(x).square().mean().backward()
+            with torch.no_grad():
+                for p in (one.lora_A, one.lora_B):
+                    p -= 0.1 * p.grad
+        torch.testing.assert_close(layer(x), naive(x), rtol=1e-4, atol=1e-5, msg=f"after step {step}")
+
+
 @settings(deadline=None, max_examples=60)
 @given(layers())
 def test_merged_weights_are_w_plus_an_update_of_rank_r_in_the_slice_and_w_elsewhere(layer):

@@ -68,6 +68,14 @@ def test_a_students_work_is_never_overwritten(source: Path, tmp_path: Path):
     assert "kept with your changes" in words[0]
 
 
+def test_a_file_that_was_there_before_is_the_users(source: Path, tmp_path: Path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "00_start_here.ipynb").write_text("something of mine")
+    workbench.copy_lessons(mine)
+    assert (mine / "00_start_here.ipynb").read_text() == "something of mine"
+
+
 def test_a_taken_port_is_passed_over_and_many_taken_ports_are_said(monkeypatch: pytest.MonkeyPatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

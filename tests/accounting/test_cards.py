@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning
-from lora_lab.accounting.gpus import card, cards, of_size, seconds, usable
-from lora_lab.accounting.memory import checked, estimate, largest, largest_model, longest, quick
+from lora_lab.accounting.gpus import UTILISATION, card, cards, of_size, seconds, usable
+from lora_lab.accounting.memory import checked, estimate, largest, largest_model, longest, most, quick
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import BINARY, DECIMAL, GIB, binary, decimal
@@ -62,6 +62,10 @@ def test_a_peak_belongs_to_a_dtype_and_bf16_may_be_missing():
     assert "fp32" in card("8 gb laptop cpu").lacks["bf16"]
 
 
+def test_seconds_follow_from_the_share_of_the_peak():
+    assert seconds(312e12, card("a100 80")) == pytest.approx(1 / UTILISATION)
+
+
 @pytest.mark.parametrize(
     "call",
     [partial(seconds, 1, card("t4"), 0), partial(seconds, 1, card("t4"), 1.2), partial(seconds, 1, of_size(24)),
@@ -79,6 +83,12 @@ def test_bytes_in_words_are_the_bytes_but_for_rounding(count, said):
 
 
 # ---- what fits
+
+
+@given(edge=st.integers(0, 10**6), limit=st.none() | st.integers(0, 10**6))
+def test_most_lands_on_the_edge(edge, limit):
+    expected = min(edge, edge if limit is None else limit)
+    assert most(lambda n: n <= edge, limit) == (expected or None)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory
-from lora_lab.accounting.film import CATEGORIES, filmed, moments
+from lora_lab.accounting.film import CATEGORIES, filmed, folded, moments, unfolded
 from lora_lab.accounting.setup import Setup
 from tests.accounting.test_memory import T5
 
@@ -45,3 +46,13 @@ def test_it_is_made_once(own_cache, monkeypatch):
     first = filmed(GPT2, LORA, Setup(batch=2, seq=64))
     monkeypatch.setattr("lora_lab.accounting.film.fit", None)
     assert filmed(GPT2, LoRA(rank=16, targets=("q", "v")), Setup(batch=1, seq=99, optimizer="sgd")) == first
+
+
+def test_repeats_are_folded_and_come_back():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        layer = rng.integers(0, 9, 12).tolist()
+        numbers = [*rng.integers(0, 9, 5).tolist(), *layer * 30, *rng.integers(0, 9, 5).tolist(), *layer[::-1] * 9]
+        told = folded(numbers)
+        assert unfolded(told) == numbers
+        assert len(json.dumps(told)) < len(json.dumps(numbers)) / 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import struct
 import time
 import warnings
@@ -352,6 +353,24 @@ def written(folder: Path, content: str | dict | bytes, numbers: bytes = b"\0" * 
     return folder
 
 
+NAMES = st.from_regex(r"[a-z_.0-9]{1,20}", fullmatch=True)
+DTYPES = st.sampled_from(["float32", "float16", "bfloat16", "float64"])
+
+
+@given(st.dictionaries(NAMES, st.tuples(st.lists(st.integers(1, 5), max_size=3), DTYPES), min_size=1, max_size=5))
+@settings(max_examples=20, deadline=None)
+def test_what_safetensors_writes_is_read(wanted):
+    tensors = {name: torch.randn(shape).to(getattr(torch, dtype)) for name, (shape, dtype) in wanted.items()}
+    with TemporaryDirectory() as folder:
+        (Path(folder) / CONFIG).write_text("{}")
+        save_file(tensors, Path(folder) / WEIGHTS, {"format": "pt"})
+        file = AdapterFile(folder)
+        file.check_finite()
+        assert file.keys() == tensors.keys()
+        assert all(file[name].dtype == t.dtype and torch.equal(file[name], t) for name, t in tensors.items())
+        assert file.shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
 @pytest.mark.parametrize("length", [640, 1408, 0x280 + 2**16])
 def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path, length):
     assert struct.pack("<Q", length)[:1] == b"\x80"
@@ -439,6 +458,14 @@ def test_a_pipe_a_folder_a_circle_and_a_device_are_not_read(make, name, tmp_path
 def test_json_that_would_break_something_later_is_refused_now(text, reason):
     with pytest.raises(BadValue, match=reason):
         parse_json(text, "it")
+
+
+@given(
+    st.sampled_from([r".*\.(q|v)", r"(.*\.)?(h\.\d+\.attn)", ".*q", r"h\.[01]\..*", "^(?!.*1).*v$", r"h\.\d{1,2}\.q"]),
+    st.sampled_from(["h.0.q", "h.1.v", "h.0.attn", "x.h.12.q", "q"]),
+)
+def test_a_pattern_means_what_it_means_to_python(pattern, name):
+    assert (patterns_from_a_file()(pattern, name) is None) == (re.fullmatch(pattern, name) is None)
 
 
 def test_patterns_share_one_limit_of_time():

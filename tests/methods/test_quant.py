@@ -15,7 +15,7 @@ from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.methods import quant
 from lora_lab.methods.attach import fingerprint, numbers_of, quantized_layers
-from lora_lab.methods.quant import QuantizedLinear, levels_of, pack, quantize, quantize_model, unpack
+from lora_lab.methods.quant import QuantizedLinear, codes_of, levels_of, pack, quantize, quantize_model, unpack
 from lora_lab.methods.targets import QUANTISED_BITS
 from lora_lab.training.measure import measure
 from tests.conftest import logits, randomise, tiny
@@ -85,6 +85,13 @@ def test_any_number_of_weights_comes_back_within_half_a_step(name, count, seed):
     step = float((levels[1:] - levels[:-1]).max())
     assert back.shape == original.shape
     assert float((back - original).abs().max()) <= (step / 2 + 0.02) * float(original.abs().max()) + 1e-6
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50), st.sampled_from([levels_of("nf4"), levels_of("int8")]))
+def test_a_code_is_that_of_the_nearest_level(values, levels):
+    scaled = torch.tensor(values)
+    nearest = (scaled[:, None] - levels).abs().min(1).values
+    assert torch.allclose((scaled - levels[codes_of(scaled, levels).int()]).abs(), nearest, atol=1e-6)
 
 
 def test_zeros_stay_zeros_and_what_cannot_be_quantized_is_named():
