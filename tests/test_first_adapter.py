@@ -16,23 +16,9 @@ from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 
 OPTIONS = [
-    "--model",
-    "minilm",
-    "--task",
-    "rt",
-    "--method",
-    "lora",
-    "--rank",
-    "8",
-    "--alpha",
-    "16",
-    "--targets",
-    "q,v",
-    "--lr",
-    "2e-3",
-    "--steps",
-    "400",
-]
+    "--model", "minilm", "--task", "rt", "--method", "lora", "--rank", "8", "--alpha", "16", "--targets", "q,v",
+    "--lr", "2e-3", "--steps", "400",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
