@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lora_lab import LoRA
+from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
@@ -119,3 +120,25 @@ def test_each_member_drops_at_its_own_rate():
     assert noise[2] == pytest.approx(0.9 / 0.1, rel=0.5)
     packed.eval()
     torch.testing.assert_close(packed(x) - frozen, whole.repeat(3, 1, 1), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_members_parameters_are_views_so_that_an_update_of_one_is_an_update_of_the_pack():
+    base = tiny("roberta")
+    members = [member(base, LoRA(2), 1), member(base, LoRA(3), 2)]
+    packed, _, _ = stack_members(base, members)
+    before = packed(input_ids=ids(2)).logits
+    for parameter in members[1].parameters():
+        if parameter.requires_grad:
+            parameter.add_(0.1)
+    after = packed(input_ids=ids(2)).logits
+    assert torch.equal(before[:3], after[:3])
+    assert not torch.allclose(before[3:], after[3:], atol=1e-3)
+
+
+def test_a_share_takes_no_memory_and_is_adapted_alone():
+    base = tiny("roberta")
+    other = share(base)
+    assert {p.data_ptr() for p in base.parameters()} == {p.data_ptr() for p in other.parameters()}
+    LoRA(2).attach(other)
+    assert not any(isinstance(m, AdapterLayer) for m in base.modules())
