@@ -304,3 +304,9 @@ def test_a_run_that_does_not_fit_even_alone_says_which_batch_would_and_the_other
     assert re.fullmatch(r"memory ran out while training with batch 16: try batch 8, or .*", swept.runs[0].error)
     monkeypatch.undo()
     assert sweep(large, tmp_path, again=True).failed == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twenty_times(tiny_encoder, opinions, tmp_path):
+    for seed in range(4):
+        survives(tmp_path / str(seed), tiny_encoder, opinions, kills=5, seed=seed + 1)

@@ -178,3 +178,16 @@ def test_a_damaged_checkpoint_that_cannot_be_renamed(tmp_path, recipe, monkeypat
     else:
         with pytest.raises(BadValue, match="in use"):
             checkpoint.unfinished(tmp_path)
+
+
+def test_twenty_steps_on_the_real_model(opinions):
+    """The promise, on MiniLM in fp32: mixed ranks, alphas, rates, seeds, targets and clipping."""
+    shared = {"steps": 20, "batch": 4, "validations": 1, "max_length": 16, **PLAIN}
+    recipes = [
+        Recipe("minilm", opinions, LoRA(1, 16), lr=2e-3, seed=0, **shared),
+        Recipe("minilm", opinions, LoRA(16, 32, "all-linear"), lr=5e-4, seed=1, clip=0.3, **shared),
+    ]
+    for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
+        alone = train(recipe, store=None)
+        assert np.allclose(together.history["loss"], alone.history["loss"], rtol=1e-5)
+        assert together.metrics["accuracy"] == alone.metrics["accuracy"]
