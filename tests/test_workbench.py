@@ -146,7 +146,3 @@ def test_the_installed_lab_finds_the_course_by_its_entry_points(installed: Path,
     assert "NotFound: GLUE has no task 'nothing'" in done.stderr
     script = [sys.executable, str(next(installed.glob("[bS]*/lora-lab*"))), "claims", "gpt3_memory", "--help"]
     assert "verdict" in subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
-
-
-def test_what_ships_is_found_in_a_clone():
-    assert assets.shipped("data/assets.txt") == ROOT / "data" / "assets.txt"

@@ -21,7 +21,6 @@ ROUTED = {
 SMALL: dict[str, dict[str, Any]] = {
     "bert": {**BERT, "num_hidden_layers": 3},
     "roberta": {**BERT, "num_attention_heads": 6, "intermediate_size": 70},
-    "xlm-roberta": {**BERT, "hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 31},
     "deberta-v2": BERT,
     "deberta-v2 relative": {
         **BERT, "relative_attention": True, "position_biased_input": False, "norm_rel_ebd": "layer_norm",
@@ -36,7 +35,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "llama": {**GROUPED, "num_hidden_layers": 3, "head_dim": 14, "attention_bias": True, "mlp_bias": True},
     "llama tied": {**DECODER, "num_hidden_layers": 3, "tie_word_embeddings": True},
     "mistral": GROUPED,
-    "qwen2": GROUPED,
     "qwen3": {**GROUPED, "head_dim": 18},
     "gemma2": {**GROUPED, "head_dim": 14},
     "gemma3_text": {**GROUPED, "num_key_value_heads": 1, "head_dim": 14},

@@ -38,9 +38,8 @@ def test_24_gb_leaves_what_a_card_of_that_size_has_been_seen_to_give():
 
 @pytest.mark.parametrize(
     ("words", "name"),
-    [("4090", "RTX 4090 24 GB"), ("RTX-3090", "RTX 3090 24 GB"), ("a100 80", "A100 80 GB"), ("l4", "L4 24 GB"),
-     ("H100", "H100 80 GB"), ("16 gb laptop", "16 GB laptop, CPU")],
-)  # fmt: skip
+    [("RTX-3090", "RTX 3090 24 GB"), ("a100 80", "A100 80 GB"), ("l4", "L4 24 GB")],
+)
 def test_a_part_of_the_name_is_enough(words, name):
     assert card(words).name == name
 
@@ -83,13 +82,6 @@ def test_bytes_in_words_are_the_bytes_but_for_rounding(count, said):
     assert float(number.replace(",", "")) * UNITS[unit] == pytest.approx(count, rel=0.006)
 
 
-def test_the_unit_is_the_largest_of_which_there_is_one():
-    assert [binary(n) for n in (515.2 * GIB, 61.79 * GIB, 896 * 2**20, 100)] == [
-        "515 GiB", "61.8 GiB", "896 MiB", "0.10 KiB",
-    ]  # fmt: skip
-    assert [decimal(n) for n in (140e9, 37_748_736, 999_600, 999)] == ["140 GB", "37.7 MB", "1,000 kB", "999 bytes"]
-
-
 # ---- what fits
 
 
@@ -99,8 +91,9 @@ def test_most_lands_on_the_edge(edge, limit):
     assert most(lambda n: n <= edge, limit) == (expected or None)
 
 
-@pytest.mark.parametrize("name", ["minilm", "gpt2", "llama-3-8b"])
-@pytest.mark.parametrize("method", [LoRA(), FullFineTuning(), PromptTuning()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    ("name", "method"), [("minilm", PromptTuning()), ("gpt2", FullFineTuning()), ("llama-3-8b", LoRA())]
+)
 def test_one_more_row_or_token_would_not_fit(name, method):
     setup, room = Setup(seq=128, checkpointing=True), 100 * GIB
     last = longest(config_of(name))

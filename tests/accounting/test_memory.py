@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from functools import partial
 
@@ -11,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from lora_lab import LoRA, params
 from lora_lab.accounting import memory as accountant
 from lora_lab.accounting.allocator import EMPTY_CACHE, Allocator, reserved
-from lora_lab.accounting.memory import memory, quick
+from lora_lab.accounting.memory import inference, memory, quick
 from lora_lab.accounting.setup import Setup
-from lora_lab.accounting.trace import build, follow
+from lora_lab.accounting.trace import build, follow, forward_backward, prepare
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
@@ -25,6 +24,7 @@ from lora_lab.methods.full import FullFineTuning, HeadOnly
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from lora_lab.training.measure import measure
+from tests.accounting.conftest import real_model, small_config
 
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")
 SIZE = {"layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 32, "inner": 320, "vocabulary": 503}
@@ -80,14 +80,18 @@ def test_a_prediction_equals_the_trace_to_the_byte(family, layers, method, optio
     assert max(sum(moment.bytes.values()) for moment in exact.timeline) == exact.peak
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("model", ["minilm", "gpt2", "smollm2"])
-def test_a_trace_equals_a_real_step_to_the_byte(model, name, checkpointing, one_thread):
-    setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": "bf16", "checkpointing": checkpointing}
-    setup["dropout"] = 0.1 if checkpointing else 0.0
-    if model == "minilm":
-        setup["dtype"] = "fp32"
+@pytest.mark.parametrize(
+    ("model", "name", "dtype", "more"),
+    [
+        ("minilm", "full", "fp32", {}),
+        ("minilm", "lora", "fp32", {"checkpointing": True, "dropout": 0.1}),
+        ("gpt2", "lora", "bf16", {}),
+        ("smollm2", "full", "bf16", {"checkpointing": True, "dropout": 0.1}),
+        ("smollm2", "prompt", "bf16", {}),
+    ],
+)
+def test_a_trace_equals_a_real_step_to_the_byte(model, name, dtype, more, one_thread):
+    setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": dtype, **more}
     real = measure(model, METHODS[name], **setup)
     assert memory(model, METHODS[name], trace=True, **setup).categories == real.categories
 
@@ -134,14 +138,6 @@ def test_a_trace_is_within_two_percent_of_cuda(model, name):
     assert real.reserved >= real.peak
 
 
-def test_terms_sum_to_the_peak_and_say_what_they_grow_with():
-    e = memory("llama-3-8b", LoRA(targets="all-linear"), batch=2, seq=1024)
-    assert sum(term.bytes for term in e.terms) == sum(e.categories.values()) == e.peak == max(e.phases.values())
-    mlp = next(t for t in e.terms if (t.category, t.where) == ("activations", "model.layers.*.mlp"))
-    assert mlp.formula.endswith(" · B·S")
-    assert mlp.bytes == int(mlp.formula.removesuffix(" · B·S").replace(",", "")) * 2 * 1024
-
-
 @settings(deadline=None)
 @given(st.integers(1, 16), st.integers(16, 4096), st.integers(1, 64), st.booleans())
 def test_more_rows_or_rank_never_need_less(batch, seq, rank, checkpointing):
@@ -149,15 +145,6 @@ def test_more_rows_or_rank_never_need_less(batch, seq, rank, checkpointing):
     least = memory("llama-3-8b", LoRA(rank=rank), **setup).peak
     assert least <= memory("llama-3-8b", LoRA(rank=rank), **{**setup, "batch": batch + 1}).peak
     assert least <= memory("llama-3-8b", LoRA(rank=rank + 1), **setup).peak
-
-
-def test_four_bits_and_double_quantisation():
-    four, single, sixteen = (
-        memory(LLAMA, LoRA(), quantised=q).categories["weights"] for q in ("nf4", "nf4-single", "none")
-    )
-    linear = 3 * (128 * (2 * 128 + 2 * 64) + 3 * 128 * 320)  # numbers in the linear layers
-    assert sixteen - four == pytest.approx(linear * (16 - 4.126953125) / 8, abs=300)
-    assert sixteen - single == pytest.approx(linear * (16 - 4.5) / 8, abs=300)
 
 
 def test_eight_bit_moments_are_in_fp32_where_tensors_are_small():
@@ -174,10 +161,6 @@ def test_sharding_divides_the_states():
     )
     assert zero1.categories["optimizer"] * 8 == pytest.approx(whole.categories["optimizer"], rel=1e-6)
     assert whole.peak > zero1.peak > zero2.peak > fsdp.peak
-
-
-def test_an_adapter_on_an_embedding_is_counted():
-    assert memory("smollm2", LoRA(targets=("embed", "q"))).peak > memory("smollm2", LoRA(targets=("q",))).peak
 
 
 # ---- the allocator
@@ -225,27 +208,21 @@ def test_reserved_is_never_less_than_what_is_live(steps):
     ("ask", "error", "says"),
     [
         (partial(memory, "minilm", LoRA(), batch=-1), BadValue, "batch"),
-        (partial(memory, "minilm", LoRA(), dtype="int3"), BadValue, "dtype"),
         (partial(memory, "minilm", LoRA(), optimizer="adam"), BadValue, "adamw"),
         (partial(memory, "minilm", LoRA(), shard="fsdp"), BadValue, "fsdp:8"),
         (partial(memory, "minilm", LoRA(), dropout=1.5), BadValue, "dropout"),
-        (partial(memory, "minilm", LoRA(rank=500)), BadValue, "rank"),
         (partial(memory, "minilm", LoRA(), trace=True, device="mps"), BadValue, "Apple's kernels"),
         (partial(memory, "llama-2-7b", BitFit()), BadValue, "no biases"),
-        (partial(memory, "gpt2", HeadOnly()), BadValue, "finds nothing to train"),
         (partial(memory, config("deberta-v2", SIZE), LoRA(), trace=True), BadValue, "deberta-v2 cannot be traced"),
         (partial(memory, "gpt2", LoRA(), adapter_dtype="fp32"), BadValue, "as a whole"),
-        (partial(memory, "bert-base", LoRA(), seq=513), BadValue, "above the 512 tokens"),
         (partial(memory, "lama-2-7b", LoRA()), NotFound, "nearest"),
         (partial(measure, "minilm", LoRA(), optimizer="adamw-8bit"), BadValue, "PyTorch's own optimizers"),
         (partial(measure, "minilm", LoRA(), device="cuda"), BadValue, "no cuda device"),
-        (partial(measure, "minilm", LoRA(), device="mps"), BadValue, "no mps device"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::lora_lab.errors.LabWarning")
 def test_what_cannot_be_is_refused_in_one_sentence(ask, error, says, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     with pytest.raises(error, match=says):
         ask()
 
@@ -278,13 +255,69 @@ def test_a_fit_is_kept_and_read_again(own_cache, monkeypatch):
     assert memory(config("gpt2", SIZE), LoRA(rank=5, alpha=3), batch=7, seq=96).mode == "predicted"
 
 
-def test_a_shipped_fit_answers_in_under_a_millisecond_without_torch():
-    code = (
-        "import sys, time; from lora_lab import LoRA, memory; "
-        "ask = lambda n: memory('llama-3-8b', LoRA(rank=n), batch=n, seq=100 * n).peak; ask(2); "
-        "took = lambda: (time.process_time(), [ask(2 + n % 7) for n in range(100)], time.process_time()); "
-        "print(min(t - s for s, _, t in (took() for _ in range(5))) / 100, 'torch' in sys.modules)"
+# ---- arithmetic: the products that PyTorch counts in the real step
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
+@pytest.mark.parametrize(
+    ("family", "method", "checkpointing"),
+    [("bert", LoRA(rank=2, targets=("q", "up")), True), ("bert", FullFineTuning(), False),
+     ("gpt2", LoRA(rank=4, targets="all-linear"), False), ("gpt2", PromptTuning(5), True),
+     ("qwen3", FullFineTuning(), True), ("qwen3", LoRA(rank=4, targets="all-linear"), True)],
+)  # fmt: skip
+def test_every_product_of_the_real_step_is_counted(family, method, checkpointing):
+    options = {"batch": 2, "seq": 24, "dtype": "fp32", "device": "cpu", "checkpointing": checkpointing}
+    fields, setup = config(family, SIZE), Setup(**options)
+    model = build(fields, setup)
+    prepare(model, method, setup)
+    # The lab's LoRA adds in place, which PyTorch's counter does not know.
+    in_place = {torch.ops.aten.addmm_: lambda _, x, y, **more: 2 * x[0] * x[1] * y[1]}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        forward_backward(model, setup)
+    assert memory(fields, method, trace=True, **options).flops == counter.get_total_flops()
+
+
+def test_experts_count_as_often_as_a_token_uses_them():
+    mixed = {**config("llama", SIZE), "model_type": "mixtral", "num_local_experts": 8}
+    one, two = (
+        memory(mixed | {"num_experts_per_tok": n}, FullFineTuning(), trace=True, batch=1, seq=64).flops for n in (1, 2)
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert said[1] == "False"
-    assert float(said[0]) < 0.001
+    assert two - one == pytest.approx(3 * 2 * 3 * 128 * 320 * SIZE["layers"] * 64, rel=0.01)
+
+
+# ---- generation: the cache of the real model, and the weights that training has
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "mistral", "qwen3"])
+def test_the_cache_of_a_real_model_to_the_byte(case):
+    config = small_config(case)
+    model = real_model(config, device="cpu").eval()
+    for rows, tokens in ((1, 7), (3, 5)):
+        with torch.no_grad():
+            cache = model(torch.ones(rows, tokens, dtype=torch.long), use_cache=True).past_key_values
+        held = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
+        assert inference(config, Setup(batch=rows, seq=tokens, dtype="fp32")).categories["cache"] == held
+
+
+def test_an_adapter_that_is_not_merged_comes_on_top_and_nf4_shrinks():
+    plain, setup = inference("llama-2-7b", Setup()), Setup(quantised="nf4")
+    beside = inference("llama-2-7b", Setup(), LoRA())
+    assert beside.peak - plain.peak == 4 * 4_194_304
+    # LitGPT measured 4.26 GB for nf4-dq and 13.52 GB for bf16, a short prompt's cache included.
+    assert inference("llama-2-7b", setup).categories["weights"] / 1e9 == pytest.approx(4.26 - 0.3, abs=0.3)
+    assert plain.peak / 1e9 == pytest.approx(13.52, abs=0.3)
+
+
+@pytest.mark.parametrize("method", [PromptTuning(20), PrefixTuning(20)], ids=lambda m: m.name)
+def test_what_stands_before_the_tokens_is_in_the_cache_too(method):
+    cached, beside = (inference("llama-3.2-1b", Setup(batch=3, seq=seq), m) for seq, m in ((120, None), (100, method)))
+    assert cached.categories["cache"] == beside.categories["cache"]
+
+
+def test_what_has_no_such_cache_is_refused_and_windows_are_noted():
+    for name in ("bert-base", "t5-base", "deepseek-v3"):
+        with pytest.raises(BadValue, match=name):
+            inference(name, Setup())
+    with pytest.raises(BadValue, match="one device"):
+        inference("llama-2-7b", Setup(shard="fsdp:2"))
+    assert any("sliding window" in note for note in inference("gemma-2-9b", Setup()).notes)

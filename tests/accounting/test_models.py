@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 
 import huggingface_hub.file_download as hub
 import pytest
-import transformers
 
 from lora_lab.accounting.memory import EDGES
 from lora_lab.accounting.models import (
@@ -83,7 +80,8 @@ def test_it_is_the_model_that_transformers_builds(case, labels):
     assert architecture.total == sum(p.numel() for p in model.parameters())
     assert attachable(architecture) == sites_of(model)
     head = sum(p.numel() for _, head in heads_of(model) for p in head.parameters())
-    assert params(architecture, FullFineTuning()).head == head
+    counted = params(architecture, FullFineTuning())
+    assert (counted.head, counted.trainable) == (head, architecture.total - head)
 
 
 @pytest.mark.parametrize("name", zoo_names())
@@ -95,21 +93,23 @@ def test_the_zoo_as_shipped_is_the_model_built_anew_and_attaching_meets_the_same
     report, counted = method.attach(model), params(name, method)
     assert method.place(attachable(shipped)) == report.placements
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert counted.trainable == report.adapter_parameters == trains
+    assert sum(row.trained for row in counted.modules) == counted.trainable == report.adapter_parameters == trains
+    assert sum(row.full for row in counted.modules) == shipped.total
     # Fits are looked up without torch, so what their regimes depend on stands in the zoo itself.
     for edge in EDGES:
         assert config_of(name).get(edge) == getattr(known_config(config_of(name)), edge, None)
 
 
-@pytest.mark.parametrize("case", ["bert", "deberta-v2 relative", "gpt2 inner", "deepseek_v3", "gpt_oss", "t5 gated"])
+@pytest.mark.parametrize("case", ["deberta-v2 relative", "gpt2 inner", "deepseek_v3"])
 def test_a_saved_config_reads_the_same(case, tmp_path):
     """What transformers writes leaves some fields out and spells others in its own way."""
     config = small_config(case)
     real_model(config).config.save_pretrained(tmp_path)
-    assert architecture_of(tmp_path).modules == described(config).modules
+    for place in (tmp_path, str(tmp_path / "config.json")):
+        assert architecture_of(place).modules == described(config).modules
 
 
-@pytest.mark.parametrize("kind", ["afmoe", "jamba", "gemma4_text", "mamba", "whisper", "modernbert", "falcon_h1"])
+@pytest.mark.parametrize("kind", ["jamba", "gemma4_text", "whisper"])
 def test_a_type_that_nobody_listed_is_counted(kind, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     model = meta_model(tmp_path)
@@ -122,11 +122,9 @@ def test_a_type_that_nobody_listed_is_counted(kind, tmp_path):
     ("change", "words"),
     [
         ({"model_type": "lama"}, "unknown model_type 'lama'.*llama"),
-        ({"model_type": 7}, "unknown model_type 7 in the config of mine"),
         ({"num_hidden_layers": 10**9}, "'num_hidden_layers' of mine must be at most 10,000"),
         ({"hidden_size": 10**10}, "cannot build mine"),
         ({"hidden_size": "64"}, "'hidden_size'.*'64'"),
-        ({"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
         ({"model_type": "gemma3n"}, "timm"),
     ],
 )
@@ -144,27 +142,11 @@ def test_a_config_that_cannot_be_built_is_one_sentence(change, words, tmp_path):
 def test_labels_that_cannot_be(labels):
     with pytest.raises(BadValue, match="num_labels"):
         meta_model("minilm", labels)
-
-
-def test_the_classes_are_transformers_own():
-    made = {kind: type(meta_model({"model_type": kind})) for kind in ("bert", "gpt2", "t5")}
-    assert made == {
-        "bert": transformers.BertModel,
-        "gpt2": transformers.GPT2LMHeadModel,
-        "t5": transformers.T5ForConditionalGeneration,
-    }
     with pytest.raises(BadValue, match="omit num_labels"):
         meta_model({"model_type": "whisper"}, 2)
 
 
 # ---- ways of naming a model
-
-
-def test_a_folder_and_a_file_are_read(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(zoo()["gpt2"]))
-    for place in (tmp_path, tmp_path / "config.json", str(tmp_path)):
-        assert architecture_of(place).total == OFFICIAL["gpt2"]
-    assert params(tmp_path, LoRA(), num_labels=2).head == 2 * 768
 
 
 def test_a_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
@@ -194,17 +176,3 @@ def test_a_folder_without_a_config_and_a_damaged_one(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"')
     with pytest.raises(BadValue, match="not readable as JSON"):
         architecture_of(tmp_path)
-
-
-def test_the_zoo_needs_no_torch_and_a_model_is_built_without_noise_or_numbers():
-    code = (
-        "import sys, lora_lab.accounting.models as z\n"
-        "z.architecture_of('llama-3.1-405b')\n"
-        "try: z.architecture_of('no/such')\n"
-        "except LookupError: pass\n"
-        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
-        "model = z.meta_model({'model_type': 'bert', 'num_hidden_layers': 1}, 2)\n"
-        "assert all(p.is_meta for p in model.parameters())"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")

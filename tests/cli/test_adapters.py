@@ -10,7 +10,6 @@ from click.testing import CliRunner
 from lora_course.experiments.broken import patient
 from lora_lab import LoRA, save_adapter
 from lora_lab.cli.adapters import inspect
-from lora_lab.errors import NotFound
 from lora_lab.training.assets import shipped
 from lora_lab.training.models import load_model
 from tests.conftest import randomise, tiny
@@ -32,12 +31,7 @@ def test_json_has_the_fields_of_the_contract():
     assert found["problems"] == []
     assert len(found["norms"]) == 12
     assert all(0.05 < norm["ratio"] < 0.5 for norm in found["norms"])
-
-
-def test_without_a_base_it_does_not_claim_an_effect():
-    found = json.loads(told(SOUND, "--json"))
-    assert found["does_something"] is None
-    assert {norm["ratio"] for norm in found["norms"]} == {None}
+    assert json.loads(told(SOUND, "--json"))["does_something"] is None  # without a base it claims no effect
 
 
 def test_in_words():
@@ -48,18 +42,12 @@ def test_in_words():
     assert "ratio" in words
 
 
-@pytest.mark.parametrize(("letter", "words"), [("A", "problem: empty file"), ("D", "problem: truncated file")])
-def test_a_file_that_cannot_be_read_is_an_answer_not_an_error(letter, words, tmp_path):
-    assert words in told(str(patient(letter, tmp_path)), "--base", "minilm")
-    found = json.loads(told(str(tmp_path / letter), "--json"))
+def test_a_file_that_cannot_be_read_is_an_answer_not_an_error(tmp_path):
+    assert "problem: truncated file" in told(str(patient("D", tmp_path)), "--base", "minilm")
+    found = json.loads(told(str(tmp_path / "D"), "--json"))
     assert found["format"] is None
-    assert [problem["name"] for problem in found["problems"]] == [words.removeprefix("problem: ")]
+    assert [problem["name"] for problem in found["problems"]] == ["truncated file"]
     assert found["problems"][0]["remedy"]
-
-
-def test_no_folder_is_an_error():
-    with pytest.raises(NotFound, match="there is no folder nowhere"):
-        told("nowhere")
 
 
 # ---- merge
@@ -90,22 +78,3 @@ def test_json_is_one_object_with_what_rounding_took(adapter, tmp_path, lora_lab)
     assert answer["merged"]["rounding"] > 0
     assert len(answer["merged"]["tensors"]) == 4
     assert "merge in fp32 to keep them" in answer["words"]
-
-
-def test_in_words_it_says_how_to_load_it(adapter, tmp_path, lora_lab):
-    done = lora_lab(*adapter, "--out", str(tmp_path / "out"))
-    assert done.returncode == 0
-    assert "where only the sum is rounded" in done.stdout
-    assert f'AutoModelForSequenceClassification.from_pretrained("{tmp_path / "out"}")' in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("more", "sentence"),
-    [(["--out", "."], "is not empty"), ([], "Missing option '--out'"), (["--out", "x", "--dtype", "int5"], "int5")],
-)
-def test_a_mistake_is_one_sentence_and_exit_code_2(adapter, more, sentence, tmp_path, monkeypatch, lora_lab):
-    monkeypatch.chdir(tmp_path)
-    done = lora_lab(*adapter, *more)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert sentence in done.stderr
-    assert done.stderr.count("\n") == 1

@@ -52,29 +52,6 @@ def test_minutes_become_steps(run, small, tmp_path, monkeypatch):
     assert "12 steps of 4 rows" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["--methods", "lora,loar"], "unknown method 'loar'"),
-        (["--methods", "lora:rank"], "option=value"),
-        (["--methods", "lora", "--steps", "5", "--minutes", "5"], "not both"),
-        (["--methods", "lora", "--seeds", "0"], "seeds must be"),
-        (["--methods", "lora", "--prompts", "4"], "for language models"),
-        (["--methods", "lora", "--task", "rtt"], "no task or file 'rtt'"),
-        (["--methods", "lora", "--minutes", "0"], "minutes"),
-        (["--methods", "lora", "--minutes", "inf"], "not inf"),
-        (["--methods", "lora", "--steps", "0"], "steps must be"),
-    ],
-)
-def test_bad_input_is_one_sentence_and_exit_2(run, words, says, small, tmp_path):
-    done = run(*small, "--out", str(tmp_path / "out"), *words)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
 def test_methods_that_all_fail_are_a_failure(run, small, tmp_path):
     done = run(*small, "--methods", "lora:rank=33", "--steps", "2", "--out", str(tmp_path), "--json")
     assert done.returncode == 1
@@ -93,11 +70,3 @@ def test_of_a_method_that_failed_the_table_has_strokes_and_nothing_that_it_forgo
     assert set(told.splitlines()[2].split()) == {"prefix", "-"}
     assert "prefix: does not fit" in told
     assert "shakespeare" not in told
-
-
-def test_a_correlation_is_told_as_papers_print_it_and_what_the_verdicts_are_of():
-    found = read_json(shipped("data/results/compare/minilm_rt.json"))
-    found |= {"metric": "matthews", "methods": [{**one, "matthews": one["accuracy"]} for one in found["methods"]]}
-    told = describe(found)
-    assert f"{100 * found['methods'][0]['accuracy']['mean']:.1f}" in told.splitlines()[1].split()
-    assert told.endswith("in points of accuracy")

@@ -10,7 +10,7 @@ import pytest
 
 from lora_lab import BadValue, LoRA, Recipe
 from lora_lab.experiments import budget
-from lora_lab.experiments.budget import SAFE, Timing, steps_within
+from lora_lab.experiments.budget import steps_within
 from lora_lab.experiments.compare import Terms
 from tests.training.conftest import PLAIN
 
@@ -44,14 +44,3 @@ def test_runs_that_cannot_train_side_by_side_have_their_steps_to_themselves(tiny
 
     monkeypatch.setattr("lora_lab.training.pack.stack_members", pack)
     assert budget.pack_timed(members).step == 1
-
-
-def test_the_time_is_divided_among_all_runs(terms, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "pack_timed", lambda *_: Timing(load=2.0, step=0.1, validation=0.5))
-    monkeypatch.setattr(budget, "_later", lambda *_: 1.0)
-    fixed = 3 * 2.0 + 3 * 0.5 + 3 * (2 * 0.5 + 1.0)  # packs; tuning; 16 test rows to 8 of validation
-    slope = 0.1 * (2 + 1 + 3)  # 2 rates, 1 more, 3 seeds
-    steps = steps_within(10, terms, [LoRA(), LoRA(rank=1)], tmp_path, print)
-    assert steps == int((SAFE * 600 - 2 * fixed) / (2 * slope))
-    with pytest.raises(BadValue, match="too short: 10 steps take about 1"):
-        steps_within(0.1, terms, [LoRA()], tmp_path, print)

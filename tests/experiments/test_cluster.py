@@ -6,14 +6,11 @@ import os
 import signal
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 
-from lora_lab import BadValue, Grid, Recipe, Store, sweep
-from lora_lab.experiments.cluster import connect, run_on
-from lora_lab.training.recipe import recipe_from
-from lora_lab.training.runs import failed
+from lora_lab import BadValue, Grid, Store, sweep
+from lora_lab.experiments.cluster import connect
 from tests.training.conftest import PLAIN
 
 SAME = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status", "adapter_parameters"]
@@ -74,38 +71,15 @@ def test_a_worker_that_dies_has_its_pack_run_again_elsewhere(cluster, tiny_encod
     client.close()
 
 
-class Sent(SimpleNamespace):
-    """A pack that a worker has trained, or is still training."""
-
-    __hash__ = object.__hash__
-
-    def done(self) -> bool:
-        return self.trained or self.cancelled()
-
-    def cancelled(self) -> bool:
-        return self.status == "cancelled"
-
-    def result(self) -> list:
-        return [(failed(recipe_from(one), "of a worker"), {}) for one in self.settings]
-
-
-def test_what_has_come_back_when_it_is_stopped_is_kept(tmp_path, monkeypatch):
-    sent: list[Sent] = []
-
-    def submit(_, every, **how):
-        sent.extend(Sent(settings=one, trained=at < 2, status="finished") for at, one in enumerate(every))
-        return sent
-
-    def cancel(futures) -> None:
-        for future in futures:
-            future.status = "cancelled"
-
-    monkeypatch.setattr("dask.distributed.as_completed", iter)
-    packs, stop = [[Recipe("minilm", "rt", seed=seed)] for seed in range(4)], threading.Event()
-    stop.set()
-    run_on(SimpleNamespace(map=submit, cancel=cancel), packs, Store(tmp_path), lambda run: None, stop)
-    assert sorted(run.recipe.seed for run in Store(tmp_path).runs()) == [0, 1]
-    assert [one.status for one in sent] == ["finished", "finished", "cancelled", "cancelled"]
+def test_what_has_come_back_when_it_is_stopped_is_kept(cluster, tiny_encoder, opinions, tmp_path):
+    wanted, stop = recipes(tiny_encoder, opinions, steps=40), threading.Event()
+    stop.set()  # heard when the first pack comes back
+    client = connect(cluster.scheduler_address)
+    kept = sweep(wanted, tmp_path, size=1, client=client, stop=stop)
+    assert 0 < len(kept.runs) < 12
+    assert {run.recipe for run in Store(tmp_path).runs()} == {run.recipe for run in kept.runs}
+    assert sweep(wanted, tmp_path, client=client).skipped == len(kept.runs)
+    client.close()
 
 
 def test_nobody_at_the_address_is_one_sentence(monkeypatch):

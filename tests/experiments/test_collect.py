@@ -8,9 +8,10 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lora_lab import BadValue, Grid, NotFound, Store, sweep
+from lora_lab import BadValue, Grid, Store, sweep
 from lora_lab.experiments.collect import collect
 from lora_lab.experiments.grid import share
 from lora_lab.experiments.results import from_store, load
@@ -22,7 +23,7 @@ SAME = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status
 
 
 def test_forty_shares_collected_are_the_whole(tiny_encoder, opinions, tmp_path):
-    recipes = Grid(rank=[1, 2, 4, 8], lr=[1e-2, 3e-3, 1e-3], seed=range(4)).recipes(tiny_encoder, opinions, **SHARED)
+    recipes = Grid(rank=[1, 2, 4], lr=[1e-2, 3e-3], seed=range(2)).recipes(tiny_encoder, opinions, **SHARED)
     whole = sweep(recipes, tmp_path / "whole")
     for i in range(1, 41):  # that what trains alone is what trains in a pack is tested elsewhere
         laptop = tmp_path / "class" / f"laptop{i}" / "runs"
@@ -30,13 +31,13 @@ def test_forty_shares_collected_are_the_whole(tiny_encoder, opinions, tmp_path):
             shutil.copytree(tmp_path / "whole" / recipe.hash, laptop / recipe.hash)
             shutil.copy(tmp_path / "whole" / f"{recipe.hash}.json", laptop)
     found = collect([tmp_path / "class"], tmp_path / "all")
-    assert (found.taken, found.repeated, found.unreadable) == (48, 0, {})
+    assert (found.taken, found.repeated, found.unreadable) == (12, 0, {})
     assert load(tmp_path / "all")[SAME].equals(whole.frame[SAME])
     run = from_store(tmp_path / "all").runs[0]
     assert Path(run.adapter).parent == tmp_path / "all"
     assert (Path(run.adapter) / "adapter_model.safetensors").is_file()
     assert run.predictions is not None
-    assert collect([tmp_path / "class"], tmp_path / "all").repeated == 48  # again: nothing doubled
+    assert collect([tmp_path / "class"], tmp_path / "all").repeated == 12  # again: nothing doubled
 
 
 def test_a_zip_file_is_read_like_the_store_it_holds_and_not_written_to(tiny_encoder, opinions, tmp_path):
@@ -69,37 +70,15 @@ def test_a_finished_run_stands_before_a_failed_one_and_the_unreadable_is_named(t
     assert list(found.unreadable) == [str(tmp_path / "b" / "0123456789ab.json")]
 
 
-def test_runs_of_a_file_that_differs_between_laptops_are_not_mixed(tiny_encoder, opinions, tmp_path):
-    for name, data, seed in (("ada", "of ada", 0), ("ben", "of ben", 0), ("cem", "of ada", 0), ("old", None, 1)):
-        for recipe in Grid(lr=[1e-2, 1e-3], seed=seed).recipes(tiny_encoder, opinions, **SHARED):
-            Store(tmp_path / name).add(replace(failed(recipe, ""), status="done", environment={"data": data}))
-    found = collect([tmp_path / name for name in ("ada", "ben", "old")], tmp_path / "all")
-    assert (found.taken, found.repeated) == (4, 0)
-    assert {Path(file).parent.name for file in found.unreadable} == {"ben"}
-    assert all("differs from" in reason for reason in found.unreadable.values())
-    later = collect([tmp_path / "ben", tmp_path / "cem"], tmp_path / "all")  # what the store has counts then too
-    assert (later.taken, later.repeated, len(later.unreadable)) == (0, 2, 2)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [{"history": {}}, {"history": {"validation": [3]}}, {"metrics": None}, {"metrics": {"accuracy": float("nan")}}],
-    ids=str,
-)
-def test_a_record_that_no_frame_can_show_is_named_and_the_others_are_shown(damage, tiny_encoder, opinions, tmp_path):
-    sweep(Grid(lr=[1e-2, 1e-3]).recipes(tiny_encoder, opinions, **SHARED), tmp_path / "ada")
-    bad, _ = sorted((tmp_path / "ada").glob("*.json"))
-    bad.write_text(json.dumps(json.loads(bad.read_text()) | damage))
+def test_a_record_that_no_frame_can_show_is_named_and_the_others_are_shown(tiny_encoder, opinions, tmp_path):
+    damages = ({"history": {}}, {"history": {"validation": [3]}}, {"metrics": None}, {"metrics": {"accuracy": np.nan}})
+    sweep(Grid(seed=range(5)).recipes(tiny_encoder, opinions, **SHARED), tmp_path / "ada")
+    _, *bad = sorted((tmp_path / "ada").glob("*.json"))
+    for file, damage in zip(bad, damages, strict=True):
+        file.write_text(json.dumps(json.loads(file.read_text()) | damage))
     found = collect([tmp_path / "ada"], tmp_path / "all")
-    assert (found.taken, list(found.unreadable)) == (1, [str(bad)])
+    assert (found.taken, list(found.unreadable)) == (1, [str(file) for file in bad])
     assert len(load(tmp_path / "all")) == 1
-
-
-def test_a_folder_that_is_not_there_or_holds_the_result_is_refused(tmp_path):
-    with pytest.raises(NotFound, match="no folder"):
-        collect([tmp_path / "nowhere"], tmp_path / "all")
-    with pytest.raises(BadValue, match="choose another folder"):
-        collect([tmp_path], tmp_path / "all")
 
 
 def test_the_file_that_most_laptops_had_is_kept_not_the_first_ones(tiny_encoder, opinions, tmp_path):
@@ -109,3 +88,6 @@ def test_the_file_that_most_laptops_had_is_kept_not_the_first_ones(tiny_encoder,
     (tmp_path / "class" / "ada" / "0123456789ab.json").write_text('{"environment": 3}')
     found = collect([tmp_path / "class"], tmp_path / "all")
     assert (found.taken, {Path(file).parent.name for file in found.unreadable}) == (2, {"ada"})
+    assert any("differs from" in reason for reason in found.unreadable.values())
+    later = collect([tmp_path / "class" / "ada", tmp_path / "class" / "cem"], tmp_path / "all")
+    assert (later.taken, later.repeated) == (0, 1)  # what the store has counts too

@@ -8,40 +8,11 @@ import math
 import pytest
 from click.testing import CliRunner
 
-from lora_lab import LoRA, disabled, load_model, load_task, load_tokenizer, save_adapter
+from lora_lab import LoRA, load_model, load_task, save_adapter
 from lora_lab.cli import commands
 from lora_lab.errors import BadValue
-from lora_lab.experiments import generation
 from lora_lab.experiments.generation import scored
 from lora_lab.experiments.text_scores import NAMES
-from lora_lab.training.generate import Decoding
-from tests.conftest import randomise
-
-TINY = Decoding(max_new_tokens=3)
-
-
-@pytest.fixture(scope="module")
-def task():
-    return load_task("restaurants", max_length=400)
-
-
-def test_references_for_answers_score_as_they_should(monkeypatch, task):
-    monkeypatch.setattr(generation, "generate", lambda model, tokenizer, prompts, decoding: task.test.texts[:20])
-    found = scored(None, None, task, prompts=20)
-    assert (found["slot_errors"], found["n"], len(found["texts"])) == (0, 20, 20)
-    assert (found["bleu"], found["rouge_l"]) == pytest.approx((100, 100))
-    assert found["texts"][3]["text"] == task.test.texts[3]
-    assert set(found["texts"][3]["slots"].values()) == {"right"}
-
-
-def test_before_is_the_base_and_after_the_adapter(tiny_causal, task):
-    model, tokenizer = load_model(tiny_causal), load_tokenizer(tiny_causal)
-    plain = scored(model, tokenizer, task, prompts=3, decoding=TINY)
-    LoRA(rank=4).attach(model)
-    randomise(model)
-    with disabled(model):
-        assert scored(model, tokenizer, task, prompts=3, decoding=TINY) == plain
-    assert scored(model, tokenizer, task, prompts=3, decoding=TINY)["texts"] != plain["texts"]
 
 
 def test_a_task_without_meanings_is_refused(opinions):

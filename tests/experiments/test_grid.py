@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, Grid, NotFound, PromptTuning, Recipe
-from lora_lab.experiments.grid import alpha_of, check, share
+from lora_lab import BadValue, Grid, PromptTuning, Recipe
+from lora_lab.experiments.grid import alpha_of, share
 
 
 def test_every_combination_comes_once():
@@ -20,12 +20,10 @@ def test_every_combination_comes_once():
     }
 
 
-@pytest.mark.parametrize("alpha", ["2rank", np.array([8, 16])], ids=str)
-def test_values_of_numpy_make_the_same_recipes(alpha):
-    ranks, rates, seeds = np.arange(1, 4), np.array([1e-3, 2e-3]), [np.int64(0), np.int64(1)]
-    found = Grid(rank=ranks, alpha=alpha, lr=rates, seed=seeds).recipes("m", "t", steps=np.int64(5))
-    plain = alpha if isinstance(alpha, str) else alpha.tolist()
-    wanted = Grid(rank=[1, 2, 3], alpha=plain, lr=[1e-3, 2e-3], seed=[0, 1]).recipes("m", "t", steps=5)
+def test_values_of_numpy_make_the_same_recipes():
+    ranks, alphas, rates = np.arange(1, 4), np.array([8, 16]), np.array([1e-3, 2e-3])
+    found = Grid(rank=ranks, alpha=alphas, lr=rates, seed=[np.int64(1)]).recipes("m", "t", steps=np.int64(5))
+    wanted = Grid(rank=[1, 2, 3], alpha=[8, 16], lr=[1e-3, 2e-3], seed=1).recipes("m", "t", steps=5)
     assert [one.hash for one in found] == [one.hash for one in wanted]
     with pytest.raises(BadValue, match="only lora has a grid"):
         Grid(rank=ranks, method=PromptTuning()).recipes("m", "t")
@@ -40,12 +38,6 @@ def test_alpha_follows_a_rule(rule, alphas):
     assert [r.method.alpha for r in Grid(rank=[4, 64], alpha=rule).recipes("m", "t")] == alphas
 
 
-@pytest.mark.parametrize("name", ["rank", "alpha", "lr", "seed", "targets"])
-def test_an_empty_axis_is_named(name):
-    with pytest.raises(BadValue, match=f"no {name}"):
-        Grid(**{name: []}).recipes("m", "t")
-
-
 @given(n=st.integers(1, 50), count=st.integers(0, 120))
 def test_shares_add_up_and_none_is_much_larger(n, count):
     recipes = [Recipe("m", "t", seed=seed) for seed in range(count)]
@@ -58,12 +50,3 @@ def test_shares_add_up_and_none_is_much_larger(n, count):
 def test_a_share_is_i_of_n(words):
     with pytest.raises(BadValue, match="i/n"):
         share([], words)
-
-
-def test_a_recipe_that_cannot_be_is_found_before_anything_is_loaded():
-    check(Grid(rank=[1, 384]).recipes("minilm", "rt"))
-    with pytest.raises(BadValue, match="rank 385 is above"):
-        check(Grid(rank=[4, 385]).recipes("minilm", "rt"))
-    with pytest.raises(NotFound, match="'q_proj' matches no layer"):
-        check(Grid(targets="q_proj").recipes("minilm", "rt"))
-    check(Grid().recipes("a-model-that-is-nowhere", "rt"))  # loading will tell

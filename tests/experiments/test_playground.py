@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue
 from lora_lab.experiments import playground as pg
 from lora_lab.experiments.statistics import mean_interval
 from lora_lab.training.assets import shipped
 from lora_lab.training.recipe import recipe_from
-from lora_lab.training.runs import Store
 
 STORE = shipped("data/results/sweeps/rate_rank_alpha.zip")
 MOST_BYTES = 200_000
@@ -99,36 +97,9 @@ def test_cells_have_the_mean_of_their_seeds_and_how_far_they_are_behind_the_best
     assert len(losses) == 6 * pg.POINTS
 
 
-@pytest.mark.parametrize(("view", "part"), [("alpha", "q,v|8"), ("rank", "q,v|16")])
-@pytest.mark.parametrize("family", ["alone", "root", "whole"])
-def test_the_family_that_the_ridge_follows_loses_nothing(view: str, part: str, family: str):
-    k = pg.FAMILIES[view][family]  # best where rate * y^k = 2^-9 * 16^k, and worse by the square of the octaves
-
-    def worth(cell: pg.Cell) -> float:
-        return 0.8 - 0.02 * (math.log2(cell.lr) + 9 + k * math.log2(getattr(cell, view) / 16)) ** 2
-
-    rows = {f"{view}s": (1, 4, 16, 64)}
-    data, _ = pg.shown(grid(worth, cells(**rows)))
-    fits = data["lines"][view][part]
-    assert fits[family]["lost"] < 0.3
-    assert all(other["lost"] > 1 for name, other in fits.items() if name != family)
-    at = data["start"] + data["wide"] * fits[family]["at"] - fits[family]["k"] * math.log2(16)
-    assert at == pytest.approx(-9, abs=0.3)  # octaves: the rate of the line in the row 16
-
-
 def test_a_run_that_learned_nothing_collapsed_above_the_best_rate_and_is_flat_below_it():
     whole = grid(lambda cell: 0.76 if cell.lr == 2e-3 else 0.5, cells(rates=[1e-4, 2e-3, 5e-2]), seeds=1)
     assert [run["state"] for run in pg.shown(whole)[0]["runs"]] == ["flat", "done", "collapsed"]
-
-
-def test_the_knobs_move_the_metric_by_what_their_cells_differ():
-    def worth(cell: pg.Cell) -> float:
-        return 0.75 - 0.01 * abs(math.log2(cell.lr) + 9) + 0.02 * (cell.rank == 8) + 0.01 * (cell.alpha == 4)
-
-    moves = pg.shown(grid(worth, cells((1, 8), (4, 16))))[0]["moves"]["q,v"]
-    assert moves["rank"] == pytest.approx(2, abs=0.01)
-    assert moves["alpha"] == pytest.approx(1, abs=0.01)
-    assert moves["lr"] == pytest.approx(3, abs=0.6)
 
 
 @settings(deadline=None)
@@ -139,21 +110,6 @@ def test_no_two_rates_of_a_row_share_a_column(rows: list[list[float]]):
     places = [(cell["alpha"], cell["column"]) for cell in data["cells"]]
     assert len(set(places)) == len(tried)
     assert all(0 <= column < len(data["rates"]) for _, column in places)
-
-
-def test_a_class_is_read_by_student(tmp_path: Path):
-    runs = Store(STORE).runs()[:6]
-    for who, part in (("ada", runs[:4]), ("grace", runs[2:])):
-        for run in part:
-            Store(tmp_path / who / "runs").add(run)
-    found = pg.read(tmp_path)
-    assert found
-    assert {one.who for one in found.results} == {"ada", "grace"}
-    assert len(found.results) == 8  # what both have is a dot for each
-    with pytest.raises(NotFound, match="no folder"):
-        pg.read(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    assert pg.read(tmp_path / "empty") is None
 
 
 def test_runs_of_the_same_kind_join_and_others_are_left_out():
@@ -167,22 +123,6 @@ def test_runs_of_the_same_kind_join_and_others_are_left_out():
     assert plan.plus(other) == plan
 
 
-@pytest.mark.parametrize(("status", "shown"), [("unscored", 1), ("failed", 1), ("behind", 0), ("stopped", 0)])
-def test_runs_that_were_cut_short_are_left_out_and_unscored_ones_count(status: str, shown: int):
-    (who, record), *_ = pg.records(STORE)
-    found = pg.replace(pg.load(), results=()).plus([(who, {**record, "status": status, "metrics": {}})]).results
-    assert len(found) == shown
-    assert [one.value is None for one in found] == [status == "failed"] * shown
-
-
-def test_a_perplexity_is_best_where_it_is_lowest():
-    whole = grid(lambda cell: 20 + abs(math.log2(cell.lr) + 9), cells())
-    data, _ = pg.shown(pg.replace(whole, metric="perplexity"))
-    best = data["cells"][data["best"]["q,v"]]
-    assert best["lr"] == min(RATES, key=lambda lr: abs(math.log2(lr) + 9))
-    assert all(cell["behind"] is None or cell["behind"][0] >= 0 for cell in data["cells"])
-
-
 def test_a_cell_of_which_some_runs_collapsed_has_a_mean_and_no_interval():
     whole = grid(lambda cell: 0.76 if cell.lr == 1e-3 else 0.7, TWO)
     lost = whole.results[-1]._replace(learned=False, value=0.5)
@@ -190,14 +130,3 @@ def test_a_cell_of_which_some_runs_collapsed_has_a_mean_and_no_interval():
     assert best["low"] < best["mean"] < best["high"]
     assert (mixed["low"], mixed["high"], mixed["behind"][1:]) == (None, None, [None, None])
     assert mixed["mean"] == pytest.approx((70 + 70.1 + 50) / 3, abs=0.01)
-
-
-def test_what_a_run_learned_is_known_without_a_validation_before_the_first_step(store: pg.Playground):
-    records = list(pg.records(STORE))
-    for _, record in records:
-        del record["history"]["validation"][0]
-    found = pg.gathered(records)
-    assert found
-    agree = [one.learned == own.learned for one, own in zip(found.results, store.results, strict=True)]
-    assert sum(agree) >= 0.97 * len(agree)
-    assert not any(one.learned for one in found.results if one.value == 0.5)

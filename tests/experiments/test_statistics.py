@@ -6,7 +6,6 @@ import math
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -18,7 +17,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.statistics import LEVEL, POWER, Pair, Verdict, holm, verdict, verdicts
+from lora_lab.experiments.statistics import LEVEL, POWER, Pair, holm, verdict, verdicts
 
 MARGIN = 0.015
 OTHER = {"better": "worse", "worse": "better", "equivalent": "equivalent", "undecided": "undecided"}
@@ -52,29 +51,25 @@ def bound(n):
     return LEVEL + 2.33 * math.sqrt(LEVEL * (1 - LEVEL) / n)
 
 
-CASES = [(1, 2000), (3, 2000), (5, 2000), (10, 2000), (2, 1000), (3, 300), ((3, 5), 1000), ((1, 4), 1000)]
-
-
-@pytest.mark.parametrize(("seeds", "rows"), CASES)
+@pytest.mark.parametrize(("seeds", "rows"), [(1, 2000), (3, 2000), (10, 2000), (2, 1000), (3, 300), ((1, 4), 1000)])
 def test_equals_are_rarely_called_different(seeds, rows):
     found = outcomes(400, seeds, rows, 0.0)
     assert found["better"] + found["worse"] <= bound(400)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(("seeds", "rows"), CASES[:4])
-def test_what_differs_by_the_margin_is_rarely_called_equivalent(seeds, rows, sign):
-    assert outcomes(300, seeds, rows, sign * MARGIN)["equivalent"] <= bound(300)
+@pytest.mark.parametrize("seeds", [1, 3, 10])
+def test_what_differs_by_the_margin_is_rarely_called_equivalent(seeds):
+    assert outcomes(300, seeds, 2000, MARGIN)["equivalent"] <= bound(300)
 
 
-@pytest.mark.parametrize("kind", [{"taste": 0.02, "noise": 0.35}, {"taste": 0.35, "noise": 0.02}, {"seed_sd": 0.02}])
+@pytest.mark.parametrize("kind", [{"taste": 0.35, "noise": 0.02}, {"seed_sd": 0.02}])
 def test_no_source_of_noise_breaks_the_error_rates(kind):
     found = outcomes(300, 3, 2000, 0.0, **kind)
     assert found["better"] + found["worse"] <= bound(300)
     assert outcomes(300, 3, 2000, MARGIN, **kind)["equivalent"] <= bound(300)
 
 
-@pytest.mark.parametrize(("seeds", "rows"), [(1, 300), (1, 2000), (3, 2000)])
+@pytest.mark.parametrize(("seeds", "rows"), [(1, 300), (3, 2000)])
 def test_losses_without_gains_are_rarely_called_equivalent(seeds, rows):
     """The hardest case: b is a with 1.5 % of the rows broken, the same in all seeds, so all disagreement is one way."""
     rng, a = np.random.default_rng(0), np.ones((seeds, rows), bool)
@@ -95,17 +90,14 @@ def test_scores_keep_the_error_rates_too():
 
 def test_four_points_are_seen_with_five_seeds_and_none_with_many_rows_is_equivalence():
     assert outcomes(100, 5, 2000, 0.04)["better"] > 0.95
-    assert outcomes(100, 5, 2000, -0.04)["worse"] > 0.95
-    assert outcomes(100, 1, 2000, 0.04)["better"] > 0.95
+    assert outcomes(100, 1, 2000, -0.04)["worse"] > 0.95
     assert outcomes(30, 10, 8000, 0.0)["equivalent"] > 0.85
-    assert outcomes(100, 1, 20_000, 0.0)["equivalent"] > 0.95
 
 
 def expected(difference, rows, seeds):
     """A comparison whose spreads are not those of one draw but the mean of 150 larger ones."""
-    rng, kind = np.random.default_rng(0), {} if seeds > 1 else {"seed_sd": 0}
-    many = (6, 6) if seeds > 1 else (1, 1)
-    large = [Pair(*np.asarray(answers(rng, many, rows, difference, **kind), float), MARGIN) for _ in range(150)]
+    rng = np.random.default_rng(0)
+    large = [Pair(*np.asarray(answers(rng, (6, 6), rows, difference), float), MARGIN) for _ in range(150)]
     pair = Pair(*np.asarray(answers(rng, (seeds, seeds), rows, difference), float), MARGIN)
     pair.seed, pair.noise = (np.mean([getattr(one, name) for one in large], 0) for name in ("seed", "noise"))
     pair.row, pair.difference = float(np.mean([one.row for one in large])), difference
@@ -122,14 +114,6 @@ def test_so_many_more_seeds_would_tell(difference, rows):
 
     assert abs(power(more) - POWER) < 0.08
     assert power(math.floor(more / 1.5)) < POWER < power(math.ceil(more * 1.5))
-
-
-def test_so_many_more_rows_would_tell():
-    pair = expected(0.02, 1000, 1)
-    seeds, rows = pair.judged(1, 1).more_seeds, pair.judged(1, 1).more_rows
-    assert seeds is None
-    assert abs(1 - outcomes(300, 1, 1000 + rows, 0.02)["undecided"] - POWER) < 0.08
-    assert 1 - outcomes(300, 1, 1000 + round(rows / 1.5), 0.02)["undecided"] < POWER
 
 
 def test_one_run_each_is_mcnemars_exact_test_and_says_so():
@@ -171,28 +155,6 @@ def test_a_difference_within_the_margin_is_equivalent_and_its_sentence_says_who_
     assert verdict(a, b, margin=0.004).outcome == "better"
 
 
-def test_sentences():
-    one = Verdict("better", 0.023, 0.011, 0.035, 0.009, 0.037, MARGIN, 0.004, 0.9, 5, 5, 2000, None, None, True)
-    assert str(one) == "better by 2.3 points (95 % interval 0.9 to 3.7; 5 seeds x 2,000 rows)"
-    assert str(replace(one, outcome="worse", seeds_b=3)).startswith("worse by 2.3 points")
-    assert "5 and 3 seeds x 2,000 rows" in str(replace(one, seeds_b=3))
-    close = replace(
-        one, outcome="undecided", difference=0.006, low95=-0.009, high95=0.021, more_seeds=4, more_rows=1234
-    )
-    assert str(close) == (
-        "undecided: 0.6 points apart (95 % interval -0.9 to 2.1; 5 seeds x 2,000 rows); "
-        "if that is the true gap, about 4 more seeds or 1,200 more rows would show it"
-    )
-    assert str(replace(close, more_seeds=None)).endswith("about 1,200 more rows would show it")
-    assert str(replace(close, more_seeds=1, more_rows=None)).endswith("about 1 more seed would show it")
-    assert "Holm over 4 pairs" in str(replace(one, pairs=4))
-    assert (
-        str(replace(one, correctness=False)) == "better by 0.023 (95 % interval 0.009 to 0.037; 5 seeds x 2,000 rows)"
-    )
-    same = replace(one, outcome="equivalent", difference=-0.0001, low=-0.0004, high=0.0003, p_difference=0.4)
-    assert str(same) == "equivalent within 1.5 points (90 % interval 0.0 to 0.0; 5 seeds x 2,000 rows)"
-
-
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_that_of_statsmodels(p_values):
     with mock.patch("gc.collect"):  # which it calls, 0.2 s beside torch
@@ -200,18 +162,11 @@ def test_holm_is_that_of_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(theirs)
 
 
-def test_holm_keeps_the_error_rate_over_all_methods_and_says_so():
-    rng, n, false = np.random.default_rng(0), 200, 0
-    for _ in range(n):
-        lora, *others = (answers(rng, (3, 3), 1000, 0.0)[0] for _ in range(4))
-        found = verdicts({"lora": lora, "0": others[0], "1": others[1], "2": others[2]}, "lora")
-        false += any(one.outcome in ("better", "worse") for one in found.values())
-    assert false / n <= bound(n)
-    assert list(found) == ["0", "1", "2"]
-    assert "Holm over 3 pairs" in str(found["0"])
-    a, b = answers(rng, (1, 1), 2000, 0.015)
-    alone, among = verdict(a, b), verdicts({"a": a, "b": b, "c": b}, against="b")["a"]
-    assert among.p_difference == min(1, 2 * alone.p_difference)
+def test_holm_is_over_all_methods_and_says_so():
+    a, b = answers(np.random.default_rng(0), (1, 1), 2000, 0.015)
+    among = verdicts({"a": a, "b": b, "c": b}, against="b")["a"]
+    assert among.p_difference == min(1, 2 * verdict(a, b).p_difference)
+    assert "Holm over 2 pairs" in str(among)
 
 
 @pytest.mark.parametrize(
@@ -220,10 +175,8 @@ def test_holm_keeps_the_error_rate_over_all_methods_and_says_so():
         (np.ones((2, 5)), np.ones((2, 4)), "5 rows against 4; score both methods on the same test rows"),
         ([[1, 0], [1]], [1, 0], "a has runs of different lengths"),
         (np.zeros((3, 0)), np.zeros((3, 0)), r"a has the shape \(3, 0\); give \(seeds, rows\)"),
-        ([], [], "give"),
         (np.ones((2, 2, 2)), np.ones((2, 2, 2)), r"a has the shape \(2, 2, 2\)"),
-        ([0.5, math.nan], [0.5, 0.4], "a holds NaN or infinity; leave those rows out of both"),
-        ([0.5, 0.4], [0.5, math.inf], "b holds NaN or infinity"),
+        ([0.5, 0.4], [0.5, math.nan], "b holds NaN or infinity; leave those rows out of both"),
         ([0, 2], [0, 1], "a holds int64 values; give prediction == label"),
         (["yes", "no"], [True, False], "give prediction == label"),
     ],
@@ -251,7 +204,7 @@ def runs(draw):
 
 
 @given(runs(), st.sampled_from([0.015, 0.1, 0.6]))
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_turned_round_the_verdict_is_turned_round(pair, margin):
     there, back = verdict(*pair, margin), verdict(*pair[::-1], margin)
     assert back.outcome == OTHER[there.outcome]
@@ -263,7 +216,7 @@ def test_turned_round_the_verdict_is_turned_round(pair, margin):
 
 
 @given(runs(), st.sampled_from([0.015, 0.1, 0.6]))
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 def test_outcome_intervals_and_p_values_agree(pair, margin):
     found = verdict(*pair, margin)
     assert (
@@ -282,7 +235,7 @@ def test_torch_is_not_imported():
 
 
 @given(runs(), st.integers(0, 10**6))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_the_order_of_the_rows_does_not_matter(pair, seed):
     order = np.random.default_rng(seed).permutation(pair[0].shape[1])
     found, shuffled = verdict(*pair), verdict(*(x[:, order] for x in pair))

@@ -21,8 +21,7 @@ import torch
 from lora_lab import BadValue, Grid, NotFound, Recipe, Store, sweep
 from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import locked
-from lora_lab.training.evaluate import logits_of
-from lora_lab.training.runs import VERSION
+from lora_lab.training.evaluate import Score, logits_of
 from tests.experiments.conftest import on_step
 from tests.training.conftest import PLAIN
 
@@ -60,26 +59,6 @@ def test_a_sweep_makes_all_runs_and_a_second_one_none(grid, tmp_path):
     assert not list((tmp_path / "unfinished").glob("*"))
 
 
-def test_alone_and_packed_give_the_same_frame(grid, tmp_path):
-    recipes = grid(targets=["q,v", "k"])
-    packed, alone = (sweep(recipes, tmp_path / str(size), size=size) for size in (None, 1))
-    assert alone.packs == (1,) * 8
-    assert facts(packed.runs) == facts(alone.runs)
-    columns = ["hash", "rank", "alpha", "lr", "targets", "accuracy", "validation_accuracy", "adapter_parameters"]
-    assert packed.frame[columns].equals(alone.frame[columns])
-
-
-def test_a_grid_and_what_its_recipes_share_may_be_given_in_one_call(tiny_encoder, opinions, tmp_path):
-    runs = sweep(Grid(rank=[1, 2], seed=range(2)), tmp_path, model=tiny_encoder, task=opinions, **SHARED)
-    assert len(runs.at(rank=2)) == 2
-    assert runs.at(rank=2).accuracy.shape == (2,)
-    assert runs.at(rank=1, seed=1).runs[0].recipe.seed == 1
-    with pytest.raises(NotFound, match="no run has"):
-        runs.at(rank=3)
-    with pytest.raises(NotFound, match="nearest: rank"):
-        runs.at(rnk=3)
-
-
 def test_a_run_that_fails_is_recorded_and_the_rest_go_on(grid, tmp_path):
     recipes = [*grid(), *(replace(r, lr=1e30) for r in grid(rank=2, lr=1e-2))]
     swept = sweep(recipes, tmp_path)
@@ -91,25 +70,15 @@ def test_a_run_that_fails_is_recorded_and_the_rest_go_on(grid, tmp_path):
 
 def test_a_run_that_cannot_be_laid_out_is_recorded_too(grid, tmp_path, monkeypatch):
     """As where memory runs short for one of them."""
-    from lora_lab.training import pack
 
     def refuse(recipe, choice) -> None:
         if recipe.method.rank == 4:
             raise BadValue("this run may need 9 GiB and 1 GiB are free")
 
-    monkeypatch.setattr(pack, "check_memory", refuse)
-    swept = sweep(grid(lr=1e-2, rank=[4, 1]), tmp_path)
-    assert [(run.status, run.error and run.error[:13]) for run in swept.runs] == [
-        ("failed", "this run may "),
-        ("done", None),
-    ]
-
-
-@pytest.mark.parametrize("other", [{"model": "minilmm"}, {"task": "rtt"}])
-def test_a_model_or_a_task_that_is_nowhere_is_refused_once_and_not_run_by_run(grid, tmp_path, other):
-    with pytest.raises(NotFound, match=r"minilmm|rtt"):
-        sweep([replace(recipe, **other) for recipe in grid()], tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr("lora_lab.training.pack.check_memory", refuse)
+    bad, good = sweep(grid(lr=1e-2, rank=[4, 1]), tmp_path).runs
+    assert (bad.status, good.status) == ("failed", "done")
+    assert "this run may need" in bad.error
 
 
 def test_stop_keeps_what_has_finished_and_the_rest_goes_on_where_it_was(grid, tmp_path):
@@ -141,8 +110,6 @@ def test_a_run_that_ended_at_the_stop_is_kept_and_the_others_go_on(grid, tmp_pat
 
 
 def test_a_test_score_that_is_no_number_is_a_failed_run(grid, tmp_path, monkeypatch):
-    from lora_lab.training.evaluate import Score
-
     recipes = grid(lr=1e-2, validations=0)
     scores = [Score({"accuracy": 0.5, "loss": n}, np.zeros(4, int)) for n in (float("nan"), 0.7)]
     monkeypatch.setattr("lora_lab.training.pack.Pack.score", lambda pack, split: scores)
@@ -151,25 +118,12 @@ def test_a_test_score_that_is_no_number_is_a_failed_run(grid, tmp_path, monkeypa
     assert "the test loss became nan: lower the rate" in str(bad.error)
 
 
-def test_what_cannot_be_is_refused_before_anything_is_trained(grid, tmp_path):
-    for recipes, says in ((grid(rank=[1, 33]), "rank 33 is above"), (grid(targets="c_attn"), "matches no layer")):
+def test_what_cannot_be_is_refused_once_and_before_anything_is_trained(grid, tmp_path):
+    nowhere = [replace(recipe, model="minilmm") for recipe in grid()]
+    for recipes, says in ((grid(rank=[1, 33]), "rank 33 is above"), (nowhere, "no model 'minilmm'")):
         with pytest.raises((BadValue, NotFound), match=says):
             sweep(recipes, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BadValue, match="cannot write into"):
-        sweep(grid(), tmp_path / "file")
-
-
-def test_a_store_of_a_newer_version_is_left_alone(grid, tmp_path):
-    recipes = grid()
-    sweep(recipes[:1], tmp_path)
-    file = tmp_path / f"{recipes[0].hash}.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "version": VERSION + 1}))
-    before = file.read_bytes()
-    with pytest.raises(BadValue, match="update it"):
-        sweep(recipes, tmp_path)
-    assert file.read_bytes() == before
 
 
 def test_two_sweeps_on_one_store_do_not_meet(grid, tmp_path):
@@ -221,12 +175,11 @@ def test_an_edited_file_is_not_answered_with_runs_of_the_old_one(own, tmp_path):
     assert sweep(recipes, tmp_path / "runs").skipped == 2
 
 
-@pytest.mark.parametrize("edited", [edit, lambda file: file.write_text(file.read_text() + "\nso so 99,middling")])
-def test_a_broken_off_pack_does_not_go_on_with_an_edited_file(own, tmp_path, edited):
+def test_a_broken_off_pack_does_not_go_on_with_an_edited_file(own, tmp_path):
     recipes, file = own
     stop = threading.Event()
     sweep(recipes, tmp_path / "runs", stop=stop, note=on_step(lambda p: stop.set()))
-    edited(file)
+    edit(file)
     with pytest.raises(Changed, match="has changed"):
         sweep(recipes, tmp_path / "runs")
 
@@ -293,12 +246,6 @@ def test_a_sweep_killed_three_times_ends_as_one_that_was_left_alone(tiny_encoder
     survives(tmp_path, tiny_encoder, opinions, kills=3, seed=0)
 
 
-@pytest.mark.slow
-def test_a_sweep_killed_twenty_times(tiny_encoder, opinions, tmp_path):
-    for seed in range(4):
-        survives(tmp_path / str(seed), tiny_encoder, opinions, kills=5, seed=seed + 1)
-
-
 def test_a_run_that_had_ended_when_the_sweep_was_killed_takes_no_step_more(grid, tmp_path, monkeypatch):
     """It was killed while the ended run was scored: its last numbers and the others' are on the disk."""
     early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)
@@ -357,3 +304,9 @@ def test_a_run_that_does_not_fit_even_alone_says_which_batch_would_and_the_other
     assert re.fullmatch(r"memory ran out while training with batch 16: try batch 8, or .*", swept.runs[0].error)
     monkeypatch.undo()
     assert sweep(large, tmp_path, again=True).failed == 0
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_twenty_times(tiny_encoder, opinions, tmp_path):
+    for seed in range(4):
+        survives(tmp_path / str(seed), tiny_encoder, opinions, kills=5, seed=seed + 1)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from lora_lab import IA3, load_adapter, params, save_adapter
-from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.io import WEIGHTS
 from tests.conftest import logits, randomise, snapshot, tiny
 from tests.methods.test_peft_parity import CLOSE, load_peft
@@ -44,14 +44,14 @@ def test_pefts_own_choice_of_layers_answers_the_same_here(kind, tmp_path):
     assert report.trainable == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(("kind", "method"), [*((k, IA3()) for k in DEFAULTS), *DEFAULTS.items()])
+@pytest.mark.parametrize(("kind", "method"), [("bert", ENCODER), ("gpt2", IA3()), ("llama", IA3())])
 def test_peft_reads_our_file(kind, method, tmp_path):
     ours = tiny(kind)
     report = method.attach(ours)
     randomise(ours)
     theirs = load_peft(tiny(kind), save_adapter(ours, tmp_path))
     torch.testing.assert_close(logits(theirs), logits(ours), **CLOSE)
-    if kind == "gpt2" and method == IA3():  # factors of k and v leave q alone in a fused layer
+    if kind == "gpt2":  # factors of k and v leave q alone in a fused layer
         factors = load_file(tmp_path / WEIGHTS)["base_model.model.transformer.h.0.attn.c_attn.ia3_l"]
         assert factors.shape == (96, 1)
         assert (factors[:32] == 1).all()
@@ -73,11 +73,3 @@ def test_a_target_that_cannot_be_is_refused_and_not_counted(kind, method, words)
         with pytest.raises((BadValue, NotFound), match=words):
             way()
     assert snapshot(model) == before
-
-
-def test_a_config_without_feedforward_modules_is_refused(tmp_path):
-    peft_ia3("llama").save_pretrained(tmp_path)
-    file = tmp_path / "adapter_config.json"
-    file.write_text(file.read_text().replace("feedforward_modules", "feedforward"))
-    with pytest.raises(LabError, match="has no 'feedforward_modules'"):
-        load_adapter(tiny("llama"), tmp_path)

@@ -13,25 +13,17 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-import transformers
-from torch import nn
 
-from lora_lab import LoRA, detach, load_adapter, save_adapter
+from lora_lab import LoRA, load_adapter, save_adapter
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS
-from tests.conftest import BART, BERT, lora_layers, randomise, snapshot, tiny
+from tests.conftest import lora_layers, randomise, snapshot, tiny
 from tests.fuzz.corpus import METHODS, base
-from tests.methods.test_io import config_with, header_with, tensors_with, truncate
-
-
-def ours(folder: Path, kind: str = "roberta", method: LoRA | None = None) -> Path:
-    model = tiny(kind)
-    (method or LoRA(rank=4, alpha=8)).attach(model)
-    randomise(model)
-    return save_adapter(model, folder)
+from tests.methods.conftest import with_adapter
+from tests.methods.test_io import config_with, header_with, tensors_with
 
 
 def theirs(folder: Path, kind: str = "roberta", dtype: torch.dtype | None = None, config=None, **options) -> Path:
@@ -58,35 +50,20 @@ def names(folder: Path, kind: str | None = "roberta") -> list[str]:
 CAUSAL = {"task_type": "CAUSAL_LM"}
 SOUND = {
     "LoRA": ("roberta", {}),
-    "rank 1": ("roberta", {"r": 1, "lora_alpha": 1}),
-    "rank 16, alpha 16": ("roberta", {"r": 16, "lora_alpha": 16}),
     "rank 32, PEFT's alpha": ("roberta", {"r": 32, "lora_alpha": 8}),
     "rank 32, rsLoRA": ("roberta", {"r": 32, "lora_alpha": 4, "use_rslora": True}),
     "DoRA": ("roberta", {"use_dora": True}),
     "patterns": ("roberta", {"rank_pattern": {"query": 2}, "alpha_pattern": {"value": 32}}),
-    "a pattern for targets": ("roberta", {"target_modules": r".*layer\.1\..*(query|key)"}),
     "all-linear": ("roberta", {"target_modules": "all-linear"}),
-    "one layer": ("roberta", {"layers_to_transform": [1]}),
-    "dropout": ("roberta", {"lora_dropout": 0.1}),
     "bf16": ("roberta", {"dtype": torch.bfloat16}),
-    "fp16": ("roberta", {"dtype": torch.float16}),
-    "fp64": ("roberta", {"dtype": torch.float64}),
-    "gaussian": ("roberta", {"init_lora_weights": "gaussian"}),
-    "llama": ("llama", {}),
     "llama, bf16, DoRA": ("llama", {"dtype": torch.bfloat16, "use_dora": True}),
     "llama, embedding": ("llama", {"target_modules": ["embed_tokens", "q_proj"]}),
     "prompt": ("llama", {"config": peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL)}),
-    "P-tuning": (
-        "llama",
-        {"config": peft.PromptEncoderConfig(num_virtual_tokens=4, encoder_hidden_size=8, **CAUSAL)},
-    ),
-    "prefix": ("llama", {"config": peft.PrefixTuningConfig(num_virtual_tokens=4, **CAUSAL)}),
     "IA3": (
         "llama",
         {"config": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **CAUSAL)},
     ),
     "VeRA": ("llama", {"config": peft.VeraConfig(r=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
-    "TinyLoRA": ("llama", {"config": peft.TinyLoraConfig(u=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
     "fused": ("gpt2", {"fan_in_fan_out": True}),
 }
 
@@ -98,36 +75,7 @@ def test_no_false_alarm_on_pefts(kind, options, tmp_path):
 
 @pytest.mark.parametrize(("kind", "method"), METHODS.values(), ids=METHODS)
 def test_no_false_alarm_on_ours(kind, method, tmp_path):
-    model = base(kind)
-    method.attach(model)
-    randomise(model)
-    found = inspect_adapter(save_adapter(model, tmp_path), base(kind))
-    assert found.problems == []
-    assert found.does_something
-
-
-T5 = {"vocab_size": 40, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
-
-
-@pytest.mark.parametrize(
-    ("kind", "size"),
-    [
-        ("T5ForConditionalGeneration", T5),
-        ("T5Model", T5),
-        ("T5EncoderModel", T5),
-        ("BartForSequenceClassification", {**BART, "vocab_size": 8}),
-        ("BertForQuestionAnswering", BERT),
-        ("BertForTokenClassification", BERT),
-    ],
-)
-def test_no_false_alarm_on_models_of_other_tasks(kind, size, tmp_path):
-    torch.manual_seed(0)
-    made = getattr(transformers, kind)
-    plain = made(made.config_class(**size)).eval()
-    model = copy.deepcopy(plain)
-    LoRA(rank=2).attach(model)
-    randomise(model)
-    found = inspect_adapter(save_adapter(model, tmp_path), plain)
+    found = inspect_adapter(save_adapter(with_adapter(base(kind), method), tmp_path), base(kind))
     assert found.problems == []
     assert found.does_something
 
@@ -135,31 +83,12 @@ def test_no_false_alarm_on_models_of_other_tasks(kind, size, tmp_path):
 # ---- what it says
 
 
-def test_what_it_says_of_a_sound_one(tmp_path):
-    model = tiny("roberta").requires_grad_(False)
+def test_norms_are_those_of_the_update_and_of_the_weight_and_the_model_stays_as_it_was(tmp_path):
+    model = tiny("llama").requires_grad_(False)
     before = snapshot(model)
-    found = inspect_adapter(ours(tmp_path), model).to_json()
-    assert snapshot(model) == before
-    assert list(found) == [
-        "adapter", "format", "kind", "dtype", "bytes", "rank", "alpha", "scaling", "targets", "parameters", "head",
-        "norms", "does_something", "difference", "problems",
-    ]  # fmt: skip
-    assert list(found["norms"][0]) == ["module", "rank", "scaling", "update", "weight", "ratio"]
-    assert (found["format"], found["kind"], found["dtype"]) == ("lora_lab", "lora", "F32")
-    assert (found["rank"], found["alpha"], found["scaling"], found["targets"]) == (4, 8, 2.0, ["query", "value"])
-    assert found["parameters"] == 2 * 2 * 4 * (32 + 32)
-    assert found["head"] == 32 * 32 + 32 + 3 * 32 + 3
-    assert found["does_something"] is True
-    assert found["difference"] > 0
-    assert [n["module"] for n in found["norms"]] == [
-        f"roberta.encoder.layer.{n}.attention.self.{part}" for n in (0, 1) for part in ("query", "value")
-    ]
-
-
-def test_norms_are_those_of_the_update_and_of_the_weight(tmp_path):
-    model = tiny("llama")
     folder = theirs(tmp_path, "llama", rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 32}, use_rslora=True)
     found = {norm.module: norm for norm in inspect_adapter(folder, model).norms}
+    assert snapshot(model) == before
     load_adapter(model, folder)
     for norm, layer in zip(found.values(), lora_layers(model), strict=True):
         assert norm.update == pytest.approx(layer.delta_weight().norm().item(), rel=1e-5)
@@ -171,58 +100,33 @@ def test_norms_are_those_of_the_update_and_of_the_weight(tmp_path):
 # ---- faults
 
 
-def zero_b(part: str, head: bool = True) -> Callable[[Path], None]:
-    def change(tensors: dict) -> None:
-        for key, value in tensors.items():
-            if (".lora_B" in key and part in key) or (not head and "classifier" in key and key.endswith("bias")):
-                value.zero_()
-
-    return tensors_with(change)
-
-
 def renamed(old: str, new: str) -> Callable[[Path], None]:
     return tensors_with(lambda t: {key.replace(old, new, 1): value for key, value in t.items()})
 
 
-def only_a_pickle(size: int) -> Callable[[Path], None]:
-    def edit(folder: Path) -> None:
-        (folder / WEIGHTS).unlink()
-        (folder / OLD_WEIGHTS).write_bytes(pickle.dumps({}).ljust(size, b"\0"))
-
-    return edit
+def only_a_pickle(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / OLD_WEIGHTS).write_bytes(pickle.dumps({}).ljust(44_300, b"\0"))
 
 
-def tiny_fp16(tensors: dict) -> dict:
-    return {k: (v * 1e-6 if "lora_B" in k else v).half() for k, v in tensors.items()}
-
-
-FAULTY = {
-    "saved untrained": (zero_b("", head=False), faults.ZERO_B),
-    "checkpointing": (zero_b(""), faults.CUT),
-    "one layer without a gradient": (zero_b("layer.0"), faults.SOME_ZERO),
-    "443 bytes": (only_a_pickle(443), faults.EMPTY),
-    "a whole pickle": (only_a_pickle(44_300), faults.PICKLE),
-    "no tensors": (tensors_with(lambda t: t.clear() or t), faults.EMPTY),
-    "no bytes": (lambda folder: (folder / WEIGHTS).write_bytes(b""), faults.EMPTY),
-    "truncated": (truncate, faults.TRUNCATED),
-    "a pickle renamed": (lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps([1])), faults.PICKLE),
-    "DDP's prefix": (renamed("base_model", "module.base_model"), faults.RENAMED),
-    "torch.compile's prefix": (renamed("base_model.model.", "base_model.model._orig_mod."), faults.RENAMED),
+FAULTY = {  # beside those that are the patients of a lesson, see tests/course/experiments/test_broken.py
+    "a whole pickle": (only_a_pickle, faults.PICKLE),
     "a live model's keys": (renamed(".weight", ".default.weight"), faults.RENAMED),
     "no prefix": (renamed("base_model.model.", ""), faults.RENAMED),
     "kohya's words": (renamed("lora_A", "lora_down"), faults.RENAMED),
     "one more model.": (renamed("model.roberta", "model.model.roberta"), faults.RENAMED),
-    "half the tensors": (tensors_with(lambda t: dict(sorted(t.items())[:6])), faults.MISSING),
     "a tensor of another layer": (
         tensors_with(lambda t: t.update({"base_model.model.roberta.pooler.dense.weight": torch.ones(2)})),
         faults.TOO_MANY,
     ),
-    "NaN": (tensors_with(lambda t: {k: v * torch.nan for k, v in t.items()}), faults.NOT_FINITE),
     "whole numbers": (tensors_with(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
     "another rank in the config": (config_with(r=3), faults.SETTINGS),
     "targets of another model": (config_with(target_modules=["q_proj"]), faults.WRONG_BASE),
     "a config that is none": (lambda folder: (folder / CONFIG).write_text("r: 8"), faults.SETTINGS),
-    "fp16 of tiny numbers": (tensors_with(tiny_fp16), faults.ROUNDED),
+    "fp16 of tiny numbers": (
+        tensors_with(lambda t: {k: (v * 1e-6 if "lora_B" in k else v).half() for k, v in t.items()}),
+        faults.ROUNDED,
+    ),
 }
 
 
@@ -243,31 +147,6 @@ def test_a_fault_gets_its_name_and_no_other(edit, name, sound, tmp_path):
     assert all(told.values())
 
 
-def test_default_alpha_at_high_rank(tmp_path):
-    folder = theirs(tmp_path, "roberta", r=32, lora_alpha=4)
-    assert names(folder) == names(folder, None) == [faults.LOW_ALPHA]
-
-
-def test_another_base_is_named(tmp_path):
-    other = tiny("roberta")
-    for parameter in other.parameters():
-        nn.init.normal_(parameter)
-    assert [p.name for p in inspect_adapter(ours(tmp_path / "a"), other).problems] == [faults.WRONG_BASE]
-    assert names(theirs(tmp_path / "b", "llama"), "gpt2") == [faults.WRONG_BASE]
-
-
-def test_a_layer_that_the_forward_never_uses_is_named(tmp_path):
-    model = transformers.BertModel(transformers.BertConfig(**BERT)).eval()
-    LoRA(rank=2, targets=("q", "pooler.dense")).attach(model)
-    randomise(model)
-    model.pooler.dense.lora_B.data.zero_()  # no gradient ever came
-    folder = save_adapter(model, tmp_path)
-    detach(model)
-    assert names(folder, None) == [faults.SOME_ZERO]
-    (problem,) = inspect_adapter(folder, model).problems
-    assert (problem.name, problem.where) == (faults.UNUSED, "pooler.dense")
-
-
 def test_an_update_that_bf16_would_round_away_is_named(tmp_path):
     folder = theirs(tmp_path)
     tensors_with(lambda t: {k: v * (1e-4 if "lora_B" in k else 1) for k, v in t.items()})(folder)
@@ -276,7 +155,7 @@ def test_an_update_that_bf16_would_round_away_is_named(tmp_path):
 
 
 def test_a_header_of_ours_that_is_damaged_and_a_folder_that_is_not_there(tmp_path):
-    folder = ours(tmp_path)
+    folder = save_adapter(with_adapter("roberta", LoRA(rank=4, alpha=8)), tmp_path)
     header_with('{"method": 5}')(folder)
     assert names(folder) == [faults.SETTINGS]
     with pytest.raises(NotFound, match="there is no folder"):

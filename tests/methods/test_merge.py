@@ -9,33 +9,22 @@ import torch
 import transformers
 from torch import nn
 
-from lora_lab import IA3, BitFit, HeadOnly, LoRA, detach, disabled, merge, merge_for_good, save_adapter, unmerge
+from lora_lab import LoRA, disabled, merge, merge_for_good, unmerge
 from lora_lab.adapter_layer import innermost
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
-from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.attach import adapter_layers, is_adapted
-from lora_lab.methods.merge import rounding_of
 from lora_lab.methods.quant import quantize_model
-from lora_lab.methods.shared import LoRAXS, TinyLoRA, VeRA
-from tests.conftest import BART, BERT, logits, randomise, snapshot, tiny
+from tests.conftest import BART, BERT, logits, snapshot, tiny
+from tests.methods.conftest import refused, with_adapter
+from tests.methods.test_every_method import FITTING, METHODS
 
-METHODS = {
-    "lora": LoRA(rank=4),
-    "all-linear": LoRA(rank=4, targets="all-linear"),
-    "pissa": LoRA(rank=4, init="pissa"),
-    "lora-fa": LoRA(rank=4, freeze_a=True),
-    "dora": LoRA(rank=4, targets="all-linear", dora=True),
-    "ia3": IA3(),
-    "bitfit": BitFit(),
-    "head": HeadOnly(),
-    "vera": VeRA(rank=8),
-    "lora-xs": LoRAXS(rank=4),
-    "tinylora": TinyLoRA(weight_tying=1),
+WHY_NOT = {
+    **dict.fromkeys(("prompt", "ptuning", "prefix"), "adds vectors in front of every row"),
+    "bottleneck": "contains a nonlinearity",
+    "probe": "reads the mean of all tokens",
 }
-KINDS = ("bert", "roberta", "gpt2", "phi3", "llama")
-FITTING = [(m, k) for m in METHODS for k in KINDS if not (m in ("bitfit", "head") and k in ("phi3", "llama"))]
-FITTING = [pair for pair in FITTING if pair != ("head", "gpt2")]
+MERGING = [(name, kind) for name, kind in FITTING if name not in (*WHY_NOT, "full") and kind != "bert"]
 
 
 def trained(kind: str, method, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -68,7 +57,7 @@ def modules(model: nn.Module) -> list[tuple[str, type]]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("method", "kind"), FITTING)
+@pytest.mark.parametrize(("method", "kind"), MERGING)
 def test_merged_it_answers_the_same_and_unmerged_every_weight_is_back_to_the_bit(method, kind, dtype):
     model = trained(kind, METHODS[method], dtype)
     before, adapted, keys = snapshot(model), logits(model), set(model.state_dict())
@@ -92,7 +81,7 @@ def test_merged_it_answers_the_same_and_unmerged_every_weight_is_back_to_the_bit
     assert not any(layer.merged for _, layer in adapter_layers(model))
 
 
-@pytest.mark.parametrize(("method", "kind"), FITTING)
+@pytest.mark.parametrize(("method", "kind"), MERGING)
 def test_for_good_a_plain_model_is_left(method, kind):
     model, twice = trained(kind, METHODS[method]), trained(kind, METHODS[method])
     adapted = logits(model)
@@ -105,27 +94,6 @@ def test_for_good_a_plain_model_is_left(method, kind):
     assert snapshot(twice) == snapshot(model)
     with pytest.raises(BadValue, match="has no adapter"):
         unmerge(model)
-
-
-@pytest.mark.parametrize(("method", "number"), [(IA3(), "factor"), (METHODS["dora"], "lora_magnitude_vector")])
-def test_a_factor_of_zero_can_be_unmerged_too(method, number):
-    model = trained("bert", method)
-    next(p for n, p in model.named_parameters() if n.endswith(number)).data[0] = 0
-    before, adapted = snapshot(model), logits(model)
-    merge(model)
-    close(logits(model), adapted)
-    unmerge(model)
-    assert snapshot(model) == before
-
-
-@pytest.mark.parametrize("method", ["lora", "ia3", "bitfit"])
-def test_merged_it_is_not_saved_and_can_be_detached(method, tmp_path):
-    model = trained("bert", METHODS[method])
-    merge(model)
-    with pytest.raises(BadValue, match="unmerge"):
-        save_adapter(model, tmp_path)
-    detach(model)
-    assert snapshot(model) == snapshot(tiny("bert").requires_grad_(False))
 
 
 # ---- what rounding costs
@@ -148,42 +116,14 @@ def test_the_report_counts_what_bf16_rounds_away():
     assert json.loads(json.dumps(report.to_json()))["rounding"] == report.rounding
 
 
-def test_an_update_below_half_a_step_of_bf16_is_lost_as_a_whole():
-    rounding = rounding_of("layer", torch.ones(3, 4, dtype=torch.bfloat16), torch.full((3, 4), 1.003))
-    assert (rounding.lost, rounding.relative) == (12, pytest.approx(1))
-    assert rounding_of("layer", torch.ones(3, 4), torch.full((3, 4), 1.003)).lost == 0
-
-
-def test_in_fp32_nothing_is_lost_and_the_model_stays_fp32():
-    model, rounded = (trained("llama", LoRA(rank=4), torch.bfloat16) for _ in range(2))
-    reference = trained("llama", LoRA(rank=4), torch.bfloat16).float()
-    report = merge(model, fp32=True)
-    merge(rounded)
-    assert report.rounding == 0
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
-    close(logits(model), logits(reference))
-    assert (logits(rounded).float() - logits(reference)).abs().max() > 1e-3
-    assert report.added_bytes == sum(p.numel() * 2 for n, p in reference.named_parameters() if "lora" not in n)
-
-
-def test_for_good_the_head_is_rounded_too_and_the_report_says_so():
-    model = trained("roberta", LoRA(rank=4), torch.bfloat16)
-    report = merge_for_good(model)
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    assert {"classifier.out_proj.weight", "classifier.dense.bias"} <= {r.module for r in report.heads}
-    assert all(0 < r.relative < 2**-8 for r in report.heads)
-
-
 # ---- tied and quantized weights
 
 
-@pytest.mark.parametrize("fp32", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "targets"), [("llama", "embed"), ("llama", "lm_head"), ("gpt2", "wte,q"), ("gemma2", "embed")]
+    ("kind", "targets", "fp32"), [("llama", "lm_head", False), ("gpt2", "wte,q", True), ("gemma2", "embed", False)]
 )
 def test_tied_embeddings_are_untied_first_and_tied_again(kind, targets, fp32):
-    model = trained(kind, LoRA(rank=4, targets=targets))
-    randomise(model)
+    model = with_adapter(kind, LoRA(rank=4, targets=targets))
     before, adapted = snapshot(model), logits(model)
     report = merge(model, fp32=fp32)
     (untied,) = report.untied
@@ -199,16 +139,6 @@ def test_tied_embeddings_are_untied_first_and_tied_again(kind, targets, fp32):
     assert innermost(model.get_output_embeddings()).weight is innermost(model.get_input_embeddings()).weight
 
 
-def test_an_embedding_that_is_not_tied_merges():
-    model = trained("bert", LoRA(rank=4, targets="word_embeddings,q"))
-    randomise(model)
-    before, adapted = snapshot(model), logits(model)
-    assert merge(model).untied == ()
-    close(logits(model), adapted)
-    unmerge(model)
-    assert snapshot(model) == before
-
-
 @pytest.mark.parametrize(
     ("name", "size", "targets"),
     [("BartForConditionalGeneration", BART, "lm_head"), ("BertForMaskedLM", BERT, "embed")],
@@ -217,8 +147,7 @@ def test_of_layers_that_share_a_weight_or_a_bias_a_checkpoint_brings_each_its_ow
     torch.manual_seed(0)
     made = getattr(transformers, name)
     model = made(made.config_class(**size)).eval()
-    LoRA(rank=4, targets=targets).attach(model)
-    randomise(model)
+    with_adapter(model, LoRA(rank=4, targets=targets))
     for parameter in model.parameters():  # biases start at zero, as a checkpoint without them would have it
         parameter.data += 0.01
     adapted = logits(model)
@@ -230,9 +159,7 @@ def test_of_layers_that_share_a_weight_or_a_bias_a_checkpoint_brings_each_its_ow
 def quantized(kind: str, method) -> nn.Module:
     model = tiny(kind)
     quantize_model(model, "nf4")
-    method.attach(model)
-    randomise(model)
-    return model
+    return with_adapter(model, method)
 
 
 @pytest.mark.parametrize(("kind", "targets", "layers"), [("roberta", "q,v", 4), ("phi3", "q,k", 2), ("gpt2", "q,v", 2)])
@@ -253,8 +180,7 @@ def test_a_quantized_layer_is_merged_into_a_plain_one_and_comes_back_to_the_bit(
     assert torch.equal(logits(model), adapted)
 
 
-@pytest.mark.parametrize("merged", [False, True])
-@pytest.mark.parametrize(("kind", "layers"), [("llama", 14), ("gpt2", 8)])
+@pytest.mark.parametrize(("kind", "layers", "merged"), [("llama", 14, False), ("gpt2", 8, True)])
 def test_for_good_nothing_is_quantized_any_more(kind, layers, merged):
     model = quantized(kind, LoRA(rank=4, targets="all-linear" if merged else "v"))
     adapted = logits(model)
@@ -265,18 +191,6 @@ def test_for_good_nothing_is_quantized_any_more(kind, layers, merged):
     assert len(report.dequantised) == (0 if merged else layers)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     close(logits(model), adapted)
-
-
-def test_a_quantized_model_of_plain_torch_is_merged_for_good():
-    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.ReLU(), nn.Linear(64, 8, bias=False))
-    quantize_model(model)
-    LoRA(rank=2, targets="all-linear").attach(model)
-    randomise(model)
-    x = torch.randn(2, 64)
-    adapted = model(x)
-    assert len(merge_for_good(model).dequantised) == 2
-    close(model(x), adapted)
-    assert [type(m) for m in model] == [nn.Linear, nn.ReLU, nn.Linear]
 
 
 # ---- what is refused
@@ -308,42 +222,15 @@ def integers(model: nn.Module) -> None:
 def test_what_would_ruin_the_base_is_refused_and_leaves_it_alone(kind, targets, dtype, spoil, fp32, why, way):
     model = trained(kind, LoRA(rank=4, targets=targets), dtype)
     spoil(model)
-    before = snapshot(model)
-    with pytest.raises(BadValue, match=why):
+    with refused(model, why):
         way(model, fp32=fp32)
-    assert snapshot(model) == before
     assert not any(layer.merged for _, layer in lora(model))
 
 
-UNMERGEABLE = {
-    "prompt": "prompt cannot be merged: it adds vectors in front of every row",
-    "ptuning": "ptuning cannot be merged: it adds vectors in front of every row",
-    "prefix": "prefix cannot be merged: it adds vectors in front of every row",
-    "bottleneck": "bottleneck cannot be merged: it contains a nonlinearity",
-    "probe": "probe cannot be merged: it reads the mean of all tokens",
-}
-
-
-@pytest.mark.parametrize("name", UNMERGEABLE)
+@pytest.mark.parametrize("name", WHY_NOT)
 @pytest.mark.parametrize("way", [merge, merge_for_good])
 def test_what_no_weight_could_hold_is_refused_in_one_sentence(name, way):
     model = tiny("bert")
-    method_from({"name": name, **({"size": 8} if name == "bottleneck" else {})}).attach(model)
-    before = snapshot(model)
-    with pytest.raises(BadValue, match=UNMERGEABLE[name]):
+    METHODS[name].attach(model)
+    with refused(model, f"{name} cannot be merged: it {WHY_NOT[name]}"):
         way(model)
-    assert snapshot(model) == before
-
-
-def test_every_method_is_either_merged_or_refused_here():
-    assert {m.name for m in METHODS.values()} | {*UNMERGEABLE, "full"} == set(REGISTRY)
-
-
-def test_after_full_fine_tuning_the_model_is_plain_already():
-    model = tiny("bert")
-    method_from({"name": "full"}).attach(model)
-    randomise(model)
-    adapted = logits(model)
-    assert str(merge_for_good(model)) == "nothing was merged into a weight"
-    assert not is_adapted(model)
-    assert torch.equal(logits(model), adapted)

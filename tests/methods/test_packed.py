@@ -15,7 +15,8 @@ from lora_lab.errors import BadValue
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import Packed, share, stack_members
-from tests.conftest import BERT, randomise, tiny
+from tests.conftest import BERT, tiny
+from tests.methods.conftest import with_adapter
 
 TARGETS = {
     "roberta": ["q,v", "all-linear", "k", "o,up", "*.0.*.query", "word_embeddings,q"],
@@ -26,11 +27,7 @@ TARGETS = {
 
 
 def member(base: nn.Module, method, seed: int) -> nn.Module:
-    """A share of the base with the method attached and random numbers in what trains."""
-    model = share(base)
-    method.attach(model)
-    randomise(model, seed)
-    return model
+    return with_adapter(share(base), method, seed)
 
 
 def ids(members: int, rows: int = 3, tokens: int = 8) -> torch.Tensor:
@@ -94,20 +91,6 @@ def test_deberta_reads_a_table_of_positions_so_only_its_heads_pack():
 
 
 @torch.no_grad()
-def test_a_members_parameters_are_views_so_that_an_update_of_one_is_an_update_of_the_pack():
-    base = tiny("roberta")
-    members = [member(base, LoRA(2), 1), member(base, LoRA(3), 2)]
-    packed, _, _ = stack_members(base, members)
-    before = packed(input_ids=ids(2)).logits
-    for parameter in members[1].parameters():
-        if parameter.requires_grad:
-            parameter.add_(0.1)
-    after = packed(input_ids=ids(2)).logits
-    assert torch.equal(before[:3], after[:3])
-    assert not torch.allclose(before[3:], after[3:], atol=1e-3)
-
-
-@torch.no_grad()
 def test_the_frozen_layers_output_is_left_to_a_hook_that_keeps_it():
     base = tiny("roberta")
     packed, _, _ = stack_members(base, [member(base, LoRA(2), k) for k in range(2)])
@@ -117,14 +100,6 @@ def test_the_frozen_layers_output_is_left_to_a_hook_that_keeps_it():
     packed(input_ids=ids(2))
     assert heard
     assert all(torch.equal(out, then) for out, then in heard)
-
-
-def test_a_share_takes_no_memory_and_is_adapted_alone():
-    base = tiny("roberta")
-    other = share(base)
-    assert {p.data_ptr() for p in base.parameters()} == {p.data_ptr() for p in other.parameters()}
-    LoRA(2).attach(other)
-    assert not any(isinstance(m, AdapterLayer) for m in base.modules())
 
 
 @torch.no_grad()
@@ -145,3 +120,25 @@ def test_each_member_drops_at_its_own_rate():
     assert noise[2] == pytest.approx(0.9 / 0.1, rel=0.5)
     packed.eval()
     torch.testing.assert_close(packed(x) - frozen, whole.repeat(3, 1, 1), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_members_parameters_are_views_so_that_an_update_of_one_is_an_update_of_the_pack():
+    base = tiny("roberta")
+    members = [member(base, LoRA(2), 1), member(base, LoRA(3), 2)]
+    packed, _, _ = stack_members(base, members)
+    before = packed(input_ids=ids(2)).logits
+    for parameter in members[1].parameters():
+        if parameter.requires_grad:
+            parameter.add_(0.1)
+    after = packed(input_ids=ids(2)).logits
+    assert torch.equal(before[:3], after[:3])
+    assert not torch.allclose(before[3:], after[3:], atol=1e-3)
+
+
+def test_a_share_takes_no_memory_and_is_adapted_alone():
+    base = tiny("roberta")
+    other = share(base)
+    assert {p.data_ptr() for p in base.parameters()} == {p.data_ptr() for p in other.parameters()}
+    LoRA(2).attach(other)
+    assert not any(isinstance(m, AdapterLayer) for m in base.modules())

@@ -20,7 +20,6 @@ from lora_lab.methods.targets import QUANTISED_BITS
 from lora_lab.training.measure import measure
 from tests.conftest import logits, randomise, tiny
 
-KINDS = ("bert", "gpt2", "llama", "phi3")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((64, 64), (192, 576), (2, 64))
 FEW = settings(deadline=None, max_examples=25)
@@ -35,10 +34,6 @@ def peer(bitsandbytes):
 def weight(shape: tuple[int, int], seed: int, spread: float = 0.02, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     made = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * spread
     return made.to(dtype)
-
-
-def error(name: str, original: torch.Tensor) -> float:
-    return float((quantize(original, name).dequantized() - original).norm() / original.norm())
 
 
 def test_the_levels_are_those_of_bitsandbytes(peer):
@@ -77,22 +72,9 @@ def test_what_is_packed_comes_back(bits, eights, seed):
     assert torch.equal(unpack(packed, bits).to(torch.uint8), codes)
 
 
-def test_the_first_code_is_in_the_high_bits_of_its_byte():
-    assert pack(torch.tensor([1, 15, 0, 2, 0, 0, 0, 3], dtype=torch.uint8), 4).tolist() == [0x1F, 0x02, 0x00, 0x03]
-
-
 @pytest.mark.parametrize(("name", "bits"), [("nf4", 4.127), ("nf4-single", 4.5), ("int8", 8.127), ("nf3", 3.127)])
 def test_bits_a_weight(name, bits):
     assert quantize(weight((256, 512), 0), name).bits_per_weight == pytest.approx(bits, abs=0.001)
-
-
-def test_more_bits_leave_less_error_and_normal_quantiles_beat_even_steps_on_normal_weights_alone():
-    normal, even = weight((256, 512), 0), torch.rand((256, 512), generator=torch.Generator().manual_seed(0)) - 0.5
-    errors = [error(name, normal) for name in ("int8", "nf4", "nf3", "nf2")]
-    assert errors == sorted(errors)
-    assert errors[0] < 0.01 < 0.08 < errors[1] < 0.1
-    assert error("nf4", normal) < 0.9 * error("int4", normal)
-    assert error("nf4", even) > error("int4", even)
 
 
 @FEW
@@ -110,14 +92,6 @@ def test_a_code_is_that_of_the_nearest_level(values, levels):
     scaled = torch.tensor(values)
     nearest = (scaled[:, None] - levels).abs().min(1).values
     assert torch.allclose((scaled - levels[codes_of(scaled, levels).int()]).abs(), nearest, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["nf4-single", "int8", "nf3", "nf2"])
-def test_quantizing_again_changes_nothing(name):
-    once = quantize(weight((64, 128), 0), name)
-    if name != "nf4-single":
-        once = quantize(once.dequantized(), name)  # scales in 8 bits settle after the first time
-    assert torch.equal(quantize(once.dequantized(), name).packed, once.packed)
 
 
 def test_zeros_stay_zeros_and_what_cannot_be_quantized_is_named():
@@ -142,8 +116,7 @@ def twin(model: nn.Module, name: str) -> nn.Module:
     return plain
 
 
-@pytest.mark.parametrize("name", ["nf4", "nf4-single", "int8", "nf3", "nf2"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "name"), [("bert", "nf4"), ("gpt2", "int8"), ("phi3", "nf3")])
 def test_a_quantized_model_answers_and_its_adapter_learns_as_on_the_dequantized_twin(kind, name):
     model = tiny(kind)
     before, gradients = logits(model), []
@@ -219,17 +192,8 @@ def test_a_model_loads_quantized_from_the_checkpoints_own_numbers(loaded):
         assert bert.embeddings.word_embeddings.weight.dtype == dtype
 
 
-@pytest.mark.parametrize("name", ["nf4", "nf2"])
-def test_a_real_step_needs_what_was_predicted(name):
-    setup = {"batch": 2, "seq": 64, "device": "cpu", "dtype": "bf16", "quantised": name}
+def test_a_real_step_needs_what_was_predicted():
+    setup = {"batch": 2, "seq": 64, "device": "cpu", "dtype": "bf16", "quantised": "nf4"}
     predicted, real = memory("minilm", LoRA(), **setup), measure("minilm", LoRA(), **setup)
     assert predicted.peak == pytest.approx(real.peak, rel=0.03)
     assert memory("minilm", LoRA(), trace=True, **setup).peak == pytest.approx(real.peak, rel=0.03)
-
-
-def test_other_widths_are_predicted_and_traced_alike():
-    config = tiny("llama").config.to_dict() | {"hidden_size": 64, "intermediate_size": 128}
-    weights = [
-        memory(config, LoRA(), trace=True, quantised=name).categories["weights"] for name in ("nf2", "nf4", "int8")
-    ]
-    assert weights == sorted(weights)

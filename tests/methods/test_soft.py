@@ -12,12 +12,11 @@ from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, memory, 
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
 from lora_lab.methods.merge import detach
-from lora_lab.methods.packed import share
-from lora_lab.training.batches import Row, positions
-from lora_lab.training.evaluate import evaluate
+from lora_lab.training.batches import positions
 from lora_lab.training.measure import measure
 from lora_lab.training.models import answer_at_first_token
-from tests.conftest import logits, randomise, snapshot, tiny
+from tests.conftest import logits, randomise, tiny
+from tests.methods.conftest import refused, with_adapter
 from tests.methods.test_peft_parity import load_peft
 
 METHODS = {"prompt": PromptTuning(tokens=5), "ptuning": PTuning(tokens=5, hidden=24), "prefix": PrefixTuning(tokens=5)}
@@ -30,15 +29,10 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 GREEDY = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
 every_method = pytest.mark.parametrize("name", METHODS)
 causal = pytest.mark.parametrize("kind", ["gpt2", "llama"])
-encoder = pytest.mark.parametrize("kind", ["bert", "roberta"])
 
 
-def ours(kind: str, name: str, seed: int = 2) -> nn.Module:
-    """A model with the method attached and random numbers in what trains."""
-    model = tiny(kind)
-    METHODS[name].attach(model)
-    randomise(model, seed)
-    return model
+def ours(kind: str, name: str) -> nn.Module:
+    return with_adapter(kind, METHODS[name])
 
 
 def theirs(kind: str, name: str, task: str) -> peft.PeftModel:
@@ -95,34 +89,30 @@ def test_an_encoder_answers_as_pefts_does(name):
     torch.testing.assert_close(logits(model), logits(peer), **CLOSE)
 
 
-@encoder
-@every_method
-def test_a_saved_encoder_answers_as_before_and_takes_its_head_along(kind, name, tmp_path):
-    model, other, again = ours(kind, name), tiny(kind), tiny(kind)
-    load_adapter(other, save_adapter(model, tmp_path))
-    torch.testing.assert_close(logits(other), logits(model), **CLOSE)
-    if name != "prefix":
-        torch.testing.assert_close(logits(load_peft(tiny(kind), tmp_path)), logits(model), **CLOSE)
-    load_adapter(again, save_adapter(other, tmp_path / "again"))
-    assert torch.equal(logits(again), logits(other))
+@pytest.mark.parametrize("name", ["prompt", "ptuning"])
+def test_peft_reads_our_file_of_an_encoder_and_its_head(name, tmp_path):
+    model, again, third = ours("roberta", name), tiny("roberta"), tiny("roberta")
+    peer = load_peft(tiny("roberta"), save_adapter(model, tmp_path))
+    torch.testing.assert_close(logits(peer), logits(model), **CLOSE)
+    load_adapter(again, tmp_path)
+    load_adapter(third, save_adapter(again, tmp_path / "again"))
+    assert torch.equal(logits(third), logits(again))
 
 
 def test_pefts_prefix_on_an_encoder_has_other_positions_and_is_refused(tmp_path):
     peft.get_peft_model(tiny("bert").bert, PEERS["prefix"](task_type="FEATURE_EXTRACTION")).save_pretrained(tmp_path)
-    plain, before = tiny("bert").bert, snapshot(tiny("bert").bert)  # with a head PEFT takes none
-    with pytest.raises(BadValue, match="positions"):
+    plain = tiny("bert").bert  # with a head PEFT takes none
+    with refused(plain, "positions"):
         load_adapter(plain, tmp_path)
-    assert snapshot(plain) == before
 
 
 def test_a_file_for_a_prompt_of_another_length_leaves_the_model_as_it_was(tmp_path):
     save_adapter(ours("gpt2", "prompt"), tmp_path)
     config = tmp_path / "adapter_config.json"
     config.write_text(config.read_text().replace('"num_virtual_tokens": 5', '"num_virtual_tokens": 6'))
-    model, before = tiny("gpt2"), snapshot(tiny("gpt2"))
-    with pytest.raises(BadValue, match="num_virtual_tokens"):
+    model = tiny("gpt2")
+    with refused(model, "num_virtual_tokens"):
         load_adapter(model, tmp_path)
-    assert snapshot(model) == before
 
 
 def test_a_p_tuning_file_answers_and_says_that_it_cannot_be_trained_on(tmp_path):
@@ -151,7 +141,7 @@ def test_generation_continues_as_the_forward_pass_says_with_and_without_a_cache(
     assert torch.equal(model.generate(**padded, num_beams=2, **GREEDY)[:, 3:], alone)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert", "roberta"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "roberta"])
 @every_method
 def test_padding_changes_no_answer_and_arguments_may_come_by_place(kind, name):
     model, call = ours(kind, name), given()
@@ -165,16 +155,13 @@ def test_a_causal_classifier_reads_the_last_token_before_the_padding(name):
     torch.manual_seed(0)
     config = tiny("gpt2").config
     config.pad_token_id = 0
-    model = transformers.GPT2ForSequenceClassification(config).eval()
-    METHODS[name].attach(model)
-    randomise(model)
+    model = with_adapter(transformers.GPT2ForSequenceClassification(config).eval(), METHODS[name])
     call = given()
     padded = {key: nn.functional.pad(value, (0, 3)) for key, value in call.items()}
     torch.testing.assert_close(model(**padded).logits, model(**call).logits, **CLOSE)
 
 
-@encoder
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("kind", "attention"), [("bert", "eager"), ("roberta", "sdpa")])
 @every_method
 def test_a_last_layer_that_works_for_one_token_gives_the_same(kind, attention, name):
     plain, short = tiny(kind), tiny(kind)
@@ -182,8 +169,7 @@ def test_a_last_layer_that_works_for_one_token_gives_the_same(kind, attention, n
         model.set_attn_implementation(attention)
     answer_at_first_token(short)
     for model in (plain, short):
-        METHODS[name].attach(model)
-        randomise(model)
+        with_adapter(model, METHODS[name])
         logits(model).square().sum().backward()
     torch.testing.assert_close(logits(short), logits(plain), **CLOSE)
     for mine, other in zip(short.parameters(), plain.parameters(), strict=True):
@@ -202,20 +188,11 @@ def test_prompt_and_text_together_fit_the_table_of_positions(kind, name, most):
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("gpt2", "bf16"), ("bert", "fp32")])
-@pytest.mark.parametrize("padded", [False, True])
 @every_method
-def test_a_trace_is_a_real_step_to_the_byte(kind, dtype, padded, name):
-    setup = {"batch": 2, "seq": 16, "device": "cpu", "dtype": dtype, "padded": padded}
+def test_a_trace_of_padded_rows_is_a_real_step_to_the_byte(kind, dtype, name):
+    setup = {"batch": 2, "seq": 16, "device": "cpu", "dtype": dtype, "padded": True}
     real, traced = measure(tiny(kind), METHODS[name], **setup), memory(tiny(kind), METHODS[name], trace=True, **setup)
     assert (traced.peak, traced.categories) == (real.peak, real.categories)
-
-
-@every_method
-def test_a_language_model_is_scored_on_its_own_tokens(name):
-    model, row = ours("llama", name), tuple(range(1, 12))
-    score = evaluate(model, [Row(row, None, 0)], pad=0)
-    ids, labels = torch.tensor([row]), torch.tensor([(-100, *row[1:])])  # nothing of the row's own foretells its first
-    assert score.metrics["loss"] == pytest.approx(model(input_ids=ids, labels=labels).loss.item(), rel=1e-4)
 
 
 # ---- where they start, and what they do not fit
@@ -245,7 +222,6 @@ def test_a_prefix_moves_the_answers_a_little_at_the_start_and_learns(kind, most)
 PICTURES = transformers.ViTConfig(
     hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=4, patch_size=2
 )
-SIZE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 MAMBA = transformers.MambaConfig(vocab_size=96, hidden_size=16, num_hidden_layers=1, state_size=4)
 
 
@@ -254,23 +230,14 @@ MAMBA = transformers.MambaConfig(vocab_size=96, hidden_size=16, num_hidden_layer
     [
         (lambda: nn.Sequential(nn.Linear(4, 4)), METHODS, "reads tokens, which Sequential does not; use lora"),
         (lambda: transformers.ViTModel(PICTURES), METHODS, "reads tokens, which ViTModel does not; use lora"),
-        (
-            lambda: transformers.DebertaV2ForSequenceClassification(
-                transformers.DebertaV2Config(**SIZE, intermediate_size=64)
-            ),
-            ["prefix"],
-            "does not accept keys and values as input; use prompt tuning",
-        ),
         (lambda: transformers.MambaForCausalLM(MAMBA), ["prefix"], "does not accept keys and values"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_sentence(made, names, says):
     model = made()
-    before = snapshot(model)
     for name in names:
-        with pytest.raises(BadValue, match=says):
+        with refused(model, says):
             METHODS[name].attach(model)
-    assert snapshot(model) == before
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable")  # it has another name in later releases
@@ -279,18 +246,3 @@ def test_a_prefix_and_checkpointing_are_refused_together():
     model.train().gradient_checkpointing_enable()
     with pytest.raises(BadValue, match="turn checkpointing off"):
         model(**given())
-
-
-def test_a_prefix_has_one_key_and_value_where_all_heads_share_it():
-    model = transformers.FalconForCausalLM(transformers.FalconConfig(**SIZE, eos_token_id=2, bos_token_id=1)).eval()
-    before = logits(model)
-    assert PrefixTuning(tokens=3).attach(model).adapter_parameters == 1 * 3 * 2 * 1 * 8
-    assert not torch.equal(logits(model), before)
-
-
-def test_a_model_without_heads_of_attention_takes_a_prompt(tmp_path):
-    model = transformers.MambaForCausalLM(MAMBA).eval()
-    fresh = share(model)
-    PromptTuning(tokens=3).attach(model)
-    load_adapter(fresh, save_adapter(model, tmp_path))
-    assert torch.equal(fresh.soft_prompt.prompt, model.soft_prompt.prompt)

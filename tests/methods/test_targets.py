@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import math
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_lab import LoRA
 from lora_lab.errors import BadValue, NotFound
+from lora_lab.methods import method_from
 from lora_lab.methods.targets import Site, choose, match, roles_of, sites_of_layer
 
 GPT2_WIDTHS = {"q": 32, "k": 32, "v": 32}
@@ -31,33 +37,22 @@ def gpt2_like() -> list[Site]:
 @pytest.mark.parametrize(
     ("module", "roles"),
     [
-        ("bert.encoder.layer.0.attention.self.query", ("q",)),
         ("bert.encoder.layer.0.attention.output.dense", ("o",)),
         ("bert.encoder.layer.0.output.dense", ("down",)),
         ("bert.pooler.dense", ("pooler",)),
         ("distilbert.transformer.layer.0.attention.out_lin", ("o",)),
-        ("distilbert.transformer.layer.0.ffn.lin1", ("up",)),
         ("deberta.encoder.layer.0.attention.self.query_proj", ("q",)),
-        ("model.layers.0.self_attn.k_proj", ("k",)),
         ("model.layers.0.self_attn.o_proj", ("o",)),
         ("model.decoder.layers.0.encoder_attn.out_proj", ("o",)),
-        ("model.decoder.layers.0.fc2", ("down",)),
-        ("model.layers.0.mlp.gate_proj", ("gate",)),
-        ("model.layers.0.mlp.gate_up_proj", ("gate", "up")),
-        ("model.layers.0.self_attn.qkv_proj", ("q", "k", "v")),
-        ("transformer.h.0.attn.c_attn", ("q", "k", "v")),
         ("transformer.h.0.attn.c_proj", ("o",)),
         ("transformer.h.0.mlp.c_proj", ("down",)),
-        ("gpt_neox.layers.0.attention.dense", ("o",)),
         ("transformer.h.0.self_attention.dense", ("o",)),
         ("transformer.h.0.self_attention.query_key_value", ("q", "k", "v")),
-        ("transformer.h.0.mlp.dense_4h_to_h", ("down",)),
         ("decoder.block.0.layer.1.EncDecAttention.o", ("o",)),
         ("decoder.block.0.layer.2.DenseReluDense.wi_0", ("gate",)),
-        ("transformer.wte", ("embed",)),
         ("transformer.wpe", ("position",)),
+        ("deberta.encoder.rel_embeddings", ("position",)),  # a table that the model never calls as one
         ("bert.embeddings.token_type_embeddings", ("position",)),
-        ("lm_head", ("head",)),
         ("cls.predictions.decoder", ("head",)),
         ("something.of.its.own", ()),
         ("bert.myquery", ()),
@@ -80,22 +75,14 @@ def test_a_fused_layer_is_one_site_and_one_for_each_slice():
     ("target", "modules"),
     [
         ("q", ["layer.0.attention.self.query", "layer.1.attention.self.query"]),
-        ("o", ["layer.0.attention.output.dense", "layer.1.attention.output.dense"]),
         ("down", ["layer.0.output.dense", "layer.1.output.dense"]),
         ("query", ["layer.0.attention.self.query", "layer.1.attention.self.query"]),
         ("layer.1.attention.self.key", ["layer.1.attention.self.key"]),
-        ("bert.encoder.layer.1.attention.self.key", ["layer.1.attention.self.key"]),
         ("*.0.attention.self.*", [f"layer.0.attention.self.{name}" for name in ("query", "key", "value")]),
     ],
 )
 def test_a_target_is_a_role_a_name_or_a_pattern(target, modules):
     assert [site.module for site in match(target, bert_like())] == [f"bert.encoder.{m}" for m in modules]
-
-
-def test_all_linear_leaves_out_head_pooler_and_embeddings():
-    modules = [site.module for site in match("all-linear", bert_like(1))]
-    assert len(modules) == 6
-    assert all(module.startswith("bert.encoder.layer.0.") for module in modules)
 
 
 def test_a_role_means_the_slice_and_a_name_the_whole_fused_layer():
@@ -115,14 +102,61 @@ def test_sites_come_in_the_models_order_each_once():
     assert choose(["value", "v", "q"], sites) == [site for site in sites if site.role in ("q", "v")]
 
 
-@pytest.mark.parametrize(("target", "meant"), [("querry", "query"), ("valu", "value"), ("all_linear", "all-linear")])
-def test_a_target_that_matches_nothing_names_the_nearest(target, meant):
-    with pytest.raises(NotFound, match=f"'{target}' matches no layer.*{meant}"):
-        choose(["q", target], bert_like())
+# ---- LoRA as a value: what it accepts, and where it is placed
+
+SITES = [
+    Site("layer.0.query", "q", 32, 32),
+    Site("layer.0.value", "v", 32, 16),
+    Site("layer.1.query", "q", 32, 32),
+    Site("layer.1.value", "v", 32, 16),
+]
 
 
-def test_targets_that_overlap_or_are_none_are_refused():
-    with pytest.raises(BadValue, match=r"overlap.*c_attn"):
-        choose(["c_attn", "v"], gpt2_like())
-    with pytest.raises(BadValue, match="targets is empty"):
-        choose([], bert_like())
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"rank": 0}, "rank must be a whole number of at least 1, not 0"),
+        ({"rank": True}, "rank must be"),
+        ({"rank_pattern": {"q": 0}}, "rank must be"),
+        ({"targets": None}, "targets are roles, names or patterns, such as .q,v., not None"),
+        ({"alpha": 0}, "alpha must be a number above 0, not 0"),
+        ({"alpha": 1e39}, "above 1e30 it would overflow"),
+        ({"alpha": math.nan}, "alpha must be"),
+        ({"alpha_pattern": {"q": -1}}, "alpha must be"),
+        ({"dropout": 1}, "dropout must be at least 0 and below 1, not 1"),
+        ({"rslora": "no"}, "rslora must be True or False"),
+        ({"lr_ratio": math.inf}, "lr_ratio must be a number above 0"),
+        ({"dora": True, "init": "pissa"}, "leave one of them out"),
+        ({"init": "xavier"}, "init must be one of kaiming, gaussian, pissa, not 'xavier'"),
+        ({"targets": " , "}, "targets is empty"),
+        ({"rank": 17}, r"rank 17 is above what layer\.0\.value \(32 x 16\) can hold: at most 16"),
+        ({"rank_pattern": {"layer.1.query": 33}}, "rank 33 is above what layer.1.query"),
+        ({"targets": ("q",), "rank_pattern": {"v": 4}}, "target 'v' matches no layer"),
+    ],
+)
+def test_an_impossible_value_is_refused_in_one_sentence(options, sentence):
+    with pytest.raises((BadValue, NotFound), match=sentence):
+        LoRA(**options).place(SITES)
+
+
+@settings(deadline=None)
+@given(rank=st.integers(1, 16), special=st.integers(1, 16), alpha=st.floats(0.1, 64), rslora=st.booleans())
+def test_patterns_change_rank_and_alpha_where_they_fit_the_first_counts_and_the_rest_follows(
+    rank, special, alpha, rslora
+):
+    method = LoRA(rank, alpha, rslora=rslora, rank_pattern={"layer.0.query": special, "q": 4}, alpha_pattern={"v": 24})
+    placed = {p.site.module: p for p in method.place(SITES)}
+    ranks = {"layer.0.query": special, "layer.1.query": 4, "layer.0.value": rank, "layer.1.value": rank}
+    assert {name: p.rank for name, p in placed.items()} == ranks
+    for name, p in placed.items():
+        root = math.sqrt(p.rank) if rslora else p.rank
+        assert p.scaling == (24 if "value" in name else alpha) / root
+        assert p.parameters == p.rank * (p.site.in_features + p.site.out_features)
+
+
+def test_an_unknown_method_or_option_names_the_nearest():
+    with pytest.raises(BadValue, match="lora has no option 'rnak'; nearest: rank"):
+        method_from({"name": "lora", "rnak": 8})
+    for name in ("lroa", ""):
+        with pytest.raises(BadValue, match=f"unknown method '{name}'; known: .*lora"):
+            method_from({"name": name})

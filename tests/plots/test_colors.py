@@ -14,7 +14,6 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from lora_lab import plots
-from lora_lab.plots import sweeps
 
 PALETTE = {name: getattr(plots, name) for name in ("BLUE", "ORANGE", "GREEN", "RED", "PURPLE", "GRAY", "SKY", "BLACK")}
 EYES = {
@@ -52,34 +51,6 @@ def test_every_two_colors_are_told_apart(eye: str):
         assert away > APART, (one, other, away)
 
 
-def test_the_simulation_confuses_what_such_an_eye_confuses():
-    red, green = "#b06020", "#7a7a20"  # alike without the cones for long or for middle waves, and else not
-    assert np.linalg.norm(lab(red, "usual") - lab(green, "usual")) > 35
-    assert np.linalg.norm(lab(red, "deuteranopia") - lab(green, "deuteranopia")) < 20
-
-
 @pytest.mark.parametrize("name", PALETTE)
-def test_a_line_in_it_is_seen_on_the_white_face(name: str):
-    assert contrast(PALETTE[name], "white") >= 3
-
-
-@pytest.mark.parametrize("name", ["BLUE", "RED", "GRAY", "BLACK"])
-def test_letters_in_it_are_read_on_the_white_face(name: str):
-    assert contrast(PALETTE[name], "white") >= 4.5
-
-
-@pytest.mark.parametrize(
-    "looks",
-    [
-        list(zip(sweeps.COLORS, sweeps.MARKERS, strict=True)),
-    ],
-)
-def test_a_mark_or_a_hatch_differs_too(looks: list[tuple[str, ...]]):
-    looks = list(looks)
-    assert len({look[1] for look in looks}) == len(looks)
-    assert {look[0] for look in looks} <= {*PALETTE.values(), "#000000"}
-
-
-def test_the_map_from_light_to_dark_is_one_in_gray_too():
-    lights = [lab(sweeps.HEAT(share), "usual")[0] for share in np.linspace(0, 1, 9)]
-    assert (np.diff(lights) < -3).all()
+def test_a_line_in_it_is_seen_and_letters_are_read_on_the_white_face(name: str):
+    assert contrast(PALETTE[name], "white") >= (4.5 if name in ("BLUE", "RED", "GRAY", "BLACK") else 3)

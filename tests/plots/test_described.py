@@ -11,37 +11,25 @@ def alt(picture: Picture) -> str:
     return data["text/plain"]
 
 
-def drawn() -> Picture:
+def test_a_line_is_told_by_its_ends_and_where_it_turns():
     picture = Picture()
     axes = picture.subplots()
     axes.set(title="A finding:\nit turns", xlabel="rank", ylabel="accuracy (%)")
     axes.plot([1, 2, 4], [70, 80.25, 75], label="q,v")
     axes.plot([1, 2], [1, 1])
     axes.axhline(float("nan"), label="your guess")
-    return picture
-
-
-def test_a_line_is_told_by_its_ends_and_where_it_turns():
     expected = "A finding: it turns. accuracy (%) over rank: q,v (70 at 1, highest 80.2 at 2, 75 at 4)."
-    assert alt(drawn()) == expected
-
-
-def test_own_words_come_first():
-    picture = drawn()
-    picture.alt = "It turns at 2."
+    assert alt(picture) == expected
+    picture.alt = "It turns at 2."  # one's own words come first
     assert alt(picture) == "It turns at 2."
 
 
-def test_a_heat_map_is_told_by_its_range():
+def test_a_heat_map_is_told_by_its_range_and_names_along_an_axis_are_no_hindrance():
     picture = Picture()
-    picture.subplots().imshow([[1, float("nan")], [3000, 2]])
-    assert "from 1 to 3,000" in alt(picture)
-
-
-def test_names_along_an_axis_and_whole_numbers_are_no_hindrance():
-    picture = Picture()
-    left, right = picture.subplots(1, 2)
+    left, middle, right = picture.subplots(1, 3)
     left.plot(["q", "v"], [1, 2], label="each")
-    right.imshow([[1, 2], [3, 4]])
+    middle.imshow([[1, 2], [3, 4]])  # whole numbers
+    right.imshow([[1, float("nan")], [3000, 2]])
     assert "each (1 at 0, 2 at 1)" in alt(picture)
     assert "from 1 to 4" in alt(picture)
+    assert "from 1 to 3,000" in alt(picture)

@@ -34,10 +34,10 @@ def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad
     return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
 
 
-def fit_alone(recipe: Recipe, model: nn.Module, batches, validate, callbacks=(), stop=None) -> Member:
+def fit_alone(recipe: Recipe, model: nn.Module, batches, validate, callbacks=()) -> Member:
     """Train a model on batches and validations of a test's own."""
     member = Member(recipe, model, callbacks)
-    fit(member, enumerate(batches, 1), validate, stop=stop)
+    fit(member, enumerate(batches, 1), validate)
     return member
 
 

@@ -6,18 +6,13 @@ import pytest
 
 from lora_lab import load_task, load_tokenizer
 from lora_lab.errors import BadValue
-from lora_lab.training.batches import collate, encode
-from lora_lab.training.chat import Chat, end_of_turn, prompt_ids, question, rendered
+from lora_lab.training.batches import encode
+from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
 
 
 @pytest.fixture(scope="module")
 def smollm2():
     return load_tokenizer("smollm2")
-
-
-@pytest.fixture
-def letters(tiny_causal):
-    return load_tokenizer(tiny_causal)  # bytes, without a template
 
 
 def test_prompt_and_answer_together_are_the_template_s_own_tokens(smollm2):
@@ -30,38 +25,11 @@ def test_prompt_and_answer_together_are_the_template_s_own_tokens(smollm2):
         assert smollm2.decode(row.tokens[row.prompt :]) == f"{text}<|im_end|>"
 
 
-def test_the_loss_sees_the_answer_and_its_end_and_nothing_else(smollm2):
-    task = load_task("json")
-    rows = encode(task.validation, task, smollm2)[:3]
-    batch = collate(rows, smollm2.pad_token_id)
-    for row, labels in zip(rows, batch.labels, strict=True):
-        assert labels[labels != -100].tolist() == list(row.tokens[row.prompt :])
-        assert labels[labels != -100][-1] == smollm2.eos_token_id  # padding is the same token, and is not learned
-
-
-def test_a_system_turn_of_one_s_own_takes_the_place_of_the_template_s(smollm2):
-    assert "helpful AI assistant named SmolLM" in rendered(smollm2, question("Why?"))
-    own = rendered(smollm2, Chat((("system", "Be brief."), ("user", "Why?"))))
-    assert "SmolLM" not in own
-    assert own.endswith("<|im_start|>assistant\n")
-
-
 def test_turns_that_a_template_refuses_are_named():
     strict = load_tokenizer("smollm2")
     strict.chat_template = "{{ raise_exception('System role not supported') }}"  # as Gemma's says it
     with pytest.raises(BadValue, match="does not accept the turns system, user: System role not supported"):
         prompt_ids(strict, [Chat((("system", "Be brief."), ("user", "Why?")))])
-
-
-def test_a_tokenizer_without_template_gets_a_plain_one(letters):
-    assert rendered(letters, question("Why?")) == "user: Why?\nassistant:\n"
-    assert letters.decode(prompt_ids(letters, [question("Why?")])[0]).lstrip() == "user: Why?\nassistant:\n"
-    assert end_of_turn(letters) == letters.eos_token_id
-
-
-def test_plain_text_is_tokenised_as_it_stands(letters, smollm2):
-    for tokenizer in (letters, smollm2):
-        assert prompt_ids(tokenizer, ["name[A]\n"]) == [tokenizer("name[A]\n")["input_ids"]]
 
 
 def test_the_end_of_a_turn_is_the_special_token_that_the_template_writes(smollm2):

@@ -79,13 +79,15 @@ def fast_products(monkeypatch):
     return fake
 
 
-def test_products_are_rounded_only_where_that_is_asked_for_and_clearly_faster(fast_products):
+def test_products_are_rounded_only_where_that_is_asked_for_and_clearly_faster(fast_products, monkeypatch):
     fast_products(0.4)
     assert choose(30, dtype="fp32", products="auto") == Choice("cpu", "fp32", "eager", products="bf16")
     assert choose(30, dtype="fp32") == Choice("cpu", "fp32", "sdpa")
     assert choose(30, dtype="fp32", attention="eager", products="auto").products == "bf16"
     assert choose(30, dtype="fp32", attention="sdpa", products="auto").products == "fp32"
     assert choose(30, dtype="bf16", products="auto").products == "fp32"
+    monkeypatch.setenv("LORA_LAB_DTYPE", "fp32")  # whoever asks for a dtype keeps products exact
+    assert choose(30, dtype="fp32", products="auto") == Choice("cpu", "fp32", "sdpa")
 
 
 def test_products_that_save_less_than_a_tenth_stay_exact(fast_products):
@@ -93,54 +95,19 @@ def test_products_that_save_less_than_a_tenth_stay_exact(fast_products):
     assert choose(30, dtype="fp32", products="auto") == Choice("cpu", "fp32", "sdpa")
 
 
-def test_a_dtype_that_the_environment_asks_for_keeps_products_exact(fast_products, monkeypatch):
-    fast_products(0.4)
-    monkeypatch.setenv("LORA_LAB_DTYPE", "fp32")
-    assert choose(30, dtype="fp32", products="auto") == Choice("cpu", "fp32", "sdpa")
-
-
-def test_a_gpus_products_stay_exact(timed, cuda):
+def test_attention_is_chosen_for_the_length_of_the_texts(timed):
     timed(SLOW_BF16)
-    assert choose(30, dtype="fp32", products="auto").products == "fp32"
-    assert not any(name.startswith(device.ROUNDED) for name in device.measured("cuda"))
-
-
-def test_rounded_products_are_named_in_the_record():
-    assert device.environment(Choice("cpu", "fp32", "eager", products="bf16"))["products"] == "bf16"
-    assert "products" not in device.environment(Choice("cpu", "fp32", "eager"))
-    assert "products" not in device.environment(Choice("cpu", "bf16", "eager"))
-
-
-@pytest.mark.parametrize(("tokens", "attention"), [(10, "eager"), (32, "eager"), (200, "sdpa"), (4000, "sdpa")])
-def test_attention_is_chosen_for_the_length_of_the_texts(timed, tokens, attention):
-    timed(SLOW_BF16)
-    assert choose(tokens).attention == attention
-
-
-def test_cuda_is_used_where_it_is_there(timed, cuda):
-    calls = timed(FAST_BF16)
-    assert choose(30) == Choice("cuda", "bf16", "eager")
-    assert {where for where, *_ in calls} == {"cuda"}
-
-
-def test_a_gpu_without_bf16_is_not_timed_in_it(timed, cuda, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    calls = timed(FAST_BF16)
-    assert choose(30).dtype == "fp32"
-    assert {dtype for _, dtype, *_ in calls} == {"fp32"}
-
-
-def test_an_old_macs_gpu_has_no_bf16(timed, mps, monkeypatch):
-    monkeypatch.setattr(device, "_mps_has_bf16", lambda: False)
-    timed(FAST_BF16)
-    assert choose(30).dtype == "fp32"
+    assert [choose(tokens).attention for tokens in (10, 32, 200, 4000)] == ["eager", "eager", "sdpa", "sdpa"]
 
 
 def test_cuda_comes_before_mps_and_the_cpu_may_be_asked_for(timed, cuda, mps):
-    timed(SLOW_BF16)
+    calls = timed(FAST_BF16)
     assert device.available_devices() == ["cuda", "mps", "cpu"]
-    assert choose(30).device == "cuda"
+    assert choose(30) == Choice("cuda", "bf16", "eager")
+    assert {where for where, *_ in calls} == {"cuda"}
     assert choose(30, device="cpu").device == "cpu"
+    assert choose(30, dtype="fp32", products="auto").products == "fp32"  # a GPU's stay exact
+    assert not any(name.startswith(device.ROUNDED) for name in device.measured("cuda"))
 
 
 def test_arguments_are_kept_and_nothing_is_timed_for_them(timed):
@@ -169,18 +136,25 @@ def test_the_environment_overrides_auto_but_not_an_argument(timed, cuda, monkeyp
         ("attention", "flash", "eager, sdpa"),
     ],
 )
-@pytest.mark.parametrize("by", ["argument", "environment"])
-def test_an_unknown_name_lists_the_known_ones(monkeypatch, option, value, known, by):
-    if by == "environment":
-        monkeypatch.setenv(f"LORA_LAB_{option.upper()}", value)
-    with pytest.raises(BadValue, match=f"{option} must be one of {known} or auto, not '{value}'"):
-        choose(30, **({option: value} if by == "argument" else {}))
+def test_an_unknown_name_lists_the_known_ones(monkeypatch, option, value, known):
+    says = f"{option} must be one of {known} or auto, not '{value}'"
+    with pytest.raises(BadValue, match=says):
+        choose(30, **{option: value})
+    monkeypatch.setenv(f"LORA_LAB_{option.upper()}", value)
+    with pytest.raises(BadValue, match=says):
+        choose(30)
 
 
-@pytest.mark.parametrize("name", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_refused(name):
-    with pytest.raises(BadValue, match=f"this machine has no device {name}; it has cpu"):
-        choose(30, device=name, dtype="fp32", attention="eager")
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(BadValue, match="this machine has no device cuda; it has cpu"):
+        choose(30, device="cuda", dtype="fp32", attention="eager")
+
+
+def test_a_run_names_its_versions_and_hardware_and_rounded_products():
+    facts = device.environment(Choice("cpu", "fp32", "eager"))
+    assert (facts["torch"], facts["device"], facts["dtype"]) == (torch.__version__, "cpu", "fp32")
+    assert "products" not in facts
+    assert device.environment(Choice("cpu", "fp32", "eager", products="bf16"))["products"] == "bf16"
 
 
 def test_a_measurement_is_made_once_a_machine_and_remembered(timed, tmp_path):
@@ -204,23 +178,13 @@ def test_processors_of_one_name_that_multiply_bf16_differently_are_measured_apar
     assert choose(30).dtype == "bf16"
 
 
-@pytest.mark.parametrize("remembered", ["", "[]", "{}", '{"cpu": 1}', "MACHINE: 5", "MACHINE: {}", "MACHINE: partial"])
-def test_a_damaged_or_partial_memory_is_measured_anew(timed, tmp_path, remembered):
+def test_a_damaged_or_partial_memory_is_measured_anew(timed, tmp_path):
     timed(SLOW_BF16)
-    if remembered.startswith("MACHINE"):
-        value = {"5": 5, "{}": {}, "partial": {key("fp32", "eager", LENGTHS[0]): 1.0}}[remembered.split(": ")[1]]
-        remembered = json.dumps({device.describe("cpu"): value})
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "machine.json").write_text(remembered)
-    assert choose(30) == Choice("cpu", "fp32", "eager")
-
-
-def test_a_cache_that_cannot_be_written_is_no_obstacle(timed, tmp_path):
-    calls = timed(FAST_BF16)
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    assert choose(30).dtype == "bf16"
-    assert choose(30).dtype == "bf16"
-    assert len(calls) == 24  # measured each time, for nothing is remembered
+    partial = [json.dumps({device.describe("cpu"): value}) for value in (5, {key("fp32", "eager", LENGTHS[0]): 1.0})]
+    for remembered in ("", "[]", '{"cpu": 1}', *partial):
+        (tmp_path / "cache" / "machine.json").write_text(remembered)
+        assert choose(30) == Choice("cpu", "fp32", "eager")
 
 
 def test_the_real_measurement_times_every_dtype_attention_and_length():
@@ -228,10 +192,3 @@ def test_the_real_measurement_times_every_dtype_attention_and_length():
     kinds = ("fp32", "bf16", device.ROUNDED)
     assert times.keys() == {key(d, a, n) for d in kinds for a in device.ATTENTIONS for n in LENGTHS}
     assert all(0 < seconds < 10 for seconds in times.values())
-
-
-def test_a_run_names_its_versions_and_hardware():
-    facts = device.environment(Choice("cpu", "fp32", "eager"))
-    assert facts["torch"] == torch.__version__
-    assert (facts["device"], facts["dtype"], facts["attention"]) == ("cpu", "fp32", "eager")
-    json.dumps(facts)

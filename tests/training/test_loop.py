@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import threading
 
 import pytest
 import torch
@@ -12,8 +11,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_lab import LoRA, Recipe
-from lora_lab.adapter_layer import AdapterLayer
-from lora_lab.training.loop import History, Progress, validates_at
+from lora_lab.training.loop import Progress
 from tests.conftest import lora_layers, tiny
 from tests.training.conftest import fit_alone, rows, training_batches
 
@@ -22,21 +20,19 @@ def setting(**changes) -> Recipe:
     return Recipe("tiny", "random", **{"steps": 6, "batch": 4, "validations": 3, "lr": 1e-2, **changes})
 
 
-def member_of(recipe: Recipe, model: nn.Module | None = None, validate=None, callbacks=(), stop=None):
+def member_of(recipe: Recipe, model: nn.Module | None = None, validate=None, callbacks=()):
     """Fit the tiny RoBERTa, with an adapter, to random rows."""
     if model is None:
         model = tiny("roberta")
         recipe.method.attach(model)
     torch.manual_seed(recipe.seed)
     batches = training_batches(rows(24), recipe.batch, recipe.steps, recipe.seed, pad=1)
-    return fit_alone(recipe, model, batches, validate or (lambda: {"accuracy": 0.5}), callbacks, stop)
+    return fit_alone(recipe, model, batches, validate or (lambda: {"accuracy": 0.5}), callbacks)
 
 
-def run(*arguments, **options) -> History:
-    """The history of a member that ended well."""
-    member = member_of(*arguments, **options)
-    assert member.error is None
-    return member.history
+def run(*arguments, **options) -> None:
+    """Fit a member, which ends well."""
+    assert member_of(*arguments, **options).error is None
 
 
 def test_callbacks_see_each_step_with_its_rate_and_the_validations():
@@ -51,22 +47,6 @@ def test_callbacks_see_each_step_with_its_rate_and_the_validations():
     assert history.progress == seen
     assert member.status == "done"
     assert history.columns()["validation"] == [{"step": step, "accuracy": 0.5} for step in (2, 4, 6)]
-
-
-@pytest.mark.parametrize(("steps", "validations"), [(1, 8), (7, 3), (8, 8), (5, 50), (400, 8)])
-def test_validations_are_evenly_spread_and_end_with_the_last_step(steps, validations):
-    recipe = setting(steps=steps, validations=validations)
-    at = [step for step in range(1, steps + 1) if validates_at(step, recipe)]
-    assert len(at) == min(validations, steps)
-    assert at[-1] == steps
-    gaps = {b - a for a, b in zip([0, *at], at, strict=False)}
-    assert max(gaps) - min(gaps) <= 1
-
-
-def test_training_learns_what_the_rows_have_in_common():
-    history = run(setting(steps=60, lr=2e-2, method=LoRA(rank=4, targets=("all-linear",))))
-    losses = history.columns()["loss"]
-    assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
 
 
 def test_the_first_step_moves_b_by_the_rate():
@@ -98,17 +78,6 @@ def test_gradients_are_clipped_to_the_norm_asked_for(clip):
     assert (max(norms) <= 0.0501) == bool(clip)
 
 
-def test_only_what_requires_a_gradient_changes():
-    model, recipe = tiny("roberta"), setting()
-    recipe.method.attach(model)
-    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
-    trained = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
-    run(recipe, model)
-    now = dict(model.named_parameters())
-    assert all(torch.equal(now[name], before) for name, before in frozen.items())
-    assert all(not torch.equal(now[name], before) for name, before in trained.items())
-
-
 @pytest.mark.parametrize("base_dropout", [False, True])
 def test_the_adapters_dropout_is_on_while_training_and_the_bases_only_where_asked(base_dropout):
     model, modes = tiny("roberta"), {}
@@ -124,30 +93,6 @@ def test_the_adapters_dropout_is_on_while_training_and_the_bases_only_where_aske
     run(recipe, model)
     assert modes == {"base": base_dropout, "adapter": True, "head": True}
     assert not any(module.training for module in model.modules())  # afterwards it answers, without dropout
-
-
-def test_slices_around_one_layer_are_all_in_training_mode():
-    model, seen = tiny("gpt2"), []
-    recipe = setting(steps=1, method=LoRA(rank=2, dropout=0.1))
-    recipe.method.attach(model)
-    layers = [module for module in model.modules() if isinstance(module, AdapterLayer)]
-    batches = training_batches(rows(4, labels=None), 4, 1, 0, pad=0)
-    fit_alone(recipe, model, batches, lambda: seen.extend(layer.training for layer in layers) or {"perplexity": 2.0})
-    assert seen == [True] * 4
-
-
-def test_the_same_seed_gives_the_same_curve_and_another_does_not():
-    recipe = setting(method=LoRA(rank=2, dropout=0.2))
-    losses = [run(setting(seed=seed, method=recipe.method)).columns()["loss"] for seed in (0, 0, 1)]
-    assert losses[0] == losses[1]
-    assert losses[0] != losses[2]
-
-
-def test_a_stop_event_ends_training_after_the_current_step():
-    stop = threading.Event()
-    member = member_of(setting(), stop=stop, callbacks=[lambda p: stop.set() if p.step == 3 else None])
-    assert member.status == "stopped"
-    assert [p.step for p in member.history.progress] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -176,9 +121,3 @@ def test_an_update_that_ruins_the_weights_fails_at_the_next_validation():
     losses = iter([math.nan])
     member = member_of(setting(steps=1), validate=lambda: {"accuracy": 0.5, "loss": next(losses)})
     assert "validation loss became nan at step 1: lower the rate" in member.error
-
-
-def test_a_history_comes_back_from_its_columns():
-    history, again = run(setting()), History()
-    again.restore(history.columns(), 6)
-    assert again == history

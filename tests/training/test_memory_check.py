@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from lora_lab import LoRA, PromptTuning, Recipe
-from lora_lab.accounting.gpus import PROCESS
 from lora_lab.accounting.memory import prompt_of
 from lora_lab.errors import BadValue
 from lora_lab.training import memory_check
 from lora_lab.training.batches import STEP
 from lora_lab.training.device import Choice
-from lora_lab.training.memory_check import SWITCH, check_memory, free_bytes, need_of
+from lora_lab.training.memory_check import SWITCH, check_memory, need_of
 
 MIB = 2**20
-FP32, EAGER = Choice("cpu", "fp32", "sdpa"), Choice("cpu", "fp32", "eager")
+FP32 = Choice("cpu", "fp32", "sdpa")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +37,7 @@ def refused(recipe: Recipe) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize(("model", "task"), [("minilm", "rt"), ("minilm", "imdb"), ("smollm2", "kjv")])
+@pytest.mark.parametrize(("model", "task"), [("minilm", "imdb"), ("smollm2", "kjv")])
 def test_the_batch_that_is_offered_fits_and_one_more_does_not(free, model, task):
     recipe = Recipe(model, task, batch=64)
     mib = (need_of(recipe, FP32).bytes(batch=8) + need_of(recipe, FP32).bytes(batch=9)) / 2 / MIB
@@ -51,13 +48,15 @@ def test_the_batch_that_is_offered_fits_and_one_more_does_not(free, model, task)
     assert "GiB are free" in refused(replace(recipe, batch=offered + 2))
 
 
-def test_the_length_that_is_offered_fits(free):
+def test_the_length_that_is_offered_fits_also_of_ones_own_file_and_folder(free, tiny_encoder, opinions):
     recipe = Recipe("minilm", "imdb", batch=64)
     free(need_of(recipe, FP32).bytes(seq=100) / MIB)
     offered = int(re.search(r"max_length (\d+) at batch 64", refused(recipe))[1])
     assert 80 <= offered <= 104
     assert offered % STEP == 0
     check_memory(replace(recipe, max_length=offered - 8), FP32)
+    free(64)
+    assert "this would fit" in refused(Recipe(tiny_encoder, opinions, batch=4096))
 
 
 def test_where_no_batch_helps_a_smaller_model_is_offered_or_none_said_to_be(free):
@@ -76,56 +75,20 @@ def test_the_sentence_is_one_and_names_the_way_around(free, monkeypatch):
     check_memory(Recipe("smollm2", "kjv"), FP32)
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        Recipe("no-such-model", "rt"),
-        Recipe("minilm", "no-such-task"),
-        Recipe("minilm", "rt", LoRA(targets=("gate",))),
-        Recipe("smollm2", "rt"),  # a causal classifier is not modeled
-        Recipe("minilm", "rt", device="tpu"),
-    ],
-    ids=lambda r: f"{r.model} {r.task} {r.device}",
-)
-def test_what_is_wrong_or_not_modelled_is_left_to_the_run(free, recipe):
+def test_what_is_wrong_or_not_modelled_is_left_to_the_run(free):
     free(0)
-    check_memory(recipe)
+    check_memory(Recipe("no-such-model", "rt"))
+    check_memory(Recipe("minilm", "rt", LoRA(targets=("gate",))))
+    check_memory(Recipe("smollm2", "rt"))  # a causal classifier is not modeled
+    check_memory(Recipe("minilm", "rt", device="tpu"))
 
 
 def test_what_the_recipe_says_is_what_is_asked():
     plain = need_of(Recipe("minilm", "rt", batch=4, max_length=61), FP32)
     assert (plain.setup.batch, plain.setup.seq, plain.setup.device, plain.labels) == (4, 62, "cpu", 2)
+    eager = need_of(Recipe("minilm", "rt", batch=4, max_length=61), Choice("cpu", "fp32", "eager"))
+    assert eager.bytes() > plain.bytes()  # it keeps its scores
+    gpu = need_of(Recipe("minilm", "rt", dropout=True), Choice("cuda", "bf16", "sdpa")).setup
+    assert (gpu.device, gpu.dropout, gpu.dtype) == ("cuda", 0.1, "bf16")
     assert need_of(Recipe("minilm", "rt", dropout=True), FP32).bytes() > need_of(Recipe("minilm", "rt"), FP32).bytes()
     assert prompt_of(need_of(Recipe("minilm", "rt", PromptTuning(8)), FP32).method) == 8
-
-
-def test_eager_attention_keeps_its_scores():
-    fused, eager = (need_of(Recipe("minilm", "imdb"), choice).bytes() for choice in (FP32, EAGER))
-    scores = 6 * 16 * 12 * 256**2 * 8
-    assert eager - fused == pytest.approx(scores * (1 + memory_check.CPU_GAPS), rel=0.02)
-
-
-def test_what_is_not_imported_yet_counts(monkeypatch):
-    need = need_of(Recipe("minilm", "rt"), FP32)
-    monkeypatch.setattr(psutil.Process, "memory_info", lambda _: SimpleNamespace(rss=PROCESS))
-    small = need.bytes()
-    monkeypatch.setattr(psutil.Process, "memory_info", lambda _: SimpleNamespace(rss=PROCESS - 100 * MIB))
-    assert need.bytes() - small == 100 * MIB
-
-
-def test_free_memory_is_that_of_the_machine_now():
-    assert 0 < free_bytes("cpu") <= psutil.virtual_memory().total
-    assert free_bytes("mps") > 0
-
-
-def test_a_users_own_file_and_folder_are_checked(free, tiny_encoder, opinions):
-    recipe = Recipe(tiny_encoder, opinions, batch=4096)
-    free(64)
-    assert "this would fit" in refused(recipe)
-
-
-def test_a_gpus_own_kernels_and_dropout_are_asked_where_there_is_one():
-    setup = need_of(Recipe("minilm", "rt", dropout=True), Choice("cuda", "bf16", "sdpa")).setup
-    assert (setup.device, setup.dropout, setup.dtype) == ("cuda", 0.1, "bf16")
-    setup = need_of(Recipe("minilm", "rt"), Choice("mps", "fp32", "sdpa")).setup
-    assert (setup.device, setup.dropout) == ("cpu", 0)

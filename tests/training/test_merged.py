@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
-from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PromptTuning, load_adapter, save_adapter
-from lora_lab.errors import BadValue, Failed, LabError, NotFound
+from lora_lab import IA3, FullFineTuning, LoRA, load_adapter, save_adapter
+from lora_lab.errors import BadValue, Failed
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
 from lora_lab.training import merged
@@ -18,7 +18,7 @@ from lora_lab.training.assets import asset_path
 from lora_lab.training.merged import MARKER, write_merged
 from lora_lab.training.models import load_model
 from lora_lab.training.named import inspect_folder
-from tests.conftest import BART, BERT, logits, randomise, tiny
+from tests.conftest import BERT, logits, randomise, tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 AUTO = {
@@ -31,23 +31,20 @@ AUTO = {
 CASES = [
     ("bert", LoRA(rank=4)),
     ("roberta", LoRA(rank=4, targets=("word_embeddings", "q"))),
-    ("roberta", BitFit()),
     ("roberta", FullFineTuning()),
-    ("gpt2", LoRA(rank=4, targets="q,v")),
-    ("gpt2", LoRA(rank=4, targets=("wte", "c_attn"))),
+    ("gpt2", LoRA(rank=4, targets=("wte", "c_attn"))),  # the tied head keeps its own numbers
     ("gpt2", IA3()),
     ("llama", LoRA(rank=4, targets=("embed", "lm_head", "q"))),
     ("llama", LoRA(rank=4, dora=True)),
-    ("llama", LoRA(rank=4, init="pissa")),
     ("phi3", LoRA(rank=4, targets="q,k,v,gate")),
 ]
 
 
-def saved(folder: Path, kind: str, method, dtype: torch.dtype = torch.float32) -> tuple[str, str]:
+def saved(folder: Path, kind: str, method) -> tuple[str, str]:
     """A tiny base and an adapter for it, each in a folder."""
     base, adapter = folder / "base", folder / "adapter"
-    tiny(kind).to(dtype).save_pretrained(base)
-    model = load_model(str(base), 3 if AUTO[kind] is AUTO["bert"] else None, dtype=dtype)
+    tiny(kind).save_pretrained(base)
+    model = load_model(str(base), 3 if AUTO[kind] is AUTO["bert"] else None)
     method.attach(model)
     randomise(model)
     save_adapter(model, adapter)
@@ -74,31 +71,19 @@ def test_plain_transformers_reads_what_was_written_and_agrees(kind, method, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base", "out"]  # no scratch is left
 
 
-T5 = {
-    "vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 4,
-    "decoder_start_token_id": 0, "tie_word_embeddings": False,
-}  # fmt: skip
-WITH_HEADS = {
-    "t5": (transformers.T5ForConditionalGeneration, transformers.T5Config(**T5), "AutoModelForSeq2SeqLM"),
-    "bart": (transformers.BartForConditionalGeneration, transformers.BartConfig(**BART), "AutoModelForSeq2SeqLM"),
-    "bert": (transformers.BertForMaskedLM, transformers.BertConfig(**BERT), "AutoModelForMaskedLM"),
-}
-
-
 @torch.no_grad()
-@pytest.mark.parametrize("kind", WITH_HEADS)
-def test_the_head_of_another_language_model_is_in_the_checkpoint(kind, tmp_path, silent):
-    cls, config, auto = WITH_HEADS[kind]
+def test_the_head_of_another_language_model_is_in_the_checkpoint(tmp_path, silent):
     torch.manual_seed(0)
-    cls(config).eval().save_pretrained(tmp_path / "base")
+    cls = transformers.BertForMaskedLM
+    cls(transformers.BertConfig(**BERT)).eval().save_pretrained(tmp_path / "base")
     model = load_model(str(tmp_path / "base"))
     assert type(model) is cls
     LoRA(rank=2, targets="q,v").attach(model)
     randomise(model)
     save_adapter(model, tmp_path / "adapter")
     written = write_merged(tmp_path / "adapter", tmp_path / "out", base=str(tmp_path / "base"))
-    assert written.loads_as == auto
-    plain, info = getattr(transformers, auto).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert written.loads_as == "AutoModelForMaskedLM"
+    plain, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     base = cls.from_pretrained(tmp_path / "base").state_dict()
     changed = {name for name, value in plain.state_dict().items() if not torch.equal(value, base[name])}
@@ -129,31 +114,6 @@ def test_an_adapter_of_the_body_alone_is_merged_into_the_body(tmp_path, silent, 
     assert inspect_folder(tmp_path / "adapter", base).does_something
     plain = transformers.AutoModel.from_pretrained(tmp_path / "out")
     torch.testing.assert_close(answer_of(plain), answer_of(model), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_tied_embeddings_are_two_in_the_checkpoint_where_one_was_adapted(kind, tmp_path):
-    base, adapter = saved(tmp_path, kind, LoRA(rank=4, targets="wte" if kind == "gpt2" else "embed"))
-    write_merged(adapter, tmp_path / "out", base=base)
-    assert json.loads((tmp_path / "out/config.json").read_text())["tie_word_embeddings"] is False
-    plain = AUTO[kind].from_pretrained(tmp_path / "out")
-    table, head = plain.get_input_embeddings().weight, plain.get_output_embeddings().weight
-    assert (table - head).abs().max() > 0.1
-    torch.testing.assert_close(head, AUTO[kind].from_pretrained(base).get_output_embeddings().weight)
-
-
-def test_in_bf16_it_says_what_rounding_took_and_fp32_takes_nothing(tmp_path):
-    base, adapter = saved(tmp_path, "roberta", LoRA(rank=4), torch.bfloat16)
-    rounded = write_merged(adapter, tmp_path / "rounded", base=base)
-    exact = write_merged(adapter, tmp_path / "exact", base=base, dtype="fp32")
-    assert (rounded.dtype, exact.dtype) == ("bf16", "fp32")
-    assert rounded.report.rounding > 1e-3
-    assert exact.report.rounding == 0
-    assert exact.difference < 1e-5 < rounded.difference
-    assert 1.8 < exact.bytes / rounded.bytes < 2.2
-    for name, dtype in (("rounded", torch.bfloat16), ("exact", torch.float32)):
-        plain = AUTO["roberta"].from_pretrained(tmp_path / name)
-        assert {p.dtype for p in plain.parameters()} == {dtype}
 
 
 @pytest.mark.parametrize("kind", ["roberta", "gpt2"])
@@ -188,13 +148,19 @@ def test_the_tokenizer_comes_along_and_the_base_is_the_one_that_the_adapter_name
 # ---- the folder
 
 
-def test_an_earlier_result_is_replaced_and_names_its_files(tmp_path):
+def test_an_earlier_result_is_replaced_and_names_its_files_but_not_where_it_is_the_base(tmp_path):
     base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
-    for dtype in ("fp32", "bf16"):
-        write_merged(adapter, tmp_path / "out", base=base, dtype=dtype)
+    for dtype in ("bf16", "fp32"):
+        written = write_merged(adapter, tmp_path / "out", base=base, dtype=dtype)
+        assert (written.report.rounding > 1e-3) == (written.difference > 1e-5) == (dtype == "bf16")
         marker = json.loads((tmp_path / "out" / MARKER).read_text())
         assert marker["dtype"] == dtype
         assert set(marker["files"]) == {p.name for p in (tmp_path / "out").iterdir()}
+    model = load_model(str(tmp_path / "out"), 3)
+    LoRA(rank=2).attach(model)
+    save_adapter(model, tmp_path / "second")
+    with pytest.raises(BadValue, match="is an input of the merge"):
+        write_merged(tmp_path / "second", tmp_path / "out")
 
 
 @pytest.mark.parametrize("what", ["other", "added", "file", "base", "adapter"])
@@ -214,16 +180,6 @@ def test_what_is_not_ours_is_never_written_over(what, tmp_path):
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_a_merged_base_is_not_written_over_by_the_merge_that_reads_it(tmp_path):
-    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
-    write_merged(adapter, tmp_path / "first", base=base)
-    model = load_model(str(tmp_path / "first"), 3)
-    LoRA(rank=2).attach(model)
-    save_adapter(model, tmp_path / "second")
-    with pytest.raises(BadValue, match="is an input of the merge"):
-        write_merged(tmp_path / "second", tmp_path / "first")
-
-
 def test_a_checkpoint_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     base, adapter = saved(tmp_path, "llama", LoRA(rank=4))
 
@@ -240,22 +196,3 @@ def test_a_checkpoint_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
 
 
 # ---- mistakes
-
-
-def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path):
-    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
-    prompt = str(tmp_path / "prompt")
-    model = load_model(base, 3)
-    PromptTuning(tokens=3).attach(model)
-    save_adapter(model, prompt)
-    (tmp_path / "empty").mkdir()
-    mistakes = [
-        (tmp_path / "empty", base, NotFound, "is not an adapter: it holds no adapter_config.json"),
-        (prompt, base, BadValue, "prompt cannot be merged: it adds vectors in front of every row"),
-        (adapter, str(tmp_path / "nothing"), NotFound, "there is no model"),
-    ]
-    for source, of, error, sentence in mistakes:
-        with pytest.raises(error, match=sentence) as caught:
-            write_merged(source, tmp_path / "out", base=of)
-        assert isinstance(caught.value, LabError)
-        assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from lora_lab.metrics import better, factor
+from lora_lab.metrics import better
 from lora_lab.training.metrics import also, f1, matthews, pearson, regression_metrics, spearman
 
 BITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
@@ -51,8 +51,3 @@ def test_better_means_more_accurate_or_less_perplexed():
     assert not better({"perplexity": math.nan}, {"perplexity": 11})
     assert better({"pearson": 0.5, "loss": 9}, {"pearson": 0.4, "loss": 1})
     assert better({"matthews": 0.2, "accuracy": 0.6}, {"matthews": 0.0, "accuracy": 0.7})  # CoLA's own comes first
-
-
-def test_shares_and_correlations_are_told_times_100_and_nothing_else_is():
-    assert {factor(name) for name in ("accuracy", "validation_macro_f1", "matthews", "pearson", "slot_errors")} == {100}
-    assert {factor(name) for name in ("perplexity", "validation_perplexity", "loss", "bleu")} == {1}

