@@ -56,7 +56,6 @@ def test_what_was_graded_before_it_was_stopped_is_in_the_table(
     [
         (("nowhere.ipynb",), "there is no notebook in nowhere.ipynb"),
         (("essay.txt",), "essay.txt isn't a notebook"),
-        ((".", "--lesson", "nowhere.ipynb"), "nowhere.ipynb"),
         ((".", "--memory", "0"), "--memory"),
     ],
 )
