@@ -44,18 +44,6 @@ def test_the_boxes_follow_each_other_and_fill_ninety_minutes():
     assert {lesson for *_, lesson in boxes if lesson} == {f"{number:02}" for number in range(6)}
 
 
-def test_each_box_says_what_to_do():
-    boxes = {(row[0], row[1]) for row in rows(section("Ninety minutes")) if ":" in row[0]}
-    assert set(re.findall(r"^### (\d:\d\d) · .*\((\d+)\)$", section("Ninety minutes"), re.MULTILINE)) == boxes
-
-
-def test_the_day_follows_the_clock_and_leaves_out_lesson_08_alone():
-    blocks = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("A day")) if ":" in row[0]]
-    for (start, length, _), (after, *_) in pairwise(blocks):
-        assert start + length == after
-    assert sorted(lesson for *_, lesson in blocks if lesson) == ["00", "01", "02", "03", "04", "05", "06", "07", "09"]
-
-
 def test_six_weeks_of_ninety_minutes_have_every_core_lesson_and_elective():
     weeks = [row for row in rows(section("Six weeks")) if row[0].isdigit()]
     assert [row[0] for row in weeks] == list("123456")
@@ -109,12 +97,6 @@ def test_the_answers_follow_from_the_numbers_of_the_questions(form: str, model: 
     assert asked[8][1][{(True, False): "only P", (False, True): "only Q"}[inside]] == right[8]
 
 
-def test_the_answers_are_on_a_page_that_students_need_not_get():
-    assert "](quiz_answers.md)" in PAGE
-    assert "## Answers" not in PAGE
-    assert "<summary>Answers" not in PAGE
-
-
 def test_the_arithmetic_of_the_page_is_right():
     sums = re.findall(r"`([\d_.*/+() x-]+)` = ([\d.]+)", PAGE + ANSWERS)
     assert len(sums) >= 10
@@ -131,13 +113,6 @@ def test_every_lesson_that_was_measured_was_graded_right_and_did_nothing_that_is
         right, of = record["right"].split(" of ")
         assert int(right) + UNGRADED.get(name, 0) == int(of) > 0, name
         assert (record["status"], record["errors"], record["refused"]) == ("ran", [], []), name
-
-
-def test_the_commands_of_the_page_exist():
-    from lora_course.cli import commands
-
-    named = set(re.findall(r"lora-lab ([a-z]+)", PAGE))
-    assert named <= set(commands.commands), named - set(commands.commands)
 
 
 def test_the_ranges_are_those_that_the_solved_lessons_found():
