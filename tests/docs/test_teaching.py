@@ -44,14 +44,6 @@ def test_the_boxes_follow_each_other_and_fill_ninety_minutes():
     assert {lesson for *_, lesson in boxes if lesson} == {f"{number:02}" for number in range(6)}
 
 
-def test_six_weeks_of_ninety_minutes_have_every_core_lesson_and_elective():
-    weeks = [row for row in rows(section("Six weeks")) if row[0].isdigit()]
-    assert [row[0] for row in weeks] == list("123456")
-    assert all(sum(map(int, re.findall(r"\((\d+)\)", row[1]))) <= 90 for row in weeks)
-    named = {name[:2] for name in re.findall(r"\(\.\./notebooks/(\w+)\.ipynb\)", section("Six weeks"))}
-    assert named >= {f"{number:02}" for number in range(10)}
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_of_the_quiz_has_eight_questions_with_four_answers(form: str):
     assert [number for number, _ in questions(form)] == list("12345678")

@@ -319,14 +319,6 @@ def test_a_pair_is_defended_step_by_step_and_the_first_margin_stays(site: str, v
     assert axe_finds(page, "article") == []
 
 
-def test_a_word_is_found(site: str, visit: Callable[..., Page]):
-    page = visit(site)
-    page.get_by_placeholder("Search").fill("captain")
-    page.keyboard.press("Enter")
-    page.locator("#search-results a", has_text="small file").first.click()
-    expect(page.locator("h1")).to_contain_text("00")
-
-
 def test_dark_is_a_click_away_and_panels_follow(site: str, visit: Callable[..., Page]):
     page = visit(site)
     page.locator(".theme-toggle:visible").click()

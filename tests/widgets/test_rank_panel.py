@@ -50,6 +50,8 @@ def test_the_words_follow_rank_and_matrix():
     assert panel.kept() == pytest.approx(1, abs=1e-4)
     with pytest.raises(NotFound, match="full, update, weight"):
         panel.source = "photo"
+    with pytest.raises(BadValue, match="use 0 to 64"):
+        RankPanel("picture", rank=-1)
 
 
 def test_a_matrix_is_sent_when_it_is_chosen_and_a_page_gets_them_all():
@@ -73,17 +75,3 @@ def test_where_minilm_is_missing_the_rest_is_shown(monkeypatch: pytest.MonkeyPat
     assert panel.state()["data"]["weight"]["error"] == "run lora-lab fetch"
     with pytest.raises(NotFound, match="lora-lab fetch"):
         panel.source = "weight"
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (lambda: RankPanel("photo"), NotFound, "did you mean"),
-        (lambda: RankPanel(np.zeros(5)), BadValue, "a matrix needs two dimensions"),
-        (lambda: RankPanel("picture", rank=-1), BadValue, "use 0 to 64"),
-        (lambda: matrices.weight(9), NotFound, "encoder.layer"),
-    ],
-)
-def test_what_cannot_be_shown_says_what_can(call, error: type[Exception], words: str):
-    with pytest.raises(error, match=words):
-        call()

@@ -145,16 +145,6 @@ def test_a_study_is_one_case_whatever_it_compares():
     assert len(judge("q_and_v", place="all-linear").cases) == 1  # table 5 doesn't have it, and no report is against it
 
 
-def test_a_rate_is_known_up_to_its_neighbors_on_the_grid():
-    at = {
-        within: {case.found: case.holds for case in judge("rate_above_full", within=within).cases} for within in (2, 9)
-    }
-    (wide,) = (found for found in at[2] if "all-linear" in found)
-    (edge,) = (found for found in at[2] if "0.004" in found)
-    assert (at[2][wide], at[9][wide]) == (None, True)
-    assert at[9][edge] is None  # a better rate may lie above the highest tried
-
-
 def test_a_premise_may_come_as_text():
     from lora_lab import LoRA, memory
 

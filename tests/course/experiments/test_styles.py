@@ -36,11 +36,7 @@ def test_only_the_schema_fits(changes):
         and value["certainty"] in ("high", "medium", "low")
     )
     assert (misfit(json.dumps(value)) == "") == fits
-
-
-@pytest.mark.parametrize(("text", "why"), [("ahoy", "no JSON"), ("[]", "just the keys"), ("[" * 10**5, "no JSON")])
-def test_what_does_not_fit_says_why(text, why):
-    assert why in misfit(text)
+    assert "no JSON" in misfit("[" * 10**5)
 
 
 def test_an_ear_hears_whose_words_an_answer_is_made_of():
