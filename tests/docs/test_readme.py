@@ -1,4 +1,4 @@
-"""The README is short, and its tables, commands and picture are what the lab has."""
+"""The README's tables, commands and panels are what the lab has."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The teaching page adds up: its three plans, its quiz in three forms, and its arithmetic."""
+"""The teaching page adds up: its quiz in three forms, its arithmetic, and what lessons found."""
 
 from __future__ import annotations
 
 import json
 import re
-from itertools import pairwise
 
 import pytest
 
@@ -17,10 +16,6 @@ TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(e
 FORMS = "ABC"
 
 
-def section(title: str) -> str:
-    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
 def rows(text: str) -> list[list[str]]:
     """The cells of each row of a table."""
     return [re.split(r" *\| ?", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
@@ -29,19 +24,6 @@ def rows(text: str) -> list[list[str]]:
 def questions(form: str) -> list[tuple[str, str]]:
     text = re.split(rf"<summary>Form {form}.*?</summary>", PAGE)[1].split("</details>")[0]
     return re.findall(r"^(\d)\. (.*)$", text, re.MULTILINE)
-
-
-def minutes(clock: str) -> int:
-    return 60 * int(clock.split(":")[0]) + int(clock.split(":")[1])
-
-
-def test_the_boxes_follow_each_other_and_fill_ninety_minutes():
-    boxes = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("Ninety minutes")) if ":" in row[0]]
-    for (start, length, _), (after, *_) in pairwise(boxes):
-        assert start + length == after
-    assert boxes[0][0] == 0
-    assert boxes[-1][0] + boxes[-1][1] == 90
-    assert {lesson for *_, lesson in boxes if lesson} == {f"{number:02}" for number in range(6)}
 
 
 @pytest.mark.parametrize("form", FORMS)

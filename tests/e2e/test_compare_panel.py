@@ -68,21 +68,6 @@ def test_the_pair_is_clicked_and_the_rival_is_one_of_the_cards(pages: Pages) -> 
     assert (value(view, "method"), value(view, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")  # change places
 
 
-def test_studies_that_miss_are_marked_and_go_by_with_their_slider(pages: Pages) -> None:
-    python = ComparePanel()
-    python.resample(200)
-    studies, truth = python.dance["studies"], python.dance["truth"]
-    missed = [not low <= truth <= high for _, low, high in studies]
-    panel = panel_of(pages.open(python))
-    assert panel.locator(".studies .miss").count() == sum(missed) > 0
-    expect(panel.locator(".misses")).to_contain_text(f"{sum(missed)} of 100 intervals miss the truth")
-    move(panel, "studies", 50)
-    assert panel.locator(".studies .study").count() == 50
-    assert panel.locator(".studies .miss").count() == sum(missed[:50])
-    panel.get_by_role("combobox", name="method").select_option("probe")
-    expect(panel.locator(".dance")).to_be_hidden()  # they were studies of another pair
-
-
 def test_names_are_shown_and_never_interpreted(pages: Pages) -> None:
     found = comparison("lora", "full")
     found["methods"][0]["label"] = "<b>LoRA</b> & co"

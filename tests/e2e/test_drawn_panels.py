@@ -24,6 +24,12 @@ from tests.e2e.pages import FOCUSED, Pages, axe_finds, box_of, class_in, panel_o
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 AT_WORK = {"state": "training", "busy": True, "error": "", "share": 0.3, "step": 60, "left": 20, "runs": 3}
 SET = "(e, values) => { for (const [name, value] of Object.entries(values)) e.model.set(name, value); }"
+SEEN = "const seen = (what) => [...card.querySelectorAll(what)].find((e) => e.checkVisibility());"
+FLAWS = {  # what an author may forget, and the rule of axe that finds it
+    "label": f"card => {{ {SEEN} const e = seen('input[type=range]'); e.removeAttribute('aria-label');"
+    " e.closest('label').replaceWith(e); }",
+    "svg-img-alt": "card => card.querySelector('svg[role=img]').removeAttribute('aria-label')",
+}
 CHANGES = """async (card) => { // redraws of the picture within a third of a second
     let count = 0;
     const watch = new MutationObserver(() => { count += 1; });
@@ -145,6 +151,13 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark
             view.set_viewport_size({"width": wide, "height": 900})
             over = [panel_of(view, n).evaluate("e => e.scrollWidth - e.clientWidth") for n in range(len(shown))]
             assert max(over) <= 1, (wide, over)
+
+
+def test_axe_would_find_what_an_author_forgets(pages: Pages) -> None:
+    view = pages.open(sweep(), RankPanel())
+    for number, (rule, plant) in enumerate(FLAWS.items()):
+        panel_of(view, number).evaluate(plant)
+        assert any(one.startswith(f"{rule}:") for one in axe_finds(view)), rule
 
 
 EACH = {  # how it is made, what Tab reaches, and a slider with its trait

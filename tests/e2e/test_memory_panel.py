@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-from itertools import product
 from typing import Any
 
 import pytest
@@ -76,17 +75,6 @@ def test_sliders_change_peak_finding_and_what_fits(pages: Pages) -> None:
     expect(panel.locator(".picture .beyond")).to_have_count(1)
 
 
-def test_the_words_and_the_title_name_the_same_moment(pages: Pages) -> None:
-    methods = product(("full", "LoRA q, v", "prompt"), (False, True))
-    panels = [MemoryPanel("minilm", method, seq=512, checkpointing=saves) for method, saves in methods]
-    view = pages.open(*panels, MemoryPanel(), MemoryPanel(longest=False))
-    for number, python in enumerate(panels):
-        title = panel_of(view, number).locator(".title").inner_text()
-        (moment,) = re.findall("Memory peaks ((?:at|in) the [a-z]+)", title)
-        assert moment in python.describe()
-    assert [panel_of(view, number).get_by_text("longest at this").count() for number in (6, 7)] == [1, 0]
-
-
 def test_the_column_follows_keys_and_pulling_and_goes_back_to_the_peak(pages: Pages) -> None:
     view = pages.open(MemoryPanel("llama-3-8b", "LoRA q, v", seq=1024, models=["llama-3-8b"]), still=True)
     panel = panel_of(view)
@@ -106,18 +94,3 @@ def test_the_column_follows_keys_and_pulling_and_goes_back_to_the_peak(pages: Pa
     assert re.match(r"backward, layer \d+ of 32", slider.get_attribute("aria-valuetext") or "")
     panel.get_by_role("button", name="play the step").press("Enter")  # without motion it ends at once
     assert slider.get_attribute("aria-valuetext") == peak
-
-
-def test_methods_checkpointing_card_and_model_are_switched(pages: Pages) -> None:
-    panel = panel_of(pages.open(MemoryPanel("llama-3-8b", seq=2048, models=["llama-3-8b", "smollm2"])))
-    for name in METHODS:
-        panel.get_by_role("radio", name=re.compile(f"^{re.escape(name)}")).dispatch_event("click")
-        setup = setup_of("llama-3-8b", name, batch=1, seq=2048)
-        expect(panel.locator(".big")).to_contain_text(binary(quick("llama-3-8b", METHODS[name], setup).peak))
-        expect(panel.get_by_role("slider", name="rank")).to_have_count(int("LoRA" in name))
-    panel.get_by_role("checkbox").dispatch_event("click")
-    panel.get_by_role("combobox", name="device").select_option("H100 80 GB")
-    expect(panel.locator(".facts caption")).to_contain_text("H100 80 GB: fits")
-    panel.get_by_role("combobox", name="model").select_option("smollm2")
-    expect(panel.locator(".big")).to_contain_text("in fp32, with checkpointing")
-    expect(panel.locator(".facts caption")).to_contain_text("laptop, CPU")

@@ -1,20 +1,13 @@
-"""The playground as people use it: on a page without a kernel, and in a notebook where it trains."""
+"""The playground as people use it, on a page without a kernel."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from playwright.sync_api import Locator, expect
 
-from lora_lab import SweepPanel
 from tests.e2e.pages import Pages, box_of, move, panel_of
 from tests.e2e.test_drawn_panels import sweep
-
-
-def cell_of(panel: SweepPanel, rank: int, alpha: float, lr: float) -> dict[str, Any]:
-    (found,) = [c for c in panel.data["cells"] if (c["rank"], c["alpha"], c["lr"]) == (rank, alpha, lr)]
-    return found
 
 
 def click(panel: Locator, lr: float, row: int, data: dict[str, Any]) -> None:
@@ -36,7 +29,7 @@ def test_sliders_snap_to_cells_and_show_what_python_says_of_them(pages: Pages) -
     move(panel, "rank", python.data["ranks"].index(64))
     for lr in (5e-4, 4e-3, 1.1e-2):
         move(panel, "learning rate", rates.index(lr))
-        cell = cell_of(python, 64, 16.0, lr)
+        (cell,) = [c for c in python.data["cells"] if (c["rank"], c["alpha"], c["lr"]) == (64, 16.0, lr)]
         expect(panel.locator(".big")).to_contain_text(f"{cell['mean']:.1f}%")
         assert panel.locator(".results circle.train").count() + panel.locator(".results path.ink").count() == 3
     expect(panel.get_by_role("status")).to_contain_text("All collapsed")
@@ -68,23 +61,6 @@ def test_a_line_is_drawn_only_after_it_was_predicted_and_one_at_a_time(pages: Pa
     assert panel.locator(".iso").count() == 0
 
 
-def test_untried_cells_are_picked(pages: Pages) -> None:
-    python = sweep(view="rank")
-    view = pages.open(python, kernel=True)
-    panel = panel_of(view)
-    lowest = python.data["rates"][0]
-    click(panel, lowest, python.data["ranks"].index(64), python.data)
-    expect(panel.get_by_role("button", name="run these: 1 cell × 3 seeds")).to_be_enabled()
-    panel.get_by_role("button", name=re.compile("pick this row’s")).press("Enter")
-    tried = {cell["lr"] for cell in python.data["cells"] if (cell["rank"], cell["alpha"]) == (64, 16.0)}
-    left = [rate for rate in python.data["rates"] if rate not in tried]
-    untried = len(left)
-    panel.get_by_role("button", name="unpick this cell").press("Enter")
-    expect(panel.get_by_role("button", name=f"run these: {untried - 1} cells × 3 seeds")).to_be_enabled()
-    expect(panel.locator(".doing")).to_contain_text(re.compile(r"^Picked: rate \S+ at rank 64, α 16"))
-    assert view.locator("[data-panel]").evaluate("e => e.model.get('picked').length") == untried - 1
-
-
 def test_a_page_without_a_kernel_offers_no_training(pages: Pages) -> None:
     python = sweep(view="rank")
     view = pages.open(python)
@@ -94,3 +70,12 @@ def test_a_page_without_a_kernel_offers_no_training(pages: Pages) -> None:
     expect(panel.get_by_role("button")).to_have_text(["go to the best cell"])
     expect(panel.locator(".doing")).to_contain_text("Run the notebook")
     assert view.locator("[data-panel]").evaluate("e => e.model.get('picked')") == []
+
+
+def test_each_key_is_a_step_to_another_cell(pages: Pages) -> None:
+    python = sweep(view="rank", lr=2.5e-4)
+    slider = panel_of(pages.open(python)).get_by_role("slider", name="learning rate")
+    rates = [rate for rate in python.data["rates"] if rate > 2.5e-4]
+    for rate in rates:
+        slider.press("ArrowRight")
+        assert (slider.get_attribute("aria-valuetext") or "").startswith(f"rate {rate:g}")

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import Lab, Watched
-from tests.e2e.pages import FOCUSED, Pages, move, panel_of
+from tests.e2e.pages import FOCUSED, Pages, panel_of
 from tests.e2e.test_drawn_panels import at_work, train
 
 LESSON = "02_how_sure_are_you.ipynb"
@@ -29,15 +29,6 @@ def test_signs_that_no_font_has_are_read_as_windows_wrote_them(pages: Pages) -> 
     first = panel.found["sentences"][0] | {"text": "its third \x96 and best"}
     panel.found = panel.found | {"sentences": [first]}
     expect(panel_of(pages.open(panel)).locator(".quoted")).to_have_text("its third – and best")
-
-
-def test_the_dial_turns_the_answer(pages: Pages) -> None:
-    panel = panel_of(pages.open(train()))
-    expect(panel.locator(".turns")).to_contain_text("from negative to positive at s = 0.7")
-    move(panel, "strength", 0)
-    expect(panel.locator(".said")).to_contain_text("70% negative")
-    panel.get_by_role("radio").last.check()
-    expect(panel.locator(".said")).to_contain_text("90% positive")
 
 
 def test_text_of_the_data_is_never_read_as_html(pages: Pages) -> None:

@@ -1,4 +1,4 @@
-"""The playground without a browser: what it shows at first, training in a thread, Stop, and what it says."""
+"""The playground without a browser: what it shows at first, training, and what it says."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 
 from lora_lab import SweepPanel
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments.collect import collect
+from lora_lab.errors import BadValue
 from lora_lab.experiments.playground import Cell
 from lora_lab.experiments.sweep import sweep
-from lora_lab.training.assets import shipped
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
 
-STORE = shipped("data/results/sweeps/rate_rank_alpha.zip")
 ALL = [[rank, 16.0, lr] for rank in (1, 4) for lr in (1e-3, 1e-2)]
 Make = Callable[..., SweepPanel]
 
@@ -53,30 +50,6 @@ def test_what_ships_is_shown_where_nothing_else_is_asked_for(tmp_path: Path):
     assert panel.data["about"] in words
     assert len(panel.losses) == 40 * len(panel.data["runs"])
     assert len(json.dumps(panel.state())) < 200_000
-
-
-def test_a_store_is_shown_as_it_is_and_one_s_own_runs_join_those_that_ship(tmp_path: Path):
-    collect([STORE], tmp_path / "own")
-    own = SweepPanel(tmp_path / "own")
-    assert own.store.folder == tmp_path / "own"
-    zipped = SweepPanel(STORE)
-    assert zipped.store.folder == Path("runs")  # a zip file takes no runs
-    assert len(own.data["runs"]) == len(zipped.data["runs"]) == 112
-    both = SweepPanel(into=STORE)
-    assert len(both.data["runs"]) > len(SweepPanel(into=tmp_path / "none").data["runs"]) == 540
-
-
-def test_impossible_settings_are_refused(make: Make, tmp_path: Path):
-    with pytest.raises(NotFound, match="no folder"):
-        SweepPanel(tmp_path / "nowhere")
-    with pytest.raises(BadValue, match="rank"):
-        SweepPanel(task="rt", rank=0)
-    panel = make(picked=[[4096, 16.0, 1e-3]])
-    with pytest.raises(BadValue, match="at most 32"):
-        panel.run()
-    assert not list(panel.store.folder.glob("*.json"))
-    with pytest.raises(BadValue, match="nothing is picked"):
-        make(picked=()).run()
 
 
 def test_headless_it_trains_here_and_now_and_the_map_has_the_runs(make: Make, tmp_path: Path):

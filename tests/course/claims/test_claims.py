@@ -145,15 +145,6 @@ def test_a_study_is_one_case_whatever_it_compares():
     assert len(judge("q_and_v", place="all-linear").cases) == 1  # table 5 doesn't have it, and no report is against it
 
 
-def test_a_premise_may_come_as_text():
-    from lora_lab import LoRA, memory
-
-    assert judge("one_24gb_card", gpu_gb="48", checkpointing="yes").word == "true"
-    assert judge("times_fewer", models="minilm, llama-2-7b").premises["models"] == ["minilm", "llama-2-7b"]
-    by_hand = memory("llama-2-70b", LoRA(8), batch=1, seq=512, checkpointing=True, quantised="nf4")
-    assert judge("4").figures["llama-2-70b, GiB"] == round(by_hand.peak / 2**30, 1)
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [

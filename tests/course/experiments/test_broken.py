@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from lora_course.experiments.broken import PATIENTS, patient
-from lora_lab.errors import NotFound
-from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.training.assets import shipped
 from lora_lab.training.named import inspect_folder
 
@@ -21,9 +19,3 @@ def test_the_sound_one_is_sound():
     found = inspect_folder(shipped("data/results/minilm-rt-r8"), "minilm", dtype="bf16")
     assert found.problems == []
     assert found.does_something
-
-
-def test_a_patient_that_there_is_not(tmp_path):
-    with pytest.raises(NotFound, match="there are A, B, C"):
-        patient("Z", tmp_path)
-    assert inspect_adapter(patient("A", tmp_path)).problems[0].name == "empty file"

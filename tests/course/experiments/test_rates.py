@@ -1,4 +1,4 @@
-"""The best rate between the tried ones: exact on parabolas, unknown at an end, paired by seed."""
+"""The best rate between the tried ones: exact on parabolas, unknown at an end."""
 
 from __future__ import annotations
 

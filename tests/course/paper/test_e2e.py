@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from lora_course.paper import e2e
 from lora_course.paper.e2e import SLOTS, meaning_of, parse
-from lora_lab import Recipe, load_task
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.training.train import train
+from lora_lab import load_task
+from lora_lab.errors import BadValue
 
 TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .
 name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||A pub for families : Saltmarsh .
@@ -48,17 +47,6 @@ def test_a_folder_is_a_task(folder):
     assert task.generates
     assert task.test.prompts[0] == f"{MEANINGS[0]}\n"
     assert task.test.references[0][1] == "A pub for families : Saltmarsh ."
-
-
-def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(folder):
-    (folder / "train.txt").unlink()
-    task = load_task(str(folder))
-    assert (len(task.train), len(task.test)) == (0, 2)
-    with pytest.raises(BadValue, match=r"has no training data: add train.txt, trainset.csv"):
-        train(Recipe("smollm2", str(folder), device="cpu", dtype="fp32", attention="eager"), store=None)
-    (folder / "test.txt").unlink()
-    with pytest.raises(NotFound, match=r"has no test file: add one of test.txt, testset_w_refs.csv, test.csv"):
-        load_task(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from lora_lab import load_task
@@ -44,6 +46,18 @@ def test_each_task_is_read_with_its_header_and_without(tmp_path, task, header):
     (tmp_path / "all" / "SST-2").mkdir()
     written(tmp_path / "all" / "SST-2", "sst-2", FORMS["sst-2"][:2])
     assert len(load_task(f"glue:sst-2:{tmp_path / 'all'}").train) == 1  # the folder of all tasks will do
+
+
+@pytest.mark.parametrize(("task", "label", "ending"), [("rte", 1, "jsonl"), ("sts-b", 3.5, "csv"), ("mnli", 2, "csv")])
+def test_the_hubs_columns_are_read_too(tmp_path, task, label, ending):
+    columns = {"mnli": ("premise", "hypothesis")}.get(task, ("sentence1", "sentence2"))
+    row = {columns[0]: "Ann, ran.", columns[1]: "Ann moved.", "label": label}
+    dev = ("validation_matched", "validation_mismatched") if task == "mnli" else ("validation",)
+    for stem in ("train", *dev):
+        csv = f'{",".join(row)}\n"Ann, ran.",Ann moved.,{label}\n'
+        (tmp_path / f"{stem}.{ending}").write_text(json.dumps(row) + "\n" if ending == "jsonl" else csv)
+    found = load_task(f"glue:{task}:{tmp_path}")
+    assert (found.train.texts, found.train.seconds, found.train.labels) == (("Ann, ran.",), ("Ann moved.",), (label,))
 
 
 def test_lines_that_the_download_of_qqp_broke_are_passed_over_and_no_others(tmp_path):

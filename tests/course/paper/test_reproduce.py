@@ -112,13 +112,11 @@ RULES = [
     ("table2", "not tested", pairs("table2", WORSE, head=67.0, steps=376)),
     ("table3", "holds", pairs("table3", EVEN, BETTER)),
     ("table3", "fails", pairs("table3", EVEN, WORSE)),
-    ("table3", "undecided", pairs("table3", EVEN, EVEN)),  # it may still be a little better than a prefix
     ("table3", "not tested", pairs("table3", WORSE, BETTER, steps=48)),
     ("table5", "holds", pairs("table5", BETTER, AHEAD, **{"q r8": 60.0})),
     ("table5", "fails", pairs("table5", BETTER, WORSE)),
     ("table5", "not tested", pairs("table5", BETTER, WORSE, **{"q r8": 59.9})),
     ("table6", "holds", pairs("table6", EVEN, BETTER)),
-    ("table6", "undecided", pairs("table6", EVEN, BEHIND)),
     ("table6", "not tested", pairs("table6", EVEN, WORSE, **{"q,v r1": 94.5})),
     ("table7", "holds", amplified(2.0, 20.0)),  # chance alone orders the ranks
     ("table7", "fails", amplified(5.0, 0.24)),  # a shrinking
@@ -132,7 +130,6 @@ RULES = [
     ("table16", "fails", pairs("table16", BETTER, WORSE)),
     ("table16", "not tested", pairs("table16", EVEN, WORSE, **{"6,030 examples, prefix 20": 59.0})),
     ("table18", "holds", pairs("table18", BETTER, EVEN)),
-    ("table18", "undecided", pairs("table18", BETTER, BEHIND)),
     ("table18", "not tested", pairs("table18", WORSE, EVEN, steps=1522)),
 ]
 
