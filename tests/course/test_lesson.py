@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from shutil import make_archive
 
@@ -79,11 +78,3 @@ def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.Monk
     assert (swept.skipped, swept.packs) == (1, ())
     with pytest.raises(NotFound, match="no reference sweep is called 'ranks'; there are rates"):
         lesson.catch_up("ranks", tmp_path / "own")
-
-
-def test_times_are_taken_in_turn():
-    asked: list[str] = []
-    ways = {"short": lambda: asked.append("short"), "long": lambda: (asked.append("long"), time.sleep(0.02))}
-    took = lesson.milliseconds(ways, rounds=3)
-    assert asked == ["short", "long"] * 3
-    assert took["long"] >= 20 > took["short"]

@@ -25,18 +25,6 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / predictions.FILE
 
 
-def test_a_range_is_kept_beside_its_notebook(notebook: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(predictions, "CURRENT", Receipt(""))  # the lesson was not started: its file's name stands in
-    lesson.predict("accuracy", low=78, high=84)
-    lesson.reveal("accuracy", 82.5, "%")
-    lesson.skip("loss")
-    lesson.reveal("loss", 0.5)
-    first, second = map(json.loads, notebook.read_text().splitlines())
-    assert (first["lesson"], first["student"], first["what"]) == ("02_how_sure_are_you", "Ada", "accuracy")
-    assert [first[name] for name in ("low", "high", "found", "unit", "fast")] == [78, 84, 82.5, "%", lesson.FAST]
-    assert (second["low"], second["high"], second["found"]) == (None, None, 0.5)
-
-
 def test_nothing_is_kept_where_it_was_declined_outside_a_notebook_or_on_a_full_disk(
     notebook: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -136,11 +124,9 @@ def test_a_range_that_is_none_is_refused(started: Receipt, low: float, high: flo
     assert started.ranges == []
 
 
-@pytest.mark.parametrize("kept", ["1", "0"], ids=["log", "no log"])
 def test_another_range_after_the_result_is_a_second_attempt_and_the_same_one_is_not(
-    started: Receipt, notebook: Path, capsys, monkeypatch: pytest.MonkeyPatch, kept: str
+    started: Receipt, notebook: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("LORA_LAB_PREDICTIONS", kept)
     for high in (2, 3):
         lesson.predict("points", low=1, high=high)  # thought better of before the result
     for high in (3, 3, 5, 3):
@@ -148,16 +134,12 @@ def test_another_range_after_the_result_is_a_second_attempt_and_the_same_one_is_
         lesson.reveal("points", 4)
     assert sorted((one.high, one.attempt, one.held) for one in started.ranges) == [(3, 1, False), (5, 2, True)]
     assert "attempt 2" in capsys.readouterr().out
-    if kept == "1":  # and in another kernel, on another day
-        monkeypatch.setattr(predictions, "CURRENT", again := Receipt("03"))
-        for high in (3, 6):
-            lesson.predict("points", low=1, high=high)
-            lesson.reveal("points", 4)
-        assert [one.attempt for one in again.ranges] == [1, 3]
-        assert [(row["high"], row["attempt"]) for row in predictions.read(notebook.parent)] == [(3, 1), (5, 2), (6, 3)]
-        assert predictions.summary(predictions.read(notebook.parent)) == (
-            "03: points: 1 of 1 gave a range, and 0 of these contain the result; it was 4"
-        )
+    monkeypatch.setattr(predictions, "CURRENT", again := Receipt("03"))  # in another kernel, on another day
+    for high in (3, 6):
+        lesson.predict("points", low=1, high=high)
+        lesson.reveal("points", 4)
+    assert [one.attempt for one in again.ranges] == [1, 3]
+    assert [(row["high"], row["attempt"]) for row in predictions.read(notebook.parent)] == [(3, 1), (5, 2), (6, 3)]
 
 
 def test_calibration_counts_the_first_attempts_of_every_lesson_in_the_folder(started: Receipt, notebook: Path, capsys):

@@ -49,11 +49,7 @@ def test_one_wrong_letter_is_found(data: st.DataObject):
     assert found == [ADA] or (found == [] and damaged == ["line 2 (LL1 03 Ada) is damaged: ask for it again"])
 
 
-@pytest.mark.parametrize(
-    "told", ["[", "[]", '["03"]', '["03", "Ada", [], [], {}]', '["03", "Ada", {"a": 1}, [], {}]',
-             '["03", "Ada", {}, [["a", 1, 2, 1, NaN]], {}]', '["03", "Ada", {}, [], {"a": 1e999}]', "[" * 9999,
-             " " * 2**17],
-)  # fmt: skip
+@pytest.mark.parametrize("told", ['["03", "Ada", {}, [], {"a": 1e999}]', "[" * 9999, " " * 2**17])
 def test_what_is_no_receipt_under_a_right_checksum_is_damaged(told: str):
     found, damaged = read(f"{line_of(told)}\n{ADA.line()}")
     assert (found, len(damaged)) == ([ADA], 1)
@@ -97,12 +93,6 @@ def test_a_lesson_ends_in_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.delenv("LORA_LAB_STUDENT")
     lesson.receipt()
     assert "It has no name" in capsys.readouterr().out
-
-
-def test_the_example_in_the_docstring_is_a_receipt_and_receipts_are_short():
-    ((one,), damaged) = read(receipts.__doc__ or "")
-    assert (one.student, damaged) == ("Ada Lovelace", [])
-    assert len(ADA.line()) < 200
 
 
 def test_seed_and_draws_are_a_students_own_and_the_same_everywhere(monkeypatch: pytest.MonkeyPatch):

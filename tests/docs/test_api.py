@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import re
 from pathlib import Path
 from types import ModuleType
 
@@ -44,32 +43,3 @@ def test_every_public_method_of_a_public_name_has_a_docstring():
         for own, value in vars(getattr(lora_lab, name)).items() if inspect.isclass(getattr(lora_lab, name)) else ():
             if not own.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
                 assert inspect.getdoc(getattr(getattr(lora_lab, name), own)), f"{name}.{own} has no docstring"
-
-
-def test_columns_of_a_docstring_become_a_list_and_code_stays(api: ModuleType):
-    words = [
-        "What it is.",
-        "",
-        "rank    where it starts,",
-        "        and goes on",
-        "Raises: BadValue.",
-        "",
-        "    x  = 1",
-    ]
-    found = api.as_markdown("\n".join(words)).splitlines()
-    assert found == [
-        "What it is.",
-        "",
-        "",
-        "- **rank** where it starts, and goes on",
-        "",
-        "Raises: BadValue.",
-        "",
-        "    x  = 1",
-    ]
-
-
-def test_every_module_of_the_package_says_what_it_is():
-    for file in (*(ROOT / "lora_lab").rglob("*.py"), *(ROOT / "lora_course").rglob("*.py")):
-        text = file.read_text(encoding="utf-8")
-        assert not text.strip() or re.match(r'(#!.*\n)?("""|\'\'\')', text), f"{file} begins without a docstring"

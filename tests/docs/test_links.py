@@ -26,10 +26,3 @@ def test_links_resolve(page: Path):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
-
-
-def test_every_picture_of_the_docs_is_used():
-    texts = [page.read_text(encoding="utf-8") for page in (*PAGES, ROOT / "site" / "index.md")]
-    used = {name for text in texts for name in re.findall(r"\w+\.(?:png|webp)", text)}
-    pictures = {file.name for folder in ("pictures", "panels") for file in (ROOT / "docs" / folder).iterdir()}
-    assert pictures <= used

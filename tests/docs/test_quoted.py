@@ -6,8 +6,6 @@ import importlib.util
 import re
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from lora_lab.files import read_json
@@ -46,19 +44,3 @@ def test_a_stale_number_is_replaced_and_an_unknown_name_is_an_error():
     assert quoted.filled(two_words, {"x": "holds"}) == "it is holds<!--x-->"
     with pytest.raises(KeyError):
         quoted.filled("1<!--x-->", {})
-
-
-@pytest.mark.parametrize("slope", [0.0, -0.5])
-def test_the_slope_of_the_best_rate_over_alpha_is_found_and_lies_in_its_interval(slope: float):
-    luck = np.random.default_rng(0)
-    cells = [
-        (alpha, rank, 2.0**x, 0.8 - 0.02 * (x + 9 - slope * np.log2(alpha / 16)) ** 2)
-        for alpha in (4, 16, 64)
-        for rank in (1, 8)
-        for x in range(-13, -5)
-    ]
-    frame = pd.DataFrame([cell for cell in cells for _ in range(3)], columns=["alpha", "rank", "lr", "accuracy"])
-    frame["accuracy"] = (frame.accuracy + 0.004 * luck.standard_normal(len(frame))).clip(lower=0.5)
-    found, low, high = quoted.alpha_slope(frame, draws=200)
-    assert found == pytest.approx(slope, abs=0.05)
-    assert low < slope < high

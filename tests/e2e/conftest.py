@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.pages import Pages
 
@@ -80,26 +80,12 @@ class Watched:
         self.page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=KERNEL)
         return self.page
 
-    def opened(self, name: str, source: str) -> Locator:
-        """The panel of a new notebook with this one cell, run."""
-        page = self.open(write_notebook(self.lab.folder / name, [source]))
-        page.locator(".jp-Cell .cm-content").first.click()
-        page.keyboard.press("Shift+Enter")
-        panel = page.locator(".jp-OutputArea .widget-vbox").first
-        panel.wait_for(timeout=120_000)
-        return panel
-
     def run_all(self, notebook: str) -> Page:
         """The notebook's page after Run All Cells, which goes on."""
         page = self.open(notebook)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
         return page
-
-
-def shown(panel: Locator) -> bool:
-    """Whether a panel's first picture is there."""
-    return bool(panel.locator(".lora-shown img").first.evaluate("img => img.complete && img.naturalWidth > 100"))
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,7 @@ from lora_lab.training.runs import Store
 from lora_lab.widgets.base import Panel
 from lora_lab.widgets.base import page as page_of
 
-MILLISECONDS = 8  # of script for one slider event
-EVENTS = 40
 MOVE = "(e, value) => { e.value = value; e.dispatchEvent(new Event('input', { bubbles: true })) }"
-STEPS = f"""e => {{
-    for (let step = 0; step < {EVENTS}; step += 1) {{
-        e.value = (step * 3) % (Number(e.max) + 1);
-        e.dispatchEvent(new Event('input', {{ bubbles: true }}));
-    }}
-}}"""
 FOCUSED = """() => {
     const e = document.activeElement.shadowRoot?.activeElement ?? document.activeElement;
     const shown = e.type === 'radio' || e.type === 'checkbox' ? e.parentElement : e; // its label is what is seen
@@ -62,24 +52,6 @@ class Pages:
 
 def panel_of(view: Page, number: int = 0) -> Locator:
     return view.locator(".lab-panel .card").nth(number)
-
-
-@contextmanager
-def script_seconds(view: Page) -> Iterator[list[float]]:
-    """Processor time that the page's scripts took inside the block: other programs do not add to it."""
-    devtools = view.context.new_cdp_session(view)
-    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def spent() -> float:
-        return next(
-            float(m["value"])
-            for m in devtools.send("Performance.getMetrics")["metrics"]
-            if m["name"] == "ScriptDuration"
-        )
-
-    before, taken = spent(), list[float]()
-    yield taken
-    taken.append(spent() - before)
 
 
 def move(panel: Locator, slider: str, position: int) -> None:

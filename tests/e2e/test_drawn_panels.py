@@ -1,4 +1,4 @@
-"""What holds for every panel that the browser draws: on a page without a kernel, for everyone, within milliseconds."""
+"""What holds for every panel that the browser draws: on a page without a kernel, and for everyone."""
 
 from __future__ import annotations
 
@@ -19,18 +19,7 @@ from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPane
 from lora_lab.widgets.base import Panel
 from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.rank_panel import RankPanel
-from tests.e2e.pages import (
-    EVENTS,
-    FOCUSED,
-    MILLISECONDS,
-    STEPS,
-    Pages,
-    axe_finds,
-    box_of,
-    class_in,
-    panel_of,
-    script_seconds,
-)
+from tests.e2e.pages import FOCUSED, Pages, axe_finds, box_of, class_in, panel_of
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 AT_WORK = {"state": "training", "busy": True, "error": "", "share": 0.3, "step": 60, "left": 20, "runs": 3}
@@ -40,8 +29,6 @@ FLAWS = {  # what an author may forget, and the rule of axe that finds it
     "label": f"card => {{ {SEEN} const e = seen('input[type=range]'); e.removeAttribute('aria-label');"
     " e.closest('label').replaceWith(e); }",
     "svg-img-alt": "card => card.querySelector('svg[role=img]').removeAttribute('aria-label')",
-    "color-contrast": "card => { card.querySelector('.words').style.color = '#bbb'; }",
-    "button-name": f"card => {{ {SEEN} seen('button').textContent = ''; }}",
 }
 CHANGES = """async (card) => { // redraws of the picture within a third of a second
     let count = 0;
@@ -136,27 +123,12 @@ def all_looks() -> list[Panel]:
     """A page without a kernel."""
     training = sweep(rank=64, live={**AT_WORK, "curves": [[64, 16.0, 2e-3, [0.69, 0.68, 0.6]]]})
     predicted = sweep(view="alpha", guess={"alpha": "root"}, picked=[[8, 4.0, 0.02]], lr=5e-3)
-    sizes = [lora(view, model="gpt2") for view in VIEWS]
-    ranks, voices = [RankPanel(), RankPanel("weight", rank=8)], [VoicesPanel()]
     danced = rivals(margin=0.03)
     danced.resample(200, count=20)
-    ten = ComparePanel(reference=reference_comparison("minilm_rt"))
-    films = [film(method="QLoRA"), film("minilm")]
-    return [
-        *sizes,
-        sweep(),
-        predicted,
-        training,
-        *films,
-        *ranks,
-        *voices,
-        train(),
-        danced,
-        ten,
-        mixer(),
-        ClaimPanel(),
-        classroom(),
-    ]
+    layers, maps = [lora(view, model="gpt2") for view in VIEWS], [sweep(), predicted, training]
+    films, ranks = [film(method="QLoRA"), film("minilm")], [RankPanel(), RankPanel("weight", rank=8)]
+    compared = [danced, ComparePanel(reference=reference_comparison("minilm_rt"))]
+    return [*layers, *maps, *films, *ranks, VoicesPanel(), train(), *compared, mixer(), ClaimPanel(), classroom()]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1000, False), (380, True)], ids=["light", "dark"])
@@ -184,37 +156,33 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(pages: Pages, width: int, dark
 def test_axe_would_find_what_an_author_forgets(pages: Pages) -> None:
     view = pages.open(sweep(), RankPanel())
     for number, (rule, plant) in enumerate(FLAWS.items()):
-        panel_of(view, number % 2).evaluate(plant)
+        panel_of(view, number).evaluate(plant)
         assert any(one.startswith(f"{rule}:") for one in axe_finds(view)), rule
 
 
-EACH = {  # how it is made, what Tab reaches, a slider with its trait, and the sliders that must be quick
-    "size": (lora, {}, "view model d rank drop", ("width d", "d"), ["rank r", "width d"]),
+EACH = {  # how it is made, what Tab reaches, and a slider with its trait
+    "size": (lora, {}, "view model d rank drop", ("width d", "d")),
     "model": (
         lora, {"view": "model", "model": "llama-3-8b"}, f"view model {'targets ' * 8} rank drop", ("rank r", "rank"),
-        ["rank r"],
     ),
-    "toy": (lora, {"view": "steps"}, "view go act scan toy_rank alpha", (), ["forward pass"]),
-    "sweep": (
-        sweep, {"lr": 1e-3}, "view lr rank alpha best family", ("learning rate", "lr"), ["learning rate", "rank", "α"],
-    ),
+    "toy": (lora, {"view": "steps"}, "view go act scan toy_rank alpha", ()),
+    "sweep": (sweep, {"lr": 1e-3}, "view lr rank alpha best family", ("learning rate", "lr")),
     "film": (
         film, {}, "method scrub play model card optimizer seq batch rank checkpointing", ("sequence length", "seq"),
-        ["sequence length", "batch size", "rank", "moment"],
     ),
-    "rank": (RankPanel, {}, "source rank more less", ("pieces added", "rank"), ["pieces added"]),
-    "voices": (VoicesPanel, {}, "question strength", ("strength", "strength"), ["strength"]),
-    "train": (train, {}, "scrub play sentence strength", ("strength", "strength"), ["strength", "replay"]),
-    "rivals": (rivals, {}, "axis rival method margin flip", ("margin", "margin"), ["margin"]),
-    "mixer": (mixer, {}, "share", ("share", "share"), ["share"]),
-    "claim": (ClaimPanel, {}, "A claim p0 p1 p2 p3", ("memory of the card", "at"), ["memory of the card"]),
-    "class": (classroom, {}, "lr alpha family", (), ["learning rate"]),
+    "rank": (RankPanel, {}, "source rank more less", ("pieces added", "rank")),
+    "voices": (VoicesPanel, {}, "question strength", ("strength", "strength")),
+    "train": (train, {}, "scrub play sentence strength", ("strength", "strength")),
+    "rivals": (rivals, {}, "axis rival method margin flip", ("margin", "margin")),
+    "mixer": (mixer, {}, "share", ("share", "share")),
+    "claim": (ClaimPanel, {}, "A claim p0 p1 p2 p3", ("memory of the card", "at")),
+    "class": (classroom, {}, "lr alpha family", ()),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "given", "names", "dragged", "quick"), EACH.values(), ids=EACH)
-def test_tab_reaches_every_control_a_thumb_is_dragged_and_a_step_takes_milliseconds(
-    pages: Pages, make: Any, given: dict[str, Any], names: str, dragged: tuple[str, ...], quick: list[str]
+@pytest.mark.parametrize(("make", "given", "names", "dragged"), EACH.values(), ids=EACH)
+def test_tab_reaches_every_control_and_a_thumb_is_dragged(
+    pages: Pages, make: Any, given: dict[str, Any], names: str, dragged: tuple[str, ...]
 ) -> None:
     view = pages.open(make(**given))
     panel, seen, wanted = panel_of(view), [], [*names.split(), "SUMMARY"]
@@ -230,12 +198,6 @@ def test_tab_reaches_every_control_a_thumb_is_dragged_and_a_step_takes_milliseco
         view.keyboard.press("Enter")
     if dragged:
         _drag(view, *dragged)
-    for slider in quick:
-        handle = panel.get_by_role("slider", name=slider)
-        handle.evaluate(STEPS)  # once unmeasured: the browser compiles
-        with script_seconds(view) as taken:
-            handle.evaluate(STEPS)
-        assert 0 < taken[0] / EVENTS * 1000 < MILLISECONDS, slider  # `make bench` has the 95th percentile
 
 
 def _drag(view: Page, slider: str, trait: str) -> None:

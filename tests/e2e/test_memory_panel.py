@@ -6,7 +6,6 @@ import random
 import re
 from typing import Any
 
-import numpy as np
 import pytest
 from playwright.sync_api import expect
 
@@ -70,40 +69,10 @@ def test_sliders_change_peak_finding_and_what_fits(pages: Pages) -> None:
         peak = quick("llama-3-8b", METHODS["LoRA q, v"], setup).peak
         expect(panel.locator(".big")).to_contain_text(binary(peak))
         expect(panel.get_by_role("status")).to_contain_text("fits" if peak <= room else "does not fit")
-        rows = largest("batch", setup, lambda s: quick("llama-3-8b", METHODS["LoRA q, v"], s), room)
-        expect(panel.locator(".facts tr").first).to_contain_text(f"{rows:,}" if rows else "none")
         last = largest("seq", setup, lambda s: quick("llama-3-8b", METHODS["LoRA q, v"], s), room)
         expect(panel.locator(".facts tr").last).to_contain_text(f"{last:,}")
     assert peak > room
     expect(panel.locator(".picture .beyond")).to_have_count(1)
-
-
-def test_the_peak_jumps_from_the_update_to_the_loss_as_rows_grow(pages: Pages) -> None:
-    panel = panel_of(pages.open(MemoryPanel("llama-3-8b", "full", models=["llama-3-8b"])))
-    slider = panel.get_by_role("slider", name="sequence length")
-    slider.press("Home")
-    expect(panel.locator(".title")).to_contain_text("Memory peaks at the update")
-    slider.press("End")
-    expect(panel.locator(".title")).to_contain_text("Memory peaks at the loss")
-    words = panel.locator(".words").inner_text()
-    shortest = int(re.findall(r"the loss from about ([\d,]+) on", words)[0].replace(",", ""))
-    for seq, at in ((shortest, "backward of the loss"), (shortest * 3 // 4, "the optimizer's step")):
-        setup = setup_of("llama-3-8b", "full", batch=1, seq=seq)
-        assert quick("llama-3-8b", METHODS["full"], setup).at == at
-
-
-@pytest.mark.parametrize("method", ["full", "LoRA q, v", "prompt"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_words_and_the_title_name_the_same_moment(pages: Pages, method: str, checkpointing: bool) -> None:
-    python = MemoryPanel("minilm", method, seq=512, checkpointing=checkpointing)
-    title = panel_of(pages.open(python)).locator(".title").inner_text()
-    (moment,) = re.findall("Memory peaks ((?:at|in) the [a-z]+)", title)
-    assert moment in python.describe()
-
-
-def test_what_is_longest_can_be_left_to_the_reader(pages: Pages) -> None:
-    view = pages.open(MemoryPanel(), MemoryPanel(longest=False))
-    assert [panel_of(view, number).get_by_text("longest at this").count() for number in (0, 1)] == [1, 0]
 
 
 def test_the_column_follows_keys_and_pulling_and_goes_back_to_the_peak(pages: Pages) -> None:
@@ -125,30 +94,3 @@ def test_the_column_follows_keys_and_pulling_and_goes_back_to_the_peak(pages: Pa
     assert re.match(r"backward, layer \d+ of 32", slider.get_attribute("aria-valuetext") or "")
     panel.get_by_role("button", name="play the step").press("Enter")  # without motion it ends at once
     assert slider.get_attribute("aria-valuetext") == peak
-
-
-def test_methods_checkpointing_card_and_model_are_switched(pages: Pages) -> None:
-    panel = panel_of(pages.open(MemoryPanel("llama-3-8b", seq=2048, models=["llama-3-8b", "smollm2"])))
-    for name in METHODS:
-        panel.get_by_role("radio", name=re.compile(f"^{re.escape(name)}")).dispatch_event("click")
-        setup = setup_of("llama-3-8b", name, batch=1, seq=2048)
-        expect(panel.locator(".big")).to_contain_text(binary(quick("llama-3-8b", METHODS[name], setup).peak))
-        expect(panel.get_by_role("slider", name="rank")).to_have_count(int("LoRA" in name))
-    panel.get_by_role("checkbox").dispatch_event("click")
-    setup = setup_of("llama-3-8b", "prompt", batch=1, seq=2048, checkpointing=True)
-    expect(panel.locator(".big")).to_contain_text(binary(quick("llama-3-8b", METHODS["prompt"], setup).peak))
-    panel.get_by_role("combobox", name="device").select_option("H100 80 GB")
-    expect(panel.locator(".facts caption")).to_contain_text("H100 80 GB: fits")
-    panel.get_by_role("combobox", name="model").select_option("smollm2")
-    expect(panel.locator(".big")).to_contain_text("in fp32, with checkpointing")
-    expect(panel.locator(".facts caption")).to_contain_text("laptop, CPU")
-
-
-def test_the_table_adds_up(pages: Pages) -> None:
-    panel = panel_of(pages.open(MemoryPanel("smollm2", "full", batch=4, seq=200, models=["smollm2"])))
-    panel.get_by_text("every phase in numbers").click()
-    expect(panel.locator("details tbody tr")).not_to_have_count(0)  # it is written once it is open
-    rows = panel.locator("details tbody tr").all()
-    table = np.array([[float(cell.replace(",", "")) for cell in row.locator("td").all_inner_texts()] for row in rows])
-    assert table.shape[1] == 5
-    assert np.allclose(table[:-1].sum(axis=0), table[-1])

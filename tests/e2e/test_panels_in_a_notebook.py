@@ -146,14 +146,6 @@ def test_it_trains_stops_in_mid_run_and_goes_on_beside_another_panel(page: Page,
     assert not (lab.folder / "other").exists()
 
 
-def test_a_matrix_comes_when_it_is_chosen(page: Page) -> None:
-    panel = panel_of(page, RANK)
-    panel.get_by_role("combobox", name="matrix").select_option("picture")
-    expect(panel.locator(".title")).to_contain_text("6 of 256 pieces", timeout=60_000)
-    panel.get_by_role("button", name="add the next piece").click()
-    expect(panel.locator(".big")).to_contain_text("in 3 pieces")
-
-
 def test_all_voices_answer_side_by_side_and_stop_ends_them(page: Page) -> None:
     panel = panel_of(page, VOICES)
     ask, doing = panel.get_by_role("button", name="Ask"), panel.locator(".doing")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 
 import numpy as np
-import pytest
 from playwright.sync_api import Locator, expect
 
 from lora_lab.widgets.matrices import unpacked
@@ -44,18 +43,6 @@ def test_keys_buttons_and_names_for_those_who_use_no_mouse(pages: Pages) -> None
     expect(panel.locator(".big")).to_contain_text("60.6%")
     panel.get_by_role("button", name="add the next piece").press("Enter")
     expect(panel.locator(".big")).to_contain_text("right at rank 2")
-    expect(panel.locator(".examples")).to_contain_text("a silly , self-indulgent film")
     expect(panel.get_by_role("img", name="sum of its first 2 rank-one pieces")).to_be_visible()
     panel.get_by_role("button", name="take it away").press("Enter")
     expect(panel.locator("[role=status]")).to_contain_text("60.6%")
-    panel.get_by_role("combobox", name="matrix").select_option("noise")
-    expect(panel.locator(".title")).to_contain_text("random update gains nothing")
-
-
-@pytest.mark.parametrize("kind", ["full", "weight"])
-def test_the_numbers_are_a_table(pages: Pages, kind: str) -> None:
-    panel = panel_of(pages.open(RankPanel(kind, rank=8)))
-    panel.get_by_text("all ranks as a table").click()
-    rows = panel.locator("table.all tbody tr")
-    expect(rows.filter(has_text="rank 8")).to_have_class("now")
-    expect(rows.last).to_contain_text("100.0%")

@@ -1,4 +1,4 @@
-"""The site, built twice without a network and opened as files: it asks nobody for anything, and its panels live."""
+"""The site, built without a network and opened as files: it asks nobody for anything, and its panels live."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lora_course import checks
-from lora_course.checks import fit, small_file, sure, writing
+from lora_course.checks import fit, small_file, writing
 from tests.e2e.conftest import GUARD
 from tests.e2e.pages import MOVE, axe_finds, panel_of
 
@@ -31,38 +31,22 @@ FOCUSED_LINE = """() => {
     return [action, line === undefined ? "" : document.activeElement.closest("li").querySelector("code").textContent];
 }"""
 
-BROKEN_NAMES = r"""() => [...document.querySelectorAll(".puzzle code")].flatMap((code) => {
-    const texts = [];
-    for (let walk = document.createTreeWalker(code, NodeFilter.SHOW_TEXT); walk.nextNode(); )
-        for (const name of walk.currentNode.data.matchAll(/\w+/g)) {
-            const range = document.createRange();
-            range.setStart(walk.currentNode, name.index);
-            range.setEnd(walk.currentNode, name.index + name[0].length);
-            if (range.getClientRects().length > 1) texts.push(name[0]);
-        }
-    return texts;
-})"""
-
 
 @pytest.fixture(scope="session")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two builds, made side by side by processes that can reach nobody."""
-    guard = tmp_path_factory.mktemp("guard")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site's folder, made by a process that can reach nobody."""
+    guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("site") / "html"
     (guard / "sitecustomize.py").write_text(GUARD)
     env = {"PYTHONPATH": os.pathsep.join((str(guard), str(ROOT))), "LORA_LAB_GUARD": str(guard / "blocked")}
-    folders = [tmp_path_factory.mktemp(name) / "html" for name in ("one", "other")]
-    builds = [
-        subprocess.Popen([sys.executable, str(ROOT / "site" / "build.py"), str(folder)], env=os.environ | env)
-        for folder in folders
-    ]
-    assert [build.wait(600) for build in builds] == [0, 0]
+    build = [sys.executable, str(ROOT / "site" / "build.py"), str(folder)]
+    subprocess.run(build, env=os.environ | env, timeout=600, check=True)
     assert not (guard / "blocked").exists()
-    return folders
+    return folder
 
 
 @pytest.fixture(scope="session")
-def site(sites: list[Path]) -> str:
-    return sites[0].as_uri()
+def site(built: Path) -> str:
+    return built.as_uri()
 
 
 @pytest.fixture
@@ -94,22 +78,17 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert not trouble
 
 
-def test_two_builds_are_equal_and_small(sites: list[Path]):
-    one, other = ({str(f.relative_to(at)): f.read_bytes() for f in at.rglob("*") if f.is_file()} for at in sites)
-    assert [name for name in one.keys() | other.keys() if one.get(name) != other.get(name)] == []
-    assert sum(map(len, one.values())) < MOST_BYTES
-
-
-def test_every_page_opens_in_silence_and_every_lesson_is_one(sites: list[Path], site: str, visit: Callable[..., Page]):
-    pages = {str(file.relative_to(sites[0])) for file in sites[0].rglob("*.html")}
+def test_every_page_opens_in_silence_and_every_lesson_is_one(built: Path, site: str, visit: Callable[..., Page]):
+    pages = {str(file.relative_to(built)) for file in built.rglob("*.html")}
     lessons = {f"lessons/{file.stem}.html" for file in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
     assert {page for page in pages if page.startswith("lessons/")} == lessons
     for path in sorted(pages):
         expect(visit(site, path).locator("h1").first).to_be_visible()
+    assert sum(file.stat().st_size for file in built.rglob("*") if file.is_file()) < MOST_BYTES
 
 
-def test_every_link_leads_somewhere(sites: list[Path]):
-    texts = {file: file.read_text(encoding="utf-8") for file in sites[0].rglob("*.html")}
+def test_every_link_leads_somewhere(built: Path):
+    texts = {file: file.read_text(encoding="utf-8") for file in built.rglob("*.html")}
     lost = []
     for file, text in texts.items():
         for link in map(html.unescape, re.findall(r'(?:href|src)="([^"]+)"', text)):
@@ -121,7 +100,7 @@ def test_every_link_leads_somewhere(sites: list[Path]):
     assert lost == []
 
 
-@pytest.mark.parametrize("path", ["index.html", LESSON, "lessons/04_will_it_fit.html"])
+@pytest.mark.parametrize("path", ["index.html", LESSON])
 def test_a_panel_follows_its_slider(site: str, visit: Callable[..., Page], path: str):
     panel = panel_of(visit(site, path))
     before = panel.inner_text()
@@ -183,12 +162,6 @@ def test_the_ten_lines_are_put_in_order_by_keyboard(site: str, visit: Callable[.
         raise AssertionError(f"{button} of {line!r} is never reached")
 
     status = page.locator("[data-puzzle] [role=status]")
-    for line in (ten[0], ten[2]):
-        page.locator("[data-do=take]").first.focus()
-        press("take", line)
-    press("check", "")
-    expect(status).to_contain_text("Line 2: This line belongs to __init__")  # whose def is not there yet
-    press("restart", "")
     for line in ten[:-1]:
         page.locator("[data-do=take]").first.focus()
         press("take", line)
@@ -216,18 +189,6 @@ def test_the_ten_lines_are_put_in_order_by_keyboard(site: str, visit: Callable[.
     expect(status).to_contain_text("starts as the one it wraps")
 
 
-def test_a_line_of_the_puzzle_breaks_between_names_and_the_solution_comes_after_it(
-    site: str, visit: Callable[..., Page]
-):
-    page = visit(site, PUZZLE, 380)
-    for button in page.locator("[data-do=take]").all():
-        button.scroll_into_view_if_needed()
-    broken = page.evaluate(BROKEN_NAMES)
-    assert broken == []
-    puzzle, solution = page.locator("[data-puzzle]"), page.locator("details.hide", has_text="class LoRALinear").first
-    assert (puzzle.bounding_box() or {})["y"] < (solution.bounding_box() or {})["y"]
-
-
 def tried(form: Locator, *answers: str) -> str:
     """What a form replies when its open fields are given these answers."""
     fields = form.locator("input:not([type]):enabled, select:enabled")
@@ -242,9 +203,7 @@ def tried(form: Locator, *answers: str) -> str:
     ("lesson", "place", "compared", "drawn"),
     [
         ("00_whats_in_this_small_file", 0, small_file.pair_numbers(), "rank 2"),
-        ("00_whats_in_this_small_file", 1, small_file.file_bytes(), "llama-3.2-1b rank 8"),
         ("01_write_it", 0, writing.MERGED, "alpha 2, rank 1"),
-        ("02_how_sure_are_you", 0, sure.HALF_WIDTH.at(0.9, 400, within=0.02), ""),
         ("04_will_it_fit", 0, fit.peak_of_qlora().at(2048, within=0.015), ""),
     ],
 )
@@ -269,7 +228,13 @@ def test_a_formula_is_an_answer_hints_come_one_by_one_and_the_browser_remembers(
     for refused in ("alert(1)", "", "3 4", "2(3)", "1/0", "sqrt(-1)"):
         assert tried(form, refused) == "Write a number or a formula: + - * / ** ( ) and sqrt."
     assert axe_finds(page, ".lab-answer") == []
-    assert "Right: 2 x (576 + 1,536)" in tried(form, "2 * (576 + 1536)")
+    for formula in (  # as people write it
+        "4_224", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
+        "2^12 + 128", "2**12 + 2**7", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
+        "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "8 448,0 ÷ 2", "2 * (576 + 1536)",
+    ):  # fmt: skip
+        form.get_by_role("button", name="Clear").click()
+        assert "Right: 2 x (576 + 1,536)" in tried(form, formula), formula
     page.reload()
     expect(form.get_by_role("status")).to_contain_text("Right: 2 x (576 + 1,536)")
     form.get_by_role("button", name="Clear").click()
@@ -278,31 +243,17 @@ def test_a_formula_is_an_answer_hints_come_one_by_one_and_the_browser_remembers(
     expect(form.locator("input")).to_have_value("")
 
 
-def test_a_number_may_be_written_as_people_write_it(site: str, visit: Callable[..., Page]):
-    form = visit(site, "lessons/00_whats_in_this_small_file.html").locator(".lab-answer").first
-    for formula in (
-        "4_224", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
-        "2^12 + 128", "2**12 + 2**7", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
-        "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "8 448,0 ÷ 2",
-    ):  # fmt: skip
-        assert "Right: 2 x (576 + 1,536)" in tried(form, formula), formula
-        form.get_by_role("button", name="Clear").click()
-
-
 def test_a_report_waits_for_the_ranges_and_is_read_from_the_top(site: str, visit: Callable[..., Page]):
     page = visit(site, "lessons/02_how_sure_are_you.html", skipped=False)
     form = page.locator(".lab-answer").nth(1)
     expect(form).to_be_hidden()  # it says how many answers differ
     page.get_by_role("button", name="Skip").first.click()
     assert "half: that is in points" in tried(form, "1.69", "better", "1")
-    assert "rows: Write a number" in tried(form, "0.0169", "undecided", "")
     for _ in range(2):  # each part has its own hint
         said = tried(form, "1.96 * sqrt(0,1495 / 2000)", "equivalent", "1")
         assert "word: not finding a gap" in said
         assert "Hint: is 0 inside" in said
-    said = tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
-    assert "rows: the 1.96 + 0.84 is squared" in said
-    assert "Hint: rows = " in said
+    assert "Hint: rows = " in tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
     assert "Right: undecided, and about 11,721 rows" in tried(form, "0.0169", "undecided", "11,700")
 
 
@@ -310,27 +261,22 @@ def test_a_rank_and_three_rates_are_found_on_the_page(site: str, visit: Callable
     page = visit(site, LESSON)
     rank, rates = page.locator(".lab-answer").all()
     assert "more rank is not better here" in tried(rank, "7")
-    assert "still misses a part" in tried(rank, "5")
     assert "Right: 6:" in tried(rank, "6")
     assert "two to five times" in tried(rates, "5e-4", "7e-4", "1e-3")
     assert "rates for alpha 16 are too high" in tried(rates, "1e-3", "2e-3", "4e-3")
-    assert "the peak may be higher" in tried(rates, "5e-5", "1e-4", "2e-4")
     assert "the peak is between 0.00018 and 0.0028" in tried(rates, "1.77e-4", "7.07e-4", "2.83e-3")
-    assert "nobody can tell the rates from 0.0003 to 0.0014 apart" in tried(rates, "0,0005", "0,001", "0,002")
     assert "Right: " in tried(rates, "2e-3 * sqrt(16 / 128) / 2", "2e-3 * (16 / 128)^0.5", "2e-3")
 
 
 def test_a_row_fits_as_the_check_says(site: str, visit: Callable[..., Page]):
     page = visit(site, "lessons/04_will_it_fit.html")
     form = page.locator(".lab-answer").nth(1)
-    choices = [("QLoRA", True, n) for n in (600, 4096, 4612, 4616, 4617, 4682, 5000, 30_000)]
+    choices = [("QLoRA", True, n) for n in (600, 4616, 4617, 4682, 30_000)]
     choices += [("QLoRA", False, 1121), ("QLoRA", False, 3000), ("LoRA q, v", True, 512), ("full", True, 64)]
     for method, checkpointing, seq in choices:
         said = checks.check_longest_row(method, checkpointing, "adamw", 1, seq)
         words = f"{'Right' if said.passed else 'Not right'}: {said.words}"
         assert tried(form, method, "on" if checkpointing else "off", str(seq)).split("\n")[0] == words
-    for formula in ("9201 // 2", "9201 / 2", "4,600", "0.99 * (7.97 * 2**30 - 160 * 2**20) / 1_801_216"):
-        assert "Right: " in tried(form, "QLoRA", "on", formula)
     assert "Hint: what does checkpointing do" in tried(form, "QLoRA", "off", "600")
 
 
@@ -373,14 +319,6 @@ def test_a_pair_is_defended_step_by_step_and_the_first_margin_stays(site: str, v
     assert axe_finds(page, "article") == []
 
 
-def test_a_word_is_found(site: str, visit: Callable[..., Page]):
-    page = visit(site)
-    page.get_by_placeholder("Search").fill("captain")
-    page.keyboard.press("Enter")
-    page.locator("#search-results a", has_text="small file").first.click()
-    expect(page.locator("h1")).to_contain_text("00")
-
-
 def test_dark_is_a_click_away_and_panels_follow(site: str, visit: Callable[..., Page]):
     page = visit(site)
     page.locator(".theme-toggle:visible").click()
@@ -389,15 +327,15 @@ def test_dark_is_a_click_away_and_panels_follow(site: str, visit: Callable[..., 
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (380, "dark")])
-@pytest.mark.parametrize("path", ["index.html", LESSON, PUZZLE, DOCS, "search.html"])
+@pytest.mark.parametrize("path", ["index.html", LESSON, PUZZLE, DOCS])
 def test_it_is_for_everyone(site: str, visit: Callable[..., Page], path: str, width: int, theme: str):
     page = visit(site, path, width, theme)
     assert axe_finds(page, "html") == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_it_works_below_any_path_of_a_server(sites: list[Path], visit: Callable[..., Page]):
-    handler = partial(SimpleHTTPRequestHandler, directory=sites[0].parent)
+def test_it_works_below_any_path_of_a_server(built: Path, visit: Callable[..., Page]):
+    handler = partial(SimpleHTTPRequestHandler, directory=built.parent)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         visit(f"http://127.0.0.1:{server.server_port}/html", LESSON)

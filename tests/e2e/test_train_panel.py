@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import Lab, Watched
-from tests.e2e.pages import FOCUSED, Pages, move, panel_of
+from tests.e2e.pages import FOCUSED, Pages, panel_of
 from tests.e2e.test_drawn_panels import at_work, train
 
 LESSON = "02_how_sure_are_you.ipynb"
@@ -29,47 +29,6 @@ def test_signs_that_no_font_has_are_read_as_windows_wrote_them(pages: Pages) -> 
     first = panel.found["sentences"][0] | {"text": "its third \x96 and best"}
     panel.found = panel.found | {"sentences": [first]}
     expect(panel_of(pages.open(panel)).locator(".quoted")).to_have_text("its third – and best")
-
-
-def test_without_other_seeds_there_is_no_ribbon(pages: Pages) -> None:
-    alone = train()
-    alone.setup = alone.setup | {"others": []}
-    view = pages.open(train(), alone)
-    assert [panel_of(view, number).locator(".picture path.pale").count() for number in (0, 1)] == [1, 0]
-    expect(panel_of(view, 1).locator(".title")).not_to_contain_text("Other seeds")
-
-
-def test_many_other_seeds_stand_under_a_glass(pages: Pages) -> None:
-    few, many = train(), train()
-    one = many.setup["others"][0]
-    many.setup = many.setup | {"others": [one | {"value": 79 + place / 10} for place in range(30)]}
-    view = pages.open(few, many)
-    spans = []
-    for number in (0, 1):
-        dots = panel_of(view, number).locator(".picture circle.seed")
-        tops = dots.evaluate_all("dots => dots.map((dot) => dot.getBoundingClientRect().y)")
-        spans.append(max(tops) - min(tops))
-    assert spans[0] < 20 < 100 < spans[1]  # pixels, for about as many points
-    expect(panel_of(view, 1).locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 81.9.")
-
-
-def test_the_replay_shows_the_run_as_it_was(pages: Pages) -> None:
-    panel = panel_of(pages.open(train()))
-    move(panel, "replay", 220)
-    expect(panel.locator(".title")).to_contain_text("74.0% on validation at step 200, from 51.0")
-    expect(panel.locator(".big")).to_contain_text("74.0%")
-    move(panel, "replay", 400)
-    panel.get_by_role("button", name="replay").click()
-    expect(panel.locator(".big")).to_contain_text("80.9%", timeout=10_000)
-
-
-def test_the_dial_turns_the_answer(pages: Pages) -> None:
-    panel = panel_of(pages.open(train()))
-    expect(panel.locator(".turns")).to_contain_text("from negative to positive at s = 0.7")
-    move(panel, "strength", 0)
-    expect(panel.locator(".said")).to_contain_text("70% negative")
-    panel.get_by_role("radio").last.check()
-    expect(panel.locator(".said")).to_contain_text("90% positive")
 
 
 def test_text_of_the_data_is_never_read_as_html(pages: Pages) -> None:

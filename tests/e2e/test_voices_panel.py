@@ -6,8 +6,7 @@ from playwright.sync_api import expect
 
 from lora_course.panels.voices_panel import VoicesPanel, read_stored
 from tests.e2e.pages import Pages, panel_of
-
-SET = "(e, values) => { for (const [name, value] of Object.entries(values)) e.model.set(name, value); }"
+from tests.e2e.test_drawn_panels import SET
 
 
 def test_each_question_and_strength_has_its_stored_answers(pages: Pages) -> None:

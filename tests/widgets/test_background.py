@@ -68,14 +68,3 @@ def test_a_point_that_cannot_be_painted_is_told_and_the_next_ones_are_painted(mo
     assert done[:2] == [1, 3]
     assert len(done) > 3
     assert told == {"ValueError: no <room>"}
-
-
-def test_what_can_never_be_painted_says_why_and_the_work_goes_on_to_its_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(background, "PAINTS_PER_SECOND", 100)
-
-    def paint(number: int) -> None:
-        raise ValueError(f"point {number}")
-
-    live, told = painted(paint)
-    assert live.state == "done"
-    assert told == {"ValueError: point 1"}

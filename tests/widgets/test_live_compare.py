@@ -10,7 +10,6 @@ from lora_lab.experiments import compare as module
 from lora_lab.experiments.compare import compare
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import verdict
-from lora_lab.training.training_lock import training_lock
 from lora_lab.widgets.compare_panel import ComparePanel, LiveCompare
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
 
@@ -52,14 +51,3 @@ def test_stopped_and_started_again_it_is_what_compare_gives(
     scores = scores_in(whole)
     found = verdict(scores["head"], scores["LoRA r8 q,v"], 0.015)
     assert entry["difference"] == pytest.approx(found.difference, abs=1e-6)
-
-
-def test_beside_another_training_it_waits_and_stop_gives_up(tiny_encoder: str, opinions: str, tmp_path: Path):  # noqa: F811
-    live = LiveCompare(tiny_encoder, opinions, ("head",), tmp_path, TERMS)
-    with training_lock():  # this thread trains
-        live.start()
-        while live.doing != "waiting for the other training":
-            assert live.alive
-        live.stop()
-        live.wait(60)
-    assert (live.state, live.done) == ("stopped", 0)

@@ -11,7 +11,7 @@ import pytest
 
 from lora_lab import BadValue, LoRA, LoRAPanel, NotFound, params
 from lora_lab.accounting.models import zoo_names
-from lora_lab.widgets.base import JS, MIME, classic, module, page
+from lora_lab.widgets.base import MIME, classic, module
 from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 
 
@@ -26,7 +26,7 @@ def test_what_ships_is_what_is_counted():
         assert zoo_layers()[name] == layers_of(name), name
 
 
-@pytest.mark.parametrize("model", ["minilm", "gpt2", "llama-3-8b", "phi-3-mini", "mixtral-8x7b", "t5-base"])
+@pytest.mark.parametrize("model", ["gpt2", "phi-3-mini", "mixtral-8x7b", "t5-base"])
 def test_rows_sum_to_what_params_says(model: str):
     rows = zoo_layers()[model]
     targets = [target for target in ("q", "v", "up", "down") if any(target in row["trains"] for row in rows)]
@@ -36,28 +36,24 @@ def test_rows_sum_to_what_params_says(model: str):
         assert sum(row["numbers"] for row in rows) == counted.total
 
 
-def test_names_tell_layers_apart():
-    labels = {name: [row["label"] for row in rows] for name, rows in zoo_layers().items()}
-    assert labels["llama-3-8b"] == ["embedding", "q", "k", "v", "o", "gate", "up", "down", "head", "the rest"]
-    assert {"gate experts", "gate shared_experts"} <= set(labels["deepseek-v3"])
-    assert {"q encoder SelfAttention", "q decoder EncDecAttention"} <= set(labels["t5-base"])
-    assert all(len(set(names)) == len(names) for names in labels.values())
-    assert {row["group"] for row in zoo_layers()["mixtral-8x7b"]} >= {"attention", "experts", "embedding", "head"}
-
-
 @pytest.mark.parametrize(
     ("given", "shape"),
     [
         ({}, (4096, 4096)),
-        ({"d": 384}, (384, 384)),
         ({"model": "llama-3-8b", "layer": "v"}, (1024, 4096)),
-        ({"model": "llama-3-8b", "layer": "down"}, (4096, 14336)),
         ({"model": "gpt2", "layer": "q+k+v"}, (2304, 768)),
         ({"model": "gpt2", "layer": "k of q+k+v"}, (768, 768)),
     ],
 )
 def test_a_layer_has_the_shape_of_the_real_one(given: dict, shape: tuple[int, int]):
     assert LoRAPanel(**given).shape == shape
+
+
+def test_a_layer_that_is_not_there_is_one_sentence():
+    with pytest.raises(NotFound, match="no layer 'c_attn'; it has q, k, v"):
+        LoRAPanel(model="llama-3-8b", layer="c_attn")
+    with pytest.raises(BadValue, match="1 to 64"):
+        LoRAPanel(d=64, rank=65)
 
 
 def test_in_words_it_says_what_is_stored_and_what_trains():
@@ -79,45 +75,13 @@ def test_a_model_of_your_own(loaded):
     json.dumps(panel.state())
 
 
-@pytest.mark.parametrize(
-    ("given", "error", "words"),
-    [
-        ({"view": "sise"}, BadValue, "size, model"),
-        ({"views": ("size", "all")}, BadValue, "no view 'all'"),
-        ({"model": "lama-3-8b"}, NotFound, "llama-3-8b"),
-        ({"models": ["lama-3-8b"]}, NotFound, "llama-3-8b"),
-        ({"model": "llama-3-8b", "layer": "c_attn"}, NotFound, "no layer 'c_attn'; it has q, k, v"),
-        ({"d": 64, "rank": 65}, BadValue, "1 to 64"),
-        ({"rank": 0}, BadValue, "1 to 4,096"),
-        ({"view": "model", "model": "gpt2", "targets": ("q_proj",)}, NotFound, "q_proj"),
-    ],
-)
-def test_what_cannot_be_is_said(given: dict, error: type[Exception], words: str):
-    with pytest.raises(error, match=re.escape(words)):
-        LoRAPanel(**given)
-
-
-def test_a_notebook_that_is_built_keeps_what_a_page_needs():
+def test_a_notebook_that_is_built_keeps_what_a_page_needs(tmp_path: Path):
     data, _ = LoRAPanel(rank=16)._repr_mimebundle_()
     assert data["text/plain"].startswith("LoRA to scale: W of 4,096 x 4,096")
     snapshot = json.loads(data[MIME])
     assert (snapshot["panel"], snapshot["file"], snapshot["state"]["rank"]) == ("LoRAPanel", "lora_panel.js", 16)
     assert not [name for name in snapshot["state"] if name.startswith("_")]
-
-
-def test_a_subclass_is_shown_by_the_same_file():
-    class Ours(LoRAPanel):
-        pass
-
-    assert Ours(d=64).snapshot()["panel"] == "LoRAPanel"
-
-
-def test_a_page_asks_nothing_of_anybody(tmp_path: Path):
-    text = LoRAPanel(d=64).save(tmp_path / "panel.html").read_text()
-    assert not re.findall(r"https?://|src=|@import|url\((?!#)", text)
-    both = page(LoRAPanel(d=64).snapshot(), LoRAPanel("merge").snapshot())
-    assert both.partition("</main>")[0].count('<div data-panel="LoRAPanel">') == 2
-    assert both.count("globalThis.labPanels.LoRAPanel = ") == 1
+    assert '<div data-panel="LoRAPanel">' in LoRAPanel(rank=16).save(tmp_path / "panel.html").read_text()
 
 
 def test_files_are_joined_into_one_module_that_imports_nothing():
@@ -128,21 +92,3 @@ def test_files_are_joined_into_one_module_that_imports_nothing():
     assert len(set(names)) == len(names)  # each file once, and no name twice
     assert text.index("const PANEL_CSS") < text.index("function panel(") < text.index("\nexport default")
     assert "export" not in re.findall(r"^\w+", classic("lora_panel.js", "LoRAPanel"), re.M)
-
-
-@pytest.mark.parametrize("file", sorted(path.name for path in JS.glob("*.js")))
-def test_what_a_file_imports_is_exported_and_used(file: str):
-    text = (JS / file).read_text(encoding="utf-8")
-    for names, other in re.findall(r'^import \{([^}]*)\} from "\./([\w.]+)";', text, re.M):
-        exported = " ".join(
-            re.findall(r"^export (?:const|function) (\[[^]]*\]|\w+)", (JS / other).read_text("utf-8"), re.M)
-        )
-        for name in re.findall(r"\w+", names):
-            assert re.search(rf"\b{name}\b", exported), f"{other} has no {name}"
-            assert len(re.findall(rf"\b{name}\b", text)) > 1, f"{file} does not use {name}"
-
-
-def test_no_script_is_longer_than_its_idea():
-    lengths = {path.name: path.read_text(encoding="utf-8").count("\n") for path in JS.glob("*.js")}
-    assert max(lengths.values()) <= 700, lengths
-    assert sum(lengths.values()) <= 4500

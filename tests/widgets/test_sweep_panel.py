@@ -1,9 +1,8 @@
-"""The playground without a browser: what it shows at first, training in a thread, Stop, and what it says."""
+"""The playground without a browser: what it shows at first, training, and what it says."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,12 @@ from typing import Any
 import pytest
 
 from lora_lab import SweepPanel
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments.collect import collect
+from lora_lab.errors import BadValue
 from lora_lab.experiments.playground import Cell
 from lora_lab.experiments.sweep import sweep
-from lora_lab.training.assets import shipped
-from lora_lab.training.training_lock import training_lock
-from lora_lab.widgets.live_sweep import LiveSweep
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
 
-STORE = shipped("data/results/sweeps/rate_rank_alpha.zip")
 ALL = [[rank, 16.0, lr] for rank in (1, 4) for lr in (1e-3, 1e-2)]
 Make = Callable[..., SweepPanel]
 
@@ -58,44 +52,6 @@ def test_what_ships_is_shown_where_nothing_else_is_asked_for(tmp_path: Path):
     assert len(json.dumps(panel.state())) < 200_000
 
 
-def test_a_store_is_shown_as_it_is_and_one_s_own_runs_join_those_that_ship(tmp_path: Path):
-    collect([STORE], tmp_path / "own")
-    own = SweepPanel(tmp_path / "own")
-    assert own.store.folder == tmp_path / "own"
-    zipped = SweepPanel(STORE)
-    assert zipped.store.folder == Path("runs")  # a zip file takes no runs
-    assert len(own.data["runs"]) == len(zipped.data["runs"]) == 112
-    both = SweepPanel(into=STORE)
-    assert len(both.data["runs"]) > len(SweepPanel(into=tmp_path / "none").data["runs"]) == 540
-
-
-def test_of_a_store_of_several_tasks_one_is_named(make: Make, tmp_path: Path):
-    make(picked=[[1, 16.0, 1e-3]]).run()
-    other = SweepPanel(tmp_path / "runs", task="rt", steps=200)
-    assert other.data["runs"] == []
-    assert other.best is None
-    assert "Nothing is trained" in other.describe()
-    assert len(make(picked=()).data["runs"]) == 2
-
-
-def test_impossible_settings_are_refused(make: Make, tmp_path: Path):
-    (tmp_path / "empty").mkdir()
-    for store, given, error, words in (
-        (tmp_path / "nowhere", {}, NotFound, "no folder"),
-        (tmp_path / "empty", {}, BadValue, "task="),
-        (None, {"task": "rt", "rank": 0}, BadValue, "rank"),
-        (STORE, {"targets": "q,k"}, BadValue, "targets"),
-    ):
-        with pytest.raises(error, match=words):
-            SweepPanel(store, **given)
-    panel = make(picked=[[4096, 16.0, 1e-3]])
-    with pytest.raises(BadValue, match="at most 32"):
-        panel.run()
-    assert not list(panel.store.folder.glob("*.json"))
-    with pytest.raises(BadValue, match="nothing is picked"):
-        make(picked=()).run()
-
-
 def test_headless_it_trains_here_and_now_and_the_map_has_the_runs(make: Make, tmp_path: Path):
     panel = make()
     panel.run()
@@ -124,30 +80,6 @@ def test_a_run_that_diverges_is_a_failure_on_the_map(make: Make):
     assert panel.best.lr == 1e-3
 
 
-def test_run_returns_at_once_stop_keeps_and_run_goes_on(make: Make, watched: None):
-    panel = make(steps=200, validations=20)
-    heard: list[dict[str, Any]] = []
-    panel.observe(lambda change: heard.append(change["new"]), "live")
-    began = time.monotonic()
-    said(panel, "run")
-    assert time.monotonic() - began < 2
-    until(lambda: panel.live.get("step", 0) > 20)
-    assert {(rank, alpha, lr) for rank, alpha, lr, _ in panel.live["curves"]} == {tuple(cell) for cell in ALL}
-    said(panel, "run")  # a second one while one is going on does nothing
-    said(panel, "stop")
-    until(lambda: panel.live["state"] == "stopped" and not panel.live["busy"])
-    reached = panel.work.step()
-    assert panel.picked == ALL
-    said(panel, "run")
-    until(lambda: panel.live["state"] == "training")
-    assert panel.work.step() > 10 * (reached // 10) - 10  # it goes on from the last validation
-    until(lambda: panel.live["state"] == "done" and not panel.live["busy"])
-    assert [len(run.history["step"]) for run in panel.store.runs()] == [200] * 8
-    shares = [one["share"] for one in heard if one["state"] == "training"]
-    assert max(shares) > 0.5
-    assert panel.picked == []
-
-
 def test_an_error_is_shown_in_the_panel(make: Make, watched: None):
     first, second = make(steps=2000), make()
     first.run()
@@ -159,24 +91,3 @@ def test_an_error_is_shown_in_the_panel(make: Make, watched: None):
     second.picked = []
     said(second, "run")
     assert "nothing is picked" in second.live["error"]
-
-
-def test_beside_another_training_it_waits_and_stop_gives_up(make: Make, watched: None):
-    panel = make()
-    with training_lock():  # this thread trains
-        panel.run()
-        until(lambda: panel.live["state"] == "waiting for the other training")
-        panel.stop()
-        until(lambda: panel.live["state"] == "stopped")
-    assert values(panel) == []
-
-
-def test_runs_that_came_into_the_store_meanwhile_are_taken_from_it(make: Make):
-    panel = make()
-    recipes = [panel.playground.recipe_of(Cell("q,v", *picked), 0) for picked in panel.picked]
-    sweep(recipes, panel.store)
-    live = LiveSweep(recipes, panel.store)
-    live.start()
-    live.wait(60)
-    assert (live.state, live.error, live.left) == ("done", "", set())
-    assert {run.recipe.hash for run in live.ended} == {recipe.hash for recipe in recipes}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_lab import BitFit, FullFineTuning, LoRA, PromptTuning, TrainPanel
-from lora_lab.errors import BadValue, NotFound
+from lora_lab import BitFit, FullFineTuning, LoRA, TrainPanel
+from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.ia3 import IA3
 from lora_lab.training import memory_check
@@ -44,11 +43,6 @@ def trained(make: Make) -> TrainPanel:
     return make(guess=71).show()
 
 
-def said(panel: TrainPanel, does: str, **more: Any) -> None:
-    """A button of the browser."""
-    panel._handle_custom_msg({"do": does, **more}, [])
-
-
 # ---- what would train
 
 
@@ -76,16 +70,6 @@ def test_any_method_can_be_chosen_and_begins_at_its_usual_rate(tmp_path: Path):
     assert panel.lr in panel.offers["rates"]
 
 
-def test_settings_that_no_control_shows_are_kept(tmp_path: Path):
-    given = LoRA(rank=4, alpha=8, targets=("q",), rslora=True)
-    panel = TrainPanel(method=given, store=tmp_path / "runs")
-    panel.rank = 2
-    assert panel.recipe().method == replace(given, rank=2)
-    panel = TrainPanel(method=PromptTuning(tokens=3), store=tmp_path / "runs")
-    assert panel.recipe().method == PromptTuning(tokens=3)
-    assert panel.setup["trains"] == 1_152
-
-
 def test_another_model_brings_its_own_tasks_roles_and_metric(tiny_encoder: str, tmp_path: Path):  # noqa: F811
     panel = TrainPanel(store=tmp_path / "runs")
     panel.model = "smollm2"
@@ -110,8 +94,6 @@ def test_what_cannot_be_is_said_and_not_trained(make: Make, monkeypatch: pytest.
     large = make(model="minilm", task="rt", batch=512)
     with pytest.raises(BadValue, match="GiB are free"):
         large.show()
-    with pytest.raises(NotFound, match="no task or file"):
-        TrainPanel(task="rtt")
     with pytest.raises(BadValue, match="steps"):
         make(steps=0)
 
@@ -132,12 +114,9 @@ def test_the_cell_with_nobody_watching_trains_and_says_what_came_of_it(trained: 
     assert found["low"] <= found["value"] <= found["high"] <= 100
     assert f"accuracy {found['value']:.1f}" in trained.describe()
     assert Path(found["adapter"], "adapter_model.safetensors").is_file()
+    gain = (found["with"] - found["without"]) * found["of"] / 100
+    assert gain == pytest.approx(2 * found["better"] - found["changed"])  # the changed answers explain it to the row
     assert len(json.dumps(trained.state())) < 100_000
-
-
-def test_a_saved_notebook_keeps_the_panel_and_its_words(trained: TrainPanel):
-    data, _ = trained._repr_mimebundle_()
-    assert "held-out test rows after 40 steps" in data["text/plain"]
 
 
 def test_what_moved_is_the_update_over_the_weight(trained: TrainPanel):
@@ -148,13 +127,7 @@ def test_what_moved_is_the_update_over_the_weight(trained: TrainPanel):
 
 
 @pytest.mark.parametrize(
-    ("method", "moved", "strengths"),
-    [
-        (FullFineTuning(), False, 0),
-        (IA3(), True, 2),
-        (LoRA(targets=("q",), dora=True), True, 2),
-        (BitFit(), False, 2),
-    ],
+    ("method", "moved", "strengths"), [(FullFineTuning(), False, 0), (IA3(), True, 2), (BitFit(), False, 2)]
 )
 def test_other_methods_train_and_are_on_or_off(make: Make, method: Any, moved: bool, strengths: int):
     panel = make(method=method, steps=4, lr=1e-3).show()
@@ -163,48 +136,15 @@ def test_other_methods_train_and_are_on_or_off(make: Make, method: Any, moved: b
     assert len(panel.found.get("strengths", ())) == strengths
 
 
-def test_the_changed_answers_explain_the_gain_to_the_row(trained: TrainPanel):
-    found = trained.found
-    gain = (found["with"] - found["without"]) * found["of"] / 100
-    assert gain == pytest.approx(2 * found["better"] - found["changed"])
-    assert found["sentences"]
-
-
 def test_the_dial_goes_from_the_base_s_answer_to_the_adapter_s(trained: TrainPanel):
     found = trained.found
+    assert found["sentences"]
     for one in found["sentences"]:
         answers = [found["labels"][int(np.argmax(p))] for p in one["p"]]
         assert answers[0] == one["without"]
         assert answers[found["strengths"].index(1.0)] == one["with_adapter"]
         assert np.allclose(np.sum(one["p"], -1), 1, atol=1e-3)
     assert (found["strengths"][0], found["strengths"][-1]) == (0, 2)
-
-
-def test_one_s_own_sentence_is_answered_and_changes_nothing(trained: TrainPanel, make: Make):
-    text = trained.found["sentences"][0]["text"]
-    for _ in range(2):  # the strengths are put back
-        said(trained, "ask", text=text)
-        assert trained.answer == {"text": text, "p": trained.found["sentences"][0]["p"]}
-    full = make(method=FullFineTuning(), steps=2, lr=1e-4).show()
-    said(full, "ask", text="a lovely film")
-    assert "trained classifier" in full.answer["error"]
-
-
-GLUE = {  # a line of train.tsv and dev.tsv, without a header
-    "cola": "gj04\t{}\t*\tSentence number {} goes on.",
-    "sts-b": "{1}\tg\tf\t2012\t1\ts\ts\tA cat, number {1}.\tA dog.\t{0}.5",
-}
-
-
-@pytest.mark.parametrize(("name", "metric"), [("cola", "matthews"), ("sts-b", "pearson")])
-def test_a_task_that_is_judged_by_a_correlation_trains(make: Make, tmp_path: Path, name: str, metric: str):
-    for split in ("train", "dev"):
-        lines = "\n".join(GLUE[name].format(n % 2, n) for n in range(8))
-        (tmp_path / f"{split}.tsv").write_text(lines + "\n")
-    panel = make(task=f"glue:{name}:{tmp_path}", steps=2, batch=4, guess=40).show()
-    assert (panel.setup["metric"], panel.found["metric"]) == (metric, metric)
-    assert panel.found["value"] == 100 * panel.result().metrics[metric]
-    assert "half" not in panel.found
 
 
 def test_a_language_model_is_judged_by_perplexity_and_has_no_dial(make: Make, tiny_causal: str, tmp_path: Path):  # noqa: F811
@@ -218,28 +158,6 @@ def test_a_language_model_is_judged_by_perplexity_and_has_no_dial(make: Make, ti
 
 
 # ---- Start, Stop, go on
-
-
-def test_start_returns_at_once_and_stop_keeps_what_was_learned(make: Make, watched: None):
-    panel = make(steps=20_000, lr=1e-3)
-    with pytest.raises(BadValue, match="press Start"):
-        panel.result()
-    began = time.monotonic()
-    said(panel, "start", settings={"steps": 10_000, "rank": 4})  # the message has what the kernel has not heard of yet
-    assert time.monotonic() - began < 5
-    until(lambda: panel.live.get("step", 0) > 3)
-    assert (panel.work.recipe.steps, panel.work.recipe.method.rank) == (10_000, 4)
-    with pytest.raises(BadValue, match="still at work"):
-        panel.result()
-    work = panel.work
-    panel.start()  # a second Start while one is going on does nothing
-    said(panel, "stop")
-    until(lambda: not panel.live["busy"])
-    assert panel.work is work
-    assert (panel.live["state"], panel.result().status) == ("stopped", "stopped")
-    assert panel.found["steps"] == panel.live["step"] < 10_000
-    assert len(panel.live["losses"]) <= 400
-    assert Path(panel.result().adapter, "adapter_model.safetensors").is_file()
 
 
 def test_a_run_that_goes_on_ends_where_it_would_have_ended(make: Make, watched: None):
@@ -281,14 +199,6 @@ def test_an_error_in_the_thread_is_shown_not_lost(make: Make, tmp_path: Path, wa
         panel.result()
 
 
-def test_the_guess_is_that_of_the_start(make: Make):
-    panel = make(steps=2)
-    assert panel.show().live["guess"] is None  # where the slider stands is nobody's guess
-    panel.guess = 64
-    assert panel.live["guess"] is None
-    assert panel.show().live["guess"] == 64
-
-
 # ---- beside it
 
 
@@ -306,29 +216,7 @@ def test_other_seeds_are_a_ribbon_and_other_recipes_lines(trained: TrainPanel, m
     panel.lr = 1e-3
     assert panel.setup["others"] == []
     assert [one["label"] for one in panel.setup["earlier"]] == ["lr 0.05, seed 0"]  # those of `seeds` are no lines
-    alone = make(store=folder)
-    assert alone.setup["others"] == []  # a run is not one of its other seeds
-    alone.seeds = tmp_path / "seeds"
-    assert len(alone.setup["others"]) == 2
-    alone.seeds = None
-    assert alone.setup["others"] == []
-
-
-def test_a_record_is_read_once_and_one_that_is_damaged_is_passed_over(
-    trained: TrainPanel, make: Make, tmp_path, monkeypatch
-):
-    folder = tmp_path / "runs"
-    shutil.copytree(trained.store.folder, folder)
-    read, reads = Store.read, []
-    monkeypatch.setattr(Store, "read", lambda store, name: reads.append(name) or read(store, name))
-    panel = make(store=folder, seed=1)
-    for steps in (50, 100, 40):
-        panel.steps = steps
-    assert (len(reads), len(panel.setup["others"])) == (1, 1)
-    (folder / "0123456789ab.json").write_text("{")
-    (folder / "ba9876543210.json").symlink_to(folder / "nowhere")  # a file that goes as it is looked at
-    panel.seed = 2
-    assert (len(reads), len(panel.setup["others"])) == (2, 1)
+    assert make(store=folder).setup["others"] == []  # a run is not one of its other seeds
 
 
 def test_a_stopped_run_does_not_take_a_finished_one_s_place(

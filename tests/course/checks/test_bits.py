@@ -53,7 +53,6 @@ WRONG = [
     ("case", "fits"),
     [
         (CASE, "4.127 bits"),
-        (("llama-2-13b", "RTX 3060 12 GB", 4096), "4.127 bits"),
         (("mistral-7b", "T4 16 GB", 2048), "4.5 bits"),
         (("gemma-2-9b", "T4 16 GB", 2048), "none"),
         (("qwen2.5-7b", "L4 24 GB", 2048), "16 bits"),

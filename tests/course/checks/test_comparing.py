@@ -25,7 +25,6 @@ WRONG = [
     ("equivalence_rule", (lambda low, high, margin: low > -margin,), "lower end alone"),
     ("equivalence_rule", (lambda low, high, margin: high - low < margin,), "narrower"),
     ("equivalence_rule", (lambda low, high, margin: low < -margin or high > margin,), "inside, not outside"),
-    ("equivalence_rule", (lambda low, high, margin: True,), "by hand"),
     ("equivalence_rule", (lambda low, high, margin: low / 0,), "ZeroDivisionError"),
     ("defense", (0, ..., ...), "exactly equal"),
     ("defense", (0.015, ..., ...), "give points"),
@@ -33,7 +32,6 @@ WRONG = [
     ("defense", ("much", ..., ...), "not str"),
     ("defense", (1.5, "equal", ...), "the words are"),
     ("defense", (1.5, "worse", ...), "only half"),
-    ("defense", (1.5, "equivalent", ...), "only half"),
     ("defense", (1.5, "undecided", ...), "a difference is shown"),
     ("defense", (1.5, f"better{BUT}", ...), "which side of 0"),
     ("defense", (1.5, f"worse{BUT}", "a"), "made to fit"),
@@ -77,11 +75,3 @@ def test_every_pair_has_one_sentence_that_may_be_written(pair: str, mine: Receip
     words = ["better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}"]
     (word,) = [one for one in words if checks.check_defense(1.5, one, ..., pair).passed is None]
     assert [checks.check_defense(1.5, word, letter, pair).passed for letter in "abcd"].count(True) == 1
-
-
-def test_a_name_has_its_own_order(mine: Receipt, monkeypatch: pytest.MonkeyPatch):
-    right = set()
-    for name in ("Ada", "Grace", "Emmy", "Sonja", "Mary"):
-        monkeypatch.setenv("LORA_LAB_STUDENT", name)
-        right |= {letter for letter in "abcd" if checks.check_defense(1.5, f"worse{BUT}", letter).passed}
-    assert len(right) > 1

@@ -19,7 +19,6 @@ WRONG = [
     ("peak", (lambda t: FIXED + t * (2 * L * H + 4 * V),), "one table"),
     ("peak", (lambda t: FIXED + t * (2 * L * H + 6 * V),), "fp32"),
     ("peak", (lambda t: FIXED + t * 12 * V,), "each of the 32 layers"),
-    ("peak", (lambda t: FIXED + t * (2 * H + 12 * V),), "each of the 32 layers"),
     ("peak", (lambda t: FIXED + t * 2 * L * H,), "logits are missing"),
     ("peak", (lambda t: FIXED + t * (4 * L * H + 12 * V),), "2 bytes a number"),
     ("peak", (lambda t: t * (2 * L * H + 12 * V),), "before the first token"),
@@ -29,14 +28,14 @@ WRONG = [
     ("longest_row", ("full", True, "sgd", 1, 64), "every weight trains"),
     ("longest_row", ("LoRA q, v", True, "adamw", 1, 512), "no text is short enough"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 4617), "backward of the loss"),
+    ("longest_row", ("QLoRA", True, "adamw", 1, 4682), "leaves out about 1 %"),
+    ("longest_row", ("QLoRA", True, "adamw", 1, 5000), "it holds weights"),
     ("longest_row", ("QLoRA", False, "adamw", 1, 4600), "activations 2"),
     ("longest_row", ("QLoRA", False, "adamw", 1, 1121), "without checkpointing"),
     ("longest_row", ("QLoRA", True, "adamw", 2, 2300), "2 texts share"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 4096), "only the text is too short"),
     ("longest_row", ("LoRA q, v", True, "adamw", 1, 4096, "RTX 4090 24 GB"), "in 4 bits"),
     ("longest_row", ("lora", True, "adamw", 1, 4600), "method must be one of"),
-    ("longest_row", ("QLoRA", True, "adam", 1, 4600), "optimizer must be one of"),
-    ("longest_row", ("QLoRA", True, "adamw", 1, 4600.5), "seq must be a whole number"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 8), "at least 32"),
     ("longest_row", ("QLoRA", "no", "adamw", 1, 4600), "True or False"),
 ]
@@ -51,15 +50,8 @@ def test_each_card_has_a_longest_row_and_one_token_more_does_not_fit(card: str, 
     assert "more than" in checks.check_longest_row("QLoRA", True, "adamw", 1, seq + 1, card).words
 
 
-def test_the_formulas_own_length_hears_what_the_formula_leaves_out():
-    for seq in (4658, 4682):  # for 13.36 GiB, and for 13.4
-        said = checks.check_longest_row("QLoRA", True, "adamw", 1, seq)
-        assert "leaves out about 1 %" in said.words
-        assert "solve" in said.hint
-    assert "it holds weights" in checks.check_longest_row("QLoRA", True, "adamw", 1, 5000).words
-
-
 def test_the_hint_is_that_of_the_first_wrong_part():
+    assert "solve" in checks.check_longest_row("QLoRA", True, "adamw", 1, 4682).hint
     assert "weights" in checks.check_longest_row("full", True, "adamw", 1, 64).hint
     assert "checkpointing" in checks.check_longest_row("QLoRA", False, "adamw", 1, 4600).hint
     assert "second text" in checks.check_longest_row("QLoRA", True, "adamw", 2, 2300).hint

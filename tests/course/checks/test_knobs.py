@@ -41,26 +41,10 @@ WRONG = [
     ("teacher_rank", (5,), "still misses a part"),
     ("teacher_rank", ("six",), "give a number"),
     ("bracket", ([5e-4, 7e-4, 1e-3], 128.0, Map()), "two to five times"),
-    ("bracket", ([2e-3, 7e-4, 2e-4], 128.0, Map()), "two to five times"),
     ("bracket", ([7e-5, 7e-4, 7e-3], 128.0, Map()), "two to five times"),
     ("bracket", ([1e-3, 2e-3, 4e-3], 128.0, Map()), "rates for alpha 16 are too high"),
     ("bracket", ([1e-4, 2e-4, 4e-4], 128.0, Map()), "the peak may be higher"),
 ]
-
-
-@pytest.fixture(params=["", "1"], ids=["trained", "FAST"])
-def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setenv("FAST", request.param)
-    return bool(request.param)
-
-
-@pytest.mark.parametrize("alpha", [128.0, 32.0, 8.0])
-def test_the_lessons_rule_brackets_every_students_alpha(alpha: float, fast: bool):
-    middle = 2e-3 * (16 / alpha) ** 0.5
-    panel = Map()
-    verdict = checks.check_bracket([middle / 4, middle, 4 * middle], alpha, panel)
-    assert verdict.passed is True
-    assert panel.trained == (not fast)  # with FAST=1 the ridge of the other rows judges
 
 
 def test_the_ridge_of_the_runs_that_ship_passes_the_lessons_rule(monkeypatch: pytest.MonkeyPatch):

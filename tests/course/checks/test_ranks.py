@@ -19,7 +19,6 @@ WRONG = [
     ("energy", (lambda s, r: 100 * (s[:r] ** 2).sum() / (s**2).sum(),), "not a percentage"),
     ("energy", (lambda s, r: (s[: r + 1] ** 2).sum() / (s**2).sum(),), "r + 1 of them"),
     ("energy", (lambda s, r: s[:r] ** 2 / (s**2).sum(),), "add them up"),
-    ("energy", (lambda s, r: 0.5,), "by hand"),
     ("energy", (lambda s, r: s[r] / s.sum(),), "s[:r] are the first r"),
     ("energy", (lambda s, r: (s[:r] ^ 2).sum() / s.sum(),), "a power is written **"),
     ("facts", (64,), "every value exactly"),

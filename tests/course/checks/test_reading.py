@@ -13,30 +13,19 @@ from lora_course.experiments.subspace import phi_grid, random_directions
 from lora_lab.layers import LoRALinear
 
 RIGHT = {"chance": (1 / 384, 64 / 384, 64), "stranger": ("A and B", 0)}
-WRONG: list[tuple] = []
+WRONG = [
+    ("chance", (0, 64 / 384, 64), "at right angles"),
+    ("chance", (384**-0.5, 64 / 384, 64), "one and one: that's the usual size of the cosine"),
+    ("chance", (1 / 384, 8 / 384, 64), "8 and 64: that's what one direction finds among 8"),
+    ("chance", (1 / 384, 8 * 64 / 384, 64), "divides it by the smaller"),
+    ("chance", (1 / 384, 1 / 384, 64), "64 times as much"),
+]
 
 
 def test_chance_is_what_random_directions_share():
     drawn = [phi_grid(random_directions(384, 8, n), random_directions(384, 64, 99 + n))[-1, -1] for n in range(30)]
     assert checks.check_chance(1 / 384, float(np.mean(drawn)), 64).passed
     assert checks.check_chance(0.0026, 0.167, 64).passed
-
-
-@pytest.mark.parametrize(
-    ("one", "many", "words"),
-    [
-        (0, 64 / 384, "at right angles"),
-        (384**-0.5, 64 / 384, "one and one: that's the usual size of the cosine"),
-        (1 / 384, 8 / 384, "8 and 64: that's what one direction finds among 8"),
-        (1 / 384, 8 * 64 / 384, "divides it by the smaller"),
-        (1 / 384, 1 / 384, "64 times as much"),
-    ],
-)
-def test_a_wrong_chance_hears_what_it_is(one: float, many: float, words: str):
-    verdict = checks.check_chance(one, many, 64)
-    assert verdict.passed is False
-    assert words in verdict.words
-    assert checks.check_chance(..., many, 64).passed is None
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -19,7 +19,6 @@ WRONG = [
     ("carried", ("b", "more rates"), "nearly doubles"),
     ("carried", ("d", "more rates"), "more alpha acts like more rate"),
     ("carried", ("e", "more rates"), "16,704"),
-    ("carried", ("f", "more rates"), "answer with one of"),
     ("carried", ("c", "more ranks"), "no more than rank 10"),
     ("carried", ("c", "more seeds"), "small gaps"),
 ]

@@ -21,11 +21,9 @@ WRONG = [
     ("turn_mask", (lambda turns: [-100] * sum(len(t) for _, t in turns[:-1]) + turns[-1][1],), "only the last answer"),
     ("turn_mask", (masked("assistant", keep=0),), "the labels are [-100, -100, 7, 8, 2]"),
     ("turn_mask", (lambda turns: 3,), "return a list of labels, not int"),
-    ("turn_mask", (lambda turns: turns / 2,), "TypeError"),
     ("own_pairs", (PAIRS[:9],), "your list holds 9 pairs; at least 10"),
     ("own_pairs", ([*PAIRS, {"prompt": "x"}],), "pair 13 has no text in 'response'"),
     ("own_pairs", (["x"] * 12,), "every pair is a dict"),
-    ("own_pairs", (5,), "every pair is a dict"),
     ("own_pairs", ([*PAIRS, {"prompt": "x", "response": object()}],), "texts only"),
 ]
 

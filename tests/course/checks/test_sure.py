@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from lora_course import checks
 
@@ -37,7 +36,6 @@ WRONG = [
     ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p)),), "spread of one sentence"),
     ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p)) / n,), "under the root"),
     ("half_width", (lambda p, n: 0.98 / math.sqrt(n),), "at p = 0.5 only"),
-    ("half_width", (lambda p, n: 0.5,), "by hand"),
     ("report", (CLOSE, 100 * HALF, "undecided", ROWS), "half: that is in points"),
     ("report", (CLOSE, HALF / 1.96, "undecided", ROWS), "half: that is one standard error"),
     ("report", (CLOSE, 2 * HALF, "undecided", ROWS), "half: that is the whole interval"),
@@ -47,14 +45,12 @@ WRONG = [
     ("report", (CLOSE, HALF, "equivalent", ROWS), "doesn't show there is none"),
     ("report", (CLOSE, HALF, "equal", ROWS), "say better, worse, equivalent or undecided"),
     ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "undecided", ROWS), "0 is outside"),
-    ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "worse", ROWS), "on that side"),
     ("report", (CLOSE, HALF, "undecided", 1.96**2 * 0.118 / 1e-4), "rows: with 1.96 alone"),
     ("report", (CLOSE, HALF, "undecided", 2.8 * 0.118 / 1e-4), "rows: the 1.96 + 0.84 is squared"),
     ("report", (CLOSE, HALF, "undecided", 100 * ROWS), "rows: the share is a share"),
     ("report", (CLOSE, HALF, "undecided", ROWS / 1.44), "rows: that is for the gap you saw"),
     ("report", (CLOSE, HALF, "undecided", 7.84 * (0.765 * 0.235 + 0.753 * 0.247) / 1e-4), "rows: that is for two"),
     ("report", (CLOSE.rename(columns={"a": "A"}), HALF, "undecided", ROWS), "needs the columns a and b"),
-    ("report", (CLOSE.replace(1, 2), HALF, "undecided", ROWS), "needs the columns a and b"),
 ]
 
 
@@ -78,8 +74,3 @@ def test_the_hint_is_that_of_the_first_wrong_part():
         assert "is 0 inside" in checks.check_report(CLOSE, HALF, "better", 1).hint
     assert "** 0.5" in checks.check_report(CLOSE, 1, "better", 1).hint
     assert "0.01 ** 2" in checks.check_report(CLOSE, HALF, "undecided", 1).hint
-
-
-@pytest.mark.parametrize("rounded", [0.0150, 0.01505])
-def test_a_rounded_half_passes(rounded: float):
-    assert checks.check_report(CLOSE, rounded, "undecided", round(ROWS, -2)).passed is True

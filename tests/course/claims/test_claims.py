@@ -56,8 +56,6 @@ def edited(**changes: object) -> str:
         ((True, False), True, "false"),
         ((None, False), True, "false"),
         ((True, None), False, "undecided"),
-        ((False, None), False, "undecided"),
-        ((True, False, None), False, "depends"),
         ((None,), True, "undecided"),
     ],
 )
@@ -114,32 +112,20 @@ def test_the_page_is_that_of_the_cards(verdicts):
 
 
 TURNED = [
-    ("times_fewer", {"models": "minilm"}, "false"),
     ("times_fewer", {"times": 1000}, "true"),
     ("times_fewer", {"rank": 64}, "false"),
     ("checkpoint_size", {"counted": "memory of a step"}, "false"),
-    ("checkpoint_size", {"rank": 8}, "false"),
     ("less_memory", {"seq": 2048}, "false"),
-    ("less_memory", {"times": 1.5}, "true"),
-    ("one_24gb_card", {"bits": 3}, "false"),
     ("one_24gb_card", {"bits": 2}, "depends"),
-    ("one_24gb_card", {"bits": 2, "models": "llama-2-70b"}, "true"),
-    ("one_24gb_card", {"gpu_gb": 48}, "true"),
     ("merging_is_free", {"merged": False}, "false"),
     ("low_rank_is_enough", {"margin": 2}, "true"),
-    ("low_rank_is_enough", {"needed": 16}, "depends"),
-    ("low_rank_is_enough", {"rank": 8}, "true"),
     ("alpha_2r_is_best", {"margin": 50}, "true"),
     ("rate_band", {"at_least_billions": 2}, "true"),
-    ("rate_band", {"low": 1e-5, "high": 1e-2}, "true"),
     ("rate_above_full", {"within": 10}, "undecided"),
     ("q_and_v", {"reported": False}, "true"),
     ("q_and_v", {"place": "q", "reported": False}, "false"),
-    ("q_and_v", {"place": "all-linear"}, "undecided"),
     ("no_quality_drop", {"tasks": "minilm_rt", "margin": 3}, "true"),
-    ("no_quality_drop", {"tasks": "minilm_rt", "margin": 0.3}, "false"),
     ("prompt_matches_full", {"tasks": "metamath"}, "false"),
-    ("prompt_matches_full", {"margin": 20}, "true"),
 ]
 
 
@@ -159,41 +145,13 @@ def test_a_study_is_one_case_whatever_it_compares():
     assert len(judge("q_and_v", place="all-linear").cases) == 1  # table 5 doesn't have it, and no report is against it
 
 
-def test_a_rate_is_known_up_to_its_neighbors_on_the_grid():
-    at = {
-        within: {case.found: case.holds for case in judge("rate_above_full", within=within).cases} for within in (2, 9)
-    }
-    (wide,) = (found for found in at[2] if "all-linear" in found)
-    (edge,) = (found for found in at[2] if "0.004" in found)
-    assert (at[2][wide], at[9][wide]) == (None, True)
-    assert at[9][edge] is None  # a better rate may lie above the highest tried
-
-
-def test_a_rate_on_an_edge_asks_for_more_rates():
-    assert "more rates for alpha 128" in judge("alpha_2r_is_best").would_tell
-
-
-def test_a_premise_may_come_as_text():
-    from lora_lab import LoRA, memory
-
-    assert judge("one_24gb_card", gpu_gb="48", checkpointing="yes").word == "true"
-    assert judge("times_fewer", models="minilm, llama-2-7b").premises["models"] == ["minilm", "llama-2-7b"]
-    by_hand = memory("llama-2-70b", LoRA(8), batch=1, seq=512, checkpointing=True, quantised="nf4")
-    assert judge("4").figures["llama-2-70b, GiB"] == round(by_hand.peak / 2**30, 1)
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
         ("one_24gb_card", {"gpu": 48}, "no premise 'gpu'; nearest: gpu_gb"),
         ("one_24gb_card", {"gpu_gb": "much"}, "must be a number, such as 24"),
-        ("one_24gb_card", {"checkpointing": 3}, "must be yes or no"),
-        ("one_24gb_card", {"rank": [8, 16]}, "must be a single value"),
-        ("one_24gb_card", {"models": []}, "at least one value"),
         ("one_24gb_card", {"bits": 5}, "16, 8, 4, 3, 2"),
-        ("one_24gb_card", {"store": "runs"}, "leave the store out"),
         ("less_memory", {"models": "minilm", "seq": 2048}, "longer than minilm can read"),
-        ("no_quality_drop", {"tasks": "rt"}, "nearest: "),
     ],
 )
 def test_an_impossible_premise_is_one_sentence(name, changes, words):
@@ -207,16 +165,11 @@ def test_an_impossible_premise_is_one_sentence(name, changes, words):
     ("text", "words"),
     [
         ("a: [", "isn't valid YAML"),
-        ("only words", "isn't a card"),
         (edited(author="me"), "unknown field 'author'"),
         (TEXT.replace("limits: memory only\n", ""), "lacks the field 'limits'"),
         (edited(experiment="fits_on_cards"), "unknown experiment 'fits_on_cards'; nearest: fits_on_card"),
-        (edited(premises={}), "lacks the premise"),
-        (edited(premises="none"), "one per line"),
         (TEXT.replace("{value: 8, means: rank}", "8"), "premise 'rank'"),
-        (TEXT.replace("{value: 8, means: rank}", "{value: {a: 1}, means: rank}"), "a number, a word"),
         (TEXT.replace("number: ", "number: !!python/name:os.system x #"), "isn't valid YAML"),
-        (edited(margin={"value": 0.1, "means": "none"}), "unknown premise 'margin'"),
     ],
 )
 def test_a_wrong_card_says_the_one_thing_to_fix(text, words):

@@ -1,4 +1,4 @@
-"""What claims are judged by: published counts and spreads, stored comparisons, and runs made to come out so."""
+"""What claims are judged by: published counts and spreads, and runs made to come out so."""
 
 from __future__ import annotations
 
@@ -52,10 +52,7 @@ def run(task: str, method: Method, accuracy: float, seed: int) -> Run:
     ("claim", "changes", "runs", "word"),
     [
         ("low_rank_is_enough", {"rank": 8}, {LoRA(8): 0.80, LoRA(32): 0.80}, "true"),
-        ("low_rank_is_enough", {"rank": 8, "needed": 64}, {LoRA(8): 0.60, LoRA(32): 0.80}, "false"),
-        ("no_quality_drop", {}, {LoRA(): 0.80, FullFineTuning(): 0.80}, "true"),
         ("no_quality_drop", {}, {LoRA(): 0.60, FullFineTuning(): 0.80}, "false"),
-        ("q_and_v", {"reported": False}, {LoRA(8): 0.80, LoRA(8, targets=("q",)): 0.70}, "true"),
         ("q_and_v", {"reported": False}, {LoRA(8): 0.80, LoRA(8, targets=("q",)): 0.90}, "false"),
         ("alpha_2r_is_best", {}, {LoRA(64, alpha=128): 0.60, LoRA(64, alpha=16): 0.80}, "false"),
     ],
@@ -67,9 +64,7 @@ def test_runs_of_ones_own_decide(store, claim, changes, runs, word):
     assert str(folder) in found.evidence[0]
 
 
-def test_missing_or_mixed_runs_are_named(store, tmp_path):
-    with pytest.raises(NotFound, match="has no finished runs"):
-        judge("low_rank_is_enough", store=tmp_path / "none")
+def test_missing_or_mixed_runs_are_named(store):
     folder = store({LoRA(8): 0.80})
     with pytest.raises(NotFound, match=r"no run with rank 32 .* available: 8"):
         judge("low_rank_is_enough", rank=8, store=folder)
@@ -83,16 +78,6 @@ def test_no_worse_is_the_whole_interval_on_one_side(difference, half, margin):
     interval = Interval(difference, difference - half, difference + half)
     assert (interval.no_worse(margin) is True) == (difference - half > -margin)
     assert (interval.no_worse(margin) is False) == (difference + half < -margin)
-
-
-def test_a_stored_comparison_has_an_interval_for_each_lora():
-    """As lesson 05 shows them: 1.4 points behind on q, v."""
-    found = evidence.compared("minilm_rt_all_linear", "lora", "full", 0.015)
-    assert list(found) == ["minilm on rt q,v", "minilm on rt all-linear"]
-    assert round(100 * found["minilm on rt q,v"].difference, 1) == -1.4
-    assert all(one.level == 90 and one.low < one.difference < one.high for one in found.values())
-    with pytest.raises(NotFound, match="nearest: lora"):
-        evidence.compared("minilm_rt_all_linear", "loras", "full", 0.015)
 
 
 def test_published_spreads_and_counts_make_the_interval():

@@ -6,7 +6,6 @@ import getpass
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from lora_course.classroom import preflight, room
-from lora_course.classroom.preflight import FILE, GIB, Finding, judged, run_python, write_letter
+from lora_course.classroom.preflight import FILE, GIB, Finding, judged, write_letter
 from lora_lab.errors import NotFound
 from tests.cli.conftest import lora_lab  # noqa: F401  the command line, as a fixture
 
@@ -31,23 +30,15 @@ WINDOWS = {"system": "Windows", "arch": "AMD64", "version": "", "folder": "C:\\l
 MAC = {"system": "Darwin", "arch": "arm64", "version": "15.1"}
 FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "old python": ({"python": (3, 9, 2)}, "python", "too old", "install Python 3.11"),
-    "new python": ({"python": (3, 15, 0)}, "python", "no wheel", "install Python 3.11"),
     "32 bits": ({"bits": 32}, "python", "32 bits", "64-bit"),
-    "pypy": ({"implementation": "PyPy"}, "python", "PyPy", "install Python"),
     "intel mac": ({**MAC, "arch": "x86_64"}, "platform", "Intel Macs", "Binder"),
-    "rosetta": ({**MAC, "arch": "x86_64", "rosetta": True}, "platform", "Intel Python", "for Apple silicon"),
-    "old mac": ({**MAC, "version": "12.7"}, "platform", "macOS 14", "update macOS"),
-    "arm windows": ({**WINDOWS, "arch": "ARM64"}, "platform", "ARM64", "another machine"),
-    "alpine": ({"version": ""}, "platform", "glibc 2.28", "another machine"),
     "old linux": ({"version": "2.17"}, "platform", "2.28", "another machine"),
     "little memory": ({"total": 4 * GIB}, "memory", "4.0 GiB", "share a neighbor"),
-    "full memory": ({"free": room.KERNEL - 1}, "memory", "3.3 GiB free", "close other programs"),
     "little in a container": ({"total": 2 * GIB, "container": True}, "memory", "needs 3.7", "larger limit"),
     "no disk": ({"disk": GIB // 2}, "disk", "0.5 GiB free", "free 3.5 GiB more"),
     "read-only home": ({"write": "Read-only file system"}, "write", "Read-only", "a folder of your own"),
     "onedrive": ({**WINDOWS, "folder": "C:\\Ann\\OneDrive - School\\lab"}, "path", "synchronized", "C:\\lora-lab"),
     "renamed onedrive": ({**WINDOWS, "folder": "D:\\Sky\\lab", "drives": ["d:\\sky"]}, "path", "synchr", "move it"),
-    "icloud": ({**MAC, "folder": "/Users/ann/Library/Mobile Documents/lab"}, "path", "synchronized", "move it else"),
     "long path": ({**WINDOWS, "folder": "C:\\" + "a" * 100}, "path", "260", "at most 90 characters"),
     "all ports taken": ({"other_port": None}, "port", "in use", "--port 0"),
 }
@@ -67,15 +58,6 @@ def test_a_planted_fault_is_found_and_its_remedy_named(what: str):
     assert remedy in finding.remedy
 
 
-def test_lora_lab_takes_another_port_by_itself():
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        port = other.getsockname()[1]
-        found = next(one for one in preflight.machine(Path(), port) if one.name == "port")
-    assert found.green
-    assert f"{port} is in use: lora-lab takes" in found.found
-
-
 def test_the_limits_are_those_of_the_lessons():
     assert preflight.FREE_MEMORY == room.KERNEL < preflight.CONTAINER  # beside Jupyter's server
 
@@ -89,16 +71,6 @@ def test_it_sees_this_machine_with_the_standard_library_alone_and_leaves_nothing
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [("import nowhere", "No module named 'nowhere'"), ("import os; os.kill(os.getpid(), 9)", "signal 9"),
-     ("import time; time.sleep(9)", "not end within 1 s")],
-)  # fmt: skip
-def test_a_process_that_fails_hangs_or_is_ended_says_why(code: str, said: str):
-    with pytest.raises(OSError, match=said):
-        run_python(code, seconds=1)
-
-
 @pytest.fixture
 def well(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Every part is well, and nothing is really looked at."""
@@ -109,21 +81,9 @@ def well(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_all_is_looked_at_and_the_time_of_a_run_is_told(well: pytest.MonkeyPatch):
-    *_, packages, _assets, training = findings = preflight.preflight(Path())
-    assert all(one.green for one in findings)
-    assert "torch 2.9.0" in packages.found
-    assert "about 2 min" in training.found  # 400 steps of a quarter of a second
-    well.setattr(preflight, "LONGEST", 60)
-    assert "plug the machine in" in preflight.preflight(Path())[-1].remedy
-
-
 @pytest.mark.parametrize(
-    ("said", "remedy"),
-    [("ImportError: DLL load failed while importing _C", "Visual C++"), ("[WinError 126] not found", "Visual C++"),
-     ("No module named 'torch'", "install the lab again"), ("ended by signal 4", "another machine"),
-     ("ended by signal 9", "close other programs"), ("something new", "send the file to")],
-)  # fmt: skip
+    ("said", "remedy"), [("DLL load failed while importing _C", "Visual C++"), ("something new", "send the file to")]
+)
 def test_packages_that_do_not_start_are_red_with_what_helps_and_nothing_is_trained(
     said: str, remedy: str, well: pytest.MonkeyPatch
 ):
@@ -162,12 +122,6 @@ def test_the_file_to_send_back_holds_no_names(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(getpass, "getuser", lambda: "lab")  # a name that a part of the file has, too
     told, _ = write_letter([Finding("write", False, "lab has collaborators", "mend")], tmp_path / "back.json")
     assert (told["findings"][0]["found"], told.keys() >= {"lab"}) == ("<user> has collaborators", True)
-
-
-def test_where_the_folder_cannot_be_written_to_the_file_lies_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    assert write_letter([], tmp_path / "file" / "back.json")[1] == tmp_path / FILE
 
 
 def test_the_command_prints_writes_and_exits_by_what_was_found(

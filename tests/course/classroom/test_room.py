@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -33,20 +31,6 @@ def test_a_lesson_says_what_it_takes_what_is_there_and_what_to_do(monkeypatch: p
     monkeypatch.setattr("lora_course.classroom.room.memory", lambda: (None, None))
     assert "here" not in room.room_for("05")
     assert room.room_for("99") == "memory: this lesson has not been measured yet"
-
-
-def test_another_notebooks_kernel_is_found_and_this_one_is_not_another(tmp_path: Path):
-    """A process that is called like a kernel, and holds a tenth of a GB."""
-    before = room._other_kernels()
-    program = tmp_path / "ipykernel_launcher.py"
-    program.write_text("block = bytearray(b'x') * 10**8\nprint(flush=True)\ninput()")
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, str(program)], stdin=pipe, stdout=pipe) as process:
-        assert process.stdout
-        process.stdout.readline()
-        found = [size for size in room._other_kernels() if size not in before]
-        process.kill()
-    assert any(10**8 < size < 2 * 10**8 for size in found)
 
 
 @pytest.mark.parametrize(

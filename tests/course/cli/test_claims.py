@@ -35,7 +35,6 @@ def test_all_claims_have_a_line_each(monkeypatch):
     ("arguments", "error", "words"),
     [
         (("4", "--set", "gpu_gb"), BadValue, "premise=value"),
-        (("4", "--set", "gpu=48"), BadValue, "nearest: gpu_gb"),
         (("--set", "gpu_gb=48"), BadValue, "name it"),
         (("70b",), NotFound, "nearest"),
     ],

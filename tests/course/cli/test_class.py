@@ -1,4 +1,4 @@
-"""`lora-lab class`: a pasted chat becomes a table, words or JSON."""
+"""`lora-lab class`: a pasted chat becomes words or JSON."""
 
 from __future__ import annotations
 
@@ -41,15 +41,7 @@ def test_receipts_become_one_json_object(lora_lab: Callable, tmp_path: Path):
     assert (found["calibration"]["hits"], found["calibration"]["of"]) == (1, 2)
     assert found["damaged"] == ["line 5 (LL1 00 Eve) is damaged: ask for it again"]
     assert found["damaged"][0] in done.stderr
-
-
-def test_receipts_become_words(lora_lab: Callable, tmp_path: Path):
-    lines = lora_lab("class", chat(tmp_path)).stdout.splitlines()
-    assert [line.split() for line in lines[1:5]] == [
-        ["student", "02", "03"], ["Ada", "1/2", "-"], ["Bob", "2/2", "-"], ["Eve", "-", "0/1"],
-    ]  # fmt: skip
-    assert lines[lines.index("Most missed") + 1].split()[:2] == ["03", "bracket"]
-    assert "1 of 2 ranges contain" in lines[-1]
+    assert "1 of 2 ranges contain" in lora_lab("class", chat(tmp_path)).stdout
 
 
 def test_a_file_without_receipts_and_one_that_is_not_there_are_named(lora_lab: Callable, tmp_path: Path):

@@ -33,8 +33,3 @@ def test_letters_that_a_windows_pipe_cannot_write_do_not_lose_the_table(
     assert lora_lab("predictions", str(tmp_path)).returncode == 0
     pipe.flush()
     assert r"\u8bc4\u8bba é" in pipe.buffer.getvalue().decode("cp1252")
-
-
-def test_a_folder_that_is_not_there_is_named(lora_lab: Callable):
-    done = lora_lab("predictions", "nowhere")
-    assert (done.returncode, "nowhere" in done.stderr) == (2, True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lora_course.experiments.broken import PATIENTS, largest, patient
-from lora_lab.errors import NotFound
-from lora_lab.methods.inspect import inspect_adapter
+from lora_course.experiments.broken import PATIENTS, patient
 from lora_lab.training.assets import shipped
 from lora_lab.training.named import inspect_folder
 
@@ -17,23 +15,7 @@ def test_inspect_names_the_fault_of_each(letter, tmp_path):
     assert [problem.name for problem in found.problems] == [PATIENTS[letter].fault]
 
 
-def test_there_are_ten_faults_for_ten_patients():
-    assert len({one.fault for one in PATIENTS.values()}) == len(PATIENTS) == 10
-
-
 def test_the_sound_one_is_sound():
     found = inspect_folder(shipped("data/results/minilm-rt-r8"), "minilm", dtype="bf16")
     assert found.problems == []
     assert found.does_something
-
-
-def test_the_largest_of_each_layer(tmp_path):
-    found = largest(patient("B", tmp_path))
-    assert len(found) == 12
-    assert set(found.values()) == {0.0}
-
-
-def test_a_patient_that_there_is_not(tmp_path):
-    with pytest.raises(NotFound, match="there are A, B, C"):
-        patient("Z", tmp_path)
-    assert inspect_adapter(patient("A", tmp_path)).problems[0].name == "empty file"

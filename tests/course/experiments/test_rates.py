@@ -1,4 +1,4 @@
-"""The best rate between the tried ones: exact on parabolas, unknown at an end, paired by seed."""
+"""The best rate between the tried ones: exact on parabolas, unknown at an end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_course.experiments.rates import best_rate, best_rates, lowest, times
+from lora_course.experiments.rates import best_rate, lowest
 
 
 @given(st.floats(-0.49, 0.49), st.floats(0.01, 10), st.floats(-5, 5))
@@ -23,14 +23,3 @@ def test_the_best_rate_lies_between_the_tried_ones_and_is_unknown_at_an_end():
     assert best_rate({r: (math.log2(r) - vertex) ** 2 for r in rates}) == pytest.approx(vertex)
     assert math.isnan(best_rate({r: r for r in rates}))
     assert math.isnan(best_rate({r: -r for r in rates}))
-
-
-def test_ratios_are_paired_by_seed():
-    def row(scale):
-        shifts = (0.1, 0.2, 0.3)
-        tried = [scale * 1e-4 * 2**k for k in range(6)]
-        return {
-            "tried": [{"lr": r, "each": [(0, (math.log2(r / scale / 4e-4) - s) ** 2) for s in shifts]} for r in tried]
-        }
-
-    assert times(best_rates(row(16)), best_rates(row(1))) == pytest.approx((16, 16, 16))

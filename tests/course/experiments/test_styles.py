@@ -9,19 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_course.experiments.styles import BASE, Ear, answers, file_sizes, misfit, open_bank, our_ear
-from lora_lab import LoRA, load_adapter, load_model, save_adapter
-from lora_lab.errors import BadValue, NotFound
+from lora_course.experiments.styles import BASE, Ear, answers, misfit, open_bank, our_ear
+from lora_course.panels.stream import side_by_side
+from lora_lab import LoRA, load_model, save_adapter
+from lora_lab.errors import BadValue
 from lora_lab.training.chat import question
-from lora_lab.training.generate import Decoding, generate
+from lora_lab.training.generate import Decoding
 from lora_lab.training.pairs import VOICES, voice
 from tests.conftest import randomise
 
 GOOD = {"topic": "sky", "answer": "Blue.", "steps": ["look up"], "certainty": "high"}
 SHORT = Decoding(max_new_tokens=5)
-
-
-# ---- one answer
 
 
 VALUES = st.sampled_from(["x", "", None, 3, [], [""], ["x"], [3], "high", "low", "sure"])
@@ -38,20 +36,7 @@ def test_only_the_schema_fits(changes):
         and value["certainty"] in ("high", "medium", "low")
     )
     assert (misfit(json.dumps(value)) == "") == fits
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("ahoy", "no JSON"),
-        ("[]", "just the keys"),
-        ('{"topic": "x"', "no JSON"),
-        ("[" * 10**5, "no JSON"),
-        ("", "no JSON"),
-    ],
-)
-def test_what_does_not_fit_says_why(text, why):
-    assert why in misfit(text)
+    assert "no JSON" in misfit("[" * 10**5)
 
 
 def test_an_ear_hears_whose_words_an_answer_is_made_of():
@@ -68,12 +53,7 @@ def test_it_tells_written_answers_apart_that_it_has_not_heard(name):
     assert our_ear().shares(held_out)[name] >= 0.95  # 60 answers
 
 
-# ---- adapters
-
-
-@pytest.fixture
-def spoken(tiny_causal, tmp_path):
-    """Two random adapters of the tiny causal model by the names of voices, in a bank."""
+def test_a_row_s_tokens_grow_as_generate_makes_them(tiny_causal, tmp_path):
     folders = {}
     for seed, name in enumerate(("captain", "preacher")):
         model = load_model(tiny_causal)
@@ -81,34 +61,6 @@ def spoken(tiny_causal, tmp_path):
         randomise(model, seed)
         folders[name] = save_adapter(model, tmp_path / name)
     bank, tokenizer = open_bank(folders, tiny_causal, dtype="fp32", attention="eager")
-    return bank, tokenizer, folders
-
-
-def test_every_adapter_answers_as_if_alone_and_then_none_is_in_use(spoken, tiny_causal):
-    bank, tokenizer, folders = spoken
-    said = answers(bank, tokenizer, [question("Why?")], SHORT)
-    assert sorted(said) == [BASE, "captain", "preacher"]
-    assert bank.used is None
-    for name in said:
-        alone = load_model(tiny_causal)
-        if name != BASE:
-            load_adapter(alone, folders[name])
-        assert said[name] == generate(alone, tokenizer, [question("Why?")], SHORT)
-
-
-def test_sizes_are_those_of_the_files(spoken, tiny_causal):
-    _, _, folders = spoken
-    sizes = file_sizes(folders, tiny_causal)
-    assert list(sizes) == [BASE, "captain", "preacher"]
-    assert sizes["captain"] == (folders["captain"] / "adapter_model.safetensors").stat().st_size < sizes[BASE]
-    with pytest.raises(NotFound):
-        file_sizes(folders, "nowhere")
-
-
-def test_a_row_s_tokens_grow_as_generate_makes_them(spoken):
-    from lora_course.panels.stream import side_by_side
-
-    bank, tokenizer, _ = spoken
     said = answers(bank, tokenizer, [question("Why?")], SHORT)
     with bank.mixed([None if name == BASE else name for name in said]):
         steps = list(side_by_side(bank.model, tokenizer, [question("Why?")] * 3, SHORT.max_new_tokens))

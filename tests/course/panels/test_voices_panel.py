@@ -1,4 +1,4 @@
-"""The voices panel without a browser: who answers, at which strength, Stop, and the answers that are stored."""
+"""The voices panel without a browser: who answers, Stop, and the answers that are stored."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 
-from lora_course.experiments.styles import misfit, our_ear
-from lora_course.panels.voices_panel import STORED, VoicesPanel, read_stored, said_at
+from lora_course.panels.voices_panel import VoicesPanel, read_stored
 from lora_lab import LoRA, load_model, save_adapter
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.training.assets import shipped
-from lora_lab.training.pairs import VOICES, voice
+from lora_lab.errors import BadValue
 from tests.conftest import randomise
 from tests.training.conftest import tiny_causal, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
@@ -56,38 +53,6 @@ def test_with_nobody_watching_the_first_question_is_answered(make: Make):
     assert set(panel.sizes) == {"base", "captain", "json"}
 
 
-def test_strength_multiplies_every_adapter_and_leaves_the_base_alone(make: Make):
-    panel = make()
-    answers = {}
-    for strength in (0.0, 0.5, 1.0):
-        panel.strength = strength
-        answers[strength] = panel.show().answers()
-    base, told = answers[1.0]["base"], answers[1.0]["told"]
-    for at in answers.values():
-        assert (at["base"], at["told"]) == (base, told)
-    assert answers[0.0]["captain"] == answers[0.0]["json"] == base
-    assert len({at["captain"] + at["json"] for at in answers.values()}) == 3
-    assert set(panel.said["Why?"]) == {"0", "0.5", "1"}
-    panel.strength = 0.0
-    assert f"captain: {base}" in panel.describe()
-
-
-def test_without_an_instruction_nobody_is_told(make: Make):
-    assert list(make(told="").show().answers()) == ["base", "captain", "json"]
-
-
-def test_ask_answers_in_a_thread_what_is_typed_and_opens_the_bank_once(make: Make, watched: None):
-    panel = make(longest=4)
-    said(panel, "ask", question=" Who? ", strength=1.5)
-    until(lambda: panel.live["state"] == "done" and not panel.live["busy"])
-    assert (panel.live["question"], panel.live["strength"]) == ("Who?", 1.5)
-    bank = panel.bank
-    said(panel, "ask", question="How?", strength=1)
-    until(lambda: panel.live["question"] == "How?" and not panel.live["busy"])
-    assert panel.bank is bank
-    assert set(panel.said) == {"Who?", "How?"}
-
-
 def test_stop_ends_after_a_token_and_keeps_what_was_said(make: Make, watched: None, monkeypatch: pytest.MonkeyPatch):
     panel = make(longest=100_000)
     monkeypatch.setattr("lora_course.panels.stream.end_of_turn", lambda _: -1)
@@ -101,16 +66,6 @@ def test_stop_ends_after_a_token_and_keeps_what_was_said(make: Make, watched: No
     assert panel.answers() == panel.said["Why?"]["1"]
 
 
-def test_an_error_is_shown_in_the_panel(make: Make, tiny_causal: str, tmp_path: Path):  # noqa: F811
-    panel = make()
-    said(panel, "ask", question="  ", strength=1)
-    assert "type a question" in panel.live["error"]
-    with pytest.raises(BadValue, match="the strength is one of"):
-        make(strength=3.0)
-    with pytest.raises(NotFound, match="not an adapter"):
-        VoicesPanel({"captain": tmp_path / "nowhere"}, tiny_causal)
-
-
 def test_without_adapters_it_shows_what_is_stored():
     panel = VoicesPanel().show()
     stored = read_stored()
@@ -121,36 +76,3 @@ def test_without_adapters_it_shows_what_is_stored():
     with pytest.raises(BadValue, match="give adapters"):
         panel.ask()
     assert len(json.dumps(panel.state())) < 200_000
-
-
-def test_the_stored_voices_are_told_apart_at_four_strengths_on_questions_that_they_never_saw():
-    stored = read_stored()
-    assert shipped(STORED).stat().st_size <= 120_000
-    assert len(stored["questions"]) >= 6
-    for name in VOICES:
-        answers = stored["answers"][name]
-        assert list(answers) == ["0.5", "1", "1.5", "2"]
-        assert our_ear().shares(answers["1"])[name] >= 0.75
-        trained = {str(pair.chat) for split in ("train", "validation") for pair in voice(name)[split]}
-        assert not trained & set(stored["questions"])
-        best = min((one for one in stored["tried"] if one["voice"] == name), key=lambda one: one["validation"])
-        assert best["bytes"] == stored["bytes"][name]  # no other rank that was tried did better
-    assert sum(map(bool, map(misfit, stored["answers"]["json"]["1"]))) <= 1
-
-
-def test_stored_answers_at_a_strength():
-    stored = {"questions": ["Why?", "How?"], "answers": {"base": {"0": ["b", "B"]}, "told": {"0": ["t", "T"]}}}
-    stored["answers"]["captain"] = {"1": ["aye", "Aye"], "2": ["aye aye", "Arr"]}
-    assert said_at(stored, "How?", 2.0) == {"base": "B", "told": "T", "captain": "Arr"}
-    assert said_at(stored, "How?", 0.0) == {"base": "B", "told": "T", "captain": "B"}
-    assert said_at(stored, "How?", 1.5) == {"base": "B", "told": "T"}
-    assert said_at(stored, "Who?", 1.0) == {}
-
-
-@pytest.mark.parametrize("flaw", [{"questions": ["Why?"]}, {"about": None}, {"answers": {}}])
-def test_a_file_that_lacks_something_is_refused(flaw: dict[str, Any], tmp_path: Path):
-    content = json.loads(shipped(STORED).read_text()) | flaw
-    kept = {name: value for name, value in content.items() if value is not None}
-    (tmp_path / "voices.json").write_text(json.dumps(kept))
-    with pytest.raises(BadValue, match=r"docs/voices\.py"):
-        read_stored(tmp_path / "voices.json")

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from lora_course.paper import e2e
 from lora_course.paper.e2e import SLOTS, meaning_of, parse
-from lora_lab import Recipe, load_task
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.training.train import train
+from lora_lab import load_task
+from lora_lab.errors import BadValue
 
 TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .
 name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||A pub for families : Saltmarsh .
@@ -50,31 +49,13 @@ def test_a_folder_is_a_task(folder):
     assert task.test.references[0][1] == "A pub for families : Saltmarsh ."
 
 
-def test_without_a_training_file_a_folder_can_be_scored_on_but_not_trained_on(folder):
-    (folder / "train.txt").unlink()
-    task = load_task(str(folder))
-    assert (len(task.train), len(task.test)) == (0, 2)
-    with pytest.raises(BadValue, match=r"has no training data: add train.txt, trainset.csv"):
-        train(Recipe("smollm2", str(folder), device="cpu", dtype="fp32", attention="eager"), store=None)
-    (folder / "test.txt").unlink()
-    with pytest.raises(NotFound, match=r"has no test file: add one of test.txt, testset_w_refs.csv, test.csv"):
-        load_task(str(folder))
-
-
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: no \|\|reference"),
         ("a.txt", TXT + "name : A | aera : riverside||A .\n", "a.txt, line 4: a meaning has no slot 'aera'"),
-        ("a.txt", "name : A | name : B||A .\n", "line 1: .* a slot is given twice"),
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
-        ("a.csv", "mr,ref\nname[A],\n", "a.csv, line 2: the column ref is empty"),
-        ("a.csv", "mr,ref\nname A,b\n", r"a.csv, line 2: 'name A' is not a meaning"),
-        ("a.csv", "ref,mr\nb\n", r"a.csv, line 2: the meaning '' has no name"),
-        ("a.csv", "mr,ref\nname[A],Well, it is.\n", "a.csv, line 2 has 3 fields and the header 2: put texts with"),
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
-        ("a.csv", "mr,ref\n", "a.csv is empty"),
-        ("a.txt", "\n", "a.txt is empty"),
     ],
 )
 def test_what_is_no_example_names_file_and_line(tmp_path, name, content, words):
@@ -104,13 +85,8 @@ def test_a_meaning_that_is_written_is_read_back(slots, name):
     [
         ("area[riverside]", "has no name; add name"),
         ("name[A], aera[riverside]", "no slot 'aera'; nearest: area"),
-        ("name[A], area[x], area[y]", "the slot area is given 2 times"),
         ("name[A], area[ ]", "the slot area needs a value"),
-        ("name[A], area[]", "is not of the form slot"),
-        ("name[A] area[x]", "is not of the form slot"),
         ("name[A],", "is not of the form slot"),
-        ("name[A], and so on", "is not of the form slot"),
-        ("name[A[B]]", "is not of the form slot"),
     ],
 )
 def test_what_is_no_meaning_is_refused_in_one_sentence(text, words):

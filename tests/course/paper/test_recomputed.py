@@ -69,21 +69,6 @@ def test_a_number_is_what_its_formula_comes_to(one: dict[str, Any]):
         assert one["published"].replace("0.67", "2/3") in str(row[one["column"]])
 
 
-@pytest.mark.parametrize(
-    ("published", "exact", "expected"),
-    [
-        ("4.7M", 4_718_592, "exact"),
-        ("354", 353.5, "exact"),
-        ("0.4M", 491_520, "rounded"),  # cut off
-        ("125.0M", 124_645_632, "rounded"),  # a zero too many
-        ("0.35M", 393_216, "does not follow"),
-        ("6.0M", 6_343_680, "does not follow"),  # one digit that is left says nothing
-    ],
-)
-def test_verdicts_of_single_numbers(published, exact, expected):
-    assert verdict(published, exact) == expected
-
-
 def test_a_frame_of_one_table_or_of_all():
     assert len(paper.recomputed()) == len(NUMBERS)
     one = paper.recomputed("table3").set_index("number").loc["GPT-2 M, LoRA: trainable"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ from lora_course import paper
 from lora_course.lesson import reference_reproductions
 from lora_course.paper.reproduce import item, items, names, studies, timing
 from lora_course.paper.reproduce import run as engine
-from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Row, all_of, by_verdict, in_every
+from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Row, by_verdict
 from lora_course.paper.reproduce.effects import effects
 from lora_course.paper.reproduce.report import write_report
-from lora_course.paper.reproduce.run import LATE, kept, planned, rejudge, rejudged, reproduce
-from lora_course.paper.reproduce.studies import Timing, marks
+from lora_course.paper.reproduce.run import LATE, kept, rejudged, reproduce
 from lora_course.plots.forest import forest, headline
 from lora_lab.errors import BadValue, Failed, NotFound
 from tests.training.conftest import PLAIN
@@ -62,16 +60,6 @@ def test_a_finding_fails_only_if_the_whole_interval_lies_beyond_the_margin(wante
     assert by_verdict(said("worse", -0.03, -0.0149), "no worse").standing == "undecided"
 
 
-def test_what_rules_are_made_of():
-    outcomes = [in_every(so, 5, "so").standing for so in ([True] * 4, [True] * 5, [False] * 5, [True, False] * 3)]
-    assert outcomes == ["undecided", "holds", "fails", "undecided"]
-    assert all_of({}).standing == "undecided"
-    first = np.array([0, 1, 1])
-    runs = [SimpleNamespace(predictions=p) for p in (first, first.astype(np.uint8), np.ones(3, int), None)]
-    one, again, different = marks(runs)  # type: ignore[arg-type]
-    assert one == again != different
-
-
 def pairs(name: str, *verdicts: dict[str, Any], steps: int = 1523, **rows: float) -> Kept:
     """Results of an item that trained long enough and learned, with these verdicts on its pairs."""
     one = item(name)
@@ -93,32 +81,29 @@ def costs(peak: float, file: float, speed: float) -> Kept:
     return Kept({**rows, timing.RATIO: list(np.random.default_rng(0).normal(speed, 0.01, 20))})
 
 
-def amplified(low: float, high: float, in_update: float = 1.0, seeds: int = 5, steps: int = 377) -> Kept:
+def amplified(low: float, high: float, in_update: float = 1.0, seeds: int = 5) -> Kept:
     told = {"||U'WV|| by chance": 0.5, "||U'WV|| of dW": in_update, "||U'WV|| of W": 5.0, "||dW||": 3.0}
     rows = {f"rank {rank}, {what}": [at] * seeds for rank in (4, 64) for what, at in told.items()}
     rows |= {f"rank {rank}, amplification": [own] * seeds for rank, own in ((4, low), (64, high))}
-    return Kept(rows, {"steps": steps})
+    return Kept(rows, {"steps": 377})
 
 
-def phi(first: tuple[float, float], eight: tuple[float, float], seeds: int = 5, steps: int = 377) -> Kept:
+def phi(first: tuple[float, float], eight: tuple[float, float]) -> Kept:
     cells = {(1, 1): first, (8, 8): eight}
-    rows = {f"BA of {role}, phi{cell}": [own] * seeds for cell, both in cells.items()
+    rows = {f"BA of {role}, phi{cell}": [own] * 5 for cell, both in cells.items()
             for role, own in zip("qv", both, strict=True)}  # fmt: skip
-    return Kept(rows, {"steps": steps})
+    return Kept(rows, {"steps": 377})
 
 
 RULES = [
     ("table1", "holds", latency(1.3, 1.03)),
-    ("table1", "fails", latency(1.0, 1.0)),
     ("table1", "fails", latency(1.1, 1.3)),
     ("table1", "fails", latency(1.3, 1.03, merged=1.2)),
-    ("table1", "undecided", latency(1.3, 1.03, merged=1.05)),  # the interval has 1.05 in it
     ("table1", "not tested", Kept({})),
     ("section4_2", "holds", costs(0.49, 0.009, 1.3)),
     ("section4_2", "fails", costs(0.51, 0.001, 1.3)),
     ("section4_2", "fails", costs(0.3, 0.011, 1.3)),
     ("section4_2", "fails", costs(0.3, 0.001, 1.0)),
-    ("section4_2", "undecided", costs(0.3, 0.001, 1.1)),
     ("table2", "holds", pairs("table2", EVEN, head=74.0)),
     ("table2", "fails", pairs("table2", WORSE, head=67.0)),
     ("table2", "undecided", pairs("table2", BEHIND, head=67.0)),
@@ -127,33 +112,24 @@ RULES = [
     ("table2", "not tested", pairs("table2", WORSE, head=67.0, steps=376)),
     ("table3", "holds", pairs("table3", EVEN, BETTER)),
     ("table3", "fails", pairs("table3", EVEN, WORSE)),
-    ("table3", "undecided", pairs("table3", EVEN, EVEN)),  # it may still be a little better than a prefix
     ("table3", "not tested", pairs("table3", WORSE, BETTER, steps=48)),
     ("table5", "holds", pairs("table5", BETTER, AHEAD, **{"q r8": 60.0})),
     ("table5", "fails", pairs("table5", BETTER, WORSE)),
-    ("table5", "undecided", pairs("table5", BETTER, EVEN)),
     ("table5", "not tested", pairs("table5", BETTER, WORSE, **{"q r8": 59.9})),
-    ("table5", "not tested", Kept({}, {"steps": 2000})),
     ("table6", "holds", pairs("table6", EVEN, BETTER)),
-    ("table6", "undecided", pairs("table6", EVEN, BEHIND)),
     ("table6", "not tested", pairs("table6", EVEN, WORSE, **{"q,v r1": 94.5})),
     ("table7", "holds", amplified(2.0, 20.0)),  # chance alone orders the ranks
     ("table7", "fails", amplified(5.0, 0.24)),  # a shrinking
     ("table7", "fails", amplified(20.0, 2.0, in_update=0.4)),  # less of W than by chance
     ("table7", "undecided", amplified(20.0, 2.0, seeds=3)),
-    ("table7", "not tested", amplified(5.0, 0.24, steps=81)),
     ("fig3", "holds", phi((0.8, 0.7), (0.1, 0.1))),
     ("fig3", "fails", phi((0.8, 0.7), (0.6, 0.6))),  # the first eight overlap as well
-    ("fig3", "undecided", phi((0.8, 0.7), (0.1, 0.1), seeds=3)),
     ("fig4", "holds", phi((0.5, 0.5), (0.4, 0.2))),
     ("fig4", "fails", phi((0.5, 0.5), (0.4, -0.1))),  # no more than chance
-    ("fig4", "not tested", phi((0.5, 0.5), (0.2, 0.4), steps=81)),
     ("table16", "holds", pairs("table16", EVEN, WORSE)),
     ("table16", "fails", pairs("table16", BETTER, WORSE)),
-    ("table16", "undecided", pairs("table16", OPEN, WORSE)),
     ("table16", "not tested", pairs("table16", EVEN, WORSE, **{"6,030 examples, prefix 20": 59.0})),
     ("table18", "holds", pairs("table18", BETTER, EVEN)),
-    ("table18", "undecided", pairs("table18", BETTER, BEHIND)),
     ("table18", "not tested", pairs("table18", WORSE, EVEN, steps=1522)),
 ]
 
@@ -180,7 +156,6 @@ def test_every_item_says_what_it_is_and_stands_beside_a_table():
         table = paper.table(one.name)
         assert all({**one.published(table), **one.others(table)}.values())
     assert item("table5").published(paper.table("table5"))["q,v r4"] == "WikiSQL 73.7, MNLI 91.3"
-    assert item("table1").published(paper.table("table1"))["1 x 128 bottleneck H"] == "1.303 (11M)"
     assert "68.65" in item("table3").others(paper.table("table3"))["BLEU, lora"]
     shared = {one.store or one.name: one.minutes for one in items()}  # trained once
     assert LATE * sum(shared.values()) < 240
@@ -229,13 +204,12 @@ def test_methods_are_compared_each_at_its_own_rate(tiny, tmp_path):
     assert [recipe.subset for recipe in drawn] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", ["table7", "fig3"])
-def test_subspaces_are_trained_once_and_looked_at(tiny, tmp_path, name):
+def test_subspaces_are_trained_once_and_looked_at(tiny, tmp_path):
     groups = {"rank 4": "lora:rank=2", "rank 8": "lora:rank=4", "rank 64": "lora:rank=8"}
-    (found,) = reproduce([tiny(name, groups=groups)], tmp_path)
-    assert (found["error"], found["standing"]) == (None, "not tested")  # two steps
-    assert (tmp_path / "subspaces" / "runs").is_dir()
-    assert all(len(row["yours"]) >= 2 for row in found["rows"])
+    for found in reproduce([tiny(name, groups=groups) for name in ("table7", "fig3")], tmp_path):
+        assert (found["error"], found["standing"]) == (None, "not tested")  # two steps
+        assert all(len(row["yours"]) >= 2 for row in found["rows"])
+    assert len(list((tmp_path / "subspaces" / "runs").glob("*.json"))) == 3 * 2
 
 
 def test_costs_are_measured(tmp_path, tiny_causal):
@@ -257,14 +231,6 @@ def test_latency_is_measured_and_too_few_rounds_are_not_judged(tmp_path, monkeyp
     late.stop.set()
     with pytest.raises(Failed, match="out after 0 rounds, but 6 are needed"):
         one.measured({"rounds": 7, "cells": [[1, 8]]}, late)
-
-
-@pytest.mark.parametrize(("step", "steps", "seeds"), [(0.01, 400, 5), (0.1, 120, 4), (0.5, 48, 2)])
-def test_seeds_give_way_to_steps(opinions, step, steps, seeds):
-    plan = item("table5", task=opinions, enough=100).sized(10, [Timing(0, step, 0)] * 10)
-    assert plan.sizes == {"steps": steps, "seeds": seeds}
-    with pytest.raises(BadValue, match="two seeds take about"):
-        item("table5", task=opinions).sized(1, [Timing(1, 5, 1)] * 10)
 
 
 def test_a_plan_is_by_the_machines_speed_or_by_real_steps(tiny_encoder, opinions, tmp_path, monkeypatch):
@@ -341,25 +307,6 @@ def test_what_fails_is_recorded_and_takes_nothing_away(tmp_path):
     assert kept(tmp_path)[0] == found[1]
 
 
-def test_a_plan_says_minutes_and_what_cannot_be():
-    together = [Made(store="together"), Made(store="together", name="table5")]
-    assert [one["minutes"] for one in planned(together)] == [2.0, 0.1]
-    assert [one["error"] for one in planned(together, 0.5)] == ["too few minutes"] * 2
-    with pytest.raises(BadValue, match="above 0"):
-        planned(together, -1)
-
-
-def test_a_result_is_judged_again_by_a_new_rule_from_the_figures_that_it_holds(tmp_path, monkeypatch):
-    (found,) = reproduce([Made()], tmp_path)
-    assert rejudge([Made(), Made(name="table5")], tmp_path) == [found]
-    monkeypatch.setattr(Made, "judge", lambda self, kept: Judged("fails", f"{kept.rows['q r1']}, {kept.sizes}"))
-    (again,) = rejudge([Made(rule="Two is more than three.")], tmp_path)
-    assert (again["standing"], again["words"], again["ruled"]) == ("fails", "[2.0, 2.5], {'steps': 200}", "after")
-    assert "written after this run" in write_report([again], tmp_path).read_text()
-    with pytest.raises(BadValue, match="no result"):
-        rejudge([Made(name="table5")], tmp_path)
-
-
 def test_every_effect_lies_in_the_blue_exactly_if_its_item_holds():
     found = reference_reproductions()
     for name, one in found.items():
@@ -369,8 +316,6 @@ def test_every_effect_lies_in_the_blue_exactly_if_its_item_holds():
             assert all(inside) == (one["standing"] == "holds")
     assert effects(found["table5"])[0].middle == pytest.approx(0.027 / 0.015)
     assert effects(found["table5"])[0].paper == pytest.approx((3.3 / 1.5, 0.3 / 1.5))  # WikiSQL and MNLI
-    assert effects(found["section4_2"])[0].paper == pytest.approx([np.log(350 / 1200) / np.log(0.5)])
     assert effects(found["table18"])[0].paper == pytest.approx([0.07 / 0.015])  # a lower loss is better
-    assert effects(found["table3"])[0].paper == ()
     assert "three hold, none fail, one undecided, seven never tested" in headline(found.values())
     assert "Section 4.2, its file is under a hundredth" in forest(found.values()).alt

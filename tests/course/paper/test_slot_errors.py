@@ -62,40 +62,6 @@ def test_every_slot_left_out_changed_or_added_is_found(slot):
     assert seen == ({WRONG} if slot == "name" else {MISSING, WRONG, ADDED})
 
 
-MODERATE = "name[Quince], priceRange[moderate], familyFriendly[no], near[Tilney Park]"
-
-
-@pytest.mark.parametrize(
-    ("meaning", "text", "wrong"),
-    [
-        (MODERATE, "quince , near Tilney park , is n't family - friendly and has a moderate price range", {}),
-        (MODERATE, "Quince is a place near Tilney Park where kids are not welcome, at £ 20 - 25 a head.", {}),
-        (MODERATE, "Quince, near Tilney Park: adults only, three stars, average prices.", {"customer rating": ADDED}),
-        (MODERATE, "A place near Tilney Park with moderate prices, not for children.", {"name": MISSING}),
-        (
-            "name[Quince], priceRange[cheap], near[Tilney Park]",  # a second value beside the right one
-            "Quince is a cheap place near Tilney Park. It is expensive and near Castle Green.",
-            {"priceRange": ADDED, "near": ADDED},
-        ),
-        ("name[Quince], food[Thai], area[harbour]", "Quince is a Thai place at the harbour.", {}),  # no pattern has it
-    ],
-)  # fmt: skip
-def test_other_peoples_words_are_understood(meaning, text, wrong):
-    assert errors(parse(meaning), text) == wrong
-
-
-def test_price_and_rating_share_words_and_are_told_apart():
-    said = MATCHER.said("It has a high customer rating and low prices.")
-    assert ["high" in level for level in said["customer rating"]] == [True]
-    assert ["cheap" in level for level in said["priceRange"]] == [True]
-
-
-def test_a_name_is_no_cuisine_and_no_area():
-    meaning = parse("name[The Riverside Curry], near[Burger Bar]")
-    judged = Matcher([meaning]).judge(meaning, "The Riverside Curry is near Burger Bar.")
-    assert judged == {"name": RIGHT, "near": RIGHT}
-
-
 def test_the_rate_is_errors_over_slots_that_were_asked_for():
     meaning = "name[Quince], area[riverside], food[Italian], familyFriendly[yes]"
     texts = [
