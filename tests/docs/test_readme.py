@@ -1,4 +1,4 @@
-"""The README's tables, commands and panels are what the lab has."""
+"""The README is short, and its tables, commands and picture are what the lab has."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import lora_lab
 from lora_course.cli import commands
@@ -18,6 +19,15 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 METHODS = re.findall(r"^\| (`[a-z].*?) \| .*? \| ([\d,]+) \| .*?\|$", PAGE, re.MULTILINE)
 COUNTED = [(words, int(number.replace(",", ""))) for cell, number in METHODS for words in re.findall("`(.*?)`", cell)]
+
+
+def test_it_is_short_and_one_picture_moves():
+    assert len(PAGE.splitlines()) <= 120
+    ((words, file),) = re.findall(r"!\[(.*?)\]\((.*?)\)", PAGE)
+    assert len(words.split()) >= 15
+    assert (ROOT / file).stat().st_size <= 2_000_000
+    with Image.open(ROOT / file) as picture:
+        assert picture.n_frames > 20
 
 
 def test_every_method_is_in_the_table():

@@ -1,9 +1,10 @@
-"""The teaching page adds up: its quiz in three forms, its arithmetic, and what lessons found."""
+"""The teaching page adds up: its three plans, its quiz in three forms, and its arithmetic."""
 
 from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -16,6 +17,10 @@ TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(e
 FORMS = "ABC"
 
 
+def section(title: str) -> str:
+    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
 def rows(text: str) -> list[list[str]]:
     """The cells of each row of a table."""
     return [re.split(r" *\| ?", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
@@ -24,6 +29,39 @@ def rows(text: str) -> list[list[str]]:
 def questions(form: str) -> list[tuple[str, str]]:
     text = re.split(rf"<summary>Form {form}.*?</summary>", PAGE)[1].split("</details>")[0]
     return re.findall(r"^(\d)\. (.*)$", text, re.MULTILINE)
+
+
+def minutes(clock: str) -> int:
+    return 60 * int(clock.split(":")[0]) + int(clock.split(":")[1])
+
+
+def test_the_boxes_follow_each_other_and_fill_ninety_minutes():
+    boxes = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("Ninety minutes")) if ":" in row[0]]
+    for (start, length, _), (after, *_) in pairwise(boxes):
+        assert start + length == after
+    assert boxes[0][0] == 0
+    assert boxes[-1][0] + boxes[-1][1] == 90
+    assert {lesson for *_, lesson in boxes if lesson} == {f"{number:02}" for number in range(6)}
+
+
+def test_each_box_says_what_to_do():
+    boxes = {(row[0], row[1]) for row in rows(section("Ninety minutes")) if ":" in row[0]}
+    assert set(re.findall(r"^### (\d:\d\d) · .*\((\d+)\)$", section("Ninety minutes"), re.MULTILINE)) == boxes
+
+
+def test_the_day_follows_the_clock_and_leaves_out_lesson_08_alone():
+    blocks = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("A day")) if ":" in row[0]]
+    for (start, length, _), (after, *_) in pairwise(blocks):
+        assert start + length == after
+    assert sorted(lesson for *_, lesson in blocks if lesson) == ["00", "01", "02", "03", "04", "05", "06", "07", "09"]
+
+
+def test_six_weeks_of_ninety_minutes_have_every_core_lesson_and_elective():
+    weeks = [row for row in rows(section("Six weeks")) if row[0].isdigit()]
+    assert [row[0] for row in weeks] == list("123456")
+    assert all(sum(map(int, re.findall(r"\((\d+)\)", row[1]))) <= 90 for row in weeks)
+    named = {name[:2] for name in re.findall(r"\(\.\./notebooks/(\w+)\.ipynb\)", section("Six weeks"))}
+    assert named >= {f"{number:02}" for number in range(10)}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -71,6 +109,12 @@ def test_the_answers_follow_from_the_numbers_of_the_questions(form: str, model: 
     assert asked[8][1][{(True, False): "only P", (False, True): "only Q"}[inside]] == right[8]
 
 
+def test_the_answers_are_on_a_page_that_students_need_not_get():
+    assert "](quiz_answers.md)" in PAGE
+    assert "## Answers" not in PAGE
+    assert "<summary>Answers" not in PAGE
+
+
 def test_the_arithmetic_of_the_page_is_right():
     sums = re.findall(r"`([\d_.*/+() x-]+)` = ([\d.]+)", PAGE + ANSWERS)
     assert len(sums) >= 10
@@ -87,6 +131,13 @@ def test_every_lesson_that_was_measured_was_graded_right_and_did_nothing_that_is
         right, of = record["right"].split(" of ")
         assert int(right) + UNGRADED.get(name, 0) == int(of) > 0, name
         assert (record["status"], record["errors"], record["refused"]) == ("ran", [], []), name
+
+
+def test_the_commands_of_the_page_exist():
+    from lora_course.cli import commands
+
+    named = set(re.findall(r"lora-lab ([a-z]+)", PAGE))
+    assert named <= set(commands.commands), named - set(commands.commands)
 
 
 def test_the_ranges_are_those_that_the_solved_lessons_found():

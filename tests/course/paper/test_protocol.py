@@ -9,6 +9,7 @@ import pytest
 
 from lora_course.paper import glue as glue_files
 from lora_course.paper.protocol import FACTS, plan, plan_in_words, recipes, result_in_words, run
+from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments import text_scores
 from lora_lab.training.generate import Decoding
@@ -60,6 +61,30 @@ def test_paper_and_scripts_differ_where_they_are_known_to(model, task, name, pap
     assert (paper.published["bleu"], "68.65 (V100)" in paper.expected) == ("70.4±0.1", True)
 
 
+def test_three_tasks_start_from_mnli_and_notes_say_what_differs():
+    assert {r.task for r in recipes("table2", row="LoRA") if r.warm == "mnli"} == {"mrpc", "rte", "sts-b"}
+    assert not any(r.warm for r in recipes("table2", row="LoRA dagger"))
+    copied = [r for r in recipes("table2", row="FT") if r.task in ("mrpc", "rte", "sts-b")]
+    assert not any(r.warm for r in copied)  # the figures that the paper copied were got without
+    assert all(any("no start from MNLI" in note for note in r.notes) for r in copied)
+    assert any("4.7M" in note for note in recipes("table2", model="deberta-v2-xxlarge")[0].notes)
+    assert recipes("table2", variant="repo", model="roberta-base", task="cola")[0].batch == 2 * 32
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "words"),
+    [
+        (lambda: recipes("table4"), NotFound, "table2 and table3"),
+        (lambda: recipes("table2", task="sst2"), NotFound, "nearest: sst-2"),
+        (lambda: recipes("table2", variant="readme"), BadValue, "paper, repo"),
+        (lambda: plan("table3", gpu="V1000"), NotFound, "nearest"),
+    ],
+)
+def test_what_is_not_there_is_named(ask, error, words):
+    with pytest.raises(error, match=words):
+        ask()
+
+
 # ---- plans
 
 
@@ -78,12 +103,32 @@ def test_steps_and_trainable_parameters_are_those_that_the_paper_can_only_have_m
     assert [d["trainable"] for d in plan("table3")] == [393_216, 737_280]
 
 
+def test_memory_and_time_are_the_accountants(table2):
+    cola, full = (table2["roberta-base", row, "cola"] for row in ("LoRA", "FT"))
+    asked = {"batch": 32, "seq": 512, "dtype": "bf16", "optimizer": "adamw-fused", "padded": True, "dropout": 0.1}
+    assert cola["memory"] == cola["together"] == memory("roberta-base", LoRA(8, 8, ("q", "v")), **asked).peak
+    assert full["memory"] == memory("roberta-base", FullFineTuning(), **asked).peak
+    per_step = [d["seconds"] / d["steps"] for d in (cola, full)]
+    assert per_step[0] < per_step[1] < 1.6 * per_step[0]  # three products a layer against two and a little
+    assert plan("table2", task="cola", utilisation=0.2)[0]["seconds"] == pytest.approx(2 * cola["seconds"])
+    rte = plan("table2", variant="repo", model="roberta-large", task="rte")[0]  # a script on eight GPUs
+    assert rte["memory"] < rte["together"]
+    assert {model for (model, _, _), d in table2.items() if d["at_least"]} == {"deberta-v2-xxlarge"}
+    assert "at least" in plan_in_words(table2["deberta-v2-xxlarge", "LoRA", "rte"])
+
+
+def test_what_is_missing_is_said_with_how_to_bring_it(table2):
+    lacks = [one["bring"] for one in plan("table3", model_path="smollm2")[0]["missing"]]
+    assert any("--data" in one for one in lacks)
+    assert not any("--model-path" in one for one in lacks)  # a bundled model is here
+    assert "use the authors' own" in table2["deberta-v2-xxlarge", "LoRA", "rte"]["missing"][0]["bring"]
+
+
 def test_a_plan_is_plain_values_and_counts_the_data_that_are_there(table2, roberta, glue):
     told = json.loads(json.dumps(table2["roberta-base", "LoRA", "mnli"]))
     assert told["settings"]["lr"] == {"value": 5e-4, "source": "Table 9"}
     assert told["rows"]["source"].startswith("published")
     assert FACTS["tasks"].keys() == glue_files.TASKS.keys() | {"e2e"}
-    assert "at least" in plan_in_words(table2["deberta-v2-xxlarge", "LoRA", "rte"])
     dry = plan("table2", model="roberta-base", task="rte", row="LoRA", model_path=roberta, data=glue)[0]
     assert (dry["rows"]["value"], dry["steps"]) == (24, 80)
     assert not any("--data" in one["bring"] or "--model-path" in one["bring"] for one in dry["missing"])
@@ -125,6 +170,22 @@ def test_what_differs_from_the_paper_is_said_and_what_is_done_is_not_made_again(
     assert stamps == {file: file.stat().st_mtime_ns for file in cola[1].rglob("*.safetensors")}
 
 
+def test_sts_b_is_a_number_and_mnli_starts_it(roberta, glue, tmp_path):
+    options = {"model_path": roberta, "data": glue, "out": tmp_path, "seeds": 1, "steps_limit": 2, **PLAIN}
+    mnli = run("table2", task="mnli", **options)["seeds"][0]
+    assert mnli["last"]["accuracy"] in [n / 15 for n in range(16)]  # matched and mismatched together
+    start = Store(tmp_path).read(mnli["hash"]).adapter
+    warm, cold = (run("table2", task="sts-b", start=folder, **options) for folder in (start, ""))
+    assert {"step", "pearson", "spearman", "loss"} == set(warm["seeds"][0]["last"])
+    assert warm["seeds"][0]["validation"] != cold["seeds"][0]["validation"]
+    assert "starts from scratch" in result_in_words(cold)
+    assert "starts from scratch" not in result_in_words(warm)
+    with pytest.raises(BadValue, match="leave out start"):
+        run("table2", task="cola", start=start, **options)
+    full = run("table2", task="rte", row="FT", **options)["seeds"][0]
+    assert 0 <= full["last"]["accuracy"] <= 1
+
+
 def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path):
     options = {"model_path": gpt2, "data": e2e, "out": tmp_path, "seeds": 1, "steps_limit": 2, **PLAIN}
     result = run("table3", decoding=Decoding(max_new_tokens=4), **options)
@@ -148,7 +209,7 @@ def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path):
     [
         ({"steps_limit": 0}, BadValue, "steps_limit must be at least 1"),
         ({"data": "/nowhere"}, NotFound, "no folder"),
-        ({"task": "cola", "start": "an adapter"}, BadValue, "leave out start"),
+        ({"model_path": "no-such-model"}, NotFound, "there is no model"),
         ({"model": "deberta-v2-xxlarge"}, BadValue, "can be planned here but not run: DeBERTa's classifier has a"),
     ],
 )
