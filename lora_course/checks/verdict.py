@@ -70,8 +70,8 @@ class Number:
     """The right number, and replies to wrong ones.
 
     right           accepted within a relative error `within`, or rounded to what the answer shows; the reply is `why`
-    misconceptions  {wrong number: reply} for answers close to it, unless `right` is closer, or {predicate: reply} for
-                    answers that satisfy it; otherwise the reply is `fallback`, or how far off the answer is
+    misconceptions  {wrong number: reply} for answers close to it, unless `right` is closer; otherwise the reply is
+                    `fallback`, or how far off the answer is
     hint            the reply while there is no answer
     """
 
@@ -90,12 +90,11 @@ class Number:
         given, right = _as_float(answer), self.right
         if math.isclose(given, right, rel_tol=self.within) or math.isclose(given, right, abs_tol=_rounding(given)):
             return Verdict(True, self.why)
-        near = [key for key in self.misconceptions if not callable(key) and math.isclose(given, key, rel_tol=0.02)]
+        near = [key for key in self.misconceptions if math.isclose(given, key, rel_tol=0.02)]
         nearest = min(near, key=lambda wrong: abs(given - wrong), default=math.inf)
         if abs(given - nearest) <= abs(given - right):
             return Verdict(False, self.misconceptions[nearest])
-        replies = (reply for key, reply in self.misconceptions.items() if callable(key) and key(given))
-        return Verdict(False, next(replies, self.fallback or _how_far(given, right)))
+        return Verdict(False, self.fallback or _how_far(given, right))
 
 
 def number(answer: Any, *args: Any, **kwargs: Any) -> Verdict:
