@@ -50,7 +50,7 @@ def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
     found = (
         voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, reproduced, inside, rehearsed,
-        counted, lesson_memory, cost, variants, regret,
+        counted, lesson_memory, cost, variants, regret, rewards,
     )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
@@ -335,6 +335,31 @@ def regret() -> dict[str, str]:
     }
 
 
+def rewards() -> dict[str, str]:
+    """Lesson 17: LoRA of ranks 1, 8, 64, rank 1 on all linear layers, and full fine-tuning, from labels and rewards.
+
+    reward.SIGNAL.NAME: accuracy in percent; .sure: mean probability of the answer, in percent; .found: halves found.
+    reward.SIGNAL.NAME.ahead, .low, .high: points that full fine-tuning is ahead of it, and the 95 % interval.
+    reward.cost.NAME: points that rewards lose against labels; reward.before: halves that the untrained model finds.
+    """
+    names = {"LoRA r1 q,v": "one", "LoRA r8 q,v": "eight", "LoRA r64 q,v": "many", "LoRA r1 all-linear": "all"}
+    names |= {"full": "full"}
+    stored = {name: read_json(RESULTS / "compare" / f"minilm_rt_{name}.json") for name in ("labels", "reward")}
+    scores, numbers = {name: scores_in(found) for name, found in stored.items()}, dict[str, str]()
+    for signal, found in stored.items():
+        for row in found["methods"]:
+            name = f"reward.{signal}.{names[row['label']]}"
+            numbers[name] = f"{100 * fmean(row['accuracy']['each']):.1f}"
+            numbers |= {f"{name}.{what}": f"{100 * row[what]['mean']:.0f}" for what in ("sure", "found")}
+        for label, one in verdicts(scores[signal], "full", found["margin"]).items():
+            ends = {"ahead": -one.difference, "low": -one.high, "high": -one.low}
+            numbers |= {f"reward.{signal}.{names[label]}.{end}": f"{100 * value:.1f}" for end, value in ends.items()}
+    for label, name in names.items():
+        lost = verdict(scores["labels"][label], scores["reward"][label]).difference
+        numbers[f"reward.cost.{name}"] = f"{100 * lost:.1f}"
+    return numbers | {"reward.before": f"{100 * stored['reward']['found_before']:.0f}"}
+
+
 def latency() -> dict[str, str]:
     """Lesson 09: how many per cent longer an answer takes with LoRA beside the base, medians of our table 1."""
     rows = {row["name"]: row["yours"] for row in read_json(RESULTS / "reproduce" / "table1" / "result.json")["rows"]}
@@ -361,7 +386,7 @@ def inside() -> dict[str, str]:
 
     inside.a-moved: |A - A at the start| / |A at the start| of the adapter that ships, least and most of its matrices.
     inside.one: the rank-1 adapter of lesson 14, as its solved notebook finds it: percent right with B as trained,
-    negated, and by the number alone; phi of its A with that of another seed.
+    negated, and by the number alone; phi of its A with that of another seed; inside.halves: percent of halves found.
     """
     cuts = read_json(RESULTS / "microscope" / "ranks.json")["cuts"]
     run = reference("minilm-rt-r8")
