@@ -20,7 +20,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from math import log2, sqrt
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,12 +32,11 @@ from lora_lab.methods.base import Method
 from lora_lab.training.assets import shipped
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Store
+from lora_lab.training.runs import Run, Store
 
 FILE = "data/results/rates.csv"
 COLUMNS = (
-    "part", "model", "task", "method", "rank", "alpha", "targets", "steps", "batch", "lr", "seed", "status", "loss",
-    "score",
+    "part", "method", "rank", "alpha", "steps", "batch", "lr", "seed", "loss", "accuracy",
 )  # fmt: skip
 RULES = ("fixed:16", "rank", "2rank", "sqrt")
 
@@ -77,21 +75,25 @@ PARTS = ("rank", "batch")
 
 
 def main(store: str = "runs/rates", *parts: str) -> None:
-    """Train what the store lacks of these parts, or of all, then write what it has of all."""
-    kept, rows = Sweep(store, scored=False), []
+    """Train what the store lacks of these parts, or of all, then write the parts that it has whole."""
+    kept, found = Store(store), list[list[Any]]()
     for part in parts or PARTS:
-        kept.run(list(recipes(part)))
+        Sweep(store, scored=False).run(list(recipes(part)))
     for part in PARTS:
-        for recipe in recipes(part):
-            if (run := Store(store).find(recipe)) is not None and run.history["validation"]:
-                last, method = run.history["validation"][-1], recipe.method
-                lora = [method.rank, method.alpha, "+".join(method.targets)] if isinstance(method, LoRA) else [None] * 3
-                score = last.get("accuracy", last.get("perplexity"))
-                told = [recipe.model, recipe.task, method.name, *lora, recipe.steps, recipe.batch, recipe.lr]
-                rows.append([part, *told, recipe.seed, run.status, round(last["loss"], 5), round(score, 4)])
-    table = pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
+        runs = [run for run in map(kept.find, recipes(part)) if run is not None and run.history["validation"]]
+        if len(runs) == len(list(recipes(part))):
+            found += [row(part, run) for run in runs]
+    table = pd.DataFrame(found, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
     write_atomically(path := shipped(FILE), table.encode())
-    print(f"{Path(path).name}: {len(rows)} runs, {len(table):,} bytes")
+    print(f"{path.name}: {len(found)} runs, {len(table):,} bytes")
+
+
+def row(part: str, run: Run) -> list[Any]:
+    """Return a run in the order of COLUMNS; loss and accuracy are on validation."""
+    recipe, method, last = run.recipe, run.recipe.method, run.history["validation"][-1]
+    lora = [method.rank, method.alpha] if isinstance(method, LoRA) else [None, None]
+    settings = [method.name, *lora, recipe.steps, recipe.batch, recipe.lr, recipe.seed]
+    return [part, *settings, round(last["loss"], 5), round(last["accuracy"], 4)]
 
 
 if __name__ == "__main__":

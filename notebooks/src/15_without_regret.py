@@ -93,7 +93,7 @@ plt.show()
 # %%
 runs = pd.read_csv(shipped("data/results/rates.csv"))
 ranks = runs[runs.part == "rank"].set_index("lr").groupby(["rank", "alpha"])
-peak = ranks.apply(lambda own: own.groupby("seed").loss.apply(best_rate)).rename("rate").unstack()  # pairs x seeds
+peak = ranks.apply(lambda own: own.groupby("seed").loss.apply(best_rate))  # pairs x seeds
 lowest_loss = ranks.apply(lambda own: own.groupby("lr").loss.mean().min())
 
 figure, panels = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
@@ -124,9 +124,11 @@ lesson.reveal("times the best rate falls with alpha = r", fall)
 # %% claim
 assert all(3 < low < 10 < high for _, low, high in ratios.values())
 assert ratios["LoRA, q,v"][0] > 2 * ratios["LoRA, all linear"][0]
-assert 6 < peak["alpha = r", 1] / peak["alpha = r", 64] < 10
-usual = [peak["alpha = 16", rank] for rank in (1, 8, 64)]
-assert max(usual) / min(usual) < 2
+slope = {rule: np.polyfit([0, 3, 6, 7], [peak.loc[(r, a(r))] for r in (1, 8, 64, 128)], 1)[0] for rule, a in rules.items()}
+assert all(-0.2 < end < 0.2 for end in mean_interval(slope["16"])) and 4 < fall < 9
+assert all(mean_interval(slope[rule])[2] < 0 for rule in ("r", "2r"))
+assert mean_interval(slope["5.66 sqrt(r)"])[1] < -0.2 < 0 < mean_interval(slope["5.66 sqrt(r)"])[2]
+assert lowest_loss[8].loc[:64].max() + 0.04 < lowest_loss[8, 1024] < lowest_loss[8, 4096]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
@@ -134,7 +136,8 @@ assert max(usual) / min(usual) < 2
 # - **On `q,v` LoRA's best rate is 25<!--regret.qv--> times full fine-tuning's** (95 % interval 9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->). **On all linear layers it's 8.8<!--regret.all--> times** (4.8<!--regret.all.low--> to 16<!--regret.all.high-->). More adapted matrices move the model further at the same rate, so they want a lower one.
 # - **Another task agrees.** On tweets with three classes (stored, too): 24<!--regret.tweets.qv--> times on `q,v` (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->), 12<!--regret.tweets.all--> on all linear layers (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->). So "ten" fits all linear layers, as in LoRA Without Regret. On `q,v` it's too low for the tweets, and the reviews can't tell. Three fits nowhere here.
 # - **Three seeds give wide intervals**, and wide is enough: near its best, a factor of two in the rate costs little.
-# - **With $\alpha$ fixed, the best rate hardly moves with the rank**: it stays within a factor of 1.4<!--regret.apart-->, less than three seeds can tell apart. **With $\alpha=r$, it falls 8<!--regret.fall--> times** from rank 1 to 64.
+# - **With $\alpha$ fixed, the best rate doesn't care about the rank**: from rank 1 to 128 it goes like rank to the power of 0.00<!--regret.fixed--> (-0.12<!--regret.fixed.low--> to 0.13<!--regret.fixed.high-->). At the left, dots of one $\alpha$ lie on top of each other. **With $\alpha=r$, it falls 5.9<!--regret.fall--> times** from rank 1 to 64, and with $2r$ about as fast. With $\sqrt r$, three seeds can't tell.
+# - **A very large $\alpha$ isn't better.** At rank 8, at its own best rate each, the loss stays below 0.50<!--regret.loss.small--> up to $\alpha=64$ and is 0.55<!--regret.loss.large--> at 1,024. [A paper of 2026](https://arxiv.org/abs/2606.12883) recommends large alphas with small rates (we've read its abstract). Not here.
 #
 # **Why doesn't rank matter at a fixed $\alpha$?** Adam's first step moves every number of $B$ by about the rate, whatever the gradient's size. Each of the $r$ rows of $A$ then adds its share to $BA$, all roughly along the gradient, so $BA$ grows like $r$. The factor $\alpha/r$ takes that out again. What's left is $\alpha$ times the rate. With $\alpha=r$ you undo it: each doubling of the rank is a doubling of $\alpha$, too.
 # </details>
