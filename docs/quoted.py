@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from lora_course.checks.variants import LABELS, ahead
 from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, Cells
 from lora_course.classroom import room
-from lora_course.experiments.rates import best_rates, times
+from lora_course.experiments.rates import best_rate, best_rates, times
 from lora_course.lesson import reference
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -50,7 +50,7 @@ def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
     found = (
         voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, reproduced, inside, rehearsed,
-        counted, lesson_memory, cost, variants, regret,
+        counted, lesson_memory, cost, variants, regret, rewards,
     )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
@@ -313,8 +313,9 @@ def regret() -> dict[str, str]:
 
     regret.qv, regret.all: on q and v, on all linear layers; regret.tweets.NAME: the same on tweets.
     regret.fa, .plus: the best rate of LoRA-FA and of LoRA+ over plain LoRA's.
-    regret.fall: how many times the playground's best rate falls from rank 1 to 64 with alpha = r; regret.apart: the
-    largest over the smallest at ranks 1, 8, 64 with alpha 16.
+    regret.fixed, .low, .high: the power of the rank that the best rate goes like with alpha 16; regret.fall: how many
+    times it falls from rank 1 to 64 with alpha = r; regret.loss.small, .large: the lowest loss at rank 8 up to alpha
+    64, and at 1,024.
     """
     ratios = {"qv": (PLAIN, "full"), "all": ("LoRA r8 all-linear", "full")}
     own = {"fa": (VARIANTS["LoRA-FA"], PLAIN), "plus": (VARIANTS["LoRA+"], PLAIN)}
@@ -324,15 +325,46 @@ def regret() -> dict[str, str]:
         for name, labels in pairs.items():
             ends = zip(("", ".low", ".high"), times(*(best_rates(rows[label]) for label in labels)), strict=True)
             numbers |= {f"{prefix}{name}{end}": f"{value:.2g}" for end, value in ends}
-    accuracy: dict[tuple[int, float], dict[float, list[float]]] = {}
-    for run in load_playground().results:
-        accuracy.setdefault((run.cell.rank, run.cell.alpha), {}).setdefault(run.cell.lr, []).append(run.value or 0.0)
-    peak = {cell: max(sorted(rates), key=lambda lr: fmean(rates[lr])) for cell, rates in accuracy.items()}
-    at_16 = [peak[rank, 16.0] for rank in (1, 8, 64)]
-    return numbers | {
-        "regret.fall": f"{peak[1, 1.0] / peak[64, 64.0]:.0f}",
-        "regret.apart": f"{max(at_16) / min(at_16):.1f}",
+    runs = pd.read_csv(RESULTS / "rates.csv").query("part == 'rank'")
+    best = {
+        key: best_rate(dict(zip(own.lr, own.loss, strict=True))) for key, own in runs.groupby(["rank", "alpha", "seed"])
     }
+    slopes = [np.polyfit([0, 3, 6, 7], [best[rank, 16.0, seed] for rank in (1, 8, 64, 128)], 1)[0] for seed in range(3)]
+    numbers |= {
+        f"regret.fixed{end}": f"{value:.2f}"
+        for end, value in zip(("", ".low", ".high"), mean_interval(slopes), strict=True)
+    }
+    loss = runs[runs["rank"] == 8].groupby(["alpha", "lr"]).loss.mean().groupby("alpha").min()
+    return numbers | {
+        "regret.fall": f"{2 ** fmean(best[1, 1.0, seed] - best[64, 64.0, seed] for seed in range(3)):.1f}",
+        "regret.loss.small": f"{loss.loc[:64].max():.2f}",
+        "regret.loss.large": f"{loss[1024]:.2f}",
+    }
+
+
+def rewards() -> dict[str, str]:
+    """Lesson 17: LoRA of ranks 1, 8, 64, rank 1 on all linear layers, and full fine-tuning, from labels and rewards.
+
+    reward.SIGNAL.NAME: accuracy in percent; .sure: mean probability of the answer, in percent; .found: halves found.
+    reward.SIGNAL.NAME.ahead, .low, .high: points that full fine-tuning is ahead of it, and the 95 % interval.
+    reward.cost.NAME: points that rewards lose against labels; reward.before: halves that the untrained model finds.
+    """
+    names = {"LoRA r1 q,v": "one", "LoRA r8 q,v": "eight", "LoRA r64 q,v": "many", "LoRA r1 all-linear": "all"}
+    names |= {"full": "full"}
+    stored = {name: read_json(RESULTS / "compare" / f"minilm_rt_{name}.json") for name in ("labels", "reward")}
+    scores, numbers = {name: scores_in(found) for name, found in stored.items()}, dict[str, str]()
+    for signal, found in stored.items():
+        for row in found["methods"]:
+            name = f"reward.{signal}.{names[row['label']]}"
+            numbers[name] = f"{100 * fmean(row['accuracy']['each']):.1f}"
+            numbers |= {f"{name}.{what}": f"{100 * row[what]['mean']:.0f}" for what in ("sure", "found")}
+        for label, one in verdicts(scores[signal], "full", found["margin"]).items():
+            ends = {"ahead": -one.difference, "low": -one.high, "high": -one.low}
+            numbers |= {f"reward.{signal}.{names[label]}.{end}": f"{100 * value:.1f}" for end, value in ends.items()}
+    for label, name in names.items():
+        lost = verdict(scores["labels"][label], scores["reward"][label]).difference
+        numbers[f"reward.cost.{name}"] = f"{100 * lost:.1f}"
+    return numbers | {"reward.before": f"{100 * stored['reward']['found_before']:.0f}"}
 
 
 def latency() -> dict[str, str]:
@@ -361,7 +393,7 @@ def inside() -> dict[str, str]:
 
     inside.a-moved: |A - A at the start| / |A at the start| of the adapter that ships, least and most of its matrices.
     inside.one: the rank-1 adapter of lesson 14, as its solved notebook finds it: percent right with B as trained,
-    negated, and by the number alone; phi of its A with that of another seed.
+    negated, and by the number alone; phi of its A with that of another seed; inside.halves: percent of halves found.
     """
     cuts = read_json(RESULTS / "microscope" / "ranks.json")["cuts"]
     run = reference("minilm-rt-r8")

@@ -29,6 +29,7 @@ from lora_course.checks import (
     reading,
     regret,
     reproducing,
+    reward,
     small_file,
     styles,
     sure,
@@ -391,6 +392,15 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
         lambda: regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01),
     ),
     "carried": carried,
+    "loss_of_rewards": partial(
+        ask, "loss", "Three answers of probabilities 0.5, 0.9, 0.4 and rewards 1, 0, 1. The loss (ln 0.5 = -0.693, "
+        "ln 0.9 = -0.105, ln 0.4 = -0.916):",
+        lambda: reward.LOSS.at(*reward.LOSS.cases[0], within=0.01),
+    ),
+    "bits": partial(
+        ask, "bits", "It's right once in 100 answers, p = 0.01. Bits that right or wrong tells on average:",
+        lambda: reward.BITS.at(0.01, within=0.02),
+    ),
     "judge": judge,
     "published": published,
 }  # fmt: skip

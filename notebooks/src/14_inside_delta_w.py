@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
 from lora_course.checks.reading import STORED, disguise, stored
+from lora_course.experiments.reward import halves_found
 from lora_lab import load_adapter, load_model, load_task
 from lora_lab.training.assets import shipped
 from lora_lab.training.models import load_tokenizer
@@ -82,6 +83,8 @@ plt.show()
 #
 # ## Is that really what it uses?
 # A nice picture isn't evidence: we chose the sentences. So take validation reviews, which were kept out of training. And take a control: 100 *random* directions in place of $A$, each with its better sign.
+#
+# And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many first halves still find their second? (A minute in all.)
 
 # %%
 reviews = load_task("rt").validation
@@ -95,7 +98,8 @@ for strength in (-1, 0, 0.25, 1):
         answers.append(read(text)[2] > 0.5)
         means.append(kept["x"][1:-1].mean(0))
     right[strength] = (torch.tensor(answers) == labels).float()
-    print(f"B times {strength:5}: {right[strength].mean():.1%} right")
+    found = halves_found(model, 16 if lesson.FAST else 256)
+    print(f"B times {strength:5}: {right[strength].mean():.1%} right, {found:.0%} of the halves found")
 
 # %%
 def by_the_number(direction):  # the average over a review's words, split at the median
@@ -116,15 +120,17 @@ lesson.reveal("percent right by the number alone", 100 * alone, "%")
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
 assert alone > chance[-1]
 assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / count**0.5
-added, weight = (torch.linalg.svdvals(w.detach())[0] for w in (adapter.delta_weight(), adapter.frozen_weight()))
-assert (round(added.item()), round(weight.item(), 1)) == (22, 3.0)
+before, after = (torch.linalg.svd(w.detach()) for w in (adapter.frozen_weight(), adapter.frozen_weight() + adapter.delta_weight()))
+assert (round(before.S[0].item(), 1), round(after.S[0].item(), 1)) == (3.0, 22.5)
+assert max((before.U.T @ after.U[:, 0]).abs().max(), (before.Vh @ after.Vh[0]).abs().max()) < 0.2
+assert lesson.FAST or found < 0.16
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. So the model's opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
 #
-# Its strength hardly matters. Is a quarter of $B$ worse? 500 reviews can't tell: undecided. Yet $\Delta W$ has a singular value of 22, and W's largest is 3.0. A large new direction that W doesn't have is called an **intruder**; this may be one. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report that shrinking intruders after training reduces forgetting at little cost. (We've read their abstract. We see the little cost; forgetting we didn't measure.)
+# **An intruder, and what it costs.** $W$'s largest singular value is 3.0; with the adapter, it's 22.5, in a direction that no direction of $W$ comes near (a cosine of 0.16 at most). That is an **intruder**. With it the model finds 14<!--inside.halves.one--> % of the halves, without it 22<!--inside.halves.none--> %: it has forgotten something. Shrink it to a quarter, and 21<!--inside.halves.quarter--> % are back, while 500 reviews can't tell whether it has become worse. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same of large models (we've read their abstract).
 # </details>
 #
 # ## Would another seed read the same?
