@@ -6,8 +6,10 @@ BIN := .venv/bin
 HAS = $(BIN)/python -c 'import sys, $(1); sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'
 ARGS ?= $(if $(CI),--check)
+MATRIX ?= 3.11=lowest-direct 3.11=highest 3.12=highest 3.13=highest
+ROOMS ?= tests/methods tests/training tests/accounting tests/widgets
 
-.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures site
+.PHONY: lab test small demo notebooks bench reference wheelhouse lint fetch numbers api pictures site matrix
 
 lab: fetch
 	@echo "opening JupyterLab with the lessons; Ctrl+C stops it"
@@ -53,6 +55,20 @@ api: .venv/.test
 # The site: lessons, docs and live panels as pages that need no kernel and no network, into site/build/html.
 site: .venv/.test
 	$(BIN)/python site/build.py
+
+# The lowest and the newest versions that pyproject.toml allows, each in an environment of its own in build/matrix. The
+# whole suite: ROOMS=tests. One environment: MATRIX=3.11=lowest-direct. A CPU build of torch: UV_TORCH_BACKEND=cpu.
+matrix: .venv/.test fetch
+	@failed=; for one in $(MATRIX); do \
+	    made=build/matrix/$$one python=$${one%=*}; \
+	    if ! $(BIN)/uv python find -q --no-python-downloads $$python >/dev/null; then \
+	        echo "matrix: no Python $$python on this machine"; continue; \
+	    fi; \
+	    echo "matrix: Python $$python, $${one#*=} versions"; \
+	    $(BIN)/uv venv -q --clear --no-python-downloads --python $$python $$made \
+	    && $(BIN)/uv pip install -q --python $$made --resolution $${one#*=} -e '.[test]' \
+	    && $$made/bin/python -m pytest -q $(ROOMS) || failed="$$failed $$one"; \
+	done; [ -z "$$failed" ] || { echo "matrix: failed:$$failed"; exit 1; }
 
 # Screenshots of panels for docs/; some minutes, because one trains.
 pictures: .venv/.test fetch

@@ -7,6 +7,7 @@ $Named = $env:LORA_LAB_WHEELHOUSE
 if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # relative to where it was typed
 Set-Location -LiteralPath $PSScriptRoot
 $env:PYTHONUTF8 = "1"
+[Console]::OutputEncoding = [Text.Encoding]::UTF8  # as Python writes: its path, read below, may have any letters
 $Lab = Join-Path $PSScriptRoot ".venv\Scripts\python.exe"
 $Stamp = Join-Path $PSScriptRoot ".venv\.lab"
 

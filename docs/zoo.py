@@ -28,7 +28,7 @@ def plain(a: Architecture) -> dict[str, Any]:
 def main() -> None:
     """Write one line per model."""
     lines = [f"{json.dumps(name)}: {json.dumps(plain(describe(meta_model(name), name)))}" for name in zoo_names()]
-    ZOO_MODULES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    ZOO_MODULES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -126,12 +126,8 @@ def log(what: str, low: float | None, high: float | None, found: float, unit: st
     numbers = {"low": low, "high": high, "found": found}
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "student": student(), "lesson": _lesson(),
             "what": what, **numbers, "unit": unit, "fast": fast()}  # fmt: skip
-    with suppress(OSError):
-        file = os.open(FILE, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
-        try:
-            os.write(file, (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace"))
-        finally:
-            os.close(file)
+    with suppress(OSError), open(FILE, "ab", buffering=0) as file:  # os.open would write \r\n on Windows
+        file.write((json.dumps(line, ensure_ascii=False) + "\n").encode(errors="replace"))
 
 
 def _lesson() -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             _write_new(temporary, content)
-            os.replace(temporary, path)
+            _replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -65,9 +66,9 @@ def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
     replaced = [name for name in (last, *others) if (folder / name).exists()]
     try:
         for name in replaced:
-            os.replace(folder / name, earlier[name])
+            _replace(folder / name, earlier[name])
         for name, path in new.items():
-            os.replace(path, folder / name)
+            _replace(path, folder / name)
     except BaseException:
         for name in new:
             if earlier[name].exists():
@@ -79,6 +80,15 @@ def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
         for path in folder.glob(f".{escape(name)}.*.earlier"):
             with suppress(OSError):  # the file may be open on Windows; the new files are in place
                 path.unlink()
+
+
+def _replace(old: Path, new: Path) -> None:
+    """Rename a file. Windows refuses while a reader or a virus scanner has either open, usually for a moment."""
+    for seconds in (0.02, 0.1, 0.5):
+        with suppress(PermissionError):
+            return os.replace(old, new)
+        time.sleep(seconds)
+    return os.replace(old, new)
 
 
 def _write_new(path: Path, content: bytes) -> None:
@@ -156,7 +166,7 @@ def remembered(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]
 def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
     """Read one JSON object. Raises: BadValue for anything else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad may write a byte-order mark
     except (OSError, ValueError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
         raise BadValue(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(value, dict):

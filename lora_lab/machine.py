@@ -31,6 +31,6 @@ def container() -> tuple[int | None, int]:
     first = CGROUPS / "memory", "memory.limit_in_bytes", ("total_rss", "total_shmem")
     for folder, limit, kinds in (second, first):
         with suppress(OSError, ValueError, KeyError):
-            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-            return int((folder / limit).read_text()), sum(int(stat[kind]) for kind in kinds)
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
+            return int((folder / limit).read_text("utf-8")), sum(int(stat[kind]) for kind in kinds)
     return None, 0

@@ -11,6 +11,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -138,6 +139,12 @@ def logits(model: nn.Module) -> torch.Tensor:
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
     return model(input_ids=ids, attention_mask=mask).logits
+
+
+def mapped(file: Path) -> bool:
+    """Whether a tensor of this process is still a view of the file, which Windows then neither replaces nor deletes."""
+    maps = Path("/proc/self/maps")  # Linux tells
+    return maps.exists() and str(file) in maps.read_text()
 
 
 @pytest.fixture

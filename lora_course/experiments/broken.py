@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from lora_lab.errors import NotFound
@@ -68,7 +68,7 @@ def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], 
 
     def make(folder: Path) -> None:
         file = _copy_sound(folder)
-        tensors = load_file(file)
+        tensors = load(file.read_bytes())  # load_file keeps it open, and Windows couldn't write it
         change(tensors)
         save_file(tensors, file, {"format": "pt"})
 
@@ -231,7 +231,7 @@ def silently(folder: str | Path) -> bool:
         tensors = load_file(Path(folder) / WEIGHTS)
     except SafetensorError:
         return False
-    config = json.loads((Path(folder) / CONFIG).read_text())
+    config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     model = load_model("minilm")
     LoRA(rank=config["r"], targets=tuple(config["target_modules"])).attach(model)
     state = {key.removeprefix("base_model.model.bert.").removesuffix(".weight"): t for key, t in tensors.items()}

@@ -130,7 +130,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
 def read(data: str | Path) -> tuple[list[dict[str, str]], str]:
     """Return the rows of a CSV and their kind. Raises: BadValue for other columns, or fewer than ten rows."""
     try:
-        with Path(data).open(newline="", encoding="utf-8") as file:
+        with Path(data).open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadValue(f"{data} can't be read as a CSV in UTF-8: {error}") from error

@@ -46,7 +46,7 @@ DTYPE = torch.bfloat16 if GPU and torch.cuda.is_bf16_supported() else torch.floa
 
 def read() -> tuple[list[dict], list[str]]:
     """Return the distinct rows of the CSV, shuffled, and the labels; a language model has no labels."""
-    with open(DATA, newline="", encoding="utf-8") as file:
+    with open(DATA, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     rows = list({tuple(row.values()): row for row in rows}.values())  # a duplicate could leak from train into test
     random.Random(SEED).shuffle(rows)

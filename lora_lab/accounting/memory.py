@@ -325,7 +325,7 @@ def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
 @lru_cache(maxsize=256)
 def _stored(name: str, key: str, file: Path, regime: Regime) -> Fit | Exception | None:
     """Return a shipped or cached fit, the stored reason why no fit is possible, or None."""
-    text = presets(name).get(key) or (file.read_text() if file.exists() else None)
+    text = presets(name).get(key) or (file.read_text("utf-8") if file.exists() else None)
     if text is None:
         return None
     data = json.loads(text)

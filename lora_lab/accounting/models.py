@@ -175,7 +175,8 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
     """Return the model's name for output: its folder, the last part of its hub id, or its type."""
     if isinstance(model, Mapping):
         return str(model.get("model_type", "this model"))
-    return Path(model).parent.name if Path(model).name == "config.json" else str(model).rstrip("/").rsplit("/", 1)[-1]
+    path = Path(model)
+    return path.parent.name if path.name == "config.json" else path.name
 
 
 def _config_file(model: str) -> Path:

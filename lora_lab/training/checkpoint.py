@@ -126,7 +126,7 @@ def restore(pack: Pack, *paths: Path) -> None:
                 member.status = "training" if member.status == "stopped" else member.status
                 pack.started -= header.get("seconds", 0.0) / len(header["members"])  # time before the interruption
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
-        pack.random = tensors["random"]
+        pack.random = tensors["random"].clone()  # a view would keep the file open: Windows couldn't replace it
     if pending:
         raise BadValue(f"{paths[0]} has no run {min(pending)}: remove it to start the run over")
 

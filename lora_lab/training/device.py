@@ -219,7 +219,7 @@ def environment(choice: Choice) -> dict[str, Any]:
 def _cpu_name() -> str:
     """Return the processor's name and, on Linux, its bf16 flags, since different processors share a name."""
     with suppress(OSError):
-        facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text(), re.MULTILINE))
+        facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text("utf-8"), re.MULTILINE))
         flags = facts.get("flags", facts.get("Features", "")).split()
         if "model name" in facts:
             return " ".join([facts["model name"].strip(), *sorted(flag for flag in flags if flag.endswith("bf16"))])

@@ -33,14 +33,15 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise NotFound("pictures of panels need chromium or google-chrome: install one of them")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows: the browser may still end
         html, png = Path(folder, "panel.html"), Path(folder, "panel.png")
         html.write_text(page(snapshot, dark=dark), encoding="utf-8")
         window = (f"--window-size={width + 24},{TALLEST}", f"--force-device-scale-factor={scale}")
         command = [browser, *FLAGS, *window, f"--user-data-dir={folder}/profile", f"--screenshot={png}"]
-        result = subprocess.run([*command, html.as_uri()], capture_output=True, text=True, timeout=120)
+        result = subprocess.run([*command, html.as_uri()], capture_output=True, timeout=120)
         if not png.is_file():
-            raise Failed(f"{browser} took no picture of {snapshot['panel']}: {result.stderr[-300:].strip()}")
+            why = result.stderr[-300:].decode(errors="replace").strip()
+            raise Failed(f"{browser} took no picture of {snapshot['panel']}: {why}")
         picture = Image.open(png).convert("RGB")
     paper = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
     box = ImageChops.difference(picture, paper).getbbox()

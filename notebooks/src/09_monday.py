@@ -111,7 +111,7 @@ finished = run_path("train.py", run_name="__main__")  # as `python train.py` doe
 # %% claim
 from lora_lab.training.named import inspect_folder
 
-assert "get_peft_model" in script.read_text() and inspect_folder("adapter").parameters > 300_000
+assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
 # Read it as you'd read somebody else's. In our run the adapter works, B isn't zero, and it's still no good. The loss is hardly below 0.69, which is guessing between two labels: 160 rows gave 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And twenty test rows are good to about ±21 points. (The plan's line *test* said ±17.5: it assumed 80 % right, and near 50 % luck is larger.) So you know what to ask for on Monday: rows.

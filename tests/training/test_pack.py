@@ -18,6 +18,7 @@ from lora_lab.errors import BadValue, LabWarning
 from lora_lab.training import checkpoint
 from lora_lab.training.pack import Pack, key
 from lora_lab.training.recipe import recipe_from
+from tests.conftest import mapped
 from tests.training.conftest import PLAIN
 
 TARGETS = ("q,v", "all-linear", "k", "o,down")
@@ -147,6 +148,7 @@ def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_pa
     assert broken.run(stop=stop) == []
     again = Pack(recipes if dropout else recipes[::-1])  # in another order, too; masks are drawn in the order
     checkpoint.restore(again, file)
+    assert not mapped(file)
     for run in again.run():
         assert run.history == whole[run.recipe].history
         assert run.metrics == whole[run.recipe].metrics

@@ -19,7 +19,7 @@ from tests.training.conftest import tiny_causal, tiny_encoder, tiny_models  # no
 
 def written(path: Path, kind: str, rows: int = 60) -> Path:
     heads = {"classifier": ("text", "label"), "language model": ("prompt", "completion")}[kind]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8-sig") as file:  # as Excel saves it
         lines = csv.writer(file)
         lines.writerow(heads)
         for n in range(rows):
