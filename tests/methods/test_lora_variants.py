@@ -157,7 +157,7 @@ def test_b_moves_so_many_times_as_far():
         member, before = Member(recipe, model), {n: p.clone() for n, p in model.named_parameters() if p.requires_grad}
         loss = (logits(model) ** 2).sum()
         loss.backward()
-        member.update(1, loss.item())
+        member.update(1, loss.item(), member.clip().item())
         after = dict(model.named_parameters())
         moved[ratio] = {name: (after[name] - p).abs().max().item() for name, p in before.items()}
         assert member.history.progress[0].lr == recipe.lr_at(1)
@@ -171,7 +171,7 @@ def test_moments_come_back_whatever_the_groups():
     recipe = Recipe("tiny", "random", PLUS)
     member = Member(recipe, model)
     (logits(model) ** 2).sum().backward()
-    member.update(1, 1.0)
+    member.update(1, 1.0, member.clip().item())
     other = Member(recipe, model)
     other.set_state(member.state())
     kept, found = member.state(), other.state()
@@ -190,7 +190,7 @@ def test_a_frozen_a_stays_as_it_was_drawn_and_keeps_no_input_for_backward(tmp_pa
         lora_layers(model)[0](x)
     assert not [t for t in kept if t.data_ptr() == x.data_ptr()]
     (logits(model) ** 2).sum().backward()
-    member.update(1, 1.0)
+    member.update(1, 1.0, member.clip().item())
     for layer, a in zip(lora_layers(model), drawn, strict=True):
         assert torch.equal(layer.lora_A, a)
         assert layer.lora_B.any()

@@ -53,8 +53,9 @@ def gpt2(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def glue(tmp_path_factory) -> Path:
-    """CoLA and RTE without header lines, with a few sentences of our own."""
+    """CoLA, RTE, MNLI and STS-B without header lines, with a few sentences of our own."""
     folder, rng = tmp_path_factory.mktemp("glue"), random.Random(0)
+    names = ("entailment", "neutral", "contradiction")
 
     def word() -> str:
         return rng.choice(["a boat", 'the "old" mill', "two foxes", "rain", "her uncle's hat"])
@@ -62,11 +63,16 @@ def glue(tmp_path_factory) -> Path:
     def line(task: str, n: int) -> str:
         if task == "CoLA":
             return f"gj04\t{n % 2}\t{'' if n % 2 else '*'}\t{word()} {'sings' if n % 2 else 'sing of'}."
-        return f"{n}\t{word()}\t{word()}\t{('entailment', 'not_entailment')[n % 2]}"
+        if task == "RTE":
+            return f"{n}\t{word()}\t{word()}\t{('entailment', 'not_entailment')[n % 2]}"
+        if task == "STS-B":
+            return f"{n}\tg\tf\t2012\t{n}\ts\ts\t{word()}\t{word()}\t{n % 6 * 0.9:.3f}"
+        return f"{n}\tp\tq\tg\tb\tb\tp\tp\t{word()}\t{word()}\t{names[n % 3]}\t{names[n % 3]}"
 
-    for task in ("CoLA", "RTE"):
+    for task in ("CoLA", "RTE", "STS-B", "MNLI"):
         (folder / task).mkdir()
-        for split, rows in {"train": 24, "dev": 10}.items():
+        sizes = {"dev_matched": 6, "dev_mismatched": 9} if task == "MNLI" else {"dev": 10}
+        for split, rows in {"train": 24, **sizes}.items():
             (folder / task / f"{split}.tsv").write_text("\n".join(line(task, n) for n in range(rows)) + "\n")
     return folder
 
