@@ -293,7 +293,7 @@ def _result(
             later = [afterwards(run, terms.forgetting, terms.prompts, folder, download=download) for run in runs]
             seconds += sum(run.seconds for run in runs) + sum(scores["seconds"] for scores in later)
             row |= _outcome(terms, metric, base, runs, later)
-            row |= remembered(out / "costs" / f"{runs[0].recipe.hash}.json", partial(costs_of, runs[0].recipe))
+            row |= remembered(out / "costs" / f"{runs[0].recipe.hash}-costs.json", partial(costs_of, runs[0].recipe))
             if axis.name == "lr":
                 row["lr"] = runs[0].recipe.lr
             say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in total")

@@ -19,6 +19,7 @@ from lora_lab.experiments import afterwards
 from lora_lab.experiments.compare import Comparison, compare, terms_of
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.margins import shown, unpacked
+from lora_lab.training.runs import stores
 from tests.training.conftest import PLAIN
 
 SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, "max_length": 64, **PLAIN}
@@ -73,6 +74,11 @@ def compared(tiny_encoder, opinions, tmp_path_factory):
 
 def by_name(found: dict) -> dict[str, dict]:
     return {one["method"]: one for one in found["methods"]}
+
+
+def test_a_folder_with_a_comparison_is_read_as_its_stores(compared):
+    """What it measured of costs is named like no run: a panel on the folder refused it."""
+    assert {store.name for store in stores(compared[1])} == {"tuning", "runs"}
 
 
 def test_every_method_is_tuned_and_scored_on_the_same_terms(compared):
