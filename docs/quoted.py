@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median
@@ -21,7 +22,7 @@ from safetensors.numpy import load_file
 from lora_course.checks.variants import LABELS, ahead
 from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, Cells
 from lora_course.classroom import room
-from lora_course.experiments.rates import best_rate, best_rates, times
+from lora_course.experiments.rates import best_rate, best_rates, ratios, times
 from lora_course.lesson import reference
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -43,6 +44,7 @@ from lora_lab.training.models import load_model
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ROOT / "data" / "quoted.json"
 RESULTS = ROOT / "data" / "results"
+ENDS = ("", ".low", ".high")  # of a number with its interval
 QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)")
 
 
@@ -317,23 +319,22 @@ def regret() -> dict[str, str]:
     times it falls from rank 1 to 64 with alpha = r; regret.loss.small, .large: the lowest loss at rank 8 up to alpha
     64, and at 1,024.
     """
-    ratios = {"qv": (PLAIN, "full"), "all": ("LoRA r8 all-linear", "full")}
-    own = {"fa": (VARIANTS["LoRA-FA"], PLAIN), "plus": (VARIANTS["LoRA+"], PLAIN)}
-    numbers = dict[str, str]()
-    for file, prefix, pairs in (TUNED, "regret.", ratios | own), ("minilm_tweets_rates", "regret.tweets.", ratios):
-        rows = {row["label"]: row for row in read_json(RESULTS / "compare" / f"{file}.json")["methods"]}
-        for name, labels in pairs.items():
-            ends = zip(("", ".low", ".high"), times(*(best_rates(rows[label]) for label in labels)), strict=True)
-            numbers |= {f"{prefix}{name}{end}": f"{value:.2g}" for end, value in ends}
+    numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "kjv": "kjv."}
+
+    def add(name: str, ratio: Sequence[float]) -> None:
+        numbers.update({f"regret.{name}{end}": f"{value:.2g}" for end, value in zip(ENDS, ratio, strict=True)})
+
+    for (_, task, targets), ratio in ratios().items():
+        add(tasks[task] + {"q,v": "qv", "all-linear": "all"}[targets], ratio)
+    rows = {row["label"]: row for row in read_json(RESULTS / "compare" / f"{TUNED}.json")["methods"]}
+    for name, label in ("fa", VARIANTS["LoRA-FA"]), ("plus", VARIANTS["LoRA+"]):
+        add(name, times(best_rates(rows[label]), best_rates(rows[PLAIN])))
     runs = pd.read_csv(RESULTS / "rates.csv").query("part == 'rank'")
     best = {
         key: best_rate(dict(zip(own.lr, own.loss, strict=True))) for key, own in runs.groupby(["rank", "alpha", "seed"])
     }
     slopes = [np.polyfit([0, 3, 6, 7], [best[rank, 16.0, seed] for rank in (1, 8, 64, 128)], 1)[0] for seed in range(3)]
-    numbers |= {
-        f"regret.fixed{end}": f"{value:.2f}"
-        for end, value in zip(("", ".low", ".high"), mean_interval(slopes), strict=True)
-    }
+    numbers |= {f"regret.fixed{end}": f"{value:.2f}" for end, value in zip(ENDS, mean_interval(slopes), strict=True)}
     loss = runs[runs["rank"] == 8].groupby(["alpha", "lr"]).loss.mean().groupby("alpha").min()
     return numbers | {
         "regret.fall": f"{2 ** fmean(best[1, 1.0, seed] - best[64, 64.0, seed] for seed in range(3)):.1f}",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lora_course.claims import evidence as stored
 from lora_course.claims.cases import Case, Finding, as_text, check_known, experiment, roles
 from lora_course.claims.evidence import Cells, Interval, Stored, cells_of
+from lora_course.experiments.rates import COMPARED, ratios
 from lora_course.paper import table
 from lora_lab.accounting.gpus import of_size, usable
 from lora_lab.accounting.memory import estimate, longest
@@ -265,6 +266,21 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
     return Finding(tuple(cases), tuple(evidence), POINTS, (0, 100 * margin))
 
 
+@experiment
+def matches_full(learned_from: list[str], rank: int, reported: bool, margin: float) -> Finding:
+    """Is LoRA worse than full fine-tuning by less than the margin, from "rewards" or from "labels" (lesson 17)?"""
+    check_known(learned_from, names := {"rewards": "minilm_rt_reward", "labels": "minilm_rt_labels"}, "the signals")
+    check_known([rank], (1, 8, 64), "the ranks")
+    found = {s: stored.of_labels(names[s], f"LoRA r{rank} q,v", "full", margin) for s in learned_from}
+    judged = {signal: stored.judged(verdict) for signal, verdict in found.items()}
+    cases = [i.case({"learned from": s}, f"rank {rank} minus full", i.no_worse(margin)) for s, i in judged.items()]
+    if reported and rank == 1 and "rewards" in learned_from:
+        cases += [
+            Case({"model": r["model"]}, None, r["found"], r["lacks"]) for r in stored.published("rewards")["rows"]
+        ]
+    return Finding(tuple(cases), tuple(stored.made_by(names[s]) for s in learned_from), POINTS, (-100 * margin,))
+
+
 # ---- rates
 
 
@@ -292,22 +308,14 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 def rate_times_full(times: float, within: float) -> Finding:
     """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
 
-    Our rates come from a grid with one seed, so the optimum may lie anywhere between the grid neighbors. A case
-    holds or fails only if it does so over that whole range.
+    Ours are those of lesson 15: a case holds or fails only if the whole 95 % interval does.
     """
-    low, high = times / within, times * within
-    would_tell, cases = "more rates in between, with more seeds", []
-    for name in ("minilm_rt_all_linear", "smollm2_kjv"):
-        comparison = stored.comparison(name)
-        (full,) = (row for row in comparison["methods"] if row["method"] == "full")
-        for row in (row for row in comparison["methods"] if row["method"] == "lora"):
-            (lora_low, lora_high), (full_low, full_high) = _neighbor_rates(row), _neighbor_rates(full)
-            lowest, highest = lora_low / full_high, lora_high / full_low if full_low else math.inf
-            holds = True if low <= lowest and highest <= high else False if highest < low or lowest > high else None
-            ratio = row["lr"] / full["lr"]
-            found = f"{row['label']}: {row['lr']:g} against {full['lr']:g}, {ratio:.3g} times"
-            span = (max(lowest, ratio / 8), ratio, min(highest, ratio * 8))  # draw an open end at a factor of 8
-            cases.append(Case({"model": comparison["model"]}, holds, found, would_tell, span))
+    low, high, cases = times / within, times * within, []
+    for (model, task, targets), (ratio, least, most) in ratios().items():
+        holds = True if low <= least and most <= high else False if most < low or least > high else None
+        found = f"{ratio:.2g} times (95 %: {least:.2g} to {most:.2g})"
+        settings = {"model": model, "task": task, "targets": targets}
+        cases.append(Case(settings, holds, found, "more seeds", (least, ratio, most)))
     rates = stored.published("rates")
     rows = [(row["model"], row["lora"] / row["full"], row["who"]) for row in _rates() if "full" in row]
     rows += [(row["model"], row["times"], row["who"]) for row in rates["ratios"]]
@@ -315,16 +323,8 @@ def rate_times_full(times: float, within: float) -> Finding:
         Case({"model": model}, low <= ratio <= high, f"{ratio:.3g} times ({who})", span=(ratio,))
         for model, ratio, who in rows
     ]
-    made = tuple(stored.made_by(name) for name in ("minilm_rt_all_linear", "smollm2_kjv"))
-    sources = (*made, f"data/claims/evidence/rates.yaml: {rates['standing']}")
+    sources = (*map(stored.made_by, COMPARED), f"data/claims/evidence/rates.yaml: {rates['standing']}")
     return Finding(tuple(cases), sources, "LoRA's rate over full's", (low, high), log=True)
-
-
-def _neighbor_rates(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the tried rates just below and above the chosen one; 0 and infinity beyond an edge."""
-    tried = [trial["lr"] for trial in row["tried"]]
-    below, above = [lr for lr in tried if lr < row["lr"]], [lr for lr in tried if lr > row["lr"]]
-    return max(below, default=0.0), min(above, default=math.inf)
 
 
 def _rates() -> Iterator[dict[str, Any]]:
