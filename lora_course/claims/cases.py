@@ -138,11 +138,12 @@ def as_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def check_known(given: Iterable[str], known: Collection[str], what: str) -> None:
+def check_known(given: Iterable[Any], known: Collection[Any], what: str) -> None:
     """Raises: BadValue for an unknown word, with the nearest one."""
     for word in given:
         if word not in known:
-            raise BadValue(f"{what} are {as_text(list(known))}, not '{word}'; nearest: {nearest(word, known)}")
+            close = nearest(str(word), map(str, known))
+            raise BadValue(f"{what} are {as_text(list(known))}, not '{word}'; nearest: {close}")
 
 
 def roles(targets: str) -> tuple[str, ...]:
