@@ -128,7 +128,7 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
 
     for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0]
-        yield from ((who, record) for record in results.records(store, skip))
+        yield from ((who, record) for record in results.records(store, skip, strict=True))
 
 
 def gathered(records: Iterable[Record]) -> Playground | None:
