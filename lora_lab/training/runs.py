@@ -23,12 +23,13 @@ import numpy as np
 
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.metrics import main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
 LATER = ("warnings",)  # fields missing in old records
 DAMAGED = (
-    AttributeError, LookupError, OverflowError, TypeError, ValueError, OSError, EOFError, RecursionError,
+    AttributeError, LookupError, OverflowError, TypeError, ValueError, OSError, EOFError, RuntimeError,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 FINISHED = ("done", "early")
@@ -123,12 +124,15 @@ def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
     names = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
     with readable(file):
         fields = {name: values[name] for name in names if name not in LATER or name in values}
-        run, history = Run(recipe=recipe_from(values["recipe"]), **fields), values["history"]
+        run = Run(recipe=recipe_from(values["recipe"]), **fields)
+        steps, losses, rates = (run.history[name] for name in ("step", "loss", "lr"))
         numbers = [run.trainable, run.total, run.seconds, run.peak_bytes, *run.metrics.values()]
-        for part in (*(history[name] for name in ("step", "loss", "lr")), *(v.values() for v in history["validation"])):
-            numbers += part
-        if not all(map(math.isfinite, numbers)):
+        for checks in run.history["validation"]:
+            numbers += [checks["step"], checks[main_metric(checks)], *checks.values()]
+        if not all(map(math.isfinite, [*numbers, *steps, *losses, *rates])):
             raise ValueError("a number is not finite")
+        if not len(steps) == len(losses) == len(rates) <= run.recipe.steps:
+            raise ValueError("its history has another length")
         "".join([run.status, run.error or "", run.adapter or "", *run.warnings])  # raises where one is not text
         hash(tuple(run.environment.values()))  # and here where one is a list
     return run
@@ -198,7 +202,7 @@ class Store:
 
     def runs(self) -> list[Run]:
         """Read all runs, oldest first (in a zip file by name). Raises: BadValue for a newer or damaged record."""
-        files = sorted(self.records(), key=lambda f: f.stat().st_mtime_ns if isinstance(f, Path) else 0)
+        files = sorted(self.records(), key=lambda f: f.lstat().st_mtime_ns if isinstance(f, Path) else 0)
         return [self.read(file.stem) for file in files]
 
     def read(self, name: str) -> Run:
