@@ -21,8 +21,6 @@ def method_from(settings: Mapping[str, Any]) -> Method:
 
     Raises: BadValue for an unknown method or option, or an invalid value.
     """
-    if not isinstance(settings, Mapping):
-        raise BadValue(f"a method is given by its settings, such as {{'name': 'lora', 'rank': 8}}, not {settings!r}")
     options = dict(settings)
     name = str(options.pop("name", ""))
     if name not in REGISTRY:

@@ -158,9 +158,11 @@ def _plain(value: Any) -> Any:
 
 
 def recipe_from(settings: Mapping[str, Any]) -> Recipe:
-    """Create a recipe from its settings. Raises: BadValue for an unknown field."""
+    """Create a recipe from its settings. Raises: BadValue for an unknown field, or a method without settings."""
     check_fields(settings)
-    return Recipe(**{**settings, "method": method_from(settings["method"])})
+    if not isinstance(method := settings.get("method"), Mapping):
+        raise BadValue(f"a method is given by its settings, such as {{'name': 'lora', 'rank': 8}}, not {method!r}")
+    return Recipe(**{**settings, "method": method_from(method)})
 
 
 def check_fields(names: Iterable[str]) -> None:
