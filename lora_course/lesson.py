@@ -25,7 +25,7 @@ from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
 from lora_course.predictions import calibration, fast, predict, reveal, skip  # noqa: F401
 from lora_course.receipts import CURRENT, draw, note, receipt, seed_of  # noqa: F401
-from lora_lab.errors import NotFound
+from lora_lab.errors import NotFound, printable
 from lora_lab.files import read_json, write_atomically
 from lora_lab.training.assets import shipped
 
@@ -57,7 +57,7 @@ def start(number: str, student: str = "") -> None:
     if student:
         os.environ["LORA_LAB_STUDENT"] = student
     if name := os.environ.get("LORA_LAB_STUDENT"):
-        print(f"{name}, seed {seed_of()}")
+        print(printable(f"{name}, seed {seed_of()}"))
 
 
 def estimate(notebook: Path) -> tuple[str, float, float | None]:

@@ -8,9 +8,14 @@ import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 1000  # characters of a message
+
 
 class LabError(Exception):
     """An error that the user can fix. A notebook shows only its message, without a traceback."""
+
+    def __str__(self) -> str:
+        return shortened(super().__str__())  # which may quote a file of anyone's
 
     def _render_traceback_(self) -> list[str]:  # called by IPython
         return [f"{type(self).__name__}: {self}"]
@@ -50,7 +55,7 @@ def warn(sentence: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get("__name__", "").startswith("lora_lab."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(sentence, LabWarning, stacklevel=level)
+    warnings.warn(shortened(sentence), LabWarning, stacklevel=level)
 
 
 def in_a_sentence(error: Exception) -> str:
@@ -72,6 +77,11 @@ def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
     return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or shown)
 
 
-def printable(text: str) -> str:
-    """Make untrusted text safe to print on one line: replace each control character by a space."""
-    return "".join(c if c.isprintable() else " " for c in text)
+def printable(text: str, keep: str = "") -> str:
+    """Make untrusted text safe to print: replace each control character, except those in `keep`, by a space."""
+    return "".join(c if c.isprintable() or c in keep else " " for c in text)
+
+
+def shortened(text: str) -> str:
+    """Make a message that quotes untrusted text printable, and cut it after LONGEST characters."""
+    return printable(text if len(text) <= LONGEST else f"{text[:LONGEST]}... (shortened)")

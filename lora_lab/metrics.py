@@ -49,8 +49,8 @@ def metric(name: str) -> Metric:
 
 
 def main_metric(values: Mapping[str, Any]) -> str:
-    """Return the name of the metric that selects models."""
-    return next(name for name in MAIN if name in values)
+    """Return the name of the metric that selects models. Raises: ValueError if there is none."""
+    return min((name for name in MAIN if name in values), key=MAIN.index)
 
 
 def goodness(values: Mapping[str, float]) -> float:

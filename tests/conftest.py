@@ -24,6 +24,8 @@ from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
 from lora_lab.training.watching import quiet
 
+MARK = "<img src=x onerror=alert(1)>"
+HOSTILE = f"{MARK} $\\frac{{ | * `x` \x1b[31m"  # a stranger's text: markup, half a formula, a terminal's command
 # Minutes in one file each: begun last, one of the two processes would wait for the other.
 LONG = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
 

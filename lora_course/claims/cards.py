@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from lora_course.claims.cases import EXPERIMENTS, STORE, Finding, as_text, wanted
-from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.errors import BadValue, NotFound, nearest, printable
 from lora_lab.training.assets import shipped
 
 Value = bool | int | float | str | list[Any]
@@ -86,10 +86,10 @@ class Verdict(Finding):
     def __str__(self) -> str:
         decide = f" What would decide it: {self.would_tell}." if self.would_tell else ""
         premises = ", ".join(f"{name} {as_text(self.premises[name])}" for name in self.changed)
-        return f"{self.words}{f' (with {premises})' if premises else ''}: {self.because}{decide}"
+        return printable(f"{self.words}{f' (with {premises})' if premises else ''}: {self.because}{decide}")
 
     def __repr__(self) -> str:
-        return f"{self.card}\n{self}\nNot shown: {self.card.limits}"
+        return printable(f"{self.card}\n{self}\nNot shown: {self.card.limits}", "\n")
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as plain values."""

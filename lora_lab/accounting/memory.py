@@ -40,6 +40,7 @@ from lora_lab.accounting.setup import (
 )  # fmt: skip
 from lora_lab.errors import BadValue, LabError
 from lora_lab.files import write_atomically
+from lora_lab.methods.base import whole
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import bits_per_weight
@@ -244,11 +245,12 @@ def longest(config: Mapping[str, Any]) -> int | None:
 
     Rotary positions have no limit: a model trained on 8,192 tokens also runs on longer rows, but badly.
     """
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in LEARNED_POSITIONS:
         return None
-    positions = int(config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind])
-    return positions - 2 * (kind in ("roberta", "xlm-roberta"))  # two rows of these tables are for padding
+    given = config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind]
+    padding = 2 * (kind in ("roberta", "xlm-roberta"))  # rows of these tables
+    return whole("max_position_embeddings", given) - padding
 
 
 # ---- finding a fit

@@ -20,7 +20,7 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.errors import BadValue, NotFound, nearest, printable
+from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.methods.base import whole
 from lora_lab.methods.targets import HEADS, ROLES, Site, roles_of, sites_of_layer
@@ -231,7 +231,7 @@ def known_config(values: Mapping[str, Any], name: str = "this model") -> Any:
     from transformers import CONFIG_MAPPING, AutoConfig
 
     family = values.get("model_type")
-    if family not in CONFIG_MAPPING:
+    if not isinstance(family, str) or family not in CONFIG_MAPPING:
         similar = nearest(str(family), CONFIG_MAPPING)
         raise BadValue(
             f"unknown model_type {family!r} in the config of {name}; nearest that transformers knows: {similar}"
@@ -293,7 +293,7 @@ def _in_one_sentence(name: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        reason = f"{type(error).__name__}: {printable(' '.join(str(error).split()))[:300]}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise BadValue(f"transformers cannot build {name} from its config ({reason})") from error
     finally:
         logging.set_verbosity(level)

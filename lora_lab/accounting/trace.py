@@ -71,8 +71,8 @@ def no_data(setup: Setup, kind: str = "this model") -> Iterator[None]:
             yield
     except LabError:
         raise
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
+    except Exception as error:  # transformers may raise anything for an odd config
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         message = f"a step of {kind} cannot be traced without data ({reason}); try bert-base, gpt2 or llama-3.2-1b"
         raise BadValue(message) from error
 

@@ -182,7 +182,7 @@ def demo(steps: int, out: str) -> None:
     title = f"Rank 8 on q and v, {run.adapter_parameters:,} parameters: {score}"
     picture = plots.training_picture(run.history, "accuracy", title)
     picture.savefig(Path(out) / "demo.png", dpi=150)
-    print(f"{_summary(run)}\npicture     {Path(out) / 'demo.png'}")
+    tell(f"{_summary(run)}\npicture     {Path(out) / 'demo.png'}")
 
 
 def _summary(run: Any) -> str:

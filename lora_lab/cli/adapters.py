@@ -47,7 +47,7 @@ def _inspection(result: Inspection) -> str:
         base = [f"{norm['weight']:.3g}", f"{norm['ratio']:.2%}"] if norm["weight"] else ["-", "-"]
         lines.append([norm["module"], str(norm["rank"]), f"{norm['scaling']:.3g}", f"{norm['update']:.3g}", *base])
     more = len(result.norms) - LINES
-    text = "\n".join(
+    return "\n".join(
         [
             *(f"{name:16}{value}" for name, value in facts.items() if value is not None),
             *(aligned(lines, "<>>>>>") if len(lines) > 1 else ()),
@@ -55,7 +55,6 @@ def _inspection(result: Inspection) -> str:
             *([f"problem: {problem}" for problem in result.problems] or ["no problem found"]),
         ]
     )
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)  # names come from an untrusted file
 
 
 @click.command()

@@ -10,7 +10,7 @@ import click
 from lora_lab.cli.options import recipe_options
 from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together, with_minutes
 from lora_lab.errors import BadValue, Failed
-from lora_lab.report import Report
+from lora_lab.report import report
 
 FIXED = ("method", "lr", "seed", "validations", "patience", "steps")  # the comparison sets these itself
 ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
@@ -90,7 +90,7 @@ def describe(comparison: dict[str, Any]) -> str:
         f"s per run is its share of the pack's time; {comparison['seconds']:.0f} s in total{basis}"
     )
     table = pd.DataFrame([_cells(row, metric, factor(metric)) for row in methods])
-    return Report("", {"": table}, lines).to_text()
+    return report({"": table}, lines)
 
 
 def _cells(row: dict[str, Any], metric: str, scale: int) -> dict[str, str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_lab.cli.shared import Command
+from lora_lab.cli.shared import Command, say
 from lora_lab.errors import BadValue, nearest
 from lora_lab.methods import REGISTRY, Method, method_from
 
@@ -161,5 +160,5 @@ def _default_targets(architecture: Architecture) -> str:
     leaves = {module.name.rpartition(".")[2] for module in architecture.modules}
     projections = [name for name in ("q_proj", "q_b_proj", "kv_b_proj") if name in leaves]
     targets = ",".join(projections) or "all-linear"
-    print(f"{architecture.name} has no separate q and v layers; counting --targets {targets}", file=sys.stderr)
+    say(f"{architecture.name} has no separate q and v layers; counting --targets {targets}")
     return targets

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from lora_lab.errors import printable
+
 Command = Callable[..., Any]
 DOWNLOAD = click.option("--download", is_flag=True, help="Allow downloads from the model hub.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -28,12 +30,12 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 def say(message: str) -> None:
     """Print a message on stderr; stdout is for the answer."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message, "\n"), file=sys.stderr, flush=True)
 
 
 def tell(answer: dict[str, Any] | str) -> None:
-    """Print the answer on stdout: a dictionary as one JSON object, text unchanged."""
-    print(json.dumps(answer, allow_nan=False) if isinstance(answer, dict) else answer)
+    """Print the answer on stdout: a dictionary as one JSON object, text without control characters."""
+    print(json.dumps(answer, allow_nan=False) if isinstance(answer, dict) else printable(answer, "\n"))
 
 
 def with_minutes() -> Callable[[str], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_lab.cli.options import recipe_options, take_method
-from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together
+from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.report import Report
+from lora_lab.report import report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,15 +96,14 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
             picture.savefig(path, dpi=150)
             pictures.append(str(path))
     if as_json:
-        counts = {"taken": merged.taken, "repeated": merged.repeated, "unreadable": merged.unreadable}
+        numbers = {"taken": merged.taken, "repeated": merged.repeated, "unreadable": merged.unreadable}
         rows = json.loads(frame.to_json(orient="records"))
-        tell({"runs": len(frame), **counts, "pictures": pictures, "frame": rows})
+        tell({"runs": len(frame), **numbers, "pictures": pictures, "frame": rows})
         return
     for file, reason in merged.unreadable.items():
-        print(f"skipped {file}: {reason}", file=sys.stderr)
-    print(f"{len(frame)} runs in {out}: {merged.taken} new, {merged.repeated} duplicates\n{summary(frame)}")
-    for file in pictures:
-        print(f"picture  {file}")
+        say(f"skipped {file}: {reason}")
+    counts = f"{len(frame)} runs in {out}: {merged.taken} new, {merged.repeated} duplicates"
+    tell("\n".join([counts, summary(frame), *(f"picture  {file}" for file in pictures)]))
 
 
 def describe(swept: Any) -> str:
@@ -123,7 +121,7 @@ def summary(frame: pd.DataFrame) -> str:
     if not tables:
         return "no finished run has test scores"
     numbered = {f"{number}: {name}": table for number, (name, table) in enumerate(tables.items(), 1)}
-    return Report("", numbered if len(tables) > 1 else {"": next(iter(tables.values()))}).to_text()
+    return report(numbered if len(tables) > 1 else {"": next(iter(tables.values()))})
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

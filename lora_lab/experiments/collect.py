@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue, LabError, NotFound, warn
-from lora_lab.experiments.results import records, row, unlike
+from lora_lab.experiments.results import records, unlike
 from lora_lab.files import write_atomically
 from lora_lab.training.runs import FINISHED, Run, Store, stores
 
@@ -45,9 +44,7 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     for source in map(Store, paths):
         for file in source.records():
             try:
-                run = source.read(file.stem)
-                _check_row(file, run)
-                runs[str(file)] = source.files / file.stem, run
+                runs[str(file)] = source.files / file.stem, source.read(file.stem)
             except LabError as error:
                 unreadable[str(file)] = str(error)
     fingerprints = _fingerprints((run.recipe.task, run.environment) for _, run in runs.values())
@@ -82,12 +79,3 @@ def _fingerprints(runs: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, st
         if data := environment.get("data"):
             counters.setdefault(task, Counter())[data] += 1
     return {task: counts.most_common(1)[0][0] for task, counts in counters.items()}
-
-
-def _check_row(file: Any, run: Run) -> None:
-    """Check that a run can become a row of the frame. Raises: BadValue."""
-    try:
-        record = json.loads(json.dumps(run.to_json(), allow_nan=False))
-        row(record), record["environment"].get("data")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadValue(f"{file} is not a run of lora_lab ({error!r}); move it out of the store") from error

@@ -128,7 +128,7 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
 
     for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0]
-        yield from ((who, record) for record in results.records(store, skip))
+        yield from ((who, record) for record in results.records(store, skip, strict=True))
 
 
 def gathered(records: Iterable[Record]) -> Playground | None:
@@ -171,11 +171,11 @@ def _results(records: Sequence[Record], metric: str) -> Iterator[Result]:
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
     for who, record in records:
         recipe, checks = record["recipe"], record["history"]["validation"]
-        before = checks[0]["loss"] if checks and checks[0]["step"] == 0 else start  # some lack step 0
+        before = checks[0].get("loss", start) if checks and checks[0]["step"] == 0 else start  # some lack step 0
         last = checks[-1] if checks and checks[-1]["step"] > 0 else None
-        learned = last is None or last["loss"] < before - LEARNED
+        learned = last is None or last.get("loss", start) < before - LEARNED
         losses = curve(record["history"]["loss"], recipe["steps"])
-        value = last[metric] if last and record["status"] != "failed" else None
+        value = last.get(metric) if last and record["status"] != "failed" else None
         dtype = dtype_of(record["environment"])
         yield Result(cell_of(recipe), recipe["seed"], record["status"], learned, losses, value, dtype, who)
 

@@ -17,7 +17,7 @@ from lora_lab.errors import BadValue, NotFound, nearest, warn
 from lora_lab.methods import REGISTRY
 from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER
-from lora_lab.training.runs import FINISHED, VERSION, Run, Store, dtype_of
+from lora_lab.training.runs import DAMAGED, FINISHED, VERSION, Run, Store, dtype_of, readable, run_from
 from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
@@ -75,27 +75,29 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def load(store: str | Path) -> pd.DataFrame:
     """Load a store as a frame, without adapters and predictions: 10,000 runs in 1 to 2 s. Raises: see `records`."""
-    return frame(records(Path(store)))  # one record at a time: 10,000 histories in memory are slow
+    try:
+        return frame(records(Path(store)))  # one record at a time: 10,000 histories in memory are slow
+    except DAMAGED:
+        return frame(records(Path(store), strict=True))  # names the damaged record
 
 
-def records(folder: Path, skip: Container[str] = ()) -> Iterator[dict[str, Any]]:
+def records(folder: Path, skip: Container[str] = (), *, strict: bool = False) -> Iterator[dict[str, Any]]:
     """Yield every record of a store as JSON, except the files in `skip`.
 
+    strict   check every value, which takes four times as long
     Raises: BadValue for a record of a newer version, or a file that is not a run.
     """
     for file in Store(folder).records():
         if str(file) in skip:
             continue
-        try:
+        with readable(file):
+            if not file.is_file():
+                raise OSError("it is no file")
             record = orjson.loads(file.read_bytes())
-            version = record["version"]
-            if version <= VERSION:
+            newer = record["version"] > VERSION
+            if not newer:
                 record["recipe"]["method"]["name"], record["history"]["validation"], record["metrics"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadValue(f"{file} is not a run of lora_lab ({error!r}); move it out of the store") from error
-        if version > VERSION:
-            raise BadValue(f"{file} has format version {version}, and this lora_lab reads up to {VERSION}: update it")
-        yield record
+        yield run_from(record, file).to_json() if strict or newer else record
 
 
 @dataclass(frozen=True)

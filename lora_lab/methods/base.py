@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, printable
 from lora_lab.methods.targets import Site
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Report:
         width = max(len(row[0]) for row in rows)
         lines = [f"{path:{width}}  {role:5} {i:>6} {o:>6}  {r:>4} {trains:>8}" for path, role, i, o, r, trains in rows]
         share = self.trainable / self.total
-        return "\n".join([*lines, f"{self.trainable:,} of {self.total:,} parameters train ({share:.2%})"])
+        last = f"{self.trainable:,} of {self.total:,} parameters train ({share:.2%})"
+        return printable("\n".join([*lines, last]), "\n")
 
 
 class Method:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from lora_lab.errors import BadValue, LabError, NotFound, printable, warn
+from lora_lab.errors import BadValue, LabError, NotFound, warn
 from lora_lab.files import as_json, write_together
 from lora_lab.methods import REGISTRY, faults, method_from
 from lora_lab.methods.attach import (
@@ -106,26 +106,25 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     Raises: NotFound for a missing file or layer; BadValue for a file that is truncated, not safetensors, for another
     base, or has missing, unexpected or wrongly shaped tensors, and for a model that cannot be copied.
     """
-    with readable():
-        file, method = _open_for(model, path)
-        with _preserve_rng(model):
-            shapes = shapes_of(model)
-            report = method.attach_empty(shapes)
-            tensors, _, expected = file_of(shapes, report)
-        from_base = set[str]()
-        if "method" in file.own:  # the header repeats the config, and both must agree
-            for option in method.decisive:
-                if file.config.get(option) != expected.get(option):
-                    message = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}, but the adapter was saved"
-                    raise Refused(f"{message} with {expected.get(option)!r}", faults.SETTINGS)
-        else:
-            from_base = left_to_base(file.config, report, tensors, file)
-        _check_shapes(file, {key: t for key, t in tensors.items() if key not in from_base}, method.ignored(report))
-        with restore_on_error(model), _preserve_rng(model):
-            attached = method.attach_empty(model)
-            report = replace(report, base_fingerprint=attached.base_fingerprint)
-            model.lora_lab_report = report  # type: ignore[assignment]
-            _fill(model, report, file)
+    file, method = _open_for(model, path)
+    with _preserve_rng(model):
+        shapes = shapes_of(model)
+        report = method.attach_empty(shapes)
+        tensors, _, expected = file_of(shapes, report)
+    from_base = set[str]()
+    if "method" in file.own:  # the header repeats the config, and both must agree
+        for option in method.decisive:
+            if file.config.get(option) != expected.get(option):
+                message = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}, but the adapter was saved"
+                raise Refused(f"{message} with {expected.get(option)!r}", faults.SETTINGS)
+    else:
+        from_base = left_to_base(file.config, report, tensors, file)
+    _check_shapes(file, {key: t for key, t in tensors.items() if key not in from_base}, method.ignored(report))
+    with restore_on_error(model), _preserve_rng(model):
+        attached = method.attach_empty(model)
+        report = replace(report, base_fingerprint=attached.base_fingerprint)
+        model.lora_lab_report = report  # type: ignore[assignment]
+        _fill(model, report, file)
     return report
 
 
@@ -135,20 +134,19 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     Raises: see `load_adapter`; BadValue for an adapter with another method, rank, alpha or target. Any error leaves the
     model unchanged.
     """
-    with readable():
-        file, saved = _open_for(model, path)
-        new, old = ({k: v for k, v in m.settings().items() if k not in TRAINING_ONLY} for m in (method, saved))
-        for name in new | old:
-            if new.get(name) != old.get(name):
-                message = f"the adapter in {path} has {name} {old.get(name)!r} and this run {new.get(name)!r}"
-                raise BadValue(f"{message}: start from an adapter with the same settings")
-        with restore_on_error(model):
-            report = method.attach(model)
-            heads = tuple(prefix for name, _ in report.heads for prefix in head_prefixes(name))
-            tensors = file_of(model, report)[0]
-            needed = {key: t for key, t in tensors.items() if not key.startswith(heads)}
-            _check_shapes(file, needed, {key for key in file if key.startswith(heads)})
-            _fill(model, report, tensors | {key: file[key] for key in needed})
+    file, saved = _open_for(model, path)
+    new, old = ({k: v for k, v in m.settings().items() if k not in TRAINING_ONLY} for m in (method, saved))
+    for name in new | old:
+        if new.get(name) != old.get(name):
+            message = f"the adapter in {path} has {name} {old.get(name)!r} and this run {new.get(name)!r}"
+            raise BadValue(f"{message}: start from an adapter with the same settings")
+    with restore_on_error(model):
+        report = method.attach(model)
+        heads = tuple(prefix for name, _ in report.heads for prefix in head_prefixes(name))
+        tensors = file_of(model, report)[0]
+        needed = {key: t for key, t in tensors.items() if not key.startswith(heads)}
+        _check_shapes(file, needed, {key for key in file if key.startswith(heads)})
+        _fill(model, report, tensors | {key: file[key] for key in needed})
     return report
 
 
@@ -194,7 +192,7 @@ def _method_in(file: AdapterFile, model: nn.Module) -> Method:
             raise BadValue("the adapter file has lost its header, which named its method: save it again")
         if unknown := sorted(option for option, value in config.items() if value and option not in KNOWN):
             # Options of a newer PEFT: ignore them, as PEFT itself does.
-            message = _shorten(f"the config of the adapter in {file.path} sets {', '.join(unknown)}")
+            message = f"the config of the adapter in {file.path} sets {', '.join(unknown)[:500]}"
             warn(f"{message}, which lora_lab does not know; if it changes what PEFT computes, outputs will differ here")
         return methods[kind].from_peft(config, model)
 
@@ -210,25 +208,15 @@ def _preserve_rng(model: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def readable(path: str | Path | None = None) -> Iterator[None]:
-    """Shorten the message of any LabError raised in the block, and make it printable.
-
-    path   the adapter whose settings the block reads; any other error they cause is raised as Refused
-    """
+def readable(path: str | Path) -> Iterator[None]:
+    """Raise any error that the settings of the adapter in `path` cause in the block as a LabError."""
     try:
         yield
-    except LabError as error:
-        error.args = (_shorten(str(error)),)
+    except LabError:
         raise
     except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RuntimeError, re.error) as error:
-        if path is None:
-            raise
         message = f"the config of the adapter in {path} is damaged: {type(error).__name__}: {error}"
-        raise Refused(_shorten(message), faults.SETTINGS) from error
-
-
-def _shorten(text: str) -> str:
-    return printable(text if len(text) <= 600 else f"{text[:600]}... (shortened)")
+        raise Refused(message, faults.SETTINGS) from error
 
 
 def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: set[str]) -> None:

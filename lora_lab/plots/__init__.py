@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 
+from lora_lab.errors import printable
 from lora_lab.metrics import factor
 from lora_lab.metrics import metric as named_metric
 from lora_lab.plots.described import in_words
@@ -39,8 +42,18 @@ class Picture(Figure):
         super().__init__(*args, **options)
         FigureCanvasAgg(self)
 
+    def draw(self, renderer: Any) -> None:
+        """Draw every $ as a dollar sign, except in powers of ten: a file's name must not be read as a formula."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        for axis in [axis for axes in self.axes for axis in (axes.xaxis, axes.yaxis)]:
+            if isinstance(axis.get_major_formatter(), LogFormatter):
+                for label in axis.get_ticklabels(which="both"):
+                    label.set_parse_math(True)
+        super().draw(renderer)
+
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        alt = self.alt or in_words(self)
+        alt = printable(self.alt or in_words(self))
         return {"text/plain": alt}, {"image/png": {"alt": alt}}
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for

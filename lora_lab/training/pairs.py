@@ -41,13 +41,13 @@ def voice(name: str) -> dict[str, list[Pair]]:
 
 
 def holds_pairs(path: Path) -> bool:
-    """Return whether a JSON Lines file starts with a pair. False for invalid JSON, which the reader reports."""
+    """Return whether a JSON Lines file starts with a pair. False for an unreadable one, which the reader reports."""
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return False
     try:
         with path.open(encoding="utf-8-sig") as lines:
             first = json.loads(next((line for line in lines if line.strip()), "{}"))
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(first, dict) and bool({"response", "messages"} & first.keys())
 

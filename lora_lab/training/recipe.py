@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
+from pathlib import PurePath
 from typing import Any
 
 from lora_lab.errors import BadValue, nearest
 from lora_lab.methods import method_from
-from lora_lab.methods.base import Method, make_plain
+from lora_lab.methods.base import Method, make_plain, whole
 from lora_lab.methods.lora import LoRA
 
 # Fields added later. The hash omits them at their defaults 0, False or "", so that old hashes stay valid.
@@ -68,6 +69,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         make_plain(self)
+        for name in ("model", "task", "text_column", "label_column", "dtype", "attention", "device", "start"):
+            value = getattr(self, name)
+            if not isinstance(value, str | PurePath):
+                raise BadValue(f"{name} must be text, not {value!r}")
+            object.__setattr__(self, name, str(value))
+        if not isinstance(self.method, Method):
+            raise BadValue(f"method must be one such as LoRA(rank=8), not {self.method!r}")
+        if self.max_length is not None:
+            whole("max_length", self.max_length)
         for name in ("steps", "batch", "seed", "validations", "patience", "examples", "subset"):
             value, minimum = getattr(self, name), 1 if name in ("steps", "batch") else 0
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
@@ -148,9 +158,11 @@ def _plain(value: Any) -> Any:
 
 
 def recipe_from(settings: Mapping[str, Any]) -> Recipe:
-    """Create a recipe from its settings. Raises: BadValue for an unknown field."""
+    """Create a recipe from its settings. Raises: BadValue for an unknown field, or a method without settings."""
     check_fields(settings)
-    return Recipe(**{**settings, "method": method_from(settings["method"])})
+    if not isinstance(method := settings.get("method"), Mapping):
+        raise BadValue(f"a method is given by its settings, such as {{'name': 'lora', 'rank': 8}}, not {method!r}")
+    return Recipe(**{**settings, "method": method_from(method)})
 
 
 def check_fields(names: Iterable[str]) -> None:

@@ -9,22 +9,29 @@ The JSON is written last, atomically, so a listed run is complete. A store can a
 from __future__ import annotations
 
 import io
+import math
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.metrics import main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
 LATER = ("warnings",)  # fields missing in old records
+DAMAGED = (
+    AttributeError, LookupError, OverflowError, TypeError, ValueError, OSError, EOFError, RuntimeError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 FINISHED = ("done", "early")
 
 
@@ -92,11 +99,43 @@ def is_record(file: Path | zipfile.Path) -> bool:
 
 def stores(folder: Path) -> set[Path]:
     """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound for a missing folder."""
-    if zipfile.is_zipfile(folder):
+    if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe, which would wait for ever
         return {folder}
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}: give a store of runs, or a folder of students' stores")
     return {file.parent for file in folder.rglob("*.json") if is_record(file)}
+
+
+@contextmanager
+def readable(file: Path | zipfile.Path) -> Iterator[None]:
+    """Raise any error in the block, which reads a record, as BadValue."""
+    try:
+        yield
+    except DAMAGED as error:
+        reason = error if isinstance(error, LabError) else repr(error)
+        raise BadValue(f"{file} is not a run of lora_lab ({reason}); move it out of the store") from error
+
+
+def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
+    """Create a run, without predictions, from the record in a file. Raises: BadValue for a newer or damaged record."""
+    version = values.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise BadValue(f"{file} has format version {version}, and this lora_lab reads up to {VERSION}: update it")
+    names = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
+    with readable(file):
+        fields = {name: values[name] for name in names if name not in LATER or name in values}
+        run = Run(recipe=recipe_from(values["recipe"]), **fields)
+        steps, losses, rates = (run.history[name] for name in ("step", "loss", "lr"))
+        numbers = [run.trainable, run.total, run.seconds, run.peak_bytes, *run.metrics.values()]
+        for checks in run.history["validation"]:
+            numbers += [checks["step"], checks[main_metric(checks)], *checks.values()]
+        if not all(map(math.isfinite, [*numbers, *steps, *losses, *rates])):
+            raise ValueError("a number is not finite")
+        if not len(steps) == len(losses) == len(rates) <= run.recipe.steps:
+            raise ValueError("its history has another length")
+        "".join([run.status, run.error or "", run.adapter or "", *run.warnings])  # raises where one is not text
+        hash(tuple(run.environment.values()))  # and here where one is a list
+    return run
 
 
 def failed(recipe: Recipe, reason: str) -> Run:
@@ -110,7 +149,9 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.files = zipfile.Path(self.folder) if zipfile.is_zipfile(self.folder) else self.folder
+        with readable(self.folder):
+            packed = self.folder.is_file() and zipfile.is_zipfile(self.folder)
+            self.files = zipfile.Path(self.folder) if packed else self.folder
 
     def check_writable(self) -> None:
         """Check that the folder is writable, before training. Raises: BadValue if it is not."""
@@ -161,20 +202,12 @@ class Store:
 
     def runs(self) -> list[Run]:
         """Read all runs, oldest first (in a zip file by name). Raises: BadValue for a newer or damaged record."""
-        files = sorted(self.records(), key=lambda f: f.stat().st_mtime_ns if isinstance(f, Path) else 0)
+        files = sorted(self.records(), key=lambda f: f.lstat().st_mtime_ns if isinstance(f, Path) else 0)
         return [self.read(file.stem) for file in files]
 
     def read(self, name: str) -> Run:
         """Read one run by the name of its record. Raises: see `runs`."""
         file = self.files / f"{name}.json"
-        values = read_json(file)
-        version = values.get("version")
-        if isinstance(version, int) and version > VERSION:
-            raise BadValue(f"{file} has format version {version}, and this lora_lab reads up to {VERSION}: update it")
-        names = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
-        try:
-            run = {name: values[name] for name in names if name not in LATER or name in values}
-            recipe = recipe_from(values["recipe"])
-            return Run(recipe=recipe, predictions=self.rows(recipe, "predictions"), **run)
-        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise BadValue(f"{file} is not a run of lora_lab ({error}); move it out of the store") from error
+        run = run_from(read_json(file), file)
+        with readable(file):
+            return replace(run, predictions=self.rows(run.recipe, "predictions"))

@@ -17,11 +17,13 @@ END = "\x00the end"  # a marker after the last line, which an unclosed quotation
 def text_of(path: Path, newline: str | None = None) -> str:
     """Read a UTF-8 file, without its byte-order mark; `newline` is passed to `open`.
 
-    Raises: BadValue if it is not UTF-8.
+    Raises: BadValue if it is not UTF-8 or cannot be read.
     """
     try:
         with open(path, encoding="utf-8-sig", newline=newline) as file:
             return file.read()
+    except OSError as error:
+        raise BadValue(f"{path} cannot be read: {error.strerror}; check its permissions and the disk") from error
     except ValueError as error:
         raise BadValue(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8')") from error
 
@@ -37,6 +39,8 @@ def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
         if line.strip():
             try:
                 row = json.loads(line)
+                if "\\ud" in line.lower():  # half of a character, which no tokenizer takes, is not text
+                    json.dumps(row, ensure_ascii=False).encode()
             except (ValueError, RecursionError) as error:
                 raise BadValue(f"{path}, line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets as T
 
+from lora_lab.errors import printable
 from lora_lab.training.watching import headless
 
 JS = Path(__file__).with_name("js")
@@ -101,7 +102,7 @@ class Panel(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
-        data = {**data, "text/plain": self.describe()}
+        data = {**data, "text/plain": printable(self.describe())}
         if headless():  # for stills in `make notebooks` and for the site; compact, so one line of the file
             data[MIME] = json.dumps(self.snapshot(), separators=(",", ":"))
         return data, metadata
@@ -134,7 +135,7 @@ class LivePanel(Panel):
 
 def place(snapshot: dict[str, Any], picture: str = "") -> str:
     """Return the markup for a panel on a page; `picture` is the source of an image shown until the panel is drawn."""
-    state = json.dumps(snapshot["state"], separators=(",", ":")).replace("</", "<\\/")
+    state = json.dumps(snapshot["state"], separators=(",", ":")).replace("<", "\\u003c")  # no tag or comment begins
     still = f'<img src="{html.escape(picture)}" alt="{html.escape(snapshot["words"])}">' if picture else ""
     return f'<div data-panel="{snapshot["panel"]}"><script type="application/json">{state}</script>{still}</div>'
 

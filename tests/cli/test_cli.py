@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from lora_lab import __version__, workbench
+from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
 from tests.cli.conftest import Done
+from tests.conftest import HOSTILE, MARK, tiny
 from tests.training.conftest import opinions, tiny_encoder  # noqa: F401
 
 SHIPPED = shipped("data/results")
@@ -81,6 +83,8 @@ BAD = {
     "params gpt2 --num-labels -1": "num_labels",
     "demo --steps 0": "steps must be a whole number",
     "fetch --from nowhere": "there is no folder",
+    f"train --task {shlex.quote(HOSTILE)}": MARK,
+    f"sweep --lr {shlex.quote(HOSTILE)}": MARK,
     "collect .": "there are no runs below .: give the folders",
     "lab --port 70000": "70000 is not in the range",
 }
@@ -92,8 +96,24 @@ def test_bad_input_is_one_sentence_on_stderr_exit_2_and_nothing_written(command,
     assert BAD[words] in answer.stderr
     assert answer.stderr.startswith("lora-lab: ")
     assert answer.stderr.count("\n") == 1
+    assert "\x1b" not in answer.stderr
     assert (answer.returncode, answer.stdout) == (2, "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_file_cannot_command_a_terminal(command):
+    tiny("gpt2").config.save_pretrained(HOSTILE)
+    Path(HOSTILE, "0123456789ab.json").write_text("{}")
+    for name in ("params", "collect"):
+        answer = command(name, HOSTILE)
+        assert MARK in answer.stdout + answer.stderr
+        assert "\x1b" not in answer.stdout + answer.stderr
+
+
+def test_nor_can_an_error_in_a_notebook():
+    (text,) = BadValue(HOSTILE)._render_traceback_()
+    assert MARK in text
+    assert "\x1b" not in text
 
 
 def test_verifying_an_empty_home_fails_and_names_the_command(command, monkeypatch, tmp_path):

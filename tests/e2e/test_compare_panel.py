@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from lora_lab import ComparePanel
-from tests.comparisons import comparison
 from tests.e2e.pages import Pages, box_of, move, panel_of
 
 WORD = {
@@ -66,13 +65,3 @@ def test_the_pair_is_clicked_and_the_rival_is_one_of_the_cards(pages: Pages) -> 
     expect(panel.get_by_role("status")).to_contain_text("at a margin of 1.5 points it is equivalent")
     panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)
     assert (value(view, "method"), value(view, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")  # change places
-
-
-def test_names_are_shown_and_never_interpreted(pages: Pages) -> None:
-    found = comparison("lora", "full")
-    found["methods"][0]["label"] = "<b>LoRA</b> & co"
-    panel = panel_of(pages.open(ComparePanel(reference=found)))
-    expect(panel.locator(".title")).to_contain_text("<b>LoRA</b> & co trains")
-    for shown in (".picture svg", ".forest svg", ".cards", ".facts"):
-        expect(panel.locator(shown)).to_contain_text("<b>LoRA</b> & co")
-    assert panel.get_by_role("combobox").locator("option").all_inner_texts() == ["<b>LoRA</b> & co"]

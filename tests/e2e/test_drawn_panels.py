@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +19,10 @@ from lora_course.panels.class_panel import ClassPanel
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_course.panels.voices_panel import VoicesPanel
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
-from lora_lab.widgets.base import Panel
+from lora_lab.widgets.base import Panel, place
 from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.rank_panel import RankPanel
+from tests.conftest import HOSTILE, MARK
 from tests.e2e.pages import FOCUSED, Pages, axe_finds, box_of, class_in, panel_of
 
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
@@ -228,6 +232,32 @@ def test_what_plays_jumps_to_its_end_for_those_who_want_no_motion(pages: Pages, 
         shown = panel_of(view, number)
         shown.locator(f"button[name={name}]").press("Enter")
         assert (shown.evaluate(CHANGES) < 2) == still
+
+
+BAD = f'{HOSTILE} <!--<script> "'  # two of these would hide the rest of a page, or end an attribute
+STRANGERS = r"\b(gpt2|minilm|captain|positive|laptop|today|grace|LoRA r8 q,v|critic|RTX 4090|tuning|q,v|card)\b"
+
+
+def by_strangers(panel: Panel) -> dict[str, Any]:
+    """A snapshot with BAD after names, labels, texts and dates."""
+    text = re.sub(STRANGERS, lambda match: match[0] + json.dumps(BAD)[1:-1], json.dumps(panel.state()))
+    return panel.snapshot() | {"state": json.loads(text)}
+
+
+def test_text_of_strangers_is_never_read_as_markup(pages: Pages) -> None:
+    failed: dict[str, Any] = {"state": BAD, "error": BAD, "busy": False}
+    others = [
+        lora("model", model="gpt2"), lora("merge", model="gpt2"), RankPanel({BAD: np.eye(4)}),
+        rivals(stored=rivals().stored | {"metric": BAD}), sweep(live=failed), train(found={}, live=failed),
+    ]  # fmt: skip
+    for panels, kernel in (([make() for make in ONE_EACH.values()], False), (others, True)):
+        shown = [by_strangers(panel) for panel in panels]
+        assert {place(one, "a.png").count("<img") for one in shown} == {1}  # the site changes this tag
+        view = pages.open(*(SimpleNamespace(snapshot=one.copy) for one in shown), kernel=kernel)
+        view.locator("details").evaluate_all("all => all.forEach((e) => { e.open = true; })")
+        for number in range(len(shown)):
+            expect(panel_of(view, number)).to_contain_text(MARK)
+        assert view.locator("img").evaluate_all("all => all.map((e) => e.parentElement.className)") == []
 
 
 CHANGED = {

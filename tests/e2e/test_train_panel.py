@@ -31,16 +31,6 @@ def test_signs_that_no_font_has_are_read_as_windows_wrote_them(pages: Pages) -> 
     expect(panel_of(pages.open(panel)).locator(".quoted")).to_have_text("its third – and best")
 
 
-def test_text_of_the_data_is_never_read_as_html(pages: Pages) -> None:
-    shown, hostile = train(), "<img src=x onerror=alert(1)>"
-    shown.found = shown.found | {"sentences": [shown.found["sentences"][0] | {"text": hostile}], "words": hostile}
-    broken = train(found={}, live={"state": "failed", "error": hostile, "busy": False})
-    view = pages.open(shown, broken, kernel=True)
-    expect(panel_of(view).locator(".changes")).to_contain_text(hostile)
-    expect(panel_of(view, 1).locator(".doing")).to_contain_text(hostile)
-    assert view.locator("img").count() == 0
-
-
 def test_what_has_the_focus_keeps_it_while_a_run_goes_on(pages: Pages) -> None:
     view = pages.open(at_work(), kernel=True)
     panel_of(view).get_by_role("button", name="Stop").focus()

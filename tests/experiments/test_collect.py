@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lora_lab import BadValue, Grid, Store, sweep
@@ -68,17 +66,6 @@ def test_a_finished_run_stands_before_a_failed_one_and_the_unreadable_is_named(t
     found = collect([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
     assert Store(tmp_path / "all").find(done.recipe).status == "done"
     assert list(found.unreadable) == [str(tmp_path / "b" / "0123456789ab.json")]
-
-
-def test_a_record_that_no_frame_can_show_is_named_and_the_others_are_shown(tiny_encoder, opinions, tmp_path):
-    damages = ({"history": {}}, {"history": {"validation": [3]}}, {"metrics": None}, {"metrics": {"accuracy": np.nan}})
-    sweep(Grid(seed=range(5)).recipes(tiny_encoder, opinions, **SHARED), tmp_path / "ada")
-    _, *bad = sorted((tmp_path / "ada").glob("*.json"))
-    for file, damage in zip(bad, damages, strict=True):
-        file.write_text(json.dumps(json.loads(file.read_text()) | damage))
-    found = collect([tmp_path / "ada"], tmp_path / "all")
-    assert (found.taken, list(found.unreadable)) == (1, [str(file) for file in bad])
-    assert len(load(tmp_path / "all")) == 1
 
 
 def test_the_file_that_most_laptops_had_is_kept_not_the_first_ones(tiny_encoder, opinions, tmp_path):

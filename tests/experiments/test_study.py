@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from lora_lab import LoRA, Store, load_task
 from lora_lab.experiments.statistics import verdicts
 from lora_lab.experiments.study import Study
-from lora_lab.report import Report
 from lora_lab.training.runs import Run
 
 
@@ -52,13 +50,3 @@ def test_verdicts_are_of_the_seeds_that_both_groups_have(tmp_path, labels):
     assert found.verdicts({"rank": ("good", "bad", "better")})["rank"] == same
     assert found.verdicts("bad") == {"good": same}
     assert same.outcome == "better"
-
-
-def test_a_report_has_a_text_a_markdown_and_an_html_form():
-    report = Report("A < B", {"the table": pd.DataFrame({"name": ["a|b"], "n": [12]})}, ["It holds."], "a.png")
-    assert report.to_text() == "A < B\n\nthe table\nname   n\na|b   12\n\nIt holds."
-    assert report.to_markdown() == (
-        "# A < B\n\n![A < B](a.png)\n\nthe table\n\n| name | n |\n| --- | --- |\n| a\\|b | 12 |\n\nIt holds.\n"
-    )
-    assert "<h3>A &lt; B</h3>" in report.to_html()
-    assert "<td>a|b</td>" in report.to_html()

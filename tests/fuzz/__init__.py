@@ -1,1 +1,1 @@
-"""Adapter files damaged at random, each loaded under watch: `python -m tests.fuzz --minutes 30 --seed 0`."""
+"""Files damaged at random, each read under watch: `python -m tests.fuzz --minutes 30 --seed 0 --kind texts`."""

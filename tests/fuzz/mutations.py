@@ -7,7 +7,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -150,7 +150,7 @@ def other_config(config: dict[str, Any], random: Random) -> str:
 
 def other_file(folder: Path, random: Random) -> None:
     """A pickle, a zip, a text, a link, a pipe or a folder in the place of a file."""
-    place, secret = folder / random.choice((CONFIG, WEIGHTS)), folder.parent / "secret"
+    place, secret = folder / _any_file(folder, random), folder.parent / "secret"
     place.unlink()
     links = [place, secret, *map(Path, ("/dev/zero", "/dev/stdin", "/etc/passwd", "/proc/self/mem", "/"))]
     random.choice(
@@ -164,6 +164,10 @@ def other_file(folder: Path, random: Random) -> None:
             lambda: (folder / "adapter_model.bin").write_bytes(pickle.dumps({})),
         ]
     )()
+
+
+def _any_file(folder: Path, random: Random) -> str:
+    return random.choice(sorted(file.name for file in folder.iterdir() if file.is_file()))
 
 
 def _bytes(file: str, change: Callable[[bytes, Random], bytes]) -> Callable[[Path, Random], object]:
@@ -190,6 +194,36 @@ def _config(change: Callable[[dict[str, Any], Random], str | None]) -> Callable[
     return _bytes(CONFIG, changed)
 
 
+def in_json(value: Any, random: Random) -> Any:
+    """The value with something else in one place, or a part less."""
+    if not isinstance(value, dict | list) or not value or random.random() < 0.1:
+        return any_value(random, value)
+    key = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
+    value[key] = in_json(value[key], random)
+    if random.random() < 0.05:
+        del value[key]
+    return value
+
+
+def json_inside(content: bytes, random: Random) -> bytes:
+    lines = [content] if content[:2] in (b"{\n", b"{ ") else content.split(b"\n")
+    at = random.randrange(len(lines))
+    lines[at] = json.dumps(in_json(json.loads(lines[at]), random)).encode()
+    return b"\n".join(lines)
+
+
+def words_inside(content: bytes, random: Random) -> bytes:
+    word = str(random.choice([*WORDS, *NUMBERS, *'",\t\n\r\ufeff{=', "[" * 9999]))
+    at = random.randrange(len(content) + 1)
+    return content[:at] + word.encode("utf-8", "surrogatepass") + content[at:]
+
+
+def _in_any(change: Callable[[bytes, Random], bytes]) -> Callable[[Path, Random], object]:
+    return lambda folder, random: _bytes(_any_file(folder, random), change)(folder, random)
+
+
+CHANGES = ((2, flip), (1, cut), (6, json_inside), (3, words_inside))
+ANYWHERE = {change.__name__: (often, _in_any(change)) for often, change in CHANGES} | {"other file": (1, other_file)}
 MUTATIONS: dict[str, tuple[int, Callable[[Path, Random], object]]] = {  # how often, and what
     "flip weights": (2, _bytes(WEIGHTS, flip)),
     "flip config": (1, _bytes(CONFIG, flip)),
@@ -207,17 +241,17 @@ MUTATIONS: dict[str, tuple[int, Callable[[Path, Random], object]]] = {  # how of
 }
 
 
-def mutate(folder: Path, random: Random) -> list[str]:
+def mutate(folder: Path, random: Random, ways: Mapping[str, Any]) -> list[str]:
     """Damage a folder in one to three ways; returns which. A way that cannot read its file any more does nothing.
 
     Another kind of file comes last: none of these may write through a link, or wait for a pipe.
     """
-    weights = [often for often, _ in MUTATIONS.values()]
-    chosen = random.choices(list(MUTATIONS), weights, k=random.choice((1, 1, 1, 2, 3)))
+    weights = [often for often, _ in ways.values()]
+    chosen = random.choices(list(ways), weights, k=random.choice((1, 1, 1, 2, 3)))
     done = sorted(dict.fromkeys(chosen), key=lambda name: name == "other file")
     for name in done:
         try:
-            MUTATIONS[name][1](folder, random)
+            ways[name][1](folder, random)
         except (ValueError, KeyError, TypeError, IndexError, OSError, AttributeError, RecursionError):
             continue  # what an earlier one broke cannot be taken apart any more
     return done

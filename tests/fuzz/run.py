@@ -22,28 +22,31 @@ import torch
 from lora_lab import load_adapter
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import inspect_adapter
-from tests.fuzz.corpus import base, corpus
-from tests.fuzz.mutations import mutate
+from tests.fuzz.corpus import Sound, base, corpus
+from tests.fuzz.kinds import READ, sound
+from tests.fuzz.mutations import ANYWHERE, MUTATIONS, mutate
 from tests.fuzz.watch import Outcome, listen, size_of, watched
 
 HANGS = 300  # seconds of wall time, after which the process says where it stands and ends
+ROOM = 128 * 2**20  # bytes for a table, a model without data or the code of its family
 LIMIT = 6 * 2**30  # bytes: what goes wrong must not take the machine with it
 
 
 class Fuzzer:
     """Cases in a folder of their own; `seed` and the number of a case decide all of it."""
 
-    def __init__(self, place: Path, seed: int = 0) -> None:
-        self.place, self.seed = place, seed
+    def __init__(self, place: Path, seed: int = 0, kind: str = "adapters") -> None:
+        self.place, self.seed, self.read = place, seed, READ.get(kind)
         self.results, self.ways, self.failures = Counter[str](), Counter[str](), list[dict[str, Any]]()
         self.slowest, self.most, self.begun = 0.0, 0, time.monotonic()
         listen()
         (place / "secret").write_text("not yours")
-        self.sound = corpus(place)
-        self.bases = {one.kind: base(one.kind) for one in self.sound}
+        sound(kind, place)
+        self.sound = [Sound(f.name, f, "") for f in sorted(place.glob("*/"))] if self.read else corpus(place)
+        self.bases = {one.kind: base(one.kind) for one in self.sound if one.kind}
         for one in self.sound:  # the first time costs imports; and a sound file must load
-            outcome = self._load(one.folder, one.kind, on_base=True)
-            assert outcome.result == "loaded", (one.name, outcome.reason)
+            outcome = self._load(one.folder, one.kind, Random(1))
+            assert outcome.result == "loaded" or kind == "recipes", (one.name, outcome.reason)
         gc.collect()
         gc.freeze()
 
@@ -53,11 +56,11 @@ class Fuzzer:
         start, folder = random.choice(self.sound), self.place / "case"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(start.folder, folder)
-        if random.random() < 0.05:  # the weights of another
+        if not self.read and random.random() < 0.05:  # the weights of another
             shutil.copy(random.choice(self.sound).folder / "adapter_model.safetensors", folder)
         before = self._listing()
-        ways = mutate(folder, random)
-        outcome = self._load(folder, start.kind, on_base=random.random() < 0.8)
+        ways = mutate(folder, random, ANYWHERE if self.read else MUTATIONS)
+        outcome = self._load(folder, start.kind, random)
         if self._listing() != before:
             outcome.faults.append("files outside its folder have changed")
         self.results[outcome.result] += 1
@@ -68,15 +71,14 @@ class Fuzzer:
             self.failures.append(told | {"reason": outcome.reason[:300], "faults": outcome.faults})
         return outcome
 
-    def _load(self, folder: Path, kind: str, *, on_base: bool) -> Outcome:
-        model = copy.deepcopy(self.bases[kind])
+    def _load(self, folder: Path, kind: str, random: Random) -> Outcome:
+        if read := self.read:
+            return watched(lambda: read(folder, random), size_of(folder) + ROOM)
+        model, on_base = copy.deepcopy(self.bases[kind]), random.random() < 0.8
 
         def load() -> object:
-            return (
-                load_adapter(model, folder)
-                if on_base
-                else json.dumps(inspect_adapter(folder).to_json(), allow_nan=False)
-            )
+            inspected = None if on_base else inspect_adapter(folder).to_json()
+            return load_adapter(model, folder) if on_base else json.dumps(inspected, allow_nan=False)
 
         outcome = watched(load, size_of(folder))
         if outcome.result == "refused" and is_adapted(model):
@@ -102,12 +104,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kind", choices=["adapters", *READ], default="adapters")
     parser.add_argument("--case", type=int, default=None, help="only this one")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     with tempfile.TemporaryDirectory() as folder:
-        fuzzer, number = Fuzzer(Path(folder), chosen.seed), 0
+        fuzzer, number = Fuzzer(Path(folder), chosen.seed, chosen.kind), 0
         if chosen.case is not None:
             print(fuzzer.case(chosen.case))
             return 0

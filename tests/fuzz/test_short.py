@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from lora_lab import LoRA, detach, load_adapter, save_adapter
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import WEIGHTS
+from tests.fuzz.kinds import READ
 from tests.fuzz.run import Fuzzer
 from tests.fuzz.watch import CONSTANT, Outcome, size_of, watched
 
@@ -34,6 +35,15 @@ def test_no_file_crashes_hangs_grows_or_writes(fuzzer):
     assert fuzzer.results["loaded"] > 5  # some changes are harmless, or the fuzzer would try nothing but the reader
     first, again = fuzzer.case(7), fuzzer.case(7)
     assert (first.result, first.reason) == (again.result, again.reason)
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_nothing_else_that_is_sent_crashes_hangs_or_writes(kind, tmp_path, one_thread):
+    fuzzer = Fuzzer(tmp_path, kind=kind)
+    for number in range(80):
+        fuzzer.case(number)
+    assert fuzzer.failures == []
+    assert fuzzer.results["refused"] > 8 < fuzzer.results["loaded"]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def size_of(folder: Path) -> int:
 
 def listen() -> None:
     """Hear of writing from now on; cannot be undone."""
+    sys.dont_write_bytecode = True  # nor write what is imported late
     sys.addaudithook(_hear)
 
 

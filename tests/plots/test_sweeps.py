@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.plots import sweeps
+from tests.conftest import HOSTILE
 
 
 def frame(ranks: tuple[int, ...] = (1, 4), rates: tuple[float, ...] = (1e-3, 2e-3), seeds: int = 2) -> pd.DataFrame:
@@ -36,6 +38,17 @@ def test_a_cell_holds_the_mean_over_its_seeds():
     assert picture.axes[0].get_title() == "validation accuracy (%):\nhighest mean at rank 4, lr 0.002, n = 2 each"
     unlike = sweeps.heat_map(frame().iloc[1:], "rank", "lr")
     assert texts(unlike) == ["72.1\nn = 1", "73.0\nn = 2", "75.0\nn = 2", "76.0\nn = 2"]
+
+
+@pytest.mark.filterwarnings("ignore:Glyph 27")
+@pytest.mark.parametrize(
+    "draw", [sweeps.rate_curves, sweeps.pareto, lambda runs: sweeps.heat_map(runs, "targets", "lr")]
+)
+def test_only_powers_of_ten_are_formulas(draw):
+    picture = draw(frame((1,), seeds=1).assign(targets=[HOSTILE, "a$,$"]))
+    assert picture._repr_png_()
+    drawn = [text for text in picture.findobj(Text) if text.get_visible() and "$" in text.get_text()]
+    assert all(text.get_parse_math() == ("mathdefault" in text.get_text()) for text in drawn)
 
 
 def test_every_seed_is_a_dot_at_the_rate_that_validates_best():

@@ -25,7 +25,7 @@ RECIPE = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=1e-3, st
         *(("lr", value) for value in (0, -1e-3, float("nan"), float("inf"), "fast")),
         *((name, value) for name in ("warmup", "label_smoothing") for value in (-0.1, 1.1)),
         *(("clip", value) for value in (-1, float("nan"))),
-        ("weight_decay", -0.1),
+        *(("weight_decay", -0.1), ("method", "lora"), ("start", None), ("device", 0), ("max_length", "64")),
         ("token_mean", "yes"),
     ],
 )
@@ -60,7 +60,8 @@ def test_fields_that_must_agree_say_so():
         Recipe("minilm", "rt", subset=1)
 
 
-def test_settings_come_back_in_any_order_with_the_same_hash():
+def test_settings_come_back_in_any_order_with_the_same_hash(tmp_path):
+    assert Recipe("minilm", tmp_path).task == str(tmp_path)
     settings = RECIPE.settings()
     assert recipe_from(settings) == RECIPE
     backwards = dict(reversed(settings.items()))

@@ -154,6 +154,7 @@ def test_a_column_split_is_used_as_it_stands(tmp_path):
         ("own.csv", "text,label\na,1\nb,0\nc\n", BadValue, "'label' is empty in 1 rows"),
         ("own.jsonl", '{"text": "a", "label": 1}\n\nnot json', BadValue, "own.jsonl, line 3 is not JSON"),
         ("own.jsonl", "[" * 100_000, BadValue, "own.jsonl, line 1 is not JSON"),
+        ("own.jsonl", '{"text": "\\ud800", "label": 1}', BadValue, "own.jsonl, line 1 is not JSON: .* surrogates"),
         ("own.jsonl", "", NotFound, "no column 'text'; it has nothing"),
         ("own.jsonl", "1\n2\n", BadValue, 'own.jsonl, line 1 is not an object such as {"text": ..., "label": ...}'),
         ("own.txt", "one paragraph", BadValue, "has 1 passages"),

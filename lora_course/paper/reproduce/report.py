@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, quantiles, stdev
@@ -9,6 +10,7 @@ from typing import Any
 
 from lora_course.paper import markdown_table
 from lora_course.paper.reproduce.base import in_words
+from lora_lab.errors import printable
 from lora_lab.files import write_atomically
 
 FEW = 8  # up to this many values are listed individually
@@ -42,7 +44,7 @@ def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
 def section(result: Mapping[str, Any]) -> str:
     """Format one item in full."""
     env, shared = result["environment"], ", without the training that it shares with other items"
-    where = (in_words(result["sizes"]), env["hardware"], env["date"], f"lora_lab {env['lora_lab']}")
+    where = (in_words(result["sizes"]), _as_text(env["hardware"]), env["date"], f"lora_lab {env['lora_lab']}")
     rows = [(row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"])
             for row in result["rows"]]  # fmt: skip
     lines = [
@@ -50,7 +52,7 @@ def section(result: Mapping[str, Any]) -> str:
         f"- *Compared with:* {result['source']}",
         f"- *Finding:* {result['finding']}",
         f"- *{RULED[result.get('ruled', 'before')]}:* {result['rule']}",
-        f"- *Verdict:* {_sign(result)}. {result['error'] or result['words']}",
+        f"- *Verdict:* {_sign(result)}. {_as_text(result['error'] or '') or result['words']}",
         f"- *Limits:* {result['limits']}",
         *(f"- *Reported by others:* {name}: {words}" for name, words in result["expected"].items()),
         *(f"- *The paper's table:* {words}" for words in result["discrepancies"]),
@@ -76,6 +78,11 @@ def spread(values: Sequence[float]) -> str:
 
 def _sign(result: Mapping[str, Any]) -> str:
     return "**not run**" if result["error"] else SIGNS[result["standing"]]
+
+
+def _as_text(text: str) -> str:
+    """Escape what Markdown would read as markup or a formula: an error may quote a file of anyone's."""
+    return re.sub(r"[\\`*_\[\]<>|$~#&]", r"\\\g<0>", printable(text))
 
 
 def _number(value: float) -> str:

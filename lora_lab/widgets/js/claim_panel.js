@@ -69,7 +69,7 @@ function start(p) {
     });
     p.numbers(() => table(["case", "the claim", "found"], outcome.cases.map(([index, holds]) =>
       [escape(card.pool[index][0]), VERBS[holds], escape(card.pool[index][1])])));
-    return `${outcome.word} ${outcome.on}. ${words} ${changed.join("; ")}`;
+    return `${outcome.word} ${escape(outcome.on)}. ${words} ${escape(changed.join("; "))}`;
   }
 
   const decide = ({ tell }) => (tell ? `<b>What would decide it:</b> ${escape(tell)}.` : "");

@@ -54,7 +54,7 @@ const hasMethods = (data) => Boolean(data?.methods?.length);
 
 /** [name, text for a method] for each known quantity. */
 const columns = ({ metric, unit }) => [
-  [`test ${metric}${unit && ` (${unit})`}`, ({ mean, low, high }) =>
+  [`test ${escape(metric)}${unit && ` (${unit})`}`, ({ mean, low, high }) =>
     decimal(mean) + (low === undefined ? "" : ` ± ${decimal((high - low) / 2)}`)],
   ["trained numbers", ({ trained }) => count(trained)],
   ["file", (entry) => (entry.adapter_bytes ? bytes(entry.adapter_bytes) : "–")],
@@ -185,7 +185,7 @@ function start(p) {
     const failed = data.failed.map(([label, why]) => ` ${label} has no result: ${why}.`).join("");
     p.fill({
       ".title": title(now),
-      ".key": `Test ${data.metric}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run;
+      ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run;
         runs of a method differ only in their random seed. Next to them: the mean and its 95% interval. A cross at the bottom
         is a run far below the others.`,
       ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts(now), ".about": escape(data.about + failed),

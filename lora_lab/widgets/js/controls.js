@@ -9,7 +9,7 @@ export const letter = (name) => `<span class="m">${name}</span>`;
 /** A slider over positions 0, 1, ...; `color` is "train", "frozen" or "ink". `below` is markup under the track. */
 export function slider(name, label, color, below = "") {
   return `<label class="slider" data-for="${name}" style="--of: var(--${color})"><span>${label}</span>
-    <b aria-hidden="true"></b><input type="range" min="0" step="1" name="${name}" aria-label="${plain(label)}">${below}
+    <b aria-hidden="true"></b><input type="range" min="0" step="1" name="${name}" aria-label="${escape(plain(label))}">${below}
     </label>`;
 }
 

@@ -1,7 +1,7 @@
 // The picture of a film: stacked areas over the moments of a step, a column for one moment, and cards as lines.
 
 import { ACTS, CATEGORIES, MANY, openFilm } from "./film.js";
-import { binary, clamp } from "./format.js";
+import { binary, clamp, escape } from "./format.js";
 import { axisLeft, circle, group, hatch, line, linear, rect, spread, text, ticks } from "./svg.js";
 
 const SHARES = [0.3, 0.2, 0.34, 0.16]; // of the width, for each act; not to scale in time
@@ -148,7 +148,7 @@ function cardLines(cards, card, y, topmost, result, [left, right]) {
     if (size > topmost || lines.length > 6 || (!chosen && taken.some((height) => Math.abs(height - at) < 30))) continue;
     const kind = `halo ink small${chosen ? " strong" : ""}`;
     taken.push(at);
-    const words = `${name}: ${binary(size)}${chosen ? " usable" : ""}`;
+    const words = `${escape(name)}: ${binary(size)}${chosen ? " usable" : ""}`;
     lines.push(line(left, at, right, at, chosen ? "limit" : "shelf"), text(left + 6, at - 5, words, kind));
   }
   return lines.join("");

@@ -4,7 +4,7 @@ import { table } from "./controls.js";
 import {
   ACTIVATIONS, ACTS, CATEGORIES, GRADIENTS, LOGITS, MANY, OPTIMIZER, TEMPORARIES, WEIGHTS, openFilm,
 } from "./film.js";
-import { binary, count, sum } from "./format.js";
+import { binary, count, escape, sum } from "./format.js";
 
 const NAMES = [
   [/(self_attn|attn|attention)$/i, "attention"],
@@ -17,10 +17,10 @@ const NAMES = [
 ];
 const UPDATES = { complete: "all gradients are in memory", step: "the optimizer's step", freed: "gradients are freed" };
 
-/** The name of a part of the model: "attention" for "model.layers.*.self_attn". */
+/** The name of a part of the model, as markup: "attention" for "model.layers.*.self_attn". */
 function partName(path) {
   const match = NAMES.find(([pattern]) => pattern.test(path));
-  return match?.[1] ?? path.split(".").filter((part) => part !== "*").at(-1) ?? "";
+  return match?.[1] ?? escape(path.split(".").filter((part) => part !== "*").at(-1) ?? "");
 }
 
 /** Where a scene is: "forward, layer 12 of 32, attention". */

@@ -49,7 +49,7 @@ export const extent = (numbers) => [Math.min(...numbers), Math.max(...numbers)];
 export const plural = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 
 /** The plain text of some markup. */
-export const plain = (markup) => markup.replace(/<[^>]+>/g, "").replace(/&lt;/g, "<").replace(/&amp;/g, "&");
+export const plain = (markup) => markup.replace(/<[^>]+>/g, "").replace(/&(lt|quot|amp);/g, (_, sign) => ({ lt: "<", quot: '"', amp: "&" })[sign]);
 
 export const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 

@@ -1,7 +1,7 @@
 // The forward pass of a layer with LoRA, on an 8 x 8 toy small enough to show every number.
 
 import { letter, table } from "./controls.js";
-import { about, clamp, count, decimal, tenth } from "./format.js";
+import { about, clamp, count, decimal, escape, tenth } from "./format.js";
 import { circle, group, line, outline, rect, text } from "./svg.js";
 import { D, W, column, combine, product } from "./toy_layer.js";
 
@@ -230,7 +230,7 @@ function describeMerge({ merged, real: { m, n, r, name }, A }) {
   return [
     "Merging keeps the output and drops the extra cost",
     head(done ? D * D : `${D * D} + ${strips}`, "multiplications"), words,
-    table(["multiplications per token", "this toy", `${name}, r = ${count(r)}`], [
+    table(["multiplications per token", "this toy", `${escape(name)}, r = ${count(r)}`], [
       [Wx, D * D, count(m * n)], [BAx, done ? 0 : strips, done ? 0 : count(r * (m + n))],
     ]),
   ];

@@ -72,7 +72,7 @@ export function countWords({ setup, trains, method, rank, alpha }) {
 export function statusWords({ live, found, page, broken }) {
   if (page) {
     const { date, hardware, lora_lab: version } = found.made ?? {};
-    const ran = date ? `${escape(found.words)}. Trained ${date} with lora_lab ${escape(version)} on ${escape(hardware)}.` : "";
+    const ran = date ? `${escape(found.words)}. Trained ${escape(date)} with lora_lab ${escape(version)} on ${escape(hardware)}.` : "";
     return `${ran} ${NO_KERNEL}`;
   }
   if (broken) return "Interrupted.";

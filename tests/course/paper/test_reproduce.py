@@ -19,6 +19,7 @@ from lora_course.paper.reproduce.report import write_report
 from lora_course.paper.reproduce.run import LATE, kept, rejudged, reproduce
 from lora_course.plots.forest import forest, headline
 from lora_lab.errors import BadValue, Failed, NotFound
+from tests.conftest import HOSTILE
 from tests.training.conftest import PLAIN
 
 MARGIN = 0.015
@@ -286,9 +287,11 @@ def test_a_result_and_its_report_hold_everything_that_a_reader_needs(tmp_path):
     one.values = (2.0,)
     (single,) = reproduce([one], tmp_path, again=True)
     assert single["words"] == "one seed is not enough. Not judged: they are two"
-    text = write_report([found, *reproduce([Made(Failed("no"), name="table5")], tmp_path)], tmp_path).read_text()
-    line = "| q r1 | WikiSQL 68.8, MNLI 90.7 | more | 2.25 ± 0.3536 (2, 2.5)"
-    assert all(words in text for words in ("Two is equal to two.", "**holds**", "**not run**", "report.png", line))
+    text = write_report([found, *reproduce([Made(Failed(HOSTILE), name="table5")], tmp_path)], tmp_path).read_text()
+    line, error = "| q r1 | WikiSQL 68.8, MNLI 90.7 | more | 2.25 ± 0.3536 (2, 2.5)", r"\> \$\\frac{ \| \* \`x\` "
+    assert all(
+        words in text for words in ("Two is equal to two.", "**holds**", "**not run**", "report.png", line, error)
+    )
     assert all(words in text for words in paper.table("table6").discrepancies)
 
 
