@@ -18,7 +18,6 @@ from typing import Any, Literal, TypeVar
 from lora_lab.errors import BadValue, nearest
 
 Word = Literal["true", "false", "depends", "undecided"]
-WORDS: tuple[Word, ...] = ("true", "false", "depends", "undecided")
 VERBS = {True: "holds", False: "fails", None: "is open"}
 STORE = "store"  # experiments that read finished runs have this parameter; it isn't a premise
 SHOWN = 4  # up to this many cases are listed in full
