@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, median
@@ -21,7 +22,7 @@ from safetensors.numpy import load_file
 from lora_course.checks.variants import LABELS, ahead
 from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, Cells
 from lora_course.classroom import room
-from lora_course.experiments.rates import best_rate, best_rates, times
+from lora_course.experiments.rates import best_rate, best_rates, ratios, times
 from lora_course.lesson import reference
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -29,6 +30,7 @@ from lora_lab.accounting.memory import largest
 from lora_lab.accounting.models import architecture_of, zoo_names
 from lora_lab.accounting.params import break_even_rank
 from lora_lab.accounting.setup import Setup
+from lora_lab.experiments.grid import alpha_of
 from lora_lab.experiments.margins import MARGINS, judged, resampled, scores_in
 from lora_lab.experiments.playground import load as load_playground
 from lora_lab.experiments.playground import shown
@@ -43,6 +45,7 @@ from lora_lab.training.models import load_model
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ROOT / "data" / "quoted.json"
 RESULTS = ROOT / "data" / "results"
+ENDS = ("", ".low", ".high")  # of a number with its interval
 QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)")
 
 
@@ -313,32 +316,44 @@ def regret() -> dict[str, str]:
 
     regret.qv, regret.all: on q and v, on all linear layers; regret.tweets.NAME: the same on tweets.
     regret.fa, .plus: the best rate of LoRA-FA and of LoRA+ over plain LoRA's.
-    regret.fixed, .low, .high: the power of the rank that the best rate goes like with alpha 16; regret.fall: how many
-    times it falls from rank 1 to 64 with alpha = r; regret.loss.small, .large: the lowest loss at rank 8 up to alpha
-    64, and at 1,024.
+    regret.fixed, .r, .2r, .sqrt: power of the rank that the best rate goes like, with alpha 16, r, 2 r, sqrt(32 r).
+    regret.fall, .alpha: how many times it falls from rank 1 to 64 with alpha = r, and at rank 8 from alpha 1 to 64.
+    regret.qv.half, .twice: points lost at half the best tried rate, and at twice; regret.all.half, .twice.
+    regret.loss.usual, .large: the lowest loss at rank 8 with alpha 16, and with 1,024; regret.more: their difference.
     """
-    ratios = {"qv": (PLAIN, "full"), "all": ("LoRA r8 all-linear", "full")}
-    own = {"fa": (VARIANTS["LoRA-FA"], PLAIN), "plus": (VARIANTS["LoRA+"], PLAIN)}
-    numbers = dict[str, str]()
-    for file, prefix, pairs in (TUNED, "regret.", ratios | own), ("minilm_tweets_rates", "regret.tweets.", ratios):
-        rows = {row["label"]: row for row in read_json(RESULTS / "compare" / f"{file}.json")["methods"]}
-        for name, labels in pairs.items():
-            ends = zip(("", ".low", ".high"), times(*(best_rates(rows[label]) for label in labels)), strict=True)
-            numbers |= {f"{prefix}{name}{end}": f"{value:.2g}" for end, value in ends}
+    numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "kjv": "kjv."}
+
+    def add(name: str, ratio: Sequence[float]) -> None:
+        numbers.update({f"regret.{name}{end}": f"{value:.2g}" for end, value in zip(ENDS, ratio, strict=True)})
+
+    for (_, task, targets), ratio in ratios().items():
+        add(tasks[task] + {"q,v": "qv", "all-linear": "all"}[targets], ratio)
+    rows = {row["label"]: row for row in read_json(RESULTS / "compare" / f"{TUNED}.json")["methods"]}
+    for name, label in ("fa", VARIANTS["LoRA-FA"]), ("plus", VARIANTS["LoRA+"]):
+        add(name, times(best_rates(rows[label]), best_rates(rows[PLAIN])))
     runs = pd.read_csv(RESULTS / "rates.csv").query("part == 'rank'")
     best = {
         key: best_rate(dict(zip(own.lr, own.loss, strict=True))) for key, own in runs.groupby(["rank", "alpha", "seed"])
     }
-    slopes = [np.polyfit([0, 3, 6, 7], [best[rank, 16.0, seed] for rank in (1, 8, 64, 128)], 1)[0] for seed in range(3)]
-    numbers |= {
-        f"regret.fixed{end}": f"{value:.2f}"
-        for end, value in zip(("", ".low", ".high"), mean_interval(slopes), strict=True)
-    }
-    loss = runs[runs["rank"] == 8].groupby(["alpha", "lr"]).loss.mean().groupby("alpha").min()
+    for rule, name in (("fixed:16", "fixed"), ("rank", "r"), ("2rank", "2r"), ("sqrt", "sqrt")):
+        of = {rank: round(alpha_of(rule, rank), 2) for rank in (1, 8, 64, 128)}
+        slopes = [np.polyfit([0, 3, 6, 7], [best[rank, of[rank], n] for rank in of], 1)[0] for n in range(3)]
+        ends = zip(ENDS, mean_interval(slopes), strict=True)
+        numbers |= {f"regret.{name}{end}": f"{value:.2f}" for end, value in ends}
+    for name, first, last in (("fall", (1, 1.0), (64, 64.0)), ("alpha", (8, 1.0), (8, 64.0))):
+        add(name, times([best[*first, n] for n in range(3)], [best[*last, n] for n in range(3)]))
+    for name, label in ("qv", PLAIN), ("all", "LoRA r8 all-linear"):
+        tried = [100 * one["validation"] for one in rows[label]["tried"]]
+        at = tried.index(max(tried))
+        numbers |= {
+            f"regret.{name}.{far}": f"{tried[at] - tried[to]:.1f}" for far, to in (("half", at - 1), ("twice", at + 1))
+        }
+    loss = runs[runs["rank"] == 8].groupby(["alpha", "seed"]).loss.min().unstack()
+    more = mean_interval((loss.loc[1024] - loss.loc[16]).tolist())
+    numbers |= {f"regret.more{end}": f"{value:.2f}" for end, value in zip(ENDS, more, strict=True)}
     return numbers | {
-        "regret.fall": f"{2 ** fmean(best[1, 1.0, seed] - best[64, 64.0, seed] for seed in range(3)):.1f}",
-        "regret.loss.small": f"{loss.loc[:64].max():.2f}",
-        "regret.loss.large": f"{loss[1024]:.2f}",
+        "regret.loss.large": f"{loss.loc[1024].mean():.2f}",
+        "regret.loss.usual": f"{loss.loc[16].mean():.2f}",
     }
 
 
@@ -347,7 +362,9 @@ def rewards() -> dict[str, str]:
 
     reward.SIGNAL.NAME: accuracy in percent; .sure: mean probability of the answer, in percent; .found: halves found.
     reward.SIGNAL.NAME.ahead, .low, .high: points that full fine-tuning is ahead of it, and the 95 % interval.
-    reward.cost.NAME: points that rewards lose against labels; reward.before: halves that the untrained model finds.
+    reward.cost.NAME: points that rewards lose against labels; reward.rank: that rank 64 is ahead of 1, with rewards;
+    reward.wider: that full is farther ahead of rank 1 with rewards than with labels; each with .low and .high.
+    reward.before: halves that the untrained model finds.
     """
     names = {"LoRA r1 q,v": "one", "LoRA r8 q,v": "eight", "LoRA r64 q,v": "many", "LoRA r1 all-linear": "all"}
     names |= {"full": "full"}
@@ -359,11 +376,17 @@ def rewards() -> dict[str, str]:
             numbers[name] = f"{100 * fmean(row['accuracy']['each']):.1f}"
             numbers |= {f"{name}.{what}": f"{100 * row[what]['mean']:.0f}" for what in ("sure", "found")}
         for label, one in verdicts(scores[signal], "full", found["margin"]).items():
-            ends = {"ahead": -one.difference, "low": -one.high, "high": -one.low}
+            ends = {"ahead": -one.difference, "low": -one.high95, "high": -one.low95}
             numbers |= {f"reward.{signal}.{names[label]}.{end}": f"{100 * value:.1f}" for end, value in ends.items()}
-    for label, name in names.items():
-        lost = verdict(scores["labels"][label], scores["reward"][label]).difference
-        numbers[f"reward.cost.{name}"] = f"{100 * lost:.1f}"
+    one, many, full = ({signal: scores[signal][label].astype(float) for signal in scores} for label in
+                       ("LoRA r1 q,v", "LoRA r64 q,v", "full"))  # fmt: skip
+    asked = {f"cost.{name}": (scores["labels"][label], scores["reward"][label]) for label, name in names.items()}
+    asked |= {"rank": (many["reward"], one["reward"])}
+    asked |= {"wider": (full["reward"] - one["reward"], full["labels"] - one["labels"])}
+    for name, pair in asked.items():
+        found = verdict(*pair)
+        ends = zip(ENDS, (found.difference, found.low95, found.high95), strict=True)
+        numbers |= {f"reward.{name}{end}": f"{100 * value:.1f}" for end, value in ends}
     return numbers | {"reward.before": f"{100 * stored['reward']['found_before']:.0f}"}
 
 

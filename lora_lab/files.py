@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -33,8 +34,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    except OSError as error:  # no folder, no permission, disk full, or the file is open on Windows
-        raise BadValue(f"cannot write into {path.parent}: {error.strerror}; choose another folder") from error
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
+def unwritable(folder: Path, error: OSError) -> BadValue:
+    """Return an error that says why a folder cannot be written to: no permission, or full, or a file is in use."""
+    advice = "free disk space or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose"
+    return BadValue(f"cannot write into {folder}: {error.strerror}; {advice} another folder")
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -56,7 +63,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
             for path in new.values():
                 path.unlink(missing_ok=True)
     except OSError as error:
-        raise BadValue(f"cannot write into {folder}: {error.strerror}; choose another folder") from error
+        raise unwritable(folder, error) from error
 
 
 def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
@@ -120,7 +127,7 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        raise BadValue(f"cannot write into {target.parent}: {error.strerror}; choose another folder") from error
+        raise unwritable(target.parent, error) from error
     try:
         folder, earlier = scratch / "new", scratch / "earlier"
         folder.mkdir()

@@ -3,6 +3,8 @@
 python notebooks/memory.py                 every lesson, solved, with FAST=1
 python notebooks/memory.py --full 01 05    as long as a student's; sweeps that ship with the lab are loaded
 python notebooks/memory.py --wide 06       as wide as a student's (all rows, all runs side by side), with 3 steps a run
+python notebooks/memory.py --kernels 40    that many idle kernels on one machine, with MiniLM and two panels (Linux)
+python notebooks/memory.py --kernels 40 panels    with two panels alone
 
 Memory depends on how many rows and runs a step has, not on how many steps there are. With FAST=1 fewer runs train side
 by side, so a lesson with a sweep takes less; --wide shows what it takes, in a minute in place of half an hour. Claims
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,13 +31,15 @@ import psutil
 from build import built, chosen
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook
 
 from lora_lab.files import read_json, write_json
 from lora_lab.training import device
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "data" / "results" / "lesson_memory.json"
+PANELS = "import lora_lab\ndisplay(lora_lab.LoRAPanel(), lora_lab.SweepPanel())\n"
+MODEL = 'model = lora_lab.load_model("minilm", num_labels=2)\nmodel(**model.dummy_inputs)'
 FEW = "import lora_course.lesson as _lesson; _lesson.steps = lambda full, fast=3: min(full, 3)"
 
 
@@ -141,8 +145,25 @@ def measured(source: Path, length: str) -> dict[str, Any]:
     }
 
 
+def idle_kernels(count: int, code: str) -> str:
+    """What `count` idle kernels take together after running the code; pages that they share are counted once."""
+    with ExitStack() as stack:
+        pids = []
+        for _ in range(count):
+            client = NotebookClient(new_notebook(cells=[new_code_cell(code)]), timeout=600)
+            stack.enter_context(client.setup_kernel())
+            client.execute_cell(client.nb.cells[0], 0)
+            pids.append(client.km.provisioner.pid)
+        sizes = [psutil.Process(pid).memory_full_info() for pid in pids]
+    together, private = sum(size.pss for size in sizes), sum(size.uss for size in sizes)
+    return f"{count} idle kernels: {together / 1e9:.2f} GB, {(together - private) / 1e9:.2f} of them shared"
+
+
 def main(arguments: list[str]) -> None:
     """Measure what the arguments ask for, and keep it beside what is known."""
+    if arguments[:1] == ["--kernels"]:
+        print(idle_kernels(int(arguments[1]), PANELS if "panels" in arguments else PANELS + MODEL))
+        return
     length = next((a.removeprefix("--") for a in arguments if a in ("--full", "--wide")), "fast")
     os.environ |= {"LORA_LAB_HEADLESS": "1", "HF_HUB_OFFLINE": "1", "FAST": "1" if length == "fast" else ""}
     for source in chosen(arguments):

@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import copy
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,10 +26,23 @@ from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
 from lora_lab.training.watching import quiet
 
+BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"]
 MARK = "<img src=x onerror=alert(1)>"
 HOSTILE = f"{MARK} $\\frac{{ | * `x` \x1b[31m"  # a stranger's text: markup, half a formula, a terminal's command
 # Minutes in one file each: begun last, one of the two processes would wait for the other.
 LONG = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
+
+
+def sandboxed() -> bool:
+    """Whether bubblewrap is installed and may make namespaces, which some containers forbid."""
+    try:
+        return subprocess.run([*BWRAP, "true"], check=False).returncode == 0
+    except OSError:
+        return False
+
+
+no_sandbox = not sandboxed() and bool(shutil.which("bwrap") or "CI" not in os.environ)
+needs_bwrap = pytest.mark.skipif(no_sandbox, reason="no bubblewrap here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

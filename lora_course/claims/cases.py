@@ -18,7 +18,6 @@ from typing import Any, Literal, TypeVar
 from lora_lab.errors import BadValue, nearest
 
 Word = Literal["true", "false", "depends", "undecided"]
-WORDS: tuple[Word, ...] = ("true", "false", "depends", "undecided")
 VERBS = {True: "holds", False: "fails", None: "is open"}
 STORE = "store"  # experiments that read finished runs have this parameter; it isn't a premise
 SHOWN = 4  # up to this many cases are listed in full
@@ -138,11 +137,12 @@ def as_text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def check_known(given: Iterable[str], known: Collection[str], what: str) -> None:
+def check_known(given: Iterable[Any], known: Collection[Any], what: str) -> None:
     """Raises: BadValue for an unknown word, with the nearest one."""
     for word in given:
         if word not in known:
-            raise BadValue(f"{what} are {as_text(list(known))}, not '{word}'; nearest: {nearest(word, known)}")
+            close = nearest(str(word), map(str, known))
+            raise BadValue(f"{what} are {as_text(list(known))}, not '{word}'; nearest: {close}")
 
 
 def roles(targets: str) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lora_course.claims.cases import Case
+from lora_course.claims.cases import Case, check_known
 from lora_course.paper import Table, facts, table
-from lora_lab.errors import BadValue, NotFound, nearest
+from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 
@@ -92,15 +92,15 @@ def printed_in(name: str) -> str:
 def metamath(a: str, b: str) -> Interval:
     """Compute a - b in PEFT's suite: the 95 % interval of two proportions, one run each, assumed independent."""
     suite = published("metamath")
-    _check_named("the suite", suite["rows"], a, b)
+    check_known((a, b), suite["rows"], "the methods of PEFT's suite")
     p, q = (suite["rows"][method]["solved"] for method in (a, b))
     half = NORMAL_95 * math.sqrt((p * (1 - p) + q * (1 - q)) / suite["questions"])
     return Interval(p - q, p - q - half, p - q + half, "more than one seed of each, and the answers row by row")
 
 
 def methods_on_gpt3(a: str, b: str) -> dict[str, Interval]:
-    """Compute a - b on two tasks of table 4. Raises: NotFound for a method that isn't in it."""
-    _check_named("table 4", ROWS, a, b)
+    """Compute a - b on two tasks of table 4. Raises: BadValue for a method that isn't in it."""
+    check_known((a, b), ROWS, "the methods of table 4")
     row_a, row_b = (dict(zip(("method", "trainable"), ROWS[method], strict=True)) for method in (a, b))
     return {f"GPT-3, {task}": _difference(table("table4"), task, row_a, row_b) for task in ("WikiSQL", "MNLI-m")}
 
@@ -133,12 +133,6 @@ def _difference(printed: Table, task: str, row_a: Mapping[str, Any], row_b: Mapp
     return Interval(difference, difference - half, difference + half, "the numbers of every seed")
 
 
-def _check_named(where: str, rows: Mapping[str, Any], *methods: str) -> None:
-    for method in methods:
-        if method not in rows:
-            raise NotFound(f"{where} has no '{method}'; nearest: {nearest(method, rows)}")
-
-
 # ---- our stored comparisons
 
 
@@ -155,11 +149,11 @@ def comparison(name: str) -> dict[str, Any]:
 def compared(name: str, method: str, against: str, margin: float) -> dict[str, Interval]:
     """Compute method - against in a stored comparison, for each LoRA variant, from all seeds and rows.
 
-    Raises: NotFound for a method that the comparison lacks.
+    Raises: BadValue for a method that the comparison lacks.
     """
     stored = comparison(name)
     methods = {row["label"]: row["method"] for row in stored["methods"] if row.get("answers")}
-    _check_named(f"the comparison on {stored['task']}", dict.fromkeys(methods.values()), method, against)
+    check_known((method, against), dict.fromkeys(methods.values()), f"the methods compared on {stored['task']}")
     (baseline,) = (label for label, other in methods.items() if other == against)
     return {
         f"{stored['model']} on {stored['task']}{label.removeprefix('LoRA r8').removeprefix(method)}": judged(

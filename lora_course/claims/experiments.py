@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from lora_course.claims import evidence as stored
 from lora_course.claims.cases import Case, Finding, as_text, check_known, experiment, roles
 from lora_course.claims.evidence import Cells, Interval, Stored, cells_of
+from lora_course.experiments.rates import COMPARED, ratios
 from lora_course.paper import table
 from lora_lab.accounting.gpus import of_size, usable
 from lora_lab.accounting.memory import estimate, longest
@@ -54,25 +56,27 @@ def times_less(
     models: list[str], counted: list[str], targets: str, rank: int, seq: int, batch: int, checkpointing: bool,
     times: float,
 ) -> Finding:  # fmt: skip
-    """Does LoRA need at least `times` times less than full fine-tuning?
+    """Does LoRA need at least `times` times less than full fine-tuning, for models that can read `seq` tokens?
 
-    counted: trainable "parameters", "file" (2 bytes per parameter), "memory of a step". Models that can't read rows of
-    `seq` tokens are left out.
+    counted: trainable "parameters", "file" (2 bytes per parameter), "memory of a step".
     """
     check_known(counted, ("parameters", "file", "memory of a step"), "the things counted")
     setup, cases = Setup(batch, seq, checkpointing=checkpointing), []
-    fitting = [model for model in models if seq <= (longest(config_of(model)) or seq)]
-    if not fitting:
-        raise BadValue(f"rows of {seq:,} tokens are longer than {as_text(models)} can read")
     for what in counted:
-        for model in fitting:
+        for model in _reading(models, seq):
             full, small = (_size(what, model, method, setup) for method in (FullFineTuning(), lora(rank, targets)))
             text = {"parameters": "{:,}".format, "file": decimal}.get(what, binary)
             found = f"{float(f'{full / small:.3g}'):,g} times less: {text(small)} instead of {text(full)}"
             settings = {"model": model} | ({"what is counted": what} if len(counted) > 1 else {})
             cases.append(Case(settings, full >= times * small, found, span=(full / small,)))
-    figures = {"lowest": min(case.span[0] for case in cases), "highest": max(case.span[0] for case in cases)}
-    return Finding(tuple(cases), (COUNTED, PREDICTED), "times less", (times,), log=True, figures=figures)
+    return Finding(tuple(cases), (COUNTED, PREDICTED), "times less", (times,), log=True)
+
+
+def _reading(models: list[str], seq: int) -> list[str]:
+    """Return the models that can read rows of `seq` tokens. Raises: BadValue if none can."""
+    if not (fitting := [model for model in models if seq <= (longest(config_of(model)) or seq)]):
+        raise BadValue(f"rows of {seq:,} tokens are longer than {as_text(models)} can read")
+    return fitting
 
 
 @experiment
@@ -81,32 +85,30 @@ def fits_on_card(
     checkpointing: bool,
 ) -> Finding:  # fmt: skip
     """Does a LoRA step on a base of `bits` bits fit on one card, or on several cards that shard the model (FSDP)?"""
-    if bits not in FORMATS:
-        raise BadValue(f"a base has {as_text(list(FORMATS))} bits, not {bits}")
+    check_known([bits], FORMATS, "the bits of a base")
     shard = f"fsdp:{cards}" if cards > 1 else ""
     setup = Setup(batch, seq, quantised=FORMATS[bits], checkpointing=checkpointing, shard=shard)
-    free, on_each = usable(of_size(gpu_gb)), " on each" if cards > 1 else ""
-    peaks = {model: _size("memory of a step", model, lora(rank, targets), setup) for model in models}
+    free, peaks = usable(of_size(gpu_gb)), {m: _size("memory of a step", m, lora(rank, targets), setup) for m in models}
     cases = (
-        Case({"model": m}, p <= free, f"{binary(p)}{on_each}; {binary(free)} are free", span=(p / 2**30,))
+        Case({"model": m}, p <= free, f"{binary(p)}; {binary(free)} are free", span=(p / 2**30,))
         for m, p in peaks.items()
     )
-    figures = {f"{model}, GiB": round(peak / 2**30, 1) for model, peak in peaks.items()}
-    figures["usable, GiB"] = round(free / 2**30, 1)
+    figures = {f"{model}, GiB": round(peak / 2**30, 1) for model, peak in {**peaks, "usable": free}.items()}
     return Finding(tuple(cases), (PREDICTED,), "GiB at the peak of a step", (free / 2**30,), figures=figures)
 
 
 @experiment
 def targets_barely_save(
-    models: list[str], few: str, many: str, rank: int, seq: int, batch: int, checkpointing: bool, percent: float
+    models: list[str], few: str, many: str, rank: int, seq: int, batch: int, checkpointing: list[bool], percent: float
 ) -> Finding:
     """Does a step with adapters on `few` need at most `percent` less memory than one with adapters on `many`?"""
-    setup, cases = Setup(batch, seq, checkpointing=checkpointing), []
-    for model in models:
+    cases = []
+    for model, kept in product(_reading(models, seq), checkpointing):
+        setup = Setup(batch, seq, checkpointing=kept)
         less, more = (_size("memory of a step", model, lora(rank, targets), setup) for targets in (few, many))
         saved = 100 * (1 - less / more)
         found = f"{saved:.1f} % less: {binary(less)} instead of {binary(more)}"
-        cases.append(Case({"model": model}, saved <= percent, found, span=(saved,)))
+        cases.append(Case({"model": model, "checkpointing": kept}, saved <= percent, found, span=(saved,)))
     return Finding(tuple(cases), (PREDICTED,), "memory saved, percent", (percent,))
 
 
@@ -117,8 +119,9 @@ def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Fi
     for model in models:
         counts = params(model, lora(rank, targets))
         extra = 0 if merged else 2 * sum(row.count for row in counts.modules if row.trained)
-        work = 0 if merged else counts.trainable / counts.total
-        found = f"{extra:,} more matrix products, {100 * work:.2g} % more arithmetic for a token"
+        found = (
+            f"{extra:,} more matrix products, {100 * counts.trainable / counts.total * (not merged):.2g} % more work"
+        )
         cases.append(Case({"model": model}, extra == 0, found, span=(extra,)))
     return Finding(tuple(cases), (COUNTED,), "more matrix products", (0,))
 
@@ -178,8 +181,7 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
     """At one budget, each at its own learning rate: is no other choice of matrices better by the margin or more?
 
-    A study is one case, however many choices and tasks it compares. "No better" must hold for all of them; "better"
-    is judged after Holm's correction. reported: count reports without numbers as open cases.
+    A study is one case: "no better" must hold for all its choices and tasks; "better" is after Holm's correction.
     """
     from lora_lab.experiments.statistics import verdicts
 
@@ -220,8 +222,7 @@ def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interv
 def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None) -> Finding:
     """Is a method worse than full fine-tuning by less than the margin?
 
-    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (the paper's table 4); with a store, only
-    its runs.
+    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4); with a store, only its runs.
     """
     check_known(tasks, ("minilm_rt", "metamath", "gpt3"), "the tasks")
     intervals, evidence = dict[str, Interval](), []
@@ -265,6 +266,22 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
     return Finding(tuple(cases), tuple(evidence), POINTS, (0, 100 * margin))
 
 
+@experiment
+def matches_full(learned_from: list[str], rank: int, reported: bool, margin: float) -> Finding:
+    """Is LoRA worse than full fine-tuning by less than the margin, from "rewards" or from "labels" (lesson 17)?"""
+    check_known(learned_from, names := {"rewards": "minilm_rt_reward", "labels": "minilm_rt_labels"}, "the signals")
+    check_known([rank], (1, 8, 64), "the ranks")
+    cases = []
+    for signal in learned_from:
+        i = stored.judged(stored.of_labels(names[signal], f"LoRA r{rank} q,v", "full", margin))
+        cases.append(i.case({"learned from": signal}, f"rank {rank} minus full", i.no_worse(margin)))
+    if reported and rank == 1 and "rewards" in learned_from:
+        cases += [
+            Case({"model": r["model"]}, None, r["found"], r["lacks"]) for r in stored.published("rewards")["rows"]
+        ]
+    return Finding(tuple(cases), tuple(stored.made_by(names[s]) for s in learned_from), POINTS, (-100 * margin,))
+
+
 # ---- rates
 
 
@@ -292,22 +309,14 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 def rate_times_full(times: float, within: float) -> Finding:
     """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
 
-    Our rates come from a grid with one seed, so the optimum may lie anywhere between the grid neighbors. A case
-    holds or fails only if it does so over that whole range.
+    Ours are those of lesson 15: a case holds or fails only if the whole 95 % interval does.
     """
-    low, high = times / within, times * within
-    would_tell, cases = "more rates in between, with more seeds", []
-    for name in ("minilm_rt_all_linear", "smollm2_kjv"):
-        comparison = stored.comparison(name)
-        (full,) = (row for row in comparison["methods"] if row["method"] == "full")
-        for row in (row for row in comparison["methods"] if row["method"] == "lora"):
-            (lora_low, lora_high), (full_low, full_high) = _neighbor_rates(row), _neighbor_rates(full)
-            lowest, highest = lora_low / full_high, lora_high / full_low if full_low else math.inf
-            holds = True if low <= lowest and highest <= high else False if highest < low or lowest > high else None
-            ratio = row["lr"] / full["lr"]
-            found = f"{row['label']}: {row['lr']:g} against {full['lr']:g}, {ratio:.3g} times"
-            span = (max(lowest, ratio / 8), ratio, min(highest, ratio * 8))  # draw an open end at a factor of 8
-            cases.append(Case({"model": comparison["model"]}, holds, found, would_tell, span))
+    low, high, cases = times / within, times * within, []
+    for (model, task, targets), (ratio, least, most) in ratios().items():
+        holds = True if low <= least and most <= high else False if most < low or least > high else None
+        found = f"{ratio:.2g} times (95 %: {least:.2g} to {most:.2g})"
+        settings = {"model": model, "task": task, "targets": targets}
+        cases.append(Case(settings, holds, found, "more seeds", (least, ratio, most)))
     rates = stored.published("rates")
     rows = [(row["model"], row["lora"] / row["full"], row["who"]) for row in _rates() if "full" in row]
     rows += [(row["model"], row["times"], row["who"]) for row in rates["ratios"]]
@@ -315,16 +324,8 @@ def rate_times_full(times: float, within: float) -> Finding:
         Case({"model": model}, low <= ratio <= high, f"{ratio:.3g} times ({who})", span=(ratio,))
         for model, ratio, who in rows
     ]
-    made = tuple(stored.made_by(name) for name in ("minilm_rt_all_linear", "smollm2_kjv"))
-    sources = (*made, f"data/claims/evidence/rates.yaml: {rates['standing']}")
+    sources = (*map(stored.made_by, COMPARED), f"data/claims/evidence/rates.yaml: {rates['standing']}")
     return Finding(tuple(cases), sources, "LoRA's rate over full's", (low, high), log=True)
-
-
-def _neighbor_rates(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the tried rates just below and above the chosen one; 0 and infinity beyond an edge."""
-    tried = [trial["lr"] for trial in row["tried"]]
-    below, above = [lr for lr in tried if lr < row["lr"]], [lr for lr in tried if lr > row["lr"]]
-    return max(below, default=0.0), min(above, default=math.inf)
 
 
 def _rates() -> Iterator[dict[str, Any]]:

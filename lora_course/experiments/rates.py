@@ -1,8 +1,6 @@
 """Lesson 15: the best rate between the tried ones, and how many times full fine-tuning's best rate LoRA's is.
 
-    x = (a - c) / (2 (a - 2 b + c))     the lowest point of the parabola through losses a, b, c at x = -1, 0, 1
-
-x counts doublings of the rate. Each tuning seed gives one best rate of each method; ratios are paired by seed.
+Each tuning seed gives one best rate of each method; ratios are paired by seed.
 """
 
 from __future__ import annotations
@@ -12,6 +10,10 @@ from math import log2, nan
 from typing import Any
 
 from lora_lab.experiments.statistics import mean_interval
+from lora_lab.files import read_json
+from lora_lab.training.assets import shipped
+
+COMPARED = ("minilm_rt_variants", "minilm_tweets_rates")
 
 
 def lowest(a: float, b: float, c: float) -> float:
@@ -39,3 +41,15 @@ def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
     """Return a ratio of best rates, given as log2 for each seed, and its 95 % interval over seeds."""
     mean, low, high = mean_interval([a - b for a, b in zip(over, under, strict=True)])
     return 2**mean, 2 ** (low or nan), 2 ** (high or nan)
+
+
+def ratios() -> dict[tuple[str, str, str], tuple[float, float, float]]:
+    """Return {(model, task, targets): `times` of LoRA's best rate over full fine-tuning's} of our stored runs."""
+    found = {}
+    for name in COMPARED:
+        comparison = read_json(shipped(f"data/results/compare/{name}.json"))
+        rows = {row["label"]: row for row in comparison["methods"]}
+        for targets in ("q,v", "all-linear"):
+            pair = best_rates(rows[f"LoRA r8 {targets}"]), best_rates(rows["full"])
+            found[comparison["model"], comparison["task"], targets] = times(*pair)
+    return found

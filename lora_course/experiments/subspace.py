@@ -59,7 +59,7 @@ def phi_grid(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     if first.shape[0] != second.shape[0]:
         raise BadValue(f"directions of {first.shape[0]} and of {second.shape[0]} numbers live in different spaces")
     shared = np.square(first.T @ second).cumsum(0).cumsum(1)
-    return shared / np.minimum(*_counts(*shared.shape))
+    return shared / np.minimum(*np.indices(shared.shape) + 1)
 
 
 def expected_phi(d: int, k1: int, k2: int) -> np.ndarray:
@@ -68,7 +68,7 @@ def expected_phi(d: int, k1: int, k2: int) -> np.ndarray:
     The expected squared projection of a unit vector onto a random j-dimensional subspace is j / d. For i of them the
     sum is i j / d, which phi divides by min(i, j). Only one of the two subspaces needs to be random.
     """
-    return np.maximum(*_counts(k1, k2)) / d
+    return np.maximum(*np.indices((k1, k2)) + 1) / d
 
 
 def random_directions(d: int, k: int, seed: int = 0) -> np.ndarray:
@@ -111,8 +111,3 @@ def amplification(weight: np.ndarray, update: Factors, rank: int) -> Amplificati
     in_update = float(np.linalg.norm(update.left[:, :rank].T @ weight @ update.right[:, :rank]))
     in_weight = float(np.linalg.norm(spectrum(weight)[:rank]))
     return Amplification(rank, update.norm, norm, in_update, in_weight, norm * rank / float(np.sqrt(weight.size)))
-
-
-def _counts(k1: int, k2: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return i = 1..k1 as a column and j = 1..k2 as a row."""
-    return np.arange(1, k1 + 1)[:, None], np.arange(1, k2 + 1)[None, :]

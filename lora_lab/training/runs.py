@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lora_lab.errors import BadValue, LabError, NotFound
-from lora_lab.files import read_json, write_atomically, write_json
+from lora_lab.files import read_json, unwritable, write_atomically, write_json
 from lora_lab.metrics import main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
 
@@ -154,13 +154,13 @@ class Store:
             self.files = zipfile.Path(self.folder) if packed else self.folder
 
     def check_writable(self) -> None:
-        """Check that the folder is writable, before training. Raises: BadValue if it is not."""
+        """Check, before training, that the folder has room for a run. Raises: BadValue if it cannot be written to."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                file.write(bytes(2**22))  # a usual adapter, its record and predictions
         except OSError as error:
-            raise BadValue(f"cannot write into {self.folder}: {error.strerror}; choose another folder") from error
+            raise unwritable(self.folder, error) from error
 
     def adapter_folder(self, recipe: Recipe) -> Path:
         """Return the folder of a recipe's adapter."""

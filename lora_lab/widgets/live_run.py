@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
@@ -54,13 +55,19 @@ class LiveRun(Background):
         self.run: Run | None = None
         self.found: dict[str, Any] = {}
         self.bench: Bench | None = None
-        self._began, self._before, self._next_measurement, self._sizes = 0.0, 0, 0.0, dict[str, float]()
+        self._stamps = deque[float](maxlen=50)  # when the last steps ended: the laptop may have slept before them
+        self._next_measurement, self._sizes = 0.0, dict[str, float]()
 
     def seconds_left(self) -> int | None:
-        """Estimate the seconds left from the pace so far; None during the first three steps."""
-        taken = len(self.progress) - self._before
-        left = self.recipe.steps - len(self.progress)
-        return None if taken < 3 else round((time.monotonic() - self._began) / taken * left)
+        """Estimate the seconds left from the pace of the last steps; None during the first three."""
+        stamps, left = list(self._stamps), self.recipe.steps - len(self.progress)
+        return None if len(stamps) < 3 else round((stamps[-1] - stamps[0]) / (len(stamps) - 1) * left)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether `start` has something to continue: training was stopped, or what it made could not be stored."""
+        member = self.bench.member if self.bench else None
+        return self.state != "done" and member is not None and member.ended and not member.error
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -105,12 +112,13 @@ class LiveRun(Background):
         self.state = "loading"
         if self.bench is None:
             self.bench = Bench(self.recipe, callbacks=[self._on_step])
-            self.bench.before_scoring = lambda: self._enter("scoring")  # type: ignore[method-assign]
-        elif self.run:  # it was stopped: continue
-            self.bench.member.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
-        bench, self.run, self.found, self._before = self.bench, None, {}, len(self.progress)
+            self.bench.before_scoring = lambda: setattr(self, "state", "scoring")  # type: ignore[method-assign]
         self.store.check_writable()
-        self.state, self._began = "training", time.monotonic()
+        if self.run:  # it was stopped: continue
+            self.bench.member.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
+        bench, self.run, self.found = self.bench, None, {}
+        self._stamps.clear()
+        self.state = "training"
         try:
             run = bench.only(self._stop)
         except LabError as error:
@@ -155,11 +163,9 @@ class LiveRun(Background):
             results |= {"labels": self.bench.task.labels, "strengths": strengths, "sentences": sentences}
         return results
 
-    def _enter(self, state: str) -> None:
-        self.state = state
-
     def _on_step(self, progress: Progress) -> None:
         self.progress.append(progress)
+        self._stamps.append(time.monotonic())
         if time.monotonic() > self._next_measurement:
             self._measure_weights()
 
@@ -184,12 +190,8 @@ class LiveRun(Background):
             if path not in self._sizes:
                 self._sizes[path] = frozen.float().norm().item()
             module = path.replace(".base_layer", "")
-            role = (
-                roles.get((module, getattr(part, "out_slice", None)))
-                or "+".join(roles_of(module))
-                or module.split(".")[-1]
-            )
+            role = roles.get((module, getattr(part, "out_slice", None)), "+".join(roles_of(module)))
             layer = re.search(r"\.(\d+)\.", module)
-            moved.append((int(layer[1]) if layer else 0, role, size / self._sizes[path]))
+            moved.append((int(layer[1]) if layer else 0, role or module.split(".")[-1], size / self._sizes[path]))
         self.moved = moved
         self._next_measurement = time.monotonic() + PAUSE * (time.monotonic() - began)

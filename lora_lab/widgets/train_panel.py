@@ -168,7 +168,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         except LabError as error:
             self._tell(str(error))
             return
-        if self.work is None or self.work.state != "stopped" or self.work.recipe != recipe:
+        if self.work is None or not self.work.goes_on or self.work.recipe != recipe:
             self.work = LiveRun(recipe, self.store)
         work, guess = self.work, self.guess
         self._update_setup()  # the store may have new runs

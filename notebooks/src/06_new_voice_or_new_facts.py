@@ -156,7 +156,7 @@ checks.check_own_pairs(mine)
 #
 # The same in PEFT, with TRL:
 # ```python
-# config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+# config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
 # pairs = load_dataset("json", data_files="mine.jsonl", split="train")
 # pairs = pairs.map(lambda p: {"prompt": [{"role": "user", "content": p["prompt"]}],
 #                              "completion": [{"role": "assistant", "content": p["response"]}]})

@@ -146,7 +146,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 #
 # 1. **Compare places at one budget**: divide it by what rank 1 costs there. At one *rank*, all linear layers train 4 to 8 times more than `q,v`.
 # 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
-# 3. **Choose places by quality, not by memory.** Adapting fewer saves almost none.
+# 3. **Choose places by quality, not by memory.** Adapting fewer saves little.
 #
 # Start with all linear layers at rank 8. *Ours: at one budget undecided against `q,v`, at one rank equivalent<!--as_good.all.against-lora--> (lesson 05); one 23M encoder, 1,600 training sentences. Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at one budget ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #

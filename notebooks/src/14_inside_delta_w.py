@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 14 · Can you read an adapter?
 #
-# Nobody reads the 22 million numbers of MiniLM. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So from each word the adapter keeps one number, $Ax$, and adds that much of $B$:
+# Nobody reads the 22 million numbers of MiniLM. But an adapter of **rank 1**, on **one** matrix, is small: $A$ is a single row, $B$ a single column. So for each word the adapter computes one number, $Ax$, and adds $B$ times that number:
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
@@ -25,7 +25,7 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# It sits on the *value* matrix of the last layer, which says what a word passes on. It was trained to tell good film reviews from bad ones, with a two-row output layer, the *head*. (The adapter is stored. To make it again takes minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
+# It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good film reviews from bad ones, with a two-row output layer, the *head*. (The adapter is stored. To make it again takes minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
 #
 # ## Three guesses
 # Guessing gets 50 %. Give ranges that you're 80 % sure of.
@@ -82,9 +82,9 @@ plt.show()
 # </details>
 #
 # ## Is that really what it uses?
-# A nice picture isn't evidence: we chose the sentences. So take validation reviews, which were kept out of training. And take a control: 100 *random* directions in place of $A$, each with its better sign.
+# A nice picture isn't evidence: we chose the sentences. So take validation reviews, which were kept out of training. As a control, take 100 *random* directions in place of $A$, each with its better sign.
 #
-# And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many first halves still find their second? (A minute in all.)
+# And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half? (A minute in all.)
 
 # %%
 reviews = load_task("rt").validation
@@ -128,9 +128,9 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. So the model's opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
+# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. Without it, 56<!--inside.one.without--> % are right. So the model's opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
 #
-# **An intruder, and what it costs.** $W$'s largest singular value is 3.0; with the adapter, it's 22.5, in a direction that no direction of $W$ comes near (a cosine of 0.16 at most). That is an **intruder**. With it the model finds 14<!--inside.halves.one--> % of the halves, without it 22<!--inside.halves.none--> %: it has forgotten something. Shrink it to a quarter, and 21<!--inside.halves.quarter--> % are back, while 500 reviews can't tell whether it has become worse. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same of large models (we've read their abstract).
+# **An intruder, and what it costs.** $W$'s largest singular value is 3.0; with the adapter, it's 22.5, in a direction that none of $W$ comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one--> % of the halves, without it 22<!--inside.halves.none--> %: it has forgotten something. Shrink it to a quarter, and 21<!--inside.halves.quarter--> % are back, while 500 reviews can't tell whether fewer are right (it's less sure of them). [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same of large models (we've read their abstract).
 # </details>
 #
 # ## Would another seed read the same?
@@ -160,7 +160,7 @@ print("rank:", rank)
 checks.check_chance(1 / 384, rank / 384, rank)
 
 # %% [markdown]
-# So our two seeds, with a $\phi$ of 0.64<!--inside.one.phi-->, share over 200 times what chance gives. They read the same thing, each with a sign of its own. In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) reports a $\phi$ above 0.5 for the first directions of ranks 8 and 64, and the others are nearly noise. But for 64 directions in 384 dimensions, a $\phi$ of 0.17 *is* noise.
+# So our two seeds, with a $\phi$ of 0.64<!--inside.one.phi-->, share over 200 times what chance gives. They read the same thing; the sign is free. In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) reports a $\phi$ above 0.5 for the first directions of ranks 8 and 64, and the others are nearly noise. But for 64 directions in 384 dimensions, a $\phi$ of 0.17 *is* noise.
 #
 # ## A stranger
 # Somebody has negated $A$, or $B$, or both, or nothing, drawn by your name. **Exercise 2: which one? Answer "A", "B", "A and B" or "nothing".** Compare its numbers with the picture.
@@ -185,9 +185,9 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 #
 # 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$, and you can print it.
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
-# 3. **The signs of $A$ and $B$ alone mean nothing; only that of $BA$ does.** And shared directions count only above chance, $\max(i, j)/d$.
+# 3. **The sign of $A$ or of $B$ alone means nothing. Only the sign of $BA$ matters.** And shared directions count only above chance, $\max(i, j)/d$.
 #
-# Start with: rank 1, one matrix, the last layer's values. *Ours: 75.7<!--inside.one.test--> % of the test reviews, with 768 numbers and the head (one run); rank 8 on `q,v` of all layers gets 80.9<!--compare.lora--> %.* That's what reading costs.
+# Start with: rank 1, one matrix, the last layer's values. *Ours: 75.7<!--inside.one.test--> % of the test reviews, with 768 numbers and the head (one run, rate not tuned). Rank 8 on `q,v` of all layers gets 80.9<!--compare.lora--> %; a linear classifier on the frozen model, 75.7<!--as_good.probe--> % (lesson 05).*
 #
 # The same in PEFT:
 # ```python

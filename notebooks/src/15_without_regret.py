@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 15 · How high is LoRA's rate?
+# # 15 · How much higher is LoRA's learning rate?
 #
 # "Ten times that of full fine-tuning", says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "I found about 3", wrote a reader who repeated it on another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)); the same reader's repository has 10. In lesson 05 we chose rates that are 20<!--as_good.lora.times--> and 5<!--as_good.all.times--> times apart. **Is there such a number at all?** Let's measure it, with an interval.
 
@@ -18,7 +18,7 @@ stored = lesson.reference_comparison("minilm_rt_variants")  # ours, 28 November 
 
 # %% [markdown]
 # ## The best of six
-# Each method was trained at six rates, each twice the one before. The best rate is hardly one of the six. So lay a parabola through the lowest loss and its two neighbors. Where is it lowest?
+# Each method was trained at six rates, each twice the one before. The best rate is probably between two of these. So fit a parabola to the lowest loss and its two neighbors. Where is it lowest?
 #
 # **Exercise 1.** Three losses: $b$ is the lowest, $a$ is at half that rate, $c$ at twice that rate. Let $x$ count doublings of the rate, from the middle one. The parabola is $b + px + qx^2$; it gives $a$ at $x=-1$ and $c$ at $x=1$. At which $x$ is it lowest?
 
@@ -45,7 +45,7 @@ checks.check_lowest(lowest)
 #
 # 1. **How many times full fine-tuning's best rate is LoRA's**, on `q,v`?
 # 2. And LoRA's on **all linear layers**?
-# 3. Many people set $\alpha = r$. Then rank goes from 1 to 64. **How many times does the best rate fall?**
+# 3. Many people set $\alpha = r$. Then the rank goes from 1 to 64. **By what factor does the best rate fall?**
 
 # %%
 lesson.predict("times full fine-tuning's rate, on q,v", low=..., high=...)
@@ -123,23 +123,24 @@ lesson.reveal("times the best rate falls with alpha = r", fall)
 
 # %% claim
 assert all(3 < low < 10 < high for _, low, high in ratios.values())
-assert ratios["LoRA, q,v"][0] > 2 * ratios["LoRA, all linear"][0]
 slope = {rule: np.polyfit([0, 3, 6, 7], [peak.loc[(r, a(r))] for r in (1, 8, 64, 128)], 1)[0] for rule, a in rules.items()}
 assert all(-0.2 < end < 0.2 for end in mean_interval(slope["16"])) and 4 < fall < 9
 assert all(mean_interval(slope[rule])[2] < 0 for rule in ("r", "2r"))
 assert mean_interval(slope["5.66 sqrt(r)"])[1] < -0.2 < 0 < mean_interval(slope["5.66 sqrt(r)"])[2]
-assert lowest_loss[8].loc[:64].max() + 0.04 < lowest_loss[8, 1024] < lowest_loss[8, 4096]
+per_seed = runs[(runs.part == "rank") & (runs["rank"] == 8)].groupby(["alpha", "seed"]).loss.min().unstack()
+assert mean_interval((per_seed.loc[1024] - per_seed.loc[16]).tolist())[1] > -0.02
+assert np.isnan(peak.loc[(8, 4096)]).sum() == 1
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **On `q,v` LoRA's best rate is 25<!--regret.qv--> times full fine-tuning's** (95 % interval 9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->). **On all linear layers it's 8.8<!--regret.all--> times** (4.8<!--regret.all.low--> to 16<!--regret.all.high-->). More adapted matrices move the model further at the same rate, so they want a lower one.
-# - **Another task agrees.** On tweets with three classes (stored, too): 24<!--regret.tweets.qv--> times on `q,v` (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->), 12<!--regret.tweets.all--> on all linear layers (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->). So "ten" fits all linear layers, as in LoRA Without Regret. On `q,v` it's too low for the tweets, and the reviews can't tell. Three fits nowhere here.
-# - **Three seeds give wide intervals**, and wide is enough: near its best, a factor of two in the rate costs little.
-# - **With $\alpha$ fixed, the best rate doesn't care about the rank**: from rank 1 to 128 it goes like rank to the power of 0.00<!--regret.fixed--> (-0.12<!--regret.fixed.low--> to 0.13<!--regret.fixed.high-->). At the left, dots of one $\alpha$ lie on top of each other. **With $\alpha=r$, it falls 5.9<!--regret.fall--> times** from rank 1 to 64, and with $2r$ about as fast. With $\sqrt r$, three seeds can't tell.
-# - **A very large $\alpha$ isn't better.** At rank 8, at its own best rate each, the loss stays below 0.50<!--regret.loss.small--> up to $\alpha=64$ and is 0.55<!--regret.loss.large--> at 1,024. [A paper of 2026](https://arxiv.org/abs/2606.12883) recommends large alphas with small rates (we've read its abstract). Not here.
+# - **On `q,v` LoRA's best rate is 25<!--regret.qv--> times full fine-tuning's** (95 % interval 9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->). **On all linear layers it's 8.8<!--regret.all--> times** (4.8<!--regret.all.low--> to 16<!--regret.all.high-->).
+# - **Another task agrees.** On tweets with three classes (stored, too): 24<!--regret.tweets.qv--> times on `q,v` (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->), 12<!--regret.tweets.all--> on all linear layers (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->). So "ten" fits all linear layers. On `q,v` it's too low for the tweets, and the reviews can't tell.
+# - **In doubt, take the lower end.** Half of the best tried rate costs 1.4<!--regret.qv.half--> points on `q,v` and 1.9<!--regret.all.half--> on all linear layers; twice that rate costs 18.5<!--regret.qv.twice--> and 13.6<!--regret.all.twice-->.
+# - **With $\alpha$ fixed, the best rate doesn't change with the rank**: from 1 to 128 it goes like rank to the power of 0.00<!--regret.fixed--> (-0.12<!--regret.fixed.low--> to 0.13<!--regret.fixed.high-->). **With $\alpha=r$ it falls**: the power is -0.44<!--regret.r--> (-0.68<!--regret.r.low--> to -0.20<!--regret.r.high-->), 5.9<!--regret.fall--> times lower at rank 64 than at 1 (1.5<!--regret.fall.low--> to 23<!--regret.fall.high-->). $\alpha=2r$ is alike; with $\sqrt r$, three seeds can't tell.
+# - **No sign that a very large $\alpha$ helps.** At rank 8, at its own best rate each, the loss is 0.49<!--regret.loss.usual--> with $\alpha=16$ and 0.55<!--regret.loss.large--> with 1,024: higher by 0.06<!--regret.more--> (-0.02<!--regret.more.low--> to 0.14<!--regret.more.high-->). So a gain is at most 0.02. [A paper of 2026](https://arxiv.org/abs/2606.12883) recommends large alphas with small rates (we've read its abstract, which doesn't say how large).
 #
-# **Why doesn't rank matter at a fixed $\alpha$?** Adam's first step moves every number of $B$ by about the rate, whatever the gradient's size. Each of the $r$ rows of $A$ then adds its share to $BA$, all roughly along the gradient, so $BA$ grows like $r$. The factor $\alpha/r$ takes that out again. What's left is $\alpha$ times the rate. With $\alpha=r$ you undo it: each doubling of the rank is a doubling of $\alpha$, too.
+# **Why doesn't rank matter at a fixed $\alpha$?** Adam's first step moves every number of $B$ by about the rate, whatever the gradient's size. Each of the $r$ rows of $A$ then adds its share to $BA$, all roughly along the gradient, so $BA$ grows like $r$. The factor $\alpha/r$ takes that out again. $\alpha$ stays: more of it wants less rate, at rank 8 5.8<!--regret.alpha--> times less from $\alpha=1$ to 64 (1.4<!--regret.alpha.low--> to 24<!--regret.alpha.high-->). By the first step alone it would be 64 times. With $\alpha=r$, each doubling of the rank is a doubling of $\alpha$, too.
 # </details>
 #
 # ## Find the fault
@@ -152,7 +153,7 @@ print(f"full fine-tuning of the layer: {found['full']['accuracy']} %, {found['fu
 pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ratios"]]).T.rename_axis("rank")
 
 # %% [markdown]
-# **Exercise 2.** Its summary and others like it could say:
+# **Exercise 2.** Here are five sentences that such a summary might contain:
 #
 # - **a**: $\alpha=r$ is the best choice here.
 # - **b**: Beyond rank 4, more rank gains little.
@@ -173,7 +174,7 @@ checks.check_carried(sentence="c", then="more rates")
 # <details><summary>Answer box</summary>
 #
 # 1. **LoRA on all linear layers: start at ten times full fine-tuning's rate.** *Ours: 8.8<!--regret.all--> times, 4.8<!--regret.all.low--> to 16<!--regret.all.high-->; on tweets 12<!--regret.tweets.all-->; on `q,v` 25<!--regret.qv--> and 24<!--regret.tweets.qv-->; one 23M encoder, 200 steps, $\alpha=16$. Published: 9.8 over 14 models, about 15 in short runs (LoRA Without Regret); 3 and 10, by one reader on another task.*
-# 2. **Fix $\alpha$ and tune the rate.** Then the rate you find at one rank serves the others. With $\alpha=r$ or $2r$, it doesn't.
+# 2. **Fix $\alpha$ and tune the rate.** Then the rate you find at one rank serves the others. With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, $\alpha=16$, ranks 1 to 128.*
 # 3. **A best value at the edge of what was tried isn't a finding.** Neither is one at a single rate.
 #
 # The same in PEFT:

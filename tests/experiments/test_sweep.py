@@ -146,6 +146,16 @@ def test_a_disk_that_fills_up_is_one_sentence_and_what_was_there_stays(grid, tmp
     assert sweep(recipes, tmp_path).skipped == 2
 
 
+def test_a_clock_that_jumps_shifts_no_duration_and_loses_no_run(grid, tmp_path, monkeypatch):
+    clock, rng = time.time, random.Random(0)
+    monkeypatch.setattr("time.time", lambda: clock() + rng.uniform(-1e8, 1e8))
+    swept = sweep(grid(), tmp_path)
+    assert 0 < sum(run.seconds for run in swept.runs) <= swept.seconds < 600
+    for record in tmp_path.glob("*.json"):
+        os.utime(record, (rng.uniform(0, 4e9),) * 2)
+    assert sweep(grid(), tmp_path).skipped == len(Store(tmp_path).runs()) == 4
+
+
 # ---- one's own file, edited
 
 
@@ -203,7 +213,10 @@ def test_runs_that_do_not_say_what_the_file_held_go_on_counting(own, tmp_path):
 
 
 def killed_sweeps(folder: Path, model: str, task: str, kills: int, seed: int) -> int:
-    """Start the same sweep over and over and kill it at a random moment; returns the number of real kills."""
+    """Start the same sweep over and over and kill it at a random moment; returns the number of real kills.
+
+    The first one is suspended before, as a laptop whose lid is closed: its store stays its own, and it goes on.
+    """
     code = (
         "import sys, torch; torch.set_num_threads(1)\n"
         "from lora_lab import Grid, sweep\n"
@@ -217,6 +230,12 @@ def killed_sweeps(folder: Path, model: str, task: str, kills: int, seed: int) ->
         process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "HF_HUB_OFFLINE": "1"})
         assert process.stdout is not None
         process.stdout.readline()  # it trains
+        if not done:
+            os.kill(process.pid, signal.SIGSTOP)
+            with pytest.raises(BadValue, match="another sweep is using"):
+                sweep(Grid(rank=1), folder, model=model, task=task)
+            os.kill(process.pid, signal.SIGCONT)
+            process.stdout.readline()  # it goes on
         time.sleep(rng.random() * 0.8)
         if process.poll() is not None:
             break  # it was done before

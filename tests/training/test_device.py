@@ -166,6 +166,14 @@ def test_a_measurement_is_made_once_a_machine_and_remembered(timed, tmp_path):
     assert json.loads((tmp_path / "cache" / "machine.json").read_text()) == {device.describe("cpu"): first}
 
 
+def test_where_nothing_can_be_remembered_a_process_measures_once(timed, tmp_path):
+    """Else the packs of one sweep might train in different dtypes."""
+    (tmp_path / "cache").write_text("in the way")
+    calls = timed(SLOW_BF16)
+    assert device.measured("cpu") == device.measured("cpu")
+    assert len(calls) == 12
+
+
 @pytest.mark.parametrize("flags", ["flags\t\t: fpu avx512_bf16 amx_bf16", "Features\t: asimd bf16"])
 def test_processors_of_one_name_that_multiply_bf16_differently_are_measured_apart(timed, tmp_path, monkeypatch, flags):
     facts = tmp_path / "cpuinfo"

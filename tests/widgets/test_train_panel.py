@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_lab import BitFit, FullFineTuning, LoRA, TrainPanel
+from lora_lab import BitFit, FullFineTuning, LoRA, Recipe, TrainPanel
 from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.ia3 import IA3
 from lora_lab.training import memory_check
+from lora_lab.training.loop import Progress
 from lora_lab.training.runs import Store
 from lora_lab.training.training_lock import training_lock
+from lora_lab.widgets.live_run import LiveRun
+from lora_lab.widgets.live_sweep import LiveSweep
 from tests.training.conftest import opinions, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
 
@@ -174,6 +178,37 @@ def test_a_run_that_goes_on_ends_where_it_would_have_ended(make: Make, watched: 
     assert halved.result().history["loss"] == whole.result().history["loss"]
     assert halved.result().metrics == whole.result().metrics
     assert [run.status for run in halved.store.runs()] == ["done"]
+
+
+def test_a_run_for_which_there_was_no_room_stays_in_the_panel_and_start_stores_it(make: Make, monkeypatch):
+    panel = make()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        panel.start()
+    assert "free disk space" in panel.live["error"]
+    work, losses = panel.work, panel.live["losses"]
+    assert panel.store.runs() == []
+    panel.start()
+    assert (panel.work, panel.live["losses"]) == (work, losses)  # it wasn't trained again
+    assert [run.metrics for run in panel.store.runs()] == [panel.result().metrics]
+
+
+def test_a_night_asleep_does_not_stay_in_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On Windows the clock goes on while a laptop sleeps."""
+    recipe, now = Recipe("minilm", "rt", steps=1400), [0.0]
+    run, swept = LiveRun(recipe, Store(tmp_path)), LiveSweep([recipe], Store(tmp_path))
+    run._next_measurement = math.inf
+    swept._note("pack", {"recipes": [recipe]})
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    for step in range(1, 1301):
+        now[0] += 30_000 if step == 200 else 1
+        run._on_step(Progress(step, 1400, 0.5, 1e-3))
+        swept._note("step", {"recipe": recipe, "progress": run.progress[-1]})
+    assert (run.seconds_left(), swept.seconds_left()) == (100, 100)
 
 
 def test_beside_another_training_it_waits_and_stop_gives_up(make: Make, watched: None):

@@ -113,7 +113,6 @@ def test_the_page_is_that_of_the_cards(verdicts):
 
 TURNED = [
     ("times_fewer", {"times": 1000}, "true"),
-    ("times_fewer", {"rank": 64}, "false"),
     ("checkpoint_size", {"counted": "memory of a step"}, "false"),
     ("less_memory", {"seq": 2048}, "false"),
     ("one_24gb_card", {"bits": 2}, "depends"),
@@ -121,7 +120,8 @@ TURNED = [
     ("low_rank_is_enough", {"margin": 2}, "true"),
     ("alpha_2r_is_best", {"margin": 50}, "true"),
     ("rate_band", {"at_least_billions": 2}, "true"),
-    ("rate_above_full", {"within": 10}, "undecided"),
+    ("rate_above_full", {"within": 10}, "true"),
+    ("rank_1_for_rewards", {"reported": False}, "false"),
     ("q_and_v", {"reported": False}, "true"),
     ("q_and_v", {"place": "q", "reported": False}, "false"),
     ("no_quality_drop", {"tasks": "minilm_rt", "margin": 3}, "true"),

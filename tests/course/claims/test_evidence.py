@@ -88,5 +88,5 @@ def test_published_spreads_and_counts_make_the_interval():
     assert evidence.places_on_gpt3("all-linear") == evidence.ranks_on_gpt3(32) == {}
     suite = evidence.metamath("lora", "full")
     assert suite.low < -0.03 < 0.03 < suite.high  # about 3.8 points either way
-    with pytest.raises(NotFound, match="table 4 has no 'ia3'"):
+    with pytest.raises(BadValue, match="methods of table 4 are lora, full, prompt, not 'ia3'"):
         evidence.methods_on_gpt3("ia3", "lora")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +22,7 @@ from lora_course.predictions import FILE
 from lora_course.receipts import draw
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.training.assets import shipped
+from tests.conftest import needs_bwrap
 
 TEXT = "# A small lesson\n\nHalf an interval, the rank of a file, and one pair of matrices."
 SETUP = "from lora_course import checks\n\nthe_width_of_a_layer = 384"
@@ -169,15 +167,7 @@ def test_a_notebook_is_ended_when_its_time_is_up(bound: str, tmp_path: Path):
     assert row["words"] == "stopped in code cell 3 after 4 s"
 
 
-def sandboxed() -> bool:
-    """Whether bubblewrap is installed and may make namespaces, which some containers forbid."""
-    try:
-        return subprocess.run(["bwrap", "--ro-bind", "/", "/", "--unshare-all", "true"]).returncode == 0
-    except OSError:
-        return False
-
-
-@pytest.mark.skipif(not sandboxed() and (shutil.which("bwrap") or "CI" not in os.environ), reason="no bubblewrap here")
+@needs_bwrap
 def test_with_bubblewrap_code_below_python_does_not_get_out_either(tmp_path: Path):
     below = f"import ctypes\nctypes.CDLL(None).creat({str(tmp_path / 'new').encode()!r}, 0o600)"
     lesson, path = Lesson(handed_out(tmp_path / "out")), hand_in(tmp_path, "eve", [below, SOLVED[1]])
