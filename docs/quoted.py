@@ -398,11 +398,18 @@ def latency() -> dict[str, str]:
 
 
 def reproduced() -> dict[str, str]:
-    """Lesson 18: table 1's bottlenecks for one short text, table 2's gap in points, table 3's steps in percent."""
+    """Lesson 18: table 1's bottlenecks for one short text, table 2's gap in points, table 3's steps in percent.
+
+    reproduce.fig3.q, .v: phi(1, 1) of ranks 8 and 64 above chance; reproduce.fig4.q, .v: phi(8, 8) of two seeds.
+    """
+    phi = {name: read_json(RESULTS / "reproduce" / name / "result.json")["rows"] for name in ("fig3", "fig4")}
+    first = {"fig3": "phi(1, 1)", "fig4": "phi(8, 8)"}
+    shared = {f"reproduce.{name}.{role}": f"{fmean(row['yours']):.2f}" for name, rows in phi.items() for row in rows
+              for role in "qv" if row["name"] == f"BA of {role}, {first[name]}"}  # fmt: skip
     kept = {name: read_json(RESULTS / "reproduce" / name / "result.json") for name in ("table1", "table2", "table3")}
     rows = {row["name"]: row["yours"] for row in kept["table1"]["rows"]}
     gap, loss = (kept[name]["verdicts"]["LoRA against full"] for name in ("table2", "table3"))
-    return {
+    return shared | {
         "reproduce.h.one": f"{100 * (median(rows['1 x 128 bottleneck H']) - 1):.1f}",
         "reproduce.full.behind": f"{-100 * gap['difference']:.1f}",
         **{f"reproduce.full.{end}": f"{100 * gap[end]:.1f}" for end in ("low", "high")},

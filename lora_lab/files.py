@@ -163,7 +163,7 @@ def refuse_foreign(target: Path, marker: str) -> None:
         raise BadValue(f"the folder {target} is not empty: it has {foreign[0]}; choose another folder")
 
 
-def remembered(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def cached_json(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Read a cached JSON file, or create it with `make`. Raises: see `read_json` and `make`."""
     if not file.is_file():
         write_json(file, make())

@@ -35,7 +35,7 @@ def test_a_name_that_the_lab_does_not_know_is_a_plugins(mine):
 def test_answers_are_scored_by_plugins_too(mine, monkeypatch):
     task = load_task("restaurants")
     monkeypatch.setattr(generation, "generate", lambda model, tokenizer, prompts, decoding: task.test.texts[:2])
-    found = generation.scored(None, None, task, prompts=2)
+    found = generation.score_answers(None, None, task, prompts=2)
     assert (found["letters"], found["of"]) == (sum(map(len, task.test.texts[:2])), "restaurants")
     assert [one["long"] for one in found["texts"]] == [len(text) for text in task.test.texts[:2]]
     assert found["bleu"] == pytest.approx(100)

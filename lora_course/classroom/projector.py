@@ -21,7 +21,7 @@ from lora_lab.files import write_json
 from lora_lab.ports import free_port
 from lora_lab.training.assets import home
 
-PANELS = ('RankPanel("picture")', 'MemoryPanel("llama-3-8b")', 'TrainPanel("minilm", "rt", store={store!r})')
+PANELS = ('lab.RankPanel("picture")', 'lab.MemoryPanel("llama-3-8b")', 'lab.TrainPanel("minilm", "rt", store={!r})')
 OPTIONS = {
     "Voila.ip": "127.0.0.1",
     "Voila.open_browser": False,
@@ -43,9 +43,9 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
     env["JUPYTER_PATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("JUPYTER_PATH", "")])
     options = [f"--{name}={value}" for name, value in {**OPTIONS, "Voila.port": port}.items()]
     with tempfile.TemporaryDirectory() as folder:
-        panels = [panel.format(store=str(Path(store).expanduser().resolve())) for panel in PANELS]
+        panels = [panel.format(str(Path(store).expanduser().resolve())) for panel in PANELS]
         cell: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
-        cells = [{**cell, "source": f"from lora_lab import {panel.partition('(')[0]}\n{panel}"} for panel in panels]
+        cells = [{**cell, "source": f"import lora_lab as lab\n{panel}"} for panel in panels]
         page = Path(folder) / "panels.ipynb"
         write_json(page, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
         command = [sys.executable, "-m", "voila", str(page), *options]

@@ -33,7 +33,7 @@ from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError, NotFound, nearest
-from lora_lab.experiments.generation import scored
+from lora_lab.experiments.generation import score_answers
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.experiments.text_scores import check_installed, missing_packages
 from lora_lab.files import read_json, write_json
@@ -466,7 +466,7 @@ def _answers(
         dtype=where.get("dtype", "auto"), attention=where.get("attention", "auto"),
         device_name=where.get("device", "auto"),
     )  # fmt: skip
-    result = scored(opened.model, opened.tokenizer, opened.task, count, decoding)
+    result = score_answers(opened.model, opened.tokenizer, opened.task, count, decoding)
     scores = {name: float(value) for name, value in result.items() if name not in ("kinds", "texts")}
     write_json(file, {"asked": settings, "scores": scores, "kinds": result["kinds"], "texts": result["texts"]})
     return scores

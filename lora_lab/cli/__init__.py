@@ -159,11 +159,11 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score a saved adapter, from lora-lab or PEFT, on a task's test split."""
     from lora_lab import plugins
-    from lora_lab.experiments.generation import evaluated
+    from lora_lab.experiments.generation import evaluate_with_answers
     from lora_lab.training.generate import GREEDY, PAPER
 
     settings = PAPER if decoding == "paper" else GREEDY
-    metrics = evaluated(adapter, task, device_name=device, decoding=settings, **options)
+    metrics = evaluate_with_answers(adapter, task, device_name=device, decoding=settings, **options)
     tell({"metrics": metrics} if as_json else "\n".join([_metrics(metrics), *plugins.notes(task, metrics)]))
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments import generation
-from lora_lab.files import remembered
+from lora_lab.files import cached_json
 from lora_lab.methods.io import load_adapter
 from lora_lab.training import device
 from lora_lab.training.batches import encode
@@ -44,7 +44,7 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
 
     key = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, fingerprint(forgetting) or forgetting)
     name = f"before-{Path(forgetting).stem}-{_digest(*key)}.json"
-    return float(remembered(folder / name, compute)["perplexity"])
+    return float(cached_json(folder / name, compute)["perplexity"])
 
 
 def afterwards(
@@ -66,11 +66,11 @@ def afterwards(
         scores = {"forgetting": perplexity_on(model, tokenizer, forgetting)} if forgetting else {}
         if prompts:
             task = load_task(run.recipe.task, max_length=run.recipe.max_length)
-            scores |= generation.scored(model, tokenizer, task, prompts=prompts)
+            scores |= generation.score_answers(model, tokenizer, task, prompts=prompts)
         return {**scores, "seconds": time.perf_counter() - started}
 
     text = f"{Path(forgetting).stem}-{_digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
-    return remembered(folder / f"{run.recipe.hash}-{text}-{prompts}.json", compute)
+    return cached_json(folder / f"{run.recipe.hash}-{text}-{prompts}.json", compute)
 
 
 def _digest(*parts: str) -> str:

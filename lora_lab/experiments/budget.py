@@ -29,7 +29,7 @@ from lora_lab.experiments.contenders import label
 from lora_lab.experiments.plan import packs
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.experiments.tuning import SEED, axis_of
-from lora_lab.files import remembered
+from lora_lab.files import cached_json
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
 
@@ -84,7 +84,7 @@ def steps_within(
 
     key = [minutes, asdict(replace(terms, steps=1)), [label(method) for method in methods]]
     name = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    steps = int(remembered(out / "budget" / f"{name}.json", compute)["steps"])
+    steps = int(cached_json(out / "budget" / f"{name}.json", compute)["steps"])
     say(f"{steps} steps each, about {minutes:g} minutes in total")
     return steps
 

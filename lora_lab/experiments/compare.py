@@ -35,8 +35,8 @@ from lora_lab.experiments.results import scores_of
 from lora_lab.experiments.statistics import Verdict, check_margin, verdicts
 from lora_lab.experiments.sweep import Sweep, locked
 from lora_lab.experiments.tuning import GROWTH, RATES, SEED, Tuning, axis_of, tune
-from lora_lab.experiments.workers import each, worth
-from lora_lab.files import remembered, write_json
+from lora_lab.experiments.workers import in_processes, process_count
+from lora_lab.files import cached_json, write_json
 from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
 from lora_lab.training.device import dtype_to_train
@@ -230,7 +230,7 @@ def compare(
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
     if workers is None:
-        workers = 1 if stop else worth(recipes, len(entries) * (shared.rates + shared.seeds) * shared.steps)
+        workers = 1 if stop else process_count(recipes, len(entries) * (shared.rates + shared.seeds) * shared.steps)
     if workers > 1 and stop:
         raise BadValue("stop works only with workers=1")
     if workers > 1:
@@ -241,7 +241,7 @@ def compare(
         Store(out / part).check_writable()
     with locked(out / "tuning"), locked(out / "runs"):
         work = partial(_result, shared, data.metric, base, out, options)
-        for number, result in each(work, entries, workers, say, long=lambda method: bool(method.trains_base)):
+        for number, result in in_processes(work, entries, workers, say, long=lambda method: bool(method.trains_base)):
             finished[number] = result
             results = tuple(finished[key] for key in sorted(finished))
             comparison = Comparison(_about(shared, data.metric, entries, results), results)
@@ -293,7 +293,7 @@ def _result(
             later = [afterwards(run, terms.forgetting, terms.prompts, folder, download=download) for run in runs]
             seconds += sum(run.seconds for run in runs) + sum(scores["seconds"] for scores in later)
             row |= _outcome(terms, metric, base, runs, later)
-            row |= remembered(out / "costs" / f"{runs[0].recipe.hash}-costs.json", partial(costs_of, runs[0].recipe))
+            row |= cached_json(out / "costs" / f"{runs[0].recipe.hash}-costs.json", partial(costs_of, runs[0].recipe))
             if axis.name == "lr":
                 row["lr"] = runs[0].recipe.lr
             say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in total")

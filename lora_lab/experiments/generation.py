@@ -17,7 +17,7 @@ from lora_lab.training.train import open_adapter
 PROMPTS = 64
 
 
-def scored(
+def score_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
@@ -50,7 +50,7 @@ def check_scorable(task: Task) -> None:
     check_installed()
 
 
-def evaluated(
+def evaluate_with_answers(
     adapter: str | Path, task: str, *, prompts: int = PROMPTS, decoding: Decoding = GREEDY, **options: Any
 ) -> dict[str, float]:
     """Return a saved adapter's metrics on a task's test split, plus those of `scored` if the task has meanings.
@@ -60,5 +60,5 @@ def evaluated(
     opened = open_adapter(adapter, task, **options)
     generated: dict[str, Any] = {}
     if opened.task.generates:
-        generated = scored(opened.model, opened.tokenizer, opened.task, prompts, decoding)
+        generated = score_answers(opened.model, opened.tokenizer, opened.task, prompts, decoding)
     return opened.score().metrics | {name: n for name, n in generated.items() if isinstance(n, int | float)}

@@ -31,7 +31,7 @@ from lora_lab.training.pack import Pack
 from lora_lab.training.progress import sweep_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
-from lora_lab.training.tasks import check_unchanged, drawn, fingerprint, load_task
+from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint, load_task
 from lora_lab.training.training_lock import training_lock
 
 LOCK = ".sweep.lock"
@@ -317,4 +317,4 @@ def _check_present(recipes: Sequence[Recipe], download: bool) -> None:
         load_tokenizer(recipe.model, download=download)
         text, label = recipe.text_column, recipe.label_column
         data = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
-        drawn(data, recipe.examples, recipe.subset)
+        chosen_rows(data, recipe.examples, recipe.subset)

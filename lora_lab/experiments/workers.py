@@ -34,7 +34,7 @@ WORTH = 5000  # steps; below that, starting processes costs more than it saves
 _messages: Any = None  # in a worker process: the queue for its messages
 
 
-def each(
+def in_processes(
     work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
 ) -> Iterator[tuple[int, Out]]:
     """Yield (index, work(item, say)) as items finish: `count` at once in separate processes, or 1 in this one.
@@ -70,7 +70,7 @@ def each(
         printer.join()
 
 
-def worth(recipes: Sequence[Recipe], steps: int) -> int:
+def process_count(recipes: Sequence[Recipe], steps: int) -> int:
     """Return how many processes pay off for this many steps in total, given cores and free memory; 1 on a GPU.
 
     recipes  one per item, to estimate its memory. Raises: see `device.choose`.

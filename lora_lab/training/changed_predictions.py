@@ -8,7 +8,7 @@ from itertools import zip_longest
 import numpy as np
 
 from lora_lab.methods.merge import disabled
-from lora_lab.training.train import Bench
+from lora_lab.training.train import Trainer
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class ChangedPredictions:
     examples: tuple[Change, ...]
 
 
-def changed_predictions(bench: Bench, examples: int = 6) -> ChangedPredictions | None:
+def changed_predictions(trainer: Trainer, examples: int = 6) -> ChangedPredictions | None:
     """Score the validation split with the adapter and without it.
 
     The examples alternate between kinds of change (better or worse, and the new class), most confident first. Return
     None for a task without classes, and if the base itself was trained, since then there is no adapter to disable.
     """
-    task = bench.task
-    if len(task.labels) < 2 or bench.recipe.method.trains_base:
+    task = trainer.task
+    if len(task.labels) < 2 or trainer.recipe.method.trains_base:
         return None
-    with disabled(bench.model, keep_head=True):
-        (without,) = bench.score("validation")
-    (with_adapter,) = bench.score("validation")
+    with disabled(trainer.model, keep_head=True):
+        (without,) = trainer.score("validation")
+    (with_adapter,) = trainer.score("validation")
     before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
     changed = np.flatnonzero(before != after)
     sorted_logits = np.sort(with_adapter.by_row, axis=1)

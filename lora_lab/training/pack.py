@@ -33,7 +33,7 @@ from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import drawn, load_task, typical_tokens
+from lora_lab.training.tasks import chosen_rows, load_task, typical_tokens
 from lora_lab.training.training_lock import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
@@ -82,7 +82,7 @@ class Pack:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
         self.choice = device.choose(typical_tokens(self.task), **first.computed)
         self.device = self.choice.device
-        draws = {r.subset: drawn(self.task, r.examples, r.subset) for r in recipes}
+        draws = {r.subset: chosen_rows(self.task, r.examples, r.subset) for r in recipes}
         for recipe in {recipe.method: recipe for recipe in recipes}.values():
             check_memory(recipe, self.choice)
         self.base = self._loaded(first)

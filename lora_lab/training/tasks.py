@@ -159,7 +159,7 @@ def typical_tokens(task: Task) -> int:
     return min(task.max_length, characters // (4 * len(sample)))
 
 
-def drawn(task: Task, examples: int, subset: int = 0) -> list[int]:
+def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
     """Draw the indices of `examples` training texts, in order; 0 for all.
 
     Each label's texts are shuffled with seed `subset` and spread evenly over 0 to 1; then the lowest are taken. A draw

@@ -55,37 +55,37 @@ def train(
     with training_lock(stop) as acquired, progress_bar(recipe.steps) as bar:
         if not acquired:
             raise Failed("stopped while waiting for another training to end: call train again")
-        bench = Bench(recipe, download=download, callbacks=[bar, *callbacks])
+        trainer = Trainer(recipe, download=download, callbacks=[bar, *callbacks])
         if store is None:
-            return bench.only(stop)
+            return trainer.only(stop)
         store.check_writable()
         try:
-            run = bench.only(stop)
+            run = trainer.only(stop)
         except LabError as error:
-            keep_failure(store, bench, error)
+            keep_failure(store, trainer, error)
             raise
-        return keep(store, bench, run)
+        return keep(store, trainer, run)
 
 
-def keep(store: Store, bench: Bench, run: Run) -> Run:
+def keep(store: Store, trainer: Trainer, run: Run) -> Run:
     """Save the adapter, then the record that names it; return the record.
 
     A stopped run is not kept if the store has a finished one of the same recipe.
     """
     if store.replaces(run.status, run.recipe):
-        run = replace(run, adapter=str(save_adapter(bench.model, store.adapter_folder(run.recipe))))
+        run = replace(run, adapter=str(save_adapter(trainer.model, store.adapter_folder(run.recipe))))
         store.add(run)
     return run
 
 
-def keep_failure(store: Store, bench: Bench, error: LabError) -> None:
+def keep_failure(store: Store, trainer: Trainer, error: LabError) -> None:
     """Record a failed run and its error, unless the store has a finished run of the same recipe."""
-    if store.replaces("failed", bench.recipe):
-        bench.member.fail(str(error))
-        store.add(bench.record(bench.member, None))
+    if store.replaces("failed", trainer.recipe):
+        trainer.member.fail(str(error))
+        store.add(trainer.record(trainer.member, None))
 
 
-class Bench(Pack):
+class Trainer(Pack):
     """A pack of one run. Raises: see `Pack`."""
 
     def __init__(self, recipe: Recipe, *, download: bool = False, callbacks: Sequence[Callback] = ()) -> None:

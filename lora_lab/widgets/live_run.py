@@ -29,7 +29,7 @@ from lora_lab.training.loop import Progress
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Split
-from lora_lab.training.train import Bench, keep, keep_failure
+from lora_lab.training.train import Trainer, keep, keep_failure
 from lora_lab.training.training_lock import training_lock
 from lora_lab.widgets.background import Background
 
@@ -54,7 +54,7 @@ class LiveRun(Background):
         self.moved: list[tuple[int, str, float]] = []
         self.run: Run | None = None
         self.found: dict[str, Any] = {}
-        self.bench: Bench | None = None
+        self.trainer: Trainer | None = None
         self._stamps = deque[float](maxlen=50)  # when the last steps ended: the laptop may have slept before them
         self._next_measurement, self._sizes = 0.0, dict[str, float]()
 
@@ -66,13 +66,13 @@ class LiveRun(Background):
     @property
     def goes_on(self) -> bool:
         """Whether `start` has something to continue: training was stopped, or what it made could not be stored."""
-        member = self.bench.member if self.bench else None
+        member = self.trainer.member if self.trainer else None
         return self.state != "done" and member is not None and member.ended and not member.error
 
     @property
     def strengths(self) -> tuple[float, ...]:
         """The strengths at which `answer` works; none for a task without classes or with pairs of texts."""
-        method, task = self.recipe.method, self.bench.task if self.bench else None
+        method, task = self.recipe.method, self.trainer.task if self.trainer else None
         if task is None or len(task.labels) < 2 or task.validation.seconds or method.trains_base:
             return ()
         plain = isinstance(method, LoRA) and not method.dora and method.init != "pissa"
@@ -84,12 +84,12 @@ class LiveRun(Background):
             return {"text": text, "error": "Only a trained classifier can answer: train one here first."}
         return {"text": text, "p": self._answers([text])[0]}
 
-    def told(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any]:
         """Return the progress as JSON; shares in percent, at most POINTS losses, each the mean of `every` steps."""
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
-        metric = self.bench.task.metric if self.bench else ""
-        before = self.bench.member.history.before if self.bench else {}
+        metric = self.trainer.task.metric if self.trainer else ""
+        before = self.trainer.member.history.before if self.trainer else {}
         checks = [(0, before)] * bool(before) + [(p.step, p.validation) for p in list(self.progress) if p.validation]
         return {
             "state": self.doing, "error": self.error, "hash": self.recipe.hash, "steps": self.recipe.steps,
@@ -110,41 +110,41 @@ class LiveRun(Background):
 
     def _train(self) -> None:
         self.state = "loading"
-        if self.bench is None:
-            self.bench = Bench(self.recipe, callbacks=[self._on_step])
-            self.bench.before_scoring = lambda: setattr(self, "state", "scoring")  # type: ignore[method-assign]
+        if self.trainer is None:
+            self.trainer = Trainer(self.recipe, callbacks=[self._on_step])
+            self.trainer.before_scoring = lambda: setattr(self, "state", "scoring")  # type: ignore[method-assign]
         self.store.check_writable()
         if self.run:  # it was stopped: continue
-            self.bench.member.status, self.bench.started = "training", time.perf_counter() - self.run.seconds
-        bench, self.run, self.found = self.bench, None, {}
+            self.trainer.member.status, self.trainer.started = "training", time.perf_counter() - self.run.seconds
+        trainer, self.run, self.found = self.trainer, None, {}
         self._stamps.clear()
         self.state = "training"
         try:
-            run = bench.only(self._stop)
+            run = trainer.only(self._stop)
         except LabError as error:
-            keep_failure(self.store, bench, error)
+            keep_failure(self.store, trainer, error)
             raise
         self._measure_weights()
-        run = keep(self.store, bench, run)
-        self.found = self._results(run, changed_predictions(bench))
+        run = keep(self.store, trainer, run)
+        self.found = self._results(run, changed_predictions(trainer))
         self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
 
     @torch.no_grad()
     def _answers(self, texts: Sequence[str]) -> list[list[list[float]]]:
         """Return the probability of each class for each text at each strength: (texts, strengths, classes)."""
-        bench, probabilities = self.bench, []
-        assert bench is not None
-        rows = encode(Split(tuple(texts), (0,) * len(texts)), bench.task, bench.tokenizer)
+        trainer, probabilities = self.trainer, []
+        assert trainer is not None
+        rows = encode(Split(tuple(texts), (0,) * len(texts)), trainer.task, trainer.tokenizer)
         for strength in self.strengths:
-            with at_strength(bench.model, strength):
-                logits = evaluate(bench.model, rows, bench.pad, bench.device).by_row  # (texts, classes)
+            with at_strength(trainer.model, strength):
+                logits = evaluate(trainer.model, rows, trainer.pad, trainer.device).by_row  # (texts, classes)
             probabilities.append(torch.tensor(logits).softmax(-1))
         return [[[round(p, 4) for p in row] for row in text] for text in torch.stack(probabilities, 1).tolist()]
 
     def _results(self, run: Run, changes: ChangedPredictions | None) -> dict[str, Any]:
-        assert self.bench is not None
+        assert self.trainer is not None
         assert run.predictions is not None
-        metric, rows, steps = self.bench.task.metric, len(run.predictions), run.history["step"]
+        metric, rows, steps = self.trainer.task.metric, len(run.predictions), run.history["step"]
         origin = {name: run.environment.get(name, "") for name in ("date", "hardware", "lora_lab")}
         value = factor(metric) * run.metrics[metric]
         results: dict[str, Any] = {"metric": metric, "value": value, "rows": rows, "made": origin}
@@ -160,7 +160,7 @@ class LiveRun(Background):
         if changes and (strengths := self.strengths):
             answers = self._answers([example.text for example in changes.examples]) if changes.examples else []
             sentences = [asdict(example) | {"p": p} for example, p in zip(changes.examples, answers, strict=True)]
-            results |= {"labels": self.bench.task.labels, "strengths": strengths, "sentences": sentences}
+            results |= {"labels": self.trainer.task.labels, "strengths": strengths, "sentences": sentences}
         return results
 
     def _on_step(self, progress: Progress) -> None:
@@ -173,9 +173,9 @@ class LiveRun(Background):
     def _measure_weights(self) -> None:
         """Measure how far each weight has moved."""
         began, moved = time.monotonic(), []
-        assert self.bench is not None
-        roles = {(p.site.module, p.site.out_slice): p.site.role for p in report_of(self.bench.model).placements}
-        for path, part in adapter_layers(self.bench.model):
+        assert self.trainer is not None
+        roles = {(p.site.module, p.site.out_slice): p.site.role for p in report_of(self.trainer.model).placements}
+        for path, part in adapter_layers(self.trainer.model):
             if part.head or part.unmergeable or hasattr(innermost(part), "dequantized"):
                 continue
             if isinstance(part, LoRALinear) and type(part) is LoRALinear:  # no need to form B A

@@ -56,7 +56,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     seeds = T.Any()  # a path or None
     strength = T.Float(1.0).tag(sync=True)  # of the adapter, on the dial
     setup = T.Dict().tag(sync=True)  # derived from the settings, see `_update_setup`
-    # live: the run in progress, see `LiveRun.told`
+    # live: the run in progress, see `LiveRun.snapshot`
     found = T.Dict().tag(sync=True)  # its results, see `LiveRun.found`
     answer = T.Dict().tag(sync=True)  # {text, p: (strengths, classes)} of the reader's sentence, or {text, error}
 
@@ -205,5 +205,5 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         """Update the browser; called several times a second during training."""
         with self.lock, self.hold_sync():
             busy = work.alive  # read before `found`: once the run is not busy, `found` is complete
-            self.live = work.told() | {"busy": busy, "guess": guess}
+            self.live = work.snapshot() | {"busy": busy, "guess": guess}
             self.found = {} if busy else work.found

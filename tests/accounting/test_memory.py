@@ -20,7 +20,7 @@ from lora_lab.accounting.trace import build, follow, forward_backward, prepare
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.bottleneck import Bottleneck
-from lora_lab.methods.full import FullFineTuning, HeadOnly
+from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from lora_lab.training.measure import measure
@@ -53,11 +53,8 @@ LLAMA, ALL = config("llama", SIZE), LoRA(rank=4, targets="all-linear")
 T5 = {"model_type": "t5", "d_model": 32, "num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "vocab_size": 97}
 CASES = [  # family, layers (a fit of at most five needs no second depth), method, setup
     ("bert", 8, LoRA(rank=4, dropout=0.1), {"dtype": "fp32", "checkpointing": True}),
-    ("bert", 3, HeadOnly(), {"padded": True}),
     ("roberta", 3, Bottleneck(size=8), {"dtype": "fp32"}),
     ("gpt2", 3, FullFineTuning(), {"outputs_kept": True, "padded": True, "optimizer": "adamw-foreach"}),
-    ("gpt2", 3, BitFit(), {"dropout": 0.1}),
-    ("llama", 3, ALL, {"quantised": "nf4-single", "optimizer": "sgd"}),
     ("llama", 3, ALL, {"adapter_dtype": "fp32", "device": "cpu"}),
     ("llama", 8, FullFineTuning(), {"master_weights": True}),
     ("qwen3", 3, LoRA(rank=4, freeze_a=True), {"adapter_dtype": "bf16", "optimizer": "adamw-fused"}),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from lora_course.lesson import reference_comparison
 from lora_course.panels.claim_panel import ClaimPanel
@@ -19,7 +20,7 @@ from lora_course.panels.class_panel import ClassPanel
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_course.panels.voices_panel import VoicesPanel
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
-from lora_lab.widgets.base import Panel, place
+from lora_lab.widgets.base import JS, Panel, module, place
 from lora_lab.widgets.lora_panel import VIEWS
 from lora_lab.widgets.rank_panel import RankPanel
 from tests.conftest import HOSTILE, MARK
@@ -121,6 +122,21 @@ ONE_EACH = {
     "lora": lora, "sweep": sweep, "film": film, "rank": RankPanel, "voices": VoicesPanel, "train": train,
     "rivals": rivals, "mixer": mixer, "claim": ClaimPanel, "class": classroom,
 }  # fmt: skip
+EVERY = """
+import ipywidgets, os
+os.environ["LORA_LAB_HEADLESS"] = ""  # which the import of tests would set
+from tests.e2e.test_drawn_panels import ONE_EACH
+ipywidgets.VBox([make() for make in ONE_EACH.values()])
+"""
+
+
+def every_panel_is_drawn(view: Any, first: int = 0) -> None:
+    """Those of the cell EVERY, whose first is panel number `first` of a page or a frame."""
+    for number in range(first, first + len(ONE_EACH)):
+        panel = panel_of(view, number)
+        expect(panel.locator(".big")).to_contain_text(re.compile(r"\w"), timeout=180_000)
+        heights = panel.locator(".drawn svg, canvas, .voice").evaluate_all("all => all.map((e) => e.clientHeight)")
+        assert max(heights) > 60, number
 
 
 def all_looks() -> list[Panel]:
@@ -276,3 +292,37 @@ def test_two_panels_on_a_page_do_not_hear_each_other(pages: Pages) -> None:
         view.locator("[data-panel]").nth(2 * number + 1).evaluate(SET, CHANGED[name])  # as a kernel would
         expect(other).not_to_have_text(before[1])
         assert one.inner_text() == before[0]
+
+
+FRAME = """<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="default-src 'none';
+script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'"><script type="module">
+for (const [code, state] of PANELS) {
+  const values = new Map(Object.entries(state));
+  for (const [name, value] of values) { // as bytes arrive from a kernel
+    if (value?.b64) values.set(name, new DataView(Uint8Array.from(atob(value.b64), (e) => e.charCodeAt(0)).buffer));
+  }
+  const model = { get: (n) => values.get(n), set: (n, v) => values.set(n, v), on() {}, off() {}, save_changes() {} };
+  const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  const el = document.body.appendChild(document.createElement("div"));
+  await (await import(url)).default.render({ model, el });
+}
+</script>"""
+REACHES_OUT = r"\bimport\b *[({*\"']|@import|https?://(?!www\.w3\.org/)|\b(fetch|eval|WebSocket|XMLHttpRequest)\b"
+
+
+def test_a_panel_is_one_inline_module_and_needs_nothing_from_a_strange_front_end(browser: Browser) -> None:
+    """As VS Code and Colab show it: in a frame of another origin, which may load nothing, with the plainest model."""
+    panels = [make() for make in ONE_EACH.values()]
+    assert {panel.file for panel in panels} == {file.name for file in JS.glob("*_panel.js")}
+    sent = [[module(panel.file), panel.state()] for panel in panels]
+    for code, state in sent:
+        assert not re.search(REACHES_OUT, code)
+        assert len(json.dumps([code, state])) < 10**6  # a server passes messages of up to 10 MB on
+    frame = FRAME.replace("PANELS", json.dumps(sent).replace("<", "\\u003c"))
+    view, trouble = browser.new_page(), list[str]()
+    view.on("console", lambda said: trouble.append(said.text))
+    view.on("pageerror", lambda error: trouble.append(str(error)))
+    view.set_content(f'<iframe sandbox="allow-scripts" width="900" height="9000" srcdoc="{escape(frame)}"></iframe>')
+    every_panel_is_drawn(view.frame_locator("iframe"))
+    view.close()
+    assert not trouble

@@ -15,6 +15,7 @@ from lora_lab.widgets.still import still
 from tests.conftest import randomise
 from tests.e2e.conftest import Lab, Watched, watching, write_notebook
 from tests.e2e.pages import box_of, panel_of
+from tests.e2e.test_drawn_panels import EVERY, every_panel_is_drawn
 
 LORA, FILM, SWEEP, OTHER, RANK, VOICES, TRAIN, RIVALS = range(8)  # the panels, from the top
 OPINIONS = "text,label\n" + "".join(
@@ -45,7 +46,7 @@ seconds = iter([6, 4])
 for panel, name in ((film, "batch"), (sweep, "rank")):
     panel.observe(lambda change: time.sleep(next(seconds, 0)), name)
 """
-CELLS = [PANELS, "lora.rank = 128", SLOW, "LoRAPanel(models=['minilm'])"]
+CELLS = [PANELS, "lora.rank = 128", SLOW, EVERY, "LoRAPanel(models=['minilm'])"]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,16 @@ def test_python_hears_is_heard_and_traits_are_linked(page: Page) -> None:
     expect(page.locator("input[type=number]")).to_have_value("1")
     run(page, 1)
     expect(lora.locator(".big")).to_contain_text("16×")
+
+
+def test_without_the_token_the_server_tells_nothing(browser: Browser, lab: Lab) -> None:
+    with browser.new_page() as stranger:
+        assert stranger.request.get(f"{lab.address.split('/lab/')[0]}/api/contents").status == 403
+
+
+def test_every_panel_is_drawn(page: Page) -> None:
+    run(page, 3)
+    every_panel_is_drawn(page, first=8)
 
 
 def test_a_notebook_that_was_not_run_shows_the_still(page: Page) -> None:

@@ -11,15 +11,15 @@ from click.testing import CliRunner
 from lora_lab import LoRA, load_model, load_task, save_adapter
 from lora_lab.cli import commands
 from lora_lab.errors import BadValue
-from lora_lab.experiments.generation import scored
+from lora_lab.experiments.generation import score_answers
 from lora_lab.experiments.text_scores import NAMES
 
 
 def test_a_task_without_meanings_is_refused(opinions):
     with pytest.raises(BadValue, match="has no meanings to put into sentences"):
-        scored(None, None, load_task(opinions))
+        score_answers(None, None, load_task(opinions))
     with pytest.raises(BadValue, match="prompts must be at least 1"):
-        scored(None, None, load_task("restaurants"), prompts=0)
+        score_answers(None, None, load_task("restaurants"), prompts=0)
 
 
 def test_evaluate_prints_slot_errors_beside_perplexity(tiny_causal, tmp_path):

@@ -17,7 +17,7 @@ import torch
 from lora_lab import BadValue, LoRA, Recipe
 from lora_lab.errors import Failed, LabWarning
 from lora_lab.experiments import workers
-from lora_lab.experiments.workers import each, worth
+from lora_lab.experiments.workers import in_processes, process_count
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
 
@@ -47,22 +47,22 @@ def sleeps(item: Path, say) -> None:
 
 def test_items_come_back_in_order_from_processes_that_share_cores_and_are_heard():
     heard: list[str] = []
-    done = dict(each(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2))
+    done = dict(in_processes(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2))
     found = [done[number] for number in range(3)]
     assert [item for item, *_ in found] == [3, 1, 2]
     assert os.getpid() not in {process for _, process, _ in found}
     assert {threads for *_, threads in found} == {max(1, torch.get_num_threads() // 2)}
     assert sorted(heard) == ["item 1", "item 2", "item 3", "warning: mind it"]
-    assert list(each(whoami, [1], 1, print, long=bool)) == [(0, (1, os.getpid(), torch.get_num_threads()))]
+    assert list(in_processes(whoami, [1], 1, print, long=bool)) == [(0, (1, os.getpid(), torch.get_num_threads()))]
 
 
 def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
     items = [tmp_path / "slept", tmp_path / "refused"]
     with pytest.raises(BadValue, match="not this one"):
-        list(each(sleeps, items, 2, print, long=lambda item: True))
+        list(in_processes(sleeps, items, 2, print, long=lambda item: True))
     assert not _runs(int(items[0].read_text()))
     with pytest.raises(Failed, match="killed, perhaps because memory ran out: the same call with 1 worker resumes"):
-        list(each(dies, [1, 2], 2, print, long=bool))
+        list(in_processes(dies, [1, 2], 2, print, long=bool))
 
 
 @pytest.mark.parametrize("end", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGKILL)])
@@ -79,7 +79,7 @@ def test_processes_end_with_a_parent_that_is_interrupted_or_killed(tmp_path, end
 def sleeping(folder: str) -> None:
     """Two processes that sleep, for a parent that is to be killed or interrupted."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests were started in the background
-    list(each(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool))
+    list(in_processes(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool))
 
 
 def _runs(process: int) -> bool:
@@ -107,4 +107,4 @@ def test_processes_are_as_many_as_cores_recipes_and_memory_allow(monkeypatch, co
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     monkeypatch.setattr(workers, "free_bytes", lambda where: int(gib * 2**30))
     monkeypatch.setattr(device, "choose", lambda tokens, **_: device.Choice(where, "fp32", "eager"))
-    assert worth([Recipe("minilm", "rt", method) for method in (LoRA(), FullFineTuning(), LoRA(4))], steps) == found
+    assert process_count([Recipe("minilm", "rt", m) for m in (LoRA(), FullFineTuning(), LoRA(4))], steps) == found

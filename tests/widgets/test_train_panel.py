@@ -124,7 +124,7 @@ def test_the_cell_with_nobody_watching_trains_and_says_what_came_of_it(trained: 
 
 
 def test_what_moved_is_the_update_over_the_weight(trained: TrainPanel):
-    layers = [part for part in trained.work.bench.model.modules() if hasattr(part, "lora_A")]
+    layers = [part for part in trained.work.trainer.model.modules() if hasattr(part, "lora_A")]
     shares = [(one.delta_weight().norm() / one.frozen_weight().float().norm()).item() for one in layers]
     assert [share for _, _, share in trained.live["moved"]] == pytest.approx(shares, rel=1e-3)
     assert [(layer, role) for layer, role, _ in trained.live["moved"]] == [(0, "q"), (0, "v"), (1, "q"), (1, "v")]

@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What result.json stores for a rule: values by row, sizes, and verdicts as `kept_verdict` writes them."""
+    """What result.json stores for a rule: values by row, sizes, and verdicts as `verdict_record` writes them."""
 
     rows: Mapping[str, Sequence[float]]
     sizes: Mapping[str, Any] = {}
@@ -171,7 +171,7 @@ def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 1
     return ""
 
 
-def kept_verdict(found: Verdict) -> dict[str, Any]:
+def verdict_record(found: Verdict) -> dict[str, Any]:
     """Return a verdict as JSON, with the interval that its text shows: 90 % for equivalence, else 95 %."""
     low, high = (found.low, found.high) if found.outcome == "equivalent" else (found.low95, found.high95)
     result = {"outcome": found.outcome, "difference": found.difference, "low": low, "high": high}

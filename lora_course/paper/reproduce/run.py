@@ -19,9 +19,9 @@ from typing import Any
 
 from lora_course import paper
 from lora_course.paper.reproduce import names
-from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Row, Say, in_words, kept_verdict
+from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Row, Say, in_words, verdict_record
 from lora_lab.errors import BadValue, LabError, in_a_sentence
-from lora_lab.files import read_json, remembered, write_json
+from lora_lab.files import cached_json, read_json, write_json
 from lora_lab.training import device
 from lora_lab.training.runs import Store
 
@@ -116,7 +116,7 @@ def _run_item(item: Item, place: Place) -> Found:
         place.say(f"{summary}; the finding: {item.finding} The rule: {item.rule}")
         timer.start()
         rows, measured = item.measured(plan.sizes, place)
-        verdicts = {name: kept_verdict(verdict) for name, verdict in measured.items()}
+        verdicts = {name: verdict_record(verdict) for name, verdict in measured.items()}
         judged = item.judged(Kept({row.name: row.yours for row in rows}, plan.sizes, verdicts))
     except Exception as failure:  # catch everything: one item must not cost the other items' hours of work
         error = in_a_sentence(failure)
@@ -140,7 +140,7 @@ def _run_item(item: Item, place: Place) -> Found:
 def _plan(item: Item, place: Place) -> Plan:
     """Return the stored plan for these minutes, which items with shared runs have in common, or make one."""
     folder = place.folder.parent / (item.store or item.name)
-    stored = remembered(folder / f"plan-{place.minutes:g}.json", lambda: item.plan(place)._asdict())
+    stored = cached_json(folder / f"plan-{place.minutes:g}.json", lambda: item.plan(place)._asdict())
     return Plan(stored["sizes"], stored["seconds"])
 
 

@@ -76,6 +76,7 @@ MISCHIEF = {  # a cell, and the error that it ends in
     "!touch FOLDER/new": "PermissionError",
     "import urllib.request\nurllib.request.urlopen('http://example.org', timeout=5)": "URLError",
     "import os\nos.kill(os.getppid(), 9)": "PermissionError",
+    "open('large', 'wb').truncate(2**31)": "OSError",
 }
 LOST = [
     OPEN[0].replace("...", "return p").split("\n\n\n")[0],
@@ -103,6 +104,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     hand_in(folder, "max/mine", [SOLVED[0], "import os\nos._exit(0)", SOLVED[1]])
     large = "import mmap\nkept = mmap.mmap(-1, 2**31)\nfor place in range(0, 2**31, 4096):\n    kept[place] = 1"
     hand_in(folder, "mia/mine", [SOLVED[0], "kept = [bytes(2**27) for _ in range(40)]", SOLVED[1], large, SOLVED[3]])
+    fork = "import ctypes, time\nfor _ in range(4):\n    ctypes.PyDLL(None).fork()\ntime.sleep(60)"  # no hook sees it
+    hand_in(folder, "tim/mine", [SOLVED[0], fork])
     (folder / "zoe.ipynb").write_text("no JSON {")
     (folder / "zoe2.ipynb").write_text('{"cells": 3}')
     (folder / "zoe3.ipynb").write_text('{"cells": [], "nbformat": 4}')
@@ -127,6 +130,7 @@ def test_each_row_is_right_whatever_the_others_do(rows: dict[str, dict[str, Any]
         "bob": ("ran", ["not yet"] * 4),
         "max": ("left", ["right", "absent", "absent", "absent"]),
         "mia": ("memory", ["right", "right", "absent", "absent"]),
+        "tim": ("programs", ["right", "absent", "absent", "absent"]),
         "zoe": ("unreadable", []),
         "zoe2": ("unreadable", []),
         "zoe3": ("unknown", []),
