@@ -60,7 +60,7 @@ site: .venv/.test
 # whole suite: ROOMS=tests. One environment: MATRIX=3.11=lowest-direct. A CPU build of torch: UV_TORCH_BACKEND=cpu.
 matrix: .venv/.test fetch
 	@failed=; for one in $(MATRIX); do \
-	    made=build/matrix/$$one python=$${one%=*}; \
+	    python=$${one%=*} made=build/matrix/$${one%=*}-$${one#*=}; \
 	    if ! $(BIN)/uv python find -q --no-python-downloads $$python >/dev/null; then \
 	        echo "matrix: no Python $$python on this machine"; continue; \
 	    fi; \

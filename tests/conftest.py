@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 import lora_course  # noqa: F401  registers its tasks and scores
@@ -26,6 +27,8 @@ from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
 from lora_lab.training.watching import quiet
 
+settings.register_profile("slow machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("slow machine")
 BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"]
 MARK = "<img src=x onerror=alert(1)>"
 HOSTILE = f"{MARK} $\\frac{{ | * `x` \x1b[31m"  # a stranger's text: markup, half a formula, a terminal's command

@@ -189,7 +189,7 @@ class NaiveLoRA(nn.Module):
         return self.base_layer(x) + self.scaling * (x @ self.lora_A.T) @ self.lora_B.T
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 24), st.booleans(), st.integers(0, 99))
 def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
     torch.manual_seed(seed)
@@ -207,7 +207,7 @@ def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
         torch.testing.assert_close(layer(x), naive(x), rtol=1e-4, atol=1e-5, msg=f"after step {step}")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(layers())
 def test_merged_weights_are_w_plus_an_update_of_rank_r_in_the_slice_and_w_elsewhere(layer):
     weight, (start, stop) = out_by_in(layer).clone(), layer.out_slice or (0, layer.out_features)

@@ -63,8 +63,7 @@ def _attention(
     """Run flash attention (half precision, no mask, equal head widths), else the memory-efficient kernel."""
     if attn_mask is None and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] == v.shape[-1]:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, False, scale=scale)[0]
-    if k.shape[1] != q.shape[1]:
-        groups = q.shape[1] // k.shape[1]
+    if (groups := q.shape[1] // k.shape[1]) > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:

@@ -112,8 +112,7 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
         _set_adapters(model, setup.adapter_dtype)
     model.train()
     if setup.checkpointing:
-        with warnings.catch_warnings():  # later releases rename the option
-            warnings.simplefilter("ignore", FutureWarning)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # later releases rename the option
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
     return {name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in base}
 
@@ -154,8 +153,7 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
             optim.step()
             states = (v for state in optim.state.values() for v in state.values() if isinstance(v, Tensor))
             tracker.claim(states, "optimizer", "states")
-            for p in trained:
-                p.grad = None
+            model.zero_grad()
             del outputs
     return tracker
 
@@ -178,8 +176,7 @@ def record(
                     outputs = forward_backward(model, replace(setup, batch=point[0], seq=point[1]), tracker)
                     tracker.enter(STEP)
                     end = len(tracker.events)
-                    for p in trained:
-                        p.grad = None
+                    model.zero_grad()
                     del outputs
                     events = tracker.events[:weights], tracker.events[start:end], tracker.events[end:]
                     traces[point] = Trace(tracker.moments, sizes, tracker.flops, events)
@@ -237,13 +234,12 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 
 def depth_of(config: Mapping[str, Any]) -> Depth | None:
     """Return how a model's layers repeat; None for two stacks, or if the layers are not in a ModuleList."""
-    model = empty(config, Setup())
-    full_config: Any = model.config
-    n = full_config.num_hidden_layers
+    model: Any = empty(config, Setup())
+    n = model.config.num_hidden_layers
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
-    if stack is None or full_config.is_encoder_decoder:
+    if stack is None or model.config.is_encoder_decoder:
         return None
-    kinds = getattr(full_config, "layer_types", None) or [""] * n
+    kinds = getattr(model.config, "layer_types", None) or [""] * n
     shapes = ([(name, p.shape) for name, p in layer.named_parameters()] for layer in stack)
     signatures = list(zip(kinds, shapes, strict=True))
     for period in range(1, n // 2 + 1):

@@ -20,8 +20,13 @@ from torch.utils.flop_counter import flop_registry
 
 from lora_lab.accounting.setup import Label, Moment
 
-# FLOPs by operation. The lab's LoRA adds in place, which PyTorch's counter does not cover.
-FLOPS = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
+# FLOPs by operation: PyTorch's counts, the lab's LoRA, which adds in place, and attention with fewer key heads than
+# query heads, which torch 2.6 doesn't count.
+FLOPS = flop_registry | {
+    torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm],
+    torch.ops.aten._scaled_dot_product_flash_attention: lambda q, k, *_, **__: 4 * q.numel() * k.shape[-2],
+    torch.ops.aten._scaled_dot_product_flash_attention_backward: lambda g, q, k, *_, **__: 10 * q.numel() * k.shape[-2],
+}
 
 
 class Tracker(TorchDispatchMode):

@@ -48,7 +48,7 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
         "position",
     ),
     (r"(pooler\.dense)", "pooler"),
-    (r"(classifier(\.\w+)?|pre_classifier|score|lm_head(\.decoder)?|predictions\.decoder|qa_outputs)", "head"),
+    (r"((pre_)?classifier(\.\w+)?|score|lm_head(\.decoder)?|embed_out|predictions\.decoder|qa_outputs)", "head"),
 )
 
 # The model_types whose fused layers are plain concatenations in the order above. Others interleave them by head
@@ -159,7 +159,7 @@ def _matches_path(target: str, site: Site) -> bool:
 
 QUANTISED_BITS = {"nf4": 4, "nf4-single": 4, "int8": 8, "int4": 4, "nf3": 3, "nf2": 2}
 BLOCK, NESTED = 64, 256  # weights per scale; scales per second-level scale
-OUTSIDE = ("lm_head", "classifier", "score", "pooler")  # layers that bitsandbytes does not quantize
+OUTSIDE = ("lm_head", "embed_out", "classifier", "score", "pooler")  # layers that bitsandbytes does not quantize
 
 
 def bits_per_weight(name: str) -> float:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -135,7 +135,6 @@ def test_a_trace_is_within_two_percent_of_cuda(model, name):
     assert real.reserved >= real.peak
 
 
-@settings(deadline=None)
 @given(st.integers(1, 16), st.integers(16, 4096), st.integers(1, 64), st.booleans())
 def test_more_rows_or_rank_never_need_less(batch, seq, rank, checkpointing):
     setup = {"batch": batch, "seq": seq, "checkpointing": checkpointing}
@@ -179,7 +178,6 @@ def test_the_allocator_reserves_what_a_real_one_would():
     assert reserved([(0, 9 * mib), (1, 9 * mib), (0, 0), EMPTY_CACHE, (2, 40 * mib)]) == 60 * mib
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40 * 2**20)), max_size=60))
 def test_reserved_is_never_less_than_what_is_live(steps):
     allocator, live, smallest = Allocator(), [], 2**60

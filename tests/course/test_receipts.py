@@ -9,7 +9,7 @@ import zlib
 from base64 import b64encode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_course import lesson, receipts
@@ -62,7 +62,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None)  # scipy is imported on the way
 @given(st.lists(values, min_size=5, max_size=5))
 def test_whatever_stands_in_a_receipt_is_damaged_or_can_be_told_as_json(told: list):
     found, damaged = read(line_of(json.dumps(told)))

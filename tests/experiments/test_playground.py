@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
@@ -76,7 +76,6 @@ def test_a_file_of_540_runs_is_small_and_reads_back():
         pg.unpacked(json.loads(content) | {"version": pg.VERSION + 1})
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=9))
 def test_the_interval_is_students(values: list[float]):
     mean, low, high = mean_interval(values)
@@ -102,7 +101,6 @@ def test_a_run_that_learned_nothing_collapsed_above_the_best_rate_and_is_flat_be
     assert [run["state"] for run in pg.shown(whole)[0]["runs"]] == ["flat", "done", "collapsed"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-14, -3), min_size=1, max_size=9, unique_by=lambda x: round(x, 2)), max_size=5))
 def test_no_two_rates_of_a_row_share_a_column(rows: list[list[float]]):
     tried = [pg.Cell("q,v", 8, float(alpha), 2**octave) for alpha, row in enumerate(rows, 1) for octave in row]

@@ -33,7 +33,7 @@ def curves(draw):
 
 
 @given(curves())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_leader_never_stops_nor_anyone_before_half_time_or_before_anyone_has_learned(made):
     steps, own = made
     start = np.mean([np.array(one)[:, :10] for one in own.values()])

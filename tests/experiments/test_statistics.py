@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri
 from scipy.stats import binomtest
@@ -204,7 +204,6 @@ def runs(draw):
 
 
 @given(runs(), st.sampled_from([0.015, 0.1, 0.6]))
-@settings(deadline=None)
 def test_turned_round_the_verdict_is_turned_round(pair, margin):
     there, back = verdict(*pair, margin), verdict(*pair[::-1], margin)
     assert back.outcome == OTHER[there.outcome]
@@ -216,7 +215,6 @@ def test_turned_round_the_verdict_is_turned_round(pair, margin):
 
 
 @given(runs(), st.sampled_from([0.015, 0.1, 0.6]))
-@settings(deadline=None)
 def test_outcome_intervals_and_p_values_agree(pair, margin):
     found = verdict(*pair, margin)
     assert (
@@ -235,7 +233,6 @@ def test_torch_is_not_imported():
 
 
 @given(runs(), st.integers(0, 10**6))
-@settings(deadline=None)
 def test_the_order_of_the_rows_does_not_matter(pair, seed):
     order = np.random.default_rng(seed).permutation(pair[0].shape[1])
     found, shuffled = verdict(*pair), verdict(*(x[:, order] for x in pair))

@@ -38,7 +38,7 @@ TINY = ("gpt2", "roberta", "phi3", "llama")
 # ---- what is touched
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     rank=st.integers(1, 16),
     kind=st.sampled_from(TINY),

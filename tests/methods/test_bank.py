@@ -6,7 +6,7 @@ import peft
 import pytest
 import torch
 import transformers
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -79,7 +79,7 @@ def banks(draw: st.DrawFn, *kinds: str):
     return kind, methods, draw(st.lists(st.sampled_from(names), min_size=6, max_size=6))
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 @given(banks(*TARGETS))
 def test_each_answers_as_it_does_alone_whether_chosen_or_mixed(drawn):
     kind, methods, names = drawn
@@ -152,7 +152,7 @@ def test_it_mixes_as_peft_does_with_pefts_own_files(tmp_path):
 # ---- the weighted sum
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 @given(
     banks("bert", "roberta", "gpt2", "phi3"), st.lists(st.sampled_from([-0.5, 0.25, 0.5, 2.0]), min_size=4, max_size=4)
 )

@@ -85,7 +85,7 @@ def test_saving_that_fails_never_leaves_weights_of_one_adapter_beside_the_config
     assert torch.equal(logits(again), logits(adapted("roberta", method)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.one_of(st.floats(1e-30, 1e30), st.integers(1, 100)),
     st.sampled_from([1, 3, 7]),
@@ -358,7 +358,7 @@ DTYPES = st.sampled_from(["float32", "float16", "bfloat16", "float64"])
 
 
 @given(st.dictionaries(NAMES, st.tuples(st.lists(st.integers(1, 5), max_size=3), DTYPES), min_size=1, max_size=5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_what_safetensors_writes_is_read(wanted):
     tensors = {name: torch.randn(shape).to(getattr(torch, dtype)) for name, (shape, dtype) in wanted.items()}
     with TemporaryDirectory() as folder:

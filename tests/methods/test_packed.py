@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -61,7 +61,7 @@ def mixes(draw: st.DrawFn):
     return kind, draw(st.lists(one, min_size=1, max_size=5))
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(mixes())
 def test_each_member_answers_and_learns_as_it_does_alone(mix):
     kind, methods = mix

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_lab import LoRA
@@ -139,7 +139,6 @@ def test_an_impossible_value_is_refused_in_one_sentence(options, sentence):
         LoRA(**options).place(SITES)
 
 
-@settings(deadline=None)
 @given(rank=st.integers(1, 16), special=st.integers(1, 16), alpha=st.floats(0.1, 64), rslora=st.booleans())
 def test_patterns_change_rank_and_alpha_where_they_fit_the_first_counts_and_the_rest_follows(
     rank, special, alpha, rslora

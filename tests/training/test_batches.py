@@ -14,7 +14,7 @@ from lora_lab.training.batches import STEP, Row, collate, encode, scoring_batche
 from tests.training.conftest import rows, training_batches
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(n=st.integers(1, 90), batch=st.integers(1, 17), epochs=st.integers(1, 3), seed=st.integers(0, 5))
 def test_every_row_comes_once_an_epoch(n, batch, epochs, seed):
     data = rows(n, seed=seed)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
@@ -96,7 +96,6 @@ def test_a_number_is_learnt_by_its_squared_error_and_judged_by_correlation():
     assert score.metrics["loss"] == pytest.approx((0.25 + 9 + 9) / 3)
 
 
-@settings(deadline=None)
 @given(data=st.data(), n=st.integers(1, 30), classes=st.integers(2, 4))
 def test_classification_metrics_are_those_of_scikit_learn_and_torch(data, n, classes):
     rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))

@@ -59,7 +59,7 @@ def members(draw: st.DrawFn) -> dict:
     }
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(st.lists(members(), min_size=2, max_size=5, unique_by=str))
 def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
     recipes = [Recipe(tiny_encoder, opinions, steps=12, batch=8, validations=3, **PLAIN, **own) for own in mix]

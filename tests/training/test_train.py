@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -139,7 +140,8 @@ def test_a_kernel_survives_when_memory_runs_out_and_learns_which_batch_to_try(tm
     env = os.environ | {"LORA_LAB_NO_MEMORY_CHECK": "1", "LORA_LAB_HEADLESS": "1"}
     command = [sys.executable, "-c", dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
-    words = "memory ran out while training with batch 500: try batch 250, or close other programs"
-    assert done.stdout.splitlines() == [words, "done"], done.stderr
+    words, status = done.stdout.splitlines() or [done.stderr, ""]
+    assert re.search(r"with batch 500: try batch [1-4]?\d?\d,", words), words
+    assert status == "done"
     (kept,) = Store(tmp_path / "runs").runs()
     assert (kept.status, kept.error) == ("failed", words)
