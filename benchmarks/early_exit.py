@@ -2,20 +2,24 @@
 
 A grid is all rates of one choice of matrices, rank and alpha: 14 of them, of 3 to 6 rates and 2 or 5 seeds. Each is
 raced with up to three of its seeds, in every order; the same rule runs over the stored training losses, then the best
-mean on validation is taken, of all and of what is left. Larger grids, of which one is taken too, stand below: they
-share their runs with the 14 and with each other, so no interval is made of them.
+mean on validation is taken, of all and of what is left.
 
     regret       test accuracy of what the whole grid chooses - of what is chosen, means over the seeds that were raced
     bound        of the mean regret on grids like these, at 95 %, see `bound`
+
+`python -m benchmarks.early_exit STORE ...` replays other sweeps instead: every recipe's grid of rates. Where the test
+wasn't scored, validation counts as test.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, permutations
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -86,7 +90,7 @@ def replayed(runs: Runs) -> Replayed:
             left, taken = raced(runs, order)
             mean = {c: [fmean(getattr(runs[c][s], of) for s in order) for of in ("validation", "test")] for c in runs}
             best, ours = (max(cells, key=lambda cell: mean[cell][0]) for cells in (runs, left))
-            saved = 1 - taken / (200 * many * len(runs))
+            saved = 1 - taken / (len(runs[best][order[0]].losses) * many * len(runs))
             found.append((saved, float(ours != best), 100 * (mean[best][1] - mean[ours][1])))
     return Replayed(len(runs), many, *np.mean(found, axis=0).tolist())
 
@@ -97,15 +101,19 @@ def grids(runs: Runs) -> Iterator[tuple[str, dict[Cell, Mapping[int, Stored]]]]:
         yield f"{head[0]}, rank {head[1]}, alpha {head[2]:g}", {c: own for c, own in runs.items() if c[:3] == head}
 
 
-def larger(runs: Runs) -> dict[str, dict[Cell, Mapping[int, Stored]]]:
-    """Those of which one configuration is taken."""
-    parts = {
-        "rank x rate, alpha 16": lambda c: c[0] == "q,v" and c[2] == 16,
-        "alpha x rate, rank 8": lambda c: c[0] == "q,v" and c[1] == 8,
-        "matrices x rate": lambda c: c[2] == 2 * c[1] and c[1] not in (8, 64),
-        "all": lambda c: True,
-    }
-    return {name: {c: own for c, own in runs.items() if holds(c)} for name, holds in parts.items()}
+def of_store(store: str) -> Iterator[tuple[str, dict[Any, Mapping[int, Stored]]]]:
+    """The grids of a store, each with at least three rates, all of whose runs took every step."""
+    found: dict[str, dict[Any, dict[int, Stored]]] = {}
+    for record in records(Path(store)):
+        recipe, last = dict(record["recipe"]), (record["history"]["validation"] or [{}])[-1]
+        rate, seed, method = recipe.pop("lr"), recipe.pop("seed"), recipe.pop("method")
+        if len(record["history"]["loss"]) == recipe["steps"] and "accuracy" in last:
+            run = Stored(
+                record["history"]["loss"], last["accuracy"], record["metrics"].get("accuracy", last["accuracy"])
+            )
+            name = json.dumps([recipe["model"], recipe["task"], recipe["steps"], recipe["batch"], method])
+            found.setdefault(name, {}).setdefault(rate, {})[seed] = run
+    yield from ((name, runs) for name, runs in found.items() if len(runs) > 2)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -132,11 +140,10 @@ def report(quick: bool = False) -> str:
     """The tables and the bound, in Markdown."""
     runs = stored()
     named = {name: replayed(part) for name, part in grids(runs)}
-    more = {name: replayed(part) for name, part in larger(runs).items()}
     head = ["grid", "cells x seeds", "steps saved", "choice changed", "regret, points"]
     rows = [
         [name, f"{one.cells} x {one.seeds}", f"{one.saved:.0%}", f"{one.changed:.0%}", f"{one.regret:.3f}"]
-        for name, one in {**named, **more}.items()
+        for name, one in named.items()
     ]
     found = list(named.values())
     saved, regret = [one.saved for one in found], [one.regret for one in found]
@@ -150,4 +157,15 @@ def report(quick: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    print(report())
+    if stores := sys.argv[1:]:
+        found = {name: replayed(runs) for store in stores for name, runs in of_store(store)}
+        for name, one in found.items():
+            print(
+                f"{one.saved:.0%} of the steps saved, {one.changed:.0%} changed, regret {one.regret:.3f} points: {name}"
+            )
+        print(
+            f"{len(found)} grids:",
+            *(f"{fmean(getattr(one, of) for one in found.values()):.3f} {of}" for of in Replayed._fields[2:]),
+        )
+    else:
+        print(report())
