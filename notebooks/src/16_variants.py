@@ -156,7 +156,7 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: no variant was better, six of eight undecided; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2 % (abstract).*
+# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: no variant proved better, six of eight undecided; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2 % (abstract).*
 # 2. **A variant's rate isn't LoRA's.** Before you say "better" or "worse", tune both, with the same number of tries.
 # 3. **Below LoRA's count, fewer trained numbers save disk, hardly memory.** The frozen model and its activations stay.
 #
