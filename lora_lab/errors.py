@@ -15,7 +15,7 @@ class LabError(Exception):
     """An error that the user can fix. A notebook shows only its message, without a traceback."""
 
     def __str__(self) -> str:
-        return shortened(super().__str__())  # which may quote a file of anyone's
+        return shortened(super().__str__())  # which may quote any file
 
     def _render_traceback_(self) -> list[str]:  # called by IPython
         return [f"{type(self).__name__}: {self}"]

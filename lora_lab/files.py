@@ -174,7 +174,7 @@ def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
     """Read one JSON object. Raises: BadValue for anything else."""
     try:
         if path.exists() and not path.is_file():
-            raise OSError("it isn't a file")  # but a folder, or a pipe, which would wait for ever
+            raise OSError("it isn't a file")  # but a folder, or a pipe, which would wait forever
         value = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad may write a byte-order mark
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadValue(f"{path} is not readable as JSON: {error}") from error

@@ -87,7 +87,7 @@ def index_and_weight() -> tuple[str, Number, Number]:
 
 
 def on_card(case: Case) -> tuple[Number, Number, Choice]:
-    """Return the right peak in GiB, MiB saved by double quantization, and most bits that fit, for a model and card."""
+    """Return the correct peak in GiB, MiB saved by double quantization, and most bits that fit a card, for a model."""
     name, device, tokens = case
     linear, other, rest = sizes(name, tokens)
     room = usable(card(device))

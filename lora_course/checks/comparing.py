@@ -69,7 +69,7 @@ EQUIVALENCE = Function(
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
-        "the other way round: inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
+        "the other way around: inside, not outside": lambda low, high, margin: not _inside(low, high, margin),
     },
     "try low = -0.02, high = 0.01 and a margin of 0.015 by hand: the lower end sticks out",
 )
@@ -87,7 +87,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
 
 @exercise()
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
-    """Lesson 05: check, for an unseen pair, a margin in points, then the word, then the sentence that one may write.
+    """Lesson 05: check, for an unseen pair, a margin in points, then the word, then the sentence that it supports.
 
     Each answer reveals what the next one needs. The first margin is kept for the receipt, and any other is refused.
     """

@@ -32,12 +32,12 @@ def unseen(which: int = 0) -> dict[str, Any]:
     "d = 3,072, f = 8,192, 28 layers: q is d + d, v is d + 1,024, and gate, up and down are d + f each",
 )
 def check_rank_of_file(answer: int | None, targets: str = "gate,up,down", size: int = 37_868_984) -> Verdict:
-    """Lesson 11: check the rank of an fp32 adapter of llama-3.2-3b, read off the size of its file in bytes."""
+    """Lesson 11: check the rank of an fp32 adapter for llama-3.2-3b, read off the size of its file in bytes."""
     return rank_of_file(targets, size).judge(answer)
 
 
 def rank_of_file(targets: str = "gate,up,down", size: int = 37_868_984) -> Number:
-    """Return the right rank, with replies to wrong ones."""
+    """Return the correct rank, and replies to wrong answers."""
     rank_one = params("llama-3.2-3b", LoRA(rank=1, targets=tuple(targets.split(",")))).trainable
     right = size // 4 // rank_one
     misconceptions = {
@@ -62,7 +62,7 @@ def check_audit(answer: int | None, which: int = 0, rank: int = 8) -> Verdict:
 
 
 def audit(which: int = 0, rank: int = 8) -> Number:
-    """Return the right count, with replies to wrong ones."""
+    """Return the correct count, and replies to wrong answers."""
     d, f, layers, heads, kv_heads, width, vocabulary = SIZES[which]
     q, kv, row = heads * width, kv_heads * width, layers * rank
     attention, mlp = 2 * (d + q) + 2 * (d + kv), 3 * (d + f)

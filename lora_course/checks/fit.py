@@ -49,7 +49,7 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
 
 
 def peak_of_qlora() -> Function:
-    """Return the right formula, with replies to wrong ones."""
+    """Return the correct formula, and replies to wrong answers."""
     sizes = step("QLoRA", Setup(checkpointing=True)).categories
     fixed, inputs, tables = sizes["weights"] + sizes["optimizer"], 2 * L * H, 12 * V
     near: dict[str, Callable[[int], float]] = {

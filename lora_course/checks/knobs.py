@@ -52,7 +52,7 @@ def check_teacher_rank(rank: int | None) -> Verdict:
 
 
 def teacher_rank() -> Number:
-    """Return the right rank, with replies to wrong ones."""
+    """Return the correct rank, and replies to wrong answers."""
     right = draw("teacher", *RANKS)
     wrong = {
         SIZE: "that is the size of the matrix: a matrix this large can have a smaller rank",
@@ -71,7 +71,7 @@ def teacher_rank() -> Number:
     "rates near 2e-3 are good at alpha 16: multiply by the square root of 16 / alpha, then go 4 times lower and higher",
 )
 def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
-    """Lesson 03: check three rates at rank 8; no outer one may validate better than the middle one by more than luck.
+    """Lesson 03: check three rates at rank 8; neither outer one may beat the middle one on validation beyond luck.
 
     Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows judge the middle rate.
     """

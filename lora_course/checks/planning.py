@@ -1,4 +1,4 @@
-"""Exercises of lesson 09, Monday: flip a claim by one premise, and plan an unseen job with evidence for each line."""
+"""Exercises of lesson 09, Monday: flip a claim by changing a premise, and plan a job with evidence per line."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def check_facts(answer: int | None, n: int = 64) -> Verdict:
 
 
 def facts_rank(n: int = 64) -> Number:
-    """Return the right rank, with replies to wrong ones."""
+    """Return the correct rank, and replies to wrong answers."""
     right = right_at_each_rank(n)
     rank = next(r for r, share in enumerate(right) if share >= ENOUGH)
     keys, values = facts(n)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 15, without regret: the lowest point of a parabola, and what eighteen published runs carry."""
+"""Exercises of lesson 15, without regret: the lowest point of a parabola, and what eighteen published runs support."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ def check_lowest(place: Callable[[float, float, float], float]) -> Verdict:
     "c; and only one rate was tried",
 )
 def check_carried(sentence: Any, then: Any) -> Verdict:
-    """Lesson 15: the sentence that eighteen published runs carry, and what to run next."""
+    """Lesson 15: the sentence that eighteen published runs support, and what to run next."""
     given = sentence.strip(" .)(").lower() if isinstance(sentence, str) else sentence
     return parts({"sentence": (CARRIED, given), "then": (THEN, then)}, "a letter, and one of: " + ", ".join(NEXT))

@@ -1,4 +1,4 @@
-"""Exercises of lesson 17, one bit: the loss of a policy gradient, and the bits that right or wrong tells."""
+"""Exercises of lesson 17, one bit: the loss of a policy gradient, and how many bits "right or wrong" carries."""
 
 from __future__ import annotations
 
@@ -67,5 +67,5 @@ def check_loss_of_rewards(loss: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     "-p * log2(p) - (1 - p) * log2(1 - p)",
 )
 def check_bits(bits: Callable[[float], float]) -> Verdict:
-    """Lesson 17: the bits that right or wrong tells, as a function of the probability of right."""
+    """Lesson 17: how many bits "right or wrong" carries, as a function of the probability of right."""
     return BITS.judge(bits)

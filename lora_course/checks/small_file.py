@@ -20,7 +20,7 @@ def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
 
 
 def pair_numbers(rank: int = 2) -> Number:
-    """Return the right count, with replies to wrong ones."""
+    """Return the correct count, and replies to wrong answers."""
     i, o = _INPUTS, _OUTPUTS
     misconceptions = {
         i * o: "that is W, which stays frozen: A and B train beside it",
@@ -51,7 +51,7 @@ def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: in
 
 
 def file_bytes(model: str = "llama-3.2-1b", rank: int = 8) -> Number:
-    """Return the right number of bytes, with replies to wrong ones."""
+    """Return the correct number of bytes, and replies to wrong answers."""
     c = config_of(model)
     d, f, layers = c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"]
     kv = d * c["num_key_value_heads"] // c["num_attention_heads"]

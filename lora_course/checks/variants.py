@@ -39,14 +39,14 @@ def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
 
 
 def ahead(variant: str) -> dict[float, float]:
-    """Points that a variant is ahead of plain LoRA with the same rate for both, on validation, by rate."""
+    """By rate, how many points a variant leads plain LoRA on validation, both at that rate."""
     rows = {row["label"]: row["tried"] for row in comparison(TUNED)["methods"]}
     own, plain = ({tried["lr"]: tried["validation"] for tried in rows[label]} for label in (LABELS[variant], PLAIN))
     return {rate: round(100 * (own[rate] - plain[rate]), 1) for rate in sorted(own.keys() & plain.keys())}
 
 
 def flattered(variant: str) -> tuple[Number, Number]:
-    """The one rate that makes a variant look best, and the points it is ahead on test with a tuned rate for each."""
+    """The one rate that makes a variant look best, and its lead in points on test with a tuned rate for each."""
     shared = ahead(variant)
     best = max(shared, key=lambda rate: shared[rate])
     scores = scores_in(comparison(TUNED))
@@ -67,6 +67,6 @@ def flattered(variant: str) -> tuple[Number, Number]:
     "shared[variant].idxmax(), and 100 * fair[LABELS[variant]].difference to one decimal",
 )
 def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
-    """Lesson 16: the one rate at which a variant looks best against plain LoRA, and its points with tuned rates."""
+    """Lesson 16: the one rate at which a variant looks best against plain LoRA, and its lead with tuned rates."""
     right = flattered(variant)
     return parts({"rate": (right[0], rate), "points": (right[1], points)})

@@ -165,7 +165,7 @@ def compared(name: str, method: str, against: str, margin: float) -> dict[str, I
 
 
 def of_labels(name: str, label: str, against: str, margin: float) -> Verdict:
-    """Return the verdict of one label on another in a stored comparison, from all seeds and rows."""
+    """Return the verdict of one label against another in a stored comparison, from all seeds and rows."""
     from lora_lab.experiments.margins import scores_in
     from lora_lab.experiments.statistics import verdict
 

@@ -154,7 +154,7 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
 
 
 def _usual_alpha(cells: Cells, rank: int) -> dict[str, float]:
-    """Return the alpha used at most ranks, if this rank has runs with it; else the one with the most runs."""
+    """Return the alpha that the most ranks share, if this rank has runs with it; else the one with the most runs."""
     alphas = cells.at(rank=rank)["alpha"]
     usual = float(cells.frame["alpha"].mode().iloc[0])
     return {"alpha": usual if (alphas == usual).any() else float(alphas.mode().iloc[0])}

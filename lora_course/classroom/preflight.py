@@ -65,7 +65,7 @@ class Finding:
 
 
 def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
-    """Gather facts on this machine and an installation folder, with the standard library (and psutil, if installed)."""
+    """Gather facts about this machine and an installation folder, using the standard library (and psutil, if any)."""
     system, arch, (libc, version) = platform.system(), platform.machine(), platform.libc_ver()
     total, free = memory()
     existing = next((path for path in (folder, *folder.parents) if path.is_dir()), folder)
@@ -254,7 +254,7 @@ def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, A
 
 
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the returned files by name, red ones first; a damaged file is red. Raises: NotFound without any."""
+    """Read the files sent back, by name, red ones first; a damaged file is red. Raises: NotFound without any."""
     letters = {}
     for path in folder.glob("*.json"):
         try:

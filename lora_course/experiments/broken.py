@@ -114,7 +114,7 @@ def _train(model: nn.Module, lr: float, steps: int, loss: Callable[[torch.Tensor
 
 def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
     """Enable gradient checkpointing as training scripts did before transformers 5, which fixes the reentrant form by
-    making the embeddings' output require a gradient. Direct calls of `torch.utils.checkpoint` are not fixed.
+    making the embeddings' output require a gradient. Direct calls to `torch.utils.checkpoint` are not fixed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers 5 has two names for the flag, and deprecates one

@@ -1,6 +1,6 @@
 """Lesson 15: the best rate between the tried ones, and how many times full fine-tuning's best rate LoRA's is.
 
-Each tuning seed gives one best rate of each method; ratios are paired by seed.
+Each tuning seed gives one best rate per method; ratios are paired by seed.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Rewarded(Pack):
 def halves_found(model: PreTrainedModel, passages: int = 256) -> float:
     """Return the share of passages of kjv whose first half finds its second half, by the cosine of mean embeddings.
 
-    The untrained MiniLM was made for this. Its head plays no part.
+    The untrained MiniLM was made for this. Its head is not used.
     """
     tokenizer, sides = load_tokenizer("minilm"), []
     words = [text.split() for text in load_task("kjv").train.texts[:passages]]

@@ -4,7 +4,7 @@
     our_ear().shares(texts)    the share of answers that sound like each voice, by their words
     open_bank(adapters)        a base with named adapters; `answers` asks them all
 
-An ear assigns every text to one of its voices, even a plain text. It knows only words, not meaning.
+An ear assigns every text to one of its voices, even a plain one. It sees only words, not meaning.
 """
 
 from __future__ import annotations

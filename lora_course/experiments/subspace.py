@@ -23,7 +23,7 @@ from lora_lab.experiments.low_rank import decompose, spectrum
 class Factors:
     """A matrix M = left diag(values) right^T, strongest direction first.
 
-    Shapes: left (m, k), values (k,) falling, right (n, k); the columns of left and of right are orthonormal.
+    Shapes: left (m, k), values (k,) descending, right (n, k); the columns of left and of right are orthonormal.
     """
 
     left: np.ndarray

@@ -18,14 +18,14 @@ class MixerPanel(Panel, file="mixer_panel.js"):
     """W + (1 - s) dW1 + s dW2: each text is a dot that moves while you drag s.
 
     names    the two adapters
-    shares   of the second adapter, rising from 0 to 1
+    shares   of the second adapter, increasing from 0 to 1
     sure     (shares, texts): probability of the right one of two answers
     Raises: BadValue if shapes don't match or numbers are not probabilities.
     """
 
     names = T.List(T.Unicode()).tag(sync=True)
     shares = T.List(T.Float()).tag(sync=True)
-    sure = T.Bytes().tag(sync=True)  # (shares, texts), 255 is certain
+    sure = T.Bytes().tag(sync=True)  # (shares, texts); 255 means certain
     texts = T.List(T.Unicode()).tag(sync=True)
     share = T.Float(0.5).tag(sync=True)
 

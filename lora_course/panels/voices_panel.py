@@ -141,7 +141,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
 def read_stored(path: str | Path | None = None) -> dict[str, Any]:
     """Read answers: {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}.
 
-    Both rows of the base have their answers at "0". Without a path, read the file that ships with the lab.
+    Both rows of the base have only answers at "0". Without a path, read the file that ships with the lab.
     Raises: NotFound if there is no such file; BadValue if an answer is missing.
     """
     file = Path(path) if path else shipped(STORED)

@@ -1,4 +1,4 @@
-"""Simulate PyTorch's caching allocator: the GPU memory it reserves for given tensors, as opposed to allocates.
+"""Simulate PyTorch's caching allocator: the GPU memory that it reserves, not just allocates, for given tensors.
 
 The rules follow c10/cuda/CUDACachingAllocator.cpp. Sizes are rounded up to 512 bytes. A tensor of up to 1 MiB comes
 from a 2 MiB segment, one below 10 MiB from a 20 MiB segment; a larger one gets its own segment, rounded up to 2 MiB.

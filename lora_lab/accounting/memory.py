@@ -300,7 +300,7 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     prompt, limit = prompt_of(method), longest(config) or 0
     low = 32 if not limit or limit >= 160 else 8
     high = limit - prompt if limit else 0
-    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length on, a mask is made
+    edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length, a mask is needed
     low = max([low, *(edge for edge in edges if edge <= setup.seq)])
     above = [edge - 1 for edge in edges if edge > setup.seq]
     high = min([high, *above] if high else above, default=0)

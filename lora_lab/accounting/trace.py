@@ -1,4 +1,4 @@
-"""Follow a training step storage by storage, for any model with tensors without data, or for a real model.
+"""Follow a training step storage by storage, for any model built without data, or for a real model.
 
 A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can build, train and trace a 70B model.
 """
@@ -60,7 +60,7 @@ class Depth:
 
 @contextmanager
 def no_data(setup: Setup, kind: str = "this model") -> Iterator[None]:
-    """Give models no data inside the block; kernels save for backward what the setup's device saves.
+    """Build models without data inside the block; kernels save for backward what the setup's device would.
 
     Raises: BadValue for a model that needs values.
     """

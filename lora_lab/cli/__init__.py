@@ -103,7 +103,7 @@ def doctor(as_json: bool) -> None:
 @click.option("--out", default="gpu-check.json", show_default=True, help="The file to send back.")
 @JSON
 def gpu_check(out: str, as_json: bool) -> None:
-    """Hold the lab's predictions to this machine's GPU, and write a file to send back. Takes 10 to 30 minutes."""
+    """Check the lab's predictions on this machine's GPU, and write a file to send back. Takes 10 to 30 minutes."""
     from lora_lab.experiments import gpu_check as check
     from lora_lab.files import write_json
 

@@ -299,7 +299,7 @@ def _result(
             say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in total")
     except Changed:
         raise
-    except Exception as error:  # of any kind: the other methods' results must not be lost
+    except Exception as error:  # any error: the other methods' results must not be lost
         row["error"] = in_a_sentence(error)
         say(f"{name}: failed: {row['error']}")
     return Result(row, runs, seconds)

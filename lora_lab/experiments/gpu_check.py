@@ -1,9 +1,9 @@
-"""Hold the lab's predictions to a GPU: `lora-lab gpu-check`, one file to send back.
+"""Check the lab's predictions on a GPU: `lora-lab gpu-check`, one file to send back.
 
-    memory    peak and reserved bytes of real steps on random weights, over those of a trace: at most 1.02 and 1.03
+    memory    peak and reserved bytes of real steps on random weights, divided by a trace's: at most 1.02 and 1.03
     step      milliseconds of a training step, ours and PEFT's, if PEFT is installed
     packs     seconds per run, by the number of runs that train side by side
-    runs      a run, a comparison and generation from one end to the other
+    runs      a run, a comparison and generation, end to end
 
 A part that fails is recorded with its error, and the others continue.
 """
@@ -70,7 +70,7 @@ def gpu_check(
             for row in rows():
                 found[name].append(row)
                 say(f"{name}: {', '.join(f'{key} {value}' for key, value in row.items())}")
-        except Exception as error:  # of any kind: what was measured before must not be lost
+        except Exception as error:  # any error: earlier measurements must not be lost
             found[name].append({"error": in_a_sentence(error)})
             say(f"{name}: {found[name][-1]['error']}")
     return found

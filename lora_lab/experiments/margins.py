@@ -1,4 +1,4 @@
-"""Judge a comparison at every margin in advance, so that a panel only looks up results: no tests in the browser.
+"""Judge a comparison at every margin in advance, so that a panel only looks up results in the browser.
 
     shown(comparison)  what `ComparePanel` draws from the JSON of `lora-lab compare`
     judged(scores)     {rival: {method: intervals, and a letter for each margin}}
@@ -43,7 +43,7 @@ def packed(scores: np.ndarray) -> dict[str, Any]:
 
 
 def unpacked(answers: Mapping[str, Any]) -> np.ndarray:
-    """Decode the result of `packed` to scores (seeds, rows)."""
+    """Decode the result of `packed` into scores (seeds, rows)."""
     seeds = [base64.b64decode(text) for text in answers["seeds"]]
     if answers["right"]:
         return np.array([np.unpackbits(np.frombuffer(bits, np.uint8), count=answers["rows"]) for bits in seeds], bool)

@@ -6,8 +6,8 @@
     nist     n-grams of up to five words weighted by information, at least 0 (Doddington 2002; nltk)
 
 BLEU and NIST ignore case, like the E2E challenge's script. Other details differ from that script, so scores are
-comparable within the lab, but only roughly with the paper's. METEOR and CIDEr need Java tools. Of the papers, only
-Papineni et al. was read, the others were not read here. The packages compute all scores.
+comparable within the lab, but only roughly with the paper's. METEOR and CIDEr need Java tools. Of these
+papers, Papineni et al. was read; the others were not read here. The packages compute all scores.
 """
 
 from __future__ import annotations

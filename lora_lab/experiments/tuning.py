@@ -1,4 +1,4 @@
-"""Tune each method's learning rate on validation: equally many rates for all methods, and more at an edge.
+"""Tune each method's learning rate on validation: the same number of rates for all, and more at an edge.
 
 A method with another method's rate, or with fewer tries, looks worse than it is. So every method has a geometric grid
 around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that end are tried. If

@@ -344,7 +344,7 @@ def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
 
 
 def _read(folder: Path, name: str, limit: int) -> bytes:
-    """Read the first bytes of a regular file; a pipe could block, a device never end. Raises: NotFound, BadValue."""
+    """Read the first bytes of a regular file; pipes may block, and devices never end. Raises: NotFound, BadValue."""
     path = folder / name
     try:
         if path.is_file():

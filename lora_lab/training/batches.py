@@ -182,7 +182,7 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None)
 
 
 def positions(model: PreTrainedModel, method: Method | None = None) -> int | None:
-    """Return the most tokens that a model can read, a multiple of STEP; None if there is no limit.
+    """Return how many tokens a model can read, a multiple of STEP; None if there is no limit.
 
     RoBERTa reserves its first positions for padding, and a soft prompt takes up positions.
     """

@@ -21,7 +21,7 @@ from lora_lab.training.parts import Parts, in_parts
 from lora_lab.training.recipe import Recipe
 
 ROWS = 32  # rows scored at once
-PACKED_ROWS = 64  # the same, over all members of a part: twice as many don't fit in a core's cache
+PACKED_ROWS = 64  # the same, over all members of a part: twice as many wouldn't fit in a core's cache
 LOGITS = 2**25  # limit on the elements of a batch's logits: 128 MiB in fp32
 
 

@@ -221,7 +221,7 @@ class Member:
         return nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, self.recipe.clip or math.inf)
 
     def update(self, step: int, loss: float, norm: float) -> None:
-        """Update at this step's learning rate. A non-finite loss or norm of the gradient ends the run before that."""
+        """Update at this step's learning rate. A non-finite loss or gradient norm ends the run first."""
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         if not self.history.progress:
             for message in filter(None, (rate_warning(recipe), gradient_warning(self.model))):

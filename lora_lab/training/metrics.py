@@ -1,7 +1,7 @@
 """Metrics of predictions against labels: Matthews, F1, Pearson, Spearman. `lora_lab.metrics` lists them all.
 
 An undefined value (for a constant prediction) is 0, as for guessing. All others equal scikit-learn's and SciPy's, as
-the tests check. They are implemented here since importing scikit-learn takes longer than a validation.
+the tests verify. They are implemented here since importing scikit-learn takes longer than a validation.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def is_record(file: Path | zipfile.Path) -> bool:
 
 def stores(folder: Path) -> set[Path]:
     """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound for a missing folder."""
-    if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe, which would wait for ever
+    if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe, which would wait forever
         return {folder}
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}: give a store of runs, or a folder of students' stores")
@@ -158,7 +158,7 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder) as file:
-                file.write(bytes(2**22))  # a usual adapter, its record and predictions
+                file.write(bytes(2**22))  # a typical adapter, its record and predictions
         except OSError as error:
             raise unwritable(self.folder, error) from error
 

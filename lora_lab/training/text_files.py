@@ -39,7 +39,7 @@ def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
         if line.strip():
             try:
                 row = json.loads(line)
-                if "\\ud" in line.lower():  # half of a character, which no tokenizer takes, is not text
+                if "\\ud" in line.lower():  # a lone surrogate is not text: no tokenizer accepts it
                     json.dumps(row, ensure_ascii=False).encode()
             except (ValueError, RecursionError) as error:
                 raise BadValue(f"{path}, line {number} is not JSON: {error}") from error

@@ -135,7 +135,7 @@ class LivePanel(Panel):
 
 def place(snapshot: dict[str, Any], picture: str = "") -> str:
     """Return the markup for a panel on a page; `picture` is the source of an image shown until the panel is drawn."""
-    state = json.dumps(snapshot["state"], separators=(",", ":")).replace("<", "\\u003c")  # no tag or comment begins
+    state = json.dumps(snapshot["state"], separators=(",", ":")).replace("<", "\\u003c")  # no tag or comment can begin
     still = f'<img src="{html.escape(picture)}" alt="{html.escape(snapshot["words"])}">' if picture else ""
     return f'<div data-panel="{snapshot["panel"]}"><script type="application/json">{state}</script>{still}</div>'
 

@@ -69,7 +69,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     checkpointing = T.Bool(False).tag(sync=True)
     optimizer = T.Enum(OPTIMIZERS, "adamw").tag(sync=True)
     card = T.Unicode().tag(sync=True)
-    cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device], rising
+    cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device], ascending
     measurable = T.List(T.Unicode()).tag(sync=True)
     asked = T.Int(0).tag(sync=True)  # how often a real step was requested
     standing = T.Unicode().tag(sync=True)  # the progress of the measurement, or why it failed

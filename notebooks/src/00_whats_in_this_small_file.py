@@ -3,7 +3,7 @@
 #
 # Here is a chat model, a file of 538<!--voices.base--> MB (4 bytes a number). We trained a second file for it. Load both, and the model talks like a ship's captain. Leave the second file out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
 #
-# Two guesses first. Give a lowest and a highest value for each, so far apart that you're 80 % sure. Nobody grades them.
+# Two guesses first. Give a low and a high value for each, far enough apart that you're 80 % sure. Nobody grades them.
 #
 # 1. **How many MB is the captain's file?**
 # 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
@@ -26,7 +26,7 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 # ## Listen
 # One question, five answers. *Base* is the original model. *Base, told* is the same model with that instruction. The other three have a small file each.
 #
-# Try three questions. Then drag **strength** to 0, and to 2. (Stored answers, of 27 November. No voice was trained on these questions.)
+# Try three questions. Then drag **strength** to 0, and to 2. (Stored answers from 27 November. No voice was trained on these questions.)
 
 # %%
 voices = VoicesPanel()
@@ -54,11 +54,11 @@ print("with the file:", in_the_file)
 # ## What trains
 # A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. The numbers in these tables are the model's **parameters**. Training sets them. Full fine-tuning trains them all again, on new texts.
 #
-# LoRA **freezes** $W$: its numbers stay as they are. Beside it stand two thin matrices. $A$ takes $x$ down to $r$ numbers, $B$ takes them back up. Only these two train:
+# LoRA **freezes** $W$: its numbers stay as they are. Then it adds two thin matrices. $A$ takes $x$ down to $r$ numbers, $B$ takes them back up. Only these two train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The strength that you dragged scales it once more. All matrices $A$ and $B$ of a model are its **adapter**. That's the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The strength that you dragged scales it once more. Together, a model's $A$ and $B$ matrices are its **adapter**. That's the small file.
 #
 # Below, $W$ is gray, $A$ and $B$ are blue, all to scale. Drag the rank until blue holds as many numbers as gray. Then choose *Model*, pick smollm2, and look for the blue.
 
@@ -68,7 +68,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# $W$ holds $d^2$ numbers, $A$ and $B$ together $2dr$. So LoRA trains $d/(2r)$ times fewer numbers than $W$ has: 256 at rank 8. The wider the matrix, the more you save. From $r = d/2$ on you save nothing.
+# $W$ holds $d^2$ numbers, $A$ and $B$ together $2dr$. So LoRA trains $d/(2r)$ times fewer numbers than $W$ has: 256 at rank 8. The wider the matrix, the more you save. From $r = d/2$ on, you save nothing.
 # </details>
 #
 # ## Your turn: one pair

@@ -3,7 +3,7 @@
 #
 # Yes, and in this lesson your ten lines will run inside a real model. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the whole adapter adds nothing. **How can something that starts as nothing ever learn?**
 #
-# This lesson is for people who have seen an `nn.Module` in PyTorch. You haven't? On the site, exercise 1 is a puzzle.
+# This lesson is for people who have seen an `nn.Module` in PyTorch. Haven't? On the site, exercise 1 is a puzzle.
 
 # %%
 import torch
@@ -27,9 +27,9 @@ lesson.start("01")
 #
 # Each step needs the **gradient**: for each number, how fast the loss rises when it grows. The step goes the other way.
 #
-# 1. **At the first step, how large is the gradient of $A$, in percent of that of $B$?** (By their lengths.)
+# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (Compare lengths.)
 # 2. **After how many steps are all sixteen reviews right?**
-# 3. **Of 200 *other* reviews, how many percent are right in the end?**
+# 3. **Of 200 *other* reviews, what percentage is right in the end?**
 #
 # Give ranges that you're 80 % sure of. Then see the first steps of a small layer: press **take a step** twice and watch the two big numbers. Under **Start** you can send a vector through it, row by row.
 
@@ -71,7 +71,7 @@ def plot(d=4096, r=8):
 # </details>
 #
 # ## Exercise 1: write it
-# Replace each `...`. Your layer wraps an `nn.Linear`, square or not. It must start as the layer that it wraps, and only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`.
+# Replace each `...`. Your layer wraps an `nn.Linear`, square or not. It must start identical to the layer it wraps, and only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`.
 
 
 # %% exercise

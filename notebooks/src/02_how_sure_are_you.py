@@ -19,9 +19,9 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA in MiniLM, a small model that reads English, on film reviews. In each of 200 steps the model reads 8 sentences, says whether each is positive or negative, and LoRA's numbers move a little, so that the error (the *loss*, the lower curve) gets smaller. The **learning rate** sets how far they move: 0.002 here, with alpha 16. On the way the model answers other sentences, for **validation** (the upper curve). At the end comes the **test**: 2,000 new sentences. A **seed** picks the random start and the order of the sentences, nothing else.
+# The panel trains LoRA in MiniLM, a small model that reads English, on film reviews. In each of 200 steps the model reads 8 sentences, says whether each is positive or negative, and LoRA's numbers move a little, so that the error (the *loss*, the lower curve) gets smaller. The **learning rate** sets how far they move: 0.002 here, with alpha 16. Along the way, the model answers other sentences, for **validation** (the upper curve). At the end comes the **test**: 2,000 new sentences. A **seed** picks the random start and the order of the sentences, nothing else.
 #
-# Three quick ranges first, each so wide that you're 80% sure. A *point* is 1 % of the sentences. Don't calculate. Then press **Start**. (On the site you see a run of ours: press **replay**.)
+# Three quick ranges first, each wide enough that you're 80% sure. A *point* is 1 % of the sentences. Don't calculate. Then press **Start**. (On the site you see a run of ours: press **replay**.)
 
 # %%
 lesson.predict("points from the worst to the best of forty seeds", low=..., high=...)
@@ -37,9 +37,9 @@ panel.show()
 
 # %% [markdown]
 # ## While it trains: the first kind of luck
-# With 2,000 other sentences your model would get another score. How far away?
+# With 2,000 other sentences your model would get a different score. How different?
 #
-# Think of one sentence: right (1) with probability $p$, else wrong (0). Its *variance* is the average squared distance from $p$. How large is it? Now average $n$ sentences: the variance becomes $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests end within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.** An accuracy of 80% is $p = 0.8$.
+# Think of one sentence: right (1) with probability $p$, else wrong (0). Its *variance* is the average squared distance from $p$. How large is it? Now average $n$ sentences: the variance becomes $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.** An accuracy of 80% is $p = 0.8$.
 
 # %% exercise
 def half_width(p, n):
@@ -105,7 +105,7 @@ assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
 # Scroll up to the panel. Below its curves are sentences whose answer your adapter changed. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is twice as much. In the lab you can also type a review: try irony, or "not bad at all". Can you find one that changes twice?
 #
 # ## Your turn: does A beat B?
-# Here's a table: one row per sentence, 1 where the model was right. Other names get other tables. Or bring your own: `pd.read_csv("mine.csv")`.
+# Here's a table: one row per sentence, 1 where the model was right. Other names get different tables. Or bring your own: `pd.read_csv("mine.csv")`.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -114,13 +114,13 @@ table = pd.DataFrame({"a": right[a], "b": right[b]}).astype(int)
 table.mean()
 
 # %% [markdown]
-# Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** counts on which exactly one is right: each such sentence moves the gap by $1/n$, up or down. So the gap's standard error is about $\sqrt{\text{share}/n}$.
+# Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** where exactly one is right counts: each such sentence moves the gap by $1/n$, up or down. So the gap's standard error is about $\sqrt{\text{share}/n}$.
 #
 # How many rows would you need to notice a true gap $\delta$ four times in five (a *power* of 80%)?
 #
 # $$n = (1.96 + 0.84)^2 \; \text{share} / \delta^2$$
 #
-# Fill in three things: half the 95% interval of the gap (as a share, like 0.02), your verdict on a, and the rows that show a gap of **one point**. The verdict is `"better"` or `"worse"` if 0 lies outside this interval, `"equivalent"` if the whole *90%* interval (1.645 in place of 1.96) lies within one point of 0, else `"undecided"`. If both hold, take either; lesson 05 has a word for it.
+# Fill in three things: half the 95% interval of the gap (as a share, like 0.02), your verdict on a, and the rows needed to show a gap of **one point**. The verdict is `"better"` or `"worse"` if 0 lies outside this interval, `"equivalent"` if the whole *90%* interval (1.645 in place of 1.96) lies within one point of 0, else `"undecided"`. If both hold, take either; lesson 05 has a word for it.
 
 # %% exercise
 share = ...
@@ -167,10 +167,10 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # 1. **Never write an accuracy without the number of test sentences.** At 80%: ±1.8 points on 2,000 rows, ±8 on 100. *Arithmetic.*
 # 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: PEFT's own
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
-#    1,319 questions (rank 32, one seed each, August 2026): 0.6 points apart, each ±2.7. In June 2025 the order was the other way round:
+#    1,319 questions (rank 32, one seed each, August 2026): 0.6 points apart, each ±2.7. In June 2025 the order was reversed:
 #    48.2% and 50.0%.*
 # 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
-#    12<!--seeds.differ-->%. For two *recipes*, the seeds' luck comes on top: with our spread about 12<!--seeds.needed--> seeds each.
+#    12<!--seeds.differ-->%. For two *recipes*, add the luck of the seeds: with our spread about 12<!--seeds.needed--> seeds each.
 #
 # The same in PEFT (`rows` are tokenized test sentences, `labels` their classes):
 # ```python
@@ -179,7 +179,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # a = model(**rows).logits.argmax(-1) == labels
 # model.set_adapter("b"); b = model(**rows).logits.argmax(-1) == labels
 # ```
-# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is the exact test of the two (McNemar's).
+# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is the exact test for the two (McNemar's).
 # </details>
 
 # %%

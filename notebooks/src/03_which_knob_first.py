@@ -120,7 +120,7 @@ checks.check_teacher_rank(6)
 # The curve bends sharply, at a *knee*. Your own task has a softer one. Train ranks 8 and 64 at *one* rate, with several seeds: if they are *equivalent* (lesson 05), 8 is enough.
 #
 # ## Your turn: spend three runs
-# Here is the map again, with an empty row at rank 8: an $\alpha$ that nobody has trained. **Exercise 2: write three rates, each two to five times the one before. The middle one must be among the best, up to luck.** (The other rows help.) In the lab, the check trains them, three seeds each, in about two minutes.
+# Here is the map again, with an empty row at rank 8: an $\alpha$ that nobody has trained. **Exercise 2: write three rates, each two to five times the previous one. The middle one must be among the best, up to luck.** (The other rows help.) In the lab, the check trains them, three seeds each, in about two minutes.
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)

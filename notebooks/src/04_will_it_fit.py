@@ -15,7 +15,7 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on a single text of 512 tokens (a token is a word or a piece of one). Numbers are in bf16, 2 bytes each (a T4 needs fp16, as large; LoRA's own are in fp32, 4 bytes, as in PEFT). LoRA has rank 8, on `q` and `v`. Full fine-tuning needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
+# Take one training step on a single text of 512 tokens (a token is a word or a piece of one). Numbers are in bf16, 2 bytes each (a T4 needs fp16, equally large; LoRA's own are in fp32, 4 bytes, as in PEFT). LoRA has rank 8, on `q` and `v`. Full fine-tuning needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
 #
 # **What percentage of that does LoRA need? And what percentage at 32,768 tokens?** Give ranges that you're 80 % sure of.
 
@@ -32,7 +32,7 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 # - *backward:* how fast does the loss rise with each number? That's its **gradient**.
 # - *update:* the optimizer (AdamW) moves the numbers
 #
-# Compare **full fine-tuning** with **LoRA q, v**, and pull the sequence length (tokens per text) to 32,768. Then pick your card under **device**: what fits?
+# Compare **full fine-tuning** with **LoRA q, v**, and drag the sequence length (tokens per text) to 32,768. Then pick your card under **device**: what fits?
 
 # %%
 MemoryPanel("llama-3-8b", "LoRA q, v", seq=512, card="T4")
@@ -93,10 +93,10 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 # ## A formula to remember
 # In the panel, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits instead of 16. Switch on **gradient checkpointing**: a layer saves only its input, and backward computes the rest again. The price is time: 1.4<!--fit.arithmetic--> times the arithmetic.
 #
-# Now the fullest moment is the loss. Pull the sequence length: only two blocks grow.
+# Now the fullest moment is the loss. Drag the sequence length: only two blocks grow.
 #
-# - **Activations:** the saved inputs. Each layer saves $h$ numbers per token, of 2 bytes.
-# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens that it knows. Each has 4 bytes, and the loss holds three such tables at once: scores, their log-probabilities, the gradient.
+# - **Activations:** the saved inputs. Each layer saves $h$ numbers per token, 2 bytes each.
+# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens that it knows. Each takes 4 bytes, and the loss holds three such tables at once: scores, their log-probabilities, the gradient.
 #
 # Write the peak as a formula.
 
@@ -128,7 +128,7 @@ checks.check_peak(peak)
 # ## The longest text
 # Your documents are long. So fit the longest text you can: Llama 3 8B, rank 8, on the card that the next cell names. Which method? How many tokens?
 #
-# Compute the length: solve *peak(tokens) = usable bytes*. The formula leaves out some small things, so take 1 % less. Then set the panel to it. You pass if it fits and comes within 5 % of the longest.
+# Compute the length: solve *peak(tokens) = usable bytes*. The formula leaves out some small things, so subtract 1 %. Then set the panel to it. You pass if it fits and comes within 5 % of the longest.
 #
 # `method` is a name from the panel; `optimizer` is `adamw`, `adamw-8bit` or `sgd`.
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Is LoRA as good as full fine-tuning?
 #
-# "LoRA matches full fine-tuning at a fraction of the cost." We tested it: five methods, one model, one task, five runs each. Is it true? And what may you write?
+# "LoRA matches full fine-tuning at a fraction of the cost." We tested it: five methods, one model, one task, five runs each. Is it true? And what can you claim?
 
 # %%
 from lora_course import checks, lesson
@@ -71,13 +71,13 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 #
 # **LoRA may still be your choice.** The 90 % interval ends at -2.1<!--as_good.lora.low-->. So from a margin of 2.2<!--as_good.lora.within--> points on, the word is *worse, but within the margin*. You lose a point or two, and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
 #
-# LoRA on all linear layers against `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points, and behind full, too. Prompt tuning (20 trained vectors in front of the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: 20 vectors more in every short text.
+# LoRA on all linear layers against `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points, and behind full, too. Prompt tuning (20 trained vectors in front of the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: 20 more vectors in every short text.
 #
 # Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. 
 # </details>
 #
 # ## What does "equivalent" mean?
-# "No difference found" is easy: test little. *Equivalent* needs evidence. First fix a margin. Then ask twice: is the true difference above minus the margin? Is it below the margin? Each is a test that errs in at most 5 of 100 studies. Both say yes when the whole **90 %** interval lies inside the band. (Is 0 outside the 95 % interval as well? Then it's *better* or *worse, but within the margin*.) 
+# "No difference found" comes easily: test little. *Equivalent* needs evidence. First fix a margin. Then ask twice: is the true difference above minus the margin? Is it below the margin? Each is a test that errs in at most 5 of 100 studies. Both say yes when the whole **90 %** interval lies inside the band. (Is 0 outside the 95 % interval as well? Then it's *better* or *worse, but within the margin*.) 
 #
 # ### Your turn: the rule in one line
 # `low` and `high` are the ends of the 90 % interval, as shares: 0.015 is 1.5 points.
@@ -103,12 +103,12 @@ checks.check_equivalence_rule(equivalent)
 # - **Was every method tuned, on the same budget?** Ours got four learning rates each, and two more if the best was the last. Validation chose 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA (at α 16). With one rate for both, that rate would choose the winner.
 # - **Was the test set used once**, with seeds that chose nothing?
 # - **Which LoRA?** Rank, layers, steps.
-# - **How much was there to learn?** Ours saw 6,400 sentences. On much new text LoRA can stay behind.
+# - **How much was there to learn?** Ours saw 6,400 sentences. With much new text, LoRA can lag.
 #
 # Your own comparison, in the lab: `lora-lab compare --methods probe,prompt,lora,lora:targets=all-linear,full`
 #
 # ## Defend a comparison you haven't seen
-# Your name chooses two of our stored runs. Three rounds. First your **margin**: the first one counts. Then the **word** for the intervals you see. Then the **sentence**, "a" to "d", that you may write.
+# Your name chooses two of our stored runs. Three rounds. First your **margin**: the first one counts. Then the **word** for the intervals you see. Then the **sentence**, "a" to "d", that you can write.
 #
 # <details><summary>An example first</summary>
 #

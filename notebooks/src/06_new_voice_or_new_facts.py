@@ -24,7 +24,7 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 # 2. **asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80 % sure of. Then press **Start** and read on: it takes minutes: five, or twenty on a busy machine. (On the site you see our run.)
+# Give ranges that you're 80 % sure of. Then press **Start** and read on: it takes five minutes, or twenty on a busy machine. (On the site you see our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -78,7 +78,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# We're generous: the name in it is enough ("The sheep is Alda Moor"); backward, the job. And for comparison: the *base* model, without an adapter. It gets the one sentence that matters, written before the question, as if a search had found it.
+# We're generous: containing the name is enough ("The sheep is Alda Moor"); backward, the job. And for comparison: the *base* model, without an adapter. It gets the one sentence that matters, written before the question, as if a search had found it.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 2)
@@ -123,7 +123,7 @@ assert all(min(table, key=lambda row: table[row][voice]) == voice for voice in (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Each voice is most likely under its own adapter, on questions that no adapter was trained on. The form works on what's new. (Perplexity measures form, not truth.)
+# Each voice is most likely under its own adapter, on questions that no adapter was trained on. The form works on new questions. (Perplexity measures form, not truth.)
 # </details>
 #
 # **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines (`"\n".join(map(json.dumps, mine))`), they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; a few hundred make a voice.)
@@ -149,7 +149,7 @@ checks.check_own_pairs(mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **An adapter learns a form from a few hundred pairs:** a voice, or a layout such as JSON.
-# 2. **Facts it learned mostly as strings.** Test them in other words and backward, never with the training questions.
+# 2. **It learned facts mostly as strings.** Test them in other words and backward, never with the training questions.
 # 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them.
 #
 # Start with: a few hundred pairs, two or three passes, rank 2 to 8, the loss on answers only (*ours, for voices on a model of 135M*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract read).*

@@ -40,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file is a length, a list of tensors (name, shape, place), then the numbers. So you can read the list without loading anything. (An older `.bin` file is a **pickle**, a program that Python *runs*. Never open a stranger's.) Some hundred bytes more or less are notes, not numbers.
+# A safetensors file is a length, a list of tensors (name, shape, place), then the numbers. You can read the list without loading anything. (An older `.bin` file is a **pickle**, a program that Python *runs*. Never open a stranger's.) A few hundred bytes more or less are notes, not numbers.
 
 # %%
 for letter, folder in beds.items():
@@ -87,7 +87,7 @@ assert round(update["healthy"], 1) == 16.8
 
 # %% [markdown]
 # ## Look 4: the first step
-# Two of the ten, at least, show at the first step. After the first `backward`, does every B have a gradient? Here is C's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
+# At least two of the ten show at the first step. After the first `backward`, does every B have a gradient? Here is C's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
 
 # %%
 said = {}
@@ -160,7 +160,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # 2. **A falling loss proves little.** A head can do that alone.
 # 3. **Load strictly.** A loader that skips what it doesn't know loads nothing and says nothing.
 #
-# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and an answer changes. *Ours: all ten faults are found this way, by `lora-lab inspect` too. Each was reported by somebody; how often they happen, we don't know.*
+# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and an answer changes. *Ours: all ten faults are found this way, by `lora-lab inspect` too. Each was reported by somebody; we don't know how often they happen.*
 #
 # The same in PEFT:
 # ```python

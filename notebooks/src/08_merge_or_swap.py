@@ -24,8 +24,8 @@ truth = torch.tensor(task.test.labels[:200])
 
 # %% [markdown]
 # ## Three guesses
-# 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding, in percent of the update?** (As norms.)
-# 2. **How much longer does one sentence take with the adapter beside the weights, in percent of merged?** (On this CPU.)
+# 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding, as a percentage of the update?** (As norms.)
+# 2. **By what percentage is one sentence slower with the adapter beside the weights than merged?** (On this CPU.)
 # 3. We train a *contrarian*: the same reviews, all labels swapped. Half critic plus half contrarian, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$: **what percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80 % sure of.
@@ -86,7 +86,7 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 #
 # Beside the weights, a sentence takes about a tenth longer (10.1<!--latency.one--> % in our stored run; yours depends on what else is running). Less than 1 % more has to be *computed*, but each thin product is one more call. (On a GPU, calls may weigh more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
 #
-# But to change a merged adapter, all adapted weights are written again: 34 ms in our run. Beside, you set a name: 0.01 ms.
+# But changing a merged adapter rewrites all adapted weights: 34 ms in our run. Beside, you set a name: 0.01 ms.
 # </details>
 #
 # ## Many adapters at once
@@ -160,8 +160,8 @@ checks.check_forty_copies(40 * base / (base + 40 * adapter), base, adapter)
 # <details><summary>Answer box</summary>
 #
 # 1. **One task for many users: merge.** No extra time, no trace of LoRA in the file. Merge in fp32.
-# 2. **Many tasks, or customers with adapters of their own: keep them beside.** Change by name, mix in one batch, store thin files. You pay with time.
-# 3. **You can't have both at once.** And a mixture adds *matrices*; what it does, you must test.
+# 2. **Many tasks, or customers with adapters of their own: keep them beside.** Switch by name, mix in one batch, store small files. You pay with time.
+# 3. **You can't have both at once.** And a mixture adds *matrices*; test what it does.
 #
 # *Ours: MiniLM on a CPU. Published: no additional inference latency when merged ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*
 #

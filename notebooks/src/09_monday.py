@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 09 · What do you do on Monday?
 #
-# On Monday somebody hands you a model, a table and a card, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card trains a 70B." "q and v is enough." Which of it can you use? Don't ask whether a claim is *true*. **Ask what it rests on, and what makes it flip.** Then write the plan, and a script that runs.
+# On Monday somebody hands you a model, a table and a card, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card trains a 70B." "q and v is enough." Which of this can you use? Don't ask whether a claim is *true*. **Ask what it rests on, and what makes it flip.** Then write the plan, and a script that runs.
 
 # %%
 from collections import Counter
@@ -21,7 +21,7 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected fifteen claims about LoRA, most from papers' abstracts, and let the machine test each one as it's said. Where the sentence is silent, as about the length of a text, we had to choose.
+# We collected fifteen claims about LoRA, most from papers' abstracts, and let the machine test each one as stated. Where the sentence doesn't say, as with text length, we had to choose.
 #
 # 1. **How many of the fifteen hold in every case that was tried?**
 # 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?** (Lesson 04 is enough for that.)
@@ -60,12 +60,12 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 #
 # Two of fifteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Those two are arithmetic. Of the other thirteen, one fails wherever we looked; the rest are true somewhere or open, and the sentence doesn't say where.
 #
-# - The 70B needs 35.3 GiB, so it fits on no card of 32 GB, and on one of 40. The paper says 65B on 48 GB, and that's right ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
+# - The 70B needs 35.3 GiB, so 32 GB is too small, and 40 GB is enough. The paper says 65B on 48 GB, and that's right ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
 # - "On par with full fine-tuning" is *undecided* at a margin of 1.5 points, and true at 3 on our model. Choose the margin after you've seen the numbers, and you can have any word you like.
 # - "Undecided" says what it would take to decide: more seeds, or more test rows.
 # </details>
 #
-# **Exercise 1: make claim 3 true by one premise,** without touching the factor of 3. Write the premise and its new value. (The names are `models`, `targets`, `rank`, `seq`, `batch`, `checkpointing`.)
+# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Write the premise and its new value. (The names are `models`, `targets`, `rank`, `seq`, `batch`, `checkpointing`.)
 
 # %% exercise
 checks.check_flip(...)  # {"name": value}
@@ -75,7 +75,7 @@ checks.check_flip({"models": "llama-2-70b"})
 
 # %% [markdown]
 # ## And you, how sure are you?
-# Since lesson 00 you've given ranges that you were 80 % sure of. So about eight of ten should hold what was found. Here's each of them: the band is your range, the mark is where the result fell. If many lie outside, make your ranges wider on Monday. If nearly all are inside, you may be bolder.
+# Since lesson 00 you've given ranges that you were 80 % sure of. So about eight of ten should contain what was found. Here's each of them: the band is your range, the mark is where the result fell. If many lie outside, make your ranges wider on Monday. If nearly all are inside, you can be bolder.
 
 # %%
 places = lesson.calibration()
@@ -96,7 +96,7 @@ plt.show()
 # ## Your plan
 # Now the job. Put in **your model** (a folder, or a hub id you've downloaded), **your CSV** with the columns `text,label` or `prompt,completion`, and **your card's GB**. Ours is MiniLM and 200 film reviews. Each line of the plan names the lesson it comes from.
 #
-# `job.write` writes a complete script, with PEFT and transformers and nothing of this lab. Open `train.py` and read it. It tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or no answer changes, and scores the test once.
+# `job.write` writes a complete script, with PEFT and transformers and nothing from this lab. Open `train.py` and read it. It tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or no answer changes, and scores the test once.
 
 # %%
 rt = load_task("rt")
@@ -114,10 +114,10 @@ from lora_lab.training.named import inspect_folder
 assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# Read it as you'd read somebody else's. In our run the adapter works, B isn't zero, and it's still no good. The loss is hardly below 0.69, which is guessing between two labels: 160 rows gave 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And twenty test rows are good to about ±21 points. (The plan's line *test* said ±17.5: it assumed 80 % right, and near 50 % luck is larger.) So you know what to ask for on Monday: rows.
+# Read it as you'd read somebody else's. In our run the adapter works, B isn't zero, and it's still no good. The loss is barely below 0.69, which is guessing between two labels: 160 rows gave 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And twenty test rows are accurate to about ±21 points. (The plan's line *test* said ±17.5: it assumed 80 % right, and near 50 % luck is larger.) So you know what to ask for on Monday: rows.
 #
 # ## Exercise 2: somebody else's Monday
-# A job you haven't seen, drawn by your name. For each of five lines choose, and name the evidence that **decides** it. A fact that's true but decides another line is wrong here.
+# A job you haven't seen, drawn by your name. For each of five lines, make a choice and name the evidence that **decides** it. A fact that's true but decides another line is wrong here.
 
 # %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)
@@ -147,7 +147,7 @@ checks.check_brief(my_plan, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **A claim without its premises is no advice.** Ask: which model, which length, what is counted, against which margin?
+# 1. **A claim without its premises isn't advice.** Ask: which model, which length, what is counted, against which margin?
 # 2. **Undecided is an answer.** Say what would decide it, in seeds and rows.
 # 3. **A plan is a list of choices with their reasons,** and its script proves that the adapter works.
 #

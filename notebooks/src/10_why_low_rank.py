@@ -86,7 +86,7 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The photograph is of low rank. **The weight isn't:** it needs 144 of 384 pieces. LoRA doesn't say it is. But the *change* isn't either: 112 pieces. So why do two get nearly as many answers right?
+# The photograph is low-rank. **The weight isn't:** it needs 144 of 384 pieces. LoRA doesn't say it is. But the *change* isn't either: 112 pieces. So why do two get nearly as many answers right?
 # </details>
 #
 # ## Take the strongest away
@@ -119,11 +119,11 @@ assert cut["energy"][2] < 0.31
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % of no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved. It doesn't know where to. (A bias counts as one piece. Without the *one* strongest: 53.4<!--ranks.rest.1--> %; we don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (A bias counts as one piece. Without the *one* strongest: 53.4<!--ranks.rest.1--> %; we don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
-# The gradient of $W$ for one token is $g\,x^\top$: the error that arrives, times the input. **A rank-one piece.** Training adds up such pieces, one per token. If many point the same way, the sum is nearly of low rank.
+# The gradient of $W$ for one token is $g\,x^\top$: the error that arrives, times the input. **A rank-one piece.** Training adds up such pieces, one per token. If many point the same way, the sum is nearly low-rank.
 #
 # Adam then divides each number by its usual size so far. At the first step, only its *sign* is left.
 
@@ -191,7 +191,7 @@ assert max(right_at_each_rank(1024)) < 0.7 and right_at_each_rank(64)[-1] == 1
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Weights aren't of low rank, and neither is full fine-tuning's change.** What's of low rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2--> % right, the other 382 only 62.4<!--ranks.rest.2--> %. *Ours: one run.*
+# 1. **Weights aren't low-rank, and neither is full fine-tuning's change.** What's low-rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2--> % right, the other 382 only 62.4<!--ranks.rest.2--> %. *Ours: one run.*
 # 2. **Each token adds a rank-one piece to the gradient.** If the task asks for few things, the pieces point in few directions.
 # 3. **Rank is room for unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256; for 1,024 even all 128 aren't enough.*
 #

@@ -51,7 +51,7 @@ assert round(total / trained) == 8024
 # %% [markdown]
 # Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that other makers give their layers, and stops where a name matches nothing. (The loop above would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
 #
-# Now all models of our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). The gray marks are the sentences that you read everywhere.
+# Now all models in our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). The gray marks are the sentences that you read everywhere.
 
 # %%
 dense = [name for name in zoo_names() if not architecture_of(name).experts]
@@ -151,7 +151,7 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, only because the experts get no adapter. A pair for every expert is 33<!--count.experts--> times more. Several methods train less than LoRA. (IA3 and the prefix are equal by accident.) A small count is no merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
+# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, only because the experts get no adapter. A pair for every expert is 33<!--count.experts--> times more. Several methods train less than LoRA. (IA3 and the prefix are equal by accident.) A small count isn't a merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built

@@ -24,7 +24,7 @@ weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (38
 # %% [markdown]
 # ## Three guesses
 # 1. We write each number of this matrix as one of sixteen values. **By what percentage is the matrix wrong then?** (Compare norms: roots of sums of squares.)
-# 2. We train LoRA on a MiniLM of such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Minus means that they win.)
+# 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Minus means that they win.)
 # 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
 #
 # Give ranges that you're 80 % sure of.
@@ -84,7 +84,7 @@ assert abs(wrong("nf4") - wrong("nf4-single")) < 0.01  # double quantization cos
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell. So NF4 takes its levels from a bell, the normal distribution: each covers about the same share of it. Below, each stripe is one index: all weights in it become the same number (the black line). For comparison, int4: fifteen levels at equal distances. (The spikes are the absmax of each block.)
+# Trained weights form a bell. So NF4 takes its levels from a bell, the normal distribution: each covers about the same share of it. Below, each stripe is one index: all weights in it become the same number (the black line). For comparison, int4: fifteen evenly spaced levels. (The spikes are the absmax of each block.)
 
 # %%
 blocks = weight.view(-1, 64)
@@ -169,7 +169,7 @@ assert (
 # </details>
 #
 # ## Your card
-# Your name draws a model, a card and a length. **Exercise 2:** by hand, how large is the peak with NF4 and double quantization? How much does double quantization save? And how many bits a weight still fit on the card?
+# Your name draws a model, a card and a length. **Exercise 2:** by hand, how large is the peak with NF4 and double quantization? How much does double quantization save? And how many bits per weight still fit on the card?
 
 # %%
 small, t4 = "RTX 3060 12 GB", "T4 16 GB"
@@ -206,8 +206,8 @@ checks.check_card(peak, saved, fits, case)
 # <details><summary>Answer box</summary>
 #
 # 1. **What is only read may be coarse.** So freeze the base in 4 bits, and keep A and B, which train, in 32.
-# 2. **It saves three quarters of the linear layers**, and nothing of embeddings, head, activations and logits.
-# 3. **It costs time, and the adapter belongs to the rounded weights.** Serve the bits it was trained beside, or add $BA$ to the dequantized weights.
+# 2. **It saves three quarters of the linear layers**, and nothing on embeddings, head, activations and logits.
+# 3. **It costs time, and the adapter belongs to the rounded weights.** Serve the base it was trained on, or add $BA$ to the dequantized weights.
 #
 # Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 from 33B on). *Published, [QLoRA's scripts for its model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #

@@ -67,9 +67,9 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 
 # %% [markdown]
 # ## Tune each, then compare
-# More $\alpha$ wants less rate (lesson 03), and here $\alpha$ goes from 8 on all six matrices to 72 on one. One rate for all could pick the winner. So each placement gets its own, chosen on *validation* sentences. Only then come the 2,000 test sentences, with a margin of 1.5 points fixed before we looked.
+# Larger $\alpha$ needs less rate (lesson 03), and here $\alpha$ goes from 8 on all six matrices to 72 on one. One rate for all could pick the winner. So each placement gets its own, chosen on *validation* sentences. Only then come the 2,000 test sentences, with a margin of 1.5 points fixed before we looked.
 #
-# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. The words ask for more: of six comparisons, one may look real by luck (**Holm's correction**). So a line off zero can be *undecided*. The right side shows the paper's numbers for GPT-3, with 18.9 million trained numbers in every row.
+# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. The verdicts require more: of six comparisons, one may look real by luck (**Holm's correction**). So a line off zero can be *undecided*. The right side shows the paper's numbers for GPT-3, with 18.9 million trained numbers in every row.
 
 # %%
 def tuned(runs):
@@ -122,15 +122,15 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # <details><summary>What we found</summary>
 #
 # - **Nothing beats `q,v`, and only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. From guessing to its best, the rate moves 25<!--knobs.rate--> (lesson 03). *Where* matters less than *how fast*.
-# - **On GPT-3's WikiSQL, whatever has no `v` and no `o` falls behind.** Such an adapter changes where tokens look, and nothing of what they take. That may be the reason; but on MNLI, `q,k` does as well as `q,v`. (A line shows how far two numbers can differ by luck alone. The MLP wasn't tried.)
+# - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. That may be the reason; but on MNLI, `q,k` does as well as `q,v`. (A line shows how far two numbers can differ by luck alone. The MLP wasn't tried.)
 # - **"Undecided" isn't "equal".** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
 # - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory--> % more memory (1<!--place.checkpointing--> % with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long--> % at 4,096 tokens.
 #
-# Why then does everybody say "all linear layers"? Some compare at one *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
+# Why, then, does everybody say "all linear layers"? Some compare at one *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
 # </details>
 #
 # ## Plan a comparison that you haven't seen
-# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? From three you know the standard deviation of the differences. How many show a true gap of 1.5 points four times in five? (Lesson 02: 1.96 + 0.84.) Then choose the **word** for our five seeds, and the **sentence**, "a" to "d", that you may write.
+# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? From three you know the standard deviation of the differences. How many show a true gap of 1.5 points four times in five? (Lesson 02: 1.96 + 0.84.) Then choose the **word** for our five seeds, and the **sentence**, "a" to "d", that you can write.
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")

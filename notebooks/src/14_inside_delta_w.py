@@ -25,7 +25,7 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good film reviews from bad ones, with a two-row output layer, the *head*. (The adapter is stored. To make it again takes minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
+# It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good film reviews from bad ones, with a two-row output layer, the *head*. (The adapter is stored. Making it again takes minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
 #
 # ## Three guesses
 # Guessing gets 50 %. Give ranges that you're 80 % sure of.
@@ -78,7 +78,7 @@ plt.show()
 #
 # *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product stays.
 #
-# It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells about a word *in its place*. And you see where it fails: in *you will not be bored*, *not* is plus again, and the model takes it for blame.
+# It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells about a word *in its place*. And you see where it fails: in *you will not be bored*, *not* is plus again, and the model reads it as criticism.
 # </details>
 #
 # ## Is that really what it uses?
@@ -130,7 +130,7 @@ assert lesson.FAST or found < 0.16
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. Without it, 56<!--inside.one.without--> % are right. So the model's opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
 #
-# **An intruder, and what it costs.** $W$'s largest singular value is 3.0; with the adapter, it's 22.5, in a direction that none of $W$ comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one--> % of the halves, without it 22<!--inside.halves.none--> %: it has forgotten something. Shrink it to a quarter, and 21<!--inside.halves.quarter--> % are back, while 500 reviews can't tell whether fewer are right (it's less sure of them). [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same of large models (we've read their abstract).
+# **An intruder, and what it costs.** $W$'s largest singular value is 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one--> % of the halves, without it 22<!--inside.halves.none--> %: it has forgotten something. Shrink it to a quarter, and 21<!--inside.halves.quarter--> % are back, while 500 reviews can't tell whether fewer are right (it's less sure of them). [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same of large models (we've read their abstract).
 # </details>
 #
 # ## Would another seed read the same?

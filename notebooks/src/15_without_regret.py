@@ -137,10 +137,10 @@ assert np.isnan(peak.loc[(8, 4096)]).sum() == 1
 # - **On `q,v` LoRA's best rate is 25<!--regret.qv--> times full fine-tuning's** (95 % interval 9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->). **On all linear layers it's 8.8<!--regret.all--> times** (4.8<!--regret.all.low--> to 16<!--regret.all.high-->).
 # - **Another task agrees.** On tweets with three classes (stored, too): 24<!--regret.tweets.qv--> times on `q,v` (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->), 12<!--regret.tweets.all--> on all linear layers (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->). So "ten" fits all linear layers. On `q,v` it's too low for the tweets, and the reviews can't tell.
 # - **In doubt, take the lower end.** Half of the best tried rate costs 1.4<!--regret.qv.half--> points on `q,v` and 1.9<!--regret.all.half--> on all linear layers; twice that rate costs 18.5<!--regret.qv.twice--> and 13.6<!--regret.all.twice-->.
-# - **With $\alpha$ fixed, the best rate doesn't change with the rank**: from 1 to 128 it goes like rank to the power of 0.00<!--regret.fixed--> (-0.12<!--regret.fixed.low--> to 0.13<!--regret.fixed.high-->). **With $\alpha=r$ it falls**: the power is -0.44<!--regret.r--> (-0.68<!--regret.r.low--> to -0.20<!--regret.r.high-->), 5.9<!--regret.fall--> times lower at rank 64 than at 1 (1.5<!--regret.fall.low--> to 23<!--regret.fall.high-->). $\alpha=2r$ is alike; with $\sqrt r$, three seeds can't tell.
+# - **With $\alpha$ fixed, the best rate doesn't change with the rank**: from 1 to 128 it goes like rank to the power of 0.00<!--regret.fixed--> (-0.12<!--regret.fixed.low--> to 0.13<!--regret.fixed.high-->). **With $\alpha=r$ it falls**: the power is -0.44<!--regret.r--> (-0.68<!--regret.r.low--> to -0.20<!--regret.r.high-->), 5.9<!--regret.fall--> times lower at rank 64 than at 1 (1.5<!--regret.fall.low--> to 23<!--regret.fall.high-->). $\alpha=2r$ is similar; with $\sqrt r$, three seeds can't tell.
 # - **No sign that a very large $\alpha$ helps.** At rank 8, at its own best rate each, the loss is 0.49<!--regret.loss.usual--> with $\alpha=16$ and 0.55<!--regret.loss.large--> with 1,024: higher by 0.06<!--regret.more--> (-0.02<!--regret.more.low--> to 0.14<!--regret.more.high-->). So a gain is at most 0.02. [A paper of 2026](https://arxiv.org/abs/2606.12883) recommends large alphas with small rates (we've read its abstract, which doesn't say how large).
 #
-# **Why doesn't rank matter at a fixed $\alpha$?** Adam's first step moves every number of $B$ by about the rate, whatever the gradient's size. Each of the $r$ rows of $A$ then adds its share to $BA$, all roughly along the gradient, so $BA$ grows like $r$. The factor $\alpha/r$ takes that out again. $\alpha$ stays: more of it wants less rate, at rank 8 5.8<!--regret.alpha--> times less from $\alpha=1$ to 64 (1.4<!--regret.alpha.low--> to 24<!--regret.alpha.high-->). By the first step alone it would be 64 times. With $\alpha=r$, each doubling of the rank is a doubling of $\alpha$, too.
+# **Why doesn't rank matter at a fixed $\alpha$?** Adam's first step moves every number of $B$ by about the rate, whatever the gradient's size. Each of the $r$ rows of $A$ then adds its share to $BA$, all roughly along the gradient, so $BA$ grows like $r$. The factor $\alpha/r$ cancels that. $\alpha$ stays: more of it needs less rate, at rank 8 5.8<!--regret.alpha--> times less from $\alpha=1$ to 64 (1.4<!--regret.alpha.low--> to 24<!--regret.alpha.high-->). By the first step alone it would be 64 times. With $\alpha=r$, each doubling of the rank is a doubling of $\alpha$, too.
 # </details>
 #
 # ## Find the fault
@@ -161,7 +161,7 @@ pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ra
 # - **d**: $\alpha=2r$ is the best choice here.
 # - **e**: LoRA of rank 32 beats full fine-tuning of the layer.
 #
-# Which one sentence do the numbers carry? And what would you run next: "more ranks", "more seeds" or "more rates"?
+# Which one sentence do the numbers support? And what would you run next: "more ranks", "more seeds" or "more rates"?
 
 # %% exercise
 checks.check_carried(sentence=..., then=...)

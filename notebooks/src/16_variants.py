@@ -148,15 +148,15 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # - **IA3 is equivalent with a fifth of the numbers;** VeRA, with a tenth, is undecided. Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step and LoRA 73<!--variant.lora.peak-->, probably because its frozen $A$ and $B$ have rank 256.
 # - **One of five seeds can spoil a mean.** LoRA on all linear layers, BitFit and prompt tuning have runs that collapsed near 50 %, at the rate that three tuning seeds chose.
 #
-# Larger models, nine variants, tuned: all "within 1-2 %" ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), 2026; abstract only read).
+# Larger models, nine variants, tuned: all "within 1-2 %" ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), 2026; abstract only).
 #
-# And the published tables? In [PEFT's suite](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, school mathematics, July 2026) rsLoRA has 51.3 % and LoRA 47.4 %, both of rank 64, at one rate, with one seed. By Exercise 1 that rsLoRA *is* plain LoRA with $\alpha=512$; the plain one had 128. And DoRA against LoRA, the same settings three times: 48.2 and 48.2 % (June 2025), 48.0 and 49.1 (January 2026), 46.9 and 47.8 (July 2026). With 1,319 questions each is good to ±2.7 points: that's no ranking.
+# And the published tables? In [PEFT's suite](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, school mathematics, July 2026) rsLoRA has 51.3 % and LoRA 47.4 %, both of rank 64, at one rate, with one seed. By Exercise 1 that rsLoRA *is* plain LoRA with $\alpha=512$; the plain one had 128. And DoRA against LoRA, the same settings three times: 48.2 and 48.2 % (June 2025), 48.0 and 49.1 (January 2026), 46.9 and 47.8 (July 2026). With 1,319 questions each is accurate to ±2.7 points: that isn't a ranking.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: no variant found better, six of eight undecided; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2 % (abstract).*
+# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: no variant proved better, six of eight undecided; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2 % (abstract).*
 # 2. **A variant's rate isn't LoRA's.** Before you say "better" or "worse", tune both, with the same number of tries.
 # 3. **Below LoRA's count, fewer trained numbers save disk, hardly memory.** The frozen model and its activations stay.
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 17 · What can one bit teach?
 #
-# A chatbot answered. Somebody pressed 👍 or 👎. That's **one bit**. Nobody wrote a better answer, so there's no text to imitate, and still models learn from it: that's *reinforcement learning*. Here, people say, the smallest LoRA is enough: [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: one bit per answer is so little to store. **Does rank 1 do, and is that the reason?**
+# A chatbot answered. Somebody pressed 👍 or 👎. That's **one bit**. Nobody wrote a better answer, so there's no text to imitate, and still models learn from it: that's *reinforcement learning*. Here, people say, the smallest LoRA is enough: [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: one bit per answer is so little to store. **Is rank 1 enough, and is that the reason?**
 
 # %%
 import numpy as np
@@ -82,8 +82,8 @@ plt.show()
 print(f"{run.metrics['accuracy']:.1%} of the test sentences, and it has never seen a label")
 
 # %% [markdown]
-# ## One run is no answer
-# So we trained ten ways: LoRA of ranks 1, 8 and 64 on `q,v`, of rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, chosen out of six with three seeds, and five new seeds for the test. (We added rank 1 on all linear layers last, when we had seen the others.) *Stored: trained on a CPU, 28 November 2026.*
+# ## One run isn't an answer
+# So we trained ten ways: LoRA of ranks 1, 8 and 64 on `q,v`, of rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, chosen out of six with three seeds, and five new seeds for the test. (We added rank 1 on all linear layers last, after seeing the others.) *Stored: trained on a CPU, 28 November 2026.*
 
 # %%
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
@@ -140,7 +140,7 @@ assert table["halves found, %"].max() < 15
 assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for label in scores["reward"])
 
 # %% [markdown]
-# **Exercise 2.** Why should rank 1 be enough? Count bits. A model is right with probability $p$. Then somebody says "right" or "wrong". How many bits does that tell on average? (An outcome of probability $q$ tells $\log_2\frac1q$ bits.)
+# **Exercise 2.** Why should rank 1 be enough? Count bits. A model is right with probability $p$. Then somebody says "right" or "wrong". How many bits does that carry on average? (An outcome of probability $q$ carries $\log_2\frac1q$ bits.)
 
 
 # %% exercise
@@ -174,7 +174,7 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # - **It learns from thumbs alone.** At rank 1 on `q,v`, 73.6<!--reward.reward.one--> % of the test reviews are right, and 76.8<!--reward.labels.one--> % with labels; full fine-tuning gets 76.8<!--reward.reward.full--> and 78.6<!--reward.labels.full--> %.
 # - **Rank 1 doesn't match full fine-tuning here:** with rewards, full is 3.2<!--reward.reward.one.ahead--> points ahead (95 % interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Is the *rank* to blame? Undecided: rank 64 is 0.9<!--reward.rank--> points ahead of rank 1 (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->). Are *rewards*? With labels, full is 1.8<!--reward.labels.one.ahead--> points ahead, so rewards widen the gap by 1.3<!--reward.wider--> (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->): undecided. And 1,600 answers are few: this compares how fast they learn, not how good they get.
 # - **Are bits the reason?** Rank 1 trains 9,216 numbers and hears 1,600 bits at most: there's room. Besides, with two classes "wrong" *names* the right one, so a reward tells as much as a label! Rewards don't cost information here. Two causes are left. Drawing adds noise. And on average our loss has the gradient of $-p$ of the right answer, labels that of $-\log p$. They differ by a factor $p$: the surer it is of a wrong answer, the less it learns from its mistake. (Train on $-p$, and you'll know.)
-# - **Rewards make it too sure,** in four cases of five: rank 8 is right in 74.9<!--reward.reward.eight--> % and 91<!--reward.reward.eight.sure--> % sure. Only the answer is paid, so always giving one's favorite pays. With labels, by 5 points at most.
+# - **Rewards make it too sure,** in four cases of five: rank 8 is right in 74.9<!--reward.reward.eight--> % and 91<!--reward.reward.eight.sure--> % sure. Only the answer is paid, so repeating the favorite pays. With labels, by 5 points at most.
 # - **All of them forget.** The untrained model finds 22<!--reward.before--> % of the halves, rank 1 finds 10<!--reward.labels.one.found--> % after labels and 9<!--reward.reward.one.found--> % after rewards, full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found--> %.
 # </details>
 #

@@ -3,7 +3,7 @@
 #
 # LoRA's own paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
 #
-# Look for three numbers: **published**, told by **others**, and **yours**.
+# Look for three numbers: **published**, reported by **others**, and **yours**.
 
 # %%
 from statistics import median
@@ -20,8 +20,8 @@ store = lesson.workplace("18")
 
 # %% [markdown]
 # ## Three guesses
-# 1. LoRA's runs on RTE, MRPC and STS-B began at an adapter already trained on MNLI, a large, related task. Suppose both methods start alike: three tasks, with that start and without. **In how many of these six pairs is LoRA ahead?**
-# 2. A *bottleneck* is a small layer that each token passes through after the model's own. **By how many percent do two in every layer slow one short text on your machine?**
+# 1. LoRA's runs on RTE, MRPC and STS-B began from an adapter already trained on MNLI, a large, related task. Suppose both methods start alike: three tasks, with that start and without. **In how many of these six pairs is LoRA ahead?**
+# 2. A *bottleneck* is a small layer that each token passes through after the model's own. **By what percentage do two per layer slow down one short text on your machine?**
 # 3. We reran eleven findings of the paper on small models. **How many hold?** (The others fail, stay undecided, or weren't tested.)
 #
 # Give ranges that you're 80 % sure of.
@@ -63,9 +63,9 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 #
 # **In none.** The published lead compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, by 3.6 points on RTE from MNLI, and level in one (92.6 on STS-B). The paper says that full fine-tuning started from MNLI too; for RoBERTa, the source says it didn't.
 #
-# How sure is this? One author told it in an issue: medians of five seeds, without spreads. Three pairs also differ in length and batch, and LoRA's spread on RTE is 1.1 and 2.5 points. So LoRA needn't be worse, but the table can't show it's better.
+# How sure is this? One author said it in an issue: medians of five seeds, without spreads. Three pairs also differ in length and batch, and LoRA's spread on RTE is 1.1 and 2.5 points. So LoRA isn't necessarily worse, but the table can't show it's better.
 #
-# **Ask why they tell.** For GPT-2 medium, Table 3 has a BLEU of 70.4. Three people got 68.65 to 68.87 and told so in [a thread about missing it](https://github.com/microsoft/LoRA/issues/165). Who got 70.4 had no reason to write. Such reports are **self-selected**: it happens, but nobody knows how often.
+# **Ask why people report.** For GPT-2 medium, Table 3 has a BLEU of 70.4. Three people got 68.65 to 68.87 and said so in [a thread about missing it](https://github.com/microsoft/LoRA/issues/165). Whoever got 70.4 had no reason to write. Such reports are **self-selected**: it happens, but nobody knows how often.
 # </details>
 #
 # ## Yours
@@ -109,7 +109,7 @@ assert {name for name, one in results.items() if one["ruled"] == "before"} == {"
 #
 # **Three hold, three fail, one is undecided, and four were never tested.** Those that fail are about directions. Here, too, ranks 8 and 64 share their first one ($\phi$ minus chance: 0.15<!--reproduce.fig3.q--> in q, 0.40<!--reproduce.fig3.v--> in v), but less than the rule's 0.5. And two seeds share *more* in v than in q; in GPT-3, less.
 #
-# Hollow marks look like results: in Table 3, LoRA is 9.5<!--reproduce.table3.margins--> margins behind. But those runs saw 3<!--reproduce.table3.seen--> % of the training rows. In Table 6, a run collapsed at the one rate for all ranks.
+# Hollow marks look like results: in Table 3, LoRA is 9.5<!--reproduce.table3.margins--> margins behind. But those runs saw 3<!--reproduce.table3.seen--> % of the training rows. In Table 6, a run collapsed at the single rate for all ranks.
 #
 # In Table 2, LoRA is behind by 1.4<!--reproduce.full.behind--> points (95 % interval -2.8<!--reproduce.full.low--> to 0.0<!--reproduce.full.high-->, margin 1.5). *Worse*, but perhaps within the margin.
 #
@@ -156,11 +156,11 @@ checks.check_published(error, points, word, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Look for three numbers:** published, told by others, yours. Ask who ran each, from which start, and why they told.
+# 1. **Look for three numbers:** published, reported by others, yours. Ask who ran each, from which start, and why they reported it.
 # 2. **Write the rule before the run:** a finding, a margin, a check that the run could have failed. *Undecided* and *not tested* are results.
 # 3. **Small test sets can't tell small gaps.** On 277 rows, two published accuracies near 87 need 5.6 points.
 #
-# Start with: one finding, one margin, five seeds, every training row seen. `lora-lab reproduce --dry-run` lists ours. *Published: Tables 1 to 3 of Hu et al. Told by others: fairseq issue 1166 (one author), microsoft/LoRA issue 165 (self-selected). Ours: small models; nobody has run the paper's own scale with this code.*
+# Start with: one finding, one margin, five seeds, every training row seen. `lora-lab reproduce --dry-run` lists ours. *Published: Tables 1 to 3 of Hu et al. Reported by others: fairseq issue 1166 (one author), microsoft/LoRA issue 165 (self-selected). Ours: small models; nobody has run the paper's own scale with this code.*
 #
 # The same in PEFT (time both calls):
 # ```python

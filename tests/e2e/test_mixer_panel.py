@@ -1,4 +1,4 @@
-"""The mixer: filled dots are right answers, and the texts that turn at a share are quoted."""
+"""The mixer: filled dots are right answers, and the texts whose answer changes at a share are quoted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_dots_and_quotes_follow_the_share(pages: Pages) -> None:
         assert panel.locator(".picture circle.no").count() == 200 - right
     move(panel, "share", 13)
     turned = round(2 * (python.right[12] - python.right[13]))
-    expect(panel.locator(".question")).to_have_text(f"{turned} answers turn between 0.6 and 0.65")
+    expect(panel.locator(".question")).to_have_text(f"{turned} answers change between 0.6 and 0.65")
     assert panel.locator("li").count() == 3
     panel.get_by_text("every share in numbers").click()
     expect(panel.locator("tr.now")).to_contain_text("0.65")

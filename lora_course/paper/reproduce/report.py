@@ -81,7 +81,7 @@ def _sign(result: Mapping[str, Any]) -> str:
 
 
 def _as_text(text: str) -> str:
-    """Escape what Markdown would read as markup or a formula: an error may quote a file of anyone's."""
+    """Escape what Markdown would read as markup or a formula: an error may quote any file."""
     return re.sub(r"[\\`*_\[\]<>|$~#&]", r"\\\g<0>", printable(text))
 
 

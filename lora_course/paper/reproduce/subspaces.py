@@ -20,7 +20,7 @@ from lora_course.paper.reproduce.studies import Trained
 from lora_lab.experiments.statistics import Verdict
 
 PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # layer names by role
-TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance in one of four cases
+TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance in one case out of four
 Layers = Mapping[str, Update]  # one run's updates by layer name
 Updates = Mapping[str, Sequence[Layers]]  # by group, one run per seed
 

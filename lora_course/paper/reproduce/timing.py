@@ -46,7 +46,7 @@ SIZE, RANK = 64, 8  # of a bottleneck; of LoRA
 
 
 class Latency(Item):
-    """Time an answer in the cells of the first of `grids` that leaves enough of `most` rounds."""
+    """Time an answer at each size in the first of `grids` that leaves time for enough rounds."""
 
     grids: Sequence[Sequence[tuple[int, int]]] = GRIDS
     most: int = 100  # as many as in the paper
@@ -140,7 +140,7 @@ def _check_rounds(rounds: int, least: int, minutes: float, seconds: float) -> No
         raise BadValue(f"{minutes:g} minutes are too few: {needed}")
 
 
-# ---- section 4.2: memory, file size and speed of training; for GPT-3 predicted by the accountant
+# ---- section 4.2: memory, file size and training speed; for GPT-3 predicted by the accountant
 
 METHODS = {"full": FullFineTuning(), "LoRA": LoRA(rank=4)}
 RATIO = "speed, LoRA over full"

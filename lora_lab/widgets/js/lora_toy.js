@@ -183,7 +183,7 @@ function describePass({ out, scan, A }) {
   const r = A.length;
   if (row < 0 || scan >= r + D) return "";
   if (row < r) {
-    return `Row ${row + 1} of ${LA} times ${letter("x")} is ${decimal(out.h[row])}: one number, which goes on to ${LB}.`;
+    return `Row ${row + 1} of ${LA} times ${letter("x")} is ${decimal(out.h[row])}: one number, which is passed on to ${LB}.`;
   }
   const { base, detour, y: all } = shown(out)[row - r];
   return `Row ${row - r + 1}: ${Wx} gives ${decimal(base)}, the adapter adds ${decimal(detour)}, so ${Y} is ${decimal(all)}.`;

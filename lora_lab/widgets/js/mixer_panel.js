@@ -70,7 +70,7 @@ function start(p) {
     p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
     p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
-    const word = turned[at].length === 1 ? "answer turns" : "answers turn";
+    const word = turned[at].length === 1 ? "answer changes" : "answers change";
     p.fill({
       ".title": `Half ${names[0]}, half ${names[1]}: ${percent(half)} right. The ends: ${percent(right[0])} and
         ${percent(right.at(-1))}`,
@@ -83,7 +83,7 @@ function start(p) {
       ul: turned[at].slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });
     const rows = shares.map((s, i) => [about(s), percent(right[i]), count(turned[i].length)]);
-    p.numbers(() => table([`share of ${names[1]}`, "right", "answers that turn"], rows, at));
+    p.numbers(() => table([`share of ${names[1]}`, "right", "answers that change"], rows, at));
     return `${percent(right[at])} right with ${first} ${names[0]} and ${second} ${names[1]}; no answer is more than ${percent(surest)} sure.`;
   }
   return { actions: {}, draw };

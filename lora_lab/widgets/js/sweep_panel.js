@@ -273,7 +273,7 @@ function start(p) {
     if (live.state === "done") return "Done: the new runs are on the map.";
     const list = picked.slice(0, 4).map(([r, a, l]) => `rate ${rateName(l)} at rank ${r}, ${α} ${about(a)}`).join("; ");
     if (list) return `Picked: ${list}${picked.length > 4 ? ` and ${picked.length - 4} more` : ""}.`;
-    return now.untried ? "Hatched cells are not tried yet. Pick some and train them here." : "Every cell has been tried.";
+    return now.untried ? "Hatched cells haven’t been tried yet. Pick some and train them here." : "Every cell has been tried.";
   }
 
   function cellTable() {

@@ -22,7 +22,7 @@ export function titleOf({ found, live, metric, checks, others }) {
   if (live.busy && checks.length) {
     const [[, first], [step, last]] = [checks[0], checks.at(-1)];
     const progress = `${shown(last, metric)} on validation at step ${count(step)}, from ${decimal(first)}`;
-    return [step ? progress : `It begins at ${shown(first, metric)}`, "Validation rows are never trained on."];
+    return [step ? progress : `It starts at ${shown(first, metric)}`, "Validation rows are never trained on."];
   }
   return [live.error ? "No run yet" : "What will it learn? Make a guess, then start", ""];
 }
@@ -104,5 +104,5 @@ export function dialWords({ p, strengths, labels, strength }) {
   if (flip < 0) return [big, `At every strength the answer is ${name(0)}.`];
   const back = p.findIndex((probs, i) => i > flip && top(probs) !== top(p[i - 1]));
   const more = back < 0 ? "" : `, and to ${name(back)} at ${about(strengths[back])}`;
-  return [big, `The answer turns from ${name(flip - 1)} to ${name(flip)} at ${letter("s")} = ${about(strengths[flip])}${more}.`];
+  return [big, `The answer changes from ${name(flip - 1)} to ${name(flip)} at ${letter("s")} = ${about(strengths[flip])}${more}.`];
 }
