@@ -20,10 +20,10 @@ import torch
 from safetensors.numpy import load_file
 
 from lora_course.checks.variants import LABELS, ahead
-from lora_course.claims.evidence import PLAIN, TUNED, VARIANTS, Cells
+from lora_course.claims.evidence import PLAIN, RATES, TUNED, VARIANTS, Cells
 from lora_course.classroom import room
 from lora_course.experiments.rates import best_rate, best_rates, ratios, times
-from lora_course.lesson import reference
+from lora_course.lesson import reference, reference_comparison
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest
@@ -321,14 +321,14 @@ def regret() -> dict[str, str]:
     regret.qv.half, .twice: points lost at half the best tried rate, and at twice; regret.all.half, .twice.
     regret.loss.usual, .large: the lowest loss at rank 8 with alpha 16, and with 1,024; regret.more: their difference.
     """
-    numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "kjv": "kjv."}
+    numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets."}
 
     def add(name: str, ratio: Sequence[float]) -> None:
         numbers.update({f"regret.{name}{end}": f"{value:.2g}" for end, value in zip(ENDS, ratio, strict=True)})
 
-    for (_, task, targets), ratio in ratios().items():
+    for (_, task, targets), ratio in ratios(map(reference_comparison, RATES)).items():
         add(tasks[task] + {"q,v": "qv", "all-linear": "all"}[targets], ratio)
-    rows = {row["label"]: row for row in read_json(RESULTS / "compare" / f"{TUNED}.json")["methods"]}
+    rows = {row["label"]: row for row in reference_comparison(TUNED)["methods"]}
     for name, label in ("fa", VARIANTS["LoRA-FA"]), ("plus", VARIANTS["LoRA+"]):
         add(name, times(best_rates(rows[label]), best_rates(rows[PLAIN])))
     runs = pd.read_csv(RESULTS / "rates.csv").query("part == 'rank'")

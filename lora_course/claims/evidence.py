@@ -10,7 +10,7 @@ A difference in accuracy is judged by comparing its interval with a margin:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ Stored = str | Path | None  # a folder of runs; None for ours
 KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # compared runs share these
 NORMAL_95 = 1.96
 TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and plain LoRA in it
+RATES = (TUNED, "minilm_tweets_rates")  # comparisons with a dense grid of rates and three tuning seeds: lesson 15
 VARIANTS = {  # their labels there
     "rsLoRA": f"{PLAIN} rslora True", "LoRA+": f"{PLAIN} lr_ratio 16", "LoRA-FA": f"{PLAIN} freeze_a True",
     "DoRA": f"{PLAIN} dora True", "PiSSA": f"{PLAIN} init pissa", "VeRA": "vera", "LoRA-XS": "lora-xs",
@@ -269,11 +270,6 @@ def _ours(name: str) -> Cells:
 def cells_of(store: Stored, ours: str) -> Cells:
     """Load the runs of a store; ours are cached."""
     return _ours(ours) if store is None else Cells(store, ours)
-
-
-def more_rates(edges: Sequence[str]) -> str:
-    """Ask for more rates where the best one was at the edge of the grid."""
-    return f"more rates for {' and '.join(edges)}, whose best was the last one tried, and " if edges else ""
 
 
 def _score(frame: pd.DataFrame) -> pd.Series:

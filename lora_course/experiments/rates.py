@@ -5,15 +5,11 @@ Each tuning seed gives one best rate per method; ratios are paired by seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import log2, nan
 from typing import Any
 
 from lora_lab.experiments.statistics import mean_interval
-from lora_lab.files import read_json
-from lora_lab.training.assets import shipped
-
-COMPARED = ("minilm_rt_variants", "minilm_tweets_rates")
 
 
 def lowest(a: float, b: float, c: float) -> float:
@@ -43,11 +39,10 @@ def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
     return 2**mean, 2 ** (low or nan), 2 ** (high or nan)
 
 
-def ratios() -> dict[tuple[str, str, str], tuple[float, float, float]]:
-    """Return {(model, task, targets): `times` of LoRA's best rate over full fine-tuning's} of our stored runs."""
+def ratios(comparisons: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], tuple[float, float, float]]:
+    """Return {(model, task, targets): `times` of LoRA's best rate over full fine-tuning's} of these comparisons."""
     found = {}
-    for name in COMPARED:
-        comparison = read_json(shipped(f"data/results/compare/{name}.json"))
+    for comparison in comparisons:
         rows = {row["label"]: row for row in comparison["methods"]}
         for targets in ("q,v", "all-linear"):
             pair = best_rates(rows[f"LoRA r8 {targets}"]), best_rates(rows["full"])

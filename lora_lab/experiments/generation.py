@@ -53,9 +53,9 @@ def check_scorable(task: Task) -> None:
 def evaluate_with_answers(
     adapter: str | Path, task: str, *, prompts: int = PROMPTS, decoding: Decoding = GREEDY, **options: Any
 ) -> dict[str, float]:
-    """Return a saved adapter's metrics on a task's test split, plus those of `scored` if the task has meanings.
+    """Return a saved adapter's metrics on a task's test split, plus those of `score_answers` if the task has meanings.
 
-    Options and errors: see `open_adapter` and `scored`.
+    Options and errors: see `open_adapter` and `score_answers`.
     """
     opened = open_adapter(adapter, task, **options)
     generated: dict[str, Any] = {}

@@ -92,7 +92,7 @@ def records(folder: Path, skip: Container[str] = (), *, strict: bool = False) ->
             continue
         with readable(file):
             if not file.is_file():
-                raise OSError("it is no file")
+                raise OSError("it isn't a file")
             record = orjson.loads(file.read_bytes())
             newer = record["version"] > VERSION
             if not newer:

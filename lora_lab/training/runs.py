@@ -132,7 +132,7 @@ def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
         if not all(map(math.isfinite, [*numbers, *steps, *losses, *rates])):
             raise ValueError("a number is not finite")
         if not len(steps) == len(losses) == len(rates) <= run.recipe.steps:
-            raise ValueError("its history has another length")
+            raise ValueError("its history has the wrong length")
         "".join([run.status, run.error or "", run.adapter or "", *run.warnings])  # raises where one is not text
         hash(tuple(run.environment.values()))  # and here where one is a list
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from lora_lab.errors import LabError
@@ -25,6 +26,7 @@ class Background:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.stamps = deque[float](maxlen=1000)  # when the last steps ended; a sleep before them doesn't count
 
     def start(self) -> None:
         """Start the work in a thread and return at once."""
@@ -32,6 +34,10 @@ class Background:
         self.state = "starting"
         self._thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
         self._thread.start()
+
+    def seconds_for(self, steps: int, least: int = 3) -> int | None:
+        """Estimate the seconds that `steps` more steps take, from the pace of the last ones; None before `least`."""
+        return None if len(last := list(self.stamps)) < least else round((last[-1] - last[0]) / (len(last) - 1) * steps)
 
     def stop(self) -> None:
         """Ask the work to stop after its current step."""

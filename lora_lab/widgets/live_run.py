@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
@@ -55,13 +54,11 @@ class LiveRun(Background):
         self.run: Run | None = None
         self.found: dict[str, Any] = {}
         self.trainer: Trainer | None = None
-        self._stamps = deque[float](maxlen=50)  # when the last steps ended: the laptop may have slept before them
         self._next_measurement, self._sizes = 0.0, dict[str, float]()
 
     def seconds_left(self) -> int | None:
-        """Estimate the seconds left from the pace of the last steps; None during the first three."""
-        stamps, left = list(self._stamps), self.recipe.steps - len(self.progress)
-        return None if len(stamps) < 3 else round((stamps[-1] - stamps[0]) / (len(stamps) - 1) * left)
+        """Estimate the seconds left; None during the first three steps."""
+        return self.seconds_for(self.recipe.steps - len(self.progress))
 
     @property
     def goes_on(self) -> bool:
@@ -117,7 +114,7 @@ class LiveRun(Background):
         if self.run:  # it was stopped: continue
             self.trainer.member.status, self.trainer.started = "training", time.perf_counter() - self.run.seconds
         trainer, self.run, self.found = self.trainer, None, {}
-        self._stamps.clear()
+        self.stamps.clear()
         self.state = "training"
         try:
             run = trainer.only(self._stop)
@@ -165,7 +162,7 @@ class LiveRun(Background):
 
     def _on_step(self, progress: Progress) -> None:
         self.progress.append(progress)
-        self._stamps.append(time.monotonic())
+        self.stamps.append(time.monotonic())
         if time.monotonic() > self._next_measurement:
             self._measure_weights()
 

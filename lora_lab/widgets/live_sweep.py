@@ -29,7 +29,6 @@ class LiveSweep(Background):
         self.store, self.left, self.pack = store, set(self.recipes), list[Recipe]()
         self.ended: deque[Run] = deque()
         self.losses: dict[str, list[float]] = earlier.losses if earlier else {}
-        self._stamps = deque[float](maxlen=1000)  # when the last steps ended: the laptop may have slept before them
 
     def step(self) -> int:
         """Return the pack's current step."""
@@ -40,10 +39,8 @@ class LiveSweep(Background):
         return 1 - self._steps_left() / sum(recipe.steps for recipe in self.recipes.values())
 
     def seconds_left(self) -> int | None:
-        """Estimate the seconds left from the pace of the last steps; None during the first three."""
-        if len(stamps := list(self._stamps)) < 3 * max(1, len(self.pack)):
-            return None
-        return round((stamps[-1] - stamps[0]) / (len(stamps) - 1) * self._steps_left())
+        """Estimate the seconds left; None during the first three steps."""
+        return self.seconds_for(self._steps_left(), 3 * max(1, len(self.pack)))
 
     def _steps_left(self) -> int:
         return sum(self.recipes[name].steps - len(self.losses.get(name, ())) for name in list(self.left))
@@ -70,7 +67,7 @@ class LiveSweep(Background):
 
     def _on_step(self, recipe: Recipe, progress: Any) -> None:
         losses = self.losses.setdefault(recipe.hash, [])
-        self._stamps.append(time.monotonic())
+        self.stamps.append(time.monotonic())
         del losses[progress.step - 1 :]  # a stopped run resumes from its last validation
         losses.extend([math.nan] * (progress.step - 1 - len(losses)))
         losses.append(progress.loss)
