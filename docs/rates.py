@@ -34,7 +34,7 @@ from lora_lab.methods.base import Method
 from lora_lab.training.assets import shipped
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Run, Store
+from lora_lab.training.runs import Run
 
 FILE = "data/results/rates.csv"
 COLUMNS = (
@@ -81,25 +81,26 @@ PARTS = ("rank", "batch", "smollm2")
 
 
 def main(store: str = "runs/rates", *parts: str) -> None:
-    """Train what the store lacks of these parts, or of all, then write the parts that it has whole."""
-    kept, found = Store(store), list[list[Any]]()
+    """Train what the store lacks of these parts, or of all, and write their rows; the other parts keep theirs."""
+    old = pd.read_csv(path := shipped(FILE))
+    tables = dict(list(old.groupby("part")))
     for part in parts or PARTS:
-        Sweep(store, scored=False).run(list(recipes(part)))
-    for part in PARTS:
-        runs = [run for run in map(kept.find, recipes(part)) if run is not None and run.history["validation"]]
-        if len(runs) == len(list(recipes(part))):
-            found += [row(part, run) for run in runs]
-    table = pd.DataFrame(found, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
-    write_atomically(path := shipped(FILE), table.encode())
-    print(f"{path.name}: {len(found)} runs, {len(table):,} bytes")
+        runs = Sweep(store, scored=False).run(list(recipes(part))).runs
+        tables[part] = pd.DataFrame([row(part, run) for run in runs], columns=COLUMNS)
+    table = pd.concat([tables[part] for part in PARTS if part in tables]).astype(
+        {"rank": "Int64"}
+    )  # full fine-tuning has none
+    write_atomically(path, (text := table.to_csv(index=False, lineterminator="\n")).encode())
+    print(f"{path.name}: {len(table)} runs, {len(text):,} bytes")
 
 
 def row(part: str, run: Run) -> list[Any]:
     """Return a run in the order of COLUMNS; loss and accuracy are on validation."""
-    recipe, method, last = run.recipe, run.recipe.method, run.history["validation"][-1]
+    recipe, method, last = run.recipe, run.recipe.method, (run.history["validation"] or [{}])[-1]
     lora = [",".join(method.targets), method.rank, method.alpha] if isinstance(method, LoRA) else [None] * 3
     settings = [method.name, *lora, recipe.steps, recipe.batch, recipe.lr, recipe.seed]
-    return [part, *settings, round(last["loss"], 5), round(last["accuracy"], 4) if "accuracy" in last else None]
+    scores = [round(last[name], digits) if name in last else None for name, digits in (("loss", 5), ("accuracy", 4))]
+    return [part, *settings, *scores]
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from lora_lab.training.training_lock import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
 OFTEN = 30  # seconds between checkpoints: the most training that can be lost
+SHARE = 0.05  # of the time may go into writing them: full fine-tuning of SmolLM2 has 1.6 GB to write
 Keep = Callable[[Member, Run], None]
 
 
@@ -58,7 +59,7 @@ class Pack:
     adapters   returns the folder of a recipe's saved adapter, for members that are only scored
     judge      called after each step with the members in training and the step; it may end members
     losses     what is minimized, see `fit`
-    written    called after a validation, and every 30 seconds, to write a checkpoint
+    written    called after a validation, and every 30 seconds, to write a checkpoint; less often if writing is slow
     A process builds or runs only one pack at a time, see `training_lock`.
     Raises: BadValue, NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
     side by side.
@@ -103,7 +104,7 @@ class Pack:
         self.scores_test = True  # False: runs are kept with validation metrics only
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
-        self.written_at = self.started
+        self.written_at, self.writing = self.started, 0.0
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         needed = sorted({index for draw in draws.values() for index in draw})
         self.rows["train"] = encode(self.task.train.at(needed), self.task, self.tokenizer)
@@ -204,9 +205,11 @@ class Pack:
 
     def after(self, step: int, validated: bool) -> None:
         """Write a checkpoint after a validation and every OFTEN seconds; then let the judge end members."""
-        if validated or time.perf_counter() > self.written_at + OFTEN:
+        since = (began := time.perf_counter()) - self.written_at
+        if (validated or since > OFTEN) and since >= self.writing / SHARE:
             self.written(self)
             self.written_at = time.perf_counter()
+            self.writing = self.written_at - began
         self.judge([member for member in self.members if not member.ended], step)
 
     def leave(self, ended: Sequence[Member]) -> tuple[nn.Module, list[Member]]:
