@@ -89,7 +89,7 @@ class Terms:
 
     def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
         """Return the recipes to score, one per seed, at the tuned rate."""
-        return [replace(tuning.chosen(self.recipe(method)), seed=seed) for seed in range(self.seeds)]
+        return [tuning.chosen(self.recipe(method)).at_seed(seed) for seed in range(self.seeds)]
 
     def data(self) -> Task:
         """Load the task."""

@@ -29,7 +29,7 @@ MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language mode
 class Study:
     """Groups of recipes and, after `run` or `load`, their runs.
 
-    groups   {label: recipes}; recipe i of two groups is a pair, with the same seed and data order
+    groups   {label: recipes}; recipe i of two groups is a pair, with the same seed, data order and draw of examples
     margin   margin of equivalence, fixed before anything runs
     found    {recipe: run}, including failed runs
     """
@@ -54,7 +54,7 @@ class Study:
             settings = {"validations": 0, **fields, **(given if isinstance(given, Mapping) else {"method": given})}
             method = settings.pop("method")
             recipe = Recipe(model, task, method if isinstance(method, Method) else method_of(method), **settings)
-            groups[label] = [replace(recipe, seed=seed) for seed in numbers]
+            groups[label] = [recipe.at_seed(seed) for seed in numbers]
         return cls(groups, margin)
 
     @property

@@ -130,7 +130,7 @@ def tune(
 
     def run(values: Sequence[float]) -> Tuning:
         at_each = [axis.set(recipe, value) for value in values]
-        recipes = [replace(one, seed=SEED + n, validations=1) for one in at_each for n in range(seeds)]
+        recipes = [replace(one.at_seed(SEED + n), validations=1) for one in at_each for n in range(seeds)]
         swept = sweep.run(recipes)
         if len(swept) < len(recipes):
             raise Failed("stopped before every value was tried; the same call resumes")

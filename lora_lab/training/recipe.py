@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import PurePath
 from typing import Any
@@ -104,6 +104,10 @@ class Recipe:
         """Return the learning rate of update `step`, 1 to steps: linear warmup, then linear decay to 0."""
         warmup = max(1, round(self.warmup * self.steps))
         return self.lr * min(step / warmup, (self.steps - step + 1) / max(1, self.steps - warmup + 1), 1.0)
+
+    def at_seed(self, seed: int) -> Recipe:
+        """Return the recipe with another seed. With `examples`, every seed has a draw of its own, from `subset` up."""
+        return replace(self, seed=seed, subset=self.subset + seed if self.examples else 0)
 
     def settings(self) -> dict[str, Any]:
         """Return plain values for JSON; `recipe_from` reads them back."""

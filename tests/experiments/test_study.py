@@ -35,6 +35,11 @@ def test_groups_come_from_methods_or_words_and_share_their_fields():
     assert study.verdicts("a") == {}
 
 
+def test_with_few_examples_every_seed_draws_its_own():
+    few = Study.of("minilm", "rt", {"few": "lora"}, 3, examples=50, subset=4).groups["few"]
+    assert [(recipe.seed, recipe.subset) for recipe in few] == [(0, 4), (1, 5), (2, 6)]
+
+
 def test_verdicts_are_of_the_seeds_that_both_groups_have(tmp_path, labels):
     study, store = Study.of("minilm", "rt", {"good": LoRA(rank=2), "bad": LoRA(rank=1)}, 3), Store(tmp_path)
     for recipe in study.groups["good"]:

@@ -61,14 +61,9 @@ class Trained(Item):
     fields: Mapping[str, Any] = {}
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
-        """Build the recipes by group; with `examples`, seed n trains on subset n."""
+        """Build the recipes by group."""
         shared = {"lr": self.lr, "batch": self.batch, "steps": steps, **self.fields}
-        study = Study.of(self.model, self.task, self.groups, seeds, **shared)
-        groups = {
-            label: [replace(recipe, subset=recipe.seed) if recipe.examples else recipe for recipe in recipes]
-            for label, recipes in study.groups.items()
-        }
-        return replace(study, groups=groups)
+        return Study.of(self.model, self.task, self.groups, seeds, **shared)
 
     def expected(self, minutes: float) -> Plan:
         return self.sized(minutes, [quick(recipe) for recipe in self.study().recipes])
