@@ -20,9 +20,9 @@ import torch
 from safetensors.numpy import load_file
 
 from lora_course.checks.variants import LABELS, ahead
-from lora_course.claims.evidence import PLAIN, RATES, TUNED, VARIANTS, Cells
+from lora_course.claims.evidence import PLAIN, RATES, TUNED, VARIANTS, Cells, rate_ratios
 from lora_course.classroom import room
-from lora_course.experiments.rates import best_rate, best_rates, ratios, times
+from lora_course.experiments.rates import best_rate, best_rates, times
 from lora_course.lesson import reference, reference_comparison
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -144,28 +144,29 @@ def as_good() -> dict[str, str]:
 
 
 def rates() -> dict[str, str]:
-    """How many times the best rate falls from alpha 4 to 64, at 200 steps, and the verdict on rank 8 against 32."""
+    """How many times the best rate falls from alpha 4 to 64, at 200 steps, and verdicts on pairs of ranks."""
     runs = load(RESULTS / "sweeps" / "rate_rank_alpha.zip")
     slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four runs test if the dtype makes a run collapse
     cells = Cells(None, "rate_rank_alpha")
-    best = {rank: cells.best(rank=rank, alpha=16)[1] for rank in (8, 32)}
+    best = {rank: cells.best(rank=rank, alpha=16)[1] for rank in (1, 8, 32)}
     return {
         "rates.fall": f"{16**-slope:.1f}",
         "rates.fall.low": f"{16**-high:.1f}",
         "rates.fall.high": f"{16**-low:.1f}",
-        "rates.8-against-32": verdict(best[8], best[32]).outcome,
+        **{f"rates.{a}-against-{b}": verdict(best[a], best[b]).outcome for a, b in ((1, 8), (1, 32), (8, 32))},
     }
 
 
-def alpha_slope(runs: pd.DataFrame, draws: int = 1000, rows: int = 2000) -> tuple[float, float, float]:
+def alpha_slope(runs: pd.DataFrame, draws: int = 1000, rows: int = 500) -> tuple[float, float, float]:
     r"""d log2(best rate) / d log2(alpha), and its 95 % interval, from runs of several seeds, alphas, ranks and rates.
 
-    Fits accuracy = h - c (log2 lr - m - k log2 alpha - l log2 rank)^2 to the cells that learned (55 % or more). Each
-    alpha and rank has a height h of its own; all share the curvature c. The interval is a bootstrap over the seeds of
-    each cell, with the noise of `rows` test rows added. A cell of one seed borrows the spread of the others.
+    Fits validation accuracy = h - c (log2 lr - m - k log2 alpha - l log2 rank)^2 to the cells that learned (55 % or
+    more). Each alpha and rank has its own height h; all share the curvature c. The interval is a bootstrap over the
+    seeds of each cell, with the noise of `rows` validation rows added. A cell of one seed borrows the others' spread.
     """
     by = ["alpha", "rank", "lr"]
-    kept = runs[runs.groupby(by).accuracy.transform("mean") > 0.55].groupby(by).accuracy.apply(np.array)
+    scores = runs.groupby(by).validation_accuracy
+    kept = runs[scores.transform("mean") > 0.55].groupby(by).validation_accuracy.apply(np.array)
     s = np.log2(np.array(kept.index.tolist(), dtype=float))  # (cells, 3)
     x, s = s[:, -1:], s[:, :-1]
     groups, place = np.unique(s, axis=0, return_inverse=True)
@@ -316,17 +317,18 @@ def regret() -> dict[str, str]:
 
     regret.qv, regret.all: on q and v, on all linear layers; regret.tweets.NAME: the same on tweets.
     regret.fa, .plus: the best rate of LoRA-FA and of LoRA+ over plain LoRA's.
-    regret.fixed, .r, .2r, .sqrt: power of the rank that the best rate goes like, with alpha 16, r, 2 r, sqrt(32 r).
+    regret.smollm2.NAME: on SmolLM2 and restaurants.
+    regret.fixed, .r, .2r, .sqrt: what doubling the rank multiplies the best rate by, with alpha 16, r, 2 r, sqrt(32 r).
     regret.fall, .alpha: how many times it falls from rank 1 to 64 with alpha = r, and at rank 8 from alpha 1 to 64.
-    regret.qv.half, .twice: points lost at half the best tried rate, and at twice; regret.all.half, .twice.
-    regret.loss.usual, .large: the lowest loss at rank 8 with alpha 16, and with 1,024; regret.more: their difference.
+    regret.half.least, .most: points lost at half the best tried rate, over both tasks and targets; .twice: at twice.
+    regret.points.256, .1024: validation points at rank 8 with this alpha minus with 16, each at its own best rate.
     """
-    numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets."}
+    numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "restaurants": "smollm2."}
 
     def add(name: str, ratio: Sequence[float]) -> None:
         numbers.update({f"regret.{name}{end}": f"{value:.2g}" for end, value in zip(ENDS, ratio, strict=True)})
 
-    for (_, task, targets), ratio in ratios(map(reference_comparison, RATES)).items():
+    for (_, task, targets), ratio in rate_ratios().items():
         add(tasks[task] + {"q,v": "qv", "all-linear": "all"}[targets], ratio)
     rows = {row["label"]: row for row in reference_comparison(TUNED)["methods"]}
     for name, label in ("fa", VARIANTS["LoRA-FA"]), ("plus", VARIANTS["LoRA+"]):
@@ -339,22 +341,24 @@ def regret() -> dict[str, str]:
         of = {rank: round(alpha_of(rule, rank), 2) for rank in (1, 8, 64, 128)}
         slopes = [np.polyfit([0, 3, 6, 7], [best[rank, of[rank], n] for rank in of], 1)[0] for n in range(3)]
         ends = zip(ENDS, mean_interval(slopes), strict=True)
-        numbers |= {f"regret.{name}{end}": f"{value:.2f}" for end, value in ends}
+        numbers |= {f"regret.{name}{end}": f"{2**value:.2f}" for end, value in ends}
     for name, first, last in (("fall", (1, 1.0), (64, 64.0)), ("alpha", (8, 1.0), (8, 64.0))):
         add(name, times([best[*first, n] for n in range(3)], [best[*last, n] for n in range(3)]))
-    for name, label in ("qv", PLAIN), ("all", "LoRA r8 all-linear"):
-        tried = [100 * one["validation"] for one in rows[label]["tried"]]
-        at = tried.index(max(tried))
-        numbers |= {
-            f"regret.{name}.{far}": f"{tried[at] - tried[to]:.1f}" for far, to in (("half", at - 1), ("twice", at + 1))
-        }
-    loss = runs[runs["rank"] == 8].groupby(["alpha", "seed"]).loss.min().unstack()
-    more = mean_interval((loss.loc[1024] - loss.loc[16]).tolist())
-    numbers |= {f"regret.more{end}": f"{value:.2f}" for end, value in zip(ENDS, more, strict=True)}
-    return numbers | {
-        "regret.loss.large": f"{loss.loc[1024].mean():.2f}",
-        "regret.loss.usual": f"{loss.loc[16].mean():.2f}",
-    }
+    lost = {"half": list[float](), "twice": list[float]()}
+    for row in (row for name in RATES for row in reference_comparison(name)["methods"]):
+        if row["label"] in (PLAIN, "LoRA r8 all-linear"):
+            tried = [100 * one["validation"] for one in row["tried"]]
+            at = tried.index(max(tried))
+            lost["half"].append(tried[at] - tried[at - 1])
+            lost["twice"].append(tried[at] - tried[at + 1])
+    for far, points in lost.items():
+        numbers |= {f"regret.{far}.least": f"{min(points):.1f}", f"regret.{far}.most": f"{max(points):.1f}"}
+    at_rates = runs[runs["rank"] == 8].pivot_table(index=["alpha", "lr"], columns="seed", values="accuracy")
+    usual, *large = (at_rates.loc[alpha].loc[at_rates.loc[alpha].mean(axis=1).idxmax()] for alpha in (16, 256, 1024))
+    for alpha, own in zip((256, 1024), large, strict=True):
+        ends = zip(ENDS, mean_interval((100 * (own - usual)).tolist()), strict=True)
+        numbers |= {f"regret.points.{alpha}{end}": f"{value:.1f}" for end, value in ends}
+    return numbers
 
 
 def rewards() -> dict[str, str]:

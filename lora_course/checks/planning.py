@@ -82,11 +82,11 @@ BRIEFS = (
 EVIDENCE = {
     "peak": "04: the peak of one training step, predicted",
     "share": "00: under 1 % of the numbers train",
-    "rates": "03: LoRA's best rate is about ten times full fine-tuning's; 2e-4 is published for 7B",
+    "rates": "03: start LoRA at about ten times full fine-tuning's rate; 2e-4 is published for 7B",
     "loss": "07: the loss fell and there was no error",
     "batch": "08: merged, it's one model; beside, each row of a batch has its own adapter",
     "file": "08: an adapter's file is small",
-    "strings": "06: it learned a form; facts only as strings",
+    "strings": "06: it learned a form; facts mostly as strings",
     "root": "02: ±1.96 √(p (1 − p) / n)",
     "rank": "03: 8 and 32 are equivalent",
 }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lora_course.claims.cases import Case, check_known
+from lora_course.experiments.rates import Ratios, ratios
 from lora_course.paper import Table, facts, table
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.files import read_json
@@ -32,6 +33,7 @@ KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # compared runs sha
 NORMAL_95 = 1.96
 TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and plain LoRA in it
 RATES = (TUNED, "minilm_tweets_rates")  # comparisons with a dense grid of rates and three tuning seeds: lesson 15
+RATES_OF_RUNS = "data/results/rates.csv"  # and the runs of docs/rates.py
 VARIANTS = {  # their labels there
     "rsLoRA": f"{PLAIN} rslora True", "LoRA+": f"{PLAIN} lr_ratio 16", "LoRA-FA": f"{PLAIN} freeze_a True",
     "DoRA": f"{PLAIN} dora True", "PiSSA": f"{PLAIN} init pissa", "VeRA": "vera", "LoRA-XS": "lora-xs",
@@ -135,6 +137,11 @@ def _difference(printed: Table, task: str, row_a: Mapping[str, Any], row_b: Mapp
 
 
 # ---- our stored comparisons
+
+
+def rate_ratios() -> Ratios:
+    """Return LoRA's best rate over full fine-tuning's, in our runs: see `ratios`."""
+    return ratios(map(comparison, RATES), pd.read_csv(shipped(RATES_OF_RUNS)))
 
 
 @cache

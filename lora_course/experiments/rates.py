@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import log2, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_lab.experiments.statistics import mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 
 
 def lowest(a: float, b: float, c: float) -> float:
@@ -39,12 +44,21 @@ def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
     return 2**mean, 2 ** (low or nan), 2 ** (high or nan)
 
 
-def ratios(comparisons: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, str], tuple[float, float, float]]:
-    """Return {(model, task, targets): `times` of LoRA's best rate over full fine-tuning's} of these comparisons."""
+def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Ratios:
+    """Return {(model, task, targets): `times` of LoRA's best rate over full fine-tuning's}.
+
+    runs   those of docs/rates.py, of which the part smollm2 counts
+    """
     found = {}
     for comparison in comparisons:
         rows = {row["label"]: row for row in comparison["methods"]}
         for targets in ("q,v", "all-linear"):
             pair = best_rates(rows[f"LoRA r8 {targets}"]), best_rates(rows["full"])
             found[comparison["model"], comparison["task"], targets] = times(*pair)
+    best: dict[str, list[float]] = {}
+    smollm2 = runs[runs["part"] == "smollm2"].fillna({"targets": "full"})
+    for (place, _), own in smollm2.groupby(["targets", "seed"]):
+        best.setdefault(str(place), []).append(best_rate(dict(zip(own["lr"], own["loss"], strict=True))))
+    for targets in sorted(best.keys() - {"full"}):
+        found["smollm2", "restaurants", targets] = times(best[targets], best["full"])
     return found

@@ -112,7 +112,9 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         Line("rank", str(rank), size, "00 and 03"),
         Line("alpha", str(ALPHA), "keep it when you change the rank", "03"),
         Line("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
-        Line("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; large batches hurt LoRA", "05"),
+        Line(
+            "batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; large batches can hurt LoRA (published)", "05"
+        ),
         Line("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
         Line("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} are free", "04"),
         Line("test", f"{needed:,} rows", f"for ±{precision:g} points at 80 %{actual}", "02"),

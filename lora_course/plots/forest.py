@@ -26,16 +26,16 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     rows = [effect for result in complete for effect in effects(result)]
     picture, axes = new_axes(8.4, 1.6 + 0.27 * len(rows))
     axes.set_xscale("symlog", linthresh=1, linscale=1.2)
-    axes.set_xlim(-EDGE / 2, EDGE)
+    axes.set_xlim(-EDGE, EDGE)
     axes.set_ylim(len(rows) - 0.4, -0.9)
     for y, row in enumerate(rows):
         _draw(axes, y, row, first=y == 0 or rows[y - 1].item != row.item)
-    axes.axvline(0, color=GRAY, linewidth=0.8)
+    axes.plot([0, 0], [-0.45, len(rows)], color=GRAY, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     axes.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "no effect", "1", "10"], fontsize=8)
     axes.set_xlabel("effect, in units of the rule's limit; to the right is what the paper found", fontsize=8)
     axes.text(EDGE, -0.75, "paper: diamond   ", ha="right", fontsize=8, color=ORANGE)
-    axes.text(-EDGE / 2, -0.75, " blue: the whole interval must lie here to hold", fontsize=8, color=BLUE)
+    axes.text(-EDGE, -0.75, " blue: the whole interval must lie here to hold", fontsize=8, color=BLUE)
     picture.suptitle(headline(complete), fontsize=11, fontweight="bold")
     tidy(axes, "x")
     axes.spines["left"].set_visible(False)
@@ -59,14 +59,15 @@ def named(item: str) -> str:
 
 
 def _draw(axes: Any, y: int, row: Effect, first: bool) -> None:
-    mark, color = MARKS[row.standing]
-    tested = row.standing != "not tested"
-    start, end = (max(-EDGE / 2, row.holds[0]), min(EDGE, row.holds[1]))
+    start, end = (max(-EDGE, row.holds[0]), min(EDGE, row.holds[1]))
+    tested, inside = row.standing != "not tested", row.holds[0] <= row.low and row.high <= row.holds[1]
+    mark, color = MARKS["holds" if tested and inside else row.standing]  # one row of a finding that fails may hold
     axes.barh(y, end - start, 0.8, left=start, color=BLUE, alpha=0.13 if tested else 0.05, zorder=1)
     axes.plot([row.low, row.high], [y, y], color=color, linewidth=2, alpha=1 if tested else 0.6, zorder=3)
     axes.plot(row.middle, y, mark, color=color, mfc=color if tested else "white", markersize=6, zorder=4)
     axes.plot(row.paper, [y] * len(row.paper), "d", color=ORANGE, mfc="white", markersize=6, zorder=5)
     if first:
+        color = MARKS[row.standing][1]
         style = {"transform": axes.get_yaxis_transform(), "fontweight": "bold" if tested else "normal"}
         axes.text(1.01, y, f"{named(row.item)}: {row.standing}", color=color, va="center", fontsize=8, **style)
         axes.axhline(y - 0.5, color="#dddddd", linewidth=0.6, zorder=0)

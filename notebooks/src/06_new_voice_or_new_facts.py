@@ -107,7 +107,7 @@ if not lesson.FAST:
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #
-# The base with the right sentence above the question gets 12, without any training. (One run, a very small model, twenty questions: the order is clear, the numbers are rough.)
+# The base with the right sentence above the question gets 12, without any training. (One run, a very small model, twenty questions: 20 against 5 is clear; 5 against 0, and 12 against 5, may be luck.)
 # </details>
 #
 # ## And a voice?
@@ -149,7 +149,7 @@ checks.check_own_pairs(mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **An adapter learns a form from a few hundred pairs:** a voice, or a layout such as JSON.
-# 2. **It learned facts mostly as strings.** Test them in other words and backward, never with the training questions.
+# 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them in other words and backward, never with the training questions.
 # 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them.
 #
 # Start with: a few hundred pairs, two or three passes, rank 2 to 8, the loss on answers only (*ours, for voices on a model of 135M*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract read).*

@@ -21,7 +21,7 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected fifteen claims about LoRA, most from papers' abstracts, and let the machine test each one as stated. Where the sentence doesn't say, as with text length, we had to choose.
+# We collected fifteen claims about LoRA, six of them from papers' abstracts, and let the machine test each one, some on other models than they were said of. Where it doesn't say, as with text length, we had to choose.
 #
 # 1. **How many of the fifteen hold in every case that was tried?**
 # 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?** (Lesson 04 is enough for that.)
@@ -60,7 +60,7 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 #
 # Two of fifteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Those two are arithmetic. Of the other thirteen, one fails wherever we looked; the rest are true somewhere or open, and the sentence doesn't say where.
 #
-# - The 70B needs 35.3 GiB, so 32 GB is too small, and 40 GB is enough. The paper says 65B on 48 GB, and that's right ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
+# - The 70B needs 35.3 GiB, so 32 GB is too small, and 40 GB is enough. The paper says 65B on 48 GB, which fits this ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
 # - "On par with full fine-tuning" is *undecided* at a margin of 1.5 points, and true at 3 on our model. Choose the margin after you've seen the numbers, and you can have any word you like.
 # - "Undecided" says what it would take to decide: more seeds, or more test rows.
 # </details>
@@ -151,7 +151,7 @@ checks.check_brief(my_plan, mine)
 # 2. **Undecided is an answer.** Say what would decide it, in seeds and rows.
 # 3. **A plan is a list of choices with their reasons,** and its script proves that the adapter works.
 #
-# Start with: all linear layers, rank 8 to 16, α 16, three rates around 2e-4 (2.5e-4 to 2e-3 for small models), 16 rows a step, three passes. *Ours: tuned on MiniLM and SmolLM2 only; all linear layers were equivalent to `q,v` in long runs (lesson 05), and one of five short ones collapsed (lesson 16). Published: all linear layers are better (Schulman 2025, QLoRA); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)); large batches hurt LoRA ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
+# Start with: all linear layers, rank 8 to 16, α 16, three rates around 2e-4 (2.5e-4 to 2e-3 for small models), 16 rows a step, three passes. *Ours: tuned on MiniLM and SmolLM2 only; all linear layers were equivalent to `q,v` in 400 steps of 16 (lesson 05), and one of five runs of 200 steps of 8 collapsed (lesson 16). Published: `q,v` didn't match full fine-tuning, all linear layers did (QLoRA, not at one budget); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)); large batches can hurt LoRA ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, the heart of your script:
 # ```python

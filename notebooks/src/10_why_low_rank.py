@@ -61,7 +61,7 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Try to beat it. Below is one try: 8 random directions. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
+# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Try to beat it: change `basis` below, 8 random directions. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
 
 # %%
 U, s, Vt = decompose(photo)
@@ -74,7 +74,8 @@ W = weight(layer=0, role="q")
 for name, matrix in (("photo", photo), ("weight", W)):
     found = [rank_for_energy(spectrum(one), 0.9) for one in (matrix, shuffled(matrix))]
     print(f"{name}: {found[0]} pieces hold 90 %; shuffled, {found[1]}")
-print("full fine-tuning's change of that weight (stored):", reference()["matrix"]["ninety"])
+change, mixed = reference()["matrix"]["ninety"]
+print(f"its change by full fine-tuning (stored): {change}; shuffled, {mixed}")
 lesson.reveal("pieces of a weight", found[0], f"of {len(W)}")
 
 # %% claim
@@ -93,7 +94,7 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # The same run, cut from both ends. (Stored: one run, 500 validation sentences, every matrix of the model cut.)
 
 # %%
-cut, rest = reference()["cuts"]["updates"]["full"], reference()["rest"]
+cut, rest = reference()["cuts"]["updates"]["full"], reference()["rest"]  # a bias counts as one piece
 ranks, n = cut["ranks"][1:], 500
 plt.plot(ranks, [100 * right / n for right in cut["right"][1:]], "C0o-")
 plt.plot(ranks, [100 * right / n for right in rest["right"][1:]], "C1s-")
@@ -119,7 +120,7 @@ assert cut["energy"][2] < 0.31
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (A bias counts as one piece. Without the *one* strongest: 53.4<!--ranks.rest.1--> %; we don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without only the *one* strongest it's 53.4<!--ranks.rest.1--> %, worse than without two. We don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
@@ -151,13 +152,13 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But the median is 8 pieces for 90 %, and values often need just one. Sorting reviews asks *one* question, positive or negative, so the errors point in few directions. **The task makes the gradient simple.** Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the large part that does so little above. (Not tested.)
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But the median is 8 pieces for 90 %, and `v`, every second of these numbers, often needs one. Sorting reviews asks *one* question, positive or negative, so the errors point in few directions. **The task makes the gradient simple.** Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the large part that does so little above. (Not tested.)
 #
 # (One batch, one new head. Others: 8 to 13.)
 # </details>
 #
 # ## When it doesn't fit
-# A task needs rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if its own value is the nearest. **Exercise 2: what's the smallest rank at which 95 % of the facts are right?** Write the loop.
+# A task needs rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if, of all values, its own is nearest to the output. **Exercise 2: what's the smallest rank at which 95 % of the facts are right?** Write the loop.
 
 # %% exercise
 from lora_course.checks.ranks import facts
@@ -201,7 +202,7 @@ assert max(right_at_each_rank(1024)) < 0.7 and right_at_each_rank(64)[-1] == 1
 # ```python
 # state = get_peft_model_state_dict(model)  # a model that LoRA has trained
 # A, B = (state[f"{name}.lora_{one}.weight"] for one in "AB")  # name: one of the adapted layers
-# s = torch.linalg.svdvals(B @ A)[: A.shape[0]]  # how many of the rank's pieces does it use?
+# s = torch.linalg.svdvals(B @ A)[: A.shape[0]]  # does it use all r pieces?
 # print((s**2).cumsum(0) / (s**2).sum())
 # ```
 # </details>

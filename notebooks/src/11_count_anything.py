@@ -15,6 +15,7 @@
 # %%
 import numpy as np
 import torch
+from ipywidgets import interact
 from matplotlib import pyplot as plt
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -49,9 +50,9 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that other makers give their layers, and stops where a name matches nothing. (The loop above would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
+# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that other makers give their layers, and fails where a name matches nothing. (The loop above would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
 #
-# Now all models in our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). The gray marks are the sentences that you read everywhere.
+# Now all models in our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). Gray: two of the sentences above.
 
 # %%
 dense = [name for name in zoo_names() if not architecture_of(name).experts]
@@ -92,23 +93,25 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times". It's about GPT-3, but at which rank? Its section 4.2 gives a second hint: a file of 35 MB beside 350 GB, at 2 bytes a number.
+# The paper's abstract says "10,000 times". It's about GPT-3, but at which rank? Its section 4.2 gives a second hint: a file of 35 MB beside 350 GB, at 2 bytes a number. Drag the rank until both fit. Then: which model and rank come closest to exactly 10,000?
 
 # %%
-for rank in (1, 2, 4, 8):
-    c = params("gpt3-175b", LoRA(rank=rank, targets="q,v"))
-    fewer, size = c.total / c.trainable, 2 * c.trainable / 1e6
-    print(f"rank {rank}: {fewer:6,.0f} times fewer, {size:5.1f} MB")
+@interact(model=zoo_names(), rank=(1, 64), targets=["q,v", "all-linear"])
+def count(model="gpt3-175b", rank=8, targets="q,v"):
+    c = params(model, LoRA(rank=rank, targets=targets))
+    print(f"{c.total / c.trainable:,.0f} times fewer, {2 * c.trainable / 1e6:,.1f} MB")
 
 # %% claim
 gpt3 = params("gpt3-175b", LoRA(rank=4))
 assert round(gpt3.total / gpt3.trainable) == 9251 and round(2 * gpt3.trainable / 1e6, 1) == 37.7
 assert gpt3.trainable == 18 * 2**20
+usual = params("gpt3-175b", LoRA(rank=8))
+assert int(usual.total / usual.trainable) == 4625 and round(2 * usual.trainable / 1e6, 1) == 75.5
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Only rank 4 fits both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, which are 36 MiB. At rank 8, which many people use, it's half as much.
+# Only rank 4 fits both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, which are 36 MiB. At the usual rank 8 it's 4,625 times, and 75.5 MB.
 # </details>
 #
 # ## Your turn: a stranger's file
@@ -130,7 +133,7 @@ checks.check_rank_of_file(my_rank, targets, size)
 
 # %% [markdown]
 # ## Experts, and other methods
-# Where are Mixtral's experts counted? And what do other methods train, on one small model? (**BitFit** trains the biases, **IA3** a factor for each of some outputs. A prompt or prefix is made-up tokens, here 20.)
+# Where are Mixtral's experts counted? And what do other methods train, on one small model? (**BitFit** trains the biases, **IA3** a factor for each output of three matrices per layer. A prompt is 20 trained vectors before the text, a prefix 20 in every layer.)
 
 # %%
 mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
@@ -151,16 +154,16 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, only because the experts get no adapter. A pair for every expert is 33<!--count.experts--> times more. Several methods train less than LoRA. (IA3 and the prefix are equal by accident.) A small count isn't a merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
+# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, only because the experts get no adapter. Pairs in all experts add 33<!--count.experts--> times that. Several methods train less than LoRA. (IA3 and the prefix are equal by accident.) A small count isn't a merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
-# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Change the five lines above, or use paper. (One thing differs from lesson 00: each head has its own width, `head_dim`.)
+# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or use paper. (One thing differs from lesson 00: each head has its own width, `head_dim`.)
 
 # %% exercise
 which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
 config = unseen(which)
-print("rank", rank, config)
+print("rank", rank, config)  # a dict, for AutoConfig.for_model(**config)
 my_count = ...
 checks.check_audit(my_count, which, rank)
 

@@ -5,7 +5,7 @@
 #
 # $$y = Wx + \frac{\alpha}{r}\,B\,(Ax)$$
 #
-# Whatever it does, it does through that number. So let's print it under the words.
+# Whatever it does, it does through that number. So print it under the words.
 
 # %%
 import torch
@@ -31,7 +31,7 @@ print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:"
 # Guessing gets 50 %. Give ranges that you're 80 % sure of.
 #
 # 1. We negate $B$ and change nothing else. **What percentage of the reviews does the model get right then?**
-# 2. We throw the model's answer away. We average the number over each review's words, split the reviews at the median, and call one half good. **What percentage is right?**
+# 2. We throw the model's answer away. We average the number over each review's words and call one half of the reviews good, whichever fits. **What percentage is right?**
 # 3. Another seed starts from another random $A$. **How similar are the two trained $A$, as the cosine squared, in percent?**
 
 # %%
@@ -59,18 +59,18 @@ def read(text):
 sentences = ["wonderful , warm and funny", "a dull and pointless mess", "not good", "not bad"]
 sentences += ["a masterpiece of boredom", "you will not be bored"]
 
-plt.figure(figsize=(6, 4))
+plt.figure(figsize=(7.5, 4))
 for row, sentence in enumerate(sentences):
-    column, (tokens, numbers, sure) = 0, read(sentence)
+    column, (tokens, numbers, sure) = 14, read(sentence)
+    plt.text(0, -row, f"{sure:.0%} positive")
     for token, number in zip(tokens, numbers.tolist()):
         box = {"facecolor": "C0" if number > 0 else "C1", "alpha": min(abs(number) / 4, 1), "linewidth": 0}
         plt.text(column, -row, token, family="monospace", size=12, bbox=box)
         plt.text(column, -row - 0.45, f"{number:+.1f}", family="monospace")
         column += max(len(token), 4) + 1.8
-    plt.text(36, -row, f"{sure:.0%} positive")
-plt.axis((0, 49, -len(sentences), 0.6))
+plt.axis((0, 60, -len(sentences), 0.6))
 plt.axis("off")
-plt.title("One number per word: praise is minus, blame is plus", loc="left")
+plt.title("One number per word: orange (minus) praises, blue (plus) blames", loc="left")
 plt.show()
 
 # %% [markdown]
@@ -81,10 +81,10 @@ plt.show()
 # It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells about a word *in its place*. And you see where it fails: in *you will not be bored*, *not* is plus again, and the model reads it as criticism.
 # </details>
 #
-# ## Is that really what it uses?
+# ## Is that what it uses?
 # A nice picture isn't evidence: we chose the sentences. So take validation reviews, which were kept out of training. As a control, take 100 *random* directions in place of $A$, each with its better sign.
 #
-# And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half? (A minute in all.)
+# And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half?
 
 # %%
 reviews = load_task("rt").validation
@@ -123,6 +123,8 @@ assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / count**0.5
 before, after = (torch.linalg.svd(w.detach()) for w in (adapter.frozen_weight(), adapter.frozen_weight() + adapter.delta_weight()))
 assert (round(before.S[0].item(), 1), round(after.S[0].item(), 1)) == (3.0, 22.5)
 assert max((before.U.T @ after.U[:, 0]).abs().max(), (before.Vh @ after.Vh[0]).abs().max()) < 0.2
+quarter = torch.linalg.svd((adapter.frozen_weight() + adapter.delta_weight() / 4).detach())
+assert round(quarter.S[0].item(), 1) == 6.0 and (before.U.T @ quarter.U[:, 0]).abs().max() < 0.2
 assert lesson.FAST or found < 0.16
 
 # %% [markdown]
@@ -130,11 +132,11 @@ assert lesson.FAST or found < 0.16
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. Without it, 56<!--inside.one.without--> % are right. So the model's opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
 #
-# **An intruder, and what it costs.** $W$'s largest singular value is 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one--> % of the halves, without it 22<!--inside.halves.none--> %: it has forgotten something. Shrink it to a quarter, and 21<!--inside.halves.quarter--> % are back, while 500 reviews can't tell whether fewer are right (it's less sure of them). [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same of large models (we've read their abstract).
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one--> % of the halves, without it 22<!--inside.halves.none--> %: it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but 21<!--inside.halves.quarter--> % are back: its size costs, not its direction. And 500 reviews can't tell whether fewer are right. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same of large models (abstract read).
 # </details>
 #
 # ## Would another seed read the same?
-# The paper (section 7.2) measures how much two subspaces share: $\phi$ is the mean squared cosine, 1 if one holds the other. For two single directions it's just the cosine squared.
+# LoRA's paper (section 7.2) measures how much two subspaces share: $\phi$ is the mean squared cosine, 1 if one contains the other. For two single directions it's just the cosine squared.
 
 # %%
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
@@ -147,7 +149,7 @@ print(f"correlation of their averages over {count} reviews: {both:+.2f}")
 assert phi > 0.2 and abs(both) > 0.9
 
 # %% [markdown]
-# Is that much? It depends on chance, and people forget that. **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name draws that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$.
+# Is that much? It depends on chance, and people forget that. **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name draws that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
 
 # %% exercise
 rank = lesson.draw("rank", 64, 32, 128, 16, 96)

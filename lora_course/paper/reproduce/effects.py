@@ -1,7 +1,8 @@
 """Each result as effects on one axis: the distance from no effect, in units of the rule's limit.
 
 pairs    difference / margin, signed so that the paper's direction is to the right
-ratios   log(ratio) / log(limit), or value / limit where the limit is 1 or the value isn't a ratio
+ratios   log(ratio) / log(limit); in doublings where the limit is 1
+others   value / limit
 
 `shown` in data/paper/reproduce.yaml lists each item's effects. Everything is read from result.json; nothing is run.
 """
@@ -63,12 +64,15 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
 
 def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
     """`row` and `over`: endings of row names; `ratio` or `limit`: the declared limit; `inside`: in both directions."""
+    level = 0.0 if spec.get("ratio") == 1 else 1.0
     rows = {row["name"]: row for row in result["rows"]}
     row, over = (_first(rows, spec[key]) if key in spec else None for key in ("row", "over"))
     assert row is not None
 
     def scaled(value: float) -> float:
-        return math.log(value) / math.log(spec["ratio"]) if "ratio" in spec else value / spec["limit"]
+        if "ratio" not in spec:
+            return value / spec["limit"]  # type: ignore[no-any-return]
+        return math.log2(value) / (math.log2(spec["ratio"]) or 1)
 
     values = [a / b for a, b in zip(row["yours"], over["yours"], strict=True)] if over else row["yours"]
     if "rounds" in result["sizes"]:
@@ -79,7 +83,7 @@ def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
     above, below = (_first(rows, name) if name else None for name in spec.get("paper", (spec["row"], spec.get("over"))))
     numbers = [_numbers(row["published"]) if row else (1.0,) for row in (above, below)]
     published = tuple(scaled(a / b) for a, b in zip(*numbers, strict=False))
-    holds = (-1.0 if spec.get("inside") else 1.0, 1.0 if spec.get("inside") else math.inf)
+    holds = (-1.0 if spec.get("inside") else level, 1.0 if spec.get("inside") else math.inf)
     return Effect(result["item"], label, middle, low, high, holds, published, result["standing"])
 
 

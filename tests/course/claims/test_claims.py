@@ -120,7 +120,7 @@ TURNED = [
     ("low_rank_is_enough", {"margin": 2}, "true"),
     ("alpha_2r_is_best", {"margin": 50}, "true"),
     ("rate_band", {"at_least_billions": 2}, "true"),
-    ("rate_above_full", {"within": 10}, "true"),
+    ("rate_above_full", {"within": 10, "reported": False}, "true"),
     ("rank_1_for_rewards", {"reported": False}, "false"),
     ("q_and_v", {"reported": False}, "true"),
     ("q_and_v", {"place": "q", "reported": False}, "false"),
