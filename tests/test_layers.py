@@ -150,19 +150,6 @@ def test_gaussian_has_a_standard_deviation_of_one_over_the_rank():
 # ---- properties over sizes and ranks
 
 
-@st.composite
-def layers(draw) -> LoRALinear:
-    """A trained layer of any small shape, rank and slice."""
-    inputs, outputs = draw(st.integers(1, 24)), draw(st.integers(1, 24))
-    stop = draw(st.integers(1, outputs))
-    rows = draw(st.sampled_from([None, (draw(st.integers(0, stop - 1)), stop)]))
-    width = rows[1] - rows[0] if rows else outputs
-    frozen = base(draw(st.sampled_from(KINDS)), inputs, outputs)
-    return trained(
-        LoRALinear(frozen, draw(st.integers(1, min(inputs, width))), draw(st.floats(0.1, 4)), out_slice=rows)
-    )
-
-
 class NaiveLoRA(nn.Module):
     """LoRA as one would write it first: no slices, nothing in place, one dtype."""
 
@@ -192,19 +179,3 @@ def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
                 for p in (one.lora_A, one.lora_B):
                     p -= 0.1 * p.grad
         torch.testing.assert_close(layer(x), naive(x), rtol=1e-4, atol=1e-5, msg=f"after step {step}")
-
-
-@settings(max_examples=30)
-@given(layers())
-def test_merged_weights_are_w_plus_an_update_of_rank_r_in_the_slice_and_w_elsewhere(layer):
-    weight, (start, stop) = out_by_in(layer).clone(), layer.out_slice or (0, layer.out_features)
-    merged, bias = layer.merged_weights(weight, layer.bias)
-    torch.testing.assert_close(merged[start:stop], weight[start:stop] + layer.delta_weight())
-    assert torch.equal(merged[:start], weight[:start])
-    assert torch.equal(merged[stop:], weight[stop:])
-    assert bias is layer.bias
-    x = torch.randn(3, layer.in_features)
-    torch.testing.assert_close(F.linear(x, merged, bias), layer(x), rtol=1e-4, atol=1e-4)
-    assert torch.linalg.matrix_rank(layer.delta_weight()) <= layer.rank
-    count = sum(p.numel() for p in layer.parameters() if p.requires_grad)
-    assert count == layer.rank * (layer.in_features + stop - start)

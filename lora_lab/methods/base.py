@@ -110,7 +110,7 @@ class Method:
         Raises: BadValue, NotFound if the method does not fit the model, or if the model already has an adapter. The
         model is then unchanged.
         """
-        raise BadValue(f"{self.name} cannot be attached: its class has no attach")
+        raise NotImplementedError
 
     def attach_empty(self, model: nn.Module) -> Report:
         """Like `attach`, for an adapter whose values will be loaded from a file."""

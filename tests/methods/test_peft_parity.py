@@ -31,9 +31,12 @@ def base(loaded) -> Callable[[str], nn.Module]:
     """`base("minilm")`: a fresh base model, the same weights at every call."""
 
     def fresh(kind: str) -> nn.Module:
-        if kind in ("minilm", "smollm2"):
-            return loaded(kind, 3 if kind == "minilm" else None)
-        return tiny(kind)
+        if kind not in ("minilm", "smollm2"):
+            return tiny(kind)
+        model = loaded(kind, 3 if kind == "minilm" else None)
+        if kind == "smollm2":  # as real with fewer layers
+            model.model.layers, model.config.num_hidden_layers = model.model.layers[:2], 2
+        return model
 
     return fresh
 
