@@ -19,21 +19,11 @@ from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from tests.accounting.conftest import described, real_model, small_config
 from tests.conftest import BERT, tiny
 
-PUBLISHED = [
-    # Hu et al. 2021, tables 2 and 15; all of its figures are in tests/course/paper/test_recomputed.py.
-    ("gpt3-175b", LoRA(rank=64), 301_989_888),
-    ("roberta-base", Bottleneck(size=48, placement="pfeiffer", layers=4), 298_176),
-    # huggingface/peft, method_comparison/MetaMathQA
-    ("llama-3.2-3b", LoRA(rank=10, targets=("gate", "up", "down")), 9_461_760),
-    ("llama-3.2-3b", IA3(), 286_720),
-    ("llama-3.2-3b", PromptTuning(tokens=200), 614_400),
-    ("llama-3.2-3b", PrefixTuning(tokens=200), 11_468_800),
-]
 
-
-@pytest.mark.parametrize(("model", "method", "count"), PUBLISHED)
-def test_a_published_count(model, method, count):
-    assert params(model, method).trainable == count
+@pytest.mark.parametrize(("method", "count"), [(IA3(), 286_720), (PrefixTuning(tokens=200), 11_468_800)])
+def test_a_published_count(method, count):
+    """huggingface/peft, method_comparison/MetaMathQA; LoRA's are in tests/accounting, Hu et al.'s in tests/course."""
+    assert params("llama-3.2-3b", method).trainable == count
 
 
 @pytest.mark.parametrize("name", ["LlamaModel", "BertForMaskedLM"])

@@ -1,4 +1,4 @@
-"""What holds for every method that is registered, and for variants of LoRA, on every kind of model that it fits.
+"""What holds for every method that is registered, and for variants of LoRA, on models with and without fused layers.
 
 A new method is tested here without further work; exceptions are in the tables below.
 """
@@ -42,8 +42,9 @@ DOES_NOT_FIT = {
     ("probe", "gpt2"): "needs a classifier",
     ("dora, freeze_a", "gpt2"): "dora adapts a fused layer as a whole: use c_attn as a target, not q",
 }
-NEEDS_A_HEAD = {("head", "llama"), ("probe", "llama")}
-FITTING = [(n, kind) for n in METHODS for kind in KINDS if (n, kind) not in {*DOES_NOT_FIT, *NEEDS_A_HEAD}]
+ON_LLAMA = ("lora", "dora, freeze_a", "ia3", "full", "prefix", "bottleneck")  # no biases, other norms, fewer kv heads
+FITTING = [(n, kind) for n in METHODS for kind in KINDS if (n, kind) not in DOES_NOT_FIT]
+FITTING = [(name, kind) for name, kind in FITTING if kind != "llama" or name in ON_LLAMA]
 TRACED = [(name, "bert") for name in ("full", "probe", "bottleneck", "dora, freeze_a", "lora-xs")]
 TRACED += [(name, "gpt2") for name in ("full", "lora", "ia3", "vera")]  # slices; test_soft.py has prompts and prefixes
 PACKING = [(name, kind) for name, kind in dict(FITTING).items() if METHODS[name].can_pack]
