@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from lora_lab import detach, disabled, load_adapter, params, save_adapter
-from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY, method_from
-from lora_lab.methods.base import Method
 from lora_lab.training.pack import Pack, key
 from tests.conftest import logits, randomise, snapshot, tiny
 from tests.training.conftest import opinions, recipe, tiny_encoder  # noqa: F401
@@ -36,7 +34,7 @@ def written(tmp_path) -> ModuleType:
     del REGISTRY["norm-scale"]
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "llama"])
 def test_it_attaches_counts_is_saved_and_goes_away_again(written, kind, tmp_path):
     model, again, frozen = tiny(kind), tiny(kind), tiny(kind).requires_grad_(False)
     report = written.NormScale().attach(model)
@@ -62,11 +60,3 @@ def test_it_trains_three_steps_in_a_pack_as_it_does_alone(written, recipe):  # n
         assert run.status == "done"
         assert run.adapter_parameters == 5 * 32
         torch.testing.assert_close(run.history["loss"], alone.history["loss"], rtol=1e-5, atol=1e-5)
-
-
-def test_a_method_without_attach_says_so():
-    class Counted(Method):
-        name = "counted"
-
-    with pytest.raises(BadValue, match="counted cannot be attached: its class has no attach"):
-        Counted().attach(tiny("gpt2"))

@@ -14,12 +14,10 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_lab.adapter_layer import innermost, out_by_in
 from lora_lab.layers import LoRALinear, init_A
-from lora_lab.methods.attach import TrainedCopy
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
 IN, OUT, RANK, SCALING = 12, 18, 3, 2.0
 KINDS = ("linear", "linear without bias", "conv1d")
-ROWS = (None, (6, 12))
 
 
 def base(kind: str = "linear", inputs: int = IN, outputs: int = OUT) -> nn.Module:
@@ -48,18 +46,18 @@ def by_hand(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
     return F.linear(x, out_by_in(frozen), frozen.bias) + F.pad(update, (start, layer.out_features - stop))
 
 
-each = pytest.mark.parametrize(("kind", "rows"), [(kind, rows) for kind in KINDS for rows in ROWS])
+each = pytest.mark.parametrize(("kind", "rows"), [(kind, rows) for kind in KINDS for rows in (None, (6, 12))])
 
 
-@pytest.mark.parametrize("shape", [(IN,), (2, 3, 4, IN), (0, IN)])
 @each
-def test_output_and_gradients_are_the_formula(kind, rows, shape):
+def test_output_and_gradients_are_the_formula(kind, rows):
     layer = trained(LoRALinear(base(kind), RANK, SCALING, out_slice=rows)).double()
-    x = torch.randn(shape, dtype=torch.double, requires_grad=True)
-    torch.testing.assert_close(layer(x), by_hand(layer, x))
-    wanted = [x, layer.lora_A, layer.lora_B]
-    ours, plain = (torch.autograd.grad(y.tanh().sum(), wanted) for y in (layer(x), by_hand(layer, x)))
-    torch.testing.assert_close(ours, plain)
+    for shape in ((IN,), (2, 3, 4, IN), (0, IN)):
+        x = torch.randn(shape, dtype=torch.double, requires_grad=True)
+        torch.testing.assert_close(layer(x), by_hand(layer, x))
+        wanted = [x, layer.lora_A, layer.lora_B]
+        ours, plain = (torch.autograd.grad(y.tanh().sum(), wanted) for y in (layer(x), by_hand(layer, x)))
+        torch.testing.assert_close(ours, plain)
     layer.enabled = False
     assert torch.equal(layer(x), layer.base_layer(x))
 
@@ -91,9 +89,8 @@ def test_dropout_acts_only_while_training_and_only_on_the_adapter():
     assert not torch.allclose(update, layer.eval()(x) - layer.base_layer(x))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_on_a_bf16_base_the_adapter_and_its_gradient_stay_fp32(kind):
-    layer = trained(LoRALinear(base(kind).bfloat16(), RANK, SCALING))
+def test_on_a_bf16_base_the_adapter_and_its_gradient_stay_fp32():
+    layer = trained(LoRALinear(base().bfloat16(), RANK, SCALING))
     x = torch.randn(4, IN, dtype=torch.bfloat16)
     y = layer(x)
     y.float().sum().backward()
@@ -104,9 +101,9 @@ def test_on_a_bf16_base_the_adapter_and_its_gradient_stay_fp32(kind):
     assert (y.float() - exact).norm() < 0.01 * exact.norm()  # bf16 keeps 8 bits: 0.4 % a rounding
 
 
-@each
-def test_a_hook_on_the_frozen_layer_sees_its_own_output(kind, rows):
-    layer, x, seen = trained(LoRALinear(base(kind), RANK, SCALING, out_slice=rows)), torch.randn(5, IN), []
+@pytest.mark.parametrize("rows", [None, (6, 12)])
+def test_a_hook_on_the_frozen_layer_sees_its_own_output(rows):
+    layer, x, seen = trained(LoRALinear(base(), RANK, SCALING, out_slice=rows)), torch.randn(5, IN), []
     own = layer.base_layer(x)
     layer.base_layer.register_forward_hook(lambda module, given, y: seen.append(y))
     y = layer(x)
@@ -133,15 +130,6 @@ def test_an_embedding_starts_as_it_was_looks_up_a_column_of_a_and_merges(padding
     assert layer.lora_embedding_A.grad[:, 3].any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_trained_head_answers_in_fp32_and_can_be_switched_off(dtype):
-    copy, x = TrainedCopy(nn.Linear(IN, 2), nn.Linear(IN, 2)).to(dtype), torch.randn(3, IN).to(dtype)
-    assert torch.equal(copy(x), copy.trained(x).float())
-    assert torch.equal(TrainedCopy(copy.base_layer)(x), TrainedCopy(copy.base_layer).trained(x.float()))
-    copy.enabled = False
-    assert torch.equal(copy(x), copy.base_layer(x))
-
-
 def test_kaiming_is_what_loralib_asks_torch_for():
     ours, theirs = torch.empty(8, 384), torch.empty(8, 384)
     torch.manual_seed(0)
@@ -152,28 +140,14 @@ def test_kaiming_is_what_loralib_asks_torch_for():
     assert 0.99 / math.sqrt(384) < ours.abs().max() <= 1 / math.sqrt(384)
 
 
-@pytest.mark.parametrize("rank", [2, 8])
-def test_gaussian_has_a_standard_deviation_of_one_over_the_rank(rank):
-    a = torch.empty(rank, 4096)
+def test_gaussian_has_a_standard_deviation_of_one_over_the_rank():
+    a = torch.empty(8, 4096)
     init_A(a, "gaussian")
-    assert a.std().item() == pytest.approx(1 / rank, rel=0.05)
-    assert abs(a.mean().item()) < 0.05 / rank
+    assert a.std().item() == pytest.approx(1 / 8, rel=0.05)
+    assert abs(a.mean().item()) < 0.05 / 8
 
 
 # ---- properties over sizes and ranks
-
-
-@st.composite
-def layers(draw) -> LoRALinear:
-    """A trained layer of any small shape, rank and slice."""
-    inputs, outputs = draw(st.integers(1, 24)), draw(st.integers(1, 24))
-    stop = draw(st.integers(1, outputs))
-    rows = draw(st.sampled_from([None, (draw(st.integers(0, stop - 1)), stop)]))
-    width = rows[1] - rows[0] if rows else outputs
-    frozen = base(draw(st.sampled_from(KINDS)), inputs, outputs)
-    return trained(
-        LoRALinear(frozen, draw(st.integers(1, min(inputs, width))), draw(st.floats(0.1, 4)), out_slice=rows)
-    )
 
 
 class NaiveLoRA(nn.Module):
@@ -189,7 +163,7 @@ class NaiveLoRA(nn.Module):
         return self.base_layer(x) + self.scaling * (x @ self.lora_A.T) @ self.lora_B.T
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 24), st.booleans(), st.integers(0, 99))
 def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
     torch.manual_seed(seed)
@@ -205,19 +179,3 @@ def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
                 for p in (one.lora_A, one.lora_B):
                     p -= 0.1 * p.grad
         torch.testing.assert_close(layer(x), naive(x), rtol=1e-4, atol=1e-5, msg=f"after step {step}")
-
-
-@settings(max_examples=60)
-@given(layers())
-def test_merged_weights_are_w_plus_an_update_of_rank_r_in_the_slice_and_w_elsewhere(layer):
-    weight, (start, stop) = out_by_in(layer).clone(), layer.out_slice or (0, layer.out_features)
-    merged, bias = layer.merged_weights(weight, layer.bias)
-    torch.testing.assert_close(merged[start:stop], weight[start:stop] + layer.delta_weight())
-    assert torch.equal(merged[:start], weight[:start])
-    assert torch.equal(merged[stop:], weight[stop:])
-    assert bias is layer.bias
-    x = torch.randn(3, layer.in_features)
-    torch.testing.assert_close(F.linear(x, merged, bias), layer(x), rtol=1e-4, atol=1e-4)
-    assert torch.linalg.matrix_rank(layer.delta_weight()) <= layer.rank
-    count = sum(p.numel() for p in layer.parameters() if p.requires_grad)
-    assert count == layer.rank * (layer.in_features + stop - start)

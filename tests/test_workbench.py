@@ -38,21 +38,16 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_lessons_are_copied_and_a_second_time_nothing_happens(source: Path, tmp_path: Path):
+def test_lessons_come_without_results_and_solutions_with_them_and_a_second_time_nothing_happens(source, tmp_path):
+    (source / "solutions" / "00_start_here.ipynb").write_text(lesson("solved"))
     mine = tmp_path / "mine"
     assert workbench.copy_lessons(mine) == []
-    assert (mine / "solutions" / "00_start_here.ipynb").read_text() == "solved 1"
+    (cell,) = json.loads((mine / "00_start_here.ipynb").read_text())["cells"]
+    assert (cell["source"], cell["outputs"], cell["execution_count"]) == (["version 1"], [], None)
+    assert "42" in (mine / "solutions" / "00_start_here.ipynb").read_text()
     before = (mine / "00_start_here.ipynb").stat().st_mtime_ns
     assert workbench.copy_lessons(mine) == []
     assert (mine / "00_start_here.ipynb").stat().st_mtime_ns == before
-
-
-def test_a_lesson_comes_without_results_and_its_solution_with_them(source: Path, tmp_path: Path):
-    (source / "solutions" / "00_start_here.ipynb").write_text(lesson("solved"))
-    workbench.copy_lessons(tmp_path / "mine")
-    (cell,) = json.loads((tmp_path / "mine" / "00_start_here.ipynb").read_text())["cells"]
-    assert (cell["source"], cell["outputs"], cell["execution_count"]) == (["version 1"], [], None)
-    assert "42" in (tmp_path / "mine" / "solutions" / "00_start_here.ipynb").read_text()
 
 
 def test_a_students_work_is_never_overwritten(source: Path, tmp_path: Path):
@@ -66,14 +61,9 @@ def test_a_students_work_is_never_overwritten(source: Path, tmp_path: Path):
     assert (mine / "solutions" / "00_start_here.ipynb").read_text() == "solved 2"  # untouched, so brought up to date
     assert len(words) == 1
     assert "kept with your changes" in words[0]
-
-
-def test_a_file_that_was_there_before_is_the_users(source: Path, tmp_path: Path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "00_start_here.ipynb").write_text("something of mine")
+    (mine / workbench.COPIED).unlink()  # a file that was there before is the user's too
     workbench.copy_lessons(mine)
-    assert (mine / "00_start_here.ipynb").read_text() == "something of mine"
+    assert (mine / "00_start_here.ipynb").read_text() == "version 1 with my answers"
 
 
 def test_a_taken_port_is_passed_over_and_many_taken_ports_are_said(monkeypatch: pytest.MonkeyPatch):

@@ -77,13 +77,46 @@ class TrainedCopy(AdapterLayer):
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        return in_its_dtype(self.trained, x, *args, **kwargs)
+        dtype = next((p.dtype for p in self.trained.parameters()), torch.float32)  # model.to(bfloat16) may change it
+        return self.trained(x.to(dtype), *args, **kwargs).float()  # type: ignore[no-any-return]
 
 
-def in_its_dtype(head: nn.Module, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-    """Run a head in the dtype of its weights, which `model.to(bfloat16)` may change; return fp32."""
-    dtype = next((p.dtype for p in head.parameters()), torch.float32)
-    return head(x.to(dtype), *args, **kwargs).float()  # type: ignore[no-any-return]
+class PooledHead(TrainedCopy):
+    """Compute fp32 logits W z + b from the mean hidden state z (rows, d). W and b start at zero: equal logits.
+
+    Hooks the base model, since BERT's own head receives only the first token, and those of GPT-2 and Llama every token.
+
+    Shapes: forward (rows, ...) -> (rows, classes); if `every_token`, (rows, tokens, classes), the same for all tokens.
+    """
+
+    unmergeable = "reads the mean of all tokens, which no head in transformers does"
+
+    def __init__(self, base_layer: nn.Module, hidden: int, classes: int, *, every_token: bool) -> None:
+        trained = nn.Linear(hidden, classes, device=next(base_layer.parameters()).device, dtype=torch.float32)
+        nn.init.zeros_(trained.weight)
+        nn.init.zeros_(trained.bias)
+        super().__init__(base_layer, trained)
+        self.every_token = every_token
+        self.captured: Any = None
+
+    def capture(self, base: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        """Store the hidden states and mask; a forward hook of the base model."""
+        if self.active:
+            self.captured = (output[0], kwargs.get("attention_mask"))
+
+    def features(self) -> Tensor:
+        """Return the mean hidden state of each captured row, (rows, d) in fp32, and clear the captured states."""
+        (hidden, mask), self.captured = self.captured, None
+        if mask is None or mask.dim() != 2:  # other masks don't tell which tokens are padding
+            return hidden.float().mean(1)  # type: ignore[no-any-return]
+        weights = mask.float() / mask.float().sum(1, keepdim=True)
+        return torch.bmm(weights.unsqueeze(1), hidden.float()).squeeze(1)
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        if not self.active:
+            return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
+        logits = super().forward(self.features())
+        return logits.unsqueeze(1).expand(-1, x.shape[1], -1) if self.every_token else logits
 
 
 class Ahead(nn.Module):
@@ -212,11 +245,6 @@ def attach(model: nn.Module, method: Method, insert: Callable[[], Sequence[Place
     report = Report(method, placements, sizes, total, fingerprint(model), tuple(parts.items()))
     model.lora_lab_report = report  # type: ignore[assignment]
     return report
-
-
-def attach_ahead(model: nn.Module, method: Method, name: str, start: Callable[[], Mapping[str, Any]]) -> Report:
-    """Like `attach`, but add trainable vectors before every row, as `model.<name>`."""
-    return attach(model, method, lambda: Ahead(method, start()).train(model.training).register(model, name))
 
 
 def wrap(model: nn.Module, path: str, make_adapter: Callable[[nn.Module], AdapterLayer]) -> None:

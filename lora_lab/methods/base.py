@@ -15,6 +15,9 @@ from lora_lab.methods.targets import Site
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+PREFIX = "base_model.model."  # of keys in adapter files
+OURS = "LORA_LAB"  # peft_type of methods that PEFT does not have
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -82,6 +85,7 @@ class Method:
     unmergeable   why the update can't be merged into the base's weights; "" if it can
     peft_type     PEFT's name for the method, if it exchanges files with PEFT through `to_peft`, `from_peft` and `fill`.
                   If "", files hold every trainable parameter under its path
+    head_prefix   of the keys of heads in files
     decisive      fields of PEFT's config that must agree with the header that lora_lab writes
     retired       options removed since earlier versions, with their defaults, so that hashes of recipes don't change
     """
@@ -92,6 +96,7 @@ class Method:
     trains_base: ClassVar[bool] = False
     unmergeable: ClassVar[str] = "computes something that no weight can represent"
     peft_type: ClassVar[str] = ""
+    head_prefix: ClassVar[str] = PREFIX
     decisive: ClassVar[tuple[str, ...]] = ("peft_type",)
     retired: ClassVar[Mapping[str, Any]] = {}
 
@@ -105,15 +110,17 @@ class Method:
         Raises: BadValue, NotFound if the method does not fit the model, or if the model already has an adapter. The
         model is then unchanged.
         """
-        raise BadValue(f"{self.name} cannot be attached: its class has no attach")
+        raise NotImplementedError
 
     def attach_empty(self, model: nn.Module) -> Report:
         """Like `attach`, for an adapter whose values will be loaded from a file."""
         return self.attach(model)
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors of the adapter file by key, and adapter_config.json."""
-        raise NotImplementedError
+        """Return the adapter file's tensors by key and adapter_config.json, without heads and common fields."""
+        heads = tuple(f"{head}.trained." for head, _ in report.heads)
+        named = ((name, p) for name, p in model.named_parameters() if p.requires_grad and not name.startswith(heads))
+        return {PREFIX + name: p for name, p in named}, {"peft_type": OURS, "method": self.settings()}
 
     @classmethod
     def check_peft(cls, config: Mapping[str, Any]) -> None:
@@ -125,8 +132,12 @@ class Method:
         raise NotImplementedError
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        """Copy a file's tensors into a model with this method attached. Raises: BadValue if the base is wrong."""
-        raise NotImplementedError
+        """Copy a file's tensors, except heads, into a model with this method attached.
+
+        Raises: BadValue if the base is wrong.
+        """
+        for key, tensor in self.to_peft(model, report)[0].items():
+            tensor.data.copy_(tensors[key])
 
     def ignored(self, report: Report) -> set[str]:
         """Return keys of frozen weights that PEFT may copy into a file."""

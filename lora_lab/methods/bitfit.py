@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import register
-from lora_lab.methods.layer_method import LayerMethod, Lazy
+from lora_lab.methods.layer_method import LayerMethod, torch
 from lora_lab.methods.targets import HEADS
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-else:
-    torch = Lazy("torch")
 
 
 @register

@@ -19,14 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import one_of, register, whole
-from lora_lab.methods.layer_method import LayerMethod, Lazy
+from lora_lab.methods.layer_method import F, LayerMethod, adapter_layer, attach, torch
 from lora_lab.methods.targets import Site
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-else:
-    torch = Lazy("torch")
 
 PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}  # roles of the layers to insert after
 
@@ -56,10 +53,8 @@ class Bottleneck(LayerMethod):
             whole("layers", self.layers)
 
     def places(self, model: nn.Module) -> list[tuple[str, Mapping[str, Any]]]:
-        from lora_lab.methods.attach import sites_of
-
         roles, layers = PLACEMENTS[self.placement], dict[int, list[Site]]()
-        for site in sites_of(model):
+        for site in attach.sites_of(model):
             number = re.search(r"\.(\d+)\.", site.module)
             if number and site.role in roles and site.kind == "linear" and site.out_slice is None:
                 layers.setdefault(int(number[1]), []).append(site)
@@ -75,10 +70,8 @@ class Bottleneck(LayerMethod):
         return [(site.module, {}) for site in chosen]
 
     def start(self, layer: nn.Module, **_: Any) -> dict[str, nn.Module]:
-        from lora_lab.adapter_layer import out_by_in
-
-        nn, d = torch.nn, len(out_by_in(layer))
-        factory: Any = {"device": out_by_in(layer).device, "dtype": torch.float32}
+        nn, weight = torch.nn, adapter_layer.out_by_in(layer)
+        d, factory = len(weight), dict[str, Any](device=weight.device, dtype=torch.float32)
         norm = {"norm": nn.LayerNorm(d, **factory)} if self.placement == "lin" else {}
         down, up = nn.Linear(d, self.size, **factory), nn.Linear(self.size, d, **factory)
         nn.init.zeros_(up.weight)
@@ -86,8 +79,7 @@ class Bottleneck(LayerMethod):
         return {**norm, "down": down, "up": up}
 
     def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
-        linear, gelu = torch.nn.functional.linear, torch.nn.functional.gelu
         down, up, dtype = adapter.down, adapter.up, y.dtype
         normed = adapter.norm(y.float()).to(dtype) if self.placement == "lin" else y
-        h = gelu(linear(normed, down.weight.to(dtype), down.bias.to(dtype)))  # (..., size)
-        return y + linear(h, up.weight.to(dtype), up.bias.to(dtype))
+        h = F.gelu(F.linear(normed, down.weight.to(dtype), down.bias.to(dtype)))  # (..., size)
+        return y + F.linear(h, up.weight.to(dtype), up.bias.to(dtype))

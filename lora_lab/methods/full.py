@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.layer_method import LayerMethod
+from lora_lab.methods.layer_method import LayerMethod, attach
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,11 +24,9 @@ class FullFineTuning(Method):
     retired: ClassVar[Mapping[str, Any]] = {"top": None}
 
     def attach(self, model: nn.Module) -> Report:
-        from lora_lab.methods.attach import attach, quantized_layers
-
-        if quantized_layers(model):
+        if attach.quantized_layers(model):
             raise BadValue("quantized weights cannot be trained: load the base in fp32 or bf16, or use lora")
-        return attach(model, self)
+        return attach.attach(model, self)
 
 
 @register

@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, register, words
-from lora_lab.methods.layer_method import LayerMethod, Lazy
+from lora_lab.methods.base import PREFIX, Report, register, words
+from lora_lab.methods.layer_method import F, LayerMethod, adapter_layer, attach, peft, torch
 from lora_lab.methods.targets import ROLES, choose
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-else:
-    torch = Lazy("torch")
 
 
 @register
@@ -51,9 +48,7 @@ class IA3(LayerMethod):
                 raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
 
     def places(self, model: nn.Module) -> list[tuple[str, Mapping[str, Any]]]:
-        from lora_lab.methods.attach import sites_of
-
-        sites = sites_of(model)
+        sites = attach.sites_of(model)
         chosen, on_input = choose(self.targets, sites), choose(self.feedforward, sites) if self.feedforward else []
         for s in chosen:
             if s.kind != "linear":
@@ -64,9 +59,7 @@ class IA3(LayerMethod):
         return [(s.module, {"on_input": s in on_input, "out_slice": s.out_slice}) for s in chosen]
 
     def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor]:
-        from lora_lab.adapter_layer import out_by_in
-
-        weight = out_by_in(layer)
+        weight = adapter_layer.out_by_in(layer)
         start, stop = options["out_slice"] or (0, weight.shape[1 if options["on_input"] else 0])
         return {"factor": torch.ones(stop - start, device=weight.device)}
 
@@ -85,31 +78,18 @@ class IA3(LayerMethod):
     # ---- files
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        from lora_lab.adapter_layer import innermost, is_conv1d, out_by_in
-        from lora_lab.methods import peft
-        from lora_lab.methods.attach import MethodLayer
-
-        tensors, modules = {}, peft.by_module(model, MethodLayer)
+        tensors, modules = {}, peft.by_module(model, attach.MethodLayer)
         for path, layers in modules.items():
-            factor = torch.stack([_full_factor(layer, len(out_by_in(layer))) for layer in layers]).prod(0)
-            tensors[f"{peft.PREFIX}{path}.ia3_l"] = factor[None, :] if layers[0].on_input else factor[:, None]
+            factor = torch.stack([_full_factor(layer, len(adapter_layer.out_by_in(layer))) for layer in layers]).prod(0)
+            tensors[f"{PREFIX}{path}.ia3_l"] = factor[None, :] if layers[0].on_input else factor[:, None]
         on_input = [path for path, layers in modules.items() if layers[0].on_input]
         targets, feedforward = _names(list(modules), on_input, peft.layer_names(model))
-        return tensors | peft.head_tensors(model), {
-            "peft_type": "IA3",
-            "target_modules": targets,
-            "feedforward_modules": feedforward,
-            "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in modules),
-            "init_ia3_weights": True,
-            **peft.common_config(model, report),
-        }
+        names = {"target_modules": targets, "feedforward_modules": feedforward}
+        return tensors, {"peft_type": "IA3", "init_ia3_weights": True, **peft.layer_config(model, modules), **names}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> IA3:
-        from lora_lab.methods import peft
-        from lora_lab.methods.attach import sites_of
-
-        sites = sites_of(model)
+        sites = attach.sites_of(model)
         modules, suffixes = peft.matched(config, sites), peft.required(config, "feedforward_modules") or []
         # PEFT's rule here is looser than for targets: any suffix of the path matches, even without a preceding dot.
         if isinstance(suffixes, str):
@@ -120,24 +100,18 @@ class IA3(LayerMethod):
         return cls(targets=tuple(targets), feedforward=tuple(feedforward))
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        from lora_lab.methods import peft
-        from lora_lab.methods.attach import MethodLayer
-
-        for path, layers in peft.by_module(model, MethodLayer).items():
-            factor = tensors[f"{peft.PREFIX}{path}.ia3_l"].flatten()
+        for path, layers in peft.by_module(model, attach.MethodLayer).items():
+            factor = tensors[f"{PREFIX}{path}.ia3_l"].flatten()
             for layer in layers:
                 layer.factor.data.copy_(factor[slice(*layer.out_slice)] if layer.out_slice else factor)
-        peft.fill_heads(model, tensors)
 
 
 def _names(
     modules: list[str], on_input: list[str], all_modules: set[str], taken: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
     """Return short names of all targets, and of those whose input is scaled."""
-    from lora_lab.methods.peft import shortest_names
-
-    feedforward = shortest_names(on_input, all_modules, taken)
-    others = shortest_names([m for m in modules if m not in on_input], all_modules, taken)
+    feedforward = peft.shortest_names(on_input, all_modules, taken)
+    others = peft.shortest_names([m for m in modules if m not in on_input], all_modules, taken)
     return [*others, *feedforward], feedforward
 
 
@@ -146,4 +120,4 @@ def _full_factor(adapter: Any, out_features: int) -> Tensor:
     if adapter.out_slice is None:
         return adapter.factor  # type: ignore[no-any-return]
     start, stop = adapter.out_slice
-    return torch.nn.functional.pad(adapter.factor, (start, out_features - stop), value=1.0)
+    return F.pad(adapter.factor, (start, out_features - stop), value=1.0)

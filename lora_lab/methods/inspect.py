@@ -20,11 +20,12 @@ from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
+from lora_lab.methods.base import PREFIX
 from lora_lab.methods.faults import Problem, Refused
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.merge import MergeReport, disabled, rounding_of
-from lora_lab.methods.peft import PREFIX, values_by_pattern
+from lora_lab.methods.peft import values_by_pattern
 from lora_lab.methods.targets import HEADS
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # reached by PEFT's default alpha of 8 at rank 64, not by QLoRA's deliberate 16 / 64

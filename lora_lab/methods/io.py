@@ -33,14 +33,13 @@ from lora_lab.methods.attach import (
     restore_on_error,
     shapes_of,
 )
-from lora_lab.methods.base import Method, Report
+from lora_lab.methods.base import OURS, PREFIX, Method, Report
 from lora_lab.methods.faults import Refused
-from lora_lab.methods.peft import KNOWN, PREFIX, common_config, head_prefixes, left_to_base
+from lora_lab.methods.peft import KNOWN, common_config, head_prefixes, head_tensors, left_to_base
 from lora_lab.methods.targets import HEADS
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
-OURS = "LORA_LAB"  # peft_type of methods that PEFT does not have
 MOST = 512 * 1024  # byte limit of configs and headers; 1,120 tensors (rank 8 on all of Llama-70B) have a 0.2 MB header
 DEPTH = 16  # limit on nesting in a config; PEFT's have 3 levels
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -75,27 +74,16 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
     method = report.method
     header = {"method": method.settings(), "base_fingerprint": report.base_fingerprint}
     metadata = {"format": "pt", "lora_lab": json.dumps(header)}
-    if method.peft_type:
-        tensors, config = method.to_peft(model, report)
-        return tensors, metadata, config
-    config = {"peft_type": OURS, "method": method.settings(), **common_config(model, report)}
-    return _trained(model, report), metadata, config
-
-
-def _trained(model: nn.Module, report: Report) -> dict[str, Tensor]:
-    """Return all trainable parameters by their path in the base model."""
-    heads = tuple(f"{head}.trained." for head, _ in report.heads)
-    named = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
-    return {PREFIX + (n.replace(".trained.", ".", 1) if n.startswith(heads) else n): p for n, p in named}
+    tensors, config = method.to_peft(model, report)
+    return tensors | head_tensors(model, method.head_prefix), metadata, config | common_config(model, report)
 
 
 @torch.no_grad()
 def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-    if report.method.peft_type:
-        report.method.fill(model, report, tensors)
-    else:
-        for key, parameter in _trained(model, report).items():
-            parameter.copy_(tensors[key])
+    report.method.fill(model, report, tensors)
+    for key, value in head_tensors(model, report.method.head_prefix).items():
+        if key in tensors:  # else a file of PEFT leaves the head to the base
+            value.copy_(tensors[key])
 
 
 def load_adapter(model: nn.Module, path: str | Path) -> Report:

@@ -1,4 +1,7 @@
-"""Base class of methods that adapt single layers. Each such method is one file, like `bitfit.py`."""
+"""Base class of methods that adapt single layers. Each such method is one file, like `bitfit.py`.
+
+Methods import torch, and what imports it, from here, so that they can be created without it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_lab.methods.base import Method, Report
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+__all__ = ["F", "LayerMethod", "adapter_layer", "attach", "lora_layers", "peft", "torch"]
 
 
 class Lazy:
@@ -21,6 +23,18 @@ class Lazy:
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(import_module(self._name), attribute)
+
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from lora_lab import adapter_layer
+    from lora_lab.methods import attach, lora_layers, peft
+else:
+    torch, F, adapter_layer = map(Lazy, ("torch", "torch.nn.functional", "lora_lab.adapter_layer"))
+    attach, lora_layers, peft = (Lazy(f"lora_lab.methods.{name}") for name in ("attach", "lora_layers", "peft"))
 
 
 class LayerMethod(Method):
@@ -59,10 +73,9 @@ class LayerMethod(Method):
 
     def attach(self, model: nn.Module, **common: Any) -> Report:
         """Like `Method.attach`; `common` options are passed to `start` for every layer."""
-        from lora_lab.methods.attach import MethodLayer, attach, wrap  # imports torch
 
         def insert() -> None:
             for path, options in list(self.places(model)):
-                wrap(model, path, partial(MethodLayer, method=self, **options, **common))
+                attach.wrap(model, path, partial(attach.MethodLayer, method=self, **options, **common))
 
-        return attach(model, self, insert)
+        return attach.attach(model, self, insert)

@@ -24,7 +24,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Method, Placement, Report, is_number, one_of, register, whole, words
+from lora_lab.methods.base import PREFIX, Method, Placement, Report, is_number, one_of, register, whole, words
+from lora_lab.methods.layer_method import adapter_layer, attach, lora_layers, peft
 from lora_lab.methods.targets import ROLES, Site, choose, match
 
 if TYPE_CHECKING:
@@ -164,17 +165,15 @@ class LoRA(Method):
         return tuple(placements)
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
-        from lora_lab.methods.attach import attach, sites_of, wrap  # imports torch
-        from lora_lab.methods.lora_layers import lora_layer
 
         def insert() -> tuple[Placement, ...]:
-            placements = self.place(sites_of(model), to_fill=to_fill)
+            placements = self.place(attach.sites_of(model), to_fill=to_fill)
             for placement in placements:
-                make_layer = partial(lora_layer, method=self, placement=placement, to_fill=to_fill)
-                wrap(model, placement.site.module, make_layer)
+                make_layer = partial(lora_layers.lora_layer, method=self, placement=placement, to_fill=to_fill)
+                attach.wrap(model, placement.site.module, make_layer)
             return placements
 
-        return attach(model, self, insert)
+        return attach.attach(model, self, insert)
 
     def attach_empty(self, model: nn.Module) -> Report:
         return self.attach(model, to_fill=True)
@@ -182,33 +181,28 @@ class LoRA(Method):
     # ---- files
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        from lora_lab.adapter_layer import innermost, is_conv1d
-        from lora_lab.methods import lora_layers, peft
-
         tensors: dict[str, Tensor] = {}
         ranks, alphas = dict[str, int](), dict[str, float]()
         for path, layers in peft.by_module(model, lora_layers.LoRALayer).items():
-            tensors |= {f"{peft.PREFIX}{path}.{name}": t for name, t in lora_layers.file_tensors(layers).items()}
+            tensors |= {f"{PREFIX}{path}.{name}": t for name, t in lora_layers.file_tensors(layers).items()}
             ranks[path] = rank = sum(self.file_rank(layer.rank) for layer in layers)
             alpha: float = layers[0].scaling * (rank**0.5 if self.rslora else rank)
             is_whole = math.isclose(alpha, round(alpha), rel_tol=1e-9)  # PEFT writes whole alphas as integers
             alphas[path] = round(alpha) if is_whole else alpha
         rank = Counter(ranks.values()).most_common(1)[0][0]
         alpha = Counter(alphas.values()).most_common(1)[0][0]
-        return tensors | peft.head_tensors(model), {
+        return tensors, {
             "peft_type": "LORA",
             "r": rank,
             "lora_alpha": alpha,
             "lora_dropout": self.dropout,
             "use_rslora": self.rslora,
-            "target_modules": peft.shortest_names(ranks, peft.layer_names(model)),
             "rank_pattern": {m: r for m, r in ranks.items() if r != rank},
             "alpha_pattern": {m: a for m, a in alphas.items() if a != alpha},
-            "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in ranks),
             "bias": "none",
             "init_lora_weights": self.init if self.init == "gaussian" else True,  # PiSSA's file is plain LoRA
             **({"use_dora": True} if self.dora else {}),
-            **peft.common_config(model, report),
+            **peft.layer_config(model, ranks),
         }
 
     @classmethod
@@ -224,10 +218,7 @@ class LoRA(Method):
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> LoRA:
-        from lora_lab.methods import peft
-        from lora_lab.methods.attach import sites_of
-
-        sites = sites_of(model)
+        sites = attach.sites_of(model)
         modules, rank, alpha = peft.matched(config, sites), *(peft.required(config, k) for k in ("r", "lora_alpha"))
         ranks = peft.values_by_pattern(config.get("rank_pattern"), modules, rank)
         alphas = peft.values_by_pattern(config.get("alpha_pattern"), modules, alpha)
@@ -252,24 +243,20 @@ class LoRA(Method):
         return {key for _, _, key in _copied(report.placements)}
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        from lora_lab.adapter_layer import innermost
-        from lora_lab.methods import lora_layers, peft
-
         for path, name, key in _copied(report.placements):
             if key in tensors:
-                frozen, copy = getattr(innermost(model.get_submodule(path)), name, None), tensors[key]
+                frozen, copy = getattr(adapter_layer.innermost(model.get_submodule(path)), name, None), tensors[key]
                 if frozen is None or copy.shape != frozen.shape or not copy.to(frozen).equal(frozen):
                     raise BadValue(f"the adapter includes its own {path}, which differs from this base model's")
         for path, layers in peft.by_module(model, lora_layers.LoRALayer).items():
-            lora_layers.fill_layers(layers, tensors, f"{peft.PREFIX}{path}.")
-        peft.fill_heads(model, tensors)
+            lora_layers.fill_layers(layers, tensors, f"{PREFIX}{path}.")
 
 
 def _copied(placements: Sequence[Placement]) -> Iterator[tuple[str, str, str]]:
     """Yield path, name and key of frozen tensors that PEFT copies into files, in case the vocabulary has grown."""
     for path in [p.site.module for p in placements if p.site.kind == "embedding" or p.site.role == "head"]:
         for name in ("weight", "bias"):
-            yield from ((path, name, f"base_model.model.{path}.{infix}{name}") for infix in ("base_layer.", ""))
+            yield from ((path, name, f"{PREFIX}{path}.{infix}{name}") for infix in ("base_layer.", ""))
 
 
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:

@@ -12,16 +12,13 @@ from time import process_time
 from typing import Any
 
 import regex
-import torch
 from torch import Tensor, nn
 
-from lora_lab.adapter_layer import is_conv1d
+from lora_lab.adapter_layer import innermost, is_conv1d
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.attach import TrainedCopy, adapter_layers, plain_path
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import PREFIX, Report
 from lora_lab.methods.targets import ALL_LINEAR, Site, choose
-
-PREFIX, SOFT_PREFIX = "base_model.model.", "base_model."
 
 # Options of PEFT's configs: each is either read, rejected if not supported, or has no effect on the output.
 _OPTIONS = """
@@ -51,23 +48,15 @@ def by_module(model: nn.Module, kind: Any) -> dict[str, list[Any]]:
     return {path: sorted(ls, key=lambda x: getattr(x, "out_slice", None) or (0, 0)) for path, ls in groups.items()}
 
 
-def head_tensors(model: nn.Module, prefix: str = PREFIX) -> dict[str, Tensor]:
+def head_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
     """Return the tensors of the trained heads by key."""
     heads = [(name, head) for name, head in adapter_layers(model) if isinstance(head, TrainedCopy)]
     return {f"{prefix}{name}.{key}": value for name, h in heads for key, value in h.trained.state_dict().items()}
 
 
-@torch.no_grad()
-def fill_heads(model: nn.Module, tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> None:
-    """Copy a file's tensors into the trained heads; heads that are not in the file keep the base's values."""
-    for key, value in head_tensors(model, prefix).items():
-        if key in tensors:
-            value.copy_(tensors[key])
-
-
 def head_prefixes(head: str) -> tuple[str, str]:
     """Return the possible key prefixes of a head."""
-    return f"{PREFIX}{head}.", f"{SOFT_PREFIX}{head}."
+    return f"{PREFIX}{head}.", f"base_model.{head}."
 
 
 def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str], file: Container[str]) -> set[str]:
@@ -98,6 +87,14 @@ def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
         "modules_to_save": list(dict.fromkeys([*heads, *defaults])) or None,
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
         "inference_mode": True,
+    }
+
+
+def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
+    """Return fields of the configs of methods that adapt the layers at these paths."""
+    return {
+        "target_modules": shortest_names(paths, layer_names(model)),
+        "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in paths),
     }
 
 

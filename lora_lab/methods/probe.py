@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, is_number, register
+from lora_lab.methods.layer_method import attach
 
 if TYPE_CHECKING:
     from torch import nn
+
+NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # in class names of models that do not classify whole texts
 
 
 @register
@@ -41,6 +44,23 @@ class Probe(Method):
             raise BadValue(f"l2 must be a number above 0, not {self.l2!r}: without a penalty W can grow without bound")
 
     def attach(self, model: nn.Module) -> Report:
-        from lora_lab.methods.pooled_head import attach_probe
-
-        return attach_probe(model, self)
+        attach.refuse_adapted(model)
+        kind, config = type(model).__name__, getattr(model, "config", None)
+        if any(word in kind for word in NOT_OF_A_TEXT):
+            raise BadValue(
+                f"the probe gives each text one class, but a {kind} cannot: use load_model(name, num_labels=2), "
+                "or train another method, such as BitFit()"
+            )
+        heads = [(name, head) for name, head in attach.heads_of(model) if name != "qa_outputs"]  # which predicts spans
+        if not heads or config is None:
+            raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')
+        total, base = attach.numbers_of(model), attach.fingerprint(model)
+        model.requires_grad_(False)
+        name, old = heads[-1]
+        every_token = name == "score"  # of a causal model
+        head = attach.PooledHead(old, config.hidden_size, config.num_labels, every_token=every_token)
+        attach.put(model, name, head.train(old.training))
+        head.hook = model.base_model.register_forward_hook(head.capture, with_kwargs=True)  # type: ignore[operator, union-attr, assignment]
+        report = Report(self, (), ((name, sum(p.numel() for p in head.trained.parameters())),), total, base)
+        model.lora_lab_report = report  # type: ignore[assignment]
+        return report

@@ -79,12 +79,6 @@ class Quantized:
     scales: Tensor | None = None
     offset: Tensor | None = None
 
-    @property
-    def bits_per_weight(self) -> float:
-        """Stored bits, including scales, per weight."""
-        tensors = [t for t in (self.packed, self.absmax, self.scales, self.offset) if t is not None]
-        return 8 * sum(t.nbytes for t in tensors) / self.shape.numel()
-
     def dequantized(self, dtype: torch.dtype = torch.float32, *, fast: bool = False) -> Tensor:
         """Return level[code] * absmax as a new tensor, computed in fp32 and rounded once to `dtype`.
 
@@ -188,18 +182,18 @@ def import_bitsandbytes() -> ModuleType | None:
 class QuantizedLinear(nn.Module):
     """y = W x + b with a quantized, frozen W; x (..., in_features) -> y (..., out_features), computed in x's dtype.
 
-    Converts an `nn.Linear` or GPT-2's `Conv1D`. With `fast`, dequantize with bitsandbytes if it is installed.
+    Converts an `nn.Linear` or GPT-2's `Conv1D`. Dequantizes with bitsandbytes if it is installed.
     Raises: see `quantize`.
     """
 
     plain_linear = True  # adapters can be attached to it
     packed: Tensor
 
-    def __init__(self, layer: nn.Module, name: str = "nf4", *, fast: bool = True) -> None:
+    def __init__(self, layer: nn.Module, name: str = "nf4") -> None:
         super().__init__()
         quantized = quantize(out_by_in(layer), name)
         self.out_features, self.in_features = quantized.shape
-        self.format, self.fast, self.conv1d = name, fast, is_conv1d(layer)
+        self.format, self.conv1d = name, is_conv1d(layer)
         self.numbers = self.out_features * self.in_features
         for field in ("packed", "absmax", "scales", "offset"):
             values = getattr(quantized, field)
@@ -211,7 +205,7 @@ class QuantizedLinear(nn.Module):
         """Return W (out_features, in_features) as a new tensor; changing it does not change the layer."""
         buffers: Any = (self.packed, self.absmax, self.scales, self.offset)
         quantized = Quantized(self.format, torch.Size((self.out_features, self.in_features)), *buffers)
-        return quantized.dequantized(dtype, fast=self.fast)
+        return quantized.dequantized(dtype, fast=True)
 
     @property
     def weight(self) -> Tensor:

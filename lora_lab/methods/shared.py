@@ -25,20 +25,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Report, is_number, register, whole, words
-from lora_lab.methods.layer_method import LayerMethod, Lazy
+from lora_lab.methods.base import PREFIX, Report, is_number, register, whole, words
+from lora_lab.methods.layer_method import F, LayerMethod, adapter_layer, attach, peft, torch
 from lora_lab.methods.targets import ROLES, choose
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-    from torch.nn import functional as F
-
-    from lora_lab import adapter_layer
-    from lora_lab.methods import attach, peft
-else:
-    torch, F, adapter_layer = Lazy("torch"), Lazy("torch.nn.functional"), Lazy("lora_lab.adapter_layer")
-    attach, peft = Lazy("lora_lab.methods.attach"), Lazy("lora_lab.methods.peft")
 
 MAX_SAMPLES = 2**28  # 1 GiB in fp32; VeRA of rank 1024 on Llama-70B has 38 million
 Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are adapted; () means all outputs
@@ -102,17 +94,10 @@ class FrozenPair(LayerMethod):
         tensors: dict[str, Tensor] = {}
         modules = peft.by_module(model, attach.MethodLayer)
         for path, (adapter,) in modules.items():
-            tensors |= self.saved(adapter, f"{peft.PREFIX}{path}.")
-        frozen = [adapter_layer.innermost(adapter) for adapters in modules.values() for adapter in adapters]
-        return tensors | peft.head_tensors(model), {
-            "peft_type": self.peft_type,
-            "target_modules": peft.shortest_names(modules, peft.layer_names(model)),
-            **{key: getattr(self, option) for key, option in self.in_peft.items()},
-            **self.always,
-            "fan_in_fan_out": any(map(adapter_layer.is_conv1d, frozen)),
-            "bias": "none",
-            **peft.common_config(model, report),
-        }
+            tensors |= self.saved(adapter, f"{PREFIX}{path}.")
+        options = {key: getattr(self, option) for key, option in self.in_peft.items()}
+        fixed = {"peft_type": self.peft_type, "bias": "none", **self.always}
+        return tensors, {**fixed, **options, **peft.layer_config(model, modules)}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> FrozenPair:
@@ -122,10 +107,6 @@ class FrozenPair(LayerMethod):
         targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
         options = {option: peft.required(config, key) for key, option in cls.in_peft.items()}
         return cls(targets=tuple(targets), **options)  # type: ignore[call-arg]
-
-    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        for key, tensor in self.to_peft(model, report)[0].items():
-            tensor.data.copy_(tensors[key])
 
 
 @register
@@ -190,7 +171,7 @@ class VeRA(FrozenPair):
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         super().fill(model, report, tensors)
         for path, (adapter,) in peft.by_module(model, attach.MethodLayer).items():
-            b = tensors[f"{peft.PREFIX}{path}.vera_lambda_b"]  # for a fused layer, super() filled only a copy
+            b = tensors[f"{PREFIX}{path}.vera_lambda_b"]  # for a fused layer, super() filled only a copy
             adapter.vera_lambda_b.data.copy_(gather(b, adapter.rows))
 
 

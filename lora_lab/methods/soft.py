@@ -18,17 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, one_of, register, whole
-from lora_lab.methods.layer_method import Lazy
+from lora_lab.methods.layer_method import F, attach, peft, torch
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
-    from torch.nn import functional as F
-
-    from lora_lab.methods import attach, peft
-else:
-    torch, F = Lazy("torch"), Lazy("torch.nn.functional")
-    attach, peft = Lazy("lora_lab.methods.attach"), Lazy("lora_lab.methods.peft")
 
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
@@ -44,7 +37,7 @@ class Soft(Method):
              values. PEFT's files hold it as `prompt_embeddings`
     """
 
-    can_pack, place = True, "soft_prompt"
+    can_pack, place, head_prefix = True, "soft_prompt", "base_model."
     decisive = ("peft_type", "num_virtual_tokens", "token_dim", "num_layers")
     tokens: int
 
@@ -66,7 +59,11 @@ class Soft(Method):
             reads_tokens = False
         if not reads_tokens:
             raise BadValue(f"{self.name} needs a transformers model that reads tokens, which {name} does not; use lora")
-        return attach.attach_ahead(model, self, self.place, lambda: self.start(model))
+
+        def insert() -> None:
+            attach.Ahead(self, self.start(model)).train(model.training).register(model, self.place)
+
+        return attach.attach(model, self, insert)
 
     def vectors(self, ahead: Any) -> Tensor:
         """Return the vectors to put before each row."""
@@ -110,13 +107,12 @@ class Soft(Method):
     def to_peft(self, model: Any, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with torch.no_grad():
             prompt = self.vectors(getattr(model, self.place))
-        return {"prompt_embeddings": prompt, **peft.head_tensors(model, peft.SOFT_PREFIX)}, {
+        return {"prompt_embeddings": prompt}, {
             "peft_type": self.peft_type,
             "num_virtual_tokens": self.tokens,
             "num_transformer_submodules": 1,
             "num_layers": model.config.num_hidden_layers,
             **self.in_peft(model),
-            **peft.common_config(model, report),
         }
 
     @classmethod
@@ -127,7 +123,6 @@ class Soft(Method):
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         getattr(model, self.place).prompt.data.copy_(tensors["prompt_embeddings"])
-        peft.fill_heads(model, tensors, peft.SOFT_PREFIX)
 
 
 @register

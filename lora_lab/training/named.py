@@ -9,9 +9,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from lora_lab.errors import BadValue, LabError
+from lora_lab.methods.base import PREFIX
 from lora_lab.methods.inspect import Inspection, inspect_adapter
 from lora_lab.methods.io import CONFIG, AdapterFile, read_config
-from lora_lab.methods.peft import PREFIX
 from lora_lab.methods.targets import HEADS
 from lora_lab.training.models import load_model, local_name, shapes_of_model
 

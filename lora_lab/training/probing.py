@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lora_lab.errors import BadValue, Failed
-from lora_lab.methods.pooled_head import PooledHead, pooled_head_of
+from lora_lab.methods.attach import PooledHead
 from lora_lab.methods.probe import Probe
 from lora_lab.training.batches import Row, scoring_batches
 from lora_lab.training.evaluate import ROWS
@@ -110,7 +110,7 @@ def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[n
 
 
 def _head_of(model: nn.Module) -> PooledHead:
-    head = pooled_head_of(model)
+    head = next((m for m in model.modules() if isinstance(m, PooledHead)), None)
     if head is None:
         raise BadValue("this model has no probe; attach one first: Probe().attach(model)")
     return head

@@ -8,8 +8,6 @@ import warnings
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from lora_lab import (
@@ -27,7 +25,6 @@ from lora_lab import (
 )
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.methods.attach import report_of, sites_of
-from lora_lab.methods.lora_layers import LoRAEmbedding
 from lora_lab.methods.merge import at_strength
 from tests.conftest import BART, BERT, logits, lora_layers, tiny
 from tests.methods.conftest import refused, with_adapter
@@ -38,32 +35,21 @@ TINY = ("gpt2", "roberta", "phi3", "llama")
 # ---- what is touched
 
 
-@settings(max_examples=25)
-@given(
-    rank=st.integers(1, 16),
-    kind=st.sampled_from(TINY),
-    targets=st.sampled_from(["q", "q,v", "down", "v,o", "all-linear", "embed"]),
+@pytest.mark.parametrize(
+    ("kind", "targets"), [("gpt2", "down"), ("phi3", "all-linear"), ("llama", "embed,q"), ("roberta", "v,o")]
 )
-def test_at_every_rank_the_output_stays_the_same_to_the_bit_and_the_report_is_what_trains(rank, kind, targets):
-    model = tiny(kind)
-    before, method = logits(model), LoRA(rank, targets=targets, rank_pattern={} if targets == "embed" else {"*.1.*": 2})
-    placements = method.place(sites_of(model))
-    report = method.attach(model)
-    assert torch.equal(logits(model), before)
-    assert report.placements == placements
-    sizes = [p.rank * (p.site.in_features + p.site.out_features) for p in placements]
-    trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert report.adapter_parameters == sum(sizes) == trains - report.head_parameters
-    assert sum(p.numel() for p in model.parameters()) == report.total + report.head_parameters  # both heads are there
-    assert all(p.site.module in str(report) for p in placements)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_adapters_take_the_mode_of_the_model(training):
-    model = tiny("roberta").train(training)
-    LoRA(rank=2, dropout=0.5, targets=("q", "embed")).attach(model)
-    assert {module.training for module in model.modules()} == {training}
-    assert LoRAEmbedding in {type(module) for module in model.modules()}
+def test_adapters_take_the_mode_of_the_model_and_the_report_names_where_they_are(kind, targets):
+    for training in (False, True):
+        model = tiny(kind).train(training)
+        method = LoRA(rank=3, dropout=0.5, targets=targets, rank_pattern={"*.1.*": 2})
+        placements = method.place(sites_of(model))
+        report = method.attach(model)
+        assert report.placements == placements
+        assert all(p.site.module in str(report) for p in placements)
+        sizes = [p.rank * (p.site.in_features + p.site.out_features) for p in placements]
+        trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert report.adapter_parameters == sum(sizes) == trains - report.head_parameters
+        assert {module.training for module in model.modules()} == {training}
 
 
 @pytest.mark.parametrize(
@@ -126,15 +112,15 @@ def test_disabled_may_keep_the_trained_head_and_is_undone_after_an_error():
     assert torch.equal(logits(model), adapted)
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-def test_at_a_strength_the_update_is_as_large_as_that(strength):
+def test_at_a_strength_the_update_is_as_large_as_that():
     model, scaled = (with_adapter("roberta", LoRA(rank=4)) for _ in range(2))
-    for layer in lora_layers(scaled):
-        layer.lora_B.data *= strength
     adapted = logits(model)
-    with at_strength(model, strength):
-        torch.testing.assert_close(logits(model), logits(scaled))
-    assert torch.equal(logits(model), adapted)
+    for strength in (1.0, 0.5, 0.0):
+        for layer, own in zip(lora_layers(scaled), lora_layers(model), strict=True):
+            layer.lora_B.data = strength * own.lora_B.data
+        with at_strength(model, strength):
+            torch.testing.assert_close(logits(model), logits(scaled))
+        assert torch.equal(logits(model), adapted)
     other = with_adapter("roberta", IA3())
     with at_strength(other, 0), at_strength(other, 1):
         pass
@@ -149,11 +135,9 @@ def test_at_a_strength_the_update_is_as_large_as_that(strength):
     ("kind", "method", "sentence"),
     [
         ("roberta", LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
-        ("roberta", LoRA(targets=("classifier",)), "'classifier' matches no layer"),
         ("gpt2", LoRA(targets=("c_attn", "q")), r"overlap: .*c_attn is adapted as a whole and again as q"),
         ("phi3", LoRA(targets=("all-linear", "up")), r"overlap: .*gate_up_proj"),
         ("llama", LoRA(rank=20), r"rank 20 is above .*v_proj .* at most 16; .*rank_pattern=\{\"v\": 16\}"),
-        ("roberta", LoRA(alpha_pattern={"*.2.*": 4}), r"'\*\.2\.\*' matches no layer"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_the_model_untouched(kind, method, sentence):
@@ -177,11 +161,11 @@ def test_linear_layers_of_another_library_are_named():
         LoRA(rank=2, targets="all-linear").attach(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1)))
 
 
-@pytest.mark.parametrize("call", [merge, unmerge, detach, report_of])
-def test_without_an_adapter_there_is_nothing_to_do(call):
+def test_without_an_adapter_there_is_nothing_to_do():
     model = tiny("llama")
-    with refused(model, "has no adapter; attach one first"):
-        call(model)
+    for call in (merge, unmerge, detach, report_of):
+        with refused(model, "has no adapter; attach one first"):
+            call(model)
 
 
 # ---- models in torch's wrappers, of torch's own layers, a single layer, and what is no model

@@ -19,7 +19,6 @@ from tests.methods.conftest import refused, with_adapter
     [
         (Bottleneck(size=4, layers=1), ["1.self_attn.o_proj", "1.mlp.down_proj"]),
         (Bottleneck(size=4, placement="lin"), ["0.mlp.down_proj", "1.mlp.down_proj"]),
-        (Bottleneck(size=4, placement="pfeiffer", layers=1), ["1.mlp.down_proj"]),
     ],
 )
 def test_each_placement_counts_as_the_accountant_does_and_starts_without_effect(method, places):

@@ -19,24 +19,14 @@ from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from tests.accounting.conftest import described, real_model, small_config
 from tests.conftest import BERT, tiny
 
-PUBLISHED = [
-    # Hu et al. 2021, tables 2 and 15; all of its figures are in tests/course/paper/test_recomputed.py.
-    ("gpt3-175b", LoRA(rank=64), 301_989_888),
-    ("roberta-base", Bottleneck(size=48, placement="pfeiffer", layers=4), 298_176),
-    # huggingface/peft, method_comparison/MetaMathQA
-    ("llama-3.2-3b", LoRA(rank=10, targets=("gate", "up", "down")), 9_461_760),
-    ("llama-3.2-3b", IA3(), 286_720),
-    ("llama-3.2-3b", PromptTuning(tokens=200), 614_400),
-    ("llama-3.2-3b", PrefixTuning(tokens=200), 11_468_800),
-]
+
+@pytest.mark.parametrize(("method", "count"), [(IA3(), 286_720), (PrefixTuning(tokens=200), 11_468_800)])
+def test_a_published_count(method, count):
+    """huggingface/peft, method_comparison/MetaMathQA; LoRA's are in tests/accounting, Hu et al.'s in tests/course."""
+    assert params("llama-3.2-3b", method).trainable == count
 
 
-@pytest.mark.parametrize(("model", "method", "count"), PUBLISHED)
-def test_a_published_count(model, method, count):
-    assert params(model, method).trainable == count
-
-
-@pytest.mark.parametrize("name", ["LlamaModel", "BertForTokenClassification", "BertForMaskedLM"])
+@pytest.mark.parametrize("name", ["LlamaModel", "BertForMaskedLM"])
 def test_a_loaded_model_of_another_class_is_counted_as_it_is(name):
     made = getattr(transformers, name)
     model = made(made.config_class(**BERT))
@@ -82,13 +72,10 @@ def test_every_expert_has_an_adapter_of_its_own():
 @pytest.mark.parametrize(
     ("case", "labels", "method"),
     [
-        ("bert", None, LoRA(rank=3)),
         ("bert", 3, LoRA(rank=3, targets=("all-linear", "embed"), rank_pattern={"q": 12})),
-        ("roberta", 2, LoRA(rank=1, targets=("q",), rslora=True, alpha=2.5)),
         ("gpt2", None, LoRA(rank=3, targets=("c_attn",), dora=True)),
         ("gpt2", 2, LoRA(rank=2, rank_pattern={"q": 5})),
         ("phi3", None, LoRA(rank=3, targets=("q", "gate", "down"), init="pissa", freeze_a=True)),
-        ("llama", None, LoRA(rank=3, targets=("*.1.*", "embed", "lm_head"))),
         ("t5", None, LoRA(rank=2)),
         ("mixtral", None, LoRA(rank=2)),
     ],
@@ -114,9 +101,7 @@ def test_ia3_counts_one_factor_for_each_number_and_prompts_follow_the_models_wid
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: PromptTuning(tokens=0), "tokens must be a whole number"),
         (lambda: PromptTuning(init="zeros"), "init must be one of vocabulary, random"),
-        (lambda: Bottleneck(size=-1), "size"),
         (lambda: Bottleneck(placement="h"), "placement must be one of houlsby"),
         (lambda: IA3(targets=("k",)), "feedforward names 'down'"),
         (lambda: params("t5-base", PrefixTuning()), "does not support encoder-decoder"),

@@ -19,7 +19,6 @@ from tests.methods.test_peft_parity import CLOSE, load_peft
 ENCODER = IA3(targets=("key", "value", "output.dense"), feedforward=("output.dense",))
 DEFAULTS = {
     "bert": ENCODER,
-    "roberta": ENCODER,
     "gpt2": IA3(targets=("c_attn", "mlp.c_proj"), feedforward=("mlp.c_proj",)),
     "llama": IA3(),
 }

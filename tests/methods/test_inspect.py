@@ -19,7 +19,7 @@ from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.inspect import inspect_adapter
-from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS
+from lora_lab.methods.io import OLD_WEIGHTS, WEIGHTS
 from tests.conftest import lora_layers, randomise, snapshot, tiny
 from tests.fuzz.corpus import METHODS, base
 from tests.methods.conftest import with_adapter
@@ -52,18 +52,10 @@ SOUND = {
     "LoRA": ("roberta", {}),
     "rank 32, PEFT's alpha": ("roberta", {"r": 32, "lora_alpha": 8}),
     "rank 32, rsLoRA": ("roberta", {"r": 32, "lora_alpha": 4, "use_rslora": True}),
-    "DoRA": ("roberta", {"use_dora": True}),
     "patterns": ("roberta", {"rank_pattern": {"query": 2}, "alpha_pattern": {"value": 32}}),
-    "all-linear": ("roberta", {"target_modules": "all-linear"}),
-    "bf16": ("roberta", {"dtype": torch.bfloat16}),
     "llama, bf16, DoRA": ("llama", {"dtype": torch.bfloat16, "use_dora": True}),
     "llama, embedding": ("llama", {"target_modules": ["embed_tokens", "q_proj"]}),
     "prompt": ("llama", {"config": peft.PromptTuningConfig(num_virtual_tokens=4, **CAUSAL)}),
-    "IA3": (
-        "llama",
-        {"config": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **CAUSAL)},
-    ),
-    "VeRA": ("llama", {"config": peft.VeraConfig(r=8, target_modules=["q_proj", "v_proj"], **CAUSAL)}),
     "fused": ("gpt2", {"fan_in_fan_out": True}),
 }
 
@@ -73,7 +65,10 @@ def test_no_false_alarm_on_pefts(kind, options, tmp_path):
     assert names(theirs(tmp_path, kind, **copy.deepcopy(options)), kind) == []
 
 
-@pytest.mark.parametrize(("kind", "method"), METHODS.values(), ids=METHODS)
+OURS = ("patterns", "fused", "dora", "embedding", "pissa", "ia3", "ptuning", "prefix", "bitfit", "full")
+
+
+@pytest.mark.parametrize(("kind", "method"), [METHODS[name] for name in OURS], ids=OURS)
 def test_no_false_alarm_on_ours(kind, method, tmp_path):
     found = inspect_adapter(save_adapter(with_adapter(base(kind), method), tmp_path), base(kind))
     assert found.problems == []
@@ -120,9 +115,7 @@ FAULTY = {  # beside those that are the patients of a lesson, see tests/course/e
         faults.TOO_MANY,
     ),
     "whole numbers": (tensors_with(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
-    "another rank in the config": (config_with(r=3), faults.SETTINGS),
     "targets of another model": (config_with(target_modules=["q_proj"]), faults.WRONG_BASE),
-    "a config that is none": (lambda folder: (folder / CONFIG).write_text("r: 8"), faults.SETTINGS),
     "fp16 of tiny numbers": (
         tensors_with(lambda t: {k: (v * 1e-6 if "lora_B" in k else v).half() for k, v in t.items()}),
         faults.ROUNDED,

@@ -10,7 +10,7 @@ import struct
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab import FullFineTuning, LoRA, load_adapter, merge, save_adapter, unmerge
-from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
+from lora_lab.errors import BadValue, LabError, LabWarning
 from lora_lab.methods import faults
 from lora_lab.methods.attach import fingerprint
 from lora_lab.methods.io import CONFIG, MOST, WEIGHTS, AdapterFile, attach_from, parse_json
@@ -45,44 +45,12 @@ def adapted(kind: str, method=ROBERTA) -> nn.Module:
 # ---- there and back
 
 
-@pytest.mark.parametrize(("saved", "loaded"), [("float32", "bfloat16"), ("float16", "float16"), ("float16", "float32")])
+@pytest.mark.parametrize(("saved", "loaded"), [("float32", "bfloat16"), ("float16", "float32")])
 def test_an_adapter_loads_on_the_same_base_in_another_dtype(saved, loaded, tmp_path):
     model, again = (tiny("roberta").to(getattr(torch, dtype)) for dtype in (saved, loaded))
     load_adapter(again, save_adapter(with_adapter(model, ROBERTA), tmp_path))
     assert {p.dtype for p in again.parameters() if p.requires_grad} == {torch.float32}
     torch.testing.assert_close(logits(again), logits(model), rtol=0.1, atol=0.1)
-
-
-@pytest.mark.parametrize("ever_after", [False, True])
-@pytest.mark.parametrize("call", [1, 2, 3, 4, 99])
-def test_saving_that_fails_never_leaves_weights_of_one_adapter_beside_the_config_of_another(
-    call, ever_after, monkeypatch, tmp_path
-):
-    """os.replace fails at its call of this number and, as when a machine stops, ever after."""
-    old, replace, calls = LoRA(rank=2, targets=("o",)), os.replace, []
-
-    def moved(source: Path, target: Path) -> None:
-        calls.append(target)
-        if len(calls) == call or (ever_after and len(calls) > call):
-            raise OSError(5, "the machine stops")
-        replace(source, target)
-
-    save_adapter(adapted("roberta", old), tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(os, "replace", moved)
-    with suppress(BadValue):
-        save_adapter(adapted("roberta"), tmp_path)
-    if not ever_after and len(calls) >= call:
-        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    again = tiny("roberta")
-    try:
-        method = load_adapter(again, tmp_path).method
-    except NotFound:
-        assert ever_after
-        return
-    assert method in (old, ROBERTA)
-    assert method == ROBERTA or len(calls) >= call
-    assert torch.equal(logits(again), logits(adapted("roberta", method)))
 
 
 @settings(max_examples=20)
@@ -178,40 +146,30 @@ BROKEN = {
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), f"not an adapter: it holds no {WEIGHTS}"),
     "no config": (lambda folder: (folder / CONFIG).unlink(), f"not an adapter: it holds no {CONFIG}"),
     "a config in no encoding": (write(CONFIG, b"\xff\xfe\x00{"), "not readable as JSON"),
-    "a config that is a list": (write(CONFIG, b"[]"), "holds list, not a JSON object"),
     "an empty config": (write(CONFIG, b"{}"), "peft_type is None"),
     "a config of a megabyte": (write(CONFIG, b" " * 2**20), "larger than 512 KiB"),
-    "DoRA without its lengths": (
-        config_with(use_dora=True),
-        r"lacks 4 of 16 tensors|says use_dora=True, but the adapter",
-    ),
+    "DoRA without its lengths": (config_with(use_dora=True), "lacks 4 of 16 tensors"),
     "trained biases": (config_with(bias="all"), "trained with bias='all'"),
     "a trained embedding": (config_with(modules_to_save=["wte"]), r"modules_to_save=\['wte'\]"),
     "PiSSA": (config_with(init_lora_weights="pissa_niter_4"), "changes the base weight too"),
     "another kind of adapter": (config_with(peft_type="XLORA"), "peft_type is 'XLORA'; only .*LORA"),
-}
-# Only in a file of PEFT's: ours says these things in its header too.
-BROKEN_PEFT = {
     "half a head that the config leaves out": (
         lambda folder: (config_with(modules_to_save=None)(folder), tensors_with(lambda t: t.pop(DENSE))(folder)),
         "lacks 1 of 12",
     ),
     "no rank": (config_with(r=None), "has no 'r'"),
     "a rank that no tensor can have": (config_with(r=10**17), "rank must be at most"),
-    "a rank in words": (config_with(r="eight"), "rank must be"),
     "another rank": (config_with(r=3), r"has shape \(4, 32\), this model needs \(3, 32\)"),
     "no targets": (config_with(target_modules=None), "target_modules is empty"),
-    "targets that match nothing": (config_with(target_modules=["c_attn"]), "match no layer of this model"),
     "targets of which one matches nothing": (config_with(target_modules=["query"]), "unexpected tensors"),
     "a number for targets": (config_with(target_modules=5), "config of the adapter in .* is damaged"),
     "a broken pattern": (config_with(rank_pattern={"(": 4}), "is not a pattern: missing"),
-    "a list for a pattern": (config_with(alpha_pattern=[4]), "config of the adapter in .* is damaged"),
 }
 BROKEN_OURS = {
     "a header that is not JSON": (header_with("{"), "part of the header .* is not readable as JSON"),
     "an unknown method": (header_with('{"method": {"name": "lroa"}}'), "unknown method 'lroa'"),
-    "an unknown option": (header_with('{"method": {"name": "lora", "rnak": 1}}'), "no option 'rnak'"),
     "a method that is none": (header_with('{"method": 5}'), "config of the adapter in .* is damaged"),
+    "trained biases": BROKEN["trained biases"],
     "a rank that only the config changes": (config_with(r=3), "says r=3, but the adapter was saved with 4"),
 }
 
@@ -223,6 +181,8 @@ def files(tmp_path_factory) -> dict[str, Path]:
     save_adapter(adapted("roberta", LoRA(rank=4, alpha=8, targets=("q", "v"))), ours)
     config = peft.LoraConfig(task_type="SEQ_CLS", r=4, lora_alpha=8, target_modules=["query", "value"])
     peft.get_peft_model(tiny("roberta"), config).save_pretrained(theirs)
+    for folder in (ours, theirs):  # unbroken, they load
+        load_adapter(tiny("roberta"), folder)
     return {"ours": ours, "theirs": theirs}
 
 
@@ -241,14 +201,12 @@ def copy_of(folder: Path, target: Path) -> Path:
     ("whose", "edit", "reason"),
     [
         pytest.param(whose, *case, id=f"{whose}: {name}")
-        for cases, owners in ((BROKEN, ("ours", "theirs")), (BROKEN_PEFT, ("theirs",)), (BROKEN_OURS, ("ours",)))
+        for whose, cases in (("theirs", BROKEN), ("ours", BROKEN_OURS))
         for name, case in cases.items()
-        for whose in owners
     ],
 )
 def test_a_broken_file_is_refused_with_the_reason_and_the_model_left_as_it_was(files, whose, edit, reason, tmp_path):
     folder = copy_of(files[whose], tmp_path)
-    load_adapter(tiny("roberta"), folder)  # unbroken, it loads
     edit(folder)
     assert_refused(tiny("roberta"), folder, reason)
 
@@ -280,9 +238,8 @@ def test_an_adapter_of_another_base_of_the_same_shape_is_refused(files):
     for parameter in other.parameters():
         nn.init.normal_(parameter)
     assert_refused(other, files["ours"], "trained on another base model")
-    for kind in ("gpt2", "llama"):
-        assert_refused(tiny(kind), files["ours"], "trained on another base model")
-        assert_refused(tiny(kind), files["theirs"], "match no layer of this model")
+    assert_refused(tiny("gpt2"), files["ours"], "trained on another base model")
+    assert_refused(tiny("gpt2"), files["theirs"], "match no layer of this model")
     classes.classifier.out_proj = nn.Linear(32, 5)
     assert_refused(classes, files["ours"], r"out_proj\.\w+ has shape \(3.*needs \(5")
 
@@ -308,8 +265,7 @@ def roberta(labels: int) -> nn.Module:
     return model
 
 
-ENCODER_METHODS = {name: method for name, (kind, method) in METHODS.items() if kind == "roberta"}
-ENCODER_METHODS |= {"full": FullFineTuning(), "vera": METHODS["vera"][1], "tinylora": METHODS["tinylora"][1]}
+ENCODER_METHODS = {name: METHODS[name][1] for name in ("patterns", "pissa", "ptuning", "bitfit", "vera", "full")}
 
 
 @pytest.mark.parametrize("method", ENCODER_METHODS.values(), ids=ENCODER_METHODS)
@@ -371,7 +327,7 @@ def test_what_safetensors_writes_is_read(wanted):
         assert file.shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("length", [640, 1408, 0x280 + 2**16])
+@pytest.mark.parametrize("length", [640, 0x280 + 2**16])
 def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path, length):
     assert struct.pack("<Q", length)[:1] == b"\x80"
     assert AdapterFile(written(tmp_path, json.dumps({"a": ENTRY}).ljust(length)))["a"].tolist() == [0, 0]
@@ -379,24 +335,19 @@ def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path, length)
 
 HOSTILE = {
     "no tensors": ({}, b"", faults.EMPTY),
-    "a huge shape": ({"a": {**ENTRY, "shape": [2**40, 2**40]}}, None, faults.DAMAGED),
     "a huge place": ({"a": {**ENTRY, "shape": [2**40], "data_offsets": [0, 2**42]}}, None, faults.TRUNCATED),
     "too few bytes": ({"a": ENTRY}, b"\0" * 7, faults.TRUNCATED),
     "nothing in it": ({"a": {**ENTRY, "shape": [0], "data_offsets": [0, 0]}}, b"", faults.DAMAGED),
-    "an unknown dtype": ({"a": {**ENTRY, "dtype": "Q4"}}, None, faults.DAMAGED),
     "an overlap": ({"a": ENTRY, "b": ENTRY}, None, faults.DAMAGED),
-    "a gap": ({"a": {**ENTRY, "data_offsets": [8, 16]}}, b"\0" * 16, faults.DAMAGED),
     "a control character": ({"a\x1b[2J": ENTRY}, None, faults.DAMAGED),
     "a long name": ({"a" * 9999: ENTRY}, None, faults.DAMAGED),
     "deep JSON": ('{"a":' * 100_000, None, faults.DAMAGED),
-    "a huge header": ('{"a": "' + "x" * 2 * MOST + '"}', None, faults.DAMAGED),
+    "a huge header": ({"__metadata__": {"a": "x" * 2 * MOST}, "a": ENTRY}, None, faults.DAMAGED),
     "no bytes": (b"", None, faults.EMPTY),
     "three bytes": (b"\x08\0\0", None, faults.TRUNCATED),
-    "half a header": (struct.pack("<Q", 5000) + b"{", None, faults.TRUNCATED),
     "a length of 2^63": (struct.pack("<Q", 2**63) + b"{", None, faults.DAMAGED),
     "a pickle": (b"\x80\x04\x95\x00\x00\x00\x00\x00\x00.", None, faults.PICKLE),
     "a zip": (b"PK\x03\x04" + b"\0" * 99, None, faults.PICKLE),
-    "a text": (b"not at all a file of tensors", None, faults.DAMAGED),
 }
 
 
@@ -408,7 +359,7 @@ def test_a_hostile_header_is_refused_with_the_reason(content, numbers, fault, tm
     assert "\x1b" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("value", "place"), [(torch.nan, 300_000), (torch.inf, 0), (-torch.inf, 599_999)])
+@pytest.mark.parametrize(("value", "place"), [(torch.nan, 300_000), (-torch.inf, 599_999)])
 def test_nan_and_infinity_are_found_wherever_they_are(value, place, tmp_path):
     numbers = torch.zeros(600_000)
     numbers[place] = value
@@ -431,28 +382,26 @@ def test_a_file_that_changes_while_it_is_read_is_refused(change, tmp_path):
         file["b"]
 
 
-@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
-@pytest.mark.parametrize(
-    "make", [os.mkfifo, os.mkdir, lambda p: os.symlink(p, p), lambda p: os.symlink("/dev/zero", p)]
-)
-def test_a_pipe_a_folder_a_circle_and_a_device_are_not_read(make, name, tmp_path):
-    written(tmp_path, {"a": ENTRY})
-    (tmp_path / name).unlink()
-    make(tmp_path / name)
-    with pytest.raises(BadValue, match="cannot be read"):
-        AdapterFile(tmp_path)
+def test_a_pipe_a_folder_a_circle_and_a_device_are_not_read(tmp_path):
+    makers = (os.mkfifo, os.mkdir, lambda p: os.symlink(p, p), lambda p: os.symlink("/dev/zero", p))
+    for number, (make, name) in enumerate(product(makers, (CONFIG, WEIGHTS))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        written(folder, {"a": ENTRY})
+        (folder / name).unlink()
+        make(folder / name)
+        with pytest.raises(BadValue, match="cannot be read"):
+            AdapterFile(folder)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ('{"r": NaN}', "not JSON compliant"),
-        ('{"r": 1e999}', "not JSON compliant"),
         ('{"r": ' + "9" * 5000 + "}", "not JSON compliant"),
         ('{"r": ' * 100_000, "recursion"),
         ('{"r": ' + "[" * 50 + "]" * 50 + "}", "nested deeper than 16 levels"),
         ('{"a": "\\ud800"}', "surrogates"),
-        ("", "Expecting value"),
     ],
 )
 def test_json_that_would_break_something_later_is_refused_now(text, reason):
@@ -476,7 +425,7 @@ def test_patterns_share_one_limit_of_time():
     assert time.process_time() - start < 1
 
 
-@pytest.mark.parametrize("pattern", ["((a{999}){999}){999}", "(?R)", "a{e<=5}", "(", "x" * 9999, "(?<=a)b", 5, None])
+@pytest.mark.parametrize("pattern", ["((a{999}){999}){999}", "(?R)", "a{e<=5}", "(", "x" * 9999, 5])
 def test_a_pattern_that_could_take_the_machine_is_none(pattern):
     with pytest.raises(BadValue, match="is not a pattern"):
         patterns_from_a_file()(pattern, "a")

@@ -107,14 +107,13 @@ def test_pissa_starts_and_learns_as_pefts_does(kind):
 
 
 PISSAS = {
-    "plain": PISSA,
     "rsLoRA": LoRA(rank=3, init="pissa", rslora=True),
     "patterns": LoRA(rank=4, init="pissa", rank_pattern={"v": 2}, alpha_pattern={"q": 3}),
 }
 
 
 @pytest.mark.parametrize("method", PISSAS.values(), ids=PISSAS)
-@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+@pytest.mark.parametrize("kind", ["gpt2"])
 def test_pissas_file_is_a_lora_of_twice_the_rank_on_the_original_base(kind, method, tmp_path, monkeypatch):
     ours = with_adapter(kind, method)
     theirs = load_peft(tiny(kind), save_adapter(ours, tmp_path))

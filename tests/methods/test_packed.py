@@ -61,7 +61,7 @@ def mixes(draw: st.DrawFn):
     return kind, draw(st.lists(one, min_size=1, max_size=5))
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(mixes())
 def test_each_member_answers_and_learns_as_it_does_alone(mix):
     kind, methods = mix
@@ -120,20 +120,6 @@ def test_each_member_drops_at_its_own_rate():
     assert noise[2] == pytest.approx(0.9 / 0.1, rel=0.5)
     packed.eval()
     torch.testing.assert_close(packed(x) - frozen, whole.repeat(3, 1, 1), rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_members_parameters_are_views_so_that_an_update_of_one_is_an_update_of_the_pack():
-    base = tiny("roberta")
-    members = [member(base, LoRA(2), 1), member(base, LoRA(3), 2)]
-    packed, _, _ = stack_members(base, members)
-    before = packed(input_ids=ids(2)).logits
-    for parameter in members[1].parameters():
-        if parameter.requires_grad:
-            parameter.add_(0.1)
-    after = packed(input_ids=ids(2)).logits
-    assert torch.equal(before[:3], after[:3])
-    assert not torch.allclose(before[3:], after[3:], atol=1e-3)
 
 
 def test_a_share_takes_no_memory_and_is_adapted_alone():

@@ -56,9 +56,6 @@ def test_the_same_modules_count_the_same(kind):
         assert every == theirs(config, "all-linear", pooler)
 
 
-@pytest.mark.parametrize(("kind", "whole"), [("falcon", "query_key_value"), ("bloom", "query_key_value")])
-def test_a_fused_layer_whose_order_is_not_plain_is_named_as_a_whole(kind, whole):
-    config = {"model_type": kind, **TYPES[kind]}
-    with pytest.raises(LookupError, match=f"it is a part of {whole}, and the order of its parts is unknown"):
-        params(meta_model(config), LoRA(rank=2))
-    assert params(meta_model(config), LoRA(rank=2, targets=(whole,))).trainable == theirs(config, [whole])
+def test_a_fused_layer_whose_order_is_not_plain_is_named_as_a_whole():
+    with pytest.raises(LookupError, match="it is a part of query_key_value, and the order of its parts is unknown"):
+        params(meta_model({"model_type": "falcon", **TYPES["falcon"]}), LoRA(rank=2))

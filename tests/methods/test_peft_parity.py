@@ -31,9 +31,12 @@ def base(loaded) -> Callable[[str], nn.Module]:
     """`base("minilm")`: a fresh base model, the same weights at every call."""
 
     def fresh(kind: str) -> nn.Module:
-        if kind in ("minilm", "smollm2"):
-            return loaded(kind, 3 if kind == "minilm" else None)
-        return tiny(kind)
+        if kind not in ("minilm", "smollm2"):
+            return tiny(kind)
+        model = loaded(kind, 3 if kind == "minilm" else None)
+        if kind == "smollm2":  # as real with fewer layers
+            model.model.layers, model.config.num_hidden_layers = model.model.layers[:2], 2
+        return model
 
     return fresh
 
@@ -95,27 +98,21 @@ LOADED = {
     "a real encoder": ("minilm", ["query", "value"], {}),
     "a real decoder": ("smollm2", ["q_proj", "v_proj"], {}),
     "all-linear, which takes BERT's pooler in": ("minilm", "all-linear", {}),
-    "all-linear": ("roberta", "all-linear", {}),
     "a fused layer as a whole": ("gpt2", ["c_attn"], {}),
     "another": ("phi3", ["qkv_proj"], {}),
     "DoRA": ("roberta", ["query", "value"], DORA),
-    "DoRA of a fused layer": ("phi3", ["qkv_proj"], DORA),
     # Files of embeddings hold a copy of the base's.
     "a tied embedding": ("llama", ["embed_tokens", "q_proj"], {}),
     "GPT-2's": ("gpt2", ["wte"], {}),
     "an embedding and the head": ("phi3", ["lm_head", "embed_tokens"], {}),
     "an embedding that scales": ("gemma2", ["embed_tokens"], {}),
-    "rank_pattern": ("roberta", QKV, {"r": 7, "rank_pattern": {"query": 2, r"layer\.1\.attention\.self\.value": 5}}),
     "patterns with rsLoRA": (
         "roberta",
         QKV,
-        {"use_rslora": True, "rank_pattern": {"query": 2}, "alpha_pattern": {"layer.0.*key": 5}},
+        {"use_rslora": True, "rank_pattern": {"query": 2, r"layer\.1.*value": 5}, "alpha_pattern": {"layer.0.*key": 5}},
     ),
-    "dropout": ("roberta", QKV, {"lora_dropout": 0.1}),
-    "one layer": ("roberta", QKV, {"layers_to_transform": [1]}),
     "one layer as a number": ("roberta", QKV, {"layers_to_transform": 0}),
     "without one module": ("roberta", QKV, {"exclude_modules": ["layer.0.attention.self.query"]}),
-    "names": ("roberta", ["query", "output.dense"], {}),
     "a regular expression": ("roberta", r".*\.layer\.1\..*(query|key)", {}),
     "a full path, which is not bound to the layers": ("roberta", [VALUE, "query"], {"layers_to_transform": [1]}),
 }
@@ -168,18 +165,16 @@ def test_on_a_finished_classifier_the_head_may_be_left_to_the_base(config, tmp_p
     assert torch.equal(logits(again), logits(ours))
 
 
-@pytest.mark.parametrize("path", ["model.embed_tokens", "lm_head"])
-def test_an_embedding_or_lm_head_that_differs_from_the_base_is_refused(path, tmp_path):
+def test_an_embedding_that_differs_from_the_base_is_refused(tmp_path):
     other = tiny("phi3")
-    other.get_submodule(path).weight.data.mul_(2)
-    save_peft(peft_model(other, "phi3", [path.split(".")[-1]]), tmp_path)
-    with pytest.raises(ValueError, match=rf"includes its own {path}, which differs"):
+    other.model.embed_tokens.weight.data.mul_(2)
+    save_peft(peft_model(other, "phi3", ["embed_tokens"]), tmp_path)
+    with pytest.raises(ValueError, match=r"includes its own model.embed_tokens, which differs"):
         load_adapter(tiny("phi3"), tmp_path)
 
 
-@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
-def test_an_adapter_that_peft_has_tied_is_refused_by_the_options_name(target, tmp_path):
-    save_peft(peft_model(tiny("llama"), "llama", [target], ensure_weight_tying=True), tmp_path)
+def test_an_adapter_that_peft_has_tied_is_refused_by_the_options_name(tmp_path):
+    save_peft(peft_model(tiny("llama"), "llama", ["lm_head"], ensure_weight_tying=True), tmp_path)
     with pytest.raises(BadValue, match="ensure_weight_tying=True"):
         load_adapter(tiny("llama"), tmp_path)
 
@@ -200,8 +195,6 @@ def test_the_bias_of_an_lm_head_is_compared_as_well(tmp_path):
 
 READ = {
     "a real encoder": ("minilm", LoRA(rank=4)),
-    "rank 1, all linear": ("roberta", LoRA(rank=1, targets=("all-linear",))),
-    "alpha_pattern": ("roberta", LoRA(rank=4, alpha_pattern={"q": 3, "*.1.*": 7})),
     "all patterns with rsLoRA": (
         "roberta",
         LoRA(rank=4, rslora=True, rank_pattern={"*.0.*": 2}, alpha_pattern={"v": 3}),
@@ -229,7 +222,7 @@ def test_peft_reads_our_file_and_writes_the_same_tensors(base, kind, method, tmp
     assert all(torch.equal(mine[key], other[key]) for key in mine)
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "phi3", "gemma2"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
 def test_peft_reads_our_adapter_of_an_embedding(kind, tmp_path):
     ours = with_adapter(kind, LoRA(rank=4, targets=("embed", "o") if kind != "gpt2" else ("wte", "o")))
     assert_peft_reads(ours, tiny(kind), tmp_path)
@@ -238,7 +231,6 @@ def test_peft_reads_our_adapter_of_an_embedding(kind, tmp_path):
 
 
 SLICED = {
-    "v alone": LoRA(rank=3, targets=("v",)),
     "q, k and v": LoRA(rank=2, targets=("q", "k", "v")),
     "unequal with rsLoRA": LoRA(rank=4, rslora=True, rank_pattern={"q": 1}, alpha_pattern={"v": 2}),
     "one layer differs": LoRA(rank=3, rank_pattern={"*.1.*": 2}, alpha_pattern={"*.0.*": 5}),
@@ -246,8 +238,9 @@ SLICED = {
 }
 
 
-@pytest.mark.parametrize("method", SLICED.values(), ids=SLICED)
-@pytest.mark.parametrize("kind", FUSED)
+@pytest.mark.parametrize(
+    ("kind", "method"), [*(("gpt2", method) for method in SLICED.values()), ("phi3", SLICED["beside other layers"])]
+)
 def test_our_slices_are_one_peft_adapter_of_the_summed_rank_and_come_back_exactly(kind, method, tmp_path):
     ours, again = with_adapter(kind, method), tiny(kind)
     theirs = assert_peft_reads(ours, tiny(kind), tmp_path)

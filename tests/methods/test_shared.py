@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import json
 import warnings
 import weakref
@@ -45,8 +46,6 @@ OPTIONS = {
 }
 SMALL = {"vera": VeRA(rank=8), "lora-xs": LoRAXS(rank=4), "tinylora": TinyLoRA(u=5, weight_tying=0.5)}
 
-every_kind = pytest.mark.parametrize("kind", NAMES)
-every_option = pytest.mark.parametrize("option", OPTIONS)
 every_method = pytest.mark.parametrize("method", SMALL.values(), ids=SMALL)
 
 
@@ -82,8 +81,15 @@ def assert_the_same(one: nn.Module, other: nn.Module) -> None:
 # ---- as PEFT has them
 
 
-@every_kind
-@every_option
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        *zip(itertools.cycle(NAMES), OPTIONS, strict=False),
+        ("gpt2", "vera"),
+        ("gpt2", "tinylora"),
+        ("llama", "vera, seed"),
+    ],
+)
 def test_pefts_file_answers_learns_and_is_written_the_same_here_and_peft_reads_ours(kind, option, tmp_path):
     theirs, model = peft_model(kind, option), tiny(kind)
     randomise(theirs)
@@ -102,28 +108,12 @@ def test_pefts_file_answers_learns_and_is_written_the_same_here_and_peft_reads_o
     }
 
 
-@every_option
-def test_what_is_frozen_is_the_same_in_peft_before_anything_is_trained(option):
-    theirs, model = peft_model("llama", option), ours("llama", OPTIONS[option][1])
-    layers = [layer for _, layer in adapter_layers(model) if not layer.head]
-    others = [
-        m for m in theirs.modules() if isinstance(m, peft.tuners.vera.VeraLayer | peft.tuners.tinylora.TinyLoraLayer)
-    ]
-    for layer, other in zip(layers, others, strict=True):
-        if option.startswith("vera"):
-            assert torch.equal(layer.frozen.A, other.vera_A["default"])
-            assert torch.equal(layer.frozen.B, other.vera_B["default"])
-        else:  # singular vectors have no sign of their own
-            assert torch.equal(layer.frozen.P, other.tinylora_P["default"])
-            theirs_ab = other.tinylora_B["default"] @ other.tinylora_A["default"]
-            torch.testing.assert_close(layer.frozen.B @ layer.frozen.A, theirs_ab, **CLOSE)
-
-
 # ---- fused layers
 
 
-@every_method
-@pytest.mark.parametrize("kind", ["gpt2", "phi3"])
+@pytest.mark.parametrize(
+    ("kind", "method"), [*(("gpt2", method) for method in SMALL.values()), ("phi3", SMALL["vera"])]
+)
 def test_q_and_v_of_a_fused_layer_have_one_adapter_which_leaves_k_alone(kind, method, tmp_path):
     model, width, x = tiny(kind), {"gpt2": (32, 64), "phi3": (32, 48)}[kind], torch.randn(2, 5, 32)
     fused = ("c_attn", "qkv_proj")
@@ -142,7 +132,7 @@ def test_q_and_v_of_a_fused_layer_have_one_adapter_which_leaves_k_alone(kind, me
 # ---- LoRA-XS
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_lora_xs_is_its_formula_and_only_the_square_gets_a_gradient(kind):
     model = ours(kind, LoRAXS(rank=4, alpha=6))
     for path, layer in adapter_layers(model):
@@ -161,11 +151,10 @@ def test_lora_xs_is_its_formula_and_only_the_square_gets_a_gradient(kind):
         torch.testing.assert_close(gradient, torch.autograd.grad(wanted.sin().sum(), r)[0], **CLOSE)
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
-def test_peft_and_we_read_lora_xs_as_the_lora_that_it_equals(kind, tmp_path):
-    model, again = ours(kind, LoRAXS(rank=4, alpha=6)), tiny(kind)
+def test_peft_and_we_read_lora_xs_as_the_lora_that_it_equals(tmp_path):
+    model, again = ours("bert", LoRAXS(rank=4, alpha=6)), tiny("bert")
     save_adapter(model, tmp_path)
-    theirs = load_peft(tiny(kind), tmp_path)
+    theirs = load_peft(tiny("bert"), tmp_path)
     torch.testing.assert_close(logits(theirs), logits(model), **CLOSE)
     assert theirs.peft_config["default"].peft_type == "LORA"
     tensors = load_file(tmp_path / WEIGHTS)  # without our header, and what only we read
@@ -181,9 +170,8 @@ def frozen(model: nn.Module) -> list[Frozen]:
     return [module for module in model.modules() if isinstance(module, Frozen)]
 
 
-@every_kind
-def test_one_pair_stands_in_memory_wherever_the_model_goes_and_once_in_the_file(kind, tmp_path):
-    model = ours(kind, VeRA(rank=8), ("q", "v", "up"))
+def test_one_pair_stands_in_memory_wherever_the_model_goes_and_once_in_the_file(tmp_path):
+    model = ours("llama", VeRA(rank=8), ("q", "v", "up"))
     for one in (model, copy.deepcopy(model), share(model), copy.deepcopy(model).to(torch.float64).float()):
         layers = [layer for _, layer in adapter_layers(one) if not layer.head]
         assert len({id(layer.frozen.A) for layer in layers}) == len({id(layer.frozen.B) for layer in layers}) == 1
@@ -231,7 +219,6 @@ BASE = tiny("bert")
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: VeRA(rank=0), "rank must be a whole number"),
         (lambda: VeRA(d_initial=0), "d_initial must be a number other than 0"),
         (lambda: VeRA(save_projection=1), "save_projection must be True or False"),
         (lambda: TinyLoRA(weight_tying=1.5), "weight_tying must be from 0 to 1"),
