@@ -62,16 +62,28 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> Figure:
+def new_axes(width: float, height: float, *grid: int, **options: Any) -> tuple[Picture, Any]:
+    """Return a picture, with its size in inches, and its axes; `grid` and options are those of `subplots`."""
+    picture = Picture(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    return picture, picture.subplots(*grid, **options)
+
+
+def tidy(axes: Any, grid: str = "both") -> None:
+    """Set a white background and a pale grid behind the data, and remove the top and right spines."""
+    axes.set_facecolor("white")
+    axes.set_axisbelow(True)
+    axes.grid(axis=grid, color="#e9e9e9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> Picture:
     """Draw the history of a finished run: training loss, and the metric on validation."""
-    figure = Picture(figsize=(7.2, 3.4), dpi=130, layout="constrained", facecolor="white")
+    figure, (loss_axes, metric_axes) = new_axes(7.2, 3.4, 1, 2)
     figure.suptitle(title, fontsize=11)
-    loss_axes, metric_axes = figure.subplots(1, 2)
     steps, losses = history["step"], history["loss"]
     for axes, name in ((loss_axes, "training loss (nats)"), (metric_axes, metric_name(f"validation_{metric}"))):
-        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * max(steps, default=1)), facecolor="white")
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * max(steps, default=1)))
+        tidy(axes)
     loss_axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=0.8)
     loss_axes.plot(steps, smoothed(losses), color=BLUE, linewidth=2, label="loss")
     points = [(record["step"], factor(metric) * record[metric]) for record in history["validation"]]
