@@ -170,7 +170,7 @@ def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
     return picture
 
 
-def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Picture:
+def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
     """Draw quality over the learning rate: lines of means by rank, and a dot per seed. Raises: see `heat_map`."""
     _check_shown(frame, (by, "lr"))
     picture, axes = new_axes(*SIZE)
@@ -180,7 +180,7 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Pictu
         shift = 1.02 ** (index - (lines - 1) / 2)  # so that dots at one rate do not overlap
         _line(axes, group, "lr", metric, index, f"{SETTINGS.get(by, by)} {short(value)}", shift)
     axes.set(xscale="log", xlabel="learning rate (log)", ylabel=metric_name(metric))
-    title = title or f"{metric_name(metric)} over the learning rate{f', by {SETTINGS.get(by, by)}' * (lines > 1)}"
+    title = f"{metric_name(metric)} over the learning rate{f', by {SETTINGS.get(by, by)}' * (lines > 1)}"
     rates = sorted(frame["lr"].unique())
     if len(rates) < 9:  # ticks at the tried rates rather than at powers of ten
         axes.set_xticks(rates, [short(rate) for rate in rates])
@@ -189,14 +189,14 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Pictu
     return picture
 
 
-def against_rank(frame: pd.DataFrame, metric: str = "") -> Picture:
+def against_rank(frame: pd.DataFrame) -> Picture:
     """Draw every seed as a dot over its rank, and lines of means; if rates vary, at each rank's best on validation.
 
     Raises: see `heat_map`.
     """
     _check_shown(frame, (*RANKS, "lr"))
     picture, axes = new_axes(*SIZE)
-    metric = metric or metric_of(frame)
+    metric = metric_of(frame)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
     for index, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
         _line(axes, group, "rank", metric, index, str(targets))
@@ -257,12 +257,12 @@ def short(value: Any) -> str:
     return f"{value:g}" if len(f"{value:g}") < 7 else f"{value:.2g}"
 
 
-def _finish(axes: Any, lines: int, title: str, size: float = 9) -> None:
+def _finish(axes: Any, lines: int, title: str) -> None:
     """Set the title, font sizes and grid, and add a legend if there is more than one line."""
-    axes.set_title(title, fontsize=size + 1)
+    axes.set_title(title, fontsize=10)
     tidy(axes)
-    axes.tick_params(labelsize=size)
+    axes.tick_params(labelsize=9)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_size(size)
+        axis.label.set_size(9)
     if lines > 1:
-        axes.legend(fontsize=size - 1, frameon=False, loc="best")
+        axes.legend(fontsize=8, frameon=False, loc="best")
