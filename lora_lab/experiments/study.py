@@ -51,7 +51,8 @@ class Study:
         groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
         for label, given in methods.items():
             settings = {"validations": 0, **fields, **(given if isinstance(given, Mapping) else {"method": given})}
-            recipe = Recipe(model, task, *contenders([settings.pop("method")]), **settings)
+            (method,) = contenders([settings.pop("method")])
+            recipe = Recipe(model, task, method, **settings)
             groups[label] = [replace(recipe, seed=seed) for seed in numbers]
         return cls(groups, margin)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -15,12 +14,12 @@ from matplotlib.ticker import LogFormatter
 from lora_lab.errors import printable
 from lora_lab.metrics import factor
 from lora_lab.metrics import metric as named_metric
-from lora_lab.plots.described import in_words
 
 # Okabe and Ito's colorblind-safe palette, with the lightest colors darkened so that thin lines are visible on white,
 # even on a weak projector (contrast of at least 3:1; tests/plots/test_colors.py checks both).
 BLUE, ORANGE, GREEN, RED, PURPLE, GRAY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
+COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GRAY)
 
 
 def metric_name(column: str) -> str:
@@ -32,7 +31,7 @@ class Picture(Figure):
     """A figure that displays itself in a notebook; matplotlib's own needs pyplot for that.
 
     alt     description stored next to the picture in a notebook file, and its alt text on a web page; by default
-            generated from what is drawn
+            its titles
     """
 
     alt: str = ""
@@ -53,7 +52,8 @@ class Picture(Figure):
         super().draw(renderer)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        alt = printable(self.alt or in_words(self))
+        titles = [self.get_suptitle(), *(axes.get_title() for axes in self.axes)]
+        alt = printable(self.alt or " ".join(" ".join(titles).split()))
         return {"text/plain": alt}, {"image/png": {"alt": alt}}
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for
@@ -85,15 +85,8 @@ def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> 
         axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * max(steps, default=1)))
         tidy(axes)
     loss_axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=0.8)
-    loss_axes.plot(steps, smoothed(losses), color=BLUE, linewidth=2, label="loss")
+    smooth = pd.Series(losses, dtype=float).rolling(25, min_periods=1).mean()  # batches of 16 are noisy
+    loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label="loss")
     points = [(record["step"], factor(metric) * record[metric]) for record in history["validation"]]
     metric_axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, linewidth=2, label=metric)
     return figure
-
-
-def smoothed(losses: Sequence[float], window: int = 25) -> np.ndarray:
-    """Return the mean of the last `window` losses at each step, because batches of 16 are noisy."""
-    sums = np.cumsum([0.0, *losses])
-    ends = np.arange(1, len(losses) + 1)
-    starts = np.maximum(0, ends - window)
-    return (sums[ends] - sums[starts]) / (ends - starts)

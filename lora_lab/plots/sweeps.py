@@ -21,22 +21,8 @@ from lora_lab.errors import BadValue, warn
 from lora_lab.experiments.results import mixed_dtypes, settings_in
 from lora_lab.metrics import factor, main_metric
 from lora_lab.metrics import metric as named_metric
-from lora_lab.plots import (
-    BLACK,
-    BLUE,
-    GRAY,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    Picture,
-    metric_name,
-    new_axes,
-    tidy,
-)  # fmt: skip
+from lora_lab.plots import COLORS, GRAY, Picture, metric_name, new_axes, tidy
 
-COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GRAY)
 MARKERS = "os^Dv<>p"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark, also in grayscale
 SIZE = (6.4, 3.8)  # inches
