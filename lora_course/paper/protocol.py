@@ -33,9 +33,8 @@ from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError, NotFound, nearest
-from lora_lab.experiments.generation import score_answers
+from lora_lab.experiments.generation import check_installed, missing_packages, score_answers
 from lora_lab.experiments.sweep import Sweep
-from lora_lab.experiments.text_scores import check_installed, missing_packages
 from lora_lab.files import read_json, write_json
 from lora_lab.methods.base import Method
 from lora_lab.methods.bottleneck import Bottleneck

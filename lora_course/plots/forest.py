@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lora_course.paper.reproduce.effects import Effect, effects
-from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture
-from lora_lab.plots.axes import new_axes, tidy
+from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture, new_axes, tidy
 
 MARKS = {"holds": ("o", BLUE), "fails": ("X", RED), "undecided": ("D", BLACK), "not tested": ("o", GRAY)}
 EDGE = 40  # end of the axis, in units of the limit

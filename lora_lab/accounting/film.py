@@ -12,39 +12,30 @@ from typing import Any
 
 import numpy as np
 
+from lora_lab.accounting import memory
 from lora_lab.accounting.fit import NUMBER, Fit, NoFit, Regime, fit, plain
-from lora_lab.accounting.memory import (
-    Estimate,
-    cache_file,
-    checked,
-    compact,
-    keep,
-    key_of,
-    regime_of,
-    traced,
-    with_optimizer,
-)  # fmt: skip
 from lora_lab.accounting.setup import Moment, Setup
 from lora_lab.files import read_json
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")
 
 
-def filmed(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> dict[str, Any]:
+def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
     """Return the film of a step from the user's cache, or make it with a progress bar and cache it.
 
     A case that cannot be interpolated is traced: see `of_estimate`. Raises: see `memory`.
     """
-    _, config = checked(model, method, setup)
+    _, config = memory.checked(model, method, setup)
+    several = replace(setup, batch=max(2, setup.batch))  # one row has the same peak
     try:
-        regime = regime_of(config, method, replace(setup, batch=max(2, setup.batch)))  # one row has the same peak
-        file = cache_file(config, f"film {key_of(method, setup, regime, num_labels)}")
+        regime = memory.regime_of(config, method, several)
+        file = memory.cache_file(config, f"film {memory.key_of(method, setup, regime, num_labels=2)}")
         if file.exists():
             return read_json(file)
-        result = film(fit(config, method, setup, regime, num_labels, every_layer=True))
-        keep(file, compact(result))
+        result = film(fit(config, method, setup, regime, every_layer=True))
+        memory.keep(file, memory.compact(result))
     except NoFit:
-        result = of_estimate(traced(config, method, setup, num_labels), setup)
+        result = of_estimate(memory.traced(config, method, setup), setup)
     return result
 
 
@@ -86,7 +77,7 @@ def film(step: Fit) -> dict[str, Any]:
     }
 
 
-def of_estimate(step: Estimate, setup: Setup) -> dict[str, Any]:
+def of_estimate(step: memory.Estimate, setup: Setup) -> dict[str, Any]:
     """Return the film of a traced or measured step, optimizer included. It holds only for this batch and length.
 
     fixed   [batch, tokens]
@@ -106,8 +97,8 @@ def moments(data: dict[str, Any], rank: int, setup: Setup) -> tuple[Moment, ...]
     order = unfolded(data["moments"])
     parts = [data["parts"][data["changes"][change][0]] for change in order]
     labels = [(category, "") for category in CATEGORIES]
-    step = Estimate("predicted", parts, labels, changes[order].cumsum(axis=0))
-    return (step if fixed else with_optimizer(step, data["trained"], rank * ranked, setup)).timeline
+    step = memory.Estimate("predicted", parts, labels, changes[order].cumsum(axis=0))
+    return (step if fixed else memory.with_optimizer(step, data["trained"], rank * ranked, setup)).timeline
 
 
 def folded(numbers: Sequence[int]) -> list[Any]:

@@ -34,7 +34,6 @@ from lora_lab.accounting.setup import (
     Label,
     Moment,
     Setup,
-    optimizer_bytes,
     optimizer_states,
     optimizer_temporaries,
 )  # fmt: skip
@@ -287,7 +286,9 @@ def predicted(
 
 def with_optimizer(passes: Estimate, trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> Estimate:
     """Add the optimizer's states and the temporaries of its step; for `trained` see `Fit`."""
-    states, temporaries = optimizer_bytes(trained, rank, setup)
+    weights = [(numbers + slope * rank, width, count) for numbers, slope, width, count in trained]
+    states = sum(count * sum(optimizer_states(numbers, width, setup)) for numbers, width, count in weights)
+    temporaries = sum(optimizer_temporaries(weights, setup))
     step = [temporaries * (phase == STEP) for phase, _ in passes.moments]
     live = np.column_stack([passes.live, np.full(len(step), states), step])
     return replace(passes, live=live, labels=[*passes.labels, ("optimizer", "states"), ("temporaries", STEP)])
@@ -464,16 +465,15 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
     cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * tokens
     logits = setup.batch * a.vocabulary
-    sizes = {("weights", part): size for part, size in trace.weights(config, method, setup).items()}
-    sizes["cache", "keys and values"] = cache
-    sizes["logits", "the next token's logits"] = setup.width * logits
+    terms = [("weights", part, size, "") for part, size in trace.weights(config, method, setup).items()]
+    terms.append(("cache", "keys and values", cache, "2·L·kv_heads·head_dim·b·B·S"))
+    terms.append(("logits", "the next token's logits", setup.width * logits, "B·V·b"))
     if setup.width != 4:
-        sizes["logits", "the next token's logits in fp32"] = 4 * logits
+        terms.append(("logits", "the next token's logits in fp32", 4 * logits, "4·B·V"))
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
     notes = [*NOTES, f"processing all {setup.tokens:,} tokens at once first takes about {wide / 2**20:,.0f} MiB more"]
     if config.get("sliding_window"):
         notes.append("layers with a sliding window cache fewer tokens than counted here")
-    known = {"keys and values": "2·L·kv_heads·head_dim·b·B·S", "the next token's logits": "B·V·b"}
-    known["the next token's logits in fp32"] = "4·B·V"
-    formulas = [known.get(term, "") for _, term in sizes]
+    sizes = {(category, where): size for category, where, size, _ in terms}
+    formulas = [formula for *_, formula in terms]
     return of_sizes("predicted", "generation", sizes, formulas=formulas, notes=tuple(notes))

@@ -134,10 +134,3 @@ def optimizer_temporaries(weights: Sequence[tuple[int, int, int]], setup: Setup)
             ([n * w for n, w, count in weights if w == width for _ in range(count)] for width in widths), key=sum
         )
     return widened
-
-
-def optimizer_bytes(trained: Sequence[Sequence[int]], rank: int, setup: Setup) -> tuple[int, int]:
-    """Return the bytes of the optimizer's states and of its temporaries in a step; for `trained` see `Fit`."""
-    weights = [(numbers + slope * rank, width, count) for numbers, slope, width, count in trained]
-    states = sum(count * sum(optimizer_states(numbers, width, setup)) for numbers, width, count in weights)
-    return states, sum(optimizer_temporaries(weights, setup))

@@ -159,11 +159,15 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score a saved adapter, from lora-lab or PEFT, on a task's test split."""
     from lora_lab import plugins
-    from lora_lab.experiments.generation import evaluate_with_answers
+    from lora_lab.experiments.generation import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
+    from lora_lab.training.train import open_adapter
 
-    settings = PAPER if decoding == "paper" else GREEDY
-    metrics = evaluate_with_answers(adapter, task, device_name=device, decoding=settings, **options)
+    prompts, settings = options.pop("prompts"), PAPER if decoding == "paper" else GREEDY
+    opened, answers = open_adapter(adapter, task, device_name=device, **options), dict[str, Any]()
+    if opened.task.generates:
+        answers = score_answers(opened.model, opened.tokenizer, opened.task, prompts, settings)
+    metrics = opened.score().metrics | {name: n for name, n in answers.items() if isinstance(n, int | float)}
     tell({"metrics": metrics} if as_json else "\n".join([_metrics(metrics), *plugins.notes(task, metrics)]))
 
 

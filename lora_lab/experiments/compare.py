@@ -32,9 +32,9 @@ from lora_lab.experiments.generation import check_scorable
 from lora_lab.experiments.margins import packed, unpacked
 from lora_lab.experiments.plan import ROOM
 from lora_lab.experiments.results import scores_of
-from lora_lab.experiments.statistics import Verdict, check_margin, verdicts
+from lora_lab.experiments.statistics import MARGIN, Verdict, check_margin, verdicts
 from lora_lab.experiments.sweep import Sweep, locked
-from lora_lab.experiments.tuning import GROWTH, RATES, SEED, Tuning, axis_of, tune
+from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import in_processes, process_count
 from lora_lab.files import cached_json, write_json
 from lora_lab.methods import method_from
@@ -48,7 +48,6 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
 from lora_lab.training.tasks import Task, load_task
 
-MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language models
 OPPONENTS = ("full", "probe")  # every method is compared with these
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 Say = Callable[[str], None]
@@ -86,10 +85,6 @@ class Terms:
         settings = {"steps": self.steps, "batch": self.batch, "validations": 0, **self.fields}
         recipe = Recipe(self.model, self.task, method, **settings)
         return replace(recipe, dtype=dtype_to_train(recipe.dtype)) if method.trains_base else recipe
-
-    def final(self, tuning: Tuning, method: Method) -> list[Recipe]:
-        """Return the recipes to score, one per seed, at the tuned rate."""
-        return [tuning.chosen(self.recipe(method)).at_seed(seed) for seed in range(self.seeds)]
 
     def data(self) -> Task:
         """Load the task."""
@@ -278,13 +273,15 @@ def _result(
     try:
         say(f"{name}: tuning {axis.name} over {', '.join(f'{value:g}' for value in axis.grid(terms.rates))}")
         tries = {"rates": terms.rates, "growth": terms.growth, "seeds": terms.tuning_seeds}
-        tuning = tune(terms.recipe(method), out / "tuning", **tries, **options)
+        recipe = terms.recipe(method)
+        tuning = tune(recipe, out / "tuning", **tries, **options)
         best, seconds = tuning.best, tuning.seconds
         row["edge"] = tuning.edge
         row["tried"] = [{axis.name: t.value, "validation": t.validation, "each": t.each} for t in tuning.tried]
         edge = ", the edge of the grid" if tuning.edge else ""
         say(f"{name}: best {axis.name} {best.value:g} of {len(tuning.tried)}{edge}, validation {best.validation:.4g}")
-        swept = Sweep(out / "runs", **options).run(terms.final(tuning, method))
+        tuned = axis.set(recipe, best.value)
+        swept = Sweep(out / "runs", **options).run(tuned.at_seed(seed) for seed in range(terms.seeds))
         runs = tuple(run for run in swept.runs if run.status in FINISHED)
         cause = next((run.error for run in swept.runs if run.error), None)
         row["error"] = cause and (f"{len(swept) - len(runs)} of {len(swept)} seeds failed: {cause}" if runs else cause)

@@ -1,27 +1,39 @@
-"""Score generated answers with plugins' scorers and by similarity to the references."""
+"""Generate answers and score them: by plugins' scorers, and by similarity to references with the standard packages.
+
+    bleu     n-grams of up to four words that also occur in a reference, 0 to 100 (Papineni et al. 2002; sacrebleu)
+    chrf     the same for n-grams of up to six characters, 0 to 100 (Popović 2015; sacrebleu)
+    rouge_l  longest common subsequence of words, F1 against the closest reference, 0 to 100 (Lin 2004; rouge-score)
+    nist     n-grams of up to five words weighted by information, at least 0 (Doddington 2002; nltk)
+
+BLEU and NIST ignore case, like the E2E challenge's script. Other details differ from that script, so scores are
+comparable within the lab, but only roughly with the paper's. METEOR and CIDEr need Java tools. Of these
+papers, Papineni et al. was read; the others were not read here. The packages compute all scores.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import zip_longest
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab import plugins
 from lora_lab.errors import BadValue
-from lora_lab.experiments.text_scores import check_installed, text_scores
 from lora_lab.training.generate import GREEDY, Decoding, generate
 from lora_lab.training.tasks import Task
-from lora_lab.training.train import open_adapter
 
-PROMPTS = 64
+PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
+Texts = Sequence[str]
 
 
 def score_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
-    prompts: int = PROMPTS,
+    prompts: int = 64,
     decoding: Decoding = GREEDY,
 ) -> dict[str, Any]:
     """Generate answers to the first `prompts` meanings of the test split, and score them.
@@ -50,15 +62,58 @@ def check_scorable(task: Task) -> None:
     check_installed()
 
 
-def evaluate_with_answers(
-    adapter: str | Path, task: str, *, prompts: int = PROMPTS, decoding: Decoding = GREEDY, **options: Any
-) -> dict[str, float]:
-    """Return a saved adapter's metrics on a task's test split, plus those of `score_answers` if the task has meanings.
+def text_scores(texts: Texts, references: Sequence[Texts]) -> dict[str, float]:
+    """Return all scores of `texts`, each of which has one or more references.
 
-    Options and errors: see `open_adapter` and `score_answers`.
+    Raises: BadValue for no texts, a text without a list of non-empty references, or a missing package.
     """
-    opened = open_adapter(adapter, task, **options)
-    generated: dict[str, Any] = {}
-    if opened.task.generates:
-        generated = score_answers(opened.model, opened.tokenizer, opened.task, prompts, decoding)
-    return opened.score().metrics | {name: n for name, n in generated.items() if isinstance(n, int | float)}
+    if not texts or len(texts) != len(references) or not all(references):
+        raise BadValue(f"every text needs references: {len(texts)} texts have {len(references)} lists of references")
+    for group in references:
+        if isinstance(group, str) or not any(text.strip() for text in group):
+            raise BadValue(f"a text's references must be a list of non-empty texts, not {group!r}")
+    check_installed()
+    return {score.__name__: score(texts, references) for score in (bleu, chrf, rouge_l, nist)}
+
+
+def check_installed() -> None:
+    """Check that the scoring packages are installed. Raises: BadValue with the pip extra if one is missing."""
+    for name in missing_packages():
+        raise BadValue(f"scoring generated text needs {name}: pip install 'lora-lab[metrics]'")
+
+
+def missing_packages() -> list[str]:
+    """Return the pip names of missing scoring packages."""
+    return [name for module, name in PACKAGES.items() if find_spec(module) is None]
+
+
+def bleu(texts: Texts, references: Sequence[Texts]) -> float:
+    """Return corpus BLEU. `force` only silences a warning about E2E's spaced periods."""
+    score = import_module("sacrebleu").corpus_bleu
+    return float(score(list(texts), _streams(references), lowercase=True, force=True).score)
+
+
+def chrf(texts: Texts, references: Sequence[Texts]) -> float:
+    """Return corpus chrF."""
+    return float(import_module("sacrebleu").corpus_chrf(list(texts), _streams(references)).score)
+
+
+def rouge_l(texts: Texts, references: Sequence[Texts]) -> float:
+    """Return the mean ROUGE-L F1 against each text's closest reference."""
+    scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
+    scores = [scorer.score_multi(list(r), text)["rougeL"].fmeasure for text, r in zip(texts, references, strict=True)]
+    return 100 * float(sum(scores)) / len(scores)
+
+
+def nist(texts: Texts, references: Sequence[Texts]) -> float:
+    """Return corpus NIST with n-grams of up to five words, or fewer if all texts are shorter."""
+    tokenize = import_module("sacrebleu.tokenizers.tokenizer_13a").Tokenizer13a()
+    words = [tokenize(text.lower()).split() for text in texts]
+    expected = [[tokenize(text.lower()).split() for text in group] for group in references]
+    n = min(5, max(map(len, words)))
+    return float(import_module("nltk.translate.nist_score").corpus_nist(expected, words, n=n)) if n else 0.0
+
+
+def _streams(references: Sequence[Texts]) -> list[list[str | None]]:
+    """Return the first reference of every text, the second ones, ...; None where a text has fewer."""
+    return [list(stream) for stream in zip_longest(*references)]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.statistics import LEVEL, Pair, holm
+from lora_lab.experiments.statistics import LEVEL, MARGIN, Pair, holm
 from lora_lab.metrics import goodness, main_metric, metric
 from lora_lab.training.loop import Member
 from lora_lab.training.recipe import Recipe, describe, recipe_from
@@ -199,7 +199,7 @@ def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
     for rival in rows[1:]:
         p_values.append(1.0)
         if not any(row is None for row in rival + rows[0]):
-            pair = Pair(np.array(rival, dtype=float), np.array(rows[0], dtype=float), margin=0.015)
+            pair = Pair(np.array(rival, dtype=float), np.array(rows[0], dtype=float), MARGIN)
             p_values[-1] = pair.p_difference() if pair.difference < 0 else 1.0
     return placed[:1] + [group for group, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
 

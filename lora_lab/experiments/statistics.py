@@ -34,6 +34,7 @@ Answers = Any  # an array of answers, or an object with one as `scores`, such as
 Name = TypeVar("Name")
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 LEVEL = 0.05  # of the two-sided test of a difference, and of each one-sided test of equivalence
+MARGIN = 0.015  # of equivalence: 1.5 points of accuracy; 0.015 nats per token for language models
 POWER = 0.8  # the probability of a decision at which more data "would show it"
 TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these a verdict is out of reach
@@ -106,7 +107,7 @@ class Verdict:
         return f"; if that is the true gap, about {' or '.join(options)} would show it"
 
 
-def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
+def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     """Compare a with b on the same test rows; return the verdict on a. Fix the margin of equivalence in advance.
 
     Shapes: a (seeds, rows) or (rows,), bool or 0/1 for right and wrong answers, else float scores, higher is better;
@@ -121,7 +122,7 @@ def verdict(a: Answers, b: Answers, margin: float = 0.015) -> Verdict:
     return pair.judged(pair.p_difference(), pair.p_equivalence())
 
 
-def verdicts(named: Mapping[str, Answers], against: str, margin: float = 0.015) -> dict[str, Verdict]:
+def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:
     """Compare every other method with `against`; return the verdicts by name, with Holm's correction over all of them.
 
     Differences are one family, equivalences another. Intervals are not corrected; more_seeds and more_rows assume
@@ -132,7 +133,7 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = 0.015) 
     return verdicts_of({name: (a, named[against]) for name, a in named.items() if name != against}, margin)
 
 
-def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = 0.015) -> dict[Name, Verdict]:
+def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = MARGIN) -> dict[Name, Verdict]:
     """Compare the first of each pair with the second; return the verdicts, with Holm's correction as in `verdicts`.
 
     Use it if comparisons without a common opponent support one statement together. Raises: BadValue, see `verdict`.

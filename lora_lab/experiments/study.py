@@ -17,17 +17,16 @@ import numpy as np
 import pandas as pd
 
 from lora_lab.experiments import results
-from lora_lab.experiments.statistics import Verdict, verdicts_of
-from lora_lab.methods.base import Method
+from lora_lab.experiments.contenders import contenders
+from lora_lab.experiments.statistics import MARGIN, Verdict, verdicts_of
+from lora_lab.experiments.sweep import sweep
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
-
-MARGIN = 0.015  # 1.5 points of accuracy; 0.015 nats per token for language models
 
 
 @dataclass(frozen=True)
 class Study:
-    """Groups of recipes and, after `run` or `load`, their runs.
+    """Groups of recipes and, after `run`, their runs.
 
     groups   {label: recipes}; recipe i of two groups is a pair, with the same seed, data order and draw of examples
     margin   margin of equivalence, fixed before anything runs
@@ -52,8 +51,8 @@ class Study:
         groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
         for label, given in methods.items():
             settings = {"validations": 0, **fields, **(given if isinstance(given, Mapping) else {"method": given})}
-            method = settings.pop("method")
-            recipe = Recipe(model, task, method if isinstance(method, Method) else method_of(method), **settings)
+            (method,) = contenders([settings.pop("method")])
+            recipe = Recipe(model, task, method, **settings)
             groups[label] = [recipe.at_seed(seed) for seed in numbers]
         return cls(groups, margin)
 
@@ -64,14 +63,7 @@ class Study:
 
     def run(self, store: Store | str | Path = "runs", **options: Any) -> Self:
         """Train the runs that the store lacks; return the study with its runs. Options and errors: see `sweep`."""
-        from lora_lab.experiments.sweep import sweep
-
         return replace(self, found={run.recipe: run for run in sweep(self.recipes, store, **options).runs})
-
-    def load(self, store: Store | str | Path) -> Self:
-        """Return the study with the runs that a store holds, without training."""
-        store = store if isinstance(store, Store) else Store(store)
-        return replace(self, found={run.recipe: run for run in map(store.find, self.recipes) if run})
 
     def runs(self, label: str) -> list[Run]:
         """Return a group's finished runs, in the order of its recipes."""
@@ -98,14 +90,11 @@ class Study:
         """Return scores (seeds, rows): 1 where a run is right on a test row, else 0; for language models, -loss."""
         return np.stack([results.scores_of(run) for run in self.runs(label)])
 
-    def verdicts(self, pairs: Mapping[Any, Sequence[str]] | str) -> dict[Any, Verdict]:
+    def verdicts(self, pairs: Mapping[Any, Sequence[str]]) -> dict[Any, Verdict]:
         """Return {name: verdict} for {name: (label, label)}, the first against the second, with Holm's correction.
 
-        A single label compares every other group with it. Pairs use the seeds that both groups have finished; pairs
-        without any are omitted.
+        Pairs use the seeds that both groups have finished; pairs without any are omitted.
         """
-        if isinstance(pairs, str):
-            pairs = {label: (label, pairs) for label in self.groups if label != pairs}
         runs = {name: sides for name, (a, b, *_) in pairs.items() if (sides := self._sides(a, b))}
         return verdicts_of(runs, self.margin) if runs else {}
 
@@ -119,10 +108,3 @@ class Study:
             first, second = [a for a, _ in both], [b for _, b in both]
         sides = [tuple(self.found[recipe] for recipe in side if self._finished(recipe)) for side in (first, second)]
         return (results.Runs(sides[0]), results.Runs(sides[1])) if all(sides) else None
-
-
-def method_of(text: str) -> Method:
-    """Parse a method such as "lora:rank=4:targets=q+v". Raises: BadValue for anything else."""
-    from lora_lab.experiments.contenders import contenders
-
-    return contenders([text])[0]

@@ -110,10 +110,6 @@ class Tuning:
         """Whether the best value is at an end of the tried ones. Next to a failed value, it is not an edge."""
         return self.best in (self.tried[0], self.tried[-1])
 
-    def chosen(self, recipe: Recipe) -> Recipe:
-        """Return the recipe at the best value."""
-        return self.axis.set(recipe, self.best.value)
-
 
 def tune(
     recipe: Recipe, store: str | Path, *, rates: int = RATES, growth: int = GROWTH, seeds: int = 1, **options: Any

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -15,12 +14,12 @@ from matplotlib.ticker import LogFormatter
 from lora_lab.errors import printable
 from lora_lab.metrics import factor
 from lora_lab.metrics import metric as named_metric
-from lora_lab.plots.described import in_words
 
 # Okabe and Ito's colorblind-safe palette, with the lightest colors darkened so that thin lines are visible on white,
 # even on a weak projector (contrast of at least 3:1; tests/plots/test_colors.py checks both).
 BLUE, ORANGE, GREEN, RED, PURPLE, GRAY = "#0072B2", "#CC8500", "#009E73", "#C04F00", "#CC79A7", "#666666"
 SKY, BLACK = "#3399DD", "#000000"
+COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GRAY)
 
 
 def metric_name(column: str) -> str:
@@ -32,7 +31,7 @@ class Picture(Figure):
     """A figure that displays itself in a notebook; matplotlib's own needs pyplot for that.
 
     alt     description stored next to the picture in a notebook file, and its alt text on a web page; by default
-            generated from what is drawn
+            its titles
     """
 
     alt: str = ""
@@ -53,7 +52,8 @@ class Picture(Figure):
         super().draw(renderer)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        alt = printable(self.alt or in_words(self))
+        titles = [self.get_suptitle(), *(axes.get_title() for axes in self.axes)]
+        alt = printable(self.alt or " ".join(" ".join(titles).split()))
         return {"text/plain": alt}, {"image/png": {"alt": alt}}
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for
@@ -62,26 +62,31 @@ class Picture(Figure):
         return buffer.getvalue()
 
 
-def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> Figure:
+def new_axes(width: float, height: float, *grid: int, **options: Any) -> tuple[Picture, Any]:
+    """Return a picture, with its size in inches, and its axes; `grid` and options are those of `subplots`."""
+    picture = Picture(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    return picture, picture.subplots(*grid, **options)
+
+
+def tidy(axes: Any, grid: str = "both") -> None:
+    """Set a white background and a pale grid behind the data, and remove the top and right spines."""
+    axes.set_facecolor("white")
+    axes.set_axisbelow(True)
+    axes.grid(axis=grid, color="#e9e9e9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> Picture:
     """Draw the history of a finished run: training loss, and the metric on validation."""
-    figure = Picture(figsize=(7.2, 3.4), dpi=130, layout="constrained", facecolor="white")
+    figure, (loss_axes, metric_axes) = new_axes(7.2, 3.4, 1, 2)
     figure.suptitle(title, fontsize=11)
-    loss_axes, metric_axes = figure.subplots(1, 2)
     steps, losses = history["step"], history["loss"]
     for axes, name in ((loss_axes, "training loss (nats)"), (metric_axes, metric_name(f"validation_{metric}"))):
-        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * max(steps, default=1)), facecolor="white")
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set(xlabel="step", ylabel=name, xlim=(0, 1.02 * max(steps, default=1)))
+        tidy(axes)
     loss_axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=0.8)
-    loss_axes.plot(steps, smoothed(losses), color=BLUE, linewidth=2, label="loss")
+    smooth = pd.Series(losses, dtype=float).rolling(25, min_periods=1).mean()  # batches of 16 are noisy
+    loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label="loss")
     points = [(record["step"], factor(metric) * record[metric]) for record in history["validation"]]
     metric_axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, linewidth=2, label=metric)
     return figure
-
-
-def smoothed(losses: Sequence[float], window: int = 25) -> np.ndarray:
-    """Return the mean of the last `window` losses at each step, because batches of 16 are noisy."""
-    sums = np.cumsum([0.0, *losses])
-    ends = np.arange(1, len(losses) + 1)
-    starts = np.maximum(0, ends - window)
-    return (sums[ends] - sums[starts]) / (ends - starts)

@@ -21,14 +21,11 @@ from lora_lab.errors import BadValue, warn
 from lora_lab.experiments.results import mixed_dtypes, settings_in
 from lora_lab.metrics import factor, main_metric
 from lora_lab.metrics import metric as named_metric
-from lora_lab.plots import BLACK, BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, Picture, metric_name
-from lora_lab.plots.axes import new_axes, tidy
+from lora_lab.plots import COLORS, GRAY, Picture, metric_name, new_axes, tidy
 
-COLORS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK, GRAY)
 MARKERS = "os^Dv<>p"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark, also in grayscale
 SIZE = (6.4, 3.8)  # inches
-SMALLEST = 4.5  # points; smaller text is omitted
 SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # axis labels
 RANKS, COSTS = ("rank", "targets"), ("adapter_parameters", "method", "targets")  # columns that identify a point
 Draw = Callable[[pd.DataFrame], Picture]
@@ -131,26 +128,35 @@ def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
     _check_shown(frame, (down, across))
     metric = metric_of(frame, "validation_")
     rows, columns = sorted(frame[down].unique()), sorted(frame[across].unique())
-    picture, axes = new_axes(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))
-    means, counts = _cells(frame, down, across, metric, rows, columns)
-    size = 8.0  # points; smaller if the text does not fit in a cell
+    picture, axes = new_axes(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))  # so every cell has room for its text
+    cells = frame.groupby([down, across])[metric].agg(["mean", "count"])
+    cells = cells.reindex(pd.MultiIndex.from_product([rows, columns]))
+    means = factor(metric) * cells["mean"].to_numpy(float).reshape(len(rows), len(columns))
+    counts = cells["count"].fillna(0).to_numpy(int).reshape(means.shape)
     low, high = np.nanmin(means), np.nanmax(means)
     axes.imshow(means, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1, aspect="auto", origin="lower")
-    _write_cells(axes, means, counts, size)
+    numbers = set(counts[counts > 0].tolist())
+    for (i, j), value in np.ndenumerate(means):
+        if not math.isnan(value):
+            text = f"{value:.1f}" + (f"\nn = {counts[i, j]}" if len(numbers) > 1 else "")
+            color = "white" if high > low and (value - low) / (high - low) > 0.5 else "#111111"
+            axes.text(j, i, text, ha="center", va="center", fontsize=8, color=color)
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5), facecolor="#eeeeee")
-    for axis, values, space in zip((axes.xaxis, axes.yaxis), (columns, rows), _points(axes), strict=True):
-        _label_ticks(axis, values, size, space)
+    axes.set_xticks(range(len(columns)), map(short, columns), fontsize=8)
+    axes.set_yticks(range(len(rows)), map(short, rows), fontsize=8)
     axes.hlines(np.arange(1, len(rows)) - 0.5, -0.5, len(columns) - 0.5, color="white", linewidth=1)  # between cells,
     axes.vlines(np.arange(1, len(columns)) - 0.5, -0.5, len(rows) - 0.5, color="white", linewidth=1)  # even empty ones
-    axes.set_xlabel(SETTINGS.get(across, across), fontsize=size + 1)
-    axes.set_ylabel(SETTINGS.get(down, down), fontsize=size + 1)
-    title = f"{metric_name(metric)}: {_best(means, rows, columns, down, across, metric)}{_common(counts)}"
-    too_wide = 0.58 * (size + 1) * len(title) > _points(axes)[0] + 3 * size
-    axes.set_title(title.replace(": ", ":\n") if too_wide else title, fontsize=size + 1)
+    axes.set_xlabel(SETTINGS.get(across, across), fontsize=9)
+    axes.set_ylabel(SETTINGS.get(down, down), fontsize=9)
+    up = named_metric(metric).higher_is_better
+    i, j = np.unravel_index(np.nanargmax(means) if up else np.nanargmin(means), means.shape)
+    best = f"{'highest' if up else 'lowest'} mean at {down} {short(rows[i])}, {across} {short(columns[j])}"
+    each = f", n = {numbers.pop()} each" if len(numbers) == 1 else ""
+    axes.set_title(f"{metric_name(metric)}:\n{best}{each}", fontsize=9)
     return picture
 
 
-def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Picture:
+def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
     """Draw quality over the learning rate: lines of means by rank, and a dot per seed. Raises: see `heat_map`."""
     _check_shown(frame, (by, "lr"))
     picture, axes = new_axes(*SIZE)
@@ -160,7 +166,7 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Pictu
         shift = 1.02 ** (index - (lines - 1) / 2)  # so that dots at one rate do not overlap
         _line(axes, group, "lr", metric, index, f"{SETTINGS.get(by, by)} {short(value)}", shift)
     axes.set(xscale="log", xlabel="learning rate (log)", ylabel=metric_name(metric))
-    title = title or f"{metric_name(metric)} over the learning rate{f', by {SETTINGS.get(by, by)}' * (lines > 1)}"
+    title = f"{metric_name(metric)} over the learning rate{f', by {SETTINGS.get(by, by)}' * (lines > 1)}"
     rates = sorted(frame["lr"].unique())
     if len(rates) < 9:  # ticks at the tried rates rather than at powers of ten
         axes.set_xticks(rates, [short(rate) for rate in rates])
@@ -169,14 +175,14 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank", title: str = "") -> Pictu
     return picture
 
 
-def against_rank(frame: pd.DataFrame, metric: str = "") -> Picture:
+def against_rank(frame: pd.DataFrame) -> Picture:
     """Draw every seed as a dot over its rank, and lines of means; if rates vary, at each rank's best on validation.
 
     Raises: see `heat_map`.
     """
     _check_shown(frame, (*RANKS, "lr"))
     picture, axes = new_axes(*SIZE)
-    metric = metric or metric_of(frame)
+    metric = metric_of(frame)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
     for index, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
         _line(axes, group, "rank", metric, index, str(targets))
@@ -230,61 +236,6 @@ def _line(axes: Any, group: pd.DataFrame, across: str, metric: str, index: int, 
     axes.plot(means.index, means.values, color=color, marker=marker, markersize=4, linewidth=1.5, label=label)
 
 
-def _cells(
-    frame: pd.DataFrame, down: str, across: str, metric: str, rows: Sequence[Any], columns: Sequence[Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return means and numbers of runs, (rows, columns); the mean is NaN for a cell without a run."""
-    cells, shape = frame.groupby([down, across])[metric].agg(["mean", "count"]), (len(rows), len(columns))
-    cells = cells.reindex(pd.MultiIndex.from_product([rows, columns]))
-    means = factor(metric) * cells["mean"].to_numpy(float).reshape(shape)
-    return means, cells["count"].fillna(0).to_numpy(int).reshape(shape)
-
-
-def _write_cells(axes: Any, means: np.ndarray, counts: np.ndarray, size: float) -> None:
-    """Write each cell's mean and number of runs, unless the text would be too small."""
-    low, high = np.nanmin(means), np.nanmax(means)
-    width, height = (length / n for length, n in zip(_points(axes), reversed(means.shape), strict=True))
-    size = min(size, width / 3, height / 1.2)  # points: "79.3" is 2.4 times as wide as the text is high
-    if size < SMALLEST:
-        return
-    for (i, j), value in np.ndenumerate(means):
-        if not math.isnan(value):
-            text = f"{value:.1f}" + (f"\nn = {counts[i, j]}" if height > 2.8 * size and not _common(counts) else "")
-            color = "white" if high > low and (value - low) / (high - low) > 0.5 else "#111111"
-            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=color)
-
-
-def _common(counts: np.ndarray) -> str:
-    """Return the number of runs per cell as text if all cells have the same number, else ""."""
-    numbers = set(counts[counts > 0].tolist())
-    return "" if len(numbers) != 1 else f", n = {numbers.pop()} each"
-
-
-def _points(axes: Any) -> tuple[float, float]:
-    """Return the width and height of axes in points."""
-    box, (width, height) = axes.get_position(), axes.figure.get_size_inches()
-    return 72 * box.width * width, 72 * box.height * height
-
-
-def _label_ticks(axis: Any, values: Sequence[Any], size: float, space: float) -> None:
-    """Label each row or column; rotate labels that would overlap, and skip some if they still would."""
-    names, across = [short(value) for value in values], axis.axis_name == "x"
-    rotated = across and sum(0.6 * size * (len(name) + 1) for name in names) > space
-    every = 1 if across and not rotated else math.ceil(1.3 * size * len(names) / space)
-    style: dict[str, Any] = {"fontsize": size, "rotation": 60 if rotated else 0}
-    if any(isinstance(value, str) for value in values):  # targets are vertical, and wrapped if a row is too low
-        names = [fill(name.replace(",", ", "), int(space / len(names) / (0.62 * size))) for name in names]
-        style |= {"rotation": 90, "va": "center"}
-    axis.set_ticks(range(0, len(names), every), names[::every], **style)
-
-
-def _best(means: np.ndarray, rows: Any, columns: Any, down: str, across: str, metric: str) -> str:
-    up = named_metric(metric).higher_is_better
-    i, j = np.unravel_index(np.nanargmax(means) if up else np.nanargmin(means), means.shape)
-    which = "highest" if up else "lowest"
-    return f"{which} mean at {down} {short(rows[i])}, {across} {short(columns[j])}"
-
-
 def short(value: Any) -> str:
     """Format a setting for an axis: 0.0023, 16 or q,v."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
@@ -292,12 +243,12 @@ def short(value: Any) -> str:
     return f"{value:g}" if len(f"{value:g}") < 7 else f"{value:.2g}"
 
 
-def _finish(axes: Any, lines: int, title: str, size: float = 9) -> None:
+def _finish(axes: Any, lines: int, title: str) -> None:
     """Set the title, font sizes and grid, and add a legend if there is more than one line."""
-    axes.set_title(title, fontsize=size + 1)
+    axes.set_title(title, fontsize=10)
     tidy(axes)
-    axes.tick_params(labelsize=size)
+    axes.tick_params(labelsize=9)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_size(size)
+        axis.label.set_size(9)
     if lines > 1:
-        axes.legend(fontsize=size - 1, frameon=False, loc="best")
+        axes.legend(fontsize=8, frameon=False, loc="best")

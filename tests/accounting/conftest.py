@@ -15,29 +15,19 @@ from lora_lab.training.assets import home
 BERT = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
 DECODER = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
 GROUPED = {**DECODER, "num_key_value_heads": 2}
-ROUTED = {
-    **DECODER, "num_key_value_heads": 4, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1,
-}  # fmt: skip
 SMALL: dict[str, dict[str, Any]] = {
     "bert": {**BERT, "num_hidden_layers": 3},
     "roberta": {**BERT, "num_attention_heads": 6, "intermediate_size": 70},
-    "deberta-v2": BERT,
     "deberta-v2 relative": {
         **BERT, "relative_attention": True, "position_biased_input": False, "norm_rel_ebd": "layer_norm",
         "share_att_key": True, "pos_att_type": "p2c|c2p", "conv_kernel_size": 3, "position_buckets": 8,
-    },
-    "deberta-v2 apart": {
-        **BERT, "type_vocab_size": 2, "relative_attention": True, "max_relative_positions": 9,
-        "pos_att_type": ["c2p", "p2c"],
     },
     "gpt2": {"n_embd": 36, "n_layer": 3, "n_head": 4, "n_positions": 40},
     "gpt2 inner": {"n_embd": 36, "n_layer": 2, "n_head": 3, "n_inner": 55, "tie_word_embeddings": False},
     "llama": {**GROUPED, "num_hidden_layers": 3, "head_dim": 14, "attention_bias": True, "mlp_bias": True},
     "llama tied": {**DECODER, "num_hidden_layers": 3, "tie_word_embeddings": True},
-    "mistral": GROUPED,
     "qwen3": {**GROUPED, "head_dim": 18},
     "gemma2": {**GROUPED, "head_dim": 14},
-    "gemma3_text": {**GROUPED, "num_key_value_heads": 1, "head_dim": 14},
     "phi3": {**GROUPED, "pad_token_id": 0},
     "mixtral": {**GROUPED, "num_local_experts": 3},
     "qwen3_moe": {
@@ -45,16 +35,15 @@ SMALL: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 22, "mlp_only_layers": [3], "decoder_sparse_step": 2,
     },
     "deepseek_v3": {
-        **ROUTED, "num_hidden_layers": 3, "first_k_dense_replace": 1, "moe_intermediate_size": 26,
-        "n_shared_experts": 2, "q_lora_rank": 6, "kv_lora_rank": 5, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
-        "v_head_dim": 7, "attention_bias": True,
+        **DECODER, "num_hidden_layers": 3, "num_key_value_heads": 4, "first_k_dense_replace": 1,
+        "moe_intermediate_size": 26, "n_routed_experts": 8, "n_shared_experts": 2, "num_experts_per_tok": 2,
+        "n_group": 2, "topk_group": 1, "q_lora_rank": 6, "kv_lora_rank": 5, "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4, "v_head_dim": 7, "attention_bias": True,
     },
-    "deepseek_v3 direct": {**ROUTED, "first_k_dense_replace": 0, "q_lora_rank": None},
     "gpt_oss": {**GROUPED, "head_dim": 18, "num_local_experts": 5},
     "t5": {"d_model": 36, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4, "d_kv": 10, "d_ff": 50},
     "t5 gated": {"d_model": 36, "num_layers": 2, "num_heads": 4, "d_ff": 50, "feed_forward_proj": "gated-gelu"},
 }  # fmt: skip
-CLASSIFIERS = [name for name in SMALL if not name.startswith("t5")]
 
 
 def small_config(case: str) -> dict[str, Any]:

@@ -19,9 +19,7 @@ from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.bitfit import BitFit
-from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.soft import PrefixTuning, PromptTuning
 from lora_lab.training.measure import measure
 from tests.accounting.conftest import real_model, small_config
@@ -53,15 +51,12 @@ LLAMA, ALL = config("llama", SIZE), LoRA(rank=4, targets="all-linear")
 T5 = {"model_type": "t5", "d_model": 32, "num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 48, "vocab_size": 97}
 CASES = [  # family, layers (a fit of at most five needs no second depth), method, setup
     ("bert", 8, LoRA(rank=4, dropout=0.1), {"dtype": "fp32", "checkpointing": True}),
-    ("roberta", 3, Bottleneck(size=8), {"dtype": "fp32"}),
     ("gpt2", 3, FullFineTuning(), {"outputs_kept": True, "padded": True, "optimizer": "adamw-foreach"}),
     ("llama", 3, ALL, {"adapter_dtype": "fp32", "device": "cpu"}),
     ("llama", 8, FullFineTuning(), {"master_weights": True}),
     ("qwen3", 3, LoRA(rank=4, freeze_a=True), {"adapter_dtype": "bf16", "optimizer": "adamw-fused"}),
-    ("phi3", 8, LoRA(rank=4, dora=True, targets=("o", "down")), {}),
     ("qwen2", 3, PrefixTuning(tokens=5), {"batch": 1}),
-    ("gemma2", 3, IA3(), {"dtype": "fp16"}),
-    ("mistral", 3, PromptTuning(tokens=10), {"optimizer": "adamw-8bit"}),
+    ("mistral", 3, PromptTuning(tokens=10), {"optimizer": "adamw-8bit", "dtype": "fp16"}),
 ]
 
 
@@ -80,11 +75,9 @@ def test_a_prediction_equals_the_trace_to_the_byte(family, layers, method, optio
 @pytest.mark.parametrize(
     ("model", "name", "dtype", "more"),
     [
-        ("minilm", "full", "fp32", {}),
-        ("minilm", "lora", "fp32", {"checkpointing": True, "dropout": 0.1}),
+        ("minilm", "full", "fp32", {"dropout": 0.1}),
         ("gpt2", "lora", "bf16", {}),
-        ("smollm2", "full", "bf16", {"checkpointing": True, "dropout": 0.1}),
-        ("smollm2", "prompt", "bf16", {}),
+        ("smollm2", "prompt", "bf16", {"checkpointing": True}),
     ],
 )
 def test_a_trace_equals_a_real_step_to_the_byte(model, name, dtype, more, one_thread):
@@ -93,7 +86,7 @@ def test_a_trace_equals_a_real_step_to_the_byte(model, name, dtype, more, one_th
     assert memory(model, METHODS[name], trace=True, **setup).categories == real.categories
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw-foreach", "adamw-fused", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-foreach", "sgd"])
 def test_every_phase_of_a_step_is_that_of_pytorchs_optimizer(optimizer):
     for method in (FullFineTuning(), ALL):
         setup = {"batch": 1, "seq": 8, "device": "cpu", "optimizer": optimizer}  # the step itself makes the peak
@@ -157,6 +150,8 @@ def test_sharding_divides_the_states():
     )
     assert zero1.categories["optimizer"] * 8 == pytest.approx(whole.categories["optimizer"], rel=1e-6)
     assert whole.peak > zero1.peak > zero2.peak > fsdp.peak
+    gathered = 2 * (218_112_000 + 2 * 128_256 * 4096 + 4096)  # one layer, and what lies outside the layers
+    assert fsdp.categories["weights"] == pytest.approx(whole.categories["weights"] / 8 + gathered, rel=1e-6)
 
 
 # ---- the allocator
@@ -172,7 +167,8 @@ def test_the_allocator_reserves_what_a_real_one_would():
     assert reserved([(0, 11 * mib)]) == 12 * mib
     assert reserved([(0, 30 * mib), (0, 0), (1, 10 * mib), (2, 20 * mib)]) == 30 * mib
     # freed neighbors become one block again
-    assert reserved([(0, 9 * mib), (1, 9 * mib), (0, 0), (1, 0), (2, 18 * mib)]) == 20 * mib
+    assert reserved([(0, 9 * mib), (1, 9 * mib), (0, 0), (1, 0), (2, 20 * mib)]) == 20 * mib
+    assert reserved([(0, 9 * mib), (1, 9 * mib), (1, 0), (0, 0), (2, 20 * mib)]) == 20 * mib
     # an emptied cache keeps what is in use, and the segment around it
     assert reserved([(0, 30 * mib), (0, 0), EMPTY_CACHE, (1, 40 * mib)]) == 40 * mib
     assert reserved([(0, 9 * mib), (1, 9 * mib), (0, 0), EMPTY_CACHE, (2, 40 * mib)]) == 60 * mib
@@ -234,7 +230,7 @@ def test_what_has_no_fit_is_traced():
 
 
 def test_a_bound_answers_at_once_and_is_above_the_figure(own_cache):
-    for family in ("bert", "gpt2", "llama", "qwen3"):
+    for family in ("bert", "llama"):
         fields = config(family, {**SIZE, "layers": 4})
         for method in (LoRA(rank=4, targets="all-linear"), FullFineTuning()):
             found = quick(fields, method, Setup(batch=4, seq=128, dtype="fp32"))
@@ -256,9 +252,8 @@ def test_a_fit_is_kept_and_read_again(own_cache, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable.*:FutureWarning")
 @pytest.mark.parametrize(
     ("family", "method", "checkpointing"),
-    [("bert", LoRA(rank=2, targets=("q", "up")), True), ("bert", FullFineTuning(), False),
-     ("gpt2", LoRA(rank=4, targets="all-linear"), False), ("gpt2", PromptTuning(5), True),
-     ("qwen3", FullFineTuning(), True), ("qwen3", LoRA(rank=4, targets="all-linear"), True)],
+    [("bert", LoRA(rank=2, targets=("q", "up")), True), ("gpt2", LoRA(rank=4, targets="all-linear"), False),
+     ("qwen3", FullFineTuning(), True)],
 )  # fmt: skip
 def test_every_product_of_the_real_step_is_counted(family, method, checkpointing):
     options = {"batch": 2, "seq": 24, "dtype": "fp32", "device": "cpu", "checkpointing": checkpointing}
@@ -283,7 +278,7 @@ def test_experts_count_as_often_as_a_token_uses_them():
 # ---- generation: the cache of the real model, and the weights that training has
 
 
-@pytest.mark.parametrize("case", ["gpt2", "llama", "mistral", "qwen3"])
+@pytest.mark.parametrize("case", ["gpt2", "qwen3"])
 def test_the_cache_of_a_real_model_to_the_byte(case):
     config = small_config(case)
     model = real_model(config, device="cpu").eval()
@@ -303,10 +298,11 @@ def test_an_adapter_that_is_not_merged_comes_on_top_and_nf4_shrinks():
     assert plain.peak / 1e9 == pytest.approx(13.52, abs=0.3)
 
 
-@pytest.mark.parametrize("method", [PromptTuning(20), PrefixTuning(20)], ids=lambda m: m.name)
-def test_what_stands_before_the_tokens_is_in_the_cache_too(method):
-    cached, beside = (inference("llama-3.2-1b", Setup(batch=3, seq=seq), m) for seq, m in ((120, None), (100, method)))
-    assert cached.categories["cache"] == beside.categories["cache"]
+def test_what_stands_before_the_tokens_is_in_the_cache_too():
+    bare = inference("llama-3.2-1b", Setup(batch=3, seq=120))
+    for method in (PromptTuning(20), PrefixTuning(20)):
+        beside = inference("llama-3.2-1b", Setup(batch=3, seq=100), method)
+        assert beside.categories["cache"] == bare.categories["cache"]
 
 
 def test_what_has_no_such_cache_is_refused_and_windows_are_noted():

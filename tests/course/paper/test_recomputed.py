@@ -10,17 +10,18 @@ import pytest
 
 from lora_course import paper
 from lora_course.paper import facts, table
+from lora_lab import LoRA
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import params
 from lora_lab.errors import NotFound
-from lora_lab.experiments.study import method_of
+from lora_lab.experiments.contenders import contenders
 
 NUMBERS = facts("paper/recomputed")
 GLUE = ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B")
 
 
 def trained(model: str, method: str, labels: int | None = None) -> int:
-    return params(model, method_of(method), labels).trainable
+    return params(model, *contenders([method]), labels).trainable
 
 
 def prelayer(model: str, tokens: int) -> int:
@@ -35,11 +36,11 @@ def top_layers(model: str, top: int) -> int:
 
 
 def head(model: str, labels: int) -> int:
-    return params(model, method_of("lora:rank=8"), labels).head
+    return params(model, LoRA(rank=8), labels).head
 
 
 def pooler(model: str) -> int:
-    return sum(row.full for row in params(model, method_of("lora:rank=8"), 3).modules if row.role == "pooler")
+    return sum(row.full for row in params(model, LoRA(rank=8), 3).modules if row.role == "pooler")
 
 
 def verdict(published: str, exact: float, *, million: int = 10**6, about: float = 0) -> str:
