@@ -28,7 +28,7 @@ from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, t
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
 from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together, label_losses
 from lora_lab.training.memory_check import after_running_out, check_memory, is_out_of_memory
-from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
+from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
@@ -270,9 +270,7 @@ class Pack:
         torch.manual_seed(recipe.seed)
         labels, dtype, attention = self.task.num_labels, self.choice.load_as, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
-        if not isinstance(recipe.method, Probe):  # a probe reads every token
-            answer_at_first_token(model)
-        attend_in_fp32(model)
+        take_shortcuts(model, recipe.method)
         return model
 
     def _adapted(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]]) -> nn.Module:
