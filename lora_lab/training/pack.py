@@ -106,10 +106,7 @@ class Pack:
         self.written: Callable[[Pack], None] = lambda pack: None
         self.written_at, self.writing = self.started, 0.0
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
-        needed = sorted({index for draw in draws.values() for index in draw})
-        self.rows["train"] = encode(self.task.train.at(needed), self.task, self.tokenizer)
-        row_at = dict(zip(needed, self.rows["train"], strict=True))
-        self.draws = {subset: [row_at[index] for index in draw] for subset, draw in draws.items()}
+        self.draws = {subset: encode(self.task.train.at(n), self.task, self.tokenizer) for subset, n in draws.items()}
         self.model: nn.Module = self.members[0].model
         if self.size > 1:
             device.keep_freed_memory()
@@ -150,7 +147,9 @@ class Pack:
         """Train all members, without scoring the test split."""
         first = self.members[0]
         if isinstance(first.recipe.method, Probe):
-            fit_probe(first, self.rows["train"], self.pad, self.device, lambda: self.validate()[0], stop=stop)
+            fit_probe(
+                first, self.draws[first.recipe.subset], self.pad, self.device, lambda: self.validate()[0], stop=stop
+            )
             return
         if first.recipe.validations and not any(member.history.progress for member in self.members):
             for member, untrained in zip(self.members, self.before(), strict=True):

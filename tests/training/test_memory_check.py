@@ -59,16 +59,11 @@ def test_the_length_that_is_offered_fits_also_of_ones_own_file_and_folder(free, 
     assert "this would fit" in refused(Recipe(tiny_encoder, opinions, batch=4096))
 
 
-def test_where_no_batch_helps_a_smaller_model_is_offered_or_none_said_to_be(free):
+def test_where_no_batch_helps_a_smaller_model_is_offered_and_the_check_can_be_left_out(free, monkeypatch):
     free(300)
-    assert "no model" in refused(Recipe("smollm2", "kjv"))  # the smallest causal model there is
-    big = Recipe("bert-base", "rt", batch=1)
-    assert "a smaller model such as minilm" in refused(big)
-
-
-def test_the_sentence_is_one_and_names_the_way_around(free, monkeypatch):
-    free(100)
-    said = refused(Recipe("smollm2", "kjv"))
+    assert "a smaller model such as minilm" in refused(Recipe("bert-base", "rt", batch=1))
+    said = refused(Recipe("smollm2", "kjv"))  # the smallest causal model there is
+    assert "no model" in said
     assert "\n" not in said
     assert f"{SWITCH}=1" in said
     monkeypatch.setenv(SWITCH, "1")
