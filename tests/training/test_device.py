@@ -35,12 +35,6 @@ def cuda(monkeypatch):
 
 
 @pytest.fixture
-def mps(monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    monkeypatch.setattr(device, "_mps_has_bf16", lambda: True)
-
-
-@pytest.fixture
 def timed(monkeypatch):
     """`timed(SLOW_BF16)`: layers take as long as we say; returns the list of what was timed."""
 
@@ -91,7 +85,8 @@ def test_attention_is_chosen_for_the_length_of_the_texts(timed):
     assert [choose(tokens).attention for tokens in (10, 32, 200, 4000)] == ["eager", "eager", "sdpa", "sdpa"]
 
 
-def test_cuda_comes_before_mps_and_the_cpu_may_be_asked_for(timed, cuda, mps):
+def test_cuda_comes_before_mps_and_the_cpu_may_be_asked_for(timed, cuda, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     calls = timed(FAST_BF16)
     assert device.available_devices() == ["cuda", "mps", "cpu"]
     assert choose(30) == Choice("cuda", "bf16", "eager")

@@ -13,7 +13,7 @@ from lora_lab.errors import BadValue
 from lora_lab.training import memory_check
 from lora_lab.training.batches import STEP
 from lora_lab.training.device import Choice
-from lora_lab.training.memory_check import SWITCH, check_memory, need_of
+from lora_lab.training.memory_check import SWITCH, after_running_out, check_memory, need_of
 
 MIB = 2**20
 FP32 = Choice("cpu", "fp32", "sdpa")
@@ -46,6 +46,9 @@ def test_the_batch_that_is_offered_fits_and_one_more_does_not(free, model, task)
     assert offered in (7, 8, 9)  # the process grows a little meanwhile
     check_memory(replace(recipe, batch=offered - 1), FP32)
     assert "GiB are free" in refused(replace(recipe, batch=offered + 2))
+    assert int(re.search(r"try batch (\d+),", after_running_out(recipe, FP32))[1]) in (7, 8, 9)
+    free(2**20)  # what ran out may be less than the estimate sees
+    assert "with batch 64: try batch 32," in after_running_out(recipe, FP32)
 
 
 def test_the_length_that_is_offered_fits_also_of_ones_own_file_and_folder(free, tiny_encoder, opinions):
