@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method
-from lora_lab.methods.soft import is_encoder
+from lora_lab.methods.soft import PrefixTuning, is_encoder
 from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
 from lora_lab.training.models import is_causal
 from lora_lab.training.tasks import Split, Task
@@ -140,23 +140,17 @@ def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch
 def collate(rows: Sequence[Row], pad: int) -> Batch:
     """Pad rows to the longest, rounded up to a multiple of STEP."""
     width = -(-max(len(row.tokens) for row in rows) // STEP) * STEP
-    input_ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for i, row in enumerate(rows):
-        input_ids[i, : len(row.tokens)] = torch.tensor(row.tokens)
-        mask[i, : len(row.tokens)] = 1
+
+    def padded(values: Iterable[Sequence[int]], fill: int) -> Tensor:
+        return torch.tensor([[*row, *[fill] * (width - len(row))] for row in values], dtype=torch.long)
+
+    mask = padded(([1] * len(row.tokens) for row in rows), 0)
     if rows[0].label is None:
-        labels = input_ids.masked_fill(mask == 0, -100)
-        for i, row in enumerate(rows):
-            labels[i, : row.prompt] = -100
+        labels = padded(([-100] * row.prompt + list(row.tokens[row.prompt :]) for row in rows), -100)
     else:
         labels = torch.tensor([row.label for row in rows])
-    types = None
-    if any(row.types for row in rows):
-        types = torch.zeros_like(input_ids)
-        for i, row in enumerate(rows):
-            types[i, : len(row.types)] = torch.tensor(row.types, dtype=torch.long)
-    return Batch(input_ids, mask, labels, tuple(row.place for row in rows), types)
+    types = padded((row.types for row in rows), 0) if any(row.types for row in rows) else None
+    return Batch(padded((row.tokens for row in rows), pad), mask, labels, tuple(row.place for row in rows), types)
 
 
 def _by_length(rows: Sequence[Row]) -> list[Row]:
@@ -175,25 +169,15 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None)
     """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling: it needs a causal model such as smollm2")
-    limit, virtual = positions(model, method), _virtual_tokens(model, method)
-    if limit is not None and task.max_length > limit:
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if not limit:
+        return
+    if "roberta" in model.config.model_type:  # its first positions are for padding
+        limit -= model.config.pad_token_id + 1
+    virtual = getattr(method, "tokens", 0)
+    if isinstance(method, PrefixTuning) and is_encoder(model):  # its prefix takes no positions
+        virtual = 0
+    limit = max(0, limit - virtual) // STEP * STEP
+    if task.max_length > limit:
         prompt = f" after {virtual} virtual ones" if virtual else ""
         raise BadValue(f"max_length {task.max_length} is above the {limit} tokens that this model can read{prompt}")
-
-
-def positions(model: PreTrainedModel, method: Method | None = None) -> int | None:
-    """Return how many tokens a model can read, a multiple of STEP; None if there is no limit.
-
-    RoBERTa reserves its first positions for padding, and a soft prompt takes up positions.
-    """
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit and "roberta" in model.config.model_type:
-        limit -= model.config.pad_token_id + 1
-    return limit and max(0, limit - _virtual_tokens(model, method)) // STEP * STEP
-
-
-def _virtual_tokens(model: PreTrainedModel, method: Method | None) -> int:
-    """Return the number of positions that a soft prompt takes; a prefix on an encoder takes none."""
-    if method is None or (method.name == "prefix" and is_encoder(model)):
-        return 0
-    return int(getattr(method, "tokens", 0))

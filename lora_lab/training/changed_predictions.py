@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -11,33 +11,13 @@ from lora_lab.methods.merge import disabled
 from lora_lab.training.train import Trainer
 
 
-@dataclass(frozen=True)
-class Change:
-    """A text whose predicted class the adapter changed."""
-
-    text: str
-    truth: str
-    without: str
-    with_adapter: str
-
-
-@dataclass(frozen=True)
-class ChangedPredictions:
-    """How the adapter changed the predictions on the validation split."""
-
-    without: dict[str, float]
-    with_adapter: dict[str, float]
-    rows: int
-    changed: int
-    for_the_better: int
-    examples: tuple[Change, ...]
-
-
-def changed_predictions(trainer: Trainer, examples: int = 6) -> ChangedPredictions | None:
+def changed_predictions(trainer: Trainer, examples: int = 6) -> dict[str, Any] | None:
     """Score the validation split with the adapter and without it.
 
-    The examples alternate between kinds of change (better or worse, and the new class), most confident first. Return
-    None for a task without classes, and if the base itself was trained, since then there is no adapter to disable.
+    Return {changed, of, better}, numbers of rows; {without, with}, accuracies in percent; and examples, a list of
+    {text, truth, without, with_adapter}, the last three as class names. The examples alternate between kinds of change
+    (better or worse, and the new class), most confident first. Return None for a task without classes, and if the base
+    itself was trained, since then there is no adapter to disable.
     """
     task = trainer.task
     if len(task.labels) < 2 or trainer.recipe.method.trains_base:
@@ -54,7 +34,15 @@ def changed_predictions(trainer: Trainer, examples: int = 6) -> ChangedPredictio
         kinds.setdefault((bool(after[i] == truth[i]), int(after[i])), []).append(i)
     rounds = zip_longest(*(kinds[kind] for kind in sorted(kinds, reverse=True)))
     chosen = [i for places in rounds for i in places if i is not None][:examples]
-    texts, labels = task.validation.texts, task.labels
-    shown = [Change(texts[i], labels[truth[i]], labels[before[i]], labels[after[i]]) for i in chosen]
-    better = int((after[changed] == truth[changed]).sum())
-    return ChangedPredictions(without.metrics, with_adapter.metrics, len(truth), len(changed), better, tuple(shown))
+    columns = ("truth", truth), ("without", before), ("with_adapter", after)
+    return {
+        "changed": len(changed),
+        "of": len(truth),
+        "better": int((after[changed] == truth[changed]).sum()),
+        "without": 100 * without.metrics["accuracy"],
+        "with": 100 * with_adapter.metrics["accuracy"],
+        "examples": [
+            {"text": task.validation.texts[i], **{name: task.labels[classes[i]] for name, classes in columns}}
+            for i in chosen
+        ],
+    }

@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import log_softmax  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 
 from lora_lab.training.batches import Batch, Row, scoring_batches
-from lora_lab.training.metrics import also, f1, regression_metrics
+from lora_lab.training.metrics import classification_metrics, regression_metrics
 from lora_lab.training.models import answering
 from lora_lab.training.parts import Parts, in_parts
-from lora_lab.training.recipe import Recipe
 
 ROWS = 32  # rows scored at once
 PACKED_ROWS = 64  # the same, over all members of a part: twice as many wouldn't fit in a core's cache
@@ -59,15 +57,6 @@ def loss_of(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     if labels.dim() == 1:
         return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
     return _token_losses(logits, labels, smoothing).sum(1) / learned_tokens(labels).clamp(min=1)
-
-
-def member_losses(logits: Tensor, labels: Tensor, members: int, recipe: Recipe) -> Tensor:
-    """Return each member's mean loss, (members,): over rows or, with `token_mean`, over tokens as in Hu et al."""
-    rows = loss_of(logits, labels, recipe.label_smoothing).view(members, -1)
-    if not recipe.token_mean or labels.dim() == 1:
-        return rows.mean(1)
-    tokens = learned_tokens(labels).view(members, -1)
-    return (rows * tokens).sum(1) / tokens.sum(1).clamp(min=1)
 
 
 def learned_tokens(labels: Tensor) -> Tensor:
@@ -117,7 +106,7 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
     true = np.array(labels)
     if isinstance(labels[0], float):
         return Score(regression_metrics(values[:, 0], true), values[:, 0])
-    return Score(classification_metrics(values, true) | also(judged_by, values.argmax(-1), true), values)
+    return Score(classification_metrics(values, true, judged_by), values)
 
 
 def _rows_at_once(model: torch.nn.Module, rows: Sequence[Row], members: int) -> int:
@@ -139,13 +128,3 @@ def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> list[list[
         losses, tokens = _token_losses(values, repeated.labels).sum(1), learned_tokens(repeated.labels).float()
         values = torch.stack([losses, tokens], dim=1)
     return values.reshape(members, len(batch.places), -1).tolist()  # type: ignore[no-any-return]
-
-
-def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Compute accuracy, macro F1 and cross-entropy from logits (rows, classes) and labels (rows,)."""
-    predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
-    return {
-        "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(np.mean([f1(predicted == c, labels == c) for c in range(logits.shape[-1])])),
-        "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
-    }

@@ -81,21 +81,21 @@ def generate(
 
 @torch.inference_mode()
 def _answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[Sequence[int]], decoding: Decoding
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[list[int]], decoding: Decoding
 ) -> Tensor:
     """Return the new tokens, (rows, tokens), padded after each answer."""
-    pad, width = int(tokenizer.pad_token_id), max(map(len, ids))
-    input_ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in ids], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=model.device)
+    with quiet():  # padding apart from tokenizing would be commented on
+        inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
+    width = inputs["input_ids"].shape[1]
     ends = sorted({int(tokenizer.eos_token_id), end_of_turn(tokenizer)})
     config = GenerationConfig(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
-        max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=pad,
+        max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     no_repeat = NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram) if decoding.no_repeat_ngram else None
     with quiet():
         sequences: Tensor = model.generate(
-            input_ids=input_ids, attention_mask=mask, generation_config=config,
+            **inputs, generation_config=config,
             logits_processor=LogitsProcessorList([_OnAnswer(no_repeat, width)] if no_repeat else []),
         )  # fmt: skip
     return sequences[:, width:]

@@ -20,7 +20,7 @@ from lora_lab.metrics import better
 from lora_lab.training.batches import Batch
 from lora_lab.training.device import rounded_products
 from lora_lab.training.early_warnings import gradient_warning, rate_warning
-from lora_lab.training.evaluate import logits_of, member_losses
+from lora_lab.training.evaluate import learned_tokens, logits_of, loss_of
 from lora_lab.training.parts import in_parts
 from lora_lab.training.recipe import Recipe
 
@@ -31,8 +31,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def label_losses(logits: Tensor, labels: Tensor, members: Sequence[Member]) -> Tensor:
-    """Return each member's loss on its labels, (members,), from the rows of all of them."""
-    return member_losses(logits, labels, len(members), members[0].recipe)
+    """Return each member's mean loss, (members,): over rows or, with `token_mean`, over tokens as in Hu et al."""
+    recipe = members[0].recipe
+    losses = loss_of(logits, labels, recipe.label_smoothing).view(len(members), -1)  # (members, rows)
+    if not recipe.token_mean or labels.dim() == 1:
+        return losses.mean(1)
+    tokens = learned_tokens(labels).view(len(members), -1)
+    return (losses * tokens).sum(1) / tokens.sum(1).clamp(min=1)
 
 
 def fit(
@@ -106,15 +111,16 @@ def fit_together(
         validates = validates_at(step, recipe)
         results: Sequence[Metrics | None] = validate() if validates else [None] * len(members)
         for member, metrics in zip(members, results, strict=True):
-            if not member.ended:
-                member.note(metrics)
+            member.note(metrics)
         after(step, validates)
         if stop is not None and stop.is_set():
-            end_all(members, "stopped")
+            for member in members:
+                member.end("stopped")
         model, members = drop_ended()
         if all(member.ended for member in members):
             break
-    end_all(members, "done")
+    for member in members:
+        member.end("done")
     model.eval()
 
 
@@ -129,7 +135,7 @@ def update(
     both = torch.stack([values.detach(), norms], dim=1).tolist()  # waits for a GPU once for all members
     for member, (loss, norm) in zip(members_of_part, both, strict=True):
         member.update(step, loss, norm)
-        member.clear_gradients()
+        member.optimizer.zero_grad(set_to_none=False)  # views of the pack's table
     return members_of_part
 
 
@@ -233,15 +239,8 @@ class Member:
             self.optimizer.step()
             self.history.progress.append(Progress(step, recipe.steps, loss, rate))
 
-    def clear_gradients(self) -> None:
-        """Zero the gradients in a pack, where they are views of a table; free them otherwise."""
-        if self.row is not None and self.row.grad is not None:
-            self.row.grad.zero_()
-        else:
-            self.model.zero_grad()
-
     def note(self, metrics: Metrics | None) -> None:
-        """Record the last update's validation, if any, and call the callbacks."""
+        """Record the last update's validation, if any, and call the callbacks, unless training has ended."""
         if self.ended:
             return
         last = self.history.progress[-1]
@@ -325,9 +324,3 @@ class Member:
             at = f" at step {step}" if step else ""
             self.fail(f"the {what} became {value}{at}: lower the rate (lr was {self.recipe.lr:g})")
         return finite
-
-
-def end_all(members: Sequence[Member], status: str) -> None:
-    """Set the final status of all members that have not ended yet."""
-    for member in members:
-        member.end(status)

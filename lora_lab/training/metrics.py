@@ -1,62 +1,55 @@
-"""Metrics of predictions against labels: Matthews, F1, Pearson, Spearman. `lora_lab.metrics` lists them all.
+"""Metrics of predictions against labels. `lora_lab.metrics` lists them all, with labels and units.
 
-An undefined value (for a constant prediction) is 0, as for guessing. All others equal scikit-learn's and SciPy's, as
-the tests verify. They are implemented here since importing scikit-learn takes longer than a validation.
+An undefined value (for a constant prediction) is 0, as for guessing. F1 and accuracy equal scikit-learn's; they are
+implemented here since importing it takes longer than a validation.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import log_softmax  # type: ignore[import-untyped]
 
 
-def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return the Matthews correlation of two classes, -1 to 1; both arguments are (rows,) of 0 and 1.
+def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequence[str] = ()) -> dict[str, float]:
+    """Return accuracy, macro F1 and cross-entropy in nats from logits (rows, classes) and labels (rows,).
 
-    (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN)). CoLA's metric (Matthews 1975, not read here).
+    also   may contain "f1", that of class 1, and "matthews", the correlation of two classes (CoLA's metric)
     """
-    return pearson((predicted == 1).astype(float), (true == 1).astype(float))  # equal for two 0-1 columns
+    predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
+    metrics = {
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(np.mean([_f1(predicted == c, labels == c) for c in range(logits.shape[-1])])),
+        "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+    }
+    if "f1" in also:
+        metrics["f1"] = _f1(predicted == 1, labels == 1)
+    if "matthews" in also:
+        from sklearn.metrics import matthews_corrcoef  # type: ignore[import-untyped]
+
+        metrics["matthews"] = float(matthews_corrcoef(labels, predicted))
+    return metrics
 
 
-def f1(predicted: np.ndarray, true: np.ndarray) -> float:
+def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Return pearson, spearman (where ties share their mean rank) and the mean squared error as loss."""
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
+
+    return {
+        "pearson": _pearson(predicted, true),
+        "spearman": _pearson(rankdata(predicted), rankdata(true)),
+        "loss": float(((predicted - true) ** 2).mean()),
+    }
+
+
+def _f1(predicted: np.ndarray, true: np.ndarray) -> float:
     """Return 2 TP / (2 TP + FP + FN) of booleans (rows,); 0 if the class neither occurs nor is predicted."""
     total = predicted.sum() + true.sum()
     return float(2 * (predicted & true).sum() / total) if total else 0.0
 
 
-def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return the Pearson correlation, -1 to 1, of two arrays (rows,)."""
+def _pearson(predicted: np.ndarray, true: np.ndarray) -> float:
     if any((column == column[:1]).all() for column in (predicted, true)):  # 0.1 minus its mean isn't exactly 0
         return 0.0
-    x, y = predicted - predicted.mean(), true - true.mean()
-    scale = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
-    return float((x * y).sum()) / scale if scale > 0 else 0.0
-
-
-def spearman(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return the Spearman correlation: Pearson's of the ranks, where ties share their mean rank."""
-    from scipy.stats import rankdata  # type: ignore[import-untyped]
-
-    return pearson(rankdata(predicted), rankdata(true))
-
-
-def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Return the metrics of predicted numbers: pearson, spearman, and the mean squared error as loss."""
-    return {
-        "pearson": pearson(predicted, true),
-        "spearman": spearman(predicted, true),
-        "loss": float(((predicted - true) ** 2).mean()),
-    }
-
-
-OF_CLASSES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "matthews": matthews,
-    "f1": lambda predicted, true: f1(predicted == 1, true == 1),
-}
-
-
-def also(names: Iterable[str], predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Return the named metrics other than accuracy and macro F1; class 1 is the positive class."""
-    return {name: OF_CLASSES[name](predicted, true) for name in names if name in OF_CLASSES}
+    return float(np.nan_to_num(np.corrcoef(predicted, true)[0, 1]))

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from lora_lab.errors import BadValue, Failed, NotFound
+from lora_lab.methods.base import Method
+from lora_lab.methods.probe import Probe
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import HEADS, QUANTISED_BITS
 from lora_lab.training.assets import asset_path
@@ -88,23 +90,20 @@ def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
         return getattr(transformers, _loader(config, None, body=False)).from_config(config)  # type: ignore[no-any-return]
 
 
-def answer_at_first_token(model: PreTrainedModel) -> None:
-    """In a BERT-like classifier, compute the last layer's MLP for the first token only, since the head reads no other.
+def take_shortcuts(model: PreTrainedModel, method: Method) -> None:
+    """Speed up a BERT-like classifier that is to train or be scored with `method`; other models stay as they are.
 
-    This saves 9 of the layer's 12 d^2 products per token. The skipped values affect neither the output nor gradients.
+    The last layer's MLP runs for the first token only, since the head reads no other, unless it is a probe's. This
+    saves 9 of the layer's 12 d^2 products per token. The skipped values affect neither the output nor gradients.
+    "eager" attention computes its softmax in fp32, which is fast on a CPU, as in bf16 it is not: forward and backward
+    take half the time. In fp32, only rounding changes.
     """
-    if model.config.model_type in FIRST_TOKEN and type(model).__name__.endswith("ForSequenceClassification"):
+    if model.config.model_type not in FIRST_TOKEN or not type(model).__name__.endswith("ForSequenceClassification"):
+        return
+    if not isinstance(method, Probe):
         layer: Any = model.base_model.encoder.layer[-1]
         layer.attention.output.register_forward_pre_hook(lambda _, inputs: tuple(x[:, :1] for x in inputs))
-
-
-def attend_in_fp32(model: PreTrainedModel) -> None:
-    """In a BERT-like model with "eager" attention, compute the softmax in fp32.
-
-    The fp32 softmax is fast on a CPU and the bf16 one is not: forward and backward take half the time. In fp32, only
-    rounding changes.
-    """
-    if model.config.model_type in FIRST_TOKEN and model.config._attn_implementation == "eager":
+    if model.config._attn_implementation == "eager":
         model.set_attn_implementation(SHORT_ROWS)
 
 

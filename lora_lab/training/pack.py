@@ -28,7 +28,7 @@ from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, t
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
 from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together, label_losses
 from lora_lab.training.memory_check import after_running_out, check_memory, is_out_of_memory
-from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
+from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
@@ -106,10 +106,7 @@ class Pack:
         self.written: Callable[[Pack], None] = lambda pack: None
         self.written_at, self.writing = self.started, 0.0
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
-        needed = sorted({index for draw in draws.values() for index in draw})
-        self.rows["train"] = encode(self.task.train.at(needed), self.task, self.tokenizer)
-        row_at = dict(zip(needed, self.rows["train"], strict=True))
-        self.draws = {subset: [row_at[index] for index in draw] for subset, draw in draws.items()}
+        self.draws = {subset: encode(self.task.train.at(n), self.task, self.tokenizer) for subset, n in draws.items()}
         self.model: nn.Module = self.members[0].model
         if self.size > 1:
             device.keep_freed_memory()
@@ -150,7 +147,9 @@ class Pack:
         """Train all members, without scoring the test split."""
         first = self.members[0]
         if isinstance(first.recipe.method, Probe):
-            fit_probe(first, self.rows["train"], self.pad, self.device, lambda: self.validate()[0], stop=stop)
+            fit_probe(
+                first, self.draws[first.recipe.subset], self.pad, self.device, lambda: self.validate()[0], stop=stop
+            )
             return
         if first.recipe.validations and not any(member.history.progress for member in self.members):
             for member, untrained in zip(self.members, self.before(), strict=True):
@@ -270,9 +269,7 @@ class Pack:
         torch.manual_seed(recipe.seed)
         labels, dtype, attention = self.task.num_labels, self.choice.load_as, self.choice.attention
         model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
-        if not isinstance(recipe.method, Probe):  # a probe reads every token
-            answer_at_first_token(model)
-        attend_in_fp32(model)
+        take_shortcuts(model, recipe.method)
         return model
 
     def _adapted(self, recipe: Recipe, heads: dict[int, dict[str, nn.Module]]) -> nn.Module:

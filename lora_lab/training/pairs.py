@@ -20,10 +20,9 @@ from typing import Any
 from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
 from lora_lab.training.chat import ROLES, Chat, question
-from lora_lab.training.text_files import json_rows
+from lora_lab.training.text_files import SPLITS, check_splits, json_rows
 
 VOICES = ("captain", "json", "preacher")
-SPLITS = ("train", "validation", "test")
 FEWEST = 10  # pairs
 
 
@@ -63,10 +62,8 @@ def read(path: Path, seed: int = 0) -> dict[str, list[Pair]]:
     if len(pairs) < FEWEST:
         raise BadValue(f"{path} holds {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
     given = [row.get("split") for _, row in rows]
-    splits = _draw_splits(pairs, seed, path) if set(given) == {None} else given
-    if set(splits) != set(SPLITS):
-        names = ", ".join(sorted({str(split) for split in splits}))
-        raise BadValue(f"{path}: 'split' must contain each of {', '.join(SPLITS)} and nothing else; it has {names}")
+    splits = _draw_splits(pairs, seed, path) if all(split is None for split in given) else given
+    check_splits(path, splits)
     return {name: [pair for pair, split in zip(pairs, splits, strict=True) if split == name] for name in SPLITS}
 
 

@@ -35,8 +35,8 @@ def progress_bar(steps: int) -> Iterator[Callback]:
 class SweepBar:
     """A bar over the steps of all runs."""
 
-    def __init__(self) -> None:
-        self.bar = _bar(0)
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
         self._seen: dict[str, int] = {}
 
     def left(self, recipes: Sequence[Recipe]) -> None:
@@ -60,8 +60,5 @@ class SweepBar:
 @contextmanager
 def sweep_bar() -> Iterator[SweepBar]:
     """Yield a bar for a sweep."""
-    bar = SweepBar()
-    try:
-        yield bar
-    finally:
-        bar.bar.close()
+    with _bar(0) as bar:
+        yield SweepBar(bar)

@@ -32,9 +32,8 @@ from lora_lab.errors import BadValue, Changed, NotFound
 from lora_lab.training import pairs
 from lora_lab.training.assets import asset_path, shipped
 from lora_lab.training.chat import Prompt
-from lora_lab.training.text_files import csv_rows, json_rows, text_of
+from lora_lab.training.text_files import SPLITS, check_splits, csv_rows, json_rows, text_of
 
-SPLITS = ("train", "validation", "test")
 OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
 SHORTEST = 4  # tokens: an encoder's tokenizer adds two and cannot cut below that
 VALIDATED = 100  # meanings (E2E has 547), to keep repeated validations short
@@ -316,10 +315,7 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
         rows, labels = _labeled(path, text, label)
     rows = _unique(rows)
     if "split" in rows:
-        if set(rows.split) != set(SPLITS):
-            names = ", ".join(sorted({"nothing" if pd.isna(split) else str(split) for split in rows.split}))
-            message = f"the column 'split' must contain each of {', '.join(SPLITS)} and nothing else; it has {names}"
-            raise BadValue(f"{path}: {message}")
+        check_splits(path, rows.split)
     elif len(rows) < 10:
         kind = "passages of 600 characters" if path.suffix.lower() == ".txt" else "different texts"
         raise BadValue(f"{path} has {len(rows)} {kind}; at least 10 are needed to train, validate and test")

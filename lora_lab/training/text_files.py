@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue
 
+SPLITS = ("train", "validation", "test")
 END = "\x00the end"  # a marker after the last line, which an unclosed quotation mark absorbs
 
 
@@ -26,6 +28,14 @@ def text_of(path: Path, newline: str | None = None) -> str:
         raise BadValue(f"{path} cannot be read: {error.strerror}; check its permissions and the disk") from error
     except ValueError as error:
         raise BadValue(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8')") from error
+
+
+def check_splits(path: Path, given: Iterable[object]) -> None:
+    """Check the values of `split` in a file. Raises: BadValue unless each of SPLITS is there, and nothing else."""
+    found = {str(split) if split == split and split is not None else "nothing" for split in given}  # a NaN isn't itself
+    if found != set(SPLITS):
+        names, wanted = ", ".join(sorted(found)), ", ".join(SPLITS)
+        raise BadValue(f"{path}: 'split' must contain each of {wanted} and nothing else; it has {names}")
 
 
 def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:

@@ -14,12 +14,11 @@ from lora_lab.errors import BadValue, Failed, LabError
 from lora_lab.methods.base import Method
 from lora_lab.methods.io import load_adapter, save_adapter
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.batches import check_fits, encode
 from lora_lab.training.evaluate import Score, evaluate
 from lora_lab.training.loop import Callback
-from lora_lab.training.models import answer_at_first_token, attend_in_fp32, load_model, load_tokenizer
+from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.named import base_named_in, labels_of
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
@@ -133,9 +132,7 @@ def open_adapter(
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     method = load_adapter(base, adapter).method
     check_fits(base, data, method)
-    if not isinstance(method, Probe):  # a probe reads every token
-        answer_at_first_token(base)
-    attend_in_fp32(base)
+    take_shortcuts(base, method)
     tokenizer = load_tokenizer(name, download=download)
     base.config.pad_token_id = tokenizer.pad_token_id
     return Opened(base.to(choice.device), tokenizer, data)

@@ -6,7 +6,6 @@ import math
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
@@ -22,7 +21,7 @@ from lora_lab.methods.merge import at_strength
 from lora_lab.methods.targets import roles_of
 from lora_lab.metrics import factor
 from lora_lab.training.batches import encode
-from lora_lab.training.changed_predictions import ChangedPredictions, changed_predictions
+from lora_lab.training.changed_predictions import changed_predictions
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.loop import Progress
 from lora_lab.training.recipe import Recipe
@@ -138,7 +137,7 @@ class LiveRun(Background):
             probabilities.append(torch.tensor(logits).softmax(-1))
         return [[[round(p, 4) for p in row] for row in text] for text in torch.stack(probabilities, 1).tolist()]
 
-    def _results(self, run: Run, changes: ChangedPredictions | None) -> dict[str, Any]:
+    def _results(self, run: Run, changes: dict[str, Any] | None) -> dict[str, Any]:
         assert self.trainer is not None
         assert run.predictions is not None
         metric, rows, steps = self.trainer.task.metric, len(run.predictions), run.history["step"]
@@ -152,11 +151,11 @@ class LiveRun(Background):
             half = 196 * math.sqrt(p * (1 - p) / rows)
             results |= {"half": half, "low": max(0.0, value - half), "high": min(100.0, value + half)}
         if changes:
-            results |= {"changed": changes.changed, "of": changes.rows, "better": changes.for_the_better}
-            results |= {"without": 100 * changes.without["accuracy"], "with": 100 * changes.with_adapter["accuracy"]}
+            examples = changes.pop("examples")
+            results |= changes
         if changes and (strengths := self.strengths):
-            answers = self._answers([example.text for example in changes.examples]) if changes.examples else []
-            sentences = [asdict(example) | {"p": p} for example, p in zip(changes.examples, answers, strict=True)]
+            answers = self._answers([example["text"] for example in examples]) if examples else []
+            sentences = [example | {"p": p} for example, p in zip(examples, answers, strict=True)]
             results |= {"labels": self.trainer.task.labels, "strengths": strengths, "sentences": sentences}
         return results
 

@@ -75,19 +75,21 @@ def not_finite(content: bytes, random: Random) -> bytes:
 # ---- JSON: what is given is the header or the config, to be changed in place or replaced by the text that is returned
 
 
-def one_entry(header: dict[str, Any], random: Random) -> None:
-    """Another dtype, shape or place of a tensor."""
-    key = random.choice([k for k in header if k != "__metadata__"])
-    entry, field = header[key], random.choice(("dtype", "shape", "data_offsets", "whole"))
-    if field == "whole":
-        header[key] = random.choice(HOSTILE)
-    elif field == "dtype":
-        entry["dtype"] = random.choice(TYPES)
-    else:
-        values = list(entry[field]) or [1]
-        place = random.randrange(len(values))
-        values[place] = any_value(random, values[place])
-        entry[field] = random.choice([values, values[::-1], [*values, 1], values * 30, any_value(random)])
+def in_json(value: Any, random: Random) -> Any:
+    """The value with something else in one place, or a part less."""
+    if not isinstance(value, dict | list) or not value or random.random() < 0.1:
+        return random.choice(TYPES) if value in TYPES and random.random() < 0.7 else any_value(random, value)
+    key = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
+    value[key] = in_json(value[key], random)
+    if random.random() < 0.05:
+        del value[key]
+    return value
+
+
+def inside(value: dict[str, Any], random: Random) -> None:
+    """Something else in one place: a dtype, a shape, an option."""
+    key = random.choice(list(value))
+    value[key] = in_json(value[key], random)
 
 
 def names(header: dict[str, Any], random: Random) -> str | None:
@@ -118,13 +120,6 @@ def metadata(header: dict[str, Any], random: Random) -> None:
     own["lora_lab"] = json.dumps(ours)
 
 
-def other_header(header: dict[str, Any], random: Random) -> str:
-    """Some other JSON, or none."""
-    return random.choice(
-        ["", "{}", "[]", "null", "[" * 100_000, '{"a":' * 20_000, '{"__metadata__":{}}', '{"a":NaN}', "1" * 9999]
-    )
-
-
 def options(config: dict[str, Any], random: Random) -> None:
     """Other values in the config, fields of other methods among them."""
     for _ in range(random.choice((1, 1, 2, 5))):
@@ -136,12 +131,13 @@ def options(config: dict[str, Any], random: Random) -> None:
             config[field] = random.choice(PATTERNS)
 
 
-def other_config(config: dict[str, Any], random: Random) -> str:
-    """A config that is some other JSON, or none; NaN, names twice, deep or long."""
-    old = json.dumps(config)
+def other(value: dict[str, Any], random: Random) -> str:
+    """Some other JSON, or none: NaN, names twice, deep or long."""
+    old = json.dumps(value)
     return random.choice(
-        ["", "[]", "5", "null", "[" * 200_000, '{"r":' * 50_000, old[:-1] + ', "r": 3}', old.replace("8", "NaN"),
-         old.replace("4", "1e999"), old.replace("4", "9" * 5000), " " * 10**6 + old, '{"a": "' + "x" * 10**6 + '"}']
+        ["", "{}", "[]", "5", "null", "[" * 200_000, '{"a":' * 50_000, '{"__metadata__":{}}', '{"a":NaN}', "1" * 9999,
+         old[:-1] + ', "r": 3}', old.replace("8", "NaN"), old.replace("4", "1e999"), old.replace("4", "9" * 5000),
+         " " * 10**6 + old, '{"a": "' + "x" * 10**6 + '"}']
     )  # fmt: skip
 
 
@@ -194,17 +190,6 @@ def _config(change: Callable[[dict[str, Any], Random], str | None]) -> Callable[
     return _bytes(CONFIG, changed)
 
 
-def in_json(value: Any, random: Random) -> Any:
-    """The value with something else in one place, or a part less."""
-    if not isinstance(value, dict | list) or not value or random.random() < 0.1:
-        return any_value(random, value)
-    key = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
-    value[key] = in_json(value[key], random)
-    if random.random() < 0.05:
-        del value[key]
-    return value
-
-
 def json_inside(content: bytes, random: Random) -> bytes:
     lines = [content] if content[:2] in (b"{\n", b"{ ") else content.split(b"\n")
     at = random.randrange(len(lines))
@@ -231,12 +216,12 @@ MUTATIONS: dict[str, tuple[int, Callable[[Path, Random], object]]] = {  # how of
     "cut config": (1, _bytes(CONFIG, cut)),
     "length": (1, _bytes(WEIGHTS, lie_about_length)),
     "numbers": (1, _bytes(WEIGHTS, not_finite)),
-    "entry": (3, _header(one_entry)),
+    "entry": (3, _header(inside)),
     "names": (2, _header(names)),
     "metadata": (3, _header(metadata)),
-    "header": (1, _header(other_header)),
+    "header": (1, _header(other)),
     "options": (4, _config(options)),
-    "config": (1, _config(other_config)),
+    "config": (1, _config(other)),
     "other file": (1, other_file),
 }
 

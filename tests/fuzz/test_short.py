@@ -28,11 +28,11 @@ def fuzzer(tmp_path_factory, one_thread) -> Fuzzer:
 
 
 def test_no_file_crashes_hangs_grows_or_writes(fuzzer):
-    for number in range(150):
+    for number in range(100):
         fuzzer.case(number)
     assert fuzzer.failures == []
-    assert fuzzer.results["refused"] > 75
-    assert fuzzer.results["loaded"] > 5  # some changes are harmless, or the fuzzer would try nothing but the reader
+    assert fuzzer.results["refused"] > 50
+    assert fuzzer.results["loaded"] > 3  # some changes are harmless, or the fuzzer would try nothing but the reader
     first, again = fuzzer.case(7), fuzzer.case(7)
     assert (first.result, first.reason) == (again.result, again.reason)
 
@@ -59,6 +59,7 @@ def test_the_watch_sees(fuzzer, tmp_path: Path, load, fault):
     assert any(fault in found for found in watched(lambda: load(tmp_path), 10).faults)
 
 
+@pytest.mark.slow
 def test_a_large_file_takes_no_more_than_twice_its_size(tmp_path):
     """In bf16 the adapter alone is twice its file, for it is fp32 in the model; beside it is room for one tensor.
 

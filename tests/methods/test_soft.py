@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import peft
 import pytest
 import torch
@@ -12,9 +14,10 @@ from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, memory, 
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue
 from lora_lab.methods.merge import detach
-from lora_lab.training.batches import positions
+from lora_lab.training.batches import check_fits
 from lora_lab.training.measure import measure
-from lora_lab.training.models import answer_at_first_token
+from lora_lab.training.models import take_shortcuts
+from lora_lab.training.tasks import Split, Task
 from tests.conftest import logits, randomise, tiny
 from tests.methods.conftest import refused, with_adapter
 from tests.methods.test_peft_parity import load_peft
@@ -164,7 +167,7 @@ def test_a_last_layer_that_works_for_one_token_gives_the_same(kind, attention, n
     plain, short = tiny(kind), tiny(kind)
     for model in (plain, short):
         model.set_attn_implementation(attention)
-    answer_at_first_token(short)
+    take_shortcuts(short, METHODS[name])
     for model in (plain, short):
         with_adapter(model, METHODS[name])
         logits(model).square().sum().backward()
@@ -180,8 +183,11 @@ def test_a_last_layer_that_works_for_one_token_gives_the_same(kind, attention, n
 )
 def test_prompt_and_text_together_fit_the_table_of_positions(kind, name, most):
     """An encoder's text keeps its positions beside a prefix, so it may be as long as the table."""
-    assert positions(tiny(kind), METHODS[name]) == most
     ours(kind, name)(**given(1, most))
+    fits = Task("made", ("no", "yes"), most, *[Split(())] * 3)
+    check_fits(tiny(kind), fits, METHODS[name])
+    with pytest.raises(BadValue, match=f"above the {most} tokens"):
+        check_fits(tiny(kind), replace(fits, max_length=most + 1), METHODS[name])
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,9 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from torch import nn
 
 from lora_lab import Recipe, load_tokenizer
 from lora_lab.training.batches import Batch, Row, collate, training_rows
-from lora_lab.training.loop import Member, fit
 
 PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # nothing to measure
 
@@ -32,13 +30,6 @@ def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) ->
 def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
     """The batches of a run as tensors."""
     return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
-
-
-def fit_alone(recipe: Recipe, model: nn.Module, batches, validate, callbacks=()) -> Member:
-    """Train a model on batches and validations of a test's own."""
-    member = Member(recipe, model, callbacks)
-    fit(member, enumerate(batches, 1), validate)
-    return member
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import textwrap
 import time
 import zipfile
 from collections.abc import Callable
@@ -23,70 +20,61 @@ from lora_lab.training import assets
 from lora_lab.training.assets import Asset, asset_path, fetch, problem_with
 
 NAME = "toy"
-
-
-def make_wheel(folder: Path, files: dict[str, str]) -> str:
-    """A wheel with these files; returns its line for the lock."""
-    folder.mkdir(exist_ok=True)
-    wheel = folder / "toy_data-1.0-py3-none-any.whl"
-    facts = "toy_data-1.0.dist-info"
-    files = {
-        **files,
-        f"{facts}/METADATA": "Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n",
-        f"{facts}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{facts}/RECORD": "",
-        f"{facts}/LICENSE": "free for all",
-    }
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return f"toy-data==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}"
-
-
 FILES = {"toy/data/words.txt": "one two three", "toy/data/more.txt": "four", "toy/__init__.py": "raise SystemExit(9)"}
+FACTS = {
+    "METADATA": "Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n",
+    "WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "RECORD": "",
+    "LICENSE": "free for all",
+}
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory) -> tuple[Path, str]:
-    """A folder with one wheel, and the wheel's line for the lock."""
+def wheels(tmp_path_factory) -> Path:
+    """A folder with one wheel."""
     folder = tmp_path_factory.mktemp("wheels")
-    return folder, make_wheel(folder, FILES)
+    with zipfile.ZipFile(folder / "toy_data-1.0-py3-none-any.whl", "w") as archive:
+        for name, content in {**FILES, **{f"toy_data-1.0.dist-info/{n}": c for n, c in FACTS.items()}}.items():
+            archive.writestr(name, content)
+    return folder
 
 
-def opened(wheels: tuple[Path, str], patch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """pip's only source is the wheel's folder; what comes back changes what is asked of it."""
-    patch.setenv("PIP_FIND_LINKS", str(wheels[0]))
+def opened(wheels: Path, patch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """pip finds one wheel and nothing else; what comes back changes the asset's line in the lock."""
+    (wheel,) = wheels.iterdir()
+    sound = f"toy-data==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}"
+
+    def lock(line: str) -> None:
+        patch.setattr(assets, "lock", lambda: {"toy-data": line})
+
+    patch.setenv("PIP_FIND_LINKS", str(wheels))
     patch.setenv("PIP_NO_INDEX", "1")
-
-    def change(lock: str = wheels[1], prepare: Callable[[Path], None] = lambda folder: None) -> None:
-        patch.setattr(assets, "lock", lambda: {"toy-data": lock})
-        patch.setattr(assets, "ASSETS", {NAME: Asset("toy-data", ("*/data/*.txt",), prepare)})
-
-    change()
-    return change
+    patch.setattr(assets, "ASSETS", {NAME: Asset("toy-data", ("*/data/*.txt",))})
+    lock(sound)
+    return lock
 
 
 @pytest.fixture
-def shop(wheels, monkeypatch, empty_home) -> Callable[..., None]:
-    """`shop(lock=..., prepare=...)`: pip finds one wheel and nothing else."""
+def lock(wheels, monkeypatch, empty_home) -> Callable[..., None]:
+    """`lock("toy-data==1.0 ...")`: pip finds one wheel and nothing else."""
     return opened(wheels, monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def fetched(wheels, tmp_path_factory) -> Path:
-    """A home into which the wheel was fetched, once for all tests that only look at what lies there."""
-    home = tmp_path_factory.mktemp("fetched") / "home"
+def fetched(wheels, tmp_path_factory) -> tuple[Path, list[str]]:
+    """A home into which the wheel was fetched, and what was said meanwhile."""
+    home, words = tmp_path_factory.mktemp("fetched") / "home", list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_LAB_HOME", str(home))
         opened(wheels, patch)
-        fetch([NAME], print)
-    return home
+        assert fetch([NAME], words.append) == [NAME]
+    return home, words
 
 
 @pytest.fixture
-def there(shop, fetched, empty_home) -> Path:
+def there(lock, fetched, empty_home) -> Path:
     """A home of one's own that is like it."""
-    return Path(shutil.copytree(fetched, empty_home))
+    return Path(shutil.copytree(fetched[0], empty_home))
 
 
 def test_the_lock_has_a_version_and_a_hash_for_every_asset_and_nothing_else():
@@ -95,21 +83,15 @@ def test_the_lock_has_a_version_and_a_hash_for_every_asset_and_nothing_else():
         assert re.fullmatch(rf"{name}==[\d.]+ --hash=sha256:[0-9a-f]{{64}}", line)
 
 
-def test_fetching_unpacks_the_data_and_the_licence_and_no_code(shop, empty_home):
-    words: list[str] = []
-    assert fetch([NAME], words.append) == [NAME]
-    assert sorted(p.name for p in (empty_home / NAME).iterdir()) == [
-        "LICENSE",
-        "manifest.json",
-        "more.txt",
-        "words.txt",
-    ]
-    assert (asset_path(NAME) / "words.txt").read_text() == "one two three"
-    assert [p.name for p in empty_home.iterdir()] == [NAME]  # no scratch is left
+def test_fetching_unpacks_the_data_and_the_licence_and_no_code(fetched):
+    home, words = fetched
+    assert [path.name for path in home.iterdir()] == [NAME]  # no scratch is left
+    assert {path.name for path in (home / NAME).iterdir()} == {"LICENSE", "manifest.json", "more.txt", "words.txt"}
+    assert (home / NAME / "words.txt").read_text() == "one two three"
     assert "toy: fetching toy-data" in words[0]
     assert "toy" not in sys.modules
-    assert (empty_home / NAME).stat().st_mode & 0o777 == 0o755
-    assert {file.stat().st_mode & 0o777 for file in (empty_home / NAME).iterdir()} == {0o644}  # all may read
+    assert (home / NAME).stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in (home / NAME).iterdir()} == {0o644}  # all may read
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
@@ -123,77 +105,65 @@ def test_reading_and_a_second_fetch_write_nothing_so_a_home_may_be_read_only(the
     before = tree(there)
     assert problem_with(NAME, hashes=True) == ""
     assert asset_path(NAME) == there / NAME
-    words: list[str] = []
-    assert fetch([NAME], words.append) == words == []
+    assert fetch([NAME], pytest.fail) == []
     assert tree(there) == before
 
 
-def test_packages_of_a_folder_are_fetched_without_an_index(shop, wheels, empty_home, monkeypatch, tmp_path):
+def test_packages_of_a_folder_are_fetched_without_an_index(lock, wheels, empty_home, monkeypatch, tmp_path):
     """As from a wheelhouse; its name may hold blanks, at which pip's own setting would be cut in two."""
-    house = Path(shutil.copytree(wheels[0], tmp_path / "Räder für alle"))
+    house = Path(shutil.copytree(wheels, tmp_path / "Räder für alle"))
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_NO_INDEX", "")
+    old, new = empty_home / ".fetch-old", empty_home / ".fetch-new"  # of killed downloads, and of one that may go on
+    for scratch in (old, new):
+        scratch.mkdir(parents=True)
+    os.utime(old, (time.time() - 7200,) * 2)
     assert fetch([NAME], print, house) == [NAME]
-    (empty_home / NAME / "words.txt").unlink()
+    assert {path.name for path in empty_home.iterdir()} == {NAME, new.name}
     with pytest.raises(NotFound, match=r"there is no folder .*nowhere"):
         fetch([NAME], print, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("hash", [f" --hash=sha256:{'0' * 64}", ""])
-def test_another_version_is_seen_and_a_wheel_of_another_hash_or_none_refused(shop, there, hash):
-    shop(lock=f"toy-data==2.0 --hash=sha256:{'0' * 64}")
+def test_another_version_is_seen_and_a_wheel_of_another_hash_or_none_refused(lock, there, hash):
+    lock(f"toy-data==2.0 --hash=sha256:{'0' * 64}")
     assert problem_with(NAME) == "is toy-data==1.0, not toy-data==2.0"
     before = tree(there)
-    shop(lock=f"toy-data==1.0{hash}")
+    lock(f"toy-data==1.0{hash}")
     with pytest.raises(Failed, match=r"pip could not get toy-data==1\.0 .*run lora-lab fetch again") as caught:
         fetch([NAME], print)
     assert "\n" not in str(caught.value)
     assert tree(there).keys() == before.keys()
 
 
-def test_a_killed_fetch_leaves_nothing_that_looks_whole(shop, empty_home):
-    line = assets.lock()["toy-data"]
-    code = textwrap.dedent(f"""
-        import os, signal
-        from lora_lab.training import assets
-        assets.lock = lambda: {{"toy-data": {line!r}}}
-        kill = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
-        assets.ASSETS = {{"toy": assets.Asset("toy-data", ("*/data/*.txt",), kill)}}
-        assets.fetch(["toy"], print)
-    """)
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
-    (left,) = empty_home.iterdir()
-    assert left.name.startswith(".fetch-")
+def test_a_fetch_that_breaks_off_leaves_nothing_that_looks_whole(lock, empty_home, monkeypatch):
+    def broken_off(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(assets.ASSETS, NAME, Asset("toy-data", ("*/data/*.txt",), broken_off))
+    with pytest.raises(KeyboardInterrupt):
+        fetch([NAME], print)
     assert problem_with(NAME) == "is missing"
-    os.utime(left, (time.time() - 7200,) * 2)  # two hours later
-    assert fetch([NAME], print) == [NAME]
-    assert [p.name for p in empty_home.iterdir()] == [NAME]
+    assert not any(empty_home.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("damage", "hashes", "problem"),
-    [
-        (lambda folder: (folder / "words.txt").write_text("one two"), False, "is damaged (words.txt)"),
-        (lambda folder: (folder / "words.txt").write_text("one two thr33"), True, "is damaged (words.txt has changed)"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), False, "is damaged (manifest.json)"),
-        (lambda folder: (folder / "manifest.json").write_text('{"lock": 5}'), False, "is damaged (manifest.json)"),
-        (lambda folder: (folder / "manifest.json").unlink(), False, "is missing"),
-    ],
-)
-def test_damage_is_seen(there, damage, hashes, problem):
-    damage(there / NAME)
-    assert problem_with(NAME, hashes=hashes) == problem
-
-
-def test_a_damaged_asset_names_the_command_and_fetch_mends_also_what_only_the_hash_betrays(there):
-    (there / NAME / "words.txt").unlink()
+def test_damage_is_seen_and_mended(there):
+    words, manifest = there / NAME / "words.txt", there / NAME / "manifest.json"
+    sound = manifest.read_text()
+    for damage, problem in (("{", "is damaged (manifest.json)"), ('{"lock": 5}', "is damaged (manifest.json)")):
+        manifest.write_text(damage)
+        assert problem_with(NAME) == problem
+    manifest.unlink()
+    assert problem_with(NAME) == "is missing"
+    manifest.write_text(sound)
+    words.write_text("one two")
     with pytest.raises(NotFound, match=r"^the asset 'toy' is damaged \(words\.txt\); run: lora-lab fetch$"):
         asset_path(NAME)
-    assert fetch([NAME], print) == [NAME]
-    (there / NAME / "words.txt").write_text("ONE two three")  # the size is the same
+    words.write_text("ONE two three")  # the size is the same
     assert problem_with(NAME) == ""
+    assert problem_with(NAME, hashes=True) == "is damaged (words.txt has changed)"
     assert fetch([NAME], print) == [NAME]
-    assert (there / NAME / "words.txt").read_text() == "one two three"
+    assert words.read_text() == "one two three"
 
 
 def test_the_hub_is_asked_only_when_that_is_allowed():

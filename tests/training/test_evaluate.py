@@ -7,16 +7,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from torch import nn
 from torch.nn import functional as F
 
 from lora_lab import LoRA, Recipe
+from lora_lab.metrics import better
 from lora_lab.training.batches import Row, collate
-from lora_lab.training.evaluate import classification_metrics, evaluate, loss_of, member_losses
+from lora_lab.training.evaluate import evaluate, loss_of
+from lora_lab.training.loop import label_losses
+from lora_lab.training.metrics import classification_metrics, regression_metrics
 from tests.conftest import randomise, tiny
 from tests.training.conftest import rows
 
@@ -67,15 +71,15 @@ def test_smoothing_is_torchs_on_answers_and_on_classes():
     torch.testing.assert_close(found, F.cross_entropy(logits[:, 0], labels, reduction="none", label_smoothing=0.1))
 
 
-def test_a_lane_weighs_its_tokens_or_its_rows():
+def test_a_member_weighs_its_tokens_or_its_rows():
     """Two members of two rows, of 1 and 4 learned tokens in each: the mean over tokens is not that over rows."""
     some = [Row([5, 6], None, 0), Row([5, 6, 7, 8, 9], None, 1)]
     batch = collate([*some, *some], pad=0)
     logits = torch.randn(*batch.input_ids.shape, VOCABULARY)
     each = loss_of(logits, batch.labels)
-    by_rows = member_losses(logits, batch.labels, 2, Recipe("m", "t"))
+    by_rows = label_losses(logits, batch.labels, [SimpleNamespace(recipe=Recipe("m", "t"))] * 2)
     torch.testing.assert_close(by_rows, each.view(2, 2).mean(1))
-    by_tokens = member_losses(logits, batch.labels, 2, Recipe("m", "t", token_mean=True))
+    by_tokens = label_losses(logits, batch.labels, [SimpleNamespace(recipe=Recipe("m", "t", token_mean=True))] * 2)
     torch.testing.assert_close(by_tokens, (each.view(2, 2) * torch.tensor([1.0, 4.0])).sum(1) / 5)
 
 
@@ -96,17 +100,39 @@ def test_a_number_is_learnt_by_its_squared_error_and_judged_by_correlation():
     assert score.metrics["loss"] == pytest.approx((0.25 + 9 + 9) / 3)
 
 
-@given(data=st.data(), n=st.integers(1, 30), classes=st.integers(2, 4))
-def test_classification_metrics_are_those_of_scikit_learn_and_torch(data, n, classes):
-    rng = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(2, 4))
+def test_classification_metrics_are_those_of_scikit_learn_and_torch(seed, n, classes):
+    rng = np.random.default_rng(seed)
     logits, labels = rng.normal(size=(n, classes)) * 5, rng.integers(0, classes, n)
     predicted, every = logits.argmax(1), list(range(classes))
-    metrics = classification_metrics(logits, labels)
+    metrics = classification_metrics(logits, labels, ("accuracy", "f1", "matthews", "pearson"))
+    assert metrics.keys() == {"accuracy", "macro_f1", "loss", "f1", "matthews"}
     assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     macro = f1_score(labels, predicted, labels=every, average="macro", zero_division=0.0)
     assert metrics["macro_f1"] == pytest.approx(macro)
-    expected = F.cross_entropy(torch.tensor(logits), torch.tensor(labels)).item()
-    assert metrics["loss"] == pytest.approx(expected)
+    assert metrics["f1"] == pytest.approx(f1_score(labels == 1, predicted == 1, zero_division=0.0))
+    assert metrics["matthews"] == pytest.approx(matthews_corrcoef(labels, predicted))
+    assert metrics["loss"] == pytest.approx(F.cross_entropy(torch.tensor(logits), torch.tensor(labels)).item())
+
+
+@example([(1, 1)] * 3)  # the mean of 0.1, 0.1 and 0.1 is not quite 0.1
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=40))
+def test_correlations_are_scipys_and_a_constant_prediction_is_worth_nothing(rows):
+    predicted, true = np.array(rows).T / 10
+    found = regression_metrics(predicted, true)
+    assert found["loss"] == pytest.approx(float(((predicted - true) ** 2).mean()))
+    constant = len(set(predicted)) == 1 or len(set(true)) == 1
+    for name, peer in (("pearson", scipy.stats.pearsonr), ("spearman", scipy.stats.spearmanr)):
+        assert found[name] == pytest.approx(0 if constant else peer(predicted, true)[0], abs=1e-9)
+
+
+def test_better_means_more_accurate_or_less_perplexed():
+    assert better({"accuracy": 0.8, "loss": 9}, {"accuracy": 0.7, "loss": 1})
+    assert not better({"accuracy": 0.8}, {"accuracy": 0.8})
+    assert better({"perplexity": 10}, {"perplexity": 11})
+    assert not better({"perplexity": math.nan}, {"perplexity": 11})
+    assert better({"matthews": 0.2, "accuracy": 0.6}, {"matthews": 0.0, "accuracy": 0.7})  # CoLA's own comes first
 
 
 def test_scoring_is_in_eval_mode_and_leaves_every_module_in_its_own():

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from lora_lab import IA3, FullFineTuning, LoRA, load_adapter, save_adapter
+from lora_lab import FullFineTuning, LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue, Failed
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
@@ -26,17 +26,12 @@ AUTO = {
     "roberta": transformers.AutoModelForSequenceClassification,
     "gpt2": transformers.AutoModelForCausalLM,
     "llama": transformers.AutoModelForCausalLM,
-    "phi3": transformers.AutoModelForCausalLM,
 }
 CASES = [
-    ("bert", LoRA(rank=4)),
     ("roberta", LoRA(rank=4, targets=("word_embeddings", "q"))),
     ("roberta", FullFineTuning()),
     ("gpt2", LoRA(rank=4, targets=("wte", "c_attn"))),  # the tied head keeps its own numbers
-    ("gpt2", IA3()),
     ("llama", LoRA(rank=4, targets=("embed", "lm_head", "q"))),
-    ("llama", LoRA(rank=4, dora=True)),
-    ("phi3", LoRA(rank=4, targets="q,k,v,gate")),
 ]
 
 
@@ -116,16 +111,15 @@ def test_an_adapter_of_the_body_alone_is_merged_into_the_body(tmp_path, silent, 
     torch.testing.assert_close(answer_of(plain), answer_of(model), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
-def test_the_adapter_of_a_4_bit_base_is_merged_into_the_numbers_that_it_has_met(kind, tmp_path):
-    base, adapter = saved(tmp_path, kind, LoRA(rank=4))
+def test_the_adapter_of_a_4_bit_base_is_merged_into_the_numbers_that_it_has_met(tmp_path):
+    base, adapter = saved(tmp_path, "gpt2", LoRA(rank=4))
     written = write_merged(adapter, tmp_path / "met", base=base, dtype="nf4")
-    assert len(written.report.dequantised) == {"roberta": 12, "gpt2": 8}[kind]
+    assert len(written.report.dequantised) == 8
     assert written.report.added_bytes > 0
     assert written.dtype == "fp32"
-    model = load_model(base, 3 if kind == "roberta" else None, dtype="nf4")
+    model = load_model(base, dtype="nf4")
     load_adapter(model, adapter)
-    plain, own = AUTO[kind].from_pretrained(tmp_path / "met"), beside(base, adapter, kind)
+    plain, own = AUTO["gpt2"].from_pretrained(tmp_path / "met"), beside(base, adapter, "gpt2")
     torch.testing.assert_close(logits(plain), logits(model), rtol=1e-4, atol=1e-4)
     assert (logits(plain) - own).abs().max() > 1e-3  # quantising has moved the numbers, and that stays
 
@@ -163,20 +157,15 @@ def test_an_earlier_result_is_replaced_and_names_its_files_but_not_where_it_is_t
         write_merged(tmp_path / "second", tmp_path / "out")
 
 
-@pytest.mark.parametrize("what", ["other", "added", "file", "base", "adapter"])
-def test_what_is_not_ours_is_never_written_over(what, tmp_path):
+def test_what_is_not_ours_is_never_written_over(tmp_path):
     base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
-    out = {"base": Path(base), "adapter": Path(adapter)}.get(what, tmp_path / "out")
-    if what == "added":
-        write_merged(adapter, out, base=base)
-    if what in ("other", "added"):
-        out.mkdir(exist_ok=True)
-        (out / "thesis.txt").write_text("mine")
-    if what == "file":
-        out.write_text("mine")
+    write_merged(adapter, tmp_path / "out", base=base)
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with pytest.raises(BadValue, match=r"choose another folder"):
-        write_merged(adapter, out, base=base)
+    for taken in ("out", "file", "base", "adapter"):
+        with pytest.raises(BadValue, match=r"choose another folder"):
+            write_merged(adapter, tmp_path / taken, base=base)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
@@ -193,6 +182,3 @@ def test_a_checkpoint_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(Failed, match="answers differently in plain transformers"):
         write_merged(adapter, tmp_path / "out", base=base)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]
-
-
-# ---- mistakes

@@ -40,26 +40,23 @@ def test_a_bundled_model_is_what_the_task_needs(loaded, name, labels, kind):
     assert local_name(model.config._name_or_path) == name  # the one that adapter files give it
 
 
-@pytest.mark.parametrize(
-    ("dtype", "attention", "expected"),
-    [("bf16", "eager", torch.bfloat16), (torch.float16, "sdpa", torch.float16)],
-)
-def test_dtype_and_attention_are_those_asked_for(tiny_encoder, dtype, attention, expected):
-    model = load_model(tiny_encoder, 2, dtype=dtype, attention=attention)
-    assert {p.dtype for p in model.parameters()} == {expected}
-    assert model.config._attn_implementation == attention
+def test_dtype_and_attention_are_those_asked_for(tiny_encoder):
+    for dtype, attention, found in (("bf16", "eager", torch.bfloat16), (torch.float16, "sdpa", torch.float16)):
+        model = load_model(tiny_encoder, 2, dtype=dtype, attention=attention)
+        assert {p.dtype for p in model.parameters()} == {found}
+        assert model.config._attn_implementation == attention
 
 
 # ---- mistakes
 
 
-@pytest.mark.parametrize("load", [load_model, load_tokenizer])
-@pytest.mark.parametrize("name", ["minilmm", "no/such-model", "../nowhere", ""])
-def test_an_unknown_name_lists_what_is_bundled(load, name, tmp_path, monkeypatch):
+def test_an_unknown_name_lists_what_is_bundled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NotFound, match=r"give a bundled one|holds no model") as caught:
-        load(name)
-    assert "\n" not in str(caught.value)
+    for load in (load_model, load_tokenizer):
+        for name in ("minilmm", "no/such-model", "../nowhere", ""):
+            with pytest.raises(NotFound, match=r"give a bundled one|holds no model") as caught:
+                load(name)
+            assert "\n" not in str(caught.value)
 
 
 def assert_refused(folder: Path, sentence: str) -> None:
@@ -68,52 +65,35 @@ def assert_refused(folder: Path, sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"model_type": "no-such-model"}', b"{}"])
-def test_a_damaged_config_is_refused(tiny_encoder, tmp_path, content):
+def test_a_damaged_config_truncated_weights_and_pickled_ones_are_refused(tiny_encoder, tmp_path):
     folder = copy(tiny_encoder, tmp_path)
-    (folder / "config.json").write_bytes(content)
-    assert_refused(folder, "cannot be loaded")
-
-
-def test_truncated_weights_are_refused(tiny_encoder, tmp_path):
-    folder = copy(tiny_encoder, tmp_path)
-    weights = folder / "model.safetensors"
+    config, weights = (folder / "config.json").read_bytes(), folder / "model.safetensors"
+    for content in (b"{", b"[]", b"\xff", b'{"model_type": "no-such-model"}', b"{}"):
+        (folder / "config.json").write_bytes(content)
+        assert_refused(folder, "cannot be loaded")
+    (folder / "config.json").write_bytes(config)
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
     weights.write_bytes(weights.read_bytes()[:-1000])
     assert_refused(folder, "cannot be loaded")
-
-
-@pytest.fixture
-def headless(tmp_path) -> Path:
-    """A checkpoint of BERT's body whose config speaks of a language model."""
-    transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(tmp_path / "body")
-    config = json.loads((tmp_path / "body" / "config.json").read_text())
-    (tmp_path / "body" / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
-    return tmp_path / "body"
-
-
-def test_a_checkpoint_without_the_head_that_its_config_names_is_the_body(headless):
-    assert type(load_model(str(headless))) is transformers.BertModel
-    tensors = {f"bert.{key}": t for key, t in load_file(headless / "model.safetensors").items()}
-    tensors["cls.predictions.transform.dense.bias"] = torch.zeros(BERT["hidden_size"])
-    save_file(tensors, headless / "model.safetensors", {"format": "pt"})
-    with pytest.raises(BadValue, match=r"lacks .* weights .*cls.* which would be random"):  # a part of a head is none
-        load_model(str(headless))
-
-
-@pytest.mark.parametrize("labels", [None, 2])
-def test_a_checkpoint_that_lacks_more_than_its_head_is_refused_rather_than_filled_at_random(headless, labels):
-    tensors = load_file(headless / "model.safetensors")
-    del tensors["encoder.layer.0.attention.self.query.weight"]
-    save_file(tensors, headless / "model.safetensors", {"format": "pt"})
-    with pytest.raises(BadValue, match=r"lacks .* weights .* would be random"):
-        load_model(str(headless), labels)
-
-
-def test_pickled_weights_are_not_opened(tiny_encoder, tmp_path):
-    folder = copy(tiny_encoder, tmp_path)
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
+    weights.unlink()
     assert_refused(folder, "cannot be loaded")
+
+
+def test_a_checkpoint_may_lack_its_whole_head_and_nothing_else_which_would_be_filled_at_random(tmp_path):
+    body = tmp_path / "body"
+    transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(body)
+    config = json.loads((body / "config.json").read_text())
+    (body / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+    assert type(load_model(str(body))) is transformers.BertModel
+    whole = {key: tensor.clone() for key, tensor in load_file(body / "model.safetensors").items()}
+    query = "encoder.layer.0.attention.self.query.weight"
+    without_query = {key: tensor for key, tensor in whole.items() if key != query}
+    part_of_head = {"cls.predictions.transform.dense.bias": torch.zeros(BERT["hidden_size"])}
+    with_part = {f"bert.{key}": tensor for key, tensor in whole.items()} | part_of_head
+    for tensors, labels, name in ((with_part, None, "cls"), (without_query, None, ""), (without_query, 2, query)):
+        save_file(tensors, body / "model.safetensors", {"format": "pt"})
+        with pytest.raises(BadValue, match=rf"lacks .* weights .*{name}.* which would be random"):
+            load_model(str(body), labels)
 
 
 def test_code_that_comes_with_a_checkpoint_is_neither_run_nor_asked_about(tiny_encoder, tmp_path):

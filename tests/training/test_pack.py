@@ -17,7 +17,6 @@ from lora_lab import LoRA, Recipe, evaluate_adapter, train
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.training import checkpoint
 from lora_lab.training.pack import Pack, key
-from lora_lab.training.recipe import recipe_from
 from tests.conftest import mapped
 from tests.training.conftest import PLAIN
 
@@ -38,11 +37,11 @@ def alike(together, alone) -> None:
     assert kept[0] == kept[1]
 
 
-@pytest.fixture(params=[1, 3])
-def threads(request):
-    """As many parts of a pack, where none of its members drops anything."""
-    torch.set_num_threads(request.param)
-    yield request.param
+@pytest.fixture
+def three_threads():
+    """A pack in three parts, where none of its members drops anything."""
+    torch.set_num_threads(3)
+    yield
     torch.set_num_threads(1)
 
 
@@ -59,45 +58,34 @@ def members(draw: st.DrawFn) -> dict:
     }
 
 
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
-@given(st.lists(members(), min_size=2, max_size=5, unique_by=str))
+@settings(max_examples=5, suppress_health_check=list(HealthCheck))
+@given(st.lists(members(), min_size=2, max_size=4, unique_by=str))
 def test_packed_and_alone_are_the_same_for_any_mix(tiny_encoder, opinions, mix):
     recipes = [Recipe(tiny_encoder, opinions, steps=12, batch=8, validations=3, **PLAIN, **own) for own in mix]
     for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
         alike(together, train(recipe, store=None))
 
 
-def test_a_run_says_in_what_its_base_was_held(recipe, tmp_path):
-    wanted = recipe(dtype="nf4+fp32")
-    assert recipe_from(wanted.settings()) == wanted
-    run = train(wanted, store=tmp_path)
-    assert run.environment["quantised"] == "nf4"
-    assert run.environment["dtype"] == "fp32"
-    assert run.total == train(recipe(), store=None).total
-    kept = {"device_name": "cpu", "attention": "eager"}
-    assert evaluate_adapter(run.adapter, wanted.task, dtype="nf4+fp32", **kept) == pytest.approx(run.metrics)
-
-
-def test_seeds_train_side_by_side_on_one_quantised_base(recipe):
+def test_seeds_train_side_by_side_on_one_quantised_base_and_a_run_says_so(recipe, tmp_path):
     recipes = [recipe(dtype="nf4+fp32", seed=seed, method=LoRA(rank=2)) for seed in (0, 1)]
-    together = Pack(recipes).run()
-    alone = [train(one, store=None) for one in recipes]
-    for packed, single in zip(together, alone, strict=True):
-        assert packed.metrics["loss"] == pytest.approx(single.metrics["loss"], rel=1e-4)
+    alone = train(recipes[0], store=tmp_path)
+    assert (alone.environment["quantised"], alone.environment["dtype"]) == ("nf4", "fp32")
+    assert Pack(recipes).run()[0].metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+    kept = {"device_name": "cpu", "attention": "eager"}
+    assert evaluate_adapter(alone.adapter, recipes[0].task, dtype="nf4+fp32", **kept) == pytest.approx(alone.metrics)
 
 
-def test_members_on_draws_of_their_own_are_as_they_are_alone(recipe, threads):
-    recipes = [recipe(steps=9, examples=12, subset=subset, seed=seed) for subset in (0, 1) for seed in (0, 1)]
+def test_members_on_draws_of_their_own_are_as_they_are_alone(recipe, three_threads):
+    recipes = [recipe(steps=6, examples=12, subset=subset, seed=seed) for subset, seed in ((0, 0), (0, 1), (1, 1))]
     pack = Pack(recipes)
-    assert len(getattr(pack.model, "members", [slice(4)])) == threads
-    texts = [{row.place for row in pack.draws[subset]} for subset in (0, 1)]
-    assert [len(places) for places in texts] == [12, 12]
-    assert texts[0] != texts[1]
+    assert len(pack.model.members) == 3
+    assert [len(rows) for rows in pack.draws.values()] == [12, 12]
+    assert pack.draws[0] != pack.draws[1]
     for one, together in zip(recipes, pack.run(), strict=True):
         alike(together, train(one, store=None))
 
 
-def test_a_member_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(recipe, threads):
+def test_a_member_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(recipe, three_threads):
     recipes = [
         recipe(steps=12, validations=6, lr=lr, patience=patience, seed=seed)
         for lr, patience, seed in ((1e-2, 0, 0), (1e30, 0, 1), (1e-9, 2, 2), (5e-3, 0, 3))
@@ -106,11 +94,11 @@ def test_a_member_that_diverges_or_has_enough_leaves_and_the_others_do_not_notic
     assert [found[r].status for r in recipes] == ["done", "failed", "early", "done"]
     assert "lower the rate" in found[recipes[1]].error
     assert len(found[recipes[2]].history["step"]) < 12
-    for index in (0, 2, 3):
+    for index in (2, 3):
         alike(found[recipes[index]], train(recipes[index], store=None))
 
 
-def test_a_language_model_packs_too(tiny_causal, tmp_path, threads):
+def test_a_language_model_packs_too(tiny_causal, tmp_path):
     text = tmp_path / "own.txt"
     text.write_text("\n\n".join(f"Line {n}: {'the same old story again and ' * 24}" for n in range(30)))
     settings = {"max_length": 32, "lr": 2e-2, "steps": 6, "batch": 4, "validations": 2, **PLAIN}
@@ -130,8 +118,8 @@ def test_what_cannot_share_a_base_stands_alone(recipe):
         Pack([plain, recipe(batch=3)])
 
 
-@pytest.mark.parametrize(("count", "dropout"), [(1, 0.2), (3, 0.2), (3, 0.0)])
-def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_path, threads, count, dropout):
+@pytest.mark.parametrize(("count", "dropout"), [(1, 0.2), (2, 0.2), (3, 0.0)])
+def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_path, three_threads, count, dropout):
     recipes = [
         recipe(steps=12, validations=4, seed=k, lr=1e-2 / (k + 1), method=LoRA(2 + k, dropout=dropout))
         for k in range(count)
@@ -170,17 +158,15 @@ def test_a_checkpoint_that_cannot_be_read_is_kept_and_named_and_one_of_other_run
     assert len(list(file.parent.iterdir())) == 2
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "in use")])
-def test_a_damaged_checkpoint_that_cannot_be_renamed(tmp_path, recipe, monkeypatch, error):
+def test_a_damaged_checkpoint_that_cannot_be_renamed(tmp_path, recipe, monkeypatch):
     file = checkpoint.path_of(tmp_path, [recipe()])
     file.parent.mkdir(parents=True)
     file.write_bytes(b"damaged")
-    monkeypatch.setattr(Path, "rename", Mock(side_effect=error))
-    if isinstance(error, FileNotFoundError):  # another sweep was quicker
-        assert checkpoint.unfinished(tmp_path) == []
-    else:
-        with pytest.raises(BadValue, match="in use"):
-            checkpoint.unfinished(tmp_path)
+    monkeypatch.setattr(Path, "rename", Mock(side_effect=FileNotFoundError(2, "another sweep was quicker")))
+    assert checkpoint.unfinished(tmp_path) == []
+    monkeypatch.setattr(Path, "rename", Mock(side_effect=PermissionError(13, "in use")))
+    with pytest.raises(BadValue, match="in use"):
+        checkpoint.unfinished(tmp_path)
 
 
 def test_a_step_waits_for_the_device_once_however_many_members_there_are(recipe, monkeypatch):
@@ -196,8 +182,9 @@ def test_a_step_waits_for_the_device_once_however_many_members_there_are(recipe,
         pack.fit()
         return [after - before for before, after in pairwise(seen)]
 
-    assert waited(1) == waited(4)
-    assert max(waited(4)) <= 2  # loss and norm; transformers reads the mask
+    alone, together = waited(1), waited(4)
+    assert alone == together
+    assert max(together) <= 2  # loss and norm; transformers reads the mask
 
 
 def test_twenty_steps_on_the_real_model(opinions):

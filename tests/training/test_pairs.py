@@ -70,21 +70,22 @@ def test_messages_are_a_chat_whose_last_answer_is_learnt(tmp_path):
     assert str(pairs["train"][0].chat) == "Why?"
 
 
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ([*some(), {"prompt": "x", "response": " "}], "line 21 has no text in 'response'; it has prompt, response"),
-        ([*some(), "{"], "line 21 is not JSON"),
-        ([*some(), "[1]"], "line 21 is not an object"),
-        (some(9), "holds 9 pairs; at least 10"),
-        ([one | {"prompt": "Why?"} for one in some()] + some(1), "asks 2 different questions; at least 3"),
-        (some(split="train"), "'split' must contain each of train, validation, test and nothing else; it has train"),
-        ([{"messages": "hello"}], "line 1: messages must be a list of objects"),
-        ([{"messages": [{"role": "user", "content": "x"}]}], "the last two messages must be the user's message and"),
-        ([{"messages": [{"role": "wizard", "content": "x"}]}], "role must be one of system, user, assistant, not 'wi"),
-        ([{"messages": [{"role": "user", "content": 3}]}], "has no text in 'content'; it has role, content"),
-    ],
-)
-def test_a_file_that_holds_no_pairs_says_where_and_why(tmp_path, rows, sentence):
-    with pytest.raises(BadValue, match=re.escape(sentence)):
-        load_task(write(tmp_path, rows))
+REFUSED = [
+    ([*some(), {"prompt": "x", "response": " "}], "line 21 has no text in 'response'; it has prompt, response"),
+    ([*some(), "{"], "line 21 is not JSON"),
+    ([*some(), "[1]"], "line 21 is not an object"),
+    (some(9), "holds 9 pairs; at least 10"),
+    ([one | {"prompt": "Why?"} for one in some()] + some(1), "asks 2 different questions; at least 3"),
+    (some(split="train"), "'split' must contain each of train, validation, test and nothing else; it has train"),
+    (some(split=[]), "and nothing else; it has []"),
+    ([{"messages": "hello"}], "line 1: messages must be a list of objects"),
+    ([{"messages": [{"role": "user", "content": "x"}]}], "the last two messages must be the user's message and"),
+    ([{"messages": [{"role": "wizard", "content": "x"}]}], "role must be one of system, user, assistant, not 'wi"),
+    ([{"messages": [{"role": "user", "content": 3}]}], "has no text in 'content'; it has role, content"),
+]
+
+
+def test_a_file_that_holds_no_pairs_says_where_and_why(tmp_path):
+    for rows, sentence in REFUSED:
+        with pytest.raises(BadValue, match=re.escape(sentence)):
+            load_task(write(tmp_path, rows))

@@ -40,53 +40,51 @@ def test_runs_come_oldest_first_and_the_same_recipe_replaces(tmp_path):
     assert [(run.recipe.seed, run.metrics["accuracy"]) for run in store.runs()] == [(1, 0.8), (2, 0.8), (0, 0.9)]
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"version": 2}, "has format version 2.*update it"),
-        ({"metrics": None, "delete": "metrics"}, "is not a run of lora_lab .*metrics"),
-        ({"recipe": 5}, "is not a run of lora_lab"),
-        ({"recipe": {**Recipe("minilm", "rt").settings(), "method": []}}, "settings, such as .*, not \\[\\]"),
-        ({"history": {}}, "is not a run of lora_lab"),
-        ({"metrics": {"accuracy": float("nan")}}, "a number is not finite"),
-        ({"environment": {"data": []}}, "is not a run of lora_lab"),
-        ({"recipe": {**Recipe("minilm", "rt").settings(), "steps": 0}}, "is not a run of lora_lab .*steps must be"),
-        ({"recipe": {**Recipe("minilm", "rt").settings(), "color": 1}}, "no field 'color'"),
-    ],
-)
-def test_a_record_that_does_not_fit_is_named_with_the_reason(tmp_path, change, sentence):
+SETTINGS = Recipe("minilm", "rt").settings()
+DAMAGED = [
+    ({"version": 2}, "has format version 2.*update it"),
+    ({"metrics": None}, "is not a run of lora_lab"),
+    ({"recipe": 5}, "is not a run of lora_lab"),
+    ({"recipe": {**SETTINGS, "method": []}}, "settings, such as .*, not \\[\\]"),
+    ({"history": {}}, "is not a run of lora_lab"),
+    ({"metrics": {"accuracy": float("nan")}}, "a number is not finite"),
+    ({"environment": {"data": []}}, "is not a run of lora_lab"),
+    ({"recipe": {**SETTINGS, "steps": 0}}, "is not a run of lora_lab .*steps must be"),
+    ({"recipe": {**SETTINGS, "color": 1}}, "no field 'color'"),
+]
+
+
+def test_a_record_that_does_not_fit_is_named_with_the_reason(tmp_path):
     store, run = Store(tmp_path), a_run()
     store.add(run)
     file = tmp_path / f"{run.recipe.hash}.json"
-    record = {**json.loads(file.read_text()), **change}
-    record.pop(record.pop("delete", None), None)
-    file.write_text(json.dumps(record))
-    with pytest.raises(BadValue, match=rf"{file.name}.*{sentence}"):
-        store.runs()
+    record = json.loads(file.read_text())
+    without = {name: value for name, value in record.items() if name != "metrics"}
+    for damaged, sentence in [(without, "metrics"), *((record | change, said) for change, said in DAMAGED)]:
+        file.write_text(json.dumps(damaged))
+        with pytest.raises(BadValue, match=rf"{file.name}.*{sentence}"):
+            store.runs()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_record_is_named_and_other_json_is_none(tmp_path, content):
-    (tmp_path / "protocol-table2-rte.json").write_bytes(content)
-    assert Store(tmp_path).runs() == Store(tmp_path / "nowhere").runs() == []
-    (tmp_path / "0123456789ab.json").write_bytes(content)
-    with pytest.raises(BadValue, match="0123456789ab"):
-        Store(tmp_path).runs()
-
-
-@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
-def test_damaged_predictions_are_named_by_their_run(tmp_path, content):
+def test_damaged_records_and_predictions_are_named_by_their_run_and_other_json_is_none(tmp_path):
     run = a_run(predictions=np.array([1, 2]))
     Store(tmp_path).add(run)
-    (tmp_path / run.recipe.hash / "predictions.npy").write_bytes(content)
-    with pytest.raises(BadValue, match=run.recipe.hash):
-        Store(tmp_path).runs()
+    for content in (b"", b"no array", b"\x93NUMPY\x01\x00"):
+        (tmp_path / run.recipe.hash / "predictions.npy").write_bytes(content)
+        with pytest.raises(BadValue, match=run.recipe.hash):
+            Store(tmp_path).runs()
+    other = tmp_path / "other"
+    other.mkdir()
+    for content in (b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000):
+        (other / "protocol-table2-rte.json").write_bytes(content)
+        assert Store(other).runs() == Store(tmp_path / "nowhere").runs() == []
+        (other / "0123456789ab.json").write_bytes(content)
+        with pytest.raises(BadValue, match="0123456789ab"):
+            Store(other).runs()
+        (other / "0123456789ab.json").unlink()
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "replaced"),
-    [("done", "stopped", False), ("early", "failed", False), ("stopped", "done", True), ("failed", "stopped", True)],
-)
-def test_a_finished_run_is_not_lost_to_one_cut_short(tmp_path, first, second, replaced):
-    Store(tmp_path).add(a_run(status=first))
-    assert Store(tmp_path).replaces(second, a_run().recipe) == replaced
+def test_a_finished_run_is_not_lost_to_one_cut_short(tmp_path):
+    for first, second, replaced in (("done", "stopped", False), ("early", "failed", False), ("stopped", "done", True)):
+        Store(tmp_path).add(a_run(status=first))
+        assert Store(tmp_path).replaces(second, a_run().recipe) == replaced
