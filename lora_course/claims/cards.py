@@ -103,21 +103,17 @@ class Verdict(Finding):
 
 
 @cache
-def _shipped() -> dict[str, Card]:
+def load_cards() -> dict[str, Card]:
+    """Load the cards that ship with the lab, by id and in numerical order."""
     cards = [card_from(file.read_text(encoding="utf-8"), file.stem) for file in shipped("data/claims").glob("*.yaml")]
     return {card.id: card for card in sorted(cards, key=lambda card: int(card.number))}
 
 
-def load_cards() -> dict[str, Card]:
-    """Load the cards that ship with the lab, by id and in numerical order."""
-    return dict(_shipped())
-
-
 def card(name: str) -> Card:
     """Return a shipped card by id or number. Raises: NotFound with the nearest."""
-    cards = {**{card.number: card for card in _shipped().values()}, **_shipped()}
+    cards = {**{card.number: card for card in load_cards().values()}, **load_cards()}
     if name not in cards:
-        raise NotFound(f"there is no claim '{name}'; nearest: {nearest(name, _shipped())}")
+        raise NotFound(f"there is no claim '{name}'; nearest: {nearest(name, load_cards())}")
     return cards[name]
 
 
@@ -148,9 +144,9 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
     return Verdict(**vars(finding), card=claim, premises=premises)
 
 
-def judge_all(cards: Mapping[str, Card] | None = None) -> dict[str, Verdict]:
-    """Judge every card; return the verdicts by id."""
-    return {name: judge(card) for name, card in (cards or load_cards()).items()}
+def judge_all() -> dict[str, Verdict]:
+    """Judge every card that ships with the lab; return the verdicts by id."""
+    return {name: judge(card) for name, card in load_cards().items()}
 
 
 def listed(names: Sequence[str]) -> str:

@@ -16,11 +16,10 @@ def predictions(folder: str, table: str | None, as_json: bool) -> None:
     from pathlib import Path
 
     from lora_course import predictions as logs
-    from lora_course.predictions import as_csv
     from lora_lab.files import write_atomically
 
     rows = logs.read(Path(folder))
     if table:
         lines = [[row[name] for name in logs.COLUMNS] for row in rows]
-        write_atomically(Path(table), as_csv(logs.COLUMNS, lines).encode("utf-8-sig"))
+        write_atomically(Path(table), logs.as_csv(logs.COLUMNS, lines).encode("utf-8-sig"))
     tell({"predictions": rows} if as_json else logs.summary(rows))

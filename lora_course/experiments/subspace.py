@@ -81,13 +81,10 @@ class Amplification:
     """How much of W lies in the r strongest directions of dW, compared with W's own and with random ones (Table 7).
 
     update    ||dW||_F
-    weight    ||W||_F
     in_update, in_weight, in_random   ||U^T W V||_F with U and V from dW, W, and a random matrix
     """
 
-    rank: int
     update: float
-    weight: float
     in_update: float
     in_weight: float
     in_random: float
@@ -110,4 +107,4 @@ def amplification(weight: np.ndarray, update: Factors, rank: int) -> Amplificati
     norm = float(np.linalg.norm(weight))
     in_update = float(np.linalg.norm(update.left[:, :rank].T @ weight @ update.right[:, :rank]))
     in_weight = float(np.linalg.norm(spectrum(weight)[:rank]))
-    return Amplification(rank, update.norm, norm, in_update, in_weight, norm * rank / float(np.sqrt(weight.size)))
+    return Amplification(update.norm, in_update, in_weight, norm * rank / float(np.sqrt(weight.size)))

@@ -64,8 +64,8 @@ def test_it_learns_from_rewards_alone_and_packed_is_as_alone(films):
     assert rewards == together.rewards[run.recipe]
     assert len(rewards) == 40
     assert sum(rewards[-10:]) > sum(rewards[:10])
-    (labeled,) = Pack(recipes(films)[1:]).run()
-    assert labeled.history["loss"] != run.history["loss"]
+    (labeled,) = Pack(recipes(films, steps=2)[1:]).run()
+    assert labeled.history["loss"][0] != run.history["loss"][0]
 
 
 def test_a_run_that_diverges_fails_and_says_so(films):
@@ -74,4 +74,4 @@ def test_a_run_that_diverges_fails_and_says_so(films):
 
 
 def test_the_untrained_model_finds_halves_of_passages():
-    assert halves_found(load_model("minilm", 2), passages=64) > 0.3
+    assert halves_found(load_model("minilm", 2), passages=32) > 0.3

@@ -11,7 +11,7 @@ import yaml
 
 from lora_course.claims.cards import card_from, judge, judge_all, load_cards
 from lora_course.claims.cases import Case, Finding
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue
 
 CARDS = load_cards()
 TEXT = """
@@ -47,20 +47,11 @@ def edited(**changes: object) -> str:
     return yaml.safe_dump(yaml.safe_load(TEXT) | changes)
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "always", "word"),
-    [
-        ((True, True), False, "true"),
-        ((False, False), False, "false"),
-        ((True, False), False, "depends"),
-        ((True, False), True, "false"),
-        ((None, False), True, "false"),
-        ((True, None), False, "undecided"),
-        ((None,), True, "undecided"),
-    ],
-)
-def test_the_word_follows_from_the_cases(outcomes, always, word):
-    assert made(*outcomes, always=always).word == word
+def test_the_word_follows_from_the_cases():
+    words = {(True, True): "true", (False, False): "false", (True, False): "depends", (True, None): "undecided"}
+    assert {outcomes: made(*outcomes).word for outcomes in words} == words
+    words = {(True, False): "false", (None, False): "false", (None,): "undecided"}
+    assert {outcomes: made(*outcomes, always=True).word for outcomes in words} == words
 
 
 def test_what_it_depends_on_and_what_would_decide_it():
@@ -82,25 +73,22 @@ def verdicts():
     return judge_all()
 
 
-@pytest.mark.parametrize("name", CARDS)
-def test_every_card_is_whole_and_judged(name, verdicts):
-    card, verdict = CARDS[name], verdicts[name]
-    assert card.id == name
-    assert "https://" in card.source or "Nobody is quoted" in card.source
-    assert all(p.means for p in card.all_premises.values())
-    assert verdict.evidence
-    assert str(verdict).startswith(verdict.words)
-    assert verdict.changed == ()
-    assert (verdict.word == "depends") == bool(verdict.on)
-    assert (verdict.word == "undecided") == bool(verdict.would_tell)
-    spans = [value for case in verdict.cases for value in case.span]
-    assert spans
-    assert verdict.axis
-    assert not verdict.log or min(spans) > 0
-
-
-def test_the_numbers_run_from_one():
+def test_every_card_is_whole_and_judged(verdicts):
     assert [card.number for card in CARDS.values()] == [str(n) for n in range(1, len(CARDS) + 1)]
+    for name, card in CARDS.items():
+        verdict = verdicts[name]
+        assert card.id == name
+        assert "https://" in card.source or "Nobody is quoted" in card.source
+        assert all(p.means for p in card.all_premises.values())
+        assert verdict.evidence
+        assert str(verdict).startswith(verdict.words)
+        assert verdict.changed == ()
+        assert (verdict.word == "depends") == bool(verdict.on)
+        assert (verdict.word == "undecided") == bool(verdict.would_tell)
+        spans = [value for case in verdict.cases for value in case.span]
+        assert spans
+        assert verdict.axis
+        assert not verdict.log or min(spans) > 0
 
 
 def test_the_page_is_that_of_the_cards(verdicts):
@@ -129,11 +117,11 @@ TURNED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "changes", "word"), TURNED)
-def test_a_changed_premise_changes_the_verdict(name, changes, word):
-    verdict = judge(name, **changes)
-    assert verdict.word == word, verdict
-    assert set(verdict.changed) == set(changes)
+def test_a_changed_premise_changes_the_verdict():
+    for name, changes, word in TURNED:
+        verdict = judge(name, **changes)
+        assert verdict.word == word, verdict
+        assert set(verdict.changed) == set(changes)
 
 
 def test_a_study_is_one_case_whatever_it_compares():
@@ -157,8 +145,6 @@ def test_a_study_is_one_case_whatever_it_compares():
 def test_an_impossible_premise_is_one_sentence(name, changes, words):
     with pytest.raises(BadValue, match=words):
         judge(name, **changes)
-    with pytest.raises(NotFound, match="one_24gb_card"):
-        judge("one_24gb")
 
 
 @pytest.mark.parametrize(

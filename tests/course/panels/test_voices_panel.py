@@ -69,6 +69,10 @@ def test_stop_ends_after_a_token_and_keeps_what_was_said(make: Make, watched: No
 def test_without_adapters_it_shows_what_is_stored():
     panel = VoicesPanel().show()
     stored = read_stored()
+    assert list(stored["answers"]) == ["base", "told", "captain", "json", "preacher"]
+    for name, answers in stored["answers"].items():
+        assert list(answers) == (["0"] if name in ("base", "told") else ["0.5", "1", "1.5", "2"])
+        assert {len(texts) for texts in answers.values()} == {len(stored["questions"])}
     assert panel.questions == stored["questions"]
     assert panel.names == list(stored["answers"])
     assert panel.sizes["base"] > 100 * panel.sizes["captain"]
