@@ -14,8 +14,10 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lora_lab.errors import Failed, NotFound
+from lora_lab.files import write_json
 from lora_lab.ports import free_port
 from lora_lab.training.assets import home
 
@@ -34,9 +36,6 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
     store   the folder of runs that the training panel reads and writes
     Raises: NotFound if Voila is not installed; Failed if it does not start within 90 s.
     """
-    import nbformat
-    from nbformat.v4 import new_code_cell, new_notebook
-
     if importlib.util.find_spec("voila") is None:
         raise NotFound("the page for a projector needs Voila: pip install 'lora-lab[show]'")
     token, port = secrets.token_hex(16), free_port(port)
@@ -45,9 +44,10 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
     options = [f"--{name}={value}" for name, value in {**OPTIONS, "Voila.port": port}.items()]
     with tempfile.TemporaryDirectory() as folder:
         panels = [panel.format(str(Path(store).expanduser().resolve())) for panel in PANELS]
-        cells = [new_code_cell(f"import lora_lab as lab\n{panel}") for panel in panels]
+        cell: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+        cells = [{**cell, "source": f"import lora_lab as lab\n{panel}"} for panel in panels]
         page = Path(folder) / "panels.ipynb"
-        nbformat.write(new_notebook(cells=cells), page)
+        write_json(page, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
         command = [sys.executable, "-m", "voila", str(page), *options]
         with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as server:
             try:

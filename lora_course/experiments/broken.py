@@ -139,7 +139,7 @@ def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
 
 
 @torch.no_grad()
-def _perturb(model: nn.Module) -> None:
+def _perturb(model: Any) -> None:
     for parameter in model.parameters():
         parameter += 0.02 * parameter.std(correction=0) * torch.randn_like(parameter)
 

@@ -26,6 +26,7 @@ from lora_course.experiments.subspace import (
 from lora_course.paper.reproduce.base import Judged, Kept, Place, Row, all_of, in_every
 from lora_course.paper.reproduce.studies import Trained
 from lora_lab.experiments.statistics import Verdict
+from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, plain_path
 from lora_lab.training.runs import Run
 from lora_lab.training.train import open_adapter
@@ -55,9 +56,10 @@ def updates_in(model: nn.Module) -> Layers:
     """Return the update of every LoRA layer on a linear one, dW = scaling * B A."""
     updates = {}
     for path, layer in adapter_layers(model):
-        tensors = (layer.lora_A, layer.lora_B, layer.frozen_weight())
-        a, b, weight = (tensor.detach().cpu().double().numpy() for tensor in tensors)
-        updates[plain_path(path)] = Update(weight, product_factors(b, a, layer.scaling), a)
+        if isinstance(layer, LoRALinear):
+            tensors = (layer.lora_A, layer.lora_B, layer.frozen_weight())
+            a, b, weight = (tensor.detach().cpu().double().numpy() for tensor in tensors)
+            updates[plain_path(path)] = Update(weight, product_factors(b, a, layer.scaling), a)
     return updates
 
 

@@ -147,20 +147,17 @@ def test_an_impossible_premise_is_one_sentence(name, changes, words):
         judge(name, **changes)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a: [", "isn't valid YAML"),
-        (edited(author="me"), "unknown field 'author'"),
-        (TEXT.replace("limits: memory only\n", ""), "lacks the field 'limits'"),
-        (edited(experiment="fits_on_cards"), "unknown experiment 'fits_on_cards'; nearest: fits_on_card"),
-        (TEXT.replace("{value: 8, means: rank}", "8"), "premise 'rank'"),
-        (TEXT.replace("number: ", "number: !!python/name:os.system x #"), "isn't valid YAML"),
-    ],
-)
-def test_a_wrong_card_says_the_one_thing_to_fix(text, words):
-    with pytest.raises(BadValue, match=words):
-        card_from(text)
+def test_a_wrong_card_says_what_to_fix():
+    for text, words in (
+        ("a: [", "isn't a card"),
+        (edited(author="me"), "'author'"),
+        (TEXT.replace("limits: memory only\n", ""), "'limits'"),
+        (edited(experiment="fits_on_cards"), "'fits_on_cards'"),
+        (TEXT.replace("  rank: {value: 8, means: rank}\n", ""), "needs the premises models, targets, rank"),
+        (TEXT.replace("number: ", "number: !!python/name:os.system x #"), "isn't a card"),
+    ):
+        with pytest.raises(BadValue, match=words):
+            card_from(text)
 
 
 def test_a_card_of_ones_own_is_judged_and_told_as_plain_values():
