@@ -48,6 +48,13 @@ def test_one_wrong_letter_is_found(data: st.DataObject):
     assert found == [ADA] or (found == [] and damaged == ["line 2 (LL1 03 Ada) is damaged: ask for it again"])
 
 
+def test_a_receipt_without_its_end_is_damaged():
+    """Zlib's own checksum stands there, so the text before it could still be read."""
+    content, _, checksum = ADA.line().rpartition(".")
+    found, damaged = read(f"{content[:-4]}.{checksum}")
+    assert (found, len(damaged)) == ([], 1)
+
+
 def test_what_is_no_receipt_under_a_right_checksum_is_damaged():
     for told in ('["03", "Ada", {}, [], {"a": 1e999}]', "[" * 9999, " " * 2**17):
         found, damaged = read(f"{line_of(told)}\n{ADA.line()}")
