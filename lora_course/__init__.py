@@ -19,17 +19,11 @@ def _read_task(name: str, *, max_length: int | None = None, download: bool = Fal
         from lora_course.experiments import facts
 
         return facts.read(max_length)
-    if name.startswith("glue:"):
-        from lora_course.paper import glue
+    from lora_course.paper import e2e, glue
 
+    if name.startswith(glue.PREFIX):
         return glue.read(name, max_length)
-    path = Path(name).expanduser()
-    if not name or not path.is_dir():
-        return None
-    from lora_course.paper import e2e
-    from lora_lab.training.tasks import generation
-
-    return generation(name, e2e.read_folder(path), max_length)
+    return e2e.read(name, max_length) if name and Path(name).expanduser().is_dir() else None
 
 
 def _score_answers(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> plugins.Scores:

@@ -9,65 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from torch import nn
 
 from lora_course.experiments.subspace import (
-    Factors,
+    Update,
     amplification,
     directions,
     expected_phi,
     phi_grid,
-    product_factors,
     random_directions,
+    updates_of,
 )
 from lora_course.paper.reproduce.base import Judged, Kept, Place, Row, all_of, in_every
 from lora_course.paper.reproduce.studies import Trained
 from lora_lab.experiments.statistics import Verdict
-from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import adapter_layers, plain_path
-from lora_lab.training.runs import Run
-from lora_lab.training.train import open_adapter
 
 PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # layer names by role
 TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance in one case out of four
-
-
-class Update(NamedTuple):
-    """One matrix before training, and LoRA's update of it.
-
-    weight    W (out, in)
-    factors   of dW, strongest first; their number is the rank
-    a         lora_A (rank, in)
-    """
-
-    weight: np.ndarray
-    factors: Factors
-    a: np.ndarray
-
-
 Layers = Mapping[str, Update]  # one run's updates by layer name
 Updates = Mapping[str, Sequence[Layers]]  # by group, one run per seed
-
-
-def updates_in(model: nn.Module) -> Layers:
-    """Return the update of every LoRA layer on a linear one, dW = scaling * B A."""
-    updates = {}
-    for path, layer in adapter_layers(model):
-        if isinstance(layer, LoRALinear):
-            tensors = (layer.lora_A, layer.lora_B, layer.frozen_weight())
-            a, b, weight = (tensor.detach().cpu().double().numpy() for tensor in tensors)
-            updates[plain_path(path)] = Update(weight, product_factors(b, a, layer.scaling), a)
-    return updates
-
-
-def updates_of(run: Run) -> Layers:
-    """Return the updates of a finished run, from its folder, in fp32."""
-    assert run.adapter is not None
-    opened = open_adapter(run.adapter, run.recipe.task, model=run.recipe.model, dtype="fp32", device_name="cpu")
-    return updates_in(opened.model)
 
 
 class Subspaces(Trained):

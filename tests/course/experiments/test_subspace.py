@@ -12,8 +12,8 @@ from lora_course.experiments.subspace import (
     phi_grid,
     product_factors,
     random_directions,
+    updates_in,
 )
-from lora_course.paper.reproduce.subspaces import updates_in
 from lora_lab import LoRA
 from tests.conftest import lora_layers, randomise, tiny
 

@@ -283,6 +283,7 @@ def test_a_result_and_its_report_hold_everything_that_a_reader_needs(tmp_path):
     assert (found["standing"], found["words"], found["sizes"]) == ("holds", "they are two", {"steps": 200})
     assert found["environment"]["hardware"]
     assert reproduce([one], tmp_path) == [found]  # a second call runs nothing
+    assert [rejudged(item, found)["ruled"] for item in (one, Made(rule="Three is three."))] == ["before", "after"]
     (longer,) = reproduce([one], tmp_path, minutes=5)
     assert (one.ran, longer["sizes"]["steps"]) == (2, 500)
     one.values = (2.0,)
