@@ -7,19 +7,23 @@ generated text with `lora_lab.plugins`; their dependencies are imported on first
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lora_lab import plugins
 
 
-def _read_task(name: str, **options: Any) -> Any:
-    if name == "port_velda":  # lesson 06's twenty invented facts
+def _read_task(name: str, *, max_length: int | None = None, download: bool = False) -> Any:
+    """Load lesson 06's invented facts, GLUE's tasks (glue:TASK:FOLDER), or a folder with E2E's files; else None."""
+    if name == "port_velda":
         from lora_course.experiments import facts
 
-        return facts.read(**options)
-    from lora_course.paper import tasks
+        return facts.read(max_length)
+    from lora_course.paper import e2e, glue
 
-    return tasks.read(name, **options)
+    if name.startswith(glue.PREFIX):
+        return glue.read(name, max_length)
+    return e2e.read(name, max_length) if name and Path(name).expanduser().is_dir() else None
 
 
 def _score_answers(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> plugins.Scores:

@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from lora_course.classroom import colab
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
@@ -115,8 +117,6 @@ def workplace(lesson: str) -> Path:
     """
     if not FAST:
         return Path("runs") / lesson
-    import psutil
-
     parent = psutil.Process(os.getppid())
     return Path(tempfile.gettempdir()) / f"lora_lab-{parent.pid}-{parent.create_time():.0f}" / lesson
 

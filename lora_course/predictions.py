@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -96,13 +97,13 @@ def calibration() -> dict[str, float]:
     If there are none, return a made-up example of an overconfident reader.
     """
     logged = [row for row in read(Path()) if row["student"] == student() and row["low"] is not None]
-    in_log = {(row["lesson"], row["what"]) for row in logged}
-    ranges = [Range(row["what"], row["low"], row["high"], row["attempt"], row["found"]) for row in logged]
-    ranges += [r for r in CURRENT.ranges if (CURRENT.lesson, r.what) not in in_log]
-    print(coverage(ranges)["words"])
-    lessons = [row["lesson"] for row in logged] + [CURRENT.lesson] * len(ranges)
+    fields = ("what", "low", "high", "attempt", "found")
+    ranges = [(row["lesson"], Range(*(row[name] for name in fields))) for row in logged]
+    in_log = {(lesson, r.what) for lesson, r in ranges}
+    ranges += [(CURRENT.lesson, r) for r in CURRENT.ranges if (CURRENT.lesson, r.what) not in in_log]
+    print(coverage(r for _, r in ranges)["words"])
     positions = {}
-    for lesson, r in zip(lessons, ranges, strict=False):
+    for lesson, r in ranges:
         if r.attempt == 1 and r.low is not None and r.high is not None and r.found is not None:
             positions[f"{lesson} {r.what}"] = (r.found - r.low) / ((r.high - r.low) or 1e-9)
     if not positions:
@@ -148,10 +149,10 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for path in sorted(folder.rglob(FILE)):
-        name, attempts = path.relative_to(folder).as_posix(), dict[tuple[str, str], int]()
+        name, attempts = path.relative_to(folder).as_posix(), Counter[tuple[str, str]]()
         for row in lines(path):
             question = (row["lesson"], row["what"])
-            attempts[question] = attempts.get(question, 0) + 1
+            attempts[question] += 1
             rows.append({**row, "file": name, "attempt": attempts[question]})
     return rows
 
@@ -168,7 +169,10 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
         with suppress(ValueError, TypeError, RecursionError):
             if isinstance(row := json.loads(line.decode(errors="replace")), dict):
                 texts = {name: str(row.get(name, ""))[:200] for name in ("at", "student", "lesson", "what", "unit")}
-                numbers = {name: _number(row.get(name)) for name in NUMBERS}
+                numbers: dict[str, float | None] = dict.fromkeys(NUMBERS)
+                for name in NUMBERS:
+                    with suppress(BadValue):
+                        numbers[name] = finite(row.get(name), name)
                 yield {**texts, **numbers, "fast": bool(row.get("fast"))}
 
 
@@ -197,10 +201,3 @@ def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         texts = [printable(value) if isinstance(value, str) else value for value in row]
         writer.writerow([f"'{text}" if str(text)[:1] in FORMULAS and isinstance(text, str) else text for text in texts])
     return out.getvalue()
-
-
-def _number(value: Any) -> float | None:
-    """Return the value as a finite number, or None."""
-    with suppress(BadValue):
-        return finite(value, "")
-    return None

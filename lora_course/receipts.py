@@ -173,14 +173,13 @@ def coverage(ranges: Iterable[Range]) -> dict[str, Any]:
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     held = [r.held for r in ranges if r.attempt == 1 and r.held is not None]
-    hits, total = sum(held), len(held)
-    if not total:
-        words = "no range has been compared with a result yet"
-        return {"hits": 0, "of": 0, "share": None, "low95": None, "high95": None, "words": words}
-    share, (low, high) = hits / total, map(float, binomtest(hits, total).proportion_ci(0.95))
-    judgment = "too narrow: fewer than" if high < 0.8 else "too wide: more than" if low > 0.8 else "consistent with"
-    words = (
-        f"{hits} of {total} ranges contain the result: {100 * share:.0f} % (95 % interval {100 * low:.0f} to "
-        f"{100 * high:.0f} %), {judgment} the 80 % you aimed at"
-    )
+    hits, total, share, low, high = sum(held), len(held), None, None, None
+    words = "no range has been compared with a result yet"
+    if total:
+        share, (low, high) = hits / total, map(float, binomtest(hits, total).proportion_ci(0.95))
+        judged = "too narrow: fewer than" if high < 0.8 else "too wide: more than" if low > 0.8 else "consistent with"
+        words = (
+            f"{hits} of {total} ranges contain the result: {100 * share:.0f} % (95 % interval {100 * low:.0f} to "
+            f"{100 * high:.0f} %), {judged} the 80 % you aimed at"
+        )
     return {"hits": hits, "of": total, "share": share, "low95": low, "high95": high, "words": words}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Number, Verdict, exercise, not_yet, parts, unsolved
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, matched, not_yet, parts, unsolved
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import memory
 from lora_lab.accounting.params import params
@@ -49,13 +49,15 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
         "you compared the block as it is: divide it by absmax first": unscaled,
         "the most negative distance is the smallest: take abs() before argmin": signed,
     }
-    if not torch.equal(index, nearest.float()):
-        replies = [reply for reply, wrong in near.items() if torch.allclose(index, wrong.float())]
-        return Verdict(False, [*replies, f"the first weight is {block[0]:.4f}: its index is {nearest[0]}"][0])
-    if torch.allclose(back, levels[nearest] * largest):
-        return Verdict(True, "64 weights are now 64 indices of 4 bits and one absmax: 4.5 bits each")
-    scaled = torch.allclose(back, levels[nearest])
-    return Verdict(False, "those are the levels: multiply by absmax" if scaled else "back is levels[index] * absmax")
+    fallback = f"the first weight is {block[0]:.4f}: its index is {nearest[0]}"
+    judged = matched(lambda other: torch.allclose(index, other.float()), nearest, near, "", fallback)
+    if not judged.passed:
+        return judged
+    return matched(
+        lambda other: torch.allclose(back, other), levels[nearest] * largest,
+        {"those are the levels: multiply by absmax": levels[nearest]},
+        "64 weights are now 64 indices of 4 bits and one absmax: 4.5 bits each", "back is levels[index] * absmax",
+    )  # fmt: skip
 
 
 def index_and_weight() -> tuple[str, Number, Number]:

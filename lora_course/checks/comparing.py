@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Function, Verdict, choice, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Choice, Function, Verdict, exercise, not_yet, unsolved
 from lora_course.receipts import CURRENT, draw
 from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
@@ -114,7 +114,8 @@ def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
         options = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
         return not_yet(f"{WHICH.format(word=word)}{options}")
     replies = dict(zip("abcd", right.replies.values(), strict=True))
-    judged = choice(sentence, "abcd"[[*right.replies].index(right.sentence)], replies)
+    letter = "abcd"[[*right.replies].index(right.sentence)]
+    judged = Choice([letter], replies, replies[letter]).judge(sentence)
     return judged if judged.passed else replace(judged, hint=HINTS["sentence"])
 
 

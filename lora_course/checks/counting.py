@@ -80,4 +80,4 @@ def audit(which: int = 0, rank: int = 8) -> Number:
         layers * (2 * d * q + 2 * d * kv + 3 * d * f): "those are the frozen weights: A and B train",
     }
     why = f"{layers} x {rank} x ({attention:,} of attention + {mlp:,} of gate, up and down) = {right:,}"
-    return Number(right, {n: words for n, words in misconceptions.items() if n != right}, why)
+    return Number(right, misconceptions, why)

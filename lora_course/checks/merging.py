@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lora_course.checks.verdict import Number, Verdict, attempt, exercise
+from lora_course.checks.verdict import Number, Verdict, attempt, exercise, matched
 
 
 @exercise(
@@ -36,10 +36,9 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
         "the sum of all adapters for every row: pick A[which] and B[which]": x @ w.T
         + 3 * torch.stack([sum(b[n] @ (a[n] @ row) for n in range(3)) for row in x]),
     }
-    if torch.allclose(y, x @ w.T + 3 * update, atol=1e-5):
-        return Verdict(True, "six rows, three adapters, one product with W: so does a server with a thousand")
-    replies = [reply for reply, wrong in near.items() if torch.allclose(y, wrong, atol=1e-5)]
-    return Verdict(False, [*replies, "compare row 0 with W x + scaling * B[0] A[0] x, by hand"][0])
+    why = "six rows, three adapters, one product with W: so does a server with a thousand"
+    fallback = "compare row 0 with W x + scaling * B[0] A[0] x, by hand"
+    return matched(lambda other: torch.allclose(y, other, atol=1e-5), x @ w.T + 3 * update, near, why, fallback)
 
 
 MIXED = Number(

@@ -178,8 +178,6 @@ def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
                 False, f'{name}: write a choice and its evidence, such as ("{next(iter(choice.replies))}", "peak")'
             )
         for given, expected in zip(plan[name], (choice, evidence_of(name)), strict=True):
-            if str(given) not in expected.replies:
-                return Verdict(False, f"{name}: '{given}' isn't one of {', '.join(expected.replies)}")
             if (verdict := expected.judge(str(given))).passed is False:
                 wrong.append(f"{name}, {given}: {verdict.words}")
     if wrong:

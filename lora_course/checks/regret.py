@@ -65,5 +65,4 @@ def check_lowest(place: Callable[[float, float, float], float]) -> Verdict:
 )
 def check_carried(sentence: Any, then: Any) -> Verdict:
     """Lesson 15: the sentence that eighteen published runs support, and what to run next."""
-    given = sentence.strip(" .)(").lower() if isinstance(sentence, str) else sentence
-    return parts({"sentence": (CARRIED, given), "then": (THEN, then)}, "a letter, and one of: " + ", ".join(NEXT))
+    return parts({"sentence": (CARRIED, sentence), "then": (THEN, then)}, "a letter, and one of: " + ", ".join(NEXT))

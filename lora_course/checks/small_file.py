@@ -36,7 +36,7 @@ def pair_numbers(rank: int = 2) -> Number:
     }
     right = rank * (i + o)
     why = f"{rank} x ({i} + {o:,}) = {right:,}, beside the {i * o:,} of W"
-    return Number(right, {n: words for n, words in misconceptions.items() if n != right}, why, hint=_FORMULA)
+    return Number(right, misconceptions, why, hint=_FORMULA)
 
 
 @exercise(
@@ -77,4 +77,4 @@ def file_bytes(model: str = "llama-3.2-1b", rank: int = 8) -> Number:
         a_row * (2 * d * d + 2 * d * kv + 3 * d * f): "inputs and outputs are added, not multiplied: A and B are thin",
     }
     why = f"4 x {layers} x {rank} x {sides:,} = {right:,} bytes, {right / 1e6:,.1f} MB"
-    return Number(right, {n: words for n, words in misconceptions.items() if n != right}, why, hint=_FORMULA)
+    return Number(right, misconceptions, why, hint=_FORMULA)

@@ -9,7 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from lora_course.checks.verdict import Verdict, attempt, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Verdict, attempt, exercise, matched, not_yet, unsolved
 from lora_lab.errors import LabError
 from lora_lab.training.pairs import FEWEST, read
 
@@ -58,12 +58,12 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
             return labels
         if not isinstance(labels, Sequence):
             return Verdict(False, f"return a list of labels, not {type(labels).__name__}")
-        right = labels_of(turns, "assistant")
-        if list(labels) != right:
-            fallback = f"for {list(turns)} the labels are {right}, not {list(labels)}"
-            replies = (reply for reply, wrong in wrong_labels(turns).items() if list(labels) == wrong)
-            return Verdict(False, next(replies, fallback))
-    return Verdict(True, WHY)
+        labels, right = list(labels), labels_of(turns, "assistant")
+        fallback = f"for {list(turns)} the labels are {right}, not {labels}"
+        verdict = matched(labels.__eq__, right, wrong_labels(turns), WHY, fallback)
+        if not verdict.passed:
+            return verdict
+    return verdict
 
 
 @exercise(

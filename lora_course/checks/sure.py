@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, not_yet, parts, unsolved
 from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import verdict
 
@@ -107,19 +107,12 @@ def check_report(table: Any, half: float | None, word: str | None, rows: float |
 
     table   columns a and b: 1 where a model got the row right, else 0
     """
+    ask = "put a number, a word and a number in place of the ..."
     if any(map(unsolved, (half, word, rows))):
-        return not_yet("put a number, a word and a number in place of the ...")
+        return not_yet(ask)
     try:
         right = report(table)
     except (BadValue, KeyError, TypeError) as error:
         return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {error}")
-    given = str(word).strip().lower()
-    if given in WORDS:
-        judged = right.word.judge(given)
-    else:
-        judged = Verdict(False, f"say {', '.join(WORDS[:3])} or {WORDS[3]}, not {word!r}")
-    parts = {"half": right.half.judge(half), "word": judged, "rows": right.rows.judge(rows)}
-    for name, part in parts.items():
-        if not part.passed:
-            return replace(part, words=f"{name}: {part.words}", hint=HINTS[name])
-    return Verdict(True, right.why)
+    answers: dict[str, Any] = {"half": (right.half, half), "word": (right.word, word), "rows": (right.rows, rows)}
+    return parts(answers, ask, right.why, HINTS)

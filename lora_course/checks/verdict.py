@@ -2,7 +2,7 @@
 
     @exercise("a first hint", "a second", "a third, nearly the answer")
     def check_pairs(answer: int | None, n: int = 8) -> Verdict:
-        return number(answer, n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2")
+        return Number(n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2").judge(answer)
 
 Values that vary by student are arguments, drawn in the lesson with `lesson.draw`. Exercises that are also on the site
 are data: a `Number`, a `Choice` or a `Function`, which the check uses and `site/answers.py` writes into the page.
@@ -16,11 +16,12 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import wraps
 from numbers import Real
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from lora_course.receipts import CURRENT, Check
 
 Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Number:
     fallback: str = ""
     hint: str = "put a number in place of ..."
 
+    def __post_init__(self) -> None:
+        """Leave out wrong ways that happen to give the right number."""
+        wrong = {number: reply for number, reply in self.misconceptions.items() if number != self.right}
+        object.__setattr__(self, "misconceptions", wrong)
+
     def judge(self, answer: Any) -> Verdict:
         if unsolved(answer):
             return not_yet(self.hint)
@@ -95,11 +101,6 @@ class Number:
         if abs(given - nearest) <= abs(given - right):
             return Verdict(False, self.misconceptions[nearest])
         return Verdict(False, self.fallback or _how_far(given, right))
-
-
-def number(answer: Any, *args: Any, **kwargs: Any) -> Verdict:
-    """Judge a number; the other arguments are those of `Number`."""
-    return Number(*args, **kwargs).judge(answer)
 
 
 def _as_float(number: Real) -> float:
@@ -126,7 +127,7 @@ def _how_far(given: float, right: float) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """The right words to choose, and replies to the others."""
+    """The right words to choose, and replies to the others. Case and punctuation of an answer don't matter."""
 
     right: Sequence[str]
     replies: Mapping[str, str]
@@ -135,18 +136,16 @@ class Choice:
     def judge(self, answer: Any) -> Verdict:
         if unsolved(answer):
             return not_yet("put a word in place of ...")
-        other = f"answer with one of {', '.join(sorted({*self.replies, *self.right}))}, not {answer!r}"
-        return Verdict(True, self.why) if answer in self.right else Verdict(False, self.replies.get(answer, other))
+        options = {_letters(option): option for option in (*self.replies, *self.right)}
+        given = options.get(_letters(str(answer)))
+        if given in self.right:
+            return Verdict(True, self.why)
+        other = f"answer with one of {', '.join(sorted(options.values()))}, not {answer!r}"
+        return Verdict(False, other if given is None else self.replies[given])
 
 
-def choice(answer: Any, right: str, replies: Mapping[str, str], hint: str = "put a letter in place of ...") -> Verdict:
-    """Judge a letter; `replies` has one for each letter, and `hint` is the reply while there is no answer."""
-    if unsolved(answer):
-        return not_yet(hint)
-    given = str(answer).strip(" .,:;()'\"").lower()
-    if given not in replies:
-        return Verdict(False, f"answer with one of {', '.join(replies)}")
-    return Verdict(given == right, replies[given])
+def _letters(text: str) -> str:
+    return text.strip(" .,:;()'\"").lower()
 
 
 @dataclass(frozen=True)
@@ -172,28 +171,25 @@ class Function:
                 return value
         if any(hasattr(value, "__len__") and not isinstance(value, str) for value in values):
             return Verdict(False, self.several)
-        wrong = {reply: [function(*case) for case in self.cases] for reply, function in self.near.items()}
-        right = [self.right(*case) for case in self.cases]
-        return _matched(values, right, self.why, wrong, self.fallback, self.within)
+
+        def same(function: Callable[..., float]) -> bool:
+            pairs = zip(values, (function(*case) for case in self.cases), strict=True)
+            return all(isinstance(v, Real) and math.isclose(_as_float(v), f, rel_tol=self.within) for v, f in pairs)
+
+        return matched(same, self.right, self.near, self.why, self.fallback)
 
     def at(self, *case: Any, within: float) -> Number:
         """Return the function's value in one case as a `Number`, for a page that cannot run functions."""
         right = self.right(*case)
         wrong = {function(*case): reply for reply, function in self.near.items()}
-        return Number(right, {n: reply for n, reply in wrong.items() if n != right}, self.why, within, self.fallback)
+        return Number(right, wrong, self.why, within, self.fallback)
 
 
-def _matched(
-    values: Sequence[Any], right: Sequence[float], why: str, near: Mapping[str, Sequence[float]], fallback: str,
-    within: float,
-) -> Verdict:  # fmt: skip
-    def equal(others: Sequence[float]) -> bool:
-        pairs = zip(values, others, strict=True)
-        return all(isinstance(v, Real) and math.isclose(_as_float(v), other, rel_tol=within) for v, other in pairs)
-
-    if equal(right):
+def matched(same: Callable[[Any], bool], right: Answer, near: Mapping[str, Answer], why: str, fallback: str) -> Verdict:
+    """Judge an answer by whether it is the `same` as the right one, else as a wrong one in `near`, {reply: wrong}."""
+    if same(right):
         return Verdict(True, why)
-    return Verdict(False, next((reply for reply, wrong in near.items() if equal(wrong)), fallback))
+    return Verdict(False, next((reply for reply, wrong in near.items() if same(wrong)), fallback))
 
 
 def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
@@ -217,15 +213,21 @@ def _hint(error: Exception) -> str:
 
 
 def parts(
-    judged: Mapping[str, tuple[Number | Choice, Any]], hint: str = "put a number in place of each ..."
-) -> Verdict:
-    """Judge an answer of several parts, {name: (right, given)}: return the verdict on the first wrong or last part."""
+    judged: Mapping[str, tuple[Number | Choice, Any]], hint: str = "put a number in place of each ...", why: str = "",
+    hints: Mapping[str, str] = {},
+) -> Verdict:  # fmt: skip
+    """Judge an answer of several parts, {name: (right, given)}: return the verdict on the first wrong or last part.
+
+    hint    the reply while a part is unsolved
+    why     the reply if all are right, instead of the last part's
+    hints   by part, for the wrong one
+    """
     if any(unsolved(answer) for _, answer in judged.values()):
         return not_yet(hint)
     for name, (right, answer) in judged.items():
         if not (verdict := right.judge(answer)).passed:
-            return replace(verdict, words=f"{name}: {verdict.words}")
-    return verdict
+            return replace(verdict, words=f"{name}: {verdict.words}", hint=hints.get(name, ""))
+    return replace(verdict, words=why or verdict.words)
 
 
 def unsolved(answer: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_course.checks.verdict import Number, Verdict, attempt, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Number, Verdict, attempt, exercise, matched, not_yet, unsolved
 from lora_course.receipts import draw
 
 
@@ -88,7 +88,8 @@ def _judge(layer: Any) -> Verdict:
             "the scaling is upside down: it is alpha / rank": plain + rank / alpha * update,
         }
         size = f"{rank * (wide + high):,} numbers train, beside {high} x {wide} = {high * wide:,} frozen ones in W"
-        return _matched(lora(x), plain + alpha / rank * update, f"it starts as the layer that it wraps; {size}", wrong)
+        why = f"it starts as the layer that it wraps; {size}"
+        return _judge_output(lora(x), plain + alpha / rank * update, why, wrong)
 
 
 def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
@@ -153,7 +154,7 @@ def check_merge(
             "the bias is missing": plain - base.bias + 3 * update,
             "the update is subtracted: that would take it out again": plain - 3 * update,
         }
-        verdict = _matched(linear(x), plain + 3 * update, "", wrong)
+        verdict = _judge_output(linear(x), plain + 3 * update, "", wrong)
         if not verdict.passed:
             return verdict
         merged = deepcopy(model)
@@ -171,11 +172,9 @@ def check_merge(
     )
 
 
-def _matched(y: Tensor, right: Tensor, why: str, wrong: Mapping[str, Tensor]) -> Verdict:
+def _judge_output(y: Tensor, right: Tensor, why: str, wrong: Mapping[str, Tensor]) -> Verdict:
     def same(other: Tensor) -> bool:
         return y.shape == other.shape and torch.allclose(y, other, atol=1e-4)
 
-    if same(right):
-        return Verdict(True, why)
     fallback = "the outputs differ from W x + b + (alpha / rank) B A x: check the order of A and B"
-    return Verdict(False, next((reply for reply, other in wrong.items() if same(other)), fallback))
+    return matched(same, right, wrong, why, fallback)

@@ -7,8 +7,8 @@ A card stores no verdict. Its premises are the arguments of its experiment: chan
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from lora_course.claims.cases import EXPERIMENTS, STORE, Finding, as_text, wanted
-from lora_lab.errors import BadValue, NotFound, nearest, printable
+from lora_course.claims.cases import EXPERIMENTS, STORE, Finding, as_text
+from lora_lab.errors import BadValue, NotFound, in_a_sentence, nearest, printable
 from lora_lab.training.assets import shipped
 
 Value = bool | int | float | str | list[Any]
@@ -63,9 +63,6 @@ class Card:
         return f'{self.number} "{self.statement}" ({self.said_by})'
 
 
-FIELDS = tuple(f.name for f in fields(Card))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Verdict(Finding):
     """What a card's experiment found with these premises; `str(verdict)` is a summary."""
@@ -103,21 +100,17 @@ class Verdict(Finding):
 
 
 @cache
-def _shipped() -> dict[str, Card]:
+def load_cards() -> dict[str, Card]:
+    """Load the cards that ship with the lab, by id and in numerical order."""
     cards = [card_from(file.read_text(encoding="utf-8"), file.stem) for file in shipped("data/claims").glob("*.yaml")]
     return {card.id: card for card in sorted(cards, key=lambda card: int(card.number))}
 
 
-def load_cards() -> dict[str, Card]:
-    """Load the cards that ship with the lab, by id and in numerical order."""
-    return dict(_shipped())
-
-
 def card(name: str) -> Card:
     """Return a shipped card by id or number. Raises: NotFound with the nearest."""
-    cards = {**{card.number: card for card in _shipped().values()}, **_shipped()}
+    cards = {**{card.number: card for card in load_cards().values()}, **load_cards()}
     if name not in cards:
-        raise NotFound(f"there is no claim '{name}'; nearest: {nearest(name, _shipped())}")
+        raise NotFound(f"there is no claim '{name}'; nearest: {nearest(name, load_cards())}")
     return cards[name]
 
 
@@ -148,9 +141,9 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
     return Verdict(**vars(finding), card=claim, premises=premises)
 
 
-def judge_all(cards: Mapping[str, Card] | None = None) -> dict[str, Verdict]:
-    """Judge every card; return the verdicts by id."""
-    return {name: judge(card) for name, card in (cards or load_cards()).items()}
+def judge_all() -> dict[str, Verdict]:
+    """Judge every card that ships with the lab; return the verdicts by id."""
+    return {name: judge(card) for name, card in load_cards().items()}
 
 
 def listed(names: Sequence[str]) -> str:
@@ -161,7 +154,7 @@ def listed(names: Sequence[str]) -> str:
 def _experiment(name: str) -> Any:
     import lora_course.claims.experiments  # noqa: F401  # registers them; imports much that a card alone doesn't need
 
-    return EXPERIMENTS.get(name)
+    return EXPERIMENTS[name]
 
 
 # ---- reading a card
@@ -171,44 +164,20 @@ def card_from(text: str, name: str = "this card") -> Card:
     """Parse a card from YAML. Raises: BadValue with the first thing to fix."""
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadValue(f"{name} isn't valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise BadValue(f"{name} isn't a card: write one line 'field: value' for each of {listed(FIELDS)}")
-    _match(name, "field", values, FIELDS, f"a card has {listed(FIELDS)}")
-    if not isinstance(values["premises"], dict):
-        raise BadValue(f"write the premises of {name} as 'name: {{value: ..., means: ...}}', one per line")
-    premises = tuple(_premise(key, value, name) for key, value in values["premises"].items())
-    margin = values["margin"] and _premise("margin", values["margin"], name)
-    texts = {key: str(values[key]).strip() for key in FIELDS if key not in ("premises", "margin")}
-    card = Card(**texts, premises=premises, margin=margin)
-    if not _experiment(card.experiment):
-        close = nearest(card.experiment, EXPERIMENTS)
-        raise BadValue(f"{name} has an unknown experiment '{card.experiment}'; nearest: {close}")
-    why = f"the experiment {card.experiment} needs it"
-    _match(name, "premise", card.all_premises, wanted(card.experiment), why)
+        premises = tuple(_premise(key, **given) for key, given in values.pop("premises").items())
+        margin = values.pop("margin")
+        margin = margin and _premise("margin", **margin)
+        card = Card(**{key: str(value).strip() for key, value in values.items()}, premises=premises, margin=margin)
+        required = [name for name in signature(_experiment(card.experiment)).parameters if name != STORE]
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise BadValue(f"{name} isn't a card: {' '.join(in_a_sentence(error).split())}") from None
+    if {*card.all_premises} != {*required}:
+        raise BadValue(f"{name} needs the premises {listed(required)} for its experiment {card.experiment}")
     return card
 
 
-def _match(name: str, what: str, stated: Collection[str], required: Collection[str], why: str) -> None:
-    """Raises: BadValue for the first name that is missing or unknown."""
-    for key in (*required, *stated):
-        if key not in stated:
-            raise BadValue(f"{name} lacks the {what} '{key}': {why}")
-        if key not in required:
-            raise BadValue(f"{name} has an unknown {what} '{key}'; nearest: {nearest(str(key), required)}")
-
-
-def _premise(key: str, values: Any, name: str) -> Premise:
-    if not isinstance(values, dict) or not {"value", "means"} <= values.keys() <= {"value", "means", "try"}:
-        raise BadValue(
-            f"write the premise '{key}' of {name} as {{value: ..., means: ..., try: [...]}}; try is optional"
-        )
-    value = values["value"]
-    items = value if isinstance(value, list) else [value]
-    if not items or not all(isinstance(item, bool | int | float | str) for item in items):
-        raise BadValue(f"the premise '{key}' of {name} is {value!r}; use a number, a word, yes or no, or a list")
-    return Premise(key, value, str(values["means"]), tuple(values.get("try") or ()))
+def _premise(key: str, value: Value, means: str, **more: Any) -> Premise:
+    return Premise(key, value, means, tuple(more.get("try") or ()))  # `try` is a keyword of Python's
 
 
 def _parsed(card: Card, name: str, value: Any) -> Value:

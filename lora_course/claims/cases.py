@@ -9,7 +9,6 @@ otherwise                    undecided, with what would decide it
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -121,11 +120,6 @@ def experiment(function: F) -> F:
     """Register an experiment by name. Its parameters are the premises that its cards must state."""
     EXPERIMENTS[function.__name__] = function
     return function
-
-
-def wanted(name: str) -> tuple[str, ...]:
-    """Return the premises of an experiment."""
-    return tuple(p for p in inspect.signature(EXPERIMENTS[name]).parameters if p != STORE)
 
 
 def as_text(value: Any) -> str:

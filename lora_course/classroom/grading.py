@@ -139,10 +139,9 @@ class Kernel:
         from jupyter_client.connect import write_connection_file
 
         file, self.memory = str(place / ".kernel.json"), int(limits.memory_gib * GIB) + LIBRARIES
-        cpu = 60 + int(limits.seconds * (os.cpu_count() or 1))
         ip, transport = ("", "tcp") if os.name == "nt" else (str(place / ".kernel"), "ipc")
         write_connection_file(file, ip=ip, transport=transport)
-        command = [*walls, sys.executable, "-m", "lora_course.classroom.kernel", file, str(self.memory), str(cpu)]
+        command = [*walls, sys.executable, "-m", MODULE, file, str(self.memory)]
         null = subprocess.DEVNULL
         self.process = subprocess.Popen(
             command, cwd=place, env=environment, stdin=null, stdout=null, stderr=null, start_new_session=True

@@ -1,6 +1,6 @@
 """The process that runs a student's notebook: an IPython kernel with resource limits that replies in JSON.
 
-    python -m lora_course.classroom.kernel CONNECTION_FILE MEMORY_BYTES CPU_SECONDS
+    python -m lora_course.classroom.kernel CONNECTION_FILE MEMORY_BYTES
 
 `pack` and `unpack` convert values for the connection. A function stays in its process: only its index in `FUNCTIONS`
 is sent, and the grader evaluates it with `call`. Nothing is unpickled.
@@ -119,12 +119,12 @@ def prepare(folder: str) -> None:
     sys.addaudithook(hook)
 
 
-def main(connection_file: str, memory: int, seconds: int) -> None:
+def main(connection_file: str, memory: int) -> None:
     """Set the limits of this process and run a kernel in it."""
     if os.name != "nt":
         import resource
 
-        limits = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_FSIZE: FILE_BYTES, resource.RLIMIT_CORE: 0}
+        limits = {resource.RLIMIT_FSIZE: FILE_BYTES, resource.RLIMIT_CORE: 0}
         if sys.platform == "linux":  # data, not address space: torch reserves far more than it uses
             limits[resource.RLIMIT_DATA] = memory
         for kind, limit in limits.items():
@@ -136,4 +136,4 @@ def main(connection_file: str, memory: int, seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1], int(sys.argv[2]))

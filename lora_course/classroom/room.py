@@ -6,7 +6,6 @@ test checks every recorded peak against it, and `pytest -m memory` runs every le
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -36,7 +35,7 @@ class Peak(NamedTuple):
 
 def number(lesson: str) -> str:
     """Return a lesson's number: `05` for `05_as_good_as_full`."""
-    return re.sub(r"^((old_)?\d*).*", r"\1", lesson)
+    return lesson.partition("_")[0]
 
 
 def peaks() -> dict[str, Peak]:

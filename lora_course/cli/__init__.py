@@ -6,13 +6,8 @@
 from __future__ import annotations
 
 from lora_course.cli.claims import claims
-from lora_course.cli.class_ import class_
-from lora_course.cli.doctor import doctor
-from lora_course.cli.grade import grade
-from lora_course.cli.predictions import predictions
+from lora_course.cli.classroom import class_, doctor, grade, predictions, show, wheelhouse
 from lora_course.cli.reproduce import reproduce
-from lora_course.cli.show import show
-from lora_course.cli.wheelhouse import wheelhouse
 from lora_lab.cli import commands, main
 
 __all__ = ["commands", "main"]

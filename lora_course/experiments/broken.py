@@ -100,16 +100,31 @@ def _truncate(folder: Path) -> None:
 # ---- really trained
 
 
-def _train(model: nn.Module, lr: float, steps: int, loss: Callable[[torch.Tensor], Tensor] | None = None) -> None:
-    """Train on random tokens, labeled by the second one's parity: enough to move every weight that gets a gradient."""
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
-    model.train()
-    for _ in range(steps):
-        ids = torch.randint(1000, 20_000, (8, 12))
-        batch_loss = loss(ids) if loss else nn.functional.cross_entropy(model(input_ids=ids).logits, ids[:, 1] % 2)
-        optimizer.zero_grad()
-        batch_loss.backward()
-        optimizer.step()
+def _parity_loss(model: nn.Module, ids: Tensor) -> Tensor:
+    """Label random tokens by the second one's parity: enough to move every weight that gets a gradient."""
+    return nn.functional.cross_entropy(model(input_ids=ids).logits, ids[:, 1] % 2)
+
+
+def _trained(
+    method: LoRA, lr: float, steps: int, *, before: Callable[[Any], object] = lambda model: None,
+    labels: int | None = 2, loss: Callable[[nn.Module, Tensor], Tensor] = _parity_loss,
+) -> Callable[[Path], object]:  # fmt: skip
+    """Return a function that changes minilm with `before`, trains an adapter on it, and saves the adapter."""
+
+    def make(folder: Path) -> None:
+        model = load_model("minilm", num_labels=labels)
+        before(model)
+        method.attach(model)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
+        model.train()
+        for _ in range(steps):
+            ids = torch.randint(1000, 20_000, (8, 12))
+            optimizer.zero_grad()
+            loss(model, ids).backward()
+            optimizer.step()
+        save_adapter(model, folder)
+
+    return make
 
 
 def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
@@ -123,44 +138,15 @@ def checkpointing(model: nn.Module, *, reentrant: bool) -> None:
         model.disable_input_require_grads()  # type: ignore[operator]
 
 
-def _checkpointed(folder: Path) -> None:
-    model = load_model("minilm", num_labels=2)
-    LoRA(rank=8).attach(model)
-    checkpointing(model, reentrant=True)
-    _train(model, 2e-3, 4)
-    save_adapter(model, folder)
+@torch.no_grad()
+def _perturb(model: Any) -> None:
+    for parameter in model.parameters():
+        parameter += 0.02 * parameter.std(correction=0) * torch.randn_like(parameter)
 
 
-def _another_base(folder: Path) -> None:
-    model = load_model("minilm", num_labels=2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.02 * parameter.std(correction=0) * torch.randn_like(parameter)
-    LoRA(rank=8).attach(model)
-    _train(model, 2e-3, 2)
-    save_adapter(model, folder)
-
-
-def _high_rank(folder: Path) -> None:
-    model = load_model("minilm", num_labels=2)
-    LoRA(rank=128, alpha=8).attach(model)
-    _train(model, 2e-3, 2)
-    save_adapter(model, folder)
-
-
-def _pooler(folder: Path) -> None:
-    """Train sentence vectors, the mean over tokens; the pooler, which reads the first token, has no effect on them."""
-    model = load_model("minilm")
-    LoRA(rank=8, targets=("q", "v", "pooler.dense")).attach(model)
-    _train(model, 2e-3, 2, lambda ids: -model(input_ids=ids).last_hidden_state.mean(1).std(0).mean())
-    save_adapter(model, folder)
-
-
-def _slow(folder: Path) -> None:
-    model = load_model("minilm", num_labels=2)
-    LoRA(rank=8).attach(model)
-    _train(model, 1e-6, 4)
-    save_adapter(model, folder)
+def _mean_spread(model: nn.Module, ids: Tensor) -> Tensor:
+    """Sentence vectors, the mean over tokens; the pooler, which reads the first token, has no effect on them."""
+    return -model(input_ids=ids).last_hidden_state.mean(1).std(0).mean()
 
 
 PATIENTS: dict[str, Patient] = {
@@ -171,7 +157,9 @@ PATIENTS: dict[str, Patient] = {
     ),
     "B": Patient("it loads without a word, and every answer is the base model's", faults.ZERO_B, _changed(_untrain)),
     "C": Patient(
-        "with checkpointing it needs less memory; the loss fell at first, then no further", faults.CUT, _checkpointed
+        "with checkpointing it needs less memory; the loss fell at first, then no further",
+        faults.CUT,
+        _trained(LoRA(rank=8), 2e-3, 4, before=lambda model: checkpointing(model, reentrant=True)),
     ),
     "D": Patient("it worked on the cluster; copied to the laptop it does not load", faults.TRUNCATED, _truncate),
     "E": Patient(
@@ -179,15 +167,25 @@ PATIENTS: dict[str, Patient] = {
         faults.RENAMED,
         _changed(lambda tensors: _add_prefix(tensors, "module.")),
     ),
-    "F": Patient("a colleague's adapter: 95 % there, a coin's 50 % here", faults.WRONG_BASE, _another_base),
-    "G": Patient(
-        "rank 128 in place of 8, everything else as it was; is that what was meant?", faults.LOW_ALPHA, _high_rank
+    "F": Patient(
+        "a colleague's adapter: 95 % there, a coin's 50 % here",
+        faults.WRONG_BASE,
+        _trained(LoRA(rank=8), 2e-3, 2, before=_perturb),
     ),
-    "H": Patient("an adapter for sentence vectors (no head); one layer seems idle", faults.UNUSED, _pooler),
+    "G": Patient(
+        "rank 128 in place of 8, everything else as it was; is that what was meant?",
+        faults.LOW_ALPHA,
+        _trained(LoRA(rank=128, alpha=8), 2e-3, 2),
+    ),
+    "H": Patient(
+        "an adapter for sentence vectors (no head); one layer seems idle",
+        faults.UNUSED,
+        _trained(LoRA(rank=8, targets=("q", "v", "pooler.dense")), 2e-3, 2, labels=None, loss=_mean_spread),
+    ),
     "I": Patient(
         "a careful rate of 1e-6; its answers move a little, but merged into the bf16 model nothing is left",
         faults.ROUNDED,
-        _slow,
+        _trained(LoRA(rank=8), 1e-6, 4),
         "bf16",
     ),
     "J": Patient("since step 900 every answer is 'nan'", faults.NOT_FINITE, _changed(_insert_nans)),

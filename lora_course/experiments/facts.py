@@ -28,7 +28,7 @@ class Answer(NamedTuple):
     right: bool
 
 
-def read(max_length: int | None = None, **_: object) -> Task:
+def read(max_length: int | None = None) -> Task:
     """Load the task. Raises: BadValue for an impossible max_length."""
     return replace(load_task(str(shipped("data/facts/port_velda.jsonl")), max_length=max_length), name=TOWN, data=None)
 

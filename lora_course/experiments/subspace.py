@@ -12,11 +12,17 @@ By chance alone, phi is max(i, j) / d: 64 / 12,288 = 0.5 % for GPT-3, but 64 / 3
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from torch import nn
 
 from lora_lab.errors import BadValue
 from lora_lab.experiments.low_rank import decompose, spectrum
+from lora_lab.layers import LoRALinear
+from lora_lab.methods.attach import adapter_layers, plain_path
+from lora_lab.training.runs import Run
+from lora_lab.training.train import open_adapter
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,10 @@ class Amplification:
     """How much of W lies in the r strongest directions of dW, compared with W's own and with random ones (Table 7).
 
     update    ||dW||_F
-    weight    ||W||_F
     in_update, in_weight, in_random   ||U^T W V||_F with U and V from dW, W, and a random matrix
     """
 
-    rank: int
     update: float
-    weight: float
     in_update: float
     in_weight: float
     in_random: float
@@ -110,4 +113,35 @@ def amplification(weight: np.ndarray, update: Factors, rank: int) -> Amplificati
     norm = float(np.linalg.norm(weight))
     in_update = float(np.linalg.norm(update.left[:, :rank].T @ weight @ update.right[:, :rank]))
     in_weight = float(np.linalg.norm(spectrum(weight)[:rank]))
-    return Amplification(rank, update.norm, norm, in_update, in_weight, norm * rank / float(np.sqrt(weight.size)))
+    return Amplification(update.norm, in_update, in_weight, norm * rank / float(np.sqrt(weight.size)))
+
+
+class Update(NamedTuple):
+    """One matrix before training, and LoRA's update of it.
+
+    weight    W (out, in)
+    factors   of dW, strongest first; their number is the rank
+    a         lora_A (rank, in)
+    """
+
+    weight: np.ndarray
+    factors: Factors
+    a: np.ndarray
+
+
+def updates_in(model: nn.Module) -> dict[str, Update]:
+    """Return the update of every LoRA layer on a linear one, dW = scaling * B A."""
+    updates: dict[str, Update] = {}
+    for path, layer in adapter_layers(model):
+        if isinstance(layer, LoRALinear):
+            tensors = (layer.lora_A, layer.lora_B, layer.frozen_weight())
+            a, b, weight = (tensor.detach().cpu().double().numpy() for tensor in tensors)
+            updates[plain_path(path)] = Update(weight, product_factors(b, a, layer.scaling), a)
+    return updates
+
+
+def updates_of(run: Run) -> dict[str, Update]:
+    """Return the updates of a finished run, from its folder, in fp32."""
+    assert run.adapter is not None
+    opened = open_adapter(run.adapter, run.recipe.task, model=run.recipe.model, dtype="fp32", device_name="cpu")
+    return updates_in(opened.model)

@@ -9,7 +9,6 @@ The CSV has the columns text,label or prompt,completion.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from lora_lab.files import write_atomically
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.assets import asset_path
 from lora_lab.training.models import BUNDLED
+from lora_lab.training.text_files import csv_rows
 
 KINDS = {"classifier": ("text", "label"), "language model": ("prompt", "completion")}
 LETTERS = 3.5  # characters per token, roughly, in English; other languages need more tokens
@@ -131,15 +131,10 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
 
 def read(data: str | Path) -> tuple[list[dict[str, str]], str]:
     """Return the rows of a CSV and their kind. Raises: BadValue for other columns, or fewer than ten rows."""
-    try:
-        with Path(data).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadValue(f"{data} can't be read as a CSV in UTF-8: {error}") from error
-    columns = set(rows[0]) if rows else set()
-    kind = next((name for name, required in KINDS.items() if {*required} <= columns), None)
+    columns, rows = csv_rows(Path(data))
+    kind = next((name for name, required in KINDS.items() if {*required} <= {*columns}), None)
     if kind is None:
-        raise BadValue(f"{data} has the columns {sorted(map(str, columns))}: name them text,label or prompt,completion")
+        raise BadValue(f"{data} has the columns {sorted(columns)}: name them text,label or prompt,completion")
     if len(rows) < 10:
         raise BadValue(f"{data} has {len(rows)} rows: at least 10 are needed for training, validation and test")
-    return [{name: row[name] or "" for name in KINDS[kind]} for row in rows], kind
+    return [{name: row.get(name, "") for name in KINDS[kind]} for _, row in rows], kind

@@ -142,20 +142,9 @@ def read_stored(path: str | Path | None = None) -> dict[str, Any]:
     """Read answers: {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}.
 
     Both rows of the base have only answers at "0". Without a path, read the file that ships with the lab.
-    Raises: NotFound if there is no such file; BadValue if an answer is missing.
+    Raises: NotFound if there is no such file.
     """
-    file = Path(path) if path else shipped(STORED)
-    content: dict[str, Any] = dict(read_json(file))
-    try:
-        count, answers = len(content["questions"]), content["answers"]
-        wrong = [name for name, at in answers.items() if not at or any(len(texts) != count for texts in at.values())]
-        if list(answers)[:2] != [BASE, TOLD] or wrong or not {"about", "told", "bytes"} <= content.keys():
-            raise BadValue(
-                f"{file.name} lacks answers of {', '.join(wrong) or 'the base'}: write it with docs/voices.py"
-            )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadValue(f"{file.name} has no stored answers ({error}): write it with docs/voices.py") from error
-    return content
+    return dict(read_json(Path(path) if path else shipped(STORED)))
 
 
 def said_at(stored: Mapping[str, Any], question: str, strength: float) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lora_course.paper import table
 from lora_lab.errors import BadValue, NotFound, nearest
-from lora_lab.training.tasks import Example
+from lora_lab.training.tasks import Example, Task, generation
 from lora_lab.training.text_files import csv_rows, text_of
 
 SLOTS = ("name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near")
@@ -87,6 +87,11 @@ def _parse_txt(text: str) -> Meaning:
     if len(slots) < len(parts):
         raise BadValue(f"'{text.strip()}' is not a meaning: a slot is given twice")
     return meaning_of({slot: value.replace("£ ", "£").replace(" - ", "-") for slot, value in slots.items()})
+
+
+def read(name: str, max_length: int | None = None) -> Task:
+    """Load a folder as a task. Raises: see `read_folder`."""
+    return generation(name, read_folder(Path(name).expanduser()), max_length)
 
 
 def read_folder(folder: Path) -> dict[str, list[Example]]:

@@ -16,7 +16,6 @@ Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its autho
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -49,8 +48,9 @@ from lora_lab.training.tasks import Task, load_task
 from lora_lab.training.train import open_adapter
 
 FACTS = facts("paper/protocol")
+TITLE = "{table}: {row}, {model}, {task} ({variant})"  # of a recipe
 TABLES, VARIANTS = ("table2", "table3"), ("paper", "repo")
-DEBERTA = "deberta-v2-xxlarge"
+DEBERTA, DTYPE = "deberta-v2-xxlarge", "bf16"  # DTYPE of the base, for predictions
 NOT_RUN = "DeBERTa's classifier has a random pooler that must train with the head, and this lab trains the head alone"
 ALWAYS = (
     "batches group rows of similar length and pad to the longest; the paper's code pads every row to max_length",
@@ -107,7 +107,7 @@ class PaperRecipe:
     @property
     def title(self) -> str:
         """One line that identifies the recipe."""
-        return f"{self.table}: {self.row}, {self.model}, {self.task} ({self.variant})"
+        return TITLE.format_map(vars(self))
 
     @property
     def batch(self) -> int:
@@ -230,14 +230,13 @@ def _printed(record: Mapping[str, Any], column: str) -> str:
 
 
 def plan(
-    table: str, *, model_path: str | None = None, data: str | Path | None = None, gpu: str = "A100 40 GB",
-    dtype: str = "bf16", utilisation: float = UTILISATION, **which: Any,
-) -> list[dict[str, Any]]:  # fmt: skip
+    table: str, *, model_path: str | None = None, data: str | Path | None = None, gpu: str = "A100 40 GB", **which: Any
+) -> list[dict[str, Any]]:
     """Plan the runs of a table, as plain values. Trains and downloads nothing.
 
     which              variant, model, task, row, see `recipes`
     model_path, data   where model and data are, for `missing` and for the number of rows
-    gpu, dtype         the card to predict memory and time for, at `utilisation` of its published peak
+    gpu                the card to predict memory and time for, with a base in bf16
     Each plan is the recipe and: rows, steps; trainable (without the head, as the paper counts); memory (peak bytes on
     each GPU, all rows `max_length` tokens long), together (one GPU holds all rows of an update, as in `run`),
     fits (that on one GPU), at_least (whether these are lower bounds); seconds of one seed and of all; missing.
@@ -249,11 +248,11 @@ def plan(
     for recipe in selected:
         rows, method = _rows(recipe, tasks[recipe.task]), _method_of(recipe)
         steps = _steps_of(recipe, rows.value)
-        per_gpu, together = (_estimate(recipe, method, batch, dtype) for batch in (recipe["batch"], recipe.batch))
-        one_seed = seconds(steps * (together.flops or 0), gpu_card, utilisation, dtype)
+        per_gpu, together = (_estimate(recipe, method, batch) for batch in (recipe["batch"], recipe.batch))
+        one_seed = seconds(steps * (together.flops or 0), gpu_card, UTILISATION, DTYPE)
         costs = {
             "rows": rows._asdict(), "steps": steps, "trainable": params(recipe.model, method).trainable,
-            "card": gpu_card.name, "dtype": dtype, "utilisation": utilisation, "memory": per_gpu.peak,
+            "card": gpu_card.name, "dtype": DTYPE, "utilisation": UTILISATION, "memory": per_gpu.peak,
             "together": together.peak, "usable": usable(gpu_card), "fits": together.peak <= usable(gpu_card),
             "at_least": recipe.model == DEBERTA, "seconds": one_seed, "seeds_seconds": one_seed * recipe["seeds"],
             "missing": list(_missing(recipe, model_path, tasks[recipe.task])),
@@ -301,7 +300,7 @@ def _rows(recipe: PaperRecipe, task: Task | str) -> Given:
     return Given(entry["rows"], source if exact else source + sources["rounded"])
 
 
-def _estimate(recipe: PaperRecipe, method: Method, batch: int, dtype: str) -> Any:
+def _estimate(recipe: PaperRecipe, method: Method, batch: int) -> Any:
     """Estimate a step with rows of full length. If the base keeps its dropout, it is 0.1, as in BERT.
 
     DeBERTa is modeled as RoBERTa, which reserves two positions for padding; its relative positions are not counted.
@@ -310,7 +309,7 @@ def _estimate(recipe: PaperRecipe, method: Method, batch: int, dtype: str) -> An
     if model == DEBERTA:
         config = config_of(model)
         model = config | {"model_type": "roberta", "max_position_embeddings": config["max_position_embeddings"] + 2}
-    setup = Setup(batch=batch, seq=recipe["max_length"], dtype=dtype, optimizer="adamw-fused", padded=True,
+    setup = Setup(batch=batch, seq=recipe["max_length"], dtype=DTYPE, optimizer="adamw-fused", padded=True,
                   dropout=0.1 * bool(recipe["base_dropout"]))  # fmt: skip
     return estimate(model, method, setup, num_labels=FACTS["tasks"][recipe.task]["labels"] or 2)
 
@@ -371,8 +370,7 @@ def plan_in_words(entry: dict[str, Any]) -> str:
         *(("note", note) for note in entry["notes"]),
         *(("missing", f"{item['what']}: {item['bring']}") for item in entry["missing"]),
     ]
-    title = f"{entry['table']}: {entry['row']}, {entry['model']}, {entry['task']} ({entry['variant']})"
-    return "\n".join([title, *(f"  {name:16} {words}" for name, words in lines)])
+    return "\n".join([TITLE.format_map(entry), *(f"  {name:16} {words}" for name, words in lines)])
 
 
 def _hours(seconds: float) -> str:
@@ -386,8 +384,7 @@ def run(
     table: str, *, model_path: str, data: str | Path, out: str | Path, task: str | None = None,
     model: str | None = None, row: str = "LoRA", variant: str = "paper",
     seeds: int | Sequence[int] | None = None, steps_limit: int | None = None, start: str = "",
-    max_length: int | None = None, prompts: int | None = None, decoding: Decoding | None = None,
-    stop: threading.Event | None = None, download: bool = False, **where: Any,
+    prompts: int | None = None, decoding: Decoding | None = None, download: bool = False, **where: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
@@ -397,11 +394,10 @@ def run(
     steps_limit        train only this many updates, with the schedule scaled to them: a rehearsal
     start              the folder of the MNLI run's adapter, for the tasks that start from it
     prompts, decoding  score only the first meanings of the test set; decode with other settings
-    stop               set it to stop after the current step; the same call resumes
     where              device, dtype, attention
     Raises: NotFound, BadValue, both before training starts.
     """
-    counts = {"seeds": seeds, "steps_limit": steps_limit, "max_length": max_length, "prompts": prompts}
+    counts = {"seeds": seeds, "steps_limit": steps_limit, "prompts": prompts}
     for name, count in counts.items():
         if count is not None and (count if isinstance(count, int) else len(count)) < 1:
             raise BadValue(f"{name} must be at least 1, not {count}; leave it out to use the paper's value")
@@ -412,7 +408,7 @@ def run(
         check_installed()
     if start and not recipe.warm:
         raise BadValue(f"{recipe.title} does not start from another adapter: leave out start")
-    name, length = _task_name(recipe, data), max_length or recipe["max_length"]
+    name, length = _task_name(recipe, data), recipe["max_length"]
     loaded = load_task(name, max_length=length, download=download)
     full = _steps_of(recipe, len(loaded.train))
     steps = min(full, steps_limit or full)
@@ -428,7 +424,7 @@ def run(
         Recipe(model_path, name, _method_of(recipe), seed=seed, start=start, max_length=length, **settings, **where)
         for seed in (range(seeds) if isinstance(seeds, int) else seeds)
     ]
-    swept = Sweep(out, size=1, stop=stop, download=download).run(seed_recipes)
+    swept = Sweep(out, size=1, download=download).run(seed_recipes)
     decoding = (decoding or _decoding(recipe)) if recipe.task == "e2e" else None
     results = [
         _seed_result(run, recipe, _answers(run, name, loaded, prompts, decoding, where, download) if decoding else {})
@@ -518,8 +514,6 @@ def _deviations(
         yield f"{first.steps:,} of {full:,} steps, with the learning rate schedule scaled to them"
     if recipe.warm and not first.start:
         yield f"it starts from scratch, not from {recipe.warm}'s adapter"
-    if first.max_length != recipe["max_length"]:
-        yield f"texts are truncated to {first.max_length} tokens, not {recipe['max_length']}"
     if len(recipes) < recipe["seeds"]:
         yield f"{len(recipes)} of {recipe['seeds']} seeds"
     if decoding is not None:
@@ -535,17 +529,15 @@ def _deviations(
 def result_in_words(result: Mapping[str, Any]) -> str:
     """Format the published numbers beside the best and last epoch, and how this run differs from the paper's."""
     recipe = result["recipe"]
+    steps = f"{result['steps']:,} of {result['full_steps']:,} steps, {len(result['seeds'])} seeds"
     lines = [
-        f"{recipe['table']}: {recipe['row']}, {recipe['model']}, {recipe['task']} ({recipe['variant']}): "
-        f"{result['steps']:,} of {result['full_steps']:,} steps, {len(result['seeds'])} seeds",
+        f"{TITLE.format_map(recipe)}: {steps}",
         f"  {'':12}{'published':>12}{'best epoch':>16}{'last epoch':>16}",
     ]
     for row in result["over_seeds"]:
         best, last = (_cell(row[epoch], row[f"{epoch}_std"]) for epoch in ("best", "last"))
         lines.append(f"  {row['metric']:12}{row['published'] or '-':>12}{best:>16}{last:>16}")
-    lines.append(
-        "  the paper reports the best epoch on the dev set; the last epoch is the result without that selection"
-    )
+    lines += ["  the paper reports the best epoch on the dev set; the last epoch is the result without that selection"]
     others = [f"{name} {value}" for name, value in recipe["published"].items() if name not in recipe["metrics"]]
     lines += [f"  published only: {', '.join(others)}"] if others else []
     lines += [f"  expected of a rerun: {recipe['expected']}"] if recipe["expected"] else []

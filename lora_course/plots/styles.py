@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.patches import Rectangle
@@ -31,24 +31,16 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     best = {column: rows[int(numbers[:, j].argmin())] for j, column in enumerate(columns)}
-    finding = _finding(best)
-    _add_title(picture, [f"{finding}{mark}", "perplexity per token; framed: lowest in its column"], 9)
+    lost = [f"{voice} (most likely under {adapter})" for voice, adapter in best.items() if adapter != voice]
+    finding = "Each voice is most likely under its own adapter"
+    if lost:
+        finding = f"Not every voice is most likely under its own adapter: {', '.join(lost)}"
+    lines = [f"{finding}{mark}", "perplexity per token; framed: lowest in its column"]
+    width = int(15.4 * picture.get_figwidth())  # in characters of this size
+    title = "\n".join(textwrap.fill(line, width) for line in lines)
+    picture.set_figheight(picture.get_figheight() + 0.15 * title.count("\n"))
+    picture.suptitle(title, fontsize=9, x=0.01, ha="left")
     picture.alt = f"{finding}{mark}. " + " ".join(
         f"{row}: " + ", ".join(f"{column} {table[row][column]:.1f}" for column in columns) + "." for row in rows
     )
     return picture
-
-
-def _add_title(picture: Picture, lines: Sequence[str], size: float = 10) -> None:
-    """Add a left-aligned title, wrapped to the figure's width; make the figure taller by its lines."""
-    width = int(72 * picture.get_figwidth() / (0.52 * size))  # in characters
-    title = "\n".join(textwrap.fill(line, width) for line in lines)
-    picture.set_figheight(picture.get_figheight() + size / 60 * title.count("\n"))
-    picture.suptitle(title, fontsize=size, x=0.01, ha="left")
-
-
-def _finding(best: Mapping[str, str]) -> str:
-    lost = [f"{voice} (most likely under {adapter})" for voice, adapter in best.items() if adapter != voice]
-    if not lost:
-        return "Each voice is most likely under its own adapter"
-    return f"Not every voice is most likely under its own adapter: {', '.join(lost)}"

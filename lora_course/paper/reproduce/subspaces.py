@@ -13,8 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from lora_course.experiments.subspace import amplification, directions, expected_phi, phi_grid, random_directions
-from lora_course.experiments.updates import Update, updates_of
+from lora_course.experiments.subspace import (
+    Update,
+    amplification,
+    directions,
+    expected_phi,
+    phi_grid,
+    random_directions,
+    updates_of,
+)
 from lora_course.paper.reproduce.base import Judged, Kept, Place, Row, all_of, in_every
 from lora_course.paper.reproduce.studies import Trained
 from lora_lab.experiments.statistics import Verdict

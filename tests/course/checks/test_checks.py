@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lora_course import checks
-from lora_course.checks.verdict import choice, number
+from lora_course.checks.verdict import Choice, Number
 from lora_course.receipts import Check, Receipt
 from tests.course import checks as tested
 
@@ -36,46 +36,46 @@ def check(name: str, arguments: tuple) -> checks.Verdict:
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_right_answer_passes_and_hears_why(name: str):
+def test_right_wrong_and_open_answers_each_hear_why(name: str):
     verdict = check(name, RIGHT[name])
     assert repr(verdict).startswith("right: ")
     assert len(verdict.words) > 20
-
-
-@pytest.mark.parametrize("number", [np.int64(4224), np.float32(4224), 4224.0])
-def test_a_number_of_any_kind_is_a_number(number: float):
-    assert check("pair_numbers", (number,)).passed
-    assert check("energy", (lambda s, r: torch.tensor((s[:r] ** 2).sum() / (s**2).sum()),)).passed
-
-
-@pytest.mark.parametrize("answer", ["b)", "B.", "(b)", " b "])
-def test_a_letter_may_come_with_its_punctuation(answer: str):
-    assert choice(answer, "b", {"a": "no", "b": "yes"}).passed
-
-
-@pytest.mark.parametrize("nothing", [None, ...])
-@pytest.mark.parametrize("name", RIGHT)
-def test_an_unsolved_exercise_is_not_yet_solved_and_no_error(name: str, nothing: object):
-    assert repr(check(name, unsolved(name, nothing))).startswith("not yet: ")
-
-
-@pytest.mark.parametrize(("name", "arguments", "why"), WRONG)
-def test_a_wrong_answer_hears_what_is_wrong(name: str, arguments: tuple, why: str):
-    verdict = check(name, arguments)
-    assert verdict.passed is False
-    assert why in verdict.words
+    for nothing in (None, ...):
+        assert repr(check(name, unsolved(name, nothing))).startswith("not yet: ")
+    wrong = [(arguments, why) for other, arguments, why in WRONG if other == name]
+    assert wrong
+    for arguments, why in wrong:
+        verdict = check(name, arguments)
+        assert (verdict.passed, why in verdict.words) == (False, True), f"{verdict}, not {why}"
 
 
 def test_every_check_is_tested():
     assert {f"check_{name}" for name in RIGHT} == {name for name in checks.__all__ if name.startswith("check_")}
 
 
+def test_a_number_of_any_kind_is_a_number_and_one_that_no_float_can_hold_a_wrong_one():
+    for number in (np.int64(4224), np.float32(4224), 4224.0):
+        assert check("pair_numbers", (number,)).passed
+    assert check("energy", (lambda s, r: torch.tensor((s[:r] ** 2).sum() / (s**2).sum()),)).passed
+    for number in (10**400, math.inf, math.nan, -(10**400)):
+        assert "a finite number" in check("published", (number, 1, "noise", "large")).words
+        assert check("energy", (lambda s, r, number=number: number,)).passed is False
+
+
+def test_a_word_may_come_with_its_punctuation():
+    choice = Choice(["b", "QLoRA"], {"a": "no"}, "yes")
+    assert all(choice.judge(answer).passed for answer in ("b)", "B.", "(b)", " b ", "qlora"))
+    assert [choice.judge(answer).words for answer in ("A:", 3)] == ["no", "answer with one of QLoRA, a, b, not 3"]
+
+
 def test_a_hint_is_given_where_it_is_nearer_than_the_right_answer_and_nearer_than_any_other():
     """Each hint's own number lies within two hundredths of the answer, and of the other hint."""
-    wrong = {101: "one too many", 102: "two too many"}
-    assert [number(given, 100, wrong, "why", fallback="no").words for given in (100.4, 100.6, 101.4, 101.6)] == [
-        "no", "one too many", "one too many", "two too many",
+    right = Number(100, {100: "no mistake here", 101: "one too many", 102: "two too many"}, "why", fallback="no")
+    assert [right.judge(given).words for given in (100, 100.4, 100.6, 101.4, 101.6)] == [
+        "why", "no", "one too many", "one too many", "two too many",
     ]  # fmt: skip
+    rounded = Number(4.12695, {4.125: "nearly"}, "why")
+    assert [rounded.judge(given).words for given in (4.13, 4.12)] == ["why", "nearly"]  # three figures
 
 
 def test_each_wrong_answer_is_given_the_next_hint_and_the_tries_up_to_the_right_one_are_counted(
@@ -91,18 +91,6 @@ def test_each_wrong_answer_is_given_the_next_hint_and_the_tries_up_to_the_right_
     assert mine.checks == {"peak": Check(True, 5)}
 
 
-def test_an_answer_that_is_rounded_to_three_figures_is_right():
-    said = [number(given, 4.12695, {4.125: "nearly"}, "why").words for given in (4.13, 4.12)]
-    assert said == ["why", "nearly"]
-
-
-@pytest.mark.parametrize("number", [10**400, math.inf, math.nan, -(10**400)], ids=["large", "inf", "nan", "low"])
-def test_a_number_that_no_float_can_hold_is_a_wrong_one(number: float):
-    assert "a finite number" in check("published", (number, 1, "noise", "large")).words
-    assert check("ranks", (number, 5)).passed is False
-    assert check("energy", (lambda s, r: number,)).passed is False
-
-
 def squares_in_place(s, r):
     s *= s
     return s[:r].sum() / s.sum()
@@ -113,6 +101,6 @@ def mixes_in_place(x, W, A, B, scaling, which):
     return x @ W.T + (B[which] @ A[which] @ x[:, :, None])[:, :, 0]
 
 
-@pytest.mark.parametrize(("name", "answer"), [("energy", squares_in_place), ("mixed_batch", mixes_in_place)])
-def test_what_a_function_does_to_its_arguments_does_not_move_the_right_answer(name: str, answer):
-    assert check(name, (answer,)).passed is True
+def test_what_a_function_does_to_its_arguments_does_not_move_the_right_answer():
+    assert check("energy", (squares_in_place,)).passed is True
+    assert check("mixed_batch", (mixes_in_place,)).passed is True

@@ -43,9 +43,6 @@ def test_each_fault_has_a_hint_that_does_not_name_it():
 @pytest.mark.parametrize("number", range(len(ELEVENTH)))
 def test_the_eleventh_patient_is_found_by_inspect_and_a_wrong_name_gets_a_hint(number: int, tmp_path: Path):
     folder = eleventh(number, tmp_path / "K")
-    assert checks.check_eleventh(..., number).passed is None
-    wrong = checks.check_eleventh("wrong base", number)
-    assert wrong.passed is False
-    assert wrong.hint
+    assert checks.check_eleventh("wrong base", number).hint
     found = inspect_folder(folder, "minilm").problems
     assert checks.check_eleventh(found[0].name.upper(), number).passed is True

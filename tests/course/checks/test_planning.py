@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from lora_course import checks
 from lora_course.checks.planning import BRIEFS, EVIDENCE, SUPPORT, brief, lines
 
@@ -28,15 +26,15 @@ WRONG = [
     ("brief", ({**FIRST, "facts": ("in the weights", "loss")}, 0), "learns a form"),
     ("brief", ({**FIRST, "rows": ("400", "root")}, 0), "±3.9 points; ±2 are wanted"),
     ("brief", ({**FIRST, "rows": ("10,000", "root")}, 0), "fewer are enough"),
-    ("brief", ({**FIRST, "rows": ("1,600", "hope")}, 0), "isn't one of"),
+    ("brief", ({**FIRST, "rows": ("1,600", "hope")}, 0), "answer with one of"),
     ("brief", ({**FIRST, "rows": "1,600"}, 0), "a choice and its evidence"),
     ("brief", ({"method": ("LoRA", "peak")}, 0), "a plan has the lines"),
 ]
 
 
-@pytest.mark.parametrize("number", range(len(BRIEFS)))
-def test_every_brief_has_one_plan(number):
-    right = {name: (one.right[0], SUPPORT[name]) for name, one in lines(number).items()}
-    assert checks.check_brief(right, number).passed
-    assert all(len(one.right) == 1 and one.right[0] in one.replies for one in lines(number).values())
-    assert all(text in brief(number) for text in (*EVIDENCE, BRIEFS[number].text))
+def test_every_brief_has_one_plan():
+    for number in range(len(BRIEFS)):
+        right = {name: (one.right[0], SUPPORT[name]) for name, one in lines(number).items()}
+        assert checks.check_brief(right, number).passed
+        assert all(len(one.right) == 1 and one.right[0] in one.replies for one in lines(number).values())
+        assert all(text in brief(number) for text in (*EVIDENCE, BRIEFS[number].text))

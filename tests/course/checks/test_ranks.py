@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from lora_course import checks
 from lora_course.checks import ranks
@@ -28,9 +27,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("n", [64, 96, 128, 192, 256])
-def test_the_rank_that_facts_need_is_counted_as_the_lesson_counts_it(n: int):
-    keys, values = ranks.facts(n)
-    pieces = decompose(values.T @ keys)
-    right = [((keys @ truncated(*pieces, r).T @ values.T).argmax(1) == np.arange(n)).mean() for r in range(1, 40)]
-    assert checks.check_facts(next(r for r, share in enumerate(right, 1) if share >= 0.95), n).passed
+def test_the_rank_that_facts_need_is_counted_as_the_lesson_counts_it():
+    for n in (64, 192):
+        keys, values = ranks.facts(n)
+        pieces = decompose(values.T @ keys)
+        right = [((keys @ truncated(*pieces, r).T @ values.T).argmax(1) == np.arange(n)).mean() for r in range(1, 40)]
+        assert checks.check_facts(next(r for r, share in enumerate(right, 1) if share >= 0.95), n).passed

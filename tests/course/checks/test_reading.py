@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -19,6 +18,7 @@ WRONG = [
     ("chance", (1 / 384, 8 / 384, 64), "8 and 64: that's what one direction finds among 8"),
     ("chance", (1 / 384, 8 * 64 / 384, 64), "divides it by the smaller"),
     ("chance", (1 / 384, 1 / 384, 64), "64 times as much"),
+    ("stranger", ("C", 0), "answer with one of A, A and B, B, nothing"),
 ]
 
 
@@ -28,19 +28,13 @@ def test_chance_is_what_random_directions_share():
     assert checks.check_chance(0.0026, 0.167, 64).passed
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_a_stranger_has_the_stored_numbers_with_other_signs(number: int):
+def test_a_stranger_has_the_stored_numbers_with_other_signs():
     layer, tensors = LoRALinear(nn.Linear(384, 384), 1, 16.0), stored()
-    disguise(layer, number)
-    a, b = list(SIGNS.values())[number]
-    assert torch.equal(layer.lora_A, a * tensors["lora_A"])
-    assert torch.equal(layer.lora_B, b * tensors["lora_B"])
-    name = list(SIGNS)[number]
-    verdicts = {given: checks.check_stranger(given, number) for given in SIGNS}
-    assert [given for given, verdict in verdicts.items() if verdict.passed] == [name]
-    for given, verdict in verdicts.items():
-        if given != name:
-            assert ("about A" in verdict.words) is (SIGNS[given][0] != a)
-    assert checks.check_stranger(f" {name.upper()}", number).passed
-    assert checks.check_stranger("C", number).passed is False
-    assert checks.check_stranger(..., number).passed is None
+    for number, (name, (a, b)) in enumerate(SIGNS.items()):
+        disguise(layer, number)
+        assert torch.equal(layer.lora_A, a * tensors["lora_A"])
+        assert torch.equal(layer.lora_B, b * tensors["lora_B"])
+        verdicts = {given: checks.check_stranger(given, number) for given in SIGNS}
+        assert [given for given, verdict in verdicts.items() if verdict.passed] == [name]
+        for given in SIGNS.keys() - {name}:
+            assert ("about A" in verdicts[given].words) is (SIGNS[given][0] != a)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_course.checks.reward import BITS, LOSS
+from lora_course.checks.reward import BITS
 from lora_course.experiments.reward import Rewarded, halves_found, reinforce
 from lora_lab import LoRA, Recipe, load_model
 from lora_lab.training.pack import Pack
@@ -37,7 +37,6 @@ def test_on_average_its_gradient_is_that_of_the_probability_of_being_right():
         (found,) = torch.autograd.grad((p.detach() * rewards * p.log()).sum(), logits, retain_graph=True)
         assert torch.allclose(found, wanted, atol=1e-6)
     assert float(reinforce(p.log().detach(), torch.ones(3))) == 0.0
-    assert LOSS.cases
 
 
 def recipes(task: str, **fields) -> list[Recipe]:
@@ -64,8 +63,8 @@ def test_it_learns_from_rewards_alone_and_packed_is_as_alone(films):
     assert rewards == together.rewards[run.recipe]
     assert len(rewards) == 40
     assert sum(rewards[-10:]) > sum(rewards[:10])
-    (labeled,) = Pack(recipes(films)[1:]).run()
-    assert labeled.history["loss"] != run.history["loss"]
+    (labeled,) = Pack(recipes(films, steps=2)[1:]).run()
+    assert labeled.history["loss"][0] != run.history["loss"][0]
 
 
 def test_a_run_that_diverges_fails_and_says_so(films):
@@ -74,4 +73,4 @@ def test_a_run_that_diverges_fails_and_says_so(films):
 
 
 def test_the_untrained_model_finds_halves_of_passages():
-    assert halves_found(load_model("minilm", 2), passages=64) > 0.3
+    assert halves_found(load_model("minilm", 2), passages=32) > 0.3

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from lora_course import checks
 from lora_lab import LoRA, params
 
@@ -11,7 +9,6 @@ D, F, KV, LAYERS = 2048, 8192, 512, 16  # llama-3.2-1b
 COST = 4 * LAYERS * 8
 BYTES = COST * (2 * 2 * D + 2 * (D + KV) + 3 * (D + F))
 WEIGHTS = 2 * D * D + 2 * D * KV + 3 * D * F
-MODELS = ("llama-3.2-1b", "llama-3.2-3b", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-7b", "mistral-7b", "smollm2-360m")
 RIGHT = {"pair_numbers": (4224,), "file_bytes": (BYTES,)}
 WRONG = [
     ("pair_numbers", (576 * 1536,), "W, which stays frozen"),
@@ -43,10 +40,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("rank", [2, 16])
-def test_the_right_answer_is_what_the_lab_counts_on_every_model_a_student_may_draw(model: str, rank: int):
-    count = params(model, LoRA(rank=rank, targets="all-linear"))
-    assert checks.check_file_bytes(4 * count.trainable, model, rank).passed
-    header = count.adapter_bytes - 4 * count.trainable
-    assert 0 < header < 0.03 * count.adapter_bytes
+def test_the_right_answer_is_what_the_lab_counts():
+    for model in ("llama-3.2-1b", "qwen2.5-7b", "smollm2-360m"):
+        count = params(model, LoRA(rank=16, targets="all-linear"))
+        assert checks.check_file_bytes(4 * count.trainable, model, 16).passed
+        header = count.adapter_bytes - 4 * count.trainable
+        assert 0 < header < 0.03 * count.adapter_bytes

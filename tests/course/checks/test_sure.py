@@ -43,7 +43,7 @@ WRONG = [
     ("report", (CLOSE, 0.0186, "undecided", ROWS), "half: that is one model's interval"),
     ("report", (CLOSE, HALF, "better", ROWS), "76.5 beats 75.3 only if"),
     ("report", (CLOSE, HALF, "equivalent", ROWS), "doesn't show there is none"),
-    ("report", (CLOSE, HALF, "equal", ROWS), "say better, worse, equivalent or undecided"),
+    ("report", (CLOSE, HALF, "equal", ROWS), "answer with one of better, equivalent, undecided, worse"),
     ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "undecided", ROWS), "0 is outside"),
     ("report", (CLOSE, HALF, "undecided", 1.96**2 * 0.118 / 1e-4), "rows: with 1.96 alone"),
     ("report", (CLOSE, HALF, "undecided", 2.8 * 0.118 / 1e-4), "rows: the 1.96 + 0.84 is squared"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from lora_course.checks.variants import AS_PLAIN, LABELS, ahead, flattered
 
 RATE, POINTS = flattered("DoRA")
@@ -20,8 +18,8 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("variant", LABELS)
-def test_the_rate_that_flatters_is_the_best_of_those_that_both_tried(variant):
-    shared = ahead(variant)
-    assert len(shared) == 6
-    assert shared[flattered(variant)[0].right] == max(shared.values())
+def test_the_rate_that_flatters_is_the_best_of_those_that_both_tried():
+    for variant in LABELS:
+        shared = ahead(variant)
+        assert len(shared) == 6
+        assert shared[flattered(variant)[0].right] == max(shared.values())

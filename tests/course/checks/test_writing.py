@@ -126,16 +126,12 @@ WRONG = [
 ]
 
 
-def test_a_blank_layer_is_not_wrong_but_not_there_yet():
-    assert checks.check_lora_linear(Blank).passed is None
-
-
-@pytest.mark.parametrize("name", ["Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether"])
-def test_a_gaussian_a_is_right_for_every_student(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LORA_LAB_STUDENT", name)
+def test_a_gaussian_a_is_right_for_every_student(monkeypatch: pytest.MonkeyPatch):
     gaussian = changed(lambda layer: nn.init.normal_(layer.lora_A, std=layer.base_layer.in_features**-0.5))
-    assert checks.check_lora_linear(gaussian).passed
-    assert checks.check_lora_linear(LARGE_A).passed is False
+    for name in ("Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether"):  # layers of other shapes
+        monkeypatch.setenv("LORA_LAB_STUDENT", name)
+        assert checks.check_lora_linear(gaussian).passed
+        assert checks.check_lora_linear(LARGE_A).passed is False
 
 
 def test_merging_in_place_is_right_and_leaves_the_model_alone():
@@ -151,5 +147,6 @@ def test_merging_in_place_is_right_and_leaves_the_model_alone():
 def test_a_layer_that_is_not_right_yet_is_replaced_and_the_reader_is_told(capsys: pytest.CaptureFixture[str]):
     assert yours_or_ours(LoRALinear) is LoRALinear
     assert not capsys.readouterr().out
+    assert checks.check_lora_linear(Blank).passed is None
     assert yours_or_ours(Blank) is LoRALinear
     assert "uses ours" in capsys.readouterr().out

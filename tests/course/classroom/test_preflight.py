@@ -28,34 +28,33 @@ WELL: dict[str, Any] = {
 }  # fmt: skip
 WINDOWS = {"system": "Windows", "arch": "AMD64", "version": "", "folder": "C:\\lora-lab"}
 MAC = {"system": "Darwin", "arch": "arm64", "version": "15.1"}
-FAULTS: dict[str, tuple[dict[str, Any], str, str, str]] = {
-    "old python": ({"python": (3, 9, 2)}, "python", "too old", "install Python 3.11"),
-    "32 bits": ({"bits": 32}, "python", "32 bits", "64-bit"),
-    "intel mac": ({**MAC, "arch": "x86_64"}, "platform", "Intel Macs", "Binder"),
-    "old linux": ({"version": "2.17"}, "platform", "2.28", "another machine"),
-    "little memory": ({"total": 4 * GIB}, "memory", "4.0 GiB", "share a neighbor"),
-    "little in a container": ({"total": 2 * GIB, "container": True}, "memory", "needs 3.7", "larger limit"),
-    "no disk": ({"disk": GIB // 2}, "disk", "0.5 GiB free", "free 3.5 GiB more"),
-    "read-only home": ({"write": "Read-only file system"}, "write", "Read-only", "a folder of your own"),
-    "onedrive": ({**WINDOWS, "folder": "C:\\Ann\\OneDrive - School\\lab"}, "path", "synchronized", "C:\\lora-lab"),
-    "renamed onedrive": ({**WINDOWS, "folder": "D:\\Sky\\lab", "drives": ["d:\\sky"]}, "path", "synchr", "move it"),
-    "long path": ({**WINDOWS, "folder": "C:\\" + "a" * 100}, "path", "260", "at most 90 characters"),
-    "all ports taken": ({"other_port": None}, "port", "in use", "--port 0"),
-}
+FAULTS: tuple[tuple[dict[str, Any], str, str, str], ...] = (  # the fault, its finding, and words in it and its remedy
+    ({"python": (3, 9, 2)}, "python", "too old", "install Python 3.11"),
+    ({"bits": 32}, "python", "32 bits", "64-bit"),
+    ({**MAC, "arch": "x86_64"}, "platform", "Intel Macs", "Binder"),
+    ({"version": "2.17"}, "platform", "2.28", "another machine"),
+    ({"total": 4 * GIB}, "memory", "4.0 GiB", "share a neighbor"),
+    ({"total": 2 * GIB, "container": True}, "memory", "needs 3.7", "larger limit"),
+    ({"disk": GIB // 2}, "disk", "0.5 GiB free", "free 3.5 GiB more"),
+    ({"write": "Read-only file system"}, "write", "Read-only", "a folder of your own"),
+    ({**WINDOWS, "folder": "C:\\Ann\\OneDrive - School\\lab"}, "path", "synchronized", "C:\\lora-lab"),
+    ({**WINDOWS, "folder": "D:\\Sky\\lab", "drives": ["d:\\sky"]}, "path", "synchr", "move it"),
+    ({**WINDOWS, "folder": "C:\\" + "a" * 100}, "path", "260", "at most 90 characters"),
+    ({"other_port": None}, "port", "in use", "--port 0"),
+)
 
 
-@pytest.mark.parametrize("other", [{}, WINDOWS, MAC, {"container": True, "total": 4 * GIB}, {"total": None}])
-def test_a_machine_that_is_well_is_green(other: dict[str, Any]):
-    assert all(one.green and not one.remedy for one in judged({**WELL, **other}))
+def test_a_machine_that_is_well_is_green():
+    for other in ({}, WINDOWS, MAC, {"container": True, "total": 4 * GIB}, {"total": None}):
+        assert all(one.green and not one.remedy for one in judged({**WELL, **other})), other
 
 
-@pytest.mark.parametrize("what", FAULTS)
-def test_a_planted_fault_is_found_and_its_remedy_named(what: str):
-    planted, name, found, remedy = FAULTS[what]
-    (finding,) = [one for one in judged({**WELL, **planted}) if not one.green]
-    assert finding.name == name
-    assert found in finding.found
-    assert remedy in finding.remedy
+def test_a_planted_fault_is_found_and_its_remedy_named():
+    for planted, name, found, remedy in FAULTS:
+        (finding,) = [one for one in judged({**WELL, **planted}) if not one.green]
+        assert finding.name == name
+        assert found in finding.found
+        assert remedy in finding.remedy
 
 
 def test_the_limits_are_those_of_the_lessons():
@@ -81,20 +80,17 @@ def well(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.parametrize(
-    ("said", "remedy"), [("DLL load failed while importing _C", "Visual C++"), ("something new", "send the file to")]
-)
-def test_packages_that_do_not_start_are_red_with_what_helps_and_nothing_is_trained(
-    said: str, remedy: str, well: pytest.MonkeyPatch
-):
-    def breaks(code: str) -> str:
-        raise OSError(said)
+def test_packages_that_do_not_start_are_red_with_what_helps_and_nothing_is_trained(well: pytest.MonkeyPatch):
+    for said, remedy in {"DLL load failed importing _C": "Visual C++", "something new": "send the file to"}.items():
 
-    well.setattr(preflight, "run_python", breaks)
-    *_, packages, _, training = preflight.preflight(Path())
-    assert said in packages.found
-    assert remedy in packages.remedy
-    assert "not tried" in training.found
+        def breaks(code: str, said: str = said) -> str:
+            raise OSError(said)
+
+        well.setattr(preflight, "run_python", breaks)
+        *_, packages, _, training = preflight.preflight(Path())
+        assert said in packages.found
+        assert remedy in packages.remedy
+        assert "not tried" in training.found
 
 
 def test_a_home_without_assets_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_course.experiments.styles import BASE, Ear, answers, misfit, open_bank, our_ear
-from lora_course.panels.stream import side_by_side
+from lora_course.panels.live_voices import side_by_side
 from lora_lab import LoRA, load_model, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.training.chat import question

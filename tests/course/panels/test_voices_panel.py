@@ -55,7 +55,7 @@ def test_with_nobody_watching_the_first_question_is_answered(make: Make):
 
 def test_stop_ends_after_a_token_and_keeps_what_was_said(make: Make, watched: None, monkeypatch: pytest.MonkeyPatch):
     panel = make(longest=100_000)
-    monkeypatch.setattr("lora_course.panels.stream.end_of_turn", lambda _: -1)
+    monkeypatch.setattr("lora_course.panels.live_voices.end_of_turn", lambda _: -1)
     said(panel, "ask", question="Why?", strength=1)
     until(lambda: panel.live.get("tokens", 0) >= 1 or not panel.work.alive)
     with pytest.raises(BadValue, match="wait or press Stop"):
@@ -69,6 +69,10 @@ def test_stop_ends_after_a_token_and_keeps_what_was_said(make: Make, watched: No
 def test_without_adapters_it_shows_what_is_stored():
     panel = VoicesPanel().show()
     stored = read_stored()
+    assert list(stored["answers"]) == ["base", "told", "captain", "json", "preacher"]
+    for name, answers in stored["answers"].items():
+        assert list(answers) == (["0"] if name in ("base", "told") else ["0.5", "1", "1.5", "2"])
+        assert {len(texts) for texts in answers.values()} == {len(stored["questions"])}
     assert panel.questions == stored["questions"]
     assert panel.names == list(stored["answers"])
     assert panel.sizes["base"] > 100 * panel.sizes["captain"]

@@ -30,32 +30,26 @@ def test_each_hyperparameter_says_where_it_stands():
         assert recipe.published
 
 
-@pytest.mark.parametrize(
-    ("model", "row", "name", "expected"),
-    [
+def test_tables_9_and_10_are_as_printed():
+    for model, row, name, expected in (
         ("roberta-base", "LoRA", "epochs", [30, 60, 30, 80, 25, 25, 80, 40]),
         ("roberta-large", "LoRA", "max_length", [128, 128, 512, 128, 512, 512, 512, 512]),
         ("roberta-large", "AdapterP 3.0M dagger", "lr", [3e-5, 3e-5] + [3e-4] * 6),
         ("deberta-v2-xxlarge", "LoRA", "weight_decay", [0, 0.01, 0.01, 0, 0.01, 0.01, 0.01, 0.1]),
-    ],
-)
-def test_tables_9_and_10_are_as_printed(model, row, name, expected):
-    found = recipes("table2", model=model, row=row)
-    assert [recipe.task for recipe in found] == TASKS
-    assert [recipe[name] for recipe in found] == expected
+    ):
+        found = recipes("table2", model=model, row=row)
+        assert [recipe.task for recipe in found] == TASKS
+        assert [recipe[name] for recipe in found] == expected
 
 
-@pytest.mark.parametrize(
-    ("model", "task", "name", "paper", "repo"),
-    [
+def test_paper_and_scripts_differ_where_they_are_known_to():
+    for model, task, name, paper, repo in (
         ("roberta-base", "cola", "alpha", 8, 16),
         ("deberta-v2-xxlarge", "rte", "rank", 8, 16),
         ("deberta-v2-xxlarge", "mnli", "warmup_steps", None, 1000),
-    ],
-)
-def test_paper_and_scripts_differ_where_they_are_known_to(model, task, name, paper, repo):
-    found = (recipes("table2", variant=v, model=model, task=task)[0].get(name) for v in ("paper", "repo"))
-    assert tuple(found) == (paper, repo)
+    ):
+        found = (recipes("table2", variant=v, model=model, task=task)[0].get(name) for v in ("paper", "repo"))
+        assert tuple(found) == (paper, repo)
     paper, repo = (recipes("table3", variant=v, model="gpt2-medium")[0] for v in ("paper", "repo"))
     assert {name for name in paper.settings if paper[name] != repo[name]} == {"length_penalty"}
     assert (paper.published["bleu"], "68.65 (V100)" in paper.expected) == ("70.4±0.1", True)
@@ -71,18 +65,15 @@ def test_three_tasks_start_from_mnli_and_notes_say_what_differs():
     assert recipes("table2", variant="repo", model="roberta-base", task="cola")[0].batch == 2 * 32
 
 
-@pytest.mark.parametrize(
-    ("ask", "error", "words"),
-    [
+def test_what_is_not_there_is_named():
+    for ask, error, words in (
         (lambda: recipes("table4"), NotFound, "table2 and table3"),
         (lambda: recipes("table2", task="sst2"), NotFound, "nearest: sst-2"),
         (lambda: recipes("table2", variant="readme"), BadValue, "paper, repo"),
         (lambda: plan("table3", gpu="V1000"), NotFound, "nearest"),
-    ],
-)
-def test_what_is_not_there_is_named(ask, error, words):
-    with pytest.raises(error, match=words):
-        ask()
+    ):
+        with pytest.raises(error, match=words):
+            ask()
 
 
 # ---- plans
@@ -90,7 +81,10 @@ def test_what_is_not_there_is_named(ask, error, words):
 
 @pytest.fixture(scope="module")
 def table2():
-    return {(d["model"], d["row"], d["task"]): d for d in plan("table2")}
+    """CoLA's plans, and some of others; all would take four times as long."""
+    deberta = plan("table2", model="deberta-v2-xxlarge", task="rte")
+    plans = [*plan("table2", task="cola"), *plan("table2", task="mnli", row="LoRA"), *deberta]
+    return {(d["model"], d["row"], d["task"]): d for d in plans}
 
 
 def test_steps_and_trainable_parameters_are_those_that_the_paper_can_only_have_meant(table2):
@@ -110,7 +104,6 @@ def test_memory_and_time_are_the_accountants(table2):
     assert full["memory"] == memory("roberta-base", FullFineTuning(), **asked).peak
     per_step = [d["seconds"] / d["steps"] for d in (cola, full)]
     assert per_step[0] < per_step[1] < 1.6 * per_step[0]  # three products a layer against two and a little
-    assert plan("table2", task="cola", utilisation=0.2)[0]["seconds"] == pytest.approx(2 * cola["seconds"])
     rte = plan("table2", variant="repo", model="roberta-large", task="rte")[0]  # a script on eight GPUs
     assert rte["memory"] < rte["together"]
     assert {model for (model, _, _), d in table2.items() if d["at_least"]} == {"deberta-v2-xxlarge"}
@@ -204,16 +197,13 @@ def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path):
     assert "cooks Thai" not in json.dumps(result)  # no text of the data
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
+def test_what_cannot_be_stops_it_before_training(roberta, glue, tmp_path):
+    for options, error, words in (
         ({"steps_limit": 0}, BadValue, "steps_limit must be at least 1"),
         ({"data": "/nowhere"}, NotFound, "no folder"),
         ({"model_path": "no-such-model"}, NotFound, "there is no model"),
         ({"model": "deberta-v2-xxlarge"}, BadValue, "can be planned here but not run: DeBERTa's classifier has a"),
-    ],
-)
-def test_what_cannot_be_stops_it_before_training(roberta, glue, tmp_path, options, error, words):
-    with pytest.raises(error, match=words):
-        run("table2", **{"task": "rte", "model_path": roberta, "data": glue, "out": tmp_path, **options}, **PLAIN)
+    ):
+        with pytest.raises(error, match=words):
+            run("table2", **{"task": "rte", "model_path": roberta, "data": glue, "out": tmp_path, **options}, **PLAIN)
     assert not Store(tmp_path).runs()

@@ -62,6 +62,13 @@ def test_every_slot_left_out_changed_or_added_is_found(slot):
     assert seen == ({WRONG} if slot == "name" else {MISSING, WRONG, ADDED})
 
 
+def test_a_second_value_beside_the_right_one_is_added():
+    name = OPTIONS["name"][0]
+    meaning = parse(f"name[{name}], area[riverside]")
+    assert errors(meaning, f"{name} is by the river.") == {}
+    assert errors(meaning, f"{name} is by the river, in the city centre.") == {"area": ADDED}
+
+
 def test_the_rate_is_errors_over_slots_that_were_asked_for():
     meaning = "name[Quince], area[riverside], food[Italian], familyFriendly[yes]"
     texts = [

@@ -1,0 +1,225 @@
+"""The commands for a class: `doctor --preflight`, `wheelhouse`, `show`, `grade`, `predictions` and `class`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from lora_lab.cli import doctor as look
+from lora_lab.cli.shared import JSON, say, tell
+from lora_lab.errors import BadValue, Failed, NotFound
+from lora_lab.files import write_atomically
+from lora_lab.report import aligned
+
+if TYPE_CHECKING:
+    from lora_course.receipts import Receipt
+
+
+@click.command()
+@click.option("--preflight", is_flag=True, help="Check if it is ready for a course: ok or RED, and what to do.")
+@click.option("--out", default=None, help="With --preflight: the file to send to your teacher.")
+@click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: where you'll use the lab.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="With --preflight.")
+@click.option("--collect", default=None, help="Print one table from a folder of such files.")
+@JSON
+def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: str | None, as_json: bool) -> None:
+    """Show what this machine has and how the lab will use it."""
+    from lora_course.classroom import preflight as course
+
+    if preflight:
+        findings = course.preflight(Path(folder).expanduser().absolute(), port, say)
+        letter, path = course.write_letter(findings, Path(out or course.FILE).expanduser().absolute())
+        tell(letter if as_json else f"{course.words(findings)}\nsend this to your teacher (no names in it): {path}")
+        if count := sum(not finding.green for finding in findings):
+            raise Failed(f"{count} of {len(findings)} red: follow the arrows above, then run this again")
+    elif collect:
+        letters = course.letters_in(Path(collect))
+        width, ready = max(map(len, letters)), sum(bool(letter["green"]) for letter in letters.values())
+        lines = [f"{name:{width}}  {course.summary(letter)}" for name, letter in letters.items()]
+        tell({"files": letters} if as_json else "\n".join([*lines, f"{ready} of {len(letters)} are ready"]))
+    else:
+        click.get_current_context().invoke(look, as_json=as_json)
+
+
+@click.command()
+@click.option("--out", default="wheelhouse", show_default=True, help="The folder; an interrupted call resumes.")
+@click.option("--platform", "platforms", multiple=True, help="linux, windows or macos-arm64; default: this machine's.")
+@click.option("--python", "pythons", multiple=True, help="Such as 3.11; default: this machine's.")
+@click.option("--torch-index", default=None, help="The URL of torch's CPU wheels, from PyTorch's Get Started page.")
+@click.option("--cuda", is_flag=True, help="Include the CUDA packages of torch for Linux, about 3 GB.")
+@click.option("--wheel", type=click.Path(dir_okay=False, path_type=Path), default=None, help="The lab's own wheel.")
+@click.option("--tweets", is_flag=True, help="Include the tweets, which contain abuse.")
+@click.option("--upgrade", is_flag=True, help="Choose the newest versions again.")
+@click.option("--check", is_flag=True, help="Only verify the folder, byte by byte.")
+@JSON
+def wheelhouse(
+    out: str, platforms: tuple[str, ...], pythons: tuple[str, ...], check: bool, as_json: bool, **options: Any
+) -> None:
+    """Gather everything that the chosen machines need for an installation in one folder."""
+    from lora_course.classroom import wheelhouse as house
+
+    folder, (here, python) = Path(out).expanduser().absolute(), house.here()
+    if check:
+        manifest = house.check(folder)
+    else:
+        targets = [house.Target(name, version) for name in platforms or (here,) for version in pythons or (python,)]
+        manifest = house.gather(folder, targets, say, **options)
+    sizes = {name: facts["bytes"] for name, facts in manifest["files"].items()}
+    parts = {f"{house.named(name)}: {{}} wheels": files for name, files in manifest["targets"].items()}
+    parts["models and data: {} packages"] = [name for name in sizes if name.startswith("assets/")]
+    parts[f"total: {{}} files, in {folder}"] = list(sizes)
+    lines = [f"{text.format(len(p))}, {sum(sizes[name] for name in p) / 1e6:,.0f} MB" for text, p in parts.items()]
+    lines += ["copy the folder to a USB stick or a shared drive; its HOWTO.txt says how to install"]
+    tell(manifest if as_json else "\n".join(lines))
+
+
+@click.command()
+@click.option("--out", default="runs", show_default=True, help="The store of runs for the training panel.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8866, help="First port to try; 0 for any.")
+@click.option("--no-browser", is_flag=True, help="Only start the server and print its address.")
+def show(out: str, port: int, no_browser: bool) -> None:
+    """Show the three main panels on a projector, without code (needs the extra `show`)."""
+    from lora_course.classroom import projector
+
+    projector.show(out, port=port, browser=not no_browser, say=say)
+
+
+@click.command()
+@click.argument("path", metavar="NOTEBOOK|FOLDER")
+@click.option("--seconds", type=click.FloatRange(min=1), default=300, show_default=True, help="Seconds per notebook.")
+@click.option("--memory", type=click.FloatRange(min=0.25), default=4, show_default=True, help="GiB per notebook.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Notebooks to grade at once.")
+@click.option("--full", is_flag=True, help="Train at full length instead of for a few steps (FAST=1).")
+@click.option("--lesson", default=None, help="The notebook as handed out, if it isn't one of the lab's.")
+@click.option("--csv", "table", default=None, help="Also write a table, one line per notebook, to this file.")
+@JSON
+def grade(
+    path: str, seconds: float, memory: float, jobs: int, full: bool, lesson: str | None, table: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Run one notebook, or all below a folder, in fresh processes, and judge the answers with the lab's checks.
+
+    This guards against accidents; it is a sandbox only on Linux with bubblewrap (docs/teaching.md).
+    """
+    from lora_course.classroom import grading
+
+    def write(rows: list[dict[str, Any]]) -> None:
+        if table:
+            write_atomically(Path(table), grading.table(rows).encode("utf-8-sig"))  # the byte-order mark is for Excel
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        with suppress(BadValue):  # such as a file open in Excel: the last write tries again and reports the error
+            write(rows)
+
+    known = [grading.Lesson(Path(lesson))] if lesson else None
+    limits = grading.Limits(seconds, memory, full)
+    rows = grading.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
+    if not all(row["walls"].get("files", True) for row in rows):
+        say("not sandboxed: that needs Linux with bubblewrap; see Grading in docs/teaching.md")
+    right, total = sum(row["right"] for row in rows), sum(row["of"] for row in rows)
+    words = f"{len(rows)} notebook{'s' * (len(rows) != 1)}: {right} of {total} checks right"
+    tell({"notebooks": rows} if as_json else words)
+    write(rows)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False), default=".")
+@click.option("--csv", "table", default=None, help="Also write a table, one line per prediction, to this file.")
+@JSON
+def predictions(folder: str, table: str | None, as_json: bool) -> None:
+    """Collect all predictions.jsonl files below FOLDER, by student, lesson and question."""
+    from lora_course import predictions as logs
+
+    rows = logs.read(Path(folder))
+    if table:
+        lines = [[row[name] for name in logs.COLUMNS] for row in rows]
+        write_atomically(Path(table), logs.as_csv(logs.COLUMNS, lines).encode("utf-8-sig"))
+    tell({"predictions": rows} if as_json else logs.summary(rows))
+
+
+@click.command("class")
+@click.argument("file", type=click.File(encoding="utf-8", errors="replace"))
+@JSON
+def class_(file: IO[str], as_json: bool) -> None:
+    """Read the receipts (LL1 ...) in FILE, such as a saved chat; - reads standard input.
+
+    Prints students by lesson, the most-missed exercises and predictions, all results, and the calibration.
+    """
+    from lora_course.receipts import read
+
+    receipts, damaged = read(file.read())
+    for line in damaged:
+        say(line)
+    if not receipts:
+        raise NotFound(f"{file.name} has no readable receipt: paste the lines that lesson.receipt() prints")
+    result = summary(receipts)
+    tell({**result, "damaged": damaged} if as_json else _in_words(receipts, result))
+
+
+def summary(receipts: list[Receipt]) -> dict[str, Any]:
+    """Summarize exercises and predictions, most-missed first, by first attempts only. `std` of one value is None."""
+    from lora_course.receipts import coverage
+
+    checks = _grouped((r.lesson, name, check) for r in receipts for name, check in r.checks.items())
+    first = ((r.lesson, guess) for r in receipts for guess in r.ranges if guess.attempt == 1)
+    ranges = _grouped((lesson, guess.what, guess.held) for lesson, guess in first if guess.held is not None)
+    results = _grouped((r.lesson, name, value) for r in receipts for name, value in r.notes.items())
+    missed = [
+        {"lesson": lesson, "check": name, "missed": sum(not check.passed for check in group), "of": len(group),
+         "tries": mean(check.tries for check in group)} for (lesson, name), group in checks.items()
+    ]  # fmt: skip
+    held = [
+        {"lesson": lesson, "what": what, "held": sum(group), "of": len(group)}
+        for (lesson, what), group in ranges.items()
+    ]
+    notes = [
+        {"lesson": lesson, "name": name, "values": sorted(group), "mean": mean(group),
+         "std": stdev(group) if len(group) > 1 else None} for (lesson, name), group in sorted(results.items())
+    ]  # fmt: skip
+    return {
+        "receipts": [asdict(receipt) for receipt in receipts],
+        "checks": sorted(missed, key=lambda row: (-row["missed"] / row["of"], -row["tries"])),
+        "predictions": sorted(held, key=lambda row: row["held"] / row["of"]),
+        "results": notes,
+        "calibration": coverage(guess for receipt in receipts for guess in receipt.ranges),
+    }
+
+
+def _grouped(rows: Iterable[tuple[str, str, Any]]) -> dict[tuple[str, str], list[Any]]:
+    """Collect values by lesson and name."""
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for lesson, name, value in rows:
+        groups.setdefault((lesson, name), []).append(value)
+    return groups
+
+
+def _in_words(receipts: list[Receipt], summary: dict[str, Any]) -> str:
+    lessons = sorted({receipt.lesson for receipt in receipts})
+    students: dict[str, dict[str, str]] = {}
+    for number, receipt in enumerate(receipts, 1):
+        name = receipt.student or f"(no name, {number})"
+        row = students.setdefault(receipt.student.casefold() or str(number), {"": name})
+        row[receipt.lesson] = f"{sum(check.passed for check in receipt.checks.values())}/{len(receipt.checks)}"
+    tables = {
+        "Exercises passed": [["student", *lessons]]
+        + [[row.get(column, "-") for column in ("", *lessons)] for _, row in sorted(students.items())],
+        "Most missed": [
+            [row["lesson"], row["check"], f"{row['missed']} of {row['of']} missed, {row['tries']:.1f} tries"]
+            for row in summary["checks"]
+        ],
+        "Predictions that held": [
+            [row["lesson"], row["what"], f"{row['held']} of {row['of']}"] for row in summary["predictions"]
+        ],
+        "Results": [
+            [row["lesson"], row["name"], "" if row["std"] is None else f"mean {row['mean']:.4g}, std {row['std']:.2g}",
+             ", ".join(f"{value:.4g}" for value in row["values"])] for row in summary["results"]
+        ],
+        "Calibration": [[summary["calibration"]["words"]]],
+    }  # fmt: skip
+    return "\n\n".join("\n".join([title, *aligned(lines)]) for title, lines in tables.items() if lines)
