@@ -42,9 +42,9 @@ REFERENCE = [
 ]
 
 
-@pytest.mark.parametrize(("words", "gib"), REFERENCE, ids=lambda value: str(value).strip("[]").replace("'", ""))
-def test_the_reference_figures(words: list[str], gib: float):
-    assert answer(*words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01)
+def test_the_reference_figures():
+    for words, gib in REFERENCE:
+        assert answer(*words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01), words
 
 
 def test_json_holds_the_contracts_keys_and_sums():
@@ -100,21 +100,17 @@ def test_a_trace_answers_in_the_same_shape():
     assert traced["max_batch"] == predicted["max_batch"]
 
 
-@pytest.mark.parametrize(
-    ("words", "more"),
-    [
-        ([], ["--padded"]),
-        ([], ["--outputs-kept"]),
-        (["--method", "qlora"], ["--no-double-quant"]),
-        (["--freeze-a"], ["--no-freeze-a"]),
-        (["--method", "full", "--trace"], ["--master-weights"]),
-        (["--trace"], ["--dora"]),
-    ],
-    ids=str,
-)
-def test_an_option_that_needs_memory_says_so(words: list[str], more: list[str]):
-    words = ["minilm", "--batch", "2", "--seq", "64", *words]
-    assert answer(*words)["peak_bytes"] < answer(*words, *more)["peak_bytes"]
+def test_an_option_that_needs_memory_says_so():
+    for words, more in (
+        ("", "--padded"),
+        ("", "--outputs-kept"),
+        ("--method qlora", "--no-double-quant"),
+        ("--freeze-a", "--no-freeze-a"),
+        ("--method full --trace", "--master-weights"),
+        ("--trace", "--dora"),
+    ):
+        given = ["minilm", "--batch", "2", "--seq", "64", *words.split()]
+        assert answer(*given)["peak_bytes"] < answer(*given, more)["peak_bytes"], more
 
 
 # ---- params

@@ -331,7 +331,7 @@ function start(p) {
       const picked = p.get("picked");
       const { rank, alpha, lr } = now.chosen;
       if (!isPicked([rank, alpha, lr])) p.set({ rank: picked[0][0], alpha: picked[0][1], lr: picked[0][2] });
-      return p.ask("live", { do: "run", picked, targets: now.targets }); // traits may arrive later
+      return p.ask("live", { do: "run", traits: { picked, targets: now.targets } });
     },
     refresh: () => p.ask("live", { do: "refresh" }),
   };
