@@ -53,9 +53,9 @@ CELLS = [PANELS, "lora.rank = 128", SLOW, EVERY, "LoRAPanel(models=['minilm'])"]
 def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
     """One page for all tests here, its panels shown; the last cell has a picture and was not run here."""
     (lab.folder / "opinions.csv").write_text(OPINIONS)
+    model = load_model("smollm2")
+    LoRA(rank=2).attach(model)
     for seed, name in enumerate(("captain", "json")):  # untrained voices: what they say does not matter here
-        model = load_model("smollm2")
-        LoRA(rank=2).attach(model)
         randomise(model, seed)
         save_adapter(model, lab.folder / "voices" / name)
     file = lab.folder / write_notebook(lab.folder / "panels.ipynb", CELLS)
