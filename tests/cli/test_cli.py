@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -28,11 +26,6 @@ def command(lora_lab, tmp_path, monkeypatch) -> Callable[..., Done]:
     """`command("train", "--rank", "0")`: the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lora_lab
-
-
-def process(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command as a user runs it, in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "lora_lab", *arguments], capture_output=True, text=True, cwd=folder)
 
 
 BAD = {
@@ -158,8 +151,8 @@ def test_help_and_version_go_to_stdout(command):
         assert said in answer.stdout
 
 
-def test_doctor_prints_the_contracts_keys_as_one_json_object(tmp_path):
-    answer = process("doctor", "--json", folder=tmp_path)
+def test_doctor_prints_the_contracts_keys_as_one_json_object(command):
+    answer = command("doctor", "--json")
     facts = json.loads(answer.stdout)
     assert answer.returncode == 0
     assert {"python", "torch", "device", "dtype", "attention", "threads", "memory_bytes", "assets"} <= facts.keys()
