@@ -55,6 +55,7 @@ export function panel({ title, css = "", traits, body, start }) {
       card,
       find,
       get: (name) => model.get(name) ?? traits[name],
+      values: (names) => Object.fromEntries(names.map((name) => [name, p.get(name)])),
       width: (name = "picture") => widths.get(find(`.${name}`)),
       dark: () => card.classList.contains("dark"),
       kernel: model.kernel !== false, // false on a page, where only the browser can compute

@@ -8,8 +8,7 @@ function paperBehind(element) {
   return clear ? paperBehind(element.parentElement ?? element.getRootNode().host) : color;
 }
 
-/** Keep the card's --paper and its class "dark" in sync with the page, and redraw it at first and when the class changes.
- * Returns a function that stops this. */
+/** Keep the card's --paper and class "dark" in sync with the page; redraw when the class changes. Returns a stop function. */
 export function followPage(element, card, redraw) {
   const night = matchMedia("(prefers-color-scheme: dark)");
   let wasDark;

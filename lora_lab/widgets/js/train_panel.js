@@ -193,9 +193,8 @@ function start(p) {
   // ---- actions
   function begin(changes = {}) {
     p.set(changes);
-    const traits = Object.fromEntries(SETTINGS.map((name) => [name, p.get(name)]));
     p.show({ sentence: "0" });
-    p.ask("live", { do: "start", traits });
+    p.ask("live", { do: "start", traits: p.values(SETTINGS) });
   }
 
   const actions = {
