@@ -135,7 +135,7 @@ def test_what_fails_on_the_way_is_exit_1(command, tmp_path, opinions, tiny_encod
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
-        (KeyboardInterrupt(), 130, "stopped\n"),  # as shells expect
+        (KeyboardInterrupt(), 130, "\nstopped\n"),  # as shells expect; click begins a line of its own
         (RuntimeError("a bug"), 1, "lora-lab: RuntimeError: a bug (LORA_LAB_DEBUG=1 shows where)\n"),
     ],
 )
