@@ -8,7 +8,6 @@ random tokens.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import tempfile
 import warnings
@@ -188,9 +187,3 @@ def _time_goal(against: str, ratios: list[float], at_most: float) -> str:
     """The goal must hold in every case; the middle says how things stand on the whole."""
     words = f"time of a mixed batch against {against}, the slowest case (middle {median(ratios):.3f})"
     return goal(words, max(ratios), round(at_most, 3), 3)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer pairs")
-    print(report(parser.parse_args().quick))

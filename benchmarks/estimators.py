@@ -5,7 +5,6 @@ The runs are PEFT's MetaMathQA suite. The length of its longest batch is fitted 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from functools import cache
 from statistics import median
@@ -119,9 +118,3 @@ def report(quick: bool) -> str:
             accountant.report(quick),
         ]
     )
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer traces")
-    print(report(parser.parse_args().quick))

@@ -6,7 +6,6 @@ compared within one run.
 
 from __future__ import annotations
 
-import argparse
 import copy
 
 import torch
@@ -64,9 +63,3 @@ def report(quick: bool) -> str:
     goals = [goal(f"merged against base at {n} rows", m.ratio, 1.05) for n, (m, _, _) in found.items()]
     what = f"minilm, fp32, {TOKENS} tokens a row, LoRA r8 on q and v; medians of ratios, with their quartiles"
     return "\n".join(["## Merged\n", f"{what}\n", table(head, lines) + "\n", *goals])
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="15 pairs instead of 60")
-    print(report(parser.parse_args().quick))

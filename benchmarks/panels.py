@@ -8,7 +8,6 @@ Training: from *run these* to the first point of a curve, in a process where the
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -147,9 +146,3 @@ def said(code: str, **environment: str) -> list[float]:
     env = {"HF_HUB_OFFLINE": "1", **os.environ, **environment}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     return [float(line) for line in done.stdout.split()]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few steps each")
-    print(report(parser.parse_args().quick))

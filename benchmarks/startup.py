@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -32,9 +31,3 @@ def report(quick: bool) -> str:
             goal("`lora-lab --help`, median seconds", median(times["lora-lab --help"]), 0.5),
         ]
     )
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 processes instead of 10")
-    print(report(parser.parse_args().quick))

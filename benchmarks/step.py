@@ -6,7 +6,6 @@ comes: on a bf16 base it keeps its adapters in fp32 and computes them in fp32.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import tempfile
 import warnings
@@ -20,8 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.measure import Paired, goal, paired, table
-from benchmarks.peak import peak_bytes
 from lora_lab import LoRA, load_model, save_adapter
+from lora_lab.accounting.tracker import Tracker
 
 Step = Callable[[], float]
 
@@ -105,10 +104,21 @@ def step_of(model: nn.Module, case: Case) -> Step:
 
 def measure(case: Case, pairs: int) -> Result:
     """Time a case. Raises: AssertionError when the two do not compute the same loss."""
-    ours, theirs = (step_of(model, case) for model in models(case))
-    a, b = ours(), theirs()
+    both = models(case)
+    ours, theirs = (step_of(model, case) for model in both)
+    a, b = ours(), theirs()  # from now on the optimizer has its states
     assert abs(a - b) < (1e-4 if case.dtype == "fp32" else 5e-2), f"{case}: losses {a} and {b} differ"
-    return Result(case, paired(ours, theirs, pairs), peak_bytes(ours), peak_bytes(theirs))
+    times = paired(ours, theirs, pairs)
+    return Result(case, times, *(peak_bytes(step, model) for step, model in zip((ours, theirs), both, strict=True)))
+
+
+def peak_bytes(step: Step, model: nn.Module) -> int:
+    """The most bytes of tensors that a step has alive at one time, beyond the model's own."""
+    with Tracker() as tracker:
+        tracker.claim([*model.parameters(), *model.buffers()], "weights", "")
+        before = sum(tracker.live.values())
+        step()
+    return max(sum(moment.bytes.values()) for moment in tracker.moments) - before
 
 
 def _labels(case: Case) -> int | None:
@@ -135,9 +145,3 @@ def _time_goal(results: list[Result], dtype: str, at_most: float) -> str:
     within = sum(ratio <= at_most for ratio in ratios)
     words = f"{dtype} time, the slowest case ({within} of {len(ratios)} within the goal, middle {median(ratios):.3f})"
     return goal(words, max(ratios), at_most, 3)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer pairs")
-    print(report(parser.parse_args().quick))

@@ -7,7 +7,6 @@ step's cost grows with the members; and what share of this machine's measured ma
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -150,9 +149,3 @@ def report(quick: bool) -> str:
     """All parts, in Markdown."""
     parts = [compared(8, quick)] if quick else [compared(8, quick), compared(16, quick)]
     return "\n\n".join(["## A sweep of 16 against PEFT and HF Trainer", *parts, growth(8)])
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="8 rows only, and theirs on 4 of the 16 recipes")
-    print(report(parser.parse_args().quick))

@@ -6,7 +6,6 @@ number of examples, and scoring the test split. Ours scores the validation split
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -83,9 +82,3 @@ def report(quick: bool) -> str:
 def _spread(values: list[float]) -> str:
     spread = f" (standard deviation {100 * stdev(values):.1f})" if len(values) > 1 else ""
     return f"{100 * mean(values):.1f} %{spread}"
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one seed, 100 steps")
-    print(report(parser.parse_args().quick))

@@ -6,44 +6,45 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from lora_lab.cli import commands
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import lora_lab",
-        "from lora_lab import Recipe; Recipe('minilm', 'rt').hash",
-        "import lora_course.cli",
-        "from lora_course import checks; dir(checks), checks.Verdict, checks.check_rank_of_file",
-        "from lora_course.checks import check_pair_numbers",
-    ],
+PUBLIC = (
+    "import lora_lab",
+    "from lora_lab import Recipe; Recipe('minilm', 'rt').hash",
+    "import lora_course.cli",
+    "from lora_course import checks; dir(checks), checks.Verdict, checks.check_rank_of_file",
+    "from lora_course.checks import check_pair_numbers",
 )
-def test_torch_is_not_imported_before_it_is_needed(statement):
-    code = (
-        f"import sys; {statement}; print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+
+
+def printed(code: str) -> str:
+    """What a process of its own prints in the end."""
+    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def test_torch_is_not_imported_before_it_is_needed():
+    heavy = "[m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules]"
+    code = f"for one in {PUBLIC}:\n    exec(one)\n    assert not {heavy}, (one, {heavy})\nprint('none')"
+    assert printed(code) == "none"
 
 
 def test_a_check_imports_its_own_lesson_alone():
     seen = "sorted(name for name in sys.modules if name.startswith('lora_course.checks.'))"
-    code = f"import sys; from lora_course import checks; checks.check_pair_numbers; print(*{seen})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["lora_course.checks.small_file", "lora_course.checks.verdict"]
+    code = f"from lora_course import checks; checks.check_pair_numbers; print(*{seen})"
+    assert printed(code).split() == ["lora_course.checks.small_file", "lora_course.checks.verdict"]
 
 
-@pytest.mark.parametrize("statement", ["from lora_course.checks import check_flip", "import lora_course.claims.cards"])
-def test_the_papers_tables_are_not_read_before_they_are_needed(statement):
+def test_the_papers_tables_are_not_read_before_they_are_needed():
     hook = "lambda event, a: read.append(a[0]) if event == 'open' and 'data/paper' in str(a[0]) else None"
-    code = f"import sys; read = []; sys.addaudithook({hook}); {statement}; print(read)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    imports = "from lora_course.checks import check_flip; import lora_course.claims.cards"
+    assert printed(f"read = []; sys.addaudithook({hook}); {imports}; print(read)") == "[]"
 
 
-def test_a_sweep_on_this_machine_imports_nothing_of_a_clusters():
-    command = ["sweep", "--share", "2/2"]  # of one run: nothing to do
-    code = f"import sys; from lora_lab.cli import commands; commands({command}, standalone_mode=False)"
-    code += "; print('lora_lab.experiments.cluster' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
+def test_a_sweep_on_this_machine_imports_nothing_of_a_clusters(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delitem(sys.modules, "lora_lab.experiments.cluster", raising=False)
+    done = CliRunner().invoke(commands, ["sweep", "--share", "2/2"])  # of one run: nothing to do
+    assert done.exit_code == 0
+    assert "lora_lab.experiments.cluster" not in sys.modules

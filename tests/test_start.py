@@ -71,10 +71,10 @@ def installed_from(place: str | Path, python: str = "python3.12") -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("place", ["wheelhouse", "../wheelhouse"])
-def test_a_wheelhouse_within_or_beside_is_installed_from(clone: Path, place: str):
-    wheelhouse(clone / place)
-    assert start(clone, "--dry-run").stdout.splitlines() == installed_from(place)
+def test_a_wheelhouse_within_or_beside_is_installed_from(clone: Path):
+    for place in ("../wheelhouse", "wheelhouse"):
+        wheelhouse(clone / place)
+        assert start(clone, "--dry-run").stdout.splitlines() == installed_from(place)
 
 
 def test_a_wheelhouse_is_named_as_seen_from_where_it_is_typed(clone: Path, tmp_path: Path):
@@ -91,25 +91,20 @@ def test_a_named_folder_that_is_no_wheelhouse_is_said_and_no_network_asked(clone
     assert f"LORA_LAB_WHEELHOUSE is {tmp_path}/stick, which holds no install.py" in done.stderr
 
 
-@pytest.mark.parametrize("there", ["python3.11", "python3.13"])
-def test_the_python_is_one_that_the_wheelhouse_is_for(clone: Path, there: str):
+def test_the_python_is_one_that_the_wheelhouse_is_for(clone: Path):
     kind, other = ("macos-arm64", "linux") if os.uname().sysname == "Darwin" else ("linux", "macos-arm64")
     wheelhouse(clone / "wheelhouse", f"{kind}-3.12.txt", f"{other}-3.13.txt", "windows-3.11.txt")
-    fake(clone.parent, there, code=0)
-    assert start(clone, "--dry-run").stdout.splitlines() == installed_from("wheelhouse")
-    assert start(clone, "--dry-run", PYTHON=there).stdout.splitlines() == installed_from("wheelhouse", there)
+    for there in ("python3.11", "python3.13"):
+        fake(clone.parent, there, code=0)
+        assert start(clone, "--dry-run").stdout.splitlines() == installed_from("wheelhouse")
+        assert start(clone, "--dry-run", PYTHON=there).stdout.splitlines() == installed_from("wheelhouse", there)
 
 
-@pytest.mark.parametrize(("code", "made"), [(0, False), (1, True)])
-def test_an_environment_that_works_is_kept_and_one_without_pip_made_anew(clone: Path, code: int, made: bool):
+def test_an_environment_that_works_is_kept_one_without_pip_gets_it_and_else_one_is_made_anew(clone: Path):
     (clone / ".venv" / "bin").mkdir(parents=True)
-    fake(clone / ".venv", "python", code)
-    assert ("would run: python3.12 -m venv --clear .venv" in start(clone, "--dry-run").stdout) == made
-
-
-def test_one_without_pip_gets_it_and_keeps_what_is_in_it(clone: Path):
-    (clone / ".venv" / "bin").mkdir(parents=True)
-    fake(clone / ".venv", "python", 0)
+    for code in (0, 1):
+        fake(clone / ".venv", "python", code)
+        assert ("would run: python3.12 -m venv --clear .venv" in start(clone, "--dry-run").stdout) == bool(code)
     (clone / ".venv/bin/python").write_text('#!/bin/sh\ncase "$*" in *", pip;"*) exit 1 ;; esac')
     made = start(clone, "--dry-run").stdout
     assert made.startswith("would run: .venv/bin/python -m ensurepip\n")

@@ -10,7 +10,9 @@ import base64
 import html
 import json
 import re
+import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,8 +20,9 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets as T
 
-from lora_lab.errors import printable
+from lora_lab.errors import BadValue, printable
 from lora_lab.training.watching import headless
+from lora_lab.widgets.background import Background, begin
 
 JS = Path(__file__).with_name("js")
 MIME = "application/vnd.lora-lab.panel+json"
@@ -109,22 +112,44 @@ class Panel(anywidget.AnyWidget):
 
 
 class LivePanel(Panel):
-    """A panel that responds to buttons in the browser. Subclasses handle each message in `_do`.
+    """A panel that works in the background when a button is pressed. Subclasses handle each message in `_do`.
 
-    A busy kernel may receive traits after the message that needs them, so each message carries its traits.
+    A busy kernel may receive traits after the message that needs them, so a message carries its traits.
     """
 
-    live = T.Dict().tag(sync=True)
+    live = T.Dict().tag(sync=True)  # the progress of the work
+    work: Any = None  # a `Background`
 
     def __init__(self, **traits: Any) -> None:
+        self.lock = threading.RLock()
         super().__init__(**traits)
         self.on_msg(self._heard)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the work is in progress."""
+        return self.work is not None and self.work.alive
+
+    def stop(self) -> None:
+        """Stop after the current step. Finished work is kept, and starting again continues it."""
+        if self.busy:
+            self.work.stop()
+
+    def _begin(self, work: Background, paint: Callable[[], None]) -> None:
+        """Start the work; with LORA_LAB_HEADLESS=1, do all of it. Raises: BadValue if it fails then."""
+        self.work = work
+        begin(work, paint, self._tell)
+        if work.error and headless():
+            raise BadValue(work.error)
 
     def _do(self, content: dict[str, Any]) -> None:
         raise NotImplementedError
 
     def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
         try:
+            with self.hold_sync():
+                for name, value in content.get("traits", {}).items():
+                    setattr(self, name, value)
             self._do(content)
         except Exception as error:  # an exception in a message handler would go unnoticed
             self._tell(str(error))

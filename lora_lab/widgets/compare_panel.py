@@ -5,7 +5,6 @@ The browser draws (`js/compare_panel.js`); `experiments/margins.py` computes out
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +16,7 @@ from lora_lab.experiments.margins import resampled, scores_in, shown
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 from lora_lab.training.watching import headless
-from lora_lab.widgets.background import Background, begin
+from lora_lab.widgets.background import Background
 from lora_lab.widgets.base import LivePanel
 from lora_lab.widgets.method_icons import drawing
 
@@ -109,8 +108,6 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         reference: Mapping[str, Any] | None = None, **terms: Any,
     ) -> None:  # fmt: skip
         self.model, self.task, self.store, self.terms = model, task, store, {"batch": batch, **terms}
-        self.lock = threading.RLock()
-        self.work: LiveCompare | None = None
         self._version = -1
         if reference is None:
             default = read_json(shipped(SHIPPED))
@@ -157,23 +154,16 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
 
     def run(self) -> None:
         """Compare in the background; with LORA_LAB_HEADLESS=1, before returning. Raises: BadValue if that fails."""
-        if self.work is not None and self.work.alive:
+        if self.busy:
             return
         terms = {**self.terms, "seeds": self.seeds, "rates": self.rates, "steps": self.steps}
         self._version = -1
-        self.work = work = LiveCompare(self.model, self.task, self.methods, self.store, terms)
-        begin(work, lambda: self._paint(work), self._tell)
-        if work.error and headless():
-            raise BadValue(work.error)
-
-    def stop(self) -> None:
-        """Stop after the current step. Finished runs are kept, and `run` continues with the rest."""
-        if self.work is not None and self.work.alive:
-            self.work.stop()
+        work = LiveCompare(self.model, self.task, self.methods, self.store, terms)
+        self._begin(work, lambda: self._paint(work))
 
     def result(self) -> Comparison:
         """Return the finished comparison made here. Raises: BadValue if there is none."""
-        work = self.work
+        work: LiveCompare | None = self.work
         if work is None or work.comparison is None or work.done < len(work.methods):
             reason = (work and work.error) or "press Start in the panel above, then run this cell again"
             raise BadValue(f"there is no finished comparison: {reason}")
@@ -193,10 +183,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         self.dance = {**drawn, "method": method, "rival": rival, "view": self.view, "number": number}
 
     def _do(self, content: dict[str, Any]) -> None:
-        """Handle a button. Its message carries the traits, because a busy kernel may get them later."""
-        with self.hold_sync():
-            for name, value in content.get("traits", {}).items():
-                setattr(self, name, value)
+        """Handle a button."""
         if content["do"] == "dance":
             self.resample(content["rows"])
         else:

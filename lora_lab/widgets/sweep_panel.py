@@ -6,7 +6,6 @@ The browser draws (`js/sweep_panel.js`); `experiments/playground.py` computes me
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from lora_lab.experiments.playground import Cell, Playground
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Store, stores
-from lora_lab.training.watching import headless
-from lora_lab.widgets.background import begin
 from lora_lab.widgets.base import LivePanel
 from lora_lab.widgets.live_sweep import LiveSweep
 
@@ -70,8 +67,6 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         nested = stores(folder) if folder and folder.exists() else set()
         target = into or (folder if folder and not folder.is_file() and (not nested or folder in nested) else "runs")
         self.store = target if isinstance(target, Store) else Store(target)
-        self.lock = threading.RLock()
-        self.work: LiveSweep | None = None
         axes = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)]
         plan = None
         if model or task or fields:
@@ -136,27 +131,18 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
 
         Raises: BadValue if nothing is picked or left to train; with LORA_LAB_HEADLESS=1, also if the sweep fails.
         """
-        if self.work is not None and self.work.alive:
+        if self.busy:
             return
         if not self.picked:
             raise BadValue("nothing is picked: choose untried cells in the map, or set picked=[[rank, alpha, lr], ...]")
         recipes = [self.playground.recipe_of(*run) for picked in self.picked for run in self._untried(picked)]
         if not recipes:
             raise BadValue("every picked cell has been trained: choose hatched cells")
-        self.work = work = LiveSweep(recipes, self.store, self.work)
-        begin(work, lambda: self._paint(work), self._tell)
-        if work.error and headless():
-            raise BadValue(work.error)
-
-    def stop(self) -> None:
-        """Stop after the current step. Finished runs are kept, and `run` continues with the rest."""
-        if self.work is not None and self.work.alive:
-            self.work.stop()
+        work = LiveSweep(recipes, self.store, self.work)
+        self._begin(work, lambda: self._paint(work))
 
     def _do(self, content: dict[str, Any]) -> None:
         """Handle a button."""
-        with self.hold_sync():  # a busy kernel gets traits after the message that needs them
-            self.picked, self.targets = content.get("picked", self.picked), content.get("targets", self.targets)
         {"run": self.run, "stop": self.stop}[content["do"]]()
 
     def _paint(self, work: LiveSweep) -> None:

@@ -5,7 +5,6 @@ The browser draws (`js/train_panel.js`); `live_run.py` trains, and classifies se
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import load_task
 from lora_lab.training.watching import headless
-from lora_lab.widgets.background import begin
 from lora_lab.widgets.base import LivePanel
 from lora_lab.widgets.live_run import LiveRun
 from lora_lab.widgets.train_setup import CLASSES, Kept, counted, offers, per_rank
@@ -70,8 +68,6 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         self.kept = Kept(self.store, Store(seeds) if seeds else None)
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
         self.given = method or lora
-        self.lock = threading.RLock()
-        self.work: LiveRun | None = None
         self._tasks = {name: (classes, "accuracy" if classes else "perplexity") for name, classes in CLASSES.items()}
         super().__init__(
             offers=offers(model, str(task), lora, lr, steps),
@@ -161,24 +157,17 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     def start(self) -> None:
         """Train what the controls describe, or continue a stopped run; do nothing while a run is in progress."""
-        if self.work and self.work.alive:
+        if self.busy:
             return
         try:
             check_memory(recipe := self.recipe())
+            goes_on = self.work and self.work.goes_on and self.work.recipe == recipe
+            work, guess = self.work if goes_on else LiveRun(recipe, self.store), self.guess
+            self._update_setup()  # the store may have new runs
+            self.found, self.answer = {}, {}
+            self._begin(work, lambda: self._paint(work, guess))
         except LabError as error:
             self._tell(str(error))
-            return
-        if self.work is None or not self.work.goes_on or self.work.recipe != recipe:
-            self.work = LiveRun(recipe, self.store)
-        work, guess = self.work, self.guess
-        self._update_setup()  # the store may have new runs
-        self.found, self.answer = {}, {}
-        begin(work, lambda: self._paint(work, guess), self._tell)
-
-    def stop(self) -> None:
-        """Stop after the current step; the run is scored and stored, and `start` continues it."""
-        if self.work and self.work.alive:
-            self.work.stop()
 
     def result(self) -> Run:
         """Return the finished run. Raises: BadValue, saying what to press, if there is none."""
@@ -193,8 +182,6 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     def _do(self, content: dict[str, Any]) -> None:
         """Handle a button, or a sentence to classify."""
         if content["do"] == "start":
-            for name, value in content["settings"].items():  # a busy kernel gets traits after this message
-                setattr(self, name, value)
             self.start()
         elif content["do"] == "stop":
             self.stop()

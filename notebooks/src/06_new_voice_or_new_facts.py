@@ -32,7 +32,7 @@ lesson.predict("of 20, asked in other words", low=..., high=...)
 lesson.predict("of 20, asked backward", low=..., high=...)
 
 # %%
-panel = TrainPanel("smollm2", TOWN, rank=16, alpha=16, targets="all-linear", lr=1e-3, steps=lesson.steps(150, 3),
+panel = TrainPanel("smollm2", TOWN, rank=16, alpha=16, targets="all-linear", lr=1e-3, steps=lesson.steps(150, 1),
                    batch=8, store=lesson.workplace("06"))
 panel.show()
 

@@ -19,8 +19,9 @@ from lora_lab.training.models import weight_bytes
 lesson.start("08")
 critic = lesson.reference("minilm-rt-r8")  # ours: film reviews, rank 8 on q and v
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
-sentences = tokenizer(list(task.test.texts[:200]), padding=True, return_tensors="pt")
-truth = torch.tensor(task.test.labels[:200])
+rows = lesson.steps(200, fast=20)
+sentences = tokenizer(list(task.test.texts[:rows]), padding=True, return_tensors="pt")
+truth = torch.tensor(task.test.labels[:rows])
 
 # %% [markdown]
 # ## Three guesses
@@ -127,8 +128,8 @@ for share in shares:
     bank.blend({"critic": 1 - share, "contrarian": share}, name=f"{share:.0%}")
     bank.use(f"{share:.0%}")
     with torch.no_grad():
-        sure.append(bank.model(**sentences).logits.softmax(1)[range(200), truth])  # the probability of the right answer
-mixer = MixerPanel(("critic", "contrarian"), shares, sure, task.test.texts[:200])
+        sure.append(bank.model(**sentences).logits.softmax(1)[range(rows), truth])  # the probability of the right answer
+mixer = MixerPanel(("critic", "contrarian"), shares, sure, task.test.texts[:rows])
 lesson.reveal("half and half, percent right", mixer.right[10], "%")
 
 # %%

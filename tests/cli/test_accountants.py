@@ -26,25 +26,14 @@ def answer(*words: str) -> dict:
     return json.loads(run(*words, "--json").stdout)
 
 
-# GiB, traced for bf16 over two steps with bf16 adapters (PEFT: with fp32 ones), foreach for full; memory.md.
-BF16, PEFT, FULL = ["--adapter-dtype", "bf16"], ["--adapter-dtype", "fp32"], ["--method", "full"]
-GPT2 = ["gpt2", "--seq", "1024", "--targets", "c_attn"]
-L8, L70 = ["llama-3-8b", "--batch", "2", "--seq", "2048"], ["llama-2-70b", "--seq", "2048"]
-QLORA = ["--method", "qlora", *BF16, "--checkpointing"]
-REFERENCE = [
-    ([*GPT2, *BF16, "--checkpointing"], 0.83),
-    (["llama-2-7b", *FULL, "--optimizer", "adamw-foreach"], 62.76),
-    ([*L8, *BF16], 38.87),
-    ([*L8, *QLORA], 12.36),
-    ([*L70, *PEFT], 181.3),
-    ([*L70, *QLORA], 38.22),
-    (["llama-3-8b", "--seq", "2048", *FULL, "--shard", "fsdp:8"], 23.23),
-]
-
-
-@pytest.mark.parametrize(("words", "gib"), REFERENCE, ids=lambda value: str(value).strip("[]").replace("'", ""))
-def test_the_reference_figures(words: list[str], gib: float):
-    assert answer(*words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01)
+def test_the_reference_figures():
+    """As traced in full for bf16. These predictions ship; others would be fitted first, which takes seconds."""
+    for words, gib in (
+        ("llama-2-7b --method full --optimizer adamw-foreach", 62.76),
+        ("llama-3-8b --method full --seq 2048 --shard fsdp:8", 23.23),
+        ("llama-2-70b --method qlora --targets q,v --checkpointing", 35.5),
+    ):
+        assert answer(*words.split())["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01), words
 
 
 def test_json_holds_the_contracts_keys_and_sums():
@@ -65,7 +54,6 @@ def test_70b_with_qlora_does_not_fit_24_gb_but_48():
     assert large["fits"]
     assert large["seconds"] > 0
     assert small["seconds"] is None  # nothing but the memory is known of such a card
-    assert small["peak_bytes"] / GIB == pytest.approx(35.5, rel=0.01)
 
 
 def test_the_table_reads_in_words_with_units():
@@ -100,21 +88,19 @@ def test_a_trace_answers_in_the_same_shape():
     assert traced["max_batch"] == predicted["max_batch"]
 
 
-@pytest.mark.parametrize(
-    ("words", "more"),
-    [
-        ([], ["--padded"]),
-        ([], ["--outputs-kept"]),
-        (["--method", "qlora"], ["--no-double-quant"]),
-        (["--freeze-a"], ["--no-freeze-a"]),
-        (["--method", "full", "--trace"], ["--master-weights"]),
-        (["--trace"], ["--dora"]),
-    ],
-    ids=str,
-)
-def test_an_option_that_needs_memory_says_so(words: list[str], more: list[str]):
-    words = ["minilm", "--batch", "2", "--seq", "64", *words]
-    assert answer(*words)["peak_bytes"] < answer(*words, *more)["peak_bytes"]
+def test_an_option_that_needs_memory_says_so():
+    for words, more in (
+        ("", "--padded"),
+        ("", "--outputs-kept"),
+        ("--method qlora", "--no-double-quant"),
+        ("--freeze-a", "--no-freeze-a"),
+        ("--method full", "--master-weights"),
+        ("", "--dora"),
+        ("--adapter-dtype bf16", "--adapter-dtype fp32"),
+        ("--optimizer sgd", "--optimizer adamw"),
+    ):
+        given = ["minilm", "--trace", "--batch", "2", "--seq", "64", *words.split()]
+        assert answer(*given)["peak_bytes"] < answer(*given, *more.split())["peak_bytes"], more
 
 
 # ---- params

@@ -38,27 +38,22 @@ def recipes(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(
-    ("words", "method"),
-    [
-        ("", LoRA()),
-        ("--rank 4 --alpha 8 --targets k --lora-dropout 0.1 --rslora", LoRA(4, 8, ("k",), 0.1, True)),
-        ("--alpha-pattern q=0.5,v=32,k=1e-3", LoRA(alpha_pattern={"q": 0.5, "v": 32, "k": 1e-3})),
-        ("--dora --lr-ratio 4", LoRA(dora=True, lr_ratio=4)),
-        ("--method prompt --tokens 40 --init random", PromptTuning(tokens=40, init="random")),
-        ("--method bottleneck --size 8 --placement lin", Bottleneck(size=8, placement="lin")),
-        ("--method vera --rank 64 --projection-seed 3 --no-save-projection", VeRA(64, ("q", "v"), 0.1, 3, False)),
-        ("--method ia3 --targets k,v,up --feedforward up", IA3(targets=("k", "v", "up"), feedforward=("up",))),
-    ],
-)
-def test_train_takes_the_options_of_a_method(recipes, words, method):
-    (recipe,) = recipes("train", *words.split())
-    assert recipe.method == method
+METHODS = {
+    "": LoRA(),
+    "--rank 4 --alpha 8 --targets k --lora-dropout 0.1 --rslora": LoRA(4, 8, ("k",), 0.1, True),
+    "--alpha-pattern q=0.5,v=32,k=1e-3": LoRA(alpha_pattern={"q": 0.5, "v": 32, "k": 1e-3}),
+    "--dora --lr-ratio 4": LoRA(dora=True, lr_ratio=4),
+    "--method prompt --tokens 40 --init random": PromptTuning(tokens=40, init="random"),
+    "--method bottleneck --size 8 --placement lin": Bottleneck(size=8, placement="lin"),
+    "--method vera --rank 64 --projection-seed 3 --no-save-projection": VeRA(64, ("q", "v"), 0.1, 3, False),
+    "--method ia3 --targets k,v,up --feedforward up": IA3(targets=("k", "v", "up"), feedforward=("up",)),
+} | {f"--method {name}": method() for name, method in REGISTRY.items()}
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_train_takes_every_method(recipes, name):
-    assert recipes("train", "--method", name)[0].method == REGISTRY[name]()
+def test_train_takes_every_method_with_its_options(recipes):
+    for words, method in METHODS.items():
+        (recipe,) = recipes("train", *words.split())
+        assert recipe.method == method, words
 
 
 def test_a_method_without_ranks_is_swept_over_rates_and_seeds_and_lora_over_ranks_as_well(recipes):

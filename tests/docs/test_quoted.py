@@ -18,20 +18,13 @@ quoted = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(quoted)
 
 
-@pytest.fixture(scope="module")
-def numbers() -> dict[str, str]:
-    return quoted.numbers()
-
-
-def test_the_generated_file_is_what_the_stored_runs_give(numbers: dict[str, str]):
+def test_the_generated_file_and_every_text_have_the_numbers_of_the_stored_runs():
+    numbers = quoted.numbers()
     assert read_json(quoted.NUMBERS) == numbers
-
-
-@pytest.mark.parametrize("path", quoted.texts(), ids=lambda path: path.name)
-def test_a_text_quotes_the_numbers_of_the_stored_runs(path: Path, numbers: dict[str, str]):
-    text = path.read_text(encoding="utf-8")
-    assert re.findall(r"<!--([\w.+-]+)-->", text) == [quote[1] for quote in quoted.QUOTE.finditer(text)]
-    assert quoted.filled(text, numbers) == text
+    for path in quoted.texts():
+        text = path.read_text(encoding="utf-8")
+        assert re.findall(r"<!--([\w.+-]+)-->", text) == [quote[1] for quote in quoted.QUOTE.finditer(text)], path
+        assert quoted.filled(text, numbers) == text, path
 
 
 def test_a_stale_number_is_replaced_and_an_unknown_name_is_an_error():

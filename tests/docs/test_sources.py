@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from pathlib import Path
 
-import pytest
+from tests.docs import ROOT
 
-ROOT = Path(__file__).parents[2]
 SOURCES = json.loads((ROOT / "data" / "sources.json").read_text(encoding="utf-8"))
 FIELDS = {"id", "link", "title", "what", "n", "self_selected", "read"}
 READ = ("in full", "in part", "abstract only", "not opened")
@@ -40,19 +38,16 @@ def is_quoted(source: dict, file: str) -> bool:
     return any(words in text for words in (source["id"], source["link"], *source.get("as", ())))
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source["id"])
-def test_a_source_is_quoted_and_every_file_says_so_where_nobody_read_it(source):
-    assert source.keys() - {"as"} == FIELDS
-    assert source["read"] in READ
-    assert source["self_selected"] in (True, False, None)
-    assert source["link"].startswith("http")
-    quoting = [file for file in FILES if is_quoted(source, file)]
-    assert quoting
-    for file in quoting:
-        assert source["read"] != "not opened" or "not read here" in text_of(file), f"{file} does not say so"
-
-
-def test_no_source_is_listed_twice():
+def test_each_source_is_listed_once_and_quoted_and_every_file_says_so_where_nobody_read_it():
+    for source in SOURCES:
+        assert source.keys() - {"as"} == FIELDS
+        assert source["read"] in READ, source
+        assert source["self_selected"] in (True, False, None), source
+        assert source["link"].startswith("http"), source
+        quoting = [file for file in FILES if is_quoted(source, file)]
+        assert quoting, source
+        unread = source["read"] == "not opened"
+        assert [file for file in quoting if unread and "not read here" not in text_of(file)] == [], source
     ids = [source["id"] for source in SOURCES]
     assert len(set(ids)) == len(ids)
     numbers = [name.rpartition(" ")[2] for name in ids if " issue " in name]

@@ -8,12 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -42,14 +41,6 @@ def guarded(self, address):
     return connect(self, address)
 socket.socket.connect = guarded
 """
-
-
-def write_notebook(file: Path, sources: Iterable[str]) -> str:
-    """A notebook with a cell for each source. Returns its name."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source.strip()) for source in sources])
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    nbformat.write(notebook, file)
-    return file.name
 
 
 @dataclass
@@ -88,14 +79,15 @@ class Watched:
         return page
 
 
-@contextmanager
-def running(guard: Path, folder: Path, **environment: str) -> Iterator[Lab]:
-    """A workbench of this folder that can reach nobody, until the block ends."""
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A workbench that can reach nobody."""
+    guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
     (guard / "sitecustomize.py").write_text(GUARD)
     env = {k: v for k, v in os.environ.items() if k not in ("LORA_LAB_HEADLESS", "FAST", "HF_HUB_OFFLINE")}
     # kernels, too, import the lab that these tests are of
     path = os.pathsep.join((str(guard), str(Path(__file__).parents[2])))
-    env |= {"PYTHONPATH": path, "LORA_LAB_GUARD": str(guard / "blocked"), **environment}
+    env |= {"PYTHONPATH": path, "LORA_LAB_GUARD": str(guard / "blocked")}
     env["JUPYTERLAB_SETTINGS_DIR"] = str(guard / "settings")  # a test that changes the theme leaves the user's alone
     command = [sys.executable, "-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
     with (guard / "log").open("w") as log:
@@ -109,12 +101,6 @@ def running(guard: Path, folder: Path, **environment: str) -> Iterator[Lab]:
         except subprocess.TimeoutExpired:  # a shell's background jobs are deaf to an interrupt
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(20)
-
-
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with running(tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")) as lab:
-        yield lab
 
 
 def _address(server: subprocess.Popen, log: Path, seconds: int = 120) -> str:

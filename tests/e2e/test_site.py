@@ -19,13 +19,14 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lora_course import checks
-from lora_course.checks import fit, small_file, writing
+from lora_course.checks import fit, small_file
 from tests.e2e.conftest import GUARD
 from tests.e2e.pages import MOVE, axe_finds, panel_of
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 10_000_000
-LESSON, DOCS, PUZZLE = "lessons/03_which_knob_first.html", "docs/teaching.html", "lessons/01_write_it.html"
+LESSON, PUZZLE = "lessons/03_which_knob_first.html", "lessons/01_write_it.html"
+FOR_EVERYONE = ("index.html", "docs/teaching.html", LESSON, PUZZLE)  # checked by axe, wide and light, narrow and dark
 FOCUSED_LINE = """() => {
     const { do: action, line } = document.activeElement.dataset;
     return [action, line === undefined ? "" : document.activeElement.closest("li").querySelector("code").textContent];
@@ -82,9 +83,18 @@ def test_every_page_opens_in_silence_and_every_lesson_is_one(built: Path, site: 
     pages = {str(file.relative_to(built)) for file in built.rglob("*.html")}
     lessons = {f"lessons/{file.stem}.html" for file in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
     assert {page for page in pages if page.startswith("lessons/")} == lessons
-    for path in sorted(pages):
-        expect(visit(site, path).locator("h1").first).to_be_visible()
     assert sum(file.stat().st_size for file in built.rglob("*") if file.is_file()) < MOST_BYTES
+    for path in sorted(pages):
+        page = visit(site, path)
+        expect(page.locator("h1").first).to_be_visible()
+        if path in FOR_EVERYONE:
+            for width, theme in ((1280, "light"), (380, "dark")):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+                assert axe_finds(page, "html") == [], (path, theme)
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
+            page.set_viewport_size({"width": 1280, "height": 900})
+            page.emulate_media(color_scheme="light", reduced_motion="reduce")
 
 
 def test_every_link_leads_somewhere(built: Path):
@@ -98,14 +108,6 @@ def test_every_link_leads_somewhere(built: Path):
             if not address.scheme and (missing or not at.is_file()):
                 lost.append(f"{file.name}: {link}")
     assert lost == []
-
-
-@pytest.mark.parametrize("path", ["index.html", LESSON])
-def test_a_panel_follows_its_slider(site: str, visit: Callable[..., Page], path: str):
-    panel = panel_of(visit(site, path))
-    before = panel.inner_text()
-    panel.locator("input[type=range]:visible").first.evaluate(MOVE, 3)
-    expect(panel).not_to_have_text(before, use_inner_text=True)
 
 
 def test_findings_stay_closed_until_ranges_are_given_or_skipped(site: str, visit: Callable[..., Page]):
@@ -200,28 +202,25 @@ def tried(form: Locator, *answers: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("lesson", "place", "compared", "drawn"),
+    ("lesson", "compared"),
     [
-        ("00_whats_in_this_small_file", 0, small_file.pair_numbers(), "rank 2"),
-        ("01_write_it", 0, writing.MERGED, "alpha 2, rank 1"),
-        ("04_will_it_fit", 0, fit.peak_of_qlora().at(2048, within=0.015), ""),
+        ("00_whats_in_this_small_file", small_file.pair_numbers()),
+        ("04_will_it_fit", fit.peak_of_qlora().at(2048, within=0.015)),
     ],
 )
-def test_a_number_is_judged_as_the_check_judges_it(
-    site: str, visit: Callable[..., Page], lesson: str, place: int, compared: Any, drawn: str
-):
+def test_a_number_is_judged_as_the_check_judges_it(site: str, visit: Callable[..., Page], lesson: str, compared: Any):
     page = visit(site, f"lessons/{lesson}.html")
-    expect(page.locator("article")).to_contain_text(drawn)
     right = compared.right
     numbers = [right, *compared.misconceptions, 1.01 * right, 0.99 * right, 1.31 * right, right / 1234, -right, 0]
     for number in [*numbers, float(f"{right:.3g}"), round(right, 2)]:
         said = compared.judge(number)
         words = f"{'Right' if said.passed else 'Not right'}: {said.words}"
-        assert tried(page.locator(".lab-answer").nth(place), repr(number)).split("\n")[0] == words
+        assert tried(page.locator(".lab-answer").first, repr(number)).split("\n")[0] == words
 
 
 def test_a_formula_is_an_answer_hints_come_one_by_one_and_the_browser_remembers(site: str, visit: Callable[..., Page]):
     page = visit(site, "lessons/00_whats_in_this_small_file.html", 380, "dark")
+    expect(page.locator("article")).to_contain_text("rank 2")  # drawn for a reader without a name, as in the form
     form = page.locator(".lab-answer").first
     for answer, hint in (("2 * 576", "Hint 1"), ("1_536 * 2", "Hint 2"), ("576 * 1,536", "Hint 3")):
         assert hint in tried(form, answer)
@@ -319,19 +318,15 @@ def test_a_pair_is_defended_step_by_step_and_the_first_margin_stays(site: str, v
     assert axe_finds(page, "article") == []
 
 
-def test_dark_is_a_click_away_and_panels_follow(site: str, visit: Callable[..., Page]):
+def test_a_panel_follows_its_slider_and_the_page_into_the_dark(site: str, visit: Callable[..., Page]):
     page = visit(site)
+    panel = panel_of(page)
+    before = panel.inner_text()
+    panel.locator("input[type=range]:visible").first.evaluate(MOVE, 3)
+    expect(panel).not_to_have_text(before, use_inner_text=True)
     page.locator(".theme-toggle:visible").click()
     expect(page.locator("body")).to_have_attribute("data-theme", "dark")
-    expect(panel_of(page)).to_have_class(re.compile(r"\bdark\b"))
-
-
-@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (380, "dark")])
-@pytest.mark.parametrize("path", ["index.html", LESSON, PUZZLE, DOCS])
-def test_it_is_for_everyone(site: str, visit: Callable[..., Page], path: str, width: int, theme: str):
-    page = visit(site, path, width, theme)
-    assert axe_finds(page, "html") == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect(panel).to_have_class(re.compile(r"\bdark\b"))
 
 
 def test_it_works_below_any_path_of_a_server(built: Path, visit: Callable[..., Page]):

@@ -13,11 +13,9 @@ from lora_course.lesson import estimate
 from tests.notebooks import build
 
 SOURCES = build.lessons()
-both_ways = pytest.mark.parametrize("solved", [False, True], ids=["unsolved", "solved"])
-run_ways = pytest.mark.parametrize(
+both_ways = pytest.mark.parametrize(
     "solved", [pytest.param(False, marks=pytest.mark.slow, id="unsolved"), pytest.param(True, id="solved")]
 )
-every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
 def words_of(notebook: nbformat.NotebookNode) -> list[str]:
@@ -40,8 +38,8 @@ def test_a_beginning_that_no_lesson_has_is_said_and_builds_nothing():
         build.chosen(["11", "99"])
 
 
-@every_lesson
-@run_ways
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+@both_ways
 def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAST", "1")
     notebook = build.execute(build.built(source, solved=solved, claims=True), str(tmp_path))
@@ -50,22 +48,22 @@ def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, tmp_path: 
     assert all(v.startswith("right: " if solved else "not yet: ") for v in verdicts)
 
 
-@every_lesson
-@both_ways
-def test_a_built_notebook_is_that_of_its_source(source: Path, solved: bool):
-    on_disk = nbformat.read(build.target(source, solved=solved), 4)
-    fresh = build.built(source, solved=solved)
-    assert [(c.cell_type, c.source) for c in on_disk.cells] == [(c.cell_type, c.source) for c in fresh.cells]
-    nbformat.validate(on_disk)
-    filled = any(cell.get("outputs") for cell in on_disk.cells)
-    assert filled is solved, "run make notebooks: solved notebooks have outputs, exercises have none"
-    outputs = [output.get("data", {}) for cell in on_disk.cells for output in cell.get("outputs", [])]
-    assert all("image/png" in data for data in outputs if "Figure" in data.get("text/plain", "")), (
-        "a picture is not shown"
-    )
+@pytest.mark.parametrize("solved", [False, True], ids=["unsolved", "solved"])
+def test_the_built_notebooks_are_those_of_their_sources(solved: bool):
+    for source in SOURCES:
+        file, fresh = build.target(source, solved=solved), build.built(source, solved=solved)
+        on_disk, text = nbformat.read(file, 4), file.read_text(encoding="utf-8")
+        assert [(c.cell_type, c.source) for c in on_disk.cells] == [(c.cell_type, c.source) for c in fresh.cells]
+        nbformat.validate(on_disk)
+        assert not re.search(r"/(home|root|work|tmp|Users)/", text), f"{file} shows a place on the machine that made it"
+        filled = any(cell.get("outputs") for cell in on_disk.cells)
+        assert filled is solved, f"{file}: run make notebooks: solved notebooks have outputs, exercises have none"
+        outputs = [output.get("data", {}) for cell in on_disk.cells for output in cell.get("outputs", [])]
+        figures = [data for data in outputs if "Figure" in data.get("text/plain", "")]
+        assert all("image/png" in data for data in figures), f"{file}: a picture is not shown"
 
 
-@every_lesson
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_lesson_keeps_its_time_and_its_answers_to_itself(source: Path):
     """A core lesson, 00 to 09, takes 25 minutes, an elective 45."""
     cells = build.built(source, solved=True).cells
@@ -89,10 +87,3 @@ def test_a_lesson_keeps_its_time_and_its_answers_to_itself(source: Path):
     _, minutes, machine = estimate(build.target(source, solved=False))
     assert machine is not None  # else: python notebooks/measure.py
     assert minutes <= (25 if source.stem < "10" else 45)
-
-
-def test_no_output_shows_a_place_on_the_machine_that_made_it():
-    for source in SOURCES:
-        for solved in (False, True):
-            text = build.target(source, solved=solved).read_text(encoding="utf-8")
-            assert not re.search(r"/(home|root|work|tmp|Users)/", text)

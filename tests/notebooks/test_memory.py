@@ -16,19 +16,14 @@ from tests.notebooks import ROOT, build, memory
 
 SOURCES = build.lessons()
 PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
-every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
-@every_lesson
-def test_every_lessons_peak_is_recorded_and_leaves_room_on_8_gb(source: Path):
-    peak = room.peaks()[source.stem]
-    assert 10**8 < peak.bytes <= room.KERNEL
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", peak.date)
-    assert peak.hardware
-
-
-def test_nothing_is_recorded_that_is_no_lesson():
+def test_every_lessons_peak_is_recorded_and_leaves_room_on_8_gb():
     assert sorted(room.peaks()) == [source.stem for source in SOURCES]
+    for lesson, peak in room.peaks().items():
+        assert 10**8 < peak.bytes <= room.KERNEL, lesson
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", peak.date), lesson
+        assert peak.hardware, lesson
 
 
 def test_the_page_states_the_rule_of_the_code():
@@ -71,7 +66,7 @@ def test_linux_refuses_a_lesson_what_is_too_much():
 
 
 @pytest.mark.memory
-@every_lesson
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_lesson_runs_within_what_8_gb_leave_it(source: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAST", "1")
     notebook = build.built(source, solved=True)

@@ -25,19 +25,18 @@ def test_what_ships_is_small_and_complete():
     assert len(json.dumps(shipped(), separators=(",", ":"))) < 200_000
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_film_that_ships_is_what_the_accountant_says(name, checkpointing):
-    film = next(f for f in shipped()["llama-3-8b"] if (f["method"], f["checkpointing"]) == (name, checkpointing))
-    draw = random.Random(name)
-    for batch in (1, 2, 7):
-        rank, seq = draw.choice([1, 8, 100]), draw.randint(40, 9000)
-        method = LoRA(rank=rank, targets=METHODS[name].targets) if film["ranked"] else METHODS[name]
-        setup = setup_of("llama-3-8b", name, batch=batch, seq=seq, checkpointing=checkpointing)
-        said = quick("llama-3-8b", method, setup)
-        assert said.mode == "predicted"
-        live = max(moments(film, rank, setup), key=lambda moment: sum(moment.bytes.values())).bytes
-        assert {category: size for category, size in live.items() if size} == said.categories
+def test_a_film_that_ships_is_what_the_accountant_says():
+    draw = random.Random(0)
+    for film in shipped()["llama-3-8b"]:
+        name, checkpointing = film["method"], film["checkpointing"]
+        for batch in (1, 2, 7):
+            rank, seq = draw.choice([1, 8, 100]), draw.randint(40, 9000)
+            method = LoRA(rank=rank, targets=METHODS[name].targets) if film["ranked"] else METHODS[name]
+            setup = setup_of("llama-3-8b", name, batch=batch, seq=seq, checkpointing=checkpointing)
+            said = quick("llama-3-8b", method, setup)
+            assert said.mode == "predicted"
+            live = max(moments(film, rank, setup), key=lambda moment: sum(moment.bytes.values())).bytes
+            assert {category: size for category, size in live.items() if size} == said.categories, (name, setup)
 
 
 def test_the_words_say_peak_moment_categories_and_card():

@@ -298,10 +298,7 @@ function start(p) {
       const traits = { view: now.view, method: now.method.label, rival: now.rival.label };
       p.ask("dance", { do: "dance", rows: ui.rows, traits });
     },
-    run() {
-      const traits = Object.fromEntries(["methods", "seeds", "rates", "steps"].map((name) => [name, p.get(name)]));
-      p.ask("live", { do: "run", traits });
-    },
+    run: () => p.ask("live", { do: "run", traits: p.values(["methods", "seeds", "rates", "steps"]) }),
   };
 
   /** Select a method, if one was clicked; returns whether. */

@@ -55,6 +55,7 @@ export function panel({ title, css = "", traits, body, start }) {
       card,
       find,
       get: (name) => model.get(name) ?? traits[name],
+      values: (names) => Object.fromEntries(names.map((name) => [name, p.get(name)])),
       width: (name = "picture") => widths.get(find(`.${name}`)),
       dark: () => card.classList.contains("dark"),
       kernel: model.kernel !== false, // false on a page, where only the browser can compute
@@ -267,7 +268,6 @@ export function panel({ title, css = "", traits, body, start }) {
     find("details")?.addEventListener("toggle", () => tables && p.redraw(true));
 
     drawing = start(p);
-    const unfollow = followPage(el, card);
     let queued; // one redraw when a kernel sets several traits at once
     const drawOnce = () => {
       queued = undefined;
@@ -299,7 +299,7 @@ export function panel({ title, css = "", traits, body, start }) {
       widths.set(drawn, drawn.clientWidth || 300); // not on a page yet; the observer redraws it
       observer.observe(drawn);
     }
-    p.redraw(true);
+    const unfollow = followPage(el, card, () => p.redraw(true));
     return () => {
       p.stop();
       clearTimeout(speak);

@@ -90,7 +90,7 @@ function start(p) {
     const find = (r, a, c) => all.byPosition.get([targets, r, a, c].join());
     const cell = find(rank, alpha, column);
     const lr = cell?.lr ?? (exact === column ? p.get("lr") : axes.lr[column]);
-    const chosen = { rank, alpha, column, lr, row: axes[view].indexOf(view === "rank" ? rank : alpha) };
+    const chosen = { rank, alpha, column, lr, place: [rank, alpha, lr], row: axes[view].indexOf(view === "rank" ? rank : alpha) };
     const lines = data.lines[view][`${targets}|${view === "rank" ? alpha : rank}`];
     return { ...all, targets, axes, views, view, find, chosen, cell, best: all.bests[targets], lines };
   }
@@ -137,7 +137,7 @@ function start(p) {
     now = read();
     const { data, view, views, chosen, cell, axes, best, cells, lines, low, high } = now;
     const live = p.live();
-    const training = liveLosses([chosen.rank, chosen.alpha, chosen.lr]);
+    const training = liveLosses(chosen.place);
     const family = p.get("guess")[view] && (ui.family[view] ?? p.get("guess")[view]);
     const classroom = p.get("classroom");
     p.offer({
@@ -247,11 +247,10 @@ function start(p) {
   function drawButtons({ busy, halts, share }) {
     const { chosen, cell, best } = now;
     const picked = p.get("picked").length;
-    const isChosenPicked = isPicked([chosen.rank, chosen.alpha, chosen.lr]);
     const untried = untriedOfRow();
     const row = `${untried.every(isPicked) ? "unpick" : "pick"} this row’s ${untried.length} untried cells`;
     const run = picked ? `: ${plural(picked, "cell")} × ${plural(p.get("seeds").length, "seed")}` : "";
-    p.button("pick", { words: isChosenPicked ? "unpick this cell" : "pick this cell", hidden: Boolean(cell) || busy });
+    p.button("pick", { words: isPicked(chosen.place) ? "unpick this cell" : "pick this cell", hidden: Boolean(cell) || busy });
     p.button("row", { words: row, hidden: busy || untried.length < 2 });
     p.button("best", { hidden: !best, off: best === cell });
     p.button("run", { words: `run these${run}`, hidden: busy, off: !picked || p.gone() || p.waits() });
@@ -306,8 +305,7 @@ function start(p) {
   }
 
   function toggle() {
-    const { rank, alpha, lr } = now.chosen;
-    const place = [rank, alpha, lr];
+    const { place } = now.chosen;
     const rest = p.get("picked").filter((picked) => !same(picked, place));
     p.set({ picked: isPicked(place) ? rest : [...rest, place] });
   }
@@ -329,9 +327,9 @@ function start(p) {
     best: () => now.best && p.set({ rank: now.best.rank, alpha: now.best.alpha, lr: now.best.lr }),
     run() {
       const picked = p.get("picked");
-      const { rank, alpha, lr } = now.chosen;
-      if (!isPicked([rank, alpha, lr])) p.set({ rank: picked[0][0], alpha: picked[0][1], lr: picked[0][2] });
-      return p.ask("live", { do: "run", picked, targets: now.targets }); // traits may arrive later
+      const [rank, alpha, lr] = picked[0];
+      if (!isPicked(now.chosen.place)) p.set({ rank, alpha, lr });
+      return p.ask("live", { do: "run", traits: { picked, targets: now.targets } });
     },
     refresh: () => p.ask("live", { do: "refresh" }),
   };

@@ -8,14 +8,19 @@ function paperBehind(element) {
   return clear ? paperBehind(element.parentElement ?? element.getRootNode().host) : color;
 }
 
-/** Keep the card's --paper and its class "dark" in sync with the page. Returns a function that stops this. */
-export function followPage(element, card) {
+/** Keep the card's --paper and class "dark" in sync with the page; redraw when the class changes. Returns a stop function. */
+export function followPage(element, card, redraw) {
   const night = matchMedia("(prefers-color-scheme: dark)");
+  let wasDark;
   const update = () => {
     const paper = paperBehind(element);
     const [red, green, blue] = paper.match(/[\d.]+/g).map(Number);
     card.style.setProperty("--paper", paper);
-    card.classList.toggle("dark", 0.3 * red + 0.6 * green + 0.1 * blue < 128);
+    const dark = 0.3 * red + 0.6 * green + 0.1 * blue < 128;
+    if (dark === wasDark) return;
+    wasDark = dark;
+    card.classList.toggle("dark", dark);
+    redraw();
   };
   let timer;
   const updateTwice = () => {

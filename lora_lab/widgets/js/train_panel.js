@@ -192,10 +192,9 @@ function start(p) {
 
   // ---- actions
   function begin(changes = {}) {
-    const settings = { ...Object.fromEntries(SETTINGS.map((name) => [name, p.get(name)])), ...changes };
     p.set(changes);
     p.show({ sentence: "0" });
-    p.ask("live", { do: "start", settings }); // traits may arrive later
+    p.ask("live", { do: "start", traits: p.values(SETTINGS) });
   }
 
   const actions = {
