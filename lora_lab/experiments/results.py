@@ -7,18 +7,23 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
-import pandas as pd
 
 from lora_lab.errors import BadValue, NotFound, nearest, warn
+from lora_lab.lazy import Lazy
 from lora_lab.methods import REGISTRY
 from lora_lab.training.assets import home
 from lora_lab.training.recipe import LATER
 from lora_lab.training.runs import DAMAGED, FINISHED, VERSION, Run, Store, dtype_of, readable, run_from
 from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Lazy("pandas")  # 25 MB, which a panel that waits doesn't need
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method

@@ -11,17 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 
 from lora_lab.experiments import results
 from lora_lab.experiments.contenders import contenders
 from lora_lab.experiments.statistics import MARGIN, Verdict, verdicts_of
 from lora_lab.experiments.sweep import sweep
+from lora_lab.lazy import Lazy
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Lazy("pandas")  # 25 MB, which a panel that waits doesn't need
 
 
 @dataclass(frozen=True)

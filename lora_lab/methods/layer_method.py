@@ -7,22 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lora_lab.lazy import Lazy
 from lora_lab.methods.base import Method, Report
 
 __all__ = ["F", "LayerMethod", "adapter_layer", "attach", "lora_layers", "peft", "torch"]
-
-
-class Lazy:
-    """A module imported on first attribute access: `torch = Lazy("torch")`."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(import_module(self._name), attribute)
 
 
 if TYPE_CHECKING:

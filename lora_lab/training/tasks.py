@@ -23,16 +23,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lora_lab import plugins
 from lora_lab.errors import BadValue, Changed, NotFound
+from lora_lab.lazy import Lazy
 from lora_lab.training import pairs
 from lora_lab.training.assets import asset_path, shipped
 from lora_lab.training.chat import Prompt
 from lora_lab.training.text_files import SPLITS, check_splits, csv_rows, json_rows, text_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = Lazy("pandas")  # 25 MB, which a panel that waits doesn't need
 
 OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
 SHORTEST = 4  # tokens: an encoder's tokenizer adds two and cannot cut below that

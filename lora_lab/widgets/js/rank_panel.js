@@ -124,7 +124,7 @@ function start(p) {
       if (rank > 1) parts.push(`<path d="M${w + GAP - 8} ${middle}H${w + 8}m6 -4l-6 4l6 4" class="edge"/>`);
       const [contrast, energy] = [shown.limit / limit, shown.kept[rank][1] - shown.kept[rank - 1][1]];
       key += ` Piece ${rank} holds ${percent(energy)} of the energy.`;
-      if (contrast > 1.05) key += ` It is drawn ${about(contrast)} times stronger than the sum.`;
+      if (contrast > 1.05) key += ` (Contrast × ${about(contrast)}.)`;
     }
     p.fill({ ".key": key });
     p.picture({ svg: group(parts), height: top + h + 4 }, `${choice(source)[1]}, ${rows} by ${columns}: the sum of its first
