@@ -12,11 +12,14 @@ from lora_lab.experiments.gpu_check import gpu_check, memory_rows
 from lora_lab.training import device
 
 
+@pytest.fixture(autouse=True)
+def one_case(monkeypatch):
+    monkeypatch.setattr(module, "CASES", {name: module.CASES[name] for name in ("QLoRA, checkpointing",)})
+
+
 def test_every_part_measures_and_one_that_fails_ends_alone(monkeypatch, opinions):
     monkeypatch.setattr(module, "compare", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(module, "step_rows", partial(module.step_rows, repeats=1))
-    for case in ("full", "LoRA, checkpointing"):
-        monkeypatch.delitem(module.CASES, case)
     said: list[str] = []
     found = gpu_check("cpu", models=("minilm",), packs=(1, 2), steps=2, task=opinions, say=said.append)
     assert [row["case"] for row in found["memory"]] == list(module.CASES)

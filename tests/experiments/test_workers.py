@@ -24,13 +24,13 @@ from lora_lab.training import device
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
-def whoami(item: int, say) -> tuple[int, int, int]:
-    """The item, the process, and its threads."""
+def whoami(item: int, say) -> tuple[int, int, int, bool]:
+    """The item, the process, its threads, and whether Ctrl-C is left to the parent."""
     say(f"item {item}")
     if item == 3:
         warnings.warn("mind it", LabWarning, stacklevel=2)
         warnings.warn("a library's own", UserWarning, stacklevel=2)
-    return item, os.getpid(), torch.get_num_threads()
+    return item, os.getpid(), torch.get_num_threads(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
 def dies(item: int, say) -> None:
@@ -48,12 +48,13 @@ def sleeps(item: Path, say) -> None:
 def test_items_come_back_in_order_from_processes_that_share_cores_and_are_heard():
     heard: list[str] = []
     done = dict(in_processes(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2))
-    found = [done[number] for number in range(3)]
-    assert [item for item, *_ in found] == [3, 1, 2]
-    assert os.getpid() not in {process for _, process, _ in found}
-    assert {threads for *_, threads in found} == {max(1, torch.get_num_threads() // 2)}
+    items, processes, threads, quiet = zip(*(done[number] for number in range(3)), strict=True)
+    assert items == (3, 1, 2)
+    assert os.getpid() not in processes
+    assert set(threads) == {max(1, torch.get_num_threads() // 2)}
+    assert all(quiet)
     assert sorted(heard) == ["item 1", "item 2", "item 3", "warning: mind it"]
-    assert list(in_processes(whoami, [1], 1, print, long=bool)) == [(0, (1, os.getpid(), torch.get_num_threads()))]
+    assert list(in_processes(whoami, [1], 1, print, long=bool)) == [(0, whoami(1, print))]
 
 
 def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
@@ -62,23 +63,21 @@ def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
         list(in_processes(sleeps, items, 2, print, long=lambda item: True))
     assert not _runs(int(items[0].read_text()))
     with pytest.raises(Failed, match="killed, perhaps because memory ran out: the same call with 1 worker resumes"):
-        list(in_processes(dies, [1, 2], 2, print, long=bool))
+        list(in_processes(dies, [1], 2, print, long=bool))
 
 
-@pytest.mark.parametrize("end", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGKILL)])
-def test_processes_end_with_a_parent_that_is_interrupted_or_killed(tmp_path, end):
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     words = [sys.executable, "-c", "from tests.experiments.test_workers import *; sleeping(*sys.argv[1:])"]
     parent = subprocess.Popen([*words, str(tmp_path)], start_new_session=True, stderr=subprocess.DEVNULL)
     files = [tmp_path / "a", tmp_path / "b"]
     _until(lambda: all(file.exists() and file.read_text() for file in files))
-    end(parent.pid)
+    os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     _until(lambda: not any(_runs(int(file.read_text())) for file in files))
 
 
 def sleeping(folder: str) -> None:
-    """Two processes that sleep, for a parent that is to be killed or interrupted."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests were started in the background
+    """Two processes that sleep, for a parent that is to be killed."""
     list(in_processes(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool))
 
 
@@ -93,18 +92,14 @@ def _until(there) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    ("cores", "gib", "steps", "where", "found"),
-    [
-        (2, 16, 40_000, "cpu", 2),
-        (8, 64, 40_000, "cpu", 3),
-        (2, 1.5, 40_000, "cpu", 1),
-        (2, 16, 400, "cpu", 1),
-        (8, 64, 40_000, "cuda", 1),
-    ],
-)
-def test_processes_are_as_many_as_cores_recipes_and_memory_allow(monkeypatch, cores, gib, steps, where, found):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    monkeypatch.setattr(workers, "free_bytes", lambda where: int(gib * 2**30))
-    monkeypatch.setattr(device, "choose", lambda tokens, **_: device.Choice(where, "fp32", "eager"))
-    assert process_count([Recipe("minilm", "rt", m) for m in (LoRA(), FullFineTuning(), LoRA(4))], steps) == found
+def test_processes_are_as_many_as_cores_recipes_and_memory_allow(monkeypatch):
+    recipes = [Recipe("minilm", "rt", method) for method in (LoRA(), FullFineTuning(), LoRA(4))]
+
+    def count(cores: int = 8, gib: float = 64, steps: int = 40_000, where: str = "cpu") -> int:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+        monkeypatch.setattr(workers, "free_bytes", lambda where: int(gib * 2**30))
+        monkeypatch.setattr(device, "choose", lambda tokens, **_: device.Choice(where, "fp32", "eager"))
+        return process_count(recipes, steps)
+
+    assert (count(), count(cores=2)) == (3, 2)
+    assert (count(gib=1.5), count(steps=400), count(where="cuda")) == (1, 1, 1)
