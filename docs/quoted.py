@@ -321,7 +321,7 @@ def regret() -> dict[str, str]:
     regret.fixed, .r, .2r, .sqrt: what doubling the rank multiplies the best rate by, with alpha 16, r, 2 r, sqrt(32 r).
     regret.fall, .alpha: how many times it falls from rank 1 to 64 with alpha = r, and at rank 8 from alpha 1 to 64.
     regret.half.least, .most: points lost at half the best tried rate, over both tasks and targets; .twice: at twice.
-    regret.points.256, .1024: validation points at rank 8 with this alpha minus with 16, each at its own best rate.
+    regret.points.256, .1024: validation points at rank 8 with alpha 16 minus with this one, each at its own best rate.
     """
     numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "restaurants": "smollm2."}
 
@@ -356,7 +356,7 @@ def regret() -> dict[str, str]:
     at_rates = runs[runs["rank"] == 8].pivot_table(index=["alpha", "lr"], columns="seed", values="accuracy")
     usual, *large = (at_rates.loc[alpha].loc[at_rates.loc[alpha].mean(axis=1).idxmax()] for alpha in (16, 256, 1024))
     for alpha, own in zip((256, 1024), large, strict=True):
-        ends = zip(ENDS, mean_interval((100 * (own - usual)).tolist()), strict=True)
+        ends = zip(ENDS, mean_interval((100 * (usual - own)).tolist()), strict=True)
         numbers |= {f"regret.points.{alpha}{end}": f"{value:.1f}" for end, value in ends}
     return numbers
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def report(tables: Mapping[str, pd.DataFrame], sentences: Sequence[str] = ()) -> str:
     """Format {caption: table}, then sentences. Table cells are text, or numbers that pandas formats."""
-    parts = [f"{caption}\n{_text(table)}".lstrip("\n") for caption, table in tables.items()]
-    return "\n\n".join(filter(None, [*parts, "\n".join(sentences)]))
+    parts = [f"{printable(caption)}\n{_text(table)}".lstrip("\n") for caption, table in tables.items()]
+    return "\n\n".join(filter(None, [*parts, "\n".join(map(printable, sentences))]))
 
 
 def aligned(lines: Sequence[Sequence[str]], sides: str = "") -> list[str]:

@@ -34,7 +34,7 @@ class Recipe:
     validations     number of validations, evenly spaced; 0 for none
     patience        stop after this many validations without improvement; 0 for never
     examples        number of training texts, drawn once with the data's class balance; 0 for all
-    subset          seed of that draw, so that every method and `seed` gets the same texts
+    subset          seed of that draw, so that every method gets the same texts; see `at_seed`
     label_smoothing as in `torch.nn.CrossEntropyLoss`; not for tasks that predict a number
     token_mean      average a batch's loss over tokens, so that long answers weigh more; otherwise rows weigh the same
     start           folder of an adapter of the same method to start from; its head is not used

@@ -149,7 +149,7 @@ class LivePanel(Panel):
         try:
             with self.hold_sync():
                 for name, value in content.get("traits", {}).items():
-                    setattr(self, name, value)
+                    self.set_trait(name, value)
             self._do(content)
         except Exception as error:  # an exception in a message handler would go unnoticed
             self._tell(str(error))
