@@ -31,7 +31,7 @@ class Picture(Figure):
     """A figure that displays itself in a notebook; matplotlib's own needs pyplot for that.
 
     alt     description stored next to the picture in a notebook file, and its alt text on a web page; by default
-            its titles
+            its titles and the points of its named lines
     """
 
     alt: str = ""
@@ -52,8 +52,12 @@ class Picture(Figure):
         super().draw(renderer)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        titles = [self.get_suptitle(), *(axes.get_title() for axes in self.axes)]
-        alt = printable(self.alt or " ".join(" ".join(titles).split()))
+        words = [self.get_suptitle(), *(axes.get_title() for axes in self.axes)]
+        lines: list[Any] = [line for axes in self.axes for line in axes.lines]
+        for name, points in ((line.get_label(), line.get_xydata()) for line in lines):
+            if len(points) and not name.startswith("_"):
+                words.append(f"{name}: {', '.join(f'{x:g} {y:.4g}' for x, y in points)}.")
+        alt = printable(self.alt or " ".join(" ".join(words).split()))
         return {"text/plain": alt}, {"image/png": {"alt": alt}}
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for

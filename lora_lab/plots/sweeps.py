@@ -25,7 +25,6 @@ from lora_lab.plots import COLORS, GRAY, Picture, metric_name, new_axes, tidy
 
 MARKERS = "os^Dv<>p"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f7fbff", "#6baed6", "#08306b"])  # light to dark, also in grayscale
-SIZE = (6.4, 3.8)  # inches
 SETTINGS = {"lr": "learning rate", "rank": "rank r"}  # axis labels
 RANKS, COSTS = ("rank", "targets"), ("adapter_parameters", "method", "targets")  # columns that identify a point
 Draw = Callable[[pd.DataFrame], Picture]
@@ -159,7 +158,7 @@ def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
 def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
     """Draw quality over the learning rate: lines of means by rank, and a dot per seed. Raises: see `heat_map`."""
     _check_shown(frame, (by, "lr"))
-    picture, axes = new_axes(*SIZE)
+    picture, axes = new_axes(6.4, 3.8)
     metric = metric_of(frame, "validation_")
     lines = frame[by].nunique()
     for index, (value, group) in enumerate(frame.groupby(by)):
@@ -181,14 +180,13 @@ def against_rank(frame: pd.DataFrame) -> Picture:
     Raises: see `heat_map`.
     """
     _check_shown(frame, (*RANKS, "lr"))
-    picture, axes = new_axes(*SIZE)
+    picture, axes = new_axes(6.4, 3.8)
     metric = metric_of(frame)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
     for index, (targets, group) in enumerate(chosen.groupby(chosen["targets"].fillna("-"))):
         _line(axes, group, "rank", metric, index, str(targets))
-    ranks = sorted(chosen["rank"].dropna().unique())
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ranks, [short(r) for r in ranks])
+    axes.set_xticks(ranks := sorted(chosen["rank"].dropna().unique()), [short(r) for r in ranks])
     axes.minorticks_off()
     axes.set(xlabel="rank r (log)", ylabel=metric_name(metric))
     tuned = ", each rank at its own best rate" if frame["lr"].nunique() > 1 else ""
@@ -203,17 +201,15 @@ def pareto(frame: pd.DataFrame) -> Picture:
     """
     _check_shown(frame, (*COSTS, "lr"))
     metric = metric_of(frame)
-    picture, axes = new_axes(*SIZE)
+    picture, axes = new_axes(6.4, 3.8)
     chosen = best_rate(frame, (*COSTS, "rank")) if frame["lr"].nunique() > 1 else frame
     names = [name for name in ("method", "targets") if _varies(frame, name)] or ["targets"]
     for index, (values, group) in enumerate(chosen.assign(targets=chosen["targets"].fillna("-")).groupby(names)):
-        style = {"color": COLORS[index % 8], "marker": MARKERS[index % 8]}
-        name = " ".join(map(str, values))
-        axes.scatter(group["adapter_parameters"], factor(metric) * group[metric], s=22, label=name, **style)
+        style = {"color": COLORS[index % 8], "marker": MARKERS[index % 8], "label": " ".join(map(str, values))}
+        axes.scatter(group["adapter_parameters"], factor(metric) * group[metric], s=22, **style)
     means = (chosen.groupby(list(COSTS), dropna=False)[metric].mean() * factor(metric)).groupby("adapter_parameters")
     front = means.max().cummax() if named_metric(metric).higher_is_better else means.min().cummin()
-    look = {"color": GRAY, "linewidth": 1.2, "linestyle": "--", "label": "best mean so far"}
-    axes.step(front.index, front.values, where="post", **look)
+    axes.step(front.index, front.values, "--", where="post", color=GRAY, linewidth=1.2, label="best mean so far")
     axes.set(xscale="log", xlabel="parameters of the adapter (log)", ylabel=metric_name(metric))
     _finish(axes, 2, "Quality against trainable parameters, one dot per seed")
     return picture

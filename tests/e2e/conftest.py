@@ -95,12 +95,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     try:
         yield Lab(_address(server, guard / "log"), folder, guard / "blocked")
     finally:
-        os.killpg(server.pid, signal.SIGINT)
-        try:
-            server.wait(60)  # it ends its kernels first
-        except subprocess.TimeoutExpired:  # a shell's background jobs are deaf to an interrupt
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(20)
+        os.killpg(server.pid, signal.SIGTERM)  # not SIGINT, which a shell's background jobs don't hear
+        server.wait(60)
 
 
 def _address(server: subprocess.Popen, log: Path, seconds: int = 120) -> str:

@@ -27,7 +27,8 @@ def test_a_picture_is_a_png_with_its_titles_or_its_own_description():
     figure = training_picture(
         {"step": [], "loss": [], "validation": [{"step": 0, "accuracy": 0.5}]}, "accuracy", "a\nb"
     )
-    assert figure._repr_mimebundle_() == ({"text/plain": "a b"}, {"image/png": {"alt": "a b"}})
+    alt = "a b accuracy: 0 50."  # titles, and the points of lines that have any
+    assert figure._repr_mimebundle_() == ({"text/plain": alt}, {"image/png": {"alt": alt}})
     figure.alt = "half"
     assert figure._repr_mimebundle_()[0] == {"text/plain": "half"}
     assert figure._repr_png_().startswith(b"\x89PNG")

@@ -84,14 +84,10 @@ def test_the_adapters_dropout_is_on_while_training_and_the_bases_only_where_aske
     assert not any(module.training for module in model.modules())  # afterwards it answers, without dropout
 
 
-@pytest.mark.parametrize(
-    ("patience", "metrics", "last"),
-    [
-        (0, [0.5] * 6, 6),
-        (1, [0.5, 0.5, 0.9, 0.9, 0.9, 0.9], 2),
-        (2, [0.5, 0.5, 0.6, 0.4, 0.6, 0.9], 5),
-    ],
-)
+PATIENCE = [(0, [0.5] * 6, 6), (1, [0.5, 0.5, 0.9, 0.9, 0.9, 0.9], 2), (2, [0.5, 0.5, 0.6, 0.4, 0.6, 0.9], 5)]
+
+
+@pytest.mark.parametrize(("patience", "metrics", "last"), PATIENCE)
 def test_patience_stops_after_so_many_validations_without_a_better_one(patience, metrics, last):
     values = iter(metrics)
     member = fitted(patience=patience, validations=6, validate=lambda: {"accuracy": next(values)})

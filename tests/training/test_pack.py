@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import Mock
@@ -140,6 +141,13 @@ def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(recipe, tmp_pa
     for run in again.run():
         assert run.history == whole[run.recipe].history
         assert run.metrics == whole[run.recipe].metrics
+
+
+def test_checkpoints_that_are_slow_to_write_are_rare(recipe):
+    pack, written = Pack([recipe(steps=12, validations=12)]), list[int]()
+    pack.written = lambda pack: (written.append(pack.step), time.sleep(0.2))
+    pack.run()
+    assert len(written) == 1  # the next would come after four seconds
 
 
 def test_a_checkpoint_that_cannot_be_read_is_kept_and_named_and_one_of_other_runs_refused(recipe, tmp_path):

@@ -23,10 +23,7 @@ CLOSE = table(2000, 130, 106)  # 11.8 % differ, a is 1.2 points ahead
 AHEAD = table(2000, 160, 80)  # 12 % differ, 4 points
 HALF = 1.96 * math.sqrt(0.118 / 2000)
 ROWS = 7.84 * 0.118 / 0.01**2
-RIGHT = {
-    "half_width": (lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n),),
-    "report": (CLOSE, HALF, "undecided", ROWS),
-}
+RIGHT = {"half_width": (lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n),), "report": (CLOSE, HALF, "undecided", ROWS)}
 UNSOLVED = {"report": (CLOSE, ..., ..., ...)}
 WRONG = [
     ("half_width", (lambda p, n: math.sqrt(p * (1 - p) / n),), "one standard error"),
