@@ -35,7 +35,7 @@ from lora_lab.experiments.margins import MARGINS, judged, resampled, scores_in
 from lora_lab.experiments.playground import load as load_playground
 from lora_lab.experiments.playground import shown
 from lora_lab.experiments.results import from_store, load
-from lora_lab.experiments.statistics import mean_interval, verdict, verdicts
+from lora_lab.experiments.statistics import mean_interval, verdict, verdicts, verdicts_of
 from lora_lab.files import read_json, write_atomically
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers
@@ -149,11 +149,12 @@ def rates() -> dict[str, str]:
     slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four runs test if the dtype makes a run collapse
     cells = Cells(None, "rate_rank_alpha")
     best = {rank: cells.best(rank=rank, alpha=16)[1] for rank in (1, 8, 32)}
+    pairs = {f"{a}-and-{b}": (best[a], best[b]) for a, b in combinations(best, 2)}
     return {
         "rates.fall": f"{16**-slope:.1f}",
         "rates.fall.low": f"{16**-high:.1f}",
         "rates.fall.high": f"{16**-low:.1f}",
-        **{f"rates.{a}-against-{b}": verdict(best[a], best[b]).outcome for a, b in ((1, 8), (1, 32), (8, 32))},
+        **{f"rates.{name}": one.outcome for name, one in verdicts_of(pairs, margin=0.015).items()},
     }
 
 
@@ -200,7 +201,7 @@ def knobs() -> dict[str, str]:
 
     knobs.seeds: how far the seeds of a cell lie apart, the median over cells that are within 5 points of the best.
     knobs.rank.low, .high: the 95 % interval of rank 64 minus rank 1 at alpha 16, paired over the three seeds.
-    knobs.rank.loud: at alpha 256, from rank 1 to rank 64, each at its best rate.
+    knobs.rank.64, .256: at this alpha, from rank 1 to rank 64, each at its best rate.
     knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
     ranks.rest.1, .2: lesson 10, with all but this many of the strongest pieces.
     """
@@ -214,7 +215,10 @@ def knobs() -> dict[str, str]:
     usual = {c: own for c, own in values.items() if (c.alpha, len(own)) == (16, 3)}
     tuned = [max((own for c, own in usual.items() if c.rank == r), key=fmean) for r in (1, 64)]
     paired = mean_interval([b - a for a, b in zip(*tuned, strict=True)])
-    loud = {r: max(fmean(own) for c, own in values.items() if (c.rank, c.alpha) == (r, 256)) for r in (1, 64)}
+
+    def highest(rank: int, alpha: int) -> float:
+        return max(fmean(own) for c, own in values.items() if (c.rank, c.alpha) == (rank, alpha))
+
     apart = median(max(own) - min(own) for own in values.values() if len(own) > 1 and fmean(own) > best - 5)
     found = read_json(RESULTS / "microscope" / "ranks.json")
     cuts, rest = found["cuts"], found["rest"]
@@ -225,7 +229,7 @@ def knobs() -> dict[str, str]:
         **{f"knobs.{name}": f"{moves[name]:.1f}" for name in ("rank", "alpha")},
         "knobs.rank.low": f"{paired[1]:.1f}",
         "knobs.rank.high": f"{paired[2]:.1f}",
-        "knobs.rank.loud": f"{loud[64] - loud[1]:.1f}",
+        **{f"knobs.rank.{alpha}": f"{highest(64, alpha) - highest(1, alpha):.1f}" for alpha in (64, 256)},
         "knobs.seeds": f"{apart:.1f}",
         **{f"knobs.rank.{name}": f"{line['lost']:.1f}" for name, line in lines["rank"]["q,v|16"].items()},
         **{f"knobs.alpha.{name}": f"{line['lost']:.1f}" for name, line in lines["alpha"]["q,v|8"].items()},
@@ -264,10 +268,14 @@ def places() -> dict[str, str]:
 
     place.times, place.memory: from q,v to all linear layers of Llama 3 8B at rank 8, trained numbers as a factor, and
     memory in percent more, of a text of 1,024 tokens; place.checkpointing with it, place.long at 4,096 tokens.
+    place.twice.least, .most: points of validation accuracy that twice its best rate costs a placement.
     """
     cells = Cells(None, "target_modules")
     best = {place: cells.best(targets=place)[1] for place in set(cells.frame["targets"])}
     accuracy = [100 * runs.accuracy.mean() for runs in best.values()]
+    tried = 100 * cells.frame.pivot_table(index="lr", columns="targets", values="validation_score")
+    at_best = tried.max()
+    cost = [at_best[place] - tried[place].loc[2 * tried[place].idxmax()] for place in tried]
 
     def more(**setup: Any) -> str:
         few, many = (memory("llama-3-8b", LoRA(targets=t), **setup).peak for t in ("q,v", "all-linear"))
@@ -275,6 +283,8 @@ def places() -> dict[str, str]:
 
     few, many = (params("llama-3-8b", LoRA(targets=t)).trainable for t in ("q,v", "all-linear"))
     return {
+        "place.twice.least": f"{min(cost):.0f}",
+        "place.twice.most": f"{max(cost):.0f}",
         "place.apart": f"{max(accuracy) - min(accuracy):.1f}",
         "place.q": f"{-100 * verdict(best['q'], best['q,v']).difference:.1f}",
         "place.times": f"{many / few:.1f}",
@@ -320,7 +330,10 @@ def regret() -> dict[str, str]:
     regret.smollm2.NAME: on SmolLM2 and restaurants.
     regret.fixed, .r, .2r, .sqrt: what doubling the rank multiplies the best rate by, with alpha 16, r, 2 r, sqrt(32 r).
     regret.fall, .alpha: how many times it falls from rank 1 to 64 with alpha = r, and at rank 8 from alpha 1 to 64.
-    regret.half.least, .most: points lost at half the best tried rate, over both tasks and targets; .twice: at twice.
+    regret.half.least, .most: points lost at half the best tried rate, over both tasks and targets; .twice: at twice;
+    regret.smollm2.half.least, .most, .twice: loss in nats, over its targets.
+    regret.batch.lora, .full, .more: how much the lowest loss grows from batch 8 to 32, and LoRA's growth minus full's;
+    regret.batch.rate: how many times LoRA's best rate grows.
     regret.points.256, .1024: validation points at rank 8 with alpha 16 minus with this one, each at its own best rate.
     """
     numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "restaurants": "smollm2."}
@@ -351,8 +364,26 @@ def regret() -> dict[str, str]:
             at = tried.index(max(tried))
             lost["half"].append(tried[at] - tried[at - 1])
             lost["twice"].append(tried[at] - tried[at + 1])
-    for far, points in lost.items():
-        numbers |= {f"regret.{far}.least": f"{min(points):.1f}", f"regret.{far}.most": f"{max(points):.1f}"}
+    for _, own in pd.read_csv(RESULTS / "rates.csv").query("part == 'smollm2' and method == 'lora'").groupby("targets"):
+        losses = own.groupby("lr").loss.mean().to_numpy()
+        at = losses.argmin()
+        lost.setdefault("smollm2.half", []).append(losses[at - 1] - losses[at])
+        lost.setdefault("smollm2.twice", []).append(losses[at + 1] - losses[at])
+    for far, costs in lost.items():
+        digits = 2 if far.startswith("smollm2") else 1
+        for end, cost in (("least", min(costs)), ("most", max(costs))):
+            numbers[f"regret.{far}.{end}"] = f"{cost:.{digits}f}"
+    grown = dict[str, list[float]]()
+    batches = pd.read_csv(RESULTS / "rates.csv").query("part == 'batch'")
+    for (method, _), own in batches.groupby(["method", "seed"]):
+        small, large = (part.set_index("lr").loss for _, part in own.groupby("batch"))
+        grown.setdefault(method, []).append(large.min() - small.min())
+        grown.setdefault(f"{method} rate", []).append(best_rate(large.to_dict()) - best_rate(small.to_dict()))
+    grown["more"] = [a - b for a, b in zip(grown["lora"], grown["full"], strict=True)]
+    for name in ("lora", "full", "more"):
+        ends = zip(ENDS, mean_interval(grown[name]), strict=True)
+        numbers |= {f"regret.batch.{name}{end}": f"{value:.2f}" for end, value in ends}
+    add("batch.rate", [2**value for value in mean_interval(grown["lora rate"])])
     at_rates = runs[runs["rank"] == 8].pivot_table(index=["alpha", "lr"], columns="seed", values="accuracy")
     usual, *large = (at_rates.loc[alpha].loc[at_rates.loc[alpha].mean(axis=1).idxmax()] for alpha in (16, 256, 1024))
     for alpha, own in zip((256, 1024), large, strict=True):

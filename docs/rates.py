@@ -13,7 +13,7 @@ smollm2  How many times full fine-tuning's best rate is LoRA's, on q and v and o
 
 Every cell has six rates an octave apart and three seeds. The best rate of a seed is where a parabola through its lowest
 validation loss and both neighbors has its vertex; intervals are over seeds. On two cores `rank` takes about 45 minutes,
-`batch` 20 (estimated) and `smollm2` 80. When interrupted, call it again.
+`batch` 25 and `smollm2` 80. When interrupted, call it again.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -69,6 +70,15 @@ def target(source: Path, *, solved: bool) -> Path:
     return HERE / ("solutions" if solved else ".") / f"{source.stem}.ipynb"
 
 
+class Client(NotebookClient):
+    """nbclient sends what `interact` draws back to the kernel; its socket may then miss the reply and wait forever."""
+
+    def on_comm_open_jupyter_widget(self, msg: dict[str, Any]) -> Any:
+        if widget := super().on_comm_open_jupyter_widget(msg):
+            widget.send = lambda *_, **__: None
+        return widget
+
+
 def execute(notebook: NotebookNode, folder: str, timeout: int = 600) -> NotebookNode:
     """Run every cell with nobody watching, in `folder`, for `timeout` seconds each at most; the first error ends it.
 
@@ -76,7 +86,7 @@ def execute(notebook: NotebookNode, folder: str, timeout: int = 600) -> Notebook
     """
     os.environ["LORA_LAB_HEADLESS"] = "1"
     where = {"metadata": {"path": folder}}
-    client = NotebookClient(notebook, resources=where, timeout=timeout, shutdown_kernel="immediate")
+    client = Client(notebook, resources=where, timeout=timeout, shutdown_kernel="immediate")
     client.execute()
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:

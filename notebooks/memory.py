@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from build import built, chosen
-from nbclient import NotebookClient
+from build import Client, built, chosen
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -114,7 +113,7 @@ def watched(notebook: NotebookNode, limit: int | None = None) -> Watch:
     Raises: as nbclient, DeadKernelError for a kernel that was ended.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        client = NotebookClient(notebook, timeout=1800, allow_errors=True, resources={"metadata": {"path": folder}})
+        client = Client(notebook, timeout=1800, allow_errors=True, resources={"metadata": {"path": folder}})
         with client.setup_kernel(), Watch(client.km.provisioner.pid, limit) as watch:
             for number, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, number)
@@ -150,7 +149,7 @@ def idle_kernels(count: int, code: str) -> str:
     with ExitStack() as stack:
         pids = []
         for _ in range(count):
-            client = NotebookClient(new_notebook(cells=[new_code_cell(code)]), timeout=600)
+            client = Client(new_notebook(cells=[new_code_cell(code)]), timeout=600)
             stack.enter_context(client.setup_kernel())
             client.execute_cell(client.nb.cells[0], 0)
             pids.append(client.km.provisioner.pid)

@@ -54,8 +54,7 @@ def test_it_attaches_counts_is_saved_and_goes_away_again(written, kind, tmp_path
 def test_it_trains_three_steps_in_a_pack_as_it_does_alone(written, recipe):  # noqa: F811
     recipes = [recipe(method=written.NormScale(), steps=3, validations=1, lr=rate) for rate in (1e-3, 1e-2)]
     assert key(recipes[0]) == key(recipes[1])
-    together = Pack(recipes).run()
-    for one, run in zip(recipes, together, strict=True):
+    for one, run in zip(recipes, Pack(recipes).run(), strict=True):
         (alone,) = Pack([one]).run()
         assert run.status == "done"
         assert run.adapter_parameters == 5 * 32

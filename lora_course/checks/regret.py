@@ -21,7 +21,7 @@ LOWEST = Function(
     fallback="p = (c - a) / 2 and q = (a + c) / 2 - b; the slope p + 2 q x is 0 at the lowest point",
 )
 SENTENCES = {
-    "a": "alpha = r is the best choice here",
+    "a": "at this rate and length, alpha = r gave the most beyond rank 8",
     "b": "beyond rank 4, more rank gains little",
     "c": "at this rate and length, a larger alpha / r gave more at every rank",
     "d": "alpha = 2 r is the best choice here",

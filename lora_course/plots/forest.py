@@ -10,7 +10,7 @@ from typing import Any
 from lora_course.paper.reproduce.effects import Effect, effects
 from lora_lab.plots import BLACK, BLUE, GRAY, ORANGE, RED, Picture, new_axes, tidy
 
-MARKS = {"holds": ("o", BLUE), "fails": ("X", RED), "undecided": ("D", BLACK), "not tested": ("o", GRAY)}
+MARKS = {"holds": ("o", BLUE), "fails": ("X", RED), "undecided": ("s", BLACK), "not tested": ("o", GRAY)}
 EDGE = 40  # end of the axis, in units of the limit
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 
@@ -32,8 +32,8 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     axes.plot([0, 0], [-0.45, len(rows)], color=GRAY, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     axes.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "no effect", "1", "10"], fontsize=8)
-    axes.set_xlabel("effect, in units of the rule's limit; to the right is what the paper found", fontsize=8)
-    axes.text(EDGE, -0.75, "paper: diamond   ", ha="right", fontsize=8, color=ORANGE)
+    axes.set_xlabel("effect in units of the rule's limit, squeezed beyond 1; right: what the paper found", fontsize=8)
+    axes.text(EDGE, -0.75, "diamonds: the paper, each of its tasks   ", ha="right", fontsize=8, color=ORANGE)
     axes.text(-EDGE, -0.75, " blue: the whole interval must lie here to hold", fontsize=8, color=BLUE)
     picture.suptitle(headline(complete), fontsize=11, fontweight="bold")
     tidy(axes, "x")
@@ -48,7 +48,7 @@ def headline(found: Iterable[Mapping[str, Any]]) -> str:
     count = Counter(result["standing"] for result in found)
     verbs = {"holds": "hold", "fails": "fail", "undecided": "undecided", "not tested": "never tested"}
     parts = [f"{NUMBERS[count[standing]]} {verb}" for standing, verb in verbs.items()]
-    return f"{NUMBERS[count.total()].capitalize()} findings, run again: {', '.join(parts)}."
+    return f"{NUMBERS[count.total()].capitalize()} findings on small models: {', '.join(parts)}."
 
 
 def named(item: str) -> str:

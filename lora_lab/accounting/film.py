@@ -33,7 +33,7 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
         if file.exists():
             return read_json(file)
         result = film(fit(config, method, setup, regime, every_layer=True))
-        memory.keep(file, memory.compact(result))
+        memory.keep(file, result)
     except NoFit:
         result = of_estimate(memory.traced(config, method, setup), setup)
     return result

@@ -28,18 +28,10 @@ from lora_lab.accounting.allocator import reserved
 from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
 from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
 from lora_lab.accounting.params import params
-from lora_lab.accounting.setup import (
-    SHARDED,
-    STEP,
-    Label,
-    Moment,
-    Setup,
-    optimizer_states,
-    optimizer_temporaries,
-)  # fmt: skip
-from lora_lab.errors import BadValue, LabError
+from lora_lab.accounting.setup import SHARDED, STEP, Label, Moment, Setup, optimizer_states, optimizer_temporaries
+from lora_lab.errors import BadValue, LabError, nearest
 from lora_lab.files import write_atomically
-from lora_lab.methods.base import whole
+from lora_lab.methods.base import check_method, whole
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import bits_per_weight
@@ -164,12 +156,17 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
     setup       the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
     Raises: NotFound or BadValue, see `params` and `Setup`; BadValue for a step that cannot be traced.
     """
+    if unknown := [name for name in setup if name not in Setup.__dataclass_fields__]:
+        raise BadValue(
+            f"a step has no option '{unknown[0]}'; nearest: {nearest(unknown[0], Setup.__dataclass_fields__)}"
+        )
     return estimate(model, method, Setup(**setup), num_labels=num_labels, trace=trace)
 
 
 def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
     """Call `memory` with a `Setup`. Raises: see `memory`."""
     name, config = checked(model, method, setup)
+    whole("num_labels", num_labels)
     if not trace:
         with suppress(NoFit):
             return predicted(name, config, method, setup, num_labels)
@@ -210,16 +207,13 @@ def trained_by(method: Any, a: Architecture) -> int:
 
 def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
     """Return a model's zoo name, or "", and its config. Raises: BadValue for an impossible step."""
+    check_method(method)
     if setup.device == "mps":
         raise BadValue("Apple's kernels are not covered: measure a step on the Mac, or use device cpu")
     config = config_of(model)
     if hasattr(model, "config"):
         check_class(model)
-    limit, prompt = longest(config), prompt_of(method)
-    if limit is not None and setup.seq + prompt > limit:
-        after = f" after a prompt of {prompt}" if prompt else ""
-        kind = config["model_type"]
-        raise BadValue(f"seq {setup.seq} is above the {limit - prompt} tokens that {kind} can read{after}")
+    check_length(config, method, setup.seq)
     if isinstance(model, str | Path) and str(model) in zoo():
         _check_placement(str(model), method)
         return str(model), config
@@ -234,9 +228,18 @@ def _check_placement(name: str, method: Any) -> None:
         method.place(list(architecture_of(name).sites))
 
 
-def prompt_of(method: Any) -> int:
-    """Return the number of tokens that a method prepends to every row."""
-    return int(method.settings().get("tokens", 0)) if method.name in ("prompt", "ptuning") else 0
+def check_length(config: Mapping[str, Any], method: Any, seq: int) -> None:
+    """Raises: BadValue for rows longer than the model has positions."""
+    limit, prompt = longest(config), prompt_of(method, config)
+    if limit is not None and seq + prompt > limit:
+        after = f" after a prompt of {prompt}" if prompt else ""
+        raise BadValue(f"seq {seq} is above the {limit - prompt} tokens that {config['model_type']} can read{after}")
+
+
+def prompt_of(method: Any, config: Mapping[str, Any] | None = None) -> int:
+    """Return the number of tokens that a method prepends to every row; with a config, of positions that it takes."""
+    takes = ("prompt", "ptuning", *(["prefix"] if config and config.get("model_type") in ("gpt2", "opt") else []))
+    return int(method.settings().get("tokens", 0)) if method and method.name in takes else 0
 
 
 def longest(config: Mapping[str, Any]) -> int | None:
@@ -268,10 +271,10 @@ def predicted(
     if stored is None:
         try:
             stored = fit(config, method, setup, regime, num_labels).pruned()
-            keep(file, compact(stored.to_json()))
+            keep(file, stored.to_json())
         except NoFit as reason:
             stored = reason
-            keep(file, compact({"refused": str(reason)}))
+            keep(file, {"refused": str(reason)})
         _stored.cache_clear()
     if isinstance(stored, Exception):
         raise stored
@@ -298,7 +301,7 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     """Return the range of batches and lengths that run the same operations. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
         raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
-    prompt, limit = prompt_of(method), longest(config) or 0
+    prompt, limit = prompt_of(method, config), longest(config) or 0
     low = 32 if not limit or limit >= 160 else 8
     high = limit - prompt if limit else 0
     edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length, a mask is needed
@@ -344,15 +347,10 @@ def presets(name: str) -> dict[str, str]:
     return dict(json.loads(gzip.decompress(file.read_bytes()))) if file.exists() else {}
 
 
-def keep(file: Path, text: str) -> None:
-    """Write a fit to the cache if possible."""
+def keep(file: Path, value: Any) -> None:
+    """Write a fit to the cache, if possible, as JSON without spaces."""
     with suppress(BadValue):
-        write_atomically(file, text.encode())
-
-
-def compact(value: Any) -> str:
-    """Encode as JSON without spaces."""
-    return json.dumps(value, separators=(",", ":"))
+        write_atomically(file, json.dumps(value, separators=(",", ":")).encode())
 
 
 def cache_file(config: Mapping[str, Any], key: str) -> Path:
@@ -458,6 +456,7 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     if setup.shard:
         raise BadValue("generation is estimated on one device; omit shard")
     a, config = architecture_of(model), config_of(model)
+    check_length(config, method, setup.seq)
     if a.task != "causal":
         raise BadValue(f"{a.name} is not a causal language model; give one such as llama-3-8b")
     if any(module.name.endswith(".kv_b_proj") for module in a.modules):

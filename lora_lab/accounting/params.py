@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_lab.accounting.models import LAYER, Architecture, Module, architecture_of, config_of, meta_model
 from lora_lab.errors import BadValue, LabWarning
-from lora_lab.methods.base import Method, Placement
+from lora_lab.methods.base import Method, Placement, check_method
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 
@@ -98,6 +98,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     With `num_labels`, count the model for sequence classification.
     Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an impossible value.
     """
+    check_method(method)
     named = isinstance(model, str | Path | Mapping | Architecture)
     model = model if named else plain(model, num_labels)
     a = architecture_of(model, num_labels)

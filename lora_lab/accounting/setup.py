@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import one_of, whole
+from lora_lab.methods.base import is_number, one_of, whole
 from lora_lab.methods.targets import QUANTISED_BITS
 
 STEP = "the optimizer's step"
@@ -82,9 +82,9 @@ class Setup:
             whole(name, getattr(self, name))
         for name, choices in KNOWN.items():
             one_of(name, getattr(self, name), choices)
-        if not 0 <= self.dropout < 1:
+        if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
-        kind, _, n = self.shard.partition(":")
+        kind, _, n = str(self.shard).partition(":")
         if self.shard:
             one_of("the kind of shard", kind, tuple(SHARDED))
             if not (n.isascii() and n.isdecimal()) or int(n) < 1:  # "²" is a digit but not a number

@@ -73,7 +73,7 @@ setup_options = together(
     click.option("--device", default=None, help="Which kernels: cuda or cpu; by default the card's."),
     click.option("--gpu", default=None, help="A card's name: 4090, a100 80, '16 gb laptop'."),
     click.option("--gpu-gb", type=float, default=None, help="Or a card's memory in GB."),
-    click.option("--num-labels", type=int, default=None, help="Number of classes of an encoder's head; 2 by default."),
+    click.option("--num-labels", type=click.IntRange(1), help="Number of classes of an encoder's head; 2 by default."),
     click.option("--trace", is_flag=True, help="Trace this exact step without data; takes seconds."),
     click.option("--inference", is_flag=True, help="Predict generation instead: weights and KV cache."),
 )
@@ -130,7 +130,7 @@ def _memory(
         if available is None:
             return None
         longest = accountant.longest(config_of(model)) if field == "seq" else None
-        limit = longest - accountant.prompt_of(method) if longest else None
+        limit = longest - accountant.prompt_of(method, config_of(model)) if longest else None
         with suppress(LabError):
             return accountant.largest(field, setup, estimated, available, limit) or 0
         return None

@@ -39,7 +39,7 @@ def _inspection(result: Inspection) -> str:
         "alpha": result.alpha,
         "scaling": result.scaling and f"{result.scaling:.4g}",
         "targets": ", ".join(map(str, result.targets)) if isinstance(result.targets, list) else result.targets,
-        "parameters": result.parameters and f"{result.parameters:,}{head}",
+        "parameters": None if result.parameters is None else f"{result.parameters:,}{head}",
         "changes output": {None: None, True: f"yes{difference}", False: f"no{difference}"}[result.does_something],
     }
     lines = [["module", "rank", "scaling", "|BA|", "|W|", "ratio"]]

@@ -43,8 +43,7 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
         return {"perplexity": perplexity_on(*_base(recipe, download), forgetting)}
 
     key = (recipe.model, recipe.base_dtype, recipe.device, recipe.attention, fingerprint(forgetting) or forgetting)
-    name = f"before-{Path(forgetting).stem}-{_digest(*key)}.json"
-    return float(cached_json(folder / name, compute)["perplexity"])
+    return float(cached_json(folder / f"before-{Path(forgetting).stem}-{_digest(*key)}.json", compute)["perplexity"])
 
 
 def afterwards(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from lora_lab.errors import BadValue, Changed, LabError, in_a_sentence, warn
 from lora_lab.experiments.afterwards import afterwards, before
 from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.generation import check_scorable
+from lora_lab.experiments.grid import check
 from lora_lab.experiments.margins import packed, unpacked
 from lora_lab.experiments.plan import ROOM
 from lora_lab.experiments.results import scores_of
@@ -38,13 +40,13 @@ from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import in_processes, process_count
 from lora_lab.files import cached_json, write_json
 from lora_lab.methods import method_from
-from lora_lab.methods.base import Method
+from lora_lab.methods.base import Method, whole
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
 from lora_lab.training.memory_check import need_of
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack
-from lora_lab.training.recipe import Recipe
+from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.runs import FINISHED, Run, Store
 from lora_lab.training.tasks import Task, load_task
 
@@ -77,7 +79,7 @@ class Terms:
     def __post_init__(self) -> None:
         ends = (("rates", 1, 50), ("growth", 0, 50), ("tuning_seeds", 1, 100), ("seeds", 1, SEED), ("prompts", 0, 1e6))
         for name, low, high in ends:
-            if not low <= getattr(self, name) <= high:
+            if whole(name, getattr(self, name), low) > high:
                 raise BadValue(f"{name} must be from {low} to {high:,.0f}, not {getattr(self, name)}")
 
     def recipe(self, method: Method) -> Recipe:
@@ -112,7 +114,8 @@ class Terms:
 def terms_of(model: str, task: str, options: Mapping[str, Any]) -> Terms:
     """Make Terms from options, which are fields of `Terms` and of the recipes. Raises: see `Terms`."""
     terms = {name: value for name, value in options.items() if name in Terms.__dataclass_fields__}
-    return Terms(model, task, **terms, fields={name: value for name, value in options.items() if name not in terms})
+    check_fields(others := {name: value for name, value in options.items() if name not in terms})
+    return Terms(model, task, **terms, fields=others)
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ class Comparison:
 def compare(
     model: str,
     task: str,
-    methods: str | Iterable[str | Method],
+    methods: str | Method | Iterable[str | Method],
     store: str | Path = "compared",
     *,
     say: Say = lambda message: None,
@@ -221,6 +224,13 @@ def compare(
     shared, entries, out = terms_of(model, task, terms), contenders(methods), Path(store)
     data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
     recipes = [shared.recipe(method) for method in entries]
+    possible = list[Recipe]()
+    for recipe in recipes:
+        with suppress(LabError):
+            check([recipe])
+            possible.append(recipe)
+    if not possible:
+        check(recipes)  # raises
     base = None
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
@@ -242,7 +252,7 @@ def compare(
             comparison = Comparison(_about(shared, data.metric, entries, results), results)
             if note and not stopped():  # a stopped method may lack some of its runs
                 note(comparison)
-    if not stopped():
+    if not stopped() and any(result.runs for result in comparison.results):
         write_json(out / "comparison.json", comparison.to_json())
     return comparison
 

@@ -18,13 +18,14 @@ from lora_lab.methods.lora import LoRA
 WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
-def contenders(given: str | Iterable[str | Method]) -> list[Method]:
-    """Make methods from "head,lora:rank=4:targets=q+v", or from a list of such strings and methods.
+def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
+    """Make methods from "head,lora:rank=4:targets=q+v", a method, or a list of such strings and methods.
 
     Items of a list are joined by +: targets=q+k+v.
     Raises: BadValue for an unknown method or setting, no method, or a method named twice.
     """
-    items = [item for item in (given.split(",") if isinstance(given, str) else given) if str(item).strip()]
+    given = given.split(",") if isinstance(given, str) else [given] if isinstance(given, Method) else given
+    items = [item for item in given if str(item).strip()]
     methods = [_method(item) if isinstance(item, str) else item for item in items]
     if not methods:
         raise BadValue("name at least one method to compare, for example lora,full")

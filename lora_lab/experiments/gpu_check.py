@@ -100,8 +100,7 @@ def step_rows(where: str, models: Sequence[str], repeats: int = 20) -> Iterator[
     import peft
 
     for name in models:
-        labels = 2 if name == "minilm" else None
-        ours, theirs = (load_model(name, labels, dtype="bf16").to(where) for _ in range(2))
+        ours, theirs = (load_model(name, 2 if name == "minilm" else None, dtype="bf16").to(where) for _ in range(2))
         LoRA(rank=8, targets=("all-linear",)).attach(ours)
         config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
         steps = [_step(model.to(where)) for model in (ours, peft.get_peft_model(theirs, config))]
@@ -129,20 +128,17 @@ def run_rows(where: str, task: str, steps: int) -> Iterator[Row]:
         run = train("minilm", task, steps=steps, device=where, store=Path(folder, "run"))
         yield {"what": "train", "accuracy": run.metrics["accuracy"], "seconds": round(run.seconds, 1)}
         terms: Row = {"steps": steps, "rates": 2, "growth": 0, "seeds": 2, "device": where}
-        done = compare("minilm", task, "lora,full", Path(folder, "compare"), **terms)
-        for row in done.to_json()["methods"]:
+        for row in compare("minilm", task, "lora,full", Path(folder, "compare"), **terms).to_json()["methods"]:
             yield {"what": f"compare {row['label']}", "accuracy": row["accuracy"]["mean"], "error": row["error"]}
     model = load_model("smollm2", dtype="bf16").to(where)
-    prompts = ["The sea was calm, and"] * 8
     started = time.perf_counter()
-    texts = generate(model, load_tokenizer("smollm2"), prompts, Decoding(max_new_tokens=32))
+    texts = generate(model, load_tokenizer("smollm2"), ["The sea was calm, and"] * 8, Decoding(max_new_tokens=32))
     taken = time.perf_counter() - started
     yield {"what": "generate 8 x 32 tokens", "seconds": round(taken, 2), "same": len(set(texts)) == 1}
 
 
 def _step(model: Any) -> Callable[[], None]:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
     ids = torch.randint(5, 20_000, (8, 64), device=model.device)
 
     def step() -> None:

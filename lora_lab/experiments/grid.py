@@ -13,7 +13,7 @@ from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, LabError, nearest
 from lora_lab.methods.base import Method, make_plain
 from lora_lab.methods.lora import LoRA
-from lora_lab.training.recipe import Recipe
+from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.tasks import TASKS
 
 Values = Sequence[Any] | Any
@@ -48,15 +48,15 @@ class Grid:
 
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
-    method   a method, whose other options are kept; ranks, alphas and targets vary only for lora
+    method   a method, which has every option that isn't given; ranks, alphas and targets vary only for lora
     Raises: BadValue for an empty list or an impossible value, and for ranks, alphas or targets with another method.
     """
 
-    rank: Values = 8
-    alpha: Values = "fixed:16"
+    rank: Values = None
+    alpha: Values = None
     lr: Values = 2e-3
     seed: Values = 0
-    targets: Values = "q,v"
+    targets: Values = None
     method: Method = field(default_factory=LoRA)
 
     def __post_init__(self) -> None:
@@ -67,25 +67,26 @@ class Grid:
 
         `validations` defaults to 1 (at the end, enough for choosing), or to 8 with patience.
         """
+        check_fields(fields)
         fields = {"validations": 8 if fields.get("patience") else 1} | fields
         pairs = list(product(_list("lr", self.lr), _list("seed", self.seed)))
         recipes = (Recipe(model, task, m, lr=lr, seed=seed, **fields) for m in self._methods() for lr, seed in pairs)
         return list(dict.fromkeys(recipes))  # two rules may give the same alpha
 
     def _methods(self) -> list[Method]:
-        if not isinstance(self.method, LoRA):
-            if (self.rank, self.alpha, self.targets) != (Grid.rank, Grid.alpha, Grid.targets):
-                raise BadValue(
-                    f"only lora has a grid of ranks, alphas and targets; set {self.method.name}'s options in method"
-                )
-            return [self.method]
-        single = isinstance(self.targets, tuple) and not any("," in t or t == "all-linear" for t in self.targets)
+        given = {"rank": self.rank, "alpha": self.alpha, "targets": self.targets}
+        if not isinstance(own := self.method, LoRA):
+            if any(values is not None for values in given.values()):
+                raise BadValue(f"only lora has a grid of ranks, alphas and targets; set {own.name}'s options in method")
+            return [own]
+        chosen: list[Any] = [getattr(own, name) if values is None else values for name, values in given.items()]
+        rank, alpha, targets = chosen
+        single = isinstance(targets, tuple) and not any("," in t or t == "all-linear" for t in targets)
         methods: list[Method] = []
-        for targets in [self.targets] if single else _list("targets", self.targets):
-            for rank, alpha in product(_list("rank", self.rank), _list("alpha", self.alpha)):
-                settings: dict[str, Any] = {"rank": rank, "targets": targets}
-                method = replace(self.method, **settings)  # before the rule, which needs a checked rank
-                methods.append(replace(method, alpha=alpha_of(alpha, rank) if isinstance(alpha, str) else alpha))
+        for t in [targets] if single else _list("targets", targets):
+            for r, a in product(_list("rank", rank), _list("alpha", alpha)):
+                method = replace(own, rank=r, targets=t)  # before the rule, which needs a checked rank
+                methods.append(replace(method, alpha=alpha_of(a, r) if isinstance(a, str) else a))
         return methods
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from lora_lab.accounting.memory import trained_by
 from lora_lab.errors import LabError
+from lora_lab.methods.base import whole
 from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.pack import key
 from lora_lab.training.parts import cut
@@ -25,11 +26,13 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
     Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     """
     groups: dict[object, list[Recipe]] = {}
-    for recipe in sorted(recipes, key=lambda r: (str(r.method.settings().get("targets")), _rank(r))):
+    for recipe in sorted(
+        recipes, key=lambda r: (str(r.method.settings().get("targets")), r.method.settings().get("rank") or 0)
+    ):
         groups.setdefault(key(recipe), []).append(recipe)
     result = []
     for group in groups.values():
-        parts = -(-len(group) // (size or pack_size(group, room)))
+        parts = -(-len(group) // (pack_size(group, room) if size is None else whole("size", size)))
         result += [group[len(group) * i // parts : len(group) * (i + 1) // parts] for i in range(parts)]
     return result
 
@@ -37,10 +40,6 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
 def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
     """Return how many runs fit in free memory and still lower the cost per run; at least 1."""
     return max(1, min(MOST, len(group), _fitting(group, room), _worthwhile(group[0])))
-
-
-def _rank(recipe: Recipe) -> int:
-    return recipe.method.settings().get("rank") or 0
 
 
 def _fitting(group: Sequence[Recipe], room: float) -> int:
@@ -52,10 +51,9 @@ def _fitting(group: Sequence[Recipe], room: float) -> int:
         need, run_bytes = need_of(largest), TRAINED_BYTES * trained[largest.method]
         free = room * free_bytes(need.setup.device)
 
-        def bytes_of(runs: int) -> int:
-            return need.bytes(batch=runs * largest.batch) + (runs - 1) * run_bytes
-
-        return bisect_right(range(1, MOST + 1), free, key=bytes_of)
+        return bisect_right(
+            range(1, MOST + 1), free, key=lambda runs: need.bytes(batch=runs * largest.batch) + (runs - 1) * run_bytes
+        )
     except LabError:
         return 4  # without an estimate, a size that is rarely too large
 
@@ -67,5 +65,4 @@ def _worthwhile(recipe: Recipe) -> int:
     except LabError:
         return LEAST
     typical = recipe.batch * max(16, setup.seq // 2)  # rows are truncated to seq, and on average half as long
-    wanted = TOKENS * len(cut(MOST, "cpu")) if setup.device == "cpu" else MOST * typical
-    return max(LEAST, -(-wanted // typical))
+    return max(LEAST, -(-(TOKENS * len(cut(MOST, "cpu")) if setup.device == "cpu" else MOST * typical) // typical))

@@ -344,8 +344,7 @@ def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
     """Fit the line that loses least, given rows of (column, mean), (rates, 2). slope: columns per doubling of y."""
     shifts = {y: slope * math.log2(y) for y in rows}
     low = min(row[0, 0] + shifts[y] for y, row in rows.items())
-    high = max(row[-1, 0] + shifts[y] for y, row in rows.items())
-    positions = np.arange(low, high + 0.02, 0.02)
+    positions = np.arange(low, max(row[-1, 0] + shifts[y] for y, row in rows.items()) + 0.02, 0.02)
     lost = np.array([row[:, 1].max() - np.interp(positions - shifts[y], *row.T) for y, row in rows.items()])
     mean = lost.mean(0)
     minima = np.flatnonzero(mean <= mean.min() + 1e-9)

@@ -174,8 +174,7 @@ def of_one_dtype(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep the rows with the most common training dtype, and those of runs that never started."""
     if frame.empty:
         return frame
-    common = frame["run_dtype"].mode()[:1]
-    return frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(common)]
+    return frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(frame["run_dtype"].mode()[:1])]
 
 
 def unlike(runs: Iterable[Run]) -> str:

@@ -29,6 +29,7 @@ import numpy as np
 import scipy  # type: ignore[import-untyped]  # loads its slow submodules on first use
 
 from lora_lab.errors import BadValue, warn
+from lora_lab.methods.base import is_number
 
 Answers = Any  # an array of answers, or an object with one as `scores`, such as `Runs`
 Name = TypeVar("Name")
@@ -170,8 +171,8 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
 
 def check_margin(margin: float, *, shares: bool) -> None:
     """Check that a margin is above 0 and, for `shares`, below 1. Raises: BadValue."""
-    if not 0 < margin < (1 if shares else math.inf):
-        raise BadValue(f"margin {margin} is impossible; give a share above 0 and below 1, such as 0.015 for 1.5 points")
+    if not (is_number(margin) and 0 < margin < (1 if shares else math.inf)):
+        raise BadValue(f"margin {margin!r} is impossible; give a share between 0 and 1, such as 0.015 for 1.5 points")
 
 
 class Pair:
@@ -203,8 +204,7 @@ class Pair:
 
     def error(self) -> float:
         """Return sqrt(V_S + V_R). (In q, V_S is at least the noise: runs that are alike by chance keep a large t.)"""
-        negative = (np.minimum(self.seed, 0) / self.runs).sum()
-        return math.sqrt(max(self.parts(self.rows)[0].sum() + negative, TINY))
+        return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
     def widening(self, rows: int) -> float:
         """Return the factor for the error if the true difference is the margin but fewer rows were seen to differ."""
@@ -255,8 +255,7 @@ class Pair:
 def _mean_squares(runs: np.ndarray) -> tuple[float, float, int]:
     """Return the variances of seed effects (may be negative) and noise for runs (seeds, rows), and seeds - 1."""
     means, freedom = runs.mean(1, keepdims=True), len(runs) - 1
-    residuals = runs - means - (runs.mean(0) - runs.mean())
-    noise = float((residuals**2).sum()) / (freedom * (runs.shape[1] - 1))
+    noise = float(((runs - means - (runs.mean(0) - runs.mean())) ** 2).sum()) / (freedom * (runs.shape[1] - 1))
     return float(means.var(ddof=1)) - noise / runs.shape[1], noise, freedom
 
 

@@ -57,8 +57,7 @@ class Study:
         for label, given in methods.items():
             settings = {"validations": 0, **fields, **(given if isinstance(given, Mapping) else {"method": given})}
             (method,) = contenders([settings.pop("method")])
-            recipe = Recipe(model, task, method, **settings)
-            groups[label] = [recipe.at_seed(seed) for seed in numbers]
+            groups[label] = [Recipe(model, task, method, **settings).at_seed(seed) for seed in numbers]
         return cls(groups, margin)
 
     @property

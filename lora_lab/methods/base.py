@@ -188,6 +188,12 @@ def whole(name: str, value: object, minimum: int = 1) -> int:
     return value
 
 
+def check_method(value: object) -> None:
+    """Check that a value is a method. Raises: BadValue."""
+    if not isinstance(value, Method):
+        raise BadValue(f"method must be one such as LoRA(rank=8), not {value!r}")
+
+
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Check that a value is one of the choices. Raises: BadValue."""
     if value not in choices:

@@ -26,15 +26,7 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import AdapterLayer, is_conv1d, out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import (
-    TrainedCopy,
-    adapter_layers,
-    adapters,
-    plain_path,
-    put,
-    remove_adapters,
-    report_of,
-)  # fmt: skip
+from lora_lab.methods.attach import TrainedCopy, adapter_layers, adapters, plain_path, put, remove_adapters, report_of
 from lora_lab.methods.base import Report
 from lora_lab.methods.lora_layers import LoRAEmbedding
 

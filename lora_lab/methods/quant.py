@@ -245,8 +245,8 @@ def quantize_model(model: nn.Module, name: str = "nf4") -> int:
     refuse_adapted(model)
     if quantized_layers(model):
         raise BadValue("this model is already quantized; load it again to use another format")
-    paths = quantizable(model)
-    if not paths:
+    linear = (path for path, module in model.named_modules() if is_linear(module))
+    if not (paths := [path for path in linear if set(path.split(".")).isdisjoint(OUTSIDE)]):
         raise BadValue("this model has no linear layers to quantize other than its head")
     original = fingerprint(model)
     for path in paths:
@@ -254,9 +254,3 @@ def quantize_model(model: nn.Module, name: str = "nf4") -> int:
         put(model, path, QuantizedLinear(layer, name).train(layer.training))
     model.lora_lab_fingerprint = original  # type: ignore[assignment]
     return len(paths)
-
-
-def quantizable(model: nn.Module) -> list[str]:
-    """Return the paths of all linear layers of a plain model, except those of its head and pooler."""
-    linear = (path for path, module in model.named_modules() if is_linear(module))
-    return [path for path in linear if set(path.split(".")).isdisjoint(OUTSIDE)]

@@ -105,8 +105,7 @@ ASSETS = {
 
 def home() -> Path:
     """Return the folder that holds the assets: LORA_LAB_HOME, or the user's cache folder."""
-    folder = os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab")
-    return Path(folder).expanduser().absolute()
+    return Path(os.environ.get("LORA_LAB_HOME") or platformdirs.user_cache_dir("lora_lab")).expanduser().absolute()
 
 
 def asset_path(name: str) -> Path:

@@ -123,8 +123,7 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
     queue: list[list[Row]] = []
     for _ in range(steps):
         if not queue:
-            order = rng.sample(list(rows), len(rows))
-            for pool in _chunks(order, POOL * batch):
+            for pool in _chunks(rng.sample(list(rows), len(rows)), POOL * batch):
                 batches = _chunks(_by_length(pool), batch)
                 batch_rng.shuffle(batches)
                 queue += batches

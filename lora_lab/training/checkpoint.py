@@ -88,7 +88,7 @@ def forget(store: Path, recipes: Sequence[Recipe]) -> None:
 
 def write(pack: Pack, path: Path) -> None:
     """Write what the pack's members need to resume. Raises: BadValue if it cannot be written."""
-    tensors, members = {"random": device.random_state(pack.device)}, []
+    tensors, members = {"random": device.module_of(pack.device).get_rng_state()}, []
     for member in pack.members:
         state = member.state()
         named = {"": member.trained, "step": [state["step"]], **{name: state[name] for name in MOMENTS}}

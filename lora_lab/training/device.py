@@ -228,11 +228,9 @@ def _cpu_name() -> str:
 
 
 def _mps_has_bf16() -> bool:
-    try:
-        torch.ones(1, dtype=torch.bfloat16, device="mps").add_(1)
-    except (RuntimeError, TypeError):  # macOS 13 and older
-        return False
-    return True
+    with suppress(RuntimeError, TypeError):  # macOS 13 and older
+        return bool(torch.ones(1, dtype=torch.bfloat16, device="mps").add_(1) > 0)
+    return False
 
 
 def memory_bytes(device: str) -> int:
@@ -265,14 +263,9 @@ def free_memory() -> None:
             module.empty_cache()
 
 
-def random_state(device: str) -> Tensor:
-    """Return the device's random state, which dropout draws from."""
-    return (torch if device == "cpu" else torch.get_device_module(device)).get_rng_state()  # type: ignore[no-any-return]
-
-
-def set_random_state(device: str, state: Tensor) -> None:
-    """Restore a state returned by `random_state`."""
-    (torch if device == "cpu" else torch.get_device_module(device)).set_rng_state(state)
+def module_of(device: str) -> Any:
+    """Return the module with the device's `get_rng_state` and `set_rng_state`: dropout draws from that state."""
+    return torch if device == "cpu" else torch.get_device_module(device)
 
 
 @contextmanager

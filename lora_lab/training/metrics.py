@@ -20,7 +20,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequenc
     predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
     metrics = {
         "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(np.mean([_f1(predicted == c, labels == c) for c in range(logits.shape[-1])])),
+        "macro_f1": float(np.mean([_f1(predicted == c, labels == c) for c in np.union1d(predicted, labels)])),
         "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
     }
     if "f1" in also:

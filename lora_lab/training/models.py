@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from lora_lab.errors import BadValue, Failed, NotFound
+from lora_lab.errors import BadValue, Failed, NotFound, warn
 from lora_lab.methods.base import Method
 from lora_lab.methods.probe import Probe
 from lora_lab.methods.quant import quantize_model
@@ -58,8 +58,12 @@ def load_model(
                 config.pad_token_id = eos[0] if isinstance(eos, list) else eos
         model, info = loader.from_pretrained(
             source, config=config, dtype="auto" if quantised else compute_dtype, attn_implementation=attention,
-            use_safetensors=True, output_loading_info=True, **options,
+            use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **options,
         )  # fmt: skip
+    for key, there, here in info["mismatched_keys"]:
+        if key.split(".")[0] not in HEADS:
+            raise BadValue(f"the checkpoint of '{name}' has {key} of shape {tuple(there)}, its config {tuple(here)}")
+        warn(f"'{name}' has a head of {there[0]} classes; it is replaced by a new one of {here[0]}")
     missing = [key for key in info["missing_keys"] if key.split(".")[0] not in HEADS]
     if missing and not body and _lacks_only_head(model, set(info["missing_keys"])):
         del model

@@ -43,8 +43,10 @@ def labels_of(folder: str | Path) -> int | None:
 def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) -> PreTrainedModel:
     """Load an adapter's base, with its language-modeling head unless the adapter was trained on the model without one.
 
-    For options and errors, see `load_model` and `labels_of`.
+    For options, see `load_model`. Raises: see there and `labels_of`; BadValue for a task that needs another head.
     """
+    if (task := read_config(Path(folder), CONFIG).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
+        raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab doesn't train or score: use PEFT")
     if labels is not None:
         return load_model(name, labels, **options)
     keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder) if key.startswith(PREFIX)]

@@ -112,7 +112,7 @@ class Pack:
             device.keep_freed_memory()
             self._restack()
         torch.manual_seed(first.seed)  # so that dropout doesn't depend on how much the heads and A drew
-        self.random = device.random_state(self.device)
+        self.random = device.module_of(self.device).get_rng_state()
 
     @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
@@ -131,7 +131,7 @@ class Pack:
 
     def _run(self, stop: threading.Event | None) -> list[Run]:
         device.forget_peak(self.device)
-        device.set_random_state(self.device, self.random)
+        device.module_of(self.device).set_rng_state(self.random)
         self.fit(stop)
         if self.stopped and not self.scores_stopped:
             if ended := [member for member in self.members if member.status != "stopped"]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_lab.errors import BadValue, nearest
 from lora_lab.methods import method_from
-from lora_lab.methods.base import Method, make_plain, whole
+from lora_lab.methods.base import Method, check_method, make_plain, whole
 from lora_lab.methods.lora import LoRA
 
 # Fields added later. The hash omits them at their defaults 0, False or "", so that old hashes stay valid.
@@ -74,8 +74,7 @@ class Recipe:
             if not isinstance(value, str | PurePath):
                 raise BadValue(f"{name} must be text, not {value!r}")
             object.__setattr__(self, name, str(value))
-        if not isinstance(self.method, Method):
-            raise BadValue(f"method must be one such as LoRA(rank=8), not {self.method!r}")
+        check_method(self.method)
         if self.max_length is not None:
             whole("max_length", self.max_length)
         for name in ("steps", "batch", "seed", "validations", "patience", "examples", "subset"):

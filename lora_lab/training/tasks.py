@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lora_lab import plugins
-from lora_lab.errors import BadValue, Changed, NotFound
+from lora_lab.errors import BadValue, Changed, NotFound, warn
 from lora_lab.lazy import Lazy
+from lora_lab.methods.base import whole
 from lora_lab.training import pairs
 from lora_lab.training.assets import asset_path, shipped
 from lora_lab.training.chat import Prompt
@@ -128,8 +129,8 @@ def load_task(
     download      allow downloads from the hub, for a dataset given by its hub id
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
     """
-    if max_length is not None and max_length < SHORTEST:
-        raise BadValue(f"max_length must be at least {SHORTEST} tokens, not {max_length}")
+    if max_length is not None:
+        whole("max_length", max_length, SHORTEST)
     if name in TASKS:
         bundled = TASKS[name]
         rows = _unique(bundled.read())
@@ -138,7 +139,7 @@ def load_task(
         return generation(name, {split: list(_restaurants(split)) for split in SPLITS}, max_length)
     if name in pairs.VOICES:
         return _chats(name, pairs.voice(name), max_length)
-    path = Path(name).expanduser()
+    path = Path(str(name)).expanduser()
     if path.is_file():
         if pairs.holds_pairs(path):
             task = _chats(str(path), pairs.read(path, seed), max_length)
@@ -225,9 +226,11 @@ def _task(
     return Task(name, tuple(labels), max_length, **splits)
 
 
-def _unique(rows: pd.DataFrame) -> pd.DataFrame:
+def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
     """Drop empty texts and duplicates, ignoring case and spaces."""
     key = rows.text.str.lower().str.split().str.join(" ")
+    if path and (torn := int((rows.groupby(key).label.nunique() > 1).sum())):
+        warn(f"{path}: {torn} texts have more than one label; the first counts")
     return rows[(key != "") & ~key.duplicated()].reset_index(drop=True)
 
 
@@ -314,10 +317,9 @@ def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: in
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
     if path.suffix.lower() == ".txt":
-        rows, labels = pd.DataFrame({"text": passages(text_of(path))}, dtype=str), list[str]()
+        rows, labels = _unique(pd.DataFrame({"text": passages(text_of(path))}, dtype=str)), list[str]()
     else:
         rows, labels = _labeled(path, text, label)
-    rows = _unique(rows)
     if "split" in rows:
         check_splits(path, rows.split)
     elif len(rows) < 10:
@@ -343,9 +345,11 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
-    labels = sorted(set(names), key=int if names.str.fullmatch(r"-?\d+").all() else str)  # numbers in numeric order
+    rows = pd.DataFrame({"text": table[text].astype(str), "label": names})
+    rows = _unique(rows.assign(split=table["split"]) if "split" in table else rows, path)
+    short = rows.label.str.fullmatch(r"-?\d{1,18}").all()  # Python converts no number of thousands of digits
+    labels = sorted(set(rows.label), key=int if short else str)  # numbers in numeric order
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
     number: dict[Any, int] = {name: n for n, name in enumerate(labels)}
-    rows = pd.DataFrame({"text": table[text].astype(str), "label": names.map(number)})
-    return (rows.assign(split=table["split"]) if "split" in table else rows), labels
+    return rows.assign(label=rows.label.map(number)), labels

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Is LoRA as good as full fine-tuning?
 #
-# "LoRA matches full fine-tuning at a fraction of the cost." We tested it: five methods, one model, one task, five runs each. Is it true? And what can you claim?
+# "LoRA matches full fine-tuning at a fraction of the cost." We tested it: five methods, one model, one task, five runs each. What can you claim?
 
 # %%
 from lora_course import checks, lesson
@@ -14,9 +14,9 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA, at rank 8 on `q` and `v`, trains 305<!--as_good.times--> times fewer. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
 #
-# A colleague tests the same runs a hundred times, each time on 200 of our 2,000 sentences. Each study gives her a 95 % **interval**: a range that should contain the true difference (here: that on all 2,000). If 0 is in it, she writes "no difference found". **How many of her intervals miss? How many of her studies find no difference?** Give ranges that you're 80 % sure of.
+# A colleague tests the same runs a hundred times, each time on 200 of our 2,000 sentences. Each gives her a 95 % **interval**: a range that should contain the true difference (here: that on all 2,000). If 0 is in it, she writes "no difference found". **How many of her intervals miss? How many of her studies find no difference?** Give ranges that you're 80 % sure of.
 #
-# And vote before you look: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**.
+# And vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**.
 
 # %%
 lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
@@ -26,10 +26,10 @@ margin = 1.5  # your vote, in points
 
 # %% [markdown]
 # ## Look
-# The icons show what each method adds: blue trains, gray is frozen. A dot is one run. Its **seed** sets its luck: the random start and the order of the sentences.
+# Icons: what each method adds. Blue trains, gray is frozen. A dot is a run. Its **seed** sets its luck: the random start and the order of the sentences.
 #
 # 1. **Drag the edge of the band**, your margin. When does the word change?
-# 2. Click an icon: all others are compared with that one.
+# 2. Click an icon: others are compared with that.
 # 3. Switch from *trained numbers* to *memory*.
 # 4. At the bottom are the hundred small studies. A line is an interval; a cross missed the difference on all 2,000.
 #
@@ -69,15 +69,15 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 #
 # **LoRA lost.** 81.0<!--as_good.lora--> % against 82.3<!--as_good.full--> %. The 95 % interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, leaves out 0. If there were no difference, only 5 of 100 such intervals would leave out 0.
 #
-# **LoRA may still be your choice.** The 90 % interval ends at -2.1<!--as_good.lora.low-->. So from a margin of 2.2<!--as_good.lora.within--> points on, the word is *worse, but within the margin*. You lose a point or two, and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
+# **It may still be your choice.** The 90 % interval ends at -2.1<!--as_good.lora.low-->. So from a margin of 2.2<!--as_good.lora.within--> points on, the word is *worse, but within the margin*. You lose a point or two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
 #
-# LoRA on all linear layers against `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points, and behind full, too. Prompt tuning (20 trained vectors in front of the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: 20 more vectors in every short text.
+# LoRA on all linear layers against `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points, and behind full, too. Prompt tuning (20 trained vectors before the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: 20 more vectors in every short text.
 #
-# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. 
+# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it.
 # </details>
 #
 # ## What does "equivalent" mean?
-# "No difference found" comes easily: test little. *Equivalent* needs evidence. First fix a margin. Then ask twice: is the true difference above minus the margin? Is it below the margin? Each is a test that errs in at most 5 of 100 studies. Both say yes when the whole **90 %** interval lies inside the band. (Is 0 outside the 95 % interval as well? Then it's *better* or *worse, but within the margin*.) 
+# "No difference found" comes easily: test little. *Equivalent* needs evidence. Fix a margin. Is the true difference above minus the margin? Is it below the margin? Each is a test that errs in at most 5 of 100 studies. Both say yes when the whole **90 %** interval lies inside the band. (Is 0 outside the 95 % interval as well? Then it's *better* or *worse, but within the margin*.)
 #
 # ### Your turn: the rule in one line
 # `low` and `high` are the ends of the 90 % interval, as shares: 0.015 is 1.5 points.
@@ -101,14 +101,14 @@ checks.check_equivalence_rule(equivalent)
 # %% [markdown]
 # ## Before you believe a comparison
 # - **Was every method tuned, on the same budget?** Ours got four learning rates each, and two more if the best was the last. Validation chose 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA (at α 16). With one rate for both, that rate would choose the winner.
-# - **Was the test set used once**, with seeds that chose nothing?
+# - **Was the test set used once**, with seeds that chose nothing? (Ours repeats the day before: same seeds, same sentences.)
 # - **Which LoRA?** Rank, layers, steps.
 # - **How much was there to learn?** Ours saw 6,400 sentences. With much new text, LoRA can lag.
 #
-# Your own comparison, in the lab: `lora-lab compare --methods probe,prompt,lora,lora:targets=all-linear,full`
+# Your own, in the lab: `lora-lab compare --methods probe,prompt,lora,lora:targets=all-linear,full`
 #
 # ## Defend a comparison you haven't seen
-# Your name chooses two of our stored runs. Three rounds. First your **margin**: the first one counts. Then the **word** for the intervals you see. Then the **sentence**, "a" to "d", that you can write.
+# Your name chooses two of our stored runs. First your **margin**: the first one counts. Then the **word** for the intervals, then the **sentence**, "a" to "d", that you can write.
 #
 # <details><summary>An example first</summary>
 #
@@ -131,7 +131,7 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 #
 # 1. **"No difference found" isn't "equal".** Equal needs a margin, set first, and a 90 % interval inside it.
 # 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256 matches full fine-tuning, 16 and 64 don't; in continued pretraining no rank does ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both, and start LoRA at ten times full fine-tuning's rate on all linear layers, at twenty on `q,v`.** *Ours, at α 16: 8.8<!--regret.all--> to 14<!--regret.smollm2.all--> and 24<!--regret.tweets.qv--> to 33<!--regret.smollm2.qv-->. Published: 9.8, and large batches can hurt LoRA ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# 3. **Tune both, and start LoRA at ten times full fine-tuning's rate on all linear layers, at twenty on `q,v`.** *Ours, at α 16: 8.8<!--regret.all--> to 14<!--regret.smollm2.all--> and 24<!--regret.tweets.qv--> to 33<!--regret.smollm2.qv--> (lesson 15); at ten, one of five reviews runs collapsed (lesson 16). Published: 9.8, and large batches can hurt LoRA ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025; ours: undecided).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python

@@ -1,17 +1,17 @@
 # %% [markdown]
 # # 10 · Why should it fit into rank 8?
 #
-# A matrix of MiniLM has 384 × 384 numbers. LoRA of rank 8 changes it with 4 % as many, and it works. **Is the model simple? Is the change? Or the task?** You'll take apart a photograph, a weight, a change and a gradient, and find out.
+# A matrix of MiniLM has 384 × 384 numbers. LoRA of rank 8 changes it with 4 % as many, and it works. **Is the model simple? Is the change? Or the task?** Take apart a photograph, a weight, a change and a gradient.
 #
 # A column times a row is a matrix of **rank one**: all its rows are the same row, scaled. *Any* matrix is a sum of such pieces, strongest first:
 #
 # $$M = s_1 u_1 v_1^\top + s_2 u_2 v_2^\top + \dots$$
 #
-# That's the SVD. Its **energy** is the sum of all its entries squared, which is also the sum of all $s_i^2$.
+# That's the SVD. All $u$ have length 1 and stand at right angles to each other; so do all $v$. So the **energy**, the sum of all entries squared, is also the sum of all $s_i^2$.
 #
 # ## Three guesses
 # 1. A pretrained weight of MiniLM, 384 × 384. **How many pieces hold 90 % of its energy?**
-# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right--> % right, and with only the two strongest pieces of each matrix's change 79.2<!--knobs.cut.2--> %. Now the other way: take *those two* away and keep all the rest. **What percentage is right?**
+# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right--> % right, and with only the two strongest pieces of each matrix's change 79.2<!--knobs.cut.2--> %. Now take *those two* away and keep the rest. **What percentage is right?**
 # 3. Sixteen reviews give a gradient for each matrix. **How many pieces hold 90 % of its energy?** (The median over twelve matrices.)
 #
 # Give ranges that you're 80 % sure of.
@@ -61,7 +61,7 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Try to beat it: change `basis` below, 8 random directions. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
+# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Change `basis` below, 8 random directions: you can tie it, never beat it. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
 
 # %%
 U, s, Vt = decompose(photo)
@@ -120,7 +120,7 @@ assert cut["energy"][2] < 0.31
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with all the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without only the *one* strongest it's 53.4<!--ranks.rest.1--> %, worse than without two. We don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without only the *one* strongest it's 53.4<!--ranks.rest.1--> %, worse than without two. We don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
@@ -152,7 +152,7 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But the median is 8 pieces for 90 %, and `v`, every second of these numbers, often needs one. Sorting reviews asks *one* question, positive or negative, so the errors point in few directions. **The task makes the gradient simple.** Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the large part that does so little above. (Not tested.)
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90 %: `q` mostly needs 14 to 40, `v`, every second number, one. Sorting reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that does so little above.
 #
 # (One batch, one new head. Others: 8 to 13.)
 # </details>
@@ -165,7 +165,7 @@ from lora_course.checks.ranks import facts
 
 n = lesson.draw("facts", 64, 96, 128, 192, 256)
 keys, values = facts(n)  # both (n, 128)
-change = values.T @ keys  # n rank-one pieces, added up
+change = values.T @ keys  # n rank-one pieces, added up: change @ key is near its value
 
 checks.check_facts(..., n)
 
@@ -174,7 +174,7 @@ from lora_course.checks.ranks import facts
 
 n = lesson.draw("facts", 64, 96, 128, 192, 256)
 keys, values = facts(n)  # both (n, 128)
-change = values.T @ keys  # n rank-one pieces, added up
+change = values.T @ keys  # n rank-one pieces, added up: change @ key is near its value
 pieces = decompose(change)
 for rank in range(1, 129):
     right = ((keys @ truncated(*pieces, rank).T @ values.T).argmax(1) == np.arange(n)).mean()
@@ -193,7 +193,7 @@ assert max(right_at_each_rank(1024)) < 0.7 and right_at_each_rank(64)[-1] == 1
 # <details><summary>Answer box</summary>
 #
 # 1. **Weights aren't low-rank, and neither is full fine-tuning's change.** What's low-rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2--> % right, the other 382 only 62.4<!--ranks.rest.2--> %. *Ours: one run.*
-# 2. **Each token adds a rank-one piece to the gradient.** If the task asks for few things, the pieces point in few directions.
+# 2. **Each token adds a rank-one piece to the gradient.** If the pieces point in few directions, few hold most of it.
 # 3. **Rank is room for unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256; for 1,024 even all 128 aren't enough.*
 #
 # Start with rank 8 to 16 for sorting; more for facts. *Ours: reviews only. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90 % of the energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, 200 numbers reached 90 % of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract read).*

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 13 · Where to put it?
 #
-# "I moved LoRA from `q,v` to all linear layers, and the model got better." Maybe. But at the same rank, that move trains four to eight times more numbers. Two things changed: *where*, and *how much*.
+# "I moved LoRA from `q,v` to all linear layers, and the model got better." Maybe. But at the same rank, that trains four to eight times more numbers. Two things changed: *where*, and *how much*.
 #
-# So hold the amount fixed. You may train 27,648 numbers in each layer of MiniLM, in one matrix or spread over six. **Which place is best? Does it matter at all?**
+# So fix the amount. You may train 27,648 numbers in each layer of MiniLM, in one matrix or spread over six. **Which place is best?**
 #
 # A layer has six matrices. In attention, `q` and `k` decide *where* each token looks, `v` and `o` *what* it takes from there. The MLP has the other two: `up` and `down`.
 
@@ -55,7 +55,7 @@ lesson.predict("more memory, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Train one yourself
-# In LoRA's paper, the worst placement on GPT-3 was `k` alone. Is it bad here, too? Train it at two rates, three seeds: about two minutes, too few to settle it. (Or choose another one. $\alpha = 2r$, as in all our runs.)
+# In LoRA's paper, the worst placement on GPT-3 was `k` alone. Here, too? Train it: two rates, three seeds, two minutes, too few to settle it. (Or another one. $\alpha = 2r$ here; lesson 15 asks if that's wise.)
 
 # %%
 mine, rank = "k", 36  # or q, v, o at 36; up or down at 14
@@ -67,9 +67,9 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 
 # %% [markdown]
 # ## Tune each, then compare
-# Larger $\alpha$ needs less rate (lesson 03), and here $\alpha$ goes from 8 on all six matrices to 72 on one. One rate for all could pick the winner. So each placement gets its own, chosen on *validation* sentences. Only then come the 2,000 test sentences, with a margin of 1.5 points fixed before we looked.
+# Larger $\alpha$ needs less rate (lesson 03), and here it goes from 8 to 72. One rate for all could pick the winner. So each gets its own, chosen on *validation* sentences by the same five seeds. Only then the 2,000 test sentences, with a margin of 1.5 points, fixed before.
 #
-# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours is orange. The verdicts require more: of six comparisons, one may look real by luck (**Holm's correction**). So a line off zero can be *undecided*. Right: LoRA's paper on GPT-3, also at one budget, writing database queries (WikiSQL) or comparing two sentences (MNLI).
+# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours: orange. Of six comparisons, one may look real by luck, so the verdicts require more (**Holm's correction**). So a line off zero can be *undecided*. Right: LoRA's paper on GPT-3, also at one budget, writing database queries (WikiSQL) or comparing two sentences (MNLI); a line is what luck alone can do.
 
 # %%
 def tuned(runs):
@@ -87,15 +87,15 @@ paper = table("table5").frame().set_index("weights").rename(index=lambda name: n
 # %%
 figure, (ours, gpt3) = plt.subplots(1, 2, figsize=(10, 5), sharex=True, sharey=True, layout="constrained")
 for row, place in enumerate(places):
-    ours.text(2.2, row, said[place].outcome if place in said else "not run", va="center")
+    ours.text(2.4, row, said[place].outcome if place in said else "not run", va="center")
     if place in said:
         ends = [100 * getattr(said[place], name) for name in ("low95", "difference", "high95")]
         ours.plot(ends, [row] * 3, f"C{int(place == mine)}o-", markevery=[1])
     for task, luck, up in ("WikiSQL", 1.4, 0.18), ("MNLI", 0.3, -0.18):  # 1.96 x √2 x the usual spread of seeds
         if place in paper.index:
             gpt3.errorbar(paper[task][place] - paper[task]["q,v"], row + up, xerr=luck, fmt="ko")
-        gpt3.text(2.2, row + up, task if place in paper.index else "not run" * (up > 0), va="center")
-for axis, title in (ours, "Ours: nothing beats q,v, and q is worse"), (gpt3, "GPT-3: behind without v or o (WikiSQL)"):
+        gpt3.text(2.4, row + up, task if place in paper.index else "not run" * (up > 0), va="center")
+for axis, title in (ours, "Ours: none proved better than q,v; q is worse"), (gpt3, "GPT-3's WikiSQL: behind with neither v nor o"):
     axis.axvspan(-1.5, 1.5, color="C0", alpha=0.15)
     axis.axvline(0, color="gray")
     axis.set(title=title, xlabel="points better than q,v", xlim=(-8, 5), yticks=range(len(places)), yticklabels=places)
@@ -121,8 +121,8 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **Nothing beats `q,v`, and only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. From guessing to its best, the rate moves 25<!--knobs.rate--> (lesson 03). *Where* matters less than *how fast*.
-# - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. That may be the reason; but on MNLI, `q,k` does as well as `q,v`. (A line shows how far two numbers can differ by luck alone.)
+# - **None proved better than `q,v`; four are undecided, only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (`v`'s best rate was the lowest tried.) (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. Twice its best rate costs a placement 1<!--place.twice.least--> to 25<!--place.twice.most--> (validation).
+# - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. That may be why; but on MNLI, `q,k` does as well as `q,v`.
 # - **"Undecided" isn't "equal".** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
 # - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory--> % more memory (1<!--place.checkpointing--> % with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long--> % at 4,096 tokens.
 #
@@ -130,7 +130,7 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # </details>
 #
 # ## Plan a comparison that you haven't seen
-# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? (Run the cell: it gives the standard deviation of three seeds' differences.) How many show a true gap of 1.5 points four times in five? (Lesson 02: 1.96 + 0.84.) Then choose the **word** for our five seeds, and the **sentence**, "a" to "d", that you can write.
+# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? (Run the cell: it gives the standard deviation of three seeds' differences.) How many show a true gap of 1.5 points four times in five? ($n=((1.96+0.84)\,sd/1.5)^2$, as in lesson 02; without Holm.) Then choose the **word** for our five seeds, and the **sentence**, "a" to "d", that you can write.
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")
@@ -148,7 +148,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
 # 3. **Choose places by quality, not by memory.** Adapting fewer saves little.
 #
-# Start with all linear layers at rank 8: larger models may need them. *Ours: at one budget undecided against `q,v`, at one rank equivalent<!--as_good.all.against-lora--> (lesson 05); one 23M encoder. Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at one budget ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
+# Start with all linear layers at rank 8: larger models may need them. *Ours: at one budget undecided against `q,v`; at one rank equivalent<!--as_good.all.against-lora--> in 400 steps of 16 (lesson 05), undecided in 200 of 8, where one of five runs collapsed (lesson 16). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at one budget ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #
 # The same in PEFT, at about one budget for Llama 3 8B:
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 17 · What can one bit teach?
 #
-# A chatbot answered. Somebody pressed 👍 or 👎. That's **one bit**. There's no text to imitate, and still models learn from it: that's *reinforcement learning*. Here, people say, the smallest LoRA is enough: [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: one bit per answer is so little to store. **Is rank 1 enough, and is that the reason?**
+# A chatbot answered. Somebody pressed 👍 or 👎. That's **one bit**. There's no text to imitate, and still models learn from it: that's *reinforcement learning*. The smallest LoRA is enough, people say: [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: one bit per answer is so little to store. **Is rank 1 enough, and is that the reason?**
 
 # %%
 import numpy as np
@@ -22,8 +22,8 @@ lesson.start("17")
 # ## Learning without being told
 # MiniLM reads a film review and *draws* an answer, "positive" or "negative", with its own probabilities. Then it hears one thing: right ($r=1$) or wrong ($r=0$). For each answer $a$ of a batch, do this:
 #
-# - Was its reward above the batch's average? Make it more likely.
-# - Was it below? Make it less likely.
+# - Reward above the batch's average? Make it more likely.
+# - Below? Make it less likely.
 #
 # $$\text{loss} = -\frac1n\sum_{i=1}^{n}\,(r_i-\bar r)\,\log p(a_i)$$
 #
@@ -49,7 +49,7 @@ checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
 # ## Three guesses
-# 1,600 reviews, each seen once: 1,600 bits. Trained on *labels* instead, LoRA of rank 8 gets 76.8<!--reward.labels.eight--> % of the test reviews right, and gives its answers a mean probability of 79<!--reward.labels.eight.sure--> %: it's about as sure as it's right. Give ranges that you're 80 % sure of.
+# 1,600 reviews, each seen once: 1,600 bits. Trained on *labels*, LoRA of rank 8 gets 76.8<!--reward.labels.eight--> % of the test reviews right, and gives its answers a mean probability of 79<!--reward.labels.eight.sure--> %: it's about as sure as it's right. Give ranges that you're 80 % sure of.
 #
 # 1. **What percentage is right with rewards**, at rank 1 on `q,v`?
 # 2. **How many points is full fine-tuning ahead** of it, with rewards?
@@ -62,7 +62,7 @@ lesson.predict("mean probability of its answer with rewards, %", low=..., high=.
 
 # %% [markdown]
 # ## Watch it learn
-# Your loss, rank 1, half a minute. Dots are batches of eight answers; dotted: guessing.
+# Your loss, rank 1, half a minute. Dots are batches of eight *drawn* answers; dotted: guessing. (The test takes the likelier answer.)
 
 # %%
 steps = lesson.steps(200, 12)
@@ -84,7 +84,7 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences, and it has trained 
 
 # %% [markdown]
 # ## One run isn't an answer
-# So we trained ten ways: LoRA of ranks 1, 8 and 64 on `q,v`, of rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, chosen out of six with three seeds, and five new seeds for the test. (Rank 1 on all linear layers came last, after we had seen the others. LoRA of rank 8 and full from labels are lesson 16's.) *Stored: trained on a CPU, 28 November 2026.*
+# We trained ten ways: LoRA of ranks 1, 8 and 64 on `q,v`, of rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, chosen out of six with three seeds, then five new seeds. (Rank 1 on all linear layers came last, after we had seen the others. LoRA of rank 8 and full from labels are lesson 16's.) *Stored: trained on a CPU, 28 November 2026.*
 
 # %%
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
@@ -100,7 +100,7 @@ table = pd.DataFrame({
 table
 
 # %% [markdown]
-# *KL*: how far the trained model's answers are from the untrained one's. *Halves found*: what's left of an older skill, telling which texts belong together. 256 Bible passages are cut in half; how many first halves are nearest to their own second half, by their embeddings? The untrained MiniLM finds 22<!--reward.before--> %.
+# *KL*: how far the trained model's answers are from the untrained one's. *Halves found*: what's left of an older skill. Of 256 Bible passages cut in half, how many first halves are nearest to their own second half? The untrained MiniLM finds 22<!--reward.before--> %.
 #
 # ## As sure as it is right?
 # On the dotted line, a model that says "80 %" is right in 80 % of the cases.
@@ -173,9 +173,9 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # <details><summary>What we found</summary>
 #
 # - **It learns from thumbs alone.** At rank 1 on `q,v`, 73.6<!--reward.reward.one--> % of the test reviews are right, and 76.8<!--reward.labels.one--> % with labels; full fine-tuning gets 76.8<!--reward.reward.full--> and 78.6<!--reward.labels.full--> %.
-# - **Rank 1 doesn't match full fine-tuning here:** with rewards, full is 3.2<!--reward.reward.one.ahead--> points ahead (95 % interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->); on all linear layers 7.9 (3.8 to 12.1). Is the *rank* to blame? Undecided: rank 64 is 0.9<!--reward.rank--> points ahead of rank 1 (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->). Are *rewards*? With labels, full is 1.8<!--reward.labels.one.ahead--> points ahead, so rewards widen the gap by 1.3<!--reward.wider--> (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->): undecided. And 1,600 answers are few: this compares how fast they learn, not how good they get.
-# - **Are bits the reason?** Rank 1 trains 9,216 numbers and hears 1,600 bits at most: there's room. Besides, with two classes "wrong" *names* the right one, so a reward tells as much as a label! Two causes that we see: drawing adds noise. And on average our loss pushes like $-p$ of the right answer, labels like $-\log p$: $p$ times less. So the surer it is of a wrong answer, the less it learns. (Try it: the comment at *Watch it learn*.)
-# - **Rewards make it too sure,** in four cases of five: rank 8 is right in 74.9<!--reward.reward.eight--> % and 91<!--reward.reward.eight.sure--> % sure. Only the answer is rewarded, never doubt. With labels, by 5 points at most.
+# - **Rank 1 doesn't match full fine-tuning here:** with rewards, full is 3.2<!--reward.reward.one.ahead--> points ahead (95 % interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->); on all linear layers 7.9<!--reward.reward.all.ahead--> (3.8<!--reward.reward.all.low--> to 12.1<!--reward.reward.all.high-->; two rates tied, we took the lower). The *rank*? Undecided: 64 is behind full too, by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->), and 0.9<!--reward.rank--> points ahead of rank 1 (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->). *Rewards*? With labels, full is 1.8<!--reward.labels.one.ahead--> points ahead, so rewards widen the gap by 1.3<!--reward.wider--> (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->): undecided. (1,600 answers show how fast they learn, not how good they get.)
+# - **Are bits the reason?** Rank 1 trains 9,216 numbers for 1,600 bits at most: there's room (lesson 19). And with two classes "wrong" *names* the right one, so a reward tells as much as a label! Two possible causes, not tested: drawing adds noise, and on average our loss is $-p$ of the right answer; with labels it's $-\log p$. So its gradient is $p$ times that of labels: the surer it is of a wrong answer, the less it learns. (Try the comment's loss.)
+# - **Rewards make it too sure,** in four cases of five: rank 8 is right in 74.9<!--reward.reward.eight--> % and 91<!--reward.reward.eight.sure--> % sure. Only the answer is rewarded, never doubt. With labels, by 5 points at most. By KL, those four also moved further.
 # - **All of them forget.** The untrained model finds 22<!--reward.before--> % of the halves, rank 1 finds 10<!--reward.labels.one.found--> % after labels and 9<!--reward.reward.one.found--> % after rewards, full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found--> %.
 # </details>
 #
@@ -186,7 +186,7 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # 2. **Compare with the batch's mean.** If all answers of a batch get the same reward, there's nothing to learn. So take problems that the model solves sometimes.
 # 3. **Tune the rate again** (ours came out lower), **and don't trust its probabilities.**
 #
-# The same with PEFT and TRL (their loss draws several answers to each question, and compares among those):
+# The same with PEFT and TRL (it compares several answers to the same question):
 # ```python
 # trainer = GRPOTrainer(model, reward_funcs=right_or_wrong, args=GRPOConfig(learning_rate=...),
 #                       train_dataset=questions, peft_config=LoraConfig(r=1, target_modules="all-linear"))

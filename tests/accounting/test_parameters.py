@@ -33,8 +33,7 @@ def test_a_fused_layer_stands_as_its_slices_where_one_trains():
 
 
 def test_a_layer_as_a_whole_and_another_by_slices_still_sum_to_the_model():
-    method = LoRA(rank=2, targets=("*.0.attn.c_attn", "transformer.h.1.attn.c_attn[q]"))
-    counted = params("gpt2", method)
+    counted = params("gpt2", LoRA(rank=2, targets=("*.0.attn.c_attn", "transformer.h.1.attn.c_attn[q]")))
     assert sum(row.full for row in counted.modules) == counted.total
     assert counted.trainable == 2 * (4 * 768) + 2 * (2 * 768)
 

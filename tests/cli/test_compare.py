@@ -52,11 +52,11 @@ def test_minutes_become_steps(run, small, tmp_path, monkeypatch):
     assert "12 steps of 4 rows" in done.stdout
 
 
-def test_methods_that_all_fail_are_a_failure(run, small, tmp_path):
-    done = run(*small, "--methods", "lora:rank=33", "--steps", "2", "--out", str(tmp_path), "--json")
-    assert done.returncode == 1
-    assert "rank 33 is above" in json.loads(done.stdout)["methods"][0]["error"]
-    assert "every method failed" in done.stderr
+def test_methods_that_all_fail_are_a_failure_and_impossible_ones_bad_input(run, small, tmp_path):
+    for method, code, says in (("prompt:tokens=40", 1, "every method failed"), ("lora:rank=33", 2, "rank 33 is above")):
+        done = run(*small, "--methods", method, "--steps", "2", "--out", str(tmp_path), "--json")
+        assert (done.returncode, says in done.stderr) == (code, True)
+        assert not (tmp_path / "comparison.json").exists()
 
 
 def test_of_a_method_that_failed_the_table_has_strokes_and_nothing_that_it_forgot():

@@ -87,8 +87,7 @@ def test_every_method_of_the_readme_trains_as_many_numbers_as_it_says():
     assert {words.split()[0] for words in said} == {*REGISTRY, "qlora"}
     for words, number in said.items():
         command = ["params", "minilm", "--num-labels", "2", "--method", *words.split(), "--json"]
-        done = CliRunner().invoke(commands, command)
-        assert f'"trainable": {number.replace(",", "")},' in done.stdout, words
+        assert f'"trainable": {number.replace(",", "")},' in CliRunner().invoke(commands, command).stdout, words
 
 
 def test_commands_and_panels_of_the_readmes_questions_exist():

@@ -51,8 +51,7 @@ def test_the_edge_of_the_band_is_dragged_and_the_word_is_what_python_found(pages
 
 
 def test_the_pair_is_clicked_and_the_rival_is_one_of_the_cards(pages: Pages) -> None:
-    python = ComparePanel()
-    view = pages.open(python)
+    view = pages.open(ComparePanel())
     panel = panel_of(view)
     row = box_of(panel.locator(".forest text", has_text="all-linear"))
     forest = box_of(panel.locator(".forest svg"))

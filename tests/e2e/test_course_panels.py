@@ -20,8 +20,7 @@ def test_each_question_and_strength_has_its_stored_answers(pages: Pages) -> None
     panel.get_by_role("combobox", name="question").select_option(stored["questions"][3])
     expect(captain).to_contain_text(stored["answers"]["captain"]["1"][3])
     expect(panel.locator("[data-voice=told]")).to_contain_text(stored["answers"]["told"]["0"][3].split("\n")[0])
-    strength = panel.get_by_role("slider", name="strength")
-    strength.press("Home")
+    panel.get_by_role("slider", name="strength").press("Home")
     expect(captain).to_contain_text(stored["answers"]["base"]["0"][3].split("\n")[0])
     expect(panel.locator(".picture svg")).to_have_attribute(
         "aria-label", "Bars to scale: the base 538 MB, captain 2.5 MB, json 2.5 MB, preacher 2.5 MB."

@@ -38,8 +38,7 @@ def test_a_slider_changes_what_is_drawn_told_and_counted(pages: Pages) -> None:
         big = f"{full // trained}× fewer numbers to train" if trained < full else "1× as many numbers as W"
         expect(status).to_contain_text(big)
         expect(status).to_contain_text(f"Stored: W + {trained:,}. Trained: {trained:,}")
-        cells = panel.get_by_role("row", name="total").inner_text()
-        assert numbers(cells) == [full + trained, trained]
+        assert numbers(panel.get_by_role("row", name="total").inner_text()) == [full + trained, trained]
     assert rank == 8
     assert box_of(strip)["height"] == pytest.approx(before, abs=0.01)
 
@@ -71,8 +70,7 @@ def test_the_gathered_patch_is_dropped_on_w_by_hand_and_by_key(pages: Pages) -> 
     view.mouse.up()
     expect(panel.locator(".gathered")).to_contain_text("32 of these cover W")
     assert box_of(patch)["x"] == pytest.approx(w["x"], abs=1.5)
-    lift = panel.get_by_role("button", name="lift the patch off W")
-    lift.press("Enter")
+    panel.get_by_role("button", name="lift the patch off W").press("Enter")
     expect(panel.locator(".gathered")).to_contain_text("drag it onto W")
 
 

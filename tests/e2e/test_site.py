@@ -268,8 +268,7 @@ def test_a_rank_and_three_rates_are_found_on_the_page(site: str, visit: Callable
 
 
 def test_a_row_fits_as_the_check_says(site: str, visit: Callable[..., Page]):
-    page = visit(site, "lessons/04_will_it_fit.html")
-    form = page.locator(".lab-answer").nth(1)
+    form = visit(site, "lessons/04_will_it_fit.html").locator(".lab-answer").nth(1)
     choices = [("QLoRA", True, n) for n in (600, 4616, 4617, 4682, 30_000)]
     choices += [("QLoRA", False, 1121), ("QLoRA", False, 3000), ("LoRA q, v", True, 512), ("full", True, 64)]
     for method, checkpointing, seq in choices:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab import IA3, BadValue, LoRA, NotFound, Recipe, Store
+from lora_lab import IA3, BadValue, Grid, LoRA, NotFound, Recipe, Store, memory, params, sweep
 from lora_lab.errors import Changed
 from lora_lab.experiments import afterwards
 from lora_lab.experiments.compare import Comparison, compare, terms_of
@@ -56,6 +56,23 @@ def test_what_is_no_method_is_said_in_a_sentence(words, says):
         contenders(words)
 
 
+@pytest.mark.parametrize("call", [
+    lambda: compare("minilm", "rt", LoRA(), foo=3),
+    lambda: compare("minilm", "rt", LoRA(), seeds=2.5),
+    lambda: compare("minilm", "rt", LoRA(), margin="wide"),
+    lambda: sweep(Grid(), foo=3),
+    lambda: sweep(Grid(), task="rt", steps=1, size=-1),
+    lambda: memory("minilm", LoRA(), foo=3),
+    lambda: memory("minilm", LoRA(), shard=8),
+    lambda: memory("minilm", "lora"),
+    lambda: params("minilm", LoRA),
+])  # fmt: skip
+def test_what_has_the_wrong_type_or_name_is_said_in_a_sentence(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadValue, match=r"foo|seeds|margin|size|shard|method must be"):
+        call()
+
+
 METHODS, PAIR = "probe,lora:rank=2,prompt:tokens=3,full", "probe,lora:rank=2"
 
 
@@ -63,8 +80,7 @@ METHODS, PAIR = "probe,lora:rank=2,prompt:tokens=3,full", "probe,lora:rank=2"
 def compared(tiny_encoder, opinions, tmp_path_factory):
     """A small comparison, its folder and what was said on the way."""
     out, said = tmp_path_factory.mktemp("compared"), []
-    found = compare(tiny_encoder, opinions, METHODS, out, say=said.append, **SMALL)
-    return found.to_json(), out, said
+    return compare(tiny_encoder, opinions, METHODS, out, say=said.append, **SMALL).to_json(), out, said
 
 
 def by_name(found: dict) -> dict[str, dict]:

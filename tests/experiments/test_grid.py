@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import BadValue, Grid, PromptTuning, Recipe
+from lora_lab import BadValue, Grid, LoRA, PromptTuning, Recipe
 from lora_lab.experiments.grid import alpha_of, share
 
 
@@ -27,6 +27,8 @@ def test_values_of_numpy_make_the_same_recipes():
     assert [one.hash for one in found] == [one.hash for one in wanted]
     with pytest.raises(BadValue, match="only lora has a grid"):
         Grid(rank=ranks, method=PromptTuning()).recipes("m", "t")
+    own = LoRA(4, 2, ("k", "v"), dora=True)
+    assert [recipe.method for recipe in Grid(method=own, lr=[1e-3, 2e-3]).recipes("m", "t")] == [own, own]
 
 
 def test_alpha_follows_a_rule():

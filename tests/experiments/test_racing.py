@@ -172,6 +172,5 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_trained(grid, tmp
 
 def test_a_configuration_with_a_seed_that_failed_is_not_chosen_and_trains_no_further(grid, tmp_path):
     swept = sweep([*grid(rank=4), *grid(rank=4, lr=1e30)], tmp_path, choose=True)
-    failed = [run for run in swept.runs if run.status == "failed"]
-    assert [run.recipe.seed for run in failed] == [0]
+    assert [run.recipe.seed for run in swept.runs if run.status == "failed"] == [0]
     assert swept.choice.to_json()["chosen"]["recipe"]["lr"] == 3e-2

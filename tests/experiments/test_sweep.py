@@ -88,8 +88,7 @@ def test_stop_keeps_what_has_finished_and_the_rest_goes_on_where_it_was(grid, tm
         if len(steps) > 4 * 12 + 4 * 5:
             stop.set()
 
-    stopped = sweep(recipes, tmp_path, size=4, stop=stop, note=on_step(watch))
-    assert len(stopped) == 4
+    assert len(sweep(recipes, tmp_path, size=4, stop=stop, note=on_step(watch))) == 4
     first = []
     swept = sweep(recipes, tmp_path, size=4, note=on_step(lambda p: first.append(p.step)))
     assert min(first) > 1  # not from the beginning
@@ -303,8 +302,7 @@ def test_if_a_pack_runs_out_of_memory_its_halves_go_on_and_nothing_is_lost(grid,
     recipes = grid(seed=[0, 1])
     expected = facts(sweep(recipes, tmp_path / "enough").runs)
     limited(monkeypatch, rows=2 * 8)  # two runs at a time
-    swept = sweep(recipes, tmp_path / "little")
-    assert facts(swept.runs) == expected
+    assert facts(sweep(recipes, tmp_path / "little").runs) == expected
     assert not list((tmp_path / "little" / "unfinished").glob("*"))
 
 

@@ -173,8 +173,7 @@ def test_without_an_adapter_there_is_nothing_to_do():
 
 def encoder() -> nn.Module:
     torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
-    return nn.TransformerEncoder(layer, 1).eval()
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0), 1).eval()
 
 
 X = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))

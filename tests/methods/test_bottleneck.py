@@ -23,8 +23,7 @@ from tests.methods.conftest import refused, with_adapter
 )
 def test_each_placement_counts_as_the_accountant_does_and_starts_without_effect(method, places):
     model = tiny("llama")
-    report = method.attach(model)
-    assert report.adapter_parameters == params(tiny("llama"), method).trainable
+    assert method.attach(model).adapter_parameters == params(tiny("llama"), method).trainable
     assert [path for path, _ in adapter_layers(model)] == [f"model.layers.{place}" for place in places]
     torch.testing.assert_close(logits(model), logits(tiny("llama")), rtol=1e-6, atol=1e-6)
 
@@ -37,8 +36,7 @@ def test_on_a_bf16_base_it_stays_in_fp32():
 
 
 def test_it_computes_what_it_says():
-    model = with_adapter("roberta", Bottleneck(size=4, placement="lin"))
-    layer = model.roberta.encoder.layer[0].output.dense
+    layer = with_adapter("roberta", Bottleneck(size=4, placement="lin")).roberta.encoder.layer[0].output.dense
     x = torch.randn(2, 3, 64)
     y = layer.base_layer(x)
     torch.testing.assert_close(layer(x), y + layer.up(F.gelu(layer.down(layer.norm(y)))))

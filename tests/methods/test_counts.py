@@ -85,8 +85,7 @@ def test_the_file_to_the_byte(case, labels, method, tmp_path):
     report = method.attach(model)
     counted = params(described(small_config(case), num_labels=labels), method)
     assert counted.trainable == report.adapter_parameters
-    written = save_adapter(model, tmp_path) / "adapter_model.safetensors"
-    assert counted.adapter_bytes == written.stat().st_size
+    assert counted.adapter_bytes == (save_adapter(model, tmp_path) / "adapter_model.safetensors").stat().st_size
 
 
 def test_ia3_counts_one_factor_for_each_number_and_prompts_follow_the_models_width():

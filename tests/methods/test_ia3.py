@@ -48,8 +48,7 @@ def test_peft_reads_our_file(kind, method, tmp_path):
     ours = tiny(kind)
     report = method.attach(ours)
     randomise(ours)
-    theirs = load_peft(tiny(kind), save_adapter(ours, tmp_path))
-    torch.testing.assert_close(logits(theirs), logits(ours), **CLOSE)
+    torch.testing.assert_close(logits(load_peft(tiny(kind), save_adapter(ours, tmp_path))), logits(ours), **CLOSE)
     if kind == "gpt2":  # factors of k and v leave q alone in a fused layer
         factors = load_file(tmp_path / WEIGHTS)["base_model.model.transformer.h.0.attn.c_attn.ia3_l"]
         assert factors.shape == (96, 1)

@@ -32,8 +32,7 @@ def peer(bitsandbytes):
 
 
 def weight(shape: tuple[int, int], seed: int, spread: float = 0.02, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * spread
-    return made.to(dtype)
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * spread).to(dtype)
 
 
 def test_the_levels_are_those_of_bitsandbytes(peer):

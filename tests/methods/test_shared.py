@@ -134,8 +134,7 @@ def test_q_and_v_of_a_fused_layer_have_one_adapter_which_leaves_k_alone(kind, me
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_lora_xs_is_its_formula_and_only_the_square_gets_a_gradient(kind):
-    model = ours(kind, LoRAXS(rank=4, alpha=6))
-    for path, layer in adapter_layers(model):
+    for path, layer in adapter_layers(ours(kind, LoRAXS(rank=4, alpha=6))):
         if layer.head:
             continue
         weight, bias = out_by_in(layer).detach(), layer.bias

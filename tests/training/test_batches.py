@@ -21,8 +21,7 @@ def test_every_row_comes_once_an_epoch(n, batch, epochs, seed):
     steps = -(-n // batch)  # an epoch
     batches = training_batches(data, batch, steps * epochs, seed, pad=0)
     for _ in range(epochs):
-        places = [place for b in islice(batches, steps) for place in b.places]
-        assert sorted(places) == list(range(n))
+        assert sorted([place for b in islice(batches, steps) for place in b.places]) == list(range(n))
 
 
 def test_scoring_visits_every_row_once_the_longest_first():
@@ -43,8 +42,7 @@ def test_a_seed_fixes_the_order_and_another_changes_it():
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6))
 def test_a_batch_is_as_wide_as_its_longest_row_in_whole_steps(lengths):
-    data = [Row([7] * length, 0, place) for place, length in enumerate(lengths)]
-    batch = collate(data, pad=3)
+    batch = collate([Row([7] * length, 0, place) for place, length in enumerate(lengths)], pad=3)
     assert batch.input_ids.shape[1] % STEP == 0
     assert max(lengths) <= batch.input_ids.shape[1] < max(lengths) + STEP
     assert batch.attention_mask.sum(1).tolist() == lengths

@@ -24,8 +24,7 @@ def fitted(model: nn.Module | None = None, validate=lambda: {"accuracy": 0.5}, c
         recipe.method.attach(model)
     torch.manual_seed(recipe.seed)
     member = Member(recipe, model, callbacks)
-    batches = training_batches(rows(24), recipe.batch, recipe.steps, recipe.seed, pad=1)
-    fit(member, enumerate(batches, 1), validate)
+    fit(member, enumerate(training_batches(rows(24), recipe.batch, recipe.steps, recipe.seed, pad=1), 1), validate)
     return member
 
 
@@ -44,8 +43,7 @@ def test_callbacks_see_each_step_with_its_rate_and_the_validations():
 
 def test_the_first_step_moves_b_by_the_rate():
     """Adam's first step is the rate times the gradient's sign, wherever there is a gradient."""
-    model = fitted(steps=1, lr=1e-3).model
-    moved = torch.cat([layer.lora_B.abs().flatten() for layer in lora_layers(model)])
+    moved = torch.cat([layer.lora_B.abs().flatten() for layer in lora_layers(fitted(steps=1, lr=1e-3).model)])
     assert moved.median().item() == pytest.approx(1e-3, rel=0.01)
     assert moved.max() <= 1.01e-3
 

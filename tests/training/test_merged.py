@@ -109,6 +109,10 @@ def test_an_adapter_of_the_body_alone_is_merged_into_the_body(tmp_path, silent, 
     assert inspect_folder(tmp_path / "adapter", base).does_something
     plain = transformers.AutoModel.from_pretrained(tmp_path / "out")
     torch.testing.assert_close(answer_of(plain), answer_of(model), rtol=1e-4, atol=1e-4)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text()) | {"task_type": "TOKEN_CLS"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(BadValue, match="is for TOKEN_CLS"):
+        write_merged(tmp_path / "adapter", tmp_path / "other", base=base)
 
 
 def test_the_adapter_of_a_4_bit_base_is_merged_into_the_numbers_that_it_has_met(tmp_path):

@@ -13,9 +13,15 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from lora_lab import load_model, load_tokenizer
-from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
 from lora_lab.training.models import is_causal, local_name
 from tests.conftest import BERT
+
+
+def test_a_head_of_another_number_of_classes_is_replaced(tiny_encoder, tmp_path):
+    load_model(tiny_encoder, 3).save_pretrained(tmp_path)
+    with pytest.warns(LabWarning, match="a head of 3 classes"):
+        assert load_model(str(tmp_path), 2).classifier.out_features == 2
 
 
 def copy(source: str, target: Path) -> Path:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_lab import LoRA, load_task, train
-from lora_lab.errors import BadValue, NotFound
+from lora_lab.errors import BadValue, LabWarning, NotFound
 from lora_lab.training.tasks import SPLITS, Split, Task, chosen_rows, passages
 from tests.training.conftest import PLAIN
 
@@ -76,6 +76,14 @@ def test_a_file_of_ones_own_is_a_task(tmp_path, suffix):
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # the mark that Windows puts before a text
     assert load_task(str(file)).train == task.train
     assert load_task(str(file), seed=1).test != task.test
+
+
+def test_labels_of_rows_that_are_left_out_are_no_classes_and_two_labels_of_a_text_are_warned_of(tmp_path):
+    rows = [*records(), {"text": " ", "label": "maybe"}, {"text": "TEXT 1", "label": "no"}]
+    with pytest.warns(LabWarning, match="1 texts have more than one label"):
+        assert load_task(write(tmp_path, rows)).labels == ("no", "yes")
+    rows = [{"text": f"text {n}", "label": "1" * (5000 if n % 2 else 1)} for n in range(20)]
+    assert load_task(write(tmp_path, rows, "jsonl")).num_labels == 2  # more digits than Python reads as a number
 
 
 def test_a_text_in_quotes_may_hold_commas_lines_and_quotes(tmp_path):

@@ -31,8 +31,7 @@ def test_a_run_trains_scores_and_keeps_record_adapter_and_predictions(recipe, tm
     assert len(kept.predictions) == 16
     options = {"dtype": "fp32", "attention": "eager", "device_name": "cpu"}
     assert evaluate_adapter(run.adapter, opinions, **options) == pytest.approx(run.metrics)
-    other = train(recipe(steps=5, seed=1), store=None)
-    assert other.history["loss"] != run.history["loss"]
+    assert train(recipe(steps=5, seed=1), store=None).history["loss"] != run.history["loss"]
     json.dumps(run.to_json(), allow_nan=False)
 
 

@@ -40,8 +40,7 @@ def test_a_film_that_ships_is_what_the_accountant_says():
 
 
 def test_the_words_say_peak_moment_categories_and_card():
-    panel = MemoryPanel("llama-3-8b", "full", batch=1, seq=512)
-    words = panel.describe()
+    words = MemoryPanel("llama-3-8b", "full", batch=1, seq=512).describe()
     assert binary(memory("llama-3-8b", METHODS["full"], batch=1, seq=512).peak) in words
     assert "at the update" in words
     assert "gradients 15.0 GiB" in words

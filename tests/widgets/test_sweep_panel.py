@@ -66,8 +66,7 @@ def test_headless_it_trains_here_and_now_and_the_map_has_the_runs(make: Make, tm
     live = frame[1, 1e-3, 0].history["validation"]
     for there, here in zip(other.history["validation"], live, strict=True):  # step 0 too, though it is scored last
         assert here == pytest.approx(there, rel=1e-3)
-    again = make(picked=())
-    assert sorted(values(again)) == sorted(values(panel))
+    assert sorted(values(make(picked=()))) == sorted(values(panel))
     with pytest.raises(BadValue, match="has been trained"):
         make().run()
 

@@ -103,9 +103,9 @@ function start(p) {
   function title({ method, rival, pair, size }) {
     if (method === rival) return `${escape(rival.name)}, and nothing to compare it with yet`;
     const share = method.trained / rival.trained;
-    const trains = share < 1 ? `${percent(share)} of` : `${about(share)} times`;
+    const trains = share === 1 ? "as many" : share < 1 ? `${percent(share)} of the` : `${about(share)} times the`;
     const verdict = pair && pair.letter !== "-" ? `; at a margin of ${size} it is ${pair.word}` : "";
-    return `${escape(method.name)} trains ${trains} the numbers of ${escape(rival.name)}${verdict}`;
+    return `${escape(method.name)} trains ${trains} numbers ${share === 1 ? "as" : "of"} ${escape(rival.name)}${verdict}`;
   }
 
   /** [headline, sentence] for the pair. */

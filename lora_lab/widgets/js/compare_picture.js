@@ -63,7 +63,7 @@ export function drawSeeds(width, { data, axis, method, rival }) {
   }
   for (const { entry, cx, mean, kind } of names.reverse()) {
     const strong = kind !== "frozen";
-    const box = place(entry.name.length * LETTER * (strong ? 1.06 : 1), cx, mean, boxes, [left, right, top, bottom]);
+    const box = place(entry.name.length * LETTER * (strong ? 1.06 : 1), cx, mean, boxes, [left, right, top, bottom - 15]); // above the crosses
     boxes.push(box);
     parts.push(text(box[0], box[3] - 3, escape(entry.name), `halo ${strong ? `strong ${kind}` : "soft"}`));
   }
@@ -138,8 +138,8 @@ export function drawForest(width, { rows, range, margin, size, method, rival, sc
     if (low < range[0]) parts.push(`<path d="M${left - 8} ${y}l8 -5v10z" class="${kind}"/>`); // it continues beyond the edge
     if (high > range[1]) parts.push(`<path d="M${right + 8} ${y}l-8 -5v10z" class="${kind}"/>`);
     const far = signed(Number(middle.toFixed(1)));
-    if (middle <= range[0]) parts.push(text(left + 8, y + 4, far, "tick halo"));
-    else if (middle >= range[1]) parts.push(text(right - 8, y + 4, far, "tick halo end"));
+    if (middle <= range[0]) parts.push(text(Math.max(left + 8, x(high) + 6), y + 4, far, "tick halo"));
+    else if (middle >= range[1]) parts.push(text(Math.min(right - 8, x(low) - 6), y + 4, far, "tick halo end"));
     else parts.push(circle(x(middle), y, 4.5, `${kind} rim`));
   });
   const marks = ticks(range, width > 500 ? 8 : 5);

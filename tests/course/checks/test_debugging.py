@@ -44,5 +44,4 @@ def test_each_fault_has_a_hint_that_does_not_name_it():
 def test_the_eleventh_patient_is_found_by_inspect_and_a_wrong_name_gets_a_hint(number: int, tmp_path: Path):
     folder = eleventh(number, tmp_path / "K")
     assert checks.check_eleventh("wrong base", number).hint
-    found = inspect_folder(folder, "minilm").problems
-    assert checks.check_eleventh(found[0].name.upper(), number).passed is True
+    assert checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name.upper(), number).passed is True

@@ -39,8 +39,7 @@ def test_results_report_and_picture_are_kept_for_later_calls(run, tmp_path, monk
     assert "The rule: Two is equal to two." in done.stderr
     assert "holds" in run("table6", "--out", str(tmp_path)).stdout
     (tmp_path / "report.md").unlink()
-    judged = run("--rejudge", "--json", "--out", str(tmp_path))
-    assert json.loads(judged.stdout)["items"] == found["items"]
+    assert json.loads(run("--rejudge", "--json", "--out", str(tmp_path)).stdout)["items"] == found["items"]
     assert (tmp_path / "report.md").is_file()
     assert run("--out", str(tmp_path / "report.png" / "below")).returncode == 2
     monkeypatch.setattr(reproduce, "items", lambda names: [Made(name="table5")])
