@@ -64,8 +64,7 @@ def peak_of_qlora() -> Function:
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
     wrong = "add to fixed, for each token, what the layers save and what the loss holds"
-    cases = [(512,), (2048,), (8192,)]
-    return Function(cases, lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015)
+    return Function([(512,), (2048,), (8192,)], lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015)
 
 
 @exercise()

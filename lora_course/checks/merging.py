@@ -18,8 +18,7 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    shapes = ((6, 4), (5, 4), (3, 2, 4), (3, 5, 2))
-    x, w, a, b = (torch.randn(*shape, generator=generator) for shape in shapes)
+    x, w, a, b = (torch.randn(*shape, generator=generator) for shape in ((6, 4), (5, 4), (3, 2, 4), (3, 5, 2)))
     which = torch.tensor([0, 2, 1, 0, 2, 2])
     y = attempt(mixed, *(tensor.clone() for tensor in (x, w, a, b)), 3.0, which)
     if isinstance(y, Verdict):

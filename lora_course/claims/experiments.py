@@ -148,8 +148,7 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
         missing = math.sqrt(max(0, update_rank - rank) / update_rank)
         found = f"rank {rank} misses {missing:.0%} of it at best"
         cases.append(Case({"task": f"an update of rank {update_rank}"}, missing <= 0.05, found))
-    arithmetic = "arithmetic: the singular values of an update"
-    made_up = [arithmetic] if any(other > rank for other in needed) else []
+    made_up = ["arithmetic: the singular values of an update"] if any(other > rank for other in needed) else []
     sources = (cells.made, *([stored.printed_in("table6")] if printed else []), *made_up)
     return Finding(tuple(cases), sources, POINTS, (-100 * margin,))
 

@@ -34,8 +34,7 @@ def best_rate(losses: Mapping[float, float]) -> float:
 def best_rates(row: Mapping[str, Any]) -> list[float]:
     """Return `best_rate` for each tuning seed of a method's row in a comparison."""
     tried = [one for one in row["tried"] if one["each"]]
-    seeds = range(len(tried[0]["each"]))
-    return [best_rate({one["lr"]: one["each"][seed][1] for one in tried}) for seed in seeds]
+    return [best_rate({one["lr"]: one["each"][seed][1] for one in tried}) for seed in range(len(tried[0]["each"]))]
 
 
 def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:

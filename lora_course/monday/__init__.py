@@ -84,8 +84,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     shape = architecture_of(model)
     if kind == "language model" and shape.task == "encoder":
         raise BadValue(f"{shape.name} can't write completions: choose a causal model, or give a CSV with text,label")
-    columns = KINDS[kind][: 1 if kind == "classifier" else 2]
-    lengths = sorted(sum(len(row[name]) for name in columns) for row in rows)
+    lengths = sorted(sum(len(row[name]) for name in KINDS[kind][: 1 if kind == "classifier" else 2]) for row in rows)
     tokens = math.ceil(lengths[int(0.99 * (len(lengths) - 1))] / LETTERS / 64) * 64
     tokens = min(max(tokens, 64), longest(config_of(model)) or tokens)
     rank = 8 if kind == "classifier" else 16

@@ -296,8 +296,9 @@ def _rows(recipe: PaperRecipe, task: Task | str) -> Given:
         return Given(len(task.train), "counted in the given data")
     entry, sources = FACTS["tasks"][recipe.task], FACTS["sources"]
     source = sources["e2e"] if recipe.task == "e2e" else sources["glue"]
-    exact = recipe.task == "e2e" or entry.get("counted")
-    return Given(entry["rows"], source if exact else source + sources["rounded"])
+    return Given(
+        entry["rows"], source if (recipe.task == "e2e" or entry.get("counted")) else source + sources["rounded"]
+    )
 
 
 def _estimate(recipe: PaperRecipe, method: Method, batch: int) -> Any:
@@ -397,8 +398,7 @@ def run(
     where              device, dtype, attention
     Raises: NotFound, BadValue, both before training starts.
     """
-    counts = {"seeds": seeds, "steps_limit": steps_limit, "prompts": prompts}
-    for name, count in counts.items():
+    for name, count in {"seeds": seeds, "steps_limit": steps_limit, "prompts": prompts}.items():
         if count is not None and (count if isinstance(count, int) else len(count)) < 1:
             raise BadValue(f"{name} must be at least 1, not {count}; leave it out to use the paper's value")
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]

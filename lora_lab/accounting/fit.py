@@ -92,8 +92,7 @@ class Fit:
         """Drop every moment that another moment of its phase dominates at any batch, length and rank."""
         kept: list[int] = []
         totals = self.coefficients.sum(axis=1)  # over labels
-        sizes = totals @ self.regime.vector((4, 4096, 64))
-        for i in np.argsort(-sizes, kind="stable").tolist():
+        for i in np.argsort(-totals @ self.regime.vector((4, 4096, 64)), kind="stable").tolist():
             rivals = [k for k in kept if self.moments[k][0] == self.moments[i][0]]
             if not (totals[rivals] >= totals[i]).all(axis=1).any():
                 kept.append(i)

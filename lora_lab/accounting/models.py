@@ -166,8 +166,7 @@ def config_of(model: Any) -> dict[str, Any]:
     if isinstance(model, str | Path):
         return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
     if not hasattr(getattr(model, "config", None), "to_dict"):
-        kind = type(model).__name__
-        raise BadValue(f"a {kind} has no config to count from: attach the method and read its report")
+        raise BadValue(f"a {type(model).__name__} has no config to count from: attach the method and read its report")
     return dict(model.config.to_dict())
 
 

@@ -180,12 +180,10 @@ def demo(steps: int, out: str) -> None:
     from lora_lab.training.recipe import Recipe
     from lora_lab.training.train import train as train_run
 
-    recipe = Recipe("minilm", "rt", steps=steps)
-    run = train_run(recipe, store=out)
+    run = train_run(Recipe("minilm", "rt", steps=steps), store=out)
     score = f"{run.metrics['accuracy']:.1%} on held-out sentences"
     title = f"Rank 8 on q and v, {run.adapter_parameters:,} parameters: {score}"
-    picture = plots.training_picture(run.history, "accuracy", title)
-    picture.savefig(Path(out) / "demo.png", dpi=150)
+    plots.training_picture(run.history, "accuracy", title).savefig(Path(out) / "demo.png", dpi=150)
     tell(f"{_summary(run)}\npicture     {Path(out) / 'demo.png'}")
 
 

@@ -89,8 +89,7 @@ def describe(comparison: dict[str, Any]) -> str:
         f"{comparison['growth']} at an end; {len(comparison['seeds'])} other seeds scored once on the test split; "
         f"s per run is its share of the pack's time; {comparison['seconds']:.0f} s in total{basis}"
     )
-    table = pd.DataFrame([_cells(row, metric, factor(metric)) for row in methods])
-    return report({"": table}, lines)
+    return report({"": pd.DataFrame([_cells(row, metric, factor(metric)) for row in methods])}, lines)
 
 
 def _cells(row: dict[str, Any], metric: str, scale: int) -> dict[str, str]:

@@ -187,5 +187,4 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
         options["targets"] = targets[0]
     if options["validations"] is None:
         del options["validations"]
-    grid = Grid(method=take_method(options), **axes)
-    return grid.recipes(options.pop("model"), options.pop("task"), **options)
+    return Grid(method=take_method(options), **axes).recipes(options.pop("model"), options.pop("task"), **options)

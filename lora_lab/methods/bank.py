@@ -268,8 +268,7 @@ class BankLayer(AdapterLayer):
             return self._mixed(x)
         groups = {name: [row for row, other in enumerate(used) if other == name] for name in dict.fromkeys(used)}
         parts = [self.adapted.get(name, self.base_layer)(x[rows], *args, **kwargs) for name, rows in groups.items()]
-        order = torch.tensor([row for rows in groups.values() for row in rows])
-        return torch.cat(parts)[order.argsort()]
+        return torch.cat(parts)[torch.tensor([row for rows in groups.values() for row in rows]).argsort()]
 
     def _mixed(self, x: Tensor) -> Tensor:
         in_features = x.shape[-1]

@@ -264,8 +264,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
         layer = copy.copy(layer)
         layer._parameters = dict(layer._parameters)
         for name, new in merged.items():
-            stored = new.to(getattr(layer, name).dtype, copy=True)
-            layer._parameters[name] = nn.Parameter(stored, requires_grad=False)
+            layer._parameters[name] = nn.Parameter(new.to(getattr(layer, name).dtype, copy=True), requires_grad=False)
         inner.base_layer = layer
         inner.original = (frozen,) if keep else ()
         for part in parts:
@@ -351,5 +350,4 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 def _bytes(model: nn.Module) -> int:
     """Return the size of a model's weights and adapters in bytes; weights that layers share count once."""
-    unique = {t.data_ptr(): t for t in model.state_dict().values()}
-    return sum(t.numel() * t.element_size() for t in unique.values())
+    return sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in model.state_dict().values()}.values())

@@ -126,8 +126,7 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
 
 def codes_of(scaled: Tensor, levels: Tensor) -> Tensor:
     """Return the index of the level nearest to each value, uint8, by bisection over the midpoints of levels."""
-    midpoints = (levels[1:] + levels[:-1]) / 2
-    return torch.bucketize(scaled, midpoints.to(scaled.device), out_int32=True).to(torch.uint8)
+    return torch.bucketize(scaled, ((levels[1:] + levels[:-1]) / 2).to(scaled.device), out_int32=True).to(torch.uint8)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

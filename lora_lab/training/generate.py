@@ -73,8 +73,7 @@ def generate(
         for start in range(0, len(order), rows):
             places = order[start : start + rows]
             new = _answers(model, tokenizer, [ids[place] for place in places], decoding)
-            texts = tokenizer.batch_decode(new, skip_special_tokens=True)
-            for place, text in zip(places, texts, strict=True):
+            for place, text in zip(places, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
                 answers[place] = text.strip()
     return answers
 

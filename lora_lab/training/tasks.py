@@ -325,8 +325,7 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
     elif len(rows) < 10:
         kind = "passages of 600 characters" if path.suffix.lower() == ".txt" else "different texts"
         raise BadValue(f"{path} has {len(rows)} {kind}; at least 10 are needed to train, validate and test")
-    held_out = (max(1, len(rows) // 10), max(1, len(rows) // 5))
-    return _task(str(path), rows, labels, max_length, held_out, seed)
+    return _task(str(path), rows, labels, max_length, (max(1, len(rows) // 10), max(1, len(rows) // 5)), seed)
 
 
 def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:

@@ -71,8 +71,7 @@ class LiveRun(Background):
         method, task = self.recipe.method, self.trainer.task if self.trainer else None
         if task is None or len(task.labels) < 2 or task.validation.seconds or method.trains_base:
             return ()
-        plain = isinstance(method, LoRA) and not method.dora and method.init != "pissa"
-        return STRENGTHS if plain else (0.0, 1.0)
+        return STRENGTHS if isinstance(method, LoRA) and not method.dora and method.init != "pissa" else (0.0, 1.0)
 
     def answer(self, text: str) -> dict[str, Any]:
         """Return {text, p}, class probabilities of shape (strengths, classes), or {text, error}."""

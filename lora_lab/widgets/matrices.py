@@ -134,8 +134,7 @@ def noise() -> np.ndarray:
 def _write(text: str, canvas: np.ndarray, top: int, left: int, dot: int) -> None:
     """Draw letters with black dots, `dot` pixels wide, starting at the corner (top, left)."""
     for number, letter in enumerate(text):
-        dots = np.array([[c == "#" for c in row] for row in LETTERS[letter]])
-        mask = np.kron(dots, np.ones((dot, dot), bool))
+        mask = np.kron(np.array([[c == "#" for c in row] for row in LETTERS[letter]]), np.ones((dot, dot), bool))
         start = left + number * 6 * dot
         canvas[top : top + mask.shape[0], start : start + mask.shape[1]][mask] = 0.0
 

@@ -43,8 +43,7 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
             why = result.stderr[-300:].decode(errors="replace").strip()
             raise Failed(f"{browser} took no picture of {snapshot['panel']}: {why}")
         picture = Image.open(png).convert("RGB")
-    paper = Image.new("RGB", picture.size, picture.getpixel((0, 0)))
-    box = ImageChops.difference(picture, paper).getbbox()
+    box = ImageChops.difference(picture, Image.new("RGB", picture.size, picture.getpixel((0, 0)))).getbbox()
     if box is None:
         raise Failed(f"{browser} drew nothing for {snapshot['panel']}: open the page that Panel.save writes to see why")
     return small_png(picture.crop(box))

@@ -59,8 +59,7 @@ def reproduce(
 
 def kept(folder: str | Path) -> list[Found]:
     """Read all results in a folder, in running order. Raises: BadValue for an invalid file."""
-    files = [Path(folder) / name / "result.json" for name in names()]
-    return [read_json(file) for file in files if file.is_file()]
+    return [read_json(file) for file in [Path(folder) / name / "result.json" for name in names()] if file.is_file()]
 
 
 def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
