@@ -53,7 +53,7 @@ def numbers() -> dict[str, str]:
     """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
     found = (
         voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, reproduced, inside, rehearsed,
-        counted, lesson_memory, cost, variants, regret, rewards,
+        counted, lesson_memory, cost, variants, regret, rewards, learned,
     )  # fmt: skip
     return {name: words for one in found for name, words in one().items()}
 
@@ -423,6 +423,33 @@ def rewards() -> dict[str, str]:
         ends = zip(ENDS, (found.difference, found.low95, found.high95), strict=True)
         numbers |= {f"reward.{name}{end}": f"{100 * value:.1f}" for end, value in ends}
     return numbers | {"reward.before": f"{100 * stored['reward']['found_before']:.0f}"}
+
+
+def learned() -> dict[str, str]:
+    """Lesson 19: coin flips remembered, and accuracy from few labels.
+
+    coins.RANK.TEXTS: bits, a mean over seeds; coins.RANK.per: bits per trained number, of 2,048 flips.
+    coins.slope: d log2(bits) / d log2(trained numbers) at 2,048 flips, with .low and .high over seeds.
+    few.METHOD.N: percent right from N labels; few.METHOD.N.word: its verdict against LoRA.
+    """
+    runs = pd.read_csv(RESULTS / "coins.csv").query("part == 'final'")
+    means = runs.groupby(["rank", "texts"]).bits.mean()
+    numbers = {f"coins.{rank}.{texts}": f"{bits:,.0f}" for (rank, texts), bits in means.items()}
+    full = runs[runs.texts == runs.texts.max()]
+    for rank, own in full.groupby("rank"):
+        numbers[f"coins.{rank}.per"] = f"{(own.bits / own.numbers).mean():.2f}"
+    slopes = [np.polyfit(np.log2(own.numbers), np.log2(own.bits), 1)[0] for _, own in full.groupby("seed")]
+    ends = zip(ENDS, mean_interval(slopes), strict=True)
+    numbers |= {f"coins.slope{end}": f"{value:.2f}" for end, value in ends}
+    for n in (20, 80, 320, 1280):
+        found = reference_comparison(f"minilm_rt_{n}")
+        judged = verdicts(scores_in(found), "LoRA r8 q,v", found["margin"])
+        for row in found["methods"]:
+            name = f"few.{row['method']}.{n}"
+            numbers[name] = f"{100 * row['accuracy']['mean']:.1f}"
+            if row["label"] in judged:
+                numbers[f"{name}.word"] = judged[row["label"]].outcome
+    return numbers
 
 
 def latency() -> dict[str, str]:

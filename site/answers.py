@@ -28,6 +28,7 @@ from lora_course.checks import (
     ranks,
     reading,
     regret,
+    remembering,
     reproducing,
     reward,
     small_file,
@@ -225,8 +226,7 @@ def on_card() -> dict[str, Any]:
 def facts() -> dict[str, Any]:
     right = ranks.right_at_each_rank(64)
     scores = ", ".join(f"{r}: {100 * right[r]:.1f}" for r in (1, 4, 8, *range(12, 25)))
-    question = f"64 facts. Pieces and percent right: {scores}. The fewest pieces for 95 %:"
-    return ask("rank", question, ranks.facts_rank)
+    return ask("rank", f"64 facts. Pieces and percent right: {scores}. The fewest pieces for 95 %:", ranks.facts_rank)
 
 
 def flip() -> dict[str, Any]:
@@ -367,9 +367,9 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "audit": partial(ask, "numbers", f"{counting.unseen()}. Numbers that train at rank 8:", counting.audit),
     "chance": lambda: {
-        "told": "phi by chance, in 384 dimensions: of one direction and one, and of 8 directions and 64.",
-        "fields": [number(name, n) for name, n in zip(("1 and 1", "8 and 64"), reading.chance(64), strict=True)],
-        "why": reading.chance(64)[1].why,
+        "told": "phi by chance, in 384 dimensions: of one direction and one, and of 8 directions and 48.",
+        "fields": [number(name, n) for name, n in zip(("1 and 1", "8 and 48"), reading.chance(48), strict=True)],
+        "why": reading.chance(48)[1].why,
     },
     "stranger": lambda: {
         "told": "It reads “wonderful” as +3.4, and calls “a wonderful film” positive. What was negated?",
@@ -403,6 +403,10 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "judge": judge,
     "published": published,
+    "remembered": partial(
+        ask, "bits", "512 flips at a mean loss of 0.2 nats. Bits that it remembers:",
+        lambda: remembering.REMEMBERED.at(512, 0.2, within=0.01),
+    ),
 }  # fmt: skip
 
 

@@ -26,8 +26,7 @@ def test_who_may_read_what_is_written_is_what_the_umask_says(umask, folder, file
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
-    wanted = {"record": file, "out": folder, "inner": folder, "private": file, "marker.json": file}
-    assert modes == wanted
+    assert modes == {"record": file, "out": folder, "inner": folder, "private": file, "marker.json": file}
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_no_rubbish(tmp_path, monkeypatch):

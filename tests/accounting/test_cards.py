@@ -76,8 +76,7 @@ def test_bytes_in_words_are_the_bytes_but_for_rounding(count, said):
 
 @given(edge=st.integers(0, 10**6), limit=st.none() | st.integers(0, 10**6))
 def test_most_lands_on_the_edge(edge, limit):
-    expected = min(edge, edge if limit is None else limit)
-    assert most(lambda n: n <= edge, limit) == (expected or None)
+    assert most(lambda n: n <= edge, limit) == (min(edge, edge if limit is None else limit) or None)
 
 
 @pytest.mark.parametrize(("name", "method"), [("minilm", PromptTuning()), ("llama-3-8b", LoRA())])

@@ -147,8 +147,7 @@ def test_calibration_counts_the_first_attempts_of_every_lesson_in_the_folder(sta
     lesson.predict("0", low=0, high=100)
     lesson.reveal("0", 50)
     capsys.readouterr()
-    places = lesson.calibration()
-    assert sum(0 <= place <= 1 for place in places.values()) == 9
+    assert sum(0 <= place <= 1 for place in lesson.calibration().values()) == 9
     assert "9 of 10 ranges contain the result: 90 % (95 % interval 55 to 100 %), consistent" in capsys.readouterr().out
 
 

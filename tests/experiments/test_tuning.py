@@ -72,8 +72,7 @@ def test_the_grid_grows_where_the_best_is_at_its_end(recipe, gentle, tmp_path):
     found = tune(recipe(steps=12), tmp_path, rates=2, growth=2)
     low, high = (one for one in found.tried if one.value in (1e-7, 1e-6))
     upwards = (high.validation, -high.loss) > (low.validation, -low.loss)
-    values = [1e-7, 1e-6, 1e-5, 1e-4] if upwards else [1e-9, 1e-8, 1e-7, 1e-6]
-    assert [one.value for one in found.tried] == values
+    assert [one.value for one in found.tried] == ([1e-7, 1e-6, 1e-5, 1e-4] if upwards else [1e-9, 1e-8, 1e-7, 1e-6])
     assert tune(recipe(steps=12), tmp_path, rates=2, growth=2) == found
     assert tune(recipe(steps=12), tmp_path, rates=2, growth=0).edge
 

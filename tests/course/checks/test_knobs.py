@@ -64,8 +64,7 @@ def test_the_ridge_of_the_runs_that_ship_passes_the_lessons_rule(monkeypatch: py
         said = checks.check_bracket([middle / 2, middle, 2 * middle], 128.0, panel)
         assert said.passed is True
         assert "peak" not in said.words  # it may be beside these three
-    error = panel.data["spread"] / 4.303  # of three seeds, by Student's t
-    assert abs(1.96 * 2**0.5 * error - knobs.LUCK) < 0.05
+    assert abs(1.96 * 2**0.5 * (panel.data["spread"] / 4.303) - knobs.LUCK) < 0.05
 
 
 def test_a_lead_that_may_be_luck_is_no_better_rate_and_a_row_that_learns_nothing_has_no_peak(

@@ -56,8 +56,7 @@ def test_the_word_follows_from_the_cases():
 
 def test_what_it_depends_on_and_what_would_decide_it():
     grid = [(m, r) for m in ("small", "large") for r in (1, 8)]
-    by_rank = Finding(tuple(Case({"model": m, "rank": r}, r == 8, "") for m, r in grid), ())
-    assert by_rank.on == ("rank",)
+    assert Finding(tuple(Case({"model": m, "rank": r}, r == 8, "") for m, r in grid), ()).on == ("rank",)
     both = Finding(tuple(Case({"model": m, "rank": r}, m == "large" and r == 8, "") for m, r in grid), ())
     assert both.on == ("model", "rank")
     assert (made(True, True).on, made(True, True).would_tell) == ((), "")

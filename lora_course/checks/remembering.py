@@ -1,0 +1,31 @@
+"""Exercise of lesson 19, how much can it learn: how many coin flips a model remembers, from its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import exp, log
+
+from lora_course.checks.verdict import Function, Verdict, exercise
+
+REMEMBERED = Function(
+    cases=[(256, 0.35), (2048, 0.5), (512, 0.0), (1000, 0.6931)],
+    right=lambda n, loss: n * (1 - loss / log(2)),
+    why="at a loss of ln 2 it knows nothing, at 0 all; 512 flips at a loss of 0.2 are 364 bits",
+    near={
+        "the loss is in nats, and a flip has ln 2 = 0.69 of them": lambda n, loss: n * (1 - loss),
+        "that is still in nats: one bit is ln 2 nats": lambda n, loss: n * (log(2) - loss),
+        "that is what it doesn't know": lambda n, loss: n * loss / log(2),
+        "exp(-loss) is a probability; a coin already gives 1/2 of them": lambda n, loss: n * exp(-loss),
+    },
+    fallback="loss / ln 2 bits of each flip are unknown; the rest is remembered",
+)
+
+
+@exercise(
+    "before training, every flip is unknown: the loss is ln 2 = 0.69, and 0 bits are remembered",
+    "loss / ln 2 is the unknown part of each flip, in bits",
+    "n * (1 - loss / log(2))",
+)
+def check_remembered(remembered: Callable[[int, float], float]) -> Verdict:
+    """Lesson 19: bits that a model remembers of n coin flips, given its mean loss in nats."""
+    return REMEMBERED.judge(remembered)
