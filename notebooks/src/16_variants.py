@@ -167,7 +167,7 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # <details><summary>Answer box</summary>
 #
 # 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: no variant proved better, six of eight undecided; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2 % on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
-# 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower, DoRA's and PiSSA's look alike. Tune both, with the same number of tries.
+# 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower, DoRA's and PiSSA's near it. Tune both, with the same number of tries.
 # 3. **Below LoRA's count, fewer trained numbers save disk, hardly memory.** The frozen model and its activations stay.
 #
 # The same in PEFT:

@@ -113,7 +113,7 @@ assert round(rows["table7"]["rank 64, ||U'WV|| by chance"][0], 1) == 5.3 and [ro
 #
 # Hollow marks look like results: in Table 3, LoRA is 9.5<!--reproduce.table3.margins--> margins behind, but the runs saw 3<!--reproduce.table3.seen--> % of the training rows. In Table 6, rank 1 on four matrices collapsed.
 #
-# In Table 2, LoRA is behind by 1.4<!--reproduce.full.behind--> points (95 % interval -2.8<!--reproduce.full.low--> to just below 0, margin 1.5): *undecided*.
+# In Table 2, LoRA's difference is -1.4<!--reproduce.full--> points (95 % interval -2.8<!--reproduce.full.low--> to just below 0, margin 1.5): *undecided*.
 #
 # All three that hold got their rules *after* their runs. Tables 6 and 7 and the figures got them before, but after shorter runs.
 # </details>
