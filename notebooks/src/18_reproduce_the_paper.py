@@ -104,16 +104,19 @@ assert {name for name, one in results.items() if one["ruled"] == "before"} == {"
 rows = {name: {row["name"]: row["yours"] for row in one["rows"]} for name, one in results.items()}
 size, seeds = rows["table7"]["rank 64, ||dW||"], [mean(rows["fig4"][f"BA of {m}, phi(1, 1)"]) for m in "qv"]
 assert [round(min(size), 1), round(max(size), 1)] == [4.2, 5.2] and max(rows["table6"]["q,k,v,o r1"]) < 50
-assert round(rows["table7"]["rank 64, ||U'WV|| by chance"][0], 1) == 5.3 and [round(share, 2) for share in seeds] == [0.18, 0.45]
+assert min(rows["table7"]["rank 64, ||U'WV|| of dW"]) > 5.8 and [round(share, 2) for share in seeds] == [0.18, 0.45]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Three hold, three fail, one is undecided, and four were never tested.** Table 5 holds against q and k, at one rate for all; v alone (not judged) has 80.7 against 80.5. Table 7: an update strengthens what $W$ hardly uses. It fails by size: at rank 64 ours is too small (norm 4.2 to 5.2, needs 5.8 to 5.9). Ranks 8 and 64, of different seeds, share less of their first direction than the rule's 0.5 ($\phi$ minus chance: 0.15<!--reproduce.fig3.q--> in q, 0.40<!--reproduce.fig3.v--> in v). Two seeds of rank 64 share little more (0.18 and 0.45), so most of it is the seed. And two seeds share slightly *more* in v than in q; in GPT-3, less.
+# **Three hold, three fail, one is undecided, and four were never tested.**
 #
-# Hollow marks look like results: in Table 3, LoRA is 9.5<!--reproduce.table3.margins--> margins behind, but the runs saw 3<!--reproduce.table3.seen--> % of the training rows. In Table 6, rank 1 on four matrices collapsed.
-#
-# In Table 2, LoRA's difference is -1.4<!--reproduce.full--> points (95 % interval -2.8<!--reproduce.full.low--> to just below 0, margin 1.5): *undecided*.
+# - Table 5 holds against q and k, at one rate; v alone (not judged) has 80.7 against 80.5.
+# - Table 7: an update strengthens what $W$ hardly uses. At rank 64 ours is too small (norm 4.2 to 5.2, needs over 5.8).
+# - Figure 3: ranks 8 and 64, of different seeds, share less of their first direction than the rule's 0.5 ($\phi$ minus chance: 0.15<!--reproduce.fig3.q--> in q, 0.40<!--reproduce.fig3.v--> in v). Two seeds of rank 64 share little more (0.18 and 0.45), so most of it is the seed.
+# - Figure 4: two seeds share slightly *more* in v than in q; in GPT-3, less.
+# - Table 2: LoRA's difference is -1.4<!--reproduce.full--> points (95 % interval -2.8<!--reproduce.full.low--> to just below 0, margin 1.5): *undecided*.
+# - Hollow marks look like results: in Table 3, LoRA is 9.5<!--reproduce.table3.margins--> margins behind, but saw 3<!--reproduce.table3.seen--> % of the training rows. In Table 6, rank 1 on four matrices collapsed.
 #
 # All three that hold got their rules *after* their runs. Tables 6 and 7 and the figures got them before, but after shorter runs.
 # </details>
