@@ -346,7 +346,8 @@ def regret() -> dict[str, str]:
     rows = {row["label"]: row for row in reference_comparison(TUNED)["methods"]}
     for name, label in ("fa", VARIANTS["LoRA-FA"]), ("plus", VARIANTS["LoRA+"]):
         add(name, times(best_rates(rows[label]), best_rates(rows[PLAIN])))
-    runs = pd.read_csv(RESULTS / "rates.csv").query("part == 'rank'")
+    parts = dict(list(pd.read_csv(RESULTS / "rates.csv").groupby("part")))
+    runs = parts["rank"]
     best = {
         key: best_rate(dict(zip(own.lr, own.loss, strict=True))) for key, own in runs.groupby(["rank", "alpha", "seed"])
     }
@@ -364,7 +365,7 @@ def regret() -> dict[str, str]:
             at = tried.index(max(tried))
             lost["half"].append(tried[at] - tried[at - 1])
             lost["twice"].append(tried[at] - tried[at + 1])
-    for _, own in pd.read_csv(RESULTS / "rates.csv").query("part == 'smollm2' and method == 'lora'").groupby("targets"):
+    for _, own in parts["smollm2"].groupby("targets"):  # full fine-tuning has none
         losses = own.groupby("lr").loss.mean().to_numpy()
         at = losses.argmin()
         lost.setdefault("smollm2.half", []).append(losses[at - 1] - losses[at])
@@ -374,8 +375,7 @@ def regret() -> dict[str, str]:
         for end, cost in (("least", min(costs)), ("most", max(costs))):
             numbers[f"regret.{far}.{end}"] = f"{cost:.{digits}f}"
     grown = dict[str, list[float]]()
-    batches = pd.read_csv(RESULTS / "rates.csv").query("part == 'batch'")
-    for (method, _), own in batches.groupby(["method", "seed"]):
+    for (method, _), own in parts["batch"].groupby(["method", "seed"]):
         small, large = (part.set_index("lr").loss for _, part in own.groupby("batch"))
         grown.setdefault(method, []).append(large.min() - small.min())
         grown.setdefault(f"{method} rate", []).append(best_rate(large.to_dict()) - best_rate(small.to_dict()))

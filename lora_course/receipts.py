@@ -134,7 +134,7 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
     A chat may have wrapped or quoted them. For each student and lesson the last receipt counts.
     """
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
-    for start, end in pairwise([*[match.start() for match in re.finditer(r"\bLL1\s+\d\d\s", text)], len(text)]):
+    for start, end in pairwise([*(match.start() for match in re.finditer(r"\bLL1\s+\d\d\s", text)), len(text)]):
         prefix, _, rest = text[start:end].partition(":")
         match = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", re.sub(r"[>\s]", "", rest))
         try:

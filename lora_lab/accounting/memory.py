@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from hashlib import sha256
 from importlib.metadata import version
 from itertools import zip_longest
@@ -51,6 +51,7 @@ LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
 }  # fmt: skip  # defaults where a config gives no length
 FAR = 10**9  # the optimizer's storage numbers start here, far above those of a trace
+compact = partial(json.dumps, separators=(",", ":"))  # JSON without spaces
 cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow down a slider
 
 
@@ -156,10 +157,9 @@ def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2,
     setup       the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
     Raises: NotFound or BadValue, see `params` and `Setup`; BadValue for a step that cannot be traced.
     """
-    if unknown := [name for name in setup if name not in Setup.__dataclass_fields__]:
-        raise BadValue(
-            f"a step has no option '{unknown[0]}'; nearest: {nearest(unknown[0], Setup.__dataclass_fields__)}"
-        )
+    known = Setup.__dataclass_fields__
+    if unknown := next((name for name in setup if name not in known), ""):
+        raise BadValue(f"a step has no option '{unknown}'; nearest: {nearest(unknown, known)}")
     return estimate(model, method, Setup(**setup), num_labels=num_labels, trace=trace)
 
 
@@ -348,9 +348,9 @@ def presets(name: str) -> dict[str, str]:
 
 
 def keep(file: Path, value: Any) -> None:
-    """Write a fit to the cache, if possible, as JSON without spaces."""
+    """Write a fit to the cache if possible."""
     with suppress(BadValue):
-        write_atomically(file, json.dumps(value, separators=(",", ":")).encode())
+        write_atomically(file, compact(value).encode())
 
 
 def cache_file(config: Mapping[str, Any], key: str) -> Path:

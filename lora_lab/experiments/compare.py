@@ -224,13 +224,12 @@ def compare(
     shared, entries, out = terms_of(model, task, terms), contenders(methods), Path(store)
     data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
     recipes = [shared.recipe(method) for method in entries]
-    possible = list[Recipe]()
     for recipe in recipes:
         with suppress(LabError):
             check([recipe])
-            possible.append(recipe)
-    if not possible:
-        check(recipes)  # raises
+            break  # one possible method is enough to go on
+    else:
+        check(recipes)  # raises the first one's error
     base = None
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)

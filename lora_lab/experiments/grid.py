@@ -48,7 +48,7 @@ class Grid:
 
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
-    method   a method, which has every option that isn't given; ranks, alphas and targets vary only for lora
+    method   a method, which supplies the rank, alpha or targets if not given; they vary only for lora
     Raises: BadValue for an empty list or an impossible value, and for ranks, alphas or targets with another method.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 from lora_lab.accounting.memory import trained_by
 from lora_lab.errors import LabError
@@ -65,4 +66,4 @@ def _worthwhile(recipe: Recipe) -> int:
     except LabError:
         return LEAST
     typical = recipe.batch * max(16, setup.seq // 2)  # rows are truncated to seq, and on average half as long
-    return max(LEAST, -(-(TOKENS * len(cut(MOST, "cpu")) if setup.device == "cpu" else MOST * typical) // typical))
+    return max(LEAST, ceil(TOKENS * len(cut(MOST, "cpu")) / typical)) if setup.device == "cpu" else MOST

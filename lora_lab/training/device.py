@@ -229,7 +229,8 @@ def _cpu_name() -> str:
 
 def _mps_has_bf16() -> bool:
     with suppress(RuntimeError, TypeError):  # macOS 13 and older
-        return bool(torch.ones(1, dtype=torch.bfloat16, device="mps").add_(1) > 0)
+        torch.ones(1, dtype=torch.bfloat16, device="mps").add_(1)
+        return True
     return False
 
 

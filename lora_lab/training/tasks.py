@@ -346,8 +346,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
     rows = pd.DataFrame({"text": table[text].astype(str), "label": names})
     rows = _unique(rows.assign(split=table["split"]) if "split" in table else rows, path)
-    short = rows.label.str.fullmatch(r"-?\d{1,18}").all()  # Python converts no number of thousands of digits
-    labels = sorted(set(rows.label), key=int if short else str)  # numbers in numeric order
+    labels = sorted(set(rows.label), key=int if rows.label.str.fullmatch(r"-?\d{1,18}").all() else str)  # by number
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
     number: dict[Any, int] = {name: n for n, name in enumerate(labels)}

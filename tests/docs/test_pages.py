@@ -98,3 +98,9 @@ def test_commands_and_panels_of_the_readmes_questions_exist():
         assert {word for word in words if word.startswith("--")} <= options(commands.commands[name]), line
     panels = set(re.findall(r"`(\w+Panel)`", section))
     assert [name for name in panels if not hasattr(lora_lab, name) and not hasattr(voices_panel, name)] == []
+
+
+def test_the_scripts_that_write_pages_and_data_find_what_they_import(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    for script in (ROOT / "docs").glob("*.py"):
+        import_module(script.stem)

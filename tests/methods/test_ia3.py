@@ -17,11 +17,7 @@ from tests.methods.test_peft_parity import CLOSE, load_peft
 
 # The targets that PEFT takes by default, and those of ours that mean the same.
 ENCODER = IA3(targets=("key", "value", "output.dense"), feedforward=("output.dense",))
-DEFAULTS = {
-    "bert": ENCODER,
-    "gpt2": IA3(targets=("c_attn", "mlp.c_proj"), feedforward=("mlp.c_proj",)),
-    "llama": IA3(),
-}
+DEFAULTS = {"bert": ENCODER, "gpt2": IA3(targets=("c_attn", "mlp.c_proj"), feedforward=("mlp.c_proj",)), "llama": IA3()}
 
 
 def peft_ia3(kind: str) -> peft.PeftModel:

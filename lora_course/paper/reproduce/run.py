@@ -59,7 +59,7 @@ def reproduce(
 
 def kept(folder: str | Path) -> list[Found]:
     """Read all results in a folder, in running order. Raises: BadValue for an invalid file."""
-    return [read_json(file) for file in [Path(folder) / name / "result.json" for name in names()] if file.is_file()]
+    return [read_json(file) for name in names() if (file := Path(folder, name, "result.json")).is_file()]
 
 
 def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:

@@ -78,11 +78,7 @@ MISCHIEF = {  # a cell, and the error that it ends in
     "import os\nos.kill(os.getppid(), 9)": "PermissionError",
     "open('large', 'wb').truncate(2**31)": "OSError",
 }
-LOST = [
-    OPEN[0].replace("...", "return p").split("\n\n\n")[0],
-    "pair = 4224",
-    'checks.check_stranger("A", 1)',
-]
+LOST = [OPEN[0].replace("...", "return p").split("\n\n\n")[0], "pair = 4224", 'checks.check_stranger("A", 1)']
 
 
 @pytest.fixture(scope="module")
