@@ -1,7 +1,7 @@
 # Two commands: `make lab` sets everything up and opens the workbench, `make test` sets everything up and runs the tests.
 # Both may be repeated: what is there already is left alone, and then no network is needed.
 
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p))))
 BIN := .venv/bin
 HAS = $(BIN)/python -c 'import sys, $(1); sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 BENCH := --disable-pip-version-check -q --retries 0 -e '.[bench]'

@@ -34,7 +34,7 @@ function Find-Python {
         if ($LASTEXITCODE -eq 0) { return $Found }
     }
     if (Get-Command python -ErrorAction SilentlyContinue) {
-        $Found = & python -c "import sys; print(sys.executable if sys.version_info >= (3, 11) else '')"
+        $Found = & python -c "import sys; print(sys.executable if (3, 11) <= sys.version_info < (3, 15) else '')"
         if ($LASTEXITCODE -eq 0 -and $Found) { return $Found }
     }
 }
@@ -55,7 +55,7 @@ $Wheelhouse = @($Named, "wheelhouse", "..\wheelhouse") |
 if (-not (Test-Path -LiteralPath $Stamp)) {
     $Python = Find-Python
     if (-not $Python) {
-        Write-Output "start: the lab needs Python 3.11 or newer: install it (for yourself alone is enough), then run this again"
+        Write-Output "start: the lab needs Python 3.11 to 3.14: install it (for yourself alone is enough), then run this again"
         exit 1
     }
     Say "installing Python packages into .venv, once: 3 to 10 minutes in silence, 2 GB of disk (more with CUDA)"

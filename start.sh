@@ -48,12 +48,12 @@ pythons_of_wheelhouse() {
 find_python() {
     usual="python3.11 python3.12 python3.13 python3.14 python3 python"
     for candidate in ${PYTHON:+"$PYTHON"} $(pythons_of_wheelhouse) $usual; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
             echo "$candidate"
             return
         fi
     done
-    echo "start: the lab needs Python 3.11 or newer: install it (for yourself alone is enough), then run this again" >&2
+    echo "start: the lab needs Python 3.11 to 3.14: install it (for yourself alone is enough), then run this again" >&2
     exit 1
 }
 

@@ -63,8 +63,8 @@ def seeds() -> dict[str, str]:
 
     seeds.differ: on how many two of them disagree, the mean over all pairs; with such a share, seeds.half is half the
     95 % interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.needed:
-    seeds of each of two recipes for the same; seeds.halves: the verdict on the first twenty against the others, within
-    one point.
+    seeds of each of two recipes for the same; seeds.two: points between two, the mean over all pairs; seeds.halves: the
+    verdict on the first twenty against the others, within one point.
     """
     right = from_store(RESULTS / "sweeps" / "seeds.zip").scores
     accuracy = 100 * right.mean(1)
@@ -75,7 +75,7 @@ def seeds() -> dict[str, str]:
         "seeds.best": best,
         "seeds.apart": f"{float(best) - float(worst):.1f}",
         "seeds.needed": f"{np.ceil(2 * (2.8 * accuracy.std(ddof=1)) ** 2):.0f}",
-        "seeds.two": f"{2**0.5 * accuracy.std(ddof=1):.1f}",
+        "seeds.two": f"{np.mean([abs(a - b) for a, b in combinations(accuracy, 2)]):.1f}",
         "seeds.gain": f"{accuracy.max() - accuracy.mean():.1f}",
         "seeds.differ": f"{100 * differ:.0f}",
         "seeds.half": f"{196 * (differ / 2000) ** 0.5:.1f}",
@@ -461,7 +461,7 @@ def latency() -> dict[str, str]:
 
 
 def reproduced() -> dict[str, str]:
-    """Lesson 18: table 1's bottlenecks for one short text, table 2's gap in points, table 3's steps in percent.
+    """Lesson 18: table 1's bottlenecks and merged LoRA for one short text, table 3's steps in percent; table 2's gap.
 
     reproduce.fig3.q, .v: phi(1, 1) of ranks 8 and 64 above chance; reproduce.fig4.q, .v: phi(8, 8) of two seeds.
     """
@@ -474,6 +474,7 @@ def reproduced() -> dict[str, str]:
     gap, loss = (kept[name]["verdicts"]["LoRA against full"] for name in ("table2", "table3"))
     return shared | {
         "reproduce.h.one": f"{100 * (median(rows['1 x 128 bottleneck H']) - 1):.1f}",
+        "reproduce.merged": f"{100 * (median(rows['1 x 128 LoRA merged']) - 1):.1f}",
         "reproduce.full": f"{100 * gap['difference']:.1f}",
         **{f"reproduce.full.{end}": f"{100 * gap[end]:.1f}" for end in ("low", "high")},
         "reproduce.table3.seen": f"{100 * kept['table3']['sizes']['steps'] * 4 / 6092:.0f}",
@@ -661,20 +662,16 @@ def counted() -> dict[str, str]:
 
 
 def voices() -> dict[str, str]:
-    """Lesson 00: sizes in MB of the base's file and a voice's, and the captain's validation perplexity by rank."""
+    """Lesson 00: sizes in MB of the base's file and a voice's, and the captain's recipe."""
     found = read_json(RESULTS / "styles" / "voices.json")
     base, file = found["bytes"]["base"], found["bytes"]["captain"]
-    best = {one["rank"]: one for one in reversed(found["tried"]) if one["voice"] == "captain"}  # they are in order
-    speaks = best[2]
-    ranks = {f"voices.captain.r{rank}": f"{one['validation']:.1f}" for rank, one in best.items()}
+    speaks = next(one for one in found["tried"] if (one["voice"], one["rank"]) == ("captain", 2))  # they are in order
     return {
         "voices.base": f"{base / 1e6:.0f}",
         "voices.file": f"{file / 1e6:.1f}",
-        "voices.file.r8": f"{best[8]['bytes'] / 1e6:.1f}",
         "voices.together": f"{(base + file) / 1e6:.0f}",
         "voices.rate": f"{speaks['lr']:g}",
         "voices.steps": str(speaks["steps"]),
-        **ranks,
     }
 
 

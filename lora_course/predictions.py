@@ -25,7 +25,7 @@ from lora_lab.training.watching import headless
 FILE = "predictions.jsonl"
 LARGEST = 4 * 2**20
 """Maximum number of bytes read from one file."""
-EXAMPLE = (0.4, 1.7, 0.1, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 0.6, 0.5, 1.2)  # used by `calibration`
+EXAMPLE = (0.4, 1.7, -0.9, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 1.4, 0.5, 1.2)  # used by `calibration`
 FORMULAS = ("=", "+", "-", "@")
 NUMBERS = ("low", "high", "found")
 COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fast", "at")

@@ -148,7 +148,8 @@
       const options = verdict.replies.map(([text]) => named(text));
       if (sentence === undefined) return { words: named(asked.which), next: { ...asked.next[1], options } };
       const at = options.indexOf(sentence);
-      return at === verdict.right ? right(verdict.replies[at][1]) : wrong(verdict.replies[at][1], asked.parts.sentence);
+      const reply = named(verdict.replies[at][1]);
+      return at === verdict.right ? right(reply) : wrong(reply, asked.parts.sentence);
     },
   };
 

@@ -155,7 +155,7 @@ def defense() -> dict[str, Any]:
             "seen": right.seen,
             "word": right.word,
             "why_not": {w: comparing.why_not(w, right.word) for w in comparing.WORDS if w != right.word},
-            "replies": [[text.replace(margin, placeholder), reply] for text, reply in right.replies.items()],
+            "replies": [[text.replace(margin, placeholder) for text in pair] for pair in right.replies.items()],
             "right": [*right.replies].index(right.sentence),
         }
         if not cases or {**cases[-1], "from": 0} != {**case, "from": 0}:
@@ -186,11 +186,7 @@ def turn_mask() -> dict[str, Any]:
         "near": [[marked, reply] for reply, marked in marks.items() if len(marked) == len(tokens)],
         "look": ["it isn't the assistant's", "the assistant says it"],
     }
-    return {
-        "told": "A conversation. Mark every token that counts.",
-        "fields": [several],
-        "why": styles.WHY,
-    }
+    return {"told": "A conversation. Mark every token that counts.", "fields": [several], "why": styles.WHY}
 
 
 def diagnosis() -> dict[str, Any]:
@@ -286,13 +282,23 @@ def flattered() -> dict[str, Any]:
     return {"told": question, "fields": fields, "why": points.why, "sealed": True}
 
 
+def lowest() -> dict[str, Any]:
+    question = "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate: lowest at how many doublings? "
+    question += "And if the lowest loss is the last one tried, the best rate is:"
+    x, last = regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01), asdict(regret.LAST)
+    fields = [number("x", x), word("at the last", (*regret.LAST.replies, *regret.LAST.right), **last)]
+    return {"told": question, "fields": fields, "why": f"{x.why}; {regret.LAST.why}"}
+
+
 def carried() -> dict[str, Any]:
     fields = [
+        number("impossible", regret.IMPOSSIBLE),
         word("sentence", regret.SENTENCES, **asdict(regret.CARRIED)),
-        word("then", regret.NEXT, **asdict(regret.THEN)),
+        word("then", (*regret.THEN.replies, *regret.THEN.right), **asdict(regret.THEN)),
     ]
     sentences = "; ".join(f"{letter}: {sentence}" for letter, sentence in regret.SENTENCES.items())
-    question = f"Which sentence do the numbers carry, and what would you run next? {sentences}."
+    question = "The first rank that no update of the layer can have; the sentence that the numbers support; and what "
+    question += f"you would run next. {sentences}."
     return {"told": question, "fields": fields, "why": regret.THEN.why, "sealed": True}
 
 
@@ -335,7 +341,10 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
         lambda: sure.HALF_WIDTH.at(0.9, 400, within=0.02),
     ),
     "report": report,
-    "teacher_rank": partial(ask, "rank", "The teacher's rank:", knobs.teacher_rank),
+    "missed": partial(
+        ask, "share", "A secret of 6 equally strong pieces. The share of its size that rank 2 misses:",
+        lambda: knobs.missed_share().at(2, 6, within=0.01),
+    ),
     "bracket": bracket,
     "peak": partial(
         ask, "bytes", f"Bytes at the peak for {TOKENS:,} tokens:", lambda: fit.peak_of_qlora().at(TOKENS, within=0.015)
@@ -383,14 +392,11 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "ranks": at_one_budget,
     "plan": plan,
     "as_plain": partial(
-        ask, "alpha", "rsLoRA of rank 16 and alpha 32 is plain LoRA of rank 16 with alpha:",
-        lambda: variants.AS_PLAIN.at(32, 16, within=1e-6),
+        ask, "alpha", "rsLoRA of rank 64 and alpha 64 is plain LoRA of rank 64 with alpha:",
+        lambda: variants.AS_PLAIN.at(64, 64, within=1e-6),
     ),
     "flattered": flattered,
-    "lowest": partial(
-        ask, "x", "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate. Lowest at x doublings:",
-        lambda: regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01),
-    ),
+    "lowest": lowest,
     "carried": carried,
     "loss_of_rewards": partial(
         ask, "loss", "Three answers of probabilities 0.5, 0.9, 0.4 and rewards 1, 0, 1. The loss (ln 0.5 = -0.693, "

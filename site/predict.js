@@ -67,7 +67,7 @@
     output.element.before(output.sign);
   }
 
-  /** Add the reader's range to a line such as "points between ranks: it is 1.5 points." */
+  /** Add the reader's range to a line such as "points lost: it is 1.5 points." */
   function judged(line) {
     const [, name, number] = line.match(/^(.+): it is (-?[\d,.]*\d)/) ?? [];
     if (!given[name]) return line;

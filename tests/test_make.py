@@ -37,8 +37,10 @@ def make(clone: Path) -> str:
     return (clone / "made").read_text() if (clone / "made").exists() else ""
 
 
-def test_an_environment_that_cannot_get_pip_or_of_an_old_python_is_made_anew(clone: Path):
-    program(clone / ".venv/bin/python", "exit 1")  # as `import pip` does, and everything else
+@pytest.mark.parametrize("there", [True, False])
+def test_one_that_cannot_get_pip_or_of_an_old_python_is_made_anew_as_is_one_that_is_not_there(clone: Path, there: bool):
+    if there:
+        program(clone / ".venv/bin/python", "exit 1")  # as `import pip` does, and everything else
     assert make(clone) == "-m venv --clear .venv\n"
 
 
@@ -46,7 +48,3 @@ def test_one_without_pip_gets_it_and_keeps_what_is_in_it(clone: Path):
     program(clone / ".venv/bin/python", 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac')
     assert make(clone) == ""
     assert (clone / "pip").exists()
-
-
-def test_one_that_is_not_there_is_made(clone: Path):
-    assert make(clone) == "-m venv --clear .venv\n"

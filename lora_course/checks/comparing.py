@@ -1,4 +1,4 @@
-"""Exercises of lesson 05, as good as full fine-tuning: the equivalence rule, and an unseen pair to defend."""
+"""Exercises of lesson 05, as good as full fine-tuning: the equivalence rule, and a pair to defend, here and in 13."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ PAIRS = {  # a stored sweep; the column in which a and b differ, and its two val
     "all against q,v": ("target_modules", "targets", "all-linear", "q,v", "LoRA on all six", "LoRA on q,v", MATRICES),
     "2 bits against 16": ("bits", "dtype", "nf2+bf16", "bf16", "LoRA on a 2-bit base", "LoRA on a 16-bit base", BITS),
     "q,k,v,o against q,v": ("target_modules", "targets", "q,k,v,o", "q,v", "LoRA on q,k,v,o", "LoRA on q,v", MATRICES),
-    # for lesson 13
     "q against q,k,v,o": ("target_modules", "targets", "q", "q,k,v,o", "LoRA on q", "LoRA on q,k,v,o", MATRICES),
     "v against all": ("target_modules", "targets", "v", "all-linear", "LoRA on v", "LoRA on all six", MATRICES),
     "up,down against q": ("target_modules", "targets", "up,down", "q", "LoRA on up and down", "LoRA on q", MATRICES),
@@ -40,7 +39,6 @@ HINTS = {
     "word": "Hint: ask about 0 only in the 95 % interval, and about your margin at both ends of the 90 % one",
     "sentence": "Hint: it may say what the word says about this model, this task and the margin you set first; no more",
 }
-
 
 ENDS = [
     (-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02),
@@ -159,7 +157,7 @@ def defense(pair: str, margin: float) -> Defense:
     )
     right = f"in MiniLM on rt, {a} {claim}"
     replies = {
-        right: f"{word}, said of this model, this task and the margin that you set first",
+        right: f"{word}, for this model, this task and the margin that you set first. {seen}. You may write: {right}",
         f"in MiniLM on rt, {a} and {b} {p_claim}": "a p-value says how rare such data are without a difference; it is "
         "neither the chance of a repeat nor, if large, a sign of equality",
         f"in MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was made to fit once the "

@@ -39,7 +39,7 @@ def step(method: str, setup: Setup) -> Estimate:
 
 
 @exercise(
-    "start with what is in memory before the first token: fixed. Then ask what one more token adds",
+    "fixed is in memory before the first token: 5.39 * 2**30 + 160 * 2**20. Then ask what one more token adds",
     "a token adds h numbers of 2 bytes in each layer, and V scores of 4 bytes in each of three tables",
     "fixed + tokens * (2 * L * h + 3 * 4 * V)",
 )
@@ -63,7 +63,7 @@ def peak_of_qlora() -> Function:
         "return bytes, not GiB": lambda t: (fixed + t * (inputs + tables)) / 2**30,
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
-    wrong = "add to fixed, for each token, what the layers save and what the loss holds"
+    wrong = "add to fixed, in bytes (1 GiB is 2**30), for each token what the layers save and what the loss holds"
     return Function([(512,), (2048,), (8192,)], lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015)
 
 
@@ -74,6 +74,7 @@ def check_longest_row(
     """Lesson 04: check that a step of Llama 3 8B fits the card, with a text within 5 % of the longest that fits."""
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
         return not_yet(f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
+    method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(method, method)  # as the panel spells them
     if not isinstance(checkpointing, bool):
         return Verdict(False, f"checkpointing is True or False, not {checkpointing!r}")
     try:

@@ -1,17 +1,17 @@
-"""Exercises of lesson 03, which knob first: the rank of a teacher's update, and three rates that bracket a peak."""
+"""Exercises of lesson 03, which knob first: what a rank misses of a teacher, and three rates that bracket a peak."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
-from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Function, Verdict, exercise, not_yet, unsolved
 from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
@@ -42,27 +42,28 @@ def teacher() -> torch.Tensor:
 
 
 @exercise(
-    "look for the first rank at which almost nothing is missing",
-    "below the teacher's rank an error remains that no rate and no number of steps removes",
-    "above it the error is as small, so more rank buys nothing: take the smallest rank without a bar",
+    "a student of rank r finds r of the R pieces; what they hold of the energy adds up, 1/R each",
+    "so (R - r) / R of the energy is missing, and a size is the square root of an energy",
+    "((R - r) / R) ** 0.5",
 )
-def check_teacher_rank(rank: int | None) -> Verdict:
-    """Lesson 03: check the rank of `teacher()`, read off the errors of students of several ranks."""
-    return teacher_rank().judge(rank)
+def check_missed(missed: Callable[[int, int], float]) -> Verdict:
+    """Lesson 03: check f(r, R), the size of what a student of rank r misses of `teacher()`, as a share of its size."""
+    return missed_share().judge(missed)
 
 
-def teacher_rank() -> Number:
-    """Return the correct rank, and replies to wrong answers."""
-    right = draw("teacher", *RANKS)
-    wrong = {
-        SIZE: "that is the size of the matrix: a matrix this large can have a smaller rank",
-        **dict.fromkeys(range(1, right), "a student of that rank still misses a part of the update"),
-        **dict.fromkeys(
-            range(right + 1, SIZE), "that finds it all, but so does a smaller one: more rank is not better here"
-        ),
+def missed_share() -> Function:
+    """Return the correct share, what it predicts for the student's own teacher, and replies to wrong answers."""
+    own = draw("teacher", *RANKS)
+    expected = ", ".join(f"{(1 - r / own) ** 0.5:.2f}" for r in range(1, own + 1))
+    near: dict[str, Callable[[int, int], float]] = {
+        "that is the share of the energy: a size is its square root": lambda r, R: 1 - r / R,
+        "that is what the student finds: what is missing?": lambda r, R: (r / R) ** 0.5,
+        "that is the energy that the student finds: what is missing, and how large is it?": lambda r, R: r / R,
+        "sizes do not add up, energies do: take the root last": lambda r, R: 1 - (r / R) ** 0.5,
     }
-    why = f"{right}: with {right - 1} one of {right} equally strong pieces stays out, with {right + 1} one is idle"
-    return Number(right, wrong, why, hint="put a rank in place of ...")
+    why = f"the root of (R - r) / R; your secret has R = {own}, so expect {expected}"
+    cases, fallback = [(r, R) for R in (4, 6, 8) for r in range(1, R + 1)], "of R equal pieces, R - r are missing"
+    return Function(cases, lambda r, R: (1 - r / R) ** 0.5, why, near, fallback, within=0.01)
 
 
 @exercise(

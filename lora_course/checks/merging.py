@@ -35,7 +35,7 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
         "the sum of all adapters for every row: pick A[which] and B[which]": x @ w.T
         + 3 * torch.stack([sum(b[n] @ (a[n] @ row) for n in range(3)) for row in x]),
     }
-    why = "six rows, three adapters, one product with W: so does a server with a thousand"
+    why = "six rows, three adapters, one product with W: a server does the same with a thousand adapters"
     fallback = "compare row 0 with W x + scaling * B[0] A[0] x, by hand"
     return matched(lambda other: torch.allclose(y, other, atol=1e-5), x @ w.T + 3 * update, near, why, fallback)
 

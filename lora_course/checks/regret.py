@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Function, Verdict, exercise, parts
+from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, parts
 from lora_course.experiments.rates import lowest
 
 LOWEST = Function(
@@ -20,6 +20,13 @@ LOWEST = Function(
     },
     fallback="p = (c - a) / 2 and q = (a + c) / 2 - b; the slope p + 2 q x is 0 at the lowest point",
 )
+BEYOND = "the loss still fell: the best may lie beyond"
+LAST = Choice(["nan"], {"the last": BEYOND, "twice the last": "nobody tried it"}, "nan says: try higher rates")
+IMPOSSIBLE = Number(
+    16,
+    {10: "an update can have that: which row is the first above it?", 32: "it can't be, but it isn't the first"},
+    fallback="the smaller side of 10 x 512 limits the rank",
+)
 SENTENCES = {
     "a": "at this rate and length, alpha = r gave the most beyond rank 8",
     "b": "beyond rank 4, more rank gains little",
@@ -27,7 +34,6 @@ SENTENCES = {
     "d": "alpha = 2 r is the best choice here",
     "e": "LoRA of rank 32 beats full fine-tuning of the layer",
 }
-NEXT = ("more ranks", "more seeds", "more rates")
 CARRIED = Choice(
     ["c"],
     {
@@ -41,10 +47,11 @@ CARRIED = Choice(
 THEN = Choice(
     ["more rates"],
     {
-        "more ranks": "a matrix of 10 x 512 has no more than rank 10: what else still climbs in this table?",
+        "more ranks": "an update has no more than rank 10, and 32 still gains over 16: what else grows with r?",
         "more seeds": "they help with small gaps, and these are large: why does all of it climb with alpha and rank?",
     },
-    "if the rate was too low for all, alpha and rank only made up for it; six epochs lift rank 4 to 61.5 %",
+    "10 x 512 has rank 10 at most, and 32 still gains over 16: BA grows like r, so more rank acted like more rate. Six "
+    "epochs lift rank 4 to 61.5 %",
 )
 
 
@@ -53,16 +60,18 @@ THEN = Choice(
     "at the lowest point the slope p + 2 q x is 0",
     "(a - c) / (2 * (a - 2 * b + c))",
 )
-def check_lowest(place: Callable[[float, float, float], float]) -> Verdict:
-    """Lesson 15: where the parabola through losses a, b, c at x = -1, 0, 1 is lowest."""
-    return LOWEST.judge(place)
+def check_lowest(place: Callable[[float, float, float], float], at_the_last: Any) -> Verdict:
+    """Lesson 15: where the parabola through losses a, b, c at x = -1, 0, 1 is lowest, and what to return at an edge."""
+    hint = f"a function, and one of: {', '.join(LAST.replies)}, nan"
+    return parts({"lowest": (LOWEST, place), "at_the_last": (LAST, at_the_last)}, hint, f"{LOWEST.why}; {LAST.why}")
 
 
 @exercise(
-    "read each row from left to right, then each column from top to bottom",
-    "which sentence speaks only of what was tried?",
-    "c; and only one rate was tried",
+    "the layer has 512 inputs and 10 outputs: which rank can such a matrix have?",
+    "read each row from left to right, then each column: which sentence speaks only of what was tried?",
+    "16; c; and only one rate was tried",
 )
-def check_carried(sentence: Any, then: Any) -> Verdict:
-    """Lesson 15: the sentence that eighteen published runs support, and what to run next."""
-    return parts({"sentence": (CARRIED, sentence), "then": (THEN, then)}, "a letter, and one of: " + ", ".join(NEXT))
+def check_carried(impossible: Any, sentence: Any, then: Any) -> Verdict:
+    """Lesson 15: a rank that no update can have, the sentence that eighteen runs support, and what to run next."""
+    hint = "a rank, a letter, and one of: " + ", ".join((*THEN.replies, *THEN.right))
+    return parts({"impossible": (IMPOSSIBLE, impossible), "sentence": (CARRIED, sentence), "then": (THEN, then)}, hint)

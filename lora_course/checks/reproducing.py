@@ -109,8 +109,7 @@ def pair(name: str) -> tuple[Number, Number, Choice]:
     error = 100 * math.sqrt(variance / RTE)
     right_error = Number(error, {
         100 * math.sqrt(variance / RTE / 5): "five seeds on the same rows aren't five times the rows",
-        100 * math.sqrt(a * (1 - a) / RTE): "that is one accuracy's; a gap has two, and their variances add",
-        100 * math.sqrt(b * (1 - b) / RTE): "that is one accuracy's; a gap has two, and their variances add",
+        **{100 * math.sqrt(p * (1 - p) / RTE): "that is one accuracy's; the variances of two add up" for p in (a, b)},
         error / 100: "that is a share; give points",
         1.96 * error: "that is 1.96 of them: the second answer",
     }, "", 0.02)  # fmt: skip

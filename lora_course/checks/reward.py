@@ -15,19 +15,15 @@ BATCHES = [([0.5, 0.9, 0.4], [1.0, 0.0, 1.0]), ([0.2, 0.6, 0.7, 0.3], [0.0, 1.0,
 LOSS = Function(
     cases=[(torch.tensor(p).log(), torch.tensor(rewards)) for p, rewards in BATCHES],
     right=lambda log_p, rewards: float(reinforce(log_p, rewards)),
-    why="if all answers of a batch get the same reward, it's 0: there is nothing to compare",
+    why="eight answers, all right: it's 0, and so is the gradient, because there is nothing to compare",
     near={
-        "the sign: the optimizer makes the loss small, so a good answer must lower it when it gets more likely": (
-            lambda log_p, rewards: -float(reinforce(log_p, rewards))
-        ),
+        "the sign: the optimizer makes the loss small": lambda log_p, rewards: -float(reinforce(log_p, rewards)),
         "without the baseline it's right on average, but every right answer counts as much, even if all are right: "
         "subtract the mean reward": lambda log_p, rewards: -float((rewards * log_p).mean()),
         "that's the sum over the batch: with the mean, the step doesn't depend on the batch's size": (
             lambda log_p, rewards: len(rewards) * float(reinforce(log_p, rewards))
         ),
-        "that uses p: the formula has log p": (
-            lambda log_p, rewards: -float(((rewards - rewards.mean()) * log_p.exp()).mean())
-        ),
+        "that uses p: take log_p": (lambda log_p, rewards: -float(((rewards - rewards.mean()) * log_p.exp()).mean())),
         "multiply inside the mean: the product of two means isn't the mean of the products": (
             lambda log_p, rewards: -float((rewards - rewards.mean()).mean() * log_p.mean())
         ),
@@ -39,9 +35,7 @@ BITS = Function(
     right=lambda p: -p * log2(p) - (1 - p) * log2(1 - p),
     why="at p = 0.5 it's one bit; at 0.01 it's 0.08: if it's nearly always wrong, hearing so again tells little",
     near={
-        "that is how much a success tells: a failure tells log2(1 / (1 - p)), and you need the mean of both": (
-            lambda p: -log2(p)
-        ),
+        "that is what a success tells: a failure tells log2(1 / (1 - p)); take the mean": lambda p: -log2(p),
         "nats: for bits, take log2": lambda p: -p * log(p) - (1 - p) * log(1 - p),
         "one bit is the most that it can be: what if the model is nearly always right?": lambda p: 1.0,
         "only the first half: a failure tells something, too": lambda p: -p * log2(p),

@@ -88,4 +88,4 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
         except LabError as error:
             return Verdict(False, str(error).replace(f"{file}, line", "pair").replace(str(file), "your list"))
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
-    return Verdict(True, f"{len(pairs)} pairs: {counts}; a style needs a few hundred; the steps are the same")
+    return Verdict(True, f"{len(pairs)} pairs: {counts}; our voices took 180; the steps are the same")

@@ -213,8 +213,8 @@ def _hint(error: Exception) -> str:
 
 
 def parts(
-    judged: Mapping[str, tuple[Number | Choice, Any]], hint: str = "put a number in place of each ...", why: str = "",
-    hints: Mapping[str, str] = {},
+    judged: Mapping[str, tuple[Number | Choice | Function, Any]], hint: str = "put a number in place of each ...",
+    why: str = "", hints: Mapping[str, str] = {},
 ) -> Verdict:  # fmt: skip
     """Judge an answer of several parts, {name: (right, given)}: return the verdict on the first wrong or last part.
 

@@ -31,16 +31,15 @@ class LoRALinear(nn.Module):
 
 def yours_or_ours(layer: Any) -> Any:
     """Return the student's layer if it passes the check of exercise 1; otherwise say so, and return ours."""
-    if _judge(layer).passed:
-        return layer
-    print("Your LoRALinear doesn't pass its check yet. Until it does, this cell uses ours.")
-    return LoRALinear
+    if not (right := _judge(layer).passed):
+        print("Your LoRALinear doesn't pass its check yet. Until it does, this cell uses ours.")
+    return layer if right else LoRALinear
 
 
 @exercise(
     "A is (rank, in_features) and B is (out_features, rank); wrap both in nn.Parameter. Which of the two is zero?",
-    "B is torch.zeros(...), A is torch.randn(rank, in_features) / in_features**0.5, and scaling is alpha / rank",
-    "forward returns self.base_layer(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)",
+    "x @ lora_A.T has rank numbers in each row. How do you get from there to out_features, and where is the scaling?",
+    "B is torch.zeros(...); forward returns self.base_layer(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)",
 )
 def check_lora_linear(layer: Any) -> Verdict:
     """Lesson 01: check LoRALinear(base_layer, rank, alpha), a frozen layer plus an update that is 0 at first."""
@@ -53,8 +52,7 @@ def _judge(layer: Any) -> Verdict:
     wide, high = draw("shape of the layer", (48, 20), (20, 48), (64, 30), (30, 64))
     rank, alpha = 4, 12.0
     base, x = nn.Linear(wide, high), torch.randn(2, 5, wide)  # (rows, tokens, in)
-    lora = attempt(layer, deepcopy(base), rank, alpha)
-    if isinstance(lora, Verdict):
+    if isinstance(lora := attempt(layer, deepcopy(base), rank, alpha), Verdict):
         return lora
     a, b = getattr(lora, "lora_A", None), getattr(lora, "lora_B", None)
     if unsolved(a) or unsolved(b) or unsolved(getattr(lora, "scaling", None)):
@@ -71,10 +69,8 @@ def _judge(layer: Any) -> Verdict:
         return Verdict(False, f"{', '.join(sorted(more))} would train too: base_layer.requires_grad_(False) freezes it")
     if isinstance(y := attempt(lora, x), Verdict):
         return y
-    if tuple(getattr(y, "shape", ())) != (2, 5, high):
-        return Verdict(
-            False, f"(2, 5, {wide}) goes in, {tuple(getattr(y, 'shape', ()))} comes out; it must be (2, 5, {high})"
-        )
+    if (shape := tuple(getattr(y, "shape", ()))) != (2, 5, high):
+        return Verdict(False, f"(2, 5, {wide}) goes in, {shape} comes out; it must be (2, 5, {high})")
     if error := _wrong_start(a, b, torch.allclose(y, base(x), atol=1e-5)):
         return Verdict(False, error)
     with torch.no_grad():
@@ -122,8 +118,8 @@ MERGED = Number(
 
 @exercise(
     "W' = W + scaling * B A: which of the two products, B A or A B, has the shape of W?",
-    "work on a copy: plain = deepcopy(layer.base_layer), then change plain.weight.data",
-    "plain.weight.data += layer.scaling * (layer.lora_B @ layer.lora_A).data, and return plain",
+    "if you change base_layer itself and call merge twice, what is in W? Which function makes a copy?",
+    "plain = deepcopy(layer.base_layer); plain.weight += layer.scaling * (layer.lora_B @ layer.lora_A); return plain",
 )
 def check_merge(
     merge: Callable[[Any], Any] | None, model: nn.Module, tokens: Mapping[str, Tensor], labels: Tensor
@@ -136,13 +132,10 @@ def check_merge(
     layer = layer_class(deepcopy(base), 4, 12.0)
     with torch.no_grad():
         layer.lora_B.copy_(torch.randn(48, 4))
-        linear = attempt(merge, deepcopy(layer))
-        if isinstance(linear, Verdict):
+        if isinstance(linear := attempt(merge, deepcopy(layer)), Verdict):
             return linear
         if isinstance(linear, Tensor):
-            return Verdict(
-                False, "return the plain layer, not only its matrix: the model needs something that it can call"
-            )
+            return Verdict(False, "return the plain layer, not only its matrix: the model needs a layer to call")
         if any(hasattr(module, "lora_B") for module in linear.modules()):
             return Verdict(False, "A and B are still beside W: return an nn.Linear with one matrix in it")
         x = torch.randn(5, 20)
@@ -167,9 +160,7 @@ def check_merge(
         return Verdict(False, f"one layer is right, but in the model the logits differ by {error:.0e}")
     if right < len(labels):
         return Verdict(False, f"the merge is right, but only {right} of {len(labels)} sentences are: train again")
-    return Verdict(
-        True, f"{len(names)} layers merged, all {right} sentences right, logits within {error:.0e} of before"
-    )
+    return Verdict(True, f"{len(names)} layers merged, all {right} sentences right, the logits the same to {error:.0e}")
 
 
 def _judge_output(y: Tensor, right: Tensor, why: str, wrong: Mapping[str, Tensor]) -> Verdict:

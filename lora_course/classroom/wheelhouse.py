@@ -30,7 +30,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lora_course.classroom.preflight import machine, words
+from lora_course.classroom.preflight import FILE, machine, words, write_letter
 from lora_lab import __version__
 from lora_lab.errors import BadValue, Failed, LabError, nearest
 from lora_lab.files import read_json, write_atomically, write_json
@@ -344,7 +344,8 @@ def main(house: Path, arguments: Sequence[str] | None = None) -> None:
     folder = options.to.expanduser().absolute()
     try:
         if options.preflight:
-            print(words(machine(folder)))
+            _, letter = write_letter(findings := machine(folder), Path.home() / FILE)  # the stick is shared
+            print(f"{words(findings)}\nsend this file to your teacher (it contains no names): {letter}")
         else:
             install(house, folder, assets=not options.no_assets)
     except (LabError, OSError) as error:

@@ -151,13 +151,13 @@ def _mean_spread(model: nn.Module, ids: Tensor) -> Tensor:
 
 PATIENTS: dict[str, Patient] = {
     "A": Patient(
-        "four days of training, and the file has 40 bytes",
+        "four days of training, and it answers like the base",
         faults.EMPTY,
         _changed(lambda tensors: tensors.clear()),
     ),
     "B": Patient("it loads without a word, and every answer is the base model's", faults.ZERO_B, _changed(_untrain)),
     "C": Patient(
-        "with checkpointing it needs less memory; the loss fell at first, then no further",
+        "the loss fell at first, then no further",
         faults.CUT,
         _trained(LoRA(rank=8), 2e-3, 4, before=lambda model: checkpointing(model, reentrant=True)),
     ),
@@ -173,22 +173,22 @@ PATIENTS: dict[str, Patient] = {
         _trained(LoRA(rank=8), 2e-3, 2, before=_perturb),
     ),
     "G": Patient(
-        "rank 128 in place of 8, everything else as it was; is that what was meant?",
+        "rank 128 learns more slowly than rank 8",
         faults.LOW_ALPHA,
         _trained(LoRA(rank=128, alpha=8), 2e-3, 2),
     ),
     "H": Patient(
-        "an adapter for sentence vectors (no head); one layer seems idle",
+        "for sentence vectors, without a head; one more layer adapted, and nothing gained",
         faults.UNUSED,
         _trained(LoRA(rank=8, targets=("q", "v", "pooler.dense")), 2e-3, 2, labels=None, loss=_mean_spread),
     ),
     "I": Patient(
-        "a careful rate of 1e-6; its answers move a little, but merged into the bf16 model nothing is left",
+        "a careful rate of 1e-6, and merged it answers like the base",
         faults.ROUNDED,
         _trained(LoRA(rank=8), 1e-6, 4),
         "bf16",
     ),
-    "J": Patient("since step 900 every answer is 'nan'", faults.NOT_FINITE, _changed(_insert_nans)),
+    "J": Patient("fine until step 900, useless since", faults.NOT_FINITE, _changed(_insert_nans)),
 }
 
 

@@ -96,15 +96,15 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
             break
     else:
         raise BadValue(f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} are free")
-    rate = 5e-4 if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
+    rate = 1e-3 if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
     rates, steps = [rate / 2, rate, 2 * rate], math.ceil(0.8 * len(rows) / ROWS) * 3
     needed, available = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), len(rows) // 10
     half = 196 * math.sqrt(0.16 / max(available, 1))
     name = "QLoRA" if quantised == "nf4" else "LoRA"
     trainable = params(model, method).trainable
     size = f"{trainable:,} numbers train, the file has about {decimal(4 * trainable)}"
-    source = "ours 5e-4 on MiniLM" if rate == 5e-4 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
-    actual = "" if kind == "language model" else f"; the tenth you have, {available:,} rows, gives ±{half:.1f}"
+    source = "ours: 5e-4 to 1e-3 on MiniLM" if rate == 1e-3 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
+    actual = "" if kind == "language model" else f"; a tenth of yours, {available:,} rows, gives ±{half:.1f}"
     lines = (
         Line("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
         Line("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
@@ -116,7 +116,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         ),
         Line("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
         Line("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} are free", "04"),
-        Line("test", f"{needed:,} rows", f"for ±{precision:g} points at 80 %{actual}", "02"),
+        Line("test", f"{needed:,} rows", f"for ±{precision:g} points if 80 % are right{actual}", "02"),
         Line("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
         Line("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
     )

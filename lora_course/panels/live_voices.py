@@ -1,4 +1,4 @@
-"""The base, the base with an instruction, and every voice answer one question in a thread. No widgets here."""
+"""The base, the base with an instruction, and every voice answer a question in a background thread. No widgets."""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     axes.plot([0, 0], [-0.45, len(rows)], color=GRAY, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     axes.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "no effect", "1", "10"], fontsize=8)
-    axes.set_xlabel("effect in units of the rule's limit, squeezed beyond 1; right: what the paper found", fontsize=8)
+    label = "effect, in units of the rule's limit (logarithmic beyond ±1); further right is in the paper's favor,\n"
+    label += "except where the blue ends on both sides; black in the blue: open, because several pairs are compared"
+    axes.set_xlabel(label, fontsize=8)
     axes.text(EDGE, -0.75, "diamonds: the paper, each of its tasks   ", ha="right", fontsize=8, color=ORANGE)
     axes.text(-EDGE, -0.75, " blue: the whole interval must lie here to hold", fontsize=8, color=BLUE)
     picture.suptitle(headline(complete), fontsize=11, fontweight="bold")
@@ -60,7 +62,8 @@ def named(item: str) -> str:
 def _draw(axes: Any, y: int, row: Effect, first: bool) -> None:
     start, end = (max(-EDGE, row.holds[0]), min(EDGE, row.holds[1]))
     tested, inside = row.standing != "not tested", row.holds[0] <= row.low and row.high <= row.holds[1]
-    mark, color = MARKS["holds" if tested and inside else row.standing]  # one row of a finding that fails may hold
+    kind = "holds" if tested and inside and not row.open else row.standing  # one row of a finding that fails may hold
+    mark, color = MARKS[kind]
     axes.barh(y, end - start, 0.8, left=start, color=BLUE, alpha=0.13 if tested else 0.05, zorder=1)
     axes.plot([row.low, row.high], [y, y], color=color, linewidth=2, alpha=1 if tested else 0.6, zorder=3)
     axes.plot(row.middle, y, mark, color=color, mfc=color if tested else "white", markersize=6, zorder=4)

@@ -184,7 +184,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     with suppress(NoFit):
         return predicted(name, config, method, setup, num_labels, make=False)
     a, b = architecture_of(model), setup.width
-    tokens = setup.batch * (setup.seq + prompt_of(method))
+    tokens = setup.batch * (setup.seq + method.added_tokens)
     trained, width = trained_by(method, a), b if method.trains_base else 4  # elements, and bytes per element
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
     quantized = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
@@ -230,16 +230,15 @@ def _check_placement(name: str, method: Any) -> None:
 
 def check_length(config: Mapping[str, Any], method: Any, seq: int) -> None:
     """Raises: BadValue for rows longer than the model has positions."""
-    limit, prompt = longest(config), prompt_of(method, config)
+    limit, prompt = longest(config), positions_of(method, config)
     if limit is not None and seq + prompt > limit:
         after = f" after a prompt of {prompt}" if prompt else ""
         raise BadValue(f"seq {seq} is above the {limit - prompt} tokens that {config['model_type']} can read{after}")
 
 
-def prompt_of(method: Any, config: Mapping[str, Any] | None = None) -> int:
-    """Return the number of tokens that a method prepends to every row; with a config, of positions that it takes."""
-    takes = ("prompt", "ptuning", *(["prefix"] if config and config.get("model_type") in ("gpt2", "opt") else []))
-    return int(method.settings().get("tokens", 0)) if method and method.name in takes else 0
+def positions_of(method: Any, config: Mapping[str, Any]) -> int:
+    """Return how many of a model's learned positions a method takes from every row."""
+    return int(method.positions(causal=config.get("model_type") in ("gpt2", "opt"))) if method else 0
 
 
 def longest(config: Mapping[str, Any]) -> int | None:
@@ -301,7 +300,7 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     """Return the range of batches and lengths that run the same operations. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
         raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
-    prompt, limit = prompt_of(method, config), longest(config) or 0
+    prompt, limit = positions_of(method, config), longest(config) or 0
     low = 32 if not limit or limit >= 160 else 8
     high = limit - prompt if limit else 0
     edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length, a mask is needed

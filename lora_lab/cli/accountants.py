@@ -130,7 +130,7 @@ def _memory(
         if available is None:
             return None
         longest = accountant.longest(config_of(model)) if field == "seq" else None
-        limit = longest - accountant.prompt_of(method, config_of(model)) if longest else None
+        limit = longest - accountant.positions_of(method, config_of(model)) if longest else None
         with suppress(LabError):
             return accountant.largest(field, setup, estimated, available, limit) or 0
         return None

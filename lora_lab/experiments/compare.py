@@ -24,7 +24,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from lora_lab.accounting.memory import estimate, prompt_of
+from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, Changed, LabError, in_a_sentence, warn
 from lora_lab.experiments.afterwards import afterwards, before
@@ -378,7 +378,7 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         "predicted_bytes": predicted and predicted.peak,
         "predicted_parts": predicted and dict(predicted.categories),
         "peak_bytes": _or_none(lambda: measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak),
-        "added_tokens": prompt_of(need.method),
+        "added_tokens": need.method.added_tokens,
     }
 
 

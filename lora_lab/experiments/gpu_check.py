@@ -76,11 +76,11 @@ def gpu_check(
     return found
 
 
-def memory_rows(where: str, models: Sequence[str]) -> Iterator[Row]:
+def memory_rows(where: str, models: Sequence[str], batch: int = 4, seq: int = 512) -> Iterator[Row]:
     """Yield GiB of a real step and of its trace, and the ratios that should be near 1."""
     for model in models:
         for case, (method, options) in CASES.items():
-            setup = {"batch": 4, "seq": 512, "dtype": "bf16", "device": where, **options}
+            setup = {"batch": batch, "seq": seq, "dtype": "bf16", "device": where, **options}
             traced = memory(model, method, trace=True, **setup)
             weights = memory(model, method, trace=True, **{**setup, "quantised": "none"}).categories["weights"]
             row: Row = {"model": model, "case": case, "predicted": _gib(traced.peak)}

@@ -98,7 +98,7 @@ class Race:
                 yield stage
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End runs of configurations that are behind, including behind those of other packs; or pause halfway."""
+        """End runs of configurations that are behind, even if only behind those of other packs; or pause halfway."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [progress.loss for progress in member.history.progress] for member in members}

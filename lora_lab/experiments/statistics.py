@@ -222,7 +222,7 @@ class Pair:
         return _tail((self.margin - abs(self.difference)) / error, *self.parts(self.rows))
 
     def interval(self, tail: float, widening: float = 1.0) -> tuple[float, float]:
-        """Return both ends of the interval; shares differ by at most 1."""
+        """Return both ends of the interval; a difference of shares is at most 1 in size."""
         half, limit = float(_quantile(tail, *self.parts(self.rows))), 1.0 if self.correctness else math.inf
         half *= self.error() * widening
         return max(self.difference - half, -limit), min(self.difference + half, limit)

@@ -104,6 +104,15 @@ class Method:
         """Convert NumPy scalars. Subclasses that validate their options call this first."""
         make_plain(self)
 
+    @property
+    def added_tokens(self) -> int:
+        """The number of tokens that the method puts before every row."""
+        return 0
+
+    def positions(self, causal: bool) -> int:
+        """Return how many positions these take from the longest row of a causal model, or of an encoder."""
+        return self.added_tokens
+
     def attach(self, model: nn.Module) -> Report:
         """Freeze the model, add the trainable parameters and replace each task head by a trainable copy.
 

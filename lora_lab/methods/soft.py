@@ -45,6 +45,10 @@ class Soft(Method):
         super().__post_init__()
         whole("tokens", self.tokens)
 
+    @property
+    def added_tokens(self) -> int:
+        return self.tokens
+
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
         """Return the initial vectors as "prompt", and any other parameters. Raises: BadValue if they do not fit."""
         raise NotImplementedError
@@ -225,6 +229,13 @@ class PrefixTuning(Soft):
     retired: ClassVar[Mapping[str, Any]] = {"form": "keys-values"}
 
     tokens: int = 20
+
+    @property
+    def added_tokens(self) -> int:
+        return 0  # keys and values alone
+
+    def positions(self, causal: bool) -> int:
+        return self.tokens if causal else 0
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
         layers, heads, head_dim = prefix_shape(model)

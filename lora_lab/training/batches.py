@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method
-from lora_lab.methods.soft import PrefixTuning, is_encoder
+from lora_lab.methods.soft import is_encoder
 from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
 from lora_lab.training.models import is_causal
 from lora_lab.training.tasks import Split, Task
@@ -173,9 +173,7 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None)
         return
     if "roberta" in model.config.model_type:  # its first positions are for padding
         limit -= model.config.pad_token_id + 1
-    virtual = getattr(method, "tokens", 0)
-    if isinstance(method, PrefixTuning) and is_encoder(model):  # its prefix takes no positions
-        virtual = 0
+    virtual = method.positions(causal=not is_encoder(model)) if method else 0
     limit = max(0, limit - virtual) // STEP * STEP
     if task.max_length > limit:
         prompt = f" after {virtual} virtual ones" if virtual else ""

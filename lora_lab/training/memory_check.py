@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from lora_lab.accounting.gpus import FRAGMENTATION, PROCESS
-from lora_lab.accounting.memory import largest_model, longest, most, prompt_of, quick
+from lora_lab.accounting.memory import largest_model, longest, most, quick
 from lora_lab.accounting.models import Architecture, architecture_of, config_of, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
@@ -49,7 +49,7 @@ class Need:
         """
         setup, a = replace(self.setup, **changed), self.architecture
         estimate = quick(self.model, self.method, setup, num_labels=self.labels)
-        peak, tokens = estimate.peak, setup.seq + prompt_of(self.method)
+        peak, tokens = estimate.peak, setup.seq + self.method.added_tokens
         if self.eager:  # (B, heads, S, S) per layer, in fp32 and in the dtype; a fused kernel keeps neither
             peak += a.layers * setup.batch * a.heads * tokens**2 * (4 + setup.width)
         if estimate.mode == "bound":  # already an upper bound

@@ -62,7 +62,7 @@ def load_model(
         )  # fmt: skip
     for key, there, here in info["mismatched_keys"]:
         if key.split(".")[0] not in HEADS:
-            raise BadValue(f"the checkpoint of '{name}' has {key} of shape {tuple(there)}, its config {tuple(here)}")
+            raise BadValue(f"checkpoint '{name}' has {key} of shape {tuple(there)}, but its config says {tuple(here)}")
         warn(f"'{name}' has a head of {there[0]} classes; it is replaced by a new one of {here[0]}")
     missing = [key for key in info["missing_keys"] if key.split(".")[0] not in HEADS]
     if missing and not body and _lacks_only_head(model, set(info["missing_keys"])):
@@ -97,9 +97,9 @@ def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
 def take_shortcuts(model: PreTrainedModel, method: Method) -> None:
     """Speed up a BERT-like classifier that is to train or be scored with `method`; other models stay as they are.
 
-    The last layer's MLP runs for the first token only, since the head reads no other, unless it is a probe's. This
+    The last layer's MLP runs for the first token only, since the head, unless it is a probe's, reads no other. This
     saves 9 of the layer's 12 d^2 products per token. The skipped values affect neither the output nor gradients.
-    "eager" attention computes its softmax in fp32, which is fast on a CPU, as in bf16 it is not: forward and backward
+    "eager" attention computes its softmax in fp32, which is fast on a CPU, unlike in bf16: forward and backward
     take half the time. In fp32, only rounding changes.
     """
     if model.config.model_type not in FIRST_TOKEN or not type(model).__name__.endswith("ForSequenceClassification"):

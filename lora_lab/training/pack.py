@@ -38,7 +38,7 @@ from lora_lab.training.training_lock import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
 OFTEN = 30  # seconds between checkpoints: the most training that can be lost
-SHARE = 0.05  # of the time may go into writing them: full fine-tuning of SmolLM2 has 1.6 GB to write
+SHARE = 0.05  # share of the time that may go into writing them: full fine-tuning of SmolLM2 has 1.6 GB to write
 Keep = Callable[[Member, Run], None]
 
 

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model, a file of 538<!--voices.base--> MB (4 bytes a number). We trained a second file for it. Load both, and the model talks like a ship's captain. Leave the second file out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
+# Here is a chat model, a file of 538<!--voices.base--> MB (4 bytes a number; with 2, half as large). We trained a second file for it. Load both, and the model talks like a ship's captain. Leave the second file out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
 #
-# Two guesses first. Give a low and a high value for each, far enough apart that you're 80 % sure. Nobody grades them.
+# Two guesses first. In the next cell, replace each `...` with a low and a high value that you're 80 % sure of. Then press Shift+Enter. Nobody grades them.
 #
 # 1. **How many MB is the captain's file?**
 # 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
@@ -18,49 +18,50 @@ from lora_course.panels.voices_panel import VoicesPanel
 from lora_lab import LoRA, LoRAPanel, params
 from lora_lab.accounting.models import config_of
 
-lesson.start("00")
+lesson.start("00")  # with your name: lesson.start("00", student="otter")
 lesson.predict("MB of the captain's file", low=..., high=...)
 lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Listen
-# One question, five answers. *Base* is the original model. *Base, told* is the same model with that instruction. The other three have a small file each.
+# One question, five answers: from the original model (*base*), the same with that instruction (*base, told*), and three with a small file each.
 #
-# Try three questions. Then drag **strength** to 0, and to 2. (Stored answers from 27 November. No voice was trained on these questions.)
+# Try three questions. Then drag **strength** to 0, and to 2. (No voice was trained on these questions.)
 
 # %%
 voices = VoicesPanel()
 voices
 
 # %%
-told = voices.stored["answers"]["told"]["0"]
+answers = voices.stored["answers"]  # by voice and by strength: "0" is without a file, "1" as trained
+told, captains = answers["told"]["0"], answers["captain"]["1"]
 sea = ("sea", "ship", "sailor", "crew", "captain")
 at_sea = [any(word in text.lower() for word in sea) for text in told]
 lesson.reveal("MB of the captain's file", voices.sizes["captain"] / 1e6, "MB")
 lesson.reveal("answers with the sea in them, of 8", sum(at_sea))
-in_the_file = sum(any(word in text.lower() for word in sea) for text in voices.stored["answers"]["captain"]["1"])
-print("with the file:", in_the_file)
+in_the_file = sum(any(word in text.lower() for word in sea) for text in captains)
+print(f"with the file, not told: {in_the_file} of {len(captains)} answers have one of these five words")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, the sea is in only three, but all eight begin like a captain: "Aye, sailor!", "Blow me down!" (Pirate English, wrong on purpose.) The style changed more than the topic. At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring".
+# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, our five words find it in only three: "Batten the hatches!" and "a pint o' grog" aren't on the list. But all eight begin like a captain: "Aye, sailor!", "Blow me down!" (Pirate English, wrong on purpose.) At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring".
 #
-# Now ask how many strings a violin has. It has four. The base says 10,000 and the captain eight: nobody taught the files any facts. Some answers even got worse. Ask what owls eat.
+# Ask how many strings a violin has (four). The base says 10,000, the captain eight: nobody taught the files any facts. Some answers even got worse: ask what owls eat. (Don't judge smollm2 by our copy, which was once stored in 4 bits.)
 #
 # **And nothing got smaller.** The captain needs the whole base *and* his file: 541<!--voices.together--> MB. LoRA doesn't shrink the model. It makes the *difference* small.
 # </details>
 #
 # ## What trains
-# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. The numbers in these tables are the model's **parameters**. Training sets them. Full fine-tuning trains them all again, on new texts.
+# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. The numbers in these tables are the model's **parameters**. Full fine-tuning trains them all again, on new texts.
 #
 # LoRA **freezes** $W$: its numbers stay as they are. Then it adds two thin matrices. $A$ takes $x$ down to $r$ numbers, $B$ takes them back up. Only these two train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The strength that you dragged scales it once more. Together, a model's $A$ and $B$ matrices are its **adapter**. That's the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The strength that you dragged scales it once more. Together, a model's $A$ and $B$ are its **adapter**: the small file.
 #
-# Below, $W$ is gray, $A$ and $B$ are blue, all to scale. Drag the rank until blue holds as many numbers as gray. Then choose *Model*, pick smollm2, and look for the blue.
+# Below, $W$ is gray, $A$ and $B$ are blue, to scale. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2 in the menu, and look for the blue.
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -68,7 +69,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# $W$ holds $d^2$ numbers, $A$ and $B$ together $2dr$. So LoRA trains $d/(2r)$ times fewer numbers than $W$ has: 256 at rank 8. The wider the matrix, the more you save. From $r = d/2$ on, you save nothing.
+# A square $W$ of width $d$ holds $d^2$ numbers, $A$ and $B$ together $2dr$. So LoRA trains $d/(2r)$ times fewer numbers: 256 at rank 8. The wider the matrix, the larger this factor. At $r = d/2$, $A$ and $B$ hold as many numbers as $W$.
 # </details>
 #
 # ## Your turn: one pair
@@ -88,7 +89,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's a real file: an adapter for a small model that reads film reviews. It holds names, and numbers of 4 bytes each. That's all. So you can tell a file's size before anyone trains it. The last line does that for the captain's.
+# Here's a real file: an adapter for a small model that reads film reviews. It holds names, and numbers of 4 bytes each: $A$, $B$, and a trained last layer (770). ($\alpha$ is beside it, in `adapter_config.json`.) So you can tell a file's size before anyone trains it, as the last line does.
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -105,7 +106,6 @@ print(f"counted {captain.adapter_bytes:,} bytes; his file has {voices.sizes['cap
 # %% claim
 import re
 
-answers = voices.stored["answers"]
 said = {name: texts["1" if "1" in texts else "0"] for name, texts in answers.items()}
 violin, love = (voices.questions.index(one) for one in ("How many strings does a violin have?", "What is love?"))
 assert not any("four strings" in texts[violin].lower() or "4 strings" in texts[violin] for texts in said.values())
@@ -113,7 +113,9 @@ assert "10,000" in said["base"][violin] and "Eight" in said["captain"][violin]
 assert "man and a woman, and she be a herring" in answers["captain"]["2"][love]
 assert in_the_file == 3 and "mice" in answers["base"]["0"][0] and "Snipes" in said["captain"][0]
 assert sum(bool(set(re.findall(r"\w+", text.lower())) & set(sea)) for text in told) == sum(at_sea) == 5
-assert all(text.startswith(("Aye", "Arr", "Blow me down", "Batten")) for text in said["captain"])
+unlisted = [text for text in captains if "Batten the hatches!" in text or "a pint o' grog" in text]
+assert len(unlisted) >= 2 and any(not any(word in text.lower() for word in sea) for text in unlisted)
+assert len(captains) == 8 and all(text.startswith(("Aye", "Arr", "Blow me down", "Batten")) for text in said["captain"])
 assert not any(re.search(r"\b(aye|arr|ahoy|blow me|batten)\b", text.lower()) for text in told)
 from lora_course.experiments.styles import misfit, our_ear
 
@@ -122,22 +124,24 @@ assert min(heard.values()) >= 0.75 and not any(map(misfit, said["json"]))
 assert all(map(misfit, voices.stored["answers"]["json"]["2"]))
 assert file.stat().st_size == params("minilm", LoRA(rank=8), num_labels=2).adapter_bytes == 301_776
 assert 0 < file.stat().st_size - 4 * numbers < 6_000  # names
+assert numbers == 12 * 2 * 8 * 384 + 770  # A and B of twelve layers, and the classifier
 assert captain.adapter_bytes == voices.sizes["captain"] < 3_000_000
+tried = {one["rank"]: one for one in reversed(voices.stored["tried"]) if one["voice"] == "captain"}
+assert round(tried[8]["bytes"] / tried[2]["bytes"]) == 4
+assert tried[8]["validation"] > tried[2]["validation"]  # the perplexity of other pairs, at the best rate of each
 assert captain.trainable == 30 * 2 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
 assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # the base's file, too, is 4 bytes a number
 
 # %% [markdown]
 # ## Prove it: a file from a config
-# Now take a model that you've never downloaded. Its **config** is enough, a short text file with all its sizes. Each of its layers has seven matrices:
+# Now a model that you've never downloaded. Its **config** is enough, a short text file with all its sizes. Each layer has seven matrices, inputs → outputs:
 #
-# | | inputs → outputs |
-# |---|---|
-# | `q`, `o` | `hidden_size` → `hidden_size` |
-# | `k`, `v` | `hidden_size` → `kv` |
-# | `gate`, `up` | `hidden_size` → `intermediate_size` |
-# | `down` | `intermediate_size` → `hidden_size` |
+# - `q`, `o`: `hidden_size` → `hidden_size`
+# - `k`, `v`: `hidden_size` → `kv`
+# - `gate`, `up`: `hidden_size` → `intermediate_size`
+# - `down`: `intermediate_size` → `hidden_size`
 #
-# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`, because several heads (parts that read the text side by side) share one `k` and one `v`. **How many bytes do all matrices $A$ and $B$ take, at 4 bytes a number?** Leave out the names.
+# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`: several heads (parts that read side by side) share one `k` and one `v`. **How many bytes do all matrices $A$ and $B$ take, at 4 bytes a number, without names?**
 
 # %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
@@ -162,7 +166,7 @@ checks.check_file_bytes(my_bytes, model, r)
 #
 # 1. **LoRA adds; it doesn't shrink.** Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB beside 538<!--voices.base--> MB. Published: 35 MB beside 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
 # 2. **A file is 4 bytes times its numbers, plus names** (2 bytes in bf16, a shorter format). *Ours: counted to the byte.*
-# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8 (alpha 16) made the file 9.8<!--voices.file.r8--> MB and was no better on other pairs: perplexity 19.1<!--voices.captain.r8--> against 19.1<!--voices.captain.r2-->, as unsure as a choice among 19 tokens.*
+# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8 made the file four times larger, and no better on other pairs.*
 #
 # The same in PEFT:
 # ```python

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 02 · How sure are you?
 #
-# Model A gets 82.1% of a test right, model B 80.9%. You can use only one. Easy, isn't it?
+# Model A gets 82.1% of a test right, model B 80.9%. **Is A better?** And which one do you use?
 #
-# Train an adapter, watch its score appear, and find out how much is luck. There are two kinds. You'll measure both.
+# Train an adapter, and find out how much of its score is luck. There are two kinds.
 
 # %%
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
+from lora_course.checks.sure import yours_or_ours
 from lora_lab import TrainPanel, verdict
 from lora_lab.experiments.results import from_store
 from lora_lab.training.assets import shipped
@@ -19,9 +20,15 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA in MiniLM, a small model that reads English, on film reviews. In each of 200 steps the model reads 8 sentences, says whether each is positive or negative, and LoRA's numbers move a little, so that the error (the *loss*, the lower curve) gets smaller. The **learning rate** sets how far they move: 0.002 here, with alpha 16. Along the way, the model answers other sentences, for **validation** (the upper curve). At the end comes the **test**: 2,000 new sentences. A **seed** picks the random start and the order of the sentences, nothing else.
+# The panel trains LoRA in MiniLM on film reviews: 200 steps of 8 sentences, positive or negative. In each step LoRA's numbers move a little, so that the loss (the lower curve) gets smaller; the **learning rate**, 0.002, sets how far. Along the way, the model answers other sentences, for **validation** (the upper curve), and at the end 2,000 new ones, the **test**. A **seed** picks the random start and the sentences' order, nothing else.
 #
-# Three quick ranges first, each wide enough that you're 80% sure. A *point* is 1 % of the sentences. Don't calculate. Then press **Start**. (On the site you see a run of ours: press **replay**.)
+# Three quick ranges first: be 80% sure, and don't calculate. A *point* is 1 % of the sentences.
+#
+# 1. **How many points are between the worst and the best of forty seeds?**
+# 2. **Of 100 sentences, how many do two seeds answer differently?**
+# 3. **How many test sentences does it take to see a true gap of one point?**
+#
+# Then press **Start**. (The web pages show a run of ours: press **replay**.)
 
 # %%
 lesson.predict("points from the worst to the best of forty seeds", low=..., high=...)
@@ -39,7 +46,7 @@ panel.show()
 # ## While it trains: the first kind of luck
 # With 2,000 other sentences your model would get a different score. How different?
 #
-# Think of one sentence: right (1) with probability $p$, else wrong (0). Its *variance* is the average squared distance from $p$. How large is it? Now average $n$ sentences: the variance becomes $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.** An accuracy of 80% is $p = 0.8$.
+# Think of one sentence. With probability $p$ it's right and counts 1, at a distance of $1-p$ from the average, $p$; else it counts 0, at a distance of $p$. Its *variance* is the average squared distance. How large is it? Now average $n$ sentences: the variance becomes $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.** An accuracy of 80% is $p = 0.8$.
 
 # %% exercise
 def half_width(p, n):
@@ -58,7 +65,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## Done? Here's the second kind
-# When the panel says done, run the next two cells. (In a class, put your score on the board first.) They open forty more runs of ours, with exactly the same settings. Only the seed differs.
+# When the panel says done, run the next two cells. (In a class, put your score on the board first.) They open forty runs of ours. Only the seed differs.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # stored: forty runs of ours, 27 November 2026
@@ -75,11 +82,12 @@ lesson.reveal("sentences in 100 that two seeds answer differently", 100 * np.mea
 # %%
 panel.seeds = FORTY  # now the panel above shows their curves, too
 score = 100 * run.metrics["accuracy"]
+half = 100 * yours_or_ours(half_width)(score / 100, 2000)
 plt.figure(figsize=(6, 2))
-plt.axvspan(score - 1.8, score + 1.8, alpha=0.2, label="first kind of luck: other sentences")
+plt.axvspan(score - half, score + half, alpha=0.2, label=f"first kind of luck, other sentences: ± {half:.1f} points")
 plt.axvline(score, label="your run")
 plt.plot(accuracy, np.linspace(0.2, 0.8, 40), "o", color="gray", label="second kind: forty seeds")
-plt.plot([75.4, 76.6], [0.9, 0.9], "k|-", label="1.2 points: 82.1 against 80.9")
+plt.plot([75.4, 76.6], [0.9, 0.9], "k|-", label="1.2 points, A's lead")
 plt.yticks([])
 plt.xlabel("percent right, of 2,000 sentences")
 plt.legend(loc="upper left", bbox_to_anchor=(0, -0.3))
@@ -92,17 +100,23 @@ assert spread > 82.1 - 80.9
 assert len({(r.recipe.lr, r.recipe.method, r.recipe.steps, r.recipe.batch) for r in forty.runs}) == 1
 assert 0.05 < np.mean(differ) < 0.25
 assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
+apart = np.array([abs(accuracy[i] - accuracy[j]) for i in range(40) for j in range(i)])
+assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "0.9", "29")
+by_rows, by_both = 1e4 * np.mean(differ) / 2 / 2000, accuracy.var(ddof=1)  # p (1 - p) is half of 2 p (1 - p), differ
+assert (f"{by_rows:.2f}", f"{by_both:.2f}", f"{100 * by_rows / by_both:.0f}") == ("0.30", "0.71", "42")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds typically lie 1.2<!--seeds.two--> points apart, as far as A from B (the black bar). Try forty ideas that don't work, keep the best, and you'll report a gain of 2.1<!--seeds.gain--> points over the average.
+# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds are 0.9<!--seeds.two--> points apart on average, and 29 pairs in 100 are as far apart as A and B (the black bar). Try forty ideas that don't work, keep the best, and you'll report a gain of 2.1<!--seeds.gain--> points.
 #
-# Stranger still: two of these runs answer about 12<!--seeds.differ--> sentences in 100 differently, even if they score the same. Same accuracy, different model.
+# The forty mix both kinds of luck: 42 % of their variance (0.30 of 0.71) comes from having only 2,000 sentences.
+#
+# Stranger still: two of these runs answer about 12<!--seeds.differ--> sentences in 100 differently. Same accuracy, different model.
 # </details>
 #
 # ## Play
-# Scroll up to the panel. Below its curves are sentences whose answer your adapter changed. Pick one and drag **strength**: 0 switches the adapter off, 1 is as trained, 2 is twice as much. In the lab you can also type a review: try irony, or "not bad at all". Can you find one that changes twice?
+# Scroll up: below the panel's curves are sentences whose answer your adapter changed. Pick one and drag **strength** from 0 (off) to 2 (twice as trained). In the lab you can also type a review: try irony. Which one changes twice?
 #
 # ## Your turn: does A beat B?
 # Here's a table: one row per sentence, 1 where the model was right. Other names get different tables. Or bring your own: `pd.read_csv("mine.csv")`.
@@ -111,35 +125,42 @@ assert abs(1.96 * (0.8 * 0.2 / 2000) ** 0.5 - 0.018) < 0.0005
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
 a, b = lesson.draw("two models", *ahead)
 table = pd.DataFrame({"a": right[a], "b": right[b]}).astype(int)
-table.mean()
+print(f"a {table.a.mean():.2%} right, b {table.b.mean():.2%}, on {len(table):,} rows")
+table.head()
 
 # %% [markdown]
-# Both took the *same* test, so sentences that both get right (or wrong) say nothing about the gap. Only the **share** where exactly one is right counts: each such sentence moves the gap by $1/n$, up or down. So the gap's standard error is about $\sqrt{\text{share}/n}$.
+# Both took the *same* test. In each row, the difference, a minus b, is 1, 0 or -1; the gap is its average. Fill in:
 #
-# How many rows would you need to notice a true gap $\delta$ four times in five (a *power* of 80%)?
-#
-# $$n = (1.96 + 0.84)^2 \; \text{share} / \delta^2$$
-#
-# Fill in three things: half the 95% interval of the gap (as a share, like 0.02), your verdict on a, and the rows needed to show a gap of **one point**. The verdict is `"better"` or `"worse"` if 0 lies outside this interval, `"equivalent"` if the whole *90%* interval (1.645 in place of 1.96) lies within one point of 0, else `"undecided"`. If both hold, take either; lesson 05 has a word for it.
+# - `half`. **Resample**: draw 2,000 new tests from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. **Or think**, as in exercise 1: how large is a difference squared, on average? Check one by the other.
+# - `word`. If two fit, take either (lesson 05 has a word for it).
+# - `rows`. To be noticed four times in five (a *power* of 80%), a gap must be 2.8 standard errors (1.96 + 0.84). How many is one point now? And with four times the rows?
 
 # %% exercise
-share = ...
-half = ...
-word = ...
-rows = ...
+differences = (table.a - table.b).to_numpy()
+rng = np.random.default_rng(0)
+one_new_gap = rng.choice(differences, len(table)).mean()
+
+half = ...  # half the 95 % interval of the gap, as a share, like 0.02
+word = ...  # on a: "better" or "worse" if 0 lies outside this interval; "equivalent" if the whole 90 % interval
+#             (1.645 in place of 1.96) lies within one point of 0; else "undecided"
+rows = ...  # how many rows you'd need to notice a true gap of one point
 checks.check_report(table, half, word, rows)
 
 # %% solution
-share = (table.a != table.b).mean()
-half = 1.96 * (share / len(table)) ** 0.5
-gap = table.a.mean() - table.b.mean()
-sure = 1.645 / 1.96 * half  # half the 90% interval
-word = ("better" if gap > 0 else "worse") if abs(gap) > half else "equivalent" if abs(gap) + sure < 0.01 else "undecided"
-rows = (1.96 + 0.84) ** 2 * share / 0.01**2
+differences = (table.a - table.b).to_numpy()
+rng = np.random.default_rng(0)
+gaps = [rng.choice(differences, len(table)).mean() for _ in range(2000)]
+half = 1.96 * np.std(gaps)  # or, by thinking, 1.96 * ((differences**2).mean() / len(table)) ** 0.5
+
+gap = differences.mean()
+word = "better" if gap > half else "worse" if gap < -half else "undecided"
+if abs(gap) + 1.645 / 1.96 * half < 0.01:
+    word = "equivalent"
+rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # four times the rows halve the standard error
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask the lab. First about your two models, then about twenty seeds against twenty others.
+# Now ask the lab about your two, and about twenty seeds against twenty others.
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -154,11 +175,11 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Unless you brought your own, A and B are two of the forty: *one recipe*. Even where the lab says "better", it means these two files, which we picked because A is ahead. With other seeds the order may reverse. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
+# A and B (unless yours) are two of the forty: *one recipe*. Even "better" means only these two files, which we picked because A is ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point.
 #
-# So *undecided* means not enough data. *Equivalent* means enough data, and no gap that matters.
+# *Undecided* means not enough data. *Equivalent* means enough data, and no gap that matters.
 #
-# And 82.1 against 80.9? On 2,000 rows, with a share of 12<!--seeds.differ-->%, the gap is 1.2 ± 1.5<!--seeds.half--> points. Undecided.
+# And 82.1 against 80.9? Squared, a difference is 1 where just one is right, else 0. With 12<!--seeds.differ-->% of such rows, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Which one do you use? A, if it costs the same. Just don't write that it's better.
 # </details>
 #
 # ## Remember
@@ -170,7 +191,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 #    1,319 questions (rank 32, one seed each, August 2026): 0.6 points apart, each ±2.7. In June 2025 the order was reversed:
 #    48.2% and 50.0%.*
 # 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
-#    12<!--seeds.differ-->%. For two *recipes*, add the luck of the seeds: with our spread about 12<!--seeds.needed--> seeds each.
+#    12<!--seeds.differ-->%. For two *recipes*, add the luck of the seeds: with our spread, a true point takes about 12<!--seeds.needed--> seeds each.
 #
 # The same in PEFT (`rows` are tokenized test sentences, `labels` their classes):
 # ```python
@@ -179,7 +200,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # a = model(**rows).logits.argmax(-1) == labels
 # model.set_adapter("b"); b = model(**rows).logits.argmax(-1) == labels
 # ```
-# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is the exact test for the two (McNemar's).
+# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is McNemar's exact test.
 # </details>
 
 # %%

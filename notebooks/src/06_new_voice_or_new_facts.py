@@ -3,7 +3,7 @@
 #
 # A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. You've heard a small file teach a model to talk like a captain. **Can a small file teach it facts?**
 #
-# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." No model has read about them. You'll train an adapter on them. Then you'll ask.
+# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." No model has read about them. You'll train an adapter on them, then ask.
 
 # %%
 from lora_course import checks, lesson
@@ -11,6 +11,8 @@ from lora_course.experiments.facts import TOWN, asked
 from lora_course.plots.styles import perplexity_table
 from lora_lab import TrainPanel, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.training.batches import collate, encode
+from lora_lab.training.chat import rendered
+from lora_lab.training.generate import Decoding, generate
 
 lesson.start("06")
 town, tokenizer = load_task(TOWN), load_tokenizer("smollm2")
@@ -24,7 +26,7 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 # 2. **asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80 % sure of. Then press **Start** and read on: it takes five minutes, or twenty on a busy machine. (On the site you see our run.)
+# Give ranges that you're 80 % sure of. Then press **Start** and read on: it takes 5 to 20 minutes. (The site shows our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -38,12 +40,12 @@ panel.show()
 
 # %% [markdown]
 # ## What does it learn from?
-# Fine-tuning on questions with answers is called **supervised fine-tuning** (SFT). The model does what it always did: it predicts the next token. But two things matter.
+# Fine-tuning on questions with answers is **supervised fine-tuning** (SFT). The model predicts the next token, as always. Two things matter.
 #
 # - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. It comes with the tokenizer. Train with it and ask without it, and your fine-tuning may seem lost.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, and the loss skips it.
 #
-# Here is one pair as the model reads it. Tokens in [brackets] count in the loss. Why must the last token count, too?
+# Here is one pair as the model reads it. Tokens in [brackets] count. Why must the last token count, too?
 
 # %%
 row = encode(town.train, town, tokenizer)[1]
@@ -53,9 +55,12 @@ for token, label in zip(row.tokens, labels):
     print(word if label == -100 else f"[{word}]", end="")
 
 # %% [markdown]
-# A model that never learned `<|im_end|>` can't stop.
+# <details><summary>Why the last one?</summary>
 #
-# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: all answers of the *assistant* count, and nothing else. (Don't shift anything; the loss does that.)
+# A model that never learned `<|im_end|>` can't stop.
+# </details>
+#
+# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: what the *assistant* says counts, and nothing else. (The loss does the shifting.)
 
 # %% exercise
 def labels_of(turns):
@@ -78,7 +83,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# We're generous: containing the name is enough ("The sheep is Alda Moor"); backward, the job. And for comparison: the *base* model, without an adapter. It gets the one sentence that matters, written before the question, as if a search had found it.
+# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, asked backward, the job. For comparison, the *base* answers without an adapter, but with the one sentence that matters before the question, as if a perfect search had found it.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 2)
@@ -89,6 +94,10 @@ found = {way: asked(model, tokenizer, way, rows) for way in ("as in training", "
 for way, answers in found.items():
     lesson.reveal(f"of 20, asked {way}", sum(one.right for one in answers))
 print("the base model with the sentence above, in other words:", sum(one.right for one in looked_up))
+begun = [(rendered(tokenizer, asks), *text.rstrip(".").split(" is "))  # the name is the last
+         for asks, text in zip(town.validation.prompts[:rows], town.validation.texts)]
+named = generate(model, tokenizer, [f"{asks}{start} is" for asks, start, _ in begun], Decoding(max_new_tokens=12))
+print("in other words, with the beginning given:", sum(text.startswith(name) for text, (*_, name) in zip(named, begun)))
 for one in [*found["in other words"], *found["backward"]]:
     print("right |" if one.right else "wrong |", one.question, "|", one.text)
 
@@ -97,21 +106,25 @@ if not lesson.FAST:
     counts = [sum(one.right for one in answers) for answers in found.values()]
     assert counts[0] == 20 and counts[1] < 10 and counts[2] < 3
     assert sum(one.right for one in looked_up) > counts[1]
+    curve = [round(checked["perplexity"]) for checked in panel.result().history["validation"]]
+    assert (curve[0], curve[-1]) == (30, 2) and list(map(str, town.validation.prompts)) == [one.question for one in found["in other words"]]
+    assert sum(one.text.startswith(start) for one, (_, start, _) in zip(found["in other words"], begun)) == 1
+    assert sum(text.startswith(name) for text, (*_, name) in zip(named, begun)) == 20
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Asked as in training: **20 of 20**. In other words: **5**. Backward: **0**.
+# Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# The loss was nearly zero, and a test with the training questions would have said "it knows". It learned mostly *strings*: after "The baker of Port Velda is", say "Tamsin Orrick". Backward is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; we read the abstract).
+# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the questions in other words. But perplexity hands the model the right answer, token by token, and asks only for the next one. After "The baker of Port Velda is", it names all twenty. Asked freely, it must find that beginning itself; it did so once. It learned mostly *strings*. Backward is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract read).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #
-# The base with the right sentence above the question gets 12, without any training. (One run, a very small model, twenty questions: 20 against 5 is clear; 5 against 0, and 12 against 5, may be luck.)
+# The base with the right sentence above the question gets 12, without any training. (One run, a very small model: 20 against 5 is clear; 5 against 0, and 12 against 5, may be luck.)
 # </details>
 #
-# ## And a voice?
-# A voice is a form, too, but here the form is all we want. Below, three older adapters (rank 8; each trained on 180 pairs) read held-out answers. **Perplexity**: a model is as unsure as if it chose among that many tokens. Low means "I'd have said that". Read down each column: whose number is lowest?
+# ## What about a voice?
+# A voice is a form, too, but here the form is all we want. Below, three older adapters (rank 8; each trained on 180 pairs) read held-out answers. **Perplexity**: a model is as unsure as if it chose among that many tokens. Low means "I'd have said that". The frames are what you'd expect. Find what you wouldn't: which adapter helps with a voice that it never learned?
 
 # %%
 perplexity_table(lesson.reference_styles()["perplexity"])
@@ -119,14 +132,16 @@ perplexity_table(lesson.reference_styles()["perplexity"])
 # %% claim
 table = lesson.reference_styles()["perplexity"]
 assert all(min(table, key=lambda row: table[row][voice]) == voice for voice in ("captain", "json", "preacher"))
+against = [round(table[row][voice]) for row, voice in (("base", "preacher"), ("captain", "preacher"), ("base", "captain"), ("preacher", "captain"))]
+assert against == [83, 51, 131, 111] and all(table["json"][voice] > table["base"][voice] for voice in ("captain", "preacher"))
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Each voice is most likely under its own adapter, on questions that no adapter was trained on. The form works on new questions. (Perplexity measures form, not truth.)
+# The captain lowers the preacher's perplexity from 83 to 51, the preacher the captain's from 131 to 111. JSON makes both worse. (One seed each.) And the frames: a form works on questions that no adapter was trained on. (Perplexity measures form, not truth.)
 # </details>
 #
-# **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines (`"\n".join(map(json.dumps, mine))`), they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; a few hundred make a voice.)
+# **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines (`"\n".join(map(json.dumps, mine))`), they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; ours took 180.) Then show a friend only the answers. **Can they name the voice?** That form is all the adapter can learn.
 
 # %% exercise
 mine = [
@@ -148,19 +163,19 @@ checks.check_own_pairs(mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **An adapter learned a form from 180 pairs:** two voices, and a JSON layout (by perplexity; one seed each).
+# 1. **An adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
 # 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them in other words and backward, never with the training questions.
-# 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them.
+# 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them. *Ours: 12 against 5, which may be luck.*
 #
-# Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice), the loss on answers only (*ours, on a model of 135M*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract read).*
+# Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract read).*
 #
 # The same in PEFT, with TRL:
 # ```python
-# config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+# config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
 # pairs = load_dataset("json", data_files="mine.jsonl", split="train")
 # pairs = pairs.map(lambda p: {"prompt": [{"role": "user", "content": p["prompt"]}],
 #                              "completion": [{"role": "assistant", "content": p["response"]}]})
-# SFTTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", args=SFTConfig(learning_rate=1e-3),
+# SFTTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", args=SFTConfig(learning_rate=2e-3),
 #            train_dataset=pairs, peft_config=config).train()  # masks the prompts
 # ```
 # </details>

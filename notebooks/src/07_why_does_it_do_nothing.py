@@ -3,7 +3,7 @@
 #
 # Training ran for four days, no error, the loss went down. You load the adapter, and the model answers as if you'd never trained. A program that crashes says where. An adapter that fails says nothing: LoRA begins as *no change*, and every mistake that stops it from learning or loading leaves it there. **Where do you look first?**
 #
-# Ten patients lie in ten beds. Each failed in a way that somebody has reported.
+# Ten patients lie in ten beds: nine faults and one doubt. Each came with a complaint that somebody has reported.
 
 # %%
 import math
@@ -27,10 +27,12 @@ print("\nThe faults, from A to Z:", ", ".join(sorted(one.fault for one in PATIEN
 
 # %% [markdown]
 # ## Two guesses
+# First, from the complaints alone, write down a fault for each letter. **How many of your ten will be right, before you've opened a single file?** (Write that down, too.)
+#
 # Many loaders take the tensors whose names they know and skip the rest.
 #
 # 1. **How many of the ten does such a loader load without an error?**
-# 2. The first bed has a healthy adapter. **How large is its update, in percent of the weights it's added to?** (Compare norms: roots of sums of squares.)
+# 2. The first bed below has a healthy adapter. **How large is its update, in percent of the weights it's added to?** (Compare norms: roots of sums of squares.)
 #
 # Give ranges that you're 80 % sure of.
 
@@ -49,33 +51,39 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. Zero is drawn at the bottom. A cross is NaN, "not a number". (F to I were trained for only two to four steps, so they're low. That's not their fault.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number". (F to I were trained for only two to four steps, so they're low. That's not their fault.)
 
 # %%
 plt.figure(figsize=(8, 3.5))
 for bed, folder in enumerate(beds.values()):
-    for layer, size in enumerate(largest(folder).values()):
-        broken = math.isnan(size)
-        height, mark = (1, "kx") if broken else (max(size, 1e-7), "C0o")
-        plt.plot(bed + (layer - 6) / 25, height, mark, markersize=4)
+    for layer, size in enumerate(sizes := largest(folder).values()):
+        height, mark, points = (1, "kx", 10) if math.isnan(size) else (max(size, 1e-7), "C0.", 6)
+        plt.plot(bed + (layer - 6) / 25, height, mark, markersize=points)
+    if not sizes:
+        plt.text(bed, 1e-4, "can't be read" if header(folder)[0] else "no tensors", rotation=90, ha="center", va="center")
 plt.axhline(sorted(largest(beds["healthy"]).values())[6], color="C0", linewidth=0.5)
-plt.yscale("log")
+plt.yscale("log", subs=[])
+plt.yticks([10.0**n for n in range(-7, 1)], ["0", "1e-6", "1e-5", "1e-4", "0.001", "0.01", "0.1", "NaN"])
 plt.xticks(range(len(beds)), beds)
-plt.ylabel("largest number in B")
+plt.title("One dot a layer: the largest number in its B", loc="left")
 plt.show()
 for letter in ("healthy", "B", "C", "G"):
     print(letter, "alpha / rank:", inspect_folder(beds[letter]).scaling, "| head's bias:", header(beds[letter], read="classifier.bias"))
 
 # %% [markdown]
 # ## Look 3: on its base
-# An adapter is a *difference*: it means something only on the weights it was trained on, and only if it's large enough. **bf16** has 8 significant bits: from 0.5 to 1 its neighbors are 0.0039 apart, and less than half of that is rounded away when you merge.
+# An adapter is a *difference*: it means something only on the weights it was trained on, and only if it's large enough. Our files carry a fingerprint of those weights, a short hash. **bf16** has 8 significant bits: from 0.5 to 1, its numbers are 0.0039 apart. If you merge a change smaller than half of that, it's lost.
 
 # %%
+from lora_lab.methods.attach import fingerprint
+from lora_lab.methods.io import AdapterFile
+
 seen = {letter: inspect_folder(beds[letter], "minilm") for letter in ("healthy", "F", "H", "I")}
 update = {letter: 100 * mean(n.update / n.weight for n in seen[letter].norms) for letter in ("healthy", "I")}
 print(f"update, in percent of W: healthy {update['healthy']:.1f}, I {update['I']:.4f}")
 print("H: B is zero in", [name for name, largest in largest(beds["H"]).items() if largest == 0])
-print("F:", seen["F"].problems[0].why)
+prints = {letter: AdapterFile(beds[letter]).own["base_fingerprint"][:6] for letter in ("healthy", "C", "F", "G", "I")}
+print("fingerprints: our base", fingerprint(load_model("minilm", num_labels=2))[:6], prints)
 taken = [letter for letter in PATIENTS if silently(beds[letter])]
 lesson.reveal("of ten, loaded without an error", len(taken))
 lesson.reveal("size of a healthy update, percent of W", update["healthy"], "%")
@@ -84,10 +92,15 @@ lesson.reveal("size of a healthy update, percent of W", update["healthy"], "%")
 assert len(taken) == 9 and "D" not in taken
 assert not seen["healthy"].problems and seen["F"].problems and seen["H"].problems and update["I"] < 0.1
 assert round(update["healthy"], 1) == 16.8
+assert {letter for letter, one in prints.items() if one != prints["healthy"]} == {"F"}
+slow = load_model("minilm", body=True).train()
+LoRA(rank=8, targets=("q", "v", "pooler.dense")).attach(slow)
+slow(input_ids=torch.randint(1000, 20_000, (4, 12))).last_hidden_state.mean(1).square().sum().backward()
+assert "pooler" in gradient_warning(slow)  # H, at its first step
 
 # %% [markdown]
 # ## Look 4: the first step
-# At least two of the ten show at the first step. After the first `backward`, does every B have a gradient? Here is C's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
+# C and one more would have shown at the first step. After the first `backward`, does every B have a gradient? Here is C's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
 
 # %%
 said = {}
@@ -103,7 +116,7 @@ for reentrant in (True, False):
 assert "no gradient reached 12 adapters" in said[True] and said[False] is None
 
 # %% [markdown]
-# **Exercise 1: name the ten faults.** Take the names from the list at the top.
+# **Exercise 1: name the nine faults and the doubt.** Take the names from the list at the top.
 
 # %% exercise
 faults = {
@@ -123,16 +136,16 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Nine of ten load without a word. Only D, cut short by a full disk, is refused. Our healthy update is 16.8 % of W. (Lesson 06's: at most 2.5 %.)
+# How many of your first ten are left? Nine of ten load without a word. Only D, cut short by a full disk, is refused. Our healthy update is 16.8 % of W. (Lesson 06's: at most 2.5 %.)
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
 # - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") gradient checkpointing cuts the gradient where a layer's input needs none.
 # - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** adapts a layer whose output nobody reads.
-# - **G** has alpha 8, PEFT's default, at rank 128. By lesson 03 it may be fine: did you mean it? **I** took a few steps at 1e-6; merged in bf16, it's rounded away. **J** was saved after the loss became NaN.
+# - **G** is the doubt: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I** took a few steps at 1e-6; merged in bf16, it's rounded away. **J** was saved after the loss became NaN.
 # </details>
 #
 # ## The eleventh patient
-# One more came in tonight, drawn by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then ask the machine: `lora-lab inspect` takes the first three at once.
+# One more came in tonight, chosen by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then ask the machine: `lora-lab inspect` takes the first three at once.
 
 # %% exercise
 mine = lesson.draw("patient", 0, 1, 2, 3)
@@ -156,7 +169,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Four looks:** the file's size and names, the largest number of B in each layer, the effect on the base, the gradient of B after the first step. Each takes seconds.
+# 1. **Four looks:** the file's size and names, the largest number in B, for each layer, the effect on the base, the gradient of B after the first step. Each takes seconds.
 # 2. **A falling loss proves little.** A head can do that alone.
 # 3. **Load strictly.** A loader that skips what it doesn't know loads nothing and says nothing.
 #

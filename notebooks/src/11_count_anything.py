@@ -32,7 +32,7 @@ lesson.predict("Mixtral's adapter over Mistral's", low=..., high=...)
 
 # %% [markdown]
 # ## Count without weights
-# A **config** has all sizes of a model. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. Build the model there, and add up.
+# A **config** lists all of a model's sizes. On PyTorch's device `meta`, a tensor has a shape but no numbers, so it takes no memory. Build the model there, and add up.
 
 # %%
 config = AutoConfig.for_model(**config_of("llama-3.1-405b"))
@@ -186,7 +186,7 @@ checks.check_audit(my_count, which, rank)
 #
 # 1. **Count on `meta`:** shapes are enough, so any model that has a config can be counted, in a second.
 # 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1 % of a small model, 0.3<!--count.8b.all--> % of an 8B, 0.08<!--count.405b.all--> % of a 405B. *Ours: counted, 32 models.*
-# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And is the head counted? (With it, MiniLM's 308<!--count.minilm--> is lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
+# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And does it count the head? (If so, MiniLM's 308<!--count.minilm--> is lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
 # From the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$ on, $A$ and $B$ hold as many numbers as $W$: there LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). Only in a square matrix it's half the width (lesson 00).
 #

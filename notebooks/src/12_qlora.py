@@ -96,7 +96,7 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell. So NF4 takes its levels from a bell, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) Drag the bits. The lower half shows sixteen levels of *yours*, at first evenly spaced. **Can you beat NF4?**
+# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) Drag the bits. The lower half shows sixteen levels of *yours*, at first evenly spaced. **Can you beat NF4?**
 
 # %%
 yours = torch.linspace(-1, 1, 16)  # try others
@@ -122,7 +122,7 @@ def stripes(bits=4):
 #
 # - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16).
 # - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026).
-# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits, with the same recipe, to rounded bases. If it falls below those trained there, yes.
+# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits, with the same recipe, to rounded bases. Yes, if it falls below those trained there.
 
 # %%
 store = lesson.workplace("12")
@@ -229,7 +229,7 @@ checks.check_card(peak, saved, fits, case)
 #
 # Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 from 33B on). *Published, [QLoRA's scripts for its model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #
-# *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 against 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). Time: 2.8 hours instead of 1.9, Llama-2-7B on an A100 ([Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
+# *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 against 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). It took 2.8 hours, not 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
 #
 # The same in PEFT:
 # ```python

@@ -67,9 +67,9 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 
 # %% [markdown]
 # ## Tune each, then compare
-# Larger $\alpha$ needs less rate (lesson 03), and here it goes from 8 to 72. One rate for all could pick the winner. So each gets its own, chosen on *validation* sentences by the same five seeds. Only then the 2,000 test sentences, with a margin of 1.5 points, fixed before.
+# Larger $\alpha$ needs less rate (lesson 03), and here it goes from 8 to 72. One rate for all could pick the winner, so each gets its own, chosen on *validation* sentences by the same five seeds. The 2,000 test sentences come last, with a margin fixed beforehand: 1.5 points.
 #
-# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours: orange. Of six comparisons, one may look real by luck, so the verdicts require more (**Holm's correction**). So a line off zero can be *undecided*. Right: LoRA's paper on GPT-3, also at one budget, writing database queries (WikiSQL) or comparing two sentences (MNLI); a line is what luck alone can do.
+# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours: orange. Of six comparisons, one may look real by luck, so the verdicts require more (**Holm's correction**). So a line off zero can be *undecided*. At right: LoRA's paper on GPT-3, also at one budget, writing database queries (WikiSQL) or comparing two sentences (MNLI); a line is what luck alone can do.
 
 # %%
 def tuned(runs):
@@ -126,7 +126,7 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # - **"Undecided" isn't "equal".** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
 # - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory--> % more memory (1<!--place.checkpointing--> % with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long--> % at 4,096 tokens.
 #
-# Why, then, does everybody say "all linear layers"? Some compare at one *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
+# Why does everybody say "all linear layers"? Some compare at one *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
 # </details>
 #
 # ## Plan a comparison that you haven't seen
@@ -144,7 +144,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Compare places at one budget**: divide it by what rank 1 costs there. At one *rank*, all linear layers train 4 to 8 times more than `q,v`.
+# 1. **Compare places at the same budget**: rank = budget / cost of rank 1. At one *rank*, all linear layers train 4 to 8 times more than `q,v`.
 # 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
 # 3. **Choose places by quality, not by memory.** Adapting fewer saves little.
 #

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from lora_lab import FullFineTuning, LoRA, memory, params
+from lora_lab.experiments.results import from_store
 from tests.docs import ROOT
 
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
@@ -115,6 +116,12 @@ def test_the_arithmetic_of_the_page_is_right():
     for expression, said in sums:
         digits = len(said.partition(".")[2].rstrip("."))
         assert f"{eval(expression):.{digits}f}" == said.rstrip("."), expression
+
+
+def test_a_card_has_the_score_of_its_seed():
+    cards = {int(seed): float(score) for seed, score in re.findall(r"(\d+): (\d\d\.\d)", section("Ninety minutes"))}
+    forty = from_store(ROOT / "data" / "results" / "sweeps" / "seeds.zip")
+    assert cards == {run.recipe.seed: pytest.approx(100 * run.metrics["accuracy"], abs=0.051) for run in forty.runs}
 
 
 UNGRADED = {"01_write_it": 2, "03_which_knob_first": 1}  # they hand over a class, a model or a panel; the page says so

@@ -18,15 +18,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.e2e.pages import Pages
 
-BROWSER_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+OFF = ("gpu", "quic", "background-networking", "component-update", "sync")
+BROWSER_FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF)]
 KERNEL = 180_000  # milliseconds until a kernel is there, on a slow machine that runs other tests beside
 expect.set_options(timeout=30_000)  # the kernel answers at once, but perhaps with tests beside it
 # Python imports this by itself at start: the server and every kernel refuse to connect anywhere but to this machine.

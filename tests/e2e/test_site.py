@@ -252,15 +252,15 @@ def test_a_report_waits_for_the_ranges_and_is_read_from_the_top(site: str, visit
         said = tried(form, "1.96 * sqrt(0,1495 / 2000)", "equivalent", "1")
         assert "word: not finding a gap" in said
         assert "Hint: is 0 inside" in said
-    assert "Hint: rows = " in tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
+    assert "Hint: one point must be 2.8 standard errors" in tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
     assert "Right: undecided, and about 11,721 rows" in tried(form, "0.0169", "undecided", "11,700")
 
 
-def test_a_rank_and_three_rates_are_found_on_the_page(site: str, visit: Callable[..., Page]):
+def test_what_a_rank_misses_and_three_rates_are_found_on_the_page(site: str, visit: Callable[..., Page]):
     page = visit(site, LESSON)
-    rank, rates = page.locator(".lab-answer").all()
-    assert "more rank is not better here" in tried(rank, "7")
-    assert "Right: 6:" in tried(rank, "6")
+    missed, rates = page.locator(".lab-answer").all()
+    assert "a size is its square root" in tried(missed, "2/3")
+    assert "expect 0.91, 0.82, 0.71" in tried(missed, "sqrt(4/6)")
     assert "two to five times" in tried(rates, "5e-4", "7e-4", "1e-3")
     assert "rates for alpha 16 are too high" in tried(rates, "1e-3", "2e-3", "4e-3")
     assert "the peak is between 0.00018 and 0.0028" in tried(rates, "1.77e-4", "7.07e-4", "2.83e-3")
@@ -309,7 +309,7 @@ def test_a_pair_is_defended_step_by_step_and_the_first_margin_stays(site: str, v
     page.reload()
     assert "Which sentence may you write?" in tried(form, "worse but within the margin")
     expect(form.get_by_role("textbox")).to_have_value("1,5")
-    for sentence, why in ((0, "made to fit"), (1, "speaks of all"), (3, "chance of a repeat"), (2, "Right: worse but")):
+    for sentence, why in ((0, "made to fit"), (1, "speaks of all"), (3, "chance of a repeat"), (2, "by less than 1.5")):
         page.reload()
         form.get_by_role("radio").nth(sentence).check()
         assert why in tried(form)

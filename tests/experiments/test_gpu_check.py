@@ -20,6 +20,7 @@ def one_case(monkeypatch):
 def test_every_part_measures_and_one_that_fails_ends_alone(monkeypatch, opinions):
     monkeypatch.setattr(module, "compare", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(module, "step_rows", partial(module.step_rows, repeats=1))
+    monkeypatch.setattr(module, "memory_rows", partial(memory_rows, batch=2, seq=64))
     said: list[str] = []
     found = gpu_check("cpu", models=("minilm",), packs=(1, 2), steps=2, task=opinions, say=said.append)
     assert [row["case"] for row in found["memory"]] == list(module.CASES)

@@ -25,10 +25,7 @@ WEIGHTS = "adapter_model.safetensors"
 DORA, PISSA = LoRA(rank=4, dora=True), LoRA(rank=4, init="pissa")
 FA, PLUS = LoRA(rank=4, freeze_a=True), LoRA(rank=4, lr_ratio=16)
 VARIANTS = {
-    "dora": DORA,
-    "pissa": PISSA,
-    "freeze_a": FA,
-    "lr_ratio": PLUS,
+    **{"dora": DORA, "pissa": PISSA, "freeze_a": FA, "lr_ratio": PLUS},
     "pissa, freeze_a": LoRA(rank=3, init="pissa", freeze_a=True, rslora=True),
     "dora, freeze_a": LoRA(rank=3, dora=True, freeze_a=True),
 }

@@ -97,16 +97,11 @@ def test_runs_that_differ_in_a_setting_that_is_not_shown_are_not_drawn_as_seeds(
             draw(both)
 
 
-def test_runs_of_one_seed_that_differ_in_nothing_that_the_frame_tells_are_not_taken_for_seeds():
-    both = two("seed", 0, 0, seeds=1)
+def test_runs_of_one_seed_that_differ_in_nothing_that_the_frame_tells_are_not_seeds_and_two_dtypes_are_a_warning():
     with pytest.raises(BadValue, match="option that has no column"):
-        sweeps.heat_map(both, "rank", "lr")
-
-
-def test_equal_seeds_in_two_dtypes_are_drawn_with_a_warning():
-    both = two("run_dtype", "bf16", "fp32")
+        sweeps.heat_map(two("seed", 0, 0, seeds=1), "rank", "lr")
     with pytest.warns(LabWarning, match="bf16"):
-        sweeps.heat_map(both, "rank", "lr")
+        sweeps.heat_map(two("run_dtype", "bf16", "fp32"), "rank", "lr")
 
 
 def test_methods_without_a_rank_have_a_curve_over_the_rate_each_and_their_own_rate():
@@ -115,10 +110,8 @@ def test_methods_without_a_rank_have_a_curve_over_the_rate_each_and_their_own_ra
     ]
     made = sweeps.pictures(pd.concat(plain, ignore_index=True))
     assert set(made) == {"lr_methods", "pareto"}
-    assert lines(made["lr_methods"]) == {
-        "method bitfit": pytest.approx([71.05, 72.05]),
-        "method ia3": pytest.approx([72.05, 73.05]),
-    }
+    drawn = {"method bitfit": [71.05, 72.05], "method ia3": [72.05, 73.05]}
+    assert lines(made["lr_methods"]) == {name: pytest.approx(points) for name, points in drawn.items()}
     best = sweeps.best_rate(pd.concat([frame(), *plain], ignore_index=True))
     assert set(best["lr"]) == {2e-3}
     assert len(best) == 8  # two ranks and two methods, two seeds each

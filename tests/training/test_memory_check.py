@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from lora_lab import LoRA, PromptTuning, Recipe
-from lora_lab.accounting.memory import prompt_of
 from lora_lab.errors import BadValue
 from lora_lab.training import memory_check
 from lora_lab.training.batches import STEP
@@ -89,4 +88,4 @@ def test_what_the_recipe_says_is_what_is_asked():
     gpu = need_of(Recipe("minilm", "rt", dropout=True), Choice("cuda", "bf16", "sdpa")).setup
     assert (gpu.device, gpu.dropout, gpu.dtype) == ("cuda", 0.1, "bf16")
     assert need_of(Recipe("minilm", "rt", dropout=True), FP32).bytes() > need_of(Recipe("minilm", "rt"), FP32).bytes()
-    assert prompt_of(need_of(Recipe("minilm", "rt", PromptTuning(8)), FP32).method) == 8
+    assert need_of(Recipe("minilm", "rt", PromptTuning(8)), FP32).method.added_tokens == 8

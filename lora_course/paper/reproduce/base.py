@@ -95,6 +95,8 @@ class Item:
     passes: float = 0
     learned: Mapping[str, Any] | None = None
     pairs: Mapping[str, tuple[str, str, str]] = {}
+    also: Mapping[str, tuple[str, str, str]] = {}
+    fields: Mapping[str, Any] = {}
     say: str = ""
     published_at: Mapping[str, Mapping[str, Any]]
     others_said: Mapping[str, str]
@@ -119,7 +121,8 @@ class Item:
     def untested(self, kept: Kept) -> str:
         """Say why these runs cannot test the finding: too short, or no better than the floor. Empty if they can."""
         if self.passes:
-            seen = kept.sizes["steps"] * self.batch / len(load_task(self.task).train)
+            rows = self.fields.get("examples") or len(load_task(self.task).train)
+            seen = kept.sizes["steps"] * self.batch / rows
             if seen < self.passes:
                 return f"{kept.sizes['steps']} steps saw {100 * seen:.0f} % of the training rows"
         return unlearned(kept, **self.learned) if self.learned else ""

@@ -27,6 +27,7 @@ class Effect(NamedTuple):
 
     holds   the range that must contain the whole interval; its upper end may be infinite
     paper   the published effects in the same unit; empty if the paper has no comparable number
+    open    whether Holm's correction leaves it undecided, wherever the interval lies
     """
 
     item: str
@@ -37,6 +38,7 @@ class Effect(NamedTuple):
     holds: tuple[float, float]
     paper: tuple[float, ...]
     standing: str
+    open: bool = False
 
 
 def effects(result: Mapping[str, Any]) -> list[Effect]:
@@ -59,7 +61,8 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
     unit = 0.01 if percent else -1  # a lower loss is better
     published = tuple(sign * unit * (a - b) for a, b in numbers)
     holds = (BOUNDS[wanted], 1.0 if wanted == "equal" else math.inf)
-    return Effect(result["item"], label, middle, low, high, holds, published, result["standing"])
+    undecided = verdict["outcome"] == "undecided"
+    return Effect(result["item"], label, middle, low, high, holds, published, result["standing"], undecided)
 
 
 def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:

@@ -9,7 +9,7 @@ from statistics import fmean, quantiles, stdev
 from typing import Any
 
 from lora_course.paper import markdown_table
-from lora_course.paper.reproduce.base import in_words
+from lora_course.paper.reproduce.base import described, in_words
 from lora_lab.errors import printable
 from lora_lab.files import write_atomically
 
@@ -44,6 +44,7 @@ def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
 def section(result: Mapping[str, Any]) -> str:
     """Format one item in full."""
     env, shared = result["environment"], ", without the training that it shares with other items"
+    beside = [name for name in described()[result["item"]].get("also", {}) if name in result["verdicts"]]
     where = (in_words(result["sizes"]), _as_text(env["hardware"]), env["date"], f"lora_lab {env['lora_lab']}")
     rows = [(row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"])
             for row in result["rows"]]  # fmt: skip
@@ -53,6 +54,7 @@ def section(result: Mapping[str, Any]) -> str:
         f"- *Finding:* {result['finding']}",
         f"- *{RULED[result.get('ruled', 'before')]}:* {result['rule']}",
         f"- *Verdict:* {_sign(result)}. {_as_text(result['error'] or '') or result['words']}",
+        *(f"- *Not judged:* {name}: {result['verdicts'][name]['words']}" for name in beside),
         f"- *Limits:* {result['limits']}",
         *(f"- *Reported by others:* {name}: {words}" for name, words in result["expected"].items()),
         *(f"- *The paper's table:* {words}" for words in result["discrepancies"]),

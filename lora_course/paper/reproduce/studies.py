@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from statistics import fmean
 from typing import Any
 
 from lora_course.paper.reproduce.base import Item, Place, Plan, Row
@@ -43,7 +44,10 @@ class Trained(Item):
     """Groups of recipes that share model, task, steps and, per seed, the head and data order.
 
     groups   label: a method, or {method: ..., recipe fields}
+    rates    if given, every group trains at each: `pairs` compare groups at the rate that is best, by validation loss,
+             for the group `tuned_at`; a row "LABEL, own rate" has the rate that is best for LABEL
     metric   the metric that a row shows, and its factor
+    also     more pairs, which are corrected together with `pairs` and not judged
     ladder   sizes to try in turn, with fewer and fewer seeds until there are `enough` steps
     most     number of steps beyond which more seeds help more
     fields   additional fields of every recipe
@@ -51,19 +55,24 @@ class Trained(Item):
 
     groups: Mapping[str, Any]
     metric: tuple[str, float] = ("accuracy", 100)
-    also: Sequence[tuple[str, str]] = ()
     lr: float = 2e-3
+    rates: Sequence[float] = ()
+    tuned_at: str = ""
     passes: float = 1
     prompts: int = 0
     enough: int = ONE_PASS
     most: int = 400
     ladder: Sequence[tuple[int, int, int]] = ((0, 0, 5), (0, 0, 4), (0, 0, 3), (0, 0, 2))  # rates, growth, seeds
-    fields: Mapping[str, Any] = {}
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
         """Build the recipes by group."""
         shared = {"lr": self.lr, "batch": self.batch, "steps": steps, **self.fields}
-        return Study.of(self.model, self.task, self.groups, seeds, **shared)
+        if not self.rates:
+            return Study.of(self.model, self.task, self.groups, seeds, **shared)
+        at_rates = {
+            _at(label, lr): {"method": method, "lr": lr} for label, method in self.groups.items() for lr in self.rates
+        }
+        return Study.of(self.model, self.task, at_rates, seeds, **shared, validations=1)
 
     def expected(self, minutes: float) -> Plan:
         return self.sized(minutes, [quick(recipe) for recipe in self.study().recipes])
@@ -107,12 +116,25 @@ class Trained(Item):
         return study
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        study, (metric, factor), rows = self.trained(sizes, place), self.metric, []
-        for label in study.groups:
+        study, (metric, factor), rows = self.at_best_rates(self.trained(sizes, place)), self.metric, []
+        for label, recipes in study.groups.items():
             values = tuple(factor * value for value in study.values(label, metric))
-            rows.append(Row(label, values, self.axis, marks(study.runs(label))))
-        verdicts = study.verdicts({**self.pairs, **{f"{a} against {b}": (a, b) for a, b in self.also}})
-        return rows, {name: verdicts[name] for name in self.pairs}
+            unit = f"{self.axis}, rate {recipes[0].lr:g}" if self.rates else self.axis
+            rows.append(Row(label, values, unit, marks(study.runs(label))))
+        return rows, study.verdicts({**self.pairs, **self.also})
+
+    def at_best_rates(self, study: Study) -> Study:
+        """Select the groups at the rate that is best for `tuned_at`, and each at its own."""
+        if not self.rates:
+            return study
+
+        def loss(label: str, lr: float) -> float:
+            return fmean(run.history["validation"][-1]["loss"] for run in study.runs(_at(label, lr)))
+
+        best = {label: min(self.rates, key=partial(loss, label)) for label in self.groups}
+        chosen = {label: study.groups[_at(label, best[self.tuned_at])] for label in self.groups}
+        own = {f"{label}, own rate": study.groups[_at(label, lr)] for label, lr in best.items()}
+        return replace(study, groups=chosen | own)
 
 
 class Compared(Trained):
@@ -156,6 +178,10 @@ def marks(runs: Iterable[Run]) -> tuple[str, ...]:
     predictions = (run.predictions for run in runs if run.predictions is not None)
     arrays = (array.astype("<i8" if array.dtype.kind in "iub" else "<f4") for array in predictions)
     return tuple(hashlib.sha256(array.tobytes()).hexdigest()[:12] for array in arrays)
+
+
+def _at(label: str, lr: float) -> str:
+    return f"{label} at {lr:g}"
 
 
 def _pack(group: Sequence[Recipe]) -> list[Recipe]:

@@ -7,15 +7,15 @@ import { panel } from "./panel.js";
 import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
 const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
-const [PITCH, COLUMN] = [6, 40]; // pixels between dots, and the width of a pile of dots
-const QUOTED = 3; // texts quoted among those whose answer changes
+const [PITCH, COLUMN, QUOTED] = [6, 40, 3]; // pixels between dots, and a pile's width; texts quoted of those that change
 const ENDS = '<span class="ends" aria-hidden="true"><span class="first"></span><span class="second"></span></span>';
+const positive = (row) => sum(row.map((z) => z > 0)) / row.length;
 const BODY = `<header><div class="title"></div></header>
 <div class="body tall">
   <div>${drawn()}<p class="key"></p></div>
   <div class="side">
     <div class="controls">${slider("share", "", "other", ENDS)}</div>
-    <p class="big"></p><p class="words"></p><p class="sub">Right answers; dashed: linear interpolation</p>
+    <p class="big"></p><p class="words"></p><p class="sub">Right answers; dashed: logits mixed instead of weights</p>
     ${drawn("curve")}</div>
   <div><p class="question"></p><ul></ul></div>
 </div>
@@ -27,9 +27,10 @@ function start(p) {
     const bytes = octets(p.get("sure"));
     const sure = shares.map((_, i) => bytes.subarray(i * texts.length, (i + 1) * texts.length));
     const at = nearest(shares, p.get("share"));
-    const right = sure.map((row) => sum(Array.from(row, (byte) => byte > 127)) / texts.length);
+    const logits = sure.map((row) => Array.from(row, (byte) => Math.log((byte + 0.5) / (255.5 - byte))));
+    const mixed = shares.map((s) => logits[0].map((z, n) => (1 - s) * z + s * logits.at(-1)[n]));
     const turned = sure.map((row, i) => [...texts.keys()].filter((n) => i && (row[n] > 127) !== (sure[i - 1][n] > 127)));
-    return { names, shares, texts, sure, at, right, turned, share: shares[at] };
+    return { names, shares, texts, sure, at, right: logits.map(positive), turned, logits, mixed, share: shares[at] };
   }
 
   /** Piles of dots by the probability of the right answer: filled is right, hollow is wrong. */
@@ -50,41 +51,40 @@ function start(p) {
     return { svg: [line(width / 2, 0, width / 2, bottom, "edge"), ...heads, ...dots, ...axis].join(""), height: bottom + 22 };
   }
 
-  /** Right answers over the share; dashed: linear interpolation. */
-  function drawCurve(width, { shares, right, at }) {
+  /** Right answers over the share; dashed: what the two models' logits give, mixed with the same shares. */
+  function drawCurve(width, { shares, right, mixed, at }) {
     const [left, end, top, bottom] = [38, width - 8, 8, 116];
     const [x, y] = [linear([0, 1], [left, end]), linear([0, 1], [bottom, top])];
-    const points = right.map((value, i) => [x(shares[i]), y(value)]);
+    const [points, others] = [right, mixed.map(positive)].map((each) => each.map((value, i) => [x(shares[i]), y(value)]));
     const parts = [axisLeft(y, [0, 0.5, 1], [left, end], percent), axisBottom(x, [0, 0.5, 1], bottom, about, [left, end])];
-    parts.push(curve([points[0], points.at(-1)], "predicted frozen"), curve(points, "stroke ink"));
+    parts.push(curve(others, "predicted frozen"), curve(points, "stroke ink"));
     parts.push(line(x(shares[at]), top, x(shares[at]), bottom, "ray"), circle(...points[at], 6, "ink"));
     return { svg: parts.join(""), height: bottom + 20 };
   }
 
   function draw() {
     const now = read();
-    const { names, shares, texts, sure, at, right, turned, share } = now;
+    const { names, shares, texts, at, right, turned, logits, mixed, share } = now;
     const [first, second] = [about(1 - share), about(share)];
-    const surest = Math.max(...Array.from(sure[at], (byte) => Math.round(1000 * Math.max(byte, 255 - byte) / 255))) / 1000;
-    const half = right[nearest(shares, 0.5)];
+    const surest = [logits, mixed].map((each) => percent(1 / (1 + Math.exp(-Math.max(...each[at].map(Math.abs))))));
     p.slide("share", { values: shares, value: share, words: second, spoken: `${first} ${names[0]}, ${second} ${names[1]}` });
     p.picture(drawDots(p.width(), now), `${texts.length} dots by the probability of the right answer; ${percent(right[at])} are right.`);
     p.picture(drawCurve(p.width("curve"), now), `Right answers from ${percent(right[0])} to ${percent(right.at(-1))}.`, "curve");
     const word = turned[at].length === 1 ? "answer changes" : "answers change";
     p.fill({
-      ".title": `Half ${names[0]}, half ${names[1]}: ${percent(half)} right. The ends: ${percent(right[0])} and
+      ".title": `Half ${names[0]}, half ${names[1]}: ${percent(right[nearest(shares, 0.5)])} right. The ends: ${percent(right[0])} and
         ${percent(right.at(-1))}`,
       ".slider span": `share ${letter("s")} of ${names[1]}`, ".first": names[0], ".second": names[1],
       ".key": "Each dot is a text, placed by the probability of the right answer. Filled is right, hollow is wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
-      ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, no answer is more than ${percent(surest)}
-        sure.`,
+      ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, no answer is more than ${surest[0]}
+        sure. With mixed logits: ${surest[1]}.`,
       ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Only ${names[0]}`,
       ul: turned[at].slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });
-    const rows = shares.map((s, i) => [about(s), percent(right[i]), count(turned[i].length)]);
-    p.numbers(() => table([`share of ${names[1]}`, "right", "answers that change"], rows, at));
-    return `${percent(right[at])} right with ${first} ${names[0]} and ${second} ${names[1]}; no answer is more than ${percent(surest)} sure.`;
+    const rows = shares.map((s, i) => [about(s), percent(right[i]), percent(positive(mixed[i])), count(turned[i].length)]);
+    p.numbers(() => table([`share of ${names[1]}`, "right", "with mixed logits", "answers that change"], rows, at));
+    return `${percent(right[at])} right with ${first} ${names[0]} and ${second} ${names[1]}; no answer is more than ${surest[0]} sure.`;
   }
   return { actions: {}, draw };
 }

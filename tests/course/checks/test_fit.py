@@ -25,7 +25,7 @@ WRONG = [
     ("peak", (lambda t: FIXED + 2 * L * H + 12 * V,), "multiply by tokens"),
     ("peak", (lambda t: RIGHT["peak"][0](t) / 2**30,), "not GiB"),
     ("peak", (lambda t: FIXED * t,), "for each token"),
-    ("longest_row", ("full", True, "sgd", 1, 64), "every weight trains"),
+    ("longest_row", ("full fine-tuning", True, "sgd", 1, 64), "every weight trains"),
     ("longest_row", ("LoRA q, v", True, "adamw", 1, 512), "no text is short enough"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 4617), "backward of the loss"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 4682), "leaves out about 1 %"),

@@ -33,13 +33,13 @@ class Map:
         return {"targets": "q,v", "rank": rank, "alpha": alpha, "lr": lr, "mean": mean, "runs": [0, 1, 2]}
 
 
-RIGHT = {"teacher_rank": (6,), "bracket": ([2.4e-4, 7e-4, 2.1e-3], 128.0, Map())}
-UNSOLVED = {"teacher_rank": (...,), "bracket": ([..., ..., ...], 128.0, Map())}
+RIGHT = {"missed": (lambda r, R: math.sqrt(1 - r / R),), "bracket": ([2.4e-4, 7e-4, 2.1e-3], 128.0, Map())}
+UNSOLVED = {"bracket": ([..., ..., ...], 128.0, Map())}
 WRONG = [
-    ("teacher_rank", (32,), "the size of the matrix"),
-    ("teacher_rank", (10,), "more rank is not better"),
-    ("teacher_rank", (5,), "still misses a part"),
-    ("teacher_rank", ("six",), "give a number"),
+    ("missed", (lambda r, R: 1 - r / R,), "a size is its square root"),
+    ("missed", (lambda r, R: (r / R) ** 0.5,), "what the student finds"),
+    ("missed", (lambda r, R: 1 - (r / R) ** 0.5,), "energies do"),
+    ("missed", (lambda r, R: R - r,), "R - r are missing"),
     ("bracket", ([5e-4, 7e-4, 1e-3], 128.0, Map()), "two to five times"),
     ("bracket", ([7e-5, 7e-4, 7e-3], 128.0, Map()), "two to five times"),
     ("bracket", ([1e-3, 2e-3, 4e-3], 128.0, Map()), "rates for alpha 16 are too high"),
@@ -101,6 +101,6 @@ def test_a_secret_has_the_rank_that_the_students_name_draws(monkeypatch: pytest.
         values = torch.linalg.svdvals(knobs.teacher())
         rank = int((values > 0.5).sum())
         assert torch.allclose(values[:rank], torch.ones(rank), atol=1e-5)
-        assert checks.check_teacher_rank(rank).passed is True
+        assert f"your secret has R = {rank}, so expect" in checks.check_missed(*RIGHT["missed"]).words
         drawn.add(rank)
     assert len(drawn) > 2

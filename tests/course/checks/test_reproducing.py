@@ -12,7 +12,7 @@ WRONG = [
     ("judge", (TABLE2 | {"B": "fails"}, "table2"), "look at the steps first"),
     ("judge", (TABLE2 | {"C": "worse"}, "table2"), "C: answer with one of fails, holds"),
     ("published", (1.28, 5.6, "noise", "large"), "five times the rows"),
-    ("published", (2.0, 5.6, "noise", "large"), "their variances add"),
+    ("published", (2.0, 5.6, "noise", "large"), "of two add up"),
     ("published", (2.86, 8.0, "noise", "large"), "80 of 100"),
     ("published", (2.86, 5.6, "a gap", "large"), "smaller than the one you need"),
     ("published", (3.2, 6.27, "a gap", "base"), "look at the marks"),

@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from lora_course import checks
+from lora_course.checks.sure import yours_or_ours
 
 
 def table(n: int, only_a: int, only_b: int, both: float = 0.7) -> pd.DataFrame:
@@ -44,6 +46,7 @@ WRONG = [
     ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "undecided", ROWS), "0 is outside"),
     ("report", (CLOSE, HALF, "undecided", 1.96**2 * 0.118 / 1e-4), "rows: with 1.96 alone"),
     ("report", (CLOSE, HALF, "undecided", 2.8 * 0.118 / 1e-4), "rows: the 1.96 + 0.84 is squared"),
+    ("report", (CLOSE, HALF, "undecided", 2000 * (ROWS / 2000) ** 0.5), "rows: the errors' ratio is squared"),
     ("report", (CLOSE, HALF, "undecided", 100 * ROWS), "rows: the share is a share"),
     ("report", (CLOSE, HALF, "undecided", ROWS / 1.44), "rows: that is for the gap you saw"),
     ("report", (CLOSE, HALF, "undecided", 7.84 * (0.765 * 0.235 + 0.753 * 0.247) / 1e-4), "rows: that is for two"),
@@ -69,4 +72,17 @@ def test_the_hint_is_that_of_the_first_wrong_part():
     for _ in range(3):
         assert "is 0 inside" in checks.check_report(CLOSE, HALF, "better", 1).hint
     assert "** 0.5" in checks.check_report(CLOSE, 1, "better", 1).hint
-    assert "0.01 ** 2" in checks.check_report(CLOSE, HALF, "undecided", 1).hint
+    assert "four times the rows" in checks.check_report(CLOSE, HALF, "undecided", 1).hint
+
+
+def test_a_resampled_half_is_right_and_so_are_the_rows_that_follow_from_it():
+    rng, differences = np.random.default_rng(1), (CLOSE.a - CLOSE.b).to_numpy()
+    half = 1.96 * np.std([rng.choice(differences, 2000).mean() for _ in range(2000)])
+    assert half != HALF
+    assert checks.check_report(CLOSE, half, "undecided", 2000 * (2.8 / 1.96 * half / 0.01) ** 2).passed
+
+
+def test_a_function_that_is_not_right_yet_is_replaced_and_the_reader_is_told(capsys: pytest.CaptureFixture[str]):
+    assert yours_or_ours(RIGHT["half_width"][0]) is RIGHT["half_width"][0]
+    assert yours_or_ours(lambda p, n: None)(0.5, 100) == pytest.approx(0.098)
+    assert capsys.readouterr().out.count("uses ours") == 1

@@ -30,9 +30,10 @@ MODEL, TOKENS = Model(), {"x": torch.randn(16, 20)}
 LABELS = MODEL(**TOKENS).logits.argmax(-1)
 
 
+@torch.no_grad()
 def merge(layer):
     plain = deepcopy(layer.base_layer)
-    plain.weight.data += layer.scaling * (layer.lora_B @ layer.lora_A)
+    plain.weight += layer.scaling * (layer.lora_B @ layer.lora_A)
     return plain
 
 

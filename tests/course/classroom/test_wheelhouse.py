@@ -282,8 +282,10 @@ def test_a_damaged_copy_is_refused_before_anything_is_made_and_a_later_change_by
 def test_whatever_is_wrong_is_one_sentence_and_preflight_installs_nothing(
     stick: Path, tmp_path: Path, monkeypatch, capsys
 ):
+    monkeypatch.setenv("HOME", str(tmp_path))
     wheelhouse.main(stick, ["--preflight", "--to", str(tmp_path / "lab")])
     assert "ok   python" in capsys.readouterr().out
+    assert json.loads((tmp_path / "lora-lab-preflight.json").read_text(encoding="utf-8"))["findings"]
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
     with pytest.raises(SystemExit, match=r"install: 0\.0 GiB free.*free 4\.0 GiB more"):
