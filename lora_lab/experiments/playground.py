@@ -203,7 +203,7 @@ def packed(playground: Playground) -> dict[str, Any]:
 def unpacked(values: Mapping[str, Any]) -> Playground:
     """Decode the result of `packed`, up to rounding. Raises: BadValue for another version."""
     if values.get("version") != VERSION:
-        raise BadValue(f"the playground's version is {values.get('version')}, not {VERSION}: make it again")
+        raise BadValue(f"the playground has version {values.get('version')}, not {VERSION}: update one of them")
     losses = np.frombuffer(base64.b64decode(values["losses"]), np.uint8).reshape(len(values["runs"]), -1)
     results = []
     for (cell, seed, status, learned, value, dtype), points in zip(values["runs"], losses, strict=True):
