@@ -93,8 +93,8 @@ BART = {
 def tiny(kind: str) -> nn.Module:
     """A small random model of an architecture, the same at every call."""
     torch.manual_seed(0)
-    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    size |= {"intermediate_size": 64}
+    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "intermediate_size": 64}  # fmt: skip
     if kind == "gpt2":
         config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
         config.eos_token_id = config.bos_token_id = 0

@@ -20,8 +20,7 @@ LOWEST = Function(
     },
     fallback="p = (c - a) / 2 and q = (a + c) / 2 - b; the slope p + 2 q x is 0 at the lowest point",
 )
-BEYOND = "the loss still fell: the best may lie beyond"
-LAST = Choice(["nan"], {"the last": BEYOND, "twice the last": "nobody tried it"}, "nan says: try higher rates")
+LAST = Choice(["nan"], {"the last": "the best may lie beyond", "twice the last": "it wasn't tried"}, "try higher rates")
 IMPOSSIBLE = Number(
     16,
     {10: "an update can have that: which row is the first above it?", 32: "it can't be, but it isn't the first"},

@@ -27,8 +27,7 @@ CONVERSATIONS: tuple[Turns, ...] = (
 
 def labels_of(turns: Turns, *counting: str, earlier: bool = True) -> list[int]:
     """Return the tokens of turns in these roles, and -100 for others; without `earlier`, only the last turn counts."""
-    last = len(turns) - 1
-    counts = [role in counting and (earlier or i == last) for i, (role, _) in enumerate(turns)]
+    counts = [role in counting and (earlier or i == len(turns) - 1) for i, (role, _) in enumerate(turns)]
     return [t if kept else IGNORED for kept, (_, tokens) in zip(counts, turns, strict=True) for t in tokens]
 
 

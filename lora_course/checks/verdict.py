@@ -36,6 +36,13 @@ class Verdict:
         text = f"{ {True: 'right', False: 'not right', None: 'not yet'}[self.passed] }: {self.words}"
         return f"{text}\n{self.hint}" if self.hint else text
 
+    def yours_or_ours(self, name: str, yours: Any, ours: Any) -> Any:
+        """Return what was checked if it passed; otherwise say so, and return ours."""
+        if self.passed:
+            return yours
+        print(f"Your {name} doesn't pass its check yet. Until it does, this cell uses ours.")
+        return ours
+
 
 def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given, Verdict]]:
     """Decorate a check: count tries for the receipt, and give each wrong answer the next hint.
@@ -166,9 +173,8 @@ class Function:
 
     def judge(self, given: Callable[..., Any]) -> Verdict:
         values = [attempt(given, *deepcopy(case)) for case in self.cases]  # a function may change its arguments
-        for value in values:
-            if isinstance(value, Verdict):
-                return value
+        if said := next((value for value in values if isinstance(value, Verdict)), None):
+            return said
         if any(hasattr(value, "__len__") and not isinstance(value, str) for value in values):
             return Verdict(False, self.several)
 

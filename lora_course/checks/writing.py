@@ -29,11 +29,9 @@ class LoRALinear(nn.Module):
         return self.base_layer(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)  # type: ignore[no-any-return]
 
 
-def yours_or_ours(layer: Any) -> Any:
-    """Return the student's layer if it passes the check of exercise 1; otherwise say so, and return ours."""
-    if not (right := _judge(layer).passed):
-        print("Your LoRALinear doesn't pass its check yet. Until it does, this cell uses ours.")
-    return layer if right else LoRALinear
+def layer_or_ours(layer: Any) -> Any:
+    """Return the student's layer if it passes the check of exercise 1; otherwise ours."""
+    return _judge(layer).yours_or_ours("LoRALinear", layer, LoRALinear)
 
 
 @exercise(

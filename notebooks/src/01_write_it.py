@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lora_course import checks, lesson
-from lora_course.checks.writing import yours_or_ours
+from lora_course.checks.writing import layer_or_ours
 from lora_lab import LoRAPanel, load_model, load_task, load_tokenizer
 
 lesson.start("01")
@@ -117,7 +117,7 @@ checks.check_lora_linear(LoRALinear)
 # In each of MiniLM's six blocks, `query` and `value` are two of the layers through which a word collects information from the others. First freeze MiniLM, then wrap these twelve. (Otherwise you'd freeze $A$ and $B$, too.) The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze even that. So whatever is learned, your $A$ and $B$ learned it.
 
 # %%
-MyLayer = yours_or_ours(LoRALinear)
+MyLayer = layer_or_ours(LoRALinear)
 torch.manual_seed(0)
 model = load_model("minilm", num_labels=2).requires_grad_(False)  # in eval mode: no dropout, so it repeats exactly
 for block in model.bert.encoder.layer:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
-from lora_course.checks.sure import yours_or_ours
+from lora_course.checks.sure import half_width_or_ours
 from lora_lab import TrainPanel, verdict
 from lora_lab.experiments.results import from_store
 from lora_lab.training.assets import shipped
@@ -82,7 +82,7 @@ lesson.reveal("sentences in 100 that two seeds answer differently", 100 * np.mea
 # %%
 panel.seeds = FORTY  # now the panel above shows their curves, too
 score = 100 * run.metrics["accuracy"]
-half = 100 * yours_or_ours(half_width)(score / 100, 2000)
+half = 100 * half_width_or_ours(half_width)(score / 100, 2000)
 plt.figure(figsize=(6, 2))
 plt.axvspan(score - half, score + half, alpha=0.2, label=f"first kind of luck, other sentences: ± {half:.1f} points")
 plt.axvline(score, label="your run")

@@ -87,9 +87,9 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 #
 # Merged in fp32, the logits agree to a few millionths. In bf16, rounding takes 1 % of the update. That's little, because our critic's update is large (17 % of $W$, lesson 07). One that is a thousandth of $W$ would lose more than half. So **merge in fp32**, and check the loss before you round. In the plot, the update begins to count at half a gap, 0.002.
 #
-# Beside the weights, a sentence takes about a tenth longer (10.1<!--latency.one--> % in our stored run; yours depends on what else is running). Less than 1 % more has to be *computed*, but each thin product is one more call. (On a GPU, calls may weigh more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
+# Beside the weights, a sentence takes 5 to 10 % longer (10.1<!--latency.one--> % in our stored run; yours depends on what else is running). Less than 1 % more has to be *computed*, but each thin product is one more call. (On a GPU, calls may weigh more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
 #
-# But changing a merged adapter rewrites all adapted weights: 33 ms in our run. With the adapter beside the weights, you only set a name: 0.01 ms.
+# But changing a merged adapter rewrites all adapted weights: 14 ms in our run. With the adapter beside the weights, you only set a name: 0.01 ms.
 # </details>
 #
 # ## Many adapters at once
@@ -144,8 +144,8 @@ assert lesson.FAST or sure[10].max() < 0.66
 logits = [sure[end].logit() for end in (0, -1)]
 averaged = {share: (1 - share) * logits[0] + share * logits[1] for share in (0.4, 0.5, 0.6)}
 alike = {share: 100 * (one > 0).float().mean().item() for share, one in averaged.items()}
-assert lesson.FAST or abs(alike[0.5] - 70.5) < 0.6, alike
-assert lesson.FAST or (abs(alike[0.6] - 32) < 0.6 and right[12] == 23.5), (alike, right[12])
+assert lesson.FAST or 69 <= round(alike[0.5], 1) <= 71, alike  # about 70: a few reviews lie at the border
+assert lesson.FAST or (31.5 <= round(alike[0.6], 1) < 32.6 and 23.4 < right[12] < 24.1), (alike, right[12])
 assert lesson.FAST or round(averaged[0.5].abs().max().sigmoid().item(), 2) == 0.83
 flips = (torch.stack(sure) > 0.5).int().diff(dim=0).abs().sum(0)
 assert lesson.FAST or ((flips == 1).float().mean() > 0.85 and logits[0].abs().mean() > logits[1].abs().mean()), flips.bincount()
@@ -153,7 +153,7 @@ assert lesson.FAST or ((flips == 1).float().mean() > 0.85 and logits[0].abs().me
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half and half isn't a coin: 71 % right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: 70.5 % at 0.5, and 32 % instead of 23.5 % at 0.6. Either way most answers flip, each once, and in the middle the critic still wins, because it's the surer of the two.
+# Half and half isn't a coin: 71 % right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70 % at 0.5, and 32 % instead of 24 % at 0.6. Either way most answers flip, each once, and in the middle the critic still wins, because it's the surer of the two.
 #
 # **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5 the dots meet in the middle: no answer is more than 65 % sure. With mixed logits, some would be 83 % sure. The updates are added exactly, but the model isn't linear: half of each update isn't half of each effect. (One run, 200 reviews.)
 # </details>

@@ -86,7 +86,8 @@ for row, (question, place) in enumerate(places.items()):
     held = 0 <= place <= 1
     plt.plot(min(max(place, -1.2), 2.2), -row, "C0o" if held else "kx", markersize=8)
     plt.text(2.4, -row, question, va="center", fontsize=9)
-hits, made_up = sum(0 <= place <= 1 for place in places.values()), "Made-up example: " * ("question 1" in places)
+hits = sum(0 <= place <= 1 for place in places.values())
+made_up = "Made-up example: " if "question 1" in places else ""
 low, high = binom.interval(0.95, len(places), 0.8)
 plt.title(f"{made_up}{hits} of {len(places)} ranges held; with a true 80 %, luck gives {low:.0f} to {high:.0f}", loc="left")
 plt.xticks([0, 1], ["your low end", "your high end"])

@@ -38,10 +38,10 @@ def test_the_browsers_arithmetic_is_pythons(pages: Pages) -> None:
     view, draw = pages.open(MemoryPanel(models=["minilm"], model="minilm")), random.Random(0)
     for film in [film for films in shipped().values() for film in films]:
         points = [
-            {"batch": draw.choice([1, 2, 9]), "seq": draw.randint(film["low"], film["high"] or 9000)}
-            | {"rank": draw.choice([1, 8, 77]), "optimizer": draw.choice(OPTIMIZERS)}
+            {"batch": draw.choice([1, 2, 9]), "seq": draw.randint(film["low"], film["high"] or 9000),
+             "rank": draw.choice([1, 8, 77]), "optimizer": draw.choice(OPTIMIZERS)}
             for _ in range(4)
-        ]
+        ]  # fmt: skip
         code = f"(given) => {{ {module('film.js')}; return ({EVALUATE})(given); }}"
         for point, (peak, live, fast, same_act) in zip(points, view.evaluate(code, [film, points]), strict=True):
             said = top(film, point["rank"], setup_for(film, point)).bytes

@@ -24,8 +24,7 @@ from tests.methods.test_peft_parity import CLOSE, TASK, assert_the_same, load_pe
 WEIGHTS = "adapter_model.safetensors"
 DORA, PISSA = LoRA(rank=4, dora=True), LoRA(rank=4, init="pissa")
 FA, PLUS = LoRA(rank=4, freeze_a=True), LoRA(rank=4, lr_ratio=16)
-VARIANTS = {
-    **{"dora": DORA, "pissa": PISSA, "freeze_a": FA, "lr_ratio": PLUS},
+VARIANTS = {"dora": DORA, "pissa": PISSA, "freeze_a": FA, "lr_ratio": PLUS} | {
     "pissa, freeze_a": LoRA(rank=3, init="pissa", freeze_a=True, rslora=True),
     "dora, freeze_a": LoRA(rank=3, dora=True, freeze_a=True),
 }

@@ -21,9 +21,9 @@ IMPOSSIBLE = {
     **dict.fromkeys(("steps", "batch"), (0, -1, 1.5, True, "4")),
     **dict.fromkeys(("seed", "patience", "validations", "examples", "subset"), (-1, 0.5)),
     **dict.fromkeys(("warmup", "label_smoothing"), (-0.1, 1.1)),
-    **{"lr": (0, -1e-3, float("nan"), float("inf"), "fast"), "clip": (-1, float("nan")), "weight_decay": (-0.1,)},
-    **{"method": ("lora",), "start": (None,), "device": (0,), "max_length": ("64",), "token_mean": ("yes",)},
-}
+    "lr": (0, -1e-3, float("nan"), float("inf"), "fast"), "clip": (-1, float("nan")), "weight_decay": (-0.1,),
+    "method": ("lora",), "start": (None,), "device": (0,), "max_length": ("64",), "token_mean": ("yes",),
+}  # fmt: skip
 
 
 def test_an_impossible_value_is_refused_by_name():

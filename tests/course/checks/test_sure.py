@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from lora_course import checks
-from lora_course.checks.sure import yours_or_ours
+from lora_course.checks.sure import half_width_or_ours
 
 
 def table(n: int, only_a: int, only_b: int, both: float = 0.7) -> pd.DataFrame:
@@ -83,6 +83,6 @@ def test_a_resampled_half_is_right_and_so_are_the_rows_that_follow_from_it():
 
 
 def test_a_function_that_is_not_right_yet_is_replaced_and_the_reader_is_told(capsys: pytest.CaptureFixture[str]):
-    assert yours_or_ours(RIGHT["half_width"][0]) is RIGHT["half_width"][0]
-    assert yours_or_ours(lambda p, n: None)(0.5, 100) == pytest.approx(0.098)
+    assert half_width_or_ours(RIGHT["half_width"][0]) is RIGHT["half_width"][0]
+    assert half_width_or_ours(lambda p, n: None)(0.5, 100) == pytest.approx(0.098)
     assert capsys.readouterr().out.count("uses ours") == 1

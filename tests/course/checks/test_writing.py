@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lora_course import checks
-from lora_course.checks.writing import LoRALinear, yours_or_ours
+from lora_course.checks.writing import LoRALinear, layer_or_ours
 
 
 class Model(nn.Module):
@@ -146,8 +146,8 @@ def test_merging_in_place_is_right_and_leaves_the_model_alone():
 
 
 def test_a_layer_that_is_not_right_yet_is_replaced_and_the_reader_is_told(capsys: pytest.CaptureFixture[str]):
-    assert yours_or_ours(LoRALinear) is LoRALinear
+    assert layer_or_ours(LoRALinear) is LoRALinear
     assert not capsys.readouterr().out
     assert checks.check_lora_linear(Blank).passed is None
-    assert yours_or_ours(Blank) is LoRALinear
+    assert layer_or_ours(Blank) is LoRALinear
     assert "uses ours" in capsys.readouterr().out

@@ -160,7 +160,7 @@ def test_every_item_says_what_it_is_and_stands_beside_a_table():
         assert all({**one.published(table), **one.others(table)}.values())
     assert item("table5").published(paper.table("table5"))["q,v r4"] == "WikiSQL 73.7, MNLI 91.3"
     assert "68.65" in item("table3").others(paper.table("table3"))["BLEU, lora"]
-    assert LATE * sum({one.store or one.name: one.minutes for one in items()}.values()) < 260
+    assert LATE * sum({one.store or one.name: one.minutes for one in items()}.values()) < 240
     assert [one.name for one in items(["table6", "table1", "table6"])] == ["table6", "table1"]
     with pytest.raises(NotFound, match="nearest: table6"):
         item("tabel6")
