@@ -17,7 +17,7 @@ from lora_lab.accounting.setup import Setup
 
 OURS = ("reserved, simulated", "allocated, traced", "allocated, at once")
 NAMES = (*OURS, "accelerate", "fitcheck", "fitcheck, own length", "peft-doctor", "torch-preflight", "weights + 16 B")
-HEAD = ["run", "reserved, measured GB", f"{OURS[0]} GB", *(f"{name} %" for name in NAMES)]
+HEAD = ["run", "reserved, measured GB", f"{OURS[0]} GB", *(f"{name}%" for name in NAMES)]
 SUMMARY = ["estimator", "runs predicted", "median % off", "median % off where all predict", "most % off", "in"]
 QUICK = (*MISSES, FITTED, *FAMILY, "IA3", "LN tuning", "LoKr r32")
 GOAL = 2.0  # percent
@@ -88,7 +88,7 @@ def verdicts(found: list[Line]) -> str:
     errors = {line.run.name: line.error(OURS[0]) or 0.0 for line in found}
     words = f"LoRA family ({', '.join(FAMILY)}), largest error of {OURS[0]}, in percent"
     missed = [name for name, error in errors.items() if abs(error) > GOAL]
-    why = [f"- missed: {name} {errors[name]:+.1f} %: {MISSES.get(name.partition(',')[0], 'why?')}" for name in missed]
+    why = [f"- missed: {name} {errors[name]:+.1f}%: {MISSES.get(name.partition(',')[0], 'why?')}" for name in missed]
     return "\n".join([goal(words, max(abs(errors[name]) for name in FAMILY), GOAL, 2), *why])
 
 
@@ -97,7 +97,7 @@ def introduction() -> str:
     first = runs()[FITTED]
     return (
         f"Llama-3.2-3B, bf16, batch 4. Longest batch fitted to {FITTED}: {LONGEST} tokens (error left "
-        f"{first.error(followed(first).reserved):+.2f} %); the others are predicted. PEFT's own layers are traced "
+        f"{first.error(followed(first).reserved):+.2f}%); the others are predicted. PEFT's own layers are traced "
         "through the suite's loop, and the allocator is simulated; what is allocated is less than what is reserved. "
         f"accelerate says {peers.accelerate() / 1e9:.2f} GB whatever the method. The others are asked at our length, "
         "fitcheck-llm also at the one that suits it best on the fitted run. "

@@ -25,7 +25,7 @@ FAMILY = ("LoRA r64", "LoRA r10 MLP", "DoRA r32")  # the others with PEFT's LoRA
 LONGEST = 700  # tokens of the longest batch, padding included, with which the simulation meets FITTED
 HISTORY = (480, 0, 200, 150, 90, 0, LONGEST)  # of other lengths only the order is known; 0 empties the cache
 CUT = 768  # where the suite cuts its rows
-MISSES = {  # the ranges are over drawn lengths of the batches before the longest; LoRA r32 stays within 0.4 %
+MISSES = {  # the ranges are over drawn lengths of the batches before the longest; LoRA r32 stays within 0.4%
     "full fine-tuning": "the first step puts the optimizer's states into segments of activations: 37.8 to 39.5 GB",
     "prompt tuning": "outputs 200 tokens longer hold more of the old segments back: 24.6 to 25.3 GB",
     "prefix tuning": "evaluation, which is not simulated, makes the prefix of 50 rows in fp32 and in bf16: 3.4 GB",

@@ -62,7 +62,7 @@ def compared(batch: int, quick: bool) -> str:
             name,
             f"{times[name]:.0f}",
             f"{their_time / times[name]:.2f}",
-            f"{100 * mean(a):.1f} %",
+            f"{100 * mean(a):.1f}%",
             f"{100 * stdev(a):.1f}",
         ]
         for name, a in found.items()

@@ -64,7 +64,7 @@ def report(quick: bool) -> str:
     times = Paired(tuple(a for (a, _), _ in pairs), tuple(b for _, (b, _) in pairs))
     our_accuracy, their_accuracy = [a for (_, a), _ in pairs], [b for _, (_, b) in pairs]
     rows = [
-        [str(seed), f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}", f"{100 * our:.1f} %", f"{100 * their:.1f} %"]
+        [str(seed), f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}", f"{100 * our:.1f}%", f"{100 * their:.1f}%"]
         for seed, ((a, our), (b, their)) in enumerate(pairs)
     ]
     return "\n".join(

@@ -1,8 +1,8 @@
 """Train the runs of lesson 19 on coin flips and write data/results/coins.csv: `python docs/coins.py [STORE]`.
 
 What is asked, and what will count as an answer, written before the first run: how many coin flips can an adapter learn
-by heart? MiniLM reads the beginning of a film review, eight words, whose label was drawn at random, so there is nothing
-to learn but the labels. LoRA sits on one matrix only, v of the last layer, so that ranks differ: ranks 1, 2, 4 and 16,
+by heart? MiniLM reads the first eight words of a movie review, whose label was drawn at random, so there is nothing to
+learn but the labels. LoRA sits on one matrix only, v of the last layer, so that ranks differ: ranks 1, 2, 4 and 16,
 of 128 to 2,048 texts, thirty passes, three seeds with texts of their own. What is remembered, in bits, is
 texts * (1 - loss / ln 2), with the mean training loss of the last pass. It grows with the rank if the slope of
 log2(bits) over log2(trained numbers) at 2,048 texts has an interval above 0; it's so many bits per number if that

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from lora_course.checks.variants import LABELS, ahead
 from lora_course.claims.evidence import PLAIN, RATES, TUNED, VARIANTS, Cells, rate_ratios
 from lora_course.classroom import room
-from lora_course.experiments.rates import best_rate, best_rates, times
+from lora_course.experiments.rates import batch_growth, best_rate, best_rates, times
 from lora_course.lesson import reference, reference_comparison
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -62,7 +62,7 @@ def seeds() -> dict[str, str]:
     """Lesson 02: forty seeds of one recipe, in percent of the test sentences.
 
     seeds.differ: on how many two of them disagree, the mean over all pairs; with such a share, seeds.half is half the
-    95 % interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.needed:
+    95% interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.needed:
     seeds of each of two recipes for the same; seeds.two: points between two, the mean over all pairs; seeds.halves: the
     verdict on the first twenty against the others, within one point.
     """
@@ -159,9 +159,9 @@ def rates() -> dict[str, str]:
 
 
 def alpha_slope(runs: pd.DataFrame, draws: int = 1000, rows: int = 500) -> tuple[float, float, float]:
-    r"""d log2(best rate) / d log2(alpha), and its 95 % interval, from runs of several seeds, alphas, ranks and rates.
+    r"""d log2(best rate) / d log2(alpha), and its 95% interval, from runs of several seeds, alphas, ranks and rates.
 
-    Fits validation accuracy = h - c (log2 lr - m - k log2 alpha - l log2 rank)^2 to the cells that learned (55 % or
+    Fits validation accuracy = h - c (log2 lr - m - k log2 alpha - l log2 rank)^2 to the cells that learned (55% or
     more). Each alpha and rank has its own height h; all share the curvature c. The interval is a bootstrap over the
     seeds of each cell, with the noise of `rows` validation rows added. A cell of one seed borrows the others' spread.
     """
@@ -200,7 +200,7 @@ def knobs() -> dict[str, str]:
     """Lesson 03: what each knob moves on the playground, in points, and what a line of rates loses against tuning.
 
     knobs.seeds: how far the seeds of a cell lie apart, the median over cells that are within 5 points of the best.
-    knobs.rank.low, .high: the 95 % interval of rank 64 minus rank 1 at alpha 16, paired over the three seeds.
+    knobs.rank.low, .high: the 95% interval of rank 64 minus rank 1 at alpha 16, paired over the three seeds.
     knobs.rank.64, .256: at this alpha, from rank 1 to rank 64, each at its best rate.
     knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
     ranks.rest.1, .2: lesson 10, with all but this many of the strongest pieces.
@@ -240,7 +240,7 @@ def knobs() -> dict[str, str]:
 
 
 def bits() -> dict[str, str]:
-    """Lesson 12: accuracy by the bits of the base, in percent, and NF4's 90 % interval; a step of Llama 3 8B, in GiB.
+    """Lesson 12: accuracy by the bits of the base, in percent, and NF4's 90% interval; a step of Llama 3 8B, in GiB.
 
     bits.nf4.wrong: |W - W'| / |W| of the lesson's matrix, in percent.
     """
@@ -297,7 +297,7 @@ def places() -> dict[str, str]:
 def variants() -> dict[str, str]:
     """Lesson 16 and the README: methods that were tuned on the same terms, and their verdicts against plain LoRA.
 
-    variant.NAME: accuracy in percent; .half: half its 95 % interval over seeds, in points; .word: the verdict; .peak:
+    variant.NAME: accuracy in percent; .half: half its 95% interval over seeds, in points; .word: the verdict; .peak:
     MiB of a step; .behind: points behind plain LoRA. variant.winners: how many of plain LoRA and the five that share
     its rates are best at one of them; variant.flattered: the most that one of the five is ahead at one rate for both.
     """
@@ -323,7 +323,7 @@ def variants() -> dict[str, str]:
 
 
 def regret() -> dict[str, str]:
-    """Lesson 15: how many times full fine-tuning's best rate LoRA's is, with the 95 % interval over tuning seeds.
+    """Lesson 15: how many times full fine-tuning's best rate LoRA's is, with the 95% interval over tuning seeds.
 
     regret.qv, regret.all: on q and v, on all linear layers; regret.tweets.NAME: the same on tweets.
     regret.fa, .plus: the best rate of LoRA-FA and of LoRA+ over plain LoRA's.
@@ -374,16 +374,14 @@ def regret() -> dict[str, str]:
         digits = 2 if far.startswith("smollm2") else 1
         for end, cost in (("least", min(costs)), ("most", max(costs))):
             numbers[f"regret.{far}.{end}"] = f"{cost:.{digits}f}"
-    grown = dict[str, list[float]]()
-    for (method, _), own in parts["batch"].groupby(["method", "seed"]):
-        small, large = (part.set_index("lr").loss for _, part in own.groupby("batch"))
-        grown.setdefault(method, []).append(large.min() - small.min())
-        grown.setdefault(f"{method} rate", []).append(best_rate(large.to_dict()) - best_rate(small.to_dict()))
+    grown = batch_growth(pd.read_csv(RESULTS / "rates.csv"))
     grown["more"] = [a - b for a, b in zip(grown["lora"], grown["full"], strict=True)]
-    for name in ("lora", "full", "more"):
-        ends = zip(ENDS, mean_interval(grown[name]), strict=True)
+    for name, growth in grown.items():
+        ends = zip(ENDS, mean_interval(growth), strict=True)
         numbers |= {f"regret.batch.{name}{end}": f"{value:.2f}" for end, value in ends}
-    add("batch.rate", [2**value for value in mean_interval(grown["lora rate"])])
+    lora = parts["batch"][parts["batch"].method == "lora"].set_index("lr").groupby(["batch", "seed"]).loss
+    at = {key: best_rate(losses.to_dict()) for key, losses in lora}
+    add("batch.rate", times([at[32, n] for n in range(3)], [at[8, n] for n in range(3)]))
     at_rates = runs[runs["rank"] == 8].pivot_table(index=["alpha", "lr"], columns="seed", values="accuracy")
     usual, *large = (at_rates.loc[alpha].loc[at_rates.loc[alpha].mean(axis=1).idxmax()] for alpha in (16, 256, 1024))
     for alpha, own in zip((256, 1024), large, strict=True):
@@ -396,7 +394,7 @@ def rewards() -> dict[str, str]:
     """Lesson 17: LoRA of ranks 1, 8, 64, rank 1 on all linear layers, and full fine-tuning, from labels and rewards.
 
     reward.SIGNAL.NAME: accuracy in percent; .sure: mean probability of the answer, in percent; .found: halves found.
-    reward.SIGNAL.NAME.ahead, .low, .high: points that full fine-tuning is ahead of it, and the 95 % interval.
+    reward.SIGNAL.NAME.ahead, .low, .high: points that full fine-tuning is ahead of it, and the 95% interval.
     reward.cost.NAME: points that rewards lose against labels; reward.rank: that rank 64 is ahead of 1, with rewards;
     reward.wider: that full is farther ahead of rank 1 with rewards than with labels; each with .low and .high.
     reward.before: halves that the untrained model finds.
@@ -461,24 +459,34 @@ def latency() -> dict[str, str]:
 
 
 def reproduced() -> dict[str, str]:
-    """Lesson 18: table 1's bottlenecks and merged LoRA for one short text, table 3's steps in percent; table 2's gap.
+    """Lesson 18: table 1's bottlenecks and merged LoRA for one short text, and the gap to full fine-tuning in table 2.
 
+    reproduce.table3.margins: the gap on q and v in table 3, in margins; .table3.all: on all linear layers, in nats.
+    reproduce.table6.qv: points that rank 1 is behind rank 64 there; each with .low and .high.
     reproduce.fig3.q, .v: phi(1, 1) of ranks 8 and 64 above chance; reproduce.fig4.q, .v: phi(8, 8) of two seeds.
     """
     phi = {name: read_json(RESULTS / "reproduce" / name / "result.json")["rows"] for name in ("fig3", "fig4")}
     first = {"fig3": "phi(1, 1)", "fig4": "phi(8, 8)"}
     shared = {f"reproduce.{name}.{role}": f"{fmean(row['yours']):.2f}" for name, rows in phi.items() for row in rows
               for role in "qv" if row["name"] == f"BA of {role}, {first[name]}"}  # fmt: skip
-    kept = {name: read_json(RESULTS / "reproduce" / name / "result.json") for name in ("table1", "table2", "table3")}
+    tables = ("table1", "table2", "table3", "table6")
+    kept = {name: read_json(RESULTS / "reproduce" / name / "result.json") for name in tables}
     rows = {row["name"]: row["yours"] for row in kept["table1"]["rows"]}
     gap, loss = (kept[name]["verdicts"]["LoRA against full"] for name in ("table2", "table3"))
+    everywhere = kept["table3"]["verdicts"]["LoRA on all layers against full"]
+    ranks = kept["table6"]["verdicts"]["q,v, rank 1 against 64"]
     return shared | {
         "reproduce.h.one": f"{100 * (median(rows['1 x 128 bottleneck H']) - 1):.1f}",
         "reproduce.merged": f"{100 * (median(rows['1 x 128 LoRA merged']) - 1):.1f}",
         "reproduce.full": f"{100 * gap['difference']:.1f}",
         **{f"reproduce.full.{end}": f"{100 * gap[end]:.1f}" for end in ("low", "high")},
-        "reproduce.table3.seen": f"{100 * kept['table3']['sizes']['steps'] * 4 / 6092:.0f}",
         "reproduce.table3.margins": f"{-loss['difference'] / loss['margin']:.1f}",
+        "reproduce.table3.all": f"{-everywhere['difference']:.3f}",
+        "reproduce.table3.all.low": f"{-everywhere['high']:.3f}",
+        "reproduce.table3.all.high": f"{-everywhere['low']:.3f}",
+        "reproduce.table6.qv": f"{-100 * ranks['difference']:.1f}",
+        "reproduce.table6.qv.low": f"{-100 * ranks['high']:.1f}",
+        "reproduce.table6.qv.high": f"{-100 * ranks['low']:.1f}",
     }
 
 

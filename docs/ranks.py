@@ -114,7 +114,7 @@ def main(folder: Path, out: Path, count: int = 500, **terms: Any) -> None:
     run = Store(folder).find(recipes["full"])
     environment = run.environment if run else {}
     about = (
-        "MiniLM on film reviews, 400 steps of 16, full fine-tuning at 1e-4, LoRA of rank 8 on q and v at 2e-3; "
+        "MiniLM on movie reviews, 400 steps of 16, full fine-tuning at 1e-4, LoRA of rank 8 on q and v at 2e-3; "
         f"one run each, {environment['date']}, {environment['device']}, {environment['dtype']}. "
         f"Every matrix of the model is cut to rank r; {count} validation sentences."
     )

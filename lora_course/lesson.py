@@ -52,8 +52,8 @@ def start(number: str, student: str = "") -> None:
     if CURRENT.lesson != number:  # rerunning the first cell keeps everything
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
     title, minutes, machine = estimate(files[number])
-    share = "an unmeasured part" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
-    print(f"{title}\n{minutes:.0f} minutes (estimated), {share} of them your machine's")
+    needs = "an unmeasured number" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
+    print(f"{title}\nAbout {minutes:.0f} minutes (estimated); your computer needs {needs} of them.")
     if "too little" in (memory := room_for(number)):
         print(memory)
     if student:
@@ -160,7 +160,7 @@ def _check_name(name: str, names: Iterable[str], kind: str) -> None:
     """Raise NotFound, listing all names, if `name` is not one of them."""
     names = sorted(names)
     if name not in names:
-        raise NotFound(f"no {kind} is called '{name}'; there are {', '.join(names) or 'none'}")
+        raise NotFound(f"there is no {kind} '{name}'; available: {', '.join(names) or 'none'}")
 
 
 def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -37,7 +37,7 @@ def fast() -> bool:
 
 
 def predict(what: str, low: Any = ..., high: Any = ...) -> None:
-    """Seal a prediction: the range that you are 80 % sure of. `reveal` needs it to show the result.
+    """Seal a prediction: the range that you are 80% sure of. `reveal` needs it to show the result.
 
     A range given after the result was shown counts as a second attempt.
     Raises: BadValue if the ends are not numbers, or are swapped.
@@ -45,9 +45,9 @@ def predict(what: str, low: Any = ..., high: Any = ...) -> None:
     if low is None or high is None:
         skip(what)
     elif low is ... or high is ...:
-        print(f'"{what}" needs your range: put a number in place of each ..., or call lesson.skip("{what}")')
+        print(f'"{what}" needs your range: replace each ... with a number, or call lesson.skip("{what}")')
     elif (low := finite(low, "low")) > (high := finite(high, "high")):
-        raise BadValue(f"low={low:g} is above high={high:g}: swap them")
+        raise BadValue(f"low={low:g} is greater than high={high:g}: swap them")
     else:
         print(f"{what}: sealed, {in_full(low)} to {in_full(high)}{_seal(what, low, high)}")
 
@@ -91,7 +91,7 @@ def reveal(what: str, found: float, unit: str = "") -> None:
 
 
 def calibration() -> dict[str, float]:
-    """Print how many of your ranges contain the result, compared with 80 %: in this folder's logs and this lesson.
+    """Print how many of your ranges contain the result, compared with 80%: in this folder's logs and this lesson.
 
     Return where each result fell in its range, by lesson and question: 0 at the low end, 1 at the high end.
     If there are none, return a made-up example of an overconfident reader.

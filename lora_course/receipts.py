@@ -37,7 +37,7 @@ class Check:
 
 @dataclass
 class Range:
-    """A prediction that its author is 80 % sure of; `low` and `high` are None if it was skipped."""
+    """A prediction that its author is 80% sure of; `low` and `high` are None if it was skipped."""
 
     what: str
     low: float | None
@@ -168,7 +168,7 @@ def _unpack(packed: bytes) -> Receipt:
 
 
 def coverage(ranges: Iterable[Range]) -> dict[str, Any]:
-    """Count the first attempts that contain the result: hits, of, share with its exact 95 % interval, and words."""
+    """Count the first attempts that contain the result: hits, of, share with its exact 95% interval, and words."""
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     held = [r.held for r in ranges if r.attempt == 1 and r.held is not None]
@@ -178,7 +178,7 @@ def coverage(ranges: Iterable[Range]) -> dict[str, Any]:
         share, (low, high) = hits / total, map(float, binomtest(hits, total).proportion_ci(0.95))
         judged = "too narrow: fewer than" if high < 0.8 else "too wide: more than" if low > 0.8 else "consistent with"
         words = (
-            f"{hits} of {total} ranges contain the result: {100 * share:.0f} % (95 % interval {100 * low:.0f} to "
-            f"{100 * high:.0f} %), {judged} the 80 % you aimed at"
+            f"{hits} of {total} ranges contain the result: {100 * share:.0f}% (95% interval {100 * low:.0f} to "
+            f"{100 * high:.0f}%), {judged} the 80% you aimed at"
         )
     return {"hits": hits, "of": total, "share": share, "low95": low, "high95": high, "words": words}

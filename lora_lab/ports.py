@@ -18,4 +18,4 @@ def free_port(first: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise BadValue(f"ports {first} to {first + PORTS - 1} are all taken; give another with --port")
+    raise BadValue(f"ports {first} to {first + PORTS - 1} are all in use; choose another with --port")

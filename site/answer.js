@@ -112,11 +112,15 @@
       return wrong(field.near.find(([others]) => matches(others))?.[1] ?? fallback);
     },
     bracket({ plateau, found, steps, words, carried }, [low, middle, high]) {
-      if (![middle / low, high / middle].every((step) => steps[0] <= step && step <= steps[1])) return wrong(words.steps);
+      const ratios = [middle / low, high / middle];
+      if (!ratios.every((ratio) => ratio >= steps[0])) return wrong(words.close);
+      if (!ratios.every((ratio) => ratio <= steps[1])) return wrong(words.wide);
+      const lower = middle > carried[0] ? carried[1] : "";
       if (middle < plateau[0]) return wrong(`${found}; ${words.below}`);
-      if (middle > plateau[1]) return wrong(`${found}; ${words.above}${middle > carried[0] ? carried[1] : ""}`);
-      const spans = low <= plateau[0] && plateau[1] <= high;
-      return right(`${found}; ${words.on_it}${spans ? `, and ${fill(words.peak, { low: twoDigits(low), high: twoDigits(high) })}` : ""}`);
+      if (middle > plateau[1]) return wrong(`${found}; ${words.above}${lower}`);
+      const sides = [low >= plateau[0] && words.lower + lower, high <= plateau[1] && words.higher].filter(Boolean);
+      if (sides.length) return wrong([found, ...sides].join("; "));
+      return right(`${found}; ${fill(words.peak, { low: twoDigits(low), high: twoDigits(high) })}`);
     },
     row({ cases, card, room, best, near, almost, parts, words }, [method, checkpointing, seq]) {
       if (!(seq >= words.shortest)) return wrong(`seq must be at least ${words.shortest} tokens, not ${seq}`, parts.seq);
@@ -212,7 +216,7 @@
       element.classList.toggle("passed", passed === true);
       clear.hidden = false;
       if (next) {
-        fields.at(-1).inputs[0].disabled = true; // the first answer is final
+        fields.at(-1).inputs[0].disabled = true; // the first answer is final, even after Clear
         add(next);
       }
     }
@@ -235,10 +239,11 @@
       store.save();
     });
     clear.addEventListener("click", () => {
-      delete given[asked.check];
+      if (fields[0].inputs[0].disabled) given[asked.check] = { tries: 0, fields: given[asked.check].fields.slice(0, 1) };
+      else delete given[asked.check];
       store.save();
       element.remove();
-      form(place, asked).querySelector("input, select").focus();
+      form(place, asked).querySelector(":is(input, select):enabled").focus();
     });
     for (const field of asked.fields) add(field);
     place.append(element);

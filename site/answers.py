@@ -49,6 +49,7 @@ from lora_lab.widgets.memory_panel import METHODS
 
 CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # drawn without a name
 TOKENS = 2048
+BRACKET_WORDS = ("CLOSE", "WIDE", "PEAK", "BELOW", "ABOVE", "LOWER", "HIGHER")
 ROW_WORDS = ("FITS", "OVER", "SHORT", "HOLDS", "SHORTEST", "LEFT_OUT")
 LENGTHS = (32, 64, 128, 256, 512, 1024, 4096, 16384)  # between them, a step's memory is linear in the length
 FAR = {"sign": verdict.SIGN, "nearly": verdict.NEARLY, "large": verdict.LARGE, "small": verdict.SMALL}
@@ -76,7 +77,7 @@ def report() -> dict[str, Any]:
     accuracy = 100 * scores.mean(axis=1)
     a, b = next((i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8)
     right = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
-    question = f"a has {accuracy[a]:.2f} % right, b {accuracy[b]:.2f} %, of n = {scores.shape[1]:,} rows. "
+    question = f"a has {accuracy[a]:.2f}% right, b {accuracy[b]:.2f}%, of n = {scores.shape[1]:,} rows. "
     question += f"They disagree on a share of {right.share:.4g}."
     fields = [
         number("half", right.half, sure.HINTS["half"]),
@@ -94,7 +95,7 @@ def bracket() -> dict[str, Any]:
         "fields": [plain_number(name) for name in ("low", "middle", "high")],
         "plateau": [lowest, highest],
         "found": knobs.PLATEAU.format(least=f"{lowest:g}", most=f"{highest:g}"),
-        "words": {name.lower(): getattr(knobs, name) for name in ("STEPS", "PEAK", "ON_IT", "BELOW", "ABOVE")},
+        "words": {name.lower(): getattr(knobs, name) for name in BRACKET_WORDS},
         "steps": [knobs.NEAREST, knobs.FARTHEST],
         "carried": [knobs.TOO_HIGH, knobs.CARRIED],
     }
@@ -112,7 +113,7 @@ def rule() -> dict[str, Any]:
         "near": [[[wrong(*case) for case in cases], words] for words, wrong in rule.near.items()],
         "look": ["an end lies outside", "both ends lie inside"],  # for wrongly marked options, and for missed ones
     }
-    question = f"Nine 90 % intervals, as shares. Which are equivalent within {margin}? Mark every one."
+    question = f"Nine 90% intervals, as shares. Which are equivalent within {margin}? Mark every one."
     return {"told": question, "fields": [several], "why": rule.why}
 
 
@@ -137,7 +138,7 @@ def row() -> dict[str, Any]:
             })  # fmt: skip
     best = fit.longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), CARD)
     return {
-        "told": f"Llama 3 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one text a step.",
+        "told": f"Llama 3.1 8B on a {CARD} ({room / 2**30:.2f} GiB usable), AdamW, one text a step.",
         "judge": "row",
         "fields": [word("method", METHODS), word("checkpointing", ("off", "on")), plain_number("seq", whole=True)],
         "card": CARD, "room": room, "best": best, "near": fit.NEAR, "almost": fit.ALMOST, "cases": cases,
@@ -160,14 +161,13 @@ def defense() -> dict[str, Any]:
         }
         if not cases or {**cases[-1], "from": 0} != {**case, "from": 0}:
             cases.append({**case, "from": tenths / 10})
-    too_small = comparing.LEAST / 2
     return {
         "told": comparing.asked(PAIR) + ".", "judge": "defense", "fields": [plain_number("margin")],
         "next": [word("word", comparing.WORDS), {"kind": "one", "name": "sentence"}],
         "sealed_at": comparing.SEALED, "rule": comparing.RULE, "which": comparing.WHICH, "parts": comparing.HINTS,
         "limits": [comparing.LEAST, comparing.MOST],
         "none": comparing.no_margin(0),
-        "little": comparing.no_margin(too_small).replace(f"{too_small:g}", "{margin}"),
+        "little": comparing.no_margin(comparing.LEAST / 2).replace(f"{comparing.LEAST / 2:g}", "{margin}"),
         "much": comparing.no_margin(comparing.MOST + 1),
         "cases": cases,
     }  # fmt: skip
@@ -222,7 +222,7 @@ def on_card() -> dict[str, Any]:
 def facts() -> dict[str, Any]:
     right = ranks.right_at_each_rank(64)
     scores = ", ".join(f"{r}: {100 * right[r]:.1f}" for r in (1, 4, 8, *range(12, 25)))
-    return ask("rank", f"64 facts. Pieces and percent right: {scores}. The fewest pieces for 95 %:", ranks.facts_rank)
+    return ask("rank", f"64 facts. Pieces and percent right: {scores}. The fewest pieces for 95%:", ranks.facts_rank)
 
 
 def flip() -> dict[str, Any]:
@@ -332,12 +332,12 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "pair_numbers": partial(ask, "numbers", "Numbers in A and B at rank 2:", small_file.pair_numbers),
     "file_bytes": partial(ask, "bytes", "Bytes for llama-3.2-1b at rank 8:", small_file.file_bytes),
     "merge": lambda: {
-        "told": "W = [[1, 2], [3, 4]], A = [[1, 0]], B = [[0], [5]], alpha 2, rank 1. Merged, row 2, column 1 holds:",
+        "told": "W = [[1, 2], [3, 4]], A = [[1, 2], [1, 3]], B = [[2, 1], [3, 1]], alpha 4. The last number, merged:",
         "fields": [number("entry", writing.MERGED, writing.MERGED.hint)],
         "why": writing.MERGED.why,
     },
     "half_width": partial(
-        ask, "half", "Half the 95 % interval, as a share, for p = 0.9 and n = 400:",
+        ask, "half", "Half the 95% interval, as a share, for p = 0.9 and n = 400:",
         lambda: sure.HALF_WIDTH.at(0.9, 400, within=0.02),
     ),
     "report": report,

@@ -67,7 +67,7 @@ REPAIRS = {  # fixes to the theme's markup: axe findings, and line breaks betwee
     r"<th[^>]*>(<p></p>)?</th>": "<td></td>",
     r'<math [^>]*display="inline">(?:(?!</math>).)*</math>[.,;:?!)]+': r'<span class="unbroken">\g<0></span>',
 }
-FOR_TEACHERS = ("teaching.md", "quiz_answers.md")
+FOR_TEACHERS = ("teaching.md", "sheets.md", "quiz_answers.md")
 UNUSED = (".buildinfo*", "objects.inv", "_static/**/*.map")
 
 
@@ -90,8 +90,10 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
         (src / "_static" / "pictures" / name).write_bytes(image)
         description = output["metadata"].get("image/png", {}).get("alt", "the plot that this cell draws")
         source, alt = f"../_static/pictures/{name}", html.escape(description)
-        snapshot = "".join(data.get(base.MIME, ""))
-        markup = place(json.loads(snapshot), source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
+        snapshot = json.loads("".join(data.get(base.MIME, "")) or "{}")
+        if snapshot.get("panel") == "TrainPanel":
+            snapshot["state"]["at"] = 0  # a replay opens before its first step, so that its result is no spoiler
+        markup = place(snapshot, source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
         width, height = (round(side / PIXELS) for side in struct.unpack(">II", image[16:24]))
         size = f'<img class="lab-picture" loading="lazy" width="{width}" height="{height}"'
         return {**output, "data": {"text/html": markup.replace("<img", size)}, "metadata": {}}
@@ -147,13 +149,9 @@ def front(src: Path, pages: list[Path]) -> str:
 
     def panel(match: re.Match[str]) -> str:
         options = yaml.safe_load(match[2])
-        picture = f"_static/pictures/{match[1]}.png"
-        shutil.copy(ROOT / options.pop("picture"), src / picture)
-        start = options.pop("start", {})
-        instance = getattr(lora_lab, match[1])(**options)
-        for name, value in start.items():
-            setattr(instance, name, value)
-        return place(instance.snapshot(), picture, src)
+        file = ROOT / options.pop("picture")
+        shutil.copy(file, src / "_static" / "pictures")
+        return place(getattr(lora_lab, match[1])(**options).snapshot(), f"_static/pictures/{file.name}", src)
 
     def entry(file: Path) -> str:
         first = "".join(notebook(file)["cells"][0]["source"]).split("\n\n")[1]
@@ -192,23 +190,26 @@ def fonts() -> str:
 
 
 def prepare(src: Path, students: bool) -> None:
-    """Write the input of Sphinx; for students, leave out the page for teachers and the answers to the quiz."""
+    """Write the input of Sphinx; for students, leave out the pages for teachers."""
     for folder in ("lessons", "_static/pictures", "_static/panels"):
         (src / folder).mkdir(parents=True)
     pages = sorted((ROOT / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
     for file in pages:
         (src / "lessons" / file.name).write_text(json.dumps(lesson(file, src)), encoding="utf-8")
-    shutil.copytree(ROOT / "docs", src / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    for name in FOR_TEACHERS if students else ():
-        (src / "docs" / name).unlink()
+    unseen = FOR_TEACHERS if students else ()
+    shutil.copytree(ROOT / "docs", src / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__", *unseen))
     docs = {ROOT / "docs" / file.name: file.name for file in (src / "docs").glob("*.md")}
     lessons = {ROOT / "notebooks" / file.name: f"../lessons/{file.name}" for file in pages}
+    urls = {file.name[:2]: url for file, url in lessons.items()}
     for file in docs:
         text = linked(file, {**docs, **lessons, ROOT / "README.md": "../index.md"})
+        if file.name == "glossary.md":
+            text = re.sub(r"\| (\d\d) \|$", lambda lesson: f"| [{lesson[1]}]({urls[lesson[1]]}) |", text, flags=re.M)
         (src / "docs" / file.name).write_text(text, encoding="utf-8")
     text = front(src, pages)
     if students:
-        text = re.sub(r"## For teachers\n.*?(?=\n## )|^docs/teaching\n", "", text, flags=re.S | re.M)
+        theirs = r"## For teachers\n.*?(?=\n## )|^docs/teaching\n|^Teaching tomorrow\?.*?\n\n"
+        text = re.sub(theirs, "", text, flags=re.S | re.M)
     (src / "index.md").write_text(text, encoding="utf-8")
     style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
     (src / "_static" / "site.css").write_text(style, encoding="utf-8")

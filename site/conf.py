@@ -26,8 +26,7 @@ html_title = "lora_lab"
 pygments_dark_style = "github-dark"
 html_math_renderer = "mathml"
 html_favicon = "icon.svg"  # W, A and B
-html_css_files = ["site.css"]
-html_js_files = ["host.js"]
+html_css_files, html_js_files = ["site.css"], ["host.js"]
 html_show_sourcelink = html_copy_source = html_use_index = False
 html_show_search_summary = False  # it fetches pages, which browsers refuse on file://
 html_sidebars = {

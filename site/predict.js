@@ -14,7 +14,7 @@
     const status = make("p", { role: "status" });
     const form = make("form", { className: "lab-predict", ariaLabel: `your ranges: ${names.join(", ")}` });
     const rows = names.map((name) => {
-      const ends = ["from", "to"].map((word) => make("input", { type: "number", step: "any", required: true, ariaLabel: `${name}, ${word}` }));
+      const ends = ["from", "to"].map((word) => make("input", { type: "number", step: "any", ariaLabel: `${name}, ${word}` }));
       return { name, ends, row: make("p", {}, make("span", { textContent: name }), " from ", ends[0], " to ", ends[1]) };
     });
     const skip = make("button", { type: "button", textContent: "Skip" });
@@ -33,9 +33,13 @@
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
+      const filled = ({ ends }) => ends.filter((end) => end.value).length;
+      const half = rows.find((row) => filled(row) === 1);
       const swapped = rows.find(({ ends: [low, high] }) => low.valueAsNumber > high.valueAsNumber);
-      if (swapped) status.textContent = `${swapped.name}: the first number is above the second. Swap them.`;
-      else answer((ends) => ends.map((end) => end.valueAsNumber));
+      if (!rows.some(filled)) status.textContent = "No range yet: fill in a row, or press Skip.";
+      else if (half) status.textContent = `${half.name}: give both numbers, or leave both out to skip it.`;
+      else if (swapped) status.textContent = `${swapped.name}: the first number is above the second. Swap them.`;
+      else answer((ends) => (ends[0].value ? ends.map((end) => end.valueAsNumber) : null));
     });
     skip.addEventListener("click", () => answer(() => null));
     clear.addEventListener("click", () => {
@@ -48,7 +52,7 @@
       const done = answered(names);
       form.classList.toggle("done", done);
       const words = names.map((name) => `${name}: ${given[name] ? range(given[name]) : "skipped"}`);
-      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80 % sure of each. Our findings open after that.";
+      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80% sure of each; an empty row is skipped. Our findings open after that.";
     }
     return { cell, names, show };
   }

@@ -98,7 +98,7 @@ def test_on_a_bf16_base_the_adapter_and_its_gradient_stay_fp32():
     for parameter in (layer.lora_A, layer.lora_B):
         assert parameter.dtype == parameter.grad.dtype == torch.float32
     exact = by_hand(layer.float(), x.float())
-    assert (y.float() - exact).norm() < 0.01 * exact.norm()  # bf16 keeps 8 bits: 0.4 % a rounding
+    assert (y.float() - exact).norm() < 0.01 * exact.norm()  # bf16 keeps 8 bits: 0.4% a rounding
 
 
 @pytest.mark.parametrize("rows", [None, (6, 12)])

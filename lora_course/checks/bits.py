@@ -31,7 +31,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     from lora_lab.methods.quant import levels_of
 
     if any(map(unsolved, (absmax, index, back))):
-        return not_yet("put an expression in place of each ...")
+        return not_yet("replace each ... with an expression")
     try:
         absmax, index, back = (torch.as_tensor(answer).detach().float() for answer in (absmax, index, back))
     except (TypeError, ValueError, RuntimeError) as error:
@@ -110,7 +110,7 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
         needed(8 * nf4) / GIB: "8 bits are one byte: divide by 8",
         needed(nf4) / 1e9: "those are GB: a GiB has 2**30 bytes",
     }
-    peak = Number(needed(nf4) / GIB, near, within=0.002, fallback=PEAK, hint="put a number in place of each ...")
+    peak = Number(needed(nf4) / GIB, near, within=0.002, fallback=PEAK, hint="replace each ... with a number")
     savings = linear * (BITS["4.5 bits"] - nf4) / 8
     saves = {
         8 * savings / MIB: "8 bits are one byte: divide by 8",
@@ -127,7 +127,7 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
         word: f"in {word} it needs {needed(bits) / GIB:.2f} GiB of {room / GIB:.2f}: "
         + ("it fits, but so do more bits" if needed(bits) < room else "too much")
         for word, bits in BITS.items()
-    } | {"none": f"4.127 bits need {needed(nf4) / GIB:.2f} GiB, and {room / GIB:.2f} are usable"}
+    } | {"none": f"4.127 bits need {needed(nf4) / GIB:.2f} GiB, and {room / GIB:.2f} is usable"}
     reasons = {
         "16 bits": "even 16 bits fit: QLoRA isn't needed here",
         "4.5 bits": "4.5 bits fit, and double quantization only adds room",
@@ -158,4 +158,4 @@ def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> 
     name, device, tokens = case
     right = on_card((name, device, tokens))
     answers: dict[str, Any] = {"peak": (right[0], peak), "saved": (right[1], saved), "fits": (right[2], fits)}
-    return parts(answers, "put a number in place of the first two ..., and a word in place of the third")
+    return parts(answers, "replace the first two ... with numbers, and the third with a word")

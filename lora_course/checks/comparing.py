@@ -28,15 +28,15 @@ PAIRS = {  # a stored sweep; the column in which a and b differ, and its two val
 LEAST, MOST = 0.1, 5  # limits of a margin, in points
 BUT = " but within the margin"
 SEALED = "±{margin} is sealed. {seen}."
-WHICH = "{word} it is. Which sentence may you write?"
+WHICH = "{word} it is. Which sentence can you write?"
 WORDS = ("better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}")
 RULE = (
-    "Two questions decide the word. Is 0 outside the 95 % interval? Is the whole 90 % interval inside your margin? "
+    "Two questions decide the word. Is 0 outside the 95% interval? Is the whole 90% interval inside your margin? "
     "Yes to the first alone: better or worse. To the second alone: equivalent. "
     f"To both: better or worse,{BUT}. To neither: undecided."
 )
 HINTS = {
-    "word": "Hint: ask about 0 only in the 95 % interval, and about your margin at both ends of the 90 % one",
+    "word": "Hint: ask about 0 only in the 95% interval, and about your margin at both ends of the 90% one",
     "sentence": "Hint: it may say what the word says about this model, this task and the margin you set first; no more",
 }
 
@@ -53,7 +53,7 @@ def _inside(low: float, high: float, margin: float) -> bool:
 EQUIVALENCE = Function(
     [*((low, high, 0.015) for low, high in ENDS), (-0.03, 0.03, 0.05)],
     _inside,
-    "both ends inside: 0.2 to 1.2 points is inside 1.5, though zero is not in it; that is the 95 % interval's question",
+    "both ends inside: 0.2 to 1.2 points is inside 1.5, though zero is not in it; that is the 95% interval's question",
     {
         "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
             lambda low, high, margin: low < 0 < high
@@ -141,8 +141,8 @@ def defense(pair: str, margin: float) -> Defense:
     side, differ = "better" if result.difference > 0 else "worse", result.p_difference < LEVEL
     word = f"{side}{BUT}" if differ and result.outcome == "equivalent" else result.outcome
     seen = (
-        f"{a} minus {b}, in points: {100 * result.difference:.2f}; 95 % interval {100 * result.low95:.2f} to "
-        f"{100 * result.high95:.2f}; 90 % interval {100 * result.low:.2f} to {100 * result.high:.2f}"
+        f"{a} minus {b}, in points: {100 * result.difference:.2f}; 95% interval {100 * result.low95:.2f} to "
+        f"{100 * result.high95:.2f}; 90% interval {100 * result.low:.2f} to {100 * result.high:.2f}"
     )
     claim = {
         "equivalent": f"is equivalent to {b} within {margin:g} points",
@@ -157,7 +157,7 @@ def defense(pair: str, margin: float) -> Defense:
     )
     right = f"in MiniLM on rt, {a} {claim}"
     replies = {
-        right: f"{word}, for this model, this task and the margin that you set first. {seen}. You may write: {right}",
+        right: f"{word}, for this model, this task and the margin that you set first. {seen}. You can write: {right}",
         f"in MiniLM on rt, {a} and {b} {p_claim}": "a p-value says how rare such data are without a difference; it is "
         "neither the chance of a repeat nor, if large, a sign of equality",
         f"in MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was made to fit once the "
@@ -185,15 +185,15 @@ def why_not(word: Any, right: str) -> str:
     if word not in WORDS:
         return f"the words are {', '.join(WORDS)}"
     if BUT in right and word in ("equivalent", right.removesuffix(BUT)):
-        return "true, but only half of it: 0 is outside the 95 % interval, and the 90 % interval inside your margin"
+        return "true, but only half of it: 0 is outside the 95% interval, and the 90% interval inside your margin"
     if {word, right} == {"equivalent", "undecided"}:
         inside = "inside" if right == "equivalent" else "not inside"
-        return f"0 in an interval says nothing about equality: the 90 % interval is {inside} your margin"
+        return f"0 in an interval says nothing about equality: the 90% interval is {inside} your margin"
     if right in ("equivalent", "undecided"):
-        return "0 is inside the 95 % interval, so no difference is shown"
+        return "0 is inside the 95% interval, so no difference is shown"
     if word in ("equivalent", "undecided"):
-        return "0 is outside the 95 % interval, so a difference is shown"
-    return "look at which side of 0 it is on" if word[0] != right[0] else "the 90 % interval is not inside your margin"
+        return "0 is outside the 95% interval, so a difference is shown"
+    return "look at which side of 0 it is on" if word[0] != right[0] else "the 90% interval is not inside your margin"
 
 
 @cache

@@ -48,7 +48,7 @@ def rank_of_file(targets: str = "gate,up,down", size: int = 37_868_984) -> Numbe
     }
     names = size - 4 * rank_one * right
     why = f"rank 1 costs {rank_one:,} numbers of 4 bytes; {right} times that, and {names:,} bytes of names"
-    return Number(right, misconceptions, why, hint="put a rank in place of ...")
+    return Number(right, misconceptions, why, hint="replace the ... with a rank")
 
 
 @exercise(

@@ -41,7 +41,7 @@ def check_diagnosis(diagnosis: Mapping[str, Any] | None, of: str = "") -> Verdic
     names = {name.lower(): name for name in NAMES}
     for letter, given in diagnosis.items():
         if letter not in PATIENTS:
-            return Verdict(False, f"there is no patient {letter!r}; there are {', '.join(PATIENTS)}")
+            return Verdict(False, f"there is no patient {letter!r}; available: {', '.join(PATIENTS)}")
         if str(given).strip().lower() not in names:
             return Verdict(False, f"{letter}: no fault is called {given!r}; nearest: {nearest(str(given), NAMES, 2)}")
     named = {letter: names[str(given).strip().lower()] for letter, given in diagnosis.items()}

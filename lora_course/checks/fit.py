@@ -21,11 +21,11 @@ FITS = "{size} at the peak ({at}): texts of {seq} tokens leave {free} of a {card
 OVER = "{size} at the peak ({at}): {more} more than a {card} has usable; {why}"
 SHORT = "{size} at the peak ({at}): it fits, but texts {times} times as long can fit: {why}"
 ALMOST = 0.02  # share of the card's usable memory
-LEFT_OUT = "the formula leaves out about 1 %, so stay 1 or 2 % below the length that it gives"
+LEFT_OUT = "the formula leaves out about 1%, so stay 1 or 2% below the length that it gives"
 HINTS = {
     "method": "Hint: weights first: which method's weights leave room on the card?",
     "checkpointing": "Hint: what does checkpointing do to the activations, and a second text to the first?",
-    "seq": "Hint: solve peak(tokens) = the card's usable bytes, and stay 1 or 2 % below",
+    "seq": "Hint: solve peak(tokens) = the card's usable bytes, and stay 1 or 2% below",
 }
 HOLDS, PARTS = "it holds {parts}", ("weights", "logits", "activations")
 
@@ -71,7 +71,7 @@ def peak_of_qlora() -> Function:
 def check_longest_row(
     method: str, checkpointing: bool, optimizer: str, batch: int, seq: int, card: str = "T4 16 GB"
 ) -> Verdict:
-    """Lesson 04: check that a step of Llama 3 8B fits the card, with a text within 5 % of the longest that fits."""
+    """Lesson 04: check that a step of Llama 3 8B fits the card, with a text within 5% of the longest that fits."""
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
         return not_yet(f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
     method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(method, method)  # as the panel spells them

@@ -19,17 +19,16 @@ from lora_lab.widgets.sweep_panel import SweepPanel
 SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # a teacher's update and its possible ranks; the first without a student's name
 RANK, TARGETS = 8, "q,v"  # the row to bracket
 NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
-STEPS = "each rate must be two to five times the one before: closer ones differ only by luck"
-LUCK = 1.6  # points: 1.96 standard errors of the difference between two settings, three seeds each
+CLOSE = "each rate must be two to five times the one before: closer ones differ only by luck"
+WIDE = "each rate must be two to five times the one before: wider ones may step over the peak"
+LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, three seeds each
 LEARNED = 60  # percent right; guessing gets 50
 PEAK = "the peak is between {low} and {high}"
-FLAT = "on this plateau nobody can tell {rates} apart: with three seeds each, a lead below {luck} points may be luck"
-HIGHER = "the largest rate is better by more than luck, so the peak may be higher"
-LOWER = "the smallest rate is better by more than luck, so the peak may be lower"
-IDLE = "none of the three learns much (guessing gets 50 %): look where the other rows of the map are best"
+LOWER = f"your smallest rate isn't worse than the middle one by more than luck ({LUCK} points): the peak may be lower"
+HIGHER = f"your largest rate isn't worse than the middle one by more than luck ({LUCK} points): the peak may be higher"
+IDLE = "none of the three learns much (guessing gets 50%): look where the other rows of the map are best"
 CARRIED, TOO_HIGH = " (rates for alpha 16 are too high here)", 1e-3
 PLATEAU = "judging by the other rows of the map, nobody can tell the rates from {least} to {most} apart"
-ON_IT = "your middle one is there"
 BELOW = "your middle one is too low: the peak may be higher"
 ABOVE = "your middle one is too high: the peak may be lower"
 
@@ -69,38 +68,39 @@ def missed_share() -> Function:
 @exercise(
     "find the best rate of the rows above and below yours on the map",
     "a higher alpha needs a lower rate: four times the alpha, about half the rate",
-    "rates near 2e-3 are good at alpha 16: multiply by the square root of 16 / alpha, then go 4 times lower and higher",
+    "rates near 2e-3 are good at alpha 16: multiply by the square root of 16 / alpha, then go 5 times lower and higher",
 )
 def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
-    """Lesson 03: check three rates at rank 8; neither outer one may beat the middle one on validation beyond luck.
+    """Lesson 03: check three rates at rank 8; both outer ones must be worse than the middle one by more than luck.
 
-    Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows judge the middle rate.
+    Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows judge.
     """
     if not rates or unsolved(rates) or any(unsolved(rate) for rate in rates):
-        return not_yet("write a rate in place of each ..., the smallest first")
+        return not_yet("replace each ... with a rate, smallest first")
     if len(rates) != 3 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
         return not_yet("give three numbers above zero, such as [1e-5, 3e-5, 1e-4]")
     low, middle, high = rates = [float(rate) for rate in rates]
-    if not all(NEAREST <= ratio <= FARTHEST for ratio in (middle / low, high / middle)):
-        return Verdict(False, STEPS)
-    peak, carried = PEAK.format(low=f"{low:.2g}", high=f"{high:.2g}"), CARRIED * (alpha > 16 and middle > TOO_HIGH)
+    ratios = middle / low, high / middle
+    if min(ratios) < NEAREST or max(ratios) > FARTHEST:
+        return Verdict(False, CLOSE if min(ratios) < NEAREST else WIDE)
+    carried = CARRIED * (alpha > 16 and middle > TOO_HIGH)
     if fast():
         lowest, highest = plateau(panel.data, alpha)
         words = f"FAST=1 trains nothing; {PLATEAU.format(least=f'{lowest:g}', most=f'{highest:g}')}"
-        if lowest <= middle <= highest:
-            return Verdict(True, f"{words}; {ON_IT}{f', and {peak}' * (low <= lowest and highest <= high)}")
-        return Verdict(False, f"{words}; {BELOW if middle < lowest else ABOVE + carried}")
-    scores, words = _train(rates, alpha, panel)
-    if not scores:
-        return Verdict(None, words)
-    if max(scores) < LEARNED:
-        return Verdict(False, f"{words}; {IDLE}")
-    if max(scores) > scores[1] + LUCK:
-        return Verdict(False, f"{words}; {HIGHER if scores[0] < scores[2] else LOWER + carried}")
-    tied = [f"{rate:.2g}" for rate, score in zip(rates, scores, strict=True) if score >= scores[1] - LUCK]
-    if len(tied) > 1:
-        return Verdict(True, f"{words}; {FLAT.format(rates=', '.join(tied), luck=LUCK)}")
-    return Verdict(True, f"{words}; {peak}")
+        if not lowest <= middle <= highest:
+            return Verdict(False, f"{words}; {BELOW if middle < lowest else ABOVE + carried}")
+        worse = [low < lowest, high > highest]
+    else:
+        scores, words = _train(rates, alpha, panel)
+        if not scores:
+            return Verdict(None, words)
+        if max(scores) < LEARNED:
+            return Verdict(False, f"{words}; {IDLE}")
+        worse = [score < scores[1] - LUCK for score in (scores[0], scores[2])]
+    if all(worse):
+        return Verdict(True, f"{words}; {PEAK.format(low=f'{low:.2g}', high=f'{high:.2g}')}")
+    sides = [side for side, outside in zip((LOWER + carried, HIGHER), worse, strict=True) if not outside]
+    return Verdict(False, "; ".join([words, *sides]))
 
 
 def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
@@ -137,4 +137,4 @@ def _train(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[lis
         error = panel.work.error if panel.work else ""
     if len(means := scores()) < len(rates):
         return [], error or "the runs have not finished: run this cell again, and they continue"
-    return means, f"{', '.join(f'{score:.1f}' for score in means)} % on validation"
+    return means, f"{', '.join(f'{score:.1f}' for score in means)}% on validation"

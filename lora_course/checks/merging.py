@@ -57,7 +57,7 @@ def forty(base: int, adapter: int) -> Number:
     """Return the right ratio: the bytes of forty merged models over those of one base and forty adapters."""
     right = 40 * base / (base + 40 * adapter)
     hints = {
-        1 / right: "the other way round: the merged ones take more",
+        1 / right: "the other way around: the merged ones take more",
         base / adapter: "that is one base against one adapter",
         40.0: "nearly: the forty adapters take some room, too",
         (base + 40 * adapter) / base: "that is what the forty adapters add to one base",

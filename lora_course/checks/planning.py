@@ -81,7 +81,7 @@ BRIEFS = (
 )  # fmt: skip
 EVIDENCE = {
     "peak": "04: the peak of one training step, predicted",
-    "share": "00: under 1 % of the numbers train",
+    "share": "00: under 1% of the numbers train",
     "rates": "03: start LoRA at about ten times full fine-tuning's rate; 2e-4 is published for 7B",
     "loss": "07: the loss fell and there was no error",
     "batch": "08: merged, it's one model; beside, each row of a batch has its own adapter",
@@ -118,12 +118,12 @@ def lines(number: int) -> dict[str, Choice]:
             ("QLoRA", LoRA(16, targets=("all-linear",)), "nf4"),
         )
     }  # fmt: skip
-    over = {name: f"one row needs {gib:.0f} GiB, and {room:.0f} are free" for name, gib in needs.items()}
+    over = {name: f"one row needs {gib:.0f} GiB, and {room:.0f} is free" for name, gib in needs.items()}
     method = "LoRA" if needs["LoRA"] <= room else "QLoRA"
-    spare = "it would fit, but LoRA in bf16 fits too, and needn't dequantize at every step"
+    spare = "it would fit, but LoRA in bf16 fits too, and doesn't have to dequantize at every step"
     needed = math.ceil(1.96**2 * 0.16 / (brief.points / 100) ** 2)
     rows = next(n for n in ROWS if n >= needed)
-    widths = {n: f"at 80 % that gives ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
+    widths = {n: f"at 80% that gives ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
         "method": Choice(
             [method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"
@@ -143,7 +143,7 @@ def lines(number: int) -> dict[str, Choice]:
             "none to learn": "a price list is facts, and they change",
         }, "look them up" if brief.facts else "a form or a tone"),
         "rows": Choice([f"{rows:,}"], {
-            f"{n:,}": f"{widths[n]}; ±{brief.points:g} are wanted" if n < needed else f"{widths[n]}: fewer are enough"
+            f"{n:,}": f"{widths[n]}; you need ±{brief.points:g}" if n < needed else f"{widths[n]}: fewer are enough"
             for n in ROWS
         }, widths[rows]),
     }  # fmt: skip

@@ -61,11 +61,11 @@ def right_at_each_rank(n: int) -> list[float]:
 
 @exercise(
     "cut the change to r pieces, send every key through it, and count the facts whose own value is the nearest",
-    "(keys @ cut.T @ values.T).argmax(1) == np.arange(n) says which facts are right; raise r until 95 % are",
+    "(keys @ cut.T @ values.T).argmax(1) == np.arange(n) says which facts are right; raise r until 95% are",
     "loop over r from 1 on, and stop at the first r with a mean of at least 0.95",
 )
 def check_facts(answer: int | None, n: int = 64) -> Verdict:
-    """Lesson 10: check the lowest rank at which 95 % of n random facts are right."""
+    """Lesson 10: check the lowest rank at which 95% of n random facts are right."""
     return facts_rank(n).judge(answer)
 
 
@@ -76,11 +76,11 @@ def facts_rank(n: int = 64) -> Number:
     keys, values = facts(n)
     energy = np.cumsum(np.linalg.svd(values.T @ keys, compute_uv=False) ** 2)
     misconceptions = {
-        **{r: f"with {r} pieces only {100 * right[r]:.1f} % of the facts are right" for r in range(1, rank)},
+        **{r: f"with {r} pieces only {100 * right[r]:.1f}% of the facts are right" for r in range(1, rank)},
         **dict.fromkeys(range(rank + 1, n), "that is enough, but a smaller rank is, too"),
         min(n, WIDTH): "that many hold every value exactly: right answers need fewer",
-        int(np.argmax(energy >= 0.9 * energy[-1])) + 1: "that holds 90 % of the energy: count right answers instead",
+        int(np.argmax(energy >= 0.9 * energy[-1])) + 1: "that holds 90% of the energy: count right answers instead",
     }
-    shares = [f"{100 * right[r]:.1f} %" for r in (rank, rank - 1)]
+    shares = [f"{100 * right[r]:.1f}%" for r in (rank, rank - 1)]
     why = f"with {rank} pieces {shares[0]} of {n} facts are right, with {rank - 1} only {shares[1]}"
-    return Number(rank, misconceptions, why, hint="put a rank in place of ...")
+    return Number(rank, misconceptions, why, hint="replace the ... with a rank")

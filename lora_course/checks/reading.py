@@ -14,8 +14,8 @@ from lora_lab.training.assets import shipped
 WIDTH, ROWS = 384, 8
 STORED = "data/results/rank_one"
 SIGNS = {"A and B": (-1, -1), "B": (1, -1), "A": (-1, 1), "nothing": (1, 1)}  # what was negated: signs of A and B
-READS = "whether its readings are turned around says something about A"
-ANSWERS = "the answers turn around if one of A and B is negated, and stay if both are"
+READS = "whether its readings are reversed says something about A"
+ANSWERS = "the answers are reversed if one of A and B is negated, and stay the same if both are"
 
 
 def stored(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -77,14 +77,14 @@ def stranger(number: int) -> Choice:
     right = list(SIGNS)[number]
     a, b = SIGNS[right]
     replies = {name: READS if signs[0] != a else ANSWERS for name, signs in SIGNS.items()}
-    same = "the same answers as ever" if a == b else "every answer turned around"
-    return Choice([right], replies, f"{right} negated: {same}, by readings {'as ever' if a > 0 else 'turned around'}")
+    same = "the same answers as before" if a == b else "every answer reversed"
+    return Choice([right], replies, f"{right} negated: {same}; its readings are {'as before' if a > 0 else 'reversed'}")
 
 
 @exercise(
     "compare the numbers with the picture: is *wonderful* still minus? That tells you about A",
     "does it still call a wonderful film positive? Only the product of B and A decides that",
-    "readings and answers both turned: A. Only readings: A and B. Only answers: B",
+    "readings and answers both reversed: A. Only readings: A and B. Only answers: B",
 )
 def check_stranger(negated: Any, number: int) -> Verdict:
     """Lesson 14: check what was negated in this stranger: "A", "B", "A and B" or "nothing"."""

@@ -31,7 +31,7 @@ SENTENCES = {
     "b": "beyond rank 4, more rank gains little",
     "c": "at this rate and length, a larger alpha / r gave more at every rank",
     "d": "alpha = 2 r is the best choice here",
-    "e": "LoRA of rank 32 beats full fine-tuning of the layer",
+    "e": "rank-32 LoRA beats full fine-tuning of the layer",
 }
 CARRIED = Choice(
     ["c"],
@@ -50,7 +50,7 @@ THEN = Choice(
         "more seeds": "they help with small gaps, and these are large: why does all of it climb with alpha and rank?",
     },
     "10 x 512 has rank 10 at most, and 32 still gains over 16: BA grows like r, so more rank acted like more rate. Six "
-    "epochs lift rank 4 to 61.5 %",
+    "epochs lift rank 4 to 61.5%",
 )
 
 

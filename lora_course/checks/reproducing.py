@@ -51,7 +51,7 @@ def outcomes(name: str) -> dict[str, str]:
 def _verdict(label: str) -> dict[str, Any]:
     low, high = INTERVALS[label]
     outcome = label.split()[-1]
-    words = f"{outcome} ({90 if outcome == 'equivalent' else 95} % interval {low} to {high} points)"
+    words = f"{outcome} ({90 if outcome == 'equivalent' else 95}% interval {low} to {high} points)"
     return {"outcome": outcome, "low": low / 100, "high": high / 100, "margin": 0.015, "words": words}
 
 
@@ -129,4 +129,4 @@ def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
     right = pair(name)
     answers: dict[str, Any] = {"error": (right[0], error), "points": (right[1], points), "word": (right[2], word)}
     why = f"on {RTE} rows, a gap below {right[1].right:.1f} points can be luck"
-    return parts(answers, "put two numbers and a word in place of the ...", why)
+    return parts(answers, "replace the ... with two numbers and a word", why)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from lora_course.checks.verdict import Number, Verdict, exercise
 from lora_lab.accounting.models import config_of
 
-_FORMULA = "put a number or a formula in place of ..."
+_FORMULA = "replace the ... with a number or a formula"
 _INPUTS, _OUTPUTS = 576, 1536  # gate_proj in smollm2
 
 
 @exercise(
     "count A and B one by one, then add",
-    f"A is rank x {_INPUTS}; B is {_OUTPUTS:,} x rank",
-    "rank x inputs + outputs x rank: the two sides are added, never multiplied",
+    f"for each rank, A has a row of {_INPUTS} numbers, and B a column of {_OUTPUTS:,}",
+    f"{_INPUTS} + {_OUTPUTS:,} numbers, as many times as the rank says: the two sides are added, never multiplied",
 )
 def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
     """Lesson 00: check how many numbers A and B hold for smollm2's gate, 576 -> 1,536."""
@@ -72,7 +72,7 @@ def file_bytes(model: str = "llama-3.2-1b", rank: int = 8) -> Number:
         a_row * (2 * (d + d) + 2 * (d + kv)): "gate, up and down are linear layers, too: three more in each layer",
         a_row * 3 * (d + f): "q, k, v and o are linear layers, too: four more in each layer",
         a_row * (2 * (d + d) + 2 * (d + kv) + 2 * (d + f)): "there are three matrices between d and f: gate, up, down",
-        a_row * ((d + d) + (d + kv)): "that is q and v alone: all linear layers are wanted, seven in each layer",
+        a_row * ((d + d) + (d + kv)): "that is q and v alone: count all linear layers, seven in each layer",
         4 * layers * (2 * d * d + 2 * d * kv + 3 * d * f): "those are the frozen weights: A and B are what is saved",
         a_row * (2 * d * d + 2 * d * kv + 3 * d * f): "inputs and outputs are added, not multiplied: A and B are thin",
     }

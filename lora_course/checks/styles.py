@@ -35,7 +35,7 @@ def wrong_labels(turns: Turns) -> dict[str, list[int]]:
     """Return {reply: wrong labels of a conversation}."""
     return {
         "nothing is masked: the model would learn to ask, too": labels_of(turns, "system", "user", "assistant"),
-        "that's the mask turned around: the questions count and the answers don't": labels_of(turns, "system", "user"),
+        "that's the mask reversed: the questions count and the answers don't": labels_of(turns, "system", "user"),
         "only the last answer counts: earlier answers are answers, too": labels_of(turns, "assistant", earlier=False),
         "the system's turn counts, too: it isn't an answer": labels_of(turns, "system", "assistant"),
         "one label for each token: keep the places of the other turns, with -100 in them": [
@@ -76,7 +76,7 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')
     if any(unsolved(value) for pair in pairs for value in pair.values()):
-        return not_yet("put your answer in place of each ...")
+        return not_yet("replace each ... with your answer")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "own.jsonl"
         try:

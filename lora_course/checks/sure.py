@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, not_yet, parts, unsolved
-from lora_lab.errors import BadValue
-from lora_lab.experiments.statistics import verdict
 
 POINT = 0.01
-WORDS = ("better", "worse", "equivalent", "undecided")
+WORDS = ("better", "worse", "undecided")
 HINTS = {  # for the three parts of a report
-    "half": "Hint: a squared difference is 1 on a share of the rows, else 0. The standard error is (share / n) ** 0.5",
+    "half": "Hint: a squared difference is 1 on a share of rows, otherwise 0. The standard error is (share / n) ** 0.5",
     "word": "Hint: is 0 inside gap - half to gap + half? Then neither is ahead for sure",
-    "rows": "Hint: one point must be 2.8 standard errors, and four times the rows halve the standard error",
+    "rows": "Hint: one standard error is half / 1.96, and one point must be 2.8 of them. Twice as many standard errors "
+    "take four times the rows, three times as many take nine times the rows",
 }
 
 
@@ -29,15 +28,15 @@ def _error(p: float, n: int) -> float:
 HALF_WIDTH = Function(
     [(0.77, 2000), (0.5, 100), (0.9, 872)],
     lambda p, n: 1.96 * _error(p, n),
-    f"80 % on 2,000 sentences is ±{196 * _error(0.8, 2000):.1f} points, on 100 ±{196 * _error(0.8, 100):.0f}",
+    f"80% on 2,000 sentences is ±{196 * _error(0.8, 2000):.1f} points, on 100 ±{196 * _error(0.8, 100):.0f}",
     {
         "that is one standard error: 95 of 100 tests land within 1.96 of them": _error,
-        "that is the whole interval, from end to end; half of it is wanted": lambda p, n: 2 * 1.96 * _error(p, n),
+        "that is the whole interval, from end to end; give half of it": lambda p, n: 2 * 1.96 * _error(p, n),
         "that is in points: p is a share, so return a share": lambda p, n: 196 * _error(p, n),
         "that is 1.96 times the variance: take its square root first": lambda p, n: 1.96 * _error(p, n) ** 2,
         "that is the spread of one sentence; the mean of n spreads less": lambda p, n: 1.96 * _error(p, 1),
         "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * _error(p, 1) / n,
-        "that is right at p = 0.5 only: 90 % is surer than 50 %": lambda p, n: 1.96 * _error(0.5, n),
+        "that is right at p = 0.5 only: 90% is surer than 50%": lambda p, n: 1.96 * _error(0.5, n),
     },
     "by hand, p = 0.5 and n = 100 give 0.098",
 )
@@ -49,7 +48,7 @@ HALF_WIDTH = Function(
     "return 1.96 * (p * (1 - p) / n) ** 0.5",
 )
 def check_half_width(half: Callable[[float, int], float]) -> Verdict:
-    """Lesson 02: check f(p, n), half the 95 % interval of an accuracy p on n rows, as a share."""
+    """Lesson 02: check f(p, n), half the 95% interval of an accuracy p on n rows, as a share."""
     return HALF_WIDTH.judge(half)
 
 
@@ -70,27 +69,26 @@ class Report:
 
 
 def report(table: Any) -> Report:
-    """Return the right report on columns a and b of a table. Raises: see `verdict`; KeyError if a column is missing."""
-    result = verdict(table["a"], table["b"], margin=POINT)
+    """Return the right report on columns a and b of a table. Raises: ValueError; KeyError if a column is missing."""
     a, b = (np.asarray(table[name], dtype=float) for name in "ab")
-    n, share, gap, variance = len(a), float((a != b).mean()), result.difference, float(a.var() + b.var())
+    if not len(a) or not np.isin([a, b], (0, 1)).all():
+        raise ValueError("there are other values, or no rows")
+    n, share, gap, variance = len(a), float((a != b).mean()), float((a - b).mean()), float(a.var() + b.var())
     error = math.sqrt(share / n)
     half = Number(1.96 * error, {
         100 * 1.96 * error: "that is in points; give a share, like the table's",
         1.96 * math.sqrt(variance / n): "that is for two different tests; on one test, only disagreements count",
         1.96 * math.sqrt(float(a.var()) / n): "that is one model's interval; this is about the gap",
         error: "that is one standard error: multiply by 1.96",
-        3.92 * error: "that is the whole interval; half of it is wanted",
+        3.92 * error: "that is the whole interval; give half of it",
     }, "", 0.05, "half the interval is 1.96 times the root of share / n")  # fmt: skip
     high, low = sorted((a.mean(), b.mean()), reverse=True)
     beats = f"{100 * high:.1f} beats {100 * low:.1f} only if 0 is outside the interval, on that side"
-    ahead = "better" if gap > 0 else "worse"  # a resampled interval is up to 5 % wider or narrower
-    simple = [ahead if abs(gap) > width * 1.96 * error else "undecided" for width in (0.95, 1.05)]
-    word = Choice((result.outcome, *simple), {
+    ahead = "better" if gap > 0 else "worse"
+    words = [ahead if abs(gap) > width * 1.96 * error else "undecided" for width in (1, 0.95, 1.05)]  # if resampled
+    word = Choice(words, {
         "better": beats,
         "worse": beats,
-        "equivalent": f"not finding a gap doesn't show there is none: up to {100 * (abs(gap) + 1.96 * error):.1f} "
-        "points still fit the data",
         "undecided": "0 is outside the interval: of these two models, one is ahead",
     })  # fmt: skip
     needed = 2.8**2 * share / POINT**2
@@ -101,25 +99,25 @@ def report(table: Any) -> Report:
         2.8**2 * share / POINT: "the point is squared: half the gap takes four times the rows",
         2.8 * error / POINT * n: "the errors' ratio is squared: half the standard error takes four times the rows",
         2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; the question is a gap of one point",
-        2.8**2 * 100 * share / POINT**2: "the share is a share, not in percent",
+        2.8**2 * 100 * share / POINT**2: "the share is a fraction, not a percentage",
         2.8**2 * share: "one point is 0.01",
     }, "", 0.1, "(1.96 + 0.84) ** 2 * share / 0.01 ** 2")  # fmt: skip
-    why = f"{result.outcome}, and about {needed:,.0f} rows tell one point apart; you have {n:,}"
+    why = f"{words[0]}, and about {needed:,.0f} rows tell one point apart; you have {n:,}"
     return Report(half, word, rows, why, share)
 
 
 @exercise()
 def check_report(table: Any, half: float | None, word: str | None, rows: float | None) -> Verdict:
-    """Lesson 02: check half the 95 % interval of a - b, the verdict on a, and the rows needed to detect one point.
+    """Lesson 02: check half the 95% interval of a - b, the verdict on a, and the rows needed to detect one point.
 
     table   columns a and b: 1 where a model got the row right, else 0
     """
-    ask = "put a number, a word and a number in place of the ..."
+    ask = "replace the ... with a number, a word and a number"
     if any(map(unsolved, (half, word, rows))):
         return not_yet(ask)
     try:
         right = report(table)
-    except (BadValue, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {error}")
     answers: dict[str, Any] = {"half": (right.half, half), "word": (right.word, word), "rows": (right.rows, rows)}
     return parts(answers, ask, right.why, HINTS)

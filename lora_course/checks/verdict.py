@@ -88,7 +88,7 @@ class Number:
     why: str = ""
     within: float = 1e-6
     fallback: str = ""
-    hint: str = "put a number in place of ..."
+    hint: str = "replace the ... with a number"
 
     def __post_init__(self) -> None:
         """Leave out wrong ways that happen to give the right number."""
@@ -142,7 +142,7 @@ class Choice:
 
     def judge(self, answer: Any) -> Verdict:
         if unsolved(answer):
-            return not_yet("put a word in place of ...")
+            return not_yet("replace the ... with a word")
         options = {_letters(option): option for option in (*self.replies, *self.right)}
         given = options.get(_letters(str(answer)))
         if given in self.right:
@@ -219,7 +219,7 @@ def _hint(error: Exception) -> str:
 
 
 def parts(
-    judged: Mapping[str, tuple[Number | Choice | Function, Any]], hint: str = "put a number in place of each ...",
+    judged: Mapping[str, tuple[Number | Choice | Function, Any]], hint: str = "replace each ... with a number",
     why: str = "", hints: Mapping[str, str] = {},
 ) -> Verdict:  # fmt: skip
     """Judge an answer of several parts, {name: (right, given)}: return the verdict on the first wrong or last part.

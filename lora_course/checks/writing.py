@@ -54,7 +54,7 @@ def _judge(layer: Any) -> Verdict:
         return lora
     a, b = getattr(lora, "lora_A", None), getattr(lora, "lora_B", None)
     if unsolved(a) or unsolved(b) or unsolved(getattr(lora, "scaling", None)):
-        return not_yet("put code in place of each ...: scaling, lora_A and lora_B first, then forward")
+        return not_yet("replace each ... with code: scaling, lora_A and lora_B first, then forward")
     if not isinstance(a, nn.Parameter) or not isinstance(b, nn.Parameter):
         return Verdict(False, "lora_A or lora_B is a plain tensor: no optimizer finds it. Wrap it in nn.Parameter")
     if (tuple(a.shape), tuple(b.shape)) != ((rank, wide), (high, rank)):
@@ -91,7 +91,7 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
     if not a.any() and not b.any():
         return "A and B are both zero: each gradient has the other matrix as a factor, so neither will ever move"
     if not a.any():
-        return "A is zero and B random: that starts as the identity too, but LoRA does it the other way round"
+        return "A is zero and B random: that starts as the identity too, but LoRA does it the other way around"
     if b.any():
         return ("B is not zero, so the layer changes the model before the first step. Zero B does not learn slowly: "
                 "its gradient is there at once, and A's one step later")  # fmt: skip
@@ -101,17 +101,18 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
 
 
 MERGED = Number(
-    13,
+    22,
     {
-        8: "that leaves out the scaling, alpha / rank = 2",
-        10: "that is the update alone: add it to W",
-        5: "that is one entry of B A: multiply it by the scaling, then add it to W",
-        3: "that is W alone: B A isn't zero there",
+        12: "that merges A B; the outputs are B times (A x), so it is B A",
+        13: "that leaves out the scaling, alpha / rank = 2",
+        18: "that is the update alone: add it to W",
+        9: "that is one entry of B A: multiply it by the scaling, then add it to W",
+        40: "the scaling is alpha / rank, not alpha",
     },
-    "3 + 2 x 5. The merged matrix has W's shape, so the model is as large and as fast as before",
-    hint="B A is 2 x 2. Its entry in row 2, column 1 is B's second number times A's first",
+    "4 + 2 x 9. The merged matrix has W's shape, so the model is as large and as fast as before",
+    hint="the entry of B A in row 2, column 2 is row 2 of B times column 2 of A",
 )
-"""Row 2, column 1 of W + alpha / rank * B A for W = [[1, 2], [3, 4]], A = [[1, 0]], B = [[0], [5]], alpha 2, rank 1."""
+"""The last number of W + alpha / rank * B A: W [[1, 2], [3, 4]], A [[1, 2], [1, 3]], B [[2, 1], [3, 1]], alpha 4."""
 
 
 @exercise(

@@ -118,7 +118,7 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
     """Run a card's experiment, with some of its premises changed.
 
     store  a folder of your own finished runs, for experiments that read runs; by default ours
-    Raises: NotFound for an unknown card; BadValue for an unknown premise, with the nearest, or an impossible value.
+    Raises: NotFound for an unknown card; BadValue for an unknown premise, with the nearest, or an invalid value.
     """
     claim = card(of) if isinstance(of, str) else of
     defaults = claim.all_premises
@@ -129,7 +129,7 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
     run = _experiment(claim.experiment)
     reads_runs = STORE in signature(run).parameters
     if store is not None and not reads_runs:
-        raise BadValue(f"claim {claim.id} isn't judged by finished runs: leave the store out")
+        raise BadValue(f"claim {claim.id} is not judged from runs: omit the store")
     arguments = {n: v / 100 if n == "margin" and isinstance(v, int | float) else v for n, v in premises.items()}
     try:
         finding = run(**arguments, **({STORE: store} if reads_runs else {}))
@@ -137,7 +137,7 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
         changes = ", ".join(f"{n} {as_text(v)}" for n, v in premises.items() if v != defaults[n].value)
         if isinstance(error, BadValue) or not changes:
             raise
-        raise BadValue(f"claim {claim.id} can't be tested with {changes}: {error}") from error
+        raise BadValue(f"claim {claim.id} cannot be tested with {changes}: {error}") from error
     return Verdict(**vars(finding), card=claim, premises=premises)
 
 
@@ -170,7 +170,7 @@ def card_from(text: str, name: str = "this card") -> Card:
         card = Card(**{key: str(value).strip() for key, value in values.items()}, premises=premises, margin=margin)
         required = [name for name in signature(_experiment(card.experiment)).parameters if name != STORE]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise BadValue(f"{name} isn't a card: {' '.join(in_a_sentence(error).split())}") from None
+        raise BadValue(f"{name} is not a card: {' '.join(in_a_sentence(error).split())}") from None
     if {*card.all_premises} != {*required}:
         raise BadValue(f"{name} needs the premises {listed(required)} for its experiment {card.experiment}")
     return card

@@ -67,11 +67,11 @@ class Interval:
 
     def __str__(self) -> str:
         low, high, difference = (f"{100 * x:+z.1f}" for x in (self.low, self.high, self.difference))
-        return f"{difference} points ({self.level} %: {low} to {high})"
+        return f"{difference} points ({self.level}%: {low} to {high})"
 
 
 def judged(found: Verdict) -> Interval:
-    """Return a statistical verdict's 90 % interval, and how many more seeds or test rows would decide."""
+    """Return a statistical verdict's 90% interval, and how many more seeds or test rows would decide."""
     needed = (("seed", found.more_seeds), ("test row", found.more_rows))
     options = [f"about {float(f'{n:.2g}'):,.0f} more {unit}{'s' * (n != 1)}" for unit, n in needed if n]
     would_tell = " or ".join(options) or "far more seeds and test rows"
@@ -93,7 +93,7 @@ def printed_in(name: str) -> str:
 
 
 def metamath(a: str, b: str) -> Interval:
-    """Compute a - b in PEFT's suite: the 95 % interval of two proportions, one run each, assumed independent."""
+    """Compute a - b in PEFT's suite: the 95% interval of two proportions, one run each, assumed independent."""
     suite = published("metamath")
     check_known((a, b), suite["rows"], "the methods of PEFT's suite")
     p, q = (suite["rows"][method]["solved"] for method in (a, b))
@@ -243,7 +243,7 @@ class Cells:
         if cell["seed"].duplicated().any():
             names = [name for name in ("method", "targets", *METHOD, *SETTINGS, *LATER) if name != "seed"]
             differ = [name for name in names if cell[name].astype(str).nunique() > 1] or ["the method's own options"]
-            raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not only in their seed: split them")
+            raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not just in seed: separate them")
         self._best[key] = rate, Runs(tuple(self.store.read(name) for name in cell["hash"]))
         return self._best[key]
 
@@ -252,7 +252,7 @@ class Cells:
         return rate in self.at(**wanted)["lr"].agg(["min", "max"]).tolist()
 
     def interval(self, a: Any, b: Any, margin: float) -> Interval:
-        """Compare two results of `best`, a - b, on the same test rows: the 90 % interval of `statistics.verdict`."""
+        """Compare two results of `best`, a - b, on the same test rows: the 90% interval of `statistics.verdict`."""
         from lora_lab.experiments.statistics import verdict
 
         key = id(a), id(b), margin

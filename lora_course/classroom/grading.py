@@ -87,7 +87,7 @@ def cells_of(path: Path) -> list[Any]:
     import nbformat
 
     if not path.is_file():
-        raise NotFound(f"there is no notebook {path}: give the path of an .ipynb file")
+        raise NotFound(f"there is no notebook {path}: pass the path of an .ipynb file")
     if path.stat().st_size > LARGEST:
         raise BadValue(f"{path.name} is {path.stat().st_size / 2**20:.0f} MiB large: clear its outputs and try again")
     try:
@@ -95,7 +95,7 @@ def cells_of(path: Path) -> list[Any]:
         for cell in cells:
             cell.source, cell.code = "".join(cell.source), cell.cell_type == "code"
     except (BadValue, TypeError, AttributeError) as error:
-        raise BadValue(f"{path.name} isn't a notebook in nbformat 4: give an intact .ipynb file") from error
+        raise BadValue(f"{path.name} is not a notebook in nbformat 4: pass an intact .ipynb file") from error
     return list(cells)
 
 
@@ -238,7 +238,7 @@ def grade(
         cells_of(top)  # raises for an unreadable file; in a folder, only that file's row fails
     notebooks = [path for path in notebooks if path.is_file() and not SKIPPED & {*path.relative_to(root).parts}]
     if not notebooks:
-        raise NotFound(f"there is no notebook in {path}: give a file or a folder of .ipynb files")
+        raise NotFound(f"there is no notebook in {path}: pass a file or a folder of .ipynb files")
     known = [Lesson(lesson) for lesson in sorted(shipped("notebooks").glob("*.ipynb"))] if known is None else known
     device.measured(device.pick_device())  # measure once here, not in every kernel
     rows, lock = dict[Path, Row](), threading.Lock()

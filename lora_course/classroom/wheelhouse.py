@@ -148,7 +148,7 @@ def gather(
     if not (find_spec("uv") or shutil.which("uv")):
         raise BadValue("uv, which chooses the versions, is missing: pip install 'lora-lab[wheelhouse]'")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
-        raise BadValue(f"{folder} contains something else: choose an empty or new folder with --out")
+        raise BadValue(f"{folder} is not an empty folder: choose an empty or new one with --out")
     if not (folder / MANIFEST).is_file():  # so that an interrupted call is recognized
         write_json(folder / MANIFEST, {"lab": __version__, "targets": {}, "files": {}})
     wheels = folder / "wheels"

@@ -23,7 +23,7 @@ def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_js
             raise BadValue(f"write --set premise=value, such as gpu_gb=48, not '{change}'")
     if claim is None:
         if changes or store:
-            raise BadValue("--set and --store need one claim: name it, for example one_24gb_card")
+            raise BadValue("--set and --store apply to a single claim: name one, such as one_24gb_card")
         verdicts = cards.judge_all().values()
         lines = [f"{v.card.number:4} {v.words:40} {v.card.statement}  [{v.card.id}]" for v in verdicts]
         tell({"claims": [verdict.to_json() for verdict in verdicts]} if as_json else "\n".join(lines))

@@ -48,7 +48,7 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
 
 
 @click.command()
-@click.option("--out", default="wheelhouse", show_default=True, help="The folder; an interrupted call resumes.")
+@click.option("--out", default="wheelhouse", show_default=True, help="The folder; run the command again to resume.")
 @click.option("--platform", "platforms", multiple=True, help="linux, windows or macos-arm64; default: this machine's.")
 @click.option("--python", "pythons", multiple=True, help="Such as 3.11; default: this machine's.")
 @click.option("--torch-index", default=None, help="The URL of torch's CPU wheels, from PyTorch's Get Started page.")

@@ -46,7 +46,7 @@ class Patient:
 def patient(letter: str, place: str | Path = "patients") -> Path:
     """Make a broken adapter in its own folder, and return the folder. Raises: NotFound for an unknown letter."""
     if letter not in PATIENTS:
-        raise NotFound(f"there is no patient '{letter}'; there are {', '.join(PATIENTS)}")
+        raise NotFound(f"there is no patient '{letter}'; available: {', '.join(PATIENTS)}")
     folder = Path(place) / letter
     shutil.rmtree(folder, ignore_errors=True)
     with torch.random.fork_rng(devices=[]), quiet():
@@ -168,7 +168,7 @@ PATIENTS: dict[str, Patient] = {
         _changed(lambda tensors: _add_prefix(tensors, "module.")),
     ),
     "F": Patient(
-        "a colleague's adapter: 95 % there, a coin's 50 % here",
+        "a colleague's adapter: 95% there, a coin's 50% here",
         faults.WRONG_BASE,
         _trained(LoRA(rank=8), 2e-3, 2, before=_perturb),
     ),

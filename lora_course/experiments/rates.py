@@ -1,4 +1,4 @@
-"""Lesson 15: the best rate between the tried ones, and how many times full fine-tuning's best rate LoRA's is.
+"""Lesson 15: the best rate between the tried ones, LoRA's over full fine-tuning's, and what a larger batch costs.
 
 Each tuning seed gives one best rate per method; ratios are paired by seed.
 """
@@ -38,7 +38,7 @@ def best_rates(row: Mapping[str, Any]) -> list[float]:
 
 
 def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, float]:
-    """Return a ratio of best rates, given as log2 for each seed, and its 95 % interval over seeds."""
+    """Return a ratio of best rates, given as log2 for each seed, and its 95% interval over seeds."""
     mean, low, high = mean_interval([a - b for a, b in zip(over, under, strict=True)])
     return 2**mean, 2 ** (low or nan), 2 ** (high or nan)
 
@@ -54,10 +54,18 @@ def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Rati
         for targets in ("q,v", "all-linear"):
             pair = best_rates(rows[f"LoRA r8 {targets}"]), best_rates(rows["full"])
             found[comparison["model"], comparison["task"], targets] = times(*pair)
-    best: dict[str, list[float]] = {}
-    smollm2 = runs[runs["part"] == "smollm2"].fillna({"targets": "full"})
-    for (place, _), own in smollm2.groupby(["targets", "seed"]):
-        best.setdefault(str(place), []).append(best_rate(dict(zip(own["lr"], own["loss"], strict=True))))
-    for targets in sorted(best.keys() - {"full"}):
-        found["smollm2", "restaurants", targets] = times(best[targets], best["full"])
+    cells = runs[runs["part"] == "smollm2"].fillna({"targets": "full"}).groupby(["targets", "seed"])
+    best = cells.apply(lambda own: best_rate(dict(zip(own["lr"], own["loss"], strict=True))))
+    for targets in ("all-linear", "q,v"):
+        found["smollm2", "restaurants", targets] = times(best[targets].tolist(), best["full"].tolist())
     return found
+
+
+def batch_growth(runs: pd.DataFrame) -> dict[str, list[float]]:
+    """Return how much each method's lowest loss grows from batch 8 to batch 32, in nats, for each seed.
+
+    runs   those of docs/rates.py, of which the part batch counts
+    """
+    batches = runs[runs["part"] == "batch"]
+    lowest_losses = batches.groupby(["method", "batch", "seed"])["loss"].min()
+    return {method: (lowest_losses[method, 32] - lowest_losses[method, 8]).tolist() for method in ("lora", "full")}

@@ -123,5 +123,5 @@ def file_sizes(adapters: Mapping[str, str | Path], base: str = "smollm2") -> dic
     """Return the bytes of the base's and each adapter's weights, base first. Raises: NotFound if a file is missing."""
     files = {name: Path(folder) / WEIGHTS for name, folder in adapters.items()}
     if missing := [file.parent for file in files.values() if not file.is_file()]:
-        raise NotFound(f"{missing[0]} is not an adapter: it holds no {WEIGHTS}")
+        raise NotFound(f"{missing[0]} is not an adapter: it has no {WEIGHTS}")
     return {BASE: weight_bytes(base)} | {name: file.stat().st_size for name, file in files.items()}

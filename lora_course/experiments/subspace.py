@@ -6,7 +6,7 @@ The columns of U1 and U2 are the right-singular vectors of A1 (r1, d) and A2 (r2
 7.2 and G. The appendix prints phi = (1/p)(1 - D^2), but its own definition of D gives 1 - D^2 / p; it also says
 *left*-singular where section 7.2 says *right*: A is (r, d), so its vectors in R^d are the right-singular ones.
 
-By chance alone, phi is max(i, j) / d: 64 / 12,288 = 0.5 % for GPT-3, but 64 / 384 = 17 % for a small model.
+By chance alone, phi is max(i, j) / d: 64 / 12,288 = 0.5% for GPT-3, but 64 / 384 = 17% for a small model.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def phi_grid(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     For A, pass `directions(A)`; for the rows of B A, `product_factors(B, A).right`. Raises: BadValue if d differs.
     """
     if first.shape[0] != second.shape[0]:
-        raise BadValue(f"directions of {first.shape[0]} and of {second.shape[0]} numbers live in different spaces")
+        raise BadValue(f"vectors of length {first.shape[0]} and {second.shape[0]} live in different spaces")
     shared = np.square(first.T @ second).cumsum(0).cumsum(1)
     return shared / np.minimum(*np.indices(shared.shape) + 1)
 
@@ -109,7 +109,7 @@ def amplification(weight: np.ndarray, update: Factors, rank: int) -> Amplificati
     Raises: BadValue for a rank that the update doesn't have.
     """
     if not 1 <= rank <= len(update.values):
-        raise BadValue(f"rank {rank} isn't possible: this update has 1 to {len(update.values)} directions")
+        raise BadValue(f"rank {rank} is not possible: this update has 1 to {len(update.values)} directions")
     norm = float(np.linalg.norm(weight))
     in_update = float(np.linalg.norm(update.left[:, :rank].T @ weight @ update.right[:, :rank]))
     in_weight = float(np.linalg.norm(spectrum(weight)[:rank]))

@@ -77,13 +77,13 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     model      a bundled name, a folder or a cached hub id; a name such as llama-3-8b also gives a plan, but its script
                needs your own folder
     gpu_gb     memory of the card
-    precision  half the 95 % interval that the test accuracy should have, in points
+    precision  half the 95% interval that the test accuracy should have, in points
     Raises: BadValue for a CSV without the columns, a wrong kind of model, or a card that is too small.
     """
     rows, kind = read(data)
     shape = architecture_of(model)
     if kind == "language model" and shape.task == "encoder":
-        raise BadValue(f"{shape.name} can't write completions: choose a causal model, or give a CSV with text,label")
+        raise BadValue(f"{shape.name} cannot write completions: choose a causal model, or give a CSV with text,label")
     lengths = sorted(sum(len(row[name]) for name in KINDS[kind][: 1 if kind == "classifier" else 2]) for row in rows)
     tokens = math.ceil(lengths[int(0.99 * (len(lengths) - 1))] / LETTERS / 64) * 64
     tokens = min(max(tokens, 64), longest(config_of(model)) or tokens)
@@ -95,7 +95,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         if peak <= SPARE * room:
             break
     else:
-        raise BadValue(f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} are free")
+        raise BadValue(f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} is free")
     rate = 1e-3 if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
     rates, steps = [rate / 2, rate, 2 * rate], math.ceil(0.8 * len(rows) / ROWS) * 3
     needed, available = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), len(rows) // 10
@@ -115,8 +115,8 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
             "batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; large batches can hurt LoRA (published)", "05"
         ),
         Line("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
-        Line("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} are free", "04"),
-        Line("test", f"{needed:,} rows", f"for ±{precision:g} points if 80 % are right{actual}", "02"),
+        Line("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} is free", "04"),
+        Line("test", f"{needed:,} rows", f"for ±{precision:g} points if 80% are right{actual}", "02"),
         Line("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
         Line("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
     )

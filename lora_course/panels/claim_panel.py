@@ -37,7 +37,7 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         shown = [card(name).id for name in claims] or list(load_cards())
         first = card(claim).id
         if first not in shown:
-            raise NotFound(f"claim {first} isn't among those of this panel: {', '.join(shown)}")
+            raise NotFound(f"claim {first} is not among those of this panel: {', '.join(shown)}")
         super().__init__(cards={name: prepared(name) for name in shown})
         self.claim, self.at = first, self.cards[first]["own"]
 
@@ -65,7 +65,7 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         lengths = [len(premise["options"]) for premise in self.cards[self.claim]["premises"]] if self.claim else []
         at = [int(index) for index in proposal["value"]]
         if lengths and (len(at) != len(lengths) or any(not 0 <= a < n for a, n in zip(at, lengths, strict=True))):
-            raise BadValue(f"at={at} isn't a position for each premise: there are {lengths} values")
+            raise BadValue(f"at={at} is not a position for each premise: there are {lengths} values")
         return at
 
 

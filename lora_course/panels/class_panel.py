@@ -39,7 +39,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
     def __init__(self, folder: str | Path, into: str | Path | None = None) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise NotFound(f"there is no folder {folder}: give the one that holds the students' folders")
+            raise NotFound(f"there is no folder {folder}: pass the one that holds the students' folders")
         into = into or self.folder.with_name(f"{self.folder.resolve().name}-collected")
         super().__init__(into=into, model="minilm", task="rt")  # an empty map, until runs have arrived
         self.refresh()

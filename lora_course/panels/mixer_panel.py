@@ -11,7 +11,7 @@ import traitlets as T
 from lora_lab.errors import BadValue
 from lora_lab.widgets.base import Panel
 
-RIGHT = 128  # bytes from here on mean a probability of at least one half
+RIGHT = 128  # a byte of at least this value means a probability of at least one half
 
 
 class MixerPanel(Panel, file="mixer_panel.js"):
@@ -33,7 +33,7 @@ class MixerPanel(Panel, file="mixer_panel.js"):
         values = np.array([np.asarray(row, float) for row in sure])
         expected = (len(shares), len(texts))
         if values.shape != expected or len(names) != 2 or not ((values >= 0) & (values <= 1)).all():
-            raise BadValue(f"sure has shape {values.shape}: give two names and probabilities of shape {expected}")
+            raise BadValue(f"sure has shape {values.shape}: pass two names and probabilities of shape {expected}")
         packed = np.round(255 * values).astype(np.uint8).tobytes()
         super().__init__(names=list(names), shares=list(shares), sure=packed, texts=list(texts))
 

@@ -46,7 +46,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     stored = T.Dict().tag(sync=True)  # see `read_stored`; shown where `said` has no answer
     said = T.Dict().tag(sync=True)  # live answers: {question: {strength: {name: text}}}
     # live: {state, busy, error, tokens, seconds, question, strength, texts}
-    sizes = T.Dict().tag(sync=True)  # bytes of the base's files and of each adapter's
+    sizes = T.Dict().tag(sync=True)  # file sizes in bytes: the base's and each adapter's
     names = T.List(T.Unicode()).tag(sync=True)  # who answers
     questions = T.List(T.Unicode()).tag(sync=True)
     told = T.Unicode().tag(sync=True)
@@ -85,7 +85,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         if not self.question.strip():
             raise BadValue("type a question first")
         if not self.asks:
-            raise BadValue("give adapters to ask: VoicesPanel({'captain': folder})")
+            raise BadValue("pass adapters to ask: VoicesPanel({'captain': folder})")
         self.work.ask(self.question.strip(), self.strength)
         begin(self.work, self._paint, self._tell)
         if self.work.error and headless():

@@ -49,7 +49,7 @@ class Meaning:
             if not value or value != value.strip() or set(value) & set("[]\n"):
                 raise BadValue(f"the slot {slot} needs a value on one line without brackets, not {value!r}")
             if names.count(slot) > 1:
-                raise BadValue(f"the slot {slot} is given {names.count(slot)} times; give it once")
+                raise BadValue(f"the slot {slot} is given {names.count(slot)} times; use it once")
         if "name" not in names:
             raise BadValue(f"the meaning '{self}' has no name; add name[...]")
 

@@ -52,7 +52,7 @@ def read(name: str, max_length: int | None = None) -> Task:
     """
     task, _, path = name.removeprefix(PREFIX).partition(":")
     if not path:
-        raise BadValue(f"'{name}' names no folder: write glue:TASK:FOLDER, such as glue:rte:/data/GLUE")
+        raise BadValue(f"'{name}' does not name a folder: write glue:TASK:FOLDER, such as glue:rte:/data/GLUE")
     if task not in TASKS:
         raise NotFound(f"GLUE has no task '{task}' here; nearest: {nearest(task, TASKS)}")
     folder, layout = Path(path).expanduser(), TASKS[task]
@@ -82,7 +82,7 @@ def _split(layout: Layout, files: list[Path]) -> Split:
             texts.append([str(cell).strip() for cell in cells])
             labels.append(_label(layout, str(label).strip(), f"{file}, line {number}"))
         if len(labels) == before:
-            raise BadValue(f"{file} is empty: it has no row of {layout.folder}")
+            raise BadValue(f"{file} is empty: it has no rows for {layout.folder}")
     first, *second = (tuple(column) for column in zip(*texts, strict=True)) if texts else ((),)
     return Split(first, tuple(labels), seconds=second[0] if second else ())
 
@@ -112,7 +112,7 @@ def _tsv(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
         elif line.strip() and max(places) < len(cells):
             yield number, [cells[place] for place in places]
         elif line.strip() and layout.folder != "QQP":  # the QQP download has broken lines
-            raise BadValue(f"{file}, line {number}: {len(cells)} columns are too few for {layout.folder}")
+            raise BadValue(f"{file}, line {number}: only {len(cells)} columns, too few for {layout.folder}")
 
 
 def _hub(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
@@ -121,5 +121,5 @@ def _hub(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
         if missing := [name for name in layout.hub if row.get(name) is None]:
             raise BadValue(f"{file}, line {number} has no {missing[0]}; {layout.folder} needs {', '.join(layout.hub)}")
         if str(row["label"]) == "-1":
-            raise BadValue(f"{file}, line {number}: the label is hidden, as in GLUE's test sets; give another file")
+            raise BadValue(f"{file}, line {number}: the label is hidden, as in GLUE's test sets; pass another file")
         yield number, [row[name] for name in layout.hub]

@@ -359,7 +359,7 @@ def plan_in_words(entry: dict[str, Any]) -> str:
         (
             "memory per GPU",
             f"{bound}{entry['memory'] / GIB:.1f} GiB with {batch} rows of {settings['max_length'].value} tokens"
-            f"{together} ({entry['dtype']} base; {entry['usable'] / GIB:.1f} GiB of one {entry['card']} are usable)",
+            f"{together} ({entry['dtype']} base; {entry['usable'] / GIB:.1f} GiB of one {entry['card']} is usable)",
         ),
         (
             "time",
@@ -400,14 +400,14 @@ def run(
     """
     for name, count in {"seeds": seeds, "steps_limit": steps_limit, "prompts": prompts}.items():
         if count is not None and (count if isinstance(count, int) else len(count)) < 1:
-            raise BadValue(f"{name} must be at least 1, not {count}; leave it out to use the paper's value")
+            raise BadValue(f"{name} must be at least 1, not {count}; omit it to use the paper's value")
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
     if recipe.model == DEBERTA:
         raise BadValue(f"{recipe.title} can be planned here but not run: {NOT_RUN}")
     if recipe.task == "e2e":
         check_installed()
     if start and not recipe.warm:
-        raise BadValue(f"{recipe.title} does not start from another adapter: leave out start")
+        raise BadValue(f"{recipe.title} does not start from another adapter: omit start")
     name, length = _task_name(recipe, data), recipe["max_length"]
     loaded = load_task(name, max_length=length, download=download)
     full = _steps_of(recipe, len(loaded.train))

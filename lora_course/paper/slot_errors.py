@@ -5,7 +5,7 @@
 Names are matched literally and then masked, so "Raja Indian Cuisine" is not a cuisine. The other slots have patterns
 for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" are one level, because writers use them
 interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, they
-judge 92.0 % of the slots right in the validation file (26,825 slots) and 91.3 % in the test file (31,466).
+judge 92.0% of the slots right in the validation file (26,825 slots) and 91.3% in the test file (31,466).
 After Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al. 2020, E2E's
 findings; both not read here.
 """

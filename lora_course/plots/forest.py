@@ -49,7 +49,7 @@ def headline(found: Iterable[Mapping[str, Any]]) -> str:
     """Return the finding: how many of the items hold, fail, are undecided, and were never tested."""
     count = Counter(result["standing"] for result in found)
     verbs = {"holds": "hold", "fails": "fail", "undecided": "undecided", "not tested": "never tested"}
-    parts = [f"{NUMBERS[count[standing]]} {verb}" for standing, verb in verbs.items()]
+    parts = [f"{NUMBERS[count[s]]} {verb}" for s, verb in verbs.items() if count[s] or s != "not tested"]
     return f"{NUMBERS[count.total()].capitalize()} findings on small models: {', '.join(parts)}."
 
 

@@ -15,7 +15,7 @@ from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 
-UTILISATION = 0.40  # fraction of peak FLOP/s that good training code reaches; 30 to 55 % has been reported
+UTILISATION = 0.40  # fraction of peak FLOP/s that good training code reaches; 30 to 55% has been reported
 FRAGMENTATION = 0.03  # fraction of memory lost to gaps between tensors; a rule of thumb
 # Bytes for: CUDA's context and workspaces; the driver, on a card without ECC; an operating system and a browser (a rule
 # of thumb); Python with torch and transformers (0.36 GiB measured) and the kernels of the first step.
@@ -59,12 +59,12 @@ def cards() -> tuple[Card, ...]:
 def of_size(gigabytes: float) -> Card:
     """Make a card from its nominal memory: 24 means 24 GiB. Raises: BadValue unless 0 < gigabytes <= 1,000,000."""
     if not 0 < gigabytes <= 10**6:
-        raise BadValue(f"a card's memory must be above 0 GB and at most 1,000,000, not {gigabytes!r}")
+        raise BadValue(f"a card's memory must be more than 0 GB and at most 1,000,000, not {gigabytes!r}")
     return _card(f"{gigabytes:g} GB card", gigabytes)
 
 
 def usable(card: Card) -> int:
-    """Return the bytes left for a step: seen - context - 3 % for gaps; on a CPU, seen - system - Python with torch."""
+    """Return the bytes left for a step: seen - context - 3% for gaps; on a CPU, seen - system - Python with torch."""
     lost = SYSTEM + PROCESS if card.device == "cpu" else CONTEXT + int(FRAGMENTATION * card.seen)
     return max(0, card.seen - lost)
 
@@ -84,7 +84,7 @@ def card(name: str) -> Card:
     if not matches:
         raise NotFound(f"no card '{name}'; nearest: {nearest(name, [card.name for card in cards()])}; or use --gpu-gb")
     if len(matches) > 1:
-        raise BadValue(f"'{name}' is ambiguous: {' or '.join(card.name for card in matches)}; give more of the name")
+        raise BadValue(f"'{name}' is ambiguous: {' or '.join(card.name for card in matches)}; be more specific")
     return matches[0]
 
 
@@ -94,7 +94,7 @@ def seconds(flops: float, card: Card, utilisation: float = UTILISATION, dtype: s
     Raises: BadValue if utilization is outside (0, 1], or if the card's peak in this dtype is unknown.
     """
     if not 0 < utilisation <= 1:
-        raise BadValue(f"utilisation must be above 0 and at most 1, not {utilisation!r}")
+        raise BadValue(f"utilisation must be greater than 0 and at most 1, not {utilisation!r}")
     peak = card.peak(dtype)
     if not peak:
         raise BadValue(f"the {dtype} peak of the {card.name} is unknown; choose another card, or measure its FLOP/s")

@@ -201,7 +201,7 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
 
 
 def trained_by(method: Any, a: Architecture) -> int:
-    """Return an upper bound on the trainable elements: methods other than LoRA train at most 5 % of a frozen base."""
+    """Return an upper bound on the trainable elements: methods other than LoRA train at most 5% of a frozen base."""
     return params(a, method).trainable if isinstance(method, LoRA | FullFineTuning) else a.total // 20
 
 
@@ -229,11 +229,11 @@ def _check_placement(name: str, method: Any) -> None:
 
 
 def check_length(config: Mapping[str, Any], method: Any, seq: int) -> None:
-    """Raises: BadValue for rows longer than the model has positions."""
+    """Raises: BadValue for rows with more tokens than the model has positions."""
     limit, prompt = longest(config), positions_of(method, config)
     if limit is not None and seq + prompt > limit:
         after = f" after a prompt of {prompt}" if prompt else ""
-        raise BadValue(f"seq {seq} is above the {limit - prompt} tokens that {config['model_type']} can read{after}")
+        raise BadValue(f"seq {seq} exceeds the {limit - prompt} tokens that {config['model_type']} can read{after}")
 
 
 def positions_of(method: Any, config: Mapping[str, Any]) -> int:
@@ -457,7 +457,7 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     a, config = architecture_of(model), config_of(model)
     check_length(config, method, setup.seq)
     if a.task != "causal":
-        raise BadValue(f"{a.name} is not a causal language model; give one such as llama-3-8b")
+        raise BadValue(f"{a.name} is not a causal language model; pass one such as llama-3-8b")
     if any(module.name.endswith(".kv_b_proj") for module in a.modules):
         raise BadValue(f"{a.name} caches a latent instead of keys and values, which is not covered; try llama-3-70b")
     tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)

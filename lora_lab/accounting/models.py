@@ -187,7 +187,7 @@ def _config_file(model: str) -> Path:
         if file.is_file():
             return file
         if path.is_dir():
-            raise NotFound(f"the folder {model} has no config.json; give the folder of a model")
+            raise NotFound(f"the folder {model} has no config.json; pass the folder of a model")
         if isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
             return Path(cached)
     raise NotFound(

@@ -96,7 +96,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
 
     model   a zoo name, a folder, a config.json or its fields, a cached hub id, or a transformers model
     With `num_labels`, count the model for sequence classification.
-    Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an impossible value.
+    Raises: NotFound for an unknown model or a target that matches nothing; BadValue for an invalid value.
     """
     check_method(method)
     named = isinstance(model, str | Path | Mapping | Architecture)
@@ -114,9 +114,9 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         trained.update({m.name: m.parameters * m.count for m in a.modules if not m.in_task_head})
         size = FP32 * (trained.total() + head)
     elif isinstance(model, Architecture):
-        raise BadValue(f"{method.name} must be attached to be counted: give the model's name, not its Architecture")
+        raise BadValue(f"{method.name} must be attached to be counted: pass the model's name, not its Architecture")
     elif method.name in ("head", "probe") and not head:
-        raise BadValue(f"{method.name} trains a task's head, and {a.name} has none: give num_labels (--num-labels)")
+        raise BadValue(f"{method.name} trains a task's head, and {a.name} has none: pass num_labels (--num-labels)")
     else:
         attached, paths = meta_model(model, num_labels) if named else model, {m.name for m in a.modules}
         from lora_lab.methods.attach import parameters_of_parts, plain_path

@@ -60,7 +60,7 @@ class Setup:
                     mps can only be measured
     shard           "" or kind:n, such as fsdp:8: weights, gradients and optimizer split over n devices
     master_weights  the optimizer keeps and updates an fp32 copy of every trainable half-precision weight
-    Raises: BadValue for an impossible value.
+    Raises: BadValue for an invalid value.
     """
 
     batch: int = 1
@@ -105,7 +105,7 @@ def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:
     """Return the bytes of each optimizer state for a weight of `numbers` elements of `width` bytes.
 
     AdamW keeps two moments and a step counter. bitsandbytes' AdamW uses one byte per moment and an fp32 scale per 256
-    elements, but fp32 moments below 4,096 elements. Master weights add an fp32 copy.
+    elements, but keeps fp32 moments for tensors of fewer than 4,096. Master weights add an fp32 copy.
     """
     copy = [4 * numbers] if setup.master_weights and width < 4 else []
     width = 4 if copy else width

@@ -63,7 +63,7 @@ setup_options = together(
     click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
     click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (as PEFT) or bf16."),
     click.option("--optimizer", default="adamw", show_default=True, help="adamw, adamw-foreach/-fused/-8bit or sgd."),
-    click.option("--checkpointing", is_flag=True, help="Save only each layer's input and rerun it in backward."),
+    click.option("--checkpointing", is_flag=True, help="Save only each layer's input; recompute the rest."),
     click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own dropout."),
     click.option("--padded", is_flag=True, help="Rows differ in length, so attention gets a mask."),
     click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values until the end."),
@@ -105,7 +105,7 @@ def _memory(
     from lora_lab.methods.targets import QUANTISED_BITS
 
     if gpu is not None and gpu_gb is not None:
-        raise BadValue("give --gpu or --gpu-gb, not both")
+        raise BadValue("pass --gpu or --gpu-gb, not both")
     card = gpus.card(gpu) if gpu is not None else gpus.of_size(gpu_gb) if gpu_gb is not None else None
     architecture, method_name, dtype = architecture_of(model), options["method"], options["dtype"]
     if num_labels is not None and architecture.task != "encoder":

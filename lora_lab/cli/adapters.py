@@ -62,7 +62,7 @@ def _inspection(result: Inspection) -> str:
 @click.option("--base", default=None, help="The base model; by default the one named in the adapter.")
 @click.option("--out", required=True, help="Folder for the checkpoint: new, empty, or from an earlier merge.")
 @click.option(
-    "--dtype", default=None, help="fp32, bf16 or fp16; by default the base's; nf4 for an adapter of a 4-bit base."
+    "--dtype", default=None, help="fp32, bf16 or fp16; by default the base's; nf4 if the adapter's base is 4-bit."
 )
 @DOWNLOAD
 @JSON

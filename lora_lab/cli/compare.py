@@ -45,9 +45,9 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     from lora_lab.experiments.compare import compare as run
 
     if steps is not None and minutes is not None:
-        raise BadValue("give --steps or --minutes, not both")
+        raise BadValue("pass --steps or --minutes, not both")
     if minutes is not None and not 0 < minutes < 1e6:
-        raise BadValue(f"--minutes must be above 0, not {minutes:g}: it is the total time")
+        raise BadValue(f"--minutes must be positive, not {minutes:g}: it is the total time")
     out, model, task = options.pop("out"), options.pop("model"), options.pop("task")
     execution = {name: options.pop(name) for name in ("again", "download", "workers")}
     say, steps = with_minutes(), 400 if steps is None else steps

@@ -87,7 +87,7 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     from lora_lab.training.runs import stores
 
     if not set().union(*(stores(Path(folder)) for folder in folders)):
-        raise NotFound(f"there are no runs below {', '.join(folders)}: give the folders that sweeps have written")
+        raise NotFound(f"there are no runs below {', '.join(folders)}: pass the folders that sweeps have written")
     merged = merge(folders, out)
     frame, pictures = load(out), []
     for number, (_, part) in enumerate(_kinds(frame), 1):  # rank.png, or rank_2.png for the second table
@@ -173,7 +173,7 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
 
     rank, alpha, rule, targets = (options.pop(name) for name in ("rank", "alpha", "alpha_rule", "targets"))
     if alpha is not None and rule is not None:
-        raise BadValue("give --alpha or --alpha-rule, not both")
+        raise BadValue("pass --alpha or --alpha-rule, not both")
     axes: dict[str, Any] = {"lr": numbers("--lr", options.pop("lr"), float)}
     axes["seed"] = numbers("--seed", options.pop("seed"), int)
     method = options["method"]

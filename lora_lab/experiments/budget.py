@@ -78,7 +78,7 @@ def steps_within(
         if steps < FEWEST:
             needed = ceil((fixed + FEWEST * slope) / SAFE / 60)
             raise BadValue(
-                f"{minutes:g} minutes is too short: {FEWEST} steps take about {needed} minutes; give at least that"
+                f"{minutes:g} minutes is too short: {FEWEST} steps take about {needed} minutes; allow at least that"
             )
         return {"steps": steps}
 

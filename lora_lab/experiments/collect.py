@@ -36,9 +36,9 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     paths = sorted({path for folder in sources for path in stores(folder)})
     for folder in sources:
         if Path(into).resolve().is_relative_to(folder.resolve()):
-            raise BadValue(f"{into} lies within {folder}, one of the sources: choose another folder")
+            raise BadValue(f"{into} is inside {folder}, one of the sources: choose another folder")
     if not paths:
-        raise NotFound(f"there are no runs in {', '.join(map(str, sources))}: give folders that contain stores of runs")
+        raise NotFound(f"there are no runs in {', '.join(map(str, sources))}: pass folders that contain stores of runs")
     store.check_writable()
     runs = dict[str, tuple[Any, Run]]()
     for source in map(Store, paths):

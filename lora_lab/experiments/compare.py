@@ -60,7 +60,7 @@ T = TypeVar("T")
 class Terms:
     """The settings that all methods share; `fields` are additional recipe fields, such as max_length.
 
-    Raises: BadValue for an impossible value.
+    Raises: BadValue for an invalid value.
     """
 
     model: str

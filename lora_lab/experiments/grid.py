@@ -49,7 +49,7 @@ class Grid:
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
     method   a method, which supplies the rank, alpha or targets if not given; they vary only for lora
-    Raises: BadValue for an empty list or an impossible value, and for ranks, alphas or targets with another method.
+    Raises: BadValue for an empty list or an invalid value, and for ranks, alphas or targets with another method.
     """
 
     rank: Values = None
@@ -93,7 +93,7 @@ class Grid:
 def _list(name: str, values: Values) -> list[Any]:
     items = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
     if not items:
-        raise BadValue(f"the grid has no {name}: give at least one value, for example {name}=[1]")
+        raise BadValue(f"the grid has no {name}: pass at least one value, for example {name}=[1]")
     return items
 
 
@@ -134,7 +134,7 @@ def numbers(name: str, text: str, kind: type) -> list[Any]:
         except ValueError:
             raise BadValue(f"{name} takes numbers and commas, such as 1,2,4; '{part}' is not a number") from None
     if not values:
-        raise BadValue(f"{name} is empty: give at least one value")
+        raise BadValue(f"{name} is empty: pass at least one value")
     if len(values) > MAX_VALUES:
         raise BadValue(f"{name} takes at most {MAX_VALUES:,} values")
     return values

@@ -34,16 +34,16 @@ def truncated(u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int) -> np.nda
 
 
 def energy_kept(s: np.ndarray, rank: int) -> float:
-    """Return the share of the energy in the first r terms, 0 to 1. Raises: BadValue for an impossible rank."""
+    """Return the share of the energy in the first r terms, 0 to 1. Raises: BadValue for an invalid rank."""
     if not 0 <= rank <= len(s):
-        raise BadValue(f"rank {rank} is impossible: use 0 to {len(s)} for this matrix")
+        raise BadValue(f"rank must be from 0 to {len(s)} for this matrix, not {rank}")
     return float(_energies(s)[rank])
 
 
 def rank_for_energy(s: np.ndarray, share: float) -> int:
     """Return the lowest rank that keeps this share of the energy. Raises: BadValue for a share outside 0 to 1."""
     if not 0 <= share <= 1:
-        raise BadValue(f"a share of the energy is between 0 and 1, not {share:g}; 90 % is 0.9")
+        raise BadValue(f"a share of the energy must be between 0 and 1, not {share:g}; for 90%, use 0.9")
     return int(np.argmax(_energies(s) >= share - 1e-12))  # all shares sum to 1 up to rounding
 
 

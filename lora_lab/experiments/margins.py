@@ -61,7 +61,7 @@ def letter(difference: float, p_difference: float, p_equivalence: float) -> str:
 def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS) -> dict[str, dict[str, Any]]:
     """Return {rival: {method: entry}} for scores (seeds, rows) by name, with the results of `verdict(method, rival)`.
 
-    An entry has the difference; low and high, its 95 % interval; within, [[position, low, high], ...], the 90 %
+    An entry has the difference; low and high, its 95% interval; within, [[position, low, high], ...], the 90%
     intervals, each valid from a position in `margins` on; outcomes, a letter for each margin; together, the same with
     Holm's correction over all methods against this rival; more, the [seeds, rows] that would decide each undecided one.
     """
@@ -99,7 +99,7 @@ def _entry(pair: Pair, differ: float, equal: Sequence[float], margins: Sequence[
         if outcomes[-1] == "u":
             verdict = pair.judged(differ, p)
             more.append([n and int(float(f"{n:.2g}")) for n in (verdict.more_seeds, verdict.more_rows)])
-    verdict = pair.judged(differ, 0.0)  # for its 95 % interval, which is the same at every margin
+    verdict = pair.judged(differ, 0.0)  # for its 95% interval, which is the same at every margin
     ends95 = {"low": round(verdict.low95, 5), "high": round(verdict.high95, 5)}
     return {"difference": round(pair.difference, 6), **ends95, "within": within, "outcomes": outcomes, "more": more}
 
@@ -117,7 +117,7 @@ def resampled(
     """Return studies of `rows` rows each, with seeds and rows drawn from scores (seeds, rows) with replacement.
 
     truth is the difference between `a` and `b`, which every study estimates; studies, [[difference, low, high], ...]
-    with 95 % intervals; outcomes, a string of letters for each study.
+    with 95% intervals; outcomes, a string of letters for each study.
     """
     rng, a, b = np.random.default_rng(seed), a.astype(float), b.astype(float)
     studies, outcomes = [], []
@@ -162,7 +162,7 @@ def shown(comparison: Mapping[str, Any]) -> dict[str, Any]:
     rival = ranked[0]["label"] if ranked else ""  # full fine-tuning first, LoRA last
     others = sorted(rows, key=lambda row: row["method"] != "lora")
     about = "{model} on {task}, {steps} steps of {batch} rows. ".format(**comparison)
-    about += "Each learning rate was chosen on validation rows; each run was scored once on the test rows."
+    about += "Each learning rate was chosen on validation rows; runs at that rate were scored on the test rows."
     if "hardware" in environment and "date" in environment:
         about += f" Made {environment['date']} on {environment['hardware']}."
     return {
@@ -200,7 +200,7 @@ def _method(row: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _stored(verdict: Mapping[str, Any], margins: Sequence[float]) -> dict[str, Any]:
-    """Return the entry of a stored verdict, which has one margin and may lack a 90 % interval."""
+    """Return the entry of a stored verdict, which has one margin and may lack a 90% interval."""
     ends = {interval["level"]: (interval["low"], interval["high"]) for interval in verdict["intervals"]}
     low, high = ends[95]
     outcome = letter(verdict["difference"], float(low <= 0 <= high), float(verdict["kind"] != "equivalent"))

@@ -4,7 +4,7 @@
                                             ->  packed(playground), the file that `python docs/playground.py` writes
 
 Rates, ranks and alphas are chosen on the validation rows, so the map and the file omit test metrics. Means and
-intervals are computed here, never in the browser.
+what may be luck are computed here, never in the browser.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_lab.errors import BadValue
-from lora_lab.experiments.statistics import mean_interval
 from lora_lab.files import read_json
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import main_metric
@@ -234,10 +233,10 @@ def _top(results: Sequence[Result]) -> float:
 def shown(
     playground: Playground, *, ranks: Iterable[int] = (), alphas: Iterable[float] = (), rates: Iterable[float] = ()
 ) -> tuple[dict[str, Any], bytes]:
-    """Return what `SweepPanel` draws (axes, cells with means and intervals, runs, lines), and POINTS bytes per run.
+    """Return what `SweepPanel` draws (axes, cells with means, runs, lines), and POINTS bytes per run.
 
     ranks, alphas, rates   more values for the axes, whose cells are untried
-    Fractions such as accuracy are in percent.
+    Fractions such as accuracy are in percent. `luck` is the gap between two cells that may be chance, see `_luck`.
     """
     results, metric = playground.results, metric_of(playground.metric)
     sign, top = 1 if metric.higher_is_better else -1, _top(results)
@@ -258,24 +257,18 @@ def shown(
         if candidates := [cell for cell in complete if 2 * len(seeds[cell]) > largest]:
             best[name] = max(candidates, key=lambda cell: quality[cell])
     best_rates = {cell[:3]: cell.lr for cell in sorted(quality, key=lambda cell: quality[cell])}  # the last one wins
-    described, states = [], []
+    described = list[dict[str, Any]]()
     for result in results:
         cell = result.cell
         state = "done" if result.learned else "collapsed" if cell.lr > best_rates.get(cell[:3], math.inf) else "flat"
-        states.append("failed" if result.status == "failed" else state)
+        state = "failed" if result.status == "failed" else state
         value = _short(seeds[cell].get((result.who, result.seed)))
-        described.append({"seed": result.seed, "who": result.who, "value": value, "state": states[-1]})
+        described.append({"seed": result.seed, "who": result.who, "value": value, "state": state})
     cells = []
     for cell, values in seeds.items():
-        rival = seeds[best.get(cell.targets, cell)]
-        gaps = [sign * (rival[key] - value) for key, value in values.items() if key in rival]
-        mean, low, high = map(_short, mean_interval(list(values.values())) if values else (None, None, None))
-        behind = [*map(_short, mean_interval(gaps))] if gaps and rival is not values else None
-        if len({states[index] for index in runs[cell]}) > 1:  # some runs collapsed: a t interval does not apply
-            low, high, behind = None, None, behind and [behind[0], None, None]
-        summary = {"mean": mean, "low": low, "high": high, "behind": behind, "runs": runs[cell]}
+        summary = {"mean": _short(fmean(values.values()) if values else None), "runs": runs[cell]}
         cells.append({**cell._asdict(), "column": _column(math.log2(cell.lr), start, width), **summary})
-    halves = [cell["high"] - cell["mean"] for cell in cells if cell["high"] is not None]
+    learned = [cell for cell in quality if all(described[index]["state"] == "done" for index in runs[cell])]
     steps = playground.recipe["steps"]
     data = {
         "metric": playground.metric, "unit": metric.unit, "up": metric.higher_is_better,
@@ -284,7 +277,7 @@ def shown(
         "ranks": sorted({*ranks, *(cell.rank for cell in runs)}),
         "alphas": sorted({*map(float, alphas), *(cell.alpha for cell in runs)}),
         "rates": names, "start": start, "wide": width, "cells": cells, "runs": described,
-        "spread": _short(float(np.median(halves))) if halves else None,
+        "luck": _short(_luck([*seeds[cell].values()] for cell in learned)),
         "best": {name: list(runs).index(cell) for name, cell in best.items()},
         "lines": _lines(quality, start, width), "moves": {name: _moves(quality, name) for name in targets},
         "about": _about(playground),
@@ -294,6 +287,14 @@ def shown(
 
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
+
+
+def _luck(cells: Iterable[Sequence[float]]) -> float | None:
+    """Return 1.96 standard errors of the difference between two cells' means; None without a repeated cell."""
+    # The median variance, since some cells are close to collapse, over chi-squared's median (Wilson-Hilferty).
+    repeated = [values for values in cells if len(values) > 1]
+    variances = [np.var(values, ddof=1) / (1 - 2 / (9 * len(values) - 9)) ** 3 for values in repeated]
+    return 1.96 * math.sqrt(2 * np.median(variances) / fmean(map(len, repeated))) if repeated else None
 
 
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float]]:

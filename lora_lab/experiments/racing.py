@@ -69,9 +69,9 @@ class Race:
         if any(settings != shared[0] for settings in shared):
             raise BadValue("choose compares configurations of one model, task and length: run a sweep for each")
         if len(recipes) < len(self.seeds) * len(self.configurations):
-            raise BadValue("choose needs the same seeds for every configuration: leave out --share")
+            raise BadValue("choose needs the same seeds for every configuration: omit --share")
         if not recipes[0].validations:
-            raise BadValue("choose needs validations: give validations=1 or more, not 0")
+            raise BadValue("choose needs validation: set validations to 1 or more, not 0")
         self.losses: dict[Recipe, list[float]] = {}
         self.out: dict[Recipe, str] = {}  # stopped configurations, each with a leading run's hash
         self.failed: set[Recipe] = set()
@@ -142,7 +142,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Choice:
-    """The outcome of a choosing sweep.
+    """The outcome of a sweep with `choose`.
 
     placed    the runs of the chosen configuration, then those of each rival
     stopped   [{recipe, step, seeds, behind}]; `behind` is the hash of a leading run

@@ -7,13 +7,13 @@
     mean d +- q sqrt(V_S + V_R),  q = (V_S t[S-1] + V_R t[N-1]) / (V_S + V_R)        Cochran 1964
 
 Simpler methods fail: a bootstrap over 3 seeds calls equal methods different whenever all 3 differences have the same
-sign (25 % of the time if seeds dominate), and t with Satterthwaite's degrees of freedom still does in 7.5 % of cases.
-Cochran's weighted t stays under 5 % throughout.
+sign (25% of the time if seeds dominate), and t with Satterthwaite's degrees of freedom still does in 7.5% of cases.
+Cochran's weighted t stays under 5% throughout.
 
 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, at least that
 share of rows disagrees; if fewer do, equivalence is tested with a proportionally larger variance (a score test). So 100
 rows without any disagreement do not show equivalence within 1.5 points; 240 do. Equivalence uses two one-sided tests at
-5 %: the 90 % interval is inside the margin. With one run each, the test is exact McNemar (binomial over the rows that
+5%: the 90% interval is inside the margin. With one run each, the test is exact McNemar (binomial over the rows that
 disagree), and the interval uses V_R alone.
 """
 
@@ -48,8 +48,8 @@ class Verdict:
 
     outcome                 "equivalent" even if "better" or "worse" also holds; then the sentence says which is ahead
     difference              mean of a - mean of b, as a share (0.015 is 1.5 points) or in the unit of the scores
-    low, high               its 90 % interval, for equivalence; low95, high95: its 95 % interval, for a difference
-    more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) would decide 80 % of
+    low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
+    more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) would decide 80% of
                             comparisons with the current estimates of difference and spread; None if no number would
     """
 
@@ -72,12 +72,12 @@ class Verdict:
 
     def __str__(self) -> str:
         gap = self._format(abs(self.difference), " points")
-        interval = f"95 % interval {self._format(self.low95)} to {self._format(self.high95)}"
+        interval = f"95% interval {self._format(self.low95)} to {self._format(self.high95)}"
         detail = f": {gap} apart" if self.outcome == "undecided" else f" by {gap}"
         if self.outcome == "equivalent":
             ahead = f", though {'ahead' if self.difference > 0 else 'behind'} by {gap}"
             detail = f" within {self._format(self.margin, ' points')}{ahead if self.p_difference < LEVEL else ''}"
-            interval = f"90 % interval {self._format(self.low)} to {self._format(self.high)}"
+            interval = f"90% interval {self._format(self.low)} to {self._format(self.high)}"
         return f"{self.outcome}{detail} ({interval}; {self._size()}){self._more()}"
 
     def to_json(self) -> dict[str, Any]:
@@ -127,10 +127,10 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN)
     """Compare every other method with `against`; return the verdicts by name, with Holm's correction over all of them.
 
     Differences are one family, equivalences another. Intervals are not corrected; more_seeds and more_rows assume
-    5 % / pairs, Holm's strictest level. Raises: BadValue, see `verdict`, and for an unknown `against`.
+    5% / pairs, Holm's strictest level. Raises: BadValue, see `verdict`, and for an unknown `against`.
     """
     if against not in named or len(named) < 2:
-        raise BadValue(f"{against!r} and at least one other method are needed; there are {', '.join(named) or 'none'}")
+        raise BadValue(f"{against!r} and at least one other method are needed; given: {', '.join(named) or 'none'}")
     return verdicts_of({name: (a, named[against]) for name, a in named.items() if name != against}, margin)
 
 
@@ -161,7 +161,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Return the mean of independent values and its 95 % interval, mean +- t[n-1] s / sqrt(n); None for one value."""
+    """Return the mean of independent values and its 95% interval, mean +- t[n-1] s / sqrt(n); None for one value."""
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return mean, None, None
@@ -172,7 +172,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
 def check_margin(margin: float, *, shares: bool) -> None:
     """Check that a margin is above 0 and, for `shares`, below 1. Raises: BadValue."""
     if not (is_number(margin) and 0 < margin < (1 if shares else math.inf)):
-        raise BadValue(f"margin {margin!r} is impossible; give a share between 0 and 1, such as 0.015 for 1.5 points")
+        raise BadValue(f"margin must be positive and, for shares, below 1 (0.015 is 1.5 points), not {margin!r}")
 
 
 class Pair:
@@ -295,9 +295,9 @@ def _runs(values: Answers, name: str) -> np.ndarray:
     except ValueError:
         raise BadValue(f"{name} has runs of different lengths; score every seed on the same test rows") from None
     if runs.ndim != 2 or not runs.size:
-        raise BadValue(f"{name} has the shape {runs.shape}; give (seeds, rows), or (rows,) for one seed")
+        raise BadValue(f"{name} has the shape {runs.shape}; pass (seeds, rows), or (rows,) for one seed")
     if runs.dtype.kind not in "buif" or (runs.dtype.kind in "ui" and not np.isin(runs, (0, 1)).all()):
-        raise BadValue(f"{name} holds {runs.dtype} values; give prediction == label, or scores as floats")
+        raise BadValue(f"{name} holds {runs.dtype} values; pass prediction == label, or scores as floats")
     if not np.isfinite(runs).all():
-        raise BadValue(f"{name} holds NaN or infinity; leave those rows out of both methods, or score them")
+        raise BadValue(f"{name} contains NaN or infinity; omit those rows from both methods, or score them")
     return runs.astype(float)

@@ -51,7 +51,7 @@ class Study:
 
         seeds     number of seeds, or the seeds themselves
         fields    recipe fields that all groups share; `validations` defaults to 0
-        Raises: BadValue for an impossible value.
+        Raises: BadValue for an invalid value.
         """
         groups, numbers = {}, range(seeds) if isinstance(seeds, int) else list(seeds)
         for label, given in methods.items():
@@ -77,7 +77,7 @@ class Study:
     def missing(self) -> str:
         """Why the study is incomplete, such as "2 of 15 runs are missing: the loss became nan"; "" if it isn't."""
         missing = [recipe for recipe in self.recipes if not self._finished(recipe)]
-        reason = next((run.error for run in self.found.values() if run.error), "stopped; the same call resumes")
+        reason = next((run.error for run in self.found.values() if run.error), "stopped; repeat the call to resume")
         return f"{len(missing)} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
 
     @property

@@ -122,7 +122,7 @@ class Sweep:
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
             raise BadValue("a cluster trains plain runs only: use choose on this machine, without client or --dask")
         if not wanted:
-            raise BadValue("the grid is empty: give at least one rank, learning rate and seed")
+            raise BadValue("the grid is empty: pass at least one rank, learning rate and seed")
         check(wanted)
         self._race = race = Race(wanted) if choose else None
         if self.client is None:

@@ -129,7 +129,7 @@ def tune(
         recipes = [replace(one.at_seed(SEED + n), validations=1) for one in at_each for n in range(seeds)]
         swept = sweep.run(recipes)
         if len(swept) < len(recipes):
-            raise Failed("stopped before every value was tried; the same call resumes")
+            raise Failed("stopped before every value was tried; repeat the call to resume")
         runs.update({value: swept.runs[i * seeds : (i + 1) * seeds] for i, value in enumerate(values)})
         return _tuning(axis, runs)
 

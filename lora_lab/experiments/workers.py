@@ -62,9 +62,7 @@ def in_processes(
                     child.terminate()
                 raise
     except BrokenProcessPool:
-        raise Failed(
-            "a process was killed, perhaps because memory ran out: the same call with 1 worker resumes"
-        ) from None
+        raise Failed("a process was killed, perhaps because memory ran out: repeat with 1 worker to resume") from None
     finally:
         messages.put(None)
         printer.join()

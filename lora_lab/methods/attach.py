@@ -231,7 +231,7 @@ def attach(model: nn.Module, method: Method, insert: Callable[[], Sequence[Place
         model.requires_grad_(trains_base)
         placements = tuple(insert() or ())
         if not heads and not any(p.requires_grad for p in model.parameters()):
-            raise BadValue(f"{method.name} finds nothing to train in this model; use lora")
+            raise BadValue(f"{method.name} has nothing to train in this model; use lora")
         if not trains_base:
             _warn_about_random_layers(model)
             for name, _ in heads:

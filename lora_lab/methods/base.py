@@ -191,7 +191,7 @@ def make_plain(options: Any) -> None:
 def whole(name: str, value: object, minimum: int = 1) -> int:
     """Check that a value is an integer from `minimum` to 10^9. Raises: BadValue."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise BadValue(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+        raise BadValue(f"{name} must be an integer of at least {minimum}, not {value!r}")
     if value > 10**9:
         raise BadValue(f"{name} must be at most {10**9:,}, not {value!r}")
     return value

@@ -33,7 +33,7 @@ class BitFit(LayerMethod):
         modules = [(path, m) for path, m in model.named_modules() if path.split(".")[0] not in HEADS]
         biased = [(path, module) for path, module in modules if module._parameters.get("bias") is not None]
         if not biased:  # else only a head would train
-            raise BadValue("bitfit finds nothing to train in this model, which has no biases; use lora or ia3")
+            raise BadValue("bitfit has nothing to train in this model, which has no biases; use lora or ia3")
         for path, module in biased:
             kind = type(module).__name__
             if not isinstance(module, torch.nn.Linear | torch.nn.LayerNorm) and kind != "Conv1D":

@@ -39,7 +39,7 @@ REMEDIES = {
     WRONG_DTYPE: "save the adapter in fp32 or bf16",
     RENAMED: "rename the keys to base_model.model.<module>.lora_A.weight, and unwrap the model before saving",
     MISSING: "save the whole adapter again; in sharded training, gather the shards first",
-    TOO_MANY: "save only the adapter of this base: in PEFT, pass save_embedding_layers=False and name every adapted "
+    TOO_MANY: "save only the adapter for this base: in PEFT, pass save_embedding_layers=False and name every adapted "
     "layer in target_modules",
     WRONG_BASE: "load the base model that the adapter was trained on",
     ZERO_B: "the adapter was saved untrained: save the trained model, after training",

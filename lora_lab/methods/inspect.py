@@ -88,10 +88,10 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
     Raises: NotFound if the folder does not exist or is not an adapter's. All other faults are in `problems`.
     """
     if not (folder := Path(path)).is_dir():
-        raise NotFound(f"there is no folder {path}; give the folder that contains adapter_config.json")
+        raise NotFound(f"there is no folder {path}; pass the folder that contains adapter_config.json")
     if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, OLD_WEIGHTS)):
         hints = [f", such as {config.parent}" for config in sorted(folder.glob(f"*/{CONFIG}"))]
-        raise NotFound(f"{path} is not an adapter: it holds no {CONFIG}; give a folder that does{''.join(hints[:1])}")
+        raise NotFound(f"{path} is not an adapter: it has no {CONFIG}; pass a folder that does{''.join(hints[:1])}")
     result = Inspection(str(path))
     try:
         with readable(path):

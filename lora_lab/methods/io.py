@@ -257,7 +257,7 @@ class AdapterFile(Mapping[str, Tensor]):
             old = folder / OLD_WEIGHTS
             if old.is_file() and not (folder / WEIGHTS).exists():
                 size = old.stat().st_size
-                message = f"{folder} holds no {WEIGHTS}, only {OLD_WEIGHTS} of {size:,} bytes, a pickle (not opened)"
+                message = f"{folder} has no {WEIGHTS}, only {OLD_WEIGHTS} of {size:,} bytes, a pickle (not opened)"
                 raise Refused(message, faults.EMPTY if size < 1000 else faults.PICKLE)  # a pickle of {} has 443 bytes
             start = _read(folder, WEIGHTS, 9)
             self._state = self._stat()
@@ -282,7 +282,7 @@ class AdapterFile(Mapping[str, Tensor]):
                 if not key.isprintable() or len(key) > 512 or 0 in shape:
                     raise self._refused(f"no adapter has a tensor {key[:60]!r} of shape {shape}", faults.DAMAGED)
             if not slices:
-                raise self._refused("it holds no tensors", faults.EMPTY)
+                raise self._refused("it has no tensors", faults.EMPTY)
             self.own = parse_json(header, f"lora_lab's part of the header of {folder / WEIGHTS}")
 
     def _stat(self) -> tuple[int, ...]:
@@ -339,7 +339,7 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
             with path.open("rb") as file:
                 return file.read(limit)
         if not path.exists() and not path.is_symlink():
-            raise NotFound(f"{folder} is not an adapter: it holds no {name}")
+            raise NotFound(f"{folder} is not an adapter: it has no {name}")
         raise OSError("it is not a regular file")
     except OSError as error:
         raise BadValue(f"{path} cannot be read: {error}") from error
@@ -359,7 +359,7 @@ def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
         value = json.loads(content, parse_int=lambda n: int(n) if len(n) < 19 else float(n))
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # rejects infinity and lone surrogates
         if depth(value) > DEPTH:
-            raise ValueError(f"it is nested deeper than {DEPTH} levels")
+            raise ValueError(f"it is nested more than {DEPTH} levels deep")
     except (ValueError, RecursionError) as error:
         raise BadValue(f"{what} is not readable as JSON: {error}") from error
     if not isinstance(value, dict):

@@ -92,13 +92,13 @@ class LoRA(Method):
             whole("rank", rank)
         for alpha in (self.alpha, *dict(self.alpha_pattern).values()):
             if not (is_number(alpha) and 0 < alpha <= 1e30):  # fp32 ends at 3.4e38
-                message = f"alpha must be a number above 0, not {alpha!r}"
+                message = f"alpha must be a positive number, not {alpha!r}"
                 raise BadValue(f"{message}: it scales the update by alpha / rank, and above 1e30 it would overflow")
         if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
         one_of("init", self.init, ("kaiming", "gaussian", "pissa"))
         if not (is_number(self.lr_ratio) and 0 < self.lr_ratio < math.inf):
-            raise BadValue(f"lr_ratio must be a number above 0, not {self.lr_ratio!r}: B's rate is lr_ratio times A's")
+            raise BadValue(f"lr_ratio must be a positive number, not {self.lr_ratio!r}: B's rate is lr_ratio times A's")
         for name in ("rslora", "dora", "freeze_a"):
             if not isinstance(getattr(self, name), bool):
                 raise BadValue(f"{name} must be True or False, not {getattr(self, name)!r}")

@@ -194,13 +194,13 @@ class LoRAXS(FrozenPair):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (is_number(self.alpha) and 0 < self.alpha <= 1e30):
-            raise BadValue(f"alpha must be a number above 0 and at most 1e30, not {self.alpha!r}")
+            raise BadValue(f"alpha must be a number greater than 0 and at most 1e30, not {self.alpha!r}")
 
     def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor | nn.Module]:
         u, s, v = truncated_svd(layer, self.rank, **options)
         if len(s) < self.rank:
             shape = f"{v.shape[1]} x {len(u)}"
-            raise BadValue(f"rank {self.rank} is above what a layer of {shape} can hold: at most {len(s)}")
+            raise BadValue(f"rank {self.rank} is too high for a layer of {shape}: use at most {len(s)}")
         return {"frozen": attach.Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:

@@ -194,7 +194,7 @@ class PTuning(Soft):
         if ahead.encoder is not None:
             return ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
         if ahead.training and torch.is_grad_enabled():
-            raise BadValue("a P-tuning file holds no encoder, so it cannot be trained further: train a new one")
+            raise BadValue("a P-tuning file has no encoder, so it cannot be trained further: train a new one")
         return ahead.prompt  # type: ignore[no-any-return]
 
     def attach_empty(self, model: nn.Module) -> Report:

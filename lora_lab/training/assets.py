@@ -144,12 +144,12 @@ def problem_with(name: str, *, hashes: bool = False) -> str:
 def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None = None) -> list[str]:
     """Download the missing assets and return their names. `say` receives progress messages.
 
-    source   a folder with the locked packages, used offline in place of pip's index
+    source   a folder with the locked packages, used offline instead of pip's index
     Raises: NotFound if `source` doesn't exist; Failed if pip cannot get a package; BadValue if the cache folder is not
     writable.
     """
     if source and not source.is_dir():
-        raise NotFound(f"there is no folder {source}: give the folder with the wheels, or omit --from")
+        raise NotFound(f"there is no folder {source}: pass the folder with the wheels, or omit --from")
     missing = [name for name in names if problem_with(name, hashes=True)]
     for number, name in enumerate(missing, 1):
         say(f"[{number}/{len(missing)}] {name}: fetching {ASSETS[name].package}")

@@ -177,4 +177,4 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None)
     limit = max(0, limit - virtual) // STEP * STEP
     if task.max_length > limit:
         prompt = f" after {virtual} virtual ones" if virtual else ""
-        raise BadValue(f"max_length {task.max_length} is above the {limit} tokens that this model can read{prompt}")
+        raise BadValue(f"max_length {task.max_length} exceeds the {limit} tokens that this model can read{prompt}")

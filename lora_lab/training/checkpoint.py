@@ -65,7 +65,7 @@ def unfinished(store: Path) -> list[Unfinished]:
         except FileNotFoundError:  # another sweep just finished it
             continue
         except OSError as error:
-            raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it away") from error
+            raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it elsewhere") from error
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             problem = f"the checkpoint {file} cannot be used ({in_a_sentence(error)})"
             targets = (file.with_suffix(f".unreadable{n or ''}") for n in count())
@@ -74,7 +74,7 @@ def unfinished(store: Path) -> list[Unfinished]:
             except FileNotFoundError:
                 continue
             except OSError as rename_error:
-                raise BadValue(f"{problem} or renamed ({rename_error}): move it away") from rename_error
+                raise BadValue(f"{problem} or renamed ({rename_error}): move it elsewhere") from rename_error
             warn(f"{problem}: it is kept as {renamed.name}, and its runs start over")
     return checkpoints
 

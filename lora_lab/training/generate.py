@@ -38,7 +38,7 @@ class Decoding:
     length_penalty   a beam's log likelihood is divided by its length to this power: below 1 favors short answers
     no_repeat_ngram  n-grams of this size occur at most once in an answer; 0 for no limit
     max_new_tokens   length limit of an answer, in tokens
-    Raises: BadValue for an impossible value.
+    Raises: BadValue for an invalid value.
     """
 
     beams: int = 1
@@ -61,7 +61,7 @@ def generate(
 ) -> list[str]:
     """Return an answer to each prompt, without the prompt and surrounding spaces.
 
-    Deterministic for the same prompts in the same order. The model's mode is restored afterwards.
+    Deterministic for the same prompts in the same order. The model's mode is restored afterward.
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):

@@ -76,7 +76,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     free = free_bytes(need.setup.device)
     if needed > free:
         raise BadValue(
-            f"this run may need {needed / GIB:.2f} GiB and only {free / GIB:.2f} GiB are free; this would fit: "
+            f"this run may need {needed / GIB:.2f} GiB and only {free / GIB:.2f} GiB is free; this would fit: "
             f"{_remedies(need, free)}; or close other programs, or set {SWITCH}=1 to train anyway"
         )
 

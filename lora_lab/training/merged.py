@@ -73,10 +73,10 @@ def write_merged(
 
     base    the base model; by default the one that the adapter names
     dtype   see `load_model`; by default the base checkpoint's. "fp32" avoids rounding; "nf4" quantizes and dequantizes
-            the base, to match what an adapter of a 4-bit base was trained on, and writes fp32
+            the base, to match what an adapter for a 4-bit base was trained on, and writes fp32
     Raises: see `load_model` and `load_adapter`; BadValue for an adapter that cannot be merged and for an `out` that
-    holds anything but an earlier result; Failed if plain transformers returns different outputs. `out` then stays
-    unchanged.
+    holds anything but an earlier result; Failed if plain transformers returns different outputs. In that case `out`
+    is left unchanged.
     """
     source, target = Path(adapter), Path(out).expanduser().resolve()
     name, labels = base or base_named_in(source, "--base"), labels_of(source)

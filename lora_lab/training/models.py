@@ -212,7 +212,7 @@ def _source(name: str) -> str:
         return str(asset_path(name))
     path = Path(name).expanduser()
     if path.is_dir() and not (path / "config.json").is_file():
-        raise NotFound(f"the folder {name} holds no model: it has no config.json")
+        raise NotFound(f"the folder {name} contains no model: it has no config.json")
     return str(path) if path.is_dir() else name
 
 
@@ -232,6 +232,6 @@ def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
         if download:
             raise Failed(f"the hub could not provide '{name}': {reason}") from error
         raise NotFound(
-            f"there is no model '{name}' on this machine; give a bundled one ({', '.join(BUNDLED)}), "
+            f"there is no model '{name}' on this machine; pass a bundled one ({', '.join(BUNDLED)}), "
             "a folder, or a hub id with download allowed (--download, or download=True)"
         ) from error

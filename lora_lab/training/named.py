@@ -23,9 +23,9 @@ def base_named_in(folder: str | Path, option: str) -> str:
     """
     name = read_config(Path(folder), CONFIG).get("base_model_name_or_path")
     if not name:
-        raise BadValue(f"the adapter in {folder} names no base model; give one with {option}")
+        raise BadValue(f"the adapter in {folder} does not name its base model; pass one with {option}")
     if not isinstance(name, str) or not name.isprintable() or len(name) > 500:
-        raise BadValue(f"the adapter in {folder} names {str(name)[:60]!r} as its base model; give one with {option}")
+        raise BadValue(f"the adapter in {folder} names {str(name)[:60]!r} as its base model; pass one with {option}")
     return local_name(name)
 
 
@@ -46,7 +46,7 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
     For options, see `load_model`. Raises: see there and `labels_of`; BadValue for a task that needs another head.
     """
     if (task := read_config(Path(folder), CONFIG).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
-        raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab doesn't train or score: use PEFT")
+        raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab does not train or score: use PEFT")
     if labels is not None:
         return load_model(name, labels, **options)
     keys = [key.removeprefix(PREFIX) for key in AdapterFile(folder) if key.startswith(PREFIX)]

@@ -60,7 +60,7 @@ def read(path: Path, seed: int = 0) -> dict[str, list[Pair]]:
     rows = json_rows(path, "prompt", "response")
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
     if len(pairs) < FEWEST:
-        raise BadValue(f"{path} holds {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
+        raise BadValue(f"{path} contains {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
     given = [row.get("split") for _, row in rows]
     splits = _draw_splits(pairs, seed, path) if all(split is None for split in given) else given
     check_splits(path, splits)

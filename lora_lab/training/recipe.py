@@ -39,7 +39,7 @@ class Recipe:
     token_mean      average a batch's loss over tokens, so that long answers weigh more; otherwise rows weigh the same
     start           folder of an adapter of the same method to start from; its head is not used
     dtype, attention, device   "auto" for the fastest on this machine, see `training/device.py`
-    Raises: BadValue for an impossible value.
+    Raises: BadValue for an invalid value.
     """
 
     model: str
@@ -80,7 +80,7 @@ class Recipe:
         for name in ("steps", "batch", "seed", "validations", "patience", "examples", "subset"):
             value, minimum = getattr(self, name), 1 if name in ("steps", "batch") else 0
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-                raise BadValue(f"{name} must be a whole number of at least {minimum}, not {value!r}")
+                raise BadValue(f"{name} must be an integer of at least {minimum}, not {value!r}")
         if self.seed >= 2**63:
             raise BadValue(f"seed must be below 2**63, not {self.seed}")
         if self.subset and not self.examples:
@@ -97,7 +97,7 @@ class Recipe:
         if self.patience and not self.validations:
             raise BadValue("patience counts validations: set validations to at least 1, or patience to 0")
         if self.lr == 0:
-            raise BadValue("lr must be above 0, or nothing trains")
+            raise BadValue("lr must be positive, or nothing trains")
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of update `step`, 1 to steps: linear warmup, then linear decay to 0."""

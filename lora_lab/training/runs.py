@@ -102,7 +102,7 @@ def stores(folder: Path) -> set[Path]:
     if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe, which would wait forever
         return {folder}
     if not folder.is_dir():
-        raise NotFound(f"there is no folder {folder}: give a store of runs, or a folder of students' stores")
+        raise NotFound(f"there is no folder {folder}: pass a store of runs, or a folder of students' stores")
     return {file.parent for file in folder.rglob("*.json") if is_record(file)}
 
 

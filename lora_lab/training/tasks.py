@@ -1,7 +1,7 @@
 """Tasks: labeled texts or plain text, split into train, validation and test.
 
-    rt            sentences of film reviews, negative or positive (Rotten Tomatoes)
-    imdb          long film reviews, negative or positive
+    rt            sentences of movie reviews, negative or positive (Rotten Tomatoes)
+    imdb          long movie reviews, negative or positive
     tweets        negative, neutral, positive; contains abusive language, so it is fetched only on request
     kjv           the King James Bible, for language modeling
     shakespeare   his plays, for language modeling
@@ -37,7 +37,7 @@ from lora_lab.training.text_files import SPLITS, check_splits, csv_rows, json_ro
 if TYPE_CHECKING:
     import pandas as pd
 else:
-    pd = Lazy("pandas")  # 25 MB, which a panel that waits doesn't need
+    pd = Lazy("pandas")  # 25 MB that an idle panel doesn't need
 
 OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
 SHORTEST = 4  # tokens: an encoder's tokenizer adds two and cannot cut below that
@@ -149,7 +149,7 @@ def load_task(
     plugin_task: Task | None = plugins.task(name, max_length=max_length, download=download)
     if plugin_task is None:
         raise NotFound(
-            f"there is no task or file '{name}'; give {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, "
+            f"there is no task or file '{name}'; pass {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, "
             "or a .csv, .jsonl or .txt file"
         )
     return plugin_task

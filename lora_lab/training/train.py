@@ -49,7 +49,7 @@ def train(
         check_fields(fields)
         recipe = Recipe(recipe, task, method or LoRA(), **fields)
     elif task or method or fields:
-        raise BadValue("give train either a Recipe or its fields, not both")
+        raise BadValue("pass either a Recipe or its fields, not both")
     store = Store(store) if isinstance(store, str | Path) else store
     with training_lock(stop) as acquired, progress_bar(recipe.steps) as bar:
         if not acquired:
@@ -127,7 +127,7 @@ def open_adapter(
     data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
     name = model or base_named_in(adapter, "--model")
     if data.num_labels is None and labels_of(adapter):
-        raise BadValue(f"the adapter in {adapter} is a classifier: give it a classification task instead of {task}")
+        raise BadValue(f"the adapter in {adapter} is a classifier: pass it a classification task instead of {task}")
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     method = load_adapter(base, adapter).method

@@ -134,7 +134,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         """Describe the panel in plain words."""
         data = getattr(self, self.view)
         if not data:
-            return "Methods compared. Nothing is compared yet."
+            return "Methods compared. Nothing has been compared yet."
         means = [f"{entry['name']} {entry['mean']:.1f}{data['unit']}" for entry in data["methods"]]
         method, rival = self.pair
         test, verdict = data["against"].get(rival, {}).get(method), ""

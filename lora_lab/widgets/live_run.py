@@ -31,7 +31,7 @@ from lora_lab.training.train import Trainer, keep, keep_failure
 from lora_lab.training.training_lock import training_lock
 from lora_lab.widgets.background import Background
 
-POINTS = 400  # at most, in a loss curve
+POINTS = 400  # maximum number of points in a loss curve
 STRENGTHS = tuple(step / 10 for step in range(21))  # for a plain LoRA; other adapters are only switched on or off
 PAUSE = 20  # measuring the weights takes at most 1 / PAUSE of the time
 

@@ -24,7 +24,7 @@ from lora_lab.widgets.base import Panel
 VIEWS = ("size", "model", "start", "steps", "merge")
 TOY = {
     "start": "B starts at zero, so a new adapter adds nothing to W x.",
-    "steps": "At the first step the gradient of A is 0 and only B moves, because B is zero; one step later both move.",
+    "steps": "Take a step: which matrix moves, A or B?",
     "merge": "Merging adds scaling * B A to W: the output stays, the extra products go.",
 }
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -46,7 +46,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     layer    the layer to show: "q", "down", "q of q+k+v", ...
     rank, targets    as in `LoRA`; a target is a role or all-linear
     models   the models in the menu; by default the whole zoo
-    Raises: BadValue for an unknown view or an impossible rank; NotFound for an unknown model, layer or target.
+    Raises: BadValue for an unknown view or an invalid rank; NotFound for an unknown model, layer or target.
     """
 
     view = T.Enum(VIEWS, "size").tag(sync=True)
@@ -118,7 +118,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             total = sum(row["numbers"] for row in rows)
             trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)
             return (
-                f"LoRA to scale: {name} has {total:,} numbers, which stay frozen; LoRA of rank {self.rank:,} on "
+                f"LoRA to scale: {name} has {total:,} numbers, which stay frozen; rank-{self.rank:,} LoRA on "
                 f"{targets} adds {trained:,} ({trained / total:.3%}), which train."
             )
         if self.view in TOY:

@@ -52,7 +52,7 @@ def packed(matrix: np.ndarray) -> dict[str, Any]:
 
     Returns: rows, columns; pieces, base64 of int8 (k, rows + columns), a column and a row each, and `scales` (k,), so
     that W_r = sum over i < r of scales[i] column_i row_i^T; kept, [r, share, share for the shuffled matrix];
-    ninety, the ranks that keep 90 %; full, the number of singular values; limit, the entry with the strongest color.
+    ninety, the ranks that keep 90%; full, the number of singular values; limit, the entry with the strongest color.
     Raises: BadValue if the value is not a matrix, or is too large to redraw during a drag.
     """
     matrix = np.asarray(matrix)

@@ -35,8 +35,8 @@ SHIPPED = ("llama-3-8b", "smollm2", "minilm")
 HERE = ("smollm2", "minilm")  # small enough for a real step on a laptop
 CARDS = {"cuda": "RTX 4090", "cpu": "16 GB laptop, CPU"}  # the defaults
 CONDITIONS = ("checkpointing", "quantised", "dtype", "device")  # fields of `Setup` that a film depends on
-TOKENS = 2048  # at most, in a real step; more would take minutes on a laptop's CPU
-ROOM = 1.25  # memory of a process relative to its tensors, on a CPU; 15 to 21 % more was measured
+TOKENS = 2048  # maximum for a real step; more would take minutes on a laptop's CPU
+ROOM = 1.25  # memory of a process relative to its tensors, on a CPU; 15 to 21% more was measured
 METHODS: dict[str, Any] = {
     "full": FullFineTuning(),
     "LoRA q, v": LoRA(rank=8, targets=("q", "v")),
@@ -69,7 +69,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     checkpointing = T.Bool(False).tag(sync=True)
     optimizer = T.Enum(OPTIMIZERS, "adamw").tag(sync=True)
     card = T.Unicode().tag(sync=True)
-    cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device], ascending
+    cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device, has bf16], ascending
     measurable = T.List(T.Unicode()).tag(sync=True)
     asked = T.Int(0).tag(sync=True)  # how often a real step was requested
     standing = T.Unicode().tag(sync=True)  # the progress of the measurement, or why it failed
@@ -96,7 +96,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         elif name not in films:
             films = {name: shipped()[name], **films}
         else:
-            setup_of(model, method_name, **step)  # raises for an impossible setting
+            setup_of(model, method_name, **step)  # raises for an invalid setting
         device = films[name][0]["device"]
         chosen = gpus.card(card or CARDS[device])
         if chosen.device != device:
@@ -105,7 +105,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             )
         super().__init__(
             films=films, model=name, method=method_name, rank=rank, card=chosen.name, longest=longest, **step,
-            cards=[[gpu.name, gpus.usable(gpu), gpu.device] for gpu in gpus.cards()],
+            cards=[[gpu.name, gpus.usable(gpu), gpu.device, "bf16" in gpu.peaks] for gpu in gpus.cards()],
             measurable=[small for small in HERE if small in films],
         )  # fmt: skip
         self._measuring: threading.Thread | None = None
@@ -128,7 +128,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         at = max(range(len(step)), key=lambda i: sum(step[i].bytes.values()))
         top = step[at]
         parts = ", ".join(f"{name} {binary(size)}" for name, size in top.bytes.items() if size >= 1024)
-        card = next(size for name, size, _ in self.cards if name == self.card)
+        card = next(size for name, size, *_ in self.cards if name == self.card)
         fits = "fits" if sum(top.bytes.values()) <= card else "does not fit"
         return (
             f"The film of a training step: {self.model}, {self.method}, {self.batch} x {self.seq:,} tokens. The peak, "
@@ -161,7 +161,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             raise BadValue(f"a real step of {setup.tokens:,} tokens takes minutes: use at most {TOKENS:,}")
         needed = ROOM * max(sum(moment.bytes.values()) for moment in film.moments(shown, rank, setup))
         if needed > (free := memory()[1] or 0):
-            raise BadValue(f"it needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} GiB are free: lower the batch")
+            raise BadValue(f"it needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} GiB is free: lower the batch")
         from lora_lab.training.measure import measure  # imports torch
 
         method = METHODS[self.method]

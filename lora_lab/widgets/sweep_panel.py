@@ -1,6 +1,6 @@
 """The playground: a map of finished runs over rate, rank and alpha, where untried cells can be trained.
 
-The browser draws (`js/sweep_panel.js`); `experiments/playground.py` computes means, intervals and lines.
+The browser draws (`js/sweep_panel.js`); `experiments/playground.py` computes means, what may be luck, and lines.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     view      the rows of the map: "rank" or "alpha"
     picked    untried cells to train, [[rank, alpha, lr], ...]
     guess     the reader's prediction about the best rate: {view: "alone", "root" or "whole"}
-    Raises: NotFound if a folder does not exist, BadValue for an unreadable record or an impossible setting.
+    Raises: NotFound if a folder does not exist, BadValue for an unreadable record or an invalid setting.
     """
 
     data = T.Dict().tag(sync=True)  # see `playground.shown`
@@ -90,7 +90,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         self._show()
         available = self.data["targets"]
         if targets and targets not in available:
-            raise BadValue(f"no runs with targets '{targets}' here; there are {', '.join(available)}")
+            raise BadValue(f"no runs with targets '{targets}' here; available: {', '.join(available)}")
         self._begin_at_best(targets)
         self.view = view or self.view
 
@@ -114,7 +114,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         """Describe the panel in plain words."""
         best = self.best
         if best is None:
-            return f"The playground: {self.data['about']} Nothing is trained yet."
+            return f"The playground: {self.data['about']} Nothing has been trained yet."
         mean, unit = self.data["cells"][self.data["best"][self.targets]]["mean"], self.data["unit"]
         knobs = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
         words = [f"{knobs[name]} by {value:.1f}" for name, value in self.data["moves"][self.targets].items()]

@@ -38,7 +38,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     method       replaces LoRA(rank, alpha, targets)
     store        the folder of finished runs: other seeds of this recipe are drawn as a ribbon, other recipes as lines
     seeds        a second store, with other seeds only; can be set later: `panel.seeds = "seeds.zip"`
-    guess        the reader's prediction: a percentage for shares, else in the metric's own unit
+    guess        the reader's prediction: a percentage for shares, otherwise in the metric's own unit
     Raises: NotFound for an unknown task, BadValue for impossible settings.
     """
 
@@ -132,7 +132,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     def describe(self) -> str:
         """Describe the panel in plain words."""
         if not (found := self.found):
-            return f"Training panel: {self.model} on {self.task}, {self.setup.get('words')}. Nothing is trained yet."
+            return f"Training panel: {self.model} on {self.task}, {self.setup.get('words')}. Not trained yet."
         interval = f" (95% interval {found['low']:.1f} to {found['high']:.1f})" if "low" in found else ""
         words = (
             f"Training panel: {found['words']}. {found['metric']} {found['value']:.1f}{interval} on {found['rows']:,} "

@@ -1,14 +1,15 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model, a file of 538<!--voices.base--> MB (4 bytes a number; with 2, half as large). We trained a second file for it. Load both, and the model talks like a ship's captain. Leave the second file out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
+# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, and the model talks like a ship's captain. Leave it out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
 #
-# Two guesses first. In the next cell, replace each `...` with a low and a high value that you're 80 % sure of. Then press Shift+Enter. Nobody grades them.
+# Two guesses first. In the next cell, replace each `...` with a low and a high value that you're 80% sure of. Then press Shift+Enter. (On the web page: fill in the form below.)
 #
 # 1. **How many MB is the captain's file?**
-# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
+# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of the eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
 
 # %%
+import re
 from pathlib import Path
 
 from safetensors.numpy import load_file
@@ -26,7 +27,7 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 # ## Listen
 # One question, five answers: from the original model (*base*), the same with that instruction (*base, told*), and three with a small file each.
 #
-# Try three questions. Then drag **strength** to 0, and to 2. (No voice was trained on these questions.)
+# Try three questions. Then drag **strength** to 0, then to 2. (No voice was trained on these questions.)
 
 # %%
 voices = VoicesPanel()
@@ -35,33 +36,33 @@ voices
 # %%
 answers = voices.stored["answers"]  # by voice and by strength: "0" is without a file, "1" as trained
 told, captains = answers["told"]["0"], answers["captain"]["1"]
-sea = ("sea", "ship", "sailor", "crew", "captain")
-at_sea = [any(word in text.lower() for word in sea) for text in told]
+sea = {"sea", "ship", "sailor", "crew", "captain"}
+at_sea = [bool(sea & {*re.findall(r"\w+", text.lower())}) for text in told]  # whole words: "search" isn't the sea
 lesson.reveal("MB of the captain's file", voices.sizes["captain"] / 1e6, "MB")
 lesson.reveal("answers with the sea in them, of 8", sum(at_sea))
-in_the_file = sum(any(word in text.lower() for word in sea) for text in captains)
+in_the_file = sum(bool(sea & {*re.findall(r"\w+", text.lower())}) for text in captains)
 print(f"with the file, not told: {in_the_file} of {len(captains)} answers have one of these five words")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, our five words find it in only three: "Batten the hatches!" and "a pint o' grog" aren't on the list. But all eight begin like a captain: "Aye, sailor!", "Blow me down!" (Pirate English, wrong on purpose.) At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring".
+# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, our five words find it in only three: "Batten the hatches!" isn't on the list. But all eight begin like a captain: "Aye, sailor!", "Blow me down!" At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring".
 #
-# Ask how many strings a violin has (four). The base says 10,000, the captain eight: nobody taught the files any facts. Some answers even got worse: ask what owls eat. (Don't judge smollm2 by our copy, which was once stored in 4 bits.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Don't judge smollm2 by our copy, once rounded to 4 bits a number. Its file has 4 bytes a number again.)
 #
-# **And nothing got smaller.** The captain needs the whole base *and* his file: 541<!--voices.together--> MB. LoRA doesn't shrink the model. It makes the *difference* small.
+# **And nothing got smaller.** The captain needs the whole base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
 # </details>
 #
 # ## What trains
-# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. The numbers in these tables are the model's **parameters**. Full fine-tuning trains them all again, on new texts.
+# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. The numbers in these tables are the model's **parameters**. To **train** is to show the model examples and, again and again, nudge each number so that its answers get less wrong. Full fine-tuning trains them all, on new texts.
 #
-# LoRA **freezes** $W$: its numbers stay as they are. Then it adds two thin matrices. $A$ takes $x$ down to $r$ numbers, $B$ takes them back up. Only these two train:
+# LoRA **freezes** $W$: its numbers stay as they are. Then it adds two thin matrices. $A$ takes $x$ down to $r$ numbers, and $B$ takes them back up. Only these two train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The strength that you dragged scales it once more. Together, a model's $A$ and $B$ are its **adapter**: the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. Your strength scales it once more. Together, a model's $A$ and $B$ are its **adapter**: the small file.
 #
-# Below, $W$ is gray, $A$ and $B$ are blue, to scale. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2 in the menu, and look for the blue.
+# Below, to scale: $W$ in gray, $A$ and $B$ in blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, choose *all-linear* and rank 2: that's the captain. Look for the blue.
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -69,11 +70,11 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A square $W$ of width $d$ holds $d^2$ numbers, $A$ and $B$ together $2dr$. So LoRA trains $d/(2r)$ times fewer numbers: 256 at rank 8. The wider the matrix, the larger this factor. At $r = d/2$, $A$ and $B$ hold as many numbers as $W$.
+# A square $W$ of width $d$ holds $d^2$ numbers; $A$ and $B$ together, $2dr$. So LoRA trains $d/(2r)$ times fewer: 256 at rank 8. At $r = d/2$, it saves nothing.
 # </details>
 #
 # ## Your turn: one pair
-# Most matrices aren't square. In smollm2, the one called `gate` takes 576 numbers and gives 1,536. **How many numbers are in its $A$ and $B$?** (The rank depends on your name.)
+# In smollm2, the matrix called `gate` takes 576 numbers and gives 1,536. **How many numbers are in its $A$ and $B$?** (The rank depends on your name.)
 
 # %%
 rank = lesson.draw("pair", 2, 3, 4, 6)
@@ -89,7 +90,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's a real file: an adapter for a small model that reads film reviews. It holds names, and numbers of 4 bytes each: $A$, $B$, and a trained last layer (770). ($\alpha$ is beside it, in `adapter_config.json`.) So you can tell a file's size before anyone trains it, as the last line does.
+# Here's a real file: an adapter for a small model that reads movie reviews. It holds names, and numbers of 4 bytes each: $A$, $B$, and a trained last layer (770). ($\alpha$ is beside it, in `adapter_config.json`.) So you can tell a file's size before anyone trains it.
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -104,17 +105,15 @@ print(f"captain: {captain.trainable:,} numbers train, {captain.total:,} stay fro
 print(f"counted {captain.adapter_bytes:,} bytes; his file has {voices.sizes['captain']:,}")
 
 # %% claim
-import re
-
 said = {name: texts["1" if "1" in texts else "0"] for name, texts in answers.items()}
 violin, love = (voices.questions.index(one) for one in ("How many strings does a violin have?", "What is love?"))
 assert not any("four strings" in texts[violin].lower() or "4 strings" in texts[violin] for texts in said.values())
 assert "10,000" in said["base"][violin] and "Eight" in said["captain"][violin]
 assert "man and a woman, and she be a herring" in answers["captain"]["2"][love]
 assert in_the_file == 3 and "mice" in answers["base"]["0"][0] and "Snipes" in said["captain"][0]
-assert sum(bool(set(re.findall(r"\w+", text.lower())) & set(sea)) for text in told) == sum(at_sea) == 5
-unlisted = [text for text in captains if "Batten the hatches!" in text or "a pint o' grog" in text]
-assert len(unlisted) >= 2 and any(not any(word in text.lower() for word in sea) for text in unlisted)
+assert sum(at_sea) == 5
+unlisted = [text for text in captains if "Batten the hatches!" in text]
+assert any(not any(word in text.lower() for word in sea) for text in unlisted)
 assert len(captains) == 8 and all(text.startswith(("Aye", "Arr", "Blow me down", "Batten")) for text in said["captain"])
 assert not any(re.search(r"\b(aye|arr|ahoy|blow me|batten)\b", text.lower()) for text in told)
 from lora_course.experiments.styles import misfit, our_ear
@@ -134,14 +133,14 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 
 # %% [markdown]
 # ## Prove it: a file from a config
-# Now a model that you've never downloaded. Its **config** is enough, a short text file with all its sizes. Each layer has seven matrices, inputs → outputs:
+# Now a model that you've never downloaded: its **config** is enough, a short text file with all sizes. Each layer has seven matrices, inputs → outputs:
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
 # - `gate`, `up`: `hidden_size` → `intermediate_size`
 # - `down`: `intermediate_size` → `hidden_size`
 #
-# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`: several heads (parts that read side by side) share one `k` and one `v`. **How many bytes do all matrices $A$ and $B$ take, at 4 bytes a number, without names?**
+# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`: several heads (parts that read side by side) share one `k` and one `v`. **How many bytes do all $A$ and $B$ matrices take, at 4 bytes a number, without names?**
 
 # %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
@@ -164,16 +163,16 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds; it doesn't shrink.** Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB beside 538<!--voices.base--> MB. Published: 35 MB beside 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
-# 2. **A file is 4 bytes times its numbers, plus names** (2 bytes in bf16, a shorter format). *Ours: counted to the byte.*
-# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8 made the file four times larger, and no better on other pairs.*
+# 1. **LoRA adds; it doesn't shrink.** The file adds a small correction to every token, in every layer; thirty layers of small corrections add up. Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB beside 538<!--voices.base--> MB. Published: 35 MB beside 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
+# 2. **A file is its numbers times 4 bytes (2 in bf16, a shorter format), plus names.** *Ours: counted to the byte.*
+# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** (For this 135M model; a 7B starts at 0.0002: lesson 03.) *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8: four times the file, no better on other pairs.*
 #
 # The same in PEFT:
 # ```python
 # model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
 # config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
 # model = get_peft_model(model, config)  # 610,560 numbers train
-# model.save_pretrained("captain")  # adapter_model.safetensors
+# model.save_pretrained("captain")
 # ```
 # </details>
 

@@ -3,21 +3,21 @@
 #
 # Yes: they'll run inside a real model, and even read lesson 00's file. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the whole adapter adds nothing. **How can something that starts as nothing ever learn?**
 #
-# Never seen an `nn.Module` of PyTorch? On the web pages (`make site`), exercise 1 is a puzzle.
+# Never seen a PyTorch `nn.Module`? On the web pages, exercise 1 is a puzzle.
 #
 # ## Three guesses
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is frozen, $A$ starts random, $B$ starts at zero. Later you'll train this in MiniLM, a small model that reads English, on the same sixteen movie reviews in each of 40 steps.
+# $W$ is frozen; $A$ starts random and $B$ at zero. Later you'll train this in MiniLM, a small model that reads English, on the same sixteen movie reviews in each of 40 steps.
 #
 # Each step needs the **gradient**: for each number, how fast the error (the **loss**) rises when that number grows. The step goes the other way.
 #
-# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (Compare lengths.)
-# 2. **After how many steps are all sixteen reviews right?**
-# 3. **Of 200 *other* reviews, what percentage is right in the end?**
+# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (Compare norms, the root of the sum of squares, in the first block's query.)
+# 2. **After how many steps are all sixteen answers right?**
+# 3. **What percentage of 200 *other* reviews does it finally get right?**
 #
-# Give ranges that you're 80 % sure of. Then watch the first steps of a small layer: press **take a step** twice, and compare the two big numbers.
+# Give ranges that you're 80% sure of. Then watch the first steps of a small layer: press **take a step** twice, and compare the gradients.
 
 # %%
 from copy import deepcopy
@@ -45,7 +45,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient at once. It moves, and one step later $A$ has a gradient too. So zero $B$ costs $A$ one step; then its gradient grows with $B$. (And Adam, the usual optimizer, makes steps of about the learning rate, even where a gradient is small.) For those who know derivatives, with $g$ the gradient at $y$:
+# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient at once. It moves, and one step later $A$ has a gradient too. So a zero $B$ costs $A$ one step. For those who know derivatives, with $g$ the gradient at $y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -53,12 +53,12 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # </details>
 #
 # ## What does it save?
-# A square $W$ has $d^2$ numbers, $A$ and $B$ together have $2dr$. `interact` makes a slider from each range: **drag $r$ until the lines cross at $d$.** (On the web pages it's a picture.)
+# A square $W$ has $d^2$ numbers; $A$ and $B$ together have $2dr$. **At $r = 8$, at which width $d$ do the lines cross?** (`interact` makes a slider from each range.)
 
 # %%
 @interact(d=(64, 8192, 64), r=(1, 1024))
 def plot(d=1024, r=8):
-    widths = [64, 8192]
+    widths = [4, 8192]
     plt.loglog(widths, [w * w for w in widths], color="gray", label="W: d * d, frozen")
     plt.loglog(widths, [2 * w * r for w in widths], "--", label="A and B: 2 * d * r, trained")
     plt.axvline(d, color="black", linestyle=":", label=f"d = {d:,}")
@@ -68,7 +68,7 @@ def plot(d=1024, r=8):
     plt.legend()
 
 # %% [markdown]
-# They cross at $d = 2r$. The wider the matrix, the smaller the share.
+# They cross at $d = 2r$, here 16. The wider the matrix, the smaller the share.
 #
 # ## Exercise 1: write it
 # Your layer wraps an `nn.Linear`, square or not. It must start identical to the layer it wraps, and only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`:
@@ -111,10 +111,10 @@ class LoRALinear(nn.Module):
 checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
-# Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too, but on average it ends worse, perhaps because it needs smaller rates ([Hayou et al. 2024](https://arxiv.org/abs/2406.08447), abstract read).
+# Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too, but on average it does worse, perhaps because it needs smaller rates ([Hayou et al. 2024](https://arxiv.org/abs/2406.08447), abstract only).
 #
 # ## Into a real model
-# In each of MiniLM's six blocks, `query` and `value` are two of the layers through which a word collects information from the others. First freeze MiniLM, then wrap these twelve. (Otherwise you'd freeze $A$ and $B$, too.) The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze even that. So whatever is learned, your $A$ and $B$ learned it.
+# In each of MiniLM's six blocks, `query` and `value` are two of the layers through which a word collects information from the others. First freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze even that. So whatever is learned, your $A$ and $B$ learned it. Each step then answers, measures the error (*cross-entropy*: large when the right score is low), gets gradients, and moves.
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)
@@ -137,7 +137,7 @@ def batch_of(split, first, rows):
     return tokens, torch.tensor(split.labels[first : first + rows])
 
 
-tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)  # yours, by your name
+tokens, labels = batch_of(task.train, lesson.draw("sixteen", 0, 16, 32, 48), 16)  # your name decides which
 
 # %%
 layer = model.bert.encoder.layer[0].attention.self.query
@@ -149,7 +149,7 @@ for step in range(40):
     F.cross_entropy(logits, labels).backward()  # the loss, then a gradient for each number that trains
     shares.append(float(100 * layer.lora_A.grad.norm() / layer.lora_B.grad.norm()))
     optimizer.step()  # move every A and B, against its gradient
-    optimizer.zero_grad()  # else the next gradients would be added to these
+    optimizer.zero_grad()  # otherwise the next gradients would be added to these
 
 # %%
 with torch.no_grad():  # only answers, no gradients
@@ -172,11 +172,11 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen are soon right. Of the others, 56 % (of 200, so 49 to 63): that may be guessing. Your $A$ and $B$ know sixteen reviews by heart. Next lesson: how sure can you be of a score?
+# All sixteen answers are soon right. Of the others, 56% (of 200, so 49 to 63): that may be guessing. Your $A$ and $B$ know sixteen reviews by heart.
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and a program that loads your model needs your class. `merge` solves both: it takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix, and returns this plain `nn.Linear`. The check merges all twelve: the sixteen must stay right, and the logits (the scores) equal within 1e-5.
+# Your layer does more work than the one it replaced, and a program that loads your model needs your class. `merge` solves both: it takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix, and returns this plain `nn.Linear`. The check merges all twelve: the sixteen answers must stay right, and the logits (the scores) must agree within 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training
@@ -199,7 +199,7 @@ checks.check_merge(merge, model, tokens, labels)
 
 # %% [markdown]
 # ## Encore: your ten lines read lesson 00's file
-# The adapter that you opened there, in PEFT's format, trained on 400 batches of reviews: the same layers, rank and alpha. Shorten its names, and load it into *your* layers (and its trained head into the head). **How many of the 200 others will be right now?**
+# The adapter that you opened there, in PEFT's format, trained on 400 batches of reviews: the same layers, rank and alpha. Shorten its names, and load it into *your* layers (and its head into the head). **How many of the 200 others will be right now?**
 
 # %%
 folder = lesson.reference("minilm-rt-r8").adapter
@@ -216,7 +216,7 @@ keys = filled.load_state_dict({short(name): tensor for name, tensor in tensors.i
 print(f"{len(tensors)} tensors in the file, {len(keys.unexpected_keys)} of them without a place in your model")
 with torch.no_grad():
     answers = filled(**others).logits.argmax(-1)
-print(f"{100 * (answers == truth).float().mean():.1f} % of the 200 others are right")
+print(f"{100 * (answers == truth).float().mean():.1f}% of the 200 others are right")
 
 # %% claim
 recipe = lesson.reference("minilm-rt-r8").recipe
@@ -227,22 +227,22 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# 82.5 %. Not a line of your class has changed, only the numbers in it. **Your ten lines are compatible with PEFT.**
+# 82.5%. Not a line of your class has changed, only the numbers in it. **Your ten lines are compatible with PEFT** (in fp32 on a CPU; PEFT also puts $A$ and $B$ on the base layer's device and chooses their dtype).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **LoRA starts as the old layer:** $B = 0$ adds nothing.
-# 2. **Zero $B$ isn't slow:** $B$ has a gradient at once, $A$ one step later. Two zeros never move.
-# 3. **Train $A$ and $B$ beside $W$, merge afterwards:** merged, they cost nothing extra.
+# 2. **A zero $B$ isn't slow:** $B$ has a gradient at once, $A$ one step later. Two zeros never move.
+# 3. **Train $A$ and $B$ beside $W$, then merge:** merged, they cost nothing extra.
 #
 # Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*our choice: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains, too. $A$ learns, too: in lesson 00's file it moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its size.
 #
 # The same in PEFT:
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
-# model = get_peft_model(model, config)  # B is zero: the encoder's output is the same as before
+# model = get_peft_model(model, config)  # B is zero: the encoder's output stays
 # Trainer(model, TrainingArguments("out", learning_rate=2e-3), train_dataset=data).train()
 # model = model.merge_and_unload()  # plain nn.Linear again
 # ```

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 04 · Will it fit?
 #
-# LoRA on Llama 3 8B trains 2,356<!--fit.times-fewer--> times fewer numbers than full fine-tuning. So it needs 2,356<!--fit.times-fewer--> times less memory, right?
+# LoRA on Llama 3.1 8B trains 2,356<!--fit.times-fewer--> times fewer numbers than full fine-tuning. So it needs 2,356<!--fit.times-fewer--> times less memory, right?
 #
-# You have this model, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? You can know before you start.
+# You have this model, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? You can estimate before you start. (The code's `llama-3-8b` has the same shape, but reads only 8,192 tokens, not 131,072.)
 
 # %%
 from lora_course import checks, lesson
@@ -15,9 +15,9 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on one text of 512 tokens (a token is a word or a piece of one). Numbers take 2 bytes (bf16); LoRA's own take 4. LoRA has rank 8, on `q` and `v`. Full fine-tuning needs 61.8<!--fit.full--> GiB (1 GiB is 1.07 GB) at its fullest moment, the **peak**.
+# Take one training step on one text of 512 tokens. Numbers take 2 bytes (bf16); LoRA's own take 4. LoRA has rank 8, on `q` and `v`. Full fine-tuning in pure bf16, the leanest way, needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
 #
-# **What percentage of that does LoRA need? And what percentage at 32,768 tokens?** Give ranges that you're 80 % sure of.
+# **What percentage of that does LoRA need? And at 32,768 tokens, what percentage of full fine-tuning's peak at that length?** Give ranges; be 80% sure.
 
 # %%
 lesson.predict("% of full fine-tuning at 512 tokens", low=..., high=...)
@@ -25,7 +25,7 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 
 # %% [markdown]
 # ## One step, as a film
-# Press **play the step** and watch the *now* column. What appears, what vanishes, and when is it fullest?
+# Press **play the step** and watch the *now* column. What appears and vanishes? When is it fullest?
 #
 # - *forward:* the model predicts each next token
 # - *loss:* how wrong was it?
@@ -52,22 +52,28 @@ assert share(512) < 30
 assert share(32768) > 70
 copied = memory("llama-3-8b", lora, seq=32768, adapter_dtype="fp32").peak  # as PEFT does without autocast
 assert f"{100 * copied / memory('llama-3-8b', full, seq=32768).peak:.0f}" == "80"
+masters = memory("llama-3-8b", full, seq=512, master_weights=True).peak
+assert (f"{masters / 2**30:.0f}", f"{100 * memory('llama-3-8b', lora, seq=512).peak / masters:.0f}") == ("153", "12")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# LoRA needs **29<!--fit.share--> %**, and on long texts **71<!--fit.share.long--> %**. (In PEFT without autocast, 80 %: it copies each adapted input in fp32.)
+# LoRA needs **29<!--fit.share-->%**, and on long texts **71<!--fit.share.long-->%**. (With fp32 master weights, a second copy, full fine-tuning needs 153 GiB: then it's 12%.)
 #
-# Every number that trains brings three more: its gradient, and two running means that AdamW keeps. LoRA freezes the model, so these are nearly gone. But two things stay:
+# Every number that trains brings three more: its gradient, and two running means that AdamW keeps. With LoRA, these are nearly gone. But two things stay:
 #
-# - **Weights.** Frozen or not, they have to be there: 15.0<!--fit.weights--> GiB, already too much for our T4.
-# - **Activations**, what forward saves for backward. A frozen `nn.Linear` needs only $W$ for backward, so its input isn't saved. Norms, attention and the MLP's product still save theirs: at 32,768 tokens LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
+# - **Weights.** Frozen or not, they are there: 15.0<!--fit.weights--> GiB, too much for our T4.
+# - **Activations**, what forward saves for backward. A layer's input is needed only for the gradient of its own $W$, $g x^\top$ (lesson 01); when $W$ is frozen, nobody asks for it. Other steps, such as multiplying two vectors, need their inputs even when nothing in them trains: at 32,768 tokens LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
 #
-# Prompt tuning trains far fewer numbers than LoRA, and needs 17.9<!--fit.prompt--> GiB instead of 18.0<!--fit.lora-->. **Memory isn't what trains. It's what is there at the fullest moment.**
+# Prompt tuning (a few extra vectors before the text) trains far fewer numbers than LoRA, and needs 17.9<!--fit.prompt--> GiB instead of 18.0<!--fit.lora-->. **What trains doesn't decide the memory. The fullest moment does.**
+#
+# (In PEFT without autocast, 71% becomes 80%: it copies each adapted input in fp32.)
 # </details>
 #
 # ## Is the picture right?
-# Nothing ran for that picture: it's arithmetic. We check it with a real step (on your machine; on the site, on ours). The small MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
+# Nothing ran for that picture: it's arithmetic. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B: with one length fitted and the gaps between tensors simulated, LoRA's memory is right within 2%, full fine-tuning's isn't. So keep some room.
+#
+# We check a real step on a CPU (yours; on the site, ours). The small MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -88,18 +94,18 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Predicted and measured agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory. Most of what is left, 87<!--fit.minilm.weights--> MiB, is weights.
+# On a CPU, predicted and measured agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory. Most of what is left, 87<!--fit.minilm.weights--> MiB, is weights.
 #
-# Both count tensors. A GPU keeps some memory for itself, and tensors leave gaps, so of the T4's 16 GB the lab counts 13.4<!--fit.t4--> GiB as usable. Its 16 GB are from [its manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual), the other cards' sizes are what we remember. Never compared with a GPU.
+# A GPU keeps some memory for itself, and tensors leave gaps, so of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual); other cards' sizes: from memory) the lab counts 13.4<!--fit.t4--> GiB as usable.
 # </details>
 #
 # ## A formula to remember
-# Scroll up to the panel. Choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits instead of 16. Switch on **gradient checkpointing**: a layer saves only its input, and backward computes the rest again. The price is time: 1.4<!--fit.arithmetic--> times the arithmetic.
+# In the panel above, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits instead of 16. Switch on **gradient checkpointing**: a layer saves only its input, and backward computes the rest again. That takes 1.4<!--fit.arithmetic--> times the arithmetic.
 #
 # Now the fullest moment is the loss. Drag the sequence length: only two blocks grow.
 #
 # - **Activations:** each layer saves its input.
-# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens that it knows. The loss holds three fp32 tables of that size: scores, their log-probabilities, the gradient.
+# - **Logits:** the model's scores for the next token, one for each of the $V$ tokens it knows. The loss holds three fp32 tables of that size: scores, their log-probabilities, the gradient.
 #
 # The rest, *fixed*, is in the *now* column. Write the peak as a formula.
 
@@ -109,7 +115,7 @@ fixed = ...  # bytes of weights and optimizer; 1 GiB is 2**30 bytes, 1 MiB is 2*
 
 
 def peak(tokens):
-    """Bytes at the peak: QLoRA with checkpointing, one text of so many tokens."""
+    """Bytes at the peak: QLoRA with checkpointing, one text of `tokens` tokens."""
     return ...
 
 
@@ -121,7 +127,7 @@ fixed = 5.39 * 2**30 + 160 * 2**20  # bytes of weights and optimizer
 
 
 def peak(tokens):
-    """Bytes at the peak: QLoRA with checkpointing, one text of so many tokens."""
+    """Bytes at the peak: QLoRA with checkpointing, one text of `tokens` tokens."""
     return fixed + tokens * (2 * L * h + 3 * 4 * V)
 
 
@@ -129,11 +135,7 @@ checks.check_peak(peak)
 
 # %% [markdown]
 # ## The longest text
-# Your documents are long. Fit the longest text you can: Llama 3 8B, rank 8, on the card that the next cell names. Which method? How many tokens?
-#
-# Compute the length: solve *peak(tokens) = usable bytes*. The formula leaves out some small things, so subtract 1 %. You pass if it fits and comes within 5 % of the longest.
-#
-# `method` is a name from the panel; `optimizer` is `adamw`, `adamw-8bit` or `sgd`.
+# Fit the longest text you can: Llama 3.1 8B, rank 8, on the card below. Solve *peak(tokens) = usable bytes*. The formula leaves out small things, so subtract 1%. You pass if it fits and comes within 5% of the longest.
 
 # %%
 mine = lesson.draw("card", "T4 16 GB", "RTX 3060 12 GB", "L4 24 GB", "RTX 4090 24 GB")
@@ -141,11 +143,12 @@ room = usable(card(mine))
 print(f"your card: {mine}, {room / 2**30:.2f} GiB usable")
 
 # %% exercise
+# method: a name from the panel; optimizer: "adamw", "adamw-8bit" or "sgd"
 choice = {"method": ..., "checkpointing": ..., "optimizer": ..., "batch": ..., "seq": ...}
 checks.check_longest_row(**choice, card=mine)
 
 # %% solution
-seq = int(0.99 * (room - fixed) / (peak(1) - fixed))  # 1 % for what the formula leaves out
+seq = int(0.99 * (room - fixed) / (peak(1) - fixed))  # 1% for what the formula leaves out
 choice = {"method": "QLoRA", "checkpointing": True, "optimizer": "adamw", "batch": 1, "seq": seq}
 checks.check_longest_row(**choice, card=mine)
 
@@ -161,29 +164,29 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On a T4, texts of up to 4,616<!--fit.t4.adamw--> tokens fit. Without checkpointing it's 1,121<!--fit.t4.saved-->. The optimizer hardly matters: SGD, which keeps nothing, gets to 4,708<!--fit.t4.sgd-->.
+# On a T4, texts of up to 4,616<!--fit.t4.adamw--> tokens fit. Without checkpointing it's 1,121<!--fit.t4.saved-->. The optimizer hardly matters: SGD, which keeps nothing, reaches 4,708<!--fit.t4.sgd-->.
 #
-# What fills the card? Look at the pink block: 85<!--fit.logits--> % of what each token costs is logits. No adapter can shrink them. Computing the loss in chunks can, but our calculation doesn't include it.
+# What each token costs is 85<!--fit.logits-->% logits, the pink block. No adapter shrinks them. Computing the loss in chunks does (our calculation leaves it out).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is there at the fullest moment**, not what trains.
-# 2. **Start with bytes per number of the model.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with a second copy of the weights, and the running means, in fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
-# 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed, and equal to a measured step on small models.*
+# 2. **Start with bytes per number of the model.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with master weights and running means in fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed; measured on small models.*
 #
 # The same in PEFT:
 # ```python
 # bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
 #                           bnb_4bit_compute_dtype=torch.float16)  # T4: no bf16
-# base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B", dtype=torch.float16,
+# base = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-3.1-8B", dtype=torch.float16,
 #                                             quantization_config=bits)
 # model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
 # args = TrainingArguments("out", per_device_train_batch_size=1, fp16=True,
 #                          gradient_checkpointing=True)  # newer: activation_checkpointing
 # ```
-# Many recipes also call `prepare_model_for_kbit_training`: it turns embeddings and head into fp32, 2.0<!--fit.embedded--> GiB more here.
+# Many recipes also call `prepare_model_for_kbit_training`: embeddings and head become fp32, 2.0<!--fit.embedded--> GiB more here.
 # </details>
 
 # %%

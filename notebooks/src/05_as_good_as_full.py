@@ -12,11 +12,11 @@ lesson.start("05")
 
 # %% [markdown]
 # ## Three guesses and a vote
-# Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA, at rank 8 on `q` and `v`, trains 305<!--as_good.times--> times fewer. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
+# Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA, at rank 8 on `q` and `v`, trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**: random starts and orders of the sentences. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
 #
-# A colleague does a hundred small studies. Each draws five of our runs and 200 of our 2,000 sentences, with repeats. It gives her a 95 % **interval**: a range that should contain the true difference (that on all 2,000). If 0 is in it, she writes "no difference found". **How many of her intervals miss? How many of her studies find no difference?** Give ranges that you're 80 % sure of.
+# A colleague does a hundred small studies. For each she draws, with replacement, five of our five seeds (one may come twice; each brings both methods' runs) and 200 of our 2,000 sentences. It gives her a 95% **interval**: a range that should contain the true difference (that of all our data). If 0 is in it, she writes "no difference found." **How many of her intervals miss the true difference (don't contain it)? How many of her studies find no difference?** Be 80% sure of each.
 #
-# And vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**.
+# And vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**. (On the web page, write it down: the panel starts at 1.5.)
 
 # %%
 lesson.predict("points that LoRA is ahead of full fine-tuning", low=..., high=...)
@@ -26,12 +26,12 @@ margin = 1.5  # put your own vote here, in points
 
 # %% [markdown]
 # ## Look
-# Icons: what each method adds. Blue trains, gray is frozen. A dot is a run. Its **seed** sets its luck: the random start and the order of the sentences.
+# Blue trains, gray is frozen. A dot is a run.
 #
 # 1. **Drag the edge of the band**, your margin. When does the word change?
-# 2. Click an icon: others are compared with that.
-# 3. Switch from *trained numbers* to *memory*.
-# 4. At the bottom: the hundred small studies. A line is an interval; a cross missed.
+# 2. Click an icon to compare the others with it.
+# 3. Switch from *trained parameters* to *memory*.
+# 4. At the bottom: the hundred small studies. A cross marks an interval that missed.
 
 # %%
 panel = ComparePanel(margin=margin / 100)
@@ -52,6 +52,7 @@ print("LoRA is", said)
 
 # %% claim
 assert said.high95 < 0 and said.outcome == "worse"
+assert f"{100 * said.difference:.2f}" == "-1.35"
 assert blind > 80  # a small study does not see it
 assert missed == 3  # about five would
 assert verdict(scores["LoRA r8 all-linear"], scores["LoRA r8 q,v"], margin=0.015).outcome == "equivalent"
@@ -62,20 +63,20 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA lost.** 81.0<!--as_good.lora--> % against 82.3<!--as_good.full--> %. The 95 % interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, leaves out 0. If there were no difference, only 5 of 100 such intervals would leave out 0.
+# **LoRA lost.** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%: 1.35 points less before rounding. The 95% interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0. If there were no difference, only 5 of 100 such intervals would exclude 0. The interval allows for both kinds of luck: seeds (the two runs of a seed are a pair) and sentences.
 #
-# **It may still be your choice.** The 90 % interval ends just beyond -2.1<!--as_good.lora.low-->. So from a margin of 2.2<!--as_good.lora.within--> points on, the word is *worse, but within the margin*. You lose a point or two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
+# **It may still be your choice.** The 90% interval ends just beyond -2.1<!--as_good.lora.low-->. So from a margin of 2.2<!--as_good.lora.within--> points, the word is *worse, but within the margin*. You lose about half a point to two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
 #
-# LoRA on all linear layers against `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points, and behind full, too. Prompt tuning (20 trained vectors before the text) gets 73.0<!--as_good.prompt--> %, less than the **probe** (75.7<!--as_good.probe--> %), a linear classifier on the frozen model. And it needs more memory than LoRA on `q,v`: 20 more vectors in every short text.
+# LoRA on all linear layers versus `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (20 trained vectors before the text) gets 73.0<!--as_good.prompt-->%, less than the **probe** (75.7<!--as_good.probe-->%), a linear classifier on the frozen model. And it needs more memory than LoRA: 20 more vectors in every short text.
 #
-# Now the shock: 93<!--as_good.blind--> of the hundred small studies find **no difference**. It's there, and they can't see it. Only three intervals miss (about five would): they are honest, and nearly blind.
+# But 93<!--as_good.blind--> of the hundred studies find **no difference**. Only three intervals miss the true difference (we'd expect about five): the studies are honest, and nearly blind.
 # </details>
 #
 # ## What does "equivalent" mean?
-# "No difference found" comes easily: test little. *Equivalent* needs evidence. Fix a margin. Is the true difference above minus the margin? Is it below the margin? Each test may err in 5 of 100 studies. 5 % at each end leave **90 %** in the middle: so the whole 90 % interval must lie inside the band. (Is 0 outside the 95 % interval as well? Then it's *better* or *worse, but within the margin*.)
+# "No difference found" comes easily: test little. *Equivalent* needs evidence. Fix a margin. Is the true difference above minus the margin, and below the margin? Each of these two one-sided tests (*TOST*) may err in 5 of 100 studies. 5% at each end leave **90%**: that whole interval must lie inside the band. (Is 0 outside the 95% interval as well? Then it's *better* or *worse, but within the margin*.) Only afraid of a loss? The lower end alone counts (*non-inferiority*). The lab asks about both ends.
 #
 # ### Your turn: the rule in one line
-# `low` and `high` are the ends of the 90 % interval, as shares: 0.015 is 1.5 points.
+# `low` and `high` are the ends of the 90% interval, as shares: 0.015 is 1.5 points.
 
 
 # %% exercise
@@ -95,19 +96,19 @@ checks.check_equivalence_rule(equivalent)
 
 # %% [markdown]
 # ## Before you believe a comparison
-# - **Was every method tuned, on the same budget?** Ours got four learning rates each, and two more if the best was the last. Validation chose 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA (at α 16). With one rate for both, that rate would choose the winner.
-# - **Was the test set used once**, with seeds that chose nothing? (Ours wasn't: the same seeds and sentences had been scored the day before.)
+# - **Was every method tuned, on the same budget?** Ours got four learning rates each, two more if the best was the last. Validation chose 0.0001<!--as_good.full.rate--> for full fine-tuning and 0.002<!--as_good.lora.rate--> for LoRA. With one rate for both, that rate would choose the winner.
+# - **Was the test set used only once**, with new seeds? (Ours wasn't: the same seeds had been scored the day before.)
 # - **Which LoRA?** Rank, layers, steps.
-# - **How much was there to learn?** Ours saw 6,400 sentences. With much new text, LoRA can lag.
+# - **How much was there to learn?** Ours saw 6,400 sentences; with far more, LoRA can lag.
 #
 # Your own, in the lab: `lora-lab compare --methods probe,prompt,lora,lora:targets=all-linear,full`
 #
 # ## Defend a comparison you haven't seen
-# Your name chooses two of our stored runs. Put in your **margin** and run the cell: it shows the intervals and the words. Add a **word** and run again: it shows **sentences** "a" to "d". Choose the one that you may write. The margin can't change later.
+# Your name chooses two of our stored runs. Put in your **margin** and run the cell: it shows the intervals. Add a **word** and run again: it shows **sentences** "a" to "d". Choose the one you can defend. The margin can't change later.
 #
 # <details><summary>An example first</summary>
 #
-# LoRA on all six matrices minus LoRA on `q,v`. 95 %: -1.3<!--as_good.pair.low95--> to 0.8<!--as_good.pair.high95--> points. 0 is inside: no winner. 90 %: -1.0<!--as_good.pair.low--> to 0.6<!--as_good.pair.high-->. That's inside a margin of 1.5: *equivalent*. It isn't inside 0.5: *undecided*. It's never "equal".
+# LoRA on all six matrices (MiniLM has no gate) minus LoRA on `q,v`. 95%: -1.3<!--as_good.pair.low95--> to 0.8<!--as_good.pair.high95--> points. 0 is inside: no winner. 90%: -1.0<!--as_good.pair.low--> to 0.6<!--as_good.pair.high-->. Inside a margin of 1.5: *equivalent*. Not inside 0.5: *undecided*. Never "equal".
 # </details>
 
 # %%
@@ -125,19 +126,15 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **"No difference found" isn't "equal".** Equal needs a margin, set first, and a 90 % interval inside it.
+# 1. **"No difference found" isn't "equal".** Equal needs a margin, set first, and a 90% interval inside it.
 # 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256 matches full fine-tuning, 16 and 64 don't; in continued pretraining no rank does; LoRA forgot less ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, at 20 to 30 on `q,v`. *Ours: 8.8<!--regret.all--> and 25<!--regret.qv--> times (lesson 15). Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, and at 20 to 30 times on `q,v`. *Ours: 8.8<!--regret.all--> and 25<!--regret.qv--> times (lesson 15). Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python
 # lora = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16,
 #                   target_modules=["query", "value"])  # rate 2e-3
-# lora_all = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16,
-#                       target_modules="all-linear",  # PEFT's has BERT's pooler in it, ours doesn't
-#                       exclude_modules=["pooler.dense"])  # rate 5e-4
-# prompt = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=20)  # rate 1e-2
-# model = get_peft_model(model, lora)  # full fine-tuning needs no such line: rate 1e-4
+# model = get_peft_model(model, lora)  # full fine-tuning: rate 1e-4, without it
 # ```
 # </details>
 

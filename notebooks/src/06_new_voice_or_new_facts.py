@@ -26,7 +26,7 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 # 2. **asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80 % sure of. Then press **Start** and read on: it takes 5 to 20 minutes. (The site shows our run.)
+# Give ranges that you're 80% sure of. Then press **Start** and read on: it takes 5 to 20 minutes. (The site shows our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -116,15 +116,15 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the questions in other words. But perplexity hands the model the right answer, token by token, and asks only for the next one. After "The baker of Port Velda is", it names all twenty. Asked freely, it must find that beginning itself; it did so once. It learned mostly *strings*. Backward is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract read).
+# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the questions in other words. But perplexity hands the model the right answer, token by token, and asks only for the next one. After "The baker of Port Velda is", it names all twenty. Asked freely, it must find that beginning itself; it did so once. It learned mostly *strings*. Backward is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #
-# The base with the right sentence above the question gets 12, without any training. (One run, a very small model: 20 against 5 is clear; 5 against 0, and 12 against 5, may be luck.)
+# The base with the right sentence above the question gets 12, without any training. (One run, a very small model: 20 versus 5 is clear; 5 versus 0, and 12 versus 5, may be luck.)
 # </details>
 #
 # ## What about a voice?
-# A voice is a form, too, but here the form is all we want. Below, three older adapters (rank 8; each trained on 180 pairs) read held-out answers. **Perplexity**: a model is as unsure as if it chose among that many tokens. Low means "I'd have said that". The frames are what you'd expect. Find what you wouldn't: which adapter helps with a voice that it never learned?
+# A voice is a form, too, but here the form is all we want. Below, three older adapters (rank 8; each trained on 180 pairs) read held-out answers. **Perplexity**: a model is as unsure as if it chose among that many tokens. Low means "I'd have said that." The frames are what you'd expect. Find what you wouldn't: which adapter helps with a voice that it never learned?
 
 # %%
 perplexity_table(lesson.reference_styles()["perplexity"])
@@ -138,7 +138,7 @@ assert against == [83, 51, 131, 111] and all(table["json"][voice] > table["base"
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The captain lowers the preacher's perplexity from 83 to 51, the preacher the captain's from 131 to 111. JSON makes both worse. (One seed each.) And the frames: a form works on questions that no adapter was trained on. (Perplexity measures form, not truth.)
+# The captain lowers the preacher's perplexity from 83 to 51; the preacher lowers the captain's from 131 to 111. JSON makes both worse. (One seed each.) And the frames: a form works on questions that no adapter was trained on. (Perplexity measures form, not truth.)
 # </details>
 #
 # **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines (`"\n".join(map(json.dumps, mine))`), they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; ours took 180.) Then show a friend only the answers. **Can they name the voice?** That form is all the adapter can learn.
@@ -165,9 +165,9 @@ checks.check_own_pairs(mine)
 #
 # 1. **An adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
 # 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them in other words and backward, never with the training questions.
-# 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them. *Ours: 12 against 5, which may be luck.*
+# 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them. *Ours: 12 versus 5, which may be luck.*
 #
-# Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract read).*
+# Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
 # The same in PEFT, with TRL:
 # ```python

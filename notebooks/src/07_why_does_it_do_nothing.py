@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 07 · Why does it do nothing?
 #
-# Training ran for four days, no error, the loss went down. You load the adapter, and the model answers as if you'd never trained. A program that crashes says where. An adapter that fails says nothing: LoRA begins as *no change*, and every mistake that stops it from learning or loading leaves it there. **Where do you look first?**
+# Training ran for four days without an error, and the loss went down. You load the adapter, and the model answers as if you'd never trained. A program that crashes says where. An adapter that fails says nothing: LoRA begins as *no change*, and every mistake that stops it from learning or loading leaves it there. **Where do you look first?**
 #
-# Ten patients lie in ten beds: nine faults and one doubt. Each came with a complaint that somebody has reported.
+# Ten patients lie in ten beds: nine have a fault, and one is doubtful. Each came with a complaint that somebody has reported.
 
 # %%
 import math
@@ -32,9 +32,9 @@ print("\nThe faults, from A to Z:", ", ".join(sorted(one.fault for one in PATIEN
 # Many loaders take the tensors whose names they know and skip the rest.
 #
 # 1. **How many of the ten does such a loader load without an error?**
-# 2. The first bed below has a healthy adapter. **How large is its update, in percent of the weights it's added to?** (Compare norms: roots of sums of squares.)
+# 2. The first bed below has a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare norms: roots of sums of squares.)
 #
-# Give ranges that you're 80 % sure of.
+# Give ranges that you're 80% sure of.
 
 # %%
 lesson.predict("of ten, loaded without an error", low=..., high=...)
@@ -51,7 +51,7 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number". (F to I were trained for only two to four steps, so they're low. That's not their fault.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (F to I were trained for only two to four steps, so they're low. That's not their fault.)
 
 # %%
 plt.figure(figsize=(8, 3.5))
@@ -80,7 +80,7 @@ from lora_lab.methods.io import AdapterFile
 
 seen = {letter: inspect_folder(beds[letter], "minilm") for letter in ("healthy", "F", "H", "I")}
 update = {letter: 100 * mean(n.update / n.weight for n in seen[letter].norms) for letter in ("healthy", "I")}
-print(f"update, in percent of W: healthy {update['healthy']:.1f}, I {update['I']:.4f}")
+print(f"update, percent of W: healthy {update['healthy']:.1f}, I {update['I']:.4f}")
 print("H: B is zero in", [name for name, largest in largest(beds["H"]).items() if largest == 0])
 prints = {letter: AdapterFile(beds[letter]).own["base_fingerprint"][:6] for letter in ("healthy", "C", "F", "G", "I")}
 print("fingerprints: our base", fingerprint(load_model("minilm", num_labels=2))[:6], prints)
@@ -116,7 +116,7 @@ for reentrant in (True, False):
 assert "no gradient reached 12 adapters" in said[True] and said[False] is None
 
 # %% [markdown]
-# **Exercise 1: name the nine faults and the doubt.** Take the names from the list at the top.
+# **Exercise 1: name the nine faults and the doubtful one.** Take the names from the list at the top.
 
 # %% exercise
 faults = {
@@ -136,16 +136,16 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of your first ten are left? Nine of ten load without a word. Only D, cut short by a full disk, is refused. Our healthy update is 16.8 % of W. (Lesson 06's: at most 2.5 %.)
+# How many of your first ten are left? Nine of ten load without a word. Only D, cut short by a full disk, is refused. Our healthy update is 16.8% of W. (Lesson 06's: at most 2.5%.)
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
 # - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") gradient checkpointing cuts the gradient where a layer's input needs none.
 # - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** adapts a layer whose output nobody reads.
-# - **G** is the doubt: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I** took a few steps at 1e-6; merged in bf16, it's rounded away. **J** was saved after the loss became NaN.
+# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I** took a few steps at 1e-6; merged in bf16, it's rounded away. **J** was saved after the loss became NaN.
 # </details>
 #
 # ## The eleventh patient
-# One more came in tonight, chosen by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then ask the machine: `lora-lab inspect` takes the first three at once.
+# One more came in tonight, chosen by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then ask the machine: `lora-lab inspect` does the first three looks at once.
 
 # %% exercise
 mine = lesson.draw("patient", 0, 1, 2, 3)
@@ -169,7 +169,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Four looks:** the file's size and names, the largest number in B, for each layer, the effect on the base, the gradient of B after the first step. Each takes seconds.
+# 1. **Four looks:** the file's size and names; the largest number in B, layer by layer; the effect on the base; and the gradient of B after the first step. Each takes seconds.
 # 2. **A falling loss proves little.** A head can do that alone.
 # 3. **Load strictly.** A loader that skips what it doesn't know loads nothing and says nothing.
 #

@@ -17,7 +17,7 @@ from lora_lab import AdapterBank, LoRA, load_adapter, load_model, load_task, loa
 from lora_lab.training.models import weight_bytes
 
 lesson.start("08")
-critic = lesson.reference("minilm-rt-r8")  # ours: film reviews, rank 8 on q and v
+critic = lesson.reference("minilm-rt-r8")  # ours: movie reviews, rank 8 on q and v
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
 rows = lesson.steps(200, fast=20)
 sentences = tokenizer(list(task.test.texts[:rows]), padding=True, return_tensors="pt")
@@ -25,11 +25,11 @@ truth = torch.tensor(task.test.labels[:rows])
 
 # %% [markdown]
 # ## Three guesses
-# 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding, as a percentage of the update?** (Compare norms.)
-# 2. **By what percentage is one sentence slower with the adapter beside the weights than merged?** (On this CPU.)
+# 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
+# 2. **By what percentage is one sentence slower with the adapter beside the weights than with it merged?** (On this CPU.)
 # 3. We train a *contrarian*: the same reviews, all labels swapped. Half critic plus half contrarian, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$: **what percentage of the reviews does the mixture get right?**
 #
-# Give ranges that you're 80 % sure of.
+# Give ranges that you're 80% sure of.
 
 # %%
 lesson.predict("rounding, percent of the update", low=..., high=...)
@@ -85,9 +85,9 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged in fp32, the logits agree to a few millionths. In bf16, rounding takes 1 % of the update. That's little, because our critic's update is large (17 % of $W$, lesson 07). One that is a thousandth of $W$ would lose more than half. So **merge in fp32**, and check the loss before you round. In the plot, the update begins to count at half a gap, 0.002.
+# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes 1% of the update. That's little, because our critic's update is large (17% of $W$, lesson 07). One that is a thousandth of $W$ would lose more than half. So **merge in fp32**, and check the loss before you round. In the plot, the update begins to count at half a gap, 0.002.
 #
-# Beside the weights, a sentence takes 5 to 10 % longer (10.1<!--latency.one--> % in our stored run; yours depends on what else is running). Less than 1 % more has to be *computed*, but each thin product is one more call. (On a GPU, calls may weigh more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
+# Beside the weights, a sentence takes 5 to 10% longer (10.1<!--latency.one-->% in our stored run; yours depends on what else is running). Less than 1% more has to be *computed*, but each thin product is one more call. (On a GPU, calls may weigh more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
 #
 # But changing a merged adapter rewrites all adapted weights: 14 ms in our run. With the adapter beside the weights, you only set a name: 0.01 ms.
 # </details>
@@ -153,12 +153,12 @@ assert lesson.FAST or ((flips == 1).float().mean() > 0.85 and logits[0].abs().me
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half and half isn't a coin: 71 % right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70 % at 0.5, and 32 % instead of 24 % at 0.6. Either way most answers flip, each once, and in the middle the critic still wins, because it's the surer of the two.
+# Half and half isn't a coin: 71% right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70% at 0.5, and 32% instead of 24% at 0.6. Either way most answers flip, each once, and in the middle the critic still wins, because it's the surer of the two.
 #
-# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5 the dots meet in the middle: no answer is more than 65 % sure. With mixed logits, some would be 83 % sure. The updates are added exactly, but the model isn't linear: half of each update isn't half of each effect. (One run, 200 reviews.)
+# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5 the dots meet in the middle: no answer is more than 65% sure. With mixed logits, some would be 83% sure. The updates are added exactly, but the model isn't linear: half of each update isn't half of each effect. (One run, 200 reviews.)
 # </details>
 #
-# **Exercise 2: forty customers**, an adapter each. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? And with a million customers: which number does this approach?
+# **Exercise 2: forty customers**, each with an adapter. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? And with a million customers: which number does this approach?
 
 # %% exercise
 base, adapter = weight_bytes("minilm"), 301_776  # bytes of the files
@@ -174,14 +174,14 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 # %% [markdown]
 # <details><summary>A million customers</summary>
 #
-# It approaches base over adapter: 301. Next to a million adapters, one base no longer counts. Next to forty, the base is still most of what you store.
+# It approaches base over adapter: 301. Next to a million adapters, one base no longer matters. Next to forty, the base is still most of what you store.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **One task for many users: merge.** No extra time, no trace of LoRA in the file. Merge in fp32.
-# 2. **Many tasks, or customers with adapters of their own: keep them beside the weights.** Switch by name, mix in one batch, store small files. You pay in time.
+# 2. **Many tasks, or customers with their own adapters: keep them beside the weights.** Switch by name, mix in one batch, store small files. You pay in time.
 # 3. **You can't have both at once.** And a mixture adds *matrices*: look at its probabilities before you use it.
 #
 # *Ours: MiniLM on a CPU. Published: no additional inference latency when merged ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), abstract).*

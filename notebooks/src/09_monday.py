@@ -22,9 +22,9 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected fifteen claims about LoRA, six of them from the abstracts of papers, and tested each one, some on models other than the original. What a claim leaves open, such as the length of the texts, we chose.
+# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each one, some on models other than the original. Where a claim leaves something open, such as the length of the texts, we chose it.
 #
-# 1. **How many of the fifteen hold in every case that was tried?**
+# 1. **How many of the sixteen hold in every case that was tried?**
 # 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?** (Lesson 04 is enough for that.)
 
 # %%
@@ -48,7 +48,7 @@ lesson.reveal("claims that are true as stated", words["true"])
 lesson.reveal("GiB for QLoRA on 70B", verdicts["one_24gb_card"].figures["llama-2-70b, GiB"], "GiB")
 
 # %% claim
-assert words["true"] == 2 and words["depends"] + words["undecided"] >= 11 and len(verdicts) == 15
+assert words["true"] == 2 and words["depends"] + words["undecided"] >= 11 and len(verdicts) == 16
 assert round(verdicts["one_24gb_card"].figures["llama-2-70b, GiB"], 1) == 35.3
 from lora_course.claims.cards import judge
 
@@ -59,7 +59,7 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of fifteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Those two are arithmetic. Of the other thirteen, one fails wherever we looked; the rest are true somewhere or undecided, and the claim doesn't say where.
+# Two of sixteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Those two are arithmetic. Of the other fourteen, one fails wherever we looked; the rest are true in some cases or undecided, and the claims don't say which.
 #
 # - The 70B needs 35.3 GiB, so 32 GB is too small, and 40 GB is enough. The paper says 65B on 48 GB, which fits this ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
 # - "On par with full fine-tuning" is *undecided* at a margin of 1.5 points, and true at 3 on our model. Choose the margin after you've seen the numbers, and you can have any word you like.
@@ -76,7 +76,7 @@ checks.check_flip({"models": "llama-2-70b"})
 
 # %% [markdown]
 # ## And how sure are you?
-# Since lesson 00 you've given ranges that you were 80 % sure of. Here's each of them: the band is your range, the mark is where the result fell. Even with a true 80 %, luck moves the number that hold; the title says how far. Did fewer hold? Make them wider on Monday. More? Be bolder.
+# Since lesson 00 you've given ranges that you were 80% sure of. Here's each of them: the band is your range, the mark is where the result fell. Even if you're really right 80% of the time, luck changes how many hold; the title says by how much. Did fewer hold? Make them wider on Monday. More? Be bolder.
 
 # %%
 places = lesson.calibration()
@@ -89,7 +89,7 @@ for row, (question, place) in enumerate(places.items()):
 hits = sum(0 <= place <= 1 for place in places.values())
 made_up = "Made-up example: " if "question 1" in places else ""
 low, high = binom.interval(0.95, len(places), 0.8)
-plt.title(f"{made_up}{hits} of {len(places)} ranges held; with a true 80 %, luck gives {low:.0f} to {high:.0f}", loc="left")
+plt.title(f"{made_up}{hits} of {len(places)} ranges held; with a true 80%, luck gives {low:.0f} to {high:.0f}", loc="left")
 plt.xticks([0, 1], ["your low end", "your high end"])
 plt.yticks([])
 plt.box(False)
@@ -100,7 +100,7 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %% [markdown]
 # ## Your plan
-# Now the job. Put in **your model** (a folder, or a hub id you've downloaded), **your CSV** with the columns `text,label` or `prompt,completion`, and **your card's GB**. Ours is MiniLM and 200 film reviews. Each line of the plan names the lesson it comes from.
+# Now the job. Put in **your model** (a folder, or a hub id you've downloaded), **your CSV** with the columns `text,label` or `prompt,completion`, and **your card's GB**. Ours is MiniLM and 200 movie reviews. Each line of the plan names the lesson it comes from.
 #
 # `job.write` writes a complete script, with PEFT and transformers and nothing from this lab. Open `train.py` and read it. It tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or no answer changes, and scores the test once.
 
@@ -126,15 +126,15 @@ if not lesson.FAST:
     tuned = finished["check"]("adapter", tokenizer, labels, data[20:40], collate)
     assert round(finished["evaluate"](tuned, data[20:40], collate)[0], 2) == 0.62
     assert round(finished["evaluate"](tuned, data[:20], collate)[1], 2) == 0.65
-    assert max(Counter(row["labels"] for row in data[:20]).values()) == 12  # 60 %
+    assert max(Counter(row["labels"] for row in data[:20]).values()) == 12  # 60%
     assert job.settings["RATES"][-1] == 2e-3 and (inspect_folder("adapter/0.002").norms[0].update == inspect_folder("adapter").norms[0].update)
 assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# Read it as you'd read somebody else's. In our run the adapter works, B isn't zero, and it's still no good. The loss is 0.62, and guessing between two labels gives 0.69: 160 rows made 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And 65 % right, of twenty test rows, is accurate to ±21 points; always saying the same label gets 60 %. So you know what to ask for on Monday: rows.
+# Read it as you'd read somebody else's. In our run the adapter works, B isn't zero, and it's still no good. The loss is 0.62, and guessing between two labels gives 0.69: 160 rows gave only 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And 65% right, of twenty test rows, is accurate to ±21 points; always saying the same label gets 60%. So you know what to ask for on Monday: rows.
 #
 # ## Exercise 2: somebody else's Monday
-# A job you haven't seen, drawn by your name. For each of five lines, make a choice and name the evidence that **decides** it. A fact that's true but decides another line is wrong here.
+# A job you haven't seen; your name decides which. For each of five lines, make a choice and name the evidence that **decides** it. A fact that's true but decides another line is wrong here.
 
 # %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)
@@ -168,7 +168,7 @@ checks.check_brief(my_plan, mine)
 # 2. **Undecided is an answer.** Say what would decide it, in seeds and rows.
 # 3. **A plan is a list of choices with their reasons,** and its script proves that the adapter works.
 #
-# Start with: all linear layers, rank 8 to 16, α 16, three rates (around 2e-4 for 7B, around 1e-3 for a model as small as ours), 16 rows a step, three passes. *Ours: 5e-4 to 1e-3 for MiniLM, about 4e-3 for SmolLM2 in 60 steps; all linear layers were equivalent to `q,v` in 400 steps of 16 (lesson 05). Published: `q,v` didn't match full fine-tuning, all linear layers did (QLoRA, not at one budget); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)); large batches can hurt LoRA ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
+# Start with: all linear layers, rank 8 to 16, α 16, three rates (around 2e-4 for 7B, around 1e-3 for a model as small as ours), 16 rows a step, three passes. *Ours: 5e-4 to 1e-3 for MiniLM, about 4e-3 for SmolLM2 in 60 steps; all linear layers were equivalent to `q,v` in 400 steps of 16 rows (lesson 05). Published: `q,v` didn't match full fine-tuning, but all linear layers did (QLoRA, but not at equal budgets); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)); large batches can hurt LoRA ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, the heart of your script:
 # ```python

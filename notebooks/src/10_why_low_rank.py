@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 10 · Why should it fit into rank 8?
 #
-# A matrix of MiniLM has 384 × 384 numbers. LoRA of rank 8 changes it with 4 % as many, and it works. **Is the model simple? Is the change? Or the task?** Take apart a photograph, a weight, a change and a gradient.
+# A matrix of MiniLM has 384 × 384 numbers. Rank-8 LoRA changes it with 4% as many, and it works. **Is the model simple? Is the change? Or the task?** Take apart a photograph, a weight, a change and a gradient.
 #
 # A column times a row is a matrix of **rank one**: all its rows are the same row, scaled. *Any* matrix is a sum of such pieces, strongest first:
 #
@@ -10,11 +10,11 @@
 # That's the SVD. All $u$ have length 1 and stand at right angles to each other; so do all $v$. So the **energy**, the sum of all entries squared, is also the sum of all $s_i^2$.
 #
 # ## Three guesses
-# 1. A pretrained weight of MiniLM, 384 × 384. **How many pieces hold 90 % of its energy?**
-# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right--> % right, and with only the two strongest pieces of each matrix's change 79.2<!--knobs.cut.2--> %. Now take *those two* away and keep the rest. **What percentage is right?**
-# 3. Sixteen reviews give a gradient for each matrix. **How many pieces hold 90 % of its energy?** (The median over twelve matrices.)
+# 1. A pretrained weight of MiniLM, 384 × 384. **How many pieces hold 90% of its energy?**
+# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% right, and with only the two strongest pieces of each matrix's change 79.2<!--knobs.cut.2-->%. Now take *those two* away and keep the rest. **What percentage is right?**
+# 3. Sixteen reviews give a gradient for each matrix. **How many pieces hold 90% of its energy?** (The median over twelve matrices.)
 #
-# Give ranges that you're 80 % sure of.
+# Give ranges that you're 80% sure of.
 
 # %%
 import numpy as np
@@ -73,7 +73,7 @@ for name, mine in tries.items():
 W = weight(layer=0, role="q")
 for name, matrix in (("photo", photo), ("weight", W)):
     found = [rank_for_energy(spectrum(one), 0.9) for one in (matrix, shuffled(matrix))]
-    print(f"{name}: {found[0]} pieces hold 90 %; shuffled, {found[1]}")
+    print(f"{name}: {found[0]} pieces hold 90%; shuffled, {found[1]}")
 change, mixed = reference()["matrix"]["ninety"]
 print(f"its change by full fine-tuning (stored): {change}; shuffled, {mixed}")
 lesson.reveal("pieces of a weight", found[0], f"of {len(W)}")
@@ -120,7 +120,7 @@ assert cut["energy"][2] < 0.31
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy--> % of the energy: 79.2<!--knobs.cut.2--> % right. The other 382, with the rest of the energy: 62.4<!--ranks.rest.2--> %, not far above the 53.6<!--knobs.cut.0--> % with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without only the *one* strongest it's 53.4<!--ranks.rest.1--> %, worse than without two. We don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382, with the rest of the energy: 62.4<!--ranks.rest.2-->%, not far above the 53.6<!--knobs.cut.0-->% with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without only the *one* strongest it's 53.4<!--ranks.rest.1-->%, worse than without two. We don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
@@ -152,13 +152,13 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90 %: `q` mostly needs 14 to 40, `v`, every second number, one. Sorting reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that does so little above.
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%: `q` mostly needs 14 to 40, `v`, every second number, one. Sorting reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that does so little above.
 #
 # (One batch, one new head. Others: 8 to 13.)
 # </details>
 #
 # ## When it doesn't fit
-# A task needs rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if, of all values, its own is nearest to the output. **Exercise 2: what's the smallest rank at which 95 % of the facts are right?** Write the loop.
+# A task needs rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if, of all values, its own is nearest to the output. **Exercise 2: what's the smallest rank at which 95% of the facts are right?** Write the loop.
 
 # %% exercise
 from lora_course.checks.ranks import facts
@@ -192,11 +192,11 @@ assert max(right_at_each_rank(1024)) < 0.7 and right_at_each_rank(64)[-1] == 1
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Weights aren't low-rank, and neither is full fine-tuning's change.** What's low-rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2--> % right, the other 382 only 62.4<!--ranks.rest.2--> %. *Ours: one run.*
+# 1. **Weights aren't low-rank, and neither is full fine-tuning's change.** What's low-rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2-->% right, the other 382 only 62.4<!--ranks.rest.2-->%. *Ours: one run.*
 # 2. **Each token adds a rank-one piece to the gradient.** If the pieces point in few directions, few hold most of it.
 # 3. **Rank is room for unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256; for 1,024 even all 128 aren't enough.*
 #
-# Start with rank 8 to 16 for sorting; more for facts. *Ours: reviews only. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90 % of the energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, 200 numbers reached 90 % of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract read).*
+# Start with rank 8 to 16 for sorting; more for facts. *Ours: reviews only. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90% of the energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, 200 numbers reached 90% of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
 # The same in PEFT:
 # ```python

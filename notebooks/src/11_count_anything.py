@@ -6,11 +6,11 @@
 # You know from lesson 00 that a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count whole models, and see what happens as they grow.
 #
 # ## Three guesses
-# All at rank 8, on the query and value matrices (`q,v`), as in the LoRA paper. Give ranges that you're 80 % sure of.
+# All at rank 8, on the query and value matrices (`q,v`), as in the LoRA paper. Give ranges that you're 80% sure of.
 #
 # 1. **Llama-3.1-405B: how many times fewer numbers train than the model has?**
 # 2. Take a model with ten times as many parameters. **How many times as many numbers train?**
-# 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer, in place of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers train?**
+# 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer instead of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers train?**
 
 # %%
 import numpy as np
@@ -88,11 +88,11 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 #
 # On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block has about $d^2$ parameters and its adapter about $d$, so if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times. If only the number of blocks grew, it would be ten times. Real models grow in both.
 #
-# So "x times fewer" says nothing without the model, the rank and the matrices. Some say that adapting everything defeats the purpose. Yet on all linear layers, Llama-3.1-405B trains 0.08<!--count.405b.all--> %.
+# So "x times fewer" says nothing without the model, the rank and the matrices. Some say that adapting everything defeats the purpose. Yet on all linear layers, Llama-3.1-405B trains 0.08<!--count.405b.all-->%.
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times". It's about GPT-3, but at which rank? Its section 4.2 gives a second hint: a file of 35 MB beside 350 GB, at 2 bytes a number. Drag the rank until both fit. Then: which model and rank come closest to exactly 10,000?
+# The paper's abstract says "10,000 times." It's about GPT-3, but at which rank? Its section 4.2 gives a second hint: a file of 35 MB beside 350 GB, at 2 bytes a number. Drag the rank until both fit. Then: which model and rank come closest to exactly 10,000?
 
 # %%
 @interact(model=zoo_names(), rank=(1, 64), targets=["q,v", "all-linear"])
@@ -118,7 +118,7 @@ assert near[1:] == ("mixtral-8x7b", "q,v", 11) and round(10_000 - near[0]) == 99
 # </details>
 #
 # ## Your turn: a stranger's file
-# A file tells you what its name doesn't. **Exercise 1: what's the rank of this adapter of Llama-3.2-3B?** Its numbers have 4 bytes; a few thousand bytes are names. (A published file, from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
+# A file tells you what its name doesn't. **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers have 4 bytes; a few thousand bytes are names. (A published file, from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
 
 # %% exercise
 targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))
@@ -157,7 +157,7 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, only because the experts get no adapter. Pairs in all experts add 33<!--count.experts--> times that. Several methods train less than LoRA. (IA3 and the prefix are equal by accident.) A small count isn't a merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
+# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, only because the experts get no adapter. Pairs in all experts add 33<!--count.experts--> times that. Several methods train fewer numbers than LoRA. (IA3 and the prefix are equal by accident.) A small count isn't a merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
@@ -185,7 +185,7 @@ checks.check_audit(my_count, which, rank)
 # <details><summary>Answer box</summary>
 #
 # 1. **Count on `meta`:** shapes are enough, so any model that has a config can be counted, in a second.
-# 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1 % of a small model, 0.3<!--count.8b.all--> % of an 8B, 0.08<!--count.405b.all--> % of a 405B. *Ours: counted, 32 models.*
+# 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B, 0.08<!--count.405b.all-->% of a 405B. *Ours: counted, 32 models.*
 # 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And does it count the head? (If so, MiniLM's 308<!--count.minilm--> is lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
 # From the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$ on, $A$ and $B$ hold as many numbers as $W$: there LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). Only in a square matrix it's half the width (lesson 00).

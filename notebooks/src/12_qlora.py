@@ -28,7 +28,7 @@ weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (38
 # 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Minus: they win.)
 # 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
 #
-# Give ranges that you're 80 % sure of.
+# Give ranges that you're 80% sure of.
 
 # %%
 lesson.predict("percent wrong in 4 bits", low=..., high=...)
@@ -45,7 +45,7 @@ lesson.predict("% of LoRA's memory", low=..., high=...)
 #
 # To read a weight, **dequantize** it: the level, times absmax.
 #
-# **Exercise 1: quantize a block.** Your name draws the row.
+# **Exercise 1: quantize a block.** Your name decides which row.
 
 # %% exercise
 row = lesson.draw("row", 7, 60, 150, 240, 330)
@@ -71,7 +71,7 @@ scaled = blocks / scales
 
 
 def wrong(levels):
-    """Do to every block what you did to one. How wrong is the matrix, in percent?"""
+    """Do to every block what you did to one. By what percentage is the matrix wrong?"""
     back = levels[(scaled[..., None] - levels).abs().argmin(-1)] * scales
     return 100 * float((back - blocks).norm() / blocks.norm())
 
@@ -110,7 +110,7 @@ def stripes(bits=4):
         heights = [0 * stripe + up for stripe in stripes]
         plt.hist(stripes, 200, weights=heights, stacked=True, color=(8 * colors)[: len(levels)])
         plt.vlines(levels, 0, 250 * up, color="black")
-        plt.text(-0.97, 1400 * up, f"{name}: {wrong(levels):.1f} % wrong", color=colors[0], fontsize=11)
+        plt.text(-0.97, 1400 * up, f"{name}: {wrong(levels):.1f}% wrong", color=colors[0], fontsize=11)
     plt.title("NF puts its values where the weights are")
     plt.xlabel("weight / absmax of its block")
     plt.yticks([])
@@ -157,7 +157,7 @@ assert lesson.FAST or all(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The matrix is 9.3<!--bits.nf4.wrong--> % wrong (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs next to nothing: 80.8<!--bits.nf4--> % right against 80.9<!--bits.bf16--> %, *equivalent* within 1.5 points (90 % interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3--> %, with 2 bits 73.9<!--bits.nf2--> %. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
+# The matrix is 9.3<!--bits.nf4.wrong-->% wrong (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs next to nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
 #
 # **Why does it work?** W is rounded once and never again: no step adds to the error. And the adapter learns beside the *rounded* W. At 3 bits the moved adapter (one, seed 0) loses about 5 points, those trained there 0.8; at 2 bits, about 20 and 7. At 4 bits there's little to repair.
 # </details>
@@ -183,11 +183,11 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not a quarter: 48<!--bits.llama.share--> %. The weights fall from 15.0<!--fit.weights--> GiB only to 5.4<!--bits.llama.weights-->, because embeddings and head stay as they are. And the other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change. (Computed, as in lesson 04.)
+# Not a quarter: 48<!--bits.llama.share-->%. The weights fall from 15.0<!--fit.weights--> GiB only to 5.4<!--bits.llama.weights-->, because embeddings and head stay as they are. And the other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change. (Computed, as in lesson 04.)
 # </details>
 #
 # ## Your card
-# Your name draws a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And how many bits a weight, at most, fit on the card?
+# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And how many bits a weight, at most, fit on the card?
 
 # %%
 small, t4 = "RTX 3060 12 GB", "T4 16 GB"
@@ -224,12 +224,12 @@ checks.check_card(peak, saved, fits, case)
 # <details><summary>Answer box</summary>
 #
 # 1. **What is only read may be coarse.** So freeze the base in 4 bits, and keep A and B, which train, in 32.
-# 2. **It saves three quarters of the linear layers**, and nothing on embeddings, head, activations and logits.
+# 2. **It saves three quarters of the memory of linear weights**, and nothing on embeddings, head, activations and logits.
 # 3. **It costs time, and the adapter belongs to the rounded weights.** Serve the base it was trained on, or add $BA$ to the dequantized weights.
 #
 # Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 from 33B on). *Published, [QLoRA's scripts for its model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #
-# *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 against 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). It took 2.8 hours, not 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
+# *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 versus 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). It took 2.8 hours, not 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
 #
 # The same in PEFT:
 # ```python

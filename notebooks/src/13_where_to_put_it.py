@@ -3,7 +3,7 @@
 #
 # "I moved LoRA from `q,v` to all linear layers, and the model got better." Maybe. But at the same rank, that trains four to eight times more numbers. Two things changed: *where*, and *how much*.
 #
-# So fix the amount. You may train 27,648 numbers in each layer of MiniLM, in one matrix or spread over six. **Which place is best?**
+# So fix the amount. You can train 27,648 numbers in each layer of MiniLM, in one matrix or spread over six. **Which place is best?**
 #
 # A layer has six matrices. In attention, `q` and `k` decide *where* each token looks, `v` and `o` *what* it takes from there. The MLP has the other two: `up` and `down`.
 
@@ -23,9 +23,9 @@ placements
 
 # %% [markdown]
 # ## One budget, many ranks
-# More matrices, lower rank: each row trains the same count, over six layers. (`up,down` stays 3 % below.)
+# More matrices, lower rank: each row trains the same count, over six layers. (`up,down` stays 3% below.)
 #
-# **Exercise 1: do it for a larger model, drawn by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within it on all of attention, `q,k,v,o`? And on all linear layers? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
+# **Exercise 1: do it for a larger model, chosen by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within it on all of attention, `q,k,v,o`? And on all linear layers? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
 
 # %% exercise
 model = lesson.draw("model", "llama-3-8b", "llama-2-7b", "gemma-2-9b", "qwen3-8b")
@@ -42,11 +42,11 @@ checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one[
 
 # %% [markdown]
 # ## Three guesses
-# We trained these six placements on film reviews: five seeds each, at three learning rates. (Guessing gets 50 %. A point is one percent.) Give ranges that you're 80 % sure of.
+# We trained these six placements on movie reviews: five seeds each, at three learning rates. (Guessing gets 50%. A point is one percent.) Give ranges that you're 80% sure of.
 #
 # 1. Each placement at its best rate: **how many points from the worst to the best?**
 # 2. **How many of the other five are better than `q,v`**, beyond luck?
-# 3. Llama 3 8B at rank 8, from `q,v` to all linear layers: 6.2<!--place.times--> times more trained numbers. **How much more memory, in percent?** (bf16, one text of 1,024 tokens.)
+# 3. Llama 3 8B at rank 8, from `q,v` to all linear layers: 6.2<!--place.times--> times more trained numbers. **What percentage more memory does it need?** (bf16, one text of 1,024 tokens.)
 
 # %%
 lesson.predict("points from the worst to the best", low=..., high=...)
@@ -67,9 +67,9 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 
 # %% [markdown]
 # ## Tune each, then compare
-# Larger $\alpha$ needs less rate (lesson 03), and here it goes from 8 to 72. One rate for all could pick the winner, so each gets its own, chosen on *validation* sentences by the same five seeds. The 2,000 test sentences come last, with a margin fixed beforehand: 1.5 points.
+# A larger $\alpha$ needs a lower rate (lesson 03), and here it goes from 8 to 72. A single rate for all could pick the winner, so each gets its own, chosen on *validation* sentences with the same five seeds. The 2,000 test sentences come last, with a margin fixed beforehand: 1.5 points.
 #
-# In the picture, a dot is the difference from `q,v`, its line the 95 % interval (same sentences, same seeds), and the band our margin. Yours: orange. Of six comparisons, one may look real by luck, so the verdicts require more (**Holm's correction**). So a line off zero can be *undecided*. At right: LoRA's paper on GPT-3, also at one budget, writing database queries (WikiSQL) or comparing two sentences (MNLI); a line is what luck alone can do.
+# In the picture, a dot is the difference from `q,v`, its line the 95% interval (same sentences, same seeds), and the band our margin. Yours: orange. Of six comparisons, one may look real by luck, so the verdicts require more (**Holm's correction**). So a line off zero can be *undecided*. At right: LoRA's paper on GPT-3, also at equal budgets, writing database queries (WikiSQL) or comparing two sentences (MNLI); a line is what luck alone can do.
 
 # %%
 def tuned(runs):
@@ -124,9 +124,9 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # - **None proved better than `q,v`; four are undecided, only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (`v`'s best rate was the lowest tried.) (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. Twice its best rate costs a placement 1<!--place.twice.least--> to 25<!--place.twice.most--> (validation).
 # - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. That may be why; but on MNLI, `q,k` does as well as `q,v`.
 # - **"Undecided" isn't "equal".** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
-# - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory--> % more memory (1<!--place.checkpointing--> % with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long--> % at 4,096 tokens.
+# - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long-->% at 4,096 tokens.
 #
-# Why does everybody say "all linear layers"? Some compare at one *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
+# Why does everybody say "all linear layers"? Some compare at the same *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
 # </details>
 #
 # ## Plan a comparison that you haven't seen
@@ -144,13 +144,13 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Compare places at the same budget**: rank = budget / cost of rank 1. At one *rank*, all linear layers train 4 to 8 times more than `q,v`.
+# 1. **Compare places at the same budget**: rank = budget / cost of rank 1. At the same *rank*, all linear layers train 4 to 8 times more than `q,v`.
 # 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
 # 3. **Choose places by quality, not by memory.** Adapting fewer saves little.
 #
-# Start with all linear layers at rank 8: larger models may need them. *Ours: at one budget undecided against `q,v`; at one rank equivalent<!--as_good.all.against-lora--> in 400 steps of 16 (lesson 05), undecided in 200 of 8, where one of five runs collapsed (lesson 16). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at one budget ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
+# Start with all linear layers at rank 8: larger models may need them. *Ours: at equal budgets, undecided against `q,v`; at equal ranks, equivalent<!--as_good.all.against-lora--> in 400 steps of 16 rows (lesson 05), undecided in 200 of 8, where one of five runs collapsed (lesson 16). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at equal budgets ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #
-# The same in PEFT, at about one budget for Llama 3 8B:
+# The same in PEFT, at about equal budgets for Llama 3 8B:
 # ```python
 # config = LoraConfig(r=32, lora_alpha=64, target_modules=["q_proj", "v_proj"])
 # config = LoraConfig(r=5, lora_alpha=10, target_modules="all-linear")

@@ -25,14 +25,14 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good film reviews from bad ones, with a two-row output layer, the *head*. (Stored; making it again takes minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
+# It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good movie reviews from bad ones, with a two-row output layer, the *head*. (Stored; making it again takes minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
 #
 # ## Three guesses
-# Guessing gets 50 %. Give ranges that you're 80 % sure of.
+# Guessing gets 50%. Give ranges that you're 80% sure of.
 #
 # 1. We negate $B$, nothing else. **What percentage of the reviews does the model get right then?**
 # 2. We throw the model's answer away. We average it over each review's words, split the reviews at the median, and call the half that fits better good. **What percentage is right?**
-# 3. Another seed starts from another random $A$. **How similar are the two trained $A$, as the cosine squared, in percent?**
+# 3. Another seed starts from another random $A$. **How similar are the two trained $A$'s? (The squared cosine, as a percentage.)**
 
 # %%
 lesson.predict("percent right with B negated", low=..., high=...)
@@ -41,7 +41,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# A hook keeps what comes into the layer: 384 numbers for each token. Then put in sentences of your own. Can you fool it?
+# A hook keeps what comes into the layer: 384 numbers for each token. Then put in your own sentences. Can you fool it?
 
 # %%
 kept = {}
@@ -82,7 +82,7 @@ plt.show()
 # </details>
 #
 # ## Is that what it uses?
-# A nice picture isn't evidence: we chose the sentences. So take validation reviews, kept out of training. As a control, take 100 *random* directions in place of $A$, each with its better sign.
+# A nice picture isn't evidence: we chose the sentences. So take validation reviews, kept out of training. As a control, take 100 *random* directions instead of $A$, each with its better sign.
 #
 # And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half?
 
@@ -131,9 +131,9 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right--> % right to 25<!--inside.one.negated--> %. Without it, 56<!--inside.one.without--> % are right. So its opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone--> %; the best of 100 random directions, 62<!--inside.one.random--> %. (With 500 reviews, 4 points either way may be luck.)
+# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So its opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%. (With 500 reviews, 4 points either way may be luck.)
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one--> % of the halves, without it 22<!--inside.halves.none--> %: it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but nearly all are back: 21<!--inside.halves.quarter--> %. (One adapter; we shrank no other direction.) And 500 reviews can't tell whether fewer are right. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same of large models (abstract read).
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->%: it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but nearly all are back: 21<!--inside.halves.quarter-->%. (One adapter; we shrank no other direction.) And 500 reviews can't tell whether fewer are right. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
 # </details>
 #
 # ## Would another seed read the same?
@@ -150,7 +150,7 @@ print(f"correlation of their averages over {count} reviews: {both:+.2f}")
 assert phi > 0.2 and (lesson.FAST or round(both.item(), 2) == -0.98)
 
 # %% [markdown]
-# Is that much? It depends on chance. **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name draws that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
+# Is that much? It depends on chance. **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name decides that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
 
 # %% exercise
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)
@@ -166,7 +166,7 @@ checks.check_chance(1 / 384, rank / 384, rank)
 # So our two seeds, with a $\phi$ of 0.64<!--inside.one.phi-->, share over 200 times what chance gives. They read the same thing with opposite signs (correlation -0.98), for the sign is free. In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) reports a $\phi$ above 0.5 for the first directions of ranks 8 and 64, and the others are nearly noise. But for 64 directions in 384 dimensions, a $\phi$ of 0.17 *is* noise.
 #
 # ## A stranger
-# Somebody has negated $A$, or $B$, or both, or nothing, drawn by your name. **Exercise 2: which one? Answer "A", "B", "A and B" or "nothing".** Compare its numbers with the picture.
+# Somebody has negated $A$, or $B$, or both, or nothing; your name decides which. **Exercise 2: which one? Answer "A", "B", "A and B" or "nothing".** Compare its numbers with the picture.
 
 # %% exercise
 mine = lesson.draw("stranger", 0, 1, 2, 3)
@@ -190,7 +190,7 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
 # 3. **The sign of $A$ or of $B$ alone means nothing. Only the sign of $BA$ matters.** And shared directions count only above chance, $\max(i, j)/d$.
 #
-# To read one, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test--> % of the test reviews (one run, rate not tuned), no more than a linear classifier on the frozen model, 75.7<!--as_good.probe--> %. Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora--> % (lesson 05).*
+# To read one, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of the test reviews (one run, rate not tuned), no more than a linear classifier on the frozen model, 75.7<!--as_good.probe-->%. Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
 #
 # The same in PEFT:
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 15 · How much higher is LoRA's learning rate?
 #
-# "Ten times that of full fine-tuning", says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "I found about 3", wrote a reader who tried another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 our rates were 20<!--as_good.lora.times--> times full fine-tuning's on `q,v`, and 5<!--as_good.all.times--> on all linear layers. **Is there such a number at all?**
+# "Ten times that of full fine-tuning," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "I found about 3," wrote a reader who tried another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 our rates were 20<!--as_good.lora.times--> times full fine-tuning's on `q,v`, and 5<!--as_good.all.times--> on all linear layers. **Is there such a number at all?**
 
 # %%
 import numpy as np
@@ -42,7 +42,7 @@ checks.check_lowest(lowest, at_the_last="nan")
 
 # %% [markdown]
 # ## Three guesses
-# MiniLM, film reviews, 200 steps of 8. LoRA: rank 8, $\alpha=16$. Give ranges that you're 80 % sure of.
+# MiniLM, movie reviews, 200 steps of 8 rows. LoRA: rank 8, $\alpha=16$. Give ranges that you're 80% sure of.
 #
 # 1. **How many times full fine-tuning's best rate is LoRA's**, on `q,v`?
 # 2. And LoRA's on **all linear layers**?
@@ -125,9 +125,9 @@ for rule, alpha in rules.items():  # doublings of the best rate for each doublin
 fall = 2 ** (peak.loc[(1, 1)] - peak.loc[(64, 64)]).mean()
 
 ratios = {}
-for name in ("LoRA, q,v", "LoRA, all linear"):  # of each seed, then the mean and its 95 % interval
+for name in ("LoRA, q,v", "LoRA, all linear"):  # of each seed, then the mean and its 95% interval
     ratios[name] = [2**end for end in mean_interval(best[name] - best["full fine-tuning"])]
-    print("{}: {:.0f} times full fine-tuning's best rate (95 % interval {:.0f} to {:.0f})".format(name, *ratios[name]))
+    print("{}: {:.0f} times full fine-tuning's best rate (95% interval {:.0f} to {:.0f})".format(name, *ratios[name]))
 lesson.reveal("times full fine-tuning's rate, on q,v", ratios["LoRA, q,v"][0])
 lesson.reveal("times full fine-tuning's rate, on all linear layers", ratios["LoRA, all linear"][0])
 lesson.reveal("times the best rate falls with alpha = r", fall)
@@ -149,11 +149,11 @@ assert min(both, key=both.get) == 12 and round(both[12], 2) == 0.02 and round(bo
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# LoRA's best rate over full fine-tuning's (95 % intervals):
+# LoRA's best rate over full fine-tuning's (95% intervals):
 #
 # | | `q,v` | all linear layers |
 # |---|---|---|
-# | MiniLM, film reviews | **25<!--regret.qv-->** (9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->) | **8.8<!--regret.all-->** (4.8<!--regret.all.low--> to 16<!--regret.all.high-->) |
+# | MiniLM, movie reviews | **25<!--regret.qv-->** (9.1<!--regret.qv.low--> to 66<!--regret.qv.high-->) | **8.8<!--regret.all-->** (4.8<!--regret.all.low--> to 16<!--regret.all.high-->) |
 # | MiniLM, tweets | **24<!--regret.tweets.qv-->** (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->) | **12<!--regret.tweets.all-->** (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->) |
 # | SmolLM2, restaurants | **33<!--regret.smollm2.qv-->** (21<!--regret.smollm2.qv.low--> to 51<!--regret.smollm2.qv.high-->) | **14<!--regret.smollm2.all-->** (14<!--regret.smollm2.all.low--> to 15<!--regret.smollm2.all.high-->) |
 #
@@ -161,7 +161,7 @@ assert min(both, key=both.get) == 12 and round(both[12], 2) == 0.02 and round(bo
 #
 # - **Which side is safer depends on the model.** Twice MiniLM's best rate (by accuracy) costs 13.6<!--regret.twice.least--> to 29.1<!--regret.twice.most--> points; what half costs is open. With SmolLM2, half costs 0.06<!--regret.smollm2.half.least--> to 0.07<!--regret.smollm2.half.most--> of loss, twice 0.00<!--regret.smollm2.twice.least--> to 0.01<!--regret.smollm2.twice.most-->.
 # - **With $\alpha$ fixed, the rank hardly changes the best rate**: twice the rank, 1.00<!--regret.fixed--> times the rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->); **with $\alpha=r$ it falls**: 0.74<!--regret.r--> times (0.62<!--regret.r.low--> to 0.87<!--regret.r.high-->), from rank 1 to 64 by 5.9<!--regret.fall-->. $\alpha=2r$ is similar; $\alpha\propto\sqrt r$ is open.
-# - **Is 16 the best $\alpha$?** At rank 1, $\alpha=1$ has a lower loss with all three seeds. At rank 8 it's open: 0.003 and 0.038 lower, 0.007 higher. Large alphas with small rates, as [a paper of 2026](https://arxiv.org/abs/2606.12883) recommends (abstract read)? No sign of it: 1,024 is 2.5<!--regret.points.1024--> points behind 16 (-0.8<!--regret.points.1024.low--> to 5.9<!--regret.points.1024.high-->).
+# - **Is 16 the best $\alpha$?** At rank 1, $\alpha=1$ has a lower loss with all three seeds. At rank 8 it's open: 0.003 and 0.038 lower, 0.007 higher. Large alphas with small rates, as [a paper of 2026](https://arxiv.org/abs/2606.12883) recommends (abstract only)? No sign of it: 1,024 is 2.5<!--regret.points.1024--> points behind 16 (-0.8<!--regret.points.1024.low--> to 5.9<!--regret.points.1024.high-->).
 # - **Does a larger batch hurt LoRA more?** Open: from 8 rows to 32, its loss rises 0.01<!--regret.batch.more--> more than full fine-tuning's (-0.09<!--regret.batch.more.low--> to 0.12<!--regret.batch.more.high-->).
 #
 # **Why doesn't rank matter at a fixed $\alpha$?** After Adam's first step, every number of $B$ is about plus or minus the rate. So $BA$, a sum of $r$ pieces, all roughly downhill, grows like $r$, and $\alpha/r$ cancels that. With $\alpha=r$, nothing does.
@@ -173,7 +173,7 @@ assert min(both, key=both.get) == 12 and round(both[12], 2) == 0.02 and round(bo
 # %%
 found = facts("claims/evidence/eighteen_runs")
 print(found["source"], found["link"], sep="\n")
-print(f"full fine-tuning of the layer: {found['full']['accuracy']} %, {found['full']['trained']:,} numbers")
+print(f"full fine-tuning of the layer: {found['full']['accuracy']}%, {found['full']['trained']:,} numbers")
 pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ratios"]]).T.rename_axis("rank")
 
 # %% [markdown]
@@ -183,7 +183,7 @@ pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ra
 # - **b**: Beyond rank 4, more rank gains little.
 # - **c**: At this rate and length, a larger $\alpha/r$ gave more at every rank.
 # - **d**: $\alpha=2r$ is the best choice.
-# - **e**: LoRA of rank 32 beats full fine-tuning.
+# - **e**: Rank-32 LoRA beats full fine-tuning.
 #
 # Which one do the numbers support? And what next: "more ranks", "more seeds" or "more rates"?
 

@@ -32,7 +32,7 @@ methods = pd.DataFrame(stored["methods"]).set_index("label")
 # | VeRA | one frozen random $A$ and $B$ for all layers; two vectors scale them | `VeRA()` |
 # | TinyLoRA | the small square is a sum of frozen random ones; their weights train | `TinyLoRA()` |
 #
-# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3 %, LoRA with $\alpha=128$ 47.4 %. Is rsLoRA the better method? At one rank it *is* plain LoRA, with another $\alpha$. Which one?
+# **Exercise 1.** In [PEFT's public table](https://github.com/huggingface/peft/tree/main/method_comparison) (Llama-3.2-3B, rank 64), rsLoRA with $\alpha=64$ solves 51.3%, LoRA with $\alpha=128$ 47.4%. Is rsLoRA the better method? At any single rank it *is* plain LoRA, with a different $\alpha$. Which one?
 
 
 # %% exercise
@@ -52,7 +52,7 @@ checks.check_as_plain(alpha_of_plain)
 
 # %% [markdown]
 # ## Three guesses
-# MiniLM on film reviews, 1,600 sentences, rank 8 on `q,v` (VeRA 256, LoRA-XS 16, TinyLoRA 2). Every method got six rates, 2 or 3.2 times apart (two more if the best was the last), three seeds each, then five new seeds at its best rate, scored on 2,000 test sentences. The margin is 1.5 points. Give ranges that you're 80 % sure of.
+# MiniLM on movie reviews, 1,600 sentences, rank 8 on `q,v` (VeRA 256, LoRA-XS 16, TinyLoRA 2). Every method got six rates, 2 or 3.2 times apart (two more if the best was the last), three seeds each, then five new seeds at its best rate, scored on 2,000 test sentences. The margin is 1.5 points. Give ranges that you're 80% sure of.
 #
 # 1. **How many of the eight variants are better than plain LoRA?**
 # 2. TinyLoRA trains 768 numbers and the head; LoRA trains 96 times as many. **How many points is TinyLoRA behind?**
@@ -65,7 +65,7 @@ lesson.predict("methods that win at some rate", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# The eight and others, against plain LoRA; click an icon to choose another. Drag the margin. Then *memory*: which train few numbers and still need much? *Trained on a CPU, 28 November 2026.*
+# The eight and others, against plain LoRA; click an icon to choose another. Drag the margin. Then *memory*: which train few numbers and still need a lot? *Trained on a CPU, 28 November 2026.*
 
 # %%
 panel = ComparePanel(reference=stored)
@@ -148,7 +148,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Your paper is on the variant that your name draws. First do what you shouldn't: which rate flatters it most? Then the truth: how many points is it ahead on *test* (`fair`), each at its own rate? (One decimal; behind is minus.)
+# **Exercise 2.** Your paper is about the variant that your name picks. First do what you shouldn't: which rate flatters it most? Then the truth: how many points is it ahead on *test* (`fair`), each at its own rate? (One decimal; behind is minus.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)
@@ -161,18 +161,18 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **None of the eight proved better than plain LoRA**, each at its own rate. LoRA-XS and TinyLoRA are worse. Six are *undecided*: their 95 % intervals reach from 4.1 points behind (LoRA-FA) to 1.7 ahead (PiSSA). Compared alone, full fine-tuning is better by 1.9 (0.7 to 3.1), the probe (on 1,600 labels, too) worse by 2.9<!--variant.probe.behind--> (1.1 to 4.7), and prompt tuning worse; among fifteen, all are undecided.
+# - **None of the eight proved better than plain LoRA**, each at its own rate. LoRA-XS and TinyLoRA are worse. Six are *undecided*: their 95% intervals reach from 4.1 points behind (LoRA-FA) to 1.7 ahead (PiSSA). Compared alone, full fine-tuning is better by 1.9 (0.7 to 3.1), the probe (on 1,600 labels, too) worse by 2.9<!--variant.probe.behind--> (1.1 to 4.7), and prompt tuning worse; among fifteen, all are undecided.
 # - **With one rate for all, 5<!--variant.winners--> of the six can win:** LoRA+ and LoRA-FA clearly, the other three by less than half a point. LoRA+ looks 17.3<!--variant.flattered--> points better than plain LoRA at the lowest rate, where plain LoRA has hardly started, and LoRA-FA 15.9<!--variant.flattered.fa--> at the highest, where plain LoRA collapsed. LoRA-FA's best rate is 3.4<!--regret.fa--> times plain LoRA's (1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), LoRA+'s 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
 # - **IA3 is equivalent with a fifth of the numbers;** VeRA, with a tenth, is undecided. Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step, LoRA 73<!--variant.lora.peak-->.
-# - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit have a run near 50 %, and prompt tuning's go from 54 to 69 %. So 9.4<!--variant.bitfit.behind--> points behind (BitFit) is *undecided*.
+# - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit have a run near 50%, and prompt tuning's go from 54 to 69%. So 9.4<!--variant.bitfit.behind--> points behind (BitFit) is *undecided*.
 #
-# PEFT's table (July 2026; one rate, one seed) compared $\alpha=64\sqrt{64}=512$ with 128. A year before, they had 48.8 and 48.9 %. And DoRA against LoRA, the same settings three times: 48.2 and 48.2 %, 48.0 and 49.1, 46.9 and 47.8. With 1,319 questions each is accurate to ±2.7 points: that isn't a ranking.
+# PEFT's table (July 2026; one rate, one seed) compared $\alpha=64\sqrt{64}=512$ with 128. A year before, they had 48.8 and 48.9%. And DoRA versus LoRA, with the same settings three times: 48.2 and 48.2%, 48.0 and 49.1, 46.9 and 47.8. With 1,319 questions each is accurate to ±2.7 points: that isn't a ranking.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: no variant proved better, six of eight undecided; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2 % on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
+# 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: no variant proved better, six of eight undecided; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2% on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
 # 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower, DoRA's and PiSSA's near it. Tune both, with the same number of tries.
 # 3. **Below LoRA's count, fewer trained numbers save disk, hardly memory.** The frozen model and its activations stay.
 #

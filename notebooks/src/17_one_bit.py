@@ -20,7 +20,7 @@ lesson.start("17")
 
 # %% [markdown]
 # ## Learning without being told
-# MiniLM reads a film review and *draws* an answer, "positive" or "negative", with its own probabilities. Then it hears one thing: right (reward 1) or wrong (0). For each answer of a batch:
+# MiniLM reads a movie review and *draws* an answer, "positive" or "negative", with its own probabilities. Then it hears one thing: right (reward 1) or wrong (0). For each answer of a batch:
 #
 # - Reward above the batch's mean? Make $\log p$ of that answer larger.
 # - Below? Make it smaller.
@@ -48,9 +48,9 @@ checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
 # ## Three guesses
-# 1,600 reviews, each seen once: 1,600 bits. Trained on *labels*, LoRA of rank 8 gets 76.8<!--reward.labels.eight--> % of the test reviews right, and gives its answers a mean probability of 79<!--reward.labels.eight.sure--> %: it's about as sure as it's right. Give ranges that you're 80 % sure of.
+# 1,600 reviews, each seen once: 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and gives its answers a mean probability of 79<!--reward.labels.eight.sure-->%: it's about as sure as it's right. Give ranges that you're 80% sure of.
 #
-# 1. **What percentage is right with rewards**, at rank 1 on `q,v`?
+# 1. **What percentage does it get right with rewards**, at rank 1 on `q,v`?
 # 2. **How many points is full fine-tuning ahead** of it, with rewards?
 # 3. **How sure is it with rewards**, at rank 8?
 
@@ -83,9 +83,9 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences, and it has trained 
 
 # %% [markdown]
 # ## One run isn't an answer
-# We trained ten ways: LoRA of ranks 1, 8 and 64 on `q,v`, of rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, best of six over three seeds, then five new seeds. (Rank 1 on all linear layers came last, after we had seen the others. LoRA of rank 8 and full from labels are lesson 16's.) *Stored: trained on a CPU, 28 November 2026.*
+# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, best of six over three seeds, then five new seeds. (Rank 1 on all linear layers came last, after we had seen the others. Rank-8 LoRA and full fine-tuning from labels are lesson 16's.) *Stored: trained on a CPU, 28 November 2026.*
 #
-# *KL*: how far its answers are from the untrained model's. *Halves found*: what's left of an older skill. Of 256 Bible passages cut in half, how many first halves are nearest to their own second half? The untrained MiniLM finds 22<!--reward.before--> %.
+# *KL*: how far its answers are from the untrained model's. *Halves found*: what's left of an older skill. Of 256 Bible passages cut in half, how many first halves are nearest to their own second half? The untrained MiniLM finds 22<!--reward.before-->%.
 
 # %%
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
@@ -102,7 +102,7 @@ table
 
 # %% [markdown]
 # ## As sure as it is right?
-# On the dotted line, "80 %" is right in 80 % of the cases.
+# On the dotted line, "80%" is right in 80% of the cases.
 
 # %%
 one, eight = "LoRA r1 q,v", "LoRA r8 q,v"
@@ -143,7 +143,7 @@ assert round(1600 / rows.trainable[one, "reward"], 2) == 0.17
 assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for label in scores["reward"])
 
 # %% [markdown]
-# **Exercise 2.** Why should rank 1 be enough? Count bits. A model is right with probability $p$. Then somebody says "right" or "wrong". How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
+# **Exercise 2.** Why should rank 1 be enough? Count bits. A model is right with probability $p$. Then somebody says "right" or "wrong." How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
 
 
 # %% exercise
@@ -174,17 +174,17 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **It learns from thumbs alone.** Rank 1 on `q,v` gets 73.6<!--reward.reward.one--> % right, and 76.8<!--reward.labels.one--> % with labels; full fine-tuning gets 76.8<!--reward.reward.full--> and 78.6<!--reward.labels.full--> %.
-# - **With rewards, full fine-tuning is 3.2<!--reward.reward.one.ahead--> points ahead of rank 1** (95 % interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Is it the rank? Rank 64 is behind as well, by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->); between 1 and 64 it's undecided (0.9<!--reward.rank-->; -0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->). Is it the rewards? With labels the gap is 1.8<!--reward.labels.one.ahead-->; whether rewards widen it is undecided (1.3<!--reward.wider-->; -0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind (3.8<!--reward.reward.all.low--> to 12.1<!--reward.reward.all.high-->; two rates tied, we took the lower). (That's how fast they learn, not how good they get.)
+# - **It learns from thumbs alone.** Rank 1 on `q,v` gets 73.6<!--reward.reward.one-->% right, and 76.8<!--reward.labels.one-->% with labels; full fine-tuning gets 76.8<!--reward.reward.full--> and 78.6<!--reward.labels.full-->%.
+# - **With rewards, full fine-tuning is 3.2<!--reward.reward.one.ahead--> points ahead of rank 1** (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Is it the rank? Rank 64 is behind as well, by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->); between 1 and 64 it's undecided (0.9<!--reward.rank-->; -0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->). Is it the rewards? With labels the gap is 1.8<!--reward.labels.one.ahead-->; whether rewards widen it is undecided (1.3<!--reward.wider-->; -0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind (3.8<!--reward.reward.all.low--> to 12.1<!--reward.reward.all.high-->; two rates tied, we took the lower). (That's how fast they learn, not how good they get.)
 # - **Are bits the limit? No sign of it.** Full fine-tuning hears the same bits and learns more. And 1,600 bits for 9,216 numbers, 0.17 each, are few. Lesson 19 stored about 0.25, on one matrix. With two classes "wrong" *names* the right one: a reward tells as much as a label! What then? Not tested: drawing adds noise; and on average our loss is $-p$ of the right answer, with labels $-\log p$, so the surer it is of a wrong answer, the less it learns.
-# - **Rewards make it too sure,** in four cases of five: rank 8 is right in 74.9<!--reward.reward.eight--> % and 91<!--reward.reward.eight.sure--> % sure. Perhaps because only the answer is rewarded, never doubt; the one exception also moved least (KL). With labels, it's 5 points at most.
-# - **All of them forget.** Rank 1 still finds 10<!--reward.labels.one.found--> % of the halves after labels and 9<!--reward.reward.one.found--> % after rewards, full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found--> %.
+# - **Rewards make it too sure,** in four cases of five: rank 8 is right in 74.9<!--reward.reward.eight-->% and 91<!--reward.reward.eight.sure-->% sure. Perhaps because only the answer is rewarded, never doubt; the one exception also moved least (KL). With labels, it's 5 points at most.
+# - **All of them forget.** Rank 1 still finds 10<!--reward.labels.one.found-->% of the halves after labels and 9<!--reward.reward.one.found-->% after rewards, full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found-->%.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **For rewards, rank 1 is a first try, not a law.** *Ours: 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning; a 23M encoder, 1,600 answers, five seeds. Published: as good as full fine-tuning (LoRA Without Regret). At 8B, within 0.002 of full's reward, with 0.016 between two seeds, and rank 32 better ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026); at 1.7B as good ([a student project](https://github.com/gernim/lora-reward-density), three seeds).*
+# 1. **For rewards, rank 1 is a first try, not a law.** *Ours: 3.2<!--reward.reward.one.ahead--> points behind full fine-tuning; a 23M encoder, 1,600 answers, five seeds. Published: as good as full fine-tuning (LoRA Without Regret). At 8B, rank 1 came within 0.002 of full fine-tuning's reward (two seeds were 0.016 apart), and rank 32 did better ([open-rl](https://github.com/gke-labs/open-rl/pull/208), 2026); at 1.7B, rank 1 did as well ([a student project](https://github.com/gernim/lora-reward-density), three seeds).*
 # 2. **Compare with the batch's mean.** If all its answers get the same reward, there's nothing to learn: take problems that the model solves sometimes.
 # 3. **Tune the rate again** (ours came out lower), **and don't trust its probabilities.**
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 18 · Would you believe this table?
 #
-# LoRA's own paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
+# LoRA's paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
 
 # %%
 from statistics import mean, median
@@ -20,9 +20,9 @@ store = lesson.workplace("18")
 # ## Three guesses
 # 1. On three small tasks (RTE, MRPC, STS-B), LoRA started from an adapter trained on a large one, MNLI. Give both methods this start, then neither. **In how many of these six comparisons is LoRA ahead?**
 # 2. A *bottleneck* is a small layer that each token passes after the model's own. **By what percentage do two per layer slow down a short text?**
-# 3. We reran eleven findings of the paper on small models. **How many hold?**
+# 3. We retested eleven of the paper's findings on small models. **How many hold?**
 #
-# Ranges, 80 % sure.
+# Ranges, 80% sure.
 
 # %%
 lesson.predict("pairs with LoRA ahead, of 6", low=..., high=...)
@@ -59,9 +59,9 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **In none.** The published lead compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, and level within rounding in one (STS-B). (The paper says that full fine-tuning had it, too; for RoBERTa, its source says no.)
+# **In none.** The published lead compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, and level within rounding in one (STS-B). (The paper says full fine-tuning had it; for RoBERTa, its source says no.)
 #
-# How sure is this? One author, in an issue: medians of five seeds, no spreads, and no gap exceeds 1.5 times LoRA's. They show neither better nor worse. (DeBERTa-XXL's rows do start alike: LoRA leads in three of three as printed, in one by DeBERTa's README.)
+# How sure is this? It rests on one author's comment: medians of five seeds, no spreads; no gap exceeds 1.5 times LoRA's spread. They show neither better nor worse. (DeBERTa-XXL's rows do start alike: LoRA leads in three of three as printed, in one by DeBERTa's README.)
 #
 # For GPT-2 medium, Table 3 has a BLEU of 70.4. In [a thread](https://github.com/microsoft/LoRA/issues/165), three people got 68.65 to 68.87. Whoever got 70.4 had no reason to write: such reports are **self-selected**.
 # </details>
@@ -76,7 +76,7 @@ print("The rule:", table1.rule.replace("; ", ";\n"), "\n")
 slower = {row["name"]: 100 * (median(row["yours"]) - 1) for row in yours["rows"]}
 for row in yours["rows"]:
     print(f"{row['name']:22} {median(row['yours']):.3f}   paper: {row['published'] or '-'}")
-print(f"\nYour clock is off by {abs(slower['1 x 128 LoRA merged']):.1f} % at least. By the rule: {yours['standing']}. {yours['words']}")
+print(f"\nYour clock is off by {abs(slower['1 x 128 LoRA merged']):.1f}% at least. By the rule: {yours['standing']}. {yours['words']}")
 lesson.reveal("slower with bottlenecks, percent", slower["1 x 128 bottleneck H"], "%")
 
 # %% claim
@@ -85,11 +85,11 @@ assert yours["error"] is None and yours["standing"] in reproducing.OUTCOMES
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged LoRA *is* the plain model. What it shows other than 1.00 is your clock's noise: doubt every row that much. (Stored, another machine: 2.3<!--reproduce.merged--> %, and H 28.7<!--reproduce.h.one--> %; the paper: 30.3 %.) The direction is no luck: layers in series wait for each other.
+# Merged LoRA *is* the plain model. What it shows other than 1.00 is your clock's noise: doubt every row that much. (Stored, another machine: 2.3<!--reproduce.merged-->%, and H 28.7<!--reproduce.h.one-->%; the paper: 30.3%.) The direction is no luck: layers in series wait for each other.
 # </details>
 #
 # ## All eleven
-# Our models are small: no number can equal the paper's, but **findings** can hold: "q and v beat q alone". Each has a **rule** with a limit, such as 1.5 points, and needs all its rows. The whole interval (for Table 7 and the figures, the range of seeds) in the blue: it *holds*. Wholly past the limit on the wrong side: it *fails*. Else *undecided*. A bet: cover the right column, say each word yourself.
+# Our models are small: no number can equal the paper's, but **findings** can hold: "q and v beat q alone." Each has a **rule** with a limit, such as 1.5 points. The whole interval (for Table 7 and the figures, the range of seeds) in the blue: it *holds*. Wholly past the limit on the wrong side: it *fails*. Else *undecided*. A bet: cover the right column, say each word yourself.
 
 # %%
 results = reference_reproductions()
@@ -99,30 +99,31 @@ forest(results.values())
 
 # %% claim
 count = [sum(one["standing"] == word for one in results.values()) for word in reproducing.OUTCOMES]
-assert count == [3, 3, 3, 2] and all(one["rule"] == item(name).rule for name, one in results.items())
-assert {name for name, one in results.items() if one["ruled"] == "before"} == {"table6", "table7", "table16", "table18", "fig3", "fig4"}
+assert count == [3, 4, 4, 0] and all(one["rule"] == item(name).rule for name, one in results.items())
+assert {name for name, one in results.items() if one["ruled"] == "before"} >= {"table2", "table3", "table6", "table7", "table16", "table18"}
 own = results["table18"]["verdicts"]["rank 64 against 16, own rates"]
 assert [f"{own[end]:.3f}" for end in ("difference", "low", "high")] == ["0.021", "0.004", "0.038"]
 assert results["table18"]["rows"][-1]["unit"].endswith("rate 0.008") and max(item("table18").rates) == 0.008
 rows = {name: {row["name"]: row["yours"] for row in one["rows"]} for name, one in results.items()}
 size, seeds = rows["table7"]["rank 64, ||dW||"], [mean(rows["fig4"][f"BA of {m}, phi(1, 1)"]) for m in "qv"]
-assert [round(min(size), 1), round(max(size), 1)] == [4.2, 5.2] and max(rows["table6"]["q,k,v,o r1"]) < 50
+assert [round(min(size), 1), round(max(size), 1)] == [4.2, 5.2] and min(rows["table6"]["q,k,v,o r1"]) > 78
 assert min(rows["table7"]["rank 64, ||U'WV|| of dW"]) > 5.8 and [round(share, 2) for share in seeds] == [0.18, 0.45]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Three hold, three fail, three are undecided, two were never tested.**
+# **Three hold, four fail, four are undecided.**
 #
 # - Table 5 holds, but v alone (not judged) has 80.7 against q,v's 80.5.
-# - Table 7: an update strengthens what $W$ hardly uses. At rank 64 ours is too small (norm 4.2 to 5.2, needs over 5.8).
-# - Figure 3: ranks 8 and 64, of different seeds, share less of their first direction than the rule's 0.5 ($\phi$ minus chance: 0.15<!--reproduce.fig3.q--> in q, 0.40<!--reproduce.fig3.v--> in v). So do two seeds of rank 64 (0.18, 0.45): most of it is the seed.
+# - Table 3 fails: after 240 rows, LoRA on q,v is 9.9<!--reproduce.table3.margins--> margins behind full fine-tuning (its best rate was the highest tried). On all linear layers, 0.026<!--reproduce.table3.all--> nats (-0.023<!--reproduce.table3.all.low--> to 0.076<!--reproduce.table3.all.high-->): open.
+# - Table 7: an update strengthens what $W$ hardly uses. At rank 64 ours is too small (norm 4.2 to 5.2, not 5.8).
+# - Figure 3: ranks 8 and 64, of different seeds, share less of their first direction than the rule's 0.5 ($\phi$ minus chance: 0.15<!--reproduce.fig3.q--> in q, 0.40<!--reproduce.fig3.v--> in v). So do two seeds of rank 64 (0.18, 0.45): mostly the seed.
 # - Figure 4: seeds share slightly *more* in v than in q; in GPT-3, less.
+# - Table 6: on q,v, rank 1 is 1.2<!--reproduce.table6.qv--> points behind 64 (0.2<!--reproduce.table6.qv.low--> to 2.2<!--reproduce.table6.qv.high-->): *undecided*. At twice the rate, rank 1 on four matrices collapsed.
 # - Table 18: at its own rate, the highest tried, rank 64 is 0.021 nats ahead of 16 (0.004 to 0.038; three seeds): *undecided*.
-# - Table 2: LoRA's difference is -1.4<!--reproduce.full--> points (95 % interval -2.8<!--reproduce.full.low--> to just below 0, margin 1.5): *undecided*.
-# - Hollow marks mislead: in Table 3, LoRA is 9.5<!--reproduce.table3.margins--> margins behind, after 3<!--reproduce.table3.seen--> % of the training rows. In Table 6, rank 1 on four matrices collapsed.
+# - Table 2: -1.6<!--reproduce.full--> points (-2.7<!--reproduce.full.low--> to -0.4<!--reproduce.full.high-->, margin 1.5): *undecided*.
 #
-# All three that hold got their rules *after* their runs; six others before, but after shorter runs.
+# The three that hold got their rules *after* their runs; the others before, but after earlier tries.
 # </details>
 #
 # **Exercise 1: be the judge.** Three made-up reruns, all accurate enough. What does the rule say of each: *holds*, *fails*, *undecided* or *not tested*?
@@ -146,7 +147,7 @@ checks.check_judge(reproducing.outcomes(mine), mine)
 #
 # 1. the gap's standard error from the rows alone, in points;
 # 2. the gap needed, 1.96 times that;
-# 3. a word: *noise* if the gap is smaller; *unlike starts* if it's larger, but only one began from MNLI; else *a gap*.
+# 3. a word: *noise* if the gap is smaller; *unlike starts* if it's larger, but only one began from MNLI; otherwise *a gap*.
 
 # %% exercise
 mine = lesson.draw("pair", *reproducing.PAIRS)
@@ -173,7 +174,7 @@ checks.check_published(error, points, word, mine)
 # 2. **Write the rule before the run:** a finding, a margin, a check that the run could have failed. *Undecided* and *not tested* are results.
 # 3. **Small test sets can't tell small gaps.** On 277 rows, two accuracies near 87 need 5.6 points, if independent.
 #
-# Start with one finding, one margin, five seeds, every row seen. `lora-lab reproduce --dry-run` lists ours. *Published: Tables 1 to 3. Reported by others: fairseq issue 1166 (one author), microsoft/LoRA issue 165 (self-selected). Ours: small models; nobody has run the paper's scale with this code.*
+# Start with one finding, one margin, five seeds, every row seen. `lora-lab reproduce --dry-run` lists ours. *Published: Tables 1 to 3. Reported by others: fairseq issue 1166 (one author), microsoft/LoRA issue 165 (self-selected). Ours: small models; nobody has run the paper's scale.*
 #
 # The same in PEFT:
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 19 · How much can it learn?
 #
-# "Rank 8 is enough." "LoRA needs little data." Both speak of *how much*: how much an adapter can hold, and how much it must see. So let's fill one up. **How many coin flips can a rank-1 adapter and its head learn by heart? And with how many labeled sentences does LoRA begin to pay?**
+# "Rank 8 is enough." "LoRA needs little data." Both speak of *how much*: how much an adapter can hold, and how much it must see. So let's fill one up. **How many coin flips can a rank-1 adapter and its head learn by heart? And at how many labeled sentences does LoRA start to pay off?**
 
 # %%
 from math import log
@@ -21,7 +21,7 @@ few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1
 
 # %% [markdown]
 # ## Nothing to learn but the labels
-# We cut film reviews after eight words and tossed a coin for each: heads or tails. No rule connects text and label. So every label that a model gets right beyond luck, it has *stored*.
+# We cut movie reviews after eight words and tossed a coin for each: heads or tails. No rule connects text and label. So every label that a model gets right beyond luck, it has *stored*.
 #
 # How much does it store? One flip is one bit. The loss is in nats: at $\ln 2 = 0.69$ the model knows nothing, at 0 it knows all. **Exercise 1: of `n` flips, how many bits does it remember at this mean loss?**
 
@@ -43,11 +43,11 @@ checks.check_remembered(remembered)
 
 # %% [markdown]
 # ## Three guesses
-# LoRA sits on one matrix of MiniLM, `v` of the last layer. Rank 1 there is 768 numbers; the head's 770 train, too. They pass over 2,048 flips thirty times. Give ranges that you're 80 % sure of.
+# LoRA sits on one matrix of MiniLM, `v` of the last layer. Rank 1 there is 768 numbers; the head's 770 train, too. They pass over 2,048 flips thirty times. Give ranges that you're 80% sure of.
 #
 # 1. **How many bits does rank 1 remember?**
 # 2. **How many times as many does rank 16 remember?** With the head, it trains 8.5 times the numbers.
-# 3. Now true labels, and all layers. With 80 labels, LoRA of rank 8 on `q,v`, tuned, gets 64.8<!--few.lora.80--> % right; guessing gets 50. A free day buys either the best of three other methods, or 240 more labels. **How many points do the 240 labels bring?**
+# 3. Now true labels, and all layers. With 80 labels, tuned rank-8 LoRA on `q,v` gets 64.8<!--few.lora.80-->% right; guessing gets 50. A free day buys either the best of three other methods, or 240 more labels. **How many points do the 240 labels bring?**
 
 # %%
 lesson.predict("bits that rank 1 remembers", low=..., high=...)
@@ -56,7 +56,7 @@ lesson.predict("points that 240 more labels bring", low=..., high=...)
 
 # %% [markdown]
 # ## Fill it up
-# Each rank at its own rate, three seeds (pale dots), each with flips of its own. Rank 0 is the head alone.
+# Each rank at its own rate, three seeds (pale dots), each with its own flips. Rank 0 is the head alone.
 
 # %%
 final = flips[flips.part == "final"]
@@ -101,7 +101,7 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # <details><summary>What we found</summary>
 #
 # - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048, with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips the head alone even loses some (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048). We don't know why.
-# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1; 2,048 flips allow 4.9 at most.** Over ranks 1 to 16, bits grow like the trained numbers to the power 0.59<!--coins.slope--> (95 % interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds). By the rule that we set beforehand, that isn't a fixed number of bits per trained number.
+# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1; 2,048 flips allow 4.9 at most.** Over ranks 1 to 16, bits grow like the trained numbers to the power 0.59<!--coins.slope--> (95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds). By the rule that we set beforehand, that isn't a fixed number of bits per trained number.
 # - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. More passes may pack them tighter. (Not tried. In the file, a number has 32 bits!)
 #
 # Reviews aren't coins. "Good or bad" is *one* rule, so rank 1 can learn it from thousands of reviews (lesson 03). Phone numbers are coins.
@@ -124,7 +124,7 @@ print(f"rank {rank} remembers {remembered(n, loss):.0f} of {n} flips; of others 
 
 # %% [markdown]
 # ## And how much must it see?
-# Back to true labels. We gave each method 20, 80, 320 or 1,280 of them, 160 steps of 8, its own rate for each number (tuned on 500 validation sentences, which somebody with 20 labels doesn't have; the best was at an edge for LoRA at 20, prompt tuning at 80, and the probe at both), and five seeds, each with a draw of its own.
+# Back to true labels. We gave each method 20, 80, 320 or 1,280 of them, 160 steps of 8 rows, its own rate for each number (tuned on 500 validation sentences, which somebody with 20 labels doesn't have; the best was at an edge for LoRA at 20, prompt tuning at 80, and the probe at both), and five seeds, each with its own draw.
 
 # %%
 rows = [(row["label"], n, 100 * score) for n, found in few.items() for row in found["methods"] for score in row["accuracy"]["each"]]
@@ -173,11 +173,11 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **With 20 labels, none reaches 57 %:** the probe gets 56.0<!--few.probe.20-->, LoRA 51.7<!--few.lora.20--> %. LoRA's best rate was the lowest tried, so it may do better.
-# - **With 80, it's open:** the probe gets 66.3<!--few.probe.80-->, LoRA 64.8<!--few.lora.80--> % (*undecided<!--few.probe.80.word-->*). LoRA's five runs (draw, start, order) differ by nine points, the probe's by two.
-# - **From 320 on, LoRA pays:** 74.5<!--few.lora.320--> %, the probe 70.2<!--few.probe.320--> % (*worse<!--few.probe.320.word-->*); with 1,280 it's 76.8<!--few.lora.1280--> and 73.0<!--few.probe.1280--> %.
-# - **No sign that full fine-tuning needs more labels.** Up to 320 the two are *undecided<!--few.full.320.word-->* (74.8<!--few.full.320--> %); with 1,280, full is *better<!--few.full.1280.word-->*, by 1.0 (0.2 to 1.8).
-# - **Prompt tuning is last:** 59.9<!--few.prompt.320--> % from 320. With 160 steps for all, that may be because it needs more steps.
+# - **With 20 labels, none reaches 57%:** the probe gets 56.0<!--few.probe.20-->, LoRA 51.7<!--few.lora.20-->%. LoRA's best rate was the lowest tried, so it may do better.
+# - **With 80, it's open:** the probe gets 66.3<!--few.probe.80-->, LoRA 64.8<!--few.lora.80-->% (*undecided<!--few.probe.80.word-->*). LoRA's five runs (draw, start, order) differ by nine points, the probe's by two.
+# - **From 320 on, LoRA pays off:** 74.5<!--few.lora.320-->%, the probe 70.2<!--few.probe.320-->% (*worse<!--few.probe.320.word-->*); with 1,280 it's 76.8<!--few.lora.1280--> and 73.0<!--few.probe.1280-->%.
+# - **No sign that full fine-tuning needs more labels.** Up to 320 the two are *undecided<!--few.full.320.word-->* (74.8<!--few.full.320-->%); with 1,280, full is *better<!--few.full.1280.word-->*, by 1.0 (0.2 to 1.8).
+# - **Prompt tuning is last:** 59.9<!--few.prompt.320-->% from 320. With 160 steps for all, that may be because it needs more steps.
 #
 # **So spend the free day on labels.** At 80, the best of the other three methods was 1.5 points ahead of LoRA. The 240 labels gave LoRA 9.8 points.
 # </details>
@@ -186,10 +186,10 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # <details><summary>Answer box</summary>
 #
 # 1. **An adapter can be full.** *Ours: rank 1 on one matrix and the head held some 400 coin flips, rank 16 some 1,500; MiniLM, thirty passes, three seeds.*
-# 2. **With few labels, try a linear probe first.** *Ours: from 20 and 80 labels nothing was shown to beat it; from 320 LoRA was 4.3 points better. Film reviews, 160 steps of 8, five seeds, rates tuned on 500 other labels.*
+# 2. **With few labels, try a linear probe first.** *Ours: from 20 and 80 labels nothing was shown to beat it; from 320 LoRA was 4.3 points better. Movie reviews, 160 steps of 8 rows, five seeds, rates tuned on 500 other labels.*
 # 3. **Few labels? Label more.** *Ours, LoRA: from 80 to 320 labels 9.8 points more, to 1,280 another 2.3.*
 #
-# Start with: a probe below 100 labels (undecided against LoRA, and cheaper), LoRA of rank 8 above 300; a higher rank only if there is much to learn that no rule explains. *Published: with more text than it can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# Start with: a probe below 100 labels (undecided against LoRA, and cheaper), rank-8 LoRA above 300; a higher rank only if there is a lot to learn that no rule explains. *Published: with more text than it can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #
 # The same in PEFT:
 # ```python

@@ -26,7 +26,7 @@ def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
     monkeypatch.setenv("LORA_LAB_STUDENT", "")
     monkeypatch.setattr(lesson, "room_for", lambda number: "memory: at most 2 GB, enough")
     lesson.start("03")
-    assert capsys.readouterr().out == "03 · Which knob?\n15 minutes (estimated), 2 of them your machine's\n"
+    assert capsys.readouterr().out == "03 · Which knob?\nAbout 15 minutes (estimated); your computer needs 2 of them.\n"
     assert (mine.lesson, mine.notes) == ("03", {})
     mine.notes["accuracy"] = 0.9
     monkeypatch.setattr(lesson, "room_for", lambda number: "memory: too little")
@@ -35,7 +35,7 @@ def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
     assert capsys.readouterr().out.endswith("memory: too little\nAda Lovelace, seed 629644\n")
     write_json(tmp_path / "data" / "results" / "lesson_times.json", {})
     assert lesson.estimate(tmp_path / "notebooks" / "03_which.ipynb")[1:] == (pytest.approx(13.02), None)
-    with pytest.raises(NotFound, match="no lesson is called '3'; there are 03"):
+    with pytest.raises(NotFound, match="there is no lesson '3'; available: 03"):
         lesson.start("3")
 
 
@@ -56,7 +56,7 @@ def test_fast_shortens_and_never_lengthens(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_what_ships_is_whole_says_where_and_when_and_an_unknown_name_is_an_error():
     for name in ("nothing", "lesson_times"):  # what else lies there is no run
-        with pytest.raises(NotFound, match=f"no reference run is called '{name}'; there are minilm-rt-r8$"):
+        with pytest.raises(NotFound, match=f"there is no reference run '{name}'; available: minilm-rt-r8$"):
             lesson.reference(name)
     with pytest.raises(NotFound, match="there is no reference comparison 'other'; available: minilm_rt, "):
         lesson.reference_comparison("other")
@@ -75,5 +75,5 @@ def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.Monk
     assert words == "1 run of ours, made on a laptop from 2026-01-02 to 2026-01-02; a sweep finds them done"
     swept = sweep([recipe], tmp_path / "own")
     assert (swept.skipped, swept.packs) == (1, ())
-    with pytest.raises(NotFound, match="no reference sweep is called 'ranks'; there are rates"):
+    with pytest.raises(NotFound, match="there is no reference sweep 'ranks'; available: rates"):
         lesson.catch_up("ranks", tmp_path / "own")

@@ -74,9 +74,9 @@ def test_a_class_is_gathered_and_first_attempts_are_told_from_later_ones(tmp_pat
     ]  # fmt: skip
     assert max(len(row["student"]) for row in rows) == 200
     assert predictions.summary(rows).splitlines() == [
-        "04: accuracy: 2 of 3 gave a range, and 1 of these contain the result; it was 82.5 %",
-        "04: changed: 1 of 1 gave a range, and 1 of these contain the result; it was 5 %",
-        "04:  [2J: 0 of 1 gave a range, and 0 of these contain the result; it was 1 %",  # no terminal command
+        "04: accuracy: 2 of 3 gave a range, and 1 of these contain the result; it was 82.5%",
+        "04: changed: 1 of 1 gave a range, and 1 of these contain the result; it was 5%",
+        "04:  [2J: 0 of 1 gave a range, and 0 of these contain the result; it was 1%",  # no terminal command
     ]
 
 
@@ -95,7 +95,7 @@ def test_a_result_stays_sealed_until_a_range_is_given_or_the_question_is_skipped
     lesson.predict("points", low=..., high=3)
     lesson.reveal("points", 4.5, "points")
     said = capsys.readouterr().out
-    assert "in place of each ..." in said
+    assert "with a number" in said
     assert "4.5" not in said
     assert not notebook.exists()
     lesson.predict("points", low=1, high=3)
@@ -148,7 +148,7 @@ def test_calibration_counts_the_first_attempts_of_every_lesson_in_the_folder(sta
     lesson.reveal("0", 50)
     capsys.readouterr()
     assert sum(0 <= place <= 1 for place in lesson.calibration().values()) == 9
-    assert "9 of 10 ranges contain the result: 90 % (95 % interval 55 to 100 %), consistent" in capsys.readouterr().out
+    assert "9 of 10 ranges contain the result: 90% (95% interval 55 to 100%), consistent" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

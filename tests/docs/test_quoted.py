@@ -31,7 +31,7 @@ def test_a_stale_number_is_replaced_and_an_unknown_name_is_an_error():
     assert (
         quoted.filled("**80.1<!--a.b-->** % (9<!--c-->)", {"a.b": "81", "c": "10"}) == "**81<!--a.b-->** % (10<!--c-->)"
     )
-    assert quoted.filled("[80<!--x--> %](a.md), n=80<!--x-->", {"x": "81"}) == "[81<!--x--> %](a.md), n=81<!--x-->"
+    assert quoted.filled("[80<!--x-->%](a.md), n=80<!--x-->", {"x": "81"}) == "[81<!--x-->%](a.md), n=81<!--x-->"
     assert quoted.filled("*worse<!--x-->*", {"x": "better"}) == "*better<!--x-->*"
     two_words = quoted.filled("it is fails<!--x-->", {"x": "not\N{NO-BREAK SPACE}tested"})
     assert quoted.filled(two_words, {"x": "holds"}) == "it is holds<!--x-->"

@@ -1,4 +1,4 @@
-"""The teaching page adds up: its three plans, its quiz in three forms, and its arithmetic."""
+"""The teaching page and its sheets add up: three plans, a quiz in three forms, forty cards, and the arithmetic."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from lora_lab.experiments.results import from_store
 from tests.docs import ROOT
 
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+SHEETS = (ROOT / "docs" / "sheets.md").read_text(encoding="utf-8")
 ANSWERS, RANGES = (ROOT / "docs" / "quiz_answers.md").read_text(encoding="utf-8").split("\n## The ranges\n")
 TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(encoding="utf-8"))
 FORMS = "ABC"
 
 
-def section(title: str) -> str:
-    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def section(title: str, page: str = PAGE) -> str:
+    return page.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -28,8 +29,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def questions(form: str) -> list[tuple[str, str]]:
-    text = re.split(rf"<summary>Form {form}.*?</summary>", PAGE)[1].split("</details>")[0]
-    return re.findall(r"^(\d)\. (.*)$", text, re.MULTILINE)
+    return re.findall(r"^(\d)\. (.*)$", section(f"Quiz, form {form}", SHEETS).replace("\\\n  ", ""), re.MULTILINE)
 
 
 def minutes(clock: str) -> int:
@@ -40,8 +40,7 @@ def test_the_boxes_follow_each_other_and_fill_ninety_minutes():
     boxes = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("Ninety minutes")) if ":" in row[0]]
     for (start, length, _), (after, *_) in pairwise(boxes):
         assert start + length == after
-    assert boxes[0][0] == 0
-    assert boxes[-1][0] + boxes[-1][1] == 90
+    assert (boxes[0][0], boxes[-1][0] + boxes[-1][1]) == (0, 90)
     assert {lesson for *_, lesson in boxes if lesson} == {f"{number:02}" for number in range(6)}
     headings = re.findall(r"^### (\d:\d\d) · .*\((\d+)\)$", section("Ninety minutes"), re.MULTILINE)
     assert [(minutes(clock), int(length)) for clock, length in headings] == [box[:2] for box in boxes]
@@ -68,6 +67,8 @@ def test_a_form_of_the_quiz_has_eight_questions_with_four_answers_of_which_the_w
         assert all(re.findall(r"\((.)\) [^(]", words) == list("abcd") for _, words in questions(form)), form
     answers = rows(ANSWERS)[1:]
     assert [row[0] for row in answers] == list("12345678")
+    strip = (f"**{form}:** {' '.join(row[at] for row in answers)}" for at, form in enumerate(FORMS, 1))
+    assert " · ".join(strip) in ANSWERS
     for number, *right, _, wrong in answers:
         for form, letter in zip(FORMS, right, strict=True):
             named = " ".join(re.findall(rf"\b{form} ([a-d]\b(?:(?:, | and )[a-d]\b)*)", wrong))
@@ -79,7 +80,7 @@ def test_the_answers_follow_from_the_numbers_of_the_questions(form: str, model: 
     asked = {}
     for number, words in questions(form):
         stem, *options = re.split(r" \([a-d]\) ", words)
-        figures = [float(one.replace(",", "")) for one in re.findall(r"-?\d[\d,]*(?:\.\d+)?", stem)]
+        figures = [float(one.replace(",", "")) for one in re.findall(r"(?<!\w)-?\d[\d,]*(?:\.\d+)?", stem)]
         asked[int(number)] = figures, dict(zip(options, "abcd", strict=True))
     column = FORMS.index(form) + 1
     right = {int(row[0]): row[column] for row in rows(ANSWERS)[1:]}
@@ -106,8 +107,7 @@ def test_the_answers_follow_from_the_numbers_of_the_questions(form: str, model: 
 
 def test_the_answers_are_on_a_page_that_students_need_not_get():
     assert "](quiz_answers.md)" in PAGE
-    assert "## Answers" not in PAGE
-    assert "<summary>Answers" not in PAGE
+    assert "Answers" not in PAGE + SHEETS
 
 
 def test_the_arithmetic_of_the_page_is_right():
@@ -119,7 +119,7 @@ def test_the_arithmetic_of_the_page_is_right():
 
 
 def test_a_card_has_the_score_of_its_seed():
-    cards = {int(seed): float(score) for seed, score in re.findall(r"(\d+): (\d\d\.\d)", section("Ninety minutes"))}
+    cards = {int(seed): float(score) for seed, score in re.findall(r"seed (\d+)<br>\*\*([\d.]+)%", SHEETS)}
     forty = from_store(ROOT / "data" / "results" / "sweeps" / "seeds.zip")
     assert cards == {run.recipe.seed: pytest.approx(100 * run.metrics["accuracy"], abs=0.051) for run in forty.runs}
 
@@ -149,3 +149,5 @@ def test_the_ranges_are_those_that_the_solved_lessons_found():
             asked = re.findall(r'lesson\.reveal\("([^"]+)"', "".join(cell["source"]))
             found += [[path.name[:2], one, re.search(rf"{re.escape(one)}: it is (.*)\.\n", said)[1]] for one in asked]
     assert rows(RANGES)[1:] == found
+    slip = [row[:2] for row in rows(section("Result slip", SHEETS))[1:]]
+    assert (10, slip) == (len(slip), [one[:2] for one in found if one[:2] in slip])

@@ -121,13 +121,12 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(site: str, visit
     expect(forms.first.locator("input").first).to_be_focused()
     expect(results.first).to_be_hidden()
     expect(page.locator("[data-panel]")).to_be_hidden()  # it would show the answer
-    for number, value in enumerate((40, 10, 50, 80)):
-        forms.first.locator("input").nth(number).fill(str(value))
-    forms.first.get_by_role("button", name="Seal my ranges").click()
-    expect(forms.first.get_by_role("status")).to_contain_text("Swap them")
-    for number, value in enumerate((10, 40)):
-        forms.first.locator("input").nth(number).fill(str(value))
-    forms.first.get_by_role("button", name="Seal my ranges").click()
+    for values, said in ((("",) * 4, "No range yet"), ((40, 10, 50, 80), "Swap them"), ((10, 40, 50, ""), "give both"),
+                         ((10, 40, "", ""), "skipped")):  # fmt: skip
+        for number, value in enumerate(values):
+            forms.first.locator("input").nth(number).fill(str(value))
+        forms.first.get_by_role("button", name="Seal my ranges").click()
+        expect(forms.first.get_by_role("status")).to_contain_text(said)
     expect(results.first).to_contain_text("29.11%: inside your range, 10 to 40")
     expect(results.nth(1)).to_be_hidden()
     panel_of(page).scroll_into_view_if_needed()
@@ -247,12 +246,13 @@ def test_a_report_waits_for_the_ranges_and_is_read_from_the_top(site: str, visit
     form = page.locator(".lab-answer").nth(1)
     expect(form).to_be_hidden()  # it says how many answers differ
     page.get_by_role("button", name="Skip").first.click()
+    expect(panel_of(page).locator(".title")).to_contain_text("It starts at 5")  # no result before the replay
+    expect(panel_of(page).locator(".changes")).to_be_hidden()
+    panel_of(page).get_by_role("button", name="replay").click()
+    expect(panel_of(page).locator(".title")).to_contain_text("after 200 steps, give or take")
     assert "half: that is in points" in tried(form, "1.69", "better", "1")
-    for _ in range(2):  # each part has its own hint
-        said = tried(form, "1.96 * sqrt(0,1495 / 2000)", "equivalent", "1")
-        assert "word: not finding a gap" in said
-        assert "Hint: is 0 inside" in said
-    assert "Hint: one point must be 2.8 standard errors" in tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
+    assert "Hint: is 0 inside" in tried(form, "1.96 * sqrt(0,1495 / 2000)", "better", "1")
+    assert "one point must be 2.8 of them" in tried(form, "0.0169", "undecided", "2.8 * 0.1495 / 0.01**2")
     assert "Right: undecided, and about 11,721 rows" in tried(form, "0.0169", "undecided", "11,700")
 
 
@@ -261,10 +261,12 @@ def test_what_a_rank_misses_and_three_rates_are_found_on_the_page(site: str, vis
     missed, rates = page.locator(".lab-answer").all()
     assert "a size is its square root" in tried(missed, "2/3")
     assert "expect 0.91, 0.82, 0.71" in tried(missed, "sqrt(4/6)")
-    assert "two to five times" in tried(rates, "5e-4", "7e-4", "1e-3")
+    assert "differ only by luck" in tried(rates, "5e-4", "7e-4", "1e-3")
+    assert "step over the peak" in tried(rates, "1e-4", "7e-4", "2e-3")
     assert "rates for alpha 16 are too high" in tried(rates, "1e-3", "2e-3", "4e-3")
-    assert "the peak is between 0.00018 and 0.0028" in tried(rates, "1.77e-4", "7.07e-4", "2.83e-3")
-    assert "Right: " in tried(rates, "2e-3 * sqrt(16 / 128) / 2", "2e-3 * (16 / 128)^0.5", "2e-3")
+    assert "0.0014 apart; your smallest rate isn't worse" in tried(rates, "3e-4", "6e-4", "1.5e-3")
+    assert "peak may be lower; your largest rate isn't worse" in tried(rates, "3e-4", "6e-4", "1.2e-3")
+    assert "the peak is between 0.00018 and 0.0028" in tried(rates, "2e-3 * (16 / 128)^0.5 / 4", "7.07e-4", "2.83e-3")
 
 
 def test_a_row_fits_as_the_check_says(site: str, visit: Callable[..., Page]):
@@ -301,19 +303,21 @@ def test_a_pair_is_defended_step_by_step_and_the_first_margin_stays(site: str, v
         assert why in tried(form, margin)
     assert "Hint" not in form.get_by_role("status").inner_text()  # of the intervals, which are not there yet
     said = tried(form, "1,5")
-    assert "90 % interval -1.38 to -0.24" in said
+    assert "90% interval -1.38 to -0.24" in said
     assert "To both: better or worse, but within the margin" in said
     expect(form.get_by_role("textbox")).to_be_disabled()
     expect(form.get_by_role("combobox")).to_be_focused()
     assert "only half of it" in tried(form, "worse")
     page.reload()
-    assert "Which sentence may you write?" in tried(form, "worse but within the margin")
-    expect(form.get_by_role("textbox")).to_have_value("1,5")
+    assert "Which sentence can you write?" in tried(form, "worse but within the margin")
     for sentence, why in ((0, "made to fit"), (1, "speaks of all"), (3, "chance of a repeat"), (2, "by less than 1.5")):
         page.reload()
         form.get_by_role("radio").nth(sentence).check()
         assert why in tried(form)
     expect(form.locator("label").nth(4)).to_contain_text("did worse than LoRA on a 16-bit base, by less than 1.5")
+    form.get_by_role("button", name="Clear").click()
+    expect(form.get_by_role("textbox")).to_have_value("1,5")  # it was chosen before the intervals were shown
+    expect(form.get_by_role("textbox")).to_be_disabled()
     assert axe_finds(page, "article") == []
 
 

@@ -43,7 +43,7 @@ def test_contenders_are_named_with_their_settings():
         ("lora,loar", "unknown method 'loar'"),
         ("lora:rnk=4", "no option 'rnk'"),
         ("lora:rank", "option=value"),
-        ("lora:rank=x", "whole number"),
+        ("lora:rank=x", "integer"),
         ("lora:rank=4:rank=8", "sets rank twice"),
         ("lora,lora:rank=8", "named twice"),
         ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
@@ -225,7 +225,7 @@ def test_stopped_it_tells_of_what_is_finished_and_the_same_call_gives_what_it_wo
     how = {"stop": stop, "note": lambda made: told.append([one.label for one in made.results]) or stop.set()}
     stopped = compare(tiny_encoder, opinions, PAIR, tmp_path, **how, **SMALL)
     assert told == [["probe"]]
-    assert "the same call resumes" in stopped.results[1].error
+    assert "repeat the call to resume" in stopped.results[1].error
     assert not (tmp_path / "comparison.json").exists()
     repeated = compare(tiny_encoder, opinions, PAIR, tmp_path, **SMALL).to_json()
     assert [facts(one) for one in repeated["methods"]] == [facts(one) for one in compared[0]["methods"][:2]]

@@ -55,8 +55,8 @@ def test_a_weight_in_half_precision_has_its_singular_values():
     [
         (lambda: low_rank.decompose(np.zeros(3)), "a matrix needs two dimensions"),
         (lambda: low_rank.spectrum(np.array([[np.nan]])), "finite"),
-        (lambda: low_rank.truncated(np.eye(2), np.ones(2), np.eye(2), -1), "use 0 to 2"),
-        (lambda: low_rank.rank_for_energy(np.ones(3), 90), "90 % is 0.9"),
+        (lambda: low_rank.truncated(np.eye(2), np.ones(2), np.eye(2), -1), "from 0 to 2"),
+        (lambda: low_rank.rank_for_energy(np.ones(3), 90), "for 90%, use 0.9"),
     ],
 )
 def test_what_cannot_be_says_what_can(call, words: str):

@@ -82,7 +82,7 @@ def test_resampled_studies_know_the_truth_and_miss_it_seldom():
     found = resampled(a, b, 100, margins)
     assert found["truth"] == pytest.approx(a.mean() - b.mean(), abs=1e-6)
     missed = sum(not low <= found["truth"] <= high for _, low, high in found["studies"])
-    assert missed <= 12  # of 95 % intervals; more than that has a chance below 1 in 500
+    assert missed <= 12  # of 95% intervals; more than that has a chance below 1 in 500
     for outcomes in found["outcomes"]:
         assert len(outcomes) == len(margins)
         assert set(outcomes.rstrip("eBW")) <= set("ubw")  # once equivalent, equivalent at each larger margin

@@ -159,7 +159,7 @@ def test_runs_of_before_count_and_are_rivals_where_their_validation_rows_were_no
     [
         (lambda own: own[1:], "same seeds"),
         (lambda own: [*own, *(replace(recipe, steps=30) for recipe in own)], "one model, task and length"),
-        (lambda own: [replace(recipe, validations=0) for recipe in own], "validations=1 or more"),
+        (lambda own: [replace(recipe, validations=0) for recipe in own], "validations to 1 or more"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(grid, tmp_path, change, says):

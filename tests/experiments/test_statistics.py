@@ -22,7 +22,7 @@ OTHER = {"better": "worse", "worse": "better", "equivalent": "equivalent", "unde
 
 
 def answers(rng, seeds, rows, difference, *, seed_sd=0.007, taste=0.15, noise=0.3):
-    """Two methods' answers (seeds, rows) to the same rows, about 10 % of which they disagree on; accuracy near 80 %.
+    """Two methods' answers (seeds, rows) to the same rows, about 10% of which they disagree on; accuracy near 80%.
 
     A row has a difficulty, and each method a taste for it; a seed moves its method's expected accuracy by 0.7 points.
     The mean difference is exact: the seeds' effects are on the accuracies, not on the thresholds.
@@ -45,7 +45,7 @@ def outcomes(n, seeds, rows, difference, **kind):
 
 
 def bound(n):
-    """Above this, a rate seen in n simulations is above 5 % (one-sided, at 1 %)."""
+    """Above this, a rate seen in n simulations is above 5% (one-sided, at 1%)."""
     return LEVEL + 2.33 * math.sqrt(LEVEL * (1 - LEVEL) / n)
 
 
@@ -69,7 +69,7 @@ def test_no_source_of_noise_breaks_the_error_rates(kind):
 
 @pytest.mark.parametrize(("seeds", "rows"), [(1, 300), (3, 2000)])
 def test_losses_without_gains_are_rarely_called_equivalent(seeds, rows):
-    """The hardest case: b is a with 1.5 % of the rows broken, the same in all seeds, so all disagreement is one way."""
+    """The hardest case: b is a with 1.5% of the rows broken, the same in all seeds, so all disagreement is one way."""
     rng, a = np.random.default_rng(0), np.ones((seeds, rows), bool)
     found = [verdict(a, a & (rng.random(rows) >= MARGIN), MARGIN).outcome for _ in range(500)]
     assert found.count("equivalent") / 500 <= bound(500)
@@ -104,7 +104,7 @@ def expected(difference, rows, seeds):
 
 @pytest.mark.parametrize(("difference", "rows"), [(0.02, 2000), (0.006, 2500)])
 def test_so_many_more_seeds_would_tell(difference, rows):
-    """The true fewest seeds more that are decided in 80 % of cases are within a factor of 1.5 of what is said."""
+    """The true fewest seeds more that are decided in 80% of cases are within a factor of 1.5 of what is said."""
     more = expected(difference, rows, 3).judged(1, 1).more_seeds
 
     def power(more):
@@ -127,7 +127,7 @@ def test_identical_runs_are_equivalent_when_there_are_rows_enough():
     for seeds in (1, 5):
         same = verdict(a[:seeds], a[:seeds])
         assert (same.outcome, same.difference, same.p_difference) == ("equivalent", 0, 1)
-        few = verdict(a[:seeds, :100], a[:seeds, :100])  # 1.5 % would leave no trace in 100 rows in 22 % of cases
+        few = verdict(a[:seeds, :100], a[:seeds, :100])  # 1.5% would leave no trace in 100 rows in 22% of cases
         assert few.outcome == "undecided"
         assert verdict(a[:seeds, : 100 + few.more_rows], a[:seeds, : 100 + few.more_rows]).outcome == "equivalent"
     assert verdict(np.full((3, 50), 0.5), np.full((3, 50), 0.5)).outcome == "equivalent"
@@ -148,7 +148,7 @@ def test_a_difference_within_the_margin_is_equivalent_and_its_sentence_says_who_
     found = verdict(a, b)
     assert found.outcome == "equivalent"
     assert found.p_difference < LEVEL
-    assert str(found).startswith("equivalent within 1.5 points, though ahead by 0.5 points (90 % interval 0.")
+    assert str(found).startswith("equivalent within 1.5 points, though ahead by 0.5 points (90% interval 0.")
     assert "though behind by 0.5 points" in str(verdict(b, a))
     assert verdict(a, b, margin=0.004).outcome == "better"
 
@@ -172,9 +172,9 @@ def test_holm_is_over_all_methods_and_says_so():
     [
         (np.ones((2, 5)), np.ones((2, 4)), "5 rows against 4; score both methods on the same test rows"),
         ([[1, 0], [1]], [1, 0], "a has runs of different lengths"),
-        (np.zeros((3, 0)), np.zeros((3, 0)), r"a has the shape \(3, 0\); give \(seeds, rows\)"),
-        ([0.5, 0.4], [0.5, math.nan], "b holds NaN or infinity; leave those rows out of both"),
-        ([0, 2], [0, 1], "a holds int64 values; give prediction == label"),
+        (np.zeros((3, 0)), np.zeros((3, 0)), r"a has the shape \(3, 0\); pass \(seeds, rows\)"),
+        ([0.5, 0.4], [0.5, math.nan], "b contains NaN or infinity; omit those rows from both"),
+        ([0, 2], [0, 1], "a holds int64 values; pass prediction == label"),
     ],
 )
 def test_what_cannot_be_compared_is_said_with_the_fix(a, b, said):
@@ -184,9 +184,9 @@ def test_what_cannot_be_compared_is_said_with_the_fix(a, b, said):
 
 def test_an_impossible_margin_and_an_unknown_opponent_are_named():
     for margin in (0, 1.5, math.nan):
-        with pytest.raises(BadValue, match=r"such as 0.015 for 1.5 points"):
+        with pytest.raises(BadValue, match=r"0.015 is 1.5 points"):
             verdict([True, False], [True, True], margin)
-    with pytest.raises(BadValue, match="'full' and at least one other method are needed; there are lora"):
+    with pytest.raises(BadValue, match="'full' and at least one other method are needed; given: lora"):
         verdicts({"lora": [True, False]}, "full")
 
 

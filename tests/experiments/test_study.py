@@ -30,7 +30,7 @@ def test_groups_come_from_methods_or_words_and_share_their_fields():
     assert study.groups["a"][1] == replace(study.groups["a"][0], seed=1)
     assert study.groups["b"][0].method == LoRA(rank=2)
     assert [recipe.lr for recipe in study.groups["c"]] == [1e-4, 1e-4]
-    assert study.missing == "6 of 6 runs are missing: stopped; the same call resumes"
+    assert study.missing == "6 of 6 runs are missing: stopped; repeat the call to resume"
     assert study.frame.empty
     assert study.verdicts({"rank": ("b", "a")}) == {}
 

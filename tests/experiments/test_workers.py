@@ -62,7 +62,7 @@ def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
     with pytest.raises(BadValue, match="not this one"):
         list(in_processes(sleeps, items, 2, print, long=lambda item: True))
     assert not _runs(int(items[0].read_text()))
-    with pytest.raises(Failed, match="killed, perhaps because memory ran out: the same call with 1 worker resumes"):
+    with pytest.raises(Failed, match="killed, perhaps because memory ran out: repeat with 1 worker to resume"):
         list(in_processes(dies, [1], 2, print, long=bool))
 
 

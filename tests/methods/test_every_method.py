@@ -37,8 +37,8 @@ METHODS["pissa, freeze_a"] = LoRA(rank=2, init="pissa", freeze_a=True, rslora=Tr
 TRAINS_BASE = {"full"}  # nothing is frozen, so nothing can be switched off or removed
 CHANGES_AT_ONCE = {"prompt", "ptuning", "prefix", "probe"}  # vectors in front of every row; a head that starts at zero
 DOES_NOT_FIT = {
-    ("head", "gpt2"): "finds nothing to train",
-    ("bitfit", "llama"): "finds nothing to train",
+    ("head", "gpt2"): "has nothing to train",
+    ("bitfit", "llama"): "has nothing to train",
     ("probe", "gpt2"): "needs a classifier",
     ("dora, freeze_a", "gpt2"): "dora adapts a fused layer as a whole: use c_attn as a target, not q",
 }
@@ -157,5 +157,5 @@ def test_on_a_model_that_it_does_not_fit_it_says_so_in_one_sentence(name, kind):
 
 def test_bitfit_does_not_train_a_head_alone():
     model = transformers.LlamaForSequenceClassification(transformers.LlamaConfig(**BERT, num_labels=3)).eval()
-    with refused(model, "finds nothing to train"):
+    with refused(model, "has nothing to train"):
         METHODS["bitfit"].attach(model)

@@ -186,7 +186,7 @@ def test_prompt_and_text_together_fit_the_table_of_positions(kind, name, most):
     ours(kind, name)(**given(1, most))
     fits = Task("made", ("no", "yes"), most, *[Split(())] * 3)
     check_fits(tiny(kind), fits, METHODS[name])
-    with pytest.raises(BadValue, match=f"above the {most} tokens"):
+    with pytest.raises(BadValue, match=f"exceeds the {most} tokens"):
         check_fits(tiny(kind), replace(fits, max_length=most + 1), METHODS[name])
 
 

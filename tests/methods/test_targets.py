@@ -107,15 +107,15 @@ SITES = [
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"rank": 0}, "rank must be a whole number of at least 1, not 0"),
+        ({"rank": 0}, "rank must be an integer of at least 1, not 0"),
         ({"rank": True}, "rank must be"),
         ({"targets": None}, "targets are roles, names or patterns, such as .q,v., not None"),
-        ({"alpha": 0}, "alpha must be a number above 0, not 0"),
+        ({"alpha": 0}, "alpha must be a positive number, not 0"),
         ({"alpha": 1e39}, "above 1e30 it would overflow"),
         ({"alpha_pattern": {"q": -1}}, "alpha must be"),
         ({"dropout": 1}, "dropout must be at least 0 and below 1, not 1"),
         ({"rslora": "no"}, "rslora must be True or False"),
-        ({"lr_ratio": math.inf}, "lr_ratio must be a number above 0"),
+        ({"lr_ratio": math.inf}, "lr_ratio must be a positive number"),
         ({"dora": True, "init": "pissa"}, "leave one of them out"),
         ({"init": "xavier"}, "init must be one of kaiming, gaussian, pissa, not 'xavier'"),
         ({"targets": " , "}, "targets is empty"),

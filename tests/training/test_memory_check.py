@@ -44,7 +44,7 @@ def test_the_batch_that_is_offered_fits_and_one_more_does_not(free, model, task)
     offered = int(re.search(r"batch (\d+) at", refused(recipe))[1])
     assert offered in (7, 8, 9)  # the process grows a little meanwhile
     check_memory(replace(recipe, batch=offered - 1), FP32)
-    assert "GiB are free" in refused(replace(recipe, batch=offered + 2))
+    assert "GiB is free" in refused(replace(recipe, batch=offered + 2))
     assert int(re.search(r"try batch (\d+),", after_running_out(recipe, FP32))[1]) in (7, 8, 9)
     free(2**20)  # what ran out may be less than the estimate sees
     assert "with batch 64: try batch 32," in after_running_out(recipe, FP32)

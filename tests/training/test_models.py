@@ -60,7 +60,7 @@ def test_an_unknown_name_lists_what_is_bundled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for load in (load_model, load_tokenizer):
         for name in ("minilmm", "no/such-model", "../nowhere", ""):
-            with pytest.raises(NotFound, match=r"give a bundled one|holds no model") as caught:
+            with pytest.raises(NotFound, match=r"pass a bundled one|contains no model") as caught:
                 load(name)
             assert "\n" not in str(caught.value)
 

@@ -74,7 +74,7 @@ REFUSED = [
     ([*some(), {"prompt": "x", "response": " "}], "line 21 has no text in 'response'; it has prompt, response"),
     ([*some(), "{"], "line 21 is not JSON"),
     ([*some(), "[1]"], "line 21 is not an object"),
-    (some(9), "holds 9 pairs; at least 10"),
+    (some(9), "contains 9 pairs; at least 10"),
     ([one | {"prompt": "Why?"} for one in some()] + some(1), "asks 2 different questions; at least 3"),
     (some(split="train"), "'split' must contain each of train, validation, test and nothing else; it has train"),
     (some(split=[]), "and nothing else; it has []"),

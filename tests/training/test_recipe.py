@@ -93,7 +93,7 @@ def test_numbers_of_numpy_are_pythons_own():
     assert given.hash == ours.hash
     assert json.loads(json.dumps(given.settings())) == ours.settings()
     assert replace(ours, dropout=1).hash == ours.hash
-    with pytest.raises(BadValue, match=r"^seed must be a whole number of at least 0, not \[0, 1\]"):
+    with pytest.raises(BadValue, match=r"^seed must be an integer of at least 0, not \[0, 1\]"):
         Recipe("minilm", "rt", seed=np.arange(2))
     with pytest.raises(BadValue, match=r"^steps must be"):
         Recipe("minilm", "rt", steps=np.bool_(True))

@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_a_task_says_why_and_an_unknown_task_names_those_t
         with pytest.raises(NotFound if "no column" in sentence else BadValue, match=sentence):
             load_task(str(file))
     for name in ("rtt", "nowhere.csv", ""):
-        with pytest.raises(NotFound, match=r"no task or file '.*'; give rt, imdb, tweets, kjv, shakespeare"):
+        with pytest.raises(NotFound, match=r"no task or file '.*'; pass rt, imdb, tweets, kjv, shakespeare"):
             load_task(name)
 
 

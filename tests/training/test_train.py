@@ -75,7 +75,7 @@ def test_a_recipe_that_cannot_be_is_refused_before_anything_is_written(recipe, t
     for changes, sentence in (
         ({"task": "kjv"}, "kjv is language modeling: it needs a causal model"),
         ({"method": LoRA(rank=33)}, "rank 33 is above"),
-        ({"max_length": 128, "method": PromptTuning(tokens=4)}, "above the 124 tokens that this model can read"),
+        ({"max_length": 128, "method": PromptTuning(tokens=4)}, "exceeds the 124 tokens that this model can read"),
         ({"label_column": "stars"}, "no column 'stars'"),
         ({"device": "tpu"}, "device must be"),
     ):
@@ -103,7 +103,7 @@ def test_an_adapter_that_names_no_base_asks_for_one(recipe, tmp_path, opinions):
     run = train(recipe(), store=tmp_path)
     config = Path(run.adapter) / CONFIG
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}))
-    with pytest.raises(BadValue, match="names no base model; give one with --model"):
+    with pytest.raises(BadValue, match="does not name its base model; pass one with --model"):
         evaluate_adapter(run.adapter, opinions)
 
 

@@ -96,7 +96,7 @@ def test_what_cannot_be_is_said_and_not_trained(make: Make, monkeypatch: pytest.
     monkeypatch.delenv(memory_check.SWITCH, raising=False)
     monkeypatch.setattr(memory_check, "free_bytes", lambda _: 300 * 2**20)
     large = make(model="minilm", task="rt", batch=512)
-    with pytest.raises(BadValue, match="GiB are free"):
+    with pytest.raises(BadValue, match="GiB is free"):
         large.show()
     with pytest.raises(BadValue, match="steps"):
         make(steps=0)

@@ -124,7 +124,7 @@ class Item:
             rows = self.fields.get("examples") or len(load_task(self.task).train)
             seen = kept.sizes["steps"] * self.batch / rows
             if seen < self.passes:
-                return f"{kept.sizes['steps']} steps saw {100 * seen:.0f} % of the training rows"
+                return f"{kept.sizes['steps']} steps saw {100 * seen:.0f}% of the training rows"
         return unlearned(kept, **self.learned) if self.learned else ""
 
     def judge(self, kept: Kept) -> Judged:
@@ -168,14 +168,14 @@ def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 1
     for name in sorted(rows):
         if min(kept.rows[name]) < low + clear:
             worst = min(kept.rows[name])
-            return f"{name} has a run at {worst:.1f} %, which is not {clear:g} points above {of} ({low:.1f} %)"
+            return f"{name} has a run at {worst:.1f}%, which is not {clear:g} points above {of} ({low:.1f}%)"
         if max(kept.rows[name]) > CEILING:
-            return f"{name} has a run at {max(kept.rows[name]):.1f} %, which leaves no room above"
+            return f"{name} has a run at {max(kept.rows[name]):.1f}%, which leaves no room above"
     return ""
 
 
 def verdict_record(found: Verdict) -> dict[str, Any]:
-    """Return a verdict as JSON, with the interval that its text shows: 90 % for equivalence, else 95 %."""
+    """Return a verdict as JSON, with the interval that its text shows: 90% for equivalence, else 95%."""
     low, high = (found.low, found.high) if found.outcome == "equivalent" else (found.low95, found.high95)
     result = {"outcome": found.outcome, "difference": found.difference, "low": low, "high": high}
     return {**result, "margin": found.margin, "words": str(found)}
@@ -225,7 +225,7 @@ def in_every(found: Collection[bool], least: int, words: str) -> Judged:
 
 
 class Interval(NamedTuple):
-    """The median of values with its 95 % bootstrap interval."""
+    """The median of values with its 95% bootstrap interval."""
 
     middle: float
     low: float

@@ -88,7 +88,7 @@ def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
 def check_minutes(minutes: float | None) -> None:
     """Check that the minutes are above 0. Raises: BadValue."""
     if minutes is not None and not 0 < minutes < 1e6:
-        raise BadValue(f"minutes, the time per item, must be above 0, not {minutes:g}")
+        raise BadValue(f"minutes, the time per item, must be positive, not {minutes:g}")
 
 
 def title(item: Item) -> str:

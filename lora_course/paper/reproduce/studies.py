@@ -23,7 +23,7 @@ from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, Failed
 from lora_lab.experiments.budget import FEWEST, SAFE, Timing, pack_timed
 from lora_lab.experiments.compare import compare
-from lora_lab.experiments.contenders import contenders
+from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts_of
 from lora_lab.experiments.study import Study
@@ -100,9 +100,8 @@ class Trained(Item):
                 break
         if steps < FEWEST:
             needed = (fixed + FEWEST * slope) / SAFE / 60
-            raise BadValue(
-                f"{minutes:g} minutes are too few on this machine: {FEWEST} steps of two seeds take about {needed:.1f}"
-            )
+            takes = f"{FEWEST} steps of two seeds take about {needed:.1f}"
+            raise BadValue(f"{minutes:g} minutes is not enough on this machine: {takes}")
         steps = min(steps, self.most)
         tuned = {"rates": rates, "growth": growth} if tuning else {}
         return Plan({"steps": steps, **tuned, "seeds": seeds}, fixed + steps * slope)
@@ -117,10 +116,10 @@ class Trained(Item):
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study, (metric, factor), rows = self.at_best_rates(self.trained(sizes, place)), self.metric, []
-        for label, recipes in study.groups.items():
-            values = tuple(factor * value for value in study.values(label, metric))
+        for name, recipes in study.groups.items():
+            values = tuple(factor * value for value in study.values(name, metric))
             unit = f"{self.axis}, rate {recipes[0].lr:g}" if self.rates else self.axis
-            rows.append(Row(label, values, unit, marks(study.runs(label))))
+            rows.append(Row(name, values, unit, marks(study.runs(name))))
         return rows, study.verdicts({**self.pairs, **self.also})
 
     def at_best_rates(self, study: Study) -> Study:
@@ -138,37 +137,33 @@ class Trained(Item):
 
 
 class Compared(Trained):
-    """Methods, each at its own tuned learning rate; `metrics` replace accuracy as rows: {label: (name, factor)}."""
+    """Methods, each at its own tuned learning rate; the rows are `metrics`: {label: (name, factor)}."""
 
     methods: str
-    metrics: Mapping[str, tuple[str, float]] = {}
+    metrics: Mapping[str, tuple[str, float]]
     lr = 4e-4  # for timing; no method diverges at this rate
     ladder = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
-        self.groups = {method.name: method for method in contenders(self.methods)}
+        self.groups = {label(method): method for method in contenders(self.methods)}
         return super().study(steps, seeds)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         options = {**sizes, "batch": self.batch, "prompts": self.prompts, **self.fields}
         study = compare(self.model, self.task, self.methods, place.folder, say=place.say, stop=place.stop, **options)
         if place.stop.is_set():
-            raise Failed("time ran out before every run was done; the same call resumes")
+            raise Failed("time ran out before every run was done; run the same command again to resume")
         if errors := [f"{result.label}: {result.error}" for result in study.results if not result.runs]:
             raise Failed("; ".join(errors))
-        runs = {result.method.name: Runs(result.runs) for result in study.results}
-        return self.rows(study.results), verdicts_of(
-            {name: (runs[a], runs[b]) for name, (a, b, _) in self.pairs.items()}
-        )
+        runs = {result.label: Runs(result.runs) for result in study.results}
+        pairs = {**self.pairs, **self.also}
+        return self.rows(study.results), verdicts_of({name: (runs[a], runs[b]) for name, (a, b, _) in pairs.items()})
 
     def rows(self, results: Iterable[Any]) -> list[Row]:
-        """Return one row per method, or per metric and method."""
-        if not self.metrics:
-            accuracies = ((result, tuple(100 * value for value in result.values("accuracy"))) for result in results)
-            return [Row(result.label, values, self.axis, marks(result.runs)) for result, values in accuracies]
+        """Return one row per metric and method."""
         return [
-            Row(f"{label}, {r.method.name}", tuple(factor * v for v in r.values(name)), label, marks(r.runs))
-            for label, (name, factor) in self.metrics.items()
+            Row(f"{shown}, {r.label}", tuple(factor * v for v in r.values(name)), shown, marks(r.runs))
+            for shown, (name, factor) in self.metrics.items()
             for r in results
         ]
 

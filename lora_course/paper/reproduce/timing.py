@@ -137,10 +137,10 @@ def _check_rounds(rounds: int, least: int, minutes: float, seconds: float) -> No
     """Raises: BadValue for fewer rounds than the rule requires."""
     if rounds < least:
         needed = f"{least} rounds take about {seconds / 60:.1f} on this machine"
-        raise BadValue(f"{minutes:g} minutes are too few: {needed}")
+        raise BadValue(f"{minutes:g} minutes is not enough: {needed}")
 
 
-# ---- section 4.2: memory, file size and training speed; for GPT-3 predicted by the accountant
+# ---- section 4.2: memory, file size and training speed; predicted by the accountant for GPT-3
 
 METHODS = {"full": FullFineTuning(), "LoRA": LoRA(rank=4)}
 RATIO = "speed, LoRA over full"

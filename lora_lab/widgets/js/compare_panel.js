@@ -56,7 +56,7 @@ const hasMethods = (data) => Boolean(data?.methods?.length);
 const columns = ({ metric, unit }) => [
   [`test ${escape(metric)}${unit && ` (${unit})`}`, ({ mean, low, high }) =>
     decimal(mean) + (low === undefined ? "" : ` ± ${decimal((high - low) / 2)}`)],
-  ["trained numbers", ({ trained }) => count(trained)],
+  ["trained parameters", ({ trained }) => count(trained)],
   ["file", (entry) => (entry.adapter_bytes ? bytes(entry.adapter_bytes) : "–")],
   ["memory of a step", (entry) => (entry.bytes ? binary(entry.bytes) : "–")],
   ["seconds of a run", (entry) => (entry.seconds ? about(entry.seconds) : "–")],
@@ -118,7 +118,7 @@ function start(p) {
     const wide = within ? `The 90% interval, ${format(within[0])} to ${format(within[1])},` : "The 90% interval";
     const beyond = within && (within[1] < -margin || within[0] > margin);
     const matters = beyond ? "lies entirely beyond the margin, so it matters" : `reaches beyond ±${size}, so it may matter`;
-    const differs = `The 95% interval, ${ends}, excludes 0: a real difference.`;
+    const differs = `The 95% interval, ${ends}, excludes 0: luck alone rarely does this.`;
     const real = `${differs} ${within ? `${wide} ${matters}.` : ""}`;
     const small = `${differs} ${wide} lies inside ±${size}: it is ${letter === "W" ? "worse" : "better"} by less than the margin
       that you set.`;
@@ -141,14 +141,14 @@ function start(p) {
     if (!needed) return "";
     const [more, rows] = needed;
     const options = [more && plural(more, "more seed"), rows && plural(rows, "more test sentence")].filter(Boolean);
-    if (!options.length) return "Deciding would take far more seeds and test sentences.";
-    return `About ${options.join(" or ")} would probably decide.`;
+    if (!options.length) return "Settling it would take far more seeds and test sentences.";
+    return `About ${options.join(" or ")} would probably settle it.`;
   }
 
   function holmWords({ pair, rows, at }) {
     const together = pair?.test.together[at];
     if (!pair || together === pair.letter || together === "-") return "";
-    return `Asked as one of ${rows.length} questions at once (Holm’s correction), it is <b>${OUTCOMES[together]}</b>.`;
+    return `Asked as one of ${rows.length} questions at once, so with stronger evidence required (Holm’s correction), it is <b>${OUTCOMES[together]}</b>.`;
   }
 
   function facts({ method, rival, data }) {
@@ -169,13 +169,13 @@ function start(p) {
     p.find("details").hidden = !data;
     const status = drawHere(p.live());
     if (!data) {
-      p.fill({ ".title": "Nothing is compared yet", ".about": "" });
-      return `Nothing is compared yet. ${status}`;
+      p.fill({ ".title": "Nothing has been compared yet", ".about": "" });
+      return `Nothing has been compared yet. ${status}`;
     }
     drawControls(now);
     seeds = drawSeeds(p.width(), now);
     const means = data.methods.map(({ name, mean }) => `${name} ${decimal(mean)}${data.unit}`).join(", ");
-    p.picture(seeds, `Test ${data.metric} of every seed over ${AXES[axis].words}. Means: ${means}.`);
+    p.picture(seeds, `Test ${data.metric} of every seed against ${AXES[axis].words}. Means: ${means}.`);
     const range = span([...rows.map(({ test }) => [0, test.low, test.high]), ...(danced?.studies ?? [])], data.scale);
     const { scale, gap } = data;
     forest = drawForest(p.width("forest"), { ...now, range, margin: scale * margin, scale, gap });

@@ -9,7 +9,7 @@ const [TOP, ROW] = [22, 38]; // pixels above the forest, and per pair in it
 
 export const AXES = {
   trained: {
-    name: "trained numbers", words: "numbers that train, head included (log scale)", value: ({ trained }) => Math.max(1, trained),
+    name: "trained parameters", words: "trained parameters, including the head (log scale)", value: ({ trained }) => Math.max(1, trained),
     scale: log, format: thousands,
   },
   memory: {

@@ -118,7 +118,7 @@ function start(p) {
     shown = drawSize(p.width(), size, ui);
     p.picture(shown, `W, ${count(m)} by ${count(n)}, with A above it and B beside it, ${count(r)} thick, to scale. In one
       patch, A and B would cover ${percent(Math.min(1, size.share))} of W.`);
-    p.picture(drawCurve(p.width("curve"), size, ranks), `Numbers over the rank: A and B together rise from ${count(m + n)}
+    p.picture(drawCurve(p.width("curve"), size, ranks), `Numbers at each rank: A and B together rise from ${count(m + n)}
       at rank 1 and reach the ${count(size.full)} of W at rank ${about(size.even)}.`, "curve");
     return describeSize(size);
   }

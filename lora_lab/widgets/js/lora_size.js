@@ -115,7 +115,7 @@ export function describeSize(size) {
   const [factor, unit, rule, title] = strips < full
     ? [about(1 / share), "fewer numbers to train", `At ${half}, they would have as many numbers as ${W}.`,
       `${W} is frozen; only ${A} and ${B} train, ${percent(share)} of its size`]
-    : [about(share), "as many numbers as W", `From ${half}, LoRA saves nothing.`,
+    : [about(share), "as many numbers as W", `LoRA saves numbers only below ${half}.`,
       `At rank ${count(r)}, ${A} and ${B} are no smaller than ${W}`];
   const words = `Stored: ${W} + ${count(strips)}. Trained: ${count(strips)}, which is ${percent(share)} of ${W}. The
     model does not shrink: ${W} stays, frozen, and ${A} and ${B} are added to it. ${rule}`;

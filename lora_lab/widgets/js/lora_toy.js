@@ -206,13 +206,15 @@ function describeSteps({ states, step }) {
   const { loss, dA, dB } = states[step];
   const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
   const words = [
-    `The error at ${Y} reaches ${LB} directly. To reach ${LA} it has to pass through ${LB}, which is zero: only ${LB} will move.`,
-    `${LB} has moved, ${LA} has not. Now the error passes through ${LB}: from here on ${LA} has a gradient too.`,
+    `${LA} is random, and every number in ${LB} is zero. A step moves each number against its gradient.`,
+    `To reach ${LA}, the error has to pass through ${LB}, which was zero: only ${LB} has moved. From here on ${LA} has a gradient too.`,
   ][step] ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
-  const rows = states.slice(0, step + 1).map((state, k) => [k, state.loss.toFixed(2), gradient(state.dA), gradient(state.dB)]);
-  const pair = (value, name) => `<span class="pair">${head(gradient(value), `gradient of ${name}`)}</span>`;
+  const told = (value) => (step ? gradient(value) : "?"); // the reader guesses before the first step
+  const rows = states.slice(0, step + 1).map((state, k) => [k, state.loss.toFixed(2), told(state.dA), told(state.dB)]);
+  const pair = (value, name) => `<span class="pair">${head(told(value), `gradient of ${name}`)}</span>`;
+  const title = step ? `The first step moves only ${LB}; then ${LA} learns too` : "Take a step: which matrix moves?";
   return [
-    `The first step moves only ${LB}; then ${LA} learns too`, pair(dA, LA) + pair(dB, LB), words,
+    title, pair(dA, LA) + pair(dB, LB), words,
     table(["step", "loss", `gradient of ${LA}`, `gradient of ${LB}`], rows, step),
   ];
 }

@@ -113,7 +113,8 @@ function start(p) {
     const fits = result.peak <= card[1];
     const title = finding(film, result, point);
     const words = `${reason(film, result, point)} ${crossings(acts, lengths)}`;
-    const step = `${tokensWords(point)} ${formatWords(film)}`;
+    const other = film.dtype !== "bf16" || card[2] === "cpu" || card[3] ? "" : " (fp16 on this card: the same bytes)";
+    const step = `${tokensWords(point)} ${formatWords(film)}${other}`;
     p.fill({
       ".title": escape(title),
       ".big": `<b>${binary(result.peak)}</b><span>at the peak of one training step, ${step}</span>`,

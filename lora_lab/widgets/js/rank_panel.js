@@ -180,7 +180,7 @@ function start(p) {
     if (uncut) return [big, `The ${name} update has no more pieces, so nothing is cut.`];
     const pieces = measured === 1 ? "strongest piece" : `${measured} strongest pieces`;
     const what = measured
-      ? `Of the ${name} update, every matrix keeps its ${pieces}.`
+      ? `In the ${name} update, every matrix keeps only its ${pieces}.`
       : `The base model with the trained head: nothing else of the ${name} update is left.`;
     const differ = `${count(cut.flips[at])} of ${count(n)} answers differ from that`;
     const between = measured === rank ? "" : ` Measured at ranks ${measured} and ${cut.ranks[at + 1]}.`;

@@ -5,7 +5,7 @@ import { NO_KERNEL, button, drawn, folded, letter, menu, nearest, segments, slid
 import { about, capital, clamp, count, decimal, escape, extent, octets, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
 import {
-  drawGuesses, drawLosses, drawMap, drawResults, interval, isDead, points, rateName, describeCell,
+  drawGuesses, drawLosses, drawMap, drawResults, isDead, points, rateName, describeCell,
 } from "./sweep_picture.js";
 
 const TRAITS = {
@@ -209,13 +209,13 @@ function start(p) {
     const effects = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
     if (!effects.length) {
       if (data.runs.length) return "A first look at learning rate, rank and α";
-      return p.get("classroom") ? "No runs have arrived yet: press Refresh" : "Nothing is trained yet: pick cells and run them";
+      return p.get("classroom") ? "No runs have arrived yet: press Refresh" : "Nothing has been trained yet: pick cells and run them";
     }
     const [[first, effect], ...rest] = effects;
     const others = rest.map(([name, value]) => `, ${names[name]} ${decimal(value)}`).join("");
     const largest = data.unit ? `${points(effect, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(effect)}`;
     const basis = rest.length ? "Worst to best, each rank and each α at its best rate." : "Worst to best.";
-    const noise = data.spread ? ` Means are known to ±${decimal(data.spread)}, so less may be chance.` : "";
+    const noise = data.luck ? ` A gap below ${points(data.luck, data.unit)} between two cells may be luck.` : "";
     const matters = rest.length ? "matters most" : "matters";
     return `${capital(names[first])} ${matters}: ${largest}${others} <span class="gloss">${basis}${noise}</span>`;
   }
@@ -283,13 +283,12 @@ function start(p) {
       const note = state === "done" ? "" : ` (${state === "flat" ? "nothing learned" : state})`;
       return `${who ? `${escape(who)} ` : ""}${value === null ? "failed" : value.toFixed(1)}${note}`;
     };
-    const row = ({ rank, alpha, lr, mean, low, high, runs }) => [
+    const row = ({ rank, alpha, lr, mean, runs }) => [
       `rank ${rank}, α ${about(alpha)}, rate ${rateName(lr)}`,
       mean === null ? "" : mean.toFixed(1),
-      low === null ? "" : interval({ low, high }, data.unit),
       runs.map(describe).join(", "),
     ];
-    const head = ["cell", `mean${data.unit ? ` (${data.unit})` : ""}`, "95% interval", "every run"];
+    const head = ["cell", `mean${data.unit ? ` (${data.unit})` : ""}`, "every run"];
     return table(head, sorted.map(row), sorted.indexOf(cell));
   }
 

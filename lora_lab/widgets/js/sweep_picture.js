@@ -114,7 +114,7 @@ function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, he
   return clip + lines + text(end, 13, name, "strong mid");
 }
 
-/** A dot for each run, on the scale of all runs; below, the mean and its interval; the best cell's mean as a line. */
+/** A dot for each run, on the scale of all runs; below, their mean; the best cell's mean as a line. */
 export function drawResults(width, cell, best, range) {
   const [left, right, top, bottom] = [8, width - 8, 20, 74];
   const x = linear(range, [left, right]);
@@ -131,10 +131,7 @@ export function drawResults(width, cell, best, range) {
     parts.push(line(bx, top - 4, bx, bottom, "ray"), name);
   }
   parts.push(line(left, bottom, right, bottom, "rule"), axisBottom(x, ticks(range), bottom, about, [left, right]));
-  if (cell && cell.mean !== null) {
-    const [low, high] = [cell.low ?? cell.mean, cell.high ?? cell.mean].map((value) => clamp(x(value), left, right));
-    parts.push(line(low, 64, high, 64, "stroke train thin"), line(x(cell.mean), 59, x(cell.mean), 69, "stroke train"));
-  }
+  if (cell && cell.mean !== null) parts.push(line(x(cell.mean), 59, x(cell.mean), 69, "stroke train"));
   return { svg: parts.join("") + group(dots), height: bottom + 20 };
 }
 
@@ -158,10 +155,6 @@ export function drawLosses(width, curves, { start, ...options }) {
   return { svg: lossChart([30, width - 10, 8, 112], curves, marked), height: 132 };
 }
 
-/** An interval in words; shares are clipped to 0 and 100. */
-export const interval = ({ low, high }, unit) =>
-  [low, high].map((value) => decimal(unit ? clamp(value, 0, 100) : value)).join(" to ");
-
 /** A difference in points for shares, or else in the metric's unit. */
 export const points = (value, unit) => `${decimal(value)}${unit ? " points" : ""}`;
 
@@ -184,8 +177,7 @@ export function describeCell({ cell, chosen, best, live, broken, data, seeds }) 
   if (cell.mean === null) return ["<b>failed</b>", `${runs} at ${setting}: none finished. The rate is too high.`];
   const [failed, flat] = [isDead, (run) => run.state === "flat"].map((test) => cell.runs.filter(test).length);
   const big = `<b>${cell.mean.toFixed(1)}${data.unit}</b> <span>validation ${data.metric}</span>`;
-  const range = cell.low === null || failed === n ? "" : `, 95% interval ${interval(cell, data.unit)}`;
-  const words = [`${n > 1 ? `Mean of ${runs}` : "One run"} at ${setting}${range}.`];
+  const words = [`${n > 1 ? `Mean of ${runs}` : "One run"} at ${setting}.`];
   const share = (number) => (number === n ? "All" : `${number} of ${n}`);
   if (failed) {
     words.push(`<strong>${share(failed)} collapsed</strong>: at this rate a run ends where it started: guessing.`);
@@ -193,13 +185,14 @@ export function describeCell({ cell, chosen, best, live, broken, data, seeds }) 
     words.push(`<strong>${share(flat)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
   }
   if (cell === best) words.push("The best cell of this map.");
-  else if (cell.behind) words.push(behind(cell.behind, data));
+  else if (best && failed < n) words.push(behind(cell, best, data));
   return [big, words.join(" ")];
 }
 
-function behind([mean, low, high], { unit }) {
-  const [where, whose] = mean < 0 ? ["ahead of", "the best cell with enough seeds"] : ["behind", "the best cell"];
-  const tie = low > 0 ? "" : ", so it may be as good";
-  const range = low === null ? "" : ` (95% interval ${decimal(low)} to ${decimal(high)}${tie})`;
-  return `On the same seeds, it is ${points(Math.abs(mean), unit)} ${where} ${whose}${range}.`;
+function behind({ mean }, best, { cells, unit, up }) {
+  const gap = up ? best.mean - mean : mean - best.mean;
+  const many = cells.filter((cell) => cell.targets === best.targets && cell.mean !== null).length;
+  const rival = gap < 0 ? "ahead of the best cell with enough seeds" : "behind the best cell";
+  const lucky = gap < 0 ? "" : ` (the best of ${count(many)} cells: part of its lead is luck)`;
+  return `It is ${points(Math.abs(gap), unit)} ${rival}${lucky}.`;
 }

@@ -9,7 +9,7 @@ import { changedWords, countWords, dialWords, headline, statusWords, titleOf } f
 
 const TRAITS = {
   offers: {}, model: "", task: "", method: "lora", rank: 8, alpha: 16, targets: [], lr: 2e-3, steps: 400, seed: 0,
-  guess: null, setup: {}, live: {}, found: {}, answer: {}, strength: 1,
+  guess: null, setup: {}, live: {}, found: {}, answer: {}, strength: 1, at: null,
 };
 const SETTINGS = ["model", "task", "method", "rank", "alpha", "targets", "lr", "steps", "seed", "guess"];
 const REPLAY = 4000; // milliseconds
@@ -50,7 +50,7 @@ const BODY = `<header><div class="title"></div></header>
 ${folded("the run in numbers")}`;
 
 function start(p) {
-  const ui = p.keep({ sentence: "0", text: "", at: null }); // at: the position of the replay from 0 to 1; null: at the end
+  const ui = p.keep({ sentence: "0", text: "", at: p.get("at") }); // at: the position of the replay from 0 to 1; null: at the end
   let typing;
 
   // ---- derived state
@@ -86,9 +86,11 @@ function start(p) {
   function draw() {
     const now = read();
     const { live, found, metric } = now;
-    const { losses = [], moved = [] } = live;
+    const { losses = [] } = live;
     const page = !p.kernel;
-    const dials = Boolean(found.sentences?.length || (found.strengths && !page));
+    ui.ended ||= ui.at === null; // a page may open before the first step, without results
+    const moved = (ui.ended && live.moved) || [];
+    const dials = Boolean(ui.ended && (found.sentences?.length || (found.strengths && !page)));
     const replays = !live.busy && found.value !== undefined && losses.length > 1;
     const lora = now.method === "lora";
     p.offer({
@@ -100,7 +102,7 @@ function start(p) {
     const at = now.seen === losses.length ? live.step : now.seen * now.every;
     if (replays) p.slide("scrub", { most: losses.length, value: now.seen, words: count(at), spoken: `step ${at}` });
     const shown = { ...now, page, live: { ...live, busy: live.busy || ui.at !== null }, found: ui.at === null ? found : {} };
-    p.picture(drawRun(p.width(), shown), `Validation ${metric} and training loss over the steps,
+    p.picture(drawRun(p.width(), shown), `Validation ${metric} and training loss at each step,
       ${plural(now.others.length, "other seed")} behind. The table below has every number.`);
     const [title, gloss] = titleOf(shown);
     const [big, words] = headline(shown);
@@ -113,7 +115,7 @@ function start(p) {
     }
     const answer = dials ? drawChanges(found) : "";
     const weights = moved.length ? [() => weightTable(moved)] : [];
-    p.numbers(() => checkTable(live, metric), ...weights);
+    p.numbers(() => checkTable(now), ...weights);
     if (ui.lastTitle === title && answer) return answer;
     ui.lastTitle = title;
     return `${title}. ${gloss} ${words} ${status}`;
@@ -179,7 +181,7 @@ function start(p) {
     return `${big} at strength ${strength}. ${words}`;
   }
 
-  function checkTable({ losses, every, checks = [] }, metric) {
+  function checkTable({ losses, every, checks, metric }) {
     const loss = (step) => losses[Math.min(losses.length, Math.ceil(step / every)) - 1];
     const rows = checks.map(([step, value]) => [count(step), step ? decimal(loss(step), 3) : "", decimal(value)]);
     return table(["step", "training loss, nats", `validation ${metric}`], rows);
@@ -204,7 +206,7 @@ function start(p) {
       const { busy, halts } = p.live();
       if (!p.waits() && !halts) (busy ? p.halt : begin)();
     },
-    scrub: (at) => p.show({ at: at / p.get("live").losses.length }),
+    scrub: (step, of = p.get("live").losses.length) => p.show({ at: step < of ? step / of : null }),
     play: () => p.play(REPLAY, (t) => p.keep({ at: t < 1 ? t : null })),
     again() {
       p.find("button[name=go]").focus(); // this button is about to be hidden

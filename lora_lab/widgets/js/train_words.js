@@ -16,7 +16,7 @@ export function titleOf({ found, live, metric, checks, others }) {
     const ends = extent(others.map(({ value }) => value)).map((value) => decimal(value));
     const range = others.length > 1 ? ` Other seeds of this recipe: ${ends.join(" to ")}.` : "";
     const between = `from ${decimal(found.low)} to ${decimal(found.high)}`;
-    const gloss = `95% interval for the choice of the ${count(found.rows)} test rows: ${between}.${range}`;
+    const gloss = `95% interval for the luck of drawing these ${count(found.rows)} test rows: ${between}.${range}`;
     return [`${value} ${end}, give or take ${points(found.half, 100)}`, gloss];
   }
   if (live.busy && checks.length) {
@@ -43,8 +43,8 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
       const better = others.filter(({ value }) => sign * value > sign * found.value).length;
       words.push(`Among ${count(others.length + 1)} seeds of this recipe it is number ${count(better + 1)}.`);
     }
-    const file = found.adapter && !page ? `; the adapter is in <code>${escape(found.adapter)}</code>` : "";
-    words.push(`It took ${count(Math.round(found.seconds))} s${file}.`);
+    const file = found.adapter ? `; the adapter is in <code>${escape(found.adapter)}</code>` : "";
+    if (!page) words.push(`It took ${count(Math.round(found.seconds))} s${file}.`);
     return [`<b>${shown(found.value, metric)}</b> <span>${unit}</span>`, words.join(" ")];
   }
   if (live.busy) {

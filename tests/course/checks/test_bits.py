@@ -44,7 +44,7 @@ WRONG = [
     ("card", (peak(4.127), SAVED / 1024, "none"), "in MiB"),
     ("card", (peak(4.127), LINEAR * 0.127 / 8 / 2**20, "none"), "how much went away"),
     ("card", (peak(4.127), SAVED, "4.5 bits"), "too much"),
-    ("card", (peak(4.127), SAVED, "none"), "are usable"),
+    ("card", (peak(4.127), SAVED, "none"), "is usable"),
     ("card", (peak(4.127), SAVED, "4 bits"), "fits: answer with one of"),
 ]
 

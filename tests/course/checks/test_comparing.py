@@ -16,11 +16,7 @@ RIGHT = {
 WRONG = [
     ("equivalence_rule", (lambda low, high, margin: low < 0 < high,), "no difference was found"),
     ("equivalence_rule", (lambda low, high, margin: abs(low + high) / 2 < margin,), "the middle"),
-    (
-        "equivalence_rule",
-        (lambda low, high, margin: high - low < 2 * margin and abs(low + high) / 2 < margin,),
-        "stick out at one end",
-    ),
+    ("equivalence_rule", (lambda low, high, m: high - low < 2 * m and abs(low + high) / 2 < m,), "still stick out"),
     ("equivalence_rule", (lambda low, high, margin: high < margin,), "upper end alone"),
     ("equivalence_rule", (lambda low, high, margin: low > -margin,), "lower end alone"),
     ("equivalence_rule", (lambda low, high, margin: high - low < margin,), "narrower"),
@@ -66,7 +62,7 @@ def test_a_margin_that_moves_after_the_look_is_refused(mine: Receipt):
     moved = checks.check_defense(3, f"worse{BUT}", "c")
     assert moved.passed is False
     assert "your margin was 1" in moved.words
-    assert "to -0.24. You may write: in MiniLM on rt, LoRA on" in checks.check_defense(1, "worse", "c").words
+    assert "to -0.24. You can write: in MiniLM on rt, LoRA on" in checks.check_defense(1, "worse", "c").words
 
 
 def test_every_pair_has_one_sentence_that_may_be_written(mine: Receipt):

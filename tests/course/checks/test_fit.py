@@ -28,7 +28,7 @@ WRONG = [
     ("longest_row", ("full fine-tuning", True, "sgd", 1, 64), "every weight trains"),
     ("longest_row", ("LoRA q, v", True, "adamw", 1, 512), "no text is short enough"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 4617), "backward of the loss"),
-    ("longest_row", ("QLoRA", True, "adamw", 1, 4682), "leaves out about 1 %"),
+    ("longest_row", ("QLoRA", True, "adamw", 1, 4682), "leaves out about 1%"),
     ("longest_row", ("QLoRA", True, "adamw", 1, 5000), "it holds weights"),
     ("longest_row", ("QLoRA", False, "adamw", 1, 4600), "activations 2"),
     ("longest_row", ("QLoRA", False, "adamw", 1, 1121), "without checkpointing"),

@@ -32,7 +32,7 @@ WRONG = [
     ("mixed_batch", (first,), "the first adapter"),
     ("mixed_batch", (all_of_them,), "the sum of all adapters"),
     ("mixed_batch", (lambda x, *_: x,), "(rows, out), (6, 5)"),
-    ("forty_copies", (102 / 3600, *BYTES), "other way round"),
+    ("forty_copies", (102 / 3600, *BYTES), "other way around"),
     ("forty_copies", (300, *BYTES), "one base against one adapter"),
     ("forty_copies", (40, *BYTES), "nearly"),
     ("forty_copies", (2, *BYTES), "over one base"),

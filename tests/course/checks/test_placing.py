@@ -36,4 +36,4 @@ def test_each_round_shows_what_the_next_one_needs_and_nothing_before():
         first = repr(checks.check_plan(..., ..., ..., pair))
         assert "standard deviation" in first
         assert "interval" not in first
-        assert "95 % interval" in repr(checks.check_plan(needed, ..., ..., pair))
+        assert "95% interval" in repr(checks.check_plan(needed, ..., ..., pair))

@@ -24,7 +24,7 @@ WRONG = [
     ("brief", ({**FIRST, "rate": ("2e-5", "rates")}, 0), "near full fine-tuning's rate"),
     ("brief", ({**FIRST, "serve": ("merge", "file")}, 0), "no batch can mix them"),
     ("brief", ({**FIRST, "facts": ("in the weights", "loss")}, 0), "learns a form"),
-    ("brief", ({**FIRST, "rows": ("400", "root")}, 0), "±3.9 points; ±2 are wanted"),
+    ("brief", ({**FIRST, "rows": ("400", "root")}, 0), "±3.9 points; you need ±2"),
     ("brief", ({**FIRST, "rows": ("10,000", "root")}, 0), "fewer are enough"),
     ("brief", ({**FIRST, "rows": ("1,600", "hope")}, 0), "answer with one of"),
     ("brief", ({**FIRST, "rows": "1,600"}, 0), "a choice and its evidence"),

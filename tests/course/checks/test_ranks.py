@@ -21,8 +21,8 @@ WRONG = [
     ("energy", (lambda s, r: s[r] / s.sum(),), "s[:r] are the first r"),
     ("energy", (lambda s, r: (s[:r] ^ 2).sum() / s.sum(),), "a power is written **"),
     ("facts", (64,), "every value exactly"),
-    ("facts", (35,), "90 % of the energy"),
-    ("facts", (16,), "only 93.8 %"),
+    ("facts", (35,), "90% of the energy"),
+    ("facts", (16,), "only 93.8%"),
     ("facts", (18,), "a smaller rank"),
 ]
 

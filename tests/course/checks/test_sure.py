@@ -21,8 +21,8 @@ def table(n: int, only_a: int, only_b: int, both: float = 0.7) -> pd.DataFrame:
     return pd.DataFrame({"a": a, "b": b})
 
 
-CLOSE = table(2000, 130, 106)  # 11.8 % differ, a is 1.2 points ahead
-AHEAD = table(2000, 160, 80)  # 12 % differ, 4 points
+CLOSE = table(2000, 130, 106)  # 11.8% differ, a is 1.2 points ahead
+AHEAD = table(2000, 160, 80)  # 12% differ, 4 points
 HALF = 1.96 * math.sqrt(0.118 / 2000)
 ROWS = 7.84 * 0.118 / 0.01**2
 RIGHT = {"half_width": (lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n),), "report": (CLOSE, HALF, "undecided", ROWS)}
@@ -41,16 +41,16 @@ WRONG = [
     ("report", (CLOSE, 0.0265, "undecided", ROWS), "half: that is for two different tests"),
     ("report", (CLOSE, 0.0186, "undecided", ROWS), "half: that is one model's interval"),
     ("report", (CLOSE, HALF, "better", ROWS), "76.5 beats 75.3 only if"),
-    ("report", (CLOSE, HALF, "equivalent", ROWS), "doesn't show there is none"),
-    ("report", (CLOSE, HALF, "equal", ROWS), "answer with one of better, equivalent, undecided, worse"),
+    ("report", (CLOSE, HALF, "equivalent", ROWS), "answer with one of better, undecided, worse"),
     ("report", (AHEAD, 1.96 * math.sqrt(0.12 / 2000), "undecided", ROWS), "0 is outside"),
     ("report", (CLOSE, HALF, "undecided", 1.96**2 * 0.118 / 1e-4), "rows: with 1.96 alone"),
     ("report", (CLOSE, HALF, "undecided", 2.8 * 0.118 / 1e-4), "rows: the 1.96 + 0.84 is squared"),
     ("report", (CLOSE, HALF, "undecided", 2000 * (ROWS / 2000) ** 0.5), "rows: the errors' ratio is squared"),
-    ("report", (CLOSE, HALF, "undecided", 100 * ROWS), "rows: the share is a share"),
+    ("report", (CLOSE, HALF, "undecided", 100 * ROWS), "rows: the share is a fraction"),
     ("report", (CLOSE, HALF, "undecided", ROWS / 1.44), "rows: that is for the gap you saw"),
     ("report", (CLOSE, HALF, "undecided", 7.84 * (0.765 * 0.235 + 0.753 * 0.247) / 1e-4), "rows: that is for two"),
     ("report", (CLOSE.rename(columns={"a": "A"}), HALF, "undecided", ROWS), "needs the columns a and b"),
+    ("report", (2 * CLOSE, HALF, "undecided", ROWS), "there are other values"),
 ]
 
 
@@ -60,12 +60,10 @@ def test_a_clear_gap_is_better_and_seen_from_the_other_side_worse():
     assert checks.check_report(AHEAD.rename(columns={"a": "b", "b": "a"}), half, "worse", rows).passed is True
 
 
-def test_where_the_labs_exact_test_and_the_interval_differ_both_words_pass():
-    border = table(2000, 120, 91)
-    half = 1.96 * math.sqrt(211 / 2000 / 2000)
-    assert half < 0.015
-    answers = {word: checks.check_report(border, half, word, 7.84 * 0.1055 / 1e-4) for word in ("better", "undecided")}
-    assert [answers[word].passed for word in answers] == [True, True]
+def test_on_the_border_both_words_pass_since_a_resampled_interval_may_be_narrower():
+    border, half = table(2000, 120, 91), 1.96 * math.sqrt(211 / 2000 / 2000)
+    for word in ("better", "undecided"):
+        assert checks.check_report(border, half, word, 7.84 * 0.1055 / 1e-4).passed
 
 
 def test_the_hint_is_that_of_the_first_wrong_part():

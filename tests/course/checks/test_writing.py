@@ -101,7 +101,7 @@ RIGHT = {"lora_linear": (LoRALinear,), "merge": (merge, *IN_MODEL)}
 WRONG = [
     ("lora_linear", (changed(lambda layer: nn.init.normal_(layer.lora_B)),), "Zero B does not learn slowly"),
     ("lora_linear", (changed(lambda layer: nn.init.zeros_(layer.lora_A)),), "both zero"),
-    ("lora_linear", (changed(other_way_round),), "the other way round"),
+    ("lora_linear", (changed(other_way_round),), "the other way around"),
     ("lora_linear", (LARGE_A,), "in_features**0.5"),
     ("lora_linear", (changed(lambda layer: layer.base_layer.requires_grad_(True)),), "base_layer.weight would train"),
     ("lora_linear", (changed(plain),), "nn.Parameter"),

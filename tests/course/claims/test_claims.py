@@ -109,6 +109,7 @@ TURNED = [
     ("rate_band", {"at_least_billions": 2}, "true"),
     ("rate_above_full", {"within": 10, "reported": False}, "true"),
     ("rank_1_for_rewards", {"reported": False}, "false"),
+    ("batch_hurts", {"by": 0.15, "reported": False}, "false"),
     ("q_and_v", {"reported": False}, "true"),
     ("q_and_v", {"place": "q", "reported": False}, "false"),
     ("no_quality_drop", {"tasks": "minilm_rt", "margin": 3}, "true"),
@@ -145,12 +146,12 @@ def test_an_impossible_premise_is_one_sentence():
 
 def test_a_wrong_card_says_what_to_fix():
     for text, words in (
-        ("a: [", "isn't a card"),
+        ("a: [", "is not a card"),
         (edited(author="me"), "'author'"),
         (TEXT.replace("limits: memory only\n", ""), "'limits'"),
         (edited(experiment="fits_on_cards"), "'fits_on_cards'"),
         (TEXT.replace("  rank: {value: 8, means: rank}\n", ""), "needs the premises models, targets, rank"),
-        (TEXT.replace("number: ", "number: !!python/name:os.system x #"), "isn't a card"),
+        (TEXT.replace("number: ", "number: !!python/name:os.system x #"), "is not a card"),
     ):
         with pytest.raises(BadValue, match=words):
             card_from(text)

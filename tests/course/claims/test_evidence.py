@@ -69,7 +69,7 @@ def test_missing_or_mixed_runs_are_named(store):
     with pytest.raises(NotFound, match=r"no run with rank 32 .* available: 8"):
         judge("low_rank_is_enough", rank=8, store=folder)
     store({LoRA(8, targets=("q",)): 0.70, LoRA(32): 0.80})
-    with pytest.raises(BadValue, match="differ in targets, not only in their seed"):
+    with pytest.raises(BadValue, match="differ in targets, not just in seed"):
         judge("low_rank_is_enough", rank=8, store=folder)
 
 

@@ -185,7 +185,7 @@ def test_torch_from_another_index_is_taken_in_place_of_a_newer_one_that_brings_c
 def test_what_cannot_be_is_said_before_anything_is_written(tmp_path: Path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
-    with pytest.raises(BadValue, match="something else"):
+    with pytest.raises(BadValue, match="not an empty folder"):
         gather(tmp_path / "mine", [LINUX], silent)
     with pytest.raises(BadValue, match="not the lab's wheel"):
         gather(tmp_path / "new", [LINUX], silent, wheel=tmp_path / "other.whl")

@@ -35,7 +35,7 @@ def test_all_claims_have_a_line_each(monkeypatch):
     ("arguments", "error", "words"),
     [
         (("4", "--set", "gpu_gb"), BadValue, "premise=value"),
-        (("--set", "gpu_gb=48"), BadValue, "name it"),
+        (("--set", "gpu_gb=48"), BadValue, "name one"),
         (("70b",), NotFound, "nearest"),
     ],
 )

@@ -104,7 +104,7 @@ def test_what_was_graded_before_it_was_stopped_is_in_the_table(
 
 def test_bad_input_is_one_sentence(lora_lab: Callable, tmp_path: Path):
     (tmp_path / "essay.txt").write_text("I have no idea.")
-    for name, said in (("nowhere.ipynb", "there is no notebook in"), ("essay.txt", "essay.txt isn't a notebook")):
+    for name, said in (("nowhere.ipynb", "there is no notebook in"), ("essay.txt", "essay.txt is not a notebook")):
         done = lora_lab("grade", str(tmp_path / name))
         assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (2, True, 1)
 

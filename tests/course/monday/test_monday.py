@@ -53,7 +53,7 @@ def test_every_line_names_a_lesson_that_is_there(tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "kind", "words"),
-    [("minilm", "language model", "can't write completions"), ("llama-2-70b", "classifier", "even QLoRA")],
+    [("minilm", "language model", "cannot write completions"), ("llama-2-70b", "classifier", "even QLoRA")],
 )
 def test_an_impossible_job_is_one_sentence(model, kind, words, tmp_path):
     with pytest.raises(BadValue, match=words):

@@ -43,9 +43,9 @@ def test_an_outcome_is_that_of_its_premises(panel):
 
 
 def test_a_wrong_claim_or_place_is_loud():
-    with pytest.raises(NotFound, match="isn't among"):
+    with pytest.raises(NotFound, match="is not among"):
         ClaimPanel("3", claims=["4"])
     own = ClaimPanel("4", claims=["4"])
-    with pytest.raises(BadValue, match="isn't a position"):
+    with pytest.raises(BadValue, match="is not a position"):
         own.at = [99] * len(own.at)
     assert own.premises()["gpu_gb"] == card("4").all_premises["gpu_gb"].value

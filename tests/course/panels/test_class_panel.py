@@ -92,5 +92,5 @@ def test_refresh_shows_what_has_arrived_since_and_answers_the_browser_each_time(
 def test_a_folder_that_is_not_there_and_a_store_within_it_are_loud(tmp_path: Path, classroom: Path):
     with pytest.raises(NotFound, match="no folder"):
         ClassPanel(tmp_path / "nowhere")
-    with pytest.raises(BadValue, match="lies within"):
+    with pytest.raises(BadValue, match="is inside"):
         ClassPanel(classroom, classroom / "all")

@@ -77,6 +77,6 @@ def test_without_adapters_it_shows_what_is_stored():
     assert panel.names == list(stored["answers"])
     assert panel.sizes["base"] > 100 * panel.sizes["captain"]
     assert stored["answers"]["told"]["0"][0] in panel.describe()
-    with pytest.raises(BadValue, match="give adapters"):
+    with pytest.raises(BadValue, match="pass adapters"):
         panel.ask()
     assert len(json.dumps(panel.state())) < 200_000

@@ -67,7 +67,7 @@ def test_the_hubs_columns_are_read_too(tmp_path, task, label, ending):
 def test_lines_that_the_download_of_qqp_broke_are_passed_over_and_no_others(tmp_path):
     header, line, *_ = FORMS["qqp"]
     assert len(written(tmp_path, "qqp", [header, "1\t2\tbroken", line]).train) == 1
-    with pytest.raises(BadValue, match=r"train.tsv, line 2: 3 columns are too few"):
+    with pytest.raises(BadValue, match=r"train.tsv, line 2: only 3 columns, too few"):
         written(tmp_path, "rte", [RTE, "1\t2\tbroken", line])
 
 

@@ -173,7 +173,7 @@ def test_sts_b_is_a_number_and_mnli_starts_it(roberta, glue, tmp_path):
     assert warm["seeds"][0]["validation"] != cold["seeds"][0]["validation"]
     assert "starts from scratch" in result_in_words(cold)
     assert "starts from scratch" not in result_in_words(warm)
-    with pytest.raises(BadValue, match="leave out start"):
+    with pytest.raises(BadValue, match="omit start"):
         run("table2", task="cola", start=start, **options)
     assert 0 <= run("table2", task="rte", row="FT", **options)["seeds"][0]["last"]["accuracy"] <= 1
 
