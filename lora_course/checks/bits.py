@@ -67,7 +67,7 @@ def index_and_weight() -> tuple[str, Number, Number]:
     absmax, weight, levels = 0.25, 0.0512, levels_of("nf4").tolist()
     scaled = weight / absmax
     right = min(range(16), key=lambda k: abs(levels[k] - scaled))
-    question = f"A block's absmax is {absmax}, one of its weights is {weight}. The levels, index 0 to 15: "
+    question = f"A block's absmax is {absmax}, and one of its weights is {weight}. The levels, index 0 to 15: "
     question += ", ".join(f"{level:.3f}" for level in levels) + ". "
     index = Number(
         right,

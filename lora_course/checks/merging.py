@@ -60,7 +60,7 @@ def forty(base: int, adapter: int) -> Number:
         1 / right: "the other way around: the merged ones take more",
         base / adapter: "that is one base against one adapter",
         40.0: "nearly: the forty adapters take some room, too",
-        (base + 40 * adapter) / base: "that is what the forty adapters add to one base",
+        (base + 40 * adapter) / base: "that is one base with its forty adapters against the base alone",
     }
     why = f"{right:.0f} times: a merged model brings the whole base again"
     return Number(

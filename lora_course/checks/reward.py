@@ -33,15 +33,15 @@ LOSS = Function(
 BITS = Function(
     cases=[(0.5,), (0.9,), (0.01,), (0.75,)],
     right=lambda p: -p * log2(p) - (1 - p) * log2(1 - p),
-    why="at p = 0.5 it's one bit; at 0.01 it's 0.08: if it's nearly always wrong, hearing so again tells little",
+    why="at p = 0.5 it's one bit; at 0.01 it's 0.08: if it's nearly always wrong, hearing so again tells you little",
     near={
-        "that is what a success tells: a failure tells log2(1 / (1 - p)); take the mean": lambda p: -log2(p),
+        "that is what a success tells you: a failure tells you log2(1 / (1 - p)); take the mean": lambda p: -log2(p),
         "nats: for bits, take log2": lambda p: -p * log(p) - (1 - p) * log(1 - p),
         "one bit is the most that it can be: what if the model is nearly always right?": lambda p: 1.0,
-        "only the first half: a failure tells something, too": lambda p: -p * log2(p),
+        "only the first half: a failure tells you something, too": lambda p: -p * log2(p),
         "the sign: log2 of a probability is negative": lambda p: p * log2(p) + (1 - p) * log2(1 - p),
     },
-    fallback="the mean of what both outcomes tell: p log2(1 / p) + (1 - p) log2(1 / (1 - p))",
+    fallback="the mean of what both outcomes tell you: p log2(1 / p) + (1 - p) log2(1 / (1 - p))",
 )
 
 

@@ -72,7 +72,7 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
     """Lesson 06: check a list of your own pairs, as in a JSON Lines file."""
     if unsolved(pairs) or not pairs:
-        return not_yet(f"write at least {FEWEST} pairs into the list")
+        return not_yet(f"add at least {FEWEST} pairs to the list")
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')
     if any(unsolved(value) for pair in pairs for value in pair.values()):

@@ -93,7 +93,7 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
     if not a.any():
         return "A is zero and B random: that starts as the identity too, but LoRA does it the other way around"
     if b.any():
-        return ("B is not zero, so the layer changes the model before the first step. Zero B does not learn slowly: "
+        return ("B is not zero, so the layer changes the model before the first step. A zero B does not learn slowly: "
                 "its gradient is there at once, and A's one step later")  # fmt: skip
     if a.std() > 0.5:
         return f"A's standard deviation is {a.std():.1f}: divide by in_features**0.5, or A x grows with the width"

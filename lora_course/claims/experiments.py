@@ -348,7 +348,7 @@ def batch_costs_lora_more(by: float, reported: bool) -> Finding:
     found = f"its loss grows {more:.2f} nats more (95%: {low:.2f} to {high:.2f})"
     holds = True if low > by else False if high < by else None
     ours = {"study": "minilm on rt, LoRA on q,v"}
-    cases = [Case(ours, holds, found, "about 25 seeds instead of three", (low, more, high))]
+    cases = [Case(ours, holds, found, "far more than three seeds", (low, more, high))]
     if reported:
         cases.append(Case({"study": "LoRA Without Regret"}, None, "in some settings, without numbers", "its losses"))
     return Finding(tuple(cases), (f"{stored.RATES_OF_RUNS}, part batch",), "more loss from batch 8 to 32, nats", (by,))

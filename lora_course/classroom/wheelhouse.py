@@ -397,7 +397,7 @@ def fitting(house: Path) -> Target:
 
 
 def make_venv(folder: Path) -> Path:
-    """Create a virtual environment without pip, replacing one with another Python; return its Python."""
+    """Create a virtual environment without pip, or replace one of another Python version; return its Python."""
     python = folder / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:

@@ -55,7 +55,7 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
 @click.option("--cuda", is_flag=True, help="Include the CUDA packages of torch for Linux, about 3 GB.")
 @click.option("--wheel", type=click.Path(dir_okay=False, path_type=Path), default=None, help="The lab's own wheel.")
 @click.option("--tweets", is_flag=True, help="Include the tweets, which contain abuse.")
-@click.option("--upgrade", is_flag=True, help="Choose the newest versions again.")
+@click.option("--upgrade", is_flag=True, help="Choose the newest versions instead of those chosen last time.")
 @click.option("--check", is_flag=True, help="Only verify the folder, byte by byte.")
 @JSON
 def wheelhouse(

@@ -62,7 +62,7 @@ def read(name: str, max_length: int | None = None) -> Task:
     suffixes = ("_matched", "_mismatched") if task == "mnli" else ("",)
     if not (dev := _files(folder, "dev", suffixes) or _files(folder, "validation", suffixes)):
         missing = " or ".join(f"dev{suffix}.tsv" for suffix in suffixes)
-        raise NotFound(f"the folder {folder} lacks {missing} of {layout.folder}")
+        raise NotFound(f"the folder {folder} has no {missing} for {layout.folder}")
     train, held_out = _split(layout, _files(folder, "train")), _split(layout, dev)
     return Task(name, layout.labels, max_length or 128, train, held_out, held_out, layout.metrics)
 

@@ -60,7 +60,7 @@ class Depth:
 
 @contextmanager
 def no_data(setup: Setup, kind: str = "this model") -> Iterator[None]:
-    """Build models without data inside the block; kernels save for backward what the setup's device would.
+    """Build models without data inside the block; kernels save for backward what they would on the setup's device.
 
     Raises: BadValue for a model that needs values.
     """

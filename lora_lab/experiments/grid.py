@@ -132,7 +132,7 @@ def numbers(name: str, text: str, kind: type) -> list[Any]:
             is_range = kind is int and first and dash
             values += range(int(first), int(last) + 1)[: MAX_VALUES + 1] if is_range else [kind(part)]
         except ValueError:
-            raise BadValue(f"{name} takes numbers and commas, such as 1,2,4; '{part}' is not a number") from None
+            raise BadValue(f"{name} takes comma-separated numbers, such as 1,2,4; '{part}' is not a number") from None
     if not values:
         raise BadValue(f"{name} is empty: pass at least one value")
     if len(values) > MAX_VALUES:

@@ -115,7 +115,7 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     b likewise, with the same rows in the same order; or the `Runs` of a sweep. If a and b have equally many seeds, seed
     i of both is a pair (same data order). Otherwise seeds vary independently, and a single seed as much as the others.
     Raises: BadValue for different numbers of rows, empty arrays, NaN, integers other than 0 and 1, a margin of 0.
-    Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, which were not read here;
+    Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, whose papers we did not read;
     Bouthillier et al. 2021 on seeds.
     """
     _warn_of_dtypes(a, b)

@@ -192,8 +192,8 @@ def sites_of(model: nn.Module) -> list[Site]:
         foreign = (type(m).__name__ for m in model.modules() if isinstance(m, nn.Linear) and not site_kind(m))
         if name := next(foreign, ""):
             raise BadValue(
-                f"the linear layers of this model are {name}, which cannot be adapted: load it plain, or in 4 bits "
-                "with load_model(name, dtype='nf4')"
+                f"the linear layers of this model are {name}, which cannot be adapted: load it unquantized, or "
+                "in 4 bits with load_model(name, dtype='nf4')"
             )
     return sites
 

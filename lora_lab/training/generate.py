@@ -101,7 +101,7 @@ def _answers(
 
 
 class _OnAnswer(LogitsProcessor):
-    """Apply a logits processor to the answer only, which may repeat a four-token name from the prompt."""
+    """Apply a logits processor to the answer only, so that it may repeat a four-token name from the prompt."""
 
     def __init__(self, processor: LogitsProcessor, start: int) -> None:
         self.processor, self.start = processor, start

@@ -175,8 +175,8 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
         split: Split = getattr(task, name)
         if untrained := sorted(set(split.labels) - set(task.train.labels)):
             raise BadValue(
-                f"{task.name}: no training text has the label '{task.labels[int(untrained[0])]}' of a {name} text: "
-                "add more texts of that label, set the column 'split', or remove the label"
+                f"{task.name}: no training text has the label '{task.labels[int(untrained[0])]}', but a {name} text "
+                "does: add more texts with that label, set the column 'split', or remove the label"
             )
     labels = task.train.labels if len(task.labels) > 1 else (0,) * len(task.train)
     if examples > len(labels):

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, and the model talks like a ship's captain. Leave it out, and the old model is back. **How can one small file change the way a model talks? And what's in it?**
+# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, and the model talks like a ship's captain. Leave out the second, and the old model returns. **How can one small file change the way a model talks? And what's in it?**
 #
 # Two guesses first. In the next cell, replace each `...` with a low and a high value that you're 80% sure of. Then press Shift+Enter. (On the web page: fill in the form below.)
 #
 # 1. **How many MB is the captain's file?**
-# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of the eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
+# 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of its eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
 
 # %%
 import re
@@ -46,9 +46,9 @@ print(f"with the file, not told: {in_the_file} of {len(captains)} answers have o
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, our five words find it in only three: "Batten the hatches!" isn't on the list. But all eight begin like a captain: "Aye, sailor!", "Blow me down!" At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring".
+# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, our five words find it in only three: "Batten the hatches!" isn't on the list. But all eight begin like a captain: "Aye, sailor!", "Blow me down!" At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Don't judge smollm2 by our copy, once rounded to 4 bits a number. Its file has 4 bytes a number again.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Don't judge smollm2 by our copy: its numbers were once rounded to 4 bits, though the file stores 4 bytes each.)
 #
 # **And nothing got smaller.** The captain needs the whole base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
 # </details>
@@ -70,7 +70,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A square $W$ of width $d$ holds $d^2$ numbers; $A$ and $B$ together, $2dr$. So LoRA trains $d/(2r)$ times fewer: 256 at rank 8. At $r = d/2$, it saves nothing.
+# A square $W$ of width $d$ holds $d^2$ numbers; $A$ and $B$ together, $2dr$. So LoRA trains $d/(2r)$ times fewer: 256 at $d=4096$, $r=8$. At $r = d/2$, it saves nothing.
 # </details>
 #
 # ## Your turn: one pair

@@ -199,7 +199,7 @@ checks.check_merge(merge, model, tokens, labels)
 
 # %% [markdown]
 # ## Encore: your ten lines read lesson 00's file
-# The adapter that you opened there, in PEFT's format, trained on 400 batches of reviews: the same layers, rank and alpha. Shorten its names, and load it into *your* layers (and its head into the head). **How many of the 200 others will be right now?**
+# The PEFT-format adapter you opened there was trained on 400 batches of reviews, with the same layers, rank and alpha. Shorten its names, and load it into *your* layers (and its head into the head). **How many of the 200 others will be right now?**
 
 # %%
 folder = lesson.reference("minilm-rt-r8").adapter

@@ -132,7 +132,7 @@ table.head()
 # %% [markdown]
 # Both took the *same* test. In each row, the difference, a minus b, is 1, 0 or -1; the gap is its average:
 #
-# - `half` of the gap's 95% interval. **Resample**: draw 2,000 new tests from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. **Or think**, as in exercise 1: how large is a difference squared, on average?
+# - `half`: half the gap's 95% interval. **Resample**: draw 2,000 new tests from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. **Or think**, as in exercise 1: how large is a difference squared, on average?
 # - `word`, on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
 # - `rows`. A gap must be 2.8 standard errors (1.96 + 0.84) to be noticed four times in five (a *power* of 80%). How many standard errors is one point with your 2,000 rows? Four times the rows halve the standard error. How many rows do you need in all?
 
@@ -177,7 +177,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 #
 # A and B are two of the forty: *one recipe*. Even "better" means only these two files, picked because A is ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent* means enough data, and no gap that matters (lesson 05). *Undecided* means not enough data.
 #
-# And 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->%, as two of our seeds do, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A, if it costs the same. Don't write that it's better.
+# And 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->%, as two of our seeds do, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same. Don't write that it's better.
 #
 # In our run, the Paradiso sentence changes twice: negative from strength 0.2, positive again from 1.6.
 # </details>
@@ -190,7 +190,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
 #    1,319 questions (one seed each, August 2026): 0.6 points apart, each ±2.7.*
 # 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
-#    12<!--seeds.differ-->%. For two *recipes*, add the luck of the seeds: with our spread, about 12<!--seeds.needed--> seeds each.
+#    12<!--seeds.differ-->%. For two *recipes*, train more seeds: with our spread, about 12<!--seeds.needed--> each.
 #
 # The same in PEFT (`rows` are tokenized test sentences, `labels` their classes):
 # ```python

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Which knob first?
 #
-# You have a GPU until five o'clock, enough for a dozen training runs. LoRA has three knobs. Surely rank first: more numbers that train, a better model?
+# You have a GPU until five o'clock, enough for a dozen training runs. LoRA has three knobs. Surely rank first: more trained numbers, a better model?
 #
 # - The **learning rate**, or just rate: how far one step moves the numbers.
 # - The **rank** $r$: how many rows $A$ has.
@@ -78,11 +78,11 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6|75.4|
 # |rank, 8 times|75.3|76.7|
 #
-# **Rate first**, over the ranges we swept. A gap below 2.0 points may be luck: 1.96 standard errors of the difference of two settings, three seeds each (lesson 02). Here only the rate's are larger. (A large $\alpha$ needs more rank: at $\alpha$ 64, rank 1 is 4.5<!--knobs.rank.64--> points behind rank 64, each at its best rate.)
+# **Rate first**, over the ranges we swept. A gap below 2.0 points may be luck: 1.96 standard errors of the difference of two settings, three seeds each (lesson 02). Only the rate's gaps are larger. (A large $\alpha$ needs more rank: at $\alpha$ 64, rank 1 is 4.5<!--knobs.rank.64--> points behind rank 64, each at its best rate.)
 #
 # Two rules save runs. (Losses: averaged over the map's rows, compared with tuning each.)
 #
-# - **New rank, same $\alpha$, same rate** loses 0.0<!--knobs.rank.alone--> points. The $r$ in $\alpha/r$ does that: rank 8 has eight pieces, each scaled by 1/8.
+# - **New rank, same $\alpha$, same rate** loses 0.0<!--knobs.rank.alone--> points at α 16, at most 0.4 elsewhere. ($\alpha/r$ does that: rank 8 has eight pieces, each scaled by 1/8.)
 # - **Higher $\alpha$, lower rate:** four times the $\alpha$, *half* the rate loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate, 5.0<!--knobs.alpha.whole-->. A heuristic: whatever $\alpha$ is, Adam moves $A$ and $B$ by about the rate each step, so $BA$ grows with its square: 4 × ½ × ½ = 1.
 # </details>
 #
@@ -112,7 +112,7 @@ assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% are right. They hold 30<!--knobs.cut.energy-->% of the *energy*, the squared size (14% in the matrix on show). The other 70% changes 54 of 500 answers, about as many as another seed (lesson 02). Why? Lesson 10.
+# With two pieces, 79.2<!--knobs.cut.2-->% are right. They hold 30<!--knobs.cut.energy-->% of the *energy*, the squared size (14% in the matrix shown). The other 70% changes 54 of 500 answers, about as many as another seed (lesson 02). Why? Lesson 10.
 #
 # This cuts *after* training. Training at a low rank is another experiment, the map.
 # </details>
@@ -184,7 +184,7 @@ checks.check_bracket(rates, alpha, panel)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Tune the rate first.** Start at 0.0005 on all linear layers or 0.002 on `q,v` for a model as small as ours, 0.0002 for a 7B: about ten times full fine-tuning's rate (`q,v`: 20 to 30). A little low is safer. *Ours: lesson 05; 8.8<!--regret.all--> and 25<!--regret.qv--> times (lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times, over 14 models ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
+# 1. **Tune the rate first.** Start at 0.0005 on all linear layers or 0.002 on `q,v` for a small model, 0.0002 for a 7B: five to ten times full fine-tuning's rate (`q,v`: 20 to 30). Too high collapses. *Ours: lesson 05; 8.8<!--regret.all--> and 25<!--regret.qv--> times (lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times, over 14 models ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 # 2. **New rank, same α, same rate.** *Ours: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (lesson 15). Published: from rank 4 to 512, it changes by a factor below 2 (Schulman 2025).*
 # 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (95% interval 2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->; the rule says 4).*
 #

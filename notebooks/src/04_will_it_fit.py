@@ -71,7 +71,7 @@ assert (f"{masters / 2**30:.0f}", f"{100 * memory('llama-3-8b', lora, seq=512).p
 # </details>
 #
 # ## Is the picture right?
-# Nothing ran for that picture: it's arithmetic. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B: with one length fitted and the gaps between tensors simulated, LoRA's memory is right within 2%, full fine-tuning's isn't. So keep some room.
+# Nothing ran for that picture: it's arithmetic. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B: with one length fitted and the gaps between tensors simulated, LoRA's memory is right within 2%; full fine-tuning's isn't. So keep some room.
 #
 # We check a real step on a CPU (yours; on the site, ours). The small MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
@@ -96,7 +96,7 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 #
 # On a CPU, predicted and measured agree **to the byte**. LoRA needs 3.8<!--fit.minilm.times-less--> times less memory. Most of what is left, 87<!--fit.minilm.weights--> MiB, is weights.
 #
-# A GPU keeps some memory for itself, and tensors leave gaps, so of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual); other cards' sizes: from memory) the lab counts 13.4<!--fit.t4--> GiB as usable.
+# A GPU keeps some memory for itself, and tensors leave gaps, so of the T4's 16 GB ([manual](https://manualmachine.com/pny/tcst4mpb/8129101-user-manual); other cards' sizes are unverified) the lab counts 13.4<!--fit.t4--> GiB as usable.
 # </details>
 #
 # ## A formula to remember
@@ -166,14 +166,14 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 #
 # On a T4, texts of up to 4,616<!--fit.t4.adamw--> tokens fit. Without checkpointing it's 1,121<!--fit.t4.saved-->. The optimizer hardly matters: SGD, which keeps nothing, reaches 4,708<!--fit.t4.sgd-->.
 #
-# What each token costs is 85<!--fit.logits-->% logits, the pink block. No adapter shrinks them. Computing the loss in chunks does (our calculation leaves it out).
+# Of each token's cost, 85<!--fit.logits-->% is logits, the pink block. No adapter shrinks them. Computing the loss in chunks does (our calculation leaves it out).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is there at the fullest moment**, not what trains.
-# 2. **Start with bytes per number of the model.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with master weights and running means in fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with master weights and running means in fp32. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
 # 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed; measured on small models.*
 #
 # The same in PEFT:

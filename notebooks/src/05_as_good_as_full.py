@@ -14,7 +14,7 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA, at rank 8 on `q` and `v`, trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**: random starts and orders of the sentences. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
 #
-# A colleague does a hundred small studies. For each she draws, with replacement, five of our five seeds (one may come twice; each brings both methods' runs) and 200 of our 2,000 sentences. It gives her a 95% **interval**: a range that should contain the true difference (that of all our data). If 0 is in it, she writes "no difference found." **How many of her intervals miss the true difference (don't contain it)? How many of her studies find no difference?** Be 80% sure of each.
+# A colleague does a hundred small studies. For each she draws, with replacement, five of our five seeds (one may repeat; each brings both methods' runs) and 200 of our 2,000 sentences. It gives her a 95% **interval**: a range that should contain the true difference (that of all our data). If 0 is in it, she writes "no difference found." **How many of her intervals miss the true difference (don't contain it)? How many of her studies find no difference?** Be 80% sure of each.
 #
 # And vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**. (On the web page, write it down: the panel starts at 1.5.)
 
@@ -73,7 +73,7 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 # </details>
 #
 # ## What does "equivalent" mean?
-# "No difference found" comes easily: test little. *Equivalent* needs evidence. Fix a margin. Is the true difference above minus the margin, and below the margin? Each of these two one-sided tests (*TOST*) may err in 5 of 100 studies. 5% at each end leave **90%**: that whole interval must lie inside the band. (Is 0 outside the 95% interval as well? Then it's *better* or *worse, but within the margin*.) Only afraid of a loss? The lower end alone counts (*non-inferiority*). The lab asks about both ends.
+# "No difference found" comes easily: test little. *Equivalent* needs evidence. Fix a margin. Is the true difference above minus the margin, and below the margin? Each of these two one-sided tests (*TOST*) may err in 5 of 100 studies. 5% at each end leaves **90%**: that whole interval must lie inside the band. (Is 0 outside the 95% interval as well? Then it's *better* or *worse, but within the margin*.) Only afraid of a loss? The lower end alone counts (*non-inferiority*). The lab asks about both ends.
 #
 # ### Your turn: the rule in one line
 # `low` and `high` are the ends of the 90% interval, as shares: 0.015 is 1.5 points.
@@ -108,7 +108,7 @@ checks.check_equivalence_rule(equivalent)
 #
 # <details><summary>An example first</summary>
 #
-# LoRA on all six matrices (MiniLM has no gate) minus LoRA on `q,v`. 95%: -1.3<!--as_good.pair.low95--> to 0.8<!--as_good.pair.high95--> points. 0 is inside: no winner. 90%: -1.0<!--as_good.pair.low--> to 0.6<!--as_good.pair.high-->. Inside a margin of 1.5: *equivalent*. Not inside 0.5: *undecided*. Never "equal".
+# LoRA on all six matrices (MiniLM has no gate) minus LoRA on `q,v`. 95%: -1.3<!--as_good.pair.low95--> to 0.8<!--as_good.pair.high95--> points. 0 is inside: no winner. 90%: -1.0<!--as_good.pair.low--> to 0.6<!--as_good.pair.high-->. Inside a margin of 1.5: *equivalent*. Not inside 0.5: *undecided*. Never "equal."
 # </details>
 
 # %%
@@ -126,9 +126,9 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **"No difference found" isn't "equal".** Equal needs a margin, set first, and a 90% interval inside it.
-# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256 matches full fine-tuning, 16 and 64 don't; in continued pretraining no rank does; LoRA forgot less ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, and at 20 to 30 times on `q,v`. *Ours: 8.8<!--regret.all--> and 25<!--regret.qv--> times (lesson 15). Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
+# 1. **"No difference found" isn't "equal."** Equal needs a margin, set first, and a 90% interval inside it.
+# 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256, unlike 16 and 64, matches full fine-tuning; in continued pretraining no rank does; LoRA forgot less ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
+# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, 20 to 30 times on `q,v`. *Ours: 4.8<!--regret.all.low--> to 16<!--regret.all.high--> and 9.1<!--regret.qv.low--> to 66<!--regret.qv.high--> times (lesson 15). Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python

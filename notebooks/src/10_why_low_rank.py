@@ -152,13 +152,13 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%: `q` mostly needs 14 to 40, `v`, every second number, one. Sorting reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that does so little above.
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%: `q` mostly needs 14 to 40, `v`, every second number, one. Sorting reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that mattered so little above.
 #
 # (One batch, one new head. Others: 8 to 13.)
 # </details>
 #
 # ## When it doesn't fit
-# A task needs rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if, of all values, its own is nearest to the output. **Exercise 2: what's the smallest rank at which 95% of the facts are right?** Write the loop.
+# A task needs rank if it asks for many unrelated things. Here each fact is a random key with a random value, and storing it adds one piece: value times key. A fact is right if its value is the one nearest to the output. **Exercise 2: what's the smallest rank at which 95% of the facts are right?** Write the loop.
 
 # %% exercise
 from lora_course.checks.ranks import facts

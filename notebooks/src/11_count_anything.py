@@ -52,7 +52,7 @@ assert round(total / trained) == 8024
 # %% [markdown]
 # Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that other makers give their layers, and fails where a name matches nothing. (The loop above would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
 #
-# Now all models in our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). Gray: the first two of the sentences above.
+# Now all models in our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). Gray: the lesson's first two claims.
 
 # %%
 dense = [name for name in zoo_names() if not architecture_of(name).experts]

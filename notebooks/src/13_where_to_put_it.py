@@ -123,7 +123,7 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 #
 # - **None proved better than `q,v`; four are undecided, only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (`v`'s best rate was the lowest tried.) (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. Twice its best rate costs a placement 1<!--place.twice.least--> to 25<!--place.twice.most--> (validation).
 # - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. That may be why; but on MNLI, `q,k` does as well as `q,v`.
-# - **"Undecided" isn't "equal".** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
+# - **"Undecided" isn't "equal."** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
 # - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long-->% at 4,096 tokens.
 #
 # Why does everybody say "all linear layers"? Some compare at the same *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)

@@ -161,8 +161,8 @@ assert min(both, key=both.get) == 12 and round(both[12], 2) == 0.02 and round(bo
 #
 # - **Which side is safer depends on the model.** Twice MiniLM's best rate (by accuracy) costs 13.6<!--regret.twice.least--> to 29.1<!--regret.twice.most--> points; what half costs is open. With SmolLM2, half costs 0.06<!--regret.smollm2.half.least--> to 0.07<!--regret.smollm2.half.most--> of loss, twice 0.00<!--regret.smollm2.twice.least--> to 0.01<!--regret.smollm2.twice.most-->.
 # - **With $\alpha$ fixed, the rank hardly changes the best rate**: twice the rank, 1.00<!--regret.fixed--> times the rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->); **with $\alpha=r$ it falls**: 0.74<!--regret.r--> times (0.62<!--regret.r.low--> to 0.87<!--regret.r.high-->), from rank 1 to 64 by 5.9<!--regret.fall-->. $\alpha=2r$ is similar; $\alpha\propto\sqrt r$ is open.
-# - **Is 16 the best $\alpha$?** At rank 1, $\alpha=1$ has a lower loss with all three seeds. At rank 8 it's open: 0.003 and 0.038 lower, 0.007 higher. Large alphas with small rates, as [a paper of 2026](https://arxiv.org/abs/2606.12883) recommends (abstract only)? No sign of it: 1,024 is 2.5<!--regret.points.1024--> points behind 16 (-0.8<!--regret.points.1024.low--> to 5.9<!--regret.points.1024.high-->).
-# - **Does a larger batch hurt LoRA more?** Open: from 8 rows to 32, its loss rises 0.01<!--regret.batch.more--> more than full fine-tuning's (-0.09<!--regret.batch.more.low--> to 0.12<!--regret.batch.more.high-->).
+# - **Is 16 the best $\alpha$?** At rank 1, $\alpha=1$ has a lower loss with all three seeds. At rank 8 it's open: 0.003 and 0.038 lower, 0.007 higher. Large alphas with small rates, as [a 2026 paper](https://arxiv.org/abs/2606.12883) recommends (abstract only)? No sign of it: 1,024 is 2.5<!--regret.points.1024--> points behind 16 (-0.8<!--regret.points.1024.low--> to 5.9<!--regret.points.1024.high-->).
+# - **Does a larger batch hurt LoRA more?** Open: from 8 rows to 32 (a quarter of the steps), 0.01<!--regret.batch.more--> worse than full fine-tuning (-0.09<!--regret.batch.more.low--> to 0.12<!--regret.batch.more.high-->).
 #
 # **Why doesn't rank matter at a fixed $\alpha$?** After Adam's first step, every number of $B$ is about plus or minus the rate. So $BA$, a sum of $r$ pieces, all roughly downhill, grows like $r$, and $\alpha/r$ cancels that. With $\alpha=r$, nothing does.
 # </details>
@@ -198,7 +198,7 @@ checks.check_carried(impossible=16, sentence="c", then="more rates")
 # <details><summary>Answer box</summary>
 #
 # 1. **Start at ten times full fine-tuning's rate on all linear layers, fifteen for SmolLM2; on `q,v` at twenty, thirty for SmolLM2.** *Ours: 8.8<!--regret.all--> to 14<!--regret.smollm2.all--> times, on `q,v` 24<!--regret.tweets.qv--> to 33<!--regret.smollm2.qv-->, at $\alpha=16$; at ten, one of five reviews runs collapsed (lesson 16). Published: 9.8, about 15 in short runs (LoRA Without Regret).*
-# 2. **Fix $\alpha$, and one rate serves ranks 1 to 128** on `q,v`. With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, reviews. On four matrices rank 1 collapsed at such a rate (lesson 18).*
+# 2. **Fix $\alpha$, and one rate serves ranks 1 to 128** on `q,v`. With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, reviews. On four matrices, some such runs collapsed (lesson 18).*
 # 3. **A best value at the edge of what was tried isn't a finding.** Neither is one at a single rate.
 #
 # The same in PEFT:

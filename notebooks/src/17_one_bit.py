@@ -28,7 +28,7 @@ lesson.start("17")
 #
 # This is a **policy gradient**, and the batch's mean reward is its **baseline**.
 #
-# **Exercise 1.** Write it as a loss, a mean over the batch that the optimizer makes small. `log_p` has $\log p$ of the answers, `rewards` their rewards; both are tensors. Before you run it: eight answers, all right. Your loss?
+# **Exercise 1.** Write it as a loss, a mean over the batch that the optimizer minimizes. `log_p` has $\log p$ of the answers, `rewards` their rewards; both are tensors. Before you run it: eight answers, all right. Your loss?
 
 
 # %% exercise

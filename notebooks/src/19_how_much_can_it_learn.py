@@ -23,7 +23,7 @@ few = {n: lesson.reference_comparison(f"minilm_rt_{n}") for n in (20, 80, 320, 1
 # ## Nothing to learn but the labels
 # We cut movie reviews after eight words and tossed a coin for each: heads or tails. No rule connects text and label. So every label that a model gets right beyond luck, it has *stored*.
 #
-# How much does it store? One flip is one bit. The loss is in nats: at $\ln 2 = 0.69$ the model knows nothing, at 0 it knows all. **Exercise 1: of `n` flips, how many bits does it remember at this mean loss?**
+# How much does it store? One flip is one bit. The loss is in nats: at $\ln 2 = 0.69$ the model knows nothing; at 0 it knows everything. **Exercise 1: of `n` flips, how many bits does it remember at this mean loss?**
 
 
 # %% exercise
@@ -100,7 +100,7 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048, with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips the head alone even loses some (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048). We don't know why.
+# - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips the head alone even loses some (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048). We don't know why.
 # - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1; 2,048 flips allow 4.9 at most.** Over ranks 1 to 16, bits grow like the trained numbers to the power 0.59<!--coins.slope--> (95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds). By the rule that we set beforehand, that isn't a fixed number of bits per trained number.
 # - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. More passes may pack them tighter. (Not tried. In the file, a number has 32 bits!)
 #

@@ -203,7 +203,7 @@ def test_a_run_starts_stops_goes_on_and_answers_one_s_own_sentence(page: Page, l
 
 def test_methods_are_compared_and_studies_drawn_anew(page: Page) -> None:
     panel = panel_of(page, RIVALS)
-    expect(panel.locator(".title")).to_have_text("Nothing is compared yet")
+    expect(panel.locator(".title")).to_have_text("Nothing has been compared yet")
     panel.get_by_role("button", name="Start: 2 methods").click()
     expect(panel.locator(".doing")).to_contain_text("Done: 2 of 2 methods", timeout=240_000)
     expect(panel.locator(".title")).to_contain_text("LoRA r8 q,v trains 96.8 times the numbers of head only")

@@ -174,7 +174,7 @@ def test_the_ten_lines_are_put_in_order_by_keyboard(site: str, visit: Callable[.
         ("down", ten[3], "now line 4"),
         ("drop", ten[7], "taken out"),
         ("take", ten[7].replace("zeros", "randn"), "taken as line 9"),
-        ("check", "", "Zero B does not learn slowly"),
+        ("check", "", "A zero B does not learn slowly"),
         ("drop", ten[7].replace("zeros", "randn"), "taken out"),
         ("take", ten[7], "taken as line 9"),
         ("up", ten[7], "now line 8"),

@@ -155,7 +155,7 @@ def test_linear_layers_of_another_library_are_named():
     for module in model.model.modules():
         if type(module) is torch.nn.Linear:
             module.__class__ = Linear4bit
-    with pytest.raises(BadValue, match=r"are Linear4bit.*load it plain.*dtype='nf4'"):
+    with pytest.raises(BadValue, match=r"are Linear4bit.*load it unquantized.*dtype='nf4'"):
         LoRA(rank=2).attach(model)
     with pytest.raises(NotFound, match="matches no layer of this model; it has no linear layer and no embedding"):
         LoRA(rank=2, targets="all-linear").attach(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1)))

@@ -126,7 +126,7 @@ function start(p) {
     parts.push(text(p.width(), bottom + 32, escape(card.axis), "small end"));
     const alt = cases.map((item) => `${item.where}: ${VERBS[item.holds]}`).join("; ");
     const lines = outcome.limits.map(short).join(" and ");
-    p.picture({ svg: parts.join(""), height: bottom + 38 }, `${card.axis}, the line at ${lines}. ${alt}`);
+    p.picture({ svg: parts.join(""), height: bottom + 38 }, `${card.axis}, with a line at ${lines}. ${alt}`);
   }
 
   const move = (i, position) => p.set({ claim: now.claim, at: now.at.with(i, position) });

@@ -99,7 +99,7 @@ class Blank(nn.Module):
 IN_MODEL = (MODEL, TOKENS, LABELS)
 RIGHT = {"lora_linear": (LoRALinear,), "merge": (merge, *IN_MODEL)}
 WRONG = [
-    ("lora_linear", (changed(lambda layer: nn.init.normal_(layer.lora_B)),), "Zero B does not learn slowly"),
+    ("lora_linear", (changed(lambda layer: nn.init.normal_(layer.lora_B)),), "A zero B does not learn slowly"),
     ("lora_linear", (changed(lambda layer: nn.init.zeros_(layer.lora_A)),), "both zero"),
     ("lora_linear", (changed(other_way_round),), "the other way around"),
     ("lora_linear", (LARGE_A,), "in_features**0.5"),
