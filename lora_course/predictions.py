@@ -188,7 +188,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         lows, _, found = ([row[name] for row in answers if row[name] is not None] for name in NUMBERS)
         held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in answers)
         counts = f"{len(lows)} of {len(answers)} gave a range, and {held} of these contain the result"
-        result = f"{median(found):,.4g} {answers[0]['unit']}".rstrip() if found else "-"
+        result = f"{median(found):,.4g} {answers[0]['unit']}".rstrip().replace(" %", "%") if found else "-"
         summaries.append(printable(f"{': '.join(filter(None, question))}: {counts}; it was {result}"))
     return "\n".join(summaries) or "no prediction was logged"
 

@@ -42,7 +42,7 @@ BAD = {
     "train --lr 0": "lr must be positive",
     "train --model minilmm": "no model 'minilmm' on this machine; pass a bundled one",
     "train --model .": "the folder . contains no model",
-    "train --task rtt": "no task or file 'rtt'; give rt, imdb",
+    "train --task rtt": "no task or file 'rtt'; pass rt, imdb",
     "train --task kjv": "needs a causal model such as smollm2",
     "train --max-length 513": "max_length 513 exceeds the 512 tokens",
     "train --max-length 1": "max_length must be an integer of at least 4",

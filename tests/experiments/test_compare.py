@@ -168,7 +168,7 @@ def test_methods_on_an_edited_file_are_not_compared_with_those_on_the_old_one(ti
 def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
     refused = {"seeds": (0, "seeds must"), "rates": (0, "rates must"), "steps": (0, "steps must")}
     refused |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
-    refused |= {"margin": (1.5, "such as 0.015 for 1.5 points"), "stop": (threading.Event(), "workers=1")}
+    refused |= {"margin": (1.5, "0.015 is 1.5 points"), "stop": (threading.Event(), "workers=1")}
     for name, (value, says) in refused.items():
         with pytest.raises(BadValue, match=says):
             compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**SMALL, "workers": 2, name: value})

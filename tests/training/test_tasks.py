@@ -207,6 +207,6 @@ def test_a_draw_that_cannot_be_says_why():
 def test_a_label_that_no_training_text_has_is_refused_before_a_model_is_loaded(split, tmp_path):
     rows = [{"text": f"text {n}", "label": "ab"[n % 2], "split": SPLITS[n % 3]} for n in range(40)]
     task = write(tmp_path, [*rows, {"text": "a rare text", "label": "odd", "split": split}])
-    with pytest.raises(BadValue, match=f"'odd' of a {split} text: .*'split'"):
+    with pytest.raises(BadValue, match=f"'odd', but a {split} text does: .*'split'"):
         train("there is no such model", task, LoRA(rank=1), **PLAIN)
     assert len(load_task(task).labels) == 3  # it can be scored

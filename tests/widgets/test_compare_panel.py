@@ -23,7 +23,7 @@ def test_what_ships_is_shown_where_nothing_else_is_asked_for():
     assert panel.pair == ("LoRA r8 q,v", "full")
     assert panel.margin == 0.015
     words = panel.describe()
-    said = ("LoRA r8 q,v is worse than full", "full fine-tuning 82.3%", "each run was scored on the test rows")
+    said = ("LoRA r8 q,v is worse than full", "full fine-tuning 82.3%", "at that rate were scored on the test rows")
     assert [one for one in said if one not in words] == []
     panel.margin = 0.03
     assert "worse than, but within the margin of, full" in panel.describe()
