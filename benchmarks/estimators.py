@@ -17,7 +17,7 @@ from lora_lab.accounting.setup import Setup
 
 OURS = ("reserved, simulated", "allocated, traced", "allocated, at once")
 NAMES = (*OURS, "accelerate", "fitcheck", "fitcheck, own length", "peft-doctor", "torch-preflight", "weights + 16 B")
-HEAD = ["run", "reserved, measured GB", f"{OURS[0]} GB", *(f"{name}%" for name in NAMES)]
+HEAD = ["run", "reserved, measured GB", f"{OURS[0]} GB", *(f"{name}, %" for name in NAMES)]
 SUMMARY = ["estimator", "runs predicted", "median % off", "median % off where all predict", "most % off", "in"]
 QUICK = (*MISSES, FITTED, *FAMILY, "IA3", "LN tuning", "LoKr r32")
 GOAL = 2.0  # percent

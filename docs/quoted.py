@@ -346,7 +346,8 @@ def regret() -> dict[str, str]:
     rows = {row["label"]: row for row in reference_comparison(TUNED)["methods"]}
     for name, label in ("fa", VARIANTS["LoRA-FA"]), ("plus", VARIANTS["LoRA+"]):
         add(name, times(best_rates(rows[label]), best_rates(rows[PLAIN])))
-    parts = dict(list(pd.read_csv(RESULTS / "rates.csv").groupby("part")))
+    table = pd.read_csv(RESULTS / "rates.csv")
+    parts = dict(list(table.groupby("part")))
     runs = parts["rank"]
     best = {
         key: best_rate(dict(zip(own.lr, own.loss, strict=True))) for key, own in runs.groupby(["rank", "alpha", "seed"])
@@ -374,7 +375,7 @@ def regret() -> dict[str, str]:
         digits = 2 if far.startswith("smollm2") else 1
         for end, cost in (("least", min(costs)), ("most", max(costs))):
             numbers[f"regret.{far}.{end}"] = f"{cost:.{digits}f}"
-    grown = batch_growth(pd.read_csv(RESULTS / "rates.csv"))
+    grown = batch_growth(table)
     grown["more"] = [a - b for a, b in zip(grown["lora"], grown["full"], strict=True)]
     for name, growth in grown.items():
         ends = zip(ENDS, mean_interval(growth), strict=True)

@@ -115,10 +115,10 @@
       const ratios = [middle / low, high / middle];
       if (!ratios.every((ratio) => ratio >= steps[0])) return wrong(words.close);
       if (!ratios.every((ratio) => ratio <= steps[1])) return wrong(words.wide);
-      const lower = middle > carried[0] ? carried[1] : "";
+      const why = middle > carried[0] ? carried[1] : "";
       if (middle < plateau[0]) return wrong(`${found}; ${words.below}`);
-      if (middle > plateau[1]) return wrong(`${found}; ${words.above}${lower}`);
-      const sides = [low >= plateau[0] && words.lower + lower, high <= plateau[1] && words.higher].filter(Boolean);
+      if (middle > plateau[1]) return wrong(`${found}; ${words.above}${why}`);
+      const sides = [low >= plateau[0] && words.lower + why, high <= plateau[1] && words.higher].filter(Boolean);
       if (sides.length) return wrong([found, ...sides].join("; "));
       return right(`${found}; ${fill(words.peak, { low: twoDigits(low), high: twoDigits(high) })}`);
     },

@@ -16,7 +16,7 @@ from lora_lab.cli import commands
 from lora_lab.training.batches import encode
 from lora_lab.training.evaluate import evaluate
 
-OPTIONS = "--model minilm --task rt --method lora --rank 8 --alpha 16 --targets q,v --lr 2e-3 --steps 200 --batch 16"
+OPTIONS = "--model minilm --task rt --method lora --rank 8 --alpha 16 --targets q,v --lr 2e-3 --steps 400 --batch 16"
 KEYS = {
     "recipe", "metrics", "history", "adapter_parameters", "head_parameters", "trainable", "total", "seconds",
     "peak_bytes", "adapter", "environment",
@@ -33,14 +33,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads(done.stdout)
 
 
-def test_it_reaches_77_per_cent_on_held_out_sentences_with_73728_parameters(run: dict):
+def test_it_reaches_79_per_cent_on_held_out_sentences_with_73728_parameters(run: dict):
     assert run.keys() >= KEYS
     assert run["recipe"]["method"].items() >= {"name": "lora", "rank": 8, "targets": ["q", "v"]}.items()
-    assert run["metrics"]["accuracy"] >= 0.77
+    assert run["metrics"]["accuracy"] >= 0.79
     assert (run["adapter_parameters"], run["head_parameters"], run["trainable"]) == (73_728, 770, 74_498)
     assert run["status"] == "done"
     assert run["peak_bytes"] > 0
-    assert run["history"]["step"] == list(range(1, 201))
+    assert run["history"]["step"] == list(range(1, 401))
     start, end = run["history"]["validation"]
     assert start["step"] == 0
     assert start["accuracy"] < 0.6 < end["accuracy"]

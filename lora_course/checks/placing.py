@@ -1,4 +1,4 @@
-"""Exercises of lesson 13, where to put it: same-budget ranks, and an unseen pair of placements to plan and defend."""
+"""Exercises of lesson 13, ranks at equal budgets, and an unseen pair of placements to plan and defend."""
 
 from __future__ import annotations
 

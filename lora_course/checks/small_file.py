@@ -12,7 +12,7 @@ _INPUTS, _OUTPUTS = 576, 1536  # gate_proj in smollm2
 @exercise(
     "count A and B one by one, then add",
     f"for each rank, A has a row of {_INPUTS} numbers, and B a column of {_OUTPUTS:,}",
-    f"{_INPUTS} + {_OUTPUTS:,} numbers, as many times as the rank says: the two sides are added, never multiplied",
+    f"each unit of rank adds {_INPUTS} + {_OUTPUTS:,} numbers: the two sides are added, never multiplied",
 )
 def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
     """Lesson 00: check how many numbers A and B hold for smollm2's gate, 576 -> 1,536."""

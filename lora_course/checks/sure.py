@@ -17,7 +17,7 @@ HINTS = {  # for the three parts of a report
     "half": "Hint: a squared difference is 1 on a share of rows, otherwise 0. The standard error is (share / n) ** 0.5",
     "word": "Hint: is 0 inside gap - half to gap + half? Then neither is ahead for sure",
     "rows": "Hint: one standard error is half / 1.96, and one point must be 2.8 of them. Twice as many standard errors "
-    "take four times the rows, three times as many take nine times the rows",
+    "take four times the rows, and three times as many take nine times",
 }
 
 

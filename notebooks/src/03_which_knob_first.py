@@ -184,7 +184,7 @@ checks.check_bracket(rates, alpha, panel)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Tune the rate first.** Start at 0.0005 on all linear layers or 0.002 on `q,v` for a small model, 0.0002 for a 7B: five to ten times full fine-tuning's rate (`q,v`: 20 to 30). Too high collapses. *Ours: lesson 05; 8.8<!--regret.all--> and 25<!--regret.qv--> times (lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times, over 14 models ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
+# 1. **Tune the rate first.** Start at 0.0005 on all linear layers or 0.002 on `q,v` for a small model, 0.0002 for a 7B: five to ten times full fine-tuning's rate (`q,v`: 20 to 30); higher, it collapses. *Ours: lesson 05; 8.8<!--regret.all--> and 25<!--regret.qv--> times (lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times, over 14 models ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 # 2. **New rank, same α, same rate.** *Ours: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (lesson 15). Published: from rank 4 to 512, it changes by a factor below 2 (Schulman 2025).*
 # 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (95% interval 2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->; the rule says 4).*
 #
