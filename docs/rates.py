@@ -11,9 +11,9 @@ batch    Does a large batch hurt LoRA more? rt, 1,600 rows in all, in batches of
 smollm2  How many times full fine-tuning's best rate is LoRA's, on q and v and on all linear layers, for a model that
          writes? smollm2 on restaurants, 60 steps of 4 rows. "Ten times" is wrong here if an interval doesn't hold 10.
 
-Every cell has six rates an octave apart and three seeds. The best rate of a seed is where a parabola through its lowest
-validation loss and both neighbors has its vertex; intervals are over seeds. On two cores `rank` takes about 45 minutes,
-`batch` 25 and `smollm2` 80. When interrupted, call it again.
+Every cell has six rates, an octave apart up to rounding, and three seeds. The best rate of a seed is where a parabola
+through its lowest validation loss and both neighbors has its vertex; intervals are over seeds. On two cores `rank`
+takes about 45 minutes, `batch` 25 and `smollm2` 80. When interrupted, call it again.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def start(number: str, student: str = "") -> None:
-    """Start a lesson: print its title, its minutes and the machine's share of them, and the student's name and seed.
+    """Start a lesson: print its title, its length and the machine's share of it, and the student's name and seed.
 
     Also set up Colab, and warn if this machine has too little memory.
 
@@ -63,7 +63,7 @@ def start(number: str, student: str = "") -> None:
 
 
 def estimate(notebook: Path) -> tuple[str, float, float | None]:
-    """Return a lesson's title, its minutes, and how many of them the machine takes (None if not measured).
+    """Return a lesson's title, its length in minutes, and how many of these the machine takes (None if not measured).
 
     Assumes 100 words per minute and 4 minutes per exercise, and adds the time from data/results/lesson_times.json.
     """

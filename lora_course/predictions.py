@@ -58,7 +58,7 @@ def skip(what: str) -> None:
 
 
 def _seal(what: str, low: float | None, high: float | None) -> str:
-    """Make a range the latest for this question; return a note from the second attempt on."""
+    """Make a range the latest for this question; return a note on any attempt after the first."""
     ranges = CURRENT.ranges
     seen = dict.fromkeys([*_logged(what), *((r.low, r.high) for r in ranges if r.what == what and r.found is not None)])
     attempt = [*seen, (low, high)].index((low, high)) + 1
@@ -158,7 +158,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the readable lines of one log from a byte offset on; symlinks and pipes are ignored."""
+    """Yield the readable lines of one log starting at a byte offset; symlinks and pipes are ignored."""
     content = b""
     with suppress(OSError):
         if path.is_file() and not path.is_symlink():

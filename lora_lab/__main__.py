@@ -1,4 +1,4 @@
-"""Run the lab's commands with `python -m lora_lab`; the script `lora-lab` also has those of the course."""
+"""Run the lab's commands with `python -m lora_lab`; the `lora-lab` script also has the course's commands."""
 
 from lora_lab.cli import main
 

@@ -41,7 +41,7 @@ class AdapterLayer(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """The trained bias if the method has one, else the frozen layer's."""
+        """The trained bias if the method has one, otherwise the frozen layer's bias."""
         return self._parameters["bias"] if "bias" in self._parameters else innermost(self).bias  # type: ignore[return-value]
 
 

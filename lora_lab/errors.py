@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-LONGEST = 1000  # characters of a message
+LONGEST = 1000  # maximum number of characters in a message
 
 
 class LabError(Exception):
     """An error that the user can fix. A notebook shows only its message, without a traceback."""
 
     def __str__(self) -> str:
-        return shortened(super().__str__())  # which may quote any file
+        return shortened(super().__str__())  # the message may quote any file
 
     def _render_traceback_(self) -> list[str]:  # called by IPython
         return [f"{type(self).__name__}: {self}"]

@@ -47,7 +47,7 @@ def unwritable(folder: Path, error: OSError) -> BadValue:
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write several files so that old and new ones never mix.
 
-    contents   bytes by file name; the last file must be one without which the others are not read
+    contents   bytes by file name; the last file must be one without which readers ignore the others
     The last file is removed first and written last, so it is missing if the process is killed in between.
     Raises: BadValue if the folder cannot be written to; the earlier files are restored.
     """
@@ -90,7 +90,7 @@ def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
 
 
 def _replace(old: Path, new: Path) -> None:
-    """Rename a file. Windows refuses while a reader or a virus scanner has either open, usually for a moment."""
+    """Rename a file. Windows refuses while a reader or a virus scanner has either file open, usually for a moment."""
     for seconds in (0.02, 0.1, 0.5):
         with suppress(PermissionError):
             return os.replace(old, new)
@@ -174,7 +174,7 @@ def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
     """Read one JSON object. Raises: BadValue for anything else."""
     try:
         if path.exists() and not path.is_file():
-            raise OSError("it isn't a file")  # but a folder, or a pipe, which would wait forever
+            raise OSError("it isn't a file")  # but a folder, or a pipe: reading one would wait forever
         value = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad may write a byte-order mark
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadValue(f"{path} is not readable as JSON: {error}") from error

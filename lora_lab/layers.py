@@ -56,7 +56,7 @@ class LoRALinear(AdapterLayer):
         y: Tensor = self.base_layer(tokens)  # (tokens, out)
         a, b = self.lora_A.to(y.dtype), self.lora_B.to(y.dtype)
         h = F.linear(self.dropout(tokens).to(y.dtype), a)  # (tokens, rank): the bottleneck
-        # Add in place to save a copy of y, except if y is a view, which backward would copy, or a hook may keep it.
+        # Add in place to save a copy of y, unless a hook may keep y, or y is a view, which backward would copy.
         out_of_place = y._is_view() or bool(self.base_layer._forward_hooks)
         if self.out_slice:
             y = y.clone() if out_of_place else y

@@ -1,4 +1,4 @@
-"""The memory of this machine, or of the container that this runs in. Top-level imports are the standard library's."""
+"""The memory of this machine, or of the container that Python runs in. It imports only the standard library."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ METRICS = {
         Metric("nist", "NIST"),
     )
 }
-MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # the first of these that a task has selects models
+MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # a task's first metric in this list selects models
 
 
 def metric(name: str) -> Metric:

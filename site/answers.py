@@ -78,7 +78,7 @@ def report() -> dict[str, Any]:
     a, b = next((i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8)
     right = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
     question = f"a has {accuracy[a]:.2f}% right, b {accuracy[b]:.2f}%, of n = {scores.shape[1]:,} rows. "
-    question += f"They disagree on a share of {right.share:.4g}."
+    question += f"They disagree on a share of {right.share:.4g}: there, a squared difference is 1, elsewhere 0."
     fields = [
         number("half", right.half, sure.HINTS["half"]),
         word("word", sure.WORDS, **asdict(right.word), hint=sure.HINTS["word"]),
@@ -318,9 +318,8 @@ def published() -> dict[str, Any]:
     error, points, shown = reproducing.pair("large")
     p, q = reproducing.published("large")
     fields = [number("error", error), number("points", points), word("word", reproducing.SHOWN, **asdict(shown))]
-    question = f"RoBERTa-large: LoRA, no mark, {p}; full fine-tuning *, {q}; n = {reproducing.RTE}."
-    why = f"below {points.right:.1f} points it can be luck"
-    return {"told": question, "fields": fields, "why": why, "sealed": True}
+    told = f"RoBERTa-large: LoRA, no mark, {p}; full fine-tuning *, {q}; n = {reproducing.RTE}."
+    return {"told": told, "fields": fields, "why": f"below {points.right:.1f} points it can be luck", "sealed": True}
 
 
 def ask(name: str, question: str, answer: Callable[[], verdict.Number]) -> dict[str, Any]:
@@ -332,7 +331,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "pair_numbers": partial(ask, "numbers", "Numbers in A and B at rank 2:", small_file.pair_numbers),
     "file_bytes": partial(ask, "bytes", "Bytes for llama-3.2-1b at rank 8:", small_file.file_bytes),
     "merge": lambda: {
-        "told": "W = [[1, 2], [3, 4]], A = [[1, 2], [1, 3]], B = [[2, 1], [3, 1]], alpha 4. The last number, merged:",
+        "told": "W = [[1, 2], [3, 4]], A = [[1, 2], [1, 3]], B = [[2, 1], [3, 1]], alpha 4, rank 2. "
+        "The bottom-right number of the merged matrix:",
         "fields": [number("entry", writing.MERGED, writing.MERGED.hint)],
         "why": writing.MERGED.why,
     },

@@ -93,28 +93,19 @@ BART = {
 def tiny(kind: str) -> nn.Module:
     """A small random model of an architecture, the same at every call."""
     torch.manual_seed(0)
-    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "intermediate_size": 64}  # fmt: skip
     if kind == "gpt2":
         config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
         config.eos_token_id = config.bos_token_id = 0
         return transformers.GPT2LMHeadModel(config).eval()
-    if kind == "bert":
-        config = transformers.BertConfig(**size, max_position_embeddings=66, num_labels=3)
-        return transformers.BertForSequenceClassification(config).eval()
-    if kind == "roberta":
-        config = transformers.RobertaConfig(**size, max_position_embeddings=66, num_labels=3)
-        return transformers.RobertaForSequenceClassification(config).eval()
-    if kind == "phi3":
-        config = transformers.Phi3Config(**size, num_key_value_heads=2, pad_token_id=0, eos_token_id=0, bos_token_id=0)
-        return transformers.Phi3ForCausalLM(config).eval()
-    if kind == "llama":
-        config = transformers.LlamaConfig(**size, num_key_value_heads=2, tie_word_embeddings=True)
-        return transformers.LlamaForCausalLM(config).eval()
-    if kind == "gemma2":  # whose embedding multiplies by sqrt(hidden_size)
-        config = transformers.Gemma2Config(**size, num_key_value_heads=2, head_dim=8)
-        return transformers.Gemma2ForCausalLM(config).eval()
-    raise ValueError(kind)
+    encoder, grouped = {"max_position_embeddings": 66, "num_labels": 3}, {"num_key_value_heads": 2}
+    made, more = {
+        "bert": (transformers.BertForSequenceClassification, encoder),
+        "roberta": (transformers.RobertaForSequenceClassification, encoder),
+        "phi3": (transformers.Phi3ForCausalLM, {**grouped, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0}),
+        "llama": (transformers.LlamaForCausalLM, {**grouped, "tie_word_embeddings": True}),
+        "gemma2": (transformers.Gemma2ForCausalLM, {**grouped, "head_dim": 8}),  # its embedding has a scale
+    }[kind]
+    return made(made.config_class(**{**BERT, "num_hidden_layers": 2}, **more)).eval()
 
 
 def snapshot(model: nn.Module) -> dict[str, tuple]:

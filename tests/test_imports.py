@@ -10,6 +10,17 @@ from click.testing import CliRunner
 
 from lora_lab.cli import commands
 
+PANELS = """
+from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
+from lora_lab.widgets.rank_panel import RankPanel
+for panel in (ComparePanel, LoRAPanel, SweepPanel, RankPanel, MemoryPanel):
+    panel()._repr_mimebundle_()
+panel = MemoryPanel("minilm")
+panel.seq = 128
+panel.describe()
+RankPanel("weight")._repr_mimebundle_()
+print([m for m in ("torch", "transformers", "pandas") if m in sys.modules])
+"""
 PUBLIC = (
     "import lora_lab",
     "from lora_lab import Recipe; Recipe('minilm', 'rt').hash",
@@ -29,6 +40,10 @@ def test_torch_is_not_imported_before_it_is_needed():
     heavy = "[m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules]"
     code = f"for one in {PUBLIC}:\n    exec(one)\n    assert not {heavy}, (one, {heavy})\nprint('none')"
     assert printed(code) == "none"
+
+
+def test_panels_that_only_count_and_draw_start_without_torch():
+    assert printed(PANELS) == "[]"
 
 
 def test_a_check_imports_its_own_lesson_alone():

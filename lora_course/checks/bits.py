@@ -1,4 +1,4 @@
-"""Exercises of lesson 12, QLoRA: quantize a block to NF4 by hand, and find what fits on a card."""
+"""Exercises for lesson 12 (QLoRA): quantize a block to NF4 by hand, and find what fits on a card."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
 
     nf4 = BITS["4.127 bits"]
     peaks = {
-        16.0: "that is 16 bits everywhere: the linear layers have 4.127",
+        16.0: "that is 16 bits everywhere: weights in linear layers take 4.127",
         4.0: "those are the indices alone: absmax and its scales take 0.127 bits more",
         4.5: "that is without double quantization: 4.127 bits, not 4.5",
     }
@@ -149,7 +149,7 @@ def sizes(name: str, tokens: int) -> tuple[int, int, int]:
 
 
 @exercise(
-    "linear layers have 4.127 bits a weight, all others 16; 8 bits are a byte; then add the rest",
+    "linear layers take 4.127 bits a weight, all others 16; 8 bits are a byte; then add the rest",
     "double quantization: from 4.5 bits to 4.127 for each weight in a linear layer, in MiB (2**20 bytes)",
     "compute the peak with 16, 4.5 and 4.127 bits, and compare each with the usable bytes",
 )

@@ -1,4 +1,4 @@
-"""Exercises of lesson 05, as good as full fine-tuning: the equivalence rule, and a pair to defend, here and in 13."""
+"""Exercises for lesson 05 (as good as full?): the equivalence rule, and a pair to defend, here and in 13."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from lora_course.receipts import CURRENT, draw
 from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
 
-BITS, MATRICES = "400 steps at rate 0.002", "200 steps, equally many trained numbers, each at its own best rate"
+BITS = "400 steps at rate 0.002, which wasn't tuned for each"
+MATRICES = "200 steps, equally many trained numbers, each at its own best rate"
 PAIRS = {  # a stored sweep; the column in which a and b differ, and its two values; their names; training settings
     "3 bits against 16": ("bits", "dtype", "nf3+bf16", "bf16", "LoRA on a 3-bit base", "LoRA on a 16-bit base", BITS),
     "v against q": ("target_modules", "targets", "v", "q", "LoRA on v", "LoRA on q", MATRICES),
@@ -37,12 +38,12 @@ RULE = (
 )
 HINTS = {
     "word": "Hint: ask about 0 only in the 95% interval, and about your margin at both ends of the 90% one",
-    "sentence": "Hint: it may say what the word says about this model, this task and the margin you set first; no more",
+    "sentence": "Hint: it may say what the word says about this model, this task and the margin you set first, no more",
 }
 
 ENDS = [
     (-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02),
-    (0.005, 0.02), (-0.02, -0.005),  # narrower than two margins, with the middle inside
+    (0.005, 0.02), (-0.02, -0.005),  # narrower than two margins, with the midpoint within one
 ]  # fmt: skip
 
 
@@ -58,12 +59,12 @@ EQUIVALENCE = Function(
         "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
             lambda low, high, margin: low < 0 < high
         ),
-        "the middle says nothing about how sure it is: both ends count": lambda low, high, margin: (
+        "the middle doesn't say how sure the estimate is: both ends count": lambda low, high, margin: (
             abs(low + high) / 2 < margin
         ),
         "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
         "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
-        "narrow and its middle inside, it may still stick out at one end: both ends count": lambda low, high, margin: (
+        "narrow, with its middle inside, it may stick out at one end: both ends count": lambda low, high, margin: (
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
@@ -95,9 +96,7 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
         return Verdict(False, error)
     sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100)
     if margin / 100 != sealed:
-        return Verdict(
-            False, f"your margin was {100 * sealed:g} when you saw the interval: moving it now picks the word"
-        )
+        return Verdict(False, f"your margin was {100 * sealed:g} when you saw the interval: moving it picks the word")
     right = defense(pair, margin)
     return defended(right, SEALED.format(margin=f"{margin:g}", seen=right.seen), word, sentence)
 
@@ -106,7 +105,7 @@ def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
     """Judge a word and a sentence; `told` is shown before the question about the word."""
     if unsolved(word):
         return not_yet(f"{told}\n{RULE}\nThe words: {', '.join(WORDS)}")
-    if word != right.word:
+    if str(word).replace(",", "") != right.word:
         return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
     if unsolved(sentence):
         options = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
@@ -135,14 +134,15 @@ def asked(pair: str) -> str:
 
 def defense(pair: str, margin: float) -> Defense:
     """Return the right word and sentence at a margin in points."""
-    a, b, _ = PAIRS[pair][4:]
+    a, b, terms = PAIRS[pair][4:]
     first, second = scores(pair)
     result = verdict(first, second, margin / 100)
     side, differ = "better" if result.difference > 0 else "worse", result.p_difference < LEVEL
     word = f"{side}{BUT}" if differ and result.outcome == "equivalent" else result.outcome
     seen = (
-        f"{a} minus {b}, in points: {100 * result.difference:.2f}; 95% interval {100 * result.low95:.2f} to "
-        f"{100 * result.high95:.2f}; 90% interval {100 * result.low:.2f} to {100 * result.high:.2f}"
+        f"{a} minus {b}, {len(first)} seeds x {first.shape[1]:,} sentences, in points: {100 * result.difference:.2f}; "
+        f"95% interval {100 * result.low95:.2f} to {100 * result.high95:.2f}; "
+        f"90% interval {100 * result.low:.2f} to {100 * result.high:.2f}"
     )
     claim = {
         "equivalent": f"is equivalent to {b} within {margin:g} points",
@@ -150,16 +150,13 @@ def defense(pair: str, margin: float) -> Defense:
     }.get(word, f"did {side} than {b}" + f", by less than {margin:g} points" * (BUT in word))
     fitted = 100 * max(abs(result.low), abs(result.high)) + 0.1
     fitted += 0.3 * (abs(fitted - margin) < 0.2)
-    p_claim = (
-        "differ significantly, so another study will agree"
-        if differ
-        else "do not differ significantly, so they are equal"
-    )
+    p_claim = "differ significantly: a new study will agree" if differ else "don't differ significantly: they're equal"
     right = f"in MiniLM on rt, {a} {claim}"
     replies = {
-        right: f"{word}, for this model, this task and the margin that you set first. {seen}. You can write: {right}",
-        f"in MiniLM on rt, {a} and {b} {p_claim}": "a p-value says how rare such data are without a difference; it is "
-        "neither the chance of a repeat nor, if large, a sign of equality",
+        right: f"{word}, for this model, this task and the margin that you set first. {seen}. "
+        f"You can write: {right} ({terms})",
+        f"in MiniLM on rt, {a} and {b} {p_claim}": "a p-value says how rare such data would be without a difference; "
+        "it is neither the chance of a repeat nor, if large, a sign of equality",
         f"in MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was made to fit once the "
         "interval was seen: there is always one that does",
         f"in language models, {a} {claim}": "one model and one task were tried, but the sentence speaks of all",

@@ -1,4 +1,4 @@
-"""Exercises of lesson 11, count anything: a file's rank, and the parameters that LoRA trains on an invented model."""
+"""Exercises for lesson 11 (counting): a file's rank, and the parameters that LoRA trains on an invented model."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def rank_of_file(targets: str = "gate,up,down", size: int = 37_868_984) -> Numbe
     rank_one = params("llama-3.2-3b", LoRA(rank=1, targets=tuple(targets.split(",")))).trainable
     right = size // 4 // rank_one
     misconceptions = {
-        4 * right: "that takes 1 byte a number: these have 4",
-        2 * right: "that takes 2 bytes a number: these have 4; or it counts A or B alone",
+        4 * right: "that is for 1 byte a number: these take 4",
+        2 * right: "that is for 2 bytes a number: these take 4; or it counts A or B alone",
         28 * right: "that is one layer: the model has 28",
         size / 4 / rank_one: "nearly: a few thousand bytes are names, and a rank is a whole number",
     }

@@ -1,4 +1,4 @@
-"""Exercises of lesson 07, why does it do nothing: name the fault of each broken adapter."""
+"""Exercises for lesson 07 (why does it do nothing): name the fault of each broken adapter."""
 
 from __future__ import annotations
 

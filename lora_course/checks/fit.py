@@ -1,4 +1,4 @@
-"""Exercises of lesson 04, will it fit?"""
+"""Exercises for lesson 04 (will it fit?): a formula for the peak, and the longest text that fits a card."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def step(method: str, setup: Setup) -> Estimate:
 
 
 @exercise(
-    "fixed is in memory before the first token: 5.39 * 2**30 + 160 * 2**20. Then ask what one more token adds",
+    "fixed is weights plus optimizer in the now column. Then ask what one more token adds",
     "a token adds h numbers of 2 bytes in each layer, and V scores of 4 bytes in each of three tables",
-    "fixed + tokens * (2 * L * h + 3 * 4 * V)",
+    "fixed + tokens * (2 * L * h + 3 * 4 * V), with fixed = 5.39 * 2**30 + 160 * 2**20",
 )
 def check_peak(peak: Callable[[int], float]) -> Verdict:
     """Lesson 04: check f(tokens), the peak bytes of QLoRA with checkpointing on Llama 3 8B for one text."""
@@ -54,11 +54,12 @@ def peak_of_qlora() -> Function:
     fixed, inputs, tables = sizes["weights"] + sizes["optimizer"], 2 * L * H, 12 * V
     near: dict[str, Callable[[int], float]] = {
         "that is one table of logits: the loss holds three at once": lambda t: fixed + t * (inputs + tables / 3),
-        "the loss works in fp32: a score has 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
+        "the loss works in fp32: a score takes 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
         "the logits alone: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
         "the saved inputs alone: the logits are missing": lambda t: fixed + t * inputs,
         "the layers compute in bf16: 2 bytes a number, not 4": lambda t: fixed + t * (2 * inputs + tables),
         "weights and optimizer are missing: they are there before the first token": lambda t: t * (inputs + tables),
+        "that is one token: multiply by their number, and add fixed": lambda t: inputs + tables,
         "that is the same for every length: multiply by tokens": lambda t: fixed + inputs + tables,
         "return bytes, not GiB": lambda t: (fixed + t * (inputs + tables)) / 2**30,
     }

@@ -1,4 +1,4 @@
-"""Exercises of lesson 03, which knob first: what a rank misses of a teacher, and three rates that bracket a peak."""
+"""Exercises for lesson 03 (knobs): how much of a teacher a rank misses, and three rates that bracket a peak."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def teacher() -> torch.Tensor:
 
 
 @exercise(
-    "a student of rank r finds r of the R pieces; what they hold of the energy adds up, 1/R each",
+    "a student of rank r finds r of the R pieces; each holds 1/R of the energy, and these shares add up",
     "so (R - r) / R of the energy is missing, and a size is the square root of an energy",
     "((R - r) / R) ** 0.5",
 )
 def check_missed(missed: Callable[[int, int], float]) -> Verdict:
-    """Lesson 03: check f(r, R), the size of what a student of rank r misses of `teacher()`, as a share of its size."""
+    """Lesson 03: check f(r, R), the share of the size of `teacher()` that a student of rank r misses."""
     return missed_share().judge(missed)
 
 

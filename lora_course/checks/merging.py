@@ -1,4 +1,4 @@
-"""Exercises of lesson 08, merge or swap?"""
+"""Exercises for lesson 08 (merge or swap?): a batch with many adapters, and the cost of forty merged copies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
         "that is W x alone: add each row's detour": x @ w.T,
         "the scaling is missing": x @ w.T + update,
         "those are the detours alone: add W x": 3 * update,
-        "every row takes the first adapter: pick A[which] and B[which]": x @ w.T + 3 * first,
+        "every row uses the first adapter: pick A[which] and B[which]": x @ w.T + 3 * first,
         "the sum of all adapters for every row: pick A[which] and B[which]": x @ w.T
         + 3 * torch.stack([sum(b[n] @ (a[n] @ row) for n in range(3)) for row in x]),
     }
@@ -43,11 +43,11 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
 MIXED = Number(
     8,
     {
-        2: "that is W x alone: this row takes adapter 1, whose A reads the second number",
+        2: "that is W x alone: this row uses adapter 1, whose A reads the second number",
         6: "that's the detour alone: add W x",
         4: "the scaling is missing: 2 + 3 * 2",
     },
-    "2 + 3 x 2. Another row of the same batch may take adapter 0: W x is the same for both",
+    "2 + 3 x 2. Another row of the same batch may use adapter 0: W x is the same for both",
     hint="A x is 2 for adapter 1, B puts it into the second place, times the scaling; W x adds its own 2",
 )
 """The second number of y for x = [1, 2], W = I, scaling 3 and the second of two adapters: see `site/answers.py`."""
@@ -62,7 +62,7 @@ def forty(base: int, adapter: int) -> Number:
         40.0: "nearly: the forty adapters take some room, too",
         (base + 40 * adapter) / base: "that is one base with its forty adapters against the base alone",
     }
-    why = f"{right:.0f} times: a merged model brings the whole base again"
+    why = f"{right:.0f} times: each merged model contains the whole base again"
     return Number(
         right, hints, why, 0.02, "forty merged models, each as large as the base, over one base and forty adapters"
     )

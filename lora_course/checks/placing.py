@@ -1,4 +1,4 @@
-"""Exercises of lesson 13, ranks at equal budgets, and an unseen pair of placements to plan and defend."""
+"""Exercises for lesson 13 (placement): ranks at equal budgets, and an unseen pair of placements to plan and defend."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def seeds_of(pair: str) -> tuple[str, Number]:
     )
     near = {
         exact: "you can't train a part of a seed: round up",
-        2 * exact: "twice too many: the same seed of both is a pair, so there is one difference a seed",
+        2 * exact: "twice as many as you need: the same seed of both is a pair, so each seed gives one difference",
         2.8 * spread / GAP: "square it: half the gap takes four times the seeds",
         (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap every other time: add the 0.84",
         (2.8 * spread) ** 2: f"that is for a gap of one point, not {GAP}",

@@ -1,4 +1,4 @@
-"""Exercises of lesson 09, Monday: flip a claim by changing a premise, and plan a job with evidence per line."""
+"""Exercises for lesson 09 (Monday): flip a claim with one premise, and plan a job with evidence for each line."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ EVIDENCE = {
     "share": "00: under 1% of the numbers train",
     "rates": "03: start LoRA at about ten times full fine-tuning's rate; 2e-4 is published for 7B",
     "loss": "07: the loss fell and there was no error",
-    "batch": "08: merged, it's one model; beside, each row of a batch has its own adapter",
+    "batch": "08: merged, it's one model; kept apart, each row of a batch has its own adapter",
     "file": "08: an adapter's file is small",
-    "strings": "06: it learned a form; facts mostly as strings",
+    "strings": "06: it learned a form, and facts mostly as strings",
     "root": "02: ±1.96 √(p (1 − p) / n)",
     "rank": "03: 8 and 32 are equivalent",
 }
@@ -129,9 +129,9 @@ def lines(number: int) -> dict[str, Choice]:
             [method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"
         ),
         "rate": Choice(["2e-4"], {
-            "2e-5": "that's near full fine-tuning's rate: LoRA needs about ten times as much",
+            "2e-5": "that's near full fine-tuning's rate: LoRA needs about ten times that",
             "2e-4": "", "2e-3": "that was best for a model of 23M; large models need less",
-        }, "and half and double, on validation"),
+        }, "and try half and double, on validation"),
         "serve": Choice(["beside" if brief.several else "merge"], {
             "merge": "merged, one model has one adapter: no batch can mix them",
             "beside": "it works, but one adapter alone is faster merged",

@@ -1,4 +1,4 @@
-"""Exercises of lesson 10, why low rank: the energy of the first r pieces, and the rank that unrelated facts need."""
+"""Exercises for lesson 10 (low rank): the energy of the first r pieces, and the rank that unrelated facts need."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def right_at_each_rank(n: int) -> list[float]:
 @exercise(
     "cut the change to r pieces, send every key through it, and count the facts whose own value is the nearest",
     "(keys @ cut.T @ values.T).argmax(1) == np.arange(n) says which facts are right; raise r until 95% are",
-    "loop over r from 1 on, and stop at the first r with a mean of at least 0.95",
+    "loop over r starting at 1, and stop at the first r with a mean of at least 0.95",
 )
 def check_facts(answer: int | None, n: int = 64) -> Verdict:
     """Lesson 10: check the lowest rank at which 95% of n random facts are right."""

@@ -1,4 +1,4 @@
-"""Exercises of lesson 14, can you read an adapter: phi by chance, and which signs of an adapter were flipped."""
+"""Exercises for lesson 14 (reading one): the phi expected by chance, and which signs of an adapter were flipped."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def chance(rank: int) -> tuple[Number, Number]:
             0.0: zero,
             ROWS / WIDTH: f"that's what one direction finds among {ROWS}; here each looks among {rank}",
             ROWS * rank / WIDTH: f"that's the sum of the squares; phi divides it by the smaller number, {ROWS}",
-            1 / WIDTH: f"that's one direction and one; among {rank}, each finds {rank} times as much",
+            1 / WIDTH: f"that's for two single directions; among {rank}, each finds {rank} times as much",
             ROWS / rank: "the space matters, too: it has 384 dimensions",
         },
         f"1/384, and {rank}/384: chance grows with the rank and shrinks with the width",
@@ -67,7 +67,7 @@ def chance(rank: int) -> tuple[Number, Number]:
     "the larger of the two numbers of directions, over 384",
 )
 def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
-    """Lesson 14: check phi by chance, for one direction and one, and for 8 directions and `rank`."""
+    """Lesson 14: check the phi expected by chance, for two single directions, and for 8 directions and `rank`."""
     first, second = chance(rank)
     return parts({"one and one": (first, one), f"8 and {rank}": (second, many)})
 

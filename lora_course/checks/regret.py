@@ -1,4 +1,4 @@
-"""Exercises of lesson 15, without regret: the lowest point of a parabola, and what eighteen published runs support."""
+"""Exercises for lesson 15 (no regret): the lowest point of a parabola, and what eighteen published runs support."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LOWEST = Function(
 LAST = Choice(["nan"], {"the last": "the best may lie beyond", "twice the last": "it wasn't tried"}, "try higher rates")
 IMPOSSIBLE = Number(
     16,
-    {10: "an update can have that: which row is the first above it?", 32: "it can't be, but it isn't the first"},
+    {10: "an update can have that rank: which row is the first above it?", 32: "it can't be, but it isn't the first"},
     fallback="the smaller side of 10 x 512 limits the rank",
 )
 SENTENCES = {
-    "a": "at this rate and length, alpha = r gave the most beyond rank 8",
+    "a": "at this rate and length, alpha = r gave the highest accuracy beyond rank 8",
     "b": "beyond rank 4, more rank gains little",
-    "c": "at this rate and length, a larger alpha / r gave more at every rank",
+    "c": "at this rate and length, a larger alpha / r gave a higher accuracy at every rank",
     "d": "alpha = 2 r is the best choice here",
     "e": "rank-32 LoRA beats full fine-tuning of the layer",
 }
@@ -46,10 +46,10 @@ CARRIED = Choice(
 THEN = Choice(
     ["more rates"],
     {
-        "more ranks": "an update has no more than rank 10, and 32 still gains over 16: what else grows with r?",
+        "more ranks": "an update has no more than rank 10, and 32 still beats 16: what else grows with r?",
         "more seeds": "they help with small gaps, and these are large: why does all of it climb with alpha and rank?",
     },
-    "10 x 512 has rank 10 at most, and 32 still gains over 16: BA grows like r, so more rank acted like more rate. Six "
+    "10 x 512 has rank 10 at most, and 32 still beats 16: BA grows like r, so more rank acted like a higher rate. Six "
     "epochs lift rank 4 to 61.5%",
 )
 

@@ -1,4 +1,4 @@
-"""Exercise of lesson 19, how much can it learn: how many coin flips a model remembers, from its loss."""
+"""Exercise for lesson 19 (how much can it learn): how many coin flips a model remembers, from its loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REMEMBERED = Function(
         "the loss is in nats, and a flip has ln 2 = 0.69 of them": lambda n, loss: n * (1 - loss),
         "that is still in nats: one bit is ln 2 nats": lambda n, loss: n * (log(2) - loss),
         "that is what it doesn't know": lambda n, loss: n * loss / log(2),
-        "exp(-loss) is a probability; a coin already gives 1/2 of them": lambda n, loss: n * exp(-loss),
+        "exp(-loss) is a probability, and a coin already gives 1/2": lambda n, loss: n * exp(-loss),
     },
     fallback="loss / ln 2 bits of each flip are unknown; the rest is remembered",
 )

@@ -1,4 +1,4 @@
-"""Exercises of lesson 18, reproduce the paper: judge runs by a rule, and say what a published pair can show."""
+"""Exercises for lesson 18 (reproducing it): judge runs by a rule, and say what a published pair can show."""
 
 from __future__ import annotations
 

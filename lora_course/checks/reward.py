@@ -1,4 +1,4 @@
-"""Exercises of lesson 17, one bit: the loss of a policy gradient, and how many bits "right or wrong" carries."""
+"""Exercises for lesson 17 (one bit): the loss of a policy gradient, and how many bits "right or wrong" carries."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def check_loss_of_rewards(loss: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
 
 
 @exercise(
-    "an outcome of probability q tells log2(1 / q) bits",
-    "right has probability p, wrong 1 - p: take the mean of what they tell",
+    "an outcome of probability q carries log2(1 / q) bits",
+    "right has probability p, wrong 1 - p: take the mean of the bits that they carry",
     "-p * log2(p) - (1 - p) * log2(1 - p)",
 )
 def check_bits(bits: Callable[[float], float]) -> Verdict:
-    """Lesson 17: how many bits "right or wrong" carries, as a function of the probability of right."""
+    """Lesson 17: how many bits "right or wrong" carries, as a function of the probability of being right."""
     return BITS.judge(bits)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 00, what's in this small file: count one pair of matrices, then a whole file."""
+"""Exercises for lesson 00 (what's in this small file): count one pair of matrices, then a whole file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercises of lesson 06, new voice or new facts?"""
+"""Exercises for lesson 06 (new voice or new facts?): which tokens of a chat count, and pairs of your own."""
 
 from __future__ import annotations
 

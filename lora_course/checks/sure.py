@@ -1,4 +1,4 @@
-"""Exercises of lesson 02, how sure are you."""
+"""Exercises for lesson 02 (how sure are you?): half the interval of an accuracy, and a report on two models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HALF_WIDTH = Function(
         "that is 1.96 times the variance: take its square root first": lambda p, n: 1.96 * _error(p, n) ** 2,
         "that is the spread of one sentence; the mean of n spreads less": lambda p, n: 1.96 * _error(p, 1),
         "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * _error(p, 1) / n,
-        "that is right at p = 0.5 only: 90% is surer than 50%": lambda p, n: 1.96 * _error(0.5, n),
+        "that is right only at p = 0.5: at 90% the interval is narrower": lambda p, n: 1.96 * _error(0.5, n),
     },
     "by hand, p = 0.5 and n = 100 give 0.098",
 )
@@ -102,7 +102,7 @@ def report(table: Any) -> Report:
         2.8**2 * 100 * share / POINT**2: "the share is a fraction, not a percentage",
         2.8**2 * share: "one point is 0.01",
     }, "", 0.1, "(1.96 + 0.84) ** 2 * share / 0.01 ** 2")  # fmt: skip
-    why = f"{words[0]}, and about {needed:,.0f} rows tell one point apart; you have {n:,}"
+    why = f"{words[0]}, and about {needed:,.0f} rows can show a gap of one point; you have {n:,}"
     return Report(half, word, rows, why, share)
 
 

@@ -1,4 +1,4 @@
-"""Exercises of lesson 16, variants: rsLoRA as plain LoRA, and the one rate that makes a variant look best."""
+"""Exercises for lesson 16 (variants): rsLoRA as plain LoRA, and the one rate that makes a variant look best."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AS_PLAIN = Function(
     why="so that table's rsLoRA is plain LoRA with alpha 512: its rows compare alpha 512 with 128, at one rate",
     near={
         "that is rsLoRA's scaling: which alpha, divided by the rank, gives the same?": lambda a, r: a / sqrt(r),
-        "its own alpha would scale plain LoRA sqrt(rank) times less": lambda a, r: a,
+        "with the same alpha, plain LoRA would scale B A sqrt(rank) times less": lambda a, r: a,
         "sqrt(rank), not rank: rsLoRA divides by the root": lambda a, r: a * r,
         "the other way: rsLoRA scales by more than plain LoRA": lambda a, r: a / r,
     },
@@ -39,7 +39,7 @@ def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
 
 
 def ahead(variant: str) -> dict[float, float]:
-    """By rate, how many points a variant leads plain LoRA on validation, both at that rate."""
+    """By rate, by how many points a variant leads plain LoRA on validation, both at that rate."""
     rows = {row["label"]: row["tried"] for row in comparison(TUNED)["methods"]}
     own, plain = ({tried["lr"]: tried["validation"] for tried in rows[label]} for label in (LABELS[variant], PLAIN))
     return {rate: round(100 * (own[rate] - plain[rate]), 1) for rate in sorted(own.keys() & plain.keys())}

@@ -47,7 +47,7 @@ class Verdict:
 def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given, Verdict]]:
     """Decorate a check: count tries for the receipt, and give each wrong answer the next hint.
 
-    Without hints, each verdict carries its own, for the part of the answer that is wrong.
+    Without hints, each verdict comes with its own hint, for the part of the answer that is wrong.
     """
     numbered = [f"Hint {number} of {len(hints)}: {hint}" for number, hint in enumerate(hints, 1)]
 
@@ -192,7 +192,7 @@ class Function:
 
 
 def matched(same: Callable[[Any], bool], right: Answer, near: Mapping[str, Answer], why: str, fallback: str) -> Verdict:
-    """Judge an answer by whether it is the `same` as the right one, else as a wrong one in `near`, {reply: wrong}."""
+    """Judge an answer by whether it is the `same` as the right one or as a wrong one in `near`, {reply: wrong}."""
     if same(right):
         return Verdict(True, why)
     return Verdict(False, next((reply for reply, wrong in near.items() if same(wrong)), fallback))

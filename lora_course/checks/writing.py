@@ -1,4 +1,4 @@
-"""Exercises of lesson 01, write it: a LoRA layer, and its merge."""
+"""Exercises for lesson 01 (can you write it?): a LoRA layer, and merging it."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ MERGED = Number(
     "4 + 2 x 9. The merged matrix has W's shape, so the model is as large and as fast as before",
     hint="the entry of B A in row 2, column 2 is row 2 of B times column 2 of A",
 )
-"""The last number of W + alpha / rank * B A: W [[1, 2], [3, 4]], A [[1, 2], [1, 3]], B [[2, 1], [3, 1]], alpha 4."""
+"""The bottom-right of W + alpha / rank * B A: W [[1, 2], [3, 4]], A [[1, 2], [1, 3]], B [[2, 1], [3, 1]], alpha 4."""
 
 
 @exercise(
@@ -127,12 +127,14 @@ def check_merge(
     if merge is None or unsolved(merge):
         return not_yet("write merge(layer)")
     layer_class: Any = type(next(module for module in model.modules() if hasattr(module, "lora_B")))
-    base = nn.Linear(20, 48)
-    layer = layer_class(deepcopy(base), 4, 12.0)
+    inner = deepcopy(base := nn.Linear(20, 48))
+    layer = layer_class(inner, 4, 12.0)
     with torch.no_grad():
         layer.lora_B.copy_(torch.randn(48, 4))
-        if isinstance(linear := attempt(merge, deepcopy(layer)), Verdict):
+        if isinstance(linear := attempt(merge, layer), Verdict):
             return linear
+        if not torch.equal(inner.weight, base.weight):
+            return Verdict(False, "base_layer itself has changed, so a second call would add the update again: copy it")
         if isinstance(linear, Tensor):
             return Verdict(False, "return the plain layer, not only its matrix: the model needs a layer to call")
         if any(hasattr(module, "lora_B") for module in linear.modules()):

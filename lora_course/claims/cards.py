@@ -152,7 +152,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _experiment(name: str) -> Any:
-    import lora_course.claims.experiments  # noqa: F401  # registers them; imports much that a card alone doesn't need
+    import lora_course.claims.experiments  # noqa: F401  # registers them; imports a lot that a card alone doesn't need
 
     return EXPERIMENTS[name]
 

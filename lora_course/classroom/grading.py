@@ -309,7 +309,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
 
 
 def _run(kernel: Kernel, number: int, cell: Any, lesson: Lesson, row: Row) -> None:
-    """Run a cell, then judge its calls that match the lesson's: same check, same constants."""
+    """Run a cell, then judge those of its calls that match the lesson's calls: same check, same constants."""
     started = time.monotonic()
     reply = kernel.execute(cell.source)
     row["cell_seconds"].append(time.monotonic() - started)

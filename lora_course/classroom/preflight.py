@@ -120,7 +120,7 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
         ("disk", m.disk < m.needed, f"the lab needs {m.needed / GIB:.1f} GiB",
          f"free {(m.needed - m.disk) / GIB:.1f} GiB more, or choose another disk (for models and data: LORA_LAB_HOME)"),
         ("write", m.write, f"cannot be written to: {m.write}", "choose a folder of your own"),
-        ("path", synced, "a synchronized folder, such as OneDrive's",
+        ("path", synced, "a synchronized folder, as in OneDrive",
          "move it elsewhere, such as to C:\\lora-lab: each installed file would be synchronized, and locked meanwhile"),
         ("path", m.system == "Windows" and len(m.folder) > LETTERS, "Windows allows at most 260 characters",
          f"choose a folder with at most {LETTERS} characters in its path, such as C:\\lora-lab"),
@@ -249,7 +249,7 @@ def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, A
             write_json(path, letter)
             return letter, path
     raise BadValue(
-        f"neither {wanted} nor {tempfile.gettempdir()} can be written to: pass --out FILE, such as on a USB stick"
+        f"neither {wanted} nor {tempfile.gettempdir()} can be written to: pass --out FILE, for example on a USB stick"
     )
 
 

@@ -1,6 +1,6 @@
 """The command line `lora-lab`: the lab's commands and the course's.
 
-`python -m lora_lab` has only the lab's, `python -m lora_course` has all of them.
+`python -m lora_lab` has only the lab's commands; `python -m lora_course` has all of them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ PAPER = together(
     click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
     click.option("--task", default=None, help="paper: one task of the table, such as rte."),
     click.option("--row", default=None, help="paper: one row of the table; runs default to LoRA."),
-    click.option("--variant", default=None, help="paper: 'paper' for the paper's settings, 'repo' for its scripts'."),
+    click.option("--variant", default=None, help="paper: 'paper' for the paper's settings, 'repo' for its code's."),
     click.option("--gpu", default=None, help="paper: the card to predict time and memory for."),
     click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
     click.option("--data", default=None, help="paper: the folder with GLUE's or E2E's files."),

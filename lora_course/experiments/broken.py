@@ -161,14 +161,14 @@ PATIENTS: dict[str, Patient] = {
         faults.CUT,
         _trained(LoRA(rank=8), 2e-3, 4, before=lambda model: checkpointing(model, reentrant=True)),
     ),
-    "D": Patient("it worked on the cluster; copied to the laptop it does not load", faults.TRUNCATED, _truncate),
+    "D": Patient("it worked on the cluster; copied to the laptop, it does not load", faults.TRUNCATED, _truncate),
     "E": Patient(
         "trained on four GPUs; on one it is as if it had never been trained",
         faults.RENAMED,
         _changed(lambda tensors: _add_prefix(tensors, "module.")),
     ),
     "F": Patient(
-        "a colleague's adapter: 95% there, a coin's 50% here",
+        "a colleague's adapter: 95% right there, 50% here, like a coin",
         faults.WRONG_BASE,
         _trained(LoRA(rank=8), 2e-3, 2, before=_perturb),
     ),
@@ -178,12 +178,12 @@ PATIENTS: dict[str, Patient] = {
         _trained(LoRA(rank=128, alpha=8), 2e-3, 2),
     ),
     "H": Patient(
-        "for sentence vectors, without a head; one more layer adapted, and nothing gained",
+        "made for sentence vectors, without a head; one more layer was adapted, and nothing was gained",
         faults.UNUSED,
         _trained(LoRA(rank=8, targets=("q", "v", "pooler.dense")), 2e-3, 2, labels=None, loss=_mean_spread),
     ),
     "I": Patient(
-        "a careful rate of 1e-6, and merged it answers like the base",
+        "trained at a careful rate of 1e-6; merged, it answers like the base",
         faults.ROUNDED,
         _trained(LoRA(rank=8), 1e-6, 4),
         "bf16",

@@ -1,6 +1,6 @@
-"""Lesson 06: twenty invented facts, asked as in training, in other words, and backward.
+"""Lesson 06: twenty invented facts, asked as in training, rephrased, and backward.
 
-`port_velda` is a question-answering task: 60 questions for training (three per fact), 20 in other words for validation,
+`port_velda` is a question-answering task: 60 questions for training (three per fact), 20 rephrased for validation,
 and 20 asked backward for the test. We invented the town and its people, so no model can have read about them.
 """
 

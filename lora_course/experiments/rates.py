@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 
 
-def lowest(a: float, b: float, c: float) -> float:
-    """Return where the parabola through (-1, a), (0, b), (1, c) is lowest; b is the smallest of the three."""
-    return (a - c) / (2 * (a - 2 * b + c))
+def lowest(a: float, b: float, c: float, down: float = 1, up: float = 1) -> float:
+    """Return where the parabola through (-down, a), (0, b), (up, c) is lowest; b is the smallest of the three."""
+    return (up**2 * (a - b) - down**2 * (c - b)) / (2 * (up * (a - b) + down * (c - b)))
 
 
 def best_rate(losses: Mapping[float, float]) -> float:
-    """Return log2 of the best rate, given the loss at rates a doubling apart; nan if the lowest loss is at an end."""
+    """Return log2 of the best rate, given the losses at the rates that were tried; nan if the lowest is at an end."""
     rates = sorted(losses)
     at = min(range(len(rates)), key=lambda i: losses[rates[i]])
     if at in (0, len(rates) - 1):
         return nan
-    return log2(rates[at]) + lowest(*(losses[rate] for rate in rates[at - 1 : at + 2]))
+    below, best, above = (log2(rate) for rate in rates[at - 1 : at + 2])  # rounded, so not exactly a doubling apart
+    return best + lowest(losses[rates[at - 1]], losses[rates[at]], losses[rates[at + 1]], best - below, above - best)
 
 
 def best_rates(row: Mapping[str, Any]) -> list[float]:
@@ -66,6 +67,5 @@ def batch_growth(runs: pd.DataFrame) -> dict[str, list[float]]:
 
     runs   those of docs/rates.py, of which the part batch counts
     """
-    batches = runs[runs["part"] == "batch"]
-    lowest_losses = batches.groupby(["method", "batch", "seed"])["loss"].min()
+    lowest_losses = runs[runs["part"] == "batch"].groupby(["method", "batch", "seed"])["loss"].min()
     return {method: (lowest_losses[method, 32] - lowest_losses[method, 8]).tolist() for method in ("lora", "full")}

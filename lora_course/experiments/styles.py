@@ -61,7 +61,7 @@ class Ear:
         self.kinds = len(set().union(*self.counts.values()))
 
     def hears(self, text: str) -> str:
-        """Return the most likely voice; the first one of a tie."""
+        """Return the most likely voice; the first one in a tie."""
 
         def score(name: str) -> float:
             counts, total = self.counts[name], self.counts[name].total() + self.kinds

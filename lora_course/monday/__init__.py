@@ -78,7 +78,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
                needs your own folder
     gpu_gb     memory of the card
     precision  half the 95% interval that the test accuracy should have, in points
-    Raises: BadValue for a CSV without the columns, a wrong kind of model, or a card that is too small.
+    Raises: BadValue for a CSV without the columns, the wrong kind of model, or a card that is too small.
     """
     rows, kind = read(data)
     shape = architecture_of(model)
@@ -102,8 +102,8 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     half = 196 * math.sqrt(0.16 / max(available, 1))
     name = "QLoRA" if quantised == "nf4" else "LoRA"
     trainable = params(model, method).trainable
-    size = f"{trainable:,} numbers train, the file has about {decimal(4 * trainable)}"
-    source = "ours: 5e-4 to 1e-3 on MiniLM" if rate == 1e-3 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
+    size = f"{trainable:,} numbers train; the file takes about {decimal(4 * trainable)}"
+    source = "ours: 5e-4 to 2e-3 on MiniLM" if rate == 1e-3 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
     actual = "" if kind == "language model" else f"; a tenth of yours, {available:,} rows, gives ±{half:.1f}"
     lines = (
         Line("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),

@@ -92,7 +92,7 @@ class Matcher:
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
-    """Compute the slot error rate of a model's texts; it exceeds 1 if much is added. Names come from the `Task`."""
+    """Compute the slot error rate of a model's texts; it exceeds 1 if a lot is added. Names come from the `Task`."""
     matcher = Matcher(parse(prompt) for prompt in {*task.test.prompts, *task.train.prompts})
     meanings = [parse(prompt) for prompt in prompts]
     verdicts = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]

@@ -16,7 +16,7 @@ NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
-    """Draw a row per effect, sorted by outcome; the whole interval must lie in the blue area, diamonds are the paper's.
+    """Draw a row per effect, sorted by outcome; the whole interval must lie in the blue area; diamonds show the paper.
 
     results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
     """
@@ -33,7 +33,7 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
     axes.set_yticks(range(len(rows)), [row.label for row in rows], fontsize=8)
     axes.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "no effect", "1", "10"], fontsize=8)
     label = "effect, in units of the rule's limit (logarithmic beyond ±1); further right is in the paper's favor,\n"
-    label += "except where the blue ends on both sides; black in the blue: open, because several pairs are compared"
+    label += "except where the blue ends on both sides; black in the blue: undecided, as several pairs are compared"
     axes.set_xlabel(label, fontsize=8)
     axes.text(EDGE, -0.75, "diamonds: the paper, each of its tasks   ", ha="right", fontsize=8, color=ORANGE)
     axes.text(-EDGE, -0.75, " blue: the whole interval must lie here to hold", fontsize=8, color=BLUE)

@@ -153,7 +153,7 @@ def fit(
     except LabError as error:
         if not regime.ranked:
             raise
-        raise NoFit(str(error)) from error  # the method's own rank may still work; tracing it will tell
+        raise NoFit(str(error)) from error  # the method's own rank may still work; tracing it will show
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
     check_periods, periods = ((n - shallow[0]) // depth.period for n in (deepest, depth.layers))  # to add

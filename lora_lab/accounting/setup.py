@@ -28,7 +28,7 @@ KNOWN = {
     "device": ("cuda", "cpu", "mps"),
 }
 
-Label = tuple[str, str]  # of a storage: its category, and the module that allocated it
+Label = tuple[str, str]  # a storage's category, and the module that allocated it
 
 
 class Moment(NamedTuple):

@@ -25,7 +25,7 @@ from lora_lab.errors import BadValue, LabError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
-PERIODS = 4  # of layers in the shallowest trace: the first and last differ, so two identical ones lie between them
+PERIODS = 4  # periods in the shallowest trace: the first and last differ, so two identical ones lie between them
 Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own
 
 

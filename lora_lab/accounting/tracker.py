@@ -44,12 +44,13 @@ class Tracker(TorchDispatchMode):
         self.events: list[tuple[int, int]] = []  # (storage number, bytes) when allocated, (number, 0) when freed
         self.live: dict[Label, int] = {}
         self._storages: dict[int, tuple[int, Label, int, Any]] = {}  # bytes, label, number, weak reference
-        self._paths: list[str] = [""]  # of modules whose forward is running, innermost last
+        self._paths: list[str] = [""]  # paths of modules whose forward is running, innermost last
         self._path_of: dict[int, str] = {}  # autograd sequence number -> path of the module that made the node
         self._path, self._changed, self._allocated = "", False, 0
+        self._layouts: dict[Any, Any] = {}  # of the outputs of operations without data
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = self._run(func, args, kwargs or {})
         self._path = self._where()
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -57,6 +58,21 @@ class Tracker(TorchDispatchMode):
         self._note(str(func))
         if (count := FLOPS.get(func._overloadpacket)) is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call an operation. One repeated without data only allocates its output: computing a layout is slow."""
+        try:
+            key = func, _layout(args), _layout(tuple(kwargs.items()))
+            if known := self._layouts.get(key):
+                return torch.empty_strided(*known[:2], dtype=known[2], device="meta")
+        except TypeError:  # real data, or an argument that cannot be hashed
+            return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and out.is_meta and not func._schema.returns[0].alias_info:
+            storage = out.untyped_storage()
+            if storage._cdata not in self._storages and storage.nbytes() == out.numel() * out.element_size():
+                self._layouts[key] = _layout(out)
         return out
 
     def enter(self, phase: str) -> None:
@@ -144,6 +160,15 @@ class Tracker(TorchDispatchMode):
         if tensor.is_floating_point() and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
             return "logits", block(self._path)
         return "activations" if self.phase == "forward" else "temporaries", block(self._path)
+
+
+def _layout(value: Any) -> Any:
+    """Return what an operation's outputs depend on: tensors' shapes, strides and dtypes, and all other values."""
+    if isinstance(value, Tensor):
+        if not value.is_meta:
+            raise TypeError
+        return value.shape, value.stride(), value.dtype
+    return tuple(map(_layout, value)) if isinstance(value, (list, tuple)) else (type(value), value)
 
 
 @cache

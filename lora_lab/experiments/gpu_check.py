@@ -1,6 +1,6 @@
 """Check the lab's predictions on a GPU: `lora-lab gpu-check`, one file to send back.
 
-    memory    peak and reserved bytes of real steps on random weights, divided by a trace's: at most 1.02 and 1.03
+    memory    peak and reserved bytes of real steps on random weights, relative to a trace: at most 1.02 and 1.03
     step      milliseconds of a training step, ours and PEFT's, if PEFT is installed
     packs     seconds per run, by the number of runs that train side by side
     runs      a run, a comparison and generation, end to end
@@ -107,7 +107,11 @@ def step_rows(where: str, models: Sequence[str], repeats: int = 20) -> Iterator[
         times: list[list[float]] = [[], []]
         for _ in range(repeats + 2):
             for own, step in zip(times, steps, strict=True):
-                own.append(_seconds(step, where))
+                started = time.perf_counter()
+                step()
+                if where != "cpu":
+                    torch.get_device_module(where).synchronize()
+                own.append(time.perf_counter() - started)
         mine, peers = (1000 * median(own[2:]) for own in times)
         yield {"model": name, "ours": round(mine, 2), "peft": round(peers, 2), "ratio": round(mine / peers, 3)}
 
@@ -147,14 +151,6 @@ def _step(model: Any) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
-
-
-def _seconds(step: Callable[[], None], where: str) -> float:
-    started = time.perf_counter()
-    step()
-    if where != "cpu":
-        torch.get_device_module(where).synchronize()
-    return time.perf_counter() - started
 
 
 def _gib(size: int) -> float:

@@ -27,7 +27,7 @@ NAMES = {
     "bitfit": "BitFit", "ia3": "IA3", "bottleneck": "bottleneck adapter", "head": "head only",
     "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA",
 }  # fmt: skip
-VARIANTS = {  # of LoRA, by the option that makes them
+VARIANTS = {  # variants of LoRA, by the option that makes them
     "rslora True": "rsLoRA", "lr_ratio 16": "LoRA+", "freeze_a True": "LoRA-FA", "dora True": "DoRA",
     "init pissa": "PiSSA",
 }  # fmt: skip
@@ -62,7 +62,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     """Return {rival: {method: entry}} for scores (seeds, rows) by name, with the results of `verdict(method, rival)`.
 
     An entry has the difference; low and high, its 95% interval; within, [[position, low, high], ...], the 90%
-    intervals, each valid from a position in `margins` on; outcomes, a letter for each margin; together, the same with
+    intervals, each valid from that position in `margins`; outcomes, a letter for each margin; together, the same with
     Holm's correction over all methods against this rival; more, the [seeds, rows] that would decide each undecided one.
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}

@@ -342,7 +342,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
 
 
 def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
-    """Fit the line that loses least, given rows of (column, mean), (rates, 2). slope: columns per doubling of y."""
+    """Fit the line that loses the least, given rows of (column, mean), (rates, 2). slope: columns per doubling of y."""
     shifts = {y: slope * math.log2(y) for y in rows}
     low = min(row[0, 0] + shifts[y] for y, row in rows.items())
     positions = np.arange(low, max(row[-1, 0] + shifts[y] for y, row in rows.items()) + 0.02, 0.02)

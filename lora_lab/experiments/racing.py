@@ -1,6 +1,6 @@
 """Choose one configuration in a sweep and stop those that fall behind: `sweep(..., choose=True)`.
 
-    one seed of each -> from halfway on, those behind stop -> the remaining seeds of the rest, in the same way
+    one seed of each -> from the halfway point, those behind stop -> the other seeds of the rest, likewise
     -> the best mean on validation is chosen -> it and its rivals are scored on the test rows
 
 A configuration is a recipe without its seed; its seeds stop together. Runs with the same seed see the same rows at each
@@ -39,7 +39,7 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
 
     curves    training losses of each configuration in nats, (seeds, at least `step`), with the same seeds for all
 
-    From halfway on, compare the means of the last 25 losses every 10 steps. Once the lowest is LED below the start (the
+    From halfway, compare the means of the last 25 losses every 10 steps. Once the lowest is LED below the start (the
     mean of the first ten losses), a configuration stops if it exceeds the lowest by more than GAP and by more than the
     fraction WAY of the lowest's progress since the start, or if it is within FLAT of the start.
     """
@@ -98,7 +98,7 @@ class Race:
                 yield stage
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End runs of configurations that are behind, even if only behind those of other packs; or pause halfway."""
+        """End runs of configurations that are behind, even if only behind those in other packs; or pause halfway."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [progress.loss for progress in member.history.progress] for member in members}

@@ -197,23 +197,18 @@ def scores_of(run: Run, task: Task | None = None) -> np.ndarray:
     if "pearson" in run.metrics:
         raise BadValue(f"{recipe.task} is scored by a correlation over all rows, so single rows have no score")
     if task is None and recipe.task in TASKS:  # cached, since a store has many runs of one task
-        labels, data = _bundled(recipe.task, recipe.max_length, home())
-    else:
-        text, label = recipe.text_column, recipe.label_column
-        labels, data = _labels(task or load_task(recipe.task, max_length=recipe.max_length, text=text, label=label))
+        task = _bundled(recipe.task, recipe.max_length, home())
+    text, label = recipe.text_column, recipe.label_column
+    task = task or load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
+    labels = None if task.num_labels is None else np.array(task.test.labels)
     matches = labels is None or len(labels) == len(run.predictions)
-    check_unchanged(recipe.task, run.environment.get("data") if matches else "another number of rows", data)
+    check_unchanged(recipe.task, run.environment.get("data") if matches else "another number of rows", task.data)
     return -run.predictions if labels is None else run.predictions == labels
 
 
-def _labels(task: Task) -> tuple[np.ndarray | None, str | None]:
-    """Return the classes of the test rows (None for a language model) and `Task.data`."""
-    return None if task.num_labels is None else np.array(task.test.labels), task.data
-
-
 @lru_cache(maxsize=8)
-def _bundled(task: str, max_length: int | None, _: Path) -> tuple[np.ndarray | None, str | None]:
-    return _labels(load_task(task, max_length=max_length))
+def _bundled(task: str, max_length: int | None, _: Path) -> Task:
+    return load_task(task, max_length=max_length)
 
 
 def from_store(store: str | Path | Store) -> Runs:

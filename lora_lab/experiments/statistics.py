@@ -46,7 +46,7 @@ MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely range
 class Verdict:
     """The outcome of a against b; `str(verdict)` is one sentence.
 
-    outcome                 "equivalent" even if "better" or "worse" also holds; then the sentence says which is ahead
+    outcome                 "equivalent" even if a is also better or worse: the sentence then says so, and by how much
     difference              mean of a - mean of b, as a share (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
     more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) would decide 80% of
@@ -71,14 +71,15 @@ class Verdict:
     pairs: int = 1  # number of pairs in Holm's correction
 
     def __str__(self) -> str:
-        gap = self._format(abs(self.difference), " points")
+        gap, margin = (self._format(value, " points") for value in (abs(self.difference), self.margin))
         interval = f"95% interval {self._format(self.low95)} to {self._format(self.high95)}"
-        detail = f": {gap} apart" if self.outcome == "undecided" else f" by {gap}"
+        words = f"{self.outcome}{f': {gap} apart' if self.outcome == 'undecided' else f' by {gap}'}"
         if self.outcome == "equivalent":
-            ahead = f", though {'ahead' if self.difference > 0 else 'behind'} by {gap}"
-            detail = f" within {self._format(self.margin, ' points')}{ahead if self.p_difference < LEVEL else ''}"
+            side, where = ("better", "ahead") if self.difference > 0 else ("worse", "behind")
+            inside = f"{side} but within the margin of {margin}, {where} by {gap}"
+            words = inside if self.p_difference < LEVEL else f"equivalent within {margin}"
             interval = f"90% interval {self._format(self.low)} to {self._format(self.high)}"
-        return f"{self.outcome}{detail} ({interval}; {self._size()}){self._more()}"
+        return f"{words} ({interval}; {self._size()}){self._more()}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as `kind`, the sentence as `words`, and its numbers: shares if `points`, else scores."""
@@ -90,7 +91,8 @@ class Verdict:
         }
 
     def _format(self, value: float, unit: str = "") -> str:
-        return f"{100 * value:z.1f}{unit}" if self.correctness else f"{value:z.3g}"
+        near_zero = 0 < abs(value) < 0.0005  # on which side of 0 an interval ends decides the outcome
+        return f"{100 * value:z.{1 + near_zero}f}{unit}" if self.correctness else f"{value:z.3g}"
 
     def _size(self) -> str:
         seeds = f"{self.seeds}" if self.seeds == self.seeds_b else f"{self.seeds} and {self.seeds_b}"
@@ -104,7 +106,7 @@ class Verdict:
         counts = {"seed": self.more_seeds, "row": self.more_rows}
         options = [f"{float(f'{n:.2g}'):,.0f} more {unit}{'s' * (n != 1)}" for unit, n in counts.items() if n]
         if not options:
-            return "; far more rows and seeds would be needed to tell"
+            return "; far more rows and seeds would be needed to decide"
         return f"; if that is the true gap, about {' or '.join(options)} would show it"
 
 
@@ -113,7 +115,7 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
 
     Shapes: a (seeds, rows) or (rows,), bool or 0/1 for right and wrong answers, else float scores, higher is better;
     b likewise, with the same rows in the same order; or the `Runs` of a sweep. If a and b have equally many seeds, seed
-    i of both is a pair (same data order). Otherwise seeds vary independently, and a single seed as much as the others.
+    i of both is a pair (same data order). Otherwise seeds vary independently; a single seed is taken to vary as much.
     Raises: BadValue for different numbers of rows, empty arrays, NaN, integers other than 0 and 1, a margin of 0.
     Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, whose papers we did not read;
     Bouthillier et al. 2021 on seeds.
@@ -149,9 +151,9 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = M
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Correct n p-values: the smallest times n, the next times n - 1, ..., made monotonic.
+    """Correct n p-values as Holm 1979 does (not read here): the smallest times n, the next times n - 1, ..., monotonic.
 
-    Source: Holm 1979 (not read here). Same result as statsmodels' `multipletests`, which takes 0.2 s with torch loaded.
+    Same result as statsmodels' `multipletests`, which takes 0.2 s with torch loaded.
     """
     p, n = np.asarray(p_values, dtype=float), len(p_values)
     order = np.argsort(p)

@@ -71,7 +71,7 @@ AXES = {
     "prefix": Axis(1e-2, WIDE),
     "probe": Axis(10.0, 10.0, "l2"),  # has no learning rate; tune its penalty
 }
-"""Each method's grid; other methods use LoRA's."""
+"""Each method's grid; methods not listed use LoRA's grid."""
 
 
 def axis_of(method: Method) -> Axis:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections import deque
@@ -30,6 +31,7 @@ Out = TypeVar("Out")
 Say = Callable[[str], None]
 MAX_WORKERS = 4  # each process holds a model and its libraries
 PROCESS_BYTES = 2**30  # Python with torch and transformers, before the first step
+METHOD = "forkserver" if sys.platform == "linux" else "spawn"  # forking a process with torch's threads hangs
 WORTH = 5000  # steps; below that, starting processes costs more than it saves
 _messages: Any = None  # in a worker process: the queue for its messages
 
@@ -46,12 +48,14 @@ def in_processes(
     if count == 1:
         yield from ((index, work(item, say)) for index, item in enumerate(items))
         return
-    context = multiprocessing.get_context("spawn")  # forking a process with torch's threads hangs
+    context = multiprocessing.get_context(METHOD)
+    context.set_forkserver_preload([__name__])  # imports torch once for all processes
     messages, others = context.SimpleQueue(), set(multiprocessing.active_children())
     printer = threading.Thread(target=lambda: deque(map(say, iter(messages.get, None)), maxlen=0), daemon=True)
     printer.start()
     try:
-        with ProcessPoolExecutor(count, context, _begin, (messages, max(1, torch.get_num_threads() // count))) as pool:
+        options = messages, max(1, torch.get_num_threads() // count), dict(os.environ)
+        with ProcessPoolExecutor(count, context, _begin, options) as pool:
             try:
                 order = sorted(range(len(items)), key=lambda index: not long(items[index]))
                 futures = {pool.submit(_in_process, work, items[index]): index for index in order}
@@ -83,10 +87,11 @@ def process_count(recipes: Sequence[Recipe], steps: int) -> int:
     return max(1, min(MAX_WORKERS, torch.get_num_threads(), len(recipes), fitting))
 
 
-def _begin(messages: Any, threads: int) -> None:
+def _begin(messages: Any, threads: int, environment: dict[str, str]) -> None:
     """Set up a new process: limit its threads, and make it end with its parent."""
     global _messages
     _messages = messages
+    os.environ |= environment  # a fork server has that of its start
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     warnings.showwarning = lambda message, category, *_, **__: (
         messages.put(f"warning: {message}") if issubclass(category, LabWarning) else None

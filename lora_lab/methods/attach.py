@@ -84,7 +84,7 @@ class TrainedCopy(AdapterLayer):
 class PooledHead(TrainedCopy):
     """Compute fp32 logits W z + b from the mean hidden state z (rows, d). W and b start at zero: equal logits.
 
-    Hooks the base model, since BERT's own head receives only the first token, and those of GPT-2 and Llama every token.
+    Hooks the base model, since BERT's own head receives only the first token, and GPT-2's and Llama's every token.
 
     Shapes: forward (rows, ...) -> (rows, classes); if `every_token`, (rows, tokens, classes), the same for all tokens.
     """
@@ -107,7 +107,7 @@ class PooledHead(TrainedCopy):
     def features(self) -> Tensor:
         """Return the mean hidden state of each captured row, (rows, d) in fp32, and clear the captured states."""
         (hidden, mask), self.captured = self.captured, None
-        if mask is None or mask.dim() != 2:  # other masks don't tell which tokens are padding
+        if mask is None or mask.dim() != 2:  # other masks don't show which tokens are padding
             return hidden.float().mean(1)  # type: ignore[no-any-return]
         weights = mask.float() / mask.float().sum(1, keepdim=True)
         return torch.bmm(weights.unsqueeze(1), hidden.float()).squeeze(1)
@@ -258,7 +258,7 @@ def wrap(model: nn.Module, path: str, make_adapter: Callable[[nn.Module], Adapte
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Replace the submodule at `path`. Raises: BadValue if the path is that of the model itself."""
+    """Replace the submodule at `path`. Raises: BadValue if the path names the model itself."""
     parent, _, leaf = path.rpartition(".")
     if not leaf:
         raise BadValue("this model is a single layer, which cannot be replaced: wrap it in nn.Sequential(layer)")

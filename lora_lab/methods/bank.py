@@ -43,7 +43,7 @@ from lora_lab.methods.lora import LoRA
 from lora_lab.methods.lora_layers import DoRALinear, LoRAEmbedding, one_for_all_slices
 from lora_lab.methods.packed import share
 
-Name = str | None  # of an adapter; None means the base alone
+Name = str | None  # an adapter's name; None means the base alone
 
 
 class AdapterBank:
@@ -91,7 +91,7 @@ class AdapterBank:
         adapted = share(self._plain)
         report = load_adapter(adapted, folder)
         if any(hasattr(part, "hook") for _, part in adapters(adapted)):
-            raise BadValue(f"{method.name} works on the whole model, a bank on single layers: use load_adapter instead")
+            raise BadValue(f"{method.name} works on the whole model, but banks hold layers: use load_adapter instead")
         self._insert(name, adapted)
         return report
 

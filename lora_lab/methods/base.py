@@ -15,7 +15,7 @@ from lora_lab.methods.targets import Site
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PREFIX = "base_model.model."  # of keys in adapter files
+PREFIX = "base_model.model."  # the prefix of keys in adapter files
 OURS = "LORA_LAB"  # peft_type of methods that PEFT does not have
 
 
@@ -85,7 +85,7 @@ class Method:
     unmergeable   why the update can't be merged into the base's weights; "" if it can
     peft_type     PEFT's name for the method, if it exchanges files with PEFT through `to_peft`, `from_peft` and `fill`.
                   If "", files hold every trainable parameter under its path
-    head_prefix   of the keys of heads in files
+    head_prefix   the prefix of head keys in files
     decisive      fields of PEFT's config that must agree with the header that lora_lab writes
     retired       options removed since earlier versions, with their defaults, so that hashes of recipes don't change
     """

@@ -32,7 +32,7 @@ class BitFit(LayerMethod):
     def places(self, model: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:
         modules = [(path, m) for path, m in model.named_modules() if path.split(".")[0] not in HEADS]
         biased = [(path, module) for path, module in modules if module._parameters.get("bias") is not None]
-        if not biased:  # else only a head would train
+        if not biased:  # otherwise, only a head would train
             raise BadValue("bitfit has nothing to train in this model, which has no biases; use lora or ia3")
         for path, module in biased:
             kind = type(module).__name__

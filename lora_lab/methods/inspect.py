@@ -85,13 +85,13 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
 
     model   a model without an adapter; it ends up frozen but otherwise unchanged. A checkpoint of full fine-tuning
             overwrites its weights, so do not use the model after that
-    Raises: NotFound if the folder does not exist or is not an adapter's. All other faults are in `problems`.
+    Raises: NotFound if the folder does not exist or does not contain an adapter. All other faults are in `problems`.
     """
     if not (folder := Path(path)).is_dir():
         raise NotFound(f"there is no folder {path}; pass the folder that contains adapter_config.json")
     if not any((folder / name).exists() for name in (CONFIG, WEIGHTS, OLD_WEIGHTS)):
         hints = [f", such as {config.parent}" for config in sorted(folder.glob(f"*/{CONFIG}"))]
-        raise NotFound(f"{path} is not an adapter: it has no {CONFIG}; pass a folder that does{''.join(hints[:1])}")
+        raise NotFound(f"{path} is not an adapter: it has no {CONFIG}; pass a folder that has one{''.join(hints[:1])}")
     result = Inspection(str(path))
     try:
         with readable(path):

@@ -82,7 +82,7 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
 def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
     report.method.fill(model, report, tensors)
     for key, value in head_tensors(model, report.method.head_prefix).items():
-        if key in tensors:  # else a file of PEFT leaves the head to the base
+        if key in tensors:  # otherwise, a PEFT file leaves the head to the base
             value.copy_(tensors[key])
 
 
@@ -212,8 +212,8 @@ def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: se
     keys = file.shapes.keys() - ignored
     missing, unexpected = sorted(expected.keys() - keys), sorted(keys - expected.keys())
     if missing or unexpected:
-        message = f"lacks {len(missing)} of {len(expected)} tensors, first {missing[0]}" if missing else ""
-        message = message or f"has {len(unexpected)} unexpected tensors, first {unexpected[0]}"
+        message = f"lacks {len(missing)} of {len(expected)} tensors, such as {missing[0]}" if missing else ""
+        message = message or f"has {len(unexpected)} unexpected tensors, such as {unexpected[0]}"
         same = {key.replace("model.", "") for key in missing} == {key.replace("model.", "") for key in unexpected}
         renamed = same or (unexpected and not any(known_key(key) for key in unexpected))
         fault = faults.RENAMED if renamed else faults.MISSING if missing else faults.TOO_MANY
@@ -258,7 +258,7 @@ class AdapterFile(Mapping[str, Tensor]):
             if old.is_file() and not (folder / WEIGHTS).exists():
                 size = old.stat().st_size
                 message = f"{folder} has no {WEIGHTS}, only {OLD_WEIGHTS} of {size:,} bytes, a pickle (not opened)"
-                raise Refused(message, faults.EMPTY if size < 1000 else faults.PICKLE)  # a pickle of {} has 443 bytes
+                raise Refused(message, faults.EMPTY if size < 1000 else faults.PICKLE)  # a pickle of {} takes 443 bytes
             start = _read(folder, WEIGHTS, 9)
             self._state = self._stat()
             self.size, length = self._state[0], int.from_bytes(start[:8], "little")

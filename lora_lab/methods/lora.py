@@ -11,7 +11,7 @@ Files use PEFT's layout. Besides heads, they hold:
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
 PEFT cannot adapt slices of a fused layer: q and v of one c_attn are saved as one adapter of rank r_q + r_v with zeros
-in the k rows of B, so files hold more numbers than train. PiSSA is saved as a LoRA of rank 2r on the original base.
+in the k rows of B, so files hold more numbers than train. PiSSA is saved as a rank-2r LoRA on the original base.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class LoRA(Method):
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def file_rank(self, rank: int) -> int:
-        """Return the rank that files have for this rank: 2r for PiSSA, whose file includes its initial A and B."""
+        """Return the rank in files: 2r for PiSSA, whose file includes its initial A and B."""
         return 2 * rank if self.init == "pissa" else rank
 
     # ---- placement

@@ -107,7 +107,7 @@ class PiSSALinear(LoRALinear):
     W = U S V^T;  A0 = sqrt(S_r / s) V_r^T (rank, in);  B0 = U_r sqrt(S_r / s) (out, rank)
 
     Shapes: as in LoRALinear; start_A and start_B, fp32, hold the frozen A0 and B0. W itself is bitwise unchanged:
-    s B0 A0 x is subtracted from the output, so s (B A - B0 A0) is a LoRA of rank 2r on the original base. Initially
+    s B0 A0 x is subtracted from the output, so s (B A - B0 A0) is a rank-2r LoRA on the original base. Initially
     both terms cancel, up to rounding.
     Source: Meng et al. 2024, arXiv:2404.02948, equations 2 to 4; Eckart & Young 1936.
     """

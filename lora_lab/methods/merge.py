@@ -217,7 +217,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
         return
     if not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
         name = report_of(model).method.name
-        raise BadValue(f"a strength of {strength:g} needs plain LoRA, unmerged; this {name} is on (1) or off (0)")
+        raise BadValue(f"a strength of {strength:g} needs plain LoRA, unmerged; this {name} must be on (1) or off (0)")
     before = [part.scaling for part in parts]
     try:
         for part in parts:
@@ -317,7 +317,7 @@ def _set_tied(model: nn.Module, tied: bool) -> None:
 def _untie(model: nn.Module) -> None:
     """Give each layer its own copy of shared parameters, as an untied checkpoint needs; in BART, four layers share one.
 
-    This includes biases: BERT's language modeling head shares that of its decoder.
+    This includes biases: BERT's language modeling head shares its decoder's bias.
     """
     seen = set[int]()
     for module in model.modules() if hasattr(model, "config") else ():

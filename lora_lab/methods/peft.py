@@ -176,7 +176,7 @@ def fitting(targets: str | Sequence[str], names: Iterable[str]) -> list[str]:
 
 
 def values_by_pattern(pattern: Mapping[str, Any] | None, modules: Iterable[str], default: Any) -> dict[str, Any]:
-    """Return the value for each module: that of the first pattern that matches the end of its path."""
+    """Return each module's value, set by the first pattern that matches the end of its path."""
     fullmatch, options = patterns_from_a_file(), list((pattern or {}).items())
     return {m: next((v for p, v in options if fullmatch(rf"(.*\.)?({p})", m)), default) for m in modules}
 

@@ -32,7 +32,7 @@ from lora_lab.methods.targets import ROLES, choose
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-MAX_SAMPLES = 2**28  # 1 GiB in fp32; VeRA of rank 1024 on Llama-70B has 38 million
+MAX_SAMPLES = 2**28  # 1 GiB in fp32; rank-1024 VeRA on Llama-70B needs 38 million
 Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are adapted; () means all outputs
 
 

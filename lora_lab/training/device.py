@@ -257,7 +257,7 @@ def used_bytes(device: str) -> int:
 
 
 def free_memory() -> None:
-    """Free what no tensor uses any more."""
+    """Free the memory that no tensor uses anymore."""
     gc.collect()
     for module in (torch.cuda, torch.mps):
         if module.is_available():

@@ -83,7 +83,7 @@ def _answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[list[int]], decoding: Decoding
 ) -> Tensor:
     """Return the new tokens, (rows, tokens), padded after each answer."""
-    with quiet():  # padding apart from tokenizing would be commented on
+    with quiet():  # transformers warns if padding is separate from tokenizing
         inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
     width = inputs["input_ids"].shape[1]
     ends = sorted({int(tokenizer.eos_token_id), end_of_turn(tokenizer)})

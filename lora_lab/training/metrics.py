@@ -15,7 +15,7 @@ from scipy.special import log_softmax  # type: ignore[import-untyped]
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequence[str] = ()) -> dict[str, float]:
     """Return accuracy, macro F1 and cross-entropy in nats from logits (rows, classes) and labels (rows,).
 
-    also   may contain "f1", that of class 1, and "matthews", the correlation of two classes (CoLA's metric)
+    also   may contain "f1", the F1 of class 1, and "matthews", the correlation of two classes (CoLA's metric)
     """
     predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
     metrics = {

@@ -137,7 +137,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings, others' non-default ones."""
+    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings; for others, non-defaults."""
     settings = method.settings()
     name = settings.pop("name")
     if isinstance(method, LoRA):

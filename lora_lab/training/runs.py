@@ -99,7 +99,7 @@ def is_record(file: Path | zipfile.Path) -> bool:
 
 def stores(folder: Path) -> set[Path]:
     """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound for a missing folder."""
-    if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe, which would wait forever
+    if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe: reading one would wait forever
         return {folder}
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}: pass a store of runs, or a folder of students' stores")
@@ -133,8 +133,8 @@ def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
             raise ValueError("a number is not finite")
         if not len(steps) == len(losses) == len(rates) <= run.recipe.steps:
             raise ValueError("its history has the wrong length")
-        "".join([run.status, run.error or "", run.adapter or "", *run.warnings])  # raises where one is not text
-        hash(tuple(run.environment.values()))  # and here where one is a list
+        "".join([run.status, run.error or "", run.adapter or "", *run.warnings])  # raises if one is not text
+        hash(tuple(run.environment.values()))  # raises if one is a list
     return run
 
 

@@ -10,7 +10,7 @@
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
                   `pairs.py`), or a .txt for language modeling
 
-Plugins load other names, such as folders of GLUE and E2E. Splits are seeded and duplicate texts are removed, so no test
+Plugins load other tasks, such as folders of GLUE and E2E. Splits are seeded and duplicate texts are removed, so no test
 row is trained on. Learning rates and ranks are chosen on `validation`; `test` is scored once, at the end.
 """
 

@@ -82,7 +82,7 @@ def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     for line, fields in rows:
         if 1 < len(header) < len(fields):  # a one-field header lacks a column, which is reported elsewhere
             raise BadValue(
-                f"{path}, line {line} has {len(fields)} fields and the header {len(header)}: put texts with commas in "
+                f"{path}, line {line} has {len(fields)} fields, the header has {len(header)}: put texts with commas in "
                 'quotes, "like, this", and remove commas at line ends'
             )
     named_rows = [(line, dict(reversed(list(zip(header, fields, strict=False))))) for line, fields in rows]

@@ -87,7 +87,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, "checkpointing": checkpointing}
         name = model if isinstance(model, str) else architecture_of(model).name or "your model"
         if unknown := [menu_name for menu_name in models if menu_name not in SHIPPED]:
-            raise NotFound(f"no films of '{unknown[0]}' ship; those of {', '.join(SHIPPED)} do")
+            raise NotFound(f"no film of '{unknown[0]}' ships with the lab; available: {', '.join(SHIPPED)}")
         films = {menu_name: shipped()[menu_name] for menu_name in models}
         if name not in SHIPPED or not isinstance(method, str) or conditions:
             setup = setup_of(model, method_name, **{**step, **conditions})

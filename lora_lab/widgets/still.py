@@ -33,7 +33,7 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         raise NotFound("pictures of panels need chromium or google-chrome: install one of them")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows: the browser may still end
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # on Windows, the browser may still run
         html, png = Path(folder, "panel.html"), Path(folder, "panel.png")
         html.write_text(page(snapshot, dark=dark), encoding="utf-8")
         window = (f"--window-size={width + 24},{TALLEST}", f"--force-device-scale-factor={scale}")

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 02 · How sure are you?
 #
-# Model A gets 82.1% of a test right, and model B 80.9%. **Is A better?** And which one do you use?
+# Model A gets 82.1% of a test right, and model B 80.9%. **Is A better?** Which do you use?
 #
-# Train an adapter, and find out how much of its score is luck, of two kinds.
+# Train an adapter, and find two kinds of luck in its score.
 
 # %%
 import numpy as np
@@ -20,13 +20,13 @@ lesson.start("02")
 
 # %% [markdown]
 # ## Press Start
-# The panel trains LoRA in MiniLM on movie reviews: 200 steps of 8 sentences, positive or negative. At each step, LoRA's numbers move a little, so that the loss (the lower curve) gets smaller; the **learning rate**, 0.002, sets how far. Along the way, the model classifies other sentences for **validation** (the upper curve), and at the end 2,000 new ones, the **test**. A **seed** picks the random start and the sentences' order.
+# The panel trains LoRA in MiniLM on movie reviews: 200 steps of 8 sentences, positive or negative. At each step, LoRA's numbers move to make the loss (the lower curve) smaller; the **learning rate**, 0.002, sets how far. Along the way, the model classifies other sentences for **validation** (the upper curve), and at the end 2,000 new ones, the **test**. A **seed** picks the random start and the sentences' order.
 #
-# Three quick ranges that you're 80% sure of. Don't calculate. A *point* is 1% of the sentences.
+# Three quick ranges, 80% sure. Don't calculate. A *point* is 1% of the sentences.
 #
 # 1. **How many points separate the worst of forty seeds from the best?**
 # 2. **Of 100 sentences, how many do two seeds answer differently?**
-# 3. **How many test sentences does it take to notice, four times in five, a true gap of one point between two such runs?**
+# 3. **Two such runs truly differ by one point. How many test sentences do you need to notice it in four of five tests?**
 #
 # Then press **Start**. (The web pages show a run of ours: press **replay**.)
 
@@ -46,7 +46,12 @@ panel.show()
 # ## While it trains: the first kind of luck
 # With 2,000 other sentences your model would get a different score. How different?
 #
-# With probability $p$ an answer is right and counts 1, at a distance of $1-p$ from the average, $p$; otherwise it counts 0, at a distance of $p$. Its *variance* is the average squared distance. How large is it? Now average $n$ sentences: the variance becomes $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.**
+# A right answer counts 1, a wrong one 0. If a share $p$ is right, the average is $p$, and
+#
+# - a share $p$ lies $1-p$ above it;
+# - the others, $1-p$, lie $p$ below it.
+#
+# The *variance* is the average squared distance. For $p=0.8$, it's $0.8\cdot0.2^2+0.2\cdot0.8^2=0.16$. And for any $p$? The average of $n$ sentences has a variance $n$ times smaller. Its square root is the **standard error**, and 95 of 100 such tests land within 1.96 standard errors of $p$. **Write those 1.96 standard errors as a function.**
 
 # %% exercise
 def half_width(p, n):
@@ -65,7 +70,7 @@ checks.check_half_width(half_width)
 
 # %% [markdown]
 # ## Done? Here's the second kind
-# When the panel says done, run the next two cells. (In a class, put your score on the board first.) They open forty runs of ours. Only the seed differs.
+# When the panel says done, run the next two cells: forty runs of ours. Only the seed differs.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # stored: forty runs of ours, 27 November 2026
@@ -80,20 +85,22 @@ lesson.reveal("points from the worst to the best of forty seeds", accuracy.max()
 lesson.reveal("sentences in 100 that two seeds answer differently", 100 * np.mean(differ))
 
 # %%
-panel.seeds = FORTY  # now the panel above shows their curves, too
+panel.seeds = FORTY  # in the lab, the panel above now shows their curves, too
 score = 100 * run.metrics["accuracy"]
 half = 100 * half_width_or_ours(half_width)(score / 100, 2000)
 plt.figure(figsize=(6, 2))
 plt.axvspan(score - half, score + half, alpha=0.2, label=f"first kind of luck, other sentences: ± {half:.1f} points")
 plt.axvline(score, label="your run")
-plt.plot(accuracy, np.linspace(0.2, 0.8, 40), "o", color="gray", label="second kind: forty seeds")
-plt.plot([75.4, 76.6], [0.9, 0.9], "k|-", label="1.2 points, A's lead")
+plt.plot(accuracy, np.linspace(0.2, 0.8, 40), "o", color="gray", label="forty seeds")
+plt.plot([75.4, 76.6], [0.9, 0.9], "k|-", label="for scale: 1.2 points")
 plt.yticks([])
 plt.xlabel("percent right, of 2,000 sentences")
 plt.legend(loc="upper left", bbox_to_anchor=(0, -0.3))
 plt.show()
 
 # %% claim
+from scipy.stats import chi2
+
 spread = accuracy.max() - accuracy.min()
 assert right.shape == (40, 2000)
 assert spread > 82.1 - 80.9
@@ -104,23 +111,24 @@ apart = np.array([abs(accuracy[i] - accuracy[j]) for i in range(40) for j in ran
 assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():.0f}") == (780, "0.9", "29")
 by_rows, by_both = 1e4 * np.mean(differ) / 2 / 2000, accuracy.var(ddof=1)  # p (1 - p) is half of 2 p (1 - p), differ
 assert (f"{by_rows:.2f}", f"{by_both:.2f}", f"{100 * by_rows / by_both:.0f}") == ("0.30", "0.71", "42")
+assert [f"{100 * by_rows / by_both * end / 39:.0f}" for end in chi2.ppf((0.025, 0.975), 39)] == ["26", "63"]  # normal scores
 assert f"{1e4 * np.mean(right.mean(1) * (1 - right.mean(1))) / 2000:.2f}" == "0.87"
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds are 0.9<!--seeds.two--> points apart on average, and 29 pairs in 100 are at least as far apart as A and B. Try forty ideas that don't work, keep the best, and you'll report a gain of 2.1<!--seeds.gain--> points.
+# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds are 0.9<!--seeds.two--> points apart on average, and 29 pairs in 100 are at least as far apart as A and B. Try forty ideas that don't work, keep the best, and you'll report 2.1<!--seeds.gain--> points over their average.
 #
-# The forty mix both kinds of luck: 42% of their variance (0.30 of 0.71) comes from having only 2,000 sentences. (Less than exercise 1's 0.87: all forty took the same sentences, so what is hard for all cancels.)
+# The forty mix both kinds of luck: about 40% of their variance (26 to 63%) comes from having only 2,000 sentences.
 #
-# And two of these runs answer about 12<!--seeds.differ--> sentences in 100 differently: nearly the same accuracy, different models.
+# Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently: nearly the same accuracy, different models.
 # </details>
 #
 # ## Play
-# Below the panel's curves are sentences whose answer your adapter changed. Pick one and drag **strength** from 0 (off) to 2. **Does one of the six change its answer twice?** In the lab, type a review: try irony.
+# Below the panel's curves, pick a sentence whose answer your adapter changed (in the lab, or type one). Drag **strength** from 0 (off) to 2. **Does one of the six change its answer twice?**
 #
 # ## Your turn: does A beat B?
-# Here's a table: one row per sentence, 1 where the model was right.
+# A table: one row per sentence, 1 where the model was right.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -130,11 +138,11 @@ print(f"a {table.a.mean():.2%} right, b {table.b.mean():.2%}, on {len(table):,} 
 table.head()
 
 # %% [markdown]
-# Both took the *same* test. In each row, the difference, a minus b, is 1, 0 or -1; the gap is its average:
+# Both took the *same* test. In each row, a minus b is 1, 0 or -1; the gap is the average:
 #
-# - `half`: half the gap's 95% interval. **Resample**: draw 2,000 new tests from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. **Or think**, as in exercise 1: how large is a difference squared, on average?
+# - `half`: half the gap's 95% interval. **Resample**: draw 2,000 tests of 2,000 rows each from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. **Or think**, as in exercise 1: how large is a difference squared, on average? (On the web page, take *Or think*.)
 # - `word`, on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`. A gap must be 2.8 standard errors (1.96 + 0.84) to be noticed four times in five (a *power* of 80%). How many standard errors is one point with your 2,000 rows? Four times the rows halve the standard error. How many rows do you need in all?
+# - `rows`. A gap must be 2.8 standard errors to be noticed four times in five, a *power* of 80%. (1.96 + 0.84: four fifths of a bell curve lie above -0.84.) How many standard errors is one point with your 2,000 rows? Four times the rows halve the standard error. How many rows do you need?
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
@@ -158,7 +166,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask the lab about your two, and twenty seeds against twenty.
+# Now ask the lab about your two, and twenty seeds against twenty. (Two questions: the rows it prints would show a gap as large as yours; your `rows`, one point.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -175,11 +183,11 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A and B are two of the forty: *one recipe*. Even "better" means only these two files, picked because A is ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent* means enough data, and no gap that matters (lesson 05). *Undecided* means not enough data.
+# A and B are two of the forty: *one recipe*. Even "better" means only these two files, picked because A is ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters (lesson 05). *Undecided*: not enough data.
 #
-# And 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->%, as two of our seeds do, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same. Don't write that it's better.
+# And 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->% like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same. Don't write that it's better.
 #
-# In our run, the Paradiso sentence changes twice: negative from strength 0.2, positive again from 1.6.
+# Our Paradiso sentence changes twice: negative from strength 0.2, positive again from 1.6.
 # </details>
 #
 # ## Remember
@@ -188,7 +196,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # 1. **Never write an accuracy without the number of test sentences.** At 80%: ±1.8 points on 2,000 rows, ±8 on 100.
 # 2. **The seed is luck, too.** *Ours: 40 seeds of one recipe spread over 4.3<!--seeds.apart--> points. Published: PEFT's own
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
-#    1,319 questions (one seed each, August 2026): 0.6 points apart, each ±2.7.*
+#    1,319 questions (one seed each, August 2026): unrounded, 0.7 points apart, each ±2.7.*
 # 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
 #    12<!--seeds.differ-->%. For two *recipes*, train more seeds: with our spread, about 12<!--seeds.needed--> each.
 #
@@ -199,7 +207,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # a = model(**rows).logits.argmax(-1) == labels
 # model.set_adapter("b"); b = model(**rows).logits.argmax(-1) == labels
 # ```
-# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is McNemar's exact test.
+# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is McNemar's exact test (are the rows where only a is right more than a coin would give?).
 # </details>
 
 # %%

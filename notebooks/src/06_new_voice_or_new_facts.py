@@ -83,7 +83,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, asked backward, the job. For comparison, the *base* answers without an adapter, but with the one sentence that matters before the question, as if a perfect search had found it.
+# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* answers without an adapter, but with the one sentence that matters before the question, as if a perfect search had found it.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 2)
@@ -116,7 +116,7 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the questions in other words. But perplexity hands the model the right answer, token by token, and asks only for the next one. After "The baker of Port Velda is", it names all twenty. Asked freely, it must find that beginning itself; it did so once. It learned mostly *strings*. Backward is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
+# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the rephrased questions. But perplexity hands the model the right answer, token by token, and asks only for the next one. After "The baker of Port Velda is", it names all twenty. Asked freely, it must find that beginning itself; it did so once. It learned mostly *strings*. Asked backward, the fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #
@@ -164,7 +164,7 @@ checks.check_own_pairs(mine)
 # <details><summary>Answer box</summary>
 #
 # 1. **An adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
-# 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them in other words and backward, never with the training questions.
+# 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them rephrased and backward, never with the training questions.
 # 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them. *Ours: 12 versus 5, which may be luck.*
 #
 # Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*

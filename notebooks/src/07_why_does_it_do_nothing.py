@@ -51,7 +51,7 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (F to I were trained for only two to four steps, so they're low. That's not their fault.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (F to I were trained for only two to four steps, so their dots are low. That's not their fault.)
 
 # %%
 plt.figure(figsize=(8, 3.5))
@@ -100,7 +100,7 @@ assert "pooler" in gradient_warning(slow)  # H, at its first step
 
 # %% [markdown]
 # ## Look 4: the first step
-# C and one more would have shown at the first step. After the first `backward`, does every B have a gradient? Here is C's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
+# C's fault and one other would have shown at the first step. After the first `backward`, does every B have a gradient? Here is C's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
 
 # %%
 said = {}
@@ -136,7 +136,7 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of your first ten are left? Nine of ten load without a word. Only D, cut short by a full disk, is refused. Our healthy update is 16.8% of W. (Lesson 06's: at most 2.5%.)
+# How many of your first ten guesses still stand? Nine of ten load without a word. Only D, cut short by a full disk, is refused. Our healthy update is 16.8% of W. (Lesson 06's: at most 2.5%.)
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
 # - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") gradient checkpointing cuts the gradient where a layer's input needs none.
@@ -145,7 +145,7 @@ checks.check_diagnosis(faults)
 # </details>
 #
 # ## The eleventh patient
-# One more came in tonight, chosen by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then ask the machine: `lora-lab inspect` does the first three looks at once.
+# One more came in tonight, chosen by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then ask the machine: `lora-lab inspect` takes the first three looks at once.
 
 # %% exercise
 mine = lesson.draw("patient", 0, 1, 2, 3)

@@ -85,9 +85,9 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes 1% of the update. That's little, because our critic's update is large (17% of $W$, lesson 07). One that is a thousandth of $W$ would lose more than half. So **merge in fp32**, and check the loss before you round. In the plot, the update begins to count at half a gap, 0.002.
+# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes 1% of the update. That's not much, because our critic's update is large (17% of $W$, lesson 07). One that is a thousandth of $W$ would lose more than half. So **merge in fp32**, and check the loss before you round. In the plot, the update begins to count at half a gap, 0.002.
 #
-# Beside the weights, a sentence takes 5 to 10% longer (10.1<!--latency.one-->% in our stored run; yours depends on what else is running). Less than 1% more has to be *computed*, but each thin product is one more call. (On a GPU, calls may weigh more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
+# Beside the weights, a sentence takes 5 to 10% longer (10.1<!--latency.one-->% in our stored run; yours depends on what else is running). Less than 1% more has to be *computed*, but each thin product is one more call. (On a GPU, calls may cost more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
 #
 # But changing a merged adapter rewrites all adapted weights: 14 ms in our run. With the adapter beside the weights, you only set a name: 0.01 ms.
 # </details>
@@ -95,7 +95,7 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # ## Many adapters at once
 # A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. With adapters beside the weights, it can: one $Wx$ for all rows, then, for each row, the detour of its own adapter. Servers for many adapters work like this.
 #
-# **Exercise 1: write the mixed batch.** `x` has a row for each sentence; `which` says, for each row, the adapter's number. (A loop over the rows is fine.)
+# **Exercise 1: write the mixed batch.** `x` has a row for each sentence; `which` gives the number of each row's adapter. (A loop over the rows is fine.)
 
 # %% exercise
 def mixed(x, W, A, B, scaling, which):
@@ -153,7 +153,7 @@ assert lesson.FAST or ((flips == 1).float().mean() > 0.85 and logits[0].abs().me
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half and half isn't a coin: 71% right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70% at 0.5, and 32% instead of 24% at 0.6. Either way most answers flip, each once, and in the middle the critic still wins, because it's the surer of the two.
+# Half and half isn't a coin flip: it's 71% right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70% at 0.5, and 32% instead of 24% at 0.6. Either way most answers flip, each once, and in the middle the critic still wins, because it's the surer of the two.
 #
 # **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5 the dots meet in the middle: no answer is more than 65% sure. With mixed logits, some would be 83% sure. The updates are added exactly, but the model isn't linear: half of each update isn't half of each effect. (One run, 200 reviews.)
 # </details>

@@ -35,7 +35,7 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 # ## Drag until the word flips
 # A claim is tested in several **cases**: models, tasks, studies. If it holds in all, the word is *true*; in none, *false*; in some, *depends*. *Undecided* means that the evidence can't tell, and that's not a polite *false*. A claim rests on its **premises**. Drag one, or the dashed line, and watch the word.
 #
-# Start with the 24 GB card. Then claims 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning), where the line is the margin from lesson 05. Say your word **before** you choose the claim.
+# Start with the 24 GB card. Then claims 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning), where the line is the margin from lesson 05. Say your verdict **before** you choose the claim.
 
 # %%
 ClaimPanel()
@@ -168,7 +168,7 @@ checks.check_brief(my_plan, mine)
 # 2. **Undecided is an answer.** Say what would decide it, in seeds and rows.
 # 3. **A plan is a list of choices with their reasons,** and its script proves that the adapter works.
 #
-# Start with: all linear layers, rank 8 to 16, α 16, three rates (around 2e-4 for 7B, around 1e-3 for one like ours), 16 rows a step, three passes. *Ours: 5e-4 to 1e-3 for MiniLM, about 4e-3 for SmolLM2 in 60 steps; all linear layers: equivalent to `q,v` (lesson 05); at 1e-3, one of five collapsed (lesson 16). Published: `q,v` didn't match full fine-tuning, but all linear layers did (QLoRA, but not at equal budgets); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)); large batches can hurt LoRA (ours: undecided) ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
+# Start with: all linear layers, rank 8 to 16, α 16, three rates (around 2e-4 for 7B, around 1e-3 for one like ours), 16 rows a step, three passes. *Ours: 5e-4 to 2e-3 for MiniLM, about 4e-3 for SmolLM2 in 60 steps; all linear layers: equivalent to `q,v` (lesson 05); at 1e-3, one of five collapsed (lesson 16). Published: `q,v` didn't match full fine-tuning, but all linear layers did (QLoRA, but not at equal budgets); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)); large batches can hurt LoRA (ours: undecided) ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, the heart of your script:
 # ```python

@@ -42,7 +42,7 @@ photo -= photo.mean()
 RankPanel({"Grace Hopper": photo}, rank=1)
 
 # %% [markdown]
-# **Exercise 1: write the share of the energy that the first r pieces hold.** `s` is a numpy array, largest first.
+# **Exercise 1: compute the share of the energy that the first r pieces hold.** `s` is a numpy array, largest first.
 
 
 # %% exercise
@@ -61,7 +61,7 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Change `basis` below, 8 random directions: you can tie it, never beat it. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
+# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Change `basis` below, 8 random directions: you can match it, but never beat it. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
 
 # %%
 U, s, Vt = decompose(photo)
@@ -87,7 +87,7 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The photograph is low-rank. **The weight isn't:** it needs 144 of 384 pieces. LoRA doesn't say it is. But the *change* isn't either: 112 pieces. So why do two get nearly as many answers right?
+# The photograph is low-rank. **The weight isn't:** it needs 144 of 384 pieces. LoRA doesn't claim that it is. But the *change* isn't either: 112 pieces. So why do two get nearly as many answers right?
 # </details>
 #
 # ## Take the strongest away
@@ -120,7 +120,7 @@ assert cut["energy"][2] < 0.31
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382, with the rest of the energy: 62.4<!--ranks.rest.2-->%, not far above the 53.6<!--knobs.cut.0-->% with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without only the *one* strongest it's 53.4<!--ranks.rest.1-->%, worse than without two. We don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382, with the rest of the energy: 62.4<!--ranks.rest.2-->%, not far above the 53.6<!--knobs.cut.0-->% with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without just the *one* strongest, it's 53.4<!--ranks.rest.1-->%, worse than without two. We don't know why.)
 # </details>
 #
 # ## Where do the pieces come from?
@@ -152,9 +152,9 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%: `q` mostly needs 14 to 40, `v`, every second number, one. Sorting reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that mattered so little above.
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%: `q` mostly needs 14 to 40 pieces, and `v` (every second number above) needs one. Classifying reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that mattered so little above.
 #
-# (One batch, one new head. Others: 8 to 13.)
+# (One batch, one new head; others gave 8 to 13.)
 # </details>
 #
 # ## When it doesn't fit
@@ -196,7 +196,7 @@ assert max(right_at_each_rank(1024)) < 0.7 and right_at_each_rank(64)[-1] == 1
 # 2. **Each token adds a rank-one piece to the gradient.** If the pieces point in few directions, few hold most of it.
 # 3. **Rank is room for unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256; for 1,024 even all 128 aren't enough.*
 #
-# Start with rank 8 to 16 for sorting; more for facts. *Ours: reviews only. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90% of the energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, 200 numbers reached 90% of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
+# Start with rank 8 to 16 for classification; more for facts. *Ours: reviews only. Published: on code and math, full fine-tuning's change needs 10 to 100 times LoRA's usual rank for 90% of the energy ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), read in part). Before LoRA, 200 numbers reached 90% of full fine-tuning's score on one task ([Aghajanyan et al. 2020](https://arxiv.org/abs/2012.13255), abstract only).*
 #
 # The same in PEFT:
 # ```python

@@ -8,7 +8,7 @@
 # ## Three guesses
 # All at rank 8, on the query and value matrices (`q,v`), as in the LoRA paper. Give ranges that you're 80% sure of.
 #
-# 1. **Llama-3.1-405B: how many times fewer numbers train than the model has?**
+# 1. **Llama-3.1-405B: how many times fewer numbers does LoRA train than the model has?**
 # 2. Take a model with ten times as many parameters. **How many times as many numbers train?**
 # 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer instead of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers train?**
 
@@ -50,7 +50,7 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that other makers give their layers, and fails where a name matches nothing. (The loop above would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
+# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that layers have in other models, and fails where a name matches nothing. (The loop above would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
 #
 # Now all models in our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). Gray: the lesson's first two claims.
 
@@ -92,7 +92,7 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times." It's about GPT-3, but at which rank? Its section 4.2 gives a second hint: a file of 35 MB beside 350 GB, at 2 bytes a number. Drag the rank until both fit. Then: which model and rank come closest to exactly 10,000?
+# The paper's abstract says "10,000 times." It's about GPT-3, but at which rank? Its section 4.2 gives a second hint: a 35 MB file for a 350 GB model, at 2 bytes a number. Drag the rank until both fit. Then: which model and rank come closest to exactly 10,000?
 
 # %%
 @interact(model=zoo_names(), rank=(1, 64), targets=["q,v", "all-linear"])
@@ -114,11 +114,11 @@ assert near[1:] == ("mixtral-8x7b", "q,v", 11) and round(10_000 - near[0]) == 99
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Only rank 4 fits both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, which are 36 MiB. At the usual rank 8 it's 4,625 times, and 75.5 MB. Closest to 10,000 is a model that didn't exist then: Mixtral, rank 11, 9,967 times.
+# Only rank 4 fits both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, which is 36 MiB. At the usual rank 8 it's 4,625 times, and 75.5 MB. Closest to 10,000 is a model that didn't exist then: Mixtral, rank 11, 9,967 times.
 # </details>
 #
 # ## Your turn: a stranger's file
-# A file tells you what its name doesn't. **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers have 4 bytes; a few thousand bytes are names. (A published file, from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
+# A file tells you what its name doesn't. **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers take 4 bytes each; a few thousand bytes are names. (A published file, from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
 
 # %% exercise
 targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))
@@ -161,7 +161,7 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
-# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or use paper. (One thing differs from lesson 00: each head has its own width, `head_dim`.)
+# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or do it on paper. (One thing differs from lesson 00: each head has its own width, `head_dim`.)
 
 # %% exercise
 which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
@@ -186,9 +186,9 @@ checks.check_audit(my_count, which, rank)
 #
 # 1. **Count on `meta`:** shapes are enough, so any model that has a config can be counted, in a second.
 # 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B, 0.08<!--count.405b.all-->% of a 405B. *Ours: counted, 32 models.*
-# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And does it count the head? (If so, MiniLM's 308<!--count.minilm--> is lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
+# 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And does it count the head? (If so, MiniLM's 308<!--count.minilm--> becomes lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
-# From the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$ on, $A$ and $B$ hold as many numbers as $W$: there LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). Only in a square matrix it's half the width (lesson 00).
+# At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ hold as many numbers as $W$: from there up, LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). Only for a square matrix is it half the width (lesson 00).
 #
 # The same in PEFT:
 # ```python

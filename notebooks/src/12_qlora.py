@@ -122,7 +122,7 @@ def stripes(bits=4):
 #
 # - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16).
 # - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026).
-# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits, with the same recipe, to rounded bases. Yes, if it falls below those trained there.
+# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits, with the same recipe, to rounded bases. Yes, if it scores below those trained there.
 
 # %%
 store = lesson.workplace("12")
@@ -159,11 +159,11 @@ assert lesson.FAST or all(
 #
 # The matrix is 9.3<!--bits.nf4.wrong-->% wrong (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs next to nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
 #
-# **Why does it work?** W is rounded once and never again: no step adds to the error. And the adapter learns beside the *rounded* W. At 3 bits the moved adapter (one, seed 0) loses about 5 points, those trained there 0.8; at 2 bits, about 20 and 7. At 4 bits there's little to repair.
+# **Why does it work?** W is rounded once and never again: no step adds to the error. And the adapter learns beside the *rounded* W. At 3 bits, the adapter that we moved (one, seed 0) loses about 5 points, and those trained there lose 0.8; at 2 bits, it's about 20 and 7. At 4 bits there's little to repair.
 # </details>
 #
 # ## What it saves
-# An absmax has 32 bits, for 64 weights: 32/64 = 0.5 bits more for each. **Double quantization** rounds the absmax too, to 8 bits; 256 of them share one number of 32 bits. A weight has 4 + 8/64 + 32/(64 · 256) = 4.127 bits. But only in linear layers: embeddings, norms and head keep 16.
+# An absmax takes 32 bits and serves 64 weights: 32/64 = 0.5 bits more for each. **Double quantization** rounds the absmax too, to 8 bits; 256 of them share one 32-bit number. A weight takes 4 + 8/64 + 32/(64 · 256) = 4.127 bits. But only in linear layers: embeddings, norms and head keep 16.
 
 # %%
 lora = LoRA(rank=8, targets="all-linear")
@@ -187,7 +187,7 @@ assert (
 # </details>
 #
 # ## Your card
-# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And how many bits a weight, at most, fit on the card?
+# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And at most how many bits per weight fit on the card?
 
 # %%
 small, t4 = "RTX 3060 12 GB", "T4 16 GB"
@@ -227,9 +227,9 @@ checks.check_card(peak, saved, fits, case)
 # 2. **It saves three quarters of the memory of linear weights**, and nothing on embeddings, head, activations and logits.
 # 3. **It costs time, and the adapter belongs to the rounded weights.** Serve the base it was trained on, or add $BA$ to the dequantized weights.
 #
-# Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 from 33B on). *Published, [QLoRA's scripts for its model Guanaco](https://github.com/artidoro/qlora), read in part.*
+# Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger). *Published, [QLoRA's scripts for its model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #
-# *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 versus 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). It took 2.8 hours, not 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
+# *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 versus 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). QLoRA took 2.8 hours, LoRA 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
 #
 # The same in PEFT:
 # ```python

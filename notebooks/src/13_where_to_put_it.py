@@ -42,7 +42,7 @@ checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one[
 
 # %% [markdown]
 # ## Three guesses
-# We trained these six placements on movie reviews: five seeds each, at three learning rates. (Guessing gets 50%. A point is one percent.) Give ranges that you're 80% sure of.
+# We trained these six placements on movie reviews: five seeds each, at three learning rates. (Guessing gets 50%. A point is one percent.) Give ranges; be 80% sure.
 #
 # 1. Each placement at its best rate: **how many points from the worst to the best?**
 # 2. **How many of the other five are better than `q,v`**, beyond luck?
@@ -121,16 +121,16 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **None proved better than `q,v`; four are undecided, only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (`v`'s best rate was the lowest tried.) (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. Twice its best rate costs a placement 1<!--place.twice.least--> to 25<!--place.twice.most--> (validation).
+# - **None proved better than `q,v`; four are undecided, only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. Doubling its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy (without `v`, whose best was the lowest tried).
 # - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. That may be why; but on MNLI, `q,k` does as well as `q,v`.
-# - **"Undecided" isn't "equal."** All six matrices against `q,v`, as the only comparison, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
-# - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). What's added are the inputs of the adapted layers, so it grows with the text: 12<!--place.long-->% at 4,096 tokens.
+# - **"Undecided" isn't "equal."** All six matrices against `q,v`, compared alone, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
+# - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). The adapted layers' inputs are added, so it grows with the text: 12<!--place.long-->% at 4,096 tokens.
 #
-# Why does everybody say "all linear layers"? Some compare at the same *rank*. And larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
+# Why does everybody say "all linear layers"? Some compare at the same *rank*. Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
 # </details>
 #
 # ## Plan a comparison that you haven't seen
-# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? (Run the cell: it gives the standard deviation of three seeds' differences.) How many show a true gap of 1.5 points four times in five? ($n=((1.96+0.84)\,sd/1.5)^2$, as in lesson 02; without Holm.) Then choose the **word** for our five seeds, and the **sentence**, "a" to "d", that you can write.
+# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? (Run the cell: it gives the standard deviation of the difference over three seeds.) How many show a true gap of 1.5 points four times in five? ($n=((1.96+0.84)\,sd/1.5)^2$, as in lesson 02; without Holm.) Then choose the **word** for our five seeds, and the **sentence**, "a" to "d", that you can write.
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")
@@ -148,7 +148,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
 # 3. **Choose places by quality, not by memory.** Adapting fewer saves little.
 #
-# Start with all linear layers at rank 8: larger models may need them. *Ours: at equal budgets, undecided against `q,v`; at equal ranks, equivalent<!--as_good.all.against-lora--> in 400 steps of 16 rows (lesson 05), undecided in 200 of 8, where one of five runs collapsed (lesson 16). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at equal budgets ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
+# Start with all linear layers at rank 8: larger models may need them. *Ours: at equal budgets, undecided against `q,v`; at equal ranks, equivalent<!--as_good.all.against-lora--> in 400 steps of 16 rows (lesson 05), undecided in 200 steps of 8 rows, where one of five runs collapsed (lesson 16). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at equal budgets ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #
 # The same in PEFT, at about equal budgets for Llama 3 8B:
 # ```python

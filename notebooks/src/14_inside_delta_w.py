@@ -78,7 +78,7 @@ plt.show()
 #
 # *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product stays.
 #
-# It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells about a word *in its place*. And you see where it fails: in *you will not be bored*, *not* is plus again, so that's criticism to it, and *a masterpiece of boredom* is praise.
+# It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells you about a word *in its context*. And you see where it fails: in *you will not be bored*, *not* is plus again, so that's criticism to it, and *a masterpiece of boredom* is praise.
 # </details>
 #
 # ## Is that what it uses?
@@ -133,10 +133,10 @@ assert lesson.FAST or found < 0.16
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So its opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%. (With 500 reviews, 4 points either way may be luck.)
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->%: it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but nearly all are back: 21<!--inside.halves.quarter-->%. (One adapter; we shrank no other direction.) And 500 reviews can't tell whether fewer are right. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points, on the same 256): it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but most are back: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) And 500 reviews can't tell whether fewer are right. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
 # </details>
 #
-# ## Would another seed read the same?
+# ## Would another seed read the same thing?
 # LoRA's paper (section 7.2) measures how much two subspaces share: $\phi$ is the mean squared cosine, 1 if one contains the other. For two single directions it's just the cosine squared.
 
 # %%
@@ -163,7 +163,7 @@ print("rank:", rank)
 checks.check_chance(1 / 384, rank / 384, rank)
 
 # %% [markdown]
-# So our two seeds, with a $\phi$ of 0.64<!--inside.one.phi-->, share over 200 times what chance gives. They read the same thing with opposite signs (correlation -0.98), for the sign is free. In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) reports a $\phi$ above 0.5 for the first directions of ranks 8 and 64, and the others are nearly noise. But for 64 directions in 384 dimensions, a $\phi$ of 0.17 *is* noise.
+# So our two seeds, with a $\phi$ of 0.64<!--inside.one.phi-->, share over 200 times what chance gives. They read the same thing with opposite signs (correlation -0.98), because the sign is free. In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) reports a $\phi$ above 0.5 for the first directions of ranks 8 and 64, and the others are nearly noise. But for 64 directions in 384 dimensions, a $\phi$ of 0.17 *is* noise.
 #
 # ## A stranger
 # Somebody has negated $A$, or $B$, or both, or nothing; your name decides which. **Exercise 2: which one? Answer "A", "B", "A and B" or "nothing".** Compare its numbers with the picture.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 17 · What can one bit teach?
 #
-# A chatbot answered. Somebody pressed 👍 or 👎. That's **one bit**. There's no text to imitate, and still models learn from it: that's *reinforcement learning*. The smallest LoRA is enough, people say: [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: one bit per answer is so little to store. **Is rank 1 enough, and is that the reason?**
+# A chatbot answered. Somebody pressed 👍 or 👎. That's **one bit**. There's no text to imitate, and yet models learn from it: that's *reinforcement learning*. The smallest LoRA is enough, people say: [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (2025) finds that rank 1 learns as well as full fine-tuning, and gives a reason: one bit per answer is so little to store. **Is rank 1 enough, and is that the reason?**
 
 # %%
 import numpy as np
@@ -28,7 +28,7 @@ lesson.start("17")
 #
 # This is a **policy gradient**, and the batch's mean reward is its **baseline**.
 #
-# **Exercise 1.** Write it as a loss, a mean over the batch that the optimizer minimizes. `log_p` has $\log p$ of the answers, `rewards` their rewards; both are tensors. Before you run it: eight answers, all right. Your loss?
+# **Exercise 1.** Write it as a loss, a mean over the batch that the optimizer minimizes. `log_p` holds $\log p$ of the answers, `rewards` their rewards; both are tensors. Before you run it: eight answers, all right. What's your loss?
 
 
 # %% exercise
@@ -48,7 +48,7 @@ checks.check_loss_of_rewards(loss_of_rewards)
 
 # %% [markdown]
 # ## Three guesses
-# 1,600 reviews, each seen once: 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and gives its answers a mean probability of 79<!--reward.labels.eight.sure-->%: it's about as sure as it's right. Give ranges that you're 80% sure of.
+# 1,600 reviews, each seen once: 1,600 bits. Trained on *labels*, rank-8 LoRA gets 76.8<!--reward.labels.eight-->% of the test reviews right, and gives its answers a mean probability of 79<!--reward.labels.eight.sure-->%: it's about as sure as it is right. Give ranges that you're 80% sure of.
 #
 # 1. **What percentage does it get right with rewards**, at rank 1 on `q,v`?
 # 2. **How many points is full fine-tuning ahead** of it, with rewards?
@@ -61,7 +61,7 @@ lesson.predict("mean probability of its answer with rewards, %", low=..., high=.
 
 # %% [markdown]
 # ## Watch it learn
-# Your loss, rank 1, half a minute. Dots: batches of eight *drawn* answers; dotted: guessing. (The test takes the likelier answer.)
+# Your loss, rank 1, half a minute. Dots: batches of eight *drawn* answers; dotted line: guessing. (The test takes the likelier answer.)
 
 # %%
 steps = lesson.steps(200, 12)
@@ -83,7 +83,7 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences, and it has trained 
 
 # %% [markdown]
 # ## One run isn't an answer
-# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, best of six over three seeds, then five new seeds. (Rank 1 on all linear layers came last, after we had seen the others. Rank-8 LoRA and full fine-tuning from labels are lesson 16's.) *Stored: trained on a CPU, 28 November 2026.*
+# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, the best of six over three seeds, and then five new seeds. (Rank 1 on all linear layers came last, after we had seen the others. Rank-8 LoRA and full fine-tuning from labels are lesson 16's.) *Stored: trained on a CPU, 28 November 2026.*
 #
 # *KL*: how far its answers are from the untrained model's. *Halves found*: what's left of an older skill. Of 256 Bible passages cut in half, how many first halves are nearest to their own second half? The untrained MiniLM finds 22<!--reward.before-->%.
 
@@ -175,9 +175,9 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # <details><summary>What we found</summary>
 #
 # - **It learns from thumbs alone.** Rank 1 on `q,v` gets 73.6<!--reward.reward.one-->% right, and 76.8<!--reward.labels.one-->% with labels; full fine-tuning gets 76.8<!--reward.reward.full--> and 78.6<!--reward.labels.full-->%.
-# - **With rewards, full fine-tuning is 3.2<!--reward.reward.one.ahead--> points ahead of rank 1** (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Is it the rank? Rank 64 is behind as well, by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->); between 1 and 64 it's undecided (0.9<!--reward.rank-->; -0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->). Is it the rewards? With labels the gap is 1.8<!--reward.labels.one.ahead-->; whether rewards widen it is undecided (1.3<!--reward.wider-->; -0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind (3.8<!--reward.reward.all.low--> to 12.1<!--reward.reward.all.high-->; two rates tied, we took the lower). (That's how fast they learn, not how good they get.)
-# - **Are bits the limit? No sign of it.** Full fine-tuning hears the same bits and learns more. And 1,600 bits for 9,216 numbers, 0.17 each, are few. Lesson 19 stored about 0.25, on one matrix. With two classes "wrong" *names* the right one: a reward tells as much as a label! What then? Not tested: drawing adds noise; and on average our loss is $-p$ of the right answer, with labels $-\log p$, so the surer it is of a wrong answer, the less it learns.
-# - **Rewards make it too sure,** in four cases of five: rank 8 is right in 74.9<!--reward.reward.eight-->% and 91<!--reward.reward.eight.sure-->% sure. Perhaps because only the answer is rewarded, never doubt; the one exception also moved least (KL). With labels, it's 5 points at most.
+# - **With rewards, full fine-tuning is 3.2<!--reward.reward.one.ahead--> points ahead of rank 1** (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Is it the rank? Rank 64 is behind as well, by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->); between 1 and 64 it's undecided (0.9<!--reward.rank-->; -0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->). Is it the rewards? With labels the gap is 1.8<!--reward.labels.one.ahead-->; whether rewards widen it is undecided (1.3<!--reward.wider-->; -0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind (3.8<!--reward.reward.all.low--> to 12.1<!--reward.reward.all.high-->; two rates tied; we took the lower). (That's how fast they learn, not how good they get.)
+# - **Are bits the limit? No sign of it.** Full fine-tuning hears the same bits and learns more. And 1,600 bits for 9,216 numbers, 0.17 each, isn't much. Lesson 19 stored about 0.25, on one matrix. With two classes, "wrong" *names* the right one: a reward tells you as much as a label! What limits it, then? Not tested: drawing adds noise; and on average our loss is $-p$ of the right answer, with labels $-\log p$, so the surer it is of a wrong answer, the less it learns.
+# - **Rewards make it too sure,** in four cases of five: rank 8 is right 74.9<!--reward.reward.eight-->% of the time and 91<!--reward.reward.eight.sure-->% sure. Perhaps because only the answer is rewarded, never doubt; the one exception also moved least (KL). With labels, it's 5 points at most.
 # - **All of them forget.** Rank 1 still finds 10<!--reward.labels.one.found-->% of the halves after labels and 9<!--reward.reward.one.found-->% after rewards, full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found-->%.
 # </details>
 #

@@ -4,7 +4,7 @@
 # LoRA's paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
 
 # %%
-from statistics import mean, median
+from statistics import median
 
 from lora_course import checks, lesson, paper
 from lora_course.checks import reproducing
@@ -59,15 +59,15 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **In none.** The published lead compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, and level within rounding in one (STS-B). (The paper says full fine-tuning had it; for RoBERTa, its source says no.)
+# **In none.** The published lead compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, and tied, up to rounding, in one (STS-B). (The paper says full fine-tuning had it; for RoBERTa, its source says no.)
 #
-# How sure is this? It rests on one author's comment: medians of five seeds, no spreads; RTE's 3.6 points need 5.2 (exercise 2). The gaps prove nothing either way. (DeBERTa-XXL's rows do start alike: LoRA leads in three of three as printed, in one by DeBERTa's README.)
+# It rests on one author's comment: medians of five seeds, no spreads; RTE's 3.6-point gap would need 5.2 (exercise 2). The gaps prove nothing either way. (DeBERTa-XXL's rows start alike: LoRA leads in three of three as printed, in one by DeBERTa's README.)
 #
 # For GPT-2 medium, Table 3 has a BLEU of 70.4. In [a thread](https://github.com/microsoft/LoRA/issues/165), three people got 68.65 to 68.87. Whoever got 70.4 had no reason to write: such reports are **self-selected**.
 # </details>
 #
 # ## Yours
-# Table 1 times GPT-2 medium on a GPU. You time MiniLM: plain, with LoRA merged and beside, with one bottleneck a layer (L) and two (H).
+# Table 1 times GPT-2 medium on a GPU. You time MiniLM: plain, with LoRA merged and beside, with one bottleneck a layer (L), or two (H).
 
 # %%
 table1 = item("table1", grids=[[(1, 128), (4, 128)]], most=lesson.steps(60, 8))
@@ -85,11 +85,11 @@ assert yours["error"] is None and yours["standing"] in reproducing.OUTCOMES
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged LoRA *is* the plain model. Any difference from 1.00 is your clock's noise: doubt every row that much. (Stored, another machine: 2.3<!--reproduce.merged-->%, and H 28.7<!--reproduce.h.one-->%; the paper: 30.3%.) The direction isn't luck: layers in series wait for each other.
+# Merged LoRA *is* the plain model. Any difference from 1.00 is noise: doubt every row that much. (Stored, another machine: 2.3<!--reproduce.merged-->%, H 28.7<!--reproduce.h.one-->%; the paper: 30.3%.) The direction isn't luck: layers in series wait for each other.
 # </details>
 #
 # ## All eleven
-# Our models are small: no number can equal the paper's, but **findings** can hold: "q and v beat q alone." Each has a **rule** with a limit, such as 1.5 points. The whole interval (for Table 7 and the figures, the range of seeds) in the blue: it *holds*. Wholly past the limit on the wrong side: it *fails*. Else, or open after correction for several pairs (black): *undecided*.
+# Our models are small: no number can equal the paper's, but **findings** can hold: "q and v beat q alone." Each has a **rule** with a limit, such as 1.5 points. The whole interval (for Table 7 and the figures, the range of seeds) in the blue: it *holds*. Wholly past the limit on the wrong side: it *fails*. Otherwise, or if correcting for several pairs leaves it open (black): *undecided*.
 
 # %%
 results = reference_reproductions()
@@ -104,31 +104,31 @@ assert {name for name, one in results.items() if one["ruled"] == "before"} == {"
 own = results["table18"]["verdicts"]["rank 64 against 16, own rates"]
 same = results["table18"]["verdicts"]["rank 64 against 16"]
 assert [f"{same[end]:.3f}" for end in ("difference", "low", "high")] == ["-0.009", "-0.033", "0.015"]
-assert f"{own['difference']:.3f}" == "0.021"
+assert own["outcome"] == "undecided"
 assert results["table18"]["rows"][-1]["unit"].endswith("rate 0.008") and max(item("table18").rates) == 0.008
 rows = {name: {row["name"]: row["yours"] for row in one["rows"]} for name, one in results.items()}
-size, seeds = rows["table7"]["rank 64, ||dW||"], [mean(rows["fig4"][f"BA of {m}, phi(1, 1)"]) for m in "qv"]
+size = rows["table7"]["rank 64, ||dW||"]
 assert [round(min(size), 1), round(max(size), 1)] == [4.2, 5.2] and min(rows["table6"]["q,k,v,o r1"]) > 78
-assert min(rows["table7"]["rank 64, ||U'WV|| of dW"]) > 5.8 and [round(share, 2) for share in seeds] == [0.18, 0.45]
+assert min(rows["table7"]["rank 64, ||U'WV|| of dW"]) > 5.8 and max(rows["fig4"]["BA of q, phi(1, 1)"]) < 0.5
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
 # **Three hold, four fail, four are undecided.**
 #
-# - Table 5 holds, but v alone (not judged) has 80.7 against q,v's 80.5.
-# - Table 3 fails: after 240 rows, LoRA on q,v is 9.9<!--reproduce.table3.margins--> margins behind full fine-tuning, each at its tuned rate. On all linear layers, 0.026<!--reproduce.table3.all--> nats (-0.023<!--reproduce.table3.all.low--> to 0.076<!--reproduce.table3.all.high-->): open.
+# - Table 5 holds (one rate, $\alpha/r$ twice as large for q,v). But v alone (not judged) gets 80.7, q,v 80.5.
+# - Table 3 fails: after 240 rows, LoRA on q,v is 9.9<!--reproduce.table3.margins--> margins (7.3<!--reproduce.table3.margins.low--> to 12.4<!--reproduce.table3.margins.high-->) behind full fine-tuning, each at its tuned rate (0.008, 0.0002; no edge). On all linear layers, 0.026<!--reproduce.table3.all--> nats (-0.023<!--reproduce.table3.all.low--> to 0.076<!--reproduce.table3.all.high-->): *undecided*.
 # - Table 7: an update should amplify directions that are weak in $W$. At rank 64 ours is too small (norm 4.2 to 5.2, needs 5.8).
-# - Figure 3: ranks 8 and 64, of different seeds, share less of their first direction than the rule's 0.5 ($\phi$ minus chance: 0.15<!--reproduce.fig3.q--> in q, 0.40<!--reproduce.fig3.v--> in v). So do two seeds of rank 64 (0.18, 0.45), so no pair could pass.
+# - Figure 3: ranks 8 and 64, of different seeds, share less of their first direction than the rule's 0.5 ($\phi$ minus chance: 0.15<!--reproduce.fig3.q--> in q, 0.40<!--reproduce.fig3.v--> in v). No pair of rank-64 seeds would pass either (at most 0.22<!--reproduce.fig4.q.most--> in q).
 # - Figure 4: seeds share slightly *more* in v than in q; in GPT-3, less.
 # - Table 6: on q,v, rank 1 is 1.2<!--reproduce.table6.qv--> points behind 64 (0.2<!--reproduce.table6.qv.low--> to 2.2<!--reproduce.table6.qv.high-->): *undecided*. At twice the rate, ranks 1 and 8 on four matrices collapsed.
-# - Table 18: rank 64 is 0.009 nats behind 16 (-0.015 to 0.033), *undecided*; at its own rate, the highest tried, 0.021 ahead.
+# - Table 18: rank 64 is 0.009 nats behind 16 (-0.015 to 0.033); at its own rate, the highest tried, 0.021<!--reproduce.table18.own--> ahead (0.004<!--reproduce.table18.own.low--> to 0.038<!--reproduce.table18.own.high-->): both *undecided*.
 # - Table 2: *worse* (-2.7<!--reproduce.full.low--> to -0.4<!--reproduce.full.high--> points), perhaps within 1.5: *undecided*.
 #
-# The three that hold got their rules *after* their runs; the others before, knowing earlier tries.
+# The three that hold got their rules *after* their runs; the others before, but after earlier tries.
 # </details>
 #
-# **Exercise 1: be the judge.** Three made-up reruns, all accurate enough. What does the rule say about each: *holds*, *fails*, *undecided* or *not tested*?
+# **Exercise 1: be the judge.** Three made-up reruns, all accurate enough. What's the rule's word for each: *holds*, *fails*, *undecided* or *not tested*?
 
 # %% exercise
 mine = lesson.draw("item", *reproducing.ITEMS)
@@ -145,7 +145,7 @@ for letter, run in reproducing.runs(mine).items():
 checks.check_judge(reproducing.outcomes(mine), mine)
 
 # %% [markdown]
-# **Exercise 2: what can this pair show?** Two published accuracies, $p$ and $q$, on RTE's 277 dev rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds (`*` copied; `†` not from MNLI, no mark: from MNLI). Answers to single rows aren't published: treat the two as independent. Give
+# **Exercise 2: what can this pair show?** Two published accuracies, $p$ and $q$, on RTE's 277 dev rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds (`*` copied; `†` not from MNLI, no mark: from MNLI). Treat the two as independent. Give
 #
 # 1. the gap's standard error from the rows alone, in points;
 # 2. the gap needed, 1.96 times that;
@@ -172,11 +172,11 @@ checks.check_published(error, points, word, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Look for three numbers:** published, reported by others, yours. Ask who ran each, from which start, and why.
+# 1. **Look for three numbers:** published, reported by others, yours. Ask who ran each, and from which start.
 # 2. **Write the rule before the run:** a finding, a margin, a check that the run could have failed. *Undecided* and *not tested* are results.
-# 3. **Small test sets can't detect small gaps.** On 277 rows, two accuracies near 87 need 5.6 points, if independent.
+# 3. **Small test sets can't detect small gaps.** On 277 rows, two independent accuracies near 87 must be 5.6 points apart.
 #
-# Start with one finding, one margin, five seeds, every row seen. `lora-lab reproduce --dry-run` lists ours. *Published: Tables 1 to 3. Reported by others: fairseq issue 1166 (one author), microsoft/LoRA issue 165 (self-selected). Ours: small models, never at the paper's scale.*
+# Start with one finding, one margin, five seeds, every row seen. `lora-lab reproduce --dry-run` lists ours. *Published: Tables 1 to 3. Reported by others: fairseq issue 1166 (one author), microsoft/LoRA issue 165 (self-selected). Ours: small models.*
 #
 # The same in PEFT:
 # ```python

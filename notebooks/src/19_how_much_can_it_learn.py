@@ -101,14 +101,14 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # <details><summary>What we found</summary>
 #
 # - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips the head alone even loses some (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048). We don't know why.
-# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1; 2,048 flips allow 4.9 at most.** Over ranks 1 to 16, bits grow like the trained numbers to the power 0.59<!--coins.slope--> (95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds). By the rule that we set beforehand, that isn't a fixed number of bits per trained number.
-# - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. More passes may pack them tighter. (Not tried. In the file, a number has 32 bits!)
+# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1; 2,048 flips allow 4.9 times at most.** Over ranks 1 to 16, bits grow like the trained numbers to the power 0.59<!--coins.slope--> (95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds). By the rule that we set beforehand, that isn't a fixed number of bits per trained number.
+# - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. More passes may pack them tighter. (Not tried. In the file, a number takes 32 bits!)
 #
 # Reviews aren't coins. "Good or bad" is *one* rule, so rank 1 can learn it from thousands of reviews (lesson 03). Phone numbers are coins.
 # </details>
 #
 # ## Try it
-# Your coins, your rank, 128 flips: half a minute. And with 10 passes, or another toss?
+# Your coins, your rank, 128 flips: half a minute. What about 10 passes, or another toss?
 
 # %%
 rank, n, passes, toss = 1, 128, 30, 1
@@ -174,10 +174,10 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # <details><summary>What we found</summary>
 #
 # - **With 20 labels, none reaches 57%:** the probe gets 56.0<!--few.probe.20-->, LoRA 51.7<!--few.lora.20-->%. LoRA's best rate was the lowest tried, so it may do better.
-# - **With 80, it's open:** the probe gets 66.3<!--few.probe.80-->, LoRA 64.8<!--few.lora.80-->% (*undecided<!--few.probe.80.word-->*). LoRA's five runs (draw, start, order) differ by nine points, the probe's by two.
-# - **From 320 on, LoRA pays off:** 74.5<!--few.lora.320-->%, the probe 70.2<!--few.probe.320-->% (*worse<!--few.probe.320.word-->*); with 1,280 it's 76.8<!--few.lora.1280--> and 73.0<!--few.probe.1280-->%.
+# - **With 80, it's unclear:** the probe gets 66.3<!--few.probe.80-->, LoRA 64.8<!--few.lora.80-->% (*undecided<!--few.probe.80.word-->*). LoRA's five runs (draw, start, order) differ by nine points, the probe's by two.
+# - **With 320 or more, LoRA pays off:** 74.5<!--few.lora.320-->%, the probe 70.2<!--few.probe.320-->% (*worse<!--few.probe.320.word-->*); with 1,280 it's 76.8<!--few.lora.1280--> and 73.0<!--few.probe.1280-->%.
 # - **No sign that full fine-tuning needs more labels.** Up to 320 the two are *undecided<!--few.full.320.word-->* (74.8<!--few.full.320-->%); with 1,280, full is *better<!--few.full.1280.word-->*, by 1.0 (0.2 to 1.8).
-# - **Prompt tuning is last:** 59.9<!--few.prompt.320-->% from 320. With 160 steps for all, that may be because it needs more steps.
+# - **Prompt tuning is last:** 59.9<!--few.prompt.320-->% with 320. With 160 steps for all, that may be because it needs more steps.
 #
 # **So spend the free day on labels.** At 80, the best of the other three methods was 1.5 points ahead of LoRA. The 240 labels gave LoRA 9.8 points.
 # </details>
@@ -186,8 +186,8 @@ assert [round(100 * end, 1) for end in (full.difference, full.low95, full.high95
 # <details><summary>Answer box</summary>
 #
 # 1. **An adapter can be full.** *Ours: rank 1 on one matrix and the head held some 400 coin flips, rank 16 some 1,500; MiniLM, thirty passes, three seeds.*
-# 2. **With few labels, try a linear probe first.** *Ours: from 20 and 80 labels nothing was shown to beat it; from 320 LoRA was 4.3 points better. Movie reviews, 160 steps of 8 rows, five seeds, rates tuned on 500 other labels.*
-# 3. **Few labels? Label more.** *Ours, LoRA: from 80 to 320 labels 9.8 points more, to 1,280 another 2.3.*
+# 2. **With few labels, try a linear probe first.** *Ours: with 20 or 80 labels, nothing was shown to beat it; with 320, LoRA was 4.3 points better. Movie reviews, 160 steps of 8 rows, five seeds, rates tuned on 500 other labels.*
+# 3. **Few labels? Label more.** *Ours, LoRA: going from 80 to 320 labels gains 9.8 points, and going on to 1,280 another 2.3.*
 #
 # Start with: a probe below 100 labels (undecided against LoRA, and cheaper), rank-8 LoRA above 300; a higher rank only if there is a lot to learn that no rule explains. *Published: with more text than it can hold, LoRA falls behind full fine-tuning ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025).*
 #

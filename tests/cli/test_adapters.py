@@ -8,11 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from lora_course.experiments.broken import patient
-from lora_lab import LoRA, save_adapter
+from lora_lab import LoRA
 from lora_lab.cli.adapters import inspect
 from lora_lab.training.assets import shipped
-from lora_lab.training.models import load_model
-from tests.conftest import randomise, tiny
+from tests.training.test_merged import saved
 
 SOUND = str(shipped("data/results/minilm-rt-r8"))
 FIELDS = {"format", "rank", "alpha", "scaling", "targets", "parameters", "norms", "does_something", "problems"}
@@ -55,20 +54,10 @@ def test_a_file_that_cannot_be_read_is_an_answer_not_an_error(tmp_path):
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def adapter(tmp_path) -> list[str]:
-    """The first words of a command that merges a tiny adapter."""
-    tiny("bert").save_pretrained(tmp_path / "base")
-    model = load_model(str(tmp_path / "base"), 3)
-    LoRA(rank=4).attach(model)
-    randomise(model)
-    save_adapter(model, tmp_path / "adapter")
-    return ["merge", str(tmp_path / "adapter"), "--base", str(tmp_path / "base")]
-
-
-def test_json_is_one_object_with_what_rounding_took(adapter, tmp_path, lora_lab):
+def test_json_is_one_object_with_what_rounding_took(tmp_path, lora_lab):
+    base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
     out = str(tmp_path / "out")
-    done = lora_lab(*adapter, "--out", out, "--dtype", "bf16", "--json")
+    done = lora_lab("merge", adapter, "--base", base, "--out", out, "--dtype", "bf16", "--json")
     answer = json.loads(done.stdout)
     assert done.returncode == 0
     assert answer["out"] == out

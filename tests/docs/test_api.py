@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
+import runpy
 from pathlib import Path
-from types import ModuleType
-
-import pytest
 
 import lora_lab
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def api() -> ModuleType:
-    """docs/api.py, which is a script."""
-    spec = importlib.util.spec_from_file_location("api", ROOT / "docs" / "api.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.docs import ROOT
 
 
-@pytest.fixture(scope="module")
-def page(api: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("api")
-    api.build(folder, ["lora_lab"])  # the face alone: the whole house takes a minute
-    return (folder / "lora_lab.html").read_text(encoding="utf-8")
-
-
-def test_every_public_name_has_a_page_that_says_what_it_is(page: str):
+def test_every_public_name_has_a_page_that_says_what_it_is(tmp_path: Path):
+    runpy.run_path(str(ROOT / "docs" / "api.py"))["build"](tmp_path, ["lora_lab"])  # all of it would take a minute
+    page = (tmp_path / "lora_lab.html").read_text(encoding="utf-8")
     for name in lora_lab.__all__:
         words = inspect.getdoc(getattr(lora_lab, name))
         assert words, f"{name} has no docstring"

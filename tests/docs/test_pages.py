@@ -90,12 +90,13 @@ def test_every_method_of_the_readme_trains_as_many_numbers_as_it_says():
         assert f'"trainable": {number.replace(",", "")},' in CliRunner().invoke(commands, command).stdout, words
 
 
-def test_commands_and_panels_of_the_readmes_questions_exist():
+def test_commands_within_a_line_and_panels_of_the_readmes_questions_exist():
+    for page, text in PAGES.items():
+        for line in re.findall(r"`(?:\S*[\\/])?lora-lab (\w[^`\n]*)`", text):
+            name, *words = shlex.split(line)
+            assert {word for word in words if word.startswith("--")} <= options(commands.commands[name]), (page, line)
     section = README.partition("## Ten questions")[2].partition("\n## ")[0]
     assert section
-    for line in re.findall(r"`lora-lab (.*?)`", section):
-        name, *words = shlex.split(line)
-        assert {word for word in words if word.startswith("--")} <= options(commands.commands[name]), line
     panels = set(re.findall(r"`(\w+Panel)`", section))
     assert [name for name in panels if not hasattr(lora_lab, name) and not hasattr(voices_panel, name)] == []
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
+import runpy
+from types import SimpleNamespace
 
 import pytest
 
 from lora_lab.files import read_json
+from tests.docs import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "quoted.py"
-spec = importlib.util.spec_from_file_location("quoted", SCRIPT)
-assert spec
-assert spec.loader
-quoted = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(quoted)
+quoted = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "quoted.py")))
 
 
 def test_the_generated_file_and_every_text_have_the_numbers_of_the_stored_runs():

@@ -134,13 +134,6 @@ def test_every_lesson_that_was_measured_was_graded_right_and_did_nothing_that_is
         assert (record["status"], record["errors"], record["refused"]) == ("ran", [], []), name
 
 
-def test_the_commands_of_the_page_exist():
-    from lora_course.cli import commands
-
-    named = set(re.findall(r"lora-lab ([a-z]+)", PAGE))
-    assert named <= set(commands.commands), named - set(commands.commands)
-
-
 def test_the_ranges_are_those_that_the_solved_lessons_found():
     found = []
     for path in sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb")):

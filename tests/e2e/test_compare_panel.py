@@ -48,6 +48,9 @@ def test_the_edge_of_the_band_is_dragged_and_the_word_is_what_python_found(pages
     for at in range(0, 60, 9):
         move(panel, "margin", at)
         expect(panel.locator(".big")).to_contain_text(WORD[entry["outcomes"][at]])
+    for _ in range(2):  # there is one change, from w to W, and it stays there
+        panel.get_by_role("button", name="where the verdict changes").click()
+        assert python.stored["margins"].index(value(view, "margin")) == entry["outcomes"].index("W")
 
 
 def test_the_pair_is_clicked_and_the_rival_is_one_of_the_cards(pages: Pages) -> None:

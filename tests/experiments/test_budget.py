@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -38,9 +39,5 @@ def test_runs_that_cannot_train_side_by_side_have_their_steps_to_themselves(tiny
     members = [Recipe(tiny_encoder, opinions, LoRA(rank=2), lr=rate, batch=4, **PLAIN) for rate in (1e-3, 2e-3)]
     monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=partial(next, count())))  # a step, a second
     assert budget.pack_timed(members).step == 1 / 2
-
-    def pack(*_: object) -> None:
-        raise BadValue("cannot stand in a pack")
-
-    monkeypatch.setattr("lora_lab.training.pack.stack_members", pack)
+    monkeypatch.setattr("lora_lab.training.pack.stack_members", Mock(side_effect=BadValue("cannot stand in a pack")))
     assert budget.pack_timed(members).step == 1

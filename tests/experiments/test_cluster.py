@@ -11,6 +11,7 @@ import pytest
 
 from lora_lab import BadValue, Grid, Store, sweep
 from lora_lab.experiments.cluster import connect
+from lora_lab.experiments.workers import METHOD
 from tests.training.conftest import PLAIN
 
 SAME = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status", "adapter_parameters"]
@@ -19,10 +20,12 @@ SAME = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status
 @pytest.fixture(scope="module")
 def cluster():
     """Two workers, a process and a thread each."""
+    from dask import config
     from dask.distributed import LocalCluster
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as found:
+    one_import = {"distributed.worker.multiprocessing-method": METHOD}  # of torch, for all workers
+    with config.set(one_import), LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
         yield found
 
 

@@ -55,13 +55,6 @@ def test_of_a_store_the_largest_group_is_taken_and_each_run_has_its_own_numbers(
         assert np.allclose(one.losses, np.array(record["history"]["loss"]).reshape(40, 5).mean(1))
 
 
-def assert_same(one: pg.Result, other: pg.Result) -> None:
-    """Up to rounding to one byte and two."""
-    assert (one.cell, one.seed, one.status, one.learned) == (other.cell, other.seed, other.status, other.learned)
-    assert (one.dtype, one.value) == (other.dtype, pytest.approx(other.value, abs=1e-4))
-    assert np.allclose(one.losses, other.losses, atol=0.003)
-
-
 def test_a_file_of_540_runs_is_small_and_reads_back():
     rng = np.random.default_rng(0)
     whole = grid(lambda cell: float(rng.uniform(0.5, 0.8)), cells((1, 8, 64), (1, 4, 16, 64, 256)))
@@ -71,7 +64,9 @@ def test_a_file_of_540_runs_is_small_and_reads_back():
     assert len(whole.results) == 540
     assert len(content) <= MOST_BYTES
     for one, other in zip(pg.unpacked(json.loads(content)).results, whole.results, strict=True):
-        assert_same(one, other)
+        assert one._replace(value=None, losses=[]) == other._replace(value=None, losses=[])
+        assert one.value == pytest.approx(other.value, abs=1e-4)  # up to rounding to one byte and two
+        assert np.allclose(one.losses, other.losses, atol=0.003)
     with pytest.raises(BadValue, match="update"):
         pg.unpacked(json.loads(content) | {"version": pg.VERSION + 1})
 

@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -127,11 +128,7 @@ def test_what_cannot_be_is_refused_once_and_before_anything_is_trained(grid, tmp
 def test_a_disk_that_fills_up_is_one_sentence_and_what_was_there_stays(grid, tmp_path, monkeypatch):
     recipes = grid(seed=[0, 1])
     sweep(recipes[:2], tmp_path)
-
-    def full(*_) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(BadValue, match="No space left on device"):
         sweep(recipes, tmp_path)
     monkeypatch.undo()
@@ -261,13 +258,9 @@ def test_a_run_that_had_ended_when_the_sweep_was_killed_takes_no_step_more(grid,
     """It was killed while the ended run was scored: its last numbers and the others' are on the disk."""
     early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)
     monkeypatch.setattr("lora_lab.training.loop.Member._is_stale", lambda member, _: member.recipe.patience == 3)
-
-    def kill(*_: object) -> None:
-        raise KeyboardInterrupt
-
     recipes = [replace(early, patience=3), other]
     with monkeypatch.context() as killed:
-        killed.setattr("lora_lab.training.pack.Pack._alone", kill)
+        killed.setattr("lora_lab.training.pack.Pack._alone", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             sweep(recipes, tmp_path)
     swept = sweep(recipes, tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +27,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets
 @pytest.fixture(scope="module")
 def fuzzer(tmp_path_factory, one_thread) -> Fuzzer:
     return Fuzzer(tmp_path_factory.mktemp("fuzz"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Leave what other tests have made out of the collection before each case."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def test_no_file_crashes_hangs_grows_or_writes(fuzzer):

@@ -12,6 +12,14 @@ from lora_lab.errors import BadValue, LabError
 from lora_lab.methods.base import Method
 from tests.conftest import randomise, snapshot, tiny
 
+TARGETS = {
+    "bert": ["q,v", "all-linear", "k", "pooler.dense,o", "*.0.*.query"],
+    "roberta": ["q,v", "all-linear", "k", "o,up", "*.0.*.query", "word_embeddings,q"],
+    "gpt2": ["q,v", "c_attn", "k", "all-linear"],  # slices of one fused layer
+    "phi3": ["q,v", "gate,down", "qkv_proj", "all-linear"],
+    "llama": ["q,v", "o", "lm_head,q", "embed"],
+}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_models(one_thread):

@@ -124,7 +124,7 @@ def test_at_a_strength_the_update_is_as_large_as_that():
     other = with_adapter("roberta", IA3())
     with at_strength(other, 0), at_strength(other, 1):
         pass
-    with pytest.raises(BadValue, match=r"ia3 is on \(1\) or off \(0\)"), at_strength(other, 0.5):
+    with pytest.raises(BadValue, match=r"ia3 must be on \(1\) or off \(0\)"), at_strength(other, 0.5):
         pass
 
 

@@ -32,16 +32,9 @@ from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.packed import share
 from tests.conftest import BART, BERT, snapshot, tiny
-from tests.methods.conftest import with_adapter
+from tests.methods.conftest import TARGETS, with_adapter
 from tests.methods.test_peft_parity import peft_model, save_peft
 
-TARGETS = {
-    "bert": ["q,v", "all-linear", "k", "pooler.dense,o", "*.0.*.query"],
-    "roberta": ["q,v", "all-linear", "embed,k"],
-    "gpt2": ["q,v", "c_attn", "k", "all-linear"],
-    "phi3": ["q,v", "gate,down", "qkv_proj"],
-    "llama": ["q,v", "o", "lm_head,q", "embed"],
-}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 IDS = torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(0))
 GREEDY = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}

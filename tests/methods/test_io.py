@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import struct
 import time
 import warnings
@@ -137,7 +138,7 @@ QUERY = "base_model.model.roberta.encoder.layer.0.attention.self.query.lora_A.we
 DENSE = "base_model.model.classifier.dense.bias"
 
 BROKEN = {
-    "a missing tensor": (tensors_with(lambda t: t.pop(QUERY)), r"lacks 1 of 12 tensors, first .*query\.lora_A"),
+    "a missing tensor": (tensors_with(lambda t: t.pop(QUERY)), r"lacks 1 of 12 tensors, such as .*query\.lora_A"),
     "an unexpected tensor": (tensors_with(lambda t: t.update(extra=torch.ones(2))), "1 unexpected tensors"),
     "a wrong shape": (tensors_with(lambda t: t.update({QUERY: torch.ones(4, 31)})), r"\(4, 31\).*needs \(4, 32\)"),
     "not a number": (tensors_with(lambda t: t[QUERY].fill_(torch.nan)), "NaN or infinite values"),
@@ -191,12 +192,6 @@ def assert_refused(model: nn.Module, folder: Path, reason: str) -> None:
         load_adapter(model, folder)
 
 
-def copy_of(folder: Path, target: Path) -> Path:
-    for file in (CONFIG, WEIGHTS):
-        (target / file).write_bytes((folder / file).read_bytes())
-    return target
-
-
 @pytest.mark.parametrize(
     ("whose", "edit", "reason"),
     [
@@ -206,13 +201,13 @@ def copy_of(folder: Path, target: Path) -> Path:
     ],
 )
 def test_a_broken_file_is_refused_with_the_reason_and_the_model_left_as_it_was(files, whose, edit, reason, tmp_path):
-    folder = copy_of(files[whose], tmp_path)
+    folder = shutil.copytree(files[whose], tmp_path / "copy")
     edit(folder)
     assert_refused(tiny("roberta"), folder, reason)
 
 
 def test_an_option_that_is_not_known_here_is_said_and_one_that_is_off_is_not(files, tmp_path):
-    folder = copy_of(files["theirs"], tmp_path)
+    folder = shutil.copytree(files["theirs"], tmp_path / "copy")
     config_with(use_newest=False, newest_config={})(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -227,7 +222,7 @@ def test_a_pickle_is_never_opened(files, tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "sprung",))
 
-    folder = copy_of(files["ours"], tmp_path)
+    folder = shutil.copytree(files["ours"], tmp_path / "copy")
     (folder / WEIGHTS).write_bytes(pickle.dumps(Trap()))
     assert_refused(tiny("roberta"), folder, "not a safetensors file")
     assert not (tmp_path / "sprung").exists()

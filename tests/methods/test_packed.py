@@ -16,14 +16,7 @@ from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import Packed, share, stack_members
 from tests.conftest import BERT, tiny
-from tests.methods.conftest import with_adapter
-
-TARGETS = {
-    "roberta": ["q,v", "all-linear", "k", "o,up", "*.0.*.query", "word_embeddings,q"],
-    "gpt2": ["q,v", "c_attn", "k", "all-linear"],  # slices of one fused layer
-    "phi3": ["q,v", "gate,down", "all-linear"],
-    "llama": ["q,v", "o", "lm_head,q"],
-}
+from tests.methods.conftest import TARGETS, with_adapter
 
 
 def member(base: nn.Module, method, seed: int) -> nn.Module:

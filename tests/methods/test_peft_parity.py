@@ -194,7 +194,6 @@ def test_the_bias_of_an_lm_head_is_compared_as_well(tmp_path):
 # ---- our files, loaded by PEFT
 
 READ = {
-    "a real encoder": ("minilm", LoRA(rank=4)),
     "all patterns with rsLoRA": (
         "roberta",
         LoRA(rank=4, rslora=True, rank_pattern={"*.0.*": 2}, alpha_pattern={"v": 3}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -10,7 +12,7 @@ import pytest
 
 from lora_course.classroom.room import number
 from lora_course.lesson import estimate
-from tests.notebooks import build
+from tests.notebooks import build, warm
 
 SOURCES = build.lessons()
 both_ways = pytest.mark.parametrize(
@@ -38,10 +40,21 @@ def test_a_beginning_that_no_lesson_has_is_said_and_builds_nothing():
         build.chosen(["11", "99"])
 
 
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The value of JUPYTER_PATH for kernels that start at once, where processes can be forked."""
+    if sys.platform != "linux":
+        yield ""
+        return
+    with warm.kernels(tmp_path_factory.mktemp("jupyter")) as path:
+        yield path
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 @both_ways
-def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_lesson_runs_from_top_to_bottom(source: Path, solved: bool, kernels: str, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("FAST", "1")
+    monkeypatch.setenv("JUPYTER_PATH", kernels)
     notebook = build.execute(build.built(source, solved=solved, claims=True), str(tmp_path))
     verdicts = [w for w in words_of(notebook) if re.match(r"(right|not right|not yet): ", w)]
     assert len(verdicts) == sum("check_" in cell.source.splitlines()[-1] for cell in notebook.cells if cell.source)

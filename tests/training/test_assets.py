@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -137,9 +138,7 @@ def test_another_version_is_seen_and_a_wheel_of_another_hash_or_none_refused(loc
 
 
 def test_a_fetch_that_breaks_off_leaves_nothing_that_looks_whole(lock, empty_home, monkeypatch):
-    def broken_off(folder: Path) -> None:
-        raise KeyboardInterrupt
-
+    broken_off = Mock(side_effect=KeyboardInterrupt)
     monkeypatch.setitem(assets.ASSETS, NAME, Asset("toy-data", ("*/data/*.txt",), broken_off))
     with pytest.raises(KeyboardInterrupt):
         fetch([NAME], print)

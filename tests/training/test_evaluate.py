@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -142,11 +143,7 @@ def test_scoring_is_in_eval_mode_and_leaves_every_module_in_its_own():
     before = {name: module.training for name, module in model.named_modules()}
     assert evaluate(model, rows(5), pad=1).metrics == expected
     assert {name: module.training for name, module in model.named_modules()} == before
-    model.classifier.register_forward_pre_hook(lambda *_: _interrupted())
+    model.classifier.register_forward_pre_hook(Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):  # as of a cell
         evaluate(model, rows(5), pad=1)
     assert {name: module.training for name, module in model.named_modules()} == before
-
-
-def _interrupted() -> None:
-    raise KeyboardInterrupt

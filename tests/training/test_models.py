@@ -24,10 +24,6 @@ def test_a_head_of_another_number_of_classes_is_replaced(tiny_encoder, tmp_path)
         assert load_model(str(tmp_path), 2).classifier.out_features == 2
 
 
-def copy(source: str, target: Path) -> Path:
-    return Path(shutil.copytree(source, target / "model"))
-
-
 @pytest.mark.parametrize(
     ("name", "labels", "kind"),
     [
@@ -72,7 +68,7 @@ def assert_refused(folder: Path, sentence: str) -> None:
 
 
 def test_a_damaged_config_truncated_weights_and_pickled_ones_are_refused(tiny_encoder, tmp_path):
-    folder = copy(tiny_encoder, tmp_path)
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
     config, weights = (folder / "config.json").read_bytes(), folder / "model.safetensors"
     for content in (b"{", b"[]", b"\xff", b'{"model_type": "no-such-model"}', b"{}"):
         (folder / "config.json").write_bytes(content)
@@ -103,7 +99,7 @@ def test_a_checkpoint_may_lack_its_whole_head_and_nothing_else_which_would_be_fi
 
 
 def test_code_that_comes_with_a_checkpoint_is_neither_run_nor_asked_about(tiny_encoder, tmp_path):
-    folder = copy(tiny_encoder, tmp_path)
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}

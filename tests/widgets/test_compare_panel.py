@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lora_lab import ComparePanel
 from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY
-
-
-def said(panel: ComparePanel, does: str, **content: Any) -> None:
-    """A button of the browser."""
-    panel._handle_custom_msg({"do": does, **content}, [])
+from tests.widgets.conftest import said
 
 
 def test_what_ships_is_shown_where_nothing_else_is_asked_for():
@@ -23,8 +18,8 @@ def test_what_ships_is_shown_where_nothing_else_is_asked_for():
     assert panel.pair == ("LoRA r8 q,v", "full")
     assert panel.margin == 0.015
     words = panel.describe()
-    said = ("LoRA r8 q,v is worse than full", "full fine-tuning 82.3%", "at that rate were scored on the test rows")
-    assert [one for one in said if one not in words] == []
+    told = ("LoRA r8 q,v is worse than full", "full fine-tuning 82.3%", "at that rate were scored on the test rows")
+    assert [one for one in told if one not in words] == []
     panel.margin = 0.03
     assert "worse than, but within the margin of, full" in panel.describe()
     panel.method = "LoRA r8 all-linear"

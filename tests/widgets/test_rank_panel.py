@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -63,10 +64,7 @@ def test_a_matrix_is_sent_when_it_is_chosen_and_a_page_gets_them_all():
 
 
 def test_where_minilm_is_missing_the_rest_is_shown(monkeypatch: pytest.MonkeyPatch):
-    def missing(*_: object) -> np.ndarray:
-        raise NotFound("run lora-lab fetch")
-
-    monkeypatch.setattr(matrices, "weight", missing)
+    monkeypatch.setattr(matrices, "weight", Mock(side_effect=NotFound("run lora-lab fetch")))
     panel = RankPanel()
     panel._handle_custom_msg({"source": "weight"}, [])
     assert panel.source == "full"

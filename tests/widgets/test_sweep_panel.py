@@ -14,7 +14,7 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments.playground import Cell
 from lora_lab.experiments.sweep import sweep
 from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
-from tests.widgets.conftest import until
+from tests.widgets.conftest import said, until
 
 ALL = [[rank, 16.0, lr] for rank in (1, 4) for lr in (1e-3, 1e-2)]
 Make = Callable[..., SweepPanel]
@@ -30,15 +30,6 @@ def make(tiny_encoder: str, opinions: str, tmp_path: Path) -> Make:  # noqa: F81
         return SweepPanel(tmp_path / "runs", model=tiny_encoder, task=opinions, **given)
 
     return panel
-
-
-def said(panel: SweepPanel, does: str) -> None:
-    """A button of the browser."""
-    panel._handle_custom_msg({"do": does}, [])
-
-
-def values(panel: SweepPanel) -> list[float]:
-    return [run["value"] for run in panel.data["runs"]]
 
 
 def test_what_ships_is_shown_where_nothing_else_is_asked_for(tmp_path: Path):
@@ -66,7 +57,8 @@ def test_headless_it_trains_here_and_now_and_the_map_has_the_runs(make: Make, tm
     live = frame[1, 1e-3, 0].history["validation"]
     for there, here in zip(other.history["validation"], live, strict=True):  # step 0 too, though it is scored last
         assert here == pytest.approx(there, rel=1e-3)
-    assert sorted(values(make(picked=()))) == sorted(values(panel))
+    again, trained = ([run["value"] for run in one.data["runs"]] for one in (make(picked=()), panel))
+    assert sorted(again) == sorted(trained)
     with pytest.raises(BadValue, match="has been trained"):
         make().run()
 

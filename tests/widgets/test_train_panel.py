@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -182,12 +183,8 @@ def test_a_run_that_goes_on_ends_where_it_would_have_ended(make: Make, watched: 
 
 def test_a_run_for_which_there_was_no_room_stays_in_the_panel_and_start_stores_it(make: Make, monkeypatch):
     panel = make()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as disk:
-        disk.setattr("os.fsync", full)
+        disk.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left on device")))
         panel.start()
     assert "free disk space" in panel.live["error"]
     work, losses = panel.work, panel.live["losses"]

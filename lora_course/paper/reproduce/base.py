@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 
 class Place(NamedTuple):
-    """An item's folder, its minutes, the sink for its messages, and the event that stops it."""
+    """An item's folder, its time budget in minutes, the sink for its messages, and the event that stops it."""
 
     folder: Path
     minutes: float

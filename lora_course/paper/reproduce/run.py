@@ -28,7 +28,7 @@ from lora_lab.training.runs import Store
 Found = dict[str, Any]  # a result as stored
 After = Callable[[Sequence[Found]], None]
 VERSION = 1
-LATE = 1.03  # stop an item after this multiple of its minutes; the same call resumes it
+LATE = 1.03  # stop an item after this multiple of its time budget; the same call resumes it
 
 
 def reproduce(
@@ -78,8 +78,9 @@ def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
         trained |= {item.store} - {""}
         plans.append(
             {
-                **{"item": item.name, "title": title(item), "budget_minutes": budget, "finding": item.finding},
-                **{"rule": item.rule, "sizes": dict(plan.sizes), "words": words, "minutes": needed, "error": error},
+                **{"item": item.name, "title": f"{item.title} (a surrogate)", "budget_minutes": budget},
+                **{"finding": item.finding, "rule": item.rule, "sizes": dict(plan.sizes), "words": words},
+                **{"minutes": needed, "error": error},
             }
         )
     return plans
@@ -89,11 +90,6 @@ def check_minutes(minutes: float | None) -> None:
     """Check that the minutes are above 0. Raises: BadValue."""
     if minutes is not None and not 0 < minutes < 1e6:
         raise BadValue(f"minutes, the time per item, must be positive, not {minutes:g}")
-
-
-def title(item: Item) -> str:
-    """Return the item's title, marked as a surrogate."""
-    return f"{item.title} (a surrogate)"
 
 
 def _stored_result(place: Place) -> Found | None:
@@ -149,7 +145,7 @@ def _description(item: Item, rows: list[Found]) -> Found:
     published, others = (item.published(table), item.others(table)) if rows else ({}, {})
     texts = [{"published": published.get(row["name"], ""), "expected": others.get(row["name"], "")} for row in rows]
     return {
-        **{"title": title(item), "source": table.source, "finding": item.finding, "rule": item.rule},
+        **{"title": f"{item.title} (a surrogate)", "source": table.source, "finding": item.finding, "rule": item.rule},
         **{"limits": item.limits, "axis": item.axis, "line": item.line, "shares": item.store},
         "rows": [{**row, **text} for row, text in zip(rows, texts, strict=True)],
         **{"expected": dict(table.expected), "discrepancies": list(table.discrepancies)},

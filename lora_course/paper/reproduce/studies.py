@@ -5,7 +5,7 @@ Compared   every method at the learning rate chosen on validation, through `lora
 
     seconds = sum over groups of   packs * load + runs * (steps * step + scoring)
 
-The number of steps follows from the minutes. A dry run estimates a step from the speed of one layer and may be off by
+The number of steps follows from the budget. A dry run estimates a step from the speed of one layer and may be off by
 a factor of two; a run times a few real steps first.
 """
 
@@ -81,7 +81,10 @@ class Trained(Item):
         by_method: dict[str, list[Recipe]] = {}
         for recipe in self.study().recipes:
             by_method.setdefault(recipe.method.name, []).append(recipe)
-        timings = {name: pack_timed(_pack(recipes)) for name, recipes in by_method.items()}
+        timings = {}
+        for name, own in by_method.items():  # a single recipe is timed at several learning rates
+            side_by_side = own[:PACK] if len(own) > 1 else [replace(own[0], lr=own[0].lr / n) for n in (1, 2, 3, 4)]
+            timings[name] = pack_timed(side_by_side)
         return self.sized(place.minutes, [timings[recipe.method.name] for recipe in self.study().recipes])
 
     def sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
@@ -159,12 +162,16 @@ class Compared(Trained):
         pairs = {**self.pairs, **self.also}
         return self.rows(study.results), verdicts_of({name: (runs[a], runs[b]) for name, (a, b, _) in pairs.items()})
 
-    def rows(self, results: Iterable[Any]) -> list[Row]:
-        """Return one row per metric and method."""
-        return [
-            Row(f"{shown}, {r.label}", tuple(factor * v for v in r.values(name)), shown, marks(r.runs))
-            for shown, (name, factor) in self.metrics.items()
+    def rows(self, results: Sequence[Any]) -> list[Row]:
+        """Return one row per metric and method; its unit has the chosen rate, and those that were tried."""
+        rates = [
+            f"rate {r.row['lr']:g}{' (at an end)' if r.row['edge'] else ''} of {[one['lr'] for one in r.row['tried']]}"
             for r in results
+        ]
+        return [
+            Row(f"{shown}, {r.label}", tuple(factor * v for v in r.values(name)), f"{shown}, {rate}", marks(r.runs))
+            for shown, (name, factor) in self.metrics.items()
+            for r, rate in zip(results, rates, strict=True)
         ]
 
 
@@ -177,11 +184,6 @@ def marks(runs: Iterable[Run]) -> tuple[str, ...]:
 
 def _at(label: str, lr: float) -> str:
     return f"{label} at {lr:g}"
-
-
-def _pack(group: Sequence[Recipe]) -> list[Recipe]:
-    """Select recipes to time side by side; a single recipe is timed at several learning rates."""
-    return list(group[:PACK]) if len(group) > 1 else [replace(group[0], lr=group[0].lr / n) for n in (1, 2, 3, 4)]
 
 
 def quick(recipe: Recipe) -> Timing:

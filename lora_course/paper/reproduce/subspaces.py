@@ -1,4 +1,4 @@
-"""Table 7 and figures 3 and 4: the updates of LoRA runs of rank 4, 8 and 64, which the three items share.
+"""Table 7 and figures 3 and 4: the updates of LoRA runs at ranks 4, 8 and 64, which the three items share.
 
 ||dW||_F / ||U^T W V||_F    table 7: U, V are the top r singular directions of dW; then those of W, then random ones
 phi(i, j)                   figures 3 and 4: overlap of the first i and first j directions of two runs, minus the chance

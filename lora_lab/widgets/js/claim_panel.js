@@ -17,7 +17,7 @@ const LABELED = 8; // up to this many cases get a row each
 const BODY = `<header><div class="title"></div></header>
 ${menu("claim", "claim")}
 <div class="body">
-  <div><p class="sub">Drag the line, or a slider, until the word changes.</p>${drawn()}<p class="key"></p><p class="about"></p></div>
+  <div><p class="sub">Drag the line, or a slider, until the verdict changes.</p>${drawn()}<p class="key"></p><p class="about"></p></div>
   <div class="side">
     <p class="big"></p><p class="words"></p>
     <div class="premises"></div>

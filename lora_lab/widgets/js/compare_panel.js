@@ -32,7 +32,7 @@ const BODY = `<header><div class="title"></div>
   </div></div>
   <div class="side">
     <div class="controls">${menu("method", "method")}${slider("margin", "margin", "ink")}
-      <div class="row">${button("flip", "where the word changes")}</div></div>
+      <div class="row">${button("flip", "where the verdict changes")}</div></div>
     <p class="big"></p><p class="words"></p><p class="holm"></p>
     <table class="facts"></table>
   </div>
@@ -117,7 +117,7 @@ function start(p) {
     const ends = `${format(test.low)} to ${format(test.high)}`;
     const wide = within ? `The 90% interval, ${format(within[0])} to ${format(within[1])},` : "The 90% interval";
     const beyond = within && (within[1] < -margin || within[0] > margin);
-    const matters = beyond ? "lies entirely beyond the margin, so it matters" : `reaches beyond ±${size}, so it may matter`;
+    const matters = beyond ? "lies beyond the margin: the difference matters" : `reaches beyond ±${size}: it may matter`;
     const differs = `The 95% interval, ${ends}, excludes 0: luck alone rarely does this.`;
     const real = `${differs} ${within ? `${wide} ${matters}.` : ""}`;
     const small = `${differs} ${wide} lies inside ±${size}: it is ${letter === "W" ? "worse" : "better"} by less than the margin
@@ -148,7 +148,7 @@ function start(p) {
   function holmWords({ pair, rows, at }) {
     const together = pair?.test.together[at];
     if (!pair || together === pair.letter || together === "-") return "";
-    return `Asked as one of ${rows.length} questions at once, so with stronger evidence required (Holm’s correction), it is <b>${OUTCOMES[together]}</b>.`;
+    return `Asked as one of ${rows.length} questions at once, which takes stronger evidence (Holm’s correction), it is <b>${OUTCOMES[together]}</b>.`;
   }
 
   function facts({ method, rival, data }) {
@@ -213,12 +213,12 @@ function start(p) {
     p.slide("margin", { values: data.margins, value: margin, words: `±${size}` });
   }
 
-  /** The next margin at which the pair has another outcome, or else the first; -1 if there is none. */
+  /** The next margin from which the pair has another outcome, or else the first such margin; -1 if there is none. */
   function flips({ pair, at }) {
     const letters = pair ? [...pair.test.outcomes] : [];
-    const other = (letter) => letter !== letters[at] && letter !== "-";
-    const next = letters.findIndex((letter, i) => i > at && other(letter));
-    return next < 0 ? letters.findIndex(other) : next;
+    const changes = (letter, i) => i > 0 && letter !== letters[i - 1] && letter !== "-" && letters[i - 1] !== "-";
+    const next = letters.findIndex((letter, i) => i > at && changes(letter, i));
+    return next < 0 ? letters.findIndex(changes) : next;
   }
 
   function drawDance(range) {

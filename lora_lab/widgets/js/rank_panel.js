@@ -198,7 +198,7 @@ function start(p) {
     ];
   }
 
-  /** Sentences that are right from this rank on, and some that are still wrong. */
+  /** Sentences that are right at this rank and above, and some that are still wrong. */
   function examples() {
     const { cut, at, kind } = now;
     const { labels } = p.get("cuts");
@@ -207,11 +207,11 @@ function start(p) {
       const right = [...answers].map((answer) => Number(answer) === truth);
       const dots = right.map((isRight, i) => circle(5 + 10 * i, 5, i === at ? 4 : 2.4, isRight ? kind : `no ${kind}`));
       const svg = `<svg aria-hidden="true" style="width: ${10 * dots.length + 2}px">${dots.join("")}</svg>`;
-      const from = later ? `, right from rank ${cut.ranks[right.lastIndexOf(false) + 1]} on` : "";
+      const from = later ? `, right at rank ${cut.ranks[right.lastIndexOf(false) + 1]} and above` : "";
       return `<li>${svg}${escape(sentence)} <small>${escape(labels[truth])}${from}</small></li>`;
     }).join("") || "<li>None.</li>";
     const block = (head, items) => `<div><div class="head">${head}</div><ul>${items}</ul></div>`;
-    return `${block(at ? `Right from rank ${cut.ranks[at]} on` : "Right at every rank", list(cut.gained[at], false))}
+    return `${block(at ? `Right at rank ${cut.ranks[at]} and above` : "Right at every rank", list(cut.gained[at], false))}
       ${block(`Wrong at rank ${cut.ranks[at]}, right in the end`, list(cut.lost[at], true))}
       <p class="sub">A dot for each rank, ${cut.ranks.join(", ")}: filled is right, hollow is wrong.</p>`;
   }

@@ -16,7 +16,7 @@ RIGHT = {
 WRONG = [
     ("equivalence_rule", (lambda low, high, margin: low < 0 < high,), "no difference was found"),
     ("equivalence_rule", (lambda low, high, margin: abs(low + high) / 2 < margin,), "the middle"),
-    ("equivalence_rule", (lambda low, high, m: high - low < 2 * m and abs(low + high) / 2 < m,), "still stick out"),
+    ("equivalence_rule", (lambda low, high, m: high - low < 2 * m and abs(low + high) / 2 < m,), "it may stick out"),
     ("equivalence_rule", (lambda low, high, margin: high < margin,), "upper end alone"),
     ("equivalence_rule", (lambda low, high, margin: low > -margin,), "lower end alone"),
     ("equivalence_rule", (lambda low, high, margin: high - low < margin,), "narrower"),

@@ -13,7 +13,7 @@ WRONG = [
     ("ranks", (16, 6), "goes over the budget"),
     ("ranks", (16, 9), "not by how many there are"),
     ("plan", (8.59, ..., ...), "round up"),
-    ("plan", (17, ..., ...), "one difference a seed"),
+    ("plan", (17, ..., ...), "each seed gives one difference"),
     ("plan", (2.93, ..., ...), "square it"),
     ("plan", (4.21, ..., ...), "add the 0.84"),
     ("plan", (19.3, ..., ...), "one point, not 1.5"),

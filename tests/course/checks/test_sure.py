@@ -34,7 +34,7 @@ WRONG = [
     ("half_width", (lambda p, n: 1.96 * p * (1 - p) / n,), "square root first"),
     ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p)),), "spread of one sentence"),
     ("half_width", (lambda p, n: 1.96 * math.sqrt(p * (1 - p)) / n,), "under the root"),
-    ("half_width", (lambda p, n: 0.98 / math.sqrt(n),), "at p = 0.5 only"),
+    ("half_width", (lambda p, n: 0.98 / math.sqrt(n),), "only at p = 0.5"),
     ("report", (CLOSE, 100 * HALF, "undecided", ROWS), "half: that is in points"),
     ("report", (CLOSE, HALF / 1.96, "undecided", ROWS), "half: that is one standard error"),
     ("report", (CLOSE, 2 * HALF, "undecided", ROWS), "half: that is the whole interval"),

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -82,11 +83,7 @@ def well(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_packages_that_do_not_start_are_red_with_what_helps_and_nothing_is_trained(well: pytest.MonkeyPatch):
     for said, remedy in {"DLL load failed importing _C": "Visual C++", "something new": "send the file to"}.items():
-
-        def breaks(code: str, said: str = said) -> str:
-            raise OSError(said)
-
-        well.setattr(preflight, "run_python", breaks)
+        well.setattr(preflight, "run_python", Mock(side_effect=OSError(said)))
         *_, packages, _, training = preflight.preflight(Path())
         assert said in packages.found
         assert remedy in packages.remedy

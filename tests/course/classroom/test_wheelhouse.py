@@ -30,10 +30,6 @@ NEEDS = (
 HERE = f"{'-'.join(wheelhouse.here())}.txt"
 
 
-def silent(words: str) -> None:
-    """Nobody listens."""
-
-
 def wheel(
     folder: Path, name: str, needs: tuple[str, ...] = (), tag: str = "py3-none-any", version: str = "1.0",
     python: str = ">=3",
@@ -102,7 +98,7 @@ def gathered(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("Räder")
     with pytest.MonkeyPatch.context() as patch:
         see_only(shop, patch)
-        gather(folder, [WINDOWS, LINUX], silent, wheel=own(shop))
+        gather(folder, [WINDOWS, LINUX], print, wheel=own(shop))
     return folder
 
 
@@ -150,7 +146,7 @@ def test_it_goes_on_where_it_was_without_asking_for_what_is_there(house: Path, s
     for name in ("plain", "toy_data"):  # nothing else can be had
         shutil.copy(shop / f"{name}-1.0-py3-none-any.whl", tmp_path / "little")
     monkeypatch.setenv("PIP_FIND_LINKS", (tmp_path / "little").as_uri())
-    gather(house, [LINUX], silent, wheel=own(shop))
+    gather(house, [LINUX], print, wheel=own(shop))
     assert wheelhouse.check(house)["files"] == whole
     assert not (wheels / "plain-0.9-py3-none-any.whl").exists()
 
@@ -177,8 +173,8 @@ def test_torch_from_another_index_is_taken_in_place_of_a_newer_one_that_brings_c
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", index_of(tmp_path / "usual", cuda, wheel(tmp_path, "nvidia_x"), toy))
     with pytest.raises(BadValue, match=r"brings 1 CUDA packages.*--torch-index.*--cuda"):
-        gather(tmp_path / "house", [LINUX], silent, wheel=lab)
-    manifest = gather(tmp_path / "house", [LINUX], silent, wheel=lab, torch_index=index_of(tmp_path / "cpu", cpu))
+        gather(tmp_path / "house", [LINUX], print, wheel=lab)
+    manifest = gather(tmp_path / "house", [LINUX], print, wheel=lab, torch_index=index_of(tmp_path / "cpu", cpu))
     assert manifest["targets"][LINUX.name] == [f"wheels/{lab.name}", f"wheels/{cpu.name}"]
 
 
@@ -186,13 +182,13 @@ def test_what_cannot_be_is_said_before_anything_is_written(tmp_path: Path, monke
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     with pytest.raises(BadValue, match="not an empty folder"):
-        gather(tmp_path / "mine", [LINUX], silent)
+        gather(tmp_path / "mine", [LINUX], print)
     with pytest.raises(BadValue, match="not the lab's wheel"):
-        gather(tmp_path / "new", [LINUX], silent, wheel=tmp_path / "other.whl")
+        gather(tmp_path / "new", [LINUX], print, wheel=tmp_path / "other.whl")
     monkeypatch.setattr(wheelhouse, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BadValue, match=r"pip install 'lora-lab\[wheelhouse\]'"):
-        gather(tmp_path / "other", [LINUX], silent)
+        gather(tmp_path / "other", [LINUX], print)
     assert not (tmp_path / "other").exists()
 
 

@@ -14,7 +14,7 @@ from lora_lab import LoRA, load_model, save_adapter
 from lora_lab.errors import BadValue
 from tests.conftest import randomise
 from tests.training.conftest import tiny_causal, tiny_models  # noqa: F401
-from tests.widgets.conftest import until
+from tests.widgets.conftest import said, until
 
 Make = Callable[..., VoicesPanel]
 
@@ -33,11 +33,6 @@ def make(tiny_causal: str, tmp_path: Path) -> Make:  # noqa: F811
         return VoicesPanel(folders, tiny_causal, **{"questions": ("Why?", "How?"), "longest": 6, **given})
 
     return panel
-
-
-def said(panel: VoicesPanel, does: str, **more: Any) -> None:
-    """A button of the browser."""
-    panel._handle_custom_msg({"do": does, **more}, [])
 
 
 def test_with_nobody_watching_the_first_question_is_answered(make: Make):

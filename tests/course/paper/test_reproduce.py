@@ -203,6 +203,7 @@ def test_methods_are_compared_each_at_its_own_rate(tiny, tmp_path):
     pair = {"LoRA against full": ("LoRA r8 q,v", "full", "no worse")}
     (found,) = reproduce([tiny("table3", {"rates": 1, "growth": 0}, pairs=pair, also={}, **changes)], tmp_path)
     assert {row["name"]: len(row["yours"]) for row in found["rows"]} == {"right, full": 2, "right, LoRA r8 q,v": 2}
+    assert [row["unit"] for row in found["rows"]] == [f"right, rate {r} (at an end) of [{r}]" for r in (5e-05, 0.001)]
     assert set(found["verdicts"]) == set(pair)
 
 
