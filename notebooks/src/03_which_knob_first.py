@@ -189,7 +189,7 @@ checks.check_bracket(rates, alpha, panel)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Tune the rate first.** Start a 7B at 0.0002; MiniLM at 0.0005 to 0.002 on all linear layers, 0.002 to 0.004 on `q,v` (two to four times that collapses); SmolLM2 at 0.004 and 0.009. *Ours: about ten times full fine-tuning's on all linear layers, 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv--> on `q,v` (intervals: lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+# 1. **Tune the rate first.** Start a 7B at 0.0002; MiniLM at 0.0005 on all linear layers (0.001: one of five collapsed), 0.002 to 0.004 on `q,v`; SmolLM2 at 0.004 and 0.009. *Ours: about ten times full fine-tuning's on all linear layers, 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv--> on `q,v` (intervals: lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
 # 2. **New rank, same α, same rate.** *Ours: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (lesson 15). Published: below a factor of 2 from rank 4 to 512 (Schulman 2025).*
 # 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->; the rule says 4).*
 #

@@ -111,7 +111,7 @@ lesson.reveal("more memory, in percent", 100 * (many.peak / few.peak - 1), "%")
 
 # %% claim
 assert said["q"].outcome == "worse" and not any(said[place].outcome == "better" for place in placements.index.drop("q,v"))
-assert said["all-linear"].outcome == "undecided"  # with Holm's correction; alone it is equivalent (lesson 05)
+assert said["all-linear"].outcome == "undecided"  # with Holm's correction; alone it is equivalent
 assert set(placements.adapter_parameters) == {6 * 27_648, 161_280}  # one budget; up,down stays below
 assert 1.05 < many.peak / few.peak < 1.08
 behind = {place for place in paper.index if paper.WikiSQL["q,v"] - paper.WikiSQL[place] > 1.4}
@@ -123,7 +123,7 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 #
 # - **None proved better than `q,v`; four are undecided, only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. Doubling its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy (without `v`, whose best was the lowest tried).
 # - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. That may be why; but on MNLI, `q,k` does as well as `q,v`.
-# - **"Undecided" isn't "equal."** All six matrices against `q,v`, compared alone, are *equivalent* within 1.5 points (lesson 05). Among six comparisons, with Holm's correction, they are *undecided*.
+# - **"Undecided" isn't "equal."** All six matrices against `q,v`, alone, are *equivalent* within 1.5 points (90%: -1.0 to 0.6). Among six comparisons, with Holm's correction, they're *undecided*.
 # - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). The adapted layers' inputs are added, so it grows with the text: 12<!--place.long-->% at 4,096 tokens.
 #
 # Why does everybody say "all linear layers"? Some compare at the same *rank*. Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)

@@ -224,7 +224,7 @@ BASE = tiny("bert")
         (lambda: LoRAXS(alpha=0), "alpha must be a number greater than 0"),
         (lambda: LoRAXS(rank=64).attach(BASE), "rank 64 is too high for a layer of 32 x 32: use at most 32"),
         (lambda: VeRA(rank=10**8).attach(BASE), "3,200,000,000 frozen random numbers are more than"),
-        (lambda: TinyLoRA(u=10**8).attach(BASE), "400,000,000 frozen random numbers are more than"),
+        (lambda: TinyLoRA(rank=32, u=300_000).attach(BASE), "307,200,000 frozen random numbers are more than"),
         (lambda: VeRA.from_peft({"bias": "all"}, BASE), "bias='all', which lora_lab does not support"),
         (lambda: VeRA(targets=("embed",)).attach(BASE), "an embedding: leave it out"),
     ],
