@@ -93,7 +93,7 @@ def printed_in(name: str) -> str:
 
 
 def metamath(a: str, b: str) -> Interval:
-    """Compute a - b in PEFT's suite: the 95% interval of two proportions, one run each, assumed independent."""
+    """Compute the 95% interval of a - b in PEFT's suite: two proportions from one run each, assumed independent."""
     suite = published("metamath")
     check_known((a, b), suite["rows"], "the methods of PEFT's suite")
     p, q = (suite["rows"][method]["solved"] for method in (a, b))

@@ -38,7 +38,7 @@ from lora_lab.training.assets import home, shipped
 
 GIB = 2**30
 LIBRARIES = GIB // 2  # bytes that torch and other libraries may use on top of the limit
-LARGEST = 64 * 2**20  # maximum bytes of a notebook, an answer, or a file copied along
+LARGEST = 64 * 2**20  # maximum size in bytes of a notebook, an answer, or a file copied with the notebook
 PROGRAMS = 8  # maximum number of programs running at once
 START = 120  # seconds for a kernel to start
 WORDS = {True: "right", False: "not right", None: "not yet"}

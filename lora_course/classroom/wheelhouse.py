@@ -305,7 +305,7 @@ def _write_manifest(folder: Path) -> dict[str, Any]:
     targets = {}
     for target, lock in _locked(folder).items():
         if missing := [name for name, sha in lock if sha not in by_hash]:
-            raise Failed(f"{target} lacks {', '.join(missing)}; run it again for that machine")
+            raise Failed(f"{target} has no wheels for {', '.join(missing)}; run lora-lab wheelhouse again for it")
         targets[target.name] = sorted(by_hash[sha] for _, sha in lock)
     made = datetime.now(UTC).date().isoformat()
     manifest = {"lab": __version__, "made": made, "targets": targets, "files": files}

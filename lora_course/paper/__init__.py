@@ -71,7 +71,7 @@ class Table:
             raise NotFound(f"{self.name} has no row with {query}; available: {values}")
         if len(matches) > 1:
             more = [column for column in self.columns if len({row[column] for row in matches}) > 1]
-            raise BadValue(f"{self.name} has {len(matches)} rows with {query or 'no condition'}; add {_listed(more)}")
+            raise BadValue(f"{self.name} has {len(matches)} rows with {query or 'no filter'}; specify {_listed(more)}")
         return matches[0]
 
     def column(self, name: str) -> tuple[Cell, ...]:

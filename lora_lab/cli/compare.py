@@ -40,7 +40,7 @@ compare_options = together(
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
     """Compare methods fairly: tune each learning rate, run several seeds, score the test split once, give verdicts.
 
-    You can stop or kill it at any time; the same command resumes.
+    You can stop or kill it at any time; run the same command to resume.
     """
     from lora_lab.experiments.compare import compare as run
 

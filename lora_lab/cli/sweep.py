@@ -34,7 +34,7 @@ sweep_options = together(
         "--choose", "--halving", "choose", is_flag=True,
         help="Find the best configuration: weak ones stop halfway, and only the best and its rivals are tested.",
     ),
-    click.option("--validations", type=int, default=None, help="Evenly spaced; 1 by default, 8 with --patience."),
+    click.option("--validations", type=int, default=None, help="How many, evenly spaced; 1, or 8 with --patience."),
     click.option("--again", is_flag=True, help="Retry failed runs."),
     click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Maximum runs per pack."),
     click.option("--dask", default=None, help="Address of a Dask scheduler; its workers train the packs."),
@@ -53,7 +53,7 @@ def sweep(
 ) -> None:  # fmt: skip
     """Train every combination of learning rates and seeds (for lora also ranks, alphas and targets) in packs.
 
-    You can stop or kill it at any time; the same command resumes.
+    You can stop or kill it at any time; run the same command to resume.
     """
     from lora_lab.experiments import grid
     from lora_lab.experiments.sweep import Sweep, Swept

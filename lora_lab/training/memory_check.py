@@ -126,7 +126,7 @@ def free_bytes(where: str) -> int:
     if where != "cuda":
         return memory()[1] or 0
     free, _ = torch.cuda.mem_get_info()
-    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # reserved but unused is also free
+    return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # unused reserved memory is free
 
 
 def _remedies(need: Need, free: int) -> str:

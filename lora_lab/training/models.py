@@ -24,7 +24,7 @@ from lora_lab.training.watching import quiet
 
 # Bundled models and their hub ids, which adapter files refer to.
 BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # whose heads read only the first token
+FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # models whose heads read only the first token
 SHORT_ROWS = "lora_lab_short_rows"
 STORED = "stored"  # the checkpoint's own dtype
 

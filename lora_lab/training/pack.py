@@ -118,7 +118,7 @@ class Pack:
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
         """Train all members and score each once on the test split. `keep` is called with each run when it ends.
 
-        Raises: OutOfMemory, with a batch that would fit; runs that ended before are kept.
+        Raises: OutOfMemory, with a batch size that would fit; runs that have already ended are kept.
         """
         self._keep, self._runs = keep, list[Run]()
         try:

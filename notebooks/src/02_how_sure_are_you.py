@@ -166,7 +166,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask the lab about your two, and twenty seeds against twenty. (Two questions: the rows it prints would show a gap as large as yours; your `rows`, one point.)
+# Now ask the lab about your two, and twenty seeds against twenty. (Two questions: it prints the rows that show your gap; your `rows` show one point.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)

@@ -11,7 +11,7 @@
 #
 # ## Three guesses
 # 1. A pretrained weight of MiniLM, 384 × 384. **How many pieces hold 90% of its energy?**
-# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% right, and with only the two strongest pieces of each matrix's change 79.2<!--knobs.cut.2-->%. Now take *those two* away and keep the rest. **What percentage is right?**
+# 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. Now take *those two* away and keep the rest. **What percentage is right?**
 # 3. Sixteen reviews give a gradient for each matrix. **How many pieces hold 90% of its energy?** (The median over twelve matrices.)
 #
 # Give ranges that you're 80% sure of.

@@ -88,7 +88,7 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 #
 # On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block has about $d^2$ parameters and its adapter about $d$, so if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times. If only the number of blocks grew, it would be ten times. Real models grow in both.
 #
-# So "x times fewer" says nothing without the model, the rank and the matrices. Some say that adapting everything defeats the purpose. Yet on all linear layers, Llama-3.1-405B trains 0.08<!--count.405b.all-->%.
+# So "x times fewer" says nothing without the model, the rank and the matrices. Some say that adapting everything defeats the purpose. Yet on all linear layers, LoRA trains 0.08<!--count.405b.all-->% of Llama-3.1-405B.
 # </details>
 #
 # ## Whose 10,000?

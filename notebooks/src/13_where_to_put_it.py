@@ -23,7 +23,7 @@ placements
 
 # %% [markdown]
 # ## One budget, many ranks
-# More matrices, lower rank: each row trains the same count, over six layers. (`up,down` stays 3% below.)
+# More matrices, lower rank: each row trains equally many numbers, over six layers. (`up,down` stays 3% below.)
 #
 # **Exercise 1: do it for a larger model, chosen by your name.** The budget is what rank 32 on `q,v` trains. What's the highest rank within it on all of attention, `q,k,v,o`? And on all linear layers? A matrix with $n$ inputs and $m$ outputs costs $n + m$ numbers per rank.
 

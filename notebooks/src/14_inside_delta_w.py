@@ -25,7 +25,7 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good movie reviews from bad ones, with a two-row output layer, the *head*. (Stored; making it again takes minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
+# It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good movie reviews from bad ones, with a two-row output layer, the *head*. (Stored; retraining it takes a few minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
 #
 # ## Three guesses
 # Guessing gets 50%. Give ranges that you're 80% sure of.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 15 · How much higher is LoRA's learning rate?
 #
-# "Ten times that of full fine-tuning," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "About 3," found a reader on another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 our rates were 20<!--as_good.lora.times--> times full fine-tuning's on `q,v`, and 5<!--as_good.all.times--> on all linear layers (one tuning seed; a tie also allows 40 and 10). **Is there such a number?**
+# "Ten times that of full fine-tuning," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "About 3," reports a reader with another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 our rates were 20<!--as_good.lora.times--> times full fine-tuning's on `q,v`, and 5<!--as_good.all.times--> on all linear layers (one tuning seed; a tie also allows 40 and 10). **Is there such a number?**
 
 # %%
 import numpy as np
@@ -167,7 +167,7 @@ assert min(both, key=both.get) == 12 and round(both[12], 2) == 0.02 and round(bo
 # - **Is 16 the best $\alpha$?** At rank 1, $\alpha=1$ has a lower loss in all seeds. It's the lowest tried; lower may be better. At rank 8 it's undecided: 0.003 and 0.038 lower, 0.007 higher. Large alphas, as [a 2026 paper](https://arxiv.org/abs/2606.12883) recommends (abstract only)? No sign of it: 1,024 is 2.5<!--regret.points.1024--> points behind 16 (-0.8<!--regret.points.1024.low--> to 5.9<!--regret.points.1024.high-->).
 # - **Does a larger batch hurt LoRA more?** Undecided: from 8 rows to 32 (a quarter of the steps), 0.01<!--regret.batch.more--> worse than full fine-tuning (-0.09<!--regret.batch.more.low--> to 0.12<!--regret.batch.more.high-->).
 #
-# **Why doesn't rank matter at a fixed $\alpha$?** After Adam's first step, every number of $B$ is about plus or minus the rate. So $BA$, a sum of $r$ pieces, all roughly downhill, grows like $r$; $\alpha/r$ cancels that. With $\alpha=r$, nothing does.
+# **Why doesn't rank matter at a fixed $\alpha$?** After Adam's first step, every number of $B$ is about plus or minus the rate. So $BA$, a sum of $r$ roughly downhill pieces, grows like $r$; $\alpha/r$ cancels that. With $\alpha=r$, nothing does.
 # </details>
 #
 # ## Find the fault

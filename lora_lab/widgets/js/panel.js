@@ -140,7 +140,7 @@ export function panel({ title, css = "", traits, body, start }) {
         }
       },
 
-      /** Set the folded tables, each rendered by a function only while they are unfolded. */
+      /** Set the collapsible tables; each has a function that renders it, called only while the section is open. */
       numbers(...makers) {
         tables = () => makers.map((make) => `<table class="all">${make()}</table>`).join("");
         if (find("details").open) p.fill({ "details .scrolls": tables() });

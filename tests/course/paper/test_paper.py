@@ -39,7 +39,7 @@ def test_what_is_not_there_is_one_sentence():
         table("tabel5")
     with pytest.raises(NotFound, match="available: weights: Wq, Wk"):
         table("table5").row(weights="Wx")
-    with pytest.raises(BadValue, match="5 rows with weights='Wq'; add rank"):
+    with pytest.raises(BadValue, match="5 rows with weights='Wq'; specify rank"):
         table("table6").row(weights="Wq")
 
 
