@@ -342,8 +342,8 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "report": report,
     "missed": partial(
-        ask, "share", "A secret of 6 equally strong pieces. The share of its size that rank 2 misses:",
-        lambda: knobs.missed_share().at(2, 6, within=0.01),
+        ask, "share", "A secret of 8 equally strong pieces. The share of its size that rank 3 misses:",
+        lambda: knobs.missed_share().at(3, 8, within=0.01),
     ),
     "bracket": bracket,
     "peak": partial(

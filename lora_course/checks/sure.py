@@ -101,7 +101,7 @@ def report(table: Any) -> Report:
         2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; the question is a gap of one point",
         2.8**2 * 100 * share / POINT**2: "the share is a fraction, not a percentage",
         2.8**2 * share: "one point is 0.01",
-    }, "", 0.1, "(1.96 + 0.84) ** 2 * share / 0.01 ** 2")  # fmt: skip
+    }, "", 0.1, "how many rows make 0.01 worth 2.8 standard errors?")  # fmt: skip
     why = f"{words[0]}, and about {needed:,.0f} rows can show a gap of one point; you have {n:,}"
     return Report(half, word, rows, why, share)
 

@@ -78,7 +78,7 @@ def plot(d=1024, r=8):
 #
 # - `layer.requires_grad_(False)` freezes a layer.
 # - `nn.Parameter(tensor)` is a tensor that trains.
-# - `nn.init.kaiming_uniform_(tensor, a=5**0.5)` fills $A$ as PEFT does: uniformly within $\pm 1/\sqrt{\text{in}}$, so that $Ax$ doesn't grow with the width.
+# - `nn.init.kaiming_uniform_(tensor, a=5**0.5)` fills $A$ as PEFT does: uniformly within $\pm 1/\sqrt{\text{inputs}}$, so that $Ax$ doesn't grow with the width.
 
 
 # %% exercise
@@ -202,7 +202,7 @@ checks.check_merge(merge, model, tokens, labels)
 
 # %% [markdown]
 # ## Encore: your ten lines read lesson 00's movie-review file
-# The PEFT-format adapter you opened there was trained on 400 batches of reviews, with the same layers, rank and alpha. Shorten its names, and load it into *your* layers (and its head into the head). **What percentage of the 200 others will be right now?**
+# The PEFT-format adapter you opened there was trained for 400 steps, with the same layers, rank and alpha. Shorten its names, and load it into *your* layers (and its head into the head). **What percentage of the 200 others will be right now?**
 
 # %%
 folder = lesson.reference("minilm-rt-r8").adapter

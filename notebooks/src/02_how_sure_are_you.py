@@ -119,13 +119,13 @@ assert f"{1e4 * np.mean(right.mean(1) * (1 - right.mean(1))) / 2000:.2f}" == "0.
 #
 # From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds are 0.9<!--seeds.two--> points apart on average, and 29 pairs in 100 are at least as far apart as A and B. Try forty ideas that don't work, keep the best, and you'll report 2.1<!--seeds.gain--> points over their average.
 #
-# The forty mix both kinds of luck: about 40% of their variance (26 to 63%) comes from having only 2,000 sentences.
+# All forty took the same sentences. Still, about 40% of their variance (26 to 63%) would vanish with a much longer test.
 #
 # Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently: nearly the same accuracy, different models.
 # </details>
 #
 # ## Play
-# Below the panel's curves, pick a sentence whose answer your adapter changed (in the lab, or type one). Drag **strength** from 0 (off) to 2. **Does one of the six change its answer twice?**
+# After the run, six sentences whose answers your adapter changed stand below its curves. Pick one (in the lab, or type one). Drag **strength** from 0 (off) to 2. **Does one of the six change its answer twice?**
 #
 # ## Your turn: does A beat B?
 # A table: one row per sentence, 1 where the model was right.
@@ -166,7 +166,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask the lab about your two, and twenty seeds against twenty. (Two questions: it prints the rows that show your gap; your `rows` show one point.)
+# Now ask the lab about your two, and twenty seeds against twenty. (It prints rows for *your* gap; `rows` was for one point.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -183,7 +183,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A and B are two of the forty: *one recipe*. Even "better" means only these two files, picked because A is ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters (lesson 05). *Undecided*: not enough data.
+# A and B are two of the forty: *one recipe*. Even "better" would speak only of these two files, picked because A was ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters (lesson 05). *Undecided*: not enough data.
 #
 # And 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->% like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same. Don't write that it's better.
 #

@@ -33,7 +33,7 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 # We trained 540<!--knobs.runs--> adapters. A cell is one setting with three seeds; its number is their average. A small cross: a run **collapsed** (back to guessing). A large one: all three.
 #
 # 1. Drag **learning rate** from end to end. What happens?
-# 2. Look at the middle of each row's strongest blues and its first large cross. When the rank grows, do they move? Answer below the map.
+# 2. In each row, find the middle of the strongest blues and the first large cross. When the rank grows, do they move? Answer below.
 # 3. Switch to *rate × α*. When $\alpha$ grows, do they move? Answer again.
 
 # %%
@@ -81,18 +81,18 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6|75.4|
 # |rank, 8 times|75.3|76.7|
 #
-# **Rate first**, over the ranges we swept. A gap below 2.0 points may be luck (1.96 standard errors, three seeds each; lesson 02). Only the rate's gaps are larger. But rank 1 is below rank 8 at all 12 rates, by 0.3 to 8.9 points: mostly small, probably not luck.
+# **Rate first**, over the ranges we swept. A gap below 2.0 points may be luck (1.96 standard errors, three seeds each; lesson 02). In this table, only the rate's gaps are larger. But rank 1 is below rank 8 at all 12 rates, by 0.3 to 8.9 points: mostly small, probably not luck.
 #
 # Two rules save runs:
 #
-# - **New rank, same $\alpha$, same rate** loses 0.0<!--knobs.rank.alone--> points on average against finding the best rate again for the new rank (α 16; elsewhere at most 0.4). ($\alpha/r$ does that: rank 8 has eight pieces, each scaled by 1/8.)
+# - **New rank, same $\alpha$, same rate** loses 0.0<!--knobs.rank.alone--> points on average against finding the best rate again for the new rank (α 16; elsewhere at most 0.4; fitted to these very runs). ($\alpha/r$ does that: rank 8 has eight pieces, each scaled by 1/8.)
 # - **Higher $\alpha$, lower rate:** four times the $\alpha$, *half* the rate loses 0.2<!--knobs.alpha.root--> points; a *quarter*, 5.0<!--knobs.alpha.whole-->. A heuristic: at any $\alpha$, the optimizer, Adam, moves $A$ and $B$ by about the rate each step, so $BA$ grows with the square of the rate: 4 × ½ × ½ = 1.
 # </details>
 #
 # ## How low a rank is enough?
 # A **rank-one piece** is a column times a row. Rank-8 LoRA adds *at most* eight to a matrix; full fine-tuning can add 384. Take the change that full fine-tuning made to each matrix, and keep only its strongest pieces. (One run, longer than the map's.)
 #
-# The SVD (singular value decomposition) finds them. With all 384 of each matrix, 84.8<!--inside.full.right-->% of the answers are right; with none, only the new head, 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
+# The SVD (singular value decomposition) finds them. With all 384 of each matrix, 84.8<!--inside.full.right-->% of the answers are right; with none (the new head alone), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
 #
 # Press *take it away* twice, and *add the next piece*. Picture and energy are of *one* matrix; for *right answers*, *every* matrix is cut.
 
@@ -117,9 +117,9 @@ assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% are right. They hold 30<!--knobs.cut.energy-->% of the *energy*, the squared size (14% in the matrix shown). Without the other 70%, 28 fewer of 500 answers are right, more than another seed changes (7, on average). So two pieces do most of it, not all; eight lose 7. Why so few? Lesson 10.
+# With two pieces, 79.2<!--knobs.cut.2-->% are right. They hold 30<!--knobs.cut.energy-->% of the *energy*, the squared size (14% in the matrix shown). Without the other 70%, 28 fewer of 500 answers are right, more than another seed changes (7, on average). With eight, only 7 are lost. Why are so few enough? Lesson 10.
 #
-# Training *at* a low rank is another experiment, the map.
+# Training *at* a low rank is another experiment: the map.
 # </details>
 #
 # ## Where the rank does matter
@@ -189,7 +189,7 @@ checks.check_bracket(rates, alpha, panel)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Tune the rate first.** Start a 7B at 0.0002; MiniLM at 0.0005 on all linear layers (0.001: one of five collapsed), 0.002 to 0.004 on `q,v`; SmolLM2 at 0.004 and 0.009. *Ours: about ten times full fine-tuning's on all linear layers, 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv--> on `q,v` (intervals: lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+# 1. **Tune the rate first.** Start a 7B at 0.0002; on all linear layers, MiniLM at 0.0005 (0.001: one of five collapsed), SmolLM2 at 0.004; on `q,v`, 0.002 to 0.004 and 0.009. *Ours: about ten times full fine-tuning's on all linear layers, 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv--> on `q,v` (intervals: lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
 # 2. **New rank, same α, same rate.** *Ours: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (lesson 15). Published: below a factor of 2 from rank 4 to 512 (Schulman 2025).*
 # 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->; the rule says 4).*
 #

@@ -3,7 +3,7 @@
 #
 # LoRA on Llama 3.1 8B trains 2,356<!--fit.times-fewer--> times fewer numbers than full fine-tuning. So it needs 2,356<!--fit.times-fewer--> times less memory, right?
 #
-# You have this model, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? (The code's `llama-3-8b` has the same shape, but reads only 8,192 tokens.)
+# You have this model, a folder of long documents, and a free cloud GPU: a T4 with 16 GB. Will it fit? (The code's `llama-3-8b` has the same shape.)
 
 # %%
 from lora_course import checks, lesson
@@ -17,7 +17,7 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 # ## Two guesses
 # Take one training step on one text of 512 tokens. Numbers take 2 bytes (bf16); LoRA's own take 4. LoRA has rank 8, on `q` and `v`. Full fine-tuning in pure bf16, the leanest way, needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
 #
-# **What percentage of that does LoRA need? And at 32,768 tokens, what percentage of its peak there?** Give ranges; be 80% sure.
+# **What percentage of that does LoRA need? And at 32,768 tokens, what percentage of full fine-tuning's peak there?** Give ranges; be 80% sure.
 
 # %%
 lesson.predict("% of full fine-tuning at 512 tokens", low=..., high=...)
@@ -66,15 +66,15 @@ assert f"{100 * memory('llama-3-8b', lora, seq=512).peak / masters.peak:.0f}" ==
 # Every number that trains brings three more: its gradient, and two running means that AdamW keeps. With LoRA, these are nearly gone. But two things stay:
 #
 # - **Weights**, frozen or not: 15.0<!--fit.weights--> GiB, too much for our T4.
-# - **Activations**, what forward saves for backward. A layer's input is needed only for the gradient of its own $W$, $g x^\top$ (lesson 01); when $W$ is frozen and has no adapter, it isn't kept. Other steps, such as multiplying two vectors, need their inputs even when nothing in them trains: at 32,768 tokens LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
+# - **Activations**, what forward saves for backward. A layer's input is needed only for the gradient of its own $W$ (error times input); when $W$ is frozen and has no adapter, it isn't kept. Other steps, such as multiplying two vectors, need their inputs even when nothing in them trains: at 32,768 tokens LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
 #
 # Prompt tuning (extra vectors before the text) trains far fewer numbers than LoRA, and needs 17.9<!--fit.prompt--> GiB instead of 18.0<!--fit.lora-->. **What trains doesn't decide the memory. The fullest moment does.**
 # </details>
 #
 # ## Is the picture right?
-# That picture is arithmetic; nothing ran. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B. With one length fitted and the gaps between tensors simulated, LoRA's estimates are within 2%; full fine-tuning's is 2.6% too low. So keep some room.
+# That picture is arithmetic; nothing ran. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B. We fitted their longest text's length to one run, and simulated gaps between tensors. LoRA's other estimates are within 2%; full fine-tuning's is 2.6% too low. So keep some room.
 #
-# We check a real step on a CPU (in the notebook yours, on the web page ours). The small MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
+# We check a real step on a CPU (yours; on the web page, ours). The small MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -174,7 +174,7 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is there at the fullest moment**, not what trains.
-# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with master weights (a second copy) and running means in fp32. With these, our 512 tokens need 153 GiB (about 120 held, 34 more for a moment in the update); LoRA, 12% of that. (In PEFT without autocast, 71% becomes 80%: adapted layers' inputs are copied to fp32.) *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with master weights (a second copy) and running means in fp32. With master weights, our full fine-tuning needs 153 GiB (34 of them for a moment in the update), and LoRA 12% of that. (In PEFT without autocast, the 71% above are 80%: adapted layers' inputs are copied to fp32.) *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
 # 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed; measured on small models.*
 #
 # The same in PEFT:

@@ -14,7 +14,7 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**: random starts and orders of sentences. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
 #
-# A colleague does a hundred small studies. Each draws five times from our five seeds (one may come twice; a seed brings both methods' runs) and 200 of our 2,000 sentences, and calculates a 95% **interval**: a range that should contain the true difference (that of all our data). If 0 is in it, she writes "no difference found." **How many of her intervals miss the true difference? How many studies find none?** Be 80% sure of each.
+# A colleague does a hundred small studies. Each draws, with repeats, five of our five seeds (a seed brings both methods' runs) and 200 of our 2,000 sentences, and calculates a 95% **interval**: a range that should contain the true difference (that of all our data). If 0 is in it, she writes "no difference found." **How many of her intervals miss the true difference? In how many studies does she write that?** Be 80% sure.
 #
 # And vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**. (On the web page, write it down: the panel starts at 1.5.)
 
@@ -67,19 +67,19 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **LoRA lost.** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%: 1.35 points less, unrounded. The 95% interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0. With no true difference, 5 in 100 would. The interval allows for luck in seeds (the two runs of a seed are a pair) and in sentences.
+# **LoRA lost.** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%: 1.35 points less, unrounded. The 95% interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0. With no true difference, at most 5 in 100 would. The interval allows for luck in seeds (the two runs of a seed are a pair) and in sentences.
 #
-# **It may still be your choice.** The 90% interval ends just beyond -2.1<!--as_good.lora.low-->: from a margin of 2.2<!--as_good.lora.within--> points, the word is *worse, but within the margin*. (As one of the panel's four questions, from 2.6: luck has four chances, so each needs stronger evidence.) You lose about half a point to two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
+# **It may still be your choice.** The 90% interval ends just beyond -2.1<!--as_good.lora.low-->: from a margin of 2.2<!--as_good.lora.within--> points, the word is *worse, but within the margin*. (The panel asks four questions, so luck has four chances: each needs stronger evidence, here 2.6 points.) You lose about half a point to two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
 #
 # LoRA on all linear layers versus `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (20 trained vectors before the text) gets 73.0<!--as_good.prompt-->%, less than the **probe** (75.7<!--as_good.probe-->%), a linear classifier on the frozen model, and needs more memory than LoRA.
 #
-# But 93<!--as_good.blind--> of the hundred studies find **no difference**. Three intervals miss the true difference (expect about five): the studies are honest, and nearly blind.
+# But 93<!--as_good.blind--> of the hundred studies find **no difference**. Three intervals miss the true difference (at most five is usual): the studies are honest, and nearly blind.
 # </details>
 #
 # ## What does "equivalent" mean?
-# It is easy to find no difference: test on few sentences. *Equivalent* needs evidence. Look at the thick bar, the 90% interval: is all of it inside the band? Then it's *equivalent*. (Is 0 outside the 95% interval, too? Then it's *better* or *worse, but within the margin*.)
+# It's easy to find no difference: test few sentences. *Equivalent* needs evidence. Look at the thick bar, the 90% interval: is all of it inside the band? Is 0 outside the 95% interval? Only the first: *equivalent*. Only the second: *better* or *worse*. Both: *worse, but within the margin*. Neither: *undecided*.
 #
-# These are two one-sided tests (*TOST*): each may err in 5 of 100 studies, and 5% at each end leaves 90%. The lower end alone is *non-inferiority*: no loss beyond the margin.
+# These are two one-sided tests (*TOST*): each cuts off 5% at one end, so 90% remains. The lower end alone is *non-inferiority*: no loss beyond the margin.
 #
 # ### Your turn: the rule in one line
 # `low` and `high` are the ends of the 90% interval, as shares: 0.015 is 1.5 points.
@@ -102,7 +102,7 @@ checks.check_equivalence_rule(equivalent)
 
 # %% [markdown]
 # ## Before you believe a comparison
-# - **Was every method tuned, on the same budget?** Ours got four learning rates each (more if the best was at the edge). Validation (one seed) chose 0.0001<!--as_good.full.rate--> for full fine-tuning (0.00005 did as well) and 0.002<!--as_good.lora.rate--> for LoRA. One rate for both would choose the winner.
+# - **Was every method tuned, on the same budget?** Ours got four learning rates each (more if the best was last). Validation (one seed) chose 0.0001<!--as_good.full.rate--> for full fine-tuning (0.00005 did as well) and 0.002<!--as_good.lora.rate--> for LoRA. One rate for both would choose the winner.
 # - **Was the test set used only once**, with new seeds? (No: the same seeds had been scored the day before.)
 # - **Which LoRA was it?** Say its rank, layers and training steps.
 # - **How much was there to learn?** Ours saw 6,400 sentences; with far more, LoRA can lag.
@@ -114,7 +114,7 @@ checks.check_equivalence_rule(equivalent)
 #
 # <details><summary>An example first</summary>
 #
-# Rank 8 minus rank 32, both on `q,v`, each at its best rate. 95%: -0.7<!--as_good.pair.low95--> to 0.6<!--as_good.pair.high95--> points. 0 is inside: no winner. 90%: -0.6<!--as_good.pair.low--> to 0.5<!--as_good.pair.high-->. Inside a margin of 1.5: *equivalent*. Not inside 0.5: *undecided*. Never "equal."
+# Rank 8 minus rank 32, both on `q,v`, each at its best rate. 95%: -0.7<!--as_good.pair.low95--> to 0.6<!--as_good.pair.high95--> points. 0 is inside: no winner. 90%: -0.6<!--as_good.pair.low--> to 0.5<!--as_good.pair.high-->. Inside a margin of 1.5: *equivalent*. Not inside 0.5: *undecided*.
 # </details>
 
 # %%
@@ -134,7 +134,7 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 #
 # 1. **"No difference found" isn't "equal."** Equal needs a margin, set first, and a 90% interval inside it.
 # 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256, unlike 16 and 64, matches full fine-tuning; in continued pretraining no rank does; LoRA forgot less ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, 20 to 30 times on `q,v`. *Ours: 4.8<!--regret.all.low--> to 22<!--regret.tweets.all.high--> and 9.1<!--regret.qv.low--> to 66<!--regret.qv.high--> times (lesson 15). Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
+# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, 20 to 30 times on `q,v`. *Ours: all linear 4.8<!--regret.all.low--> to 22<!--regret.tweets.all.high-->, `q,v` 9.1<!--regret.qv.low--> to 66<!--regret.qv.high--> times (95% intervals; lesson 15). Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python
