@@ -10,6 +10,7 @@ from ipywidgets import interact
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
+from lora_course.checks.regret import LOWEST
 from lora_course.paper import facts
 from lora_lab.experiments.statistics import mean_interval
 from lora_lab.training.assets import shipped
@@ -60,6 +61,9 @@ lesson.predict("times the best rate falls with alpha = r", low=..., high=...)
 # Pale curves are seeds, strong ones their means. One multiple of full fine-tuning's best rate for *both* LoRAs: where is the sum of their costs smallest?
 
 # %%
+lowest = LOWEST.judge(lowest).yours_or_ours("lowest", lowest, LOWEST.right)
+
+
 def best_rate(losses):  # log2 of it; `losses` is a series over rates
     at = losses.argmin()
     if at in (0, len(losses) - 1):  # at the edge, the best rate may lie beyond
@@ -69,10 +73,8 @@ def best_rate(losses):  # log2 of it; `losses` is a series over rates
     return np.log2(losses.index[at]) + lowest(*np.polyval(parabola, (-1, 0, 1)))
 
 
-losses = {
-    name: pd.DataFrame({one["lr"]: [loss for _, loss in one["each"]] for one in methods[label]})  # seeds x rates
-    for label, name in names.items()
-}
+losses = {name: pd.DataFrame({one["lr"]: [loss for _, loss in one["each"]] for one in methods[label]})
+          for label, name in names.items()}  # seeds x rates
 best = {name: table.apply(best_rate, axis=1) for name, table in losses.items()}
 
 

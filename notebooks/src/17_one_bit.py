@@ -10,7 +10,8 @@ import torch
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
-from lora_course.experiments.reward import Rewarded
+from lora_course.checks.reward import BITS, LOSS
+from lora_course.experiments.reward import Rewarded, reinforce
 from lora_lab import LoRA, Recipe, verdict, verdicts
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import verdicts_of
@@ -68,7 +69,8 @@ steps = lesson.steps(200, 12)
 recipe = Recipe("minilm", lesson.small("rt", lesson.workplace("17")), LoRA(rank=1), lr=1e-3, steps=steps, batch=8, validations=0)
 # without the noise of drawing, as your loss: p = log_p.exp(); return -torch.where(rewards > 0, p, 1 - p).mean()
 with progress_bar(steps) as bar:
-    pack = Rewarded([recipe], loss=loss_of_rewards, callbacks=lambda _: [bar])
+    loss = LOSS.judge(loss_of_rewards).yours_or_ours("loss_of_rewards", loss_of_rewards, reinforce)
+    pack = Rewarded([recipe], loss=loss, callbacks=lambda _: [bar])
     (run,) = pack.run()
 rewards = pd.Series(pack.rewards[recipe])
 
@@ -76,8 +78,7 @@ plt.figure(figsize=(8, 3))
 plt.plot(rewards, ".", alpha=0.3)
 plt.plot(rewards.rolling(25, min_periods=5).mean(), color="C0")
 plt.axhline(0.5, color="gray", linestyle=":")
-plt.xlabel("step")
-plt.ylabel("share of thumbs up")
+plt.gca().set(xlabel="step", ylabel="share of thumbs up")
 plt.show()
 print(f"{run.metrics['accuracy']:.1%} of the test sentences, and it has trained on no label")
 
@@ -168,6 +169,7 @@ def bits(p):
 checks.check_bits(bits)
 
 # %%
+bits = BITS.judge(bits).yours_or_ours("bits", bits, BITS.right)
 heard = sum(8 * bits(min(max(p, 0.01), 0.99)) for p in rewards.rolling(25, min_periods=1).mean())
 print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_parameters:,} numbers")
 

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
+from lora_course.checks.remembering import REMEMBERED
 from lora_lab import LoRA, load_task, train, verdicts
 from lora_lab.experiments.margins import scores_in
 from lora_lab.training.assets import shipped
@@ -60,6 +61,7 @@ lesson.predict("points that 240 more labels bring", low=..., high=...)
 
 # %%
 final = flips[flips.part == "final"]
+remembered = REMEMBERED.judge(remembered).yours_or_ours("remembered", remembered, REMEMBERED.right)
 bits = remembered(final.texts, final.loss).groupby([final["rank"], final.texts]).mean().unstack("rank")
 plt.figure(figsize=(7.5, 4.5))
 for n, (rank, own) in enumerate(final.groupby("rank")):
@@ -73,7 +75,6 @@ plt.xticks(bits.index, bits.index)
 plt.yticks(bits.index, bits.index)
 plt.title("More rank remembers more", loc="left")
 plt.minorticks_off()
-plt.show()
 
 # %%
 largest = final[final.texts == 2048]
