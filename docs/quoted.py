@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from lora_course.checks.variants import LABELS, ahead
 from lora_course.claims.evidence import PLAIN, RATES, TUNED, VARIANTS, Cells, rate_ratios
 from lora_course.classroom import room
-from lora_course.experiments.rates import batch_growth, best_rate, best_rates, times
+from lora_course.experiments.rates import batch_growth, best_rate, best_rates, parabola, times
 from lora_course.lesson import reference, reference_comparison
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -80,7 +80,7 @@ def seeds() -> dict[str, str]:
         "seeds.differ": f"{100 * differ:.0f}",
         "seeds.half": f"{196 * (differ / 2000) ** 0.5:.1f}",
         "seeds.rows": f"{round(2.8**2 * differ / 0.01**2, -2):,.0f}",
-        "seeds.halves": verdict(right[:20], right[20:], margin=0.01).outcome,
+        "seeds.halves": verdict(right[:20], right[20:], margin=0.01).word,
     }
 
 
@@ -137,7 +137,7 @@ def as_good() -> dict[str, str]:
         "as_good.lora.high95": f"{100 * against['high']:.1f}",
         "as_good.lora.low": f"{100 * ninety.low:.1f}",
         "as_good.lora.within": f"{100 * MARGINS[against['outcomes'].index('W')]:.1f}",
-        "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).outcome,
+        "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).word,
         **{f"as_good.pair.{end}": f"{100 * getattr(pair, end):.1f}" for end in ("low", "high", "low95", "high95")},
         "as_good.blind": str(sum(low < 0 < high for _, low, high in studies)),
     }
@@ -154,7 +154,7 @@ def rates() -> dict[str, str]:
         "rates.fall": f"{16**-slope:.1f}",
         "rates.fall.low": f"{16**-high:.1f}",
         "rates.fall.high": f"{16**-low:.1f}",
-        **{f"rates.{name}": one.outcome for name, one in verdicts_of(pairs, margin=0.015).items()},
+        **{f"rates.{name}": one.word for name, one in verdicts_of(pairs, margin=0.015).items()},
     }
 
 
@@ -314,7 +314,7 @@ def variants() -> dict[str, str]:
         numbers |= {name: f"{mean:.1f}", f"{name}.half": f"{(high - low) / 2:.1f}"}
         numbers[f"{name}.peak"] = f"{row['peak_bytes'] / 2**20:.0f}"
         if label in judged:
-            numbers[f"{name}.word"] = judged[label].outcome
+            numbers[f"{name}.word"] = judged[label].word
             numbers[f"{name}.behind"] = f"{-100 * judged[label].difference:.1f}"
     shared = pd.DataFrame({name: ahead(name) for name in LABELS} | {"LoRA": 0.0}).dropna()
     return numbers | {
@@ -382,11 +382,11 @@ def regret() -> dict[str, str]:
         numbers |= {f"regret.{far}.least": f"{min(costs):.2f}", f"regret.{far}.most": f"{max(costs):.2f}"}
     seeds_of = parts["smollm2"].fillna({"targets": "full"}).groupby(["targets", "seed"])
     cells = {key: dict(zip(own.lr, own.loss, strict=True)) for key, own in seeds_of}
-    costs = [
-        parabola_at(cells["all-linear", n], best_rate(cells["full", n]) + np.log2(10))
-        - parabola_at(cells["all-linear", n], best_rate(cells["all-linear", n]))
-        for n in range(3)
-    ]
+    costs = []
+    for n in range(3):
+        curve = parabola(cells["all-linear", n])
+        assert curve is not None
+        costs.append(curve(best_rate(cells["full", n]) + np.log2(10)) - curve(best_rate(cells["all-linear", n])))
     numbers["regret.smollm2.ten"] = f"{fmean(costs):.2f}"
     grown = batch_growth(table)
     grown["more"] = [a - b for a, b in zip(grown["lora"], grown["full"], strict=True)]
@@ -402,16 +402,6 @@ def regret() -> dict[str, str]:
         ends = zip(ENDS, mean_interval((100 * (usual - own)).tolist()), strict=True)
         numbers |= {f"regret.points.{alpha}{end}": f"{value:.1f}" for end, value in ends}
     return numbers
-
-
-def parabola_at(losses: dict[float, float], place: float) -> float:
-    """The parabola through the lowest loss and its neighbors, at this log2 of a rate."""
-    rates = sorted(losses)
-    at = rates.index(min(losses, key=losses.__getitem__))
-    near = rates[at - 1 : at + 2]
-    middle = np.log2(rates[at])
-    fit = np.polyfit(np.log2(near) - middle, [losses[rate] for rate in near], 2)
-    return float(np.polyval(fit, place - middle))
 
 
 def rewards() -> dict[str, str]:
@@ -471,7 +461,7 @@ def learned() -> dict[str, str]:
             name = f"few.{row['method']}.{n}"
             numbers[name] = f"{100 * row['accuracy']['mean']:.1f}"
             if row["label"] in judged:
-                numbers[f"{name}.word"] = judged[row["label"]].outcome
+                numbers[f"{name}.word"] = judged[row["label"]].word
     return numbers
 
 

@@ -138,7 +138,7 @@ def defense(pair: str, margin: float) -> Defense:
     first, second = scores(pair)
     result = verdict(first, second, margin / 100)
     side, differ = "better" if result.difference > 0 else "worse", result.p_difference < LEVEL
-    word = f"{side}{BUT}" if differ and result.outcome == "equivalent" else result.outcome
+    word = result.word
     seen = (
         f"{a} minus {b}, {len(first)} seeds x {first.shape[1]:,} sentences, in points: {100 * result.difference:.2f}; "
         f"95% interval {100 * result.low95:.2f} to {100 * result.high95:.2f}; "

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, parts
-from lora_course.experiments.rates import lowest
 
 LOWEST = Function(
     cases=[(0.60, 0.50, 0.56), (0.52, 0.50, 0.70), (0.55, 0.50, 0.55), (2.0, 1.0, 1.5)],
-    right=lowest,
+    right=lambda a, b, c: (a - c) / (2 * (a - 2 * b + c)),
     why="between two of the rates: with losses 0.60, 0.50, 0.56, an eighth of a doubling above the middle one",
     near={
-        "the sign: if a is higher than c, the lowest point lies above the middle": lambda a, b, c: -lowest(a, b, c),
-        "that is where p + q x is 0: the slope of p x + q x² is p + 2 q x": lambda a, b, c: 2 * lowest(a, b, c),
+        "the sign: if a is above c, the lowest point is to the right": lambda a, b, c: (c - a) / (2 * (a - 2 * b + c)),
+        "that is where p + q x is 0: the slope of p x + q x² is p + 2 q x": lambda a, b, c: (a - c) / (a - 2 * b + c),
         "that is the lowest loss: return its place x": lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)),
         "x = 0 is the lowest of the three losses: where does the parabola turn?": lambda a, b, c: 0.0,
     },

@@ -6,8 +6,10 @@ Each tuning seed gives one best rate per method; ratios are paired by seed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import log2, nan
+from math import nan
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lora_lab.experiments.statistics import mean_interval
 
@@ -17,19 +19,17 @@ if TYPE_CHECKING:
 Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 
 
-def lowest(a: float, b: float, c: float, down: float = 1, up: float = 1) -> float:
-    """Return where the parabola through (-down, a), (0, b), (up, c) is lowest; b is the smallest of the three."""
-    return (up**2 * (a - b) - down**2 * (c - b)) / (2 * (up * (a - b) + down * (c - b)))
+def parabola(losses: Mapping[float, float]) -> np.polynomial.Polynomial | None:
+    """Return the loss over log2 of the rate, through the lowest loss and its neighbors; None if it is at an end."""
+    rates = sorted(losses)
+    at = min(range(len(rates)), key=lambda i: losses[rates[i]])
+    near = rates[at - 1 : at + 2] if 0 < at < len(rates) - 1 else []
+    return np.polynomial.Polynomial.fit(np.log2(near), [losses[rate] for rate in near], 2) if near else None
 
 
 def best_rate(losses: Mapping[float, float]) -> float:
     """Return log2 of the best rate, given the losses at the rates that were tried; nan if the lowest is at an end."""
-    rates = sorted(losses)
-    at = min(range(len(rates)), key=lambda i: losses[rates[i]])
-    if at in (0, len(rates) - 1):
-        return nan
-    below, best, above = (log2(rate) for rate in rates[at - 1 : at + 2])  # rounded, so not exactly a doubling apart
-    return best + lowest(losses[rates[at - 1]], losses[rates[at]], losses[rates[at + 1]], best - below, above - best)
+    return nan if (curve := parabola(losses)) is None else float(curve.deriv().roots()[0])
 
 
 def best_rates(row: Mapping[str, Any]) -> list[float]:

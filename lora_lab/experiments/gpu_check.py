@@ -83,14 +83,15 @@ def memory_rows(where: str, models: Sequence[str], batch: int = 4, seq: int = 51
             setup = {"batch": batch, "seq": seq, "dtype": "bf16", "device": where, **options}
             traced = memory(model, method, trace=True, **setup)
             weights = memory(model, method, trace=True, **{**setup, "quantised": "none"}).categories["weights"]
-            row: Row = {"model": model, "case": case, "predicted": _gib(traced.peak)}
+            row: Row = {"model": model, "case": case, "predicted": round(traced.peak / GIB, 4)}
             if traced.peak > ROOM * free_bytes(where) or weights > ROOM * (machine_memory()[1] or 0):
                 yield row | {"left out": "not enough free memory"}
                 continue
             real = measure(model, method, **setup)
-            row |= {"peak": _gib(real.peak), "ratio": round(traced.peak / real.peak, 4)}
+            row |= {"peak": round(real.peak / GIB, 4), "ratio": round(traced.peak / real.peak, 4)}
             if real.reserved and traced.reserved:
-                row |= {"reserved": _gib(real.reserved), "reserved ratio": round(traced.reserved / real.reserved, 4)}
+                row["reserved"] = round(real.reserved / GIB, 4)
+                row["reserved ratio"] = round(traced.reserved / real.reserved, 4)
             device.free_memory()
             yield row
 
@@ -151,7 +152,3 @@ def _step(model: Any) -> Callable[[], None]:
         optimizer.zero_grad()
 
     return step
-
-
-def _gib(size: int) -> float:
-    return round(size / GIB, 4)

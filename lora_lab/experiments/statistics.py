@@ -46,7 +46,7 @@ MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely range
 class Verdict:
     """The outcome of a against b; `str(verdict)` is one sentence.
 
-    outcome                 "equivalent" even if a is also better or worse: the sentence then says so, and by how much
+    outcome                 "equivalent" even if a is also better or worse; `word` says both
     difference              mean of a - mean of b, as a share (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
     more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) would decide 80% of
@@ -70,16 +70,19 @@ class Verdict:
     correctness: bool  # True: answers are right or wrong, differences in points; False: scores
     pairs: int = 1  # number of pairs in Holm's correction
 
+    @property
+    def word(self) -> str:
+        """The outcome, or "better but within the margin" or "worse but within the margin" if both hold."""
+        both = self.outcome == "equivalent" and self.p_difference < LEVEL
+        return f"{'better' if self.difference > 0 else 'worse'} but within the margin" if both else self.outcome
+
     def __str__(self) -> str:
         gap, margin = (self._format(value, " points") for value in (abs(self.difference), self.margin))
-        interval = f"95% interval {self._format(self.low95)} to {self._format(self.high95)}"
-        words = f"{self.outcome}{f': {gap} apart' if self.outcome == 'undecided' else f' by {gap}'}"
-        if self.outcome == "equivalent":
-            side, where = ("better", "ahead") if self.difference > 0 else ("worse", "behind")
-            inside = f"{side} but within the margin of {margin}, {where} by {gap}"
-            words = inside if self.p_difference < LEVEL else f"equivalent within {margin}"
-            interval = f"90% interval {self._format(self.low)} to {self._format(self.high)}"
-        return f"{words} ({interval}; {self._size()}){self._more()}"
+        detail = {"undecided": f": {gap} apart", "equivalent": f" within {margin}", "better": f" by {gap}",
+                  "worse": f" by {gap}"}.get(self.word, f" of {margin}, by {gap}")  # fmt: skip
+        level, low, high = (90, self.low, self.high) if self.outcome == "equivalent" else (95, self.low95, self.high95)
+        interval = f"{level}% interval {self._format(low)} to {self._format(high)}"
+        return f"{self.word}{detail} ({interval}; {self._size()}){self._more()}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as `kind`, the sentence as `words`, and its numbers: shares if `points`, else scores."""

@@ -141,8 +141,8 @@ def test_a_difference_within_the_margin_is_equivalent_and_its_sentence_says_who_
     found = verdict(a, b)
     assert found.outcome == "equivalent"
     assert found.p_difference < LEVEL
-    assert str(found).startswith("better but within the margin of 1.5 points, ahead by 0.5 points (90% interval 0.")
-    assert str(verdict(b, a)).startswith("worse but within the margin of 1.5 points, behind by 0.5 points")
+    assert str(found).startswith("better but within the margin of 1.5 points, by 0.5 points (90% interval 0.")
+    assert str(verdict(b, a)).startswith("worse but within the margin of 1.5 points, by 0.5 points")
     assert verdict(a, b, margin=0.004).outcome == "better"
 
 
@@ -201,8 +201,8 @@ def test_outcome_intervals_and_p_values_agree_also_turned_round_and_with_the_row
     assert found.low95 <= found.difference <= found.high95
     if found.outcome != "undecided":
         assert found.more_seeds is found.more_rows is None
-    within = f"{'better' if found.difference > 0 else 'worse'} but within the margin of"
-    assert str(found).startswith(within if equivalent and found.p_difference < LEVEL else found.outcome)
+    assert (found.word != found.outcome) == (equivalent and found.p_difference < LEVEL)
+    assert str(found).startswith(found.word)
     assert (back.outcome, back.difference) == (OTHER[found.outcome], -found.difference)
     for end, other in (("low", "high"), ("low95", "high95")):
         assert getattr(back, end) == pytest.approx(-getattr(found, other), rel=1e-9, abs=1e-12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
@@ -43,10 +44,7 @@ def test_a_beginning_that_no_lesson_has_is_said_and_builds_nothing():
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The value of JUPYTER_PATH for kernels that start at once, where processes can be forked."""
-    if sys.platform != "linux":
-        yield ""
-        return
-    with warm.kernels(tmp_path_factory.mktemp("jupyter")) as path:
+    with warm.kernels(tmp_path_factory.mktemp("jupyter")) if sys.platform == "linux" else nullcontext("") as path:
         yield path
 
 

@@ -43,7 +43,7 @@ def serve(address: str) -> None:
     from ipykernel.kernelapp import IPKernelApp  # noqa: F401
     from transformers import BertForSequenceClassification, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
 
-    signal.signal(signal.SIGCHLD, lambda *_: reap())
+    signal.signal(signal.SIGCHLD, reap)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()
@@ -55,7 +55,7 @@ def serve(address: str) -> None:
             connection.close()
 
 
-def reap() -> None:
+def reap(*_: object) -> None:
     """Take leave of the kernels that have ended."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:

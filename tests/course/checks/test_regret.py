@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from lora_course.checks.regret import SENTENCES
-from lora_course.experiments.rates import lowest
+from lora_course.checks.regret import LOWEST, SENTENCES
 from lora_course.paper import facts
 from lora_lab.accounting.params import break_even_rank
 
-RIGHT = {"lowest": (lowest, "nan"), "carried": (16, "c", "more rates")}
+RIGHT = {"lowest": (LOWEST.right, "nan"), "carried": (16, "c", "more rates")}
 WRONG = [
-    ("lowest", (lambda a, b, c: -lowest(a, b, c), "nan"), "the sign"),
+    ("lowest", (lambda a, b, c: -LOWEST.right(a, b, c), "nan"), "the sign"),
     ("lowest", (lambda a, b, c: (a - c) / (a - 2 * b + c), "nan"), "the slope of p x"),
     ("lowest", (lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)), "nan"), "return its place"),
     ("lowest", (lambda a, b, c: 0.0, "nan"), "where does the parabola turn"),
     ("lowest", (lambda a, b, c: 1.0, "nan"), "the slope p + 2 q x is 0"),
-    ("lowest", (lowest, "the last"), "may lie beyond"),
+    ("lowest", (LOWEST.right, "the last"), "may lie beyond"),
     ("carried", (32, "c", "more rates"), "isn't the first"),
     ("carried", (16, "a", "more rates"), "the last column is ahead"),
     ("carried", (16, "b", "more rates"), "nearly doubles"),
