@@ -11,12 +11,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue, Failed
 from lora_lab.files import as_json, read_json, write_atomically, write_json
+from lora_lab.kernels import forked_kernels
 from lora_lab.ports import free_port
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
@@ -43,23 +45,26 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     token, port = secrets.token_hex(16), free_port(0 if check else port)
     address = f"http://127.0.0.1:{port}"
     command = _jupyter_command(root, port, browser and not check)
-    server = subprocess.Popen(command, env=_environment(root, token), stderr=subprocess.DEVNULL if check else None)
-    try:
-        _wait_until_up(server, address, token)
-        say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
-        if check:
-            _get(f"{address}/api/contents/{FIRST}", token)
-            say("it answers and serves the first lesson")
-            return
-        server.wait()
-    except KeyboardInterrupt:
-        say("closing the workbench")
-    finally:
-        server.terminate()
+    forked: AbstractContextManager[dict[str, str]] = nullcontext({}) if check else forked_kernels()
+    with forked as kernels:
+        environment = _environment(root, token) | kernels
+        server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL if check else None)
         try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
+            _wait_until_up(server, address, token)
+            say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
+            if check:
+                _get(f"{address}/api/contents/{FIRST}", token)
+                say("it answers and serves the first lesson")
+                return
+            server.wait()
+        except KeyboardInterrupt:
+            say("closing the workbench")
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def copy_lessons(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 python notebooks/memory.py                 every lesson, solved, with FAST=1
 python notebooks/memory.py --full 01 05    as long as a student's; sweeps that ship with the lab are loaded
 python notebooks/memory.py --wide 06       as wide as a student's (all rows, all runs side by side), with 3 steps a run
-python notebooks/memory.py --kernels 40    that many idle kernels on one machine, with MiniLM and two panels (Linux)
+python notebooks/memory.py --kernels 40    that many idle kernels of one lab, with MiniLM and two panels (Linux)
 python notebooks/memory.py --kernels 40 panels    with two panels alone
 
 Memory depends on how many rows and runs a step has, not on how many steps there are. With FAST=1 fewer runs train side
@@ -33,6 +33,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lora_lab.files import read_json, write_json
+from lora_lab.kernels import forked_kernels
 from lora_lab.training import device
 
 HERE = Path(__file__).resolve().parent
@@ -146,14 +147,13 @@ def measured(source: Path, length: str) -> dict[str, Any]:
 
 def idle_kernels(count: int, code: str) -> str:
     """What `count` idle kernels take together after running the code; pages that they share are counted once."""
-    with ExitStack() as stack:
-        pids = []
+    with forked_kernels() as environment, ExitStack() as stack:
+        os.environ |= environment
         for _ in range(count):
             client = Client(new_notebook(cells=[new_code_cell(code)]), timeout=600)
             stack.enter_context(client.setup_kernel())
             client.execute_cell(client.nb.cells[0], 0)
-            pids.append(client.km.provisioner.pid)
-        sizes = [psutil.Process(pid).memory_full_info() for pid in pids]
+        sizes = [process.memory_full_info() for process in psutil.Process().children(recursive=True)]
     together, private = sum(size.pss for size in sizes), sum(size.uss for size in sizes)
     return f"{count} idle kernels: {together / 1e9:.2f} GB, {(together - private) / 1e9:.2f} of them shared"
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import psutil
 
+from lora_lab import kernels
 from lora_lab.files import read_json
 from lora_lab.machine import memory
 from lora_lab.training.assets import shipped
@@ -72,11 +73,10 @@ def _other_kernels() -> list[int]:
     this, sizes = psutil.Process(), []
     for process in psutil.process_iter(["cmdline", "username"]):
         with suppress(psutil.Error):
-            kernel = any("ipykernel" in word for word in process.info["cmdline"] or ())
+            kernel = any("ipykernel" in word or word == kernels.__file__ for word in process.info["cmdline"] or ())
             mine = process.info["username"] == this.username() and process.pid not in (this.pid, this.ppid())
-            size = process.memory_full_info().uss if kernel and mine else 0
-            sizes += [size] if size > 50 * 10**6 else []  # smaller kernels have loaded nothing
-    return sizes
+            sizes.append(process.memory_full_info().uss if kernel and mine else 0)
+    return [size for size in sizes if size > 50 * 10**6]  # smaller kernels have loaded nothing
 
 
 def _gb(size: int) -> str:

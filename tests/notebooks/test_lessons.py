@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
@@ -13,7 +11,8 @@ import pytest
 
 from lora_course.classroom.room import number
 from lora_course.lesson import estimate
-from tests.notebooks import build, warm
+from lora_lab.kernels import forked_kernels
+from tests.notebooks import build
 
 SOURCES = build.lessons()
 both_ways = pytest.mark.parametrize(
@@ -42,10 +41,10 @@ def test_a_beginning_that_no_lesson_has_is_said_and_builds_nothing():
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The value of JUPYTER_PATH for kernels that start at once, where processes can be forked."""
-    with warm.kernels(tmp_path_factory.mktemp("jupyter")) if sys.platform == "linux" else nullcontext("") as path:
-        yield path
+def kernels() -> Iterator[str]:
+    """The value of JUPYTER_PATH for kernels that start at once, as in the lab."""
+    with forked_kernels() as environment:
+        yield environment.get("JUPYTER_PATH", "")
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)

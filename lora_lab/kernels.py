@@ -1,0 +1,118 @@
+"""Notebook kernels that start at once and share their memory: one process imports the libraries, then forks (Linux).
+
+A kernel that imports torch and transformers itself takes seconds, and 0.3 GB that no other process shares. A forked one
+has them, and shares their memory until one of the two writes to it. The libraries are imported, the lab isn't, so a
+kernel that is restarted runs the lab as it is on disk.
+
+Jupyter starts `python kernels.py SOCKET FILE` as the kernel of a connection file: a small process that asks `python
+kernels.py NUMBER` for a fork and lasts as long as it. If that doesn't answer, it becomes an ordinary kernel itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+LIBRARIES = (
+    "anywidget",
+    "ipykernel.kernelapp",
+    "matplotlib.pyplot",
+    "pandas",
+    "sklearn.linear_model",
+    "torch",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.llama.modeling_llama",
+    "transformers.tokenization_utils_tokenizers",
+)
+
+
+@contextlib.contextmanager
+def forked_kernels() -> Iterator[dict[str, str]]:
+    """Start the process that forks; yield the environment in which Jupyter uses its kernels: empty, except on Linux.
+
+    All of its kernels end with the context, or with the process that entered it.
+    """
+    if sys.platform != "linux":  # macOS has fork, but its own libraries don't survive it
+        yield {}
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="kernels-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        socket.socket(socket.AF_UNIX) as listening,  # its path may have 107 bytes: /tmp
+    ):
+        spec, address = Path(folder, "kernels", "python3", "kernel.json"), f"{folder}/socket"
+        spec.parent.mkdir(parents=True)
+        argv = [sys.executable, "-S", __file__, address, "-f", "{connection_file}"]
+        about = {"display_name": "Python 3 (ipykernel)", "language": "python", "interrupt_mode": "message"}
+        spec.write_text(json.dumps({**about, "argv": argv}), encoding="utf-8")
+        listening.bind(address)
+        listening.listen()  # from now on, who connects waits
+        number = listening.fileno()
+        command = [sys.executable, "-P", __file__, str(number)]  # -P: no module of the lab's folder hides a library's
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, pass_fds=[number], start_new_session=True) as server:
+            listening.close()
+            try:
+                yield {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))}
+            finally:
+                server.terminate()  # it may still be importing; its stdin, closed next, ends its kernels
+
+
+def serve(number: str) -> None:
+    """Fork a kernel for everyone who connects to the socket with this file descriptor, until stdin is closed."""
+    with socket.socket(fileno=int(number)) as listening:
+        for name in LIBRARIES:
+            importlib.import_module(name)
+        gc.collect()
+        gc.freeze()  # a collection in a kernel would write to every object, and unshare its memory
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+        while sys.stdin not in select.select([sys.stdin, listening], [], [])[0]:
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()  # once the server is gone, nobody must wait for an answer
+                return run(connection)
+            connection.close()
+        return shutil.rmtree(Path(listening.getsockname()).parent)  # in case the owner was killed
+
+
+def run(connection: socket.socket) -> None:
+    """Be the kernel that the process at the other end asks for, until that process or the server's stdin ends."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()  # interrupts are for this kernel alone
+    asked = json.loads(connection.makefile().readline())
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    ends = [connection.fileno(), os.dup(0)]  # ipykernel replaces 0
+    threading.Thread(target=lambda: (select.select(ends, [], []), os._exit(0)), daemon=True).start()
+    IPKernelApp.launch_instance(asked["arguments"], parent_handle=1)  # 1: without a watch on the parent
+
+
+def ask(address: str, *arguments: str) -> None:
+    """Ask for the kernel of a connection file and last as long as it, or be that kernel."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(address)
+            asked = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+            connection.sendall(json.dumps(asked).encode() + b"\n")
+            connection.recv(1)
+    except OSError:
+        os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *arguments])
+
+
+if __name__ == "__main__":
+    (serve if len(sys.argv) == 2 else ask)(*sys.argv[1:])
