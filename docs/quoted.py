@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from lora_course.checks.variants import LABELS, ahead
 from lora_course.claims.evidence import PLAIN, RATES, TUNED, VARIANTS, Cells, rate_ratios
 from lora_course.classroom import room
-from lora_course.experiments.rates import batch_growth, best_rate, best_rates, parabola, times
+from lora_course.experiments.rates import best_rate, best_rates, parabola, times
 from lora_course.lesson import reference, reference_comparison
 from lora_lab import FullFineTuning, LoRA, PromptTuning, memory, params
 from lora_lab.accounting.gpus import card, usable
@@ -335,9 +335,6 @@ def regret() -> dict[str, str]:
     regret.half.least, .most: nats lost at half the tried rate with the lowest loss, over MiniLM's tasks and targets;
     .twice: at twice; regret.smollm2.half.least, .most, .twice: the same over SmolLM2's targets.
     regret.smollm2.ten: nats that ten times full fine-tuning's best rate costs it on all linear layers, by parabolas.
-    regret.all.right, regret.tweets.qv.right: regret.all and regret.tweets.qv with best rates by accuracy.
-    regret.batch.lora, .full, .more: how much the lowest loss grows from batch 8 to 32, and LoRA's growth minus full's;
-    regret.batch.rate: how many times LoRA's best rate grows.
     regret.points.256, .1024: validation points at rank 8 with alpha 16 minus with this one, each at its own best rate.
     """
     numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "restaurants": "smollm2."}
@@ -365,13 +362,10 @@ def regret() -> dict[str, str]:
     for name, first, last in (("fall", (1, 1.0), (64, 64.0)), ("alpha", (8, 1.0), (8, 64.0))):
         add(name, times([best[*first, n] for n in range(3)], [best[*last, n] for n in range(3)]))
     lost, mean_losses = dict[str, list[float]](), list[tuple[str, list[float]]]()
-    for name, short in zip(RATES, ("all", "tweets.qv"), strict=True):
+    for name in RATES:
         tuned = {row["label"]: row["tried"] for row in reference_comparison(name)["methods"]}
         for label in (PLAIN, "LoRA r8 all-linear"):
             mean_losses.append(("", [fmean(loss for _, loss in one["each"]) for one in tuned[label]]))
-        pair = (PLAIN if short.endswith("qv") else "LoRA r8 all-linear"), "full"
-        wrong = [[{one["lr"]: -one["each"][n][0] for one in tuned[label]} for n in range(3)] for label in pair]
-        add(f"{short}.right", times(*([best_rate(one) for one in each] for each in wrong)))
     for _, own in parts["smollm2"].groupby("targets"):  # full fine-tuning has none
         mean_losses.append(("smollm2.", own.groupby("lr").loss.mean().tolist()))
     for model, means in mean_losses:
@@ -388,14 +382,6 @@ def regret() -> dict[str, str]:
         assert curve is not None
         costs.append(curve(best_rate(cells["full", n]) + np.log2(10)) - curve(best_rate(cells["all-linear", n])))
     numbers["regret.smollm2.ten"] = f"{fmean(costs):.2f}"
-    grown = batch_growth(table)
-    grown["more"] = [a - b for a, b in zip(grown["lora"], grown["full"], strict=True)]
-    for name, growth in grown.items():
-        ends = zip(ENDS, mean_interval(growth), strict=True)
-        numbers |= {f"regret.batch.{name}{end}": f"{value:.2f}" for end, value in ends}
-    lora = parts["batch"][parts["batch"].method == "lora"].set_index("lr").groupby(["batch", "seed"]).loss
-    at = {key: best_rate(losses.to_dict()) for key, losses in lora}
-    add("batch.rate", times([at[32, n] for n in range(3)], [at[8, n] for n in range(3)]))
     at_rates = runs[runs["rank"] == 8].pivot_table(index=["alpha", "lr"], columns="seed", values="accuracy")
     usual, *large = (at_rates.loc[alpha].loc[at_rates.loc[alpha].mean(axis=1).idxmax()] for alpha in (16, 256, 1024))
     for alpha, own in zip((256, 1024), large, strict=True):

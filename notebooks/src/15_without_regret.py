@@ -154,7 +154,7 @@ assert min(both, key=both.get) == 12 and round(both[12], 2) == 0.02 and round(bo
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# LoRA's best rate over full fine-tuning's (by loss; 95% intervals):
+# How many times full fine-tuning's best rate is LoRA's? (By loss. The 95% intervals cover the seeds' luck alone.)
 #
 # | | `q,v` | all linear layers |
 # |---|---|---|
@@ -162,12 +162,15 @@ assert min(both, key=both.get) == 12 and round(both[12], 2) == 0.02 and round(bo
 # | MiniLM, tweets | **24<!--regret.tweets.qv-->** (13<!--regret.tweets.qv.low--> to 45<!--regret.tweets.qv.high-->) | **12<!--regret.tweets.all-->** (6<!--regret.tweets.all.low--> to 22<!--regret.tweets.all.high-->) |
 # | SmolLM2, restaurants | **32<!--regret.smollm2.qv-->** (20<!--regret.smollm2.qv.low--> to 53<!--regret.smollm2.qv.high-->) | **14<!--regret.smollm2.all-->** (13<!--regret.smollm2.all.low--> to 15<!--regret.smollm2.all.high-->) |
 #
-# **On all linear layers,** both MiniLM intervals contain ten. SmolLM2's doesn't, but ten costs it 0.01<!--regret.smollm2.ten--> nats, less than our margin (0.015). **On `q,v`,** SmolLM2's excludes ten; tweets' does if read alone, but is undecided among six (Holm). (By accuracy, tweets' `q,v` is 27<!--regret.tweets.qv.right--> (6.6<!--regret.tweets.qv.right.low--> to 108<!--regret.tweets.qv.right.high-->), reviews' all linear 7.4<!--regret.all.right--> (5.7<!--regret.all.right.low--> to 9.7<!--regret.all.right.high-->). Intervals: seeds' luck alone. One multiple for both, on reviews: 12.)
+# **On all linear layers, ten is a good guess.** Both MiniLM intervals contain it. SmolLM2's doesn't, but at ten times, its loss is only 0.01<!--regret.smollm2.ten--> nats above the lowest: less than our margin (0.015).
 #
-# - **Which side is safer depends on the model.** Twice the best tried rate costs MiniLM 0.02<!--regret.twice.least--> to 0.31<!--regret.twice.most--> nats, half 0.01<!--regret.half.least--> to 0.02<!--regret.half.most-->. Twice costs SmolLM2 0.00<!--regret.smollm2.twice.least--> to 0.01<!--regret.smollm2.twice.most-->, half 0.06<!--regret.smollm2.half.least--> to 0.07<!--regret.smollm2.half.most-->.
-# - **With $\alpha$ fixed, the rank hardly changes the best rate**: twice the rank, 1.00<!--regret.fixed--> times the rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->); **with $\alpha=r$ it falls**: 0.74<!--regret.r--> times (0.62<!--regret.r.low--> to 0.87<!--regret.r.high-->), by a factor of 5.9<!--regret.fall--> from rank 1 to 64 (1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->). $\alpha=2r$ is similar; $\alpha\propto\sqrt r$ is undecided.
-# - **Is 16 the best $\alpha$?** At rank 1, $\alpha=1$ has a lower loss in all seeds. It's the lowest tried; lower may be better. At rank 8 it's undecided: 0.003 and 0.038 lower, 0.007 higher. Large alphas, as [a 2026 paper](https://arxiv.org/abs/2606.12883) recommends (abstract only)? No sign of it: 1,024 is 2.5<!--regret.points.1024--> points behind 16 (-0.8<!--regret.points.1024.low--> to 5.9<!--regret.points.1024.high-->).
-# - **Does a larger batch hurt LoRA more?** Undecided: from 8 rows to 32 (a quarter of the steps), 0.01<!--regret.batch.more--> worse than full fine-tuning (-0.09<!--regret.batch.more.low--> to 0.12<!--regret.batch.more.high-->).
+# **On `q,v`, ten is low.** SmolLM2's interval excludes it. The one for tweets excludes it only if read alone: among six intervals, that counts as undecided (Holm). One multiple for both LoRAs, on reviews: 12.
+#
+# **Which side is safer depends on the model.** MiniLM is safer below its best rate: half of it costs 0.01<!--regret.half.least--> to 0.02<!--regret.half.most--> nats, twice costs 0.02<!--regret.twice.least--> to 0.31<!--regret.twice.most-->. SmolLM2 is safer above: half costs 0.06<!--regret.smollm2.half.least--> to 0.07<!--regret.smollm2.half.most-->, twice 0.00<!--regret.smollm2.twice.least--> to 0.01<!--regret.smollm2.twice.most-->.
+#
+# **With $\alpha$ fixed, the rank hardly changes the best rate.** For twice the rank, it's 1.00<!--regret.fixed--> times the rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->). **With $\alpha=r$ it falls:** to 0.74<!--regret.r--> times (0.62<!--regret.r.low--> to 0.87<!--regret.r.high-->), and from rank 1 to 64 by a factor of 5.9<!--regret.fall--> (1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->). $\alpha=2r$ is similar; $\alpha\propto\sqrt r$ is undecided.
+#
+# **Is 16 the best $\alpha$?** Not at rank 1: there, $\alpha=1$ has a lower loss in all seeds, and it's the lowest we tried. At rank 8 we can't say. [A 2026 paper](https://arxiv.org/abs/2606.12883) recommends large alphas (we read only its abstract). We see no sign of it: 1,024 is 2.5<!--regret.points.1024--> points behind 16 (-0.8<!--regret.points.1024.low--> to 5.9<!--regret.points.1024.high-->).
 #
 # **Why doesn't rank matter at a fixed $\alpha$?** After Adam's first step, every number of $B$ is about plus or minus the rate. So $BA$, a sum of $r$ roughly downhill pieces, grows like $r$; $\alpha/r$ cancels that. With $\alpha=r$, nothing does.
 # </details>
@@ -190,7 +193,7 @@ pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ra
 # - **d**: $\alpha=2r$ is the best choice.
 # - **e**: Rank-32 LoRA beats full fine-tuning.
 #
-# Which do the numbers support? What next: "more ranks", "more seeds" or "more rates"?
+# Which do the numbers support? What would you try next: "more ranks", "more seeds" or "more rates"?
 
 # %% exercise
 checks.check_carried(impossible=..., sentence=..., then=...)

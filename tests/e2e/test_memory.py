@@ -22,7 +22,7 @@ def shares() -> Counter[str]:
             words, size = " ".join(process.cmdline()), process.memory_full_info().pss
         except psutil.Error:
             continue
-        kinds = {"kernels": "ipykernel", "browser": "chrom", "server": "lora_lab", "jupyter": "jupyter"}
+        kinds = {"kernels": "kernels.py", "browser": "chrom", "server": "lora_lab", "jupyter": "jupyter"}
         found[next((kind for kind, word in kinds.items() if word in words), "driver")] += size  # of the test itself
     return found
 
