@@ -12,6 +12,7 @@ class AdapterLayer(nn.Module):
     merged        if True, the frozen layer is replaced by a copy whose weights include the update
     original      while merged, the frozen layer itself, in a tuple so that it isn't registered as a submodule
     tied          while merged, whether the original shares its weight with another layer
+    out_slice     (start, stop) if only these outputs are adapted
     head          whether it replaces the task head
     unmergeable   why there are no `merged_weights`, such as "contains a nonlinearity"
     """
@@ -19,6 +20,7 @@ class AdapterLayer(nn.Module):
     head = tied = False
     unmergeable = ""
     original: tuple[nn.Module, ...] = ()
+    out_slice: tuple[int, int] | None = None
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -33,6 +35,11 @@ class AdapterLayer(nn.Module):
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the frozen layer's weight (out, in) and bias (out), given in fp32, with the update added."""
         raise NotImplementedError
+
+    def frozen_weight(self) -> Tensor:
+        """Return a view of the original weights (out, in) that the update applies to, even while merged."""
+        weight = out_by_in(self.original[0] if self.original else self.base_layer)
+        return weight[slice(*self.out_slice)] if self.out_slice else weight
 
     @property
     def weight(self) -> Tensor:

@@ -65,14 +65,14 @@ class LoRALinear(AdapterLayer):
             y = (y.addmm if out_of_place else y.addmm_)(h, b.t(), alpha=self.scaling)
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
+    def update(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return B A dropout(x), which the scaling still has to multiply: (..., out)."""
+        h = F.linear(self.dropout(x).to(dtype), self.lora_A.to(dtype))
+        return F.linear(h, self.lora_B.to(dtype))
+
     def delta_weight(self) -> Tensor:
         """Return scaling * B A in fp32; shape (out or size of the slice, in)."""
         return self.scaling * (self.lora_B.float() @ self.lora_A.float())
-
-    def frozen_weight(self) -> Tensor:
-        """Return a view of the original weights that `delta_weight` applies to, even while merged."""
-        weight = out_by_in(self.original[0] if self.original else self.base_layer)
-        return weight[slice(*self.out_slice)] if self.out_slice else weight
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         start, stop = self.out_slice or (0, self.out_features)

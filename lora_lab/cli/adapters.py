@@ -43,9 +43,9 @@ def _inspection(result: Inspection) -> str:
         "changes output": {None: None, True: f"yes{difference}", False: f"no{difference}"}[result.does_something],
     }
     lines = [["module", "rank", "scaling", "|BA|", "|W|", "ratio"]]
-    for norm in (norm.to_json() for norm in result.norms[:LINES]):
-        base = [f"{norm['weight']:.3g}", f"{norm['ratio']:.2%}"] if norm["weight"] else ["-", "-"]
-        lines.append([norm["module"], str(norm["rank"]), f"{norm['scaling']:.3g}", f"{norm['update']:.3g}", *base])
+    for norm in result.norms[:LINES]:
+        base = [f"{norm.weight:.3g}", f"{norm.ratio:.2%}"] if norm.weight else ["-", "-"]
+        lines.append([norm.module, str(norm.rank), f"{norm.scaling:.3g}", f"{norm.update:.3g}", *base])
     more = len(result.norms) - LINES
     return "\n".join(
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from lora_lab.adapter_layer import AdapterLayer, out_by_in
 from lora_lab.errors import BadValue, warn
-from lora_lab.methods.base import Method, Placement, Report
+from lora_lab.methods.base import Report
 from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
 
 # ---- modules that methods insert
@@ -123,20 +123,21 @@ class Ahead(nn.Module):
     """Trainable vectors before every row of the input: a soft prompt, or a prefix of keys and values.
 
     A forward pre-hook on the model adds them, using the method's `vectors` and `prepend`; see `soft.py`.
+    members   in a pack, the module of each member, whose rows follow each other
     """
 
     head = merged = active = False
     unmergeable = "adds vectors in front of every row, which no weight can represent"
 
-    def __init__(self, method: Any, start: Mapping[str, Tensor | nn.Module]) -> None:
+    def __init__(self, method: Any, start: Mapping[str, Tensor | nn.Module], members: Iterable[nn.Module] = ()) -> None:
         super().__init__()
-        self.method, self.enabled = method, True
+        self.method, self.enabled, self.members = method, True, nn.ModuleList(members)
         _start(self, start)
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
         """Return the vectors for each row: (rows, ...)."""
-        vectors: Tensor = self.method.vectors(self).to(dtype)
-        return vectors.expand(rows, *vectors.shape)
+        vectors = torch.stack([self.method.vectors(member).to(dtype) for member in self.members or [self]])
+        return vectors.unsqueeze(1).expand(-1, rows // len(vectors), *vectors.shape[1:]).flatten(0, 1)
 
     def register(self, model: nn.Module, name: str) -> None:
         """Register this module as `model.<name>` and hook it into the model's forward pass."""
@@ -218,18 +219,17 @@ def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 # ---- attaching and removing
 
 
-def attach(model: nn.Module, method: Method, insert: Callable[[], Sequence[Placement] | None] = lambda: None) -> Report:
-    """Freeze `model`, call `insert` to add the method's modules, and replace each head by a trainable copy.
+def attach(model: nn.Module, method: Any, to_fill: bool) -> Report:
+    """Freeze `model`, insert the modules of an `InsertingMethod`, and replace each head by a trainable copy.
 
     If the method trains the base, make every parameter trainable instead.
-    insert   may return the placements of adapters with a rank, for the report
     Raises: BadValue if the model has an adapter, or if nothing would train. Any error leaves the model unchanged.
     """
     refuse_adapted(model)
     heads, trains_base = heads_of(model), method.trains_base
     with restore_on_error(model):
         model.requires_grad_(trains_base)
-        placements = tuple(insert() or ())
+        placements = tuple(method.insert(model, to_fill) or ())
         if not heads and not any(p.requires_grad for p in model.parameters()):
             raise BadValue(f"{method.name} has nothing to train in this model; use lora")
         if not trains_base:
@@ -361,6 +361,11 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer | Ahead]]:
 def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
     """Yield the path and module of each adapter that wraps a layer."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer))
+
+
+def method_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the plain path and the adapter of each layer that a `LayerMethod` changes."""
+    return ((plain_path(name), layer) for name, layer in adapter_layers(model) if isinstance(layer, MethodLayer))
 
 
 def plain_path(path: str) -> str:

@@ -38,9 +38,9 @@ from lora_lab.methods.attach import (
     report_of,
 )
 from lora_lab.methods.base import Report, is_number
-from lora_lab.methods.io import load_adapter, method_saved_in, save_adapter
+from lora_lab.methods.io import load_adapter, open_for, save_adapter
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.lora_layers import DoRALinear, LoRAEmbedding, one_for_all_slices
+from lora_lab.methods.lora_layers import DoRALinear, LoRALayer, file_tensors
 from lora_lab.methods.packed import share
 
 Name = str | None  # an adapter's name; None means the base alone
@@ -85,7 +85,7 @@ class AdapterBank:
         whole model.
         """
         self._check_free(name)
-        method = method_saved_in(folder, self._plain)
+        _, method = open_for(self._plain, folder)
         if method.trains_base:
             raise BadValue(f"{method.name} trains the base itself, so it cannot share the base with other adapters")
         adapted = share(self._plain)
@@ -120,7 +120,7 @@ class AdapterBank:
         for path, bank_layer in self._layers.items():
             for part in [part for part in weights if part in bank_layer.adapted]:
                 layer = bank_layer.adapted[part]
-                if part in bank_layer.low_rank or isinstance(layer, LoRAEmbedding):
+                if _loras(layer):
                     a, b = _pair(layer)
                     terms.setdefault(path, []).append((a, weights[part] * b))
                 elif not isinstance(layer, TrainedCopy):
@@ -129,7 +129,8 @@ class AdapterBank:
             raise BadValue("none of these adapters changes a layer, so there is nothing to blend")
         ranks = {path: sum(len(a) for a, _ in pairs) for path, pairs in terms.items()}
         rank, blended = max(ranks.values()), share(self._plain)
-        LoRA(rank, rank, tuple(ranks), rank_pattern=ranks, alpha_pattern=ranks).attach_empty(blended)  # scaling 1
+        method = LoRA(rank, rank, tuple(ranks), rank_pattern=ranks, alpha_pattern=ranks)  # scaling 1
+        method.attach(blended, to_fill=True)
         for path, pairs in terms.items():
             (_, lora_A), (_, lora_B) = own_parameters(blended.get_submodule(path))
             lora_A.copy_(torch.cat([a for a, _ in pairs]))
@@ -211,21 +212,21 @@ class AdapterBank:
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
         rows = tuple(None if name is None else self._check_name(name) for name in names)
-        before = self.used
-        self._choice.used = rows
-        hook = self.model.register_forward_pre_hook(self._check_rows, with_kwargs=True)
+        before, self._choice.used = self.used, rows
+
+        def check_rows(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # During generation, an encoder-decoder receives new tokens as decoder_input_ids.
+            inputs = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
+            n = next(len(value) for value in (*args, *map(kwargs.get, inputs)) if isinstance(value, Tensor))
+            if isinstance(self.used, tuple) and n != len(self.used):
+                raise BadValue(f"the batch has {n} rows, but mixed was given {len(self.used)} names: pass one per row")
+
+        hook = self.model.register_forward_pre_hook(check_rows, with_kwargs=True)
         try:
             yield
         finally:
             hook.remove()
             self._choice.used = before
-
-    def _check_rows(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # During generation, an encoder-decoder receives new tokens as decoder_input_ids.
-        inputs = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
-        rows = next(len(value) for value in (*args, *map(kwargs.get, inputs)) if isinstance(value, torch.Tensor))
-        if isinstance(self.used, tuple) and rows != len(self.used):
-            raise BadValue(f"the batch has {rows} rows, but mixed was given {len(self.used)} names: pass one per row")
 
 
 class BankLayer(AdapterLayer):
@@ -247,7 +248,7 @@ class BankLayer(AdapterLayer):
         """Set the adapted layer of each adapter."""
         self.adapted = adapted
         self.held = nn.ModuleList(adapted.values())  # registered so that they follow the model to another device
-        self.low_rank = [name for name, layer in adapted.items() if _loras(layer)]
+        self.low_rank = [n for n, layer in adapted.items() if isinstance(layer, LoRALinear) and _loras(layer)]
         self._stacked: Tensor | None = None
         self._batch: object = None
 
@@ -295,10 +296,10 @@ class BankLayer(AdapterLayer):
         return self._cached
 
 
-def _loras(layer: nn.Module) -> list[LoRALinear]:
-    """Return the LoRAs around a frozen linear layer, one per slice; none for other methods, such as DoRA."""
-    loras: list[LoRALinear] = []
-    while isinstance(layer, LoRALinear) and not isinstance(layer, DoRALinear):
+def _loras(layer: nn.Module) -> list[LoRALayer]:
+    """Return the LoRAs around a frozen layer, one per slice; none for other methods, such as DoRA."""
+    loras: list[LoRALayer] = []
+    while isinstance(layer, LoRALayer) and not isinstance(layer, DoRALinear):
         loras.append(layer)
         layer = layer.base_layer
     return [] if isinstance(layer, AdapterLayer) else loras
@@ -306,8 +307,6 @@ def _loras(layer: nn.Module) -> list[LoRALinear]:
 
 def _pair(layer: nn.Module) -> tuple[Tensor, Tensor]:
     """Return A (rank, in) and scaling * B^T (rank, out) of the single LoRA equivalent to those around a layer."""
-    if isinstance(layer, LoRAEmbedding):
-        return layer.lora_embedding_A, layer.scaling * layer.lora_embedding_B.t()
     loras = _loras(layer)
-    a, b = one_for_all_slices(loras)
+    a, b = file_tensors(loras).values()
     return a, loras[0].scaling * b.t()

@@ -113,17 +113,14 @@ class Method:
         """Return how many positions these take from the longest row of a causal model, or of an encoder."""
         return self.added_tokens
 
-    def attach(self, model: nn.Module) -> Report:
+    def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         """Freeze the model, add the trainable parameters and replace each task head by a trainable copy.
 
+        to_fill   the values will be loaded from a file, so slow initial values are not computed
         Raises: BadValue, NotFound if the method does not fit the model, or if the model already has an adapter. The
         model is then unchanged.
         """
         raise NotImplementedError
-
-    def attach_empty(self, model: nn.Module) -> Report:
-        """Like `attach`, for an adapter whose values will be loaded from a file."""
-        return self.attach(model)
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the adapter file's tensors by key and adapter_config.json, without heads and common fields."""

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import register
-from lora_lab.methods.layer_method import LayerMethod, torch
+from lora_lab.methods.layer_method import LayerMethod, Tensor, nn, torch
 from lora_lab.methods.targets import HEADS
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 @register

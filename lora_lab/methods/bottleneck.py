@@ -15,15 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import one_of, register, whole
-from lora_lab.methods.layer_method import F, LayerMethod, adapter_layer, attach, torch
+from lora_lab.methods.layer_method import F, LayerMethod, Tensor, adapter_layer, attach, nn, torch
 from lora_lab.methods.targets import Site
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}  # roles of the layers to insert after
 
@@ -70,7 +67,7 @@ class Bottleneck(LayerMethod):
         return [(site.module, {}) for site in chosen]
 
     def start(self, layer: nn.Module, **_: Any) -> dict[str, nn.Module]:
-        nn, weight = torch.nn, adapter_layer.out_by_in(layer)
+        weight = adapter_layer.out_by_in(layer)
         d, factory = len(weight), dict[str, Any](device=weight.device, dtype=torch.float32)
         norm = {"norm": nn.LayerNorm(d, **factory)} if self.placement == "lin" else {}
         down, up = nn.Linear(d, self.size, **factory), nn.Linear(self.size, d, **factory)

@@ -5,7 +5,7 @@ Reading a file raises `Refused` with one of these names; `inspect` reports every
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from lora_lab.errors import BadValue
 
@@ -64,20 +64,12 @@ class Refused(BadValue):
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault, its location and the evidence for it."""
+    """A fault, its location, the evidence for it, and how to fix it."""
 
     name: str
     where: str
     why: str
-
-    @property
-    def remedy(self) -> str:
-        """How to fix it."""
-        return REMEDIES[self.name]
-
-    def to_json(self) -> dict[str, str]:
-        """Return the fields and the remedy."""
-        return asdict(self) | {"remedy": self.remedy}
+    remedy: str
 
     def __str__(self) -> str:
         return f"{self.name} ({self.where}): {self.why}. {self.remedy[0].upper()}{self.remedy[1:]}."

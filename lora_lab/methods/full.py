@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import Method, Report, register
-from lora_lab.methods.layer_method import LayerMethod, attach
-
-if TYPE_CHECKING:
-    from torch import nn
+from lora_lab.methods.base import register
+from lora_lab.methods.layer_method import InsertingMethod, LayerMethod, attach, nn
 
 
 @register
 @dataclass(frozen=True)
-class FullFineTuning(Method):
+class FullFineTuning(InsertingMethod):
     """Train every weight and add none. Raises: BadValue for a quantized model."""
 
     name: ClassVar[str] = "full"
     trains_base: ClassVar[bool] = True
     retired: ClassVar[Mapping[str, Any]] = {"top": None}
 
-    def attach(self, model: nn.Module) -> Report:
+    def insert(self, model: nn.Module, to_fill: bool) -> None:
         if attach.quantized_layers(model):
             raise BadValue("quantized weights cannot be trained: load the base in fp32 or bf16, or use lora")
-        return attach.attach(model, self)
 
 
 @register

@@ -11,30 +11,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import PREFIX, Report, register, words
-from lora_lab.methods.layer_method import F, LayerMethod, adapter_layer, attach, peft, torch
+from lora_lab.methods.layer_method import TargetMethod, Tensor, adapter_layer, attach, gather, nn, peft, scatter, torch
 from lora_lab.methods.targets import ROLES, choose
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 @register
 @dataclass(frozen=True)
-class IA3(LayerMethod):
+class IA3(TargetMethod):
     """Factors that scale the input of targets in `feedforward` and the output of the other targets.
 
     Raises: BadValue for targets that are not strings, or if `feedforward` is not a subset of `targets`.
     """
 
-    name: ClassVar[str] = "ia3"
-    can_pack: ClassVar[bool] = True
-    unmergeable: ClassVar[str] = ""
-    peft_type: ClassVar[str] = "IA3"
-    decisive: ClassVar[tuple[str, ...]] = ("peft_type", "target_modules", "feedforward_modules")
+    name, peft_type = "ia3", "IA3"
+    always: ClassVar[Mapping[str, Any]] = {"init_ia3_weights": True}
 
     targets: tuple[str, ...] = ("k", "v", "down")
     feedforward: tuple[str, ...] = ("down",)
@@ -47,45 +41,44 @@ class IA3(LayerMethod):
             if target not in self.targets:
                 raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
 
-    def places(self, model: nn.Module) -> list[tuple[str, Mapping[str, Any]]]:
-        sites = attach.sites_of(model)
-        chosen, on_input = choose(self.targets, sites), choose(self.feedforward, sites) if self.feedforward else []
-        for s in chosen:
-            if s.kind != "linear":
-                raise BadValue(f"ia3 is for linear layers, and {s.name} is an {s.kind}: leave it out of the targets")
-            if s in on_input and s.out_slice:
+    def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+        on_input = choose(self.feedforward, attach.sites_of(model)) if self.feedforward else []
+        for s in on_input:
+            if s.out_slice:
                 message = f"{s.name} shares its input with the rest of the layer, so it cannot have its own factor"
                 raise BadValue(f"{message}: leave {s.role} out of feedforward")
-        return [(s.module, {"on_input": s in on_input, "out_slice": s.out_slice}) for s in chosen]
+        paths = {s.module for s in on_input}
+        return [(path, {**options, "on_input": path in paths}) for path, options in super().places(model)]
 
     def start(self, layer: nn.Module, **options: Any) -> dict[str, Tensor]:
         weight = adapter_layer.out_by_in(layer)
-        start, stop = options["out_slice"] or (0, weight.shape[1 if options["on_input"] else 0])
-        return {"factor": torch.ones(stop - start, device=weight.device)}
+        count = weight.shape[1] if options["on_input"] else len(gather(weight, options["rows"]))
+        return {"factor": torch.ones(count, device=weight.device)}
 
     def before(self, adapter: Any, x: Tensor) -> Tensor:
         return x * adapter.factor.to(x.dtype) if adapter.on_input else x
 
     def after(self, adapter: Any, y: Tensor, x: Tensor) -> Tensor:
-        return y if adapter.on_input else y * _full_factor(adapter, y.shape[-1]).to(y.dtype)
+        return y if adapter.on_input else y * scatter(adapter.factor, adapter.rows, y.shape[-1], 1.0).to(y.dtype)
 
     def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if adapter.on_input:
             return weight * adapter.factor, bias
-        factor = _full_factor(adapter, len(weight))
+        factor = scatter(adapter.factor, adapter.rows, len(weight), 1.0)
         return weight * factor[:, None], None if bias is None else bias * factor
 
     # ---- files
 
+    def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
+        factor = scatter(adapter.factor, adapter.rows, len(adapter_layer.out_by_in(adapter)), 1.0)
+        return {f"{key}ia3_l": factor[None, :] if adapter.on_input else factor[:, None]}
+
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors, modules = {}, peft.by_module(model, attach.MethodLayer)
-        for path, layers in modules.items():
-            factor = torch.stack([_full_factor(layer, len(adapter_layer.out_by_in(layer))) for layer in layers]).prod(0)
-            tensors[f"{PREFIX}{path}.ia3_l"] = factor[None, :] if layers[0].on_input else factor[:, None]
-        on_input = [path for path, layers in modules.items() if layers[0].on_input]
-        targets, feedforward = _names(list(modules), on_input, peft.layer_names(model))
-        names = {"target_modules": targets, "feedforward_modules": feedforward}
-        return tensors, {"peft_type": "IA3", "init_ia3_weights": True, **peft.layer_config(model, modules), **names}
+        adapted = dict(attach.method_layers(model))
+        on_input = [path for path, layer in adapted.items() if layer.on_input]
+        targets, feedforward = _names(list(adapted), on_input, peft.layer_names(model))
+        tensors, config = super().to_peft(model, report)
+        return tensors, {**config, "target_modules": targets, "feedforward_modules": feedforward}
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> IA3:
@@ -100,10 +93,8 @@ class IA3(LayerMethod):
         return cls(targets=tuple(targets), feedforward=tuple(feedforward))
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        for path, layers in peft.by_module(model, attach.MethodLayer).items():
-            factor = tensors[f"{PREFIX}{path}.ia3_l"].flatten()
-            for layer in layers:
-                layer.factor.data.copy_(factor[slice(*layer.out_slice)] if layer.out_slice else factor)
+        for path, adapter in attach.method_layers(model):
+            adapter.factor.data.copy_(gather(tensors[f"{PREFIX}{path}.ia3_l"].flatten(), adapter.rows))
 
 
 def _names(
@@ -113,11 +104,3 @@ def _names(
     feedforward = peft.shortest_names(on_input, all_modules, taken)
     others = peft.shortest_names([m for m in modules if m not in on_input], all_modules, taken)
     return [*others, *feedforward], feedforward
-
-
-def _full_factor(adapter: Any, out_features: int) -> Tensor:
-    """Return the factors of all outputs, (out_features,); 1 where an output is not adapted."""
-    if adapter.out_slice is None:
-        return adapter.factor  # type: ignore[no-any-return]
-    start, stop = adapter.out_slice
-    return F.pad(adapter.factor, (start, out_features - stop), value=1.0)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,14 @@ TOKENS = 12
 
 @dataclass(frozen=True)
 class Norm:
-    """The update of one module: rank, scaling, ||scaling B A||_F and, given a base model, ||W||_F."""
+    """The update of one module: rank, scaling, ||scaling B A||_F and, given a base model, ||W||_F and their ratio."""
 
     module: str
     rank: int
     scaling: float
     update: float
     weight: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields and the ratio update / weight."""
-        return {**self.__dict__, "ratio": self.update / self.weight if self.weight else None}
+    ratio: float | None = None
 
 
 @dataclass
@@ -72,12 +69,16 @@ class Inspection:
 
     def add(self, fault: str, where: str, why: str) -> None:
         """Add a problem."""
-        self.problems.append(Problem(fault, where, why))
+        self.problems.append(Problem(fault, where, why, faults.REMEDIES[fault]))
+
+    def add_error(self, error: LabError, where: str, not_found: str) -> None:
+        """Add the fault that an error tells of."""
+        fault = not_found if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
+        self.add(fault, where, str(error))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `lora-lab inspect --json` prints."""
-        lists = {name: [item.to_json() for item in getattr(self, name)] for name in ("norms", "problems")}
-        return {**self.__dict__, **lists}
+        return asdict(self)
 
 
 def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspection:
@@ -96,32 +97,27 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
     try:
         with readable(path):
             file = AdapterFile(path)
-            _describe(result, file)
+            config, method = file.config, file.own.get("method")
+            result.format, result.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
+            if isinstance(method, dict):
+                result.kind = str(method.get("name"))[:40]
+            result.dtype, result.bytes = "+".join(sorted(set(file.dtypes.values()))), file.size
+            counts = {key: math.prod(shape) for key, shape in file.shapes.items()}
+            result.head = sum(count for key, count in counts.items() if _is_head(key))
+            result.parameters = sum(counts.values()) - result.head
+            result.targets = config.get("target_modules")
+            rank, alpha = config.get("r"), config.get("lora_alpha")
+            if isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0:
+                result.rank, result.alpha = rank, alpha
+                result.scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
             file.check_finite()
             _check_updates(result, file)
     except LabError as error:
-        result.add(_fault(error, faults.MISSING), WEIGHTS, str(error))
+        result.add_error(error, WEIGHTS, not_found=faults.MISSING)
         return result
     if model is not None:
         _check_on_base(result, file, model)
     return result
-
-
-def _describe(result: Inspection, file: AdapterFile) -> None:
-    """Add what the config and the header of the weights say."""
-    config, method = file.config, file.own.get("method")
-    result.format, result.kind = ("lora_lab" if file.own else "peft"), str(config.get("peft_type"))[:40]
-    if isinstance(method, dict):
-        result.kind = str(method.get("name"))[:40]
-    result.dtype, result.bytes = "+".join(sorted(set(file.dtypes.values()))), file.size
-    counts = {key: math.prod(shape) for key, shape in file.shapes.items()}
-    result.head = sum(count for key, count in counts.items() if _is_head(key))
-    result.parameters = sum(counts.values()) - result.head
-    result.targets = config.get("target_modules")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0:
-        result.rank, result.alpha = rank, alpha
-        result.scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 def _is_head(key: str) -> bool:
@@ -136,7 +132,13 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
         why = f"PEFT does not recognize {len(unknown)} of {len(file)} keys, for example {unknown[0]}"
         result.add(faults.RENAMED, WEIGHTS, why)
         return
-    pairs = _pairs(file)
+    pairs: dict[str, tuple[str, str]] = {}  # the keys of A (rank, in) and B (out, rank) by module
+    for key, shape in file.shapes.items():
+        for a_suffix, b_suffix in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
+            b_key = key.removesuffix(a_suffix) + b_suffix
+            b_shape = file.shapes.get(b_key, ())
+            if key.endswith(a_suffix) and len(shape) == len(b_shape) == 2 and shape[0] == b_shape[1]:
+                pairs[key.removesuffix(a_suffix).removeprefix(PREFIX)] = key, b_key
     if not pairs or result.rank is None:
         return
     ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, result.rank)
@@ -171,18 +173,6 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
         result.add(faults.LOW_ALPHA, "adapter_config.json", why)
 
 
-def _pairs(file: AdapterFile) -> dict[str, tuple[str, str]]:
-    """Return the keys of A (rank, in) and B (out, rank) by module."""
-    pairs = {}
-    for key, shape in file.shapes.items():
-        for a, b in ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B")):
-            module = key.removesuffix(a)
-            other = file.shapes.get(module + b, ())
-            if key.endswith(a) and len(shape) == len(other) == 2 and shape[0] == other[1]:
-                pairs[module.removeprefix(PREFIX)] = (key, module + b)
-    return pairs
-
-
 def product_norm(a: Tensor, b: Tensor) -> float:
     """Return ||B A||_F for A (rank, in) and B (out, rank), without forming B A."""
     a, b = a.double(), b.double()
@@ -205,7 +195,7 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
         report = load_adapter(model, file.path)
     except LabError as error:
         if not any(problem.name == faults.RENAMED for problem in result.problems):
-            result.add(_fault(error, faults.WRONG_BASE), "on this base", str(error))
+            result.add_error(error, "on this base", not_found=faults.WRONG_BASE)
         return
     try:
         layers = [(path, layer) for path, layer in adapter_layers(model) if isinstance(layer, LoRALayer)]
@@ -214,8 +204,9 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
             if not report.method.trains_base:
                 with disabled(model, keep_head=report.adapter_parameters > 0):
                     before = answer_of(model)
-            weights = [out_by_in(model.get_submodule(norm.module)).float().norm().item() for norm in result.norms]
-            result.norms = [replace(norm, weight=weight) for norm, weight in zip(result.norms, weights, strict=True)]
+            for i, norm in enumerate(result.norms):
+                weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()
+                result.norms[i] = replace(norm, weight=weight, ratio=norm.update / weight if weight else None)
             half = [(path, layer) for path, layer in layers if layer.frozen_weight().dtype in HALF]
             rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
         if (lost := MergeReport(rounded).rounding) > LOST:
@@ -233,10 +224,6 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
     explained = {faults.ZERO_B, faults.CUT, faults.ROUNDED} & {problem.name for problem in result.problems}
     if not result.does_something and not explained:
         result.add(faults.NO_EFFECT, "on this base", "the base returns the same logits with and without the adapter")
-
-
-def _fault(error: LabError, not_found: str) -> str:
-    return not_found if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
 
 
 def answer_of(model: nn.Module) -> Tensor:

@@ -4,6 +4,9 @@ Loading is strict: a file that does not fit leaves the model unchanged. Files ar
 (https://github.com/huggingface/safetensors) parses them, and names, dtypes, shapes and values are checked before the
 model is touched. Methods known to PEFT define their own layout (`to_peft`); the files of other methods hold every
 trainable parameter under its path.
+
+    base_model.model.<path>. ...        parameters of the adapter of a layer
+    base_model.model.classifier. ...    a head; in files of prompts and prefixes, base_model.classifier. ...
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from lora_lab.errors import BadValue, LabError, NotFound, warn
 from lora_lab.files import as_json, write_together
 from lora_lab.methods import REGISTRY, faults, method_from
 from lora_lab.methods.attach import (
+    TrainedCopy,
     adapter_layers,
     fingerprint,
     inside,
@@ -35,7 +39,7 @@ from lora_lab.methods.attach import (
 )
 from lora_lab.methods.base import OURS, PREFIX, Method, Report
 from lora_lab.methods.faults import Refused
-from lora_lab.methods.peft import KNOWN, common_config, head_prefixes, head_tensors, left_to_base
+from lora_lab.methods.peft import KNOWN
 from lora_lab.methods.targets import HEADS
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -71,19 +75,33 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
 
     The metadata, which PEFT ignores, holds what PEFT's config has no field for. The model may be on the meta device.
     """
-    method = report.method
+    method, heads, name = report.method, [head for head, _ in report.heads], type(model).__name__
     header = {"method": method.settings(), "base_fingerprint": report.base_fingerprint}
-    metadata = {"format": "pt", "lora_lab": json.dumps(header)}
+    task = "SEQ_CLS" if heads else "FEATURE_EXTRACTION"  # selects PEFT's class
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        task = "CAUSAL_LM"
+    elif name.endswith("ForConditionalGeneration") and getattr(model.config, "is_encoder_decoder", False):
+        task = "SEQ_2_SEQ_LM"
+    elif heads and name.endswith("ForTokenClassification"):
+        task = "TOKEN_CLS"
+    elif heads and name.endswith("ForQuestionAnswering"):
+        task = "QUESTION_ANS"
+    defaults = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
+    common = {
+        "task_type": task,
+        "modules_to_save": list(dict.fromkeys([*heads, *defaults])) or None,
+        "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
+        "inference_mode": True,
+    }
     tensors, config = method.to_peft(model, report)
-    return tensors | head_tensors(model, method.head_prefix), metadata, config | common_config(model, report)
+    metadata = {"format": "pt", "lora_lab": json.dumps(header)}
+    return tensors | _head_tensors(model, method.head_prefix), metadata, config | common
 
 
-@torch.no_grad()
-def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-    report.method.fill(model, report, tensors)
-    for key, value in head_tensors(model, report.method.head_prefix).items():
-        if key in tensors:  # otherwise, a PEFT file leaves the head to the base
-            value.copy_(tensors[key])
+def _head_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of the trained heads by key."""
+    heads = [(name, head) for name, head in adapter_layers(model) if isinstance(head, TrainedCopy)]
+    return {f"{prefix}{name}.{key}": value for name, h in heads for key, value in h.trained.state_dict().items()}
 
 
 def load_adapter(model: nn.Module, path: str | Path) -> Report:
@@ -94,22 +112,27 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     Raises: NotFound for a missing file or layer; BadValue for a file that is truncated, not safetensors, for another
     base, or has missing, unexpected or wrongly shaped tensors, and for a model that cannot be copied.
     """
-    file, method = _open_for(model, path)
-    with _preserve_rng(model):
+    file, method = open_for(model, path)
+    devices = [p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")]
+    kind = devices[0].type if devices else "cuda"  # unused if there are no devices
+    rng = torch.random.fork_rng({d for d in devices if d.type == kind}, device_type=kind)
+    with restore_on_error(model), rng:
         shapes = shapes_of(model)
-        report = method.attach_empty(shapes)
+        report = method.attach(shapes, to_fill=True)
         tensors, _, expected = file_of(shapes, report)
-    from_base = set[str]()
-    if "method" in file.own:  # the header repeats the config, and both must agree
-        for option in method.decisive:
-            if file.config.get(option) != expected.get(option):
-                message = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}, but the adapter was saved"
-                raise Refused(f"{message} with {expected.get(option)!r}", faults.SETTINGS)
-    else:
-        from_base = left_to_base(file.config, report, tensors, file)
-    _check_shapes(file, {key: t for key, t in tensors.items() if key not in from_base}, method.ignored(report))
-    with restore_on_error(model), _preserve_rng(model):
-        attached = method.attach_empty(model)
+        if "method" in file.own:  # the header repeats the config, and both must agree
+            for option in method.decisive:
+                if file.config.get(option) != expected.get(option):
+                    message = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}, but the adapter was saved"
+                    raise Refused(f"{message} with {expected.get(option)!r}", faults.SETTINGS)
+        else:
+            # Without a task_type, PEFT saves the head of an existing classifier only if modules_to_save names it.
+            saved = tuple(file.config.get("modules_to_save") or ())
+            for prefix in (f"{method.head_prefix}{head}." for head, _ in report.heads if not head.endswith(saved)):
+                if not any(key in file for key in tensors if key.startswith(prefix)):
+                    tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
+        _check_shapes(file, tensors, method.ignored(report))
+        attached = method.attach(model, to_fill=True)
         report = replace(report, base_fingerprint=attached.base_fingerprint)
         model.lora_lab_report = report  # type: ignore[assignment]
         _fill(model, report, file)
@@ -122,7 +145,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     Raises: see `load_adapter`; BadValue for an adapter with another method, rank, alpha or target. Any error leaves the
     model unchanged.
     """
-    file, saved = _open_for(model, path)
+    file, saved = open_for(model, path)
     new, old = ({k: v for k, v in m.settings().items() if k not in TRAINING_ONLY} for m in (method, saved))
     for name in new | old:
         if new.get(name) != old.get(name):
@@ -130,7 +153,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
             raise BadValue(f"{message}: start from an adapter with the same settings")
     with restore_on_error(model):
         report = method.attach(model)
-        heads = tuple(prefix for name, _ in report.heads for prefix in head_prefixes(name))
+        heads = tuple(f"{method.head_prefix}{name}." for name, _ in report.heads)
         tensors = file_of(model, report)[0]
         needed = {key: t for key, t in tensors.items() if not key.startswith(heads)}
         _check_shapes(file, needed, {key for key in file if key.startswith(heads)})
@@ -138,15 +161,19 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     return report
 
 
-def method_saved_in(path: str | Path, model: nn.Module) -> Method:
-    """Return the method of the adapter in the folder `path`, for a plain model. Raises: see `load_adapter`."""
-    return _method_in(AdapterFile(path), model)
+@torch.no_grad()
+def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
+    report.method.fill(model, report, tensors)
+    for key, value in _head_tensors(model, report.method.head_prefix).items():
+        if key in tensors:  # otherwise, the head is left to the model
+            value.copy_(tensors[key])
 
 
-def _open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
-    """Return an adapter file and its method if they fit the model. Raises: see `load_adapter`."""
+def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
+    """Return the adapter file in the folder `path` and its method, for a plain model. Raises: see `load_adapter`."""
     refuse_adapted(model)
     file = AdapterFile(path)
+    config = file.config
     parts = {key.removeprefix(PREFIX).split(".")[0] for key in file if key.startswith(PREFIX)}
     body = getattr(model, getattr(model, "base_model_prefix", "") or "-", None)
     if parts and isinstance(body, nn.Module) and all(hasattr(body, p) and not hasattr(model, p) for p in parts):
@@ -156,13 +183,7 @@ def _open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
     if expected and actual and expected != actual:  # "" for a base in fp16
         message = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
         raise Refused(message, faults.WRONG_BASE)
-    return file, _method_in(file, model)
-
-
-def _method_in(file: AdapterFile, model: nn.Module) -> Method:
-    """Return the method in lora_lab's header or, without one, in PEFT's config. Raises: BadValue, NotFound."""
-    config = file.config
-    with readable(file.path):
+    with readable(path):
         # Reversed so that LoRA replaces LoRA-XS, which has the same peft_type.
         methods = {method.peft_type: method for method in reversed(REGISTRY.values()) if method.peft_type}
         kind = config.get("peft_type")
@@ -175,21 +196,14 @@ def _method_in(file: AdapterFile, model: nn.Module) -> Method:
         if kind != OURS:
             methods[kind].check_peft(config)
         if "method" in file.own:
-            return method_from(file.own["method"])
+            return file, method_from(file.own["method"])
         if kind == OURS:
             raise BadValue("the adapter file has lost its header, which named its method: save it again")
         if unknown := sorted(option for option, value in config.items() if value and option not in KNOWN):
             # Options of a newer PEFT: ignore them, as PEFT itself does.
-            message = f"the config of the adapter in {file.path} sets {', '.join(unknown)[:500]}"
+            message = f"the config of the adapter in {path} sets {', '.join(unknown)[:500]}"
             warn(f"{message}, which lora_lab does not know; if it changes what PEFT computes, outputs will differ here")
-        return methods[kind].from_peft(config, model)
-
-
-def _preserve_rng(model: nn.Module) -> AbstractContextManager[None]:
-    """Restore torch's random state after the block, in which random initial values are replaced by a file's."""
-    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
-    kind = next((device.type for device in devices), "cuda")  # unused if there are no devices
-    return torch.random.fork_rng([d for d in devices if d.type == kind], device_type=kind)  # type: ignore[no-any-return]
+        return file, methods[kind].from_peft(config, model)
 
 
 # ---- checks
@@ -323,24 +337,24 @@ class AdapterFile(Mapping[str, Tensor]):
                     raise Refused(f"{subject} has NaN or infinite values", faults.NOT_FINITE)
 
 
-def read_config(folder: Path, name: str = CONFIG) -> dict[str, Any]:
-    """Read a JSON object from a file in an adapter folder. Raises: NotFound; BadValue, see `parse_json`."""
-    content = _read(folder, name, MOST + 1)
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read adapter_config.json, a JSON object. Raises: NotFound; BadValue, see `parse_json`."""
+    content = _read(folder, CONFIG, MOST + 1)
     if len(content) > MOST:
-        raise BadValue(f"{folder / name} is larger than {MOST // 1024} KiB, too large for a config")
-    return parse_json(content, str(folder / name))
+        raise BadValue(f"{folder / CONFIG} is larger than {MOST // 1024} KiB, too large for a config")
+    return parse_json(content, str(folder / CONFIG))
 
 
 def _read(folder: Path, name: str, limit: int) -> bytes:
     """Read the first bytes of a regular file; pipes may block, and devices never end. Raises: NotFound, BadValue."""
     path = folder / name
+    if not path.exists() and not path.is_symlink():
+        raise NotFound(f"{folder} is not an adapter: it has no {name}")
     try:
-        if path.is_file():
-            with path.open("rb") as file:
-                return file.read(limit)
-        if not path.exists() and not path.is_symlink():
-            raise NotFound(f"{folder} is not an adapter: it has no {name}")
-        raise OSError("it is not a regular file")
+        if not path.is_file():
+            raise OSError("it is not a regular file")
+        with path.open("rb") as file:
+            return file.read(limit)
     except OSError as error:
         raise BadValue(f"{path} cannot be read: {error}") from error
 

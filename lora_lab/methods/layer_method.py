@@ -5,15 +5,18 @@ Methods import torch, and what imports it, from here, so that they can be create
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from lora_lab.errors import BadValue
 from lora_lab.lazy import Lazy
-from lora_lab.methods.base import Method, Report
+from lora_lab.methods.base import PREFIX, Method, Placement, Report
+from lora_lab.methods.targets import ROLES, choose
 
-__all__ = ["F", "LayerMethod", "adapter_layer", "attach", "lora_layers", "peft", "torch"]
-
+__all__ = [
+    "F", "InsertingMethod", "LayerMethod", "Tensor", "adapter_layer", "attach", "lora_layers", "nn", "peft", "torch",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +26,23 @@ if TYPE_CHECKING:
     from lora_lab import adapter_layer
     from lora_lab.methods import attach, lora_layers, peft
 else:
-    torch, F, adapter_layer = map(Lazy, ("torch", "torch.nn.functional", "lora_lab.adapter_layer"))
+    Tensor = Any  # for annotations only
+    torch, nn, F, adapter_layer = map(Lazy, ("torch", "torch.nn", "torch.nn.functional", "lora_lab.adapter_layer"))
     attach, lora_layers, peft = (Lazy(f"lora_lab.methods.{name}") for name in ("attach", "lora_layers", "peft"))
 
 
-class LayerMethod(Method):
+class InsertingMethod(Method):
+    """Base class of methods that add modules to a frozen model."""
+
+    def insert(self, model: nn.Module, to_fill: bool) -> Sequence[Placement] | None:
+        """Add the modules; LoRA returns where. For `to_fill`, see `attach`, which also replaces the heads."""
+        raise NotImplementedError
+
+    def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
+        return attach.attach(model, self, to_fill)
+
+
+class LayerMethod(InsertingMethod):
     """A method that changes the input or output of single layers: y = after(base_layer(before(x))).
 
     `places` selects the layers and `start` creates their parameters. In the other methods, `adapter` is the module that
@@ -35,7 +50,7 @@ class LayerMethod(Method):
     """
 
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        """Return the path of each layer with options for `start`, such as {"out_slice": (0, 32)}.
+        """Return the path of each layer with options for `start`, such as {"rows": ((0, 32),)}.
 
         Layers given the same module as an option share its trainable parameters.
         Raises: BadValue, NotFound if the method does not fit the model.
@@ -61,11 +76,77 @@ class LayerMethod(Method):
         """Return the frozen layer's weight (out, in) and bias (out), given in fp32, with the update added."""
         raise NotImplementedError
 
-    def attach(self, model: nn.Module, **common: Any) -> Report:
-        """Like `Method.attach`; `common` options are passed to `start` for every layer."""
+    def insert(self, model: nn.Module, to_fill: bool, **common: Any) -> None:
+        """Wrap the layers; `common` options are passed to `start` for every layer."""
+        for path, options in list(self.places(model)):
+            attach.wrap(model, path, partial(attach.MethodLayer, method=self, **options, **common))
 
-        def insert() -> None:
-            for path, options in list(self.places(model)):
-                attach.wrap(model, path, partial(attach.MethodLayer, method=self, **options, **common))
 
-        return attach.attach(model, self, insert)
+Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are adapted; () means all outputs
+
+
+class TargetMethod(LayerMethod):
+    """Base class of methods that adapt linear layers named by `targets` and write files in PEFT's layout.
+
+    `start` gets the adapted outputs as `rows`, and as `empty` whether the values will be loaded from a file.
+
+    in_peft   maps PEFT's options to ours; a file's config and header must agree on them
+    always    PEFT options with fixed values
+    """
+
+    can_pack, unmergeable = True, ""
+    in_peft: ClassVar[Mapping[str, str]] = {}
+    always: ClassVar[Mapping[str, Any]]
+    targets: tuple[str, ...]
+
+    def __init_subclass__(cls) -> None:
+        cls.decisive = ("peft_type", "target_modules", "feedforward_modules", *cls.in_peft)
+
+    def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
+        rows: dict[str, Rows] = {}
+        for site in choose(self.targets, attach.sites_of(model)):
+            if site.kind != "linear":
+                message = f"{self.name} is for linear layers, and {site.name} is an {site.kind}"
+                raise BadValue(f"{message}: leave it out of the targets")
+            rows[site.module] = rows.get(site.module, ()) + ((site.out_slice,) if site.out_slice else ())
+        return [(path, {"rows": slices}) for path, slices in rows.items()]
+
+    def insert(self, model: nn.Module, to_fill: bool, **common: Any) -> None:
+        super().insert(model, to_fill, empty=to_fill)
+
+    # ---- files
+
+    def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
+        """Return the tensors that files hold for one layer, with keys that begin with `key`."""
+        raise NotImplementedError
+
+    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        adapted = dict(attach.method_layers(model))
+        tensors: dict[str, Tensor] = {}
+        for path, adapter in adapted.items():
+            tensors |= self.saved(adapter, f"{PREFIX}{path}.")
+        options = {key: getattr(self, option) for key, option in self.in_peft.items()}
+        return tensors, {"peft_type": self.peft_type, **self.always, **options, **peft.layer_config(model, adapted)}
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
+        if (bias := config.get("bias")) not in ("none", None):
+            raise BadValue(f"the adapter was trained with bias={bias!r}, which lora_lab does not support")
+        sites = attach.sites_of(model)
+        targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
+        options = {option: peft.required(config, key) for key, option in cls.in_peft.items()}
+        return cls(targets=tuple(targets), **options)  # type: ignore[call-arg]
+
+
+def gather(values: Tensor, rows: Rows) -> Tensor:
+    """Select these rows of `values` (out_features, ...), or all if `rows` is empty."""
+    return torch.cat([values[start:stop] for start, stop in rows]) if rows else values
+
+
+def scatter(values: Tensor, rows: Rows, out_features: int, fill: float = 0.0) -> Tensor:
+    """Invert `gather` along the last dimension: (..., out_features), `fill` in all other rows."""
+    if not rows:
+        return values
+    parts, ends = values.split([stop - start for start, stop in rows], dim=-1), [0, *(stop for _, stop in rows)]
+    padded = [F.pad(p, (start - end, 0), value=fill) for p, (start, _), end in zip(parts, rows, ends, strict=False)]
+    return F.pad(torch.cat(padded, dim=-1), (0, out_features - ends[-1]), value=fill)

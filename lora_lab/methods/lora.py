@@ -21,15 +21,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import PREFIX, Method, Placement, Report, is_number, one_of, register, whole, words
-from lora_lab.methods.layer_method import adapter_layer, attach, lora_layers, peft
+from lora_lab.methods.base import PREFIX, Placement, Report, is_number, one_of, register, whole, words
+from lora_lab.methods.layer_method import InsertingMethod, Tensor, adapter_layer, attach, lora_layers, nn, peft
 from lora_lab.methods.targets import ROLES, Site, choose, match
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 Pattern = tuple[tuple[str, float], ...]
 # Omitted from settings when at their defaults, so that recipes older than these options keep their hashes.
@@ -44,7 +41,7 @@ _SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @register
 @dataclass(frozen=True)
-class LoRA(Method):
+class LoRA(InsertingMethod):
     """Train W + scaling * B A on the chosen layers and freeze everything else.
 
     rank            rows of A and columns of B; from 1 to min(in, out) of each layer
@@ -164,26 +161,27 @@ class LoRA(Method):
             placements.append(Placement(site, rank, self.scaling(alphas[site], rank), parameters))
         return tuple(placements)
 
-    def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
-
-        def insert() -> tuple[Placement, ...]:
-            placements = self.place(attach.sites_of(model), to_fill=to_fill)
-            for placement in placements:
-                make_layer = partial(lora_layers.lora_layer, method=self, placement=placement, to_fill=to_fill)
-                attach.wrap(model, placement.site.module, make_layer)
-            return placements
-
-        return attach.attach(model, self, insert)
-
-    def attach_empty(self, model: nn.Module) -> Report:
-        return self.attach(model, to_fill=True)
+    def insert(self, model: nn.Module, to_fill: bool) -> tuple[Placement, ...]:
+        placements = self.place(attach.sites_of(model), to_fill=to_fill)
+        for p in placements:
+            options: dict[str, Any] = {"rank": p.rank, "scaling": p.scaling}
+            kind: Any = lora_layers.LoRAEmbedding
+            if p.site.kind == "linear":
+                options |= {"dropout": self.dropout, "init": self.init, "out_slice": p.site.out_slice}
+                kind = lora_layers.DoRALinear if self.dora else lora_layers.LoRALinear
+            if self.init == "pissa":
+                kind, options["decompose"] = lora_layers.PiSSALinear, not to_fill
+            attach.wrap(model, p.site.module, partial(kind, **options))
+            if self.freeze_a:
+                model.get_submodule(p.site.module).lora_A.requires_grad_(False)  # type: ignore[union-attr, operator]
+        return placements
 
     # ---- files
 
     def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
         ranks, alphas = dict[str, int](), dict[str, float]()
-        for path, layers in peft.by_module(model, lora_layers.LoRALayer).items():
+        for path, layers in lora_layers.lora_layers(model).items():
             tensors |= {f"{PREFIX}{path}.{name}": t for name, t in lora_layers.file_tensors(layers).items()}
             ranks[path] = rank = sum(self.file_rank(layer.rank) for layer in layers)
             alpha: float = layers[0].scaling * (rank**0.5 if self.rslora else rank)
@@ -248,8 +246,9 @@ class LoRA(Method):
                 frozen, copy = getattr(adapter_layer.innermost(model.get_submodule(path)), name, None), tensors[key]
                 if frozen is None or copy.shape != frozen.shape or not copy.to(frozen).equal(frozen):
                     raise BadValue(f"the adapter includes its own {path}, which differs from this base model's")
-        for path, layers in peft.by_module(model, lora_layers.LoRALayer).items():
-            lora_layers.fill_layers(layers, tensors, f"{PREFIX}{path}.")
+        for path, layers in lora_layers.lora_layers(model).items():
+            for name, tensor, place, factor in lora_layers.pieces(layers):
+                tensor.data.copy_(tensors[f"{PREFIX}{path}.{name}"][place] / factor)
 
 
 def _copied(placements: Sequence[Placement]) -> Iterator[tuple[str, str, str]]:

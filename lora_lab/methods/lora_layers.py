@@ -6,17 +6,17 @@ PiSSA   W' = (W - s B0 A0) + s B A              B A starts as B0 A0, the best ap
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.adapter_layer import AdapterLayer, innermost
+from lora_lab.adapter_layer import AdapterLayer, innermost, out_by_in
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear
-from lora_lab.methods.base import Placement
+from lora_lab.layers import LoRALinear as LoRALinear  # used by `lora.py` too
+from lora_lab.methods.attach import adapter_layers, plain_path
 
 
 class LoRAEmbedding(AdapterLayer):
@@ -38,20 +38,18 @@ class LoRAEmbedding(AdapterLayer):
 
     def forward(self, tokens: Tensor) -> Tensor:
         y: Tensor = self.base_layer(tokens)
-        if not self.active:
-            return y
+        return y + self.update(tokens, y.dtype, self.scaling) if self.active else y
+
+    def update(self, tokens: Tensor, dtype: torch.dtype, scaling: float = 1.0) -> Tensor:
+        """Return scaling * B A[:, token], (..., d)."""
         h = F.embedding(tokens, self.lora_embedding_A.t(), self.base_layer.padding_idx)  # type: ignore[arg-type]
         scale: Any = getattr(self.base_layer, "embed_scale", 1.0)
         scale = scale.to(self.weight.dtype) if isinstance(scale, Tensor) else scale  # rounded as in the layer
-        return y + (F.linear(h, self.lora_embedding_B) * (self.scaling * scale)).to(y.dtype)
+        return (F.linear(h, self.lora_embedding_B) * (scaling * scale)).to(dtype)
 
     def delta_weight(self) -> Tensor:
         """Return (scaling * B A)^T, (vocabulary, d), in fp32."""
         return self.scaling * (self.lora_embedding_B.float() @ self.lora_embedding_A.float()).t()
-
-    def frozen_weight(self) -> Tensor:
-        """Return E, (vocabulary, d)."""
-        return self.base_layer.weight  # type: ignore[return-value]
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return weight + self.delta_weight(), bias
@@ -153,75 +151,54 @@ def _float_weight(layer: LoRALinear) -> Tensor:
     raise BadValue("dora and init 'pissa' compute with the base's own weights: load it in fp32 or bf16, unquantized")
 
 
-def lora_layer(layer: nn.Module, method: Any, placement: Placement, *, to_fill: bool) -> LoRALayer:
-    """Wrap `layer` in its LoRA layer; with `to_fill`, values will be loaded from a file."""
-    rank, scaling = placement.rank, placement.scaling
-    if isinstance(layer, nn.Embedding):
-        return LoRAEmbedding(layer, rank, scaling)
-    options: Any = {"dropout": method.dropout, "init": method.init, "out_slice": placement.site.out_slice}
-    if method.init == "pissa":
-        adapter: LoRALinear = PiSSALinear(layer, rank, scaling, decompose=not to_fill, **options)
-    else:
-        adapter = (DoRALinear if method.dora else LoRALinear)(layer, rank, scaling, **options)
-    adapter.lora_A.requires_grad_(not method.freeze_a)
-    return adapter
-
-
 # ---- files in PEFT's layout
 
-NO_SUFFIX = ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")  # keys without ".weight"
+Piece = tuple[str, Tensor, tuple[slice, ...], float]  # file tensor's name; ours; its place there; its factor there
 
 
-def file_tensors(layers: Sequence[LoRALayer]) -> dict[str, Tensor]:
-    """Return the file's tensors for the adapters around one module; a fused module may have several adapters."""
-    tensors: dict[str, Any] = {name: p for name, p in layers[0]._parameters.items() if name in NO_SUFFIX}
-    if slices := [layer for layer in layers if isinstance(layer, LoRALinear)]:
-        tensors["lora_A.weight"], tensors["lora_B.weight"] = one_for_all_slices(slices)
-    return tensors
+def pieces(layers: Sequence[LoRALayer]) -> Iterator[Piece]:
+    """Yield where each tensor of the adapters around one module lies in the file's tensors.
 
-
-def one_for_all_slices(layers: Sequence[LoRALinear]) -> tuple[Tensor, Tensor]:
-    """Return A (R, in) and B (out, R) of the single adapter equivalent to these; R is the sum of their ranks.
+    PEFT has one adapter per module, with one scaling. For slices of a fused module, R is the sum of their ranks:
 
         A = | A_q |        B = | B_q  0  |
             | A_v |            | 0    0  |  <- rows of k
                                | 0   B_v |
 
-    PEFT has one scaling per module, so B absorbs any difference. For PiSSA, A is [A; A0] and B is [B, -B0].
+    B absorbs any difference in scaling. For PiSSA, A is [A; A0] and B is [B, -B0].
     """
-    pairs = []
-    for layer in layers:
-        a: Tensor = layer.lora_A
-        b: Tensor = layer.lora_B
-        if isinstance(layer, PiSSALinear):
-            a, b = torch.cat([a, layer.start_A]), torch.cat([b, -layer.start_B], dim=1)
-        pairs.append((a, b))
-    if layers[0].out_slice is None:
-        return pairs[0]
-    all_a, column = torch.cat([a for a, _ in pairs]), 0
-    all_b = all_a.new_zeros(layers[0].out_features, len(all_a))
-    for layer, (a, b) in zip(layers, pairs, strict=True):
-        all_b[slice(*layer.out_slice), column : column + len(a)] = b * (layer.scaling / layers[0].scaling)  # type: ignore[misc]
-        column += len(a)
-    return all_a, all_b
-
-
-@torch.no_grad()
-def fill_layers(layers: Sequence[LoRALayer], tensors: Mapping[str, Tensor], key: str) -> None:
-    """Copy tensors whose keys begin with `key` into the layers: the inverse of `file_tensors`."""
     column = 0
     for layer in layers:
-        for name, parameter in layer._parameters.items():
-            if name in NO_SUFFIX and parameter is not None:
-                parameter.copy_(tensors[key + name])
-        if isinstance(layer, LoRALinear):
-            a, b = tensors[f"{key}lora_A.weight"][column:], tensors[f"{key}lora_B.weight"][:, column:]
-            rows = b[slice(*layer.out_slice)] if layer.out_slice else b
-            rows, r = rows / (layer.scaling / layers[0].scaling), layer.rank
-            layer.lora_A.copy_(a[:r])
-            layer.lora_B.copy_(rows[:, :r])
-            column += r
-            if isinstance(layer, PiSSALinear):
-                layer.start_A.copy_(a[r : 2 * r])
-                layer.start_B.copy_(-rows[:, r : 2 * r])
-                column += r
+        for name in ("lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"):
+            if name in layer._parameters:
+                yield name, getattr(layer, name), (slice(None),), 1.0
+        if not isinstance(layer, LoRALinear):
+            continue
+        pairs: list[Any] = [(layer.lora_A, layer.lora_B, layer.scaling / layers[0].scaling)]
+        if isinstance(layer, PiSSALinear):
+            pairs.append((layer.start_A, layer.start_B, -pairs[0][2]))
+        for a, b, factor in pairs:
+            columns = slice(column, column + layer.rank)
+            yield "lora_A.weight", a, (columns,), 1.0
+            yield "lora_B.weight", b, (slice(*(layer.out_slice or (None,))), columns), factor
+            column += layer.rank
+
+
+def lora_layers(model: nn.Module) -> dict[str, list[LoRALayer]]:
+    """Return the adapters of each module. A fused module may have several, sorted by slice."""
+    groups: dict[str, list[LoRALayer]] = {}
+    for name, layer in adapter_layers(model):
+        if isinstance(layer, LoRALayer):
+            groups.setdefault(plain_path(name), []).append(layer)
+    return {path: sorted(layers, key=lambda x: x.out_slice or (0, 0)) for path, layers in groups.items()}
+
+
+def file_tensors(layers: Sequence[LoRALayer]) -> dict[str, Tensor]:
+    """Return the file's tensors for the adapters around one module."""
+    found, tensors = list(pieces(layers)), dict[str, Tensor]()
+    rank = sum(len(tensor) for name, tensor, *_ in found if name == "lora_A.weight")
+    for name, tensor, place, factor in found:
+        shape = {"lora_A.weight": (rank, tensor.shape[-1]), "lora_B.weight": (len(out_by_in(layers[0])), rank)}
+        whole = tensors.setdefault(name, tensor.new_zeros(shape.get(name, tensor.shape)))
+        whole[place] = tensor.detach() * factor
+    return tensors

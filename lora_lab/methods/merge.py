@@ -35,7 +35,10 @@ SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp
 
 @dataclass(frozen=True)
 class Rounding:
-    """The effect of rounding on one tensor. `update` and `rounding` are norms; `numbers` and `lost` are counts."""
+    """The effect of rounding on one tensor. `numbers` and `lost` are counts.
+
+    `update` and `rounding` are norms; `relative` is their ratio ||rounding|| / ||update||, or 0 if there is no update.
+    """
 
     module: str
     dtype: str
@@ -43,15 +46,7 @@ class Rounding:
     update: float
     rounding: float
     lost: int
-
-    @property
-    def relative(self) -> float:
-        """The ratio ||rounding|| / ||update||, or 0 if there is no update."""
-        return self.rounding / self.update if self.update else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON-compatible values."""
-        return asdict(self) | {"relative": self.relative}
+    relative: float
 
 
 def rounding_of(module: str, frozen: Tensor, new: Tensor) -> Rounding:
@@ -59,7 +54,8 @@ def rounding_of(module: str, frozen: Tensor, new: Tensor) -> Rounding:
     old, stored, new = frozen.detach().float(), new.detach().to(frozen.dtype).float(), new.detach()
     lost = int(((new != old) & (stored == old)).sum())
     dtype = SHORT.get(str(frozen.dtype), str(frozen.dtype))
-    return Rounding(module, dtype, old.numel(), float((new - old).norm()), float((new - stored).norm()), lost)
+    update, rounding = float((new - old).norm()), float((new - stored).norm())
+    return Rounding(module, dtype, old.numel(), update, rounding, lost, rounding / update if update else 0.0)
 
 
 @dataclass(frozen=True)
@@ -92,15 +88,9 @@ class MergeReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-compatible values: totals and each tensor."""
-        return {
-            "rounding": self.rounding,
-            "lost": self.lost,
-            "added_bytes": self.added_bytes,
-            "untied": list(self.untied),
-            "dequantised": list(self.dequantised),
-            "tensors": [rounding.to_json() for rounding in self.rounded],
-            "heads": [rounding.to_json() for rounding in self.heads],
-        }
+        fields = asdict(self)
+        tensors, heads = fields.pop("rounded"), fields.pop("heads")
+        return {"rounding": self.rounding, "lost": self.lost, **fields, "tensors": tensors, "heads": heads}
 
     def __str__(self) -> str:
         count, dtypes = len(self.rounded), " and ".join(sorted({r.dtype for r in self.rounded}))
@@ -143,8 +133,9 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     This cannot be undone. For options and errors, see `merge`.
     """
     report = _merge(model, fp32, keep=False)
-    before, heads = _bytes(model), list[Rounding]()
+    before, heads, tied = _bytes(model), list[Rounding](), False
     for path, part in adapter_layers(model):
+        tied |= part.tied
         if type(part) is TrainedCopy:  # the copy becomes the head, in the base's dtype
             dtype = next(part.base_layer.parameters()).dtype
             trained = part.trained.named_parameters()
@@ -153,8 +144,13 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     quantized = [path for path, layer in model.named_modules() if hasattr(layer, "dequantized")]
     for path in quantized:
         put(model, path, _dequantized(model.get_submodule(path), _dtype(model)))
-    if any(part.tied for _, part in adapter_layers(model)):
-        _untie(model)
+    seen = set[int]()
+    for module in model.modules() if tied and hasattr(model, "config") else ():
+        for name, p in module._parameters.items():
+            # An untied checkpoint needs a copy for each layer: in BART, four share a weight, and in BERT, two a bias.
+            if p is not None and id(p) in seen:
+                setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
+            seen.add(id(p))
     added = report.added_bytes + _bytes(model) - before
     remove_adapters(model)
     return replace(report, dequantised=(*report.dequantised, *quantized), added_bytes=added, heads=tuple(heads))
@@ -189,9 +185,9 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
     Raises: BadValue if the base itself was trained.
     """
     _refuse_trained_base(model)
-    before = [(part, part.enabled) for _, part in adapters(model) if not (keep_head and part.head)]
-    merged = [part for part, _ in before if isinstance(part, AdapterLayer) and part.original]
-    for part, _ in before:
+    parts = [part for _, part in adapters(model) if part.enabled and not (keep_head and part.head)]
+    merged = [part for part in parts if isinstance(part, AdapterLayer) and part.original]
+    for part in parts:
         part.enabled = False
     for part in merged:
         _swap(part)
@@ -200,8 +196,8 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
     finally:
         for part in merged:
             _swap(part)
-        for part, enabled in before:
-            part.enabled = enabled
+        for part in parts:
+            part.enabled = True
 
 
 @contextmanager
@@ -247,7 +243,15 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     dtype, rounded = torch.float32 if fp32 else _dtype(model), list[Rounding]()
     for path, parts in by_layer.items():
         layer, merged = _merged(parts, dtype)
-        rounded += [_checked(path, getattr(layer, name), new, fp32) for name, new in merged.items()]
+        for name, new in merged.items():
+            frozen = getattr(layer, name)
+            if not frozen.is_floating_point():
+                raise BadValue(f"cannot merge into a weight of {frozen.dtype}: load the base in fp32 or bf16 first")
+            frozen = frozen.float() if fp32 else frozen
+            if not new.to(frozen.dtype).isfinite().all():
+                why = f"{frozen.dtype} cannot hold it" if new.isfinite().all() else "the adapter holds NaN or infinity"
+                raise BadValue(f"cannot merge: the merged weight would not be finite, because {why}")
+            rounded.append(rounding_of(path, frozen, new))
     size = _bytes(model)
     if fp32:
         model.float()
@@ -287,17 +291,6 @@ def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, d
     return layer, new if bias is old[1] or bias is None else {**new, "bias": bias}
 
 
-def _checked(module: str, frozen: Tensor, new: Tensor, fp32: bool) -> Rounding:
-    """Return the rounding of `new`. Raises: BadValue if the dtype of `frozen`, or fp32, cannot hold it."""
-    if not frozen.is_floating_point():
-        raise BadValue(f"cannot merge into a weight of {frozen.dtype}: load the base in fp32 or bf16 first")
-    frozen = frozen.float() if fp32 else frozen
-    if not new.to(frozen.dtype).isfinite().all():
-        why = "the adapter holds NaN or infinity" if not new.isfinite().all() else f"{frozen.dtype} cannot hold it"
-        raise BadValue(f"cannot merge: the merged weight would not be finite, because {why}")
-    return rounding_of(module, frozen, new)
-
-
 def _swap(part: AdapterLayer) -> None:
     """Swap the merged copy and the original, after moving the original to the model's device and dtype."""
     current, other = part.base_layer, part.original[0]
@@ -312,19 +305,6 @@ def _set_tied(model: nn.Module, tied: bool) -> None:
     config: Any = getattr(model, "config", None)
     for c in (config, config.get_text_config()) if config is not None else ():
         c.tie_word_embeddings = tied
-
-
-def _untie(model: nn.Module) -> None:
-    """Give each layer its own copy of shared parameters, as an untied checkpoint needs; in BART, four layers share one.
-
-    This includes biases: BERT's language modeling head shares its decoder's bias.
-    """
-    seen = set[int]()
-    for module in model.modules() if hasattr(model, "config") else ():
-        for name, p in module._parameters.items():
-            if p is not None and id(p) in seen:
-                setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
-            seen.add(id(p))
 
 
 @torch.no_grad()

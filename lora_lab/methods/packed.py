@@ -20,7 +20,6 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -31,8 +30,8 @@ from torch.nn import functional as F
 
 from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue
-from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import Ahead, MethodLayer, TrainedCopy, adapters, own_parameters, plain_path, put
+from lora_lab.methods.attach import Ahead, adapters, own_parameters, plain_path, put
+from lora_lab.methods.lora_layers import LoRALayer
 
 # The stacked parameters are strided views of the table. torch warns about this, but it costs no speed.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
@@ -50,10 +49,14 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     """Build a model that computes for all members. Return it, the table of parameters (K, N), and its gradients.
 
     base      the plain model from which every member was made with `share`
-    members   models with the same method attached; ranks, scalings, targets and dropout of LoRA may differ
+    members   models with the same method attached, which `can_pack`; ranks, scalings, targets and dropout may differ
     Raises: BadValue for a base whose layers read inputs that don't belong to a member.
     """
-    parts = _parts(members)
+    parts: dict[Slot, list[Part | None]] = {}
+    for k, member in enumerate(members):
+        for path, part in reversed(list(adapters(member))):  # inner adapters come before outer ones
+            slot = plain_path(path), getattr(part, "out_slice", None)
+            parts.setdefault(slot, [None] * len(members))[k] = part
     adapts_layers = any(isinstance(p, AdapterLayer) and not p.head for slot_parts in parts.values() for p in slot_parts)
     if adapts_layers and getattr(getattr(base, "config", None), "relative_attention", False):
         raise BadValue(
@@ -65,7 +68,7 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     for (path, _), slot_parts in parts.items():
         first = next(part for part in slot_parts if part is not None)
         if isinstance(first, Ahead):
-            PackedAhead(slot_parts).register(model, path)
+            Ahead(first.method, {}, slot_parts).register(model, path)  # type: ignore[arg-type]
         else:
             stacked = {name: stacks[id(p)] for name, p in own_parameters(first) if id(p) in stacks}
             put(model, path, Packed(model.get_submodule(path), slot_parts, stacked))
@@ -87,49 +90,43 @@ class Packed(AdapterLayer):
     def __init__(self, base_layer: nn.Module, parts: Sequence[Any], stacked: Mapping[str, nn.Parameter]) -> None:
         super().__init__(base_layer)
         first = next(part for part in parts if part is not None)
-        inner = first.base_layer if isinstance(first, MethodLayer | TrainedCopy) else _Precomputed(first.base_layer)
-        memo: dict[int, Any] = {id(t): t for t in chain(first.parameters(), first.buffers())}
-        self.template: Any = copy.deepcopy(first, memo | {id(first.base_layer): inner})
-        self.size, self.head, device = len(parts), first.head, next(first.parameters()).device
+        shared = {id(t): t for t in (first.base_layer, *first.parameters(), *first.buffers())}
+        self.template: Any = copy.deepcopy(first, shared)
+        self.size, self.head = len(parts), first.head
         self.stacked = {f"template.{name}": p for name, p in stacked.items()}  # unregistered: optimizers use the table
-        self.scaling, self.out_slice = None, None
-        if not isinstance(first, MethodLayer) and hasattr(first, "scaling"):
-            self.template.scaling = 1.0  # members may differ in scaling, so B is multiplied by it instead
+        self.scaling, self.rate = None, None  # of LoRA, in which members may differ: (K,)
+        if isinstance(first, LoRALayer):
+            self.out_slice, device = first.out_slice, next(first.parameters()).device
             self.scaling = torch.tensor([0.0 if part is None else part.scaling for part in parts], device=device)
-            self.out_slice = getattr(first, "out_slice", None)
-        if self.out_slice:  # the template receives and returns only its slice of the outputs
-            self.template.out_slice, self.template.out_features = None, self.out_slice[1] - self.out_slice[0]
-        rates = [getattr(getattr(part, "dropout", None), "p", 0.0) for part in parts]
-        if any(rates):
-            self.template.dropout = _Dropout(torch.tensor(rates, device=device))
+            rates = [getattr(getattr(part, "dropout", None), "p", 0.0) for part in parts]
+            if any(rates):
+                self.rate, self.template.dropout = torch.tensor(rates, device=device), nn.Identity()
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if self.head:
-            return self._vmap(lambda template, x: template(x), x)
+            return self._vmap(lambda head, x: head(x), x)
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        if isinstance(self.template, MethodLayer):
+        if self.scaling is None:
             y: Tensor = self.base_layer(self._vmap(self.template.method.before, x), *args, **kwargs)
             return self._vmap(self.template.method.after, y, x)
         y = self.base_layer(x)
-        start, stop = self.out_slice or (0, y.shape[-1])
-        if type(self.template) is LoRALinear:  # adding B A x here saves a pass over y
-            update = self._vmap(partial(_lora_update, dtype=y.dtype), x)
-            if self.out_slice or torch.is_grad_enabled() or self.base_layer._forward_hooks:
-                return y + (F.pad(update, (start, y.shape[-1] - stop)) if self.out_slice else update)
-            return y.add_(update)
-        updated = self._vmap(_with_output, x, y[..., start:stop])
-        return torch.cat([y[..., :start], updated, y[..., stop:]], dim=-1) if self.out_slice else updated
+        if self.rate is not None and self.training:
+            rows = x.unflatten(0, (self.size, -1))
+            rate = self.rate.view(-1, *[1] * (rows.dim() - 1))
+            x = (rows * (torch.rand_like(rows, dtype=torch.float32) >= rate) / (1 - rate).to(x.dtype)).flatten(0, 1)
+        update = self._vmap(lambda lora, x: lora.update(x, y.dtype), x)  # adding it here saves a pass over y
+        if self.out_slice:
+            start, stop = self.out_slice
+            return y + F.pad(update, (start, y.shape[-1] - stop))
+        return y + update if torch.is_grad_enabled() or self.base_layer._forward_hooks else y.add_(update)
 
     def _vmap(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """Apply function(template, *inputs) for each member, with its parameters and its rows of the inputs."""
         parameters: dict[str, Tensor] = dict(self.stacked)
         if self.scaling is not None:
-            for name, p in parameters.items():
-                if name.endswith("_B"):  # lora_B, lora_embedding_B: no other method has a scaling
-                    parameters[name] = p * self.scaling.to(p).view(-1, *[1] * (p.dim() - 1))
-        if isinstance(getattr(self.template, "dropout", None), _Dropout):
-            parameters["template.dropout.rate"] = self.template.dropout.rate
+            b = next(name for name in parameters if name.endswith("_B"))  # lora_B, or lora_embedding_B
+            parameters[b] = parameters[b] * self.scaling.to(parameters[b])[:, None, None]
         module = _Call(self.template, function)
         run = vmap(lambda parameters, *rows: functional_call(module, parameters, rows), randomness="different")
         outputs: Tensor = run(parameters, *(x.unflatten(0, (self.size, -1)) for x in inputs))
@@ -145,77 +142,6 @@ class _Call(nn.Module):
 
     def forward(self, *rows: Tensor) -> Tensor:
         return self.function(self.template, *rows)
-
-
-def _lora_update(part: LoRALinear, x: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Return B A dropout(x), where B includes each member's scaling."""
-    h = F.linear(part.dropout(x).to(dtype), part.lora_A.to(dtype))  # (..., R)
-    return F.linear(h, part.lora_B.to(dtype))
-
-
-def _with_output(part: Any, x: Tensor, y: Tensor) -> Tensor:
-    """Return the adapter's output for x, given the frozen layer's output y."""
-    part.base_layer.output = y
-    try:
-        return part(x)  # type: ignore[no-any-return]
-    finally:
-        del part.base_layer.output
-
-
-class _Precomputed(nn.Module):
-    """Replaces the frozen layer inside vmap and returns its output, computed earlier for all members at once."""
-
-    output: Tensor
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-        self.register_forward_hook(lambda *_: None)  # keeps LoRALinear from adding in place
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output.reshape(*(x.shape[:-1] if x.is_floating_point() else x.shape), -1)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.layer, name)
-
-
-class _Dropout(nn.Module):
-    """Dropout with a separate rate for each member."""
-
-    rate: Tensor
-
-    def __init__(self, rate: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("rate", rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        return x * (torch.rand_like(x, dtype=torch.float32) >= self.rate) / (1 - self.rate).to(x.dtype)
-
-
-class PackedAhead(Ahead):
-    """Prepends each member's vectors to its rows."""
-
-    def __init__(self, members: Sequence[Any]) -> None:
-        super().__init__(members[0].method, {})
-        self.members = nn.ModuleList(members)
-
-    def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
-        return torch.cat([member.vectors(rows // len(self.members), dtype) for member in self.members])  # type: ignore[operator]
-
-
-def _parts(members: Sequence[nn.Module]) -> dict[Slot, list[Part | None]]:
-    """Group the members' adapters by slot; inner adapters come before outer ones."""
-    parts: dict[Slot, list[Part | None]] = {}
-    for k, member in enumerate(members):
-        for path, part in reversed(list(adapters(member))):
-            slot = plain_path(path), getattr(part, "out_slice", None)
-            parts.setdefault(slot, [None] * len(members))[k] = part
-    return parts
 
 
 @torch.no_grad()

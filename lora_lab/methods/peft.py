@@ -1,23 +1,18 @@
-"""Parts common to all adapter files, and PEFT's rules for module names.
-
-base_model.model.<path>. ...        parameters of the adapter of a layer
-base_model.model.classifier. ...    a head; in files of prompts and prefixes, base_model.classifier. ...
-"""
+"""PEFT's options, and its rules for module names."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from time import process_time
 from typing import Any
 
 import regex
-from torch import Tensor, nn
+from torch import nn
 
 from lora_lab.adapter_layer import innermost, is_conv1d
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods.attach import TrainedCopy, adapter_layers, plain_path
-from lora_lab.methods.base import PREFIX, Report
+from lora_lab.methods.attach import plain_path
 from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 
 # Options of PEFT's configs: each is either read, rejected if not supported, or has no effect on the output.
@@ -37,57 +32,6 @@ _OPTIONS = """
 KNOWN = frozenset(_OPTIONS.split())
 
 # ---- heads and common config fields
-
-
-def by_module(model: nn.Module, kind: Any) -> dict[str, list[Any]]:
-    """Group adapter layers of a kind by module. A fused module may have several, sorted by slice."""
-    groups: dict[str, list[Any]] = {}
-    for name, layer in adapter_layers(model):
-        if isinstance(layer, kind):
-            groups.setdefault(plain_path(name), []).append(layer)
-    return {path: sorted(ls, key=lambda x: getattr(x, "out_slice", None) or (0, 0)) for path, ls in groups.items()}
-
-
-def head_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """Return the tensors of the trained heads by key."""
-    heads = [(name, head) for name, head in adapter_layers(model) if isinstance(head, TrainedCopy)]
-    return {f"{prefix}{name}.{key}": value for name, h in heads for key, value in h.trained.state_dict().items()}
-
-
-def head_prefixes(head: str) -> tuple[str, str]:
-    """Return the possible key prefixes of a head."""
-    return f"{PREFIX}{head}.", f"base_model.{head}."
-
-
-def left_to_base(config: Mapping[str, Any], report: Report, keys: Iterable[str], file: Container[str]) -> set[str]:
-    """Return keys of heads that a PEFT file leaves to the base: it lacks them, and its config doesn't name the head.
-
-    Without a task_type, PEFT saves the head of an existing classifier only if modules_to_save names it.
-    """
-    saved, missing = tuple(config.get("modules_to_save") or ()), set[str]()
-    for name in (name for name, _ in report.heads if not name.endswith(saved)):
-        head_keys = {key for key in keys if key.startswith(head_prefixes(name))}
-        missing |= set() if any(key in file for key in head_keys) else head_keys
-    return missing
-
-
-def common_config(model: nn.Module, report: Report) -> dict[str, Any]:
-    """Return fields common to all configs: the task type, which selects PEFT's class, heads and the base's name."""
-    name, heads = type(model).__name__, [name for name, _ in report.heads]
-    by_suffix = {"ForTokenClassification": "TOKEN_CLS", "ForQuestionAnswering": "QUESTION_ANS"}
-    task = next((task for suffix, task in by_suffix.items() if name.endswith(suffix)), "SEQ_CLS")
-    task = task if heads else "FEATURE_EXTRACTION"
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        task = "CAUSAL_LM"
-    elif name.endswith("ForConditionalGeneration") and getattr(model.config, "is_encoder_decoder", False):
-        task = "SEQ_2_SEQ_LM"
-    defaults = ["classifier", "score"] if task in ("SEQ_CLS", "TOKEN_CLS") else []  # as PEFT writes it
-    return {
-        "task_type": task,
-        "modules_to_save": list(dict.fromkeys([*heads, *defaults])) or None,
-        "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
-        "inference_mode": True,
-    }
 
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
@@ -130,7 +74,7 @@ def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Col
 
 
 def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
-    """Return modules selected by target_modules, exclude_modules and layers_to_transform, following PEFT's rules.
+    """Return modules selected by target_modules, exclude_modules and layers_to_transform, by PEFT's rules.
 
     Raises: BadValue if there are no targets; NotFound if they match nothing.
     """
@@ -144,26 +88,19 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
         names = fitting(targets, [s.module for s in layer_sites])
     removed = set(fitting(excluded, names)) if excluded else set()
     if layers or layers == 0:
-        layers = [layers] if isinstance(layers, int) else layers
-        full_paths = () if isinstance(targets, str) else targets  # these are not filtered by layer
-        layer_of = _layer_numbers(config.get("layers_pattern"))
-        removed |= {name for name in names if name not in full_paths and layer_of(name) not in layers}
+        layers, fullmatch = [layers] if isinstance(layers, int) else layers, patterns_from_a_file()
+        patterns = config.get("layers_pattern") or []
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        # A layer's number is the first in its name, or the first after a given pattern.
+        regexes = [rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*" for pattern in patterns] or [r".*?\.(\d+)\..*"]
+        for name in names:
+            match = next(filter(None, (fullmatch(pattern, name) for pattern in regexes)), None)
+            is_full_path = not isinstance(targets, str) and name in targets  # which is not filtered by layer
+            if not is_full_path and (match is None or int(match[match.re.groups]) not in layers):
+                removed.add(name)
     if names := [name for name in names if name not in removed]:
         return names
     raise NotFound(f"target_modules {targets!r} match no layer of this model: was the adapter made for this base?")
-
-
-def _layer_numbers(patterns: str | Sequence[str] | None) -> Callable[[str], int | None]:
-    """Return a function that finds the layer number in a name: the first number, or the first after a given pattern."""
-    patterns = [patterns] if isinstance(patterns, str) else patterns or []
-    regexes = [rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*" for pattern in patterns] or [r".*?\.(\d+)\..*"]
-    fullmatch = patterns_from_a_file()
-
-    def layer_of(name: str) -> int | None:
-        match = next(filter(None, (fullmatch(pattern, name) for pattern in regexes)), None)
-        return int(match[match.re.groups]) if match else None
-
-    return layer_of
 
 
 def fitting(targets: str | Sequence[str], names: Iterable[str]) -> list[str]:

@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, is_number, register
-from lora_lab.methods.layer_method import attach
-
-if TYPE_CHECKING:
-    from torch import nn
+from lora_lab.methods.layer_method import attach, nn
 
 NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # in class names of models that do not classify whole texts
 
@@ -43,7 +40,7 @@ class Probe(Method):
         if not (is_number(self.l2) and 0 < self.l2 < math.inf):
             raise BadValue(f"l2 must be a positive number, not {self.l2!r}: without a penalty W can grow without bound")
 
-    def attach(self, model: nn.Module) -> Report:
+    def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         attach.refuse_adapted(model)
         kind, config = type(model).__name__, getattr(model, "config", None)
         if any(word in kind for word in NOT_OF_A_TEXT):

@@ -100,7 +100,7 @@ class Quantized:
         weight = torch.empty(len(absmax), BLOCK, dtype=dtype, device=device)
         for start in range(0, len(absmax), STRIP):
             strip = slice(start, start + STRIP)
-            values = F.embedding(_regroup(packed[strip].flatten(), 8, width), table)
+            values = F.embedding(regroup(packed[strip].flatten(), 8, width), table)
             weight[strip] = values.view(-1, BLOCK).mul_(absmax[strip, None])
         return weight.flatten()[: self.shape.numel()].view(self.shape)
 
@@ -113,34 +113,30 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
     absmax = blocks.abs().amax(1)
     if not bool(absmax.isfinite().all()):
         raise BadValue("cannot quantize a weight with NaN or infinity: check the checkpoint it was loaded from")
-    packed = pack(codes_of(_scaled(blocks, absmax), levels_of(name)).flatten(), QUANTISED_BITS[name])
+    packed = regroup(_codes(blocks, absmax, levels_of(name)), QUANTISED_BITS[name], 8).to(torch.uint8)
     if name.endswith("-single"):
         return Quantized(name, weight.shape, packed, absmax)
     offset = absmax.mean().view(1)  # every absmax is near the mean, so 8 bits suffice for the difference
     groups = _blocks(absmax - offset, NESTED)
     scales = groups.abs().amax(1)
-    on_grid = ((_scaled(groups, scales) + 1) * HALF_GRID + 0.5).floor() / HALF_GRID - 1
-    codes = codes_of(on_grid, dynamic_levels()).flatten()[: len(absmax)]
+    codes = _codes(groups, scales, dynamic_levels(), on_grid=True)[: len(absmax)]
     return Quantized(name, weight.shape, packed, codes, scales, offset)
 
 
-def codes_of(scaled: Tensor, levels: Tensor) -> Tensor:
-    """Return the index of the level nearest to each value, uint8, by bisection over the midpoints of levels."""
-    return torch.bucketize(scaled, ((levels[1:] + levels[:-1]) / 2).to(scaled.device), out_int32=True).to(torch.uint8)
+def _codes(blocks: Tensor, absmax: Tensor, levels: Tensor, *, on_grid: bool = False) -> Tensor:
+    """Return the index of the level nearest to each value / absmax, uint8, by bisection over the midpoints of levels.
+
+    As in bitsandbytes, each block is multiplied by the reciprocal of its absmax; blocks of zeros stay zero.
+    """
+    scaled = (blocks * (1 / absmax.clamp(min=1e-38))[:, None]).clamp(-1, 1)
+    if on_grid:
+        scaled = ((scaled + 1) * HALF_GRID + 0.5).floor() / HALF_GRID - 1
+    midpoints = ((levels[1:] + levels[:-1]) / 2).to(scaled.device)
+    return torch.bucketize(scaled, midpoints, out_int32=True).to(torch.uint8).flatten()
 
 
-def pack(codes: Tensor, bits: int) -> Tensor:
-    """Pack codes into bytes, the first in the highest bits: (n,) -> (n * bits / 8,) uint8; n is a multiple of 8."""
-    return _regroup(codes, bits, 8).to(torch.uint8)
-
-
-def unpack(packed: Tensor, bits: int) -> Tensor:
-    """Unpack codes from bytes: (n * bits / 8,) uint8 -> (n,) int32."""
-    return _regroup(packed, 8, bits)
-
-
-def _regroup(values: Tensor, width: int, new_width: int) -> Tensor:
-    """Regroup a bit string into integers of another width, such as eight 3-bit codes into three bytes."""
+def regroup(values: Tensor, width: int, new_width: int) -> Tensor:
+    """Regroup a bit string, highest bits first, into integers of another width: eight 3-bit codes into three bytes."""
     if width == new_width:
         return values.int()
     word = math.lcm(width, new_width)
@@ -154,18 +150,13 @@ def _lookup(name: str) -> tuple[int, Tensor]:
     """Return the width of an index in bits and the levels for each index; a byte of 4-bit codes maps to two levels."""
     levels, bits = levels_of(name), QUANTISED_BITS[name]
     width = 8 if 8 % bits == 0 else bits
-    codes = unpack(torch.arange(2**width), bits) if width == 8 else torch.arange(2**width)
+    codes = regroup(torch.arange(2**width), 8, bits) if width == 8 else torch.arange(2**width)
     return width, levels[codes.clamp(max=len(levels) - 1)].view(2**width, -1)
 
 
 def _blocks(values: Tensor, size: int) -> Tensor:
     """Split values into blocks padded with zeros: (n,) -> (ceil(n / size), size)."""
     return F.pad(values, (0, -len(values) % size)).view(-1, size)
-
-
-def _scaled(blocks: Tensor, absmax: Tensor) -> Tensor:
-    """Multiply each block by the reciprocal of its absmax, as in bitsandbytes; blocks of zeros stay zero."""
-    return (blocks * (1 / absmax.clamp(min=1e-38))[:, None]).clamp(-1, 1)
 
 
 @lru_cache(maxsize=1)

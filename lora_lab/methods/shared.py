@@ -22,35 +22,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import PREFIX, Report, is_number, register, whole, words
-from lora_lab.methods.layer_method import F, LayerMethod, adapter_layer, attach, peft, torch
-from lora_lab.methods.targets import ROLES, choose
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from lora_lab.methods.layer_method import (
+    F,
+    Rows,
+    TargetMethod,
+    Tensor,
+    adapter_layer,
+    attach,
+    gather,
+    nn,
+    scatter,
+    torch,
+)
 
 MAX_SAMPLES = 2**28  # 1 GiB in fp32; rank-1024 VeRA on Llama-70B needs 38 million
-Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are adapted; () means all outputs
 
 
-class FrozenPair(LayerMethod):
-    """Base class of the three methods. An adapter's `frozen` holds A and B, and its `rows` the adapted outputs.
+class FrozenPair(TargetMethod):
+    """Base class of the three methods. An adapter's `frozen` holds A and B."""
 
-    in_peft   maps PEFT's options to ours; a file's config and header must agree on them
-    always    PEFT options with fixed values
-    """
-
-    can_pack, unmergeable = True, ""
-    in_peft: ClassVar[Mapping[str, str]]
-    always: ClassVar[Mapping[str, Any]]
     rank: int
-    targets: tuple[str, ...]
-
-    def __init_subclass__(cls) -> None:
-        cls.decisive = ("peft_type", "target_modules", *cls.in_peft)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,15 +54,6 @@ class FrozenPair(LayerMethod):
         whole("projection_seed", getattr(self, "projection_seed", 0), minimum=0)
         if not isinstance(save := getattr(self, "save_projection", True), bool):
             raise BadValue(f"save_projection must be True or False, not {save!r}")
-
-    def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
-        rows: dict[str, Rows] = {}
-        for site in choose(self.targets, attach.sites_of(model)):
-            if site.kind != "linear":
-                message = f"{self.name} is for linear layers, and {site.name} is an {site.kind}"
-                raise BadValue(f"{message}: leave it out of the targets")
-            rows[site.module] = rows.get(site.module, ()) + ((site.out_slice,) if site.out_slice else ())
-        return [(path, {"rows": slices}) for path, slices in rows.items()]
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
         """Return the update of the output, (..., out_features), given h = A x, (..., rank)."""
@@ -80,33 +66,6 @@ class FrozenPair(LayerMethod):
     def merged_weights(self, adapter: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         a = adapter.frozen.A[:, : weight.shape[1]].float()
         return weight + self.update(adapter, a.t(), len(weight)).t(), bias
-
-    # ---- files
-
-    def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
-        """Return the tensors that files hold for one layer, with keys that begin with `key`."""
-        raise NotImplementedError
-
-    def attach_empty(self, model: nn.Module) -> Report:
-        return self.attach(model, to_fill=True)
-
-    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors: dict[str, Tensor] = {}
-        modules = peft.by_module(model, attach.MethodLayer)
-        for path, (adapter,) in modules.items():
-            tensors |= self.saved(adapter, f"{PREFIX}{path}.")
-        options = {key: getattr(self, option) for key, option in self.in_peft.items()}
-        fixed = {"peft_type": self.peft_type, "bias": "none", **self.always}
-        return tensors, {**fixed, **options, **peft.layer_config(model, modules)}
-
-    @classmethod
-    def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> FrozenPair:
-        if (bias := config.get("bias")) not in ("none", None):
-            raise BadValue(f"the adapter was trained with bias={bias!r}, which lora_lab does not support")
-        sites = attach.sites_of(model)
-        targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
-        options = {option: peft.required(config, key) for key, option in cls.in_peft.items()}
-        return cls(targets=tuple(targets), **options)  # type: ignore[call-arg]
 
 
 @register
@@ -127,7 +86,7 @@ class VeRA(FrozenPair):
         "r": "rank", "d_initial": "d_initial", "projection_prng_key": "projection_seed",
         "save_projection": "save_projection",
     }  # fmt: skip
-    always: ClassVar[Mapping[str, Any]] = {"vera_dropout": 0.0, "init_weights": True}
+    always: ClassVar[Mapping[str, Any]] = {"bias": "none", "vera_dropout": 0.0, "init_weights": True}
 
     rank: int = 256
     targets: tuple[str, ...] = ("q", "v")
@@ -170,7 +129,7 @@ class VeRA(FrozenPair):
 
     def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
         super().fill(model, report, tensors)
-        for path, (adapter,) in peft.by_module(model, attach.MethodLayer).items():
+        for path, adapter in attach.method_layers(model):
             b = tensors[f"{PREFIX}{path}.vera_lambda_b"]  # for a fused layer, super() filled only a copy
             adapter.vera_lambda_b.data.copy_(gather(b, adapter.rows))
 
@@ -185,7 +144,9 @@ class LoRAXS(FrozenPair):
 
     name, peft_type = "lora-xs", "LORA"  # without our header, its file is read as LoRA
     in_peft: ClassVar[Mapping[str, str]] = {"r": "rank", "lora_alpha": "alpha"}
-    always: ClassVar[Mapping[str, Any]] = {"lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True}
+    always: ClassVar[Mapping[str, Any]] = {
+        "bias": "none", "lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True,
+    }  # fmt: skip
 
     rank: int = 16
     alpha: float = 16
@@ -204,7 +165,8 @@ class LoRAXS(FrozenPair):
         return {"frozen": attach.Frozen(A=s[:, None] * v, B=u), "lora_R": u.new_zeros(self.rank, self.rank)}
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
-        return project(h, self.alpha / self.rank * adapter.lora_R, adapter.frozen.B)
+        r = (self.alpha / self.rank * adapter.lora_R).to(h.dtype)
+        return F.linear(F.linear(h, r), adapter.frozen.B.to(h.dtype))
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
         a, b, r = adapter.frozen.A, adapter.frozen.B, adapter.lora_R
@@ -228,7 +190,7 @@ class TinyLoRA(FrozenPair):
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", **{name: name for name in ("u", "weight_tying", "projection_seed", "save_projection")},
     }  # fmt: skip
-    always: ClassVar[Mapping[str, Any]] = {"tinylora_dropout": 0.0, "init_weights": True}
+    always: ClassVar[Mapping[str, Any]] = {"bias": "none", "tinylora_dropout": 0.0, "init_weights": True}
 
     rank: int = 2
     u: int = 64
@@ -253,13 +215,14 @@ class TinyLoRA(FrozenPair):
         return places
 
     def start(self, layer: nn.Module, **options: Any) -> dict[str, nn.Module]:
-        u, s, v = truncated_svd(layer, self.rank, options["rows"], options.get("to_fill", False))
+        u, s, v = truncated_svd(layer, self.rank, options["rows"], options["empty"])
         generator, rank = torch.Generator().manual_seed(self.projection_seed + options["index"]), len(s)
         p = sample((self.u, rank, rank), u.device, lambda p: p.normal_(0, 1 / rank**0.5, generator=generator))
         return {"frozen": attach.Frozen(A=s.sqrt()[:, None] * v, B=u * s.sqrt(), P=p)}
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
-        return project(h, torch.einsum("u,uij->ij", adapter.shared.v, adapter.frozen.P), adapter.frozen.B)
+        r = torch.einsum("u,uij->ij", adapter.shared.v, adapter.frozen.P).to(h.dtype)
+        return F.linear(F.linear(h, r), adapter.frozen.B.to(h.dtype))
 
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
         frozen = {f"{key}tinylora_{name}": tensor for name, tensor in adapter.frozen.named_buffers()}
@@ -278,34 +241,15 @@ def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor]
     return torch.empty(shape, device=device) if device.type == "meta" else fill(torch.empty(shape)).to(device)
 
 
-def truncated_svd(layer: nn.Module, rank: int, rows: Rows, to_fill: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def truncated_svd(layer: nn.Module, rank: int, rows: Rows, empty: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return U (out, r), S (r) and V^T (r, in) for the r largest singular values of these rows of W; r <= rank.
 
-    to_fill   return zeros, to be filled from a file, since decomposing a large matrix takes minutes
+    empty   return zeros, to be filled from a file, since decomposing a large matrix takes minutes
     """
     weight = adapter_layer.out_by_in(layer).detach().float()
     selected = gather(weight, rows)
     r = min(rank, *selected.shape)
-    if to_fill:
+    if empty:
         return weight.new_zeros(len(weight), r), weight.new_zeros(r), weight.new_zeros(r, weight.shape[1])
     u, s, v = torch.linalg.svd(selected, full_matrices=False)
     return scatter(u[:, :r].t(), rows, len(weight)).t().clone(), s[:r].clone(), v[:r]
-
-
-def project(h: Tensor, r: Tensor, b: Tensor) -> Tensor:
-    """Return B R h for h (..., rank)."""
-    return F.linear(F.linear(h, r.to(h.dtype)), b.to(h.dtype))
-
-
-def gather(values: Tensor, rows: Rows) -> Tensor:
-    """Select these rows of `values` (out_features, ...), or all if `rows` is empty."""
-    return torch.cat([values[start:stop] for start, stop in rows]) if rows else values
-
-
-def scatter(values: Tensor, rows: Rows, out_features: int) -> Tensor:
-    """Invert `gather` along the last dimension: (..., out_features), zero in all other rows."""
-    if not rows:
-        return values
-    parts = values.split([stop - start for start, stop in rows], dim=-1)
-    padded = [F.pad(p, (start, out_features - stop)) for p, (start, stop) in zip(parts, rows, strict=True)]
-    return torch.stack(padded).sum(0)

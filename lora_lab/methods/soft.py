@@ -14,14 +14,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import Method, Report, one_of, register, whole
-from lora_lab.methods.layer_method import F, attach, peft, torch
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from lora_lab.methods.layer_method import F, InsertingMethod, Tensor, attach, nn, peft, torch
 
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
@@ -30,7 +27,7 @@ NO_LABEL = -100  # ignored by cross-entropy
 Call = dict[str, Any]  # a model's keyword arguments
 
 
-class Soft(Method):
+class Soft(InsertingMethod):
     """Base class of methods with `tokens` trainable vectors before every row, stored as `model.<place>.prompt`.
 
     prompt   (tokens, hidden); for a prefix (tokens, layers * 2 * kv_heads * head_dim), each layer's keys before its
@@ -53,21 +50,17 @@ class Soft(Method):
         """Return the initial vectors as "prompt", and any other parameters. Raises: BadValue if they do not fit."""
         raise NotImplementedError
 
-    def attach(self, model: nn.Module) -> Report:
+    def insert(self, model: Any, to_fill: bool) -> None:
         config, name = getattr(model, "config", None), type(model).__name__
         if getattr(config, "is_encoder_decoder", False):
             raise BadValue(f"{self.name} does not support encoder-decoder models; use lora on {name}")
         try:
-            reads_tokens = config is not None and isinstance(_embeddings(model).weight, torch.Tensor)
+            reads_tokens = config is not None and isinstance(model.get_input_embeddings().weight, torch.Tensor)
         except (AttributeError, NotImplementedError):  # the input is images or audio
             reads_tokens = False
         if not reads_tokens:
             raise BadValue(f"{self.name} needs a transformers model that reads tokens, which {name} does not; use lora")
-
-        def insert() -> None:
-            attach.Ahead(self, self.start(model)).train(model.training).register(model, self.place)
-
-        return attach.attach(model, self, insert)
+        attach.Ahead(self, self.start(model)).train(model.training).register(model, self.place)
 
     def vectors(self, ahead: Any) -> Tensor:
         """Return the vectors to put before each row."""
@@ -88,7 +81,7 @@ class Soft(Method):
     def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
         """Prepend vectors (rows, tokens, hidden) to the embeddings in the keyword arguments."""
         tokens, ids, embedded = vectors.shape[1], call.pop("input_ids", None), call.get("inputs_embeds")
-        embedded = _embeddings(model)(ids) if embedded is None else embedded  # (rows, length, hidden)
+        embedded = model.get_input_embeddings()(ids) if embedded is None else embedded  # (rows, length, hidden)
         call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
         for name, fill in (("labels", NO_LABEL), ("token_type_ids", 0)):
             values = call.get(name)
@@ -98,8 +91,16 @@ class Soft(Method):
         if positions is not None:
             new_positions = torch.arange(tokens, device=positions.device).expand(len(positions), -1)
             call["position_ids"] = torch.cat([new_positions, positions], 1)
-        if hasattr(model, "score"):  # a causal classifier reads the last token, which it cannot find without ids
-            _pad_left(call)
+        mask = call.get("attention_mask")
+        if hasattr(model, "score") and mask is not None and mask.dim() == 2:
+            # A causal classifier cannot find the last token without ids: move padding to the start of each row.
+            order = mask.long().argsort(dim=1, stable=True)  # (rows, length): zeros first
+            embedded = call["inputs_embeds"]
+            call["inputs_embeds"] = embedded.gather(1, order.unsqueeze(2).expand_as(embedded))
+            if call.get("token_type_ids") is not None:
+                call["token_type_ids"] = call["token_type_ids"].gather(1, order)
+            call["attention_mask"] = mask = mask.gather(1, order)
+            call["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)
 
     # ---- files
 
@@ -147,7 +148,7 @@ class PromptTuning(Soft):
         one_of("init", self.init, ("vocabulary", "random"))
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
-        embed = _embeddings(model)  # must be called, since it may scale its weights, as Gemma's does by sqrt(hidden)
+        embed = model.get_input_embeddings()  # call it: it may scale its weights, as Gemma's does by sqrt(hidden)
         (vocabulary, hidden), device = embed.weight.shape, embed.weight.device
         with torch.no_grad():
             if self.init == "vocabulary":
@@ -183,7 +184,7 @@ class PTuning(Soft):
             whole("hidden", self.hidden)
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
-        weight, nn = _embeddings(model).weight, torch.nn
+        weight = model.get_input_embeddings().weight
         d, factory = weight.shape[1], {"device": weight.device, "dtype": torch.float32}
         h = self.hidden or d
         prompt = torch.randn(self.tokens, d, device=weight.device)
@@ -197,9 +198,9 @@ class PTuning(Soft):
             raise BadValue("a P-tuning file has no encoder, so it cannot be trained further: train a new one")
         return ahead.prompt  # type: ignore[no-any-return]
 
-    def attach_empty(self, model: nn.Module) -> Report:
+    def insert(self, model: nn.Module, to_fill: bool) -> None:
         is_meta = next(model.parameters()).is_meta  # then only shapes matter; otherwise minimal: files hold no network
-        return (self if is_meta else replace(self, hidden=1)).attach(model)
+        super(PTuning, replace(self, hidden=1) if to_fill and not is_meta else self).insert(model, to_fill)
 
     def fill(self, model: Any, report: Report, tensors: Mapping[str, Tensor]) -> None:
         super().fill(model, report, tensors)
@@ -290,25 +291,7 @@ def is_encoder(model: Any) -> bool:
     return model.config.model_type in ENCODERS and not getattr(model.config, "is_decoder", False)
 
 
-def _embeddings(model: Any) -> Any:
-    return model.get_input_embeddings()
-
-
 def _cache_name(model: Any) -> str | None:
     """Return the name of the base model's cache argument, or None if it has none."""
     parameters = inspect.signature(type(model.base_model).forward).parameters
     return next((name for name in CACHE if name in parameters), None)
-
-
-def _pad_left(call: Call) -> None:
-    """Move padding from the end of each row to its start, so that every row ends with a real token."""
-    mask = call.get("attention_mask")
-    if mask is None or mask.dim() != 2:
-        return
-    order = mask.long().argsort(dim=1, stable=True)  # (rows, length): zeros first
-    embedded = call["inputs_embeds"]
-    call["inputs_embeds"] = embedded.gather(1, order.unsqueeze(2).expand_as(embedded))
-    if call.get("token_type_ids") is not None:
-        call["token_type_ids"] = call["token_type_ids"].gather(1, order)
-    call["attention_mask"] = mask = mask.gather(1, order)
-    call["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)

@@ -126,10 +126,11 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
 
     Raises: NotFound, with the nearest names.
     """
-    matches = [site for site in sites if _matches(target, site) or (slices and _matches_path(target, site))]
+    matches = [site for site in sites if _matches(target, site, slices)]
     if not matches:
-        fused = [_leaf(site) for site in sites if target in site.role.split("+")]
-        candidates = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *map(_leaf, sites)}
+        names = [site.module.rpartition(".")[2] for site in sites]
+        fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+")]
+        candidates = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names}
         hint = f"nearest: {nearest(target, candidates)}" if sites else "it has no linear layer and no embedding"
         if fused:
             hint = f"it is a part of {fused[0]}, and the order of its parts is unknown: name '{fused[0]}'"
@@ -137,22 +138,15 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
     return matches
 
 
-def _leaf(site: Site) -> str:
-    return site.module.rpartition(".")[2]
-
-
-def _matches(target: str, site: Site) -> bool:
+def _matches(target: str, site: Site, slices: bool) -> bool:
+    path = fnmatchcase(site.module, target) or f".{site.module}".endswith(f".{target}")
+    if slices and path:
+        return True
     if target == ALL_LINEAR:
         return site.out_slice is None and site.kind == "linear" and site.role not in ("head", "pooler")
     if target in ROLES:
         return site.role == target
-    if site.out_slice:  # names and patterns mean the whole layer
-        return target == site.name
-    return _matches_path(target, site)
-
-
-def _matches_path(target: str, site: Site) -> bool:
-    return fnmatchcase(site.module, target) or f".{site.module}".endswith(f".{target}")
+    return target == site.name if site.out_slice else path  # names and patterns mean the whole layer
 
 
 # ---- quantized formats

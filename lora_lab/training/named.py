@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from lora_lab.errors import BadValue, LabError
 from lora_lab.methods.base import PREFIX
 from lora_lab.methods.inspect import Inspection, inspect_adapter
-from lora_lab.methods.io import CONFIG, AdapterFile, read_config
+from lora_lab.methods.io import AdapterFile, read_config
 from lora_lab.methods.targets import HEADS
 from lora_lab.training.models import load_model, local_name, shapes_of_model
 
@@ -21,7 +21,7 @@ def base_named_in(folder: str | Path, option: str) -> str:
 
     Raises: NotFound if there is no config; BadValue if it names no base, or not as a string.
     """
-    name = read_config(Path(folder), CONFIG).get("base_model_name_or_path")
+    name = read_config(Path(folder)).get("base_model_name_or_path")
     if not name:
         raise BadValue(f"the adapter in {folder} does not name its base model; pass one with {option}")
     if not isinstance(name, str) or not name.isprintable() or len(name) > 500:
@@ -45,7 +45,7 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
 
     For options, see `load_model`. Raises: see there and `labels_of`; BadValue for a task that needs another head.
     """
-    if (task := read_config(Path(folder), CONFIG).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
+    if (task := read_config(Path(folder)).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
         raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab does not train or score: use PEFT")
     if labels is not None:
         return load_model(name, labels, **options)

@@ -15,7 +15,7 @@ from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.methods import quant
 from lora_lab.methods.attach import fingerprint, numbers_of, quantized_layers
-from lora_lab.methods.quant import QuantizedLinear, levels_of, pack, quantize, quantize_model, unpack
+from lora_lab.methods.quant import QuantizedLinear, levels_of, quantize, quantize_model, regroup
 from lora_lab.methods.targets import QUANTISED_BITS, bits_per_weight
 from lora_lab.training.measure import measure
 from tests.conftest import logits, randomise, tiny
@@ -65,10 +65,9 @@ def test_codes_scales_and_values_equal_bitsandbytes(peer, shape, seed, spread, d
 def test_what_is_packed_comes_back(bits, eights, seed):
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(2**bits, (8 * eights,), generator=generator).to(torch.uint8)
-    packed = pack(codes, bits)
-    assert packed.dtype == torch.uint8
+    packed = regroup(codes, bits, 8).to(torch.uint8)
     assert len(packed) == eights * bits
-    assert torch.equal(unpack(packed, bits).to(torch.uint8), codes)
+    assert torch.equal(regroup(packed, 8, bits).to(torch.uint8), codes)
 
 
 @pytest.mark.parametrize(("name", "bits"), [("nf4", 4.127), ("nf4-single", 4.5), ("nf3", 3.127)])
