@@ -18,6 +18,7 @@ from transformers import masking_utils
 
 from lora_lab.accounting import trace
 from lora_lab.accounting.allocator import EMPTY_CACHE, reserved
+from lora_lab.accounting.kernels import stand_ins
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.tracker import Tracker
@@ -53,7 +54,7 @@ def follow(model: nn.Module, setup: Setup, lengths: Sequence[int]) -> Followed:
     masks = mock.patch.object(trace, "_mask", _rows)  # PEFT puts its virtual tokens before these
     # Of rows of unequal length, as transformers would find out from the values.
     unequal = mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", return_value=False)
-    with trace.no_data(setup), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:
+    with stand_ins(cuda=True), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:
         warnings.simplefilter("ignore")
         tracker.events += [(-2, base), (-2, 0)]  # transformers reserves the base's weights in one piece
         tracker.claim_model(model, lambda name: "model")

@@ -18,11 +18,10 @@ import torch
 from benchmarks.measure import goal, seconds, table
 from benchmarks.train import timed
 from lora_lab import LoRA, Recipe, memory
-from lora_lab.experiments.plan import pack_size
+from lora_lab.experiments.sweep import pack_size
 from lora_lab.training import device
 from lora_lab.training.loop import training_mode, update
 from lora_lab.training.pack import Pack
-from lora_lab.training.parts import in_parts
 
 RANKS, RATES, STEPS = (1, 2, 4, 8, 12, 16, 24, 32), ("1e-3", "2e-3"), 200
 MEMBERS = (1, 2, 4, 8, 16, 32)
@@ -101,7 +100,7 @@ def steps(members: int, batch: int, **fields: Any) -> tuple[float, float]:
     step, given = next(pack.batches())
 
     def once() -> None:
-        in_parts(partial(update, step, given, pack.members), pack.model, members)
+        device.in_parts(partial(update, step, given, pack.members), pack.model, members)
 
     once()
     took = sorted(seconds(once) for _ in range(9))[4]

@@ -21,7 +21,7 @@ import lora_lab
 # Not documented: commands, and modules that start, install, inspect or grade other processes.
 WITHOUT = (
     "lora_lab.cli", "lora_lab.shipped", "lora_lab.__main__", "lora_course.cli", "lora_course.__main__",
-    *(f"lora_course.classroom.{name}" for name in ("colab", "grading", "kernel", "preflight", "wheelhouse")),
+    *(f"lora_course.classroom.{name}" for name in ("grading", "kernel", "preflight", "wheelhouse")),
 )  # fmt: skip
 OTHERS = tuple(f"{name}." for name in WITHOUT)
 ENTRY = re.compile(r"(?P<indent> *)(?P<name>\S.{0,40}?) {2,}(?P<words>\S.*)")  # "rank    where the slider starts"

@@ -25,9 +25,9 @@ import torch
 from lora_lab import LoRA, Recipe
 from lora_lab.files import write_json
 from lora_lab.training import device
+from lora_lab.training.device import in_parts
 from lora_lab.training.loop import training_mode, update
 from lora_lab.training.pack import Pack
-from lora_lab.training.parts import in_parts
 
 RESULTS = Path(__file__).resolve().parents[1] / "data" / "results" / "cost.json"
 MEMBERS = (1, 4, 16, 64)  # the last in the first setup only

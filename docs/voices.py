@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lora_course.experiments.styles import BASE, answers, file_sizes, open_bank
-from lora_course.panels.live_voices import TOLD
-from lora_course.panels.voices_panel import CAPTAIN, STORED, STRENGTHS, read_stored
+from lora_course.panels.voices_panel import CAPTAIN, STORED, STRENGTHS, TOLD, read_stored
 from lora_lab.files import write_atomically
 from lora_lab.training import device
 from lora_lab.training.assets import shipped
 from lora_lab.training.chat import Chat, question
 from lora_lab.training.generate import Decoding, generate
-from lora_lab.training.pairs import VOICES, voice
 from lora_lab.training.runs import Run, Store
+from lora_lab.training.tasks import VOICES, voice
 
 RANK = 2
 DECODING = Decoding(max_new_tokens=64, no_repeat_ngram=4)
@@ -63,7 +62,7 @@ def row_of(name: str, run: Run) -> dict[str, Any]:
 
 def main(store: Path) -> None:
     """Have all voices answer, then write the file."""
-    seen = {str(pair.chat) for split, pairs in voice("captain").items() if split != "test" for pair in pairs}
+    seen = {str(chat) for split, rows in voice("captain").items() if split != "test" for chat in rows.prompts}
     assert not seen & set(QUESTIONS), "a question was trained on"
     best, tried = chosen(store)
     adapters = {name: str(run.adapter) for name, run in best.items()}

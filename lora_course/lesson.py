@@ -12,17 +12,18 @@ See `predictions` for how predictions are kept, and `receipts` for receipts.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from lora_course.classroom import colab
 from lora_course.classroom.room import number as number_of
 from lora_course.classroom.room import room_for
 from lora_course.predictions import calibration, fast, predict, reveal, skip  # noqa: F401
@@ -46,7 +47,7 @@ def start(number: str, student: str = "") -> None:
 
     Raises: NotFound for an unknown lesson.
     """
-    colab.ready()
+    prepare_colab()
     files = {number_of(path.stem): path for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     _check_name(number, files, "lesson")
     if CURRENT.lesson != number:  # rerunning the first cell keeps everything
@@ -60,6 +61,25 @@ def start(number: str, student: str = "") -> None:
         os.environ["LORA_LAB_STUDENT"] = student
     if name := os.environ.get("LORA_LAB_STUDENT"):
         print(printable(f"{name}, seed {seed_of()}"))
+
+
+def prepare_colab() -> None:
+    """On Colab, enable custom widgets, and fetch models and data; elsewhere, do nothing.
+
+    On a GPU without bf16 (below capability 8.0, such as a T4), use fp16 for the frozen model unless LORA_LAB_DTYPE is
+    set. Written from Colab's documentation and tested against a mock, not on Colab.
+    """
+    if "google.colab" not in sys.modules:
+        return
+    import torch
+
+    from lora_lab.training import assets
+
+    import_module("google.colab.output").enable_custom_widget_manager()
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0):
+        os.environ.setdefault("LORA_LAB_DTYPE", "fp16")
+    print(f"Colab: widgets on, dtype {os.environ.get('LORA_LAB_DTYPE', 'as measured')}")
+    assets.fetch([name for name, asset in assets.ASSETS.items() if not asset.opt_in], print)
 
 
 def estimate(notebook: Path) -> tuple[str, float, float | None]:
@@ -143,8 +163,7 @@ def catch_up(name: str, store: Path) -> str:
     Return a sentence that says how many runs there are, and when and where they were made.
     Raises: NotFound for an unknown sweep.
     """
-    from lora_lab.experiments.collect import collect
-    from lora_lab.experiments.results import records
+    from lora_lab.experiments.results import collect, records
 
     folder = shipped("data/results/sweeps")
     _check_name(name, (path.stem for path in folder.glob("*.zip")), "reference sweep")

@@ -43,7 +43,7 @@ def measured(path: Path, limits: Limits) -> dict[str, Any]:
         "right": f"{row['right']} of {row['of']}",
         "refused": row["refused"],
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": device.describe(device.pick_device()),
+        "hardware": device.describe(device.available_devices()[0]),
         "load": f"{os.getloadavg()[0]:.0f} programs wanted the {os.cpu_count()} cores"
         if hasattr(os, "getloadavg")
         else "",

@@ -139,7 +139,7 @@ def measured(source: Path, length: str) -> dict[str, Any]:
         "errors": errors_of(notebook),
         "seconds": round(time.monotonic() - began, 1),
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": device.describe(device.pick_device()),
+        "hardware": device.describe(device.available_devices()[0]),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in ("torch", "transformers", "ipykernel", "matplotlib")},
     }

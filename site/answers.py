@@ -28,10 +28,8 @@ from lora_course.checks import (
     ranks,
     reading,
     regret,
-    remembering,
     reproducing,
     reward,
-    small_file,
     styles,
     sure,
     variants,
@@ -76,15 +74,15 @@ def report() -> dict[str, Any]:
     scores = from_store(shipped("data/results/sweeps/seeds.zip")).scores
     accuracy = 100 * scores.mean(axis=1)
     a, b = next((i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8)
-    right = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
+    right, why, share = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
     question = f"a has {accuracy[a]:.2f}% right, b {accuracy[b]:.2f}%, of n = {scores.shape[1]:,} rows. "
-    question += f"They disagree on a share of {right.share:.4g}: there, a squared difference is 1, elsewhere 0."
+    question += f"They disagree on a share of {share:.4g}: there, a squared difference is 1, elsewhere 0."
     fields = [
-        number("half", right.half, sure.HINTS["half"]),
-        word("word", sure.WORDS, **asdict(right.word), hint=sure.HINTS["word"]),
-        number("rows", right.rows, sure.HINTS["rows"]),
+        number("half", right["half"], sure.HINTS["half"]),
+        word("word", sure.WORDS, **asdict(right["word"]), hint=sure.HINTS["word"]),
+        number("rows", right["rows"], sure.HINTS["rows"]),
     ]
-    return {"told": question, "fields": fields, "why": right.why, "sealed": True}
+    return {"told": question, "fields": fields, "why": why, "sealed": True}
 
 
 def bracket() -> dict[str, Any]:
@@ -210,7 +208,7 @@ def block() -> dict[str, Any]:
 
 
 def on_card() -> dict[str, Any]:
-    (name, device, tokens), (peak, saved, fits) = bits.CASE, bits.on_card(bits.CASE)
+    (name, device, tokens), (peak, saved, fits) = bits.CASE, checks.check_card(..., ..., ...).right.values()
     linear, other, rest = bits.sizes(name, tokens)
     question = f"{name}: {linear:,} weights in linear layers, {other:,} elsewhere. A text of {tokens:,} tokens: "
     question += f"{rest:,} bytes besides weights. {device}: {usable(card_of(device)):,} bytes usable. The peak in GiB, "
@@ -222,7 +220,8 @@ def on_card() -> dict[str, Any]:
 def facts() -> dict[str, Any]:
     right = ranks.right_at_each_rank(64)
     scores = ", ".join(f"{r}: {100 * right[r]:.1f}" for r in (1, 4, 8, *range(12, 25)))
-    return ask("rank", f"64 facts. Pieces and percent right: {scores}. The fewest pieces for 95%:", ranks.facts_rank)
+    question = f"64 facts. Pieces and percent right: {scores}. The fewest pieces for 95%:"
+    return ask("rank", question, checks.check_facts)
 
 
 def flip() -> dict[str, Any]:
@@ -244,7 +243,7 @@ def job() -> dict[str, Any]:
         fields.append(word(name, choice.replies, **asdict(choice)))
         fields.append(word(f"{name}, because of", evidence.replies, **asdict(evidence)))
     key = "; ".join(f"{name} ({words})" for name, words in planning.EVIDENCE.items())
-    question = f"{planning.BRIEFS[0].text} Evidence, with its lesson: {key}."
+    question = f"{planning.BRIEFS[0]['text']} Evidence, with its lesson: {key}."
     return {"told": question, "fields": fields, "why": "each choice has its evidence", "sealed": True}
 
 
@@ -252,7 +251,7 @@ def at_one_budget() -> dict[str, Any]:
     question = "The highest rank on q,k,v,o (attention) and on all linear layers (everything) for what rank 32 on q,v "
     question += "costs. In Llama 3 8B, q and o are 4096 x 4096, k and v 4096 x 1024, the MLP's gate, up and down "
     question += "4096 x 14336."
-    right = placing.ranks("llama-3-8b")
+    right = checks.check_ranks(..., ...).right
     why = placing.WHY.format(" and ".join(rank.why for rank in right.values()))
     return {"told": question, "fields": [number(name, rank) for name, rank in right.items()], "why": why}
 
@@ -274,7 +273,7 @@ def plan() -> dict[str, Any]:
 
 def flattered() -> dict[str, Any]:
     variant = "DoRA"
-    rate, points = variants.flattered(variant)
+    rate, points = checks.check_flattered(..., ...).right.values()
     shared = ", ".join(f"{lr:g}: {ahead:+.1f}" for lr, ahead in variants.ahead(variant).items())
     question = f"Your paper is on {variant}. Points ahead of plain LoRA, with one rate for both: {shared}. Which rate "
     question += "makes it look best? And how many points is it ahead on test, each at its own rate? (See the table.)"
@@ -315,21 +314,23 @@ def judge() -> dict[str, Any]:
 
 
 def published() -> dict[str, Any]:
-    error, points, shown = reproducing.pair("large")
+    error, points, shown = checks.check_published(..., ..., ..., "large").right.values()
     p, q = reproducing.published("large")
     fields = [number("error", error), number("points", points), word("word", reproducing.SHOWN, **asdict(shown))]
     told = f"RoBERTa-large: LoRA, no mark, {p}; full fine-tuning *, {q}; n = {reproducing.RTE}."
     return {"told": told, "fields": fields, "why": f"below {points.right:.1f} points it can be luck", "sealed": True}
 
 
-def ask(name: str, question: str, answer: Callable[[], verdict.Number]) -> dict[str, Any]:
-    right = answer()
+def ask(name: str, question: str, check: Callable[..., Any], *case: Any, at: Any = (), within: float = 0) -> Any:
+    """Ask for one number: of an exercise in this case, or the value of its function `at` these arguments."""
+    right = check(..., *case).right
+    right = right.at(*at, within=within) if at else right
     return {"told": question, "fields": [number(name, right)], "why": right.why}
 
 
 FORMS: dict[str, Callable[[], dict[str, Any]]] = {
-    "pair_numbers": partial(ask, "numbers", "Numbers in A and B at rank 2:", small_file.pair_numbers),
-    "file_bytes": partial(ask, "bytes", "Bytes for llama-3.2-1b at rank 8:", small_file.file_bytes),
+    "pair_numbers": partial(ask, "numbers", "Numbers in A and B at rank 2:", checks.check_pair_numbers),
+    "file_bytes": partial(ask, "bytes", "Bytes for llama-3.2-1b at rank 8:", checks.check_file_bytes),
     "merge": lambda: {
         "told": "W = [[1, 2], [3, 4]], A = [[1, 2], [1, 3]], B = [[2, 1], [3, 1]], alpha 4, rank 2. "
         "The bottom-right number of the merged matrix:",
@@ -337,17 +338,17 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
         "why": writing.MERGED.why,
     },
     "half_width": partial(
-        ask, "half", "Half the 95% interval, as a share, for p = 0.9 and n = 400:",
-        lambda: sure.HALF_WIDTH.at(0.9, 400, within=0.02),
+        ask, "half", "Half the 95% interval, as a share, for p = 0.9 and n = 400:", checks.check_half_width,
+        at=(0.9, 400), within=0.02,
     ),
     "report": report,
     "missed": partial(
         ask, "share", "A secret of 8 equally strong pieces. The share of its size that rank 3 misses:",
-        lambda: knobs.missed_share().at(3, 8, within=0.01),
+        checks.check_missed, at=(3, 8), within=0.01,
     ),
     "bracket": bracket,
     "peak": partial(
-        ask, "bytes", f"Bytes at the peak for {TOKENS:,} tokens:", lambda: fit.peak_of_qlora().at(TOKENS, within=0.015)
+        ask, "bytes", f"Bytes at the peak for {TOKENS:,} tokens:", checks.check_peak, at=(TOKENS,), within=0.015
     ),
     "longest_row": row,
     "equivalence_rule": rule,
@@ -361,29 +362,29 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "forty_copies": partial(
         ask, "times", "The base has 91 MB, an adapter 0.30 MB. Forty merged models take how many times the bytes?",
-        lambda: merging.forty(91_000_000, 301_776),
+        checks.check_forty_copies, 91_000_000, 301_776,
     ),
     "block": block,
     "card": on_card,
     "energy": partial(
         ask, "share", "Of the singular values 5, 4, 2, 1 the first two hold a share of the energy of:",
-        lambda: ranks.ENERGY.at(np.array([5.0, 4.0, 2.0, 1.0]), 2, within=0.005),
+        checks.check_energy, at=(np.array([5.0, 4.0, 2.0, 1.0]), 2), within=0.005,
     ),
     "facts": facts,
     "rank_of_file": partial(
         ask, "rank", "37,868,984 bytes, on gate, up and down, 28 layers, d = 3,072, intermediate_size 8,192. The rank:",
-        counting.rank_of_file,
+        checks.check_rank_of_file,
     ),
-    "audit": partial(ask, "numbers", f"{counting.unseen()}. Numbers that train at rank 8:", counting.audit),
+    "audit": partial(ask, "numbers", f"{counting.unseen()}. Numbers that train at rank 8:", checks.check_audit),
     "chance": lambda: {
         "told": "phi by chance, in 384 dimensions: of one direction and one, and of 8 directions and 48.",
-        "fields": [number(name, n) for name, n in zip(("1 and 1", "8 and 48"), reading.chance(48), strict=True)],
-        "why": reading.chance(48)[1].why,
+        "fields": [number(name.replace("one", "1"), n) for name, n in checks.check_chance(..., ..., 48).right.items()],
+        "why": checks.check_chance(..., ..., 48).right["8 and 48"].why,
     },
     "stranger": lambda: {
         "told": "It reads “wonderful” as +3.4, and calls “a wonderful film” positive. What was negated?",
-        "fields": [word("negated", reading.SIGNS, **asdict(reading.stranger(0)))],
-        "why": reading.stranger(0).why,
+        "fields": [word("negated", reading.SIGNS, **asdict(checks.check_stranger(..., 0).right))],
+        "why": checks.check_stranger(..., 0).right.why,
     },
     "diagnosis": diagnosis,
     "eleventh": eleventh,
@@ -392,26 +393,25 @@ FORMS: dict[str, Callable[[], dict[str, Any]]] = {
     "ranks": at_one_budget,
     "plan": plan,
     "as_plain": partial(
-        ask, "alpha", "rsLoRA of rank 64 and alpha 64 is plain LoRA of rank 64 with alpha:",
-        lambda: variants.AS_PLAIN.at(64, 64, within=1e-6),
+        ask, "alpha", "rsLoRA of rank 64 and alpha 64 is plain LoRA of rank 64 with alpha:", checks.check_as_plain,
+        at=(64, 64), within=1e-6,
     ),
     "flattered": flattered,
     "lowest": lowest,
     "carried": carried,
     "loss_of_rewards": partial(
         ask, "loss", "Three answers of probabilities 0.5, 0.9, 0.4 and rewards 1, 0, 1. The loss (ln 0.5 = -0.693, "
-        "ln 0.9 = -0.105, ln 0.4 = -0.916):",
-        lambda: reward.LOSS.at(*reward.LOSS.cases[0], within=0.01),
+        "ln 0.9 = -0.105, ln 0.4 = -0.916):", checks.check_loss_of_rewards, at=reward.LOSS.cases[0], within=0.01,
     ),
     "bits": partial(
         ask, "bits", "It's right once in 100 answers, p = 0.01. Bits that right or wrong tells on average:",
-        lambda: reward.BITS.at(0.01, within=0.02),
+        checks.check_bits, at=(0.01,), within=0.02,
     ),
     "judge": judge,
     "published": published,
     "remembered": partial(
-        ask, "bits", "512 flips at a mean loss of 0.2 nats. Bits that it remembers:",
-        lambda: remembering.REMEMBERED.at(512, 0.2, within=0.01),
+        ask, "bits", "512 flips at a mean loss of 0.2 nats. Bits that it remembers:", checks.check_remembered,
+        at=(512, 0.2), within=0.01,
     ),
 }  # fmt: skip
 

@@ -3,8 +3,6 @@
 Exit 1 where a room is above its budget, or a file is in no room.
 """
 
-from __future__ import annotations
-
 import sys
 import tomllib
 from collections.abc import Mapping

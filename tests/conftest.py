@@ -1,6 +1,4 @@
-"""What the tests share: the real models, loaded once, tiny random ones, and a home without network."""
-
-from __future__ import annotations
+"""What the tests share: the real models, loaded once, tiny random ones, a task, the command line; and no network."""
 
 import os
 
@@ -10,18 +8,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported,
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import copy
+import random
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tokenizers
 import torch
 import transformers
 from hypothesis import HealthCheck, settings
 from torch import nn
 
-import lora_course  # noqa: F401  registers its tasks and scores
+from lora_course import cli
+from lora_lab import LoRA, Recipe, Run, load_tokenizer, save_adapter
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
@@ -32,6 +36,7 @@ settings.load_profile("slow machine")
 BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"]
 MARK = "<img src=x onerror=alert(1)>"
 HOSTILE = f"{MARK} $\\frac{{ | * `x` \x1b[31m"  # a stranger's text: markup, half a formula, a terminal's command
+PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # of a recipe: nothing to measure
 # Minutes in one file each: begun last, one of the two processes would wait for the other.
 LONG = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
 
@@ -58,12 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Side by side with another process of the suite one thread each is faster than two that wait for each other.
-
-    So it is for what the tests start: kernels, the command line, JupyterLab.
-    """
+    """Beside another process of the suite, what the tests start has one thread too: kernels, commands, JupyterLab."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
         os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -170,10 +171,125 @@ def bitsandbytes():
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Tiny models on one thread: where the cores are busy, threads that wait for each other are 10 times slower."""
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+
+
+# ---- a tiny model and a small task to train on
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory) -> str:
+    """The folder of a random BERT of width 32 with MiniLM's tokenizer."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = load_tokenizer("minilm")
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = transformers.BertConfig(**size, vocab_size=len(tokenizer), max_position_embeddings=128)
+    transformers.BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def save_tokenizer(folder: Path, ends: Any = None, **special: str) -> int:
+    """A tokenizer with a token for each byte after the special ones, and what encloses a text; returns its size."""
+    tokens = [*dict.fromkeys(special.values()), *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
+    letters = tokenizers.Tokenizer(tokenizers.models.BPE({token: n for n, token in enumerate(tokens)}, []))
+    letters.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=ends is None)
+    letters.decoder = tokenizers.decoders.ByteLevel()
+    if ends:
+        letters.post_processor = ends
+    transformers.PreTrainedTokenizerFast(tokenizer_object=letters, **special).save_pretrained(folder)
+    return len(tokens)
+
+
+@pytest.fixture(scope="session")
+def tiny_causal(tmp_path_factory) -> str:
+    """The folder of a random Llama of width 32 whose tokens are bytes."""
+    folder = tmp_path_factory.mktemp("causal")
+    count = save_tokenizer(folder, eos_token="<end>")
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = transformers.LlamaConfig(**size, vocab_size=count, bos_token_id=0, eos_token_id=0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def voices(tiny_causal, tmp_path_factory) -> dict[str, Path]:
+    """Two adapters of the tiny Llama, which nobody trained: they say different things."""
+    folder, found = tmp_path_factory.mktemp("voices"), {}
+    for seed, name in enumerate(("captain", "json")):
+        model = load_model(tiny_causal)
+        LoRA(rank=2).attach(model)
+        randomise(model, seed)
+        found[name] = save_adapter(model, folder / name)
+    return found
+
+
+@pytest.fixture(scope="session")
+def opinions(tmp_path_factory) -> str:
+    """A CSV of 80 short opinions, whose label is plain from one word."""
+    rng = random.Random(0)
+    words = ["the", "film", "was", "long", "and", "its", "actors", "walked", "through", "rain", "to", "a", "house"]
+    lines = ["text,label"]
+    for n in range(80):
+        label = ("bad", "good")[n % 2]
+        text = " ".join(rng.sample(words, rng.randint(3, 9)))
+        lines.append(f"{text} {n} {'awful' if label == 'bad' else 'lovely'},{label}")
+    file = tmp_path_factory.mktemp("task") / "opinions.csv"
+    file.write_text("\n".join(lines))
+    return str(file)
+
+
+@pytest.fixture
+def recipe(tiny_encoder, opinions):
+    """`recipe(steps=3)`: a run on the tiny encoder that takes a moment."""
+
+    def make(**changes) -> Recipe:
+        return Recipe(
+            **{"model": tiny_encoder, "task": opinions, "steps": 4, "batch": 8, "validations": 2, **PLAIN, **changes}
+        )
+
+    return make
+
+
+def made_run(recipe: Recipe, answers: Any = None, environment: dict[str, Any] | None = None, **metrics: float) -> Run:
+    """A finished run that nobody trained, with the same metrics in its one validation and on test."""
+    seen = [{"step": recipe.steps, "loss": 0.5} | metrics]
+    history = {"step": [recipe.steps], "loss": [0.5], "lr": [recipe.lr], "validation": seen}
+    return Run(recipe, metrics, history, 100, 10, 1000, 1.0, 1, environment or {}, predictions=answers)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody is there to press a panel's buttons."""
+    monkeypatch.delenv("LORA_LAB_HEADLESS")
+
+
+# ---- the command line, in this process, where torch is imported already
+
+
+@dataclass
+class Done:
+    """What a command left: as `subprocess.run` names it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def lora_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """`lora_lab("sweep", "--rank", "4")`: the command, run to its end."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command line sets
+
+    def command(*words: str) -> Done:
+        monkeypatch.setattr("sys.argv", ["lora-lab", *words])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return Done(int(left.value.code or 0), *capfd.readouterr())
+
+    return command

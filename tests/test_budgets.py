@@ -1,7 +1,5 @@
 """The rooms of both packages and the tests keep to their budgets, and what has none is noticed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.budgets import ROOT, report

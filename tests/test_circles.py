@@ -1,7 +1,5 @@
 """No module imports itself by way of others: not at the top, not inside a function, not for types alone."""
 
-from __future__ import annotations
-
 from graphlib import TopologicalSorter
 
 import grimp

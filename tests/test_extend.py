@@ -1,7 +1,5 @@
 """The method in the README, exactly as printed there, from counting to a packed run."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from pathlib import Path
@@ -14,7 +12,6 @@ from lora_lab import detach, disabled, load_adapter, params, save_adapter
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.training.pack import Pack, key
 from tests.conftest import logits, randomise, snapshot, tiny
-from tests.training.conftest import opinions, recipe, tiny_encoder  # noqa: F401
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -51,7 +48,7 @@ def test_it_attaches_counts_is_saved_and_goes_away_again(written, kind, tmp_path
     assert snapshot(model) == snapshot(frozen)
 
 
-def test_it_trains_three_steps_in_a_pack_as_it_does_alone(written, recipe):  # noqa: F811
+def test_it_trains_three_steps_in_a_pack_as_it_does_alone(written, recipe):
     recipes = [recipe(method=written.NormScale(), steps=3, validations=1, lr=rate) for rate in (1e-3, 1e-2)]
     assert key(recipes[0]) == key(recipes[1])
     for one, run in zip(recipes, Pack(recipes).run(), strict=True):

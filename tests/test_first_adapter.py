@@ -1,7 +1,5 @@
 """The command of the README, as a user types it: one JSON object, a real adapter, good enough, and the same in PEFT."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """LoRA itself: each promise of lora_lab/layers.py on single layers, small enough to compute by hand."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The memory of a container: its limit counts, and what its programs hold."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import psutil

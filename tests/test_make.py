@@ -1,7 +1,5 @@
 """The environment that `make` sets up, with programs in the place of Python that only say how they end."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

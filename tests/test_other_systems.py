@@ -1,7 +1,5 @@
 """Windows and macOS, as far as Linux can imitate them: encodings, names of files, files that are still in use."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,12 +1,10 @@
 """What another package adds to the lab: a kind of task, a score of answers, words below the metrics."""
 
-from __future__ import annotations
-
 import pytest
 
 from lora_lab import load_task, plugins
 from lora_lab.errors import NotFound
-from lora_lab.experiments import generation
+from lora_lab.experiments import afterwards
 from lora_lab.training.tasks import Split, Task
 
 
@@ -34,8 +32,8 @@ def test_a_name_that_the_lab_does_not_know_is_a_plugins(mine):
 
 def test_answers_are_scored_by_plugins_too(mine, monkeypatch):
     task = load_task("restaurants")
-    monkeypatch.setattr(generation, "generate", lambda model, tokenizer, prompts, decoding: task.test.texts[:2])
-    found = generation.score_answers(None, None, task, prompts=2)
+    monkeypatch.setattr(afterwards, "generate", lambda model, tokenizer, prompts, decoding: task.test.texts[:2])
+    found = afterwards.score_answers(None, None, task, prompts=2)
     assert (found["letters"], found["of"]) == (sum(map(len, task.test.texts[:2])), "restaurants")
     assert [one["long"] for one in found["texts"]] == [len(text) for text in task.test.texts[:2]]
     assert found["bleu"] == pytest.approx(100)

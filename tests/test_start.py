@@ -1,7 +1,5 @@
 """start.sh, for those without make: what it would do, in its dry mode, and that it stops with a sentence."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

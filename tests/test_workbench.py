@@ -1,7 +1,5 @@
 """The lessons in the user's folder, the server on this machine alone, and a wheel that brings all of it along."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Number, Verdict, exercise, matched, not_yet, parts, unsolved
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, matched, parts, unsolved
+from lora_lab import LoRA, memory, params
 from lora_lab.accounting.gpus import card, usable
-from lora_lab.accounting.memory import memory
-from lora_lab.accounting.params import params
-from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import bits_per_weight
 
-Case = tuple[str, str, int]
-CASE: Case = ("llama-3-8b", "RTX 3060 12 GB", 2800)
+CASE = ("llama-3-8b", "RTX 3060 12 GB", 2800)
 BITS = {"16 bits": 16.0, "4.5 bits": bits_per_weight("nf4-single"), "4.127 bits": bits_per_weight("nf4")}
 WORDS = (*BITS, "none")
 GIB, MIB = 2**30, 2**20
 
 
-@exercise(
-    "absmax: take the absolute values first, then the largest",
-    "index: the distance of each scaled number from all 16 levels, then argmin(1)",
-    "index = (block[:, None] / absmax - levels).abs().argmin(1); back = levels[index] * absmax",
-)
+@exercise
 def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     """Lesson 12: check a block's absmax, each number's level index (64,), and the dequantized block (64,)."""
     import torch
@@ -31,7 +24,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     from lora_lab.methods.quant import levels_of
 
     if any(map(unsolved, (absmax, index, back))):
-        return not_yet("replace each ... with an expression")
+        return Verdict(None, "replace each ... with an expression")
     try:
         absmax, index, back = (torch.as_tensor(answer).detach().float() for answer in (absmax, index, back))
     except (TypeError, ValueError, RuntimeError) as error:
@@ -88,8 +81,17 @@ def index_and_weight() -> tuple[str, Number, Number]:
     return question, index, value
 
 
-def on_card(case: Case) -> tuple[Number, Number, Choice]:
-    """Return the correct peak in GiB, MiB saved by double quantization, and most bits that fit a card, for a model."""
+def sizes(name: str, tokens: int) -> tuple[int, int, int]:
+    """Return the weights in linear layers, all other weights, and a step's bytes besides weights (checkpointing)."""
+    lora = LoRA(rank=8, targets=("all-linear",))
+    count = params(name, lora)
+    linear = sum(layer.full for layer in count.modules if layer.trained)
+    return linear, count.total - linear, memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total
+
+
+@exercise
+def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
+    """Lesson 12: check QLoRA's peak in GiB, what double quantization saves in MiB, and the most bits that fit."""
     name, device, tokens = case
     linear, other, rest = sizes(name, tokens)
     room = usable(card(device))
@@ -110,7 +112,8 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
         needed(8 * nf4) / GIB: "8 bits are one byte: divide by 8",
         needed(nf4) / 1e9: "those are GB: a GiB has 2**30 bytes",
     }
-    peak = Number(needed(nf4) / GIB, near, within=0.002, fallback=PEAK, hint="replace each ... with a number")
+    fallback = "weights in linear layers at 4.127 bits, all other weights at 16, and the rest of the step"
+    peak_is = Number(needed(nf4) / GIB, near, within=0.002, fallback=fallback, hint="replace each ... with a number")
     savings = linear * (BITS["4.5 bits"] - nf4) / 8
     saves = {
         8 * savings / MIB: "8 bits are one byte: divide by 8",
@@ -121,7 +124,7 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
         (needed(16) - needed(nf4)) / MIB: "that is what 4 bits save: double quantization goes from 4.5 bits to 4.127",
     }
     fallback = "from 4.5 bits to 4.127, for each weight in a linear layer"
-    saved = Number(savings / MIB, saves, within=0.01, fallback=fallback)
+    saved_is = Number(savings / MIB, saves, within=0.01, fallback=fallback)
     fit = next((word for word, bits in BITS.items() if needed(bits) < room), "none")
     replies = {
         word: f"in {word} it needs {needed(bits) / GIB:.2f} GiB of {room / GIB:.2f}: "
@@ -134,28 +137,5 @@ def on_card(case: Case) -> tuple[Number, Number, Choice]:
         "4.127 bits": "double quantization decides: 4.5 bits are too much",
         "none": "not even 4.127 bits fit: what doesn't shrink is too large, so shorten the text",
     }
-    return peak, saved, Choice([fit], replies, reasons[fit])
-
-
-PEAK = "weights in linear layers at 4.127 bits, all other weights at 16, and the rest of the step"
-
-
-def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Return the weights in linear layers, all other weights, and a step's bytes besides weights (checkpointing)."""
-    lora = LoRA(rank=8, targets=("all-linear",))
-    count = params(name, lora)
-    linear = sum(layer.full for layer in count.modules if layer.trained)
-    return linear, count.total - linear, memory(name, lora, seq=tokens, checkpointing=True).peak - 2 * count.total
-
-
-@exercise(
-    "linear layers take 4.127 bits a weight, all others 16; 8 bits are a byte; then add the rest",
-    "double quantization: from 4.5 bits to 4.127 for each weight in a linear layer, in MiB (2**20 bytes)",
-    "compute the peak with 16, 4.5 and 4.127 bits, and compare each with the usable bytes",
-)
-def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
-    """Lesson 12: check QLoRA's peak in GiB, what double quantization saves in MiB, and the most bits that fit."""
-    name, device, tokens = case
-    right = on_card((name, device, tokens))
-    answers: dict[str, Any] = {"peak": (right[0], peak), "saved": (right[1], saved), "fits": (right[2], fits)}
-    return parts(answers, "replace the first two ... with numbers, and the third with a word")
+    right = {"peak": peak_is, "saved": saved_is, "fits": Choice([fit], replies, reasons[fit])}
+    return parts(right, (peak, saved, fits), "replace the first two ... with numbers, and the third with a word")

@@ -9,23 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Choice, Function, Verdict, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Choice, Function, Verdict, exercise, texts, unsolved
 from lora_course.receipts import CURRENT, draw
 from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
 
-BITS = "400 steps at rate 0.002, which wasn't tuned for each"
-MATRICES = "200 steps, equally many trained numbers, each at its own best rate"
-PAIRS = {  # a stored sweep; the column in which a and b differ, and its two values; their names; training settings
-    "3 bits against 16": ("bits", "dtype", "nf3+bf16", "bf16", "LoRA on a 3-bit base", "LoRA on a 16-bit base", BITS),
-    "v against q": ("target_modules", "targets", "v", "q", "LoRA on v", "LoRA on q", MATRICES),
-    "all against q,v": ("target_modules", "targets", "all-linear", "q,v", "LoRA on all six", "LoRA on q,v", MATRICES),
-    "2 bits against 16": ("bits", "dtype", "nf2+bf16", "bf16", "LoRA on a 2-bit base", "LoRA on a 16-bit base", BITS),
-    "q,k,v,o against q,v": ("target_modules", "targets", "q,k,v,o", "q,v", "LoRA on q,k,v,o", "LoRA on q,v", MATRICES),
-    "q against q,k,v,o": ("target_modules", "targets", "q", "q,k,v,o", "LoRA on q", "LoRA on q,k,v,o", MATRICES),
-    "v against all": ("target_modules", "targets", "v", "all-linear", "LoRA on v", "LoRA on all six", MATRICES),
-    "up,down against q": ("target_modules", "targets", "up,down", "q", "LoRA on up and down", "LoRA on q", MATRICES),
-}  # fmt: skip
+PAIRS = texts("comparing")
 LEAST, MOST = 0.1, 5  # limits of a margin, in points
 BUT = " but within the margin"
 SEALED = "±{margin} is sealed. {seen}."
@@ -36,11 +25,7 @@ RULE = (
     "Yes to the first alone: better or worse. To the second alone: equivalent. "
     f"To both: better or worse,{BUT}. To neither: undecided."
 )
-HINTS = {
-    "word": "Hint: ask about 0 only in the 95% interval, and about your margin at both ends of the 90% one",
-    "sentence": "Hint: it may say what the word says about this model, this task and the margin you set first, no more",
-}
-
+HINTS = texts("hints")["defense"]
 ENDS = [
     (-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02),
     (0.005, 0.02), (-0.02, -0.005),  # narrower than two margins, with the midpoint within one
@@ -74,24 +59,20 @@ EQUIVALENCE = Function(
 )
 
 
-@exercise(
-    "draw the number line: where are -margin, 0 and margin, and where is the interval?",
-    "zero inside the interval is not the question; ask of each end whether it lies between -margin and margin",
-    "two comparisons joined by `and`: low is above -margin, and high is below margin",
-)
+@exercise
 def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdict:
     """Lesson 05: check f(low, high, margin), which says whether an interval shows equivalence within a margin."""
     return EQUIVALENCE.judge(rule)
 
 
-@exercise()
+@exercise
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
     """Lesson 05: check, for an unseen pair, a margin in points, then the word, then the sentence that it supports.
 
     Each answer reveals what the next one needs. The first margin is kept for the receipt, and any other is refused.
     """
     if unsolved(margin):
-        return not_yet(asked(pair))
+        return Verdict(None, asked(pair))
     if error := no_margin(margin):
         return Verdict(False, error)
     sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100)
@@ -104,12 +85,12 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
 def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
     """Judge a word and a sentence; `told` is shown before the question about the word."""
     if unsolved(word):
-        return not_yet(f"{told}\n{RULE}\nThe words: {', '.join(WORDS)}")
+        return Verdict(None, f"{told}\n{RULE}\nThe words: {', '.join(WORDS)}")
     if str(word).replace(",", "") != right.word:
         return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
     if unsolved(sentence):
         options = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
-        return not_yet(f"{WHICH.format(word=word)}{options}")
+        return Verdict(None, f"{WHICH.format(word=word)}{options}")
     replies = dict(zip("abcd", right.replies.values(), strict=True))
     letter = "abcd"[[*right.replies].index(right.sentence)]
     judged = Choice([letter], replies, replies[letter]).judge(sentence)
@@ -128,13 +109,13 @@ class Defense:
 
 def asked(pair: str) -> str:
     """Return the question that asks for a margin."""
-    a, b, terms = PAIRS[pair][4:]
-    return f"{a} against {b}: minilm on rt, {terms}. First give your margin in points; nothing is shown before that"
+    names, terms = " against ".join(PAIRS[pair]["names"]), PAIRS[pair]["terms"]
+    return f"{names}: minilm on rt, {terms}. First give your margin in points; nothing is shown before that"
 
 
 def defense(pair: str, margin: float) -> Defense:
     """Return the right word and sentence at a margin in points."""
-    a, b, terms = PAIRS[pair][4:]
+    (a, b), terms = PAIRS[pair]["names"], PAIRS[pair]["terms"]
     first, second = scores(pair)
     result = verdict(first, second, margin / 100)
     side, differ = "better" if result.difference > 0 else "worse", result.p_difference < LEVEL
@@ -199,11 +180,11 @@ def scores(pair: str) -> list[np.ndarray]:
     from lora_lab.experiments.results import Runs, load
     from lora_lab.training.runs import Store
 
-    sweep, column, *values = PAIRS[pair][:4]
-    store, both = Store(shipped(f"data/results/sweeps/{sweep}.zip")), []
+    chosen, both = PAIRS[pair], []
+    store = Store(shipped(f"data/results/sweeps/{chosen['sweep']}.zip"))
     table = load(store.folder)
-    for value in values:
-        rows = table[table[column] == value].sort_values("seed")
+    for value in chosen["values"]:
+        rows = table[table[chosen["column"]] == value].sort_values("seed")
         if rows.lr.nunique() > 1:
             rows = rows[rows.lr == rows.groupby("lr").validation_accuracy.mean().idxmax()]
         both.append(Runs(tuple(store.read(name) for name in rows["hash"])).scores)

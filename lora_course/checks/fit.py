@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lora_course.checks.verdict import Function, Verdict, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Function, Verdict, exercise, texts, unsolved
 from lora_lab.accounting.gpus import card as card_of
 from lora_lab.accounting.gpus import usable
 from lora_lab.accounting.memory import Estimate, estimate, largest
@@ -22,11 +22,7 @@ OVER = "{size} at the peak ({at}): {more} more than a {card} has usable; {why}"
 SHORT = "{size} at the peak ({at}): it fits, but so would texts {times} times as long: {why}"
 ALMOST = 0.02  # share of the card's usable memory
 LEFT_OUT = "the formula leaves out about 1%, so stay 1 or 2% below the length that it gives"
-HINTS = {
-    "method": "Hint: weights first: which method's weights leave room on the card?",
-    "checkpointing": "Hint: what does checkpointing do to the activations, and a second text to the first?",
-    "seq": "Hint: solve peak(tokens) = the card's usable bytes, and stay 1 or 2% below",
-}
+HINTS = texts("hints")["longest_row"]
 HOLDS, PARTS = "it holds {parts}", ("weights", "logits", "activations")
 
 
@@ -38,18 +34,9 @@ def step(method: str, setup: Setup) -> Estimate:
     return estimate("llama-3-8b", METHODS[method], replace(setup, quantised="nf4" if method == "QLoRA" else "none"))
 
 
-@exercise(
-    "fixed is weights plus optimizer in the now column. Then ask what one more token adds",
-    "a token adds h numbers of 2 bytes in each layer, and V scores of 4 bytes in each of three tables",
-    "fixed + tokens * (2 * L * h + 3 * 4 * V), with fixed = 5.39 * 2**30 + 160 * 2**20",
-)
+@exercise
 def check_peak(peak: Callable[[int], float]) -> Verdict:
     """Lesson 04: check f(tokens), the peak bytes of QLoRA with checkpointing on Llama 3 8B for one text."""
-    return peak_of_qlora().judge(peak)
-
-
-def peak_of_qlora() -> Function:
-    """Return the correct formula, and replies to wrong answers."""
     sizes = step("QLoRA", Setup(checkpointing=True)).categories
     fixed, inputs, tables = sizes["weights"] + sizes["optimizer"], 2 * L * H, 12 * V
     near: dict[str, Callable[[int], float]] = {
@@ -65,16 +52,17 @@ def peak_of_qlora() -> Function:
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
     wrong = "add to fixed, in bytes (1 GiB is 2**30), for each token what the layers save and what the loss holds"
-    return Function([(512,), (2048,), (8192,)], lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015)
+    cases = [(512,), (2048,), (8192,)]
+    return Function(cases, lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015).judge(peak)
 
 
-@exercise()
+@exercise
 def check_longest_row(
     method: str, checkpointing: bool, optimizer: str, batch: int, seq: int, card: str = "T4 16 GB"
 ) -> Verdict:
     """Lesson 04: check that a step of Llama 3 8B fits the card, with a text within 5% of the longest that fits."""
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
-        return not_yet(f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
+        return Verdict(None, f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
     method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(method, method)  # as the panel spells them
     if not isinstance(checkpointing, bool):
         return Verdict(False, f"checkpointing is True or False, not {checkpointing!r}")

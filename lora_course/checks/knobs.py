@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lora_course.checks.verdict import Function, Verdict, exercise, not_yet, unsolved
+from lora_course.checks.verdict import Function, Verdict, exercise, unsolved
 from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
@@ -40,18 +40,9 @@ def teacher() -> torch.Tensor:
     return left @ right.T
 
 
-@exercise(
-    "a student of rank r finds r of the R pieces; each holds 1/R of the energy, and these shares add up",
-    "so (R - r) / R of the energy is missing, and a size is the square root of an energy",
-    "((R - r) / R) ** 0.5",
-)
+@exercise
 def check_missed(missed: Callable[[int, int], float]) -> Verdict:
     """Lesson 03: check f(r, R), the share of the size of `teacher()` that a student of rank r misses."""
-    return missed_share().judge(missed)
-
-
-def missed_share() -> Function:
-    """Return the correct share, what it predicts for the student's own teacher, and replies to wrong answers."""
     own = draw("teacher", *RANKS)
     expected = ", ".join(f"{(1 - r / own) ** 0.5:.2f}" for r in range(1, own + 1))
     near: dict[str, Callable[[int, int], float]] = {
@@ -62,23 +53,19 @@ def missed_share() -> Function:
     }
     why = f"the root of (R - r) / R; your secret has R = {own}, so expect {expected}"
     cases, fallback = [(r, R) for R in (4, 6, 8) for r in range(1, R + 1)], "of R equal pieces, R - r are missing"
-    return Function(cases, lambda r, R: (1 - r / R) ** 0.5, why, near, fallback, within=0.01)
+    return Function(cases, lambda r, R: (1 - r / R) ** 0.5, why, near, fallback, within=0.01).judge(missed)
 
 
-@exercise(
-    "find the best rate of the rows above and below yours on the map",
-    "a higher alpha needs a lower rate: four times the alpha, about half the rate",
-    "rates near 2e-3 are good at alpha 16: multiply by the square root of 16 / alpha, then go 5 times lower and higher",
-)
+@exercise
 def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
     """Lesson 03: check three rates at rank 8; both outer ones must be worse than the middle one by more than luck.
 
     Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows judge.
     """
     if not rates or unsolved(rates) or any(unsolved(rate) for rate in rates):
-        return not_yet("replace each ... with a rate, smallest first")
+        return Verdict(None, "replace each ... with a rate, smallest first")
     if len(rates) != 3 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
-        return not_yet("give three numbers above zero, such as [1e-5, 3e-5, 1e-4]")
+        return Verdict(None, "give three numbers above zero, such as [1e-5, 3e-5, 1e-4]")
     low, middle, high = rates = [float(rate) for rate in rates]
     ratios = middle / low, high / middle
     if min(ratios) < NEAREST or max(ratios) > FARTHEST:

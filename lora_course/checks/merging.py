@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lora_course.checks.verdict import Number, Verdict, attempt, exercise, matched
+from lora_course.checks.verdict import Number, Verdict, attempt, exercise, matched, texts
 
 
-@exercise(
-    "A[which] picks an A for each row: (rows, rank, in). Multiply each with its own row of x",
-    "h = torch.einsum('nri,ni->nr', A[which], x), and the same with B[which] and h",
-    "x @ W.T + scaling * torch.einsum('nor,nr->no', B[which], h)",
-)
+@exercise
 def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) -> Verdict:
     """Lesson 08: check f(x, W, A, B, scaling, which), which computes one batch with an adapter for each row."""
     import torch
@@ -40,39 +36,19 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
     return matched(lambda other: torch.allclose(y, other, atol=1e-5), x @ w.T + 3 * update, near, why, fallback)
 
 
-MIXED = Number(
-    8,
-    {
-        2: "that is W x alone: this row uses adapter 1, whose A reads the second number",
-        6: "that's the detour alone: add W x",
-        4: "the scaling is missing: 2 + 3 * 2",
-    },
-    "2 + 3 x 2. Another row of the same batch may use adapter 0: W x is the same for both",
-    hint="A x is 2 for adapter 1, B puts it into the second place, times the scaling; W x adds its own 2",
-)
-"""The second number of y for x = [1, 2], W = I, scaling 3 and the second of two adapters: see `site/answers.py`."""
+MIXED = Number(**texts("pages")["mixed"])
 
 
-def forty(base: int, adapter: int) -> Number:
-    """Return the right ratio: the bytes of forty merged models over those of one base and forty adapters."""
+@exercise
+def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
+    """Lesson 08: check the ratio of the bytes of forty merged models to those of one base and forty adapters."""
     right = 40 * base / (base + 40 * adapter)
-    hints = {
+    misconceptions = {
         1 / right: "the other way around: the merged ones take more",
         base / adapter: "that is one base against one adapter",
         40.0: "nearly: the forty adapters take some room, too",
         (base + 40 * adapter) / base: "that is one base with its forty adapters against the base alone",
     }
     why = f"{right:.0f} times: each merged model contains the whole base again"
-    return Number(
-        right, hints, why, 0.02, "forty merged models, each as large as the base, over one base and forty adapters"
-    )
-
-
-@exercise(
-    "each merged model is as large as the base",
-    "one base and forty adapters: base + 40 * adapter",
-    "40 * base / (base + 40 * adapter)",
-)
-def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
-    """Lesson 08: check the ratio that `forty` returns."""
-    return forty(base, adapter).judge(times)
+    fallback = "forty merged models, each as large as the base, over one base and forty adapters"
+    return Number(right, misconceptions, why, 0.02, fallback).judge(times)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from lora_course.checks.comparing import PAIRS, defended, defense, scores
-from lora_course.checks.verdict import Number, Verdict, exercise, not_yet, parts, unsolved
-from lora_lab.accounting.params import params
-from lora_lab.methods.lora import LoRA
+from lora_course.checks.verdict import Number, Verdict, exercise, parts, unsolved
+from lora_lab import LoRA, params
 
 RANK, BUDGET = 32, ("q", "v")  # their parameter count is the budget of the first exercise
 PLACES = {"attention": ("q", "k", "v", "o"), "everything": ("all-linear",)}
@@ -20,8 +19,9 @@ GAP, PILOT = 1.5, 3  # points; seeds
 HINT = f"Hint: (1.96 + 0.84) times the standard deviation, over {GAP}; square it, and round up"
 
 
-def ranks(model: str) -> dict[str, Number]:
-    """Return, for each name in PLACES, the highest rank that trains no more parameters than rank 32 on q and v."""
+@exercise
+def check_ranks(attention: Any, everything: Any, model: str = "llama-3-8b") -> Verdict:
+    """Lesson 13: check the highest ranks on q,k,v,o and on all linear layers within the budget of rank 32 on q,v."""
     right, cost = {}, params(model, LoRA(1, targets=BUDGET)).trainable
     for name, targets in PLACES.items():
         exact = RANK * cost / params(model, LoRA(1, targets=targets)).trainable
@@ -32,20 +32,8 @@ def ranks(model: str) -> dict[str, Number]:
         }
         wrong = "divide the budget by what rank 1 costs on all these matrices together, not by how many there are"
         right[name] = Number(math.floor(exact), near, f"{math.floor(exact)} on {','.join(targets)}", fallback=wrong)
-    return right
-
-
-@exercise(
-    "rank r trains r times as many numbers as rank 1",
-    "params(model, LoRA(rank=1, targets=...)).trainable is what one rank costs there",
-    "budget // cost",
-)
-def check_ranks(attention: Any, everything: Any, model: str = "llama-3-8b") -> Verdict:
-    """Lesson 13: check the highest ranks on q,k,v,o and on all linear layers within the budget of rank 32 on q,v."""
-    right = ranks(model)
     why = WHY.format(" and ".join(rank.why for rank in right.values()))
-    answers = {"attention": (right["attention"], attention), "everything": (right["everything"], everything)}
-    return parts(answers, why=why)
+    return parts(right, (attention, everything), why=why)
 
 
 def seeds_of(pair: str) -> tuple[str, Number]:
@@ -55,7 +43,7 @@ def seeds_of(pair: str) -> tuple[str, Number]:
     spread = round(float(np.std(gaps, ddof=1)), 2)
     exact = (2.8 * spread / GAP) ** 2
     question = (
-        f"{PAIRS[pair][4]} minus {PAIRS[pair][5]}, {PILOT} seeds: {', '.join(f'{gap:.2f}' for gap in gaps)} points, "
+        f"{' minus '.join(PAIRS[pair]['names'])}, {PILOT} seeds: {', '.join(f'{gap:.2f}' for gap in gaps)} points, "
         f"standard deviation {spread:.2f}. How many seeds show a true gap of {GAP} points four times in five?"
     )
     near = {
@@ -69,12 +57,12 @@ def seeds_of(pair: str) -> tuple[str, Number]:
     return question, Number(max(2, math.ceil(exact)), near, why, fallback="(2.8 * standard deviation / gap) ** 2")
 
 
-@exercise()
+@exercise
 def check_plan(seeds: Any, word: Any, sentence: Any, pair: str = "q against q,k,v,o") -> Verdict:
     """Lesson 13: check a plan for an unseen pair: the seeds, then the word at a margin of 1.5 points, the sentence."""
     question, needed = seeds_of(pair)
     if unsolved(seeds):
-        return not_yet(question)
+        return Verdict(None, question)
     planned = needed.judge(seeds)
     if not planned.passed:
         return replace(planned, hint=HINT)

@@ -35,11 +35,7 @@ ENERGY = Function(
 )
 
 
-@exercise(
-    "square the singular values first: energy is the sum of their squares",
-    "divide the sum over the first r, s[:r], by the sum over all",
-    "(s[:r] ** 2).sum() / (s ** 2).sum()",
-)
+@exercise
 def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
     """Lesson 10: check f(s, r), the share of the energy in the first r singular values."""
     return ENERGY.judge(energy)
@@ -59,18 +55,9 @@ def right_at_each_rank(n: int) -> list[float]:
     return [0.0, *(scores.argmax(2) == np.arange(n)).mean(1).tolist()]
 
 
-@exercise(
-    "cut the change to r pieces, send every key through it, and count the facts whose own value is the nearest",
-    "(keys @ cut.T @ values.T).argmax(1) == np.arange(n) says which facts are right; raise r until 95% are",
-    "loop over r starting at 1, and stop at the first r with a mean of at least 0.95",
-)
+@exercise
 def check_facts(answer: int | None, n: int = 64) -> Verdict:
     """Lesson 10: check the lowest rank at which 95% of n random facts are right."""
-    return facts_rank(n).judge(answer)
-
-
-def facts_rank(n: int = 64) -> Number:
-    """Return the correct rank, and replies to wrong answers."""
     right = right_at_each_rank(n)
     rank = next(r for r, share in enumerate(right) if share >= ENOUGH)
     keys, values = facts(n)
@@ -83,4 +70,4 @@ def facts_rank(n: int = 64) -> Number:
     }
     shares = [f"{100 * right[r]:.1f}%" for r in (rank, rank - 1)]
     why = f"with {rank} pieces {shares[0]} of {n} facts are right, with {rank - 1} only {shares[1]}"
-    return Number(rank, misconceptions, why, hint="replace the ... with a rank")
+    return Number(rank, misconceptions, why, hint="replace the ... with a rank").judge(answer)

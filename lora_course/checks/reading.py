@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from lora_course.checks.verdict import Choice, Number, Verdict, exercise, not_yet, parts, unsolved
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, parts, unsolved
 from lora_lab.layers import LoRALinear
 from lora_lab.training.assets import shipped
 
@@ -33,10 +34,11 @@ def disguise(adapter: LoRALinear, number: int) -> None:
     adapter.lora_B.copy_(b * tensors["lora_B"])
 
 
-def chance(rank: int) -> tuple[Number, Number]:
-    """Return the two right numbers for `check_chance`."""
+@exercise
+def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
+    """Lesson 14: check the phi expected by chance, for two single directions, and for 8 directions and `rank`."""
     zero = "two random directions are hardly ever exactly at right angles"
-    one = Number(
+    first = Number(
         1 / WIDTH,
         {
             0.0: zero,
@@ -46,7 +48,7 @@ def chance(rank: int) -> tuple[Number, Number]:
         },
         within=0.02,
     )
-    many = Number(
+    second = Number(
         rank / WIDTH,
         {
             0.0: zero,
@@ -58,36 +60,16 @@ def chance(rank: int) -> tuple[Number, Number]:
         f"1/384, and {rank}/384: chance grows with the rank and shrinks with the width",
         within=0.02,
     )
-    return one, many
+    return parts({"one and one": first, f"8 and {rank}": second}, (one, many))
 
 
-@exercise(
-    "a random unit vector has 384 squared cosines with the axes, all alike, and they add up to 1",
-    "a direction has a share j / 384 in j random directions: add the shares of all 8, then divide by 8",
-    "the larger of the two numbers of directions, over 384",
-)
-def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
-    """Lesson 14: check the phi expected by chance, for two single directions, and for 8 directions and `rank`."""
-    first, second = chance(rank)
-    return parts({"one and one": (first, one), f"8 and {rank}": (second, many)})
-
-
-def stranger(number: int) -> Choice:
-    """Return the right answer for `check_stranger`."""
+@exercise
+def check_stranger(negated: Any, number: int) -> Verdict:
+    """Lesson 14: check what was negated in this stranger: "A", "B", "A and B" or "nothing"."""
     right = list(SIGNS)[number]
     a, b = SIGNS[right]
     replies = {name: READS if signs[0] != a else ANSWERS for name, signs in SIGNS.items()}
     same = "the same answers as before" if a == b else "every answer reversed"
-    return Choice([right], replies, f"{right} negated: {same}; its readings are {'as before' if a > 0 else 'reversed'}")
-
-
-@exercise(
-    "compare the numbers with the picture: is *wonderful* still minus? That tells you about A",
-    "does it still call a wonderful film positive? Only the product of B and A decides that",
-    "readings and answers both reversed: A. Only readings: A and B. Only answers: B",
-)
-def check_stranger(negated: Any, number: int) -> Verdict:
-    """Lesson 14: check what was negated in this stranger: "A", "B", "A and B" or "nothing"."""
-    if unsolved(negated):
-        return not_yet(f"what was negated? One of {', '.join(SIGNS)}")
-    return stranger(number).judge(negated)
+    why = f"{right} negated: {same}; its readings are {'as before' if a > 0 else 'reversed'}"
+    verdict = Choice([right], replies, why).judge(negated)
+    return replace(verdict, words=f"what was negated? One of {', '.join(SIGNS)}") if unsolved(negated) else verdict

@@ -21,11 +21,7 @@ REMEMBERED = Function(
 )
 
 
-@exercise(
-    "before training, every flip is unknown: the loss is ln 2 = 0.69, and 0 bits are remembered",
-    "loss / ln 2 is the unknown part of each flip, in bits",
-    "n * (1 - loss / log(2))",
-)
+@exercise
 def check_remembered(remembered: Callable[[int, float], float]) -> Verdict:
     """Lesson 19: bits that a model remembers of n coin flips, given its mean loss in nats."""
     return REMEMBERED.judge(remembered)

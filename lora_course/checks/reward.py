@@ -45,21 +45,13 @@ BITS = Function(
 )
 
 
-@exercise(
-    "how much better than the batch's mean was each answer? rewards - rewards.mean()",
-    "times log_p, one by one; then the mean, and a minus, because the optimizer makes it small",
-    "-((rewards - rewards.mean()) * log_p).mean()",
-)
+@exercise
 def check_loss_of_rewards(loss: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
     """Lesson 17: the loss of a policy gradient from log-probabilities of answers and their rewards, both (rows,)."""
     return LOSS.judge(loss)
 
 
-@exercise(
-    "an outcome of probability q carries log2(1 / q) bits",
-    "right has probability p, wrong 1 - p: take the mean of the bits that they carry",
-    "-p * log2(p) - (1 - p) * log2(1 - p)",
-)
+@exercise
 def check_bits(bits: Callable[[float], float]) -> Verdict:
     """Lesson 17: how many bits "right or wrong" carries, as a function of the probability of being right."""
     return BITS.judge(bits)

@@ -9,18 +9,9 @@ _FORMULA = "replace the ... with a number or a formula"
 _INPUTS, _OUTPUTS = 576, 1536  # gate_proj in smollm2
 
 
-@exercise(
-    "count A and B one by one, then add",
-    f"for each rank, A has a row of {_INPUTS} numbers, and B a column of {_OUTPUTS:,}",
-    f"each unit of rank adds {_INPUTS} + {_OUTPUTS:,} numbers: the two sides are added, never multiplied",
-)
+@exercise
 def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
     """Lesson 00: check how many numbers A and B hold for smollm2's gate, 576 -> 1,536."""
-    return pair_numbers(rank).judge(answer)
-
-
-def pair_numbers(rank: int = 2) -> Number:
-    """Return the correct count, and replies to wrong answers."""
     i, o = _INPUTS, _OUTPUTS
     misconceptions = {
         i * o: "that is W, which stays frozen: A and B train beside it",
@@ -36,22 +27,12 @@ def pair_numbers(rank: int = 2) -> Number:
     }
     right = rank * (i + o)
     why = f"{rank} x ({i} + {o:,}) = {right:,}, beside the {i * o:,} of W"
-    return Number(right, misconceptions, why, hint=_FORMULA)
+    return Number(right, misconceptions, why, hint=_FORMULA).judge(answer)
 
 
-@exercise(
-    "each matrix costs rank x (inputs + outputs) numbers; write down the seven, with their inputs and outputs",
-    "q, o: d + d each; k, v: d + kv each; gate, up, down: d + f each. d is hidden_size, f intermediate_size, "
-    "kv = d x num_key_value_heads / num_attention_heads",
-    "4 bytes x layers x rank x (2 (d + d) + 2 (d + kv) + 3 (d + f))",
-)
+@exercise
 def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: int = 8) -> Verdict:
     """Lesson 00: check the bytes of an fp32 LoRA file, without its header, for all linear layers of a zoo model."""
-    return file_bytes(model, rank).judge(answer)
-
-
-def file_bytes(model: str = "llama-3.2-1b", rank: int = 8) -> Number:
-    """Return the correct number of bytes, and replies to wrong answers."""
     c = config_of(model)
     d, f, layers = c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"]
     kv = d * c["num_key_value_heads"] // c["num_attention_heads"]
@@ -77,4 +58,4 @@ def file_bytes(model: str = "llama-3.2-1b", rank: int = 8) -> Number:
         a_row * (2 * d * d + 2 * d * kv + 3 * d * f): "inputs and outputs are added, not multiplied: A and B are thin",
     }
     why = f"4 x {layers} x {rank} x {sides:,} = {right:,} bytes, {right / 1e6:,.1f} MB"
-    return Number(right, misconceptions, why, hint=_FORMULA)
+    return Number(right, misconceptions, why, hint=_FORMULA).judge(answer)

@@ -9,9 +9,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from lora_course.checks.verdict import Verdict, attempt, exercise, matched, not_yet, unsolved
+from lora_course.checks.verdict import Verdict, attempt, exercise, matched, unsolved
 from lora_lab.errors import LabError
-from lora_lab.training.pairs import FEWEST, read
+from lora_lab.training.tasks import FEWEST, read_pairs
 
 IGNORED = -100  # the label that cross-entropy skips
 WHY = "every answer counts, with the token that ends it; questions and system prompt are only read"
@@ -44,11 +44,7 @@ def wrong_labels(turns: Turns) -> dict[str, list[int]]:
     }
 
 
-@exercise(
-    "go through the turns one by one, and add as many labels as the turn has tokens",
-    "an assistant's turn adds its own tokens, every other turn adds [-100] * len(tokens)",
-    "for role, tokens in turns: labels += tokens if role == 'assistant' else [-100] * len(tokens)",
-)
+@exercise
 def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
     """Lesson 06: check a function that labels a conversation, given as turns (role, tokens)."""
     for turns in CONVERSATIONS:
@@ -65,23 +61,20 @@ def check_turn_mask(given: Callable[[Turns], list[int] | None]) -> Verdict:
     return verdict
 
 
-@exercise(
-    'a pair is {"prompt": ..., "response": ...}, both texts',
-    "write ten pairs, all answered in the same voice",
-)
+@exercise
 def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
     """Lesson 06: check a list of your own pairs, as in a JSON Lines file."""
     if unsolved(pairs) or not pairs:
-        return not_yet(f"add at least {FEWEST} pairs to the list")
+        return Verdict(None, f"add at least {FEWEST} pairs to the list")
     if not isinstance(pairs, Sequence) or not all(isinstance(pair, Mapping) for pair in pairs):
         return Verdict(False, 'every pair is a dict such as {"prompt": "Why?", "response": "Because."}')
     if any(unsolved(value) for pair in pairs for value in pair.values()):
-        return not_yet("replace each ... with your answer")
+        return Verdict(None, "replace each ... with your answer")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "own.jsonl"
         try:
             file.write_text("\n".join(json.dumps(dict(pair)) for pair in pairs), encoding="utf-8")
-            splits = read(file)
+            splits = read_pairs(file)
         except TypeError as error:
             return Verdict(False, f"a pair holds texts only: {error}")
         except LabError as error:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import Choice, Function, Number, Verdict, exercise, not_yet, parts, unsolved
+from lora_course.checks.verdict import (
+    Choice,
+    Function,
+    Number,
+    Right,
+    Verdict,
+    exercise,
+    parts,
+    texts,
+    unsolved,
+)
 
 POINT = 0.01
 WORDS = ("better", "worse", "undecided")
-HINTS = {  # for the three parts of a report
-    "half": "Hint: a squared difference is 1 on a share of rows, otherwise 0. The standard error is (share / n) ** 0.5",
-    "word": "Hint: is 0 inside gap - half to gap + half? Then neither is ahead for sure",
-    "rows": "Hint: one standard error is half / 1.96, and one point must be 2.8 of them. Twice as many standard errors "
-    "take four times the rows, and three times as many take nine times",
-}
+HINTS = texts("hints")["report"]
 
 
 def _error(p: float, n: int) -> float:
@@ -42,11 +46,7 @@ HALF_WIDTH = Function(
 )
 
 
-@exercise(
-    "one sentence is right (1) or wrong (0): its variance is p (1 - p)",
-    "the mean of n sentences has 1 / n of that variance; the standard error is the square root",
-    "return 1.96 * (p * (1 - p) / n) ** 0.5",
-)
+@exercise
 def check_half_width(half: Callable[[float, int], float]) -> Verdict:
     """Lesson 02: check f(p, n), half the 95% interval of an accuracy p on n rows, as a share."""
     return HALF_WIDTH.judge(half)
@@ -57,19 +57,11 @@ def half_width_or_ours(half: Callable[[float, int], float]) -> Any:
     return HALF_WIDTH.judge(half).yours_or_ours("half_width", half, HALF_WIDTH.right)
 
 
-@dataclass(frozen=True)
-class Report:
-    """The three right answers about a table, and the reply when all are right."""
+def report(table: Any) -> tuple[dict[str, Right], str, float]:
+    """Return the right report on columns a and b of a table, the reply to it, and the share on which they disagree.
 
-    half: Number
-    word: Choice
-    rows: Number
-    why: str
-    share: float  # share of the rows that a and b disagree on
-
-
-def report(table: Any) -> Report:
-    """Return the right report on columns a and b of a table. Raises: ValueError; KeyError if a column is missing."""
+    Raises: ValueError; KeyError if a column is missing.
+    """
     a, b = (np.asarray(table[name], dtype=float) for name in "ab")
     if not len(a) or not np.isin([a, b], (0, 1)).all():
         raise ValueError("there are other values, or no rows")
@@ -103,10 +95,10 @@ def report(table: Any) -> Report:
         2.8**2 * share: "one point is 0.01",
     }, "", 0.1, "how many rows make 0.01 worth 2.8 standard errors?")  # fmt: skip
     why = f"{words[0]}, and about {needed:,.0f} rows can show a gap of one point; you have {n:,}"
-    return Report(half, word, rows, why, share)
+    return {"half": half, "word": word, "rows": rows}, why, share
 
 
-@exercise()
+@exercise
 def check_report(table: Any, half: float | None, word: str | None, rows: float | None) -> Verdict:
     """Lesson 02: check half the 95% interval of a - b, the verdict on a, and the rows needed to detect one point.
 
@@ -114,10 +106,9 @@ def check_report(table: Any, half: float | None, word: str | None, rows: float |
     """
     ask = "replace the ... with a number, a word and a number"
     if any(map(unsolved, (half, word, rows))):
-        return not_yet(ask)
+        return Verdict(None, ask)
     try:
-        right = report(table)
+        right, why, _ = report(table)
     except (KeyError, TypeError, ValueError) as error:
         return Verdict(False, f"the table needs the columns a and b, 1 for right and 0 for wrong: {error}")
-    answers: dict[str, Any] = {"half": (right.half, half), "word": (right.word, word), "rows": (right.rows, rows)}
-    return parts(answers, ask, right.why, HINTS)
+    return parts(right, (half, word, rows), ask, why, HINTS)

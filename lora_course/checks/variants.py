@@ -28,11 +28,7 @@ AS_PLAIN = Function(
 )
 
 
-@exercise(
-    "plain LoRA scales B A by alpha / rank, rsLoRA by alpha / sqrt(rank)",
-    "which x gives x / rank = alpha / sqrt(rank)?",
-    "alpha * rank ** 0.5",
-)
+@exercise
 def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
     """Lesson 16: plain LoRA's alpha that makes it rsLoRA of this alpha and rank, as a function of both."""
     return AS_PLAIN.judge(alpha_of_plain)
@@ -45,26 +41,16 @@ def ahead(variant: str) -> dict[float, float]:
     return {rate: round(100 * (own[rate] - plain[rate]), 1) for rate in sorted(own.keys() & plain.keys())}
 
 
-def flattered(variant: str) -> tuple[Number, Number]:
-    """The one rate that makes a variant look best, and its lead in points on test with a tuned rate for each."""
+@exercise
+def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
+    """Lesson 16: the one rate at which a variant looks best against plain LoRA, and its lead with tuned rates."""
     shared = ahead(variant)
-    best = max(shared, key=lambda rate: shared[rate])
+    best = max(shared, key=lambda lr: shared[lr])
     scores = scores_in(comparison(TUNED))
     fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0
     words = "at {:g} it's {:+.1f} points: another rate flatters it more"
-    less = {rate: words.format(rate, points) for rate, points in shared.items() if rate != best}
-    points = {shared[best]: "that is with one rate for both: now give each its own, and take test"}
-    points |= {-fair: "the sign: its own points minus plain LoRA's"} if fair else {}
+    less = {lr: words.format(lr, lead) for lr, lead in shared.items() if lr != best}
+    points_ahead = {shared[best]: "that is with one rate for both: now give each its own, and take test"}
+    points_ahead |= {-fair: "the sign: its own points minus plain LoRA's"} if fair else {}
     why = f"with one rate for both it's {shared[best]:+.1f} points, with its own rate for each {fair:+.1f}"
-    return Number(best, less), Number(fair, points, why)
-
-
-@exercise(
-    "`shared` has the points by rate: take the largest in your variant's column",
-    "each at its own rate: `fair` has the difference on the test sentences",
-    "shared[variant].idxmax(), and 100 * fair[LABELS[variant]].difference to one decimal",
-)
-def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
-    """Lesson 16: the one rate at which a variant looks best against plain LoRA, and its lead with tuned rates."""
-    right = flattered(variant)
-    return parts({"rate": (right[0], rate), "points": (right[1], points)})
+    return parts({"rate": Number(best, less), "points": Number(fair, points_ahead, why)}, (rate, points))

@@ -1,24 +1,28 @@
 """Shared by all checks: verdicts, comparison with the right answer, and the number of tries.
 
-    @exercise("a first hint", "a second", "a third, nearly the answer")
+    @exercise                # with hints in data/checks/hints.yaml
     def check_pairs(answer: int | None, n: int = 8) -> Verdict:
         return Number(n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2").judge(answer)
 
 Values that vary by student are arguments, drawn in the lesson with `lesson.draw`. Exercises that are also on the site
-are data: a `Number`, a `Choice` or a `Function`, which the check uses and `site/answers.py` writes into the page.
+are data: a `Number`, a `Choice` or a `Function`. `site/answers.py` takes it from the verdict.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import cache, wraps
 from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
+import yaml
+
 from lora_course.receipts import CURRENT, Check
+from lora_lab.training.assets import shipped
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
@@ -26,11 +30,15 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a check; `passed` is None while the exercise is unsolved."""
+    """The result of a check; `passed` is None while the exercise is unsolved, and `words` say where to start.
+
+    right   what the answer was compared with, or {part: that}
+    """
 
     passed: bool | None
     words: str
     hint: str = ""
+    right: Any = None
 
     def __repr__(self) -> str:
         text = f"{ {True: 'right', False: 'not right', None: 'not yet'}[self.passed] }: {self.words}"
@@ -44,28 +52,33 @@ class Verdict:
         return ours
 
 
-def exercise(*hints: str) -> Callable[[Callable[Given, Verdict]], Callable[Given, Verdict]]:
-    """Decorate a check: count tries for the receipt, and give each wrong answer the next hint.
+def exercise(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
+    """Decorate a check: count tries for the receipt, and give wrong answers the next hint of data/checks/hints.yaml.
 
-    Without hints, each verdict comes with its own hint, for the part of the answer that is wrong.
+    Without a list there, each verdict comes with its own hint, for the part of the answer that is wrong.
     """
-    numbered = [f"Hint {number} of {len(hints)}: {hint}" for number, hint in enumerate(hints, 1)]
+    name = check.__name__.removeprefix("check_")
+    hints = texts("hints").get(name, [])
+    numbered = [f"Hint {n} of {len(hints)}: {hint}" for n, hint in enumerate(hints, 1) if isinstance(hints, list)]
 
-    def decorate(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
-        @wraps(check)
-        def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Verdict:
-            verdict = check(*args, **kwargs)
-            record = CURRENT.checks.setdefault(check.__name__.removeprefix("check_"), Check())
-            if not record.passed:
-                record.passed, record.tries = bool(verdict.passed), record.tries + (verdict.passed is not None)
-            if verdict.passed is not False or not hints:
-                return verdict
-            return replace(verdict, hint=numbered[min(max(record.tries, 1), len(numbered)) - 1])
+    @wraps(check)
+    def wrapper(*args: Given.args, **kwargs: Given.kwargs) -> Verdict:
+        verdict = check(*args, **kwargs)
+        record = CURRENT.checks.setdefault(name, Check())
+        if not record.passed:
+            record.passed, record.tries = bool(verdict.passed), record.tries + (verdict.passed is not None)
+        if verdict.passed is not False or not numbered:
+            return verdict
+        return replace(verdict, hint=numbered[min(max(record.tries, 1), len(numbered)) - 1])
 
-        vars(wrapper)["hints"] = numbered
-        return wrapper
+    vars(wrapper)["hints"] = numbered
+    return wrapper
 
-    return decorate
+
+@cache
+def texts(name: str) -> Any:
+    """Load data/checks/NAME.yaml."""
+    return yaml.safe_load(shipped(f"data/checks/{name}.yaml").read_text(encoding="utf-8"))
 
 
 SIGN = "that can't be right: the answer is a finite number {side} zero"
@@ -73,8 +86,19 @@ NEARLY = "close: check each size, or give one more digit if you rounded"
 LARGE, SMALL = "that is {factor} times too large", "that is {factor} times too small"
 
 
+class Right(ABC):
+    """A right answer."""
+
+    def judge(self, answer: Any) -> Verdict:
+        """Compare an answer with this one."""
+        return replace(self.compare(answer), right=self)
+
+    @abstractmethod
+    def compare(self, answer: Any) -> Verdict: ...
+
+
 @dataclass(frozen=True)
-class Number:
+class Number(Right):
     """The right number, and replies to wrong ones.
 
     right           accepted within a relative error `within`, or rounded to what the answer shows; the reply is `why`
@@ -95,9 +119,9 @@ class Number:
         wrong = {number: reply for number, reply in self.misconceptions.items() if number != self.right}
         object.__setattr__(self, "misconceptions", wrong)
 
-    def judge(self, answer: Any) -> Verdict:
+    def compare(self, answer: Any) -> Verdict:
         if unsolved(answer):
-            return not_yet(self.hint)
+            return Verdict(None, self.hint)
         if not isinstance(answer, Real):
             return Verdict(False, f"give a number, not {type(answer).__name__}")
         given, right = _as_float(answer), self.right
@@ -133,16 +157,16 @@ def _how_far(given: float, right: float) -> str:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Right):
     """The right words to choose, and replies to the others. Case and punctuation of an answer don't matter."""
 
     right: Sequence[str]
     replies: Mapping[str, str]
     why: str = ""
 
-    def judge(self, answer: Any) -> Verdict:
+    def compare(self, answer: Any) -> Verdict:
         if unsolved(answer):
-            return not_yet("replace the ... with a word")
+            return Verdict(None, "replace the ... with a word")
         options = {_letters(option): option for option in (*self.replies, *self.right)}
         given = options.get(_letters(str(answer)))
         if given in self.right:
@@ -156,7 +180,7 @@ def _letters(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Function:
+class Function(Right):
     """The right function, compared with an answer in every case, and replies to wrong ones.
 
     near     {reply: wrong function}; for other wrong functions, the reply is `fallback`
@@ -171,7 +195,7 @@ class Function:
     within: float = 1e-3
     several: str = "return one number, not several"
 
-    def judge(self, given: Callable[..., Any]) -> Verdict:
+    def compare(self, given: Callable[..., Any]) -> Verdict:
         values = [attempt(given, *deepcopy(case)) for case in self.cases]  # a function may change its arguments
         if said := next((value for value in values if isinstance(value, Verdict)), None):
             return said
@@ -205,7 +229,7 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:
         return Verdict(False, f"it stops with {type(error).__name__}: {error}{_hint(error)}")
     if unsolved(value):
-        return not_yet("the function returns nothing yet")
+        return Verdict(None, "the function returns nothing yet")
     return value.item() if getattr(value, "ndim", None) == 0 else value  # a 0-d array or tensor
 
 
@@ -219,28 +243,23 @@ def _hint(error: Exception) -> str:
 
 
 def parts(
-    judged: Mapping[str, tuple[Number | Choice | Function, Any]], hint: str = "replace each ... with a number",
-    why: str = "", hints: Mapping[str, str] = {},
+    right: Mapping[str, Right], answers: Sequence[Any], hint: str = "replace each ... with a number", why: str = "",
+    hints: Mapping[str, str] = {},
 ) -> Verdict:  # fmt: skip
-    """Judge an answer of several parts, {name: (right, given)}: return the verdict on the first wrong or last part.
+    """Judge an answer of several parts, in the order of `right`: return the verdict on the first wrong or last part.
 
     hint    the reply while a part is unsolved
     why     the reply if all are right, instead of the last part's
     hints   by part, for the wrong one
     """
-    if any(unsolved(answer) for _, answer in judged.values()):
-        return not_yet(hint)
-    for name, (right, answer) in judged.items():
-        if not (verdict := right.judge(answer)).passed:
-            return replace(verdict, words=f"{name}: {verdict.words}", hint=hints.get(name, ""))
-    return replace(verdict, words=why or verdict.words)
+    if any(map(unsolved, answers)):
+        return Verdict(None, hint, right=right)
+    for (name, part), answer in zip(right.items(), answers, strict=True):
+        if not (verdict := part.judge(answer)).passed:
+            return Verdict(verdict.passed, f"{name}: {verdict.words}", hints.get(name, ""), right)
+    return Verdict(True, why or verdict.words, right=right)
 
 
 def unsolved(answer: object) -> bool:
     """Return whether an answer is still the placeholder, None or `...`."""
     return answer is None or answer is ...
-
-
-def not_yet(hint: str) -> Verdict:
-    """Return the verdict on an unsolved exercise; the hint says where to start."""
-    return Verdict(None, hint)

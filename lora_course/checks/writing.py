@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_course.checks.verdict import Number, Verdict, attempt, exercise, matched, not_yet, unsolved
+from lora_course.checks.verdict import Number, Verdict, attempt, exercise, matched, texts, unsolved
 from lora_course.receipts import draw
 
 
@@ -34,11 +34,7 @@ def layer_or_ours(layer: Any) -> Any:
     return _judge(layer).yours_or_ours("LoRALinear", layer, LoRALinear)
 
 
-@exercise(
-    "A is (rank, in_features) and B is (out_features, rank); wrap both in nn.Parameter. Which of the two is zero?",
-    "x @ lora_A.T has rank numbers in each row. How do you get from there to out_features, and where is the scaling?",
-    "B is torch.zeros(...); forward returns self.base_layer(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)",
-)
+@exercise
 def check_lora_linear(layer: Any) -> Verdict:
     """Lesson 01: check LoRALinear(base_layer, rank, alpha), a frozen layer plus an update that is 0 at first."""
     return _judge(layer)
@@ -46,7 +42,7 @@ def check_lora_linear(layer: Any) -> Verdict:
 
 def _judge(layer: Any) -> Verdict:
     if unsolved(layer):
-        return not_yet("write the class LoRALinear")
+        return Verdict(None, "write the class LoRALinear")
     wide, high = draw("shape of the layer", (48, 20), (20, 48), (64, 30), (30, 64))
     rank, alpha = 4, 12.0
     base, x = nn.Linear(wide, high), torch.randn(2, 5, wide)  # (rows, tokens, in)
@@ -54,7 +50,7 @@ def _judge(layer: Any) -> Verdict:
         return lora
     a, b = getattr(lora, "lora_A", None), getattr(lora, "lora_B", None)
     if unsolved(a) or unsolved(b) or unsolved(getattr(lora, "scaling", None)):
-        return not_yet("replace each ... with code: scaling, lora_A and lora_B first, then forward")
+        return Verdict(None, "replace each ... with code: scaling, lora_A and lora_B first, then forward")
     if not isinstance(a, nn.Parameter) or not isinstance(b, nn.Parameter):
         return Verdict(False, "lora_A or lora_B is a plain tensor: no optimizer finds it. Wrap it in nn.Parameter")
     if (tuple(a.shape), tuple(b.shape)) != ((rank, wide), (high, rank)):
@@ -100,32 +96,16 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
     return "" if same else "at the start it must compute exactly what base_layer(x) computes, bias included"
 
 
-MERGED = Number(
-    22,
-    {
-        12: "that merges A B; the outputs are B times (A x), so it is B A",
-        13: "that leaves out the scaling, alpha / rank = 2",
-        18: "that is the update alone: add it to W",
-        9: "that is one entry of B A: multiply it by the scaling, then add it to W",
-        40: "the scaling is alpha / rank, not alpha",
-    },
-    "4 + 2 x 9. The merged matrix has W's shape, so the model is as large and as fast as before",
-    hint="the entry of B A in row 2, column 2 is row 2 of B times column 2 of A",
-)
-"""The bottom-right of W + alpha / rank * B A: W [[1, 2], [3, 4]], A [[1, 2], [1, 3]], B [[2, 1], [3, 1]], alpha 4."""
+MERGED = Number(**texts("pages")["merged"])
 
 
-@exercise(
-    "W' = W + scaling * B A: which of the two products, B A or A B, has the shape of W?",
-    "if you change base_layer itself and call merge twice, what is in W? Which function makes a copy?",
-    "plain = deepcopy(layer.base_layer); plain.weight += layer.scaling * (layer.lora_B @ layer.lora_A); return plain",
-)
+@exercise
 def check_merge(
     merge: Callable[[Any], Any] | None, model: nn.Module, tokens: Mapping[str, Tensor], labels: Tensor
 ) -> Verdict:
     """Lesson 01: check merge(layer), which turns a LoRALinear into one nn.Linear, on one layer and on the model."""
     if merge is None or unsolved(merge):
-        return not_yet("write merge(layer)")
+        return Verdict(None, "write merge(layer)")
     layer_class: Any = type(next(module for module in model.modules() if hasattr(module, "lora_B")))
     inner = deepcopy(base := nn.Linear(20, 48))
     layer = layer_class(inner, 4, 12.0)

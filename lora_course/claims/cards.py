@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from lora_course.claims.cases import EXPERIMENTS, STORE, Finding, as_text
+from lora_course.claims.cases import STORE, Finding, as_text
 from lora_lab.errors import BadValue, NotFound, in_a_sentence, nearest, printable
 from lora_lab.training.assets import shipped
 
@@ -152,7 +152,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _experiment(name: str) -> Any:
-    import lora_course.claims.experiments  # noqa: F401  # registers them; imports a lot that a card alone doesn't need
+    from lora_course.claims.experiments import EXPERIMENTS  # imports a lot that a card alone doesn't need
 
     return EXPERIMENTS[name]
 

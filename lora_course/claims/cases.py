@@ -9,10 +9,10 @@ otherwise                    undecided, with what would decide it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from lora_lab.errors import BadValue, nearest
 
@@ -110,16 +110,6 @@ class Finding:
         open_cases = [case for case in self.cases if case.holds is None]
         answers = {case.would_tell for case in open_cases}
         return answers.pop() if len(answers) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in open_cases)
-
-
-EXPERIMENTS: dict[str, Callable[..., Finding]] = {}
-F = TypeVar("F", bound=Callable[..., Finding])
-
-
-def experiment(function: F) -> F:
-    """Register an experiment by name. Its parameters are the premises that its cards must state."""
-    EXPERIMENTS[function.__name__] = function
-    return function
 
 
 def as_text(value: Any) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -22,11 +22,10 @@ from lora_course.claims.cases import Case, check_known
 from lora_course.experiments.rates import Ratios, ratios
 from lora_course.paper import Table, facts, table
 from lora_lab.errors import BadValue, NotFound
+from lora_lab.experiments.margins import scores_in
+from lora_lab.experiments.statistics import Verdict, verdict
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
-
-if TYPE_CHECKING:
-    from lora_lab.experiments.statistics import Verdict
 
 Stored = str | Path | None  # a folder of runs; None for ours
 KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # compared runs share these
@@ -174,9 +173,6 @@ def compared(name: str, method: str, against: str, margin: float) -> dict[str, I
 
 def of_labels(name: str, label: str, against: str, margin: float) -> Verdict:
     """Return the verdict of one label against another in a stored comparison, from all seeds and rows."""
-    from lora_lab.experiments.margins import scores_in
-    from lora_lab.experiments.statistics import verdict
-
     scores = scores_in(comparison(name))
     return verdict(scores[label], scores[against], margin)
 
@@ -253,8 +249,6 @@ class Cells:
 
     def interval(self, a: Any, b: Any, margin: float) -> Interval:
         """Compare two results of `best`, a - b, on the same test rows: the 90% interval of `statistics.verdict`."""
-        from lora_lab.experiments.statistics import verdict
-
         key = id(a), id(b), margin
         if key not in self._intervals:
             self._intervals[key] = judged(verdict(a, b, margin))

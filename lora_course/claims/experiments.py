@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lora_course.claims import evidence as stored
-from lora_course.claims.cases import Case, Finding, as_text, check_known, experiment, roles
+from lora_course.claims.cases import Case, Finding, as_text, check_known, roles
 from lora_course.claims.evidence import Cells, Interval, Stored, cells_of
 from lora_course.experiments.rates import batch_growth
 from lora_course.paper import table
+from lora_lab import BadValue, FullFineTuning, LoRA, params
 from lora_lab.accounting.gpus import of_size, usable
 from lora_lab.accounting.memory import estimate, longest
 from lora_lab.accounting.models import config_of
-from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
-from lora_lab.errors import BadValue
-from lora_lab.experiments.statistics import mean_interval
-from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.lora import LoRA
+from lora_lab.experiments.statistics import mean_interval, verdicts
 from lora_lab.training.assets import shipped
-
-if TYPE_CHECKING:
-    from lora_lab.experiments.statistics import Verdict
 
 COUNTED = "counted now, from the models' configs"
 PREDICTED = "predicted now: one training step in bf16 with AdamW"
@@ -55,7 +49,6 @@ def _size(what: str, model: str, method: Any, setup: Setup) -> int:
     return params(model, method).trainable * (2 if what == "file" else 1)
 
 
-@experiment
 def times_less(
     models: list[str], counted: list[str], targets: str, rank: int, seq: int, batch: int, checkpointing: bool,
     times: float,
@@ -84,7 +77,6 @@ def _reading(models: list[str], seq: int) -> list[str]:
     return fitting
 
 
-@experiment
 def fits_on_card(
     models: list[str], targets: str, rank: int, bits: int, gpu_gb: float, cards: int, batch: int, seq: int,
     checkpointing: bool,
@@ -103,7 +95,6 @@ def fits_on_card(
     return Finding(tuple(cases), (PREDICTED,), "GiB at the peak of a step", (free / 2**30,), figures=figures)
 
 
-@experiment
 def targets_barely_save(
     models: list[str], few: str, many: str, rank: int, seq: int, batch: int, checkpointing: list[bool], percent: float
 ) -> Finding:
@@ -118,7 +109,6 @@ def targets_barely_save(
     return Finding(tuple(cases), (PREDICTED,), "memory saved, percent", (percent,))
 
 
-@experiment
 def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Finding:
     """Does the model still multiply by the same matrices, and no others? Merging removes A and B."""
     cases = []
@@ -134,7 +124,6 @@ def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Fi
 # ---- quality
 
 
-@experiment
 def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = None) -> Finding:
     """Is a rank no worse than a larger one: in runs, in table 6, and on synthetic updates of a known rank?
 
@@ -165,7 +154,6 @@ def _usual_alpha(cells: Cells, rank: int) -> dict[str, float]:
     return {"alpha": usual if (alphas == usual).any() else float(alphas.mode().iloc[0])}
 
 
-@experiment
 def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored = None) -> Finding:
     """Is alpha = times * rank no worse than any other alpha at this rank, each at its own best learning rate?"""
     cells, rule_alpha = cells_of(store, SWEEP), times * rank
@@ -183,19 +171,21 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
     return Finding(tuple(cases), (cells.made,), POINTS, (-100 * margin,), always=True)
 
 
-@experiment
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
     """At equal budgets, each at its own learning rate: is no other choice of matrices better by the margin or more?
 
     A study is one case: "no better" must hold for all its choices and tasks; "better" is after Holm's correction.
     reported: count reports without numbers as open cases.
     """
-    from lora_lab.experiments.statistics import verdicts
-
     cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
     best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.frame["targets"], chosen}}
     results = verdicts(best_runs, chosen, margin)
-    rivals = {targets.replace(",", "+"): _not_better(results[targets]) for targets in sorted(results)}
+    rivals: dict[str, tuple[bool | None, Interval]] = {}
+    for targets in sorted(results):
+        result = results[targets]
+        better = result.outcome == "better" and result.low > result.margin
+        holds = True if result.high < result.margin else False if better else None
+        rivals[targets.replace(",", "+")] = holds, stored.judged(result)
     cases, evidence = [_study(f"{cells.first['model']} on {cells.first['task']}", place, rivals)], [cells.made]
     if printed := stored.places_on_gpt3(place) if store is None else {}:
         table5 = {other: (i.no_worse(margin), -i) for other, i in printed.items()}
@@ -209,12 +199,6 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
     return Finding(tuple(cases), tuple(evidence), POINTS, (100 * margin,))
 
 
-def _not_better(verdict: Verdict) -> tuple[bool | None, Interval]:
-    """Return whether another choice of matrices is not better by the margin."""
-    better = verdict.outcome == "better" and verdict.low > verdict.margin
-    return True if verdict.high < verdict.margin else False if better else None, stored.judged(verdict)
-
-
 def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interval]]) -> Case:
     """Summarize a study as one case, by the rival that decides it."""
     outcomes = {outcome for outcome, _ in rivals.values()}
@@ -225,7 +209,6 @@ def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interv
     return deciding[rival].case({"study": name}, f"{rival} {verb}: it minus {place}", holds)
 
 
-@experiment
 def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None) -> Finding:
     """Is a method worse than full fine-tuning by less than the margin?
 
@@ -253,7 +236,6 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
     return Finding(tuple(cases), tuple(evidence), POINTS, (-100 * margin,))
 
 
-@experiment
 def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
     """Is a variant of LoRA better than plain LoRA, by a 95% interval? It fails if it can't be better by the margin.
 
@@ -273,7 +255,6 @@ def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
     return Finding(tuple(cases), tuple(evidence), POINTS, (0, 100 * margin))
 
 
-@experiment
 def matches_full(learned_from: list[str], rank: int, reported: bool, margin: float) -> Finding:
     """Is LoRA worse than full fine-tuning by less than the margin, from "rewards" or from "labels" (lesson 17)?"""
     check_known(learned_from, names := {"rewards": "minilm_rt_reward", "labels": "minilm_rt_labels"}, "the signals")
@@ -290,7 +271,6 @@ def matches_full(learned_from: list[str], rank: int, reported: bool, margin: flo
 # ---- rates
 
 
-@experiment
 def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
     """Does the chosen rate lie between `low` and `high`, for models of at least this many billion parameters?"""
     rows = [row for row in _rates() if row["billions"] >= at_least_billions]
@@ -310,7 +290,6 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
     return Finding(tuple(cases), tuple(evidence), "learning rate", (low, high), log=True)
 
 
-@experiment
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
     """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
 
@@ -336,7 +315,6 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
     return Finding(tuple(cases), sources, "LoRA's rate over full's", (low, high), log=True)
 
 
-@experiment
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
     """Does LoRA's lowest loss grow more than full fine-tuning's from batch 8 to batch 32, by more than `by` nats?
 
@@ -366,3 +344,13 @@ def _rates() -> Iterator[dict[str, Any]]:
     row = {"who": "table 12", "model": "GPT-3", "billions": 175, "task": "three tasks"}
     yield {**row, "lora": lora_rate, "full": full}
     yield from stored.published("rates")["rows"]
+
+
+EXPERIMENTS: dict[str, Callable[..., Finding]] = {  # their parameters are the premises that their cards must state
+    function.__name__: function
+    for function in (
+        times_less, fits_on_card, targets_barely_save, adds_no_work, rank_is_enough, alpha_rule_is_no_worse,
+        no_place_is_better, no_worse, variant_is_better, matches_full, rate_in_band, rate_times_full,
+        batch_costs_lora_more,
+    )
+}  # fmt: skip

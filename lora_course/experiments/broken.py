@@ -19,12 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
-from lora_lab.errors import NotFound
+from lora_lab import LoRA, NotFound, load_model
 from lora_lab.methods import faults
 from lora_lab.methods.io import CONFIG, WEIGHTS, save_adapter
-from lora_lab.methods.lora import LoRA
 from lora_lab.training.assets import shipped
-from lora_lab.training.models import load_model
 from lora_lab.training.watching import quiet
 
 SOUND = "minilm-rt-r8"

@@ -47,9 +47,8 @@ def asked(
     contexts = [f"{sentence} " if looked_up else "" for sentence in sentences]
     chats = [Chat((("user", c + q),)) for c, q in zip(contexts, questions, strict=True)]
     texts = generate(model, tokenizer, chats, Decoding(max_new_tokens=24))
-    return [Answer(q, text, _expected(s, way) in text) for q, text, s in zip(questions, texts, sentences, strict=True)]
-
-
-def _expected(sentence: str, way: str) -> str:
-    job, _, name = sentence.rstrip(".").partition(" of Port Velda is ")
-    return job.removeprefix("The ") if way == "backward" else name
+    answers = []
+    for question, text, sentence in zip(questions, texts, sentences, strict=True):
+        job, _, name = sentence.rstrip(".").partition(" of Port Velda is ")
+        answers.append(Answer(question, text, (job.removeprefix("The ") if way == "backward" else name) in text))
+    return answers

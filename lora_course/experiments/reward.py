@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from lora_lab import Recipe, load_task
 from lora_lab.training.evaluate import ROWS
 from lora_lab.training.loop import Member
 from lora_lab.training.models import answering, load_tokenizer
 from lora_lab.training.pack import Pack
-from lora_lab.training.recipe import Recipe
-from lora_lab.training.tasks import load_task
 
 DRAWS = 1_000_003  # a step's draws depend on the seed and the step, not on the other members of a pack
 
@@ -50,7 +49,7 @@ class Rewarded(Pack):
 
     def _asked(self, member: Member, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Sample a label for each row; return its log-probability and reward, both (rows,)."""
-        generator = torch.Generator().manual_seed(DRAWS * member.recipe.seed + len(member.history.progress))
+        generator = torch.Generator().manual_seed(DRAWS * member.recipe.seed + len(member.history["step"]))
         p = logits.detach().softmax(-1).nan_to_num(1.0).cpu()  # after nan, the loss is nan and the run fails
         sampled = torch.multinomial(p, 1, generator=generator).to(labels.device)  # (rows, 1)
         rewards = (sampled.squeeze(1) == labels).float()

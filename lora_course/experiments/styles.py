@@ -19,14 +19,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods.bank import AdapterBank
+from lora_lab import AdapterBank, BadValue, NotFound
 from lora_lab.methods.io import WEIGHTS
 from lora_lab.training import device
 from lora_lab.training.chat import Prompt
 from lora_lab.training.generate import Decoding, generate
 from lora_lab.training.models import load_model, load_tokenizer, weight_bytes
-from lora_lab.training.pairs import VOICES, voice
+from lora_lab.training.tasks import VOICES, voice
 
 BASE = "base"  # the name of the model without an adapter
 CERTAINTY = ("high", "medium", "low")
@@ -86,7 +85,7 @@ def pieces(text: str) -> list[str]:
 @cache
 def our_ear() -> Ear:
     """Return an ear for the three voices that ship with the lab, trained on their training answers."""
-    return Ear({name: [pair.response for pair in voice(name)["train"]] for name in VOICES})
+    return Ear({name: voice(name)["train"].texts for name in VOICES})
 
 
 def answers(

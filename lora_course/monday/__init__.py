@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_lab import BadValue, LoRA, params
 from lora_lab.accounting.gpus import of_size, usable
 from lora_lab.accounting.memory import estimate, longest
 from lora_lab.accounting.models import architecture_of, config_of
-from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
-from lora_lab.errors import BadValue
 from lora_lab.files import write_atomically
-from lora_lab.methods.lora import LoRA
 from lora_lab.training.assets import asset_path
 from lora_lab.training.models import BUNDLED
 from lora_lab.training.text_files import csv_rows
@@ -37,25 +35,17 @@ WAYS = [("none", False, n) for n in (16, 8, 4)] + [(q, True, n) for q in ("none"
 
 
 @dataclass(frozen=True)
-class Line:
-    """One decision: what, the choice, why, and the lesson that supports it."""
-
-    what: str
-    choice: str
-    why: str
-    lesson: str
-
-
-@dataclass(frozen=True)
 class Plan:
-    """The lines of a plan, and the settings of its script by name."""
+    """The lines of a plan (what, the choice, why, the lesson that supports it), and its script's settings by name."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[tuple[str, str, str, str], ...]
     settings: dict[str, Any]
 
     def __str__(self) -> str:
-        first, second = (max(len(getattr(line, name)) for line in self.lines) for name in ("what", "choice"))
-        return "\n".join(f"{o.what:{first}}  {o.choice:{second}}  {o.why} (lesson {o.lesson})" for o in self.lines)
+        first, second, *_ = (max(map(len, column)) for column in zip(*self.lines, strict=True))
+        return "\n".join(
+            f"{what:{first}}  {chosen:{second}}  {why} (lesson {n})" for what, chosen, why, n in self.lines
+        )
 
     def script(self) -> str:
         """Return the Python script: the template with these settings."""
@@ -106,19 +96,17 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     source = "ours: 5e-4 to 2e-3 on MiniLM" if rate == 1e-3 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
     actual = "" if kind == "language model" else f"; a tenth of yours, {available:,} rows, gives ±{half:.1f}"
     lines = (
-        Line("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
-        Line("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
-        Line("rank", str(rank), size, "00 and 03"),
-        Line("alpha", str(ALPHA), "keep it when you change the rank", "03"),
-        Line("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
-        Line(
-            "batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; large batches can hurt LoRA (published)", "05"
-        ),
-        Line("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
-        Line("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} is free", "04"),
-        Line("test", f"{needed:,} rows", f"for ±{precision:g} points if 80% are right{actual}", "02"),
-        Line("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
-        Line("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
+        ("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
+        ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
+        ("rank", str(rank), size, "00 and 03"),
+        ("alpha", str(ALPHA), "keep it when you change the rank", "03"),
+        ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
+        ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; large batches can hurt LoRA (published)", "05"),
+        ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
+        ("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} is free", "04"),
+        ("test", f"{needed:,} rows", f"for ±{precision:g} points if 80% are right{actual}", "02"),
+        ("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
+        ("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
     )
     settings = {
         "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "OUT": out,

@@ -17,12 +17,11 @@ from typing import Any
 
 import traitlets as T
 
-from lora_lab.errors import NotFound
+from lora_lab import NotFound, SweepPanel
 from lora_lab.experiments import playground
-from lora_lab.experiments.collect import collect
+from lora_lab.experiments.results import collect
 from lora_lab.metrics import factor
 from lora_lab.training.runs import FINISHED, dtype_of, stores
-from lora_lab.widgets.sweep_panel import SweepPanel
 
 
 class ClassPanel(SweepPanel, file="sweep_panel.js"):

@@ -90,19 +90,17 @@ def _parse_txt(text: str) -> Meaning:
 
 
 def read(name: str, max_length: int | None = None) -> Task:
-    """Load a folder as a task. Raises: see `read_folder`."""
-    return generation(name, read_folder(Path(name).expanduser()), max_length)
+    """Load a folder as a task; without a training file, its train split is empty.
 
-
-def read_folder(folder: Path) -> dict[str, list[Example]]:
-    """Read the examples of each split; [] for train if it has no file. Raises: NotFound; also see `read_file`."""
-    splits = {}
+    Raises: NotFound without a validation or test file; also see `read_file`.
+    """
+    folder, splits = Path(name).expanduser(), {}
     for split, names in FILES.items():
-        files = [folder / name for name in names if (folder / name).is_file()]
+        files = [folder / file for file in names if (folder / file).is_file()]
         if not files and split != "train":
             raise NotFound(f"the folder {folder} has no {split} file: add one of {', '.join(names)}")
         splits[split] = read_file(files[0]) if files else []
-    return splits
+    return generation(name, splits, max_length)
 
 
 def read_file(file: Path) -> list[Example]:

@@ -25,24 +25,20 @@ from typing import Any, NamedTuple
 
 from lora_course.paper import facts, table
 from lora_course.paper.e2e import PRINTED
+from lora_lab import Bottleneck, FullFineTuning, LoRA, Recipe, params
 from lora_lab.accounting.gpus import UTILISATION, card, seconds, usable
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.models import architecture_of, config_of
-from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError, NotFound, nearest
-from lora_lab.experiments.generation import check_installed, missing_packages, score_answers
+from lora_lab.experiments.afterwards import check_installed, missing_packages, score_answers
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.files import read_json, write_json
 from lora_lab.methods.base import Method
-from lora_lab.methods.bottleneck import Bottleneck
-from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import factor
 from lora_lab.training.generate import Decoding
 from lora_lab.training.models import BUNDLED, load_tokenizer
-from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run
 from lora_lab.training.tasks import Task, load_task
 from lora_lab.training.train import open_adapter
@@ -103,11 +99,6 @@ class PaperRecipe:
     def get(self, name: str, otherwise: Any = None) -> Any:
         """Return the value of a hyperparameter, or `otherwise`."""
         return self[name] if name in self.settings else otherwise
-
-    @property
-    def title(self) -> str:
-        """One line that identifies the recipe."""
-        return TITLE.format_map(vars(self))
 
     @property
     def batch(self) -> int:
@@ -249,7 +240,7 @@ def plan(
         rows, method = _rows(recipe, tasks[recipe.task]), _method_of(recipe)
         steps = _steps_of(recipe, rows.value)
         per_gpu, together = (_estimate(recipe, method, batch) for batch in (recipe["batch"], recipe.batch))
-        one_seed = seconds(steps * (together.flops or 0), gpu_card, UTILISATION, DTYPE)
+        one_seed = seconds(steps * (together.flops or 0), gpu_card, DTYPE)
         costs = {
             "rows": rows._asdict(), "steps": steps, "trainable": params(recipe.model, method).trainable,
             "card": gpu_card.name, "dtype": DTYPE, "utilisation": UTILISATION, "memory": per_gpu.peak,
@@ -295,10 +286,9 @@ def _rows(recipe: PaperRecipe, task: Task | str) -> Given:
     if isinstance(task, Task):
         return Given(len(task.train), "counted in the given data")
     entry, sources = FACTS["tasks"][recipe.task], FACTS["sources"]
-    source = sources["e2e"] if recipe.task == "e2e" else sources["glue"]
-    return Given(
-        entry["rows"], source if (recipe.task == "e2e" or entry.get("counted")) else source + sources["rounded"]
-    )
+    if recipe.task == "e2e":
+        return Given(entry["rows"], sources["e2e"])
+    return Given(entry["rows"], sources["glue"] + ("" if entry.get("counted") else sources["rounded"]))
 
 
 def _estimate(recipe: PaperRecipe, method: Method, batch: int) -> Any:
@@ -402,12 +392,13 @@ def run(
         if count is not None and (count if isinstance(count, int) else len(count)) < 1:
             raise BadValue(f"{name} must be at least 1, not {count}; omit it to use the paper's value")
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
+    title = TITLE.format_map(vars(recipe))
     if recipe.model == DEBERTA:
-        raise BadValue(f"{recipe.title} can be planned here but not run: {NOT_RUN}")
+        raise BadValue(f"{title} can be planned here but not run: {NOT_RUN}")
     if recipe.task == "e2e":
         check_installed()
     if start and not recipe.warm:
-        raise BadValue(f"{recipe.title} does not start from another adapter: omit start")
+        raise BadValue(f"{title} does not start from another adapter: omit start")
     name, length = _task_name(recipe, data), recipe["max_length"]
     loaded = load_task(name, max_length=length, download=download)
     full = _steps_of(recipe, len(loaded.train))

@@ -9,69 +9,55 @@ it is at least 512 bytes (small) or more than 1 MiB (large). A freed block merge
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-MIB = 2**20
+from lora_lab.accounting.units import MIB
+
 EMPTY_CACHE = (-1, 0)  # in a history, a call of torch.cuda.empty_cache()
-
-
-@dataclass(eq=False)
-class Block:  # part of a segment, linked to its neighbors
-    address: int
-    size: int
-    small: bool
-    before: Block | None = None
-    after: Block | None = None
+Block = tuple[bool, int, int]  # whether it is in the small pool, and its first and last address
 
 
 class Allocator:
     """A simulated allocator; `reserved` is the size of all segments in bytes."""
 
     def __init__(self) -> None:
-        self.reserved = self._end = 0
-        self._free: set[Block] = set()
+        self.reserved = 0
+        self._segments: list[Block] = []
+        # The free blocks of the large and of the small pool: their ends by start, and their starts by end.
+        self._free: tuple[dict[int, int], ...] = ({}, {})
+        self._starts: dict[int, int] = {}
 
     def malloc(self, size: int) -> Block:
         """Allocate a block of at least `size` bytes."""
         size = -(-size // 512) * 512
         small = size <= MIB
-        candidates = [b for b in self._free if b.small == small and b.size >= size]
-        if candidates:
-            block = min(candidates, key=lambda b: (b.size, b.address))
-            self._free.remove(block)
+        free = self._free[small]
+        if fitting := [(end - start, start) for start, end in free.items() if end - start >= size]:
+            length, start = min(fitting)
+            del self._starts[free.pop(start)]
         else:
-            segment = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
-            block = Block(self._end, segment, small)
-            self._end += segment
-            self.reserved += segment
-        if block.size - size >= (512 if small else MIB + 1):
-            rest = Block(block.address + size, block.size - size, small, block, block.after)
-            if rest.after:
-                rest.after.before = rest
-            block.size, block.after = size, rest
-            self._free.add(rest)
-        return block
+            length = 2 * MIB if small else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
+            start = self._segments[-1][2] + 1 if self._segments else 0  # a gap: segments are not neighbors
+            self._segments.append((small, start, start + length))
+            self.reserved += length
+        if length - size >= (512 if small else MIB + 1):
+            self.free((small, start + size, start + length))
+            length = size
+        return small, start, start + length
 
     def free(self, block: Block) -> None:
         """Free a block and merge it with its free neighbors."""
-        if block.after in self._free:
-            self._merge(block, block.after)
-        if block.before in self._free:
-            self._merge(block.before, block)
-        else:
-            self._free.add(block)
-
-    def _merge(self, block: Block, after: Block) -> None:
-        block.size, block.after = block.size + after.size, after.after
-        if block.after:
-            block.after.before = block
-        self._free.discard(after)
+        small, start, end = block
+        free = self._free[small]
+        end = free.pop(end, end)
+        start = self._starts.pop(start, start)
+        free[start], self._starts[end] = end, start
 
     def empty_cache(self) -> None:
         """Release the segments that are entirely free."""
-        for block in [b for b in self._free if not b.before and not b.after]:
-            self._free.remove(block)
-            self.reserved -= block.size
+        for small, start, end in self._segments:
+            if self._free[small].get(start) == end:
+                del self._free[small][start], self._starts[end]
+                self.reserved -= end - start
 
 
 def reserved(events: Iterable[tuple[int, int]]) -> int:

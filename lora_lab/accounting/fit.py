@@ -28,6 +28,7 @@ from lora_lab.errors import LabError
 if TYPE_CHECKING:
     from lora_lab.accounting.trace import Point, Trace
 
+PERIODS = 4  # in the shallowest trace: the first and last period differ, so two identical ones lie between them
 RANKS = (2, 4, 3)  # two for the fit, one held out
 NUMBER = re.compile(r"\.(\d+)(?=\.|$)")  # the layer index in a module path
 
@@ -45,17 +46,17 @@ class Regime:
     high: int
     ranked: bool = False
 
-    def points(self) -> list[Point]:
-        """Return the points to trace, the held-out one last. Kernels for padded rows round lengths up to 32."""
+    def points(self) -> tuple[list[Point], Point]:
+        """Return the points to trace, and one that is held out. Kernels for padded rows round lengths up to 32."""
         step = next((s for s in (32, 16, 8) if not self.high or -(-self.low // s) * s + 3 * s <= self.high), 0)
         if not step:
             raise NoFit(f"lengths from {self.low} to {self.high} leave no room for four traces")
         several_rows = ((2, 0), (3, 0), (2, 1), (3, 1), (2, 2), (4, 2), (5, 3))
-        one_row = tuple((1, steps) for steps in range(4))
-        t = -(-self.low // step) * step
-        *points, held_out = [(b, t + steps * step) for b, steps in (one_row if self.one_row else several_rows)]
-        ranks = RANKS if self.ranked else (0, 0)
-        return [(*point, rank) for rank in dict.fromkeys(ranks[:-1]) for point in points] + [(*held_out, ranks[-1])]
+        one_row = ((1, 0), (1, 1), (1, 2), (1, 3))
+        start = -(-self.low // step) * step
+        *shapes, (b, t) = [(b, start + n * step) for b, n in (one_row if self.one_row else several_rows)]
+        *ranks, last = RANKS if self.ranked else (0, 0)
+        return [(*shape, rank) for rank in ranks for shape in shapes], (b, t, last)
 
     def vector(self, point: Point) -> np.ndarray:
         """Return the monomials of this regime; with ranks, followed by the same monomials times the rank."""
@@ -139,12 +140,15 @@ def fit(
     """
     from lora_lab.accounting import trace  # imports torch
 
-    *points, held_out = regime.points()
+    points, held_out = regime.points()
     depth = trace.depth_of(config)
     if depth is None:
         raise NoFit("the layers do not repeat, or form two stacks")
-    shallow = depth.shallow
-    deepest = shallow[-1] + 2 * depth.period if len(shallow) > 1 else shallow[-1]
+    period = depth.period
+    # Two depths, one period apart, that end like the model, and a deeper one to check; only its own if it is shallow.
+    n = depth.irregular + PERIODS * period + (depth.layers - depth.irregular) % period
+    shallow = [n, n + period] if depth.layers > n + period else [depth.layers]
+    deepest = shallow[0] + 3 * period if len(shallow) > 1 else depth.layers
     try:
         jobs = tqdm(
             [*((n, points) for n in shallow), (deepest, [held_out])], f"tracing {method.name}", leave=False, delay=1
@@ -156,7 +160,7 @@ def fit(
         raise NoFit(str(error)) from error  # the method's own rank may still work; tracing it will show
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
-    check_periods, periods = ((n - shallow[0]) // depth.period for n in (deepest, depth.layers))  # to add
+    check_periods, periods = ((n - shallow[0]) // period for n in (deepest, depth.layers))  # to add
     moments, coefficients = list[tuple[str, str]](), []
     for phase in PHASES:
         curves = [_curve(run, phase, labels, basis) for run in runs]
@@ -240,12 +244,13 @@ def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: 
 
     The last tensor of a kind represents those in the added layers.
     """
-    step = points[-1][2] - points[0][2] or 1
-    kinds: list[list[tuple[int, int, int]]] = []
-    for first, *_, last in runs:
+    step, lowest = points[-1][2] - points[0][2] or 1, points[0][2]
+    kinds = []
+    for first, *_, last in (runs[0], runs[-1]):
         slopes = [(high - low) // step for (low, _), (high, _) in zip(first.trained, last.trained, strict=True)]
         sizes = zip(first.trained, slopes, strict=True)
-        kinds.append([(n - slope * points[0][2], slope, width) for (n, width), slope in sizes])
-    a, b = kinds[0], kinds[-1]
-    added = {kind: (b.count(kind) - a.count(kind)) * periods for kind in a}
-    return [[*kind, 1 + (added[kind] if kind not in a[i + 1 :] else 0)] for i, kind in enumerate(a)]
+        kinds.append([(n - slope * lowest, slope, width) for (n, width), slope in sizes])
+    a, b = kinds
+    last_of_kind = {kind: i for i, kind in enumerate(a)}
+    added = [(b.count(kind) - a.count(kind)) * periods * (last_of_kind[kind] == i) for i, kind in enumerate(a)]
+    return [[*kind, 1 + more] for kind, more in zip(a, added, strict=True)]

@@ -88,14 +88,11 @@ def card(name: str) -> Card:
     return matches[0]
 
 
-def seconds(flops: float, card: Card, utilisation: float = UTILISATION, dtype: str = "bf16") -> float:
+def seconds(flops: float, card: Card, dtype: str = "bf16") -> float:
     """Return the training time: FLOPs / (peak x utilization), without loading, validation or waiting for data.
 
-    Raises: BadValue if utilization is outside (0, 1], or if the card's peak in this dtype is unknown.
+    Raises: BadValue if the card's peak in this dtype is unknown.
     """
-    if not 0 < utilisation <= 1:
-        raise BadValue(f"utilisation must be greater than 0 and at most 1, not {utilisation!r}")
-    peak = card.peak(dtype)
-    if not peak:
+    if not (peak := card.peak(dtype)):
         raise BadValue(f"the {dtype} peak of the {card.name} is unknown; choose another card, or measure its FLOP/s")
-    return flops / (peak * utilisation)
+    return flops / (peak * UTILISATION)

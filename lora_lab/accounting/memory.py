@@ -19,7 +19,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -36,9 +36,6 @@ from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.targets import bits_per_weight
 
-if TYPE_CHECKING:
-    from lora_lab.accounting.trace import Trace
-
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
     "for eager PyTorch with transformers models; compile, autocast, offload and chunked losses are not covered",
@@ -47,6 +44,7 @@ NOTES = (
 EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this length run different operations
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
+OPEN = ("batch", "seq", "shard", "optimizer", "master_weights")  # fields of a setup that a fit covers
 LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
 }  # fmt: skip  # defaults where a config gives no length
@@ -88,14 +86,9 @@ class Estimate:
     notes: tuple[str, ...] = NOTES
 
     @cached_property
-    def totals(self) -> np.ndarray:
-        """Live bytes at each moment."""
-        return self.live.sum(axis=1)
-
-    @property
     def top(self) -> int:
         """The index of the peak's moment."""
-        return int(self.totals.argmax())
+        return int(self.live.sum(axis=1).argmax())
 
     @property
     def at(self) -> str:
@@ -127,10 +120,10 @@ class Estimate:
     @property
     def phases(self) -> dict[str, int]:
         """The peak of each phase."""
-        peaks: dict[str, int] = {}
-        for (phase, _), total in zip(self.moments, self.totals, strict=True):
-            peaks[phase] = max(peaks.get(phase, 0), round(total))
-        return peaks
+        peaks: Counter[str] = Counter()
+        for (phase, _), total in zip(self.moments, self.live.sum(axis=1), strict=True):
+            peaks[phase] = max(peaks[phase], round(total))
+        return dict(peaks)
 
     @property
     def timeline(self) -> tuple[Moment, ...]:
@@ -265,23 +258,22 @@ def predicted(
     key = key_of(method, setup, regime, num_labels)
     file = cache_file(config, key)
     stored = _stored(name, key, file, regime)
-    if stored is None and not make:
-        raise NoFit("there is no stored fit")
     if stored is None:
+        if not make:
+            raise NoFit("there is no stored fit")
         try:
             stored = fit(config, method, setup, regime, num_labels).pruned()
-            keep(file, stored.to_json())
         except NoFit as reason:
             stored = reason
-            keep(file, {"refused": str(reason)})
+        keep(file, {"refused": str(stored)} if isinstance(stored, NoFit) else stored.to_json())
         _stored.cache_clear()
     if isinstance(stored, Exception):
         raise stored
     rank = method.rank if regime.ranked else 0
     vector = regime.vector((setup.batch, setup.seq, rank))
     flops = round(float(stored.flops @ vector))
-    step = Estimate("predicted", stored.moments, stored.labels, stored.coefficients @ vector, flops=flops)
-    step = with_optimizer(step, stored.trained, rank, setup)
+    passes = Estimate("predicted", stored.moments, stored.labels, stored.coefficients @ vector, flops=flops)
+    step = with_optimizer(passes, stored.trained, rank, setup)
     formulas = [stored.formula(row, rank) for row in stored.coefficients[step.top]]
     return sharded(replace(step, formulas=formulas), config, setup)
 
@@ -300,30 +292,24 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     """Return the range of batches and lengths that run the same operations. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
         raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
-    prompt, limit = positions_of(method, config), longest(config) or 0
-    low = 32 if not limit or limit >= 160 else 8
-    high = limit - prompt if limit else 0
+    prompt, limit = positions_of(method, config), longest(config)
     edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length, a mask is needed
-    low = max([low, *(edge for edge in edges if edge <= setup.seq)])
-    above = [edge - 1 for edge in edges if edge > setup.seq]
-    high = min([high, *above] if high else above, default=0)
+    ends = [edge - 1 for edge in edges if edge > setup.seq] + ([limit - prompt] if limit else [])
+    low = max([32 if not limit or limit >= 160 else 8, *(edge for edge in edges if edge <= setup.seq)])
     ranked = hasattr(method, "rank") and not method.settings().get("rank_pattern")
-    return Regime(setup.batch == 1, low, high, ranked)
+    return Regime(setup.batch == 1, low, min(ends, default=0), ranked)
 
 
 def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
     """Return what a fit holds for as JSON: everything but batch, length, rank, optimizer and sharding."""
-    options = {k: v for k, v in method.settings().items() if k not in (*FREE, *(["rank"] if regime.ranked else []))}
-    if "dropout" in options:
-        options["dropout"] = options["dropout"] > 0
-    conditions = {}
-    for field in fields(setup):
-        value, default = getattr(setup, field.name), field.default
-        if field.name == "dropout":
-            value, default = value > 0, False
-        value = "bf16" if value == "fp16" and field.name == "dtype" else value
-        if field.name not in ("batch", "seq", "shard", "optimizer", "master_weights") and value != default:
-            conditions[field.name] = value
+    free = (*FREE, "rank") if regime.ranked else FREE
+    options = {name: value for name, value in method.settings().items() if name not in free}
+    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # as wide
+    values = ((field.name, getattr(setup, field.name), field.default) for field in fields(setup))
+    conditions = {name: value for name, value, default in values if name not in OPEN and value != default}
+    for given in (options, conditions):
+        if "dropout" in given:
+            given["dropout"] = given["dropout"] > 0
     return json.dumps([options, conditions, [regime.one_row, regime.low, regime.high], num_labels])
 
 
@@ -367,18 +353,15 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int
     from lora_lab.accounting import trace  # imports torch
 
     (run,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)], num_labels)
-    passes = of_moments(run.moments, "traced", flops=run.flops, reserved=_reserved(run, setup))
-    return sharded(with_optimizer(passes, [[n, 0, width, 1] for n, width in run.trained], 0, setup), config, setup)
-
-
-def _reserved(run: Trace, setup: Setup) -> int:
-    """Simulate the allocator for two steps: in the first the optimizer allocates its states."""
     weights, passes, freed = run.events
     sizes = [(n, width, 1) for n, width in run.trained]
     states = [(FAR + i, size) for i, size in enumerate(s for n, w, _ in sizes for s in optimizer_states(n, w, setup))]
     temporaries = [(2 * FAR + i, size) for i, size in enumerate(optimizer_temporaries(sizes, setup)) if size]
     frees = [(number, 0) for number, _ in temporaries]
-    return reserved([*weights, *passes, *states, *temporaries, *frees, *freed, *passes, *temporaries])
+    # Two steps: in the first, the optimizer allocates its states.
+    held = reserved([*weights, *passes, *states, *temporaries, *frees, *freed, *passes, *temporaries])
+    step = of_moments(run.moments, "traced", flops=run.flops, reserved=held)
+    return sharded(with_optimizer(step, [[n, 0, width, 1] for n, width in run.trained], 0, setup), config, setup)
 
 
 def of_moments(moments: Sequence[Moment], mode: str, **more: Any) -> Estimate:
@@ -414,23 +397,23 @@ def largest(
     estimated  estimates the memory of a setup
     limit      the most tokens per row; see `longest`
     """
-    offset = SHORT - 1 if field == "seq" and (limit is None or limit >= SHORT) else 0  # avoid tracing shorter rows
 
     def fits(n: int) -> bool:
-        changes: dict[str, Any] = {field: n + offset}
+        changes: dict[str, Any] = {field: n}
         return estimated(replace(setup, **changes)).peak <= available
 
-    result = most(fits, limit and limit - offset)
-    return result and result + offset
+    least = SHORT if field == "seq" and (limit is None or limit >= SHORT) else 1  # avoid tracing shorter rows
+    return most(fits, limit, least)
 
 
-def most(fits: Callable[[int], bool], limit: int | None = None) -> int | None:
-    """Return the largest n from 1 to `limit` for which `fits` holds, or None; `fits` must be monotonic."""
-    high = 1
+def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) -> int | None:
+    """Return the largest n from `least` to `limit` for which `fits` holds, or None; `fits` must be monotonic."""
+    high = least
     while (limit is None or high <= limit) and fits(high):
         high *= 2
     end = high if limit is None else min(high, limit + 1)
-    return bisect_left(range(end), True, lo=high // 2 + 1, key=lambda n: not fits(n)) - 1 or None
+    found = bisect_left(range(end), True, lo=max(high // 2 + 1, least), key=lambda n: not fits(n)) - 1
+    return found if found >= least else None
 
 
 def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
@@ -463,15 +446,14 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
     cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * tokens
     logits = setup.batch * a.vocabulary
-    terms = [("weights", part, size, "") for part, size in trace.weights(config, method, setup).items()]
-    terms.append(("cache", "keys and values", cache, "2·L·kv_heads·head_dim·b·B·S"))
-    terms.append(("logits", "the next token's logits", setup.width * logits, "B·V·b"))
+    with trace.without_data(config, method, setup) as (_, tracker, _):
+        sizes = {label: size for label, size in tracker.live.items() if size}  # the weights, by part
+    formulas = [""] * len(sizes) + ["2·L·kv_heads·head_dim·b·B·S", "B·V·b", "4·B·V"]
+    sizes |= {("cache", "keys and values"): cache, ("logits", "the next token's logits"): setup.width * logits}
     if setup.width != 4:
-        terms.append(("logits", "the next token's logits in fp32", 4 * logits, "4·B·V"))
+        sizes["logits", "the next token's logits in fp32"] = 4 * logits
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
     notes = [*NOTES, f"processing all {setup.tokens:,} tokens at once first takes about {wide / 2**20:,.0f} MiB more"]
     if config.get("sliding_window"):
         notes.append("layers with a sliding window cache fewer tokens than counted here")
-    sizes = {(category, where): size for category, where, size, _ in terms}
-    formulas = [formula for *_, formula in terms]
-    return of_sizes("predicted", "generation", sizes, formulas=formulas, notes=tuple(notes))
+    return of_sizes("predicted", "generation", sizes, formulas=formulas[: len(sizes)], notes=tuple(notes))

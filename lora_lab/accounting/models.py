@@ -145,7 +145,7 @@ def architecture_of(model: Any, num_labels: int | None = None) -> Architecture:
         return model
     if not isinstance(model, str | Path | Mapping):
         return describe(model)
-    if num_labels is None and not isinstance(model, Mapping) and str(model) in zoo():
+    if num_labels is None and str(model) in zoo():
         return _shipped(str(model))
     return _built(_name(model), num_labels, json.dumps(config_of(model), default=str))
 
@@ -163,11 +163,28 @@ def config_of(model: Any) -> dict[str, Any]:
     """
     if isinstance(model, Mapping):
         return dict(model)
-    if isinstance(model, str | Path):
-        return zoo()[str(model)] if str(model) in zoo() else read_json(_config_file(str(model)))
-    if not hasattr(getattr(model, "config", None), "to_dict"):
-        raise BadValue(f"a {type(model).__name__} has no config to count from: attach the method and read its report")
-    return dict(model.config.to_dict())
+    if not isinstance(model, str | Path):
+        if not hasattr(getattr(model, "config", None), "to_dict"):
+            kind = type(model).__name__
+            raise BadValue(f"a {kind} has no config to count from: attach the method and read its report")
+        return dict(model.config.to_dict())
+    if str(model) in zoo():
+        return zoo()[str(model)]
+    from huggingface_hub import try_to_load_from_cache  # 0.1 s
+
+    found: Any = None
+    with suppress(OSError, RuntimeError, ValueError):  # neither a valid path nor a valid hub id
+        path = Path(model).expanduser()
+        file = path / "config.json" if path.is_dir() else path
+        if path.is_dir() and not file.is_file():
+            raise NotFound(f"the folder {model} has no config.json; pass the folder of a model")
+        found = file if file.is_file() else try_to_load_from_cache(str(model), "config.json")
+    if not isinstance(found, str | Path):
+        raise NotFound(
+            f"no model '{model}': it is not a folder, a config.json, a hub id in the local cache, or a zoo name; "
+            f"nearest: {nearest(str(model).lower(), zoo_names())}"
+        )
+    return read_json(Path(found))
 
 
 def _name(model: str | Path | Mapping[str, Any]) -> str:
@@ -176,24 +193,6 @@ def _name(model: str | Path | Mapping[str, Any]) -> str:
         return str(model.get("model_type", "this model"))
     path = Path(model)
     return path.parent.name if path.name == "config.json" else path.name
-
-
-def _config_file(model: str) -> Path:
-    from huggingface_hub import try_to_load_from_cache  # 0.1 s
-
-    with suppress(OSError, RuntimeError, ValueError):  # neither a valid path nor a valid hub id
-        path = Path(model).expanduser()
-        file = path / "config.json" if path.is_dir() else path
-        if file.is_file():
-            return file
-        if path.is_dir():
-            raise NotFound(f"the folder {model} has no config.json; pass the folder of a model")
-        if isinstance(cached := try_to_load_from_cache(model, "config.json"), str):
-            return Path(cached)
-    raise NotFound(
-        f"no model '{model}': it is not a folder, a config.json, a hub id in the local cache, or a zoo name; "
-        f"nearest: {nearest(model.lower(), zoo_names())}"
-    )
 
 
 # The functions below import torch.
@@ -270,13 +269,10 @@ def auto_class(config: Any, *, classify: bool) -> Any:
 
 def check_class(model: Any) -> None:
     """Check the class of a loaded model. Raises: BadValue if `auto_class` does not build this class."""
-    autos = [
-        auto_class(model.config, classify=task_of(model.config) == "encoder"),
-        auto_class(model.config, classify=False),
-    ]
-    classes = [auto._model_mapping[type(model.config)] for auto in autos]
+    autos = [auto_class(model.config, classify=with_head) for with_head in (task_of(model.config) == "encoder", False)]
+    classes = [auto._model_mapping[type(model.config)] for auto in dict.fromkeys(autos)]
     if not isinstance(model, tuple(classes)):
-        supported = " or ".join(dict.fromkeys(cls.__name__ for cls in classes))
+        supported = " or ".join(cls.__name__ for cls in classes)
         raise BadValue(f"the memory of a {type(model).__name__} is unknown; use a {supported}, or give its config.json")
 
 
@@ -288,8 +284,7 @@ def _in_one_sentence(name: str) -> Iterator[None]:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -122,8 +122,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         from lora_lab.methods.attach import parameters_of_parts, plain_path
         from lora_lab.methods.io import file_of
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LabWarning)  # about layers that stay frozen: nothing is trained here
+        with warnings.catch_warnings(action="ignore", category=LabWarning):  # about layers that stay frozen
             report = method.attach(attached)
         for path, name, p in parameters_of_parts(attached):  # without the heads
             module, inputs = plain_path(path), p.shape[0] if p.dim() > 1 else 1

@@ -6,7 +6,7 @@ A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import MethodType
@@ -25,7 +25,6 @@ from lora_lab.errors import BadValue, LabError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
-PERIODS = 4  # periods in the shallowest trace: the first and last differ, so two identical ones lie between them
 Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own
 
 
@@ -50,41 +49,6 @@ class Depth:
     irregular: int
     period: int
 
-    @property
-    def shallow(self) -> list[int]:
-        """The depths to trace: two, one period apart, that end like the model; only its own if it is shallow."""
-        n = self.irregular + PERIODS * self.period
-        n += (self.layers - self.irregular) % self.period
-        return [n, n + self.period] if self.layers > n + self.period else [self.layers]
-
-
-@contextmanager
-def no_data(setup: Setup, kind: str = "this model") -> Iterator[None]:
-    """Build models without data inside the block; kernels save for backward what they would on the setup's device.
-
-    Raises: BadValue for a model that needs values.
-    """
-    # A fake tensor knows that it is on a CPU and selects CPU kernels; meta tensors are twice as fast.
-    fake = nullcontext() if setup.device == "cuda" else FakeTensorMode(allow_non_fake_inputs=True)
-    try:
-        with fake, stand_ins(cuda=setup.device == "cuda"):
-            yield
-    except LabError:
-        raise
-    except Exception as error:  # transformers may raise anything for an odd config
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        message = f"a step of {kind} cannot be traced without data ({reason}); try bert-base, gpt2 or llama-3.2-1b"
-        raise BadValue(message) from error
-
-
-def empty(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
-    """Call `build` without allocating data, inside `no_data`; quantize the linear layers if the setup asks for it."""
-    with torch.device("meta") if setup.device == "cuda" else nullcontext():
-        model = build(config, setup, num_labels)
-    if setup.quantised != "none":
-        quantize_shapes(model, setup.quantised)
-    return model
-
 
 def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
     """Build a config's model with random weights, in the setup's dtype and with its dropout."""
@@ -103,8 +67,8 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
     return model
 
 
-def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
-    """Attach the method, set the adapters' dtype and checkpointing; return the names of the base's tensors."""
+def prepare(model: nn.Module, method: Any, setup: Setup) -> Callable[[str], str]:
+    """Attach the method, set the adapters' dtype and checkpointing; return what names the part of a tensor."""
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     if method is not None:
         method.attach(model)
@@ -114,29 +78,15 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> set[str]:
     if setup.checkpointing:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # later releases rename the option
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
-    return {name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in base}
-
-
-@contextmanager
-def tracking(model: nn.Module, method: Any, setup: Setup) -> Iterator[tuple[Tracker, list[nn.Parameter]]]:
-    """`prepare` the model; yield a tracker that knows its parts, and the trainable parameters."""
-    base = prepare(model, method, setup)
+    names = {name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in base}
 
     def part_of(name: str) -> str:
-        if name not in base:
+        if name not in names:
             return "adapters and head"
         quantized = name.endswith(CODES) and setup.quantised != "none"
         return f"base in {setup.quantised}" if quantized else "base"
 
-    with Tracker(getattr(model.config, "vocab_size", 0)) as tracker:
-        tracker.claim_model(model, part_of)
-        yield tracker, [p for p in model.parameters() if p.requires_grad]
-
-
-def weights(config: Mapping[str, Any], method: Any, setup: Setup) -> dict[str, int]:
-    """Return the bytes of a model's weights and buffers by part, with the method attached."""
-    with no_data(setup), tracking(empty(config, setup), method, setup) as (tracker, _):
-        return {where: size for (_, where), size in tracker.live.items() if size}
+    return part_of
 
 
 def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
@@ -144,8 +94,9 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
 
     optimizer   makes an optimizer from the trainable parameters
     """
-    with tracking(model, method, setup) as (tracker, trained):
-        optim = optimizer(trained)
+    part_of = prepare(model, method, setup)
+    with Tracker() as tracker:
+        optim = optimizer(tracker.claim_model(model, part_of))
         for _ in range(2):
             tracker.restart()
             outputs = forward_backward(model, setup, tracker)
@@ -158,6 +109,36 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
     return tracker
 
 
+@contextmanager
+def without_data(
+    config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2
+) -> Iterator[tuple[nn.Module, Tracker, list[nn.Parameter]]]:
+    """Build and track a model without data; kernels save for backward what they would on the setup's device.
+
+    Yields the model with the method attached, its tracker, and its trainable parameters.
+    Raises: BadValue for a model that needs values.
+    """
+    cuda = setup.device == "cuda"
+    # A fake tensor knows that it is on a CPU and selects CPU kernels; meta tensors are twice as fast.
+    fake = nullcontext() if cuda else FakeTensorMode(allow_non_fake_inputs=True)
+    try:
+        with fake, stand_ins(cuda):
+            with torch.device("meta") if cuda else nullcontext():
+                model = build(config, setup, num_labels)
+            if setup.quantised != "none":
+                quantize_shapes(model, setup.quantised)
+            part_of = prepare(model, method, setup)
+            with Tracker() as tracker:
+                yield model, tracker, tracker.claim_model(model, part_of)
+    except LabError:
+        raise
+    except Exception as error:  # transformers may raise anything for an odd config
+        kind = config.get("model_type", "")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        message = f"a step of {kind} cannot be traced without data ({reason}); try bert-base, gpt2 or llama-3.2-1b"
+        raise BadValue(message) from error
+
+
 def record(
     config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point], num_labels: int = 2
 ) -> list[Trace]:
@@ -165,21 +146,19 @@ def record(
     traces: dict[Point, Trace] = {}
     for rank in dict.fromkeys(rank for *_, rank in points):
         ranked = replace(method, rank=rank) if rank else method
-        with no_data(setup, config.get("model_type", "")):
-            model = empty(config, setup, num_labels)
-            with tracking(model, ranked, setup) as (tracker, trained):
-                sizes = [(p.numel(), p.element_size()) for p in trained]
-                weights = len(tracker.events)
-                for point in (point for point in points if point[2] == rank):
-                    tracker.restart()
-                    start = len(tracker.events)
-                    outputs = forward_backward(model, replace(setup, batch=point[0], seq=point[1]), tracker)
-                    tracker.enter(STEP)
-                    end = len(tracker.events)
-                    model.zero_grad()
-                    del outputs
-                    events = tracker.events[:weights], tracker.events[start:end], tracker.events[end:]
-                    traces[point] = Trace(tracker.moments, sizes, tracker.flops, events)
+        with without_data(config, ranked, setup, num_labels) as (model, tracker, trained):
+            sizes = [(p.numel(), p.element_size()) for p in trained]
+            weights = len(tracker.events)
+            for point in (point for point in points if point[2] == rank):
+                tracker.restart()
+                start = len(tracker.events)
+                outputs = forward_backward(model, replace(setup, batch=point[0], seq=point[1]), tracker)
+                tracker.enter(STEP)
+                end = len(tracker.events)
+                model.zero_grad()
+                del outputs
+                events = tracker.events[:weights], tracker.events[start:end], tracker.events[end:]
+                traces[point] = Trace(tracker.moments, sizes, tracker.flops, events)
     return [traces[point] for point in points]
 
 
@@ -234,7 +213,8 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 
 def depth_of(config: Mapping[str, Any]) -> Depth | None:
     """Return how a model's layers repeat; None for two stacks, or if the layers are not in a ModuleList."""
-    model: Any = empty(config, Setup())
+    with torch.device("meta"):
+        model: Any = build(config, Setup())
     n = model.config.num_hidden_layers
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
     if stack is None or model.config.is_encoder_decoder:
@@ -256,5 +236,5 @@ def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     for name, value in fields.items():
         if isinstance(value, list) and len(value) == n:
             period = next((p for p in range(1, n) if value[n // 2 : -p] == value[n // 2 + p :]), n)
-            fields[name] = [value[i] if i < n else value[n - period + (i - n) % period] for i in range(layers)]
+            fields[name] = (value + value[-period:] * layers)[:layers]
     return fields

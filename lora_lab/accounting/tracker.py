@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterable
-from functools import cache, wraps
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,9 +37,9 @@ class Tracker(TorchDispatchMode):
     (logits) or `claim` labels it. Its label also names the module that allocated it: "model.layers.*.mlp".
     """
 
-    def __init__(self, vocabulary: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.vocabulary, self.phase = vocabulary, "build"
+        self.vocabulary, self.phase = 0, "build"
         self.moments: list[Moment] = []
         self.flops = 0
         self.events: list[tuple[int, int]] = []  # (storage number, bytes) when allocated, (number, 0) when freed
@@ -51,7 +52,13 @@ class Tracker(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = self._run(func, args, kwargs or {})
-        self._path = self._where()
+        node = torch._C._current_autograd_node()
+        if node is None or len(self._paths) > 1:  # forward, or rerun by checkpointing
+            self._path = self._paths[-1]
+            number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
+            self._path_of.setdefault(number, self._path)  # an operation without a node uses the previous path
+        else:  # backward: the module whose forward made the running node
+            self._path = self._path_of.get(node._sequence_nr(), self._path)
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._follow(leaf)
@@ -90,11 +97,13 @@ class Tracker(TorchDispatchMode):
             self._follow(tensor, (category, where))
         self._note("claim")
 
-    def claim_model(self, model: nn.Module, part_of: Callable[[str], str]) -> None:
+    def claim_model(self, model: nn.Module, part_of: Callable[[str], str]) -> list[nn.Parameter]:
         """Claim parameters and buffers as weights, gradients once they exist, and track which module is running.
 
         part_of   maps the name of a parameter or buffer to "base" or "adapters"
+        Returns the trainable parameters.
         """
+        self.vocabulary = getattr(model.config, "vocab_size", 0)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self._follow(tensor, ("weights", part_of(name)))
             if tensor.requires_grad:
@@ -103,28 +112,17 @@ class Tracker(TorchDispatchMode):
         for path, module in model.named_modules():
             # Not a forward hook: an adapted layer copies an output that a hook might keep.
             shown = f"{path}.adapter" if hasattr(module, "base_layer") else path.replace(".base_layer", "")
-            module.forward = self._running(module.forward, shown)
+            module.forward = self._inside(shown)(module.forward)
         self._note("claim")
+        return [p for p in model.parameters() if p.requires_grad]
 
-    def _running(self, forward: Callable[..., Any], path: str) -> Callable[..., Any]:
-        @wraps(forward)
-        def inner(*args: Any, **kwargs: Any) -> Any:
-            self._paths.append(path)
-            try:
-                return forward(*args, **kwargs)
-            finally:
-                self._paths.pop()
-
-        return inner
-
-    def _where(self) -> str:
-        """Return the module of the current operation; in backward, the one whose forward made the running node."""
-        node = torch._C._current_autograd_node()
-        if node is None or len(self._paths) > 1:  # forward, or rerun by checkpointing
-            number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
-            self._path_of.setdefault(number, self._paths[-1])  # an operation without a node uses the previous path
-            return self._paths[-1]
-        return self._path_of.get(node._sequence_nr(), self._path)
+    @contextmanager
+    def _inside(self, path: str) -> Iterator[None]:
+        self._paths.append(path)
+        try:
+            yield
+        finally:
+            self._paths.pop()
 
     def _note(self, op: str) -> None:
         if self._changed:
@@ -138,7 +136,10 @@ class Tracker(TorchDispatchMode):
         entry = self._storages.get(key)
         if size == 0 or (entry and not label):
             return
-        label = label or self._label(tensor)
+        if not label:
+            logits = tensor.is_floating_point() and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary
+            made = "activations" if self.phase == "forward" else "temporaries"
+            label = "logits" if logits else made, block(self._path)
         if entry:
             _, old, number, reference = entry
             self.live[old] -= size
@@ -155,11 +156,6 @@ class Tracker(TorchDispatchMode):
         self.events.append((number, 0))
         self.live[label] -= size
         self._changed = True
-
-    def _label(self, tensor: Tensor) -> Label:
-        if tensor.is_floating_point() and tensor.dim() > 1 and tensor.shape[-1] == self.vocabulary:
-            return "logits", block(self._path)
-        return "activations" if self.phase == "forward" else "temporaries", block(self._path)
 
 
 def _layout(value: Any) -> Any:

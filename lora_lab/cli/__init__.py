@@ -159,13 +159,13 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 def evaluate(adapter: str, task: str, device: str, decoding: str, as_json: bool, **options: Any) -> None:
     """Score a saved adapter, from lora-lab or PEFT, on a task's test split."""
     from lora_lab import plugins
-    from lora_lab.experiments.generation import score_answers
+    from lora_lab.experiments.afterwards import score_answers
     from lora_lab.training.generate import GREEDY, PAPER
     from lora_lab.training.train import open_adapter
 
     prompts, settings = options.pop("prompts"), PAPER if decoding == "paper" else GREEDY
     opened, answers = open_adapter(adapter, task, device_name=device, **options), dict[str, Any]()
-    if opened.task.generates:
+    if opened.task.test.references:
         answers = score_answers(opened.model, opened.tokenizer, opened.task, prompts, settings)
     metrics = opened.score().metrics | {name: n for name, n in answers.items() if isinstance(n, int | float)}
     tell({"metrics": metrics} if as_json else "\n".join([_metrics(metrics), *plugins.notes(task, metrics)]))

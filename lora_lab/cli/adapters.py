@@ -73,7 +73,7 @@ def merge(adapter: str, base: str | None, out: str, dtype: str | None, download:
     and the report shows the effect; --dtype fp32 does not round. With nf4, the base is first quantized and dequantized,
     as the adapter saw it in training; the checkpoint is not quantized.
     """
-    from lora_lab.training.merged import write_merged
+    from lora_lab.training.named import write_merged
 
     written = write_merged(adapter, out, base=base, dtype=dtype, download=download)
     tell(written.to_json() if as_json else str(written))

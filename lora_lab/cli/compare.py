@@ -54,7 +54,7 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     if minutes is not None:
         from lora_lab.experiments.budget import steps_within
         from lora_lab.experiments.compare import terms_of
-        from lora_lab.experiments.contenders import contenders
+        from lora_lab.experiments.study import contenders
 
         terms, parsed = terms_of(model, task, options), contenders(methods)
         steps = steps_within(minutes, terms, parsed, Path(out), say, download=execution["download"])

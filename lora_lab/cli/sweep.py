@@ -81,7 +81,7 @@ def sweep(
 @JSON
 def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     """Merge the stores in FOLDERS or zip files into one, with a table and plots of the class's results."""
-    from lora_lab.experiments.collect import collect as merge
+    from lora_lab.experiments.results import collect as merge
     from lora_lab.experiments.results import load
     from lora_lab.plots import sweeps
     from lora_lab.training.runs import stores

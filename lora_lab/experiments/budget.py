@@ -13,21 +13,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.afterwards import afterwards
 from lora_lab.experiments.compare import Terms
-from lora_lab.experiments.contenders import label
-from lora_lab.experiments.plan import packs
-from lora_lab.experiments.sweep import Sweep
+from lora_lab.experiments.study import label
+from lora_lab.experiments.sweep import Sweep, packs
 from lora_lab.experiments.tuning import SEED, axis_of
 from lora_lab.files import cached_json
 from lora_lab.methods.base import Method
@@ -39,8 +38,7 @@ SAFE = 0.8  # fraction of the time to plan for: smaller packs and rare shapes ar
 FEW = 4  # prompts for timing generation
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """One method's times in seconds: to set up a pack, and per run for a step and a validation."""
 
     load: float
@@ -62,10 +60,17 @@ def steps_within(
         tuned = terms.tuning_seeds * (terms.rates + terms.growth)
         tests = len(task.test) / len(task.validation)
         for method in methods:
-            axis, base = axis_of(method), terms.recipe(method)
+            axis, base, later = axis_of(method), terms.recipe(method), 0.0
             try:
                 pack = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
-                timing, later = pack_timed(pack, download), _later(terms, pack[0], download)
+                timing = pack_timed(pack, download)
+                if terms.forgetting or terms.prompts:  # of one short run, with few prompts
+                    with TemporaryDirectory() as folder:
+                        short = replace(pack[0], steps=1, validations=0)
+                        run = Sweep(folder, download=download).run([short]).runs[0]
+                        few = min(FEW, terms.prompts)
+                        extra = afterwards(run, terms.forgetting, few, Path(folder) / "afterwards", download=download)
+                    later = extra["seconds"] * (terms.prompts / few if few else 1)
             except LabError as error:  # the comparison will report it too
                 say(f"{label(method)}: not timed: {error}")
                 continue
@@ -106,14 +111,3 @@ def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
     step = median(spans[WARM:-1] or spans[-1:])
     shared = swept.runs[0].environment.get("pack", len(pack))  # 1 if the runs cannot share a pack
     return Timing(max(0.0, spans[0] - step), step / shared, max(0.0, spans[-1] - step) / shared)
-
-
-def _later(terms: Terms, recipe: Recipe, download: bool) -> float:
-    """Return the seconds that `afterwards` takes for a final run, timed on one short run with few prompts."""
-    if not (terms.forgetting or terms.prompts):
-        return 0.0
-    with TemporaryDirectory() as folder:
-        run = Sweep(folder, download=download).run([replace(recipe, steps=1, validations=0)]).runs[0]
-        prompts = min(FEW, terms.prompts)
-        scores = afterwards(run, terms.forgetting, prompts, Path(folder) / "afterwards", download=download)
-    return float(scores["seconds"]) * (terms.prompts / prompts if prompts else 1)

@@ -10,17 +10,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lora_lab.errors import BadValue, LabError, in_a_sentence
+from lora_lab.errors import BadValue, in_a_sentence
 from lora_lab.files import write_together
-from lora_lab.methods.io import CONFIG, save_adapter
-from lora_lab.training.loop import Member
-from lora_lab.training.pack import Pack
+from lora_lab.methods.io import CONFIG
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Run, Store, failed
-from lora_lab.training.training_lock import training_lock
 
 TIMEOUT = 5  # seconds
 Results = list[tuple[Run, dict[str, bytes]]]  # runs, each with its adapter's files by name
@@ -39,13 +37,17 @@ def connect(address: str) -> Any:
 
 
 def run_on(
-    client: Any, packs: Sequence[Sequence[Recipe]], store: Store, ended: Callable[[Run], None], stop: threading.Event
-) -> None:
-    """Send every pack to the cluster and store results as they arrive; after `stop`, only those already done."""
+    client: Any, sweep: Callable[..., Any], packs: Sequence[Sequence[Recipe]], store: Store,
+    ended: Callable[[Run], None], stop: threading.Event,
+) -> None:  # fmt: skip
+    """Send every pack to the cluster; call `ended` with runs as they arrive; after `stop`, only those already done.
+
+    sweep   the class `Sweep`, which a worker trains its pack with
+    """
     from dask.distributed import as_completed
 
     settings = [[recipe.settings() for recipe in pack] for pack in packs]
-    futures = dict(zip(client.map(train_pack, settings, pure=False, retries=2), packs, strict=True))
+    futures = dict(zip(client.map(partial(train_pack, sweep), settings, pure=False, retries=2), packs, strict=True))
     for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
         results: Results = [] if future.status in ("cancelled", "error") else future.result()
         if future.status == "error":
@@ -54,27 +56,17 @@ def run_on(
             folder = store.adapter_folder(run.recipe)
             if files:
                 write_together(folder, files)
-            store.add(run := replace(run, adapter=str(folder) if files else None))
-            ended(run)
+            ended(replace(run, adapter=str(folder) if files else None))
         if stop.is_set():
             client.cancel([pending for pending in futures if not pending.done()])
 
 
-def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
-    """Train a pack on a worker; if its setup fails, train its runs one by one."""
-    recipes, results = [recipe_from(values) for values in settings], Results()
-
-    def keep(member: Member, run: Run) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            files = [] if run.error else sorted(Path(save_adapter(member.model, folder)).iterdir())
+def train_pack(sweep: Callable[..., Any], settings: Sequence[Mapping[str, Any]]) -> Results:
+    """Train a pack on a worker, in a store of its own that is then deleted."""
+    with tempfile.TemporaryDirectory() as folder:
+        swept, results = sweep(folder, len(settings)).run(map(recipe_from, settings)), Results()
+        for run in swept.runs:
+            files = sorted(Path(run.adapter).glob("adapter_*")) if run.adapter else []
             files.sort(key=lambda file: file.name == CONFIG)  # config last: without it, the other files are not read
             results.append((run, {file.name: file.read_bytes() for file in files}))
-
-    try:
-        with training_lock():
-            Pack(recipes).run(keep)
-    except LabError as error:
-        if len(recipes) == 1:
-            return [(failed(recipes[0], str(error)), {})]
-        return [result for values in settings for result in train_pack([values])]
     return results

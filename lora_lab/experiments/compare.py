@@ -20,27 +20,25 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, Changed, LabError, in_a_sentence, warn
-from lora_lab.experiments.afterwards import afterwards, before
-from lora_lab.experiments.contenders import contenders, label
-from lora_lab.experiments.generation import check_scorable
+from lora_lab.experiments.afterwards import afterwards, before, check_scorable
 from lora_lab.experiments.grid import check
-from lora_lab.experiments.margins import packed, unpacked
-from lora_lab.experiments.plan import ROOM
-from lora_lab.experiments.results import scores_of
+from lora_lab.experiments.margins import packed, scores_in
+from lora_lab.experiments.results import scores_of, task_of
 from lora_lab.experiments.statistics import MARGIN, Verdict, check_margin, verdicts
-from lora_lab.experiments.sweep import Sweep, locked
+from lora_lab.experiments.study import contenders, label
+from lora_lab.experiments.sweep import ROOM, Sweep, locked
 from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
-from lora_lab.experiments.workers import in_processes, process_count
+from lora_lab.experiments.workers import Say, in_processes, process_count
 from lora_lab.files import cached_json, write_json
-from lora_lab.methods import method_from
 from lora_lab.methods.base import Method, whole
+from lora_lab.methods.lora import LoRA
 from lora_lab.training.device import dtype_to_train
 from lora_lab.training.measure import measure
 from lora_lab.training.memory_check import need_of
@@ -51,9 +49,12 @@ from lora_lab.training.runs import FINISHED, Run, Store
 from lora_lab.training.tasks import Task, load_task
 
 OPPONENTS = ("full", "probe")  # every method is compared with these
+UNSET = (
+    "adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens", "lr", "edge", "trainable",
+    "head", "file_bytes", "dtype", "products", "seconds", "answers", "error",
+)  # fmt: skip  # of a method's row, until there are runs
+NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # errors of a cost that is not covered
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
-Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,10 @@ class Terms:
         recipe = Recipe(self.model, self.task, method, **settings)
         return replace(recipe, dtype=dtype_to_train(recipe.dtype)) if method.trains_base else recipe
 
-    def data(self) -> Task:
-        """Load the task."""
-        columns = {name: self.fields[f"{name}_column"] for name in ("text", "label") if f"{name}_column" in self.fields}
-        return load_task(self.task, max_length=self.fields.get("max_length"), **columns)
-
     def loaded(self, download: bool = False) -> Task:
         """Check all terms and load the task. Raises: BadValue, NotFound for a missing or unsuitable model or task."""
         load_tokenizer(self.model, download=download)
-        task = self.data()
+        task = task_of(self.recipe(LoRA()))
         check_margin(self.margin, shares=task.num_labels is not None)
         if task.num_labels is not None and (self.forgetting or self.prompts):
             raise BadValue(f"forgetting and prompts are for language models; {self.task} is a classification task")
@@ -132,11 +128,6 @@ class Result:
     seconds: float = 0.0
 
     @property
-    def method(self) -> Method:
-        """The method, with the settings of its final runs if there are any."""
-        return method_from(self.row["settings"])
-
-    @property
     def label(self) -> str:
         """The method's short name."""
         return str(self.row["label"])
@@ -145,11 +136,6 @@ class Result:
     def error(self) -> str | None:
         """The error, if any."""
         return self.row["error"]
-
-    @cached_property
-    def scores(self) -> np.ndarray | None:
-        """Right or wrong, or minus the loss of each row, (seeds, rows); None without stored answers."""
-        return unpacked(self.row["answers"]) if self.row.get("answers") else None
 
     def values(self, metric: str) -> list[float]:
         """Return each run's value of a metric, by seed."""
@@ -166,10 +152,11 @@ class Comparison:
     @cached_property
     def verdicts(self) -> dict[str, dict[str, Verdict]]:
         """{label: {"full": verdict, "probe": verdict}} for every method with stored answers."""
-        scores = {result.label: result.scores for result in self.results if result.scores is not None}
+        rows = [result.row for result in self.results]
+        scores = scores_in({"methods": rows})
         judged: dict[str, dict[str, Verdict]] = {name: {} for name in scores}
         for opponent in OPPONENTS:
-            labels = [r.label for r in self.results if r.row["method"] == opponent and r.label in scores]
+            labels = [row["label"] for row in rows if row["method"] == opponent and row["label"] in scores]
             if labels and len(scores) > 1:
                 against = opponent if opponent in labels else labels[0]  # "full" rather than "full top 2"
                 for name, verdict in verdicts(scores, against, self.about["margin"]).items():
@@ -239,7 +226,14 @@ def compare(
         raise BadValue("stop works only with workers=1")
     if workers > 1:
         say(f"running {workers} methods at once, each in its own process")
-    comparison, finished = Comparison(_about(shared, data.metric, entries, ()), ()), dict[int, Result]()
+    about = {
+        **{name: getattr(shared, name) for name in ("model", "task", "steps", "batch", "margin", "growth")},
+        "metric": data.metric,
+        "seeds": list(range(shared.seeds)),
+        "tuning_seeds": [SEED + n for n in range(shared.tuning_seeds)],
+        "rates": {label(method): axis_of(method).grid(shared.rates) for method in entries},
+    }
+    finished = dict[int, Result]()
     options = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False, "pack": pack}
     for part in ("tuning", "runs"):
         Store(out / part).check_writable()
@@ -248,7 +242,10 @@ def compare(
         for number, result in in_processes(work, entries, workers, say, long=lambda method: bool(method.trains_base)):
             finished[number] = result
             results = tuple(finished[key] for key in sorted(finished))
-            comparison = Comparison(_about(shared, data.metric, entries, results), results)
+            environment = next((result.runs[0].environment for result in results if result.runs), {})
+            environment = {name: value for name, value in environment.items() if name != "pack"}
+            seconds = sum(result.seconds for result in results)
+            comparison = Comparison({**about, "seconds": seconds, "environment": environment}, results)
             if note and not stopped():  # a stopped method may lack some of its runs
                 note(comparison)
     if not stopped() and any(result.runs for result in comparison.results):
@@ -256,28 +253,14 @@ def compare(
     return comparison
 
 
-def _about(terms: Terms, metric: str, methods: Iterable[Method], results: Sequence[Result]) -> dict[str, Any]:
-    environment = next((result.runs[0].environment for result in results if result.runs), {})
-    return {
-        **{name: getattr(terms, name) for name in ("model", "task", "steps", "batch", "margin", "growth")},
-        "metric": metric,
-        "seeds": list(range(terms.seeds)),
-        "tuning_seeds": [SEED + n for n in range(terms.tuning_seeds)],
-        "rates": {label(method): axis_of(method).grid(terms.rates) for method in methods},
-        "seconds": sum(result.seconds for result in results),
-        "environment": {name: value for name, value in environment.items() if name != "pack"},
-    }
-
-
 def _result(
     terms: Terms, metric: str, base: float | None, out: Path, options: dict[str, Any], method: Method, say: Say
 ) -> Result:
     """Tune, train and score one method; on an error, return the results so far."""
     name, axis, runs, seconds = label(method), axis_of(method), tuple[Run, ...](), 0.0
-    unset = ("lr", "edge", "trainable", "head", "file_bytes", "dtype", "products", "seconds", "answers", "error")
     row: dict[str, Any] = {
         **{"method": method.name, "label": name, "settings": method.settings(), "tried": [], "runs": []},
-        **{metric: spread([]), **NO_COSTS, **dict.fromkeys(unset)},
+        **{metric: spread([]), **dict.fromkeys(UNSET)},
     }
     try:
         say(f"{name}: tuning {axis.name} over {', '.join(f'{value:g}' for value in axis.grid(terms.rates))}")
@@ -298,10 +281,28 @@ def _result(
             folder, download = out / "afterwards", options["download"]
             later = [afterwards(run, terms.forgetting, terms.prompts, folder, download=download) for run in runs]
             seconds += sum(run.seconds for run in runs) + sum(scores["seconds"] for scores in later)
-            row |= _outcome(terms, metric, base, runs, later)
-            row |= cached_json(out / "costs" / f"{runs[0].recipe.hash}-costs.json", partial(costs_of, runs[0].recipe))
-            if axis.name == "lr":
-                row["lr"] = runs[0].recipe.lr
+            generated = [k for k, v in later[0].items() if isinstance(v, int | float) and k not in NOT_METRICS]
+            values = [{**run.metrics, **extra} for run, extra in zip(runs, later, strict=True)]
+            run, task = runs[0], task_of(recipe)
+            files = list(Path(run.adapter).glob("*.safetensors")) if run.adapter else []
+            scores = [scores_of(run, task) for run in runs if run.predictions is not None]
+            row |= {
+                "settings": run.recipe.method.settings(),
+                "lr": run.recipe.lr if axis.name == "lr" else None,
+                **{name: spread([v[name] for v in values if name in v]) for name in (metric, *generated)},
+                "trainable": run.adapter_parameters,
+                "head": run.head_parameters,
+                "file_bytes": sum(file.stat().st_size for file in files) or None,
+                "dtype": run.environment["dtype"],
+                "products": run.environment.get("products", run.environment["dtype"]),
+                "seconds": fmean(run.seconds for run in runs),
+                "answers": packed(np.stack(scores)) if scores else None,
+                "runs": [run.recipe.hash for run in runs],
+            }
+            if base is not None:
+                after = spread([v["forgetting"] for v in values])
+                row["forgetting"] = {"task": terms.forgetting, "before": base, "after": after}
+            row |= cached_json(out / "costs" / f"{run.recipe.hash}-costs.json", partial(costs_of, run.recipe))
             say(f"{name}: {metric} {', '.join(f'{v:.4g}' for v in row[metric]['each'])}; {seconds:.0f} s in total")
     except Changed:
         raise
@@ -309,31 +310,6 @@ def _result(
         row["error"] = in_a_sentence(error)
         say(f"{name}: failed: {row['error']}")
     return Result(row, runs, seconds)
-
-
-def _outcome(
-    terms: Terms, metric: str, base: float | None, runs: Sequence[Run], later: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Return the fields of a row that come from finished runs and `afterwards`."""
-    run, task = runs[0], terms.data()
-    names = [metric, *(name for name, v in later[0].items() if isinstance(v, int | float) and name not in NOT_METRICS)]
-    values = [{**run.metrics, **extra} for run, extra in zip(runs, later, strict=True)]
-    files = list(Path(run.adapter).glob("*.safetensors")) if run.adapter else []
-    scores = [scores_of(run, task) for run in runs if run.predictions is not None]
-    forgotten = {"task": terms.forgetting, "before": base, "after": spread([v["forgetting"] for v in values if base])}
-    return {
-        "settings": run.recipe.method.settings(),
-        **{name: spread([v[name] for v in values if name in v]) for name in names},
-        **({"forgetting": forgotten} if base is not None else {}),
-        "trainable": run.adapter_parameters,
-        "head": run.head_parameters,
-        "file_bytes": sum(file.stat().st_size for file in files) or None,
-        "dtype": run.environment["dtype"],
-        "products": run.environment.get("products", run.environment["dtype"]),
-        "seconds": fmean(run.seconds for run in runs),
-        "answers": packed(np.stack(scores)) if scores else None,
-        "runs": [run.recipe.hash for run in runs],
-    }
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -346,45 +322,30 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-# ---- costs
-
-NO_COSTS: dict[str, Any] = dict.fromkeys(
-    ("adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens")
-)
-
-
 def costs_of(recipe: Recipe) -> dict[str, Any]:
-    """Return the memory costs of a single run in bytes; None where a cost is not covered or cannot be measured.
+    """Return the memory costs of a single run in bytes, without those that are not covered or cannot be measured.
 
     A run's `peak_bytes` belongs to a process that trains a whole pack. This one comes from a real step on the longest
     batch, tracked tensor by tensor, for comparison with the prediction for that step.
 
     adapter_bytes     size of the adapter file, from the architecture
     predicted_bytes   predicted peak of a step; `predicted_parts` splits it by category
-    peak_bytes        measured peak of a real step
+    peak_bytes        measured peak of a real step; none for a method that does not train in steps
     added_tokens      tokens added to every row; a prefix adds none
     """
     try:
         need = need_of(recipe)
     except LabError:
-        return NO_COSTS
-    labels = need.labels if need.architecture.task == "encoder" else None
-    conditions = {
-        name: getattr(need.setup, name) for name in ("batch", "seq", "dtype", "optimizer", "padded", "device")
-    }
-    predicted = _or_none(lambda: estimate(need.model, need.method, need.setup, num_labels=need.labels))
-    return {
-        "adapter_bytes": _or_none(lambda: params(recipe.model, recipe.method, labels).adapter_bytes),
-        "predicted_bytes": predicted and predicted.peak,
-        "predicted_parts": predicted and dict(predicted.categories),
-        "peak_bytes": _or_none(lambda: measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak),
-        "added_tokens": need.method.added_tokens,
-    }
-
-
-def _or_none(compute: Callable[[], T]) -> T | None:
-    """Return the result, or None if there is none, as for a method that does not train in steps."""
-    try:
-        return compute()
-    except (LabError, RuntimeError, AttributeError, TypeError):
-        return None
+        return {}
+    costs: dict[str, Any] = {"added_tokens": need.method.added_tokens}
+    with suppress(*NO_COST):
+        labels = need.labels if need.architecture.task == "encoder" else None
+        costs["adapter_bytes"] = params(recipe.model, recipe.method, labels).adapter_bytes
+    with suppress(*NO_COST):
+        predicted = estimate(need.model, need.method, need.setup, num_labels=need.labels)
+        costs |= {"predicted_bytes": predicted.peak, "predicted_parts": dict(predicted.categories)}
+    with suppress(*NO_COST):
+        names = ("batch", "seq", "dtype", "optimizer", "padded", "device")
+        conditions = {name: getattr(need.setup, name) for name in names}
+        costs["peak_bytes"] = measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak
+    return costs

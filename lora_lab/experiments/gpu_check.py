@@ -58,16 +58,16 @@ def gpu_check(
     if where not in device.available_devices():
         raise BadValue(f"torch sees no {where} device here: install the CUDA build of torch on a machine with a GPU")
     found: dict[str, Any] = {"environment": device.environment(device.choose(64, device=where))}
-    parts: dict[str, Callable[[], Iterator[Row]]] = {
-        "memory": lambda: memory_rows(where, models),
-        "step": lambda: step_rows(where, [name for name in models if name in ("minilm", "smollm2")]),
-        "packs": lambda: pack_rows(where, task, packs, steps),
-        "runs": lambda: run_rows(where, task, steps),
+    parts = {
+        "memory": memory_rows(where, models),
+        "step": step_rows(where, [name for name in models if name in ("minilm", "smollm2")]),
+        "packs": pack_rows(where, task, packs, steps),
+        "runs": run_rows(where, task, steps),
     }
     for name, rows in parts.items():
         found[name] = []
         try:
-            for row in rows():
+            for row in rows:
                 found[name].append(row)
                 say(f"{name}: {', '.join(f'{key} {value}' for key, value in row.items())}")
         except Exception as error:  # any error: earlier measurements must not be lost
@@ -96,20 +96,25 @@ def memory_rows(where: str, models: Sequence[str], batch: int = 4, seq: int = 51
             yield row
 
 
-def step_rows(where: str, models: Sequence[str], repeats: int = 20) -> Iterator[Row]:
+def step_rows(where: str, names: Sequence[str], repeats: int = 20) -> Iterator[Row]:
     """Yield milliseconds of a bf16 step of 8 x 64 tokens, ours and PEFT's, alternating. Raises: ImportError."""
     import peft
 
-    for name in models:
+    for name in names:
         ours, theirs = (load_model(name, 2 if name == "minilm" else None, dtype="bf16").to(where) for _ in range(2))
         LoRA(rank=8, targets=("all-linear",)).attach(ours)
-        config = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
-        steps = [_step(model.to(where)) for model in (ours, peft.get_peft_model(theirs, config))]
+        theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+        models = [model.to(where) for model in (ours, theirs)]
+        trained = [[p for p in model.parameters() if p.requires_grad] for model in models]
+        optimizers = [torch.optim.AdamW(parameters, lr=1e-4, fused=True) for parameters in trained]
+        ids = torch.randint(5, 20_000, (8, 64), device=where)
         times: list[list[float]] = [[], []]
         for _ in range(repeats + 2):
-            for own, step in zip(times, steps, strict=True):
+            for own, model, optimizer in zip(times, models, optimizers, strict=True):
                 started = time.perf_counter()
-                step()
+                model(input_ids=ids).logits.float().square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
                 if where != "cpu":
                     torch.get_device_module(where).synchronize()
                 own.append(time.perf_counter() - started)
@@ -140,15 +145,3 @@ def run_rows(where: str, task: str, steps: int) -> Iterator[Row]:
     texts = generate(model, load_tokenizer("smollm2"), ["The sea was calm, and"] * 8, Decoding(max_new_tokens=32))
     taken = time.perf_counter() - started
     yield {"what": "generate 8 x 32 tokens", "seconds": round(taken, 2), "same": len(set(texts)) == 1}
-
-
-def _step(model: Any) -> Callable[[], None]:
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    ids = torch.randint(5, 20_000, (8, 64), device=model.device)
-
-    def step() -> None:
-        model(input_ids=ids).logits.float().square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -18,28 +18,24 @@ from lora_lab.training.tasks import TASKS
 
 Values = Sequence[Any] | Any
 MAX_VALUES = 1_000  # on one axis
-RULES: dict[str, Callable[[int, float], float]] = {
-    "fixed": lambda rank, number: number,
-    "rank": lambda rank, number: rank,
-    "2rank": lambda rank, number: 2 * rank,
-    "sqrt": lambda rank, number: number * math.sqrt(rank),
-}
+RULES = ("fixed", "rank", "2rank", "sqrt")
 DEFAULTS = {"fixed": 16.0, "sqrt": 16 / math.sqrt(8)}  # for rules given without a number: alpha 16 at rank 8
-"""fixed:16 holds alpha constant; rank and 2rank, alpha / rank; sqrt:c, alpha / sqrt(rank). Kalajdzievski 2023."""
 
 
 def alpha_of(rule: str, rank: int) -> float:
     """Return a rule's alpha for a rank: "fixed:16", "rank", "2rank", "sqrt" or "sqrt:4" (alpha = 4 sqrt(rank)).
 
+    fixed:16 holds alpha constant; rank and 2rank, alpha / rank; sqrt:c, alpha / sqrt(rank). Kalajdzievski 2023.
     Raises: BadValue for an unknown rule.
     """
     name, _, number = rule.partition(":")
     if name not in RULES:
         raise BadValue(f"unknown alpha rule '{rule}'; known: {nearest(name, RULES)}, as in fixed:16 or sqrt:4")
     try:
-        return RULES[name](rank, float(number) if number else DEFAULTS.get(name, 0.0))
+        given = float(number) if number else DEFAULTS.get(name, 0.0)
     except ValueError:
         raise BadValue(f"the alpha rule '{rule}' needs a number after the colon, as in fixed:16") from None
+    return {"fixed": given, "rank": rank, "2rank": 2 * rank, "sqrt": given * math.sqrt(rank)}[name]
 
 
 @dataclass(frozen=True)

@@ -93,14 +93,14 @@ class Playground:
 
     def same_kind(self, records: Iterable[Record]) -> list[Record]:
         """Return the records that belong on this map."""
-        return [(who, record) for who, record in records if _kind(record) == _shared(self.recipe)]
+        return _kinds(records).get(_kind(self.recipe), [])
 
     def plus(self, records: Iterable[Record]) -> Playground:
         """Return the playground with the runs of those records that belong on this map."""
         same = self.same_kind(records)
         if not self.results:  # the first runs determine metric and provenance
             return gathered(same) or self
-        return replace(self, results=_unique([*self.results, *_results(same, self.metric)]))
+        return replace(self, results=_results(same, self.metric, self.results))
 
 
 def curve(losses: Sequence[float], steps: int) -> list[float]:
@@ -123,7 +123,7 @@ def read(folder: str | Path) -> Playground | None:
 
 def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
     """Yield every run, except the files in `skip`, with the student's subfolder. Raises: see `read`."""
-    from lora_lab.experiments import results  # imports pandas, which shipped runs do not need
+    from lora_lab.experiments import results  # imports transformers, which shipped runs do not need
 
     for store in sorted(stores(folder)):
         who = "" if store == folder else store.relative_to(folder).parts[0]
@@ -132,11 +132,7 @@ def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
 
 def gathered(records: Iterable[Record]) -> Playground | None:
     """Return the largest group of runs that belong on one map; None if none was validated."""
-    groups: dict[str, list[Record]] = {}
-    for who, record in records:
-        if (kind := _kind(record)) is not None:
-            groups.setdefault(kind, []).append((who, record))
-    group = max(groups.values(), key=len, default=[])
+    group = max(_kinds(records).values(), key=len, default=[])
     last = next((checks[-1] for _, record in group if (checks := record["history"]["validation"])), None)
     if last is None:
         return None
@@ -144,7 +140,7 @@ def gathered(records: Iterable[Record]) -> Playground | None:
     names = ("date", "lora_lab", "hardware")
     counts = Counter((*(e.get(name, "") for name in names), dtype_of(e)) for e in environments)
     made = dict(zip((*names, "dtype"), counts.most_common(1)[0][0], strict=True))
-    return Playground(group[0][1]["recipe"], metric, _unique(_results(group, metric)), made)
+    return Playground(group[0][1]["recipe"], metric, _results(group, metric), made)
 
 
 def cell_of(recipe: Mapping[str, Any]) -> Cell:
@@ -153,20 +149,25 @@ def cell_of(recipe: Mapping[str, Any]) -> Cell:
     return Cell(",".join(method["targets"]), int(method["rank"]), float(method["alpha"]), float(recipe["lr"]))
 
 
-def _kind(record: Mapping[str, Any]) -> str | None:
-    """Return a key shared by runs of one map; None for methods other than LoRA and for unfinished runs."""
-    recipe = record["recipe"]
-    return _shared(recipe) if recipe["method"]["name"] == "lora" and record["status"] in ENDED else None
+def _kinds(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Group LoRA runs that have ended by the settings that all runs of a map share."""
+    groups: dict[str, list[Record]] = {}
+    for who, record in records:
+        if record["recipe"]["method"]["name"] == "lora" and record["status"] in ENDED:
+            groups.setdefault(_kind(record["recipe"]), []).append((who, record))
+    return groups
 
 
-def _shared(recipe: Mapping[str, Any]) -> str:
+def _kind(recipe: Mapping[str, Any]) -> str:
     """Return the settings that all runs of a map share, as a key."""
     method = {name: value for name, value in recipe["method"].items() if name not in ("rank", "alpha", "targets")}
     rest = {name: value for name, value in recipe.items() if name not in ("method", "lr", "seed", "validations")}
     return json.dumps([method, rest], sort_keys=True)
 
 
-def _results(records: Sequence[Record], metric: str) -> Iterator[Result]:
+def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] = ()) -> tuple[Result, ...]:
+    """Return earlier results and those of the records: the last one of each student, cell and seed."""
+    results = {(result.who, result.cell, result.seed): result for result in earlier}
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
     for who, record in records:
         recipe, checks = record["recipe"], record["history"]["validation"]
@@ -176,12 +177,9 @@ def _results(records: Sequence[Record], metric: str) -> Iterator[Result]:
         losses = curve(record["history"]["loss"], recipe["steps"])
         value = last.get(metric) if last and record["status"] != "failed" else None
         dtype = dtype_of(record["environment"])
-        yield Result(cell_of(recipe), recipe["seed"], record["status"], learned, losses, value, dtype, who)
-
-
-def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
-    """Keep the last result of each seed, cell and student."""
-    return tuple({(result.who, result.cell, result.seed): result for result in results}.values())
+        cell, seed = cell_of(recipe), recipe["seed"]
+        results[who, cell, seed] = Result(cell, seed, record["status"], learned, losses, value, dtype, who)
+    return tuple(results.values())
 
 
 # ---- as one file
@@ -189,13 +187,14 @@ def _unique(results: Iterable[Result]) -> tuple[Result, ...]:
 
 def packed(playground: Playground) -> dict[str, Any]:
     """Encode a playground for JSON, with one byte per point of a curve. Inverse: `unpacked`."""
-    results = playground.results
-    cells, top = list(dict.fromkeys(result.cell for result in results)), _top(results)
-    runs = [[cells.index(r.cell), r.seed, r.status, int(r.learned), r.value, r.dtype] for r in results]
+    cells, (top, losses) = (
+        list(dict.fromkeys(result.cell for result in playground.results)),
+        _curves(playground.results),
+    )
+    runs = [[cells.index(r.cell), r.seed, r.status, int(r.learned), r.value, r.dtype] for r in playground.results]
     return {
         **{"version": VERSION, "made": playground.made, "recipe": playground.recipe, "metric": playground.metric},
-        **{"cells": cells, "runs": runs, "top": top},
-        "losses": base64.b64encode(_bytes(results, top)).decode(),
+        **{"cells": cells, "runs": runs, "top": top, "losses": base64.b64encode(losses).decode()},
     }
 
 
@@ -216,15 +215,15 @@ def load() -> Playground:
     return unpacked(read_json(shipped(SHIPPED)))
 
 
-def _bytes(results: Iterable[Result], top: float) -> bytes:
-    """Return POINTS bytes per run: 0 to 254 for losses from 0 to `top` or more, 255 for a missing point."""
+def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
+    """Return the largest loss that curves can show, well above the losses at the start, and POINTS bytes per run.
+
+    A byte is 0 to 254 for a loss from 0 to the largest or more, 255 for a missing point.
+    """
+    top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
     points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
-    return np.nan_to_num(np.round((NONE - 1) * np.clip(points, 0, top) / top), nan=NONE).astype(np.uint8).tobytes()
-
-
-def _top(results: Sequence[Result]) -> float:
-    """Return the largest loss that curves can show, well above the losses at the start."""
-    return float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
+    scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)
+    return top, np.nan_to_num(scaled, nan=NONE).astype(np.uint8).tobytes()
 
 
 # ---- the map
@@ -238,17 +237,15 @@ def shown(
     ranks, alphas, rates   more values for the axes, whose cells are untried
     Fractions such as accuracy are in percent. `luck` is the gap between two cells that may be chance, see `_luck`.
     """
-    results, metric = playground.results, metric_of(playground.metric)
-    sign, top = 1 if metric.higher_is_better else -1, _top(results)
+    results, metric, (top, losses) = playground.results, metric_of(playground.metric), _curves(playground.results)
+    shares = [None if result.value is None else metric.factor * result.value for result in results]
     runs: dict[Cell, list[int]] = {}
-    seeds: dict[Cell, dict[tuple[str, int], float]] = {}  # metric of each run that has one
     for index, result in enumerate(results):
         runs.setdefault(result.cell, []).append(index)
-        values = seeds.setdefault(result.cell, {})
-        if result.value is not None:
-            values[result.who, result.seed] = metric.factor * result.value
-    quality = {cell: sign * fmean(values.values()) for cell, values in seeds.items() if values}  # higher is better
-    start, width, names = _columns(list(runs), list(rates))
+    seeds = {cell: [share for index in own if (share := shares[index]) is not None] for cell, own in runs.items()}
+    sign = 1 if metric.higher_is_better else -1
+    quality = {cell: sign * fmean(values) for cell, values in seeds.items() if values}  # higher is better
+    start, width, names, columns = _columns(list(runs), list(rates))
     targets = list(dict.fromkeys(cell.targets for cell in runs))
     best = {}
     for name in targets:  # among cells without failures and with enough seeds: with few, a cell may be best by luck
@@ -258,16 +255,15 @@ def shown(
             best[name] = max(candidates, key=lambda cell: quality[cell])
     best_rates = {cell[:3]: cell.lr for cell in sorted(quality, key=lambda cell: quality[cell])}  # the last one wins
     described = list[dict[str, Any]]()
-    for result in results:
+    for result, share in zip(results, shares, strict=True):
         cell = result.cell
         state = "done" if result.learned else "collapsed" if cell.lr > best_rates.get(cell[:3], math.inf) else "flat"
         state = "failed" if result.status == "failed" else state
-        value = _short(seeds[cell].get((result.who, result.seed)))
-        described.append({"seed": result.seed, "who": result.who, "value": value, "state": state})
+        described.append({"seed": result.seed, "who": result.who, "value": _short(share), "state": state})
     cells = []
     for cell, values in seeds.items():
-        summary = {"mean": _short(fmean(values.values()) if values else None), "runs": runs[cell]}
-        cells.append({**cell._asdict(), "column": _column(math.log2(cell.lr), start, width), **summary})
+        summary = {"mean": _short(fmean(values) if values else None), "runs": runs[cell]}
+        cells.append({**cell._asdict(), "column": columns[cell.lr], **summary})
     learned = [cell for cell in quality if all(described[index]["state"] == "done" for index in runs[cell])]
     steps = playground.recipe["steps"]
     data = {
@@ -277,12 +273,12 @@ def shown(
         "ranks": sorted({*ranks, *(cell.rank for cell in runs)}),
         "alphas": sorted({*map(float, alphas), *(cell.alpha for cell in runs)}),
         "rates": names, "start": start, "wide": width, "cells": cells, "runs": described,
-        "luck": _short(_luck([*seeds[cell].values()] for cell in learned)),
+        "luck": _short(_luck(seeds[cell] for cell in learned)),
         "best": {name: list(runs).index(cell) for name, cell in best.items()},
         "lines": _lines(quality, start, width), "moves": {name: _moves(quality, name) for name in targets},
         "about": _about(playground),
     }  # fmt: skip
-    return data, _bytes(results, top)
+    return data, losses
 
 
 def _short(value: float | None) -> float | None:
@@ -297,27 +293,27 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
     return 1.96 * math.sqrt(2 * np.median(variances) / fmean(map(len, repeated))) if repeated else None
 
 
-def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float]]:
-    """Return (start, width, rates): columns `width` octaves apart, the first centered at 2^start, with a rate for each.
+def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
+    """Return (start, width, rates, columns): columns `width` octaves apart, the first centered at 2^start.
 
-    Columns are as wide as the gaps between a row's rates, or narrower, so that no two rates of a row share a column.
+    `rates` has one rate per column, and `columns` the column of every rate. Columns are as wide as the gaps between a
+    row's rates, or narrower, so that no two rates of a row share a column.
     """
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
-    rows: dict[Any, set[float]] = {"more": {math.log2(rate) for rate in more}}
+    rows: dict[Any, set[float]] = {"more": set(more)}
     for cell in cells:
-        rows.setdefault(cell[:3], set()).add(math.log2(cell.lr))
-    gaps = [right - left for row in rows.values() for left, right in pairwise(sorted(row))]
+        rows.setdefault(cell[:3], set()).add(cell.lr)
+    gaps = [math.log2(right) - math.log2(left) for row in rows.values() for left, right in pairwise(sorted(row))]
     start, width = math.log2(common[0]), max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
-    while any(len({_column(octave, start, width) for octave in row}) < len(row) for row in rows.values()):
+    while True:
+        columns = {rate: math.floor((math.log2(rate) - start) / width + 0.5) for rate in common}
+        if all(len({columns[rate] for rate in row}) == len(row) for row in rows.values()):
+            break
         width /= 2
-    names = {_column(math.log2(rate), start, width): rate for rate in reversed(common)}  # the most common rate wins
+    names = {columns[rate]: rate for rate in reversed(common)}  # the most common rate wins
     first, last = min(names), max(names)
     rates = [names.get(column, float(f"{2 ** (start + column * width):.2g}")) for column in range(first, last + 1)]
-    return start + first * width, width, rates
-
-
-def _column(octave: float, start: float, width: float) -> int:
-    return math.floor((octave - start) / width + 0.5)
+    return start + first * width, width, rates, {rate: column - first for rate, column in columns.items()}
 
 
 def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[str, dict[str, Any]]:

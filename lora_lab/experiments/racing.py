@@ -101,12 +101,14 @@ class Race:
         """End runs of configurations that are behind, even if only behind those in other packs; or pause halfway."""
         if step % EVERY or step < self.steps / 2:
             return
-        self.losses |= {member.recipe: [progress.loss for progress in member.history.progress] for member in members}
+        self.losses |= {member.recipe: [*member.history["loss"]] for member in members}
+        training = {self.recipes[member.recipe] for member in members}  # a run that has ended cannot fall behind
         left = [recipe for recipe in self.configurations if recipe not in self.out]
         curves = {recipe: [self.losses.get(replace(recipe, seed=seed), []) for seed in self.racing] for recipe in left}
         curves = {recipe: losses for recipe, losses in curves.items() if min(map(len, losses)) >= step}
         for recipe, leader in behind(curves, step, self.steps).items():
-            self.out[recipe] = replace(leader, seed=self.racing[0]).hash
+            if recipe in training:
+                self.out[recipe] = replace(leader, seed=self.racing[0]).hash
         for member in members:
             if self.recipes[member.recipe] in self.out:
                 member.end(BEHIND)
@@ -121,6 +123,7 @@ class Race:
         ended = (*FINISHED, UNSCORED)
         complete = [group for group in groups.values() if sum(run.status in ended for run in group) == len(self.seeds)]
         placed = _with_rivals(store, sorted(complete, key=_quality, reverse=True))
+        chosen, *rivals = map(_summary, placed) if placed else [None]
         stopped = [
             {
                 "recipe": _settings(recipe),
@@ -137,56 +140,49 @@ class Race:
         scoring = [run.environment[SCORING] for run in runs if SCORING in run.environment] or [0.0]
         seconds = steps * (sum(run.seconds for run in runs) - sum(scoring)) / max(trained, 1) + tests * fmean(scoring)
         saved = {"steps": steps, "of_steps": total * self.steps, "tests": tests, "of_tests": total, "seconds": seconds}
-        return Choice(placed, stopped, saved)
+        measured = chosen and chosen["metric"] == "accuracy" and MEASURED.items() <= chosen["recipe"].items()
+        bound = {"points": BOUND if measured else None, "level": 0.95, "from": EVIDENCE}
+        outcome = {"chosen": chosen, "rivals": rivals, "stopped": stopped, "saved": saved, "regret_bound": bound}
+        return Choice([run for group in placed for run in group], outcome)
 
 
 @dataclass(frozen=True)
 class Choice:
     """The outcome of a sweep with `choose`.
 
-    placed    the runs of the chosen configuration, then those of each rival
-    stopped   [{recipe, step, seeds, behind}]; `behind` is the hash of a leading run
-    saved     {steps, of_steps, tests, of_tests, seconds} relative to training and scoring all; seconds are estimated
+    runs      the runs of the chosen configuration, then those of each rival: those to score on the test rows
+    outcome   what `to_json` returns: {chosen, rivals, stopped, saved, regret_bound}. `behind` in stopped is the hash of
+              a leading run; saved is relative to training and scoring all, with estimated seconds
     """
 
-    placed: list[list[Run]]
-    stopped: list[dict[str, Any]]
-    saved: dict[str, Any]
-
-    @property
-    def runs(self) -> list[Run]:
-        """The runs to score on the test rows."""
-        return [run for group in self.placed for run in group]
+    runs: list[Run]
+    outcome: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         """Return what `lora-lab sweep --choose --json` adds to a sweep's JSON."""
-        placed = [self._summary(group) for group in self.placed]
-        chosen = placed[0] if placed else None
-        measured = chosen and chosen["metric"] == "accuracy" and MEASURED.items() <= chosen["recipe"].items()
-        bound = {"points": BOUND if measured else None, "level": 0.95, "from": EVIDENCE}
-        outcome = {"chosen": chosen, "rivals": placed[1:], "stopped": self.stopped}
-        return {**outcome, "saved": self.saved, "regret_bound": bound}
-
-    def _summary(self, runs: Sequence[Run]) -> dict[str, Any]:
-        last = [run.history["validation"][-1] for run in runs]
-        name = main_metric(last[0])
-        means = {"validation": fmean(metrics[name] for metrics in last)}
-        if all(run.metrics for run in runs):
-            means["test"] = fmean(run.metrics[name] for run in runs)
-        ids = {"seeds": [run.recipe.seed for run in runs], "runs": [run.recipe.hash for run in runs]}
-        return {"recipe": _settings(runs[0].recipe), "metric": name, **means, **ids}
+        return self.outcome
 
     def __str__(self) -> str:
-        outcome, lines = self.to_json(), []
+        outcome, lines = self.outcome, []
         for role, row in [("chosen", outcome["chosen"]), *(("rival ", rival) for rival in outcome["rivals"])]:
             names = [name for name in ("validation", "test") if name in (row or ())]
             means = ", ".join(f"{metric(row['metric']).text(row[name])} on {name}" for name in names)
             lines.append(f"{role}  {_text(row)}: {row['metric']} {means}" if row else f"{role}  none")
-        lines += [f"stopped at step {row['step']}: {_text(row)}" for row in self.stopped]
+        lines += [f"stopped at step {row['step']}: {_text(row)}" for row in outcome["stopped"]]
         saved = "{steps:,} of {of_steps:,} steps, {tests} of {of_tests} test scores; about {seconds:.0f} s"
         points = outcome["regret_bound"]["points"]
         regret = "not known here" if points is None else f"at most {points} points"
-        return "\n".join([*lines, f"saved   {saved.format(**self.saved)}", f"regret  {regret}: {EVIDENCE}"])
+        return "\n".join([*lines, f"saved   {saved.format(**outcome['saved'])}", f"regret  {regret}: {EVIDENCE}"])
+
+
+def _summary(runs: Sequence[Run]) -> dict[str, Any]:
+    last = [run.history["validation"][-1] for run in runs]
+    name = main_metric(last[0])
+    means = {"validation": fmean(metrics[name] for metrics in last)}
+    if all(run.metrics for run in runs):
+        means["test"] = fmean(run.metrics[name] for run in runs)
+    ids = {"seeds": [run.recipe.seed for run in runs], "runs": [run.recipe.hash for run in runs]}
+    return {"recipe": _settings(runs[0].recipe), "metric": name, **means, **ids}
 
 
 def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:

@@ -1,23 +1,24 @@
-"""Runs as a tidy data frame, and selection of runs: `runs.at(rank=8)`."""
+"""Runs as a tidy data frame, selection of runs: `runs.at(rank=8)`, and the stores of many laptops merged into one."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
 
-from lora_lab.errors import BadValue, NotFound, nearest, warn
+from lora_lab.errors import BadValue, LabError, NotFound, nearest, warn
+from lora_lab.files import write_atomically
 from lora_lab.lazy import Lazy
 from lora_lab.methods import REGISTRY
 from lora_lab.training.assets import home
-from lora_lab.training.recipe import LATER
-from lora_lab.training.runs import DAMAGED, FINISHED, VERSION, Run, Store, dtype_of, readable, run_from
+from lora_lab.training.recipe import LATER, Recipe
+from lora_lab.training.runs import DAMAGED, FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
 from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
 
 if TYPE_CHECKING:
@@ -196,14 +197,18 @@ def scores_of(run: Run, task: Task | None = None) -> np.ndarray:
         raise BadValue(f"the run {recipe.hash} has no predictions; score it again")
     if "pearson" in run.metrics:
         raise BadValue(f"{recipe.task} is scored by a correlation over all rows, so single rows have no score")
-    if task is None and recipe.task in TASKS:  # cached, since a store has many runs of one task
-        task = _bundled(recipe.task, recipe.max_length, home())
-    text, label = recipe.text_column, recipe.label_column
-    task = task or load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
+    if task is None:  # cached if bundled, since a store has many runs of one task
+        task = _bundled(recipe.task, recipe.max_length, home()) if recipe.task in TASKS else task_of(recipe)
     labels = None if task.num_labels is None else np.array(task.test.labels)
     matches = labels is None or len(labels) == len(run.predictions)
     check_unchanged(recipe.task, run.environment.get("data") if matches else "another number of rows", task.data)
     return -run.predictions if labels is None else run.predictions == labels
+
+
+def task_of(recipe: Recipe, download: bool = False) -> Task:
+    """Load a recipe's task."""
+    text, label = recipe.text_column, recipe.label_column
+    return load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
 
 
 @lru_cache(maxsize=8)
@@ -214,3 +219,63 @@ def _bundled(task: str, max_length: int | None, _: Path) -> Task:
 def from_store(store: str | Path | Store) -> Runs:
     """Load all runs of a store, with predictions. Raises: see `Store.runs`."""
     return Runs(tuple((store if isinstance(store, Store) else Store(store)).runs()))
+
+
+# ---- many stores into one
+
+
+class Collected(NamedTuple):
+    """Counts of copied and already present runs, and {file: why it was skipped}."""
+
+    taken: int
+    repeated: int
+    unreadable: dict[str, str]
+
+
+def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
+    """Merge all stores under the folders into one; a zip file counts as a store.
+
+    Of several runs of one recipe, keep a finished one, or else the first. Skip files that are not runs, and runs whose
+    data file differs from that of the target store's runs or, if it has none, of most other runs. Issue a LabWarning
+    if runs of one recipe were trained in different dtypes.
+    Raises: NotFound if a folder is missing or none holds a run; BadValue if `into` is inside one or not writable.
+    """
+    store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
+    sources = [Path(folder) for folder in folders]
+    paths = sorted({path for folder in sources for path in stores(folder)})
+    for folder in sources:
+        if Path(into).resolve().is_relative_to(folder.resolve()):
+            raise BadValue(f"{into} is inside {folder}, one of the sources: choose another folder")
+    if not paths:
+        raise NotFound(f"there are no runs in {', '.join(map(str, sources))}: pass folders that contain stores of runs")
+    store.check_writable()
+    runs = dict[str, tuple[Any, Run]]()
+    for source in map(Store, paths):
+        for file in source.records():
+            try:
+                runs[str(file)] = source.files / file.stem, source.read(file.stem)
+            except LabError as error:
+                unreadable[str(file)] = str(error)
+    found = [(run.recipe.task, run.environment) for _, run in runs.values()]
+    held = [(record["recipe"].get("task"), record.get("environment") or {}) for record in records(store.folder)]
+    fingerprints = dict[str, str]()
+    for group in (found, held):  # the most common one of each data file; those that the store holds decide
+        counts = Counter((task, environment["data"]) for task, environment in group if environment.get("data"))
+        fingerprints |= {task: data for (task, data), _ in reversed(counts.most_common())}
+    for name, (files, run) in runs.items():
+        task, data, stored = run.recipe.task, run.environment.get("data"), store.find(run.recipe)
+        if data and fingerprints[task] != data:
+            reason = f"its data file {task} differs from that of the other runs"
+            unreadable[name] = f"{reason}: collect it into another folder"
+        elif stored and (stored.status in FINISHED or run.status not in FINISHED):
+            repeated += 1
+        else:
+            target = store.adapter_folder(run.recipe)
+            for file in files.iterdir() if files.is_dir() else ():
+                if file.is_file():
+                    write_atomically(target / file.name, file.read_bytes())
+            adapter = str(target) if (target / "adapter_config.json").is_file() else None
+            store.add(replace(run, adapter=adapter))  # record last, so that a listed run is complete
+            taken += 1
+    warn(unlike(store.runs()))
+    return Collected(taken, repeated, unreadable)

@@ -39,6 +39,7 @@ MARGIN = 0.015  # of equivalence: 1.5 points of accuracy; 0.015 nats per token f
 POWER = 0.8  # the probability of a decision at which more data "would show it"
 TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these a verdict is out of reach
+OPEN = "far more rows and seeds would be needed to decide"
 MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely ranges of an estimated variance
 
 
@@ -82,7 +83,14 @@ class Verdict:
                   "worse": f" by {gap}"}.get(self.word, f" of {margin}, by {gap}")  # fmt: skip
         level, low, high = (90, self.low, self.high) if self.outcome == "equivalent" else (95, self.low95, self.high95)
         interval = f"{level}% interval {self._format(low)} to {self._format(high)}"
-        return f"{self.word}{detail} ({interval}; {self._size()}){self._more()}"
+        seeds = f"{self.seeds}" if self.seeds == self.seeds_b else f"{self.seeds} and {self.seeds_b}"
+        size = f"{seeds} seed{'s' * (seeds != '1')} x {self.rows:,} row{'s' * (self.rows != 1)}"
+        size += "; for these two runs only, not for other seeds" * (seeds == "1")
+        size += f"; Holm over {self.pairs} pairs" * (self.pairs > 1)
+        counts = {"seed": self.more_seeds, "row": self.more_rows}
+        more = " or ".join(f"{float(f'{n:.2g}'):,.0f} more {unit}{'s' * (n != 1)}" for unit, n in counts.items() if n)
+        advice = f"if that is the true gap, about {more} would show it" if more else OPEN
+        return f"{self.word}{detail} ({interval}; {size}){f'; {advice}' * (self.outcome == 'undecided')}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as `kind`, the sentence as `words`, and its numbers: shares if `points`, else scores."""
@@ -97,21 +105,6 @@ class Verdict:
         near_zero = 0 < abs(value) < 0.0005  # on which side of 0 an interval ends decides the outcome
         return f"{100 * value:z.{1 + near_zero}f}{unit}" if self.correctness else f"{value:z.3g}"
 
-    def _size(self) -> str:
-        seeds = f"{self.seeds}" if self.seeds == self.seeds_b else f"{self.seeds} and {self.seeds_b}"
-        size = f"{seeds} seed{'s' * (seeds != '1')} x {self.rows:,} row{'s' * (self.rows != 1)}"
-        caveat = "; for these two runs only, not for other seeds" if seeds == "1" else ""
-        return f"{size}{caveat}{f'; Holm over {self.pairs} pairs' if self.pairs > 1 else ''}"
-
-    def _more(self) -> str:
-        if self.outcome != "undecided":
-            return ""
-        counts = {"seed": self.more_seeds, "row": self.more_rows}
-        options = [f"{float(f'{n:.2g}'):,.0f} more {unit}{'s' * (n != 1)}" for unit, n in counts.items() if n]
-        if not options:
-            return "; far more rows and seeds would be needed to decide"
-        return f"; if that is the true gap, about {' or '.join(options)} would show it"
-
 
 def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     """Compare a with b on the same test rows; return the verdict on a. Fix the margin of equivalence in advance.
@@ -123,8 +116,7 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
     Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, whose papers we did not read;
     Bouthillier et al. 2021 on seeds.
     """
-    _warn_of_dtypes(a, b)
-    pair = Pair(_runs(a, "a"), _runs(b, "b"), margin)
+    pair = _pair(a, b, margin, "a", "b")
     return pair.judged(pair.p_difference(), pair.p_equivalence())
 
 
@@ -144,10 +136,7 @@ def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = M
 
     Use it if comparisons without a common opponent support one statement together. Raises: BadValue, see `verdict`.
     """
-    checked = []
-    for name, (a, b) in pairs.items():
-        _warn_of_dtypes(a, b)
-        checked.append(Pair(_runs(a, f"{name}"), _runs(b, f"the opponent of {name}"), margin))
+    checked = [_pair(a, b, margin, f"{name}", f"the opponent of {name}") for name, (a, b) in pairs.items()]
     differ, equal = holm([pair.p_difference() for pair in checked]), holm([pair.p_equivalence() for pair in checked])
     judged = [pair.judged(float(p), float(q), len(checked)) for pair, p, q in zip(checked, differ, equal, strict=True)]
     return dict(zip(pairs, judged, strict=True))
@@ -282,13 +271,14 @@ def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
     return 1 + bisect_left(range(1, limit), POWER, key=decided) if decided(limit) >= POWER else None
 
 
-def _warn_of_dtypes(*sides: Answers) -> None:
-    """Warn if runs that asked for the same dtype were trained in different ones, which may explain a difference."""
-    runs = [run for side in sides for run in getattr(side, "runs", ())]
+def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
+    """Check two methods' answers; warn if dtypes may explain a difference: asked for the same, trained in others."""
+    runs = [run for side in (a, b) for run in getattr(side, "runs", ())]
     if runs:
         from lora_lab.experiments.results import unlike
 
         warn(unlike(runs))
+    return Pair(_runs(a, names[0]), _runs(b, names[1]), margin)
 
 
 def _runs(values: Answers, name: str) -> np.ndarray:

@@ -4,29 +4,33 @@ groups of recipes -> run(store) -> frame, scores(label), verdicts(pairs)
 
 study = Study.of("minilm", "rt", {"r1": LoRA(rank=1), "r8": "lora:rank=8"}, seeds=5, lr=2e-3, steps=200)
 study.run("runs").verdicts({"rank": ("r8", "r1")})
+
+Methods are given by name, with the settings that differ from the defaults:
+probe,head,lora,lora:rank=4:targets=all-linear,prompt:tokens=10:init=random,full
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
+from lora_lab.errors import BadValue
 from lora_lab.experiments import results
-from lora_lab.experiments.contenders import contenders
 from lora_lab.experiments.statistics import MARGIN, Verdict, verdicts_of
 from lora_lab.experiments.sweep import sweep
-from lora_lab.lazy import Lazy
+from lora_lab.methods import method_from
+from lora_lab.methods.base import Method
+from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
 
-if TYPE_CHECKING:
-    import pandas as pd
-else:
-    pd = Lazy("pandas")  # 25 MB, which a panel that waits doesn't need
+WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,14 @@ class Study:
 
     def runs(self, label: str) -> list[Run]:
         """Return a group's finished runs, in the order of its recipes."""
-        return [self.found[recipe] for recipe in self.groups[label] if self._finished(recipe)]
+        return self._finished(self.groups[label])
 
     @property
     def missing(self) -> str:
         """Why the study is incomplete, such as "2 of 15 runs are missing: the loss became nan"; "" if it isn't."""
-        missing = [recipe for recipe in self.recipes if not self._finished(recipe)]
+        missing = len(self.recipes) - len(self._finished(self.recipes))
         reason = next((run.error for run in self.found.values() if run.error), "stopped; repeat the call to resume")
-        return f"{len(missing)} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
+        return f"{missing} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -99,16 +103,81 @@ class Study:
 
         Pairs use the seeds that both groups have finished; pairs without any are omitted.
         """
-        runs = {name: sides for name, (a, b, *_) in pairs.items() if (sides := self._sides(a, b))}
-        return verdicts_of(runs, self.margin) if runs else {}
+        sides = {}
+        for name, (first, second, *_) in pairs.items():
+            a, b = self.groups[first], self.groups[second]
+            if len(a) == len(b):  # seed i of both is a pair
+                both = [pair for pair in zip(a, b, strict=True) if len(self._finished(pair)) == 2]
+                a, b = [own for own, _ in both], [other for _, other in both]
+            if self._finished(a) and self._finished(b):
+                sides[name] = results.Runs(tuple(self._finished(a))), results.Runs(tuple(self._finished(b)))
+        return verdicts_of(sides, self.margin)
 
-    def _finished(self, recipe: Recipe) -> bool:
-        return recipe in self.found and self.found[recipe].status in FINISHED
+    def _finished(self, recipes: Iterable[Recipe]) -> list[Run]:
+        runs = [self.found[recipe] for recipe in recipes if recipe in self.found]
+        return [run for run in runs if run.status in FINISHED]
 
-    def _sides(self, a: str, b: str) -> tuple[results.Runs, results.Runs] | None:
-        first, second = self.groups[a], self.groups[b]
-        if len(first) == len(second):  # seed i of both is a pair
-            both = [pair for pair in zip(first, second, strict=True) if all(map(self._finished, pair))]
-            first, second = [a for a, _ in both], [b for _, b in both]
-        sides = [tuple(self.found[recipe] for recipe in side if self._finished(recipe)) for side in (first, second)]
-        return (results.Runs(sides[0]), results.Runs(sides[1])) if all(sides) else None
+
+# ---- methods by name
+
+
+def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
+    """Make methods from "head,lora:rank=4:targets=q+v", a method, or a list of such strings and methods.
+
+    Items of a list are joined by +: targets=q+k+v.
+    Raises: BadValue for an unknown method or setting, no method, or a method named twice.
+    """
+    given = given.split(",") if isinstance(given, str) else [given] if isinstance(given, Method) else given
+    items = [item for item in given if str(item).strip()]
+    methods = [_method(item) if isinstance(item, str) else item for item in items]
+    if not methods:
+        raise BadValue("name at least one method to compare, for example lora,full")
+    for method in methods:
+        if methods.count(method) > 1:
+            raise BadValue(f"{label(method)} is named twice: name each method once, or with different settings")
+    return methods
+
+
+def label(method: Method) -> str:
+    """Return a short name that is unique to a method's settings: "LoRA r8 q,v", "prompt tokens 10"."""
+    settings = {f.name: (getattr(method, f.name), f.default) for f in fields(method)}  # type: ignore[arg-type]
+    changed = {name: value for name, (value, default) in settings.items() if value != default}
+    name: str = method.name
+    if isinstance(method, LoRA):
+        name = f"LoRA r{method.rank} {','.join(method.targets)}"
+        changed = {k: v for k, v in changed.items() if k not in ("rank", "targets")}
+    return " ".join([name, *(f"{k} {_text(v)}" for k, v in changed.items())])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ",".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _method(text: str) -> Method:
+    """Parse one method, such as "prompt:tokens=10:init=random"."""
+    name, *options = (part.strip() for part in text.split(":"))
+    if name == "qlora":  # LoRA on all linear layers by default
+        has_targets = any(option.startswith("targets") for option in options)
+        lora = ":".join(["lora", *options, *([] if has_targets else ["targets=all-linear"])])
+        raise BadValue(f"a comparison uses one dtype for all frozen bases: write {lora} and --dtype nf4")
+    settings: dict[str, Any] = {}
+    for setting in options:
+        option, equals, value = map(str.strip, setting.partition("="))
+        if not (option and equals and value):
+            raise BadValue(f"a setting of {name} is option=value, as in lora:rank=4:targets=q+v, not '{setting}'")
+        if option == "name":
+            raise BadValue(f"a method's name comes first, as in lora:rank=4, not as in '{text.strip()}'")
+        if option in settings:
+            raise BadValue(f"'{text.strip()}' sets {option} twice: set it once")
+        settings[option] = _value(value)
+    return method_from({"name": name, **settings})
+
+
+def _value(text: str) -> Any:
+    """Parse a number, true, false, none, or items joined by +."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return WORDS.get(text.lower(), text.replace("+", ","))

@@ -4,37 +4,49 @@
 
 A sweep can be killed at any time: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
 locked by one sweep at a time; the operating system releases the lock if the process dies.
+
+A pack is a group of recipes that can share a base, as large as memory allows and as long as speed improves.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lora_lab.accounting.memory import trained_by
 from lora_lab.errors import BadValue, LabError, OutOfMemory, warn
 from lora_lab.experiments.grid import Grid, check
-from lora_lab.experiments.plan import ROOM, packs
 from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Choice, Race
-from lora_lab.experiments.results import Runs, unlike
+from lora_lab.experiments.results import Runs, task_of, unlike
+from lora_lab.methods.base import whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
-from lora_lab.training.loop import Member
+from lora_lab.training.device import cut
+from lora_lab.training.loop import Member, Progress
+from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.models import load_tokenizer
-from lora_lab.training.pack import Pack
-from lora_lab.training.progress import sweep_bar
+from lora_lab.training.pack import Pack, key
+from lora_lab.training.progress import SweepBar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
-from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint, load_task
-from lora_lab.training.training_lock import training_lock
+from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint
+from lora_lab.training.watching import training_lock
 
 LOCK = ".sweep.lock"
+LEAST, MOST = 8, 32  # runs per pack: up to LEAST always pays off if it fits; above MOST nothing is gained
+TOKENS = 2048  # per core and step; beyond that, tokens do not get cheaper
+TRAINED_BYTES = 16  # per trained fp32 parameter: the parameter, its gradient, AdamW's two moments
+UNKNOWN = 4  # runs per pack without an estimate, a size that is rarely too large
+ROOM = 0.8  # fraction of free memory that a pack may use
 Note = Callable[[str, dict[str, Any]], None]
 
 
@@ -129,7 +141,7 @@ class Sweep:
             _check_present(wanted, self.download)
         self._store = store = self.store if isinstance(self.store, Store) else Store(self.store)
         store.check_writable()
-        with locked(store.folder) if self.lock else nullcontext(), sweep_bar() as self._bar:
+        with locked(store.folder) if self.lock else nullcontext(), SweepBar() as self._bar:
             self._done = self._kept(wanted)
             sizes, skipped, choice = list[int](), len(self._done), None
             self._tidy([recipe for recipe in wanted if recipe.hash not in self._done])
@@ -155,7 +167,8 @@ class Sweep:
                 for group in packs(left, size=self.size, room=self.room):
                     with training_lock(self._stop):
                         if not self._stop.is_set():
-                            stored |= self._score([stored[recipe.hash] for recipe in group])
+                            scored = self._score([stored[recipe.hash] for recipe in group])
+                            stored |= {run.recipe.hash: run for run in scored}
                 choice = race.choice(store, stored.values()) if race else None
         runs = tuple(stored[recipe.hash] for recipe in wanted if recipe.hash in stored)
         warn(unlike(runs))
@@ -172,9 +185,8 @@ class Sweep:
                 UNSCORED: (self._store.adapter_folder(run.recipe) / CONFIG).is_file(),
                 BEHIND: self._race is not None and run.environment.get(BEHIND) in hashes,
             }.get(run.status, False)
-            if reusable or run.status in FINISHED:
-                check_unchanged(run.recipe.task, run.environment.get("data"), fingerprints[run.recipe.task])
             if reusable:
+                check_unchanged(run.recipe.task, run.environment.get("data"), fingerprints[run.recipe.task])
                 kept[run.recipe.hash] = run
         return kept
 
@@ -189,22 +201,21 @@ class Sweep:
 
     def _plan(self, left: Sequence[Recipe]) -> Iterator[tuple[list[Recipe], set[Path]]]:
         """Yield packs to train, each with the checkpoints to resume from; interrupted packs first, grouped by step."""
-        new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path]]()
+        new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path | None]]()
         unfinished = checkpoint.unfinished(self._store.folder) if self.client is None else []
         for saved in sorted(unfinished, key=lambda saved: -saved.step):
-            for key in {recipe.hash for recipe in saved.recipes} & new.keys():
-                at_step.setdefault(saved.step, {})[new.pop(key)] = saved.path
-        for step in [*at_step, 0]:
-            paths = at_step.get(step, {})
-            together = [recipe for recipe in left if (recipe in paths if paths else recipe.hash in new)]
+            for name in [recipe.hash for recipe in saved.recipes if recipe.hash in new]:
+                at_step.setdefault(saved.step, {})[new.pop(name)] = saved.path
+        for paths in (*at_step.values(), dict.fromkeys(new.values())):
+            together = [recipe for recipe in left if recipe in paths]
             for group in packs(together, size=self.size, room=self.room):
-                yield group, {paths[recipe] for recipe in group if paths}
+                yield group, set(filter(None, map(paths.get, group)))
 
     def _train(self, plan: Sequence[tuple[list[Recipe], set[Path]]]) -> None:
         if self.client is not None:
             from lora_lab.experiments.cluster import run_on
 
-            run_on(self.client, [group for group, _ in plan], self._store, self._ended, self._stop)
+            run_on(self.client, Sweep, [group for group, _ in plan], self._store, self._ended, self._stop)
             return
         for group, paths in plan:
             with training_lock(self._stop):
@@ -221,12 +232,11 @@ class Sweep:
         try:
             pack = self.pack(recipes, callbacks=self._callbacks, download=self.download)
         except LabError as error:
-            if len(recipes) > 1:
+            if len(recipes) == 1:
+                self._ended(failed(recipes[0], str(error)))
+            else:
                 for recipe in recipes:  # perhaps only one of them fails
                     self._train_pack([recipe])
-                return
-            self._store.add(run := failed(recipes[0], str(error)))
-            self._ended(run)
             return
         pack.scores_stopped, pack.scores_untrained = False, self.scored
         pack.scores_test = self.scored and self._race is None
@@ -236,35 +246,30 @@ class Sweep:
         path = checkpoint.path_of(self._store.folder, recipes)
         pack.written = lambda pack: checkpoint.write(pack, path)
         try:
-            pack.run(lambda member, run: self._ended(self._keep(member, run)), self._stop)
+            pack.run(self._keep, self._stop)
+            if pack.stopped:  # the next sweep resumes it
+                checkpoint.write(pack, path)
+            else:
+                path.unlink(missing_ok=True)
+            return
         except OutOfMemory as error:
             if len(recipes) == 1:
-                self._store.add(run := failed(recipes[0], str(error)))
-                self._ended(run)
+                self._ended(failed(recipes[0], str(error)))
                 return
-            left, paths = [r for r in recipes if r.hash not in self._done], [path] if path.is_file() else []
-            del pack  # so that its memory is free
-            for half in (left[: len(left) // 2], left[len(left) // 2 :]):
-                if half and not self._stop.is_set():
-                    self._train_pack(half, paths)
-            return
-        if pack.stopped:  # the next sweep resumes it
-            checkpoint.write(pack, path)
-        else:
-            path.unlink(missing_ok=True)
+        del pack  # after the handler, whose traceback holds it, so that its memory is free
+        left, paths = [r for r in recipes if r.hash not in self._done], [path] if path.is_file() else []
+        for half in (left[: len(left) // 2], left[len(left) // 2 :]):
+            if half and not self._stop.is_set():
+                self._train_pack(half, paths)
 
     def _callbacks(self, recipe: Recipe) -> list[Callable[[Any], None]]:
-        return [self._bar.callback(recipe), lambda step: self._note("step", {"recipe": recipe, "progress": step})]
+        def show(progress: Progress) -> None:
+            self._bar.reach(recipe, progress.step)
+            self._note("step", {"recipe": recipe, "progress": progress})
 
-    def _ended(self, run: Run) -> None:
-        """Report a run that is now in the store."""
-        self._done[run.recipe.hash] = run
-        self._bar.ended(run.recipe)
-        if self._race:
-            self._race.note(run)
-        self._note("run", {"run": run})
+        return [show]
 
-    def _keep(self, member: Member, run: Run) -> Run:
+    def _keep(self, member: Member, run: Run) -> None:
         """Save the adapter, unless the sweep is unscored or the run fell behind, then the record."""
         race = self._race
         if race and run.status == BEHIND:
@@ -274,17 +279,25 @@ class Sweep:
             if member.right is not None:
                 self._store.add_rows(run.recipe, VALIDATED, member.right)
             run = replace(run, status=UNSCORED) if race else run
-        self._store.add(run)
-        return run
+        self._ended(run)
 
-    def _score(self, runs: Sequence[Run]) -> dict[str, Run]:
-        """Score trained runs on the test rows as one pack; return them by hash."""
+    def _ended(self, run: Run) -> None:
+        """Store a run that has ended, and report it."""
+        self._store.add(run)
+        self._done[run.recipe.hash] = run
+        self._bar.reach(run.recipe, run.recipe.steps)
+        if self._race:
+            self._race.note(run)
+        self._note("run", {"run": run})
+
+    def _score(self, runs: Sequence[Run]) -> Iterator[Run]:
+        """Score trained runs on the test rows as one pack; yield them as stored."""
         started = time.perf_counter()
         pack = Pack([run.recipe for run in runs], adapters=self._store.adapter_folder, download=self.download)
-        scores, scored = pack.score("test"), {}
+        scores = pack.score("test")
         seconds = (time.perf_counter() - started) / len(runs)
         for run, score in zip(runs, scores, strict=True):
-            scored[run.recipe.hash] = updated = replace(
+            scored = replace(
                 run,
                 status="done" if run.history["step"][-1] == run.recipe.steps else "early",
                 metrics=score.metrics,
@@ -292,22 +305,16 @@ class Sweep:
                 seconds=run.seconds + seconds,
                 environment=run.environment | {SCORING: seconds},
             )
-            self._store.add(updated)
-        return scored
+            self._store.add(scored)
+            yield scored
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a store's lock within the block. Raises: BadValue if another sweep holds it."""
-    lock = FileLock(folder / LOCK)
+def locked(folder: Path) -> AbstractContextManager[Any]:
+    """Lock a store until the end of a `with` block. Raises: BadValue if another sweep holds the lock."""
     try:
-        lock.acquire(timeout=0)
+        return FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_present(recipes: Sequence[Recipe], download: bool) -> None:
@@ -315,6 +322,49 @@ def _check_present(recipes: Sequence[Recipe], download: bool) -> None:
     distinct = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in recipes}
     for recipe in distinct.values():
         load_tokenizer(recipe.model, download=download)
-        text, label = recipe.text_column, recipe.label_column
-        data = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
-        chosen_rows(data, recipe.examples, recipe.subset)
+        chosen_rows(task_of(recipe, download), recipe.examples, recipe.subset)
+
+
+# ---- packs
+
+
+def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
+    """Group recipes into packs of nearly equal size, at most `size` runs (None chooses automatically).
+
+    Runs with equal targets and similar ranks go together, because smaller adapters are padded.
+    """
+    groups: dict[object, list[Recipe]] = {}
+    for recipe in sorted(
+        recipes, key=lambda r: (str(r.method.settings().get("targets")), r.method.settings().get("rank") or 0)
+    ):
+        groups.setdefault(key(recipe), []).append(recipe)
+    result = []
+    for group in groups.values():
+        parts = -(-len(group) // (pack_size(group, room) if size is None else whole("size", size)))
+        result += [group[len(group) * i // parts : len(group) * (i + 1) // parts] for i in range(parts)]
+    return result
+
+
+def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
+    """Return how many runs fit in free memory and still lower the cost per run; at least 1.
+
+    What fits counts activations for all rows and each run's own parameters. On a CPU, the cost falls until every core
+    has TOKENS.
+    """
+    first = group[0]
+    try:
+        architecture = need_of(first).architecture
+        trained = {method: trained_by(method, architecture) for method in {recipe.method for recipe in group}}
+        largest = max(trained, key=trained.__getitem__)
+        need = need_of(replace(first, method=largest))
+        free = room * free_bytes(need.setup.device)
+
+        def bytes_of(runs: int) -> int:
+            return need.bytes(batch=runs * first.batch) + (runs - 1) * TRAINED_BYTES * trained[largest]
+
+        fitting = bisect_right(range(1, MOST + 1), free, key=bytes_of)
+    except LabError:
+        return min(UNKNOWN, len(group))
+    typical = first.batch * max(16, need.setup.seq // 2)  # rows are truncated to seq, and on average half as long
+    cheaper = max(LEAST, ceil(TOKENS * len(cut(MOST, "cpu")) / typical)) if need.setup.device == "cpu" else MOST
+    return max(1, min(MOST, len(group), fitting, cheaper))

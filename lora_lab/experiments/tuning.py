@@ -9,7 +9,7 @@ Tuning seeds are not among the final seeds, so a lucky choice is not scored agai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 from pathlib import Path
@@ -35,18 +35,10 @@ class Axis:
     factor: float = 2.0
     name: str = "lr"
 
-    def values(self, first: int, n: int) -> list[float]:
-        """Return n values starting at k = first, to two digits."""
-        return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first, first + n)]
-
-    def grid(self, n: int) -> list[float]:
-        """Return n values centered on the middle of the first four."""
-        return self.values((RATES - n) // 2, n)
-
-    def beyond(self, n: int, growth: int, *, above: bool) -> list[float]:
-        """Return the values beyond one end of `grid(n)`."""
+    def grid(self, n: int, *, below: int = 0, above: int = 0) -> list[float]:
+        """Return n values centered on the middle of the first four, and more at either end, to two digits."""
         first = (RATES - n) // 2
-        return self.values(first + n if above else first - growth, growth)
+        return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first - below, first + n + above)]
 
     def set(self, recipe: Recipe, value: float) -> Recipe:
         """Return the recipe with this value."""
@@ -91,9 +83,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class Tuning:
-    """All tried values in ascending order, and the seconds of all runs."""
+    """All tried values in ascending order, the metric that chooses, and the seconds of all runs."""
 
-    axis: Axis
     tried: tuple[Tried, ...]
     metric: str
     seconds: float
@@ -131,25 +122,20 @@ def tune(
         if len(swept) < len(recipes):
             raise Failed("stopped before every value was tried; repeat the call to resume")
         runs.update({value: swept.runs[i * seeds : (i + 1) * seeds] for i, value in enumerate(values)})
-        return _tuning(axis, runs)
+        every, tried = [run for value in sorted(runs) for run in runs[value]], []
+        name = next((main_metric(run.history["validation"][-1]) for run in every if run.status in FINISHED), "")
+        for value in sorted(runs):
+            finished = all(run.status in FINISHED for run in runs[value])
+            last = [run.history["validation"][-1] for run in runs[value] if finished]
+            each = [[metrics[name], metrics["loss"]] for metrics in last]
+            score, loss = (fmean(column) for column in zip(*each, strict=True)) if each else (None, inf)
+            tried.append(Tried(value, score, loss, each))
+        if all(value.validation is None for value in tried):
+            raise Failed(next((run.error for run in every if run.error), "no run finished"))
+        return Tuning(tuple(tried), name, sum(run.seconds for run in every))
 
     tuning = run(axis.grid(rates))
     if rates > 1 and growth and tuning.edge:
-        tuning = run(axis.beyond(rates, growth, above=tuning.best == tuning.tried[-1]))
+        end = "above" if tuning.best == tuning.tried[-1] else "below"
+        tuning = run([value for value in axis.grid(rates, **{end: growth}) if value not in runs])
     return tuning
-
-
-def _tuning(axis: Axis, runs: Mapping[float, Sequence[Run]]) -> Tuning:
-    """Return the outcome of these runs. Raises: Failed if every value has a failed run."""
-    every = [run for group in runs.values() for run in group]
-    finished = {value: own for value, own in runs.items() if all(run.status in FINISHED for run in own)}
-    last = {value: [run.history["validation"][-1] for run in own] for value, own in finished.items()}
-    if not last:
-        raise Failed(next((run.error for run in every if run.error), "no run finished"))
-    name = main_metric(next(iter(last.values()))[0])
-    tried = []
-    for value in sorted(runs):
-        each = [[metrics[name], metrics["loss"]] for metrics in last.get(value, ())]
-        score, loss = (fmean(column) for column in zip(*each, strict=True)) if each else (None, inf)
-        tried.append(Tried(value, score, loss, each))
-    return Tuning(axis, tuple(tried), name, sum(run.seconds for run in every))

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from lora_lab.errors import Failed, LabError, LabWarning
-from lora_lab.experiments import plan
+from lora_lab.experiments.sweep import ROOM
 from lora_lab.training import device
 from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.recipe import Recipe
@@ -83,7 +83,7 @@ def process_count(recipes: Sequence[Recipe], steps: int) -> int:
         largest = max((need_of(recipe).bytes() for recipe in recipes), default=0)
     except LabError:
         return 1  # unknown memory
-    fitting = int(plan.ROOM * free_bytes("cpu") // (PROCESS_BYTES + largest))
+    fitting = int(ROOM * free_bytes("cpu") // (PROCESS_BYTES + largest))
     return max(1, min(MAX_WORKERS, torch.get_num_threads(), len(recipes), fitting))
 
 

@@ -136,8 +136,10 @@ class Ahead(nn.Module):
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
         """Return the vectors for each row: (rows, ...)."""
-        vectors = torch.stack([self.method.vectors(member).to(dtype) for member in self.members or [self]])
-        return vectors.unsqueeze(1).expand(-1, rows // len(vectors), *vectors.shape[1:]).flatten(0, 1)
+        if self.members:
+            return torch.cat([member.vectors(rows // len(self.members), dtype) for member in self.members])  # type: ignore[operator]
+        vectors: Tensor = self.method.vectors(self).to(dtype)
+        return vectors.expand(rows, *vectors.shape)
 
     def register(self, model: nn.Module, name: str) -> None:
         """Register this module as `model.<name>` and hook it into the model's forward pass."""

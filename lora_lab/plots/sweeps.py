@@ -94,12 +94,11 @@ def _hidden(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
 
 def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[list[str], pd.DataFrame]]:
     """Yield (hidden settings as text, runs that share them); all runs at once if nothing is hidden."""
-    if names := _hidden(frame, shown) if len(frame) else []:
-        for values, part in frame.groupby(names, dropna=False):
+    names = _hidden(frame, shown)
+    for values, part in frame.groupby(names, dropna=False) if names else [((), frame)]:
+        if len(part):
             settings = zip(names, values, strict=True)
             yield [f"{n} {short(v)}" for n, v in settings if v is not None and v == v], part  # v != v: NaN
-    elif len(frame):
-        yield [], frame
 
 
 def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
@@ -126,12 +125,10 @@ def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
     """
     _check_shown(frame, (down, across))
     metric = metric_of(frame, "validation_")
-    rows, columns = sorted(frame[down].unique()), sorted(frame[across].unique())
+    table = frame.pivot_table(metric, down, across, ["mean", "count"], dropna=False)
+    means, counts = factor(metric) * table["mean"].to_numpy(float), table["count"].fillna(0).to_numpy(int)
+    rows, columns = list(table.index), list(table["mean"])
     picture, axes = new_axes(1.6 + 0.95 * len(columns), 1.5 + 0.5 * len(rows))  # so every cell has room for its text
-    cells = frame.groupby([down, across])[metric].agg(["mean", "count"])
-    cells = cells.reindex(pd.MultiIndex.from_product([rows, columns]))
-    means = factor(metric) * cells["mean"].to_numpy(float).reshape(len(rows), len(columns))
-    counts = cells["count"].fillna(0).to_numpy(int).reshape(means.shape)
     low, high = np.nanmin(means), np.nanmax(means)
     axes.imshow(means, cmap=HEAT, vmin=low, vmax=high if high > low else low + 1, aspect="auto", origin="lower")
     numbers = set(counts[counts > 0].tolist())

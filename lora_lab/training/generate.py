@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -66,38 +65,28 @@ def generate(
     """
     if not is_causal(model):
         raise BadValue(f"{type(model).__name__} does not predict the next token; generating needs a causal model")
-    answers = [""] * len(prompts)
-    with answering(model):
-        ids, rows = prompt_ids(tokenizer, prompts), max(1, ROWS // decoding.beams)
-        order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))  # similar lengths together
-        for start in range(0, len(order), rows):
-            places = order[start : start + rows]
-            new = _answers(model, tokenizer, [ids[place] for place in places], decoding)
-            for place, text in zip(places, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                answers[place] = text.strip()
-    return answers
-
-
-@torch.inference_mode()
-def _answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[list[int]], decoding: Decoding
-) -> Tensor:
-    """Return the new tokens, (rows, tokens), padded after each answer."""
-    with quiet():  # transformers warns if padding is separate from tokenizing
-        inputs = tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
-    width = inputs["input_ids"].shape[1]
+    answers, rows = [""] * len(prompts), max(1, ROWS // decoding.beams)
     ends = sorted({int(tokenizer.eos_token_id), end_of_turn(tokenizer)})
     config = GenerationConfig(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    no_repeat = NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram) if decoding.no_repeat_ngram else None
-    with quiet():
-        sequences: Tensor = model.generate(
-            **inputs, generation_config=config,
-            logits_processor=LogitsProcessorList([_OnAnswer(no_repeat, width)] if no_repeat else []),
-        )  # fmt: skip
-    return sequences[:, width:]
+    ids = prompt_ids(tokenizer, prompts)
+    order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))  # similar lengths together
+    with answering(model), torch.inference_mode(), quiet():  # transformers warns about padding after tokenizing
+        for start in range(0, len(order), rows):
+            places = order[start : start + rows]
+            inputs = tokenizer.pad({"input_ids": [ids[n] for n in places]}, padding_side="left", return_tensors="pt")
+            width, processors = inputs["input_ids"].shape[1], LogitsProcessorList()
+            if decoding.no_repeat_ngram:
+                processors.append(_OnAnswer(NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram), width))
+            found: Any = model.generate(
+                **inputs.to(model.device), generation_config=config, logits_processor=processors
+            )
+            texts = tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)
+            for place, text in zip(places, texts, strict=True):
+                answers[place] = text.strip()
+    return answers
 
 
 class _OnAnswer(LogitsProcessor):

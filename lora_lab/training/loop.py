@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,9 @@ from lora_lab.errors import warn
 from lora_lab.methods.attach import Ahead
 from lora_lab.metrics import better
 from lora_lab.training.batches import Batch
-from lora_lab.training.device import rounded_products
+from lora_lab.training.device import in_parts, rounded_products
 from lora_lab.training.early_warnings import gradient_warning, rate_warning
 from lora_lab.training.evaluate import learned_tokens, logits_of, loss_of
-from lora_lab.training.parts import in_parts
 from lora_lab.training.recipe import Recipe
 
 Metrics = dict[str, float]
@@ -61,7 +60,7 @@ def fit(
     """
     recipe, model = member.recipe, member.model
     training_mode(model, base_dropout=recipe.dropout)
-    for step, batch in () if member.ended else batches:
+    for step, batch in batches:
         with rounded_products(products):
             loss = losses(logits_of(model, batch), batch.labels, [member])[0]
             loss.backward()
@@ -98,16 +97,9 @@ def fit_together(
     interact.
     """
     recipe = members[0].recipe
-
-    def drop_ended() -> tuple[nn.Module, Sequence[Member]]:
-        ended = [member for member in members if member.ended]
-        remaining = leave(ended) if 0 < len(ended) < len(members) else (model, members)
-        training_mode(remaining[0], base_dropout=recipe.dropout)
-        return remaining
-
-    model, members = drop_ended()  # members restored from a checkpoint may have ended
-    for step, batch in () if all(member.ended for member in members) else batches:
-        in_parts(partial(update, step, batch, members, losses), model, len(members))
+    training_mode(model, base_dropout=recipe.dropout)
+    for step, batch in batches:
+        in_parts(partial(update, step, batch, members, losses=losses), model, len(members))
         validates = validates_at(step, recipe)
         results: Sequence[Metrics | None] = validate() if validates else [None] * len(members)
         for member, metrics in zip(members, results, strict=True):
@@ -116,17 +108,20 @@ def fit_together(
         if stop is not None and stop.is_set():
             for member in members:
                 member.end("stopped")
-        model, members = drop_ended()
-        if all(member.ended for member in members):
+        ended = [member for member in members if member.ended]
+        if len(ended) == len(members):
             break
+        if ended:
+            model, members = leave(ended)
+            training_mode(model, base_dropout=recipe.dropout)
     for member in members:
         member.end("done")
     model.eval()
 
 
 def update(
-    step: int, batch: Batch, members: Sequence[Member], losses: Losses, model: nn.Module, part: slice
-) -> Sequence[Member]:
+    step: int, batch: Batch, members: Sequence[Member], model: nn.Module, part: slice, losses: Losses = label_losses
+) -> None:
     """Run forward, backward and the update for the members in one part of a pack's model."""
     members_of_part, rows = members[part], batch.of_members(part, len(members))
     values = losses(logits_of(model, rows), rows.labels, members_of_part)
@@ -136,7 +131,6 @@ def update(
     for member, (loss, norm) in zip(members_of_part, both, strict=True):
         member.update(step, loss, norm)
         member.optimizer.zero_grad(set_to_none=False)  # views of the pack's table
-    return members_of_part
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:
@@ -169,37 +163,13 @@ class Progress:
 Callback = Callable[[Progress], None]
 
 
-@dataclass
-class History:
-    """The steps of a run; `before` holds the metrics of the untrained model."""
-
-    before: Metrics = field(default_factory=dict)
-    progress: list[Progress] = field(default_factory=list)
-
-    def columns(self) -> dict[str, list[Any]]:
-        """Return lists for JSON: step, loss, lr, and validation with one record per validated step, from step 0."""
-        steps = self.progress
-        before = [{"step": 0, **self.before}] if self.before else []
-        return {
-            "step": [p.step for p in steps],
-            "loss": [p.loss for p in steps],
-            "lr": [p.lr for p in steps],
-            "validation": before + [{"step": p.step, **p.validation} for p in steps if p.validation],
-        }
-
-    def restore(self, columns: dict[str, list[Any]], steps: int) -> None:
-        """Restore what `columns` returned."""
-        validations = {r["step"]: {k: v for k, v in r.items() if k != "step"} for r in columns["validation"]}
-        self.before = validations.get(0, {})
-        rows = zip(columns["step"], columns["loss"], columns["lr"], strict=True)
-        self.progress = [Progress(step, steps, loss, lr, validations.get(step)) for step, loss, lr in rows]
-
-
 class Member:
     """A run in training, alone or in a pack.
 
     model    a model with the recipe's method attached; parameters that require a gradient train
     row      in a pack, the member's row of the parameter table: everything that trains, padded, as one tensor
+    history  lists for JSON: step, loss and lr of every update; validation, with one record per validated step,
+             from step 0, the untrained model
     status   "training", then "done", "early" (patience), "stopped" (by hand), "behind" (stopped by a choosing
              sweep) or "failed" with `error`
     right    `Score.right` of the last validation
@@ -210,7 +180,8 @@ class Member:
         self.trained: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.row: Tensor | None = None
         self.optimizer = self._adamw(self.trained)
-        self.history, self.status = History(), "training"
+        self.history: dict[str, list[Any]] = {"step": [], "loss": [], "lr": [], "validation": []}
+        self.status = "training"
         self.error: str | None = None
         self.warnings: list[str] = []
         self.best: Metrics | None = None  # best validation so far
@@ -229,28 +200,34 @@ class Member:
     def update(self, step: int, loss: float, norm: float) -> None:
         """Update at this step's learning rate. A non-finite loss or gradient norm ends the run first."""
         recipe, rate = self.recipe, self.recipe.lr_at(step)
-        if not self.history.progress:
+        if not self.history["step"]:
             for message in filter(None, (rate_warning(recipe), gradient_warning(self.model))):
                 self.warnings.append(message)
                 warn(message)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("ratio", 1.0)
-        if self._is_finite(loss, "loss", step) and self._is_finite(norm, "gradient", step):
+        if self.is_finite({"loss": loss, "gradient": norm}, step):
             self.optimizer.step()
-            self.history.progress.append(Progress(step, recipe.steps, loss, rate))
+            for name, value in (("step", step), ("loss", loss), ("lr", rate)):
+                self.history[name].append(value)
 
     def note(self, metrics: Metrics | None) -> None:
         """Record the last update's validation, if any, and call the callbacks, unless training has ended."""
         if self.ended:
             return
-        last = self.history.progress[-1]
-        if metrics and not self._is_finite(metrics.get("loss", 0.0), "validation loss", last.step):
-            return
-        progress = self.history.progress[-1] = Progress(last.step, last.steps, last.loss, last.lr, metrics)
+        step, loss, lr = (self.history[name][-1] for name in ("step", "loss", "lr"))
+        if metrics:
+            if not self.is_finite({"validation loss": metrics.get("loss", 0.0)}, step):
+                return
+            self.history["validation"].append({"step": step, **metrics})
+        progress = Progress(step, self.recipe.steps, loss, lr, metrics)
         for callback in self.callbacks:
             callback(progress)
-        if metrics and self._is_stale(metrics):
-            self.end("early")
+        if metrics:
+            improved = self.best is None or better(metrics, self.best)
+            self.best, self.since = (metrics, 0) if improved else (self.best, self.since + 1)
+            if 0 < self.recipe.patience <= self.since:
+                self.end("early")
 
     def end(self, status: str) -> None:
         """Set the final status, unless training has already ended."""
@@ -260,52 +237,48 @@ class Member:
         """End the run as failed."""
         self.status, self.error = "failed", reason
 
-    def check_finite(self, metrics: Mapping[str, float]) -> None:
-        """Fail the run if a test metric is not finite, since a record cannot hold it."""
-        for name, value in metrics.items():
-            self._is_finite(value, f"test {name}")
+    def is_finite(self, values: Mapping[str, float], step: int | None = None) -> bool:
+        """Return whether all values are finite. If not, the run has failed, since a record cannot hold them."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                at = f" at step {step}" if step else ""
+                self.fail(f"the {name} became {value}{at}: lower the rate (lr was {self.recipe.lr:g})")
+                return False
+        return True
 
-    def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Any]) -> None:
+    def join(self, numbers: Tensor, gradients: Tensor, state: Mapping[str, Sequence[Tensor]]) -> None:
         """From now on, train a row of a pack's table, continuing from the optimizer's `state`."""
         self.row, self.row.grad = numbers, gradients
         self.optimizer = self._adamw([numbers])
         self.set_state(state)
 
-    def state(self) -> dict[str, Any]:
-        """Return AdamW's state: the number of updates, and both moments in each trained parameter's shape."""
-        state = self.optimizer.state
-        owners = self.trained if self.row is None else [self.row] * len(self.trained)  # one state, sliced by `_part`
-        states = [state[owner] for owner in owners if state.get(owner)]
-        moments = {
-            name: [self._part(s[name], p) for s, p in zip(states, self.trained, strict=True)] if states else []
-            for name in MOMENTS
-        }
-        return {"step": states[0]["step"] if states else torch.zeros(()), **moments}
+    def state(self) -> dict[str, list[Tensor]]:
+        """Return AdamW's state, {} before the first update.
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
+        step                  one tensor, the number of updates
+        exp_avg, exp_avg_sq   each trained parameter's moments, in its shape; views of those of a row
+        """
+        state, row = self.optimizer.state, self.row
+        if not state:
+            return {}
+        if row is None:
+            moments = {name: [state[p][name] for p in self.trained] for name in MOMENTS}
+            return {"step": [state[self.trained[0]]["step"]], **moments}
+        places = [(p.shape, p.stride(), p.storage_offset() - row.storage_offset()) for p in self.trained]
+        moments = {name: [state[row][name].as_strided(*place) for place in places] for name in MOMENTS}
+        return {"step": [state[row]["step"]], **moments}
+
+    def set_state(self, state: Mapping[str, Sequence[Tensor]]) -> None:
         """Restore what `state` returned."""
-        if not state[MOMENTS[0]]:
+        if not state:
             return
         for owner in self.trained if self.row is None else [self.row]:
-            self.optimizer.state[owner] = {
-                "step": state["step"].clone().to(owner.device), **{name: torch.zeros_like(owner) for name in MOMENTS}
-            }  # fmt: skip
-        for name, moments in self.state().items():
-            for moment, value in zip(moments, state[name], strict=True) if name in MOMENTS else ():
+            zeros = {name: torch.zeros_like(owner) for name in MOMENTS}
+            self.optimizer.state[owner] = {"step": state["step"][0].clone().to(owner.device), **zeros}
+        own = self.state()
+        for name in MOMENTS:
+            for moment, value in zip(own[name], state[name], strict=True):
                 moment.copy_(value)
-
-    def _is_stale(self, metrics: Metrics) -> bool:
-        """Return whether `patience` validations have passed without improvement."""
-        improved = self.best is None or better(metrics, self.best)
-        self.best, self.since = (metrics, 0) if improved else (self.best, self.since + 1)
-        return bool(self.recipe.patience) and self.since >= self.recipe.patience
-
-    def _part(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        """Return the view of a row-sized tensor at the parameter's offset in the row."""
-        if self.row is None:
-            return tensor
-        offset = parameter.storage_offset() - self.row.storage_offset()
-        return tensor.as_strided(parameter.shape, parameter.stride(), tensor.storage_offset() + offset)
 
     def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
         """Return AdamW with one learning rate; with LoRA+, B's is `lr_ratio` times higher (Hayou et al. 2024)."""
@@ -317,10 +290,3 @@ class Member:
             sides = [t for t in tensors if id(t) not in fast], [t for t in tensors if id(t) in fast]
             groups = [{"params": side, "ratio": r} for side, r in zip(sides, (1.0, ratio), strict=True) if side]
         return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
-
-    def _is_finite(self, value: float, what: str, step: int | None = None) -> bool:
-        finite = math.isfinite(value)
-        if not finite:
-            at = f" at step {step}" if step else ""
-            self.fail(f"the {what} became {value}{at}: lower the rate (lr was {self.recipe.lr:g})")
-        return finite

@@ -42,11 +42,22 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
     if conditions.quantised != "none":
         quantize_model(network, conditions.quantised)
     network.to(conditions.device)
-    if conditions.device == "cuda":
-        return _on_cuda(network, method, conditions)
-    tracker = follow(network, method, conditions, partial(optimizer_of, name=conditions.optimizer))
-    reserved = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
-    return of_moments(tracker.moments, "measured", flops=tracker.flops, reserved=reserved)
+    if conditions.device != "cuda":
+        tracker = follow(network, method, conditions, partial(optimizer_of, name=conditions.optimizer))
+        reserved = torch.mps.driver_allocated_memory() if conditions.device == "mps" else None
+        return of_moments(tracker.moments, "measured", flops=tracker.flops, reserved=reserved)
+    prepare(network, method, conditions)
+    optimizer = optimizer_of([p for p in network.parameters() if p.requires_grad], conditions.optimizer)
+    for _ in range(2):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        outputs = forward_backward(network, conditions)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        del outputs
+    torch.cuda.synchronize()
+    sizes = {("allocated", ALLOCATED): torch.cuda.max_memory_allocated()}
+    return of_sizes("measured", "", sizes, reserved=torch.cuda.max_memory_reserved())
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
@@ -54,18 +65,3 @@ def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:
     if name == "sgd":
         return torch.optim.SGD(trained, lr=1e-4, foreach=False)
     return torch.optim.AdamW(trained, lr=1e-4, foreach=name == "adamw-foreach", fused=name == "adamw-fused" or None)
-
-
-def _on_cuda(model: Any, method: Any, setup: Setup) -> Estimate:
-    prepare(model, method, setup)
-    optimizer = optimizer_of([p for p in model.parameters() if p.requires_grad], setup.optimizer)
-    for _ in range(2):
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        outputs = forward_backward(model, setup)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        del outputs
-    torch.cuda.synchronize()
-    sizes = {("allocated", ALLOCATED): torch.cuda.max_memory_allocated()}
-    return of_sizes("measured", "", sizes, reserved=torch.cuda.max_memory_reserved())

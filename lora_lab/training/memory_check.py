@@ -73,12 +73,23 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
         needed = need.bytes()
     except LabError:
         return
-    free = free_bytes(need.setup.device)
-    if needed > free:
-        raise BadValue(
-            f"this run may need {needed / GIB:.2f} GiB and only {free / GIB:.2f} GiB is free; this would fit: "
-            f"{_remedies(need, free)}; or close other programs, or set {SWITCH}=1 to train anyway"
-        )
+    setup, free = need.setup, free_bytes(need.setup.device)
+    if needed <= free:
+        return
+    rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
+    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(need.model)) or setup.seq) // STEP)
+    options = [f"batch {rows} at {setup.seq} tokens"] if rows else []
+    if steps and steps * STEP < setup.seq:
+        options.append(f"max_length {steps * STEP} at batch {setup.batch}")
+    if not rows and not steps:  # the largest smaller model of the same kind
+        own, architectures = need.architecture, {name: architecture_of(name) for name in zoo_names()}
+        smaller = [name for name, a in architectures.items() if a.task == own.task and a.total < own.total]
+        if model := largest_model(need.method, setup, int(free / (1 + CPU_GAPS)), smaller):
+            options.append(f"a smaller model such as {model}")
+    raise BadValue(
+        f"this run may need {needed / GIB:.2f} GiB and only {free / GIB:.2f} GiB is free; this would fit: "
+        f"{' or '.join(options) or 'no model in the zoo'}; or close other programs, or set {SWITCH}=1 to train anyway"
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -127,18 +138,3 @@ def free_bytes(where: str) -> int:
         return memory()[1] or 0
     free, _ = torch.cuda.mem_get_info()
     return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())  # unused reserved memory is free
-
-
-def _remedies(need: Need, free: int) -> str:
-    """Suggest a smaller batch, shorter rows or, if neither helps, the largest smaller model of the same kind."""
-    setup, current = need.setup, need.architecture
-    rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
-    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(need.model)) or setup.seq) // STEP)
-    options = [f"batch {rows} at {setup.seq} tokens"] if rows else []
-    if steps and steps * STEP < setup.seq:
-        options.append(f"max_length {steps * STEP} at batch {setup.batch}")
-    if not rows and not steps:
-        smaller = [n for n in zoo_names() if (a := architecture_of(n)).task == current.task and a.total < current.total]
-        if model := largest_model(need.method, setup, int(free / (1 + CPU_GAPS)), smaller):
-            options.append(f"a smaller model such as {model}")
-    return " or ".join(options) or "no model in the zoo"

@@ -46,6 +46,8 @@ def load_model(
     that is damaged or lacks weights, which would be random. No code from a checkpoint runs, and nothing is unpickled.
     """
     quantised, compute_dtype = _formats(dtype)
+    if num_labels is not None and num_labels < 1:
+        raise BadValue(f"num_labels must be at least 1, not {num_labels}")
     if attention not in (None, *ATTENTIONS):
         raise BadValue(f"attention must be one of {', '.join(ATTENTIONS)}, not '{attention}'")
     with _loading(name, download) as (source, options):
@@ -155,11 +157,6 @@ def is_causal(model: PreTrainedModel) -> bool:
     return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
-def local_name(hub_id: str) -> str:
-    """Return the bundled name of a hub id, or the id itself."""
-    return next((name for name, bundled_id in BUNDLED.items() if bundled_id == hub_id), hub_id)
-
-
 @contextmanager
 def answering(model: nn.Module) -> Iterator[None]:
     """Put the model in eval mode inside the block, then restore the mode of each module."""
@@ -187,8 +184,6 @@ def auto_class(made_as: str, config: Any) -> str:
 
 def _loader(config: Any, num_labels: int | None, body: bool) -> str:
     if num_labels is not None:
-        if num_labels < 1:
-            raise BadValue(f"num_labels must be at least 1, not {num_labels}")
         return "AutoModelForSequenceClassification"
     name = auto_class((getattr(config, "architectures", None) or [""])[0], config)
     return "AutoModel" if name == "AutoModelForSequenceClassification" or body else name
@@ -223,8 +218,6 @@ def _loading(name: str, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with quiet():
             yield source, {"local_files_only": not download, "trust_remote_code": False}  # None would ask the user
-    except (BadValue, NotFound):
-        raise
     except Exception as error:  # OSError, ValueError, SafetensorError, hub errors: they have no common base
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(name).expanduser().is_dir() or name in BUNDLED or not isinstance(error, OSError):

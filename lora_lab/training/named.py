@@ -1,19 +1,37 @@
-"""Load an adapter's base by the name in its config, with the head that the adapter was trained with."""
+"""An adapter's folder and its base: load the base that the config names, inspect, merge into a plain checkpoint.
+
+A merged checkpoint loads without lora_lab:
+
+    out/config.json, model.safetensors, ...   what AutoModel...from_pretrained(out) reads
+    out/tokenizer.json, ...                   what AutoTokenizer.from_pretrained(out) reads
+    out/lora_lab_merge.json                   what was merged, the rounding error, and the names of all these files
+
+Its folder is written under a temporary name and renamed once plain transformers loads it and returns the same outputs.
+"""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from transformers import PreTrainedModel
 
-from lora_lab.errors import BadValue, LabError
+from lora_lab.errors import BadValue, Failed, LabError
+from lora_lab.files import refuse_foreign, whole_folder, write_json
 from lora_lab.methods.base import PREFIX
-from lora_lab.methods.inspect import Inspection, inspect_adapter
-from lora_lab.methods.io import AdapterFile, read_config
+from lora_lab.methods.inspect import Inspection, answer_of, inspect_adapter
+from lora_lab.methods.io import AdapterFile, load_adapter, read_config
+from lora_lab.methods.merge import SHORT, MergeReport, merge_for_good
 from lora_lab.methods.targets import HEADS
-from lora_lab.training.models import load_model, local_name, shapes_of_model
+from lora_lab.training.models import BUNDLED, STORED, auto_class, load_model, load_tokenizer, shapes_of_model
+from lora_lab.training.watching import quiet
+
+MARKER = "lora_lab_merge.json"
+AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded model
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
@@ -26,7 +44,7 @@ def base_named_in(folder: str | Path, option: str) -> str:
         raise BadValue(f"the adapter in {folder} does not name its base model; pass one with {option}")
     if not isinstance(name, str) or not name.isprintable() or len(name) > 500:
         raise BadValue(f"the adapter in {folder} names {str(name)[:60]!r} as its base model; pass one with {option}")
-    return local_name(name)
+    return {hub_id: bundled for bundled, hub_id in BUNDLED.items()}.get(name, name)
 
 
 def labels_of(folder: str | Path) -> int | None:
@@ -71,3 +89,89 @@ def inspect_folder(
     with suppress(LabError):  # the inspection reports what is wrong with the file
         labels = labels_of(path)
     return inspect_adapter(path, base_for(path, base, labels, dtype=dtype, download=download))
+
+
+@dataclass(frozen=True)
+class MergedCheckpoint:
+    """A written checkpoint.
+
+    difference   ||merged - unmerged|| / ||unmerged|| of its logits in plain transformers on a fixed batch
+    """
+
+    out: str
+    base: str
+    adapter: str
+    method: str
+    loads_as: str
+    dtype: str
+    bytes: int
+    tokenizer: bool
+    difference: float
+    report: MergeReport
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        values = {name: value for name, value in vars(self).items() if name != "report"}
+        return {**values, "merged": self.report.to_json(), "words": str(self.report)}
+
+    def __str__(self) -> str:
+        tokenizer = "with its tokenizer" if self.tokenizer else "without a tokenizer, since the base has none"
+        return "\n".join(
+            [
+                str(self.report),
+                f"in plain transformers its logits are within {self.difference:.1g} of the unmerged adapter's",
+                f"{self.out}: {self.bytes:,} bytes in {self.dtype}, {tokenizer}; load it with "
+                f'{self.loads_as}.from_pretrained("{self.out}")',
+            ]
+        )
+
+
+@torch.no_grad()
+def write_merged(
+    adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str | None = None, download: bool = False
+) -> MergedCheckpoint:
+    """Merge a saved adapter, ours or PEFT's, into its base and write a checkpoint to the folder `out`.
+
+    base    the base model; by default the one that the adapter names
+    dtype   see `load_model`; by default the base checkpoint's. "fp32" avoids rounding; "nf4" quantizes and dequantizes
+            the base, to match what an adapter for a 4-bit base was trained on, and writes fp32
+    Raises: see `load_model` and `load_adapter`; BadValue for an adapter that cannot be merged and for an `out` that
+    holds anything but an earlier result; Failed if plain transformers returns different outputs. In that case `out`
+    is left unchanged.
+    """
+    source, target = Path(adapter), Path(out).expanduser().resolve()
+    name, labels = base or base_named_in(source, "--base"), labels_of(source)
+    if target in (Path(name).expanduser().resolve(), source.expanduser().resolve()):
+        raise BadValue(f"{out} is an input of the merge: choose another folder for the result")
+    refuse_foreign(target, MARKER)
+    model = base_for(source, name, labels, dtype=dtype or STORED, download=download)
+    method = load_adapter(model, source).method.name
+    unmerged = answer_of(model)
+    report = merge_for_good(model)
+    merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
+    with whole_folder(target, MARKER) as folder:
+        with quiet():
+            tokenizer = _save(model, folder, name, labels, download)
+            loaded = getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True)
+        plain = answer_of(loaded)
+        off = float((plain - merged).norm() / merged.norm())
+        difference = float((plain - unmerged).norm() / unmerged.norm())
+        if not off <= AGREE:
+            raise Failed(f"the checkpoint answers differently in plain transformers, off by {off:.2g}; it was not kept")
+        size, dtype = sum(path.stat().st_size for path in folder.glob("*.safetensors")), SHORT[str(model.dtype)]
+        written = MergedCheckpoint(
+            str(out), name, str(adapter), method, loads_as, dtype, size, tokenizer, difference, report
+        )
+        write_json(folder / MARKER, written.to_json())
+    return written
+
+
+def _save(model: PreTrainedModel, folder: Path, name: str, labels: int | None, download: bool) -> bool:
+    """Write the checkpoint, and the tokenizer if the base has one. Return whether it has."""
+    model.save_pretrained(folder)
+    try:
+        # A classifier needs padding even if its base has none; a language model keeps its tokenizer unchanged.
+        load_tokenizer(name, download=download, as_it_came=labels is None).save_pretrained(folder)
+    except LabError:
+        return False
+    return True

@@ -25,16 +25,16 @@ from lora_lab.methods.packed import has_dropout, share, stack_members
 from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
+from lora_lab.training.device import Parts, cut
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
 from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together, label_losses
 from lora_lab.training.memory_check import after_running_out, check_memory, is_out_of_memory
 from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
-from lora_lab.training.parts import Parts, cut
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import chosen_rows, load_task, typical_tokens
-from lora_lab.training.training_lock import training_lock
+from lora_lab.training.watching import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
 OFTEN = 30  # seconds between checkpoints: the most training that can be lost
@@ -59,6 +59,8 @@ class Pack:
     adapters   returns the folder of a recipe's saved adapter, for members that are only scored
     judge      called after each step with the members in training and the step; it may end members
     losses     what is minimized, see `fit`
+    scores_    whether to score untrained members, stopped runs, and the test split; without it, runs are kept with
+               validation metrics only
     written    called after a validation, and every 30 seconds, to write a checkpoint; less often if writing is slow
     A process builds or runs only one pack at a time, see `training_lock`.
     Raises: BadValue, NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
@@ -100,8 +102,7 @@ class Pack:
         for recipe, model in zip(recipes, models, strict=True):
             extra = callbacks(recipe) if callbacks else ()
             self.members.append(Member(recipe, model.to(self.device), [self._watch_memory, *extra]))
-        self.scores_stopped, self.scores_untrained = True, True
-        self.scores_test = True  # False: runs are kept with validation metrics only
+        self.scores_stopped = self.scores_untrained = self.scores_test = True
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
         self.written_at, self.writing = self.started, 0.0
@@ -122,38 +123,41 @@ class Pack:
         """
         self._keep, self._runs = keep, list[Run]()
         try:
-            return self._run(stop)
+            self.fit(stop)
+            if self.stopped and not self.scores_stopped:
+                if ended := [member for member in self.members if member.status != "stopped"]:
+                    self.leave(ended)
+                return self._runs
+            self.before_scoring()
+            scores = self.score("test") if self.scores_test else [None] * len(self.members)
+            for member, score in zip(self.members, scores, strict=True):
+                self._finish(member, score)
+            return self._runs
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         device.free_memory()  # after the handler: its traceback holds the step's tensors
         raise OutOfMemory(after_running_out(self.members[0].recipe, self.choice))
 
-    def _run(self, stop: threading.Event | None) -> list[Run]:
-        device.forget_peak(self.device)
-        device.module_of(self.device).set_rng_state(self.random)
-        self.fit(stop)
-        if self.stopped and not self.scores_stopped:
-            if ended := [member for member in self.members if member.status != "stopped"]:
-                self.leave(ended)
-            return self._runs
-        self.before_scoring()
-        scores = self.score("test") if self.scores_test else [None] * len(self.members)
-        for member, score in zip(self.members, scores, strict=True):
-            self._finish(member, score)
-        return self._runs
-
     def fit(self, stop: threading.Event | None = None) -> None:
         """Train all members, without scoring the test split."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        device.module_of(self.device).set_rng_state(self.random)
         first = self.members[0]
+        ended = [member for member in self.members if member.ended]  # before an interruption
+        if len(ended) == len(self.members):
+            return
+        if ended:
+            self.leave(ended)
         if isinstance(first.recipe.method, Probe):
             fit_probe(
                 first, self.draws[first.recipe.subset], self.pad, self.device, lambda: self.validate()[0], stop=stop
             )
             return
-        if first.recipe.validations and not any(member.history.progress for member in self.members):
-            for member, untrained in zip(self.members, self.before(), strict=True):
-                member.history.before = untrained
+        new = not any(member.history["step"] or member.history["validation"] for member in self.members)
+        if new and first.recipe.validations and self.scores_untrained:
+            self.before()
         told: Any = {"losses": self.losses, "after": self.after, "stop": stop}
         if self.size == 1:
             products = self.choice.products
@@ -175,15 +179,15 @@ class Pack:
         """Yield the remaining steps, with all members' rows concatenated."""
         first = self.members[0].recipe
         feeds = {
-            feed: training_rows(self.draws[feed[1]], first.batch, first.steps, feed[0])
-            for feed in {_feed(member) for member in self.members}
+            (seed, subset): training_rows(self.draws[subset], first.batch, first.steps, seed)
+            for seed, subset in {(member.recipe.seed, member.recipe.subset) for member in self.members}
         }
         for step in range(1, first.steps + 1):
             rows = {feed: next(batches) for feed, batches in feeds.items()}
             if step > self.step:
                 self.step = step
-                all_rows = [row for member in self.members for row in rows[_feed(member)]]
-                yield step, collate(all_rows, self.pad).to(self.device)
+                own = [rows[member.recipe.seed, member.recipe.subset] for member in self.members]
+                yield step, collate(list(chain(*own)), self.pad).to(self.device)
 
     def validate(self) -> list[Metrics]:
         """Score the validation split, for the learning curve and for model selection."""
@@ -192,15 +196,16 @@ class Pack:
             member.right = score.right(self.rows["validation"])
         return [score.metrics for score in scores]
 
-    def before(self) -> list[Metrics]:
-        """Score it before the first update, when LoRA members with the same seed still have equal outputs."""
-        if not self.scores_untrained:
-            return [{}] * self.size
+    def before(self) -> None:
+        """Score the validation split before the first update, as step 0 of each history."""
         if self.size == 1 or self.members[0].recipe.method.name != "lora":
-            return self.validate()
-        firsts = {member.recipe.seed: member for member in reversed(self.members)}
-        metrics = {seed: self._alone(member, "validation").metrics for seed, member in firsts.items()}
-        return [metrics[member.recipe.seed] for member in self.members]
+            metrics = dict(zip(self.members, self.validate(), strict=True))
+        else:  # LoRA members with the same seed still have equal outputs
+            firsts = {member.recipe.seed: member for member in reversed(self.members)}
+            by_seed = {seed: self._alone(member, "validation").metrics for seed, member in firsts.items()}
+            metrics = {member: by_seed[member.recipe.seed] for member in self.members}
+        for member, untrained in metrics.items():
+            member.history["validation"].append({"step": 0, **untrained})
 
     def after(self, step: int, validated: bool) -> None:
         """Write a checkpoint after a validation and every OFTEN seconds; then let the judge end members."""
@@ -239,7 +244,7 @@ class Pack:
         return Run(
             recipe=member.recipe,
             metrics=score.metrics if score else {},
-            history=member.history.columns(),
+            history={name: [*values] for name, values in member.history.items()},
             adapter_parameters=report.adapter_parameters,
             head_parameters=report.head_parameters,
             total=report.total,
@@ -253,7 +258,7 @@ class Pack:
         )
 
     def _finish(self, member: Member, score: Score | None) -> None:
-        member.check_finite(score.metrics if score else {})
+        member.is_finite({f"test {name}": value for name, value in (score.metrics if score else {}).items()})
         run = self.record(member, None if member.error else score)
         self._runs.append(run)
         self._keep(member, run)
@@ -292,21 +297,14 @@ class Pack:
         """Stack the members into a table, together with their AdamW moments."""
         states = [member.state() for member in self.members]
         models = [member.model for member in self.members]
-        sizes = [len(models)] if any(map(has_dropout, models)) else cut(len(models), self.device)
-        parts, start = [], 0
-        for size in sizes:
-            part = slice(start, start + size)
+        parts = [slice(0, len(models))] if any(map(has_dropout, models)) else cut(len(models), self.device)
+        stacked = []
+        for part in parts:
             model, numbers, gradients = stack_members(self.base, models[part])
             for member, row, gradient, state in zip(self.members[part], numbers, gradients, states[part], strict=True):
                 member.join(row, gradient, state)
-            parts.append(model)
-            start += size
-        self.model = Parts(parts, sizes) if len(parts) > 1 else parts[0]
+            stacked.append(model)
+        self.model = Parts(stacked, parts) if len(parts) > 1 else stacked[0]
 
     def _watch_memory(self, progress: Progress) -> None:
         self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))
-
-
-def _feed(member: Member) -> tuple[int, int]:
-    """Return a key that members share if they train on the same rows."""
-    return member.recipe.seed, member.recipe.subset

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from lora_lab.methods.attach import PooledHead
 from lora_lab.methods.probe import Probe
 from lora_lab.training.batches import Row, scoring_batches
 from lora_lab.training.evaluate import ROWS
-from lora_lab.training.loop import Member, Progress
+from lora_lab.training.loop import Member
 
 TOLERANCE, ROUNDS = 1e-8, 5000
 _kept: tuple[Any, np.ndarray] | None = None  # last texts and features, reused for other penalties and seeds
@@ -58,7 +57,7 @@ def fit_probe(
     with torch.no_grad():
         trained.weight.copy_(torch.from_numpy(weight))
         trained.bias.copy_(torch.from_numpy(bias))
-    member.history.progress = [Progress(recipe.steps, recipe.steps, loss, 0.0)]
+    member.history |= {"step": [recipe.steps], "loss": [loss], "lr": [0.0]}
     member.note(validate() if recipe.validations else None)
     member.end("done")
 
@@ -73,13 +72,14 @@ def features(
     """
     head = _head_of(model)
     base: Any = model.eval().base_model
-    values = np.empty((len(rows), head.trained.in_features))
-    for batch in scoring_batches([replace(row, place=n) for n, row in enumerate(rows)], ROWS, pad):
+    places, chunks = list[int](), list[np.ndarray]()
+    for batch in scoring_batches(rows, ROWS, pad):
         if stop is not None and stop.is_set():
             return None
         base(**batch.to(device).inputs(base))
-        values[list(batch.places)] = head.features().cpu().numpy()
-    return values
+        places += batch.places
+        chunks.append(head.features().cpu().double().numpy())
+    return np.concatenate(chunks)[np.argsort(places)]
 
 
 def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from tqdm.auto import tqdm
 
@@ -33,32 +33,23 @@ def progress_bar(steps: int) -> Iterator[Callback]:
 
 
 class SweepBar:
-    """A bar over the steps of all runs."""
+    """A bar over the steps of all runs; use it in a `with` block."""
 
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-        self._seen: dict[str, int] = {}
+    def __init__(self) -> None:
+        self.bar, self._seen = _bar(0), dict[str, int]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
 
     def left(self, recipes: Sequence[Recipe]) -> None:
         """Add the steps of runs that have not been trained yet."""
         self.bar.total = (self.bar.total or 0) + sum(recipe.steps for recipe in recipes)
         self.bar.refresh()
 
-    def ended(self, recipe: Recipe) -> None:
-        """Count a run as complete, even if it ended early."""
-        self._reach(recipe, recipe.steps)
-
-    def callback(self, recipe: Recipe) -> Callback:
-        """Return a callback that advances the bar with a run's steps."""
-        return lambda progress: self._reach(recipe, progress.step)
-
-    def _reach(self, recipe: Recipe, step: int) -> None:
+    def reach(self, recipe: Recipe, step: int) -> None:
+        """Advance to a run's step; at its end, even an early one, to its last."""
         self.bar.update(step - self._seen.get(recipe.hash, 0))
         self._seen[recipe.hash] = step
-
-
-@contextmanager
-def sweep_bar() -> Iterator[SweepBar]:
-    """Yield a bar for a sweep."""
-    with _bar(0) as bar:
-        yield SweepBar(bar)

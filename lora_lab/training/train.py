@@ -1,19 +1,22 @@
-"""Train a recipe, score the run once and store it; score a saved adapter."""
+"""Train a recipe, score the run once and store it; score a saved adapter; find the predictions that one changes."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, Failed, LabError
 from lora_lab.methods.base import Method
 from lora_lab.methods.io import load_adapter, save_adapter
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.merge import disabled
 from lora_lab.training import device
 from lora_lab.training.batches import check_fits, encode
 from lora_lab.training.evaluate import Score, evaluate
@@ -25,7 +28,7 @@ from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Task, load_task, typical_tokens
-from lora_lab.training.training_lock import training_lock
+from lora_lab.training.watching import training_lock
 
 
 def train(
@@ -54,49 +57,32 @@ def train(
     with training_lock(stop) as acquired, progress_bar(recipe.steps) as bar:
         if not acquired:
             raise Failed("stopped while waiting for another training to end: call train again")
-        trainer = Trainer(recipe, download=download, callbacks=[bar, *callbacks])
-        if store is None:
-            return trainer.only(stop)
-        store.check_writable()
-        try:
-            run = trainer.only(stop)
-        except LabError as error:
-            keep_failure(store, trainer, error)
-            raise
-        return keep(store, trainer, run)
+        pack = Pack([recipe], download=download, callbacks=lambda _: [bar, *callbacks])
+        if store is not None:
+            store.check_writable()
+        return train_alone(pack, store, stop)
 
 
-def keep(store: Store, trainer: Trainer, run: Run) -> Run:
-    """Save the adapter, then the record that names it; return the record.
+def train_alone(pack: Pack, store: Store | None = None, stop: threading.Event | None = None) -> Run:
+    """Train a pack of one; store the adapter, then the record that names it, and return the record.
 
-    A stopped run is not kept if the store has a finished one of the same recipe.
+    A failed or stopped run is not kept if the store has a finished one of the same recipe.
+    Raises: Failed if training diverges, after the failure is recorded.
     """
-    if store.replaces(run.status, run.recipe):
-        run = replace(run, adapter=str(save_adapter(trainer.model, store.adapter_folder(run.recipe))))
-        store.add(run)
-    return run
-
-
-def keep_failure(store: Store, trainer: Trainer, error: LabError) -> None:
-    """Record a failed run and its error, unless the store has a finished run of the same recipe."""
-    if store.replaces("failed", trainer.recipe):
-        trainer.member.fail(str(error))
-        store.add(trainer.record(trainer.member, None))
-
-
-class Trainer(Pack):
-    """A pack of one run. Raises: see `Pack`."""
-
-    def __init__(self, recipe: Recipe, *, download: bool = False, callbacks: Sequence[Callback] = ()) -> None:
-        super().__init__([recipe], download=download, callbacks=lambda _: callbacks)
-        self.recipe, self.member = recipe, self.members[0]
-
-    def only(self, stop: threading.Event | None = None) -> Run:
-        """Train, then score the test split once. Raises: Failed if training diverges."""
-        (run,) = self.run(stop=stop)
+    (member,) = pack.members
+    try:
+        (run,) = pack.run(stop=stop)
         if run.error:
             raise Failed(run.error)
-        return run
+    except LabError as error:
+        member.fail(str(error))
+        if store is not None and store.replaces("failed", member.recipe):
+            store.add(pack.record(member, None))
+        raise
+    if store is not None and store.replaces(run.status, run.recipe):
+        run = replace(run, adapter=str(save_adapter(member.model, store.adapter_folder(run.recipe))))
+        store.add(run)
+    return run
 
 
 @dataclass(frozen=True)
@@ -141,3 +127,40 @@ def open_adapter(
 def evaluate_adapter(adapter: str | Path, task: str, **options: Any) -> dict[str, float]:
     """Return a saved adapter's metrics on a task's test split. For options and errors, see `open_adapter`."""
     return open_adapter(adapter, task, **options).score().metrics
+
+
+def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
+    """Score the validation split with the adapter and without it, using the same head.
+
+    Return {changed, of, better}, numbers of rows; {without, with}, accuracies in percent; and examples, a list of
+    {text, truth, without, with_adapter}, the last three as class names. The examples alternate between kinds of change
+    (better or worse, and the new class), most confident first. Return None for a task without classes, and if the base
+    itself was trained, since then there is no adapter to disable.
+    """
+    task = pack.task
+    if len(task.labels) < 2 or pack.members[0].recipe.method.trains_base:
+        return None
+    with disabled(pack.model, keep_head=True):
+        (without,) = pack.score("validation")
+    (with_adapter,) = pack.score("validation")
+    before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
+    changed = np.flatnonzero(before != after)
+    sorted_logits = np.sort(with_adapter.by_row, axis=1)
+    margins = sorted_logits[:, -1] - sorted_logits[:, -2]
+    kinds: dict[tuple[bool, int], list[int]] = {}
+    for i in sorted(changed.tolist(), key=lambda i: -margins[i]):
+        kinds.setdefault((bool(after[i] == truth[i]), int(after[i])), []).append(i)
+    rounds = zip_longest(*(kinds[kind] for kind in sorted(kinds, reverse=True)))
+    chosen = [i for places in rounds for i in places if i is not None][:examples]
+    columns = ("truth", truth), ("without", before), ("with_adapter", after)
+    return {
+        "changed": len(changed),
+        "of": len(truth),
+        "better": int((after[changed] == truth[changed]).sum()),
+        "without": 100 * without.metrics["accuracy"],
+        "with": 100 * with_adapter.metrics["accuracy"],
+        "examples": [
+            {"text": task.validation.texts[i], **{name: task.labels[classes[i]] for name, classes in columns}}
+            for i in chosen
+        ],
+    }

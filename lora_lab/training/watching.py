@@ -1,12 +1,21 @@
-"""Detect whether a person is watching, and silence transformers. Doesn't import torch."""
+"""Detect whether a person is watching, silence transformers, and let one thread train at a time. No torch here.
+
+All threads share torch's random state. If two panels, or a panel and a cell that calls `train`, trained at once, they
+would share one random sequence, and a stored run could not be reproduced from its recipe.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+POLL = 0.1  # seconds between checks of `stop`
+_lock = threading.RLock()  # a training thread may take the lock again
+_waiting: set[int | None] = set()
 
 
 def headless() -> bool:
@@ -35,3 +44,31 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
+    """Wait until no other thread is training, then run the block. Also a decorator: `@training_lock()`.
+
+    stop   set it to stop waiting; the block then receives False and must not train
+    """
+    if not (acquired := _lock.acquire(blocking=False)):
+        if watched() and threading.current_thread() is threading.main_thread():
+            message = "waiting for another training in this kernel to end"
+            print(f"{message}; interrupt this cell to reach its Stop button", file=sys.stderr)
+        _waiting.add(threading.get_ident())
+        try:
+            while not acquired and not (stop is not None and stop.is_set()):
+                acquired = _lock.acquire(timeout=POLL)
+        finally:
+            _waiting.discard(threading.get_ident())
+    try:
+        yield acquired
+    finally:
+        if acquired:
+            _lock.release()
+
+
+def waits(thread: threading.Thread | None) -> bool:
+    """Return whether a thread is waiting for its turn."""
+    return thread is not None and thread.ident in _waiting

@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from lora_lab.errors import LabError
-from lora_lab.training.training_lock import waits
-from lora_lab.training.watching import headless
+from lora_lab.training.watching import headless, waits
 
 PAINTS_PER_SECOND = 4
 

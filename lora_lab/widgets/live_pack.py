@@ -18,16 +18,15 @@ class LivePack(Pack):
         super().__init__(*args, **kwargs)
         self.untrained: dict[int, dict[str, float]] = {}  # by seed: members with the same seed have the same head
 
-    def before(self) -> list[dict[str, float]]:
+    def before(self) -> None:
         """Skip scoring before the first step; `record` adds those scores."""
-        return [{}] * len(self.members)
 
     def record(self, member: Member, score: Score | None) -> Run:
         """Return the run of a member, with its scores at step 0."""
-        seed = member.recipe.seed
-        if member.recipe.validations and not member.history.before:
+        seed, validations = member.recipe.seed, member.history["validation"]
+        if member.recipe.validations and not any(record["step"] == 0 for record in validations):
             if seed not in self.untrained:
                 with disabled(member.model):
                     self.untrained[seed] = self._alone(member, "validation").metrics
-            member.history.before = self.untrained[seed]
+            validations.insert(0, {"step": 0, **self.untrained[seed]})
         return super().record(member, score)

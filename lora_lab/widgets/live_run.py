@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from lora_lab.adapter_layer import innermost, out_by_in
-from lora_lab.errors import LabError
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, report_of
 from lora_lab.methods.inspect import product_norm
@@ -21,14 +20,14 @@ from lora_lab.methods.merge import at_strength
 from lora_lab.methods.targets import roles_of
 from lora_lab.metrics import factor
 from lora_lab.training.batches import encode
-from lora_lab.training.changed_predictions import changed_predictions
 from lora_lab.training.evaluate import evaluate
 from lora_lab.training.loop import Progress
+from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Split
-from lora_lab.training.train import Trainer, keep, keep_failure
-from lora_lab.training.training_lock import training_lock
+from lora_lab.training.train import changed_predictions, train_alone
+from lora_lab.training.watching import training_lock
 from lora_lab.widgets.background import Background
 
 POINTS = 400  # maximum number of points in a loss curve
@@ -52,7 +51,7 @@ class LiveRun(Background):
         self.moved: list[tuple[int, str, float]] = []
         self.run: Run | None = None
         self.found: dict[str, Any] = {}
-        self.trainer: Trainer | None = None
+        self.trainer: Pack | None = None
         self._next_measurement, self._sizes = 0.0, dict[str, float]()
 
     def seconds_left(self) -> int | None:
@@ -62,7 +61,7 @@ class LiveRun(Background):
     @property
     def goes_on(self) -> bool:
         """Whether `start` has something to continue: training was stopped, or what it made could not be stored."""
-        member = self.trainer.member if self.trainer else None
+        member = self.trainer.members[0] if self.trainer else None
         return self.state != "done" and member is not None and member.ended and not member.error
 
     @property
@@ -84,13 +83,12 @@ class LiveRun(Background):
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.trainer.task.metric if self.trainer else ""
-        before = self.trainer.member.history.before if self.trainer else {}
-        checks = [(0, before)] * bool(before) + [(p.step, p.validation) for p in list(self.progress) if p.validation]
+        checks = [*self.trainer.members[0].history["validation"]] if self.trainer else []
         return {
             "state": self.doing, "error": self.error, "hash": self.recipe.hash, "steps": self.recipe.steps,
             "step": self.progress[-1].step if losses else 0, "left": self.seconds_left(), "every": every,
             "losses": [round(mean, 4) for mean in means],
-            "checks": [[step, round(factor(metric) * scores[metric], 3)] for step, scores in checks],
+            "checks": [[scores["step"], round(factor(metric) * scores[metric], 3)] for scores in checks],
             "moved": [[layer, role, float(f"{share:.4g}")] for layer, role, share in self.moved],
         }  # fmt: skip
 
@@ -106,21 +104,16 @@ class LiveRun(Background):
     def _train(self) -> None:
         self.state = "loading"
         if self.trainer is None:
-            self.trainer = Trainer(self.recipe, callbacks=[self._on_step])
+            self.trainer = Pack([self.recipe], callbacks=lambda _: [self._on_step])
             self.trainer.before_scoring = lambda: setattr(self, "state", "scoring")  # type: ignore[method-assign]
         self.store.check_writable()
         if self.run:  # it was stopped: continue
-            self.trainer.member.status, self.trainer.started = "training", time.perf_counter() - self.run.seconds
+            self.trainer.members[0].status, self.trainer.started = "training", time.perf_counter() - self.run.seconds
         trainer, self.run, self.found = self.trainer, None, {}
         self.stamps.clear()
         self.state = "training"
-        try:
-            run = trainer.only(self._stop)
-        except LabError as error:
-            keep_failure(self.store, trainer, error)
-            raise
+        run = train_alone(trainer, self.store, self._stop)
         self._measure_weights()
-        run = keep(self.store, trainer, run)
         self.found = self._results(run, changed_predictions(trainer))
         self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
 

@@ -15,9 +15,9 @@ from lora_lab.methods import REGISTRY
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import factor
 from lora_lab.training.assets import problem_with
-from lora_lab.training.pairs import VOICES
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
+from lora_lab.training.tasks import VOICES
 
 TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare", *VOICES)}
 CLASSES = {"rt": 2, "imdb": 2, "tweets": 3, **dict.fromkeys(TASKS["smollm2"])}  # known without reading the texts

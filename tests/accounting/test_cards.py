@@ -57,9 +57,9 @@ def test_a_peak_belongs_to_a_dtype_and_bf16_may_be_missing():
 
 def test_seconds_follow_from_the_share_of_the_peak_and_impossible_ones_are_refused():
     assert seconds(312e12, card("a100 80")) == pytest.approx(1 / UTILISATION)
-    for gpu, share in ((card("t4"), 0.4), (card("l4"), 0), (card("l4"), 1.2), (of_size(24), 0.4)):
-        with pytest.raises(BadValue):  # no bf16, no share, no known peak
-            seconds(1, gpu, share)
+    for gpu in (card("t4"), of_size(24)):
+        with pytest.raises(BadValue):  # no bf16, no known peak
+            seconds(1, gpu)
     for size in (0, float("nan"), float("inf")):
         with pytest.raises(BadValue):
             of_size(size)

@@ -1,7 +1,5 @@
 """`lora-lab params` and `memory`: the contract's keys, reference figures, tables, and one sentence for mistakes."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,10 +1,7 @@
 """`lora-lab inspect` and `merge`: one JSON object with the contract's fields, words for people, and exit codes."""
 
-from __future__ import annotations
-
 import json
 
-import pytest
 from click.testing import CliRunner
 
 from lora_course.experiments.broken import patient
@@ -33,14 +30,6 @@ def test_json_has_the_fields_of_the_contract():
     assert json.loads(told(SOUND, "--json"))["does_something"] is None  # without a base it claims no effect
 
 
-def test_in_words():
-    words = told(SOUND, "--base", "minilm")
-    assert "no problem found" in words
-    assert "73,728 + 770 in the head" in words
-    assert "bert.encoder.layer.5.attention.self.value" in words
-    assert "ratio" in words
-
-
 def test_a_file_that_cannot_be_read_is_an_answer_not_an_error(tmp_path):
     assert "problem: truncated file" in told(str(patient("D", tmp_path)), "--base", "minilm")
     found = json.loads(told(str(tmp_path / "D"), "--json"))
@@ -50,8 +39,6 @@ def test_a_file_that_cannot_be_read_is_an_answer_not_an_error(tmp_path):
 
 
 # ---- merge
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_json_is_one_object_with_what_rounding_took(tmp_path, lora_lab):

@@ -1,7 +1,5 @@
 """The command line: one sentence for every bad input, one JSON object for --json, and the contract's keys."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -14,9 +12,7 @@ import pytest
 from lora_lab import __version__, workbench
 from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
-from tests.cli.conftest import Done
-from tests.conftest import HOSTILE, MARK, tiny
-from tests.training.conftest import opinions, tiny_encoder  # noqa: F401
+from tests.conftest import HOSTILE, MARK, Done, tiny
 
 SHIPPED = shipped("data/results")
 
@@ -118,7 +114,7 @@ def test_fetch_says_what_is_there_and_what_is_missing(command, monkeypatch, tmp_
     assert "tweets" not in answer.stderr  # opt-in
 
 
-def test_what_fails_on_the_way_is_exit_1(command, tmp_path, opinions, tiny_encoder):  # noqa: F811
+def test_what_fails_on_the_way_is_exit_1(command, tmp_path, opinions, tiny_encoder):
     words = ["--model", tiny_encoder, "--task", opinions, "--lr", "1e30", "--steps", "9", "--clip", "0", "--json"]
     answer = command("train", *words)
     assert (answer.returncode, answer.stdout) == (1, "")

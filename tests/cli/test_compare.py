@@ -1,7 +1,5 @@
 """`lora-lab compare`: the contract's keys, a table for people, a budget in minutes, and what is refused."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path
@@ -12,7 +10,6 @@ from lora_lab.cli.compare import describe
 from lora_lab.experiments import budget
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
-from tests.training.conftest import opinions, tiny_encoder, tiny_models  # noqa: F401
 
 CHEAP = ["--batch", "4", "--rates", "2", "--growth", "0", "--seeds", "2", "--dtype", "fp32", "--attention", "eager"]
 
@@ -24,7 +21,7 @@ def run(lora_lab):
 
 
 @pytest.fixture
-def small(tiny_encoder, opinions):  # noqa: F811
+def small(tiny_encoder, opinions):
     """The options of a cheap comparison."""
     return ["--model", tiny_encoder, "--task", opinions, "--methods", "lora,lora:rank=1:targets=q+v+k", *CHEAP]
 

@@ -1,7 +1,5 @@
 """A read-only home and a full disk, both real: commands answer, or fail with one sentence before they train."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -10,7 +8,6 @@ from pathlib import Path
 
 from lora_lab.training.assets import home
 from tests.conftest import BWRAP, needs_bwrap
-from tests.training.conftest import opinions, tiny_encoder  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = """
@@ -26,7 +23,7 @@ for words in sys.argv[1:]:
 
 
 @needs_bwrap
-def test_where_nothing_can_be_written_commands_answer_or_say_so(tiny_encoder: str, opinions: str, tmp_path: Path):  # noqa: F811
+def test_where_nothing_can_be_written_commands_answer_or_say_so(tiny_encoder: str, opinions: str, tmp_path: Path):
     work, disk, scratch = (tmp_path / name for name in ("work", "disk", "scratch"))
     for folder in (work, disk, scratch):
         folder.mkdir()

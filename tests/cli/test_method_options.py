@@ -1,7 +1,5 @@
 """Every command takes every method: what is said on the command line is the method that a recipe holds."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import pytest

@@ -1,22 +1,18 @@
 """`lora-lab sweep` and `collect`: the contract's keys, the grid's words, and what is refused in one sentence."""
 
-from __future__ import annotations
-
 import json
 import re
-from dataclasses import replace
 
 import pytest
 
 from lora_lab import FullFineTuning, Grid, LoRA, PromptTuning, Recipe, Store
-from lora_lab.training.runs import failed
-from tests.training.conftest import opinions, tiny_encoder  # noqa: F401
+from tests.conftest import made_run
 
 CHEAP = ["--steps", "3", "--batch", "4", "--validations", "1", "--dtype", "fp32", "--attention", "eager"]
 
 
 @pytest.fixture
-def small(tiny_encoder, opinions):  # noqa: F811
+def small(tiny_encoder, opinions):
     """The options of a cheap sweep."""
     return ["--model", tiny_encoder, "--task", opinions, *CHEAP]
 
@@ -77,9 +73,7 @@ def test_a_table_for_people_and_a_picture_of_what_was_collected(lora_lab, small,
 
 def keep(folder, recipe: Recipe, **metrics: float) -> None:
     """A run of a class, with the same metrics on validation and on test."""
-    done = replace(failed(recipe, ""), status="done", metrics=metrics)
-    history = {**done.history, "validation": [{"step": 1, **metrics}]}
-    Store(folder / "class").add(replace(done, history=history))
+    Store(folder / "class").add(made_run(recipe, **metrics))
 
 
 @pytest.mark.parametrize(

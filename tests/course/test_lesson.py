@@ -1,7 +1,5 @@
 """What the lessons share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from shutil import make_archive
 
@@ -9,9 +7,10 @@ import pytest
 
 from lora_course import lesson
 from lora_course.receipts import Receipt
-from lora_lab import LoRA, Recipe, Run, Store, load_task, sweep
+from lora_lab import LoRA, Recipe, Store, load_task, sweep
 from lora_lab.errors import NotFound
 from lora_lab.files import write_json
+from tests.conftest import made_run
 
 
 def test_a_lesson_begins_with_its_title_its_minutes_and_whose_seed_it_is(
@@ -66,9 +65,7 @@ def test_what_ships_is_whole_says_where_and_when_and_an_unknown_name_is_an_error
 def test_one_catches_up_by_runs_that_a_sweep_then_finds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     recipe = Recipe("minilm", "rt", LoRA(rank=8), steps=2, batch=8)
     made = {"date": "2026-01-02", "hardware": "a laptop"}
-    Store(tmp_path / "made").add(
-        Run(recipe, {"accuracy": 0.5}, {"step": [], "loss": [], "lr": [], "validation": []}, 1, 1, 9, 0.0, 0, made)
-    )
+    Store(tmp_path / "made").add(made_run(recipe, None, made, accuracy=0.5))
     make_archive(str(tmp_path / "rates"), "zip", tmp_path / "made")
     monkeypatch.setattr(lesson, "shipped", lambda path: tmp_path)
     words = lesson.catch_up("rates", tmp_path / "own")

@@ -1,7 +1,5 @@
 """What was predicted is kept beside the notebook, can be declined, and is gathered from a class."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

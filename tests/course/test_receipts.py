@@ -1,7 +1,5 @@
 """A receipt comes back out of a chat as it went in, or is said to be damaged; names vary what is drawn."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 import zlib

@@ -1,7 +1,5 @@
 """The reference: it is made without a warning, and holds every public name with words of its own."""
 
-from __future__ import annotations
-
 import inspect
 import runpy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The glossary has each term that a lesson explains, once, in English and Chinese."""
 
-from __future__ import annotations
-
 import re
 
 from tests.docs import ROOT

@@ -1,7 +1,5 @@
 """What the pages name exists: links, commands and options, panels and their arguments, methods and their counts."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re

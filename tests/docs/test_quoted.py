@@ -1,7 +1,5 @@
 """Numbers that lessons and pages quote are those of the stored runs."""
 
-from __future__ import annotations
-
 import re
 import runpy
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """What we quote and how far it was read: data/sources.json has every source that a file names, and no other."""
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache

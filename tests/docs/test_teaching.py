@@ -1,7 +1,5 @@
 """The teaching page and its sheets add up: three plans, a quiz in three forms, forty cards, and the arithmetic."""
 
-from __future__ import annotations
-
 import json
 import re
 from itertools import pairwise
@@ -36,21 +34,22 @@ def minutes(clock: str) -> int:
     return 60 * int(clock.split(":")[0]) + int(clock.split(":")[1])
 
 
-def test_the_boxes_follow_each_other_and_fill_ninety_minutes():
-    boxes = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("Ninety minutes")) if ":" in row[0]]
-    for (start, length, _), (after, *_) in pairwise(boxes):
+def blocks(title: str) -> list[tuple[int, int, str]]:
+    """Start, length and lesson of each block of a plan; each begins where the one before ends."""
+    found = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section(title)) if ":" in row[0]]
+    for (start, length, _), (after, *_) in pairwise(found):
         assert start + length == after
+    return found
+
+
+def test_plans_follow_the_clock_ninety_minutes_are_full_and_a_day_leaves_out_lesson_08_alone():
+    boxes = blocks("Ninety minutes")
     assert (boxes[0][0], boxes[-1][0] + boxes[-1][1]) == (0, 90)
     assert {lesson for *_, lesson in boxes if lesson} == {f"{number:02}" for number in range(6)}
     headings = re.findall(r"^### (\d:\d\d) · .*\((\d+)\)$", section("Ninety minutes"), re.MULTILINE)
     assert [(minutes(clock), int(length)) for clock, length in headings] == [box[:2] for box in boxes]
-
-
-def test_the_day_follows_the_clock_and_leaves_out_lesson_08_alone():
-    blocks = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section("A day")) if ":" in row[0]]
-    for (start, length, _), (after, *_) in pairwise(blocks):
-        assert start + length == after
-    assert sorted(lesson for *_, lesson in blocks if lesson) == ["00", "01", "02", "03", "04", "05", "06", "07", "09"]
+    day = sorted(lesson for *_, lesson in blocks("A day") if lesson)
+    assert day == ["00", "01", "02", "03", "04", "05", "06", "07", "09"]
 
 
 def test_six_weeks_of_ninety_minutes_have_every_core_lesson_and_elective():

@@ -1,7 +1,5 @@
 """A real JupyterLab and a real browser, with every way out of this machine blocked and watched."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What the tests of panels drawn by the browser share: pages opened as files, and what is done there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ The training panel trains, for some minutes; the others show reference results t
 those results are dealt to five folders, one seed each, with invented guesses.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """The comparison on a page without a kernel: the margin is dragged, the rival and the pair are clicked."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

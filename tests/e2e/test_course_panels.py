@@ -1,7 +1,5 @@
 """The course's panels on a page without a kernel: voices, a claim, the mixer, and a class on a projector."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from playwright.sync_api import expect

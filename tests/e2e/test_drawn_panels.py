@@ -1,7 +1,5 @@
 """What holds for every panel that the browser draws: on a page without a kernel, and for everyone."""
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile
@@ -218,7 +216,7 @@ def test_tab_reaches_every_control_and_a_thumb_is_dragged(pages: Pages) -> None:
 
 
 def _drag(view: Page, number: int, slider: str, trait: str) -> None:
-    """Pull a thumb with the mouse: what is drawn and told changes while the button is down."""
+    """Pull a thumb with the mouse: what is drawn and told changes while the button is down. Then by keys."""
     panel, handle = panel_of(view, number), panel_of(view, number).get_by_role("slider", name=slider)
     value, place = "(e, name) => e.model.get(name)", view.locator("[data-panel]").nth(number)
     before = place.evaluate(value, trait)
@@ -235,6 +233,12 @@ def _drag(view: Page, number: int, slider: str, trait: str) -> None:
     view.mouse.up()
     assert len(set(seen)) == 4
     assert place.evaluate(value, trait) != before
+    handle.press("Home")
+    told = [handle.get_attribute("aria-valuetext")]
+    for _ in range(3):  # each key is a step to another value
+        handle.press("ArrowRight")
+        told.append(handle.get_attribute("aria-valuetext"))
+    assert len(set(told)) == 4, told
 
 
 def test_what_plays_jumps_to_its_end_for_those_who_want_no_motion(pages: Pages) -> None:

@@ -1,7 +1,5 @@
 """The panel "LoRA to scale" as people use it: on a page without a kernel, and in a notebook with one."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -88,13 +86,3 @@ def test_first_only_b_has_a_gradient_then_a_too_and_what_is_shown_adds_up(pages:
     base, detour, y = ([float(cell.replace("−", "-")) for cell in cells[name]] for name in SUM)
     assert len(y) == 8
     assert np.allclose(np.add(base, detour), y)
-
-
-def test_each_key_is_a_step_to_another_rank(pages: Pages) -> None:
-    panel = panel_of(pages.open(LoRAPanel(d=64, rank=1, models=MODELS)))
-    slider = panel.get_by_role("slider", name="rank r")
-    for rank in range(2, 11):
-        slider.press("ArrowRight")
-        assert rank_of(panel) == rank
-    slider.press("End")
-    assert rank_of(panel) == 64

@@ -1,7 +1,5 @@
 """What a browser with a lesson open takes, and the server behind it: their share of a machine of 8 GB."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """The film of a training step as people use it: on a page without a kernel, and in a notebook with one."""
 
-from __future__ import annotations
-
 import random
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The panels that the browser draws in JupyterLab: all on one page; its one kernel is slow, restarted and lost."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Panels by Voila: the page for a projector, behind a token, and nothing asked of any other machine."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """The rank panel on a page: what is dragged is drawn as Python would, a piece at a time, with sentences that flip."""
 
-from __future__ import annotations
-
 import base64
 
 import numpy as np

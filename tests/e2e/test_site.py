@@ -1,7 +1,5 @@
 """The site, built without a network and opened as files: it asks nobody for anything, and its panels live."""
 
-from __future__ import annotations
-
 import html
 import os
 import re
@@ -19,7 +17,6 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lora_course import checks
-from lora_course.checks import fit, small_file
 from tests.e2e.conftest import GUARD
 from tests.e2e.pages import MOVE, axe_finds, panel_of
 
@@ -203,8 +200,8 @@ def tried(form: Locator, *answers: str) -> str:
 @pytest.mark.parametrize(
     ("lesson", "compared"),
     [
-        ("00_whats_in_this_small_file", small_file.pair_numbers()),
-        ("04_will_it_fit", fit.peak_of_qlora().at(2048, within=0.015)),
+        ("00_whats_in_this_small_file", checks.check_pair_numbers(...).right),
+        ("04_will_it_fit", checks.check_peak(lambda tokens: None).right.at(2048, within=0.015)),
     ],
 )
 def test_a_number_is_judged_as_the_check_judges_it(site: str, visit: Callable[..., Page], lesson: str, compared: Any):

@@ -1,7 +1,5 @@
 """The playground as people use it, on a page without a kernel."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from playwright.sync_api import Locator, expect
@@ -70,12 +68,3 @@ def test_a_page_without_a_kernel_offers_no_training(pages: Pages) -> None:
     expect(panel.get_by_role("button")).to_have_text(["go to the best cell"])
     expect(panel.locator(".doing")).to_contain_text("Run the notebook")
     assert view.locator("[data-panel]").evaluate("e => e.model.get('picked')") == []
-
-
-def test_each_key_is_a_step_to_another_cell(pages: Pages) -> None:
-    python = sweep(view="rank", lr=2.5e-4)
-    slider = panel_of(pages.open(python)).get_by_role("slider", name="learning rate")
-    rates = [rate for rate in python.data["rates"] if rate > 2.5e-4]
-    for rate in rates:
-        slider.press("ArrowRight")
-        assert (slider.get_attribute("aria-valuetext") or "").startswith(f"rate {rate:g}")

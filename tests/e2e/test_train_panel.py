@@ -1,7 +1,5 @@
 """The training panel: what a page shows of a run; lesson 02 as a student meets it, and once more without a mouse."""
 
-from __future__ import annotations
-
 import re
 
 from playwright.sync_api import Page, expect

@@ -1,6 +1,4 @@
-"""The small models and tasks that training is tested with."""
-
-from tests.training.conftest import opinions, recipe, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
+"""What the tests of sweeps share."""
 
 
 def on_step(see):

@@ -1,7 +1,5 @@
 """Minutes become steps: methods are timed once, the arithmetic is right, and a repeat keeps the steps."""
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import count
 from types import SimpleNamespace
@@ -13,7 +11,7 @@ from lora_lab import BadValue, LoRA, Recipe
 from lora_lab.experiments import budget
 from lora_lab.experiments.budget import steps_within
 from lora_lab.experiments.compare import Terms
-from tests.training.conftest import PLAIN
+from tests.conftest import PLAIN
 
 METHODS = [LoRA(rank=2), LoRA(targets="c_attn")]  # the second fits no BERT
 

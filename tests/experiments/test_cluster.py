@@ -1,7 +1,5 @@
 """The same sweep on a real cluster of processes, one of which is killed at work."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -12,7 +10,7 @@ import pytest
 from lora_lab import BadValue, Grid, Store, sweep
 from lora_lab.experiments.cluster import connect
 from lora_lab.experiments.workers import METHOD
-from tests.training.conftest import PLAIN
+from tests.conftest import PLAIN
 
 SAME = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status", "adapter_parameters"]
 

@@ -1,7 +1,5 @@
 """Forty laptops' stores in one: all of it, each run once, and no word lost on what cannot be read."""
 
-from __future__ import annotations
-
 import shutil
 import zipfile
 from dataclasses import replace
@@ -10,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from lora_lab import BadValue, Grid, Store, sweep
-from lora_lab.experiments.collect import collect
 from lora_lab.experiments.grid import share
-from lora_lab.experiments.results import from_store, load
+from lora_lab.experiments.results import collect, from_store, load
 from lora_lab.training.runs import failed
-from tests.training.conftest import PLAIN
+from tests.conftest import PLAIN
 
 SHARED = {"steps": 2, "batch": 4, "validations": 1, **PLAIN}
 SAME = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status"]

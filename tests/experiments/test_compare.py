@@ -1,7 +1,5 @@
 """Comparisons: equal terms for all, the same after a stop, and a method that fails beside those that do not."""
 
-from __future__ import annotations
-
 import json
 import threading
 from pathlib import Path
@@ -12,10 +10,10 @@ from lora_lab import IA3, BadValue, Grid, LoRA, NotFound, Recipe, Store, memory,
 from lora_lab.errors import Changed
 from lora_lab.experiments import afterwards
 from lora_lab.experiments.compare import Comparison, compare, terms_of
-from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.margins import shown, unpacked
+from lora_lab.experiments.study import contenders, label
 from lora_lab.training.runs import stores
-from tests.training.conftest import PLAIN
+from tests.conftest import PLAIN
 
 SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, "max_length": 64, **PLAIN}
 KEYS = {
@@ -255,5 +253,5 @@ def plain(one: dict) -> dict:
 
 def test_full_fine_tuning_is_computed_in_fp32_where_the_rest_may_be_in_less():
     terms = terms_of("minilm", "rt", {"dtype": "nf4"})
-    assert terms.recipe(contenders("full")[0]).base_dtype == "fp32"
-    assert terms.recipe(LoRA()).base_dtype == "nf4"
+    assert terms.recipe(contenders("full")[0]).computed["dtype"] == "fp32"
+    assert terms.recipe(LoRA()).computed["dtype"] == "nf4"

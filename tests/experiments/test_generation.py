@@ -1,7 +1,5 @@
 """Scores of generated answers: those of the packages, what is missing in one sentence, and the command line."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys
@@ -15,7 +13,7 @@ from sacrebleu import corpus_bleu, corpus_chrf
 from lora_lab import LoRA, load_model, load_task, save_adapter
 from lora_lab.cli import commands
 from lora_lab.errors import BadValue
-from lora_lab.experiments.generation import bleu, chrf, nist, rouge_l, score_answers, text_scores
+from lora_lab.experiments.afterwards import bleu, chrf, nist, rouge_l, score_answers, text_scores
 
 TEXT = "The Quince is a cheap pub by the river ."  # E2E spaces its full stops
 ANSWERS = ["The Quince is a cheap pub.", "Near Tilney Park, there is a pub called Quince!", "Cotto serves Thai food."]

@@ -1,7 +1,5 @@
 """`lora-lab gpu-check`, as far as a CPU can do it: every part measures something, and an error ends only its part."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

@@ -1,7 +1,5 @@
 """Grids: every combination once, alpha by rule, shares that add up, and what cannot be refused before anything runs."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Rank, energy and truncation: what Eckart and Young promise, on matrices that hypothesis draws."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

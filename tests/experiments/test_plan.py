@@ -1,12 +1,10 @@
 """Packs: alike enough, no larger than the memory, and no recipe lost."""
 
-from __future__ import annotations
-
 import pytest
 
 from lora_lab import Grid, LoRA, Recipe
-from lora_lab.experiments import plan
-from lora_lab.experiments.plan import pack_size, packs
+from lora_lab.experiments import sweep as plan
+from lora_lab.experiments.sweep import pack_size, packs
 from lora_lab.training.pack import key
 
 GRID = Grid(rank=[1, 2, 4, 8], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "all-linear"])

@@ -1,7 +1,5 @@
 """Runs as cells of a map: which runs are on it, what the file keeps, and what is computed from them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -1,9 +1,8 @@
 """Choosing: configurations that are behind stop, and only the chosen one and its rivals are scored on the test rows."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_lab import BadValue, Grid, Recipe, Store, sweep
-from lora_lab.experiments.racing import EVERY, GAP, LED, behind
+from lora_lab.experiments.racing import EVERY, GAP, LED, Race, behind
 from lora_lab.training.pack import Pack
+from tests.conftest import PLAIN
 from tests.experiments.conftest import on_step
-from tests.training.conftest import PLAIN
 
 # ---- the rule, on losses that are made up
 
@@ -119,6 +118,24 @@ def test_a_choice_that_was_broken_off_goes_on_and_a_whole_one_is_not_made_twice(
         assert outcome(swept) == outcome(whole)
     again = sweep(recipes, tmp_path / "broken", **how)
     assert (again.packs, outcome(again), str(again.choice)) == ((), outcome(swept), str(swept.choice))
+
+
+def test_only_runs_in_training_fall_behind():
+    """A finished run is kept as it is, so a repeated sweep would not know that its configuration had been left out."""
+    flat, slow, fast = (Recipe("minilm", "rt", lr=lr, steps=60, validations=1) for lr in (1e-6, 1e-5, 1e-2))
+    race, ended = Race([flat, slow, fast]), []
+    next(race.stages())
+    race.note(SimpleNamespace(recipe=flat, history={"loss": [0.7] * 60}, status="unscored"))
+    losses = {slow: [0.7] * 30, fast: [0.7 - 0.02 * step for step in range(30)]}
+    members = [
+        SimpleNamespace(
+            recipe=recipe, history={"loss": own}, end=lambda why, recipe=recipe: ended.append((recipe, why))
+        )
+        for recipe, own in losses.items()
+    ]
+    race.pauses = False
+    race.judge(members, 30)
+    assert (list(race.out), ended) == ([slow], [(slow, "behind")])
 
 
 def test_what_was_stopped_is_never_taken_for_a_whole_run(grid, tmp_path):

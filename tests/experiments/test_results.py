@@ -1,7 +1,5 @@
 """Runs as a tidy frame, and runs of which one machine took bf16 and another fp32: no mean is of both."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +10,10 @@ from lora_course.claims.evidence import Cells
 from lora_course.panels.class_panel import ClassPanel
 from lora_lab import FullFineTuning, LoRA, Recipe, Store, sweep, verdict
 from lora_lab.errors import BadValue, LabWarning
-from lora_lab.experiments.collect import collect
-from lora_lab.experiments.results import Runs, from_store, load
+from lora_lab.experiments.results import Runs, collect, from_store, load
 from lora_lab.training.device import Choice, environment
 from lora_lab.training.runs import Run
-from tests.cli.conftest import lora_lab  # noqa: F401  the command line, as a fixture
+from tests.conftest import made_run
 
 BF16, FP32 = Choice("cpu", "bf16", "eager"), Choice("cpu", "fp32", "eager")
 ROWS = 2000  # test rows of rt
@@ -25,10 +22,7 @@ ROWS = 2000  # test rows of rt
 def run(seed: int, choice: Choice, *, lr: float = 2e-3, method=None, right: float = 0.8) -> Run:
     """A finished run as a machine that takes this dtype would keep it."""
     recipe = Recipe("minilm", "rt", method or LoRA(), seed=seed, lr=lr)
-    seen = [{"step": 400, "accuracy": right, "loss": 0.5}]
-    history = {"step": [400], "loss": [0.5], "lr": [lr], "validation": seen}
-    metrics, answers = {"accuracy": right, "loss": 0.5}, np.zeros(ROWS, dtype=int)
-    return Run(recipe, metrics, history, 100, 10, 1000, 1.0, 1, environment(choice), predictions=answers)
+    return made_run(recipe, np.zeros(ROWS, dtype=int), environment(choice), accuracy=right)
 
 
 def stored(folder: Path, *runs: Run) -> Path:
@@ -59,7 +53,7 @@ def two_stores(tmp_path) -> tuple[Path, Path]:
     return ada, stored(tmp_path / "ben", *(run(seed, FP32, right=0.6) for seed in (3, 4)))
 
 
-def test_no_table_of_the_command_line_averages_over_them(two_stores, tmp_path, lora_lab):  # noqa: F811
+def test_no_table_of_the_command_line_averages_over_them(two_stores, tmp_path, lora_lab):
     found = lora_lab("collect", *map(str, two_stores), "--out", str(tmp_path / "all"))
     lines = [line for line in found.stdout.splitlines() if line.startswith("lora ")]
     assert [line.split()[-4:] for line in lines] == [["80.0", "80.0", "80.0", "80.0"], ["2", "60.0", "60.0", "60.0"]]

@@ -1,7 +1,5 @@
 """What may be said: error rates and power by simulation, the forecast of more seeds, and what a verdict says."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from unittest import mock

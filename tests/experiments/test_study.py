@@ -8,7 +8,7 @@ import pytest
 from lora_lab import LoRA, load_task
 from lora_lab.experiments.statistics import verdicts
 from lora_lab.experiments.study import Study
-from lora_lab.training.runs import Run
+from tests.conftest import made_run
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +20,7 @@ def finished(recipe, labels, wrong):
     """A finished run that is wrong about every so many rows."""
     chance = np.random.default_rng([recipe.seed, int(1000 * wrong)])
     said = np.where(chance.random(len(labels)) < wrong, 1 - labels, labels)
-    history = {"step": [], "loss": [], "lr": [], "validation": []}
-    metrics = {"accuracy": float((said == labels).mean())}
-    return Run(recipe, metrics, history, 10, 2, 100, 1.0, 1, {"dtype": "fp32"}, predictions=said)
+    return made_run(recipe, said, {"dtype": "fp32"}, accuracy=float((said == labels).mean()))
 
 
 def test_groups_come_from_methods_or_words_and_share_their_fields():

@@ -1,7 +1,6 @@
 """Sweeps: nothing twice, nothing lost, whatever fails, stops or is killed."""
 
-from __future__ import annotations
-
+import gc
 import json
 import os
 import random
@@ -11,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -21,9 +22,11 @@ import torch
 
 from lora_lab import BadValue, Grid, NotFound, Recipe, Store, sweep
 from lora_lab.errors import Changed
+from lora_lab.experiments.sweep import Sweep
 from lora_lab.training.evaluate import Score, logits_of
+from lora_lab.training.pack import Pack
+from tests.conftest import PLAIN
 from tests.experiments.conftest import on_step
-from tests.training.conftest import PLAIN
 
 SHARED = {"steps": 6, "batch": 8, "validations": 3, **PLAIN}
 
@@ -94,18 +97,6 @@ def test_stop_keeps_what_has_finished_and_the_rest_goes_on_where_it_was(grid, tm
     swept = sweep(recipes, tmp_path, size=4, note=on_step(lambda p: first.append(p.step)))
     assert min(first) > 1  # not from the beginning
     assert facts(swept.runs) == facts(sweep(recipes, tmp_path / "whole", size=4).runs)
-
-
-def test_a_run_that_ended_at_the_stop_is_kept_and_the_others_go_on(grid, tmp_path, monkeypatch):
-    """The first member ends by patience in the very step in which the sweep is stopped."""
-    early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)
-    monkeypatch.setattr("lora_lab.training.loop.Member._is_stale", lambda member, _: member.recipe.patience == 3)
-    recipes, stop = [replace(early, patience=3), other], threading.Event()
-    sweep(recipes, tmp_path, stop=stop, note=on_step(lambda p: stop.set() if p.step == 2 else None))
-    assert [(run.status, run.history["step"]) for run in Store(tmp_path).runs()] == [("early", [1, 2])]
-    steps: list[int] = []
-    swept = sweep(recipes, tmp_path, note=on_step(lambda p: steps.append(p.step)))
-    assert ([run.status for run in swept.runs], steps[0]) == (["early", "done"], 3)
 
 
 def test_a_test_score_that_is_no_number_is_a_failed_run(grid, tmp_path, monkeypatch):
@@ -254,17 +245,25 @@ def test_a_killed_sweep_ends_as_one_that_was_left_alone(tiny_encoder, opinions, 
     survives(tmp_path, tiny_encoder, opinions, kills=1, seed=0)
 
 
-def test_a_run_that_had_ended_when_the_sweep_was_killed_takes_no_step_more(grid, tmp_path, monkeypatch):
-    """It was killed while the ended run was scored: its last numbers and the others' are on the disk."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_that_had_ended_at_the_stop_takes_no_step_more_and_the_others_go_on(grid, tmp_path, monkeypatch, killed):
+    """The first ends by patience in the step of the stop, or all was killed before it was kept."""
     early, other = grid(lr=1e-2, rank=[1, 4], steps=12, validations=6)
-    monkeypatch.setattr("lora_lab.training.loop.Member._is_stale", lambda member, _: member.recipe.patience == 3)
-    recipes = [replace(early, patience=3), other]
-    with monkeypatch.context() as killed:
-        killed.setattr("lora_lab.training.pack.Pack._alone", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            sweep(recipes, tmp_path)
-    swept = sweep(recipes, tmp_path)
-    assert [(run.status, run.history["step"][-1]) for run in swept.runs] == [("early", 2), ("done", 12)]
+    monkeypatch.setattr("lora_lab.training.loop.better", lambda values, than: False)
+    monkeypatch.setattr("lora_lab.training.pack.SHARE", 1e9)  # every validation writes a checkpoint
+    recipes, stop, steps = [replace(early, patience=1), other], threading.Event(), list[int]()
+    with monkeypatch.context() as first:
+        if killed:
+            first.setattr("lora_lab.training.pack.Pack._finish", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
+            sweep(
+                recipes, tmp_path, stop=stop, note=on_step(lambda p: stop.set() if p.step == 4 and not killed else None)
+            )
+    stored = [(run.status, run.history["step"]) for run in Store(tmp_path).runs()]
+    assert stored == ([] if killed else [("early", [1, 2, 3, 4])])
+    swept = sweep(recipes, tmp_path, note=on_step(lambda p: steps.append(p.step)))
+    assert [(run.status, run.history["step"][-1]) for run in swept.runs] == [("early", 4), ("done", 12)]
+    assert steps[0] == 5
 
 
 def test_only_what_a_sweep_wrote_is_taken_away(grid, tmp_path):
@@ -295,7 +294,18 @@ def test_if_a_pack_runs_out_of_memory_its_halves_go_on_and_nothing_is_lost(grid,
     recipes = grid(seed=[0, 1])
     expected = facts(sweep(recipes, tmp_path / "enough").runs)
     limited(monkeypatch, rows=2 * 8)  # two runs at a time
-    assert facts(sweep(recipes, tmp_path / "little").runs) == expected
+    alive, others = weakref.WeakSet(), []
+
+    class Watched(Pack):
+        def __init__(self, *args, **options) -> None:
+            gc.collect()
+            others.append(len(alive))
+            super().__init__(*args, **options)
+            alive.add(self)
+
+    assert facts(Sweep(tmp_path / "little", pack=Watched).run(recipes).runs) == expected
+    assert len(others) > 1
+    assert set(others) == {0}  # the memory of the pack that ran out is free
     assert not list((tmp_path / "little" / "unfinished").glob("*"))
 
 

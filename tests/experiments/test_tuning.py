@@ -1,7 +1,5 @@
 """Tuning: the same number of rates for every method, more of them at an edge, and the test split left alone."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import pairwise
@@ -16,7 +14,7 @@ from lora_lab.errors import Failed
 from lora_lab.experiments import tuning
 from lora_lab.experiments.tuning import AXES, Axis, Tried, Tuning, tune
 from lora_lab.training import pack
-from tests.training.conftest import PLAIN
+from tests.conftest import PLAIN
 
 
 @pytest.fixture
@@ -30,9 +28,9 @@ def test_every_grid_is_geometric_and_as_long_as_asked_for():
     assert AXES["lora"].grid(2) == [1e-3, 2e-3]
     for axis in AXES.values():
         for n in (1, 2, 3, 4, 7):
-            below, grid, above = axis.beyond(n, 2, above=False), axis.grid(n), axis.beyond(n, 2, above=True)
-            values = [*below, *grid, *above]
+            grid, values = axis.grid(n), axis.grid(n, below=2, above=2)
             assert (len(grid), len(values)) == (n, n + 4)
+            assert (axis.grid(n, below=2), grid, axis.grid(n, above=2)) == (values[:-2], values[2:-2], values[2:])
             assert [b / a for a, b in pairwise(values)] == pytest.approx([axis.factor] * (n + 3), rel=0.06)
 
 
@@ -104,7 +102,7 @@ def test_a_task_that_is_judged_by_a_correlation_is_tuned_and_told_of_by_it(tiny_
 
 def test_best_and_edge_follow_the_metric():
     tried = (Tried(1e-3, 20.0, 3.0), Tried(2e-3, 18.0, 2.9), Tried(4e-3, 18.0, 2.8))
-    perplexity = Tuning(Axis(1e-3), tried, "perplexity", 1.0)
+    perplexity = Tuning(tried, "perplexity", 1.0)
     assert (perplexity.best.value, perplexity.edge) == (4e-3, True)
     accuracy = replace(perplexity, tried=(*tried[1:], Tried(8e-3)), metric="accuracy")
     assert (accuracy.best.value, accuracy.edge) == (4e-3, False)

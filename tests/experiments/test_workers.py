@@ -1,7 +1,5 @@
 """Processes of their own: results in order, what they say is heard, none outlives its parent, and when they pay."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

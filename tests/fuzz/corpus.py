@@ -1,7 +1,5 @@
 """Sound adapters of every layout, which the fuzzer damages and the tests of files save and load."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path

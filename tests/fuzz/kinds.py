@@ -1,7 +1,5 @@
 """What else a stranger may send, and how the lab reads it: notebooks, texts, configs, recipes in stores and options."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import fields
@@ -12,8 +10,8 @@ from lora_course import predictions, receipts
 from lora_course.classroom import grading
 from lora_lab import LoRA, load_task, memory, params
 from lora_lab.experiments import playground, results
-from lora_lab.experiments.contenders import contenders
 from lora_lab.experiments.grid import Grid, numbers, share
+from lora_lab.experiments.study import contenders
 from lora_lab.training.assets import shipped
 from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Store

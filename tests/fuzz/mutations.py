@@ -1,7 +1,5 @@
 """Ways to damage an adapter's folder. Each takes the folder and a random generator, and nothing else decides."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """The fuzzer: case after case from one seed, each reproducible by its number alone."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import faulthandler

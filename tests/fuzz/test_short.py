@@ -1,7 +1,5 @@
 """The fuzzer, for some seconds: the same cases as the first of `python -m tests.fuzz`, and a look at its own watch."""
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Iterator
@@ -25,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets
 
 
 @pytest.fixture(scope="module")
-def fuzzer(tmp_path_factory, one_thread) -> Fuzzer:
+def fuzzer(tmp_path_factory) -> Fuzzer:
     return Fuzzer(tmp_path_factory.mktemp("fuzz"))
 
 
@@ -48,7 +46,7 @@ def test_no_file_crashes_hangs_grows_or_writes(fuzzer):
 
 
 @pytest.mark.parametrize("kind", READ)
-def test_nothing_else_that_is_sent_crashes_hangs_or_writes(kind, tmp_path, one_thread):
+def test_nothing_else_that_is_sent_crashes_hangs_or_writes(kind, tmp_path):
     fuzzer = Fuzzer(tmp_path, kind=kind)
     for number in range(80):
         fuzzer.case(number)

@@ -4,8 +4,6 @@ Memory is the growth of the process's resident peak, which Linux lets one reset;
 is seen by an audit hook, which hears of every file that Python opens.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import sys

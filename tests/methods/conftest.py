@@ -1,7 +1,5 @@
 """What the tests of methods share: tiny models with an adapter, and that what is refused changes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,11 +17,6 @@ TARGETS = {
     "phi3": ["q,v", "gate,down", "qkv_proj", "all-linear"],
     "llama": ["q,v", "o", "lm_head,q", "embed"],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_models(one_thread):
-    """All of them on one thread."""
 
 
 def with_adapter(base: nn.Module | str, method: Method, seed: int = 2) -> nn.Module:

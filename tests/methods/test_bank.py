@@ -1,7 +1,5 @@
 """A bank of adapters: each answers as it does alone, however it is chosen, and the base stays what it was."""
 
-from __future__ import annotations
-
 import peft
 import pytest
 import torch
@@ -33,7 +31,7 @@ from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.packed import share
 from tests.conftest import BART, BERT, snapshot, tiny
 from tests.methods.conftest import TARGETS, with_adapter
-from tests.methods.test_peft_parity import peft_model, save_peft
+from tests.methods.test_peft_parity import lora, peft_model, save_peft
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 IDS = torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(0))
@@ -129,7 +127,7 @@ def test_each_row_goes_on_with_its_own_adapter_in_generation(kind):
 def test_it_mixes_as_peft_does_with_pefts_own_files(tmp_path):
     targets = {"a": ["query", "value"], "b": ["key"]}
     for seed, (name, modules) in enumerate(targets.items()):
-        save_peft(peft_model(tiny("bert"), "roberta", modules, seed=seed, r=3 + seed), tmp_path / name)
+        save_peft(peft_model(tiny("bert"), lora("bert", modules, r=3 + seed), seed), tmp_path / name)
     theirs = peft.PeftModel.from_pretrained(tiny("bert"), tmp_path / "a", adapter_name="a").eval()
     theirs.load_adapter(tmp_path / "b", "b")
     bank = AdapterBank(tiny("bert"))

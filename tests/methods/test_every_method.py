@@ -3,11 +3,8 @@
 A new method is tested here without further work; exceptions are in the tables below.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
-import transformers
 from torch import nn
 
 from lora_lab import LoRA, detach, disabled, load_adapter, memory, params, save_adapter
@@ -15,10 +12,10 @@ from lora_lab.errors import BadValue
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.packed import share, stack_members
+from lora_lab.methods.quant import quantize_model
 from lora_lab.training.measure import measure
 from tests.accounting.test_memory import config
-from tests.conftest import BERT, logits, randomise, snapshot, tiny
-from tests.methods.conftest import refused
+from tests.conftest import logits, randomise, snapshot, tiny
 
 KINDS = ("roberta", "gpt2", "llama")
 SMALL = {
@@ -36,17 +33,14 @@ METHODS["dora, freeze_a"] = LoRA(rank=2, dora=True, freeze_a=True)
 METHODS["pissa, freeze_a"] = LoRA(rank=2, init="pissa", freeze_a=True, rslora=True)
 TRAINS_BASE = {"full"}  # nothing is frozen, so nothing can be switched off or removed
 CHANGES_AT_ONCE = {"prompt", "ptuning", "prefix", "probe"}  # vectors in front of every row; a head that starts at zero
-DOES_NOT_FIT = {
-    ("head", "gpt2"): "has nothing to train",
-    ("bitfit", "llama"): "has nothing to train",
-    ("probe", "gpt2"): "needs a classifier",
-    ("dora, freeze_a", "gpt2"): "dora adapts a fused layer as a whole: use c_attn as a target, not q",
-}
+DOES_NOT_FIT = {("head", "gpt2"), ("bitfit", "llama"), ("probe", "gpt2"), ("dora, freeze_a", "gpt2")}  # test_refused.py
+NOT_IN_4_BITS = {"bitfit", "dora, freeze_a", "pissa, freeze_a"}  # test_refused.py
 ON_LLAMA = ("lora", "dora, freeze_a", "ia3", "full", "prefix", "bottleneck")  # no biases, other norms, fewer kv heads
 FITTING = [(n, kind) for n in METHODS for kind in KINDS if (n, kind) not in DOES_NOT_FIT]
 FITTING = [(name, kind) for name, kind in FITTING if kind != "llama" or name in ON_LLAMA]
-TRACED = [(name, "bert") for name in ("full", "probe", "bottleneck", "dora, freeze_a", "lora-xs")]
-TRACED += [(name, "gpt2") for name in ("full", "lora", "ia3", "vera")]  # slices; test_soft.py has prompts and prefixes
+TRACED = [(name, "bert", False) for name in ("full", "probe", "bottleneck", "dora, freeze_a", "lora-xs")]
+TRACED += [(name, "gpt2", False) for name in ("full", "lora", "ia3", "vera")]  # slices
+TRACED += [("prefix", "gpt2", True), ("prefix", "bert", True), ("ptuning", "gpt2", True)]  # of padded rows
 PACKING = [(name, kind) for name, kind in dict(FITTING).items() if METHODS[name].can_pack]
 
 
@@ -139,23 +133,26 @@ def test_packed_it_learns_in_20_steps_what_it_learns_alone_and_switched_off_it_i
     torch.testing.assert_close(answers, plain, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "kind"), TRACED)
-def test_a_trace_equals_a_real_step_to_the_byte(name, kind):
+@pytest.mark.parametrize(("name", "kind"), [case for case in FITTING if case[0] not in TRAINS_BASE])
+def test_on_a_base_in_bf16_and_on_one_in_4_bits_its_numbers_are_fp32_and_learn(name, kind):
+    bases = [tiny(kind).to(torch.bfloat16), tiny(kind)]
+    quantize_model(bases[1])
+    for base in bases[: 1 if name in NOT_IN_4_BITS else 2]:
+        plain = logits(base)
+        METHODS[name].attach(base)
+        if name not in CHANGES_AT_ONCE:
+            torch.testing.assert_close(logits(base).float(), plain.float(), rtol=0.02, atol=0.02)
+        trains = [p for p in base.parameters() if p.requires_grad]
+        loss(logits(base)).backward()
+        assert {p.dtype for p in trains} == {torch.float32}
+        assert all(p.grad.isfinite().all() for p in trains)
+        assert any(p.grad.any() for p in trains)
+
+
+@pytest.mark.parametrize(("name", "kind", "padded"), TRACED)
+def test_a_trace_equals_a_real_step_to_the_byte(name, kind, padded):
     size = {"layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 16, "inner": 64, "vocabulary": 96}
-    setup = {"batch": 2, "seq": 24, "device": "cpu", "dtype": "fp32" if kind == "bert" else "bf16"}
+    setup = {"batch": 2, "seq": 24, "device": "cpu", "dtype": "fp32" if kind == "bert" else "bf16", "padded": padded}
     real = measure(config(kind, size), METHODS[name], **setup)
     found = memory(config(kind, size), METHODS[name], trace=True, **setup)
     assert (found.peak, found.categories) == (real.peak, real.categories)
-
-
-@pytest.mark.parametrize(("name", "kind"), DOES_NOT_FIT)
-def test_on_a_model_that_it_does_not_fit_it_says_so_in_one_sentence(name, kind):
-    model = tiny(kind)
-    with refused(model, DOES_NOT_FIT[name, kind]):
-        METHODS[name].attach(model)
-
-
-def test_bitfit_does_not_train_a_head_alone():
-    model = transformers.LlamaForSequenceClassification(transformers.LlamaConfig(**BERT, num_labels=3)).eval()
-    with refused(model, "has nothing to train"):
-        METHODS["bitfit"].attach(model)

@@ -1,12 +1,9 @@
 """Each planted fault is named, a sound adapter has no problems, and the numbers are those of plain torch."""
 
-from __future__ import annotations
-
 import copy
 import json
 import pickle
 import shutil
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,23 +17,19 @@ from lora_lab.errors import NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import OLD_WEIGHTS, WEIGHTS
-from tests.conftest import lora_layers, randomise, snapshot, tiny
+from tests.conftest import lora_layers, snapshot, tiny
 from tests.fuzz.corpus import METHODS, base
 from tests.methods.conftest import with_adapter
 from tests.methods.test_io import config_with, header_with, tensors_with
+from tests.methods.test_peft_parity import lora, peft_model, save_peft
+
+QV = {"roberta": ["query", "value"], "llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
 
 
-def theirs(folder: Path, kind: str = "roberta", dtype: torch.dtype | None = None, config=None, **options) -> Path:
+def theirs(folder: Path, kind: str = "roberta", dtype: torch.dtype = torch.float32, config=None, **options) -> Path:
     """PEFT's file; LoRA unless a config is given."""
-    task = "SEQ_CLS" if kind == "roberta" else "CAUSAL_LM"
-    targets = {"roberta": ["query", "value"], "llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}[kind]
-    options = {"r": 4, "lora_alpha": 8, "task_type": task, "target_modules": targets, **options}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = peft.get_peft_model(tiny(kind), config or peft.LoraConfig(**options))
-        randomise(model)
-        model.to(dtype).save_pretrained(folder) if dtype else model.save_pretrained(folder)
-    return folder
+    config = config or lora(kind, options.pop("target_modules", QV[kind]), **options)
+    return save_peft(peft_model(tiny(kind), config, seed=2).to(dtype), folder)
 
 
 def names(folder: Path, kind: str | None = "roberta") -> list[str]:

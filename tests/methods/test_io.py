@@ -1,7 +1,5 @@
 """Adapter files: what is saved comes back, and what does not fit is refused with the model left as it was."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

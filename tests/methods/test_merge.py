@@ -1,7 +1,5 @@
 """Merging: what it changes, what rounding takes, that it can be undone, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Members of a pack: each answers, learns and drops out on its own rows as it does alone."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import transformers

@@ -1,7 +1,5 @@
 """LoRA's count from a config is PEFT's for the same modules, on many types of models."""
 
-from __future__ import annotations
-
 import peft
 import pytest
 

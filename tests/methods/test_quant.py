@@ -1,7 +1,5 @@
 """NF4 equals bitsandbytes' bit for bit; a quantized model answers like its dequantized twin and fits the prediction."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

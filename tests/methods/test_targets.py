@@ -1,7 +1,5 @@
 """Roles, and how targets choose among the sites of a model. No model is needed: a site is a name and a few integers."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 
 from lora_lab import LoRA
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.methods import method_from
 from lora_lab.methods.targets import Site, choose, match, roles_of, sites_of_layer
 
 GPT2_WIDTHS = {"q": 32, "k": 32, "v": 32}
@@ -141,11 +138,3 @@ def test_patterns_change_rank_and_alpha_where_they_fit_the_first_counts_and_the_
         root = math.sqrt(p.rank) if rslora else p.rank
         assert p.scaling == (24 if "value" in name else alpha) / root
         assert p.parameters == p.rank * (p.site.in_features + p.site.out_features)
-
-
-def test_an_unknown_method_or_option_names_the_nearest():
-    with pytest.raises(BadValue, match="lora has no option 'rnak'; nearest: rank"):
-        method_from({"name": "lora", "rnak": 8})
-    for name in ("lroa", ""):
-        with pytest.raises(BadValue, match=f"unknown method '{name}'; known: .*lora"):
-            method_from({"name": name})

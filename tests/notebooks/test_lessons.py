@@ -1,7 +1,5 @@
 """Every lesson runs, solved and unsolved, and the built notebooks are those of the sources."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The course runs on a machine of 8 GB with a browser open: recorded, said in each lesson, and run under the limit."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -5,8 +5,6 @@ Simulation of Color Vision Deficiency", IEEE Trans. on Visualization and Compute
 differences are those of CIE 1976 L*a*b*; contrast is WCAG 2.2's ratio, with its least of 3 for lines and 4.5 for text.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

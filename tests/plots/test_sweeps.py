@@ -1,7 +1,5 @@
 """Pictures of sweeps: what is in their cells, their dots and their titles."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Pictures hold what they are given, in units that the axes name, and say it in words."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

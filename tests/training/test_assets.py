@@ -1,7 +1,5 @@
 """Assets, from a wheel made here: fetched with pip, but never from a network."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Batches: every row in its turn, little padding, and the same order for the same seed."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from itertools import islice

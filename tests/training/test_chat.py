@@ -1,7 +1,5 @@
 """A chat is read as its model was trained to read it; only the answer and the end of its turn are learned."""
 
-from __future__ import annotations
-
 import pytest
 
 from lora_lab import load_task, load_tokenizer

@@ -1,7 +1,5 @@
 """What this machine can do, with faked capabilities: no GPU is needed to test the choice of one."""
 
-from __future__ import annotations
-
 import json
 
 import platformdirs

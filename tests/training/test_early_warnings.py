@@ -1,7 +1,5 @@
 """Training says in its first step what would show only at its end."""
 
-from __future__ import annotations
-
 import warnings
 
 import pytest

@@ -1,7 +1,5 @@
 """Metrics against plain computation."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -19,9 +17,8 @@ from torch.nn import functional as F
 from lora_lab import LoRA, Recipe
 from lora_lab.metrics import better
 from lora_lab.training.batches import Row, collate
-from lora_lab.training.evaluate import evaluate, loss_of
+from lora_lab.training.evaluate import classification_metrics, evaluate, loss_of, regression_metrics
 from lora_lab.training.loop import label_losses
-from lora_lab.training.metrics import classification_metrics, regression_metrics
 from tests.conftest import randomise, tiny
 from tests.training.conftest import rows
 

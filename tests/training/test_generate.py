@@ -1,7 +1,5 @@
 """Answers: the same alone as beside others, ended where they end, by one beam as by hand; adapters take part once."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The memory check: what does not fit is refused with what would, and everything else is let through."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

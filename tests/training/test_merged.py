@@ -1,7 +1,5 @@
 """Merged checkpoints: plain transformers reads them, they agree, and nothing is overwritten or left behind."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -13,14 +11,12 @@ from lora_lab import FullFineTuning, LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue, Failed
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
-from lora_lab.training import merged
+from lora_lab.training import named
 from lora_lab.training.assets import asset_path
-from lora_lab.training.merged import MARKER, write_merged
 from lora_lab.training.models import load_model
-from lora_lab.training.named import inspect_folder
+from lora_lab.training.named import MARKER, inspect_folder, write_merged
 from tests.conftest import BERT, logits, randomise, tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 AUTO = {
     "bert": transformers.AutoModelForSequenceClassification,
     "roberta": transformers.AutoModelForSequenceClassification,
@@ -182,7 +178,7 @@ def test_a_checkpoint_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
         model.lm_head.weight.data -= 1
         return False
 
-    monkeypatch.setattr(merged, "_save", spoiled)
+    monkeypatch.setattr(named, "_save", spoiled)
     with pytest.raises(Failed, match="answers differently in plain transformers"):
         write_merged(adapter, tmp_path / "out", base=base)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]

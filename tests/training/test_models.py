@@ -1,7 +1,5 @@
 """One door to every base model: bundled, in a folder, or on the hub; and one sentence where it does not open."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time
@@ -14,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_lab import load_model, load_tokenizer
 from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
-from lora_lab.training.models import is_causal, local_name
+from lora_lab.training.models import BUNDLED, is_causal
 from tests.conftest import BERT
 
 
@@ -39,7 +37,7 @@ def test_a_bundled_model_is_what_the_task_needs(loaded, name, labels, kind):
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert model.config.num_labels == (labels or 2)
     assert is_causal(model) == (kind is transformers.LlamaForCausalLM)
-    assert local_name(model.config._name_or_path) == name  # the one that adapter files give it
+    assert model.config._name_or_path == BUNDLED[name]  # the one that adapter files give it
 
 
 def test_dtype_and_attention_are_those_asked_for(tiny_encoder):

@@ -1,7 +1,5 @@
 """Pairs of questions and answers: a file of one's own is read or told why not, and held-out questions are new."""
 
-from __future__ import annotations
-
 import json
 import re
 import tempfile
@@ -14,7 +12,7 @@ from hypothesis import strategies as st
 from lora_lab import load_task
 from lora_lab.errors import BadValue
 from lora_lab.training.chat import Chat
-from lora_lab.training.pairs import SPLITS, Pair, read
+from lora_lab.training.tasks import SPLITS, Split, read_pairs
 
 
 def write(folder, rows) -> str:
@@ -24,7 +22,7 @@ def write(folder, rows) -> str:
 
 
 def read_all(folder, rows):
-    return read(Path(write(folder, rows)))
+    return read_pairs(Path(write(folder, rows)))
 
 
 def some(n: int = 20, **more) -> list[dict]:
@@ -45,7 +43,7 @@ def test_two_answers_to_one_question_never_lie_in_different_splits(asked):
     rows = [*({"prompt": text, "response": str(n)} for n, text in enumerate(asked)), *some(3)]
     with tempfile.TemporaryDirectory() as folder:
         splits = read_all(Path(folder), rows)
-    keys = [{" ".join(str(pair.chat).lower().split()) for pair in pairs} for pairs in splits.values()]
+    keys = [{" ".join(str(chat).lower().split()) for chat in rows.prompts} for rows in splits.values()]
     assert all(keys)
     assert sum(map(len, keys)) == len(set().union(*keys))
     assert sum(map(len, splits.values())) == len(rows)
@@ -58,7 +56,7 @@ def test_only_a_line_feed_ends_a_line(said):
         file = Path(folder) / "own.jsonl"
         rows = [*some(), {"prompt": said, "response": said, "split": None}]
         file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-        assert said.strip() in [pair.response for pairs in read(file).values() for pair in pairs]
+        assert said.strip() in [text for rows in read_pairs(file).values() for text in rows.texts]
 
 
 def test_messages_are_a_chat_whose_last_answer_is_learnt(tmp_path):
@@ -66,8 +64,8 @@ def test_messages_are_a_chat_whose_last_answer_is_learnt(tmp_path):
     row = {"messages": [{"role": role, "content": text} for role, text in said], "split": "train"}
     others = [r | {"split": split} for r, split in zip(some(12), ["validation", "test"] * 6, strict=True)]
     pairs = read_all(tmp_path, [row, *others])
-    assert pairs["train"] == [Pair(Chat(tuple(said[:-1])), "Because.")]
-    assert str(pairs["train"][0].chat) == "Why?"
+    assert pairs["train"] == Split(("Because.",), prompts=(Chat(tuple(said[:-1])),))
+    assert str(pairs["train"].prompts[0]) == "Why?"
 
 
 REFUSED = [

@@ -1,7 +1,5 @@
 """The probe is solved to its end: held to scikit-learn, and run through the door that every method uses."""
 
-from __future__ import annotations
-
 import threading
 
 import numpy as np

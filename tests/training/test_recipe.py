@@ -1,7 +1,5 @@
 """The recipe: what it refuses, the rate at each step, and a hash that is the same on every machine."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -69,10 +67,14 @@ def test_settings_come_back_in_any_order_with_the_same_hash(tmp_path):
 
 
 def test_the_hash_is_the_same_on_every_machine_and_fields_that_came_later_change_it_not_at_their_defaults():
-    assert Recipe("minilm", "rt").hash == "3c0110fb1204"
+    same = LoRA(dora=False, lr_ratio=1, freeze_a=False)
+    assert Recipe("minilm", "rt").hash == Recipe("minilm", "rt", same).hash == "3c0110fb1204"
     later = [{"label_smoothing": 0.1}, {"token_mean": True}, {"start": "a"}, {"examples": 50}]
+    later += [
+        {"method": LoRA(**own)} for own in ({"dora": True}, {"init": "pissa"}, {"freeze_a": True}, {"lr_ratio": 16})
+    ]
     made = [Recipe("minilm", "rt", **own) for own in [*later, {"examples": 50, "subset": 1}]]
-    assert len({recipe.hash for recipe in made} | {"3c0110fb1204"}) == 6
+    assert len({recipe.hash for recipe in made} | {"3c0110fb1204"}) == 10
     assert [recipe_from(recipe.settings()) for recipe in made] == made
     assert made[-1].describe() == "lora, rank 8, alpha 16, q+v, lr 0.002, seed 0, 50 examples, subset 1"
     few = replace(made[0], method=IA3(targets="k,v", feedforward=()))

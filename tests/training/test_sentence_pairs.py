@@ -1,7 +1,5 @@
 """Two texts in one row: the model is told which token is of which text, as transformers' own tokenizer says it."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

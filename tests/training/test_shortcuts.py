@@ -1,13 +1,11 @@
 """Shortcuts of BERT-like models, the softmax in fp32 and a last layer for one token: same answers, same gradients."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest
 import torch
 
-from lora_lab import LoRA, Probe
+from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning
 from lora_lab.training.models import SHORT_ROWS, take_shortcuts
 from tests.conftest import logits, randomise, tiny
 
@@ -16,6 +14,9 @@ from tests.conftest import logits, randomise, tiny
     ("method", "attention", "dtype"),
     [
         (Probe(), "eager", torch.float32),
+        (PrefixTuning(tokens=5), "eager", torch.float32),
+        (PrefixTuning(tokens=5), "sdpa", torch.float32),
+        (PromptTuning(tokens=5), "sdpa", torch.float32),
         (LoRA(4), "eager", torch.bfloat16),
         (LoRA(4), "sdpa", torch.float32),
         (LoRA(4, targets="all-linear"), "eager", torch.float32),
@@ -35,7 +36,7 @@ def test_a_model_with_shortcuts_answers_and_learns_as_one_without(method, attent
     close = {"atol": 1e-5, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
     answers = [logits(model) for model in (whole, short)]
     torch.testing.assert_close(*answers, **close)
-    assert lengths == ([9, 9] if isinstance(method, Probe) else [9, 1])
+    assert lengths[-1] == (9 if isinstance(method, Probe) else 1)
     for answer in answers:
         answer.square().sum().backward()
     for a, b in zip(whole.parameters(), short.parameters(), strict=True):

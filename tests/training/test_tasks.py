@@ -1,7 +1,5 @@
 """Tasks: the bundled ones as promised, one's own from a file, and a sentence for every file that cannot be one."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 from lora_lab import LoRA, load_task, train
 from lora_lab.errors import BadValue, LabWarning, NotFound
 from lora_lab.training.tasks import SPLITS, Split, Task, chosen_rows, passages
-from tests.training.conftest import PLAIN
+from tests.conftest import PLAIN
 
 
 def assert_disjoint(task: Task) -> None:

@@ -1,7 +1,5 @@
 """Trainings of several threads: each comes out as it does alone, and nobody waits for ever."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest
@@ -10,7 +8,7 @@ import torch
 from lora_lab import LoRA, Recipe, train
 from lora_lab.errors import Failed
 from lora_lab.training.pack import Pack
-from lora_lab.training.training_lock import training_lock, waits
+from lora_lab.training.watching import training_lock, waits
 
 
 @pytest.fixture

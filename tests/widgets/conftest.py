@@ -1,20 +1,10 @@
 """What the panels' tests share: somebody who watches, and patience."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from lora_lab.widgets.base import Panel
-
-
-@pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody is there to press buttons."""
-    monkeypatch.delenv("LORA_LAB_HEADLESS")
 
 
 def said(panel: Panel, does: str, **more: Any) -> None:

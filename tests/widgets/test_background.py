@@ -1,7 +1,5 @@
 """Work in a thread: what Stop ends, and what it does not."""
 
-from __future__ import annotations
-
 import threading
 import time
 
@@ -24,25 +22,16 @@ class Counting(Background):
         self.state = "done"
 
 
-def test_a_stop_after_the_end_does_not_break_the_next_run():
-    live = Counting()
-    live.start()
-    live.wait(10)
-    live.stop()  # a moment too late
-    live.start()
-    live.wait(10)
-    assert live.state == "done"
-
-
-def test_a_stop_right_after_a_start_ends_it_and_the_next_run_is_whole():
-    live = Counting()
-    live.start()
-    live.stop()
-    live.wait(10)
-    assert live.state == "stopped"
-    live.start()
-    live.wait(10)
-    assert live.state == "done"
+def test_a_stop_ends_the_run_that_it_comes_into_and_no_other():
+    live, ended = Counting(), []
+    for too_late in (True, False, True):  # after the end of a run, or right after its start
+        live.start()
+        if too_late:
+            live.wait(10)
+        live.stop()
+        live.wait(10)
+        ended.append(live.state)
+    assert ended == ["done", "stopped", "done"]
 
 
 def painted(paint) -> tuple[Counting, set[str]]:

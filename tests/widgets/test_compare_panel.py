@@ -1,7 +1,5 @@
 """The compare panel without a browser: what it sends, a pair at a margin, and studies drawn of it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -50,9 +48,7 @@ def test_every_method_that_can_be_trained_is_offered():
     assert panel.methods == ["lora", "lora:rank=1"]
 
 
-@pytest.mark.parametrize(
-    ("given", "words"), [("lorra", "lorra"), ("lora,lora", "named twice"), ("lora:rnk=2", "rnk"), ("", "at least one")]
-)
+@pytest.mark.parametrize(("given", "words"), [("lorra", "lorra"), ("", "at least one")])
 def test_what_cannot_be_is_one_sentence(given: str, words: str, tmp_path: Path):
     panel = ComparePanel(methods=[one for one in given.split(",") if one], store=tmp_path / "own")
     with pytest.raises(BadValue, match=words):

@@ -1,53 +1,27 @@
-"""A comparison in a thread, with the real `compare` on a tiny model: stopped, resumed, shown."""
-
-from __future__ import annotations
+"""The compare panel over the real `compare` on a tiny model; stops are in test_background.py and in test_compare.py."""
 
 from pathlib import Path
 
 import pytest
 
-from lora_lab.experiments import compare as module
 from lora_lab.experiments.compare import compare
 from lora_lab.experiments.margins import scores_in
 from lora_lab.experiments.statistics import verdict
-from lora_lab.widgets.compare_panel import ComparePanel, LiveCompare
-from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
+from lora_lab.widgets.compare_panel import ComparePanel
+from tests.conftest import PLAIN
 
-TERMS = {"steps": 6, "batch": 8, "rates": 2, "growth": 0, "seeds": 1, **PLAIN}
+TERMS = {"steps": 6, "rates": 2, "seeds": 1, "batch": 8, "growth": 0, **PLAIN}
 
 
-def test_stopped_and_started_again_it_is_what_compare_gives(
-    tiny_encoder: str,  # noqa: F811
-    opinions: str,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    live = LiveCompare(tiny_encoder, opinions, ("head", "lora"), tmp_path / "live", TERMS)
-    live.start()
-    live.stop()  # before the first step
-    live.wait(120)
-    assert (live.state, live.error, live.done) == ("stopped", "", 0)
-    assert not (tmp_path / "live" / "comparison.json").exists()
-    calls, seen = [], []
-    monkeypatch.setattr(module, "compare", lambda *a, **k: calls.append(a) or compare(*a, **k))
-    monkeypatch.setattr(
-        live, "_say", lambda words: seen.append((live.done, (tmp_path / "live" / "comparison.json").exists()))
-    )
-    live.work()
-    assert (live.state, live.error, live.done) == ("done", "", 2)
-    assert len(calls) == 1
-    assert dict.fromkeys(seen) == {(0, False): None, (1, False): None}  # seen to grow, and written when it is whole
-    whole = compare(tiny_encoder, opinions, "head,lora", tmp_path / "live", **TERMS).to_json()
-    assert live.found == whole
-    assert all(len(row["accuracy"]["each"]) == 1 and row["error"] is None for row in whole["methods"])
-
-    terms = {name: value for name, value in TERMS.items() if name not in ("steps", "rates", "seeds")}
-    own = {"steps": 6, "rates": 2, "seeds": 1, "store": str(tmp_path / "live")}
-    panel = ComparePanel(tiny_encoder, opinions, ("head", "lora"), **own, **terms).show()
-    assert panel.result().to_json() == whole  # found, not trained again
+def test_it_is_what_compare_gives_and_is_not_trained_twice(tiny_encoder: str, opinions: str, tmp_path: Path):
+    panel = ComparePanel(tiny_encoder, opinions, ("head", "lora"), store=str(tmp_path), **TERMS).show()
+    stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    whole = compare(tiny_encoder, opinions, "head,lora", tmp_path, **TERMS).to_json()
+    assert stamps == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    assert panel.result().to_json() == whole
     assert panel.live["state"] == "done"
-    entry = panel.mine["against"]["LoRA r8 q,v"]["head"]
+    assert all(len(row["accuracy"]["each"]) == 1 and row["error"] is None for row in whole["methods"])
+    entry, scores = panel.mine["against"]["LoRA r8 q,v"]["head"], scores_in(whole)
     assert "-" not in entry["outcomes"]  # its answers were kept
-    scores = scores_in(whole)
     found = verdict(scores["head"], scores["LoRA r8 q,v"], 0.015)
     assert entry["difference"] == pytest.approx(found.difference, abs=1e-6)

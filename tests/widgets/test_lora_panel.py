@@ -1,9 +1,6 @@
 """The panel "LoRA to scale": what it sends to the browser is what `params` counts."""
 
-from __future__ import annotations
-
 import json
-import re
 from itertools import combinations
 from pathlib import Path
 
@@ -11,7 +8,7 @@ import pytest
 
 from lora_lab import BadValue, LoRA, LoRAPanel, NotFound, params
 from lora_lab.accounting.models import zoo_names
-from lora_lab.widgets.base import MIME, classic, module
+from lora_lab.widgets.base import MIME
 from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 
 
@@ -73,13 +70,3 @@ def test_a_notebook_that_is_built_keeps_what_a_page_needs(tmp_path: Path):
     assert (snapshot["panel"], snapshot["file"], snapshot["state"]["rank"]) == ("LoRAPanel", "lora_panel.js", 16)
     assert not [name for name in snapshot["state"] if name.startswith("_")]
     assert '<div data-panel="LoRAPanel">' in LoRAPanel(rank=16).save(tmp_path / "panel.html").read_text()
-
-
-def test_files_are_joined_into_one_module_that_imports_nothing():
-    text = module("lora_panel.js")
-    assert not re.search(r"^(import|export (?!default))", text, re.M)
-    assert len(re.findall(r"^export default ", text, re.M)) == 1
-    names = re.findall(r"^(?:const|let|function) (\w+)", text, re.M)
-    assert len(set(names)) == len(names)  # each file once, and no name twice
-    assert text.index("const PANEL_CSS") < text.index("function panel(") < text.index("\nexport default")
-    assert "export" not in re.findall(r"^\w+", classic("lora_panel.js", "LoRAPanel"), re.M)

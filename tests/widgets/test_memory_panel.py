@@ -1,7 +1,5 @@
 """The memory panel's Python: which films it sends, what it says of them, and a real step beside the prediction."""
 
-from __future__ import annotations
-
 import json
 import random
 
@@ -48,16 +46,3 @@ def test_the_words_say_peak_moment_categories_and_card():
     assert "It fits A100 80 GB" in MemoryPanel("llama-3-8b", "full", card="A100 80").describe()
     with pytest.raises(NotFound):
         MemoryPanel(card="no such card")
-
-
-@pytest.mark.parametrize("name", ["full", "LoRA q, v"])
-def test_a_real_step_is_the_prediction_to_the_byte(monkeypatch, name):
-    monkeypatch.setenv("LORA_LAB_HEADLESS", "1")
-    panel = MemoryPanel("minilm", name, batch=2, seq=64, rank=4)
-    panel.asked += 1
-    assert not panel.standing
-    told = panel.measured
-    assert (told["model"], told["method"], told["batch"], told["seq"], told["rank"]) == ("minilm", name, 2, 64, 4)
-    real = max(sum(moment.bytes.values()) for moment in moments(told["film"], 0, panel.setup))
-    assert real == sum(top(panel).bytes.values())
-    json.dumps(panel.state())

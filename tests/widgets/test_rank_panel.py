@@ -1,7 +1,5 @@
 """The rank panel without a browser: pieces that add up to the matrix, what it opens on, and what it says."""
 
-from __future__ import annotations
-
 import json
 from unittest.mock import Mock
 

@@ -1,7 +1,5 @@
 """The playground without a browser: what it shows at first, training, and what it says."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,7 @@ from lora_lab import SweepPanel
 from lora_lab.errors import BadValue
 from lora_lab.experiments.playground import Cell
 from lora_lab.experiments.sweep import sweep
-from tests.training.conftest import PLAIN, opinions, tiny_encoder, tiny_models  # noqa: F401
+from tests.conftest import PLAIN
 from tests.widgets.conftest import said, until
 
 ALL = [[rank, 16.0, lr] for rank in (1, 4) for lr in (1e-3, 1e-2)]
@@ -21,7 +19,7 @@ Make = Callable[..., SweepPanel]
 
 
 @pytest.fixture
-def make(tiny_encoder: str, opinions: str, tmp_path: Path) -> Make:  # noqa: F811
+def make(tiny_encoder: str, opinions: str, tmp_path: Path) -> Make:
     """`make(rank=(1, 2))`: a panel over a small grid of runs that take a moment."""
 
     def panel(**changes: Any) -> SweepPanel:

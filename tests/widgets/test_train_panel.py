@@ -1,7 +1,5 @@
 """The training panel without a browser: the count, a run in a thread, Stop and going on, and what it found."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil
@@ -21,10 +19,9 @@ from lora_lab.methods.ia3 import IA3
 from lora_lab.training import memory_check
 from lora_lab.training.loop import Progress
 from lora_lab.training.runs import Store
-from lora_lab.training.training_lock import training_lock
+from lora_lab.training.watching import training_lock
 from lora_lab.widgets.live_run import LiveRun
 from lora_lab.widgets.live_sweep import LiveSweep
-from tests.training.conftest import opinions, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
 from tests.widgets.conftest import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:lr 0.05 is far above")
@@ -32,7 +29,7 @@ Make = Callable[..., TrainPanel]
 
 
 @pytest.fixture(scope="module")
-def make(tiny_encoder: str, opinions: str, tmp_path_factory: pytest.TempPathFactory) -> Make:  # noqa: F811
+def make(tiny_encoder: str, opinions: str, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """`make(steps=4)`: a panel over a run that takes a moment; each has a store of its own."""
 
     def panel(**changes: Any) -> TrainPanel:
@@ -75,7 +72,7 @@ def test_any_method_can_be_chosen_and_begins_at_its_usual_rate(tmp_path: Path):
     assert panel.lr in panel.offers["rates"]
 
 
-def test_another_model_brings_its_own_tasks_roles_and_metric(tiny_encoder: str, tmp_path: Path):  # noqa: F811
+def test_another_model_brings_its_own_tasks_roles_and_metric(tiny_encoder: str, tmp_path: Path):
     panel = TrainPanel(store=tmp_path / "runs")
     panel.model = "smollm2"
     assert (panel.task, panel.setup["metric"]) == ("kjv", "perplexity")
@@ -152,7 +149,7 @@ def test_the_dial_goes_from_the_base_s_answer_to_the_adapter_s(trained: TrainPan
     assert (found["strengths"][0], found["strengths"][-1]) == (0, 2)
 
 
-def test_a_language_model_is_judged_by_perplexity_and_has_no_dial(make: Make, tiny_causal: str, tmp_path: Path):  # noqa: F811
+def test_a_language_model_is_judged_by_perplexity_and_has_no_dial(make: Make, tiny_causal: str, tmp_path: Path):
     prose = tmp_path / "prose.txt"
     prose.write_text("\n\n".join(f"Paragraph {n}. " + "The rain fell on the long road. " * 20 for n in range(20)))
     panel = make(model=tiny_causal, task=str(prose), steps=4, lr=1e-3, guess=50).show()
@@ -166,7 +163,7 @@ def test_a_language_model_is_judged_by_perplexity_and_has_no_dial(make: Make, ti
 
 
 def test_a_run_that_goes_on_ends_where_it_would_have_ended(make: Make, watched: None):
-    whole, halved = make(steps=400), make(steps=400)  # long enough to be stopped
+    whole, halved = make(steps=250), make(steps=250)  # long enough to be stopped
     whole.start()
     until(lambda: not whole.live["busy"])
     halved.start()

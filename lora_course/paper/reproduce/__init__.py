@@ -1,13 +1,163 @@
-"""Reproduce the paper's tables and figures on a laptop: `item("table6")` is one, `run.reproduce` runs them."""
+"""Reproduce the paper's tables and figures on a laptop: `item("table6")` is one, `run.reproduce` runs them.
+
+plan       steps, seeds, ... that fit the time budget on this machine
+measured   rows (published | expected | yours, with every seed) and verdicts on pairs of methods
+judged     the paper's finding by the item's rule: holds, fails, undecided, or not tested
+
+The models are small and the data aren't the paper's: each item is a *surrogate*. Its numbers can't equal the published
+ones; the question is whether the paper's finding holds here, too. Each item's texts and settings are in
+data/paper/reproduce.yaml. A rule sees only what result.json stores, so a new rule can judge an old result.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from lora_course.paper.reproduce.base import Item, described
-from lora_lab.errors import NotFound, nearest
+import numpy as np
+
+from lora_course.paper import facts
+from lora_lab.errors import Failed, NotFound, nearest
+from lora_lab.experiments.statistics import Verdict
+from lora_lab.training.tasks import load_task
+
+Standing = Literal["holds", "fails", "undecided", "not tested"]
+Say = Callable[[str], None]
+CHANCE, CEILING = 50.0, 95.0  # percent, for two classes
+
+
+class Row(NamedTuple):
+    """One value per seed or round. Equal prediction hashes mean the same run, not a coincidence."""
+
+    name: str
+    yours: tuple[float, ...]
+    unit: str
+    predictions: tuple[str, ...] = ()
+
+
+class Kept(NamedTuple):
+    """What result.json stores for a rule: values by row, sizes, and verdicts as `verdict_record` writes them."""
+
+    rows: Mapping[str, Sequence[float]]
+    sizes: Mapping[str, Any] = {}
+    verdicts: Mapping[str, Mapping[str, Any]] = {}
+
+
+class Judged(NamedTuple):
+    """Whether the finding, or part of it, holds here, and why."""
+
+    standing: Standing
+    words: str
+
+
+class Plan(NamedTuple):
+    """An item's sizes (steps, seeds, ...), and the expected seconds."""
+
+    sizes: Mapping[str, Any]
+    seconds: float
+
+
+class Place(NamedTuple):
+    """An item's folder, its time budget in minutes, the sink for its messages, and the event that stops it."""
+
+    folder: Path
+    minutes: float
+    say: Say
+    stop: threading.Event
+
+    def rounds(self, wanted: int, least: int) -> Iterator[int]:
+        """Count rounds until `stop` is set. Raises: Failed if that happens before `least` rounds are done."""
+        for number in range(wanted):
+            if self.stop.is_set():
+                if number < least:
+                    raise Failed(f"time ran out after {number} rounds, but {least} are needed: give it more minutes")
+                return
+            yield number
+
+
+class Item:
+    """One item, with the attributes of its entry in reproduce.yaml, which documents them; `changes` override some."""
+
+    name: str
+    title: str
+    finding: str
+    rule: str
+    limits: str
+    minutes: float
+    axis: str = "test accuracy (%)"
+    line: float | None = None  # where "no effect" is on the axis
+    store: str = ""  # the folder of runs that items share
+    model: str
+    task: str = ""
+    batch: int = 16
+    passes: float = 0
+    learned: Mapping[str, Any] | None = None
+    pairs: Mapping[str, tuple[str, str, str]] = {}
+    also: Mapping[str, tuple[str, str, str]] = {}
+    fields: Mapping[str, Any] = {}
+    say: str = ""
+    published_at: Mapping[str, Mapping[str, Any]]
+    others_said: Mapping[str, str]
+
+    def __init__(self, name: str, **changes: Any) -> None:
+        fields = {"name": name, "published": {}, "others": {}, **described()[name], **changes}
+        fields["published_at"], fields["others_said"] = fields.pop("published"), fields.pop("others")
+        vars(self).update(fields)
+
+    def expected(self, minutes: float) -> Plan:
+        """Plan from this machine's speed alone, in a second or two. Raises: BadValue for too few minutes."""
+        raise NotImplementedError
+
+    def plan(self, place: Place) -> Plan:
+        """Plan from a few real steps. Raises: BadValue for too few minutes."""
+        return self.expected(place.minutes)
+
+    def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
+        """Return rows, and verdicts by the names in `pairs`, reusing finished runs in the folder. Raises: Failed."""
+        raise NotImplementedError
+
+    def untested(self, kept: Kept) -> str:
+        """Say why these runs cannot test the finding: too short, or no better than the floor. Empty if they can."""
+        if self.passes:
+            rows = self.fields.get("examples") or len(load_task(self.task).train)
+            seen = kept.sizes["steps"] * self.batch / rows
+            if seen < self.passes:
+                return f"{kept.sizes['steps']} steps saw {100 * seen:.0f}% of the training rows"
+        return unlearned(kept, **self.learned) if self.learned else ""
+
+    def judge(self, kept: Kept) -> Judged:
+        """Apply the rule to runs that test the finding: by default, the verdicts on `pairs`."""
+        return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
+
+    def judged(self, kept: Kept) -> Judged:
+        """Apply the whole rule. If a value is missing from result.json, the finding is not tested."""
+        reason = ""
+        try:
+            reason = self.untested(kept)
+            judged = self.judge(kept)
+        except KeyError as missing:
+            return Judged("not tested", reason or f"{missing.args[0]} is not recorded")
+        return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
+
+    def published(self, table: Any) -> dict[str, str]:
+        """Format the paper's numbers by row, from its `Table`."""
+        texts = {}
+        for name, where in self.published_at.items():
+            row = table.row(**{column: value for column, value in where.items() if column != "say"})
+            texts[name] = where.get("say", self.say).format_map(row)
+        return texts
+
+    def others(self, table: Any) -> dict[str, str]:
+        """Format other people's numbers by row."""
+        return {name: words.format_map(table.expected) for name, words in self.others_said.items()}
+
+
+def described() -> dict[str, dict[str, Any]]:
+    """Load data/paper/reproduce.yaml: entries by item, in running order."""
+    return dict(facts("paper/reproduce"))
 
 
 def names() -> list[str]:
@@ -27,3 +177,90 @@ def item(name: str, **changes: Any) -> Item:
 def items(wanted: Iterable[str] = ()) -> list[Item]:
     """Return the named items without duplicates; all items by default. Raises: see `item`."""
     return [item(name) for name in dict.fromkeys(wanted or names())]
+
+
+# ---- parts of rules
+
+
+def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 10.0, of: str = "chance") -> str:
+    """Describe the first row with a run within `clear` points of the floor, or at the ceiling; empty if none."""
+    low = max(kept.rows[floor]) if floor else CHANCE
+    for name in sorted(rows):
+        if min(kept.rows[name]) < low + clear:
+            worst = min(kept.rows[name])
+            return f"{name} has a run at {worst:.1f}%, which is not {clear:g} points above {of} ({low:.1f}%)"
+        if max(kept.rows[name]) > CEILING:
+            return f"{name} has a run at {max(kept.rows[name]):.1f}%, which leaves no room above"
+    return ""
+
+
+def verdict_record(found: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON, with the interval that its text shows: 90% for equivalence, else 95%."""
+    low, high = (found.low, found.high) if found.outcome == "equivalent" else (found.low95, found.high95)
+    result = {"outcome": found.outcome, "difference": found.difference, "low": low, "high": high}
+    return {**result, "margin": found.margin, "words": str(found)}
+
+
+def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
+    """Judge whether a verdict agrees with a finding, which fails only if the whole interval lies beyond the margin.
+
+    better      holds if better, fails if worse by more than the margin
+    no worse    holds if better or equivalent, fails if worse by more than the margin
+    equal       holds if equivalent, fails if apart by more than the margin
+    "worse" and "no better" are the same with the two methods swapped.
+    """
+    outcome, margin = kept["outcome"], kept["margin"]
+    below, above = kept["high"] < -margin, kept["low"] > margin
+    holding, fails = {
+        "better": (("better",), below),
+        "no worse": (("better", "equivalent"), below),
+        "equal": (("equivalent",), below or above),
+        "worse": (("worse",), above),
+        "no better": (("worse", "equivalent"), above),
+    }[wanted]
+    holds = outcome in holding
+    unsure = outcome in ("better", "worse") and not (holds or fails)
+    suffix = ", but not certainly by more than the margin" if unsure else ""
+    if outcome == "equivalent" and wanted in ("better", "worse"):
+        suffix = f", so not {wanted} by more than the margin"
+    return part(holds, fails, f"{kept['words']}{suffix}")
+
+
+def part(holds: bool, fails: bool, words: str) -> Judged:
+    """Judge one part of a finding."""
+    return Judged("holds" if holds else "fails" if fails else "undecided", words)
+
+
+def all_of(parts: Mapping[str, Judged]) -> Judged:
+    """Combine parts: holds if every part holds, fails if any part fails, else undecided."""
+    standings = {judged.standing for judged in parts.values()}
+    return part(standings == {"holds"}, "fails" in standings, "; ".join(f"{n}: {j.words}" for n, j in parts.items()))
+
+
+def in_every(found: Collection[bool], least: int, words: str) -> Judged:
+    """Combine seeds, or pairs of seeds: holds if true in all of at least `least`, fails if true in none of them."""
+    count, enough = int(sum(found)), len(found) >= least
+    text = f"{words}: true in {count} of {len(found)}{'' if enough else f', and {least} are needed'}"
+    return part(enough and count == len(found), enough and not count, text)
+
+
+class Interval(NamedTuple):
+    """The median of values with its 95% bootstrap interval."""
+
+    middle: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        draws = np.random.default_rng(0).choice(values, (2000, len(values)))
+        low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
+        return cls(float(np.median(values)), float(low), float(high))
+
+    def __str__(self) -> str:
+        return f"{self.middle:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def in_words(sizes: Mapping[str, Any]) -> str:
+    """Format sizes: "steps 120, seeds 3"."""
+    return ", ".join(f"{name} {value}" for name, value in sizes.items())

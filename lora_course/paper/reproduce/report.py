@@ -9,7 +9,7 @@ from statistics import fmean, quantiles, stdev
 from typing import Any
 
 from lora_course.paper import markdown_table
-from lora_course.paper.reproduce.base import described, in_words
+from lora_course.paper.reproduce import described, in_words
 from lora_lab.errors import printable
 from lora_lab.files import write_atomically
 

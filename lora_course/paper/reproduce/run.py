@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_course import paper
-from lora_course.paper.reproduce import names
-from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Row, Say, in_words, verdict_record
+from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, Say, in_words, names, verdict_record
 from lora_lab.errors import BadValue, LabError, in_a_sentence
 from lora_lab.files import cached_json, read_json, write_json
 from lora_lab.training import device

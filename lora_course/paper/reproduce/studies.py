@@ -18,18 +18,15 @@ from functools import cache, partial
 from statistics import fmean
 from typing import Any
 
-from lora_course.paper.reproduce.base import Item, Place, Plan, Row
+from lora_course.paper.reproduce import Item, Place, Plan, Row
+from lora_lab import Recipe, Run, compare
 from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, Failed
 from lora_lab.experiments.budget import FEWEST, SAFE, Timing, pack_timed
-from lora_lab.experiments.compare import compare
-from lora_lab.experiments.contenders import contenders, label
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts_of
-from lora_lab.experiments.study import Study
+from lora_lab.experiments.study import Study, contenders, label
 from lora_lab.training import device
-from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Run
 from lora_lab.training.tasks import load_task, typical_tokens
 
 LAYER = 12 * 384**2  # parameters in the matrices of the timed layer
@@ -118,25 +115,21 @@ class Trained(Item):
         return study
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        study, (metric, factor), rows = self.at_best_rates(self.trained(sizes, place)), self.metric, []
+        study, (metric, factor), rows = self.trained(sizes, place), self.metric, []
+        if self.rates:  # keep the groups at the rate that is best for `tuned_at`, and each at its own
+
+            def loss(label: str, lr: float) -> float:
+                return fmean(run.history["validation"][-1]["loss"] for run in study.runs(_at(label, lr)))
+
+            best = {label: min(self.rates, key=partial(loss, label)) for label in self.groups}
+            chosen = {label: study.groups[_at(label, best[self.tuned_at])] for label in self.groups}
+            own = {f"{label}, own rate": study.groups[_at(label, lr)] for label, lr in best.items()}
+            study = replace(study, groups=chosen | own)
         for name, recipes in study.groups.items():
             values = tuple(factor * value for value in study.values(name, metric))
             unit = f"{self.axis}, rate {recipes[0].lr:g}" if self.rates else self.axis
             rows.append(Row(name, values, unit, marks(study.runs(name))))
         return rows, study.verdicts({**self.pairs, **self.also})
-
-    def at_best_rates(self, study: Study) -> Study:
-        """Select the groups at the rate that is best for `tuned_at`, and each at its own."""
-        if not self.rates:
-            return study
-
-        def loss(label: str, lr: float) -> float:
-            return fmean(run.history["validation"][-1]["loss"] for run in study.runs(_at(label, lr)))
-
-        best = {label: min(self.rates, key=partial(loss, label)) for label in self.groups}
-        chosen = {label: study.groups[_at(label, best[self.tuned_at])] for label in self.groups}
-        own = {f"{label}, own rate": study.groups[_at(label, lr)] for label, lr in best.items()}
-        return replace(study, groups=chosen | own)
 
 
 class Compared(Trained):
@@ -192,7 +185,7 @@ def quick(recipe: Recipe) -> Timing:
     matrices = architecture_of(recipe.model, task.num_labels).modules
     layers = sum(m.weight * m.count for m in matrices if m.kind in ("linear", "expert")) / LAYER
     tokens = typical_tokens(task)
-    seconds = layers * BESIDES / best_speed(device.pick_device())  # per token
+    seconds = layers * BESIDES / best_speed(device.available_devices()[0])  # per token
     step = recipe.batch * tokens * seconds * (FULL if recipe.method.trains_base else 1.0)
     return Timing(LOAD, step, len(task.validation) * tokens * seconds / 3)
 

@@ -13,18 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from lora_course.experiments.subspace import (
-    Update,
-    amplification,
-    directions,
-    expected_phi,
-    phi_grid,
-    random_directions,
-    updates_of,
-)
-from lora_course.paper.reproduce.base import Judged, Kept, Place, Row, all_of, in_every
+from lora_course.experiments import subspace
+from lora_course.experiments.subspace import Update, above_chance
+from lora_course.paper.reproduce import Judged, Kept, Place, Row, all_of, in_every
 from lora_course.paper.reproduce.studies import Trained
 from lora_lab.experiments.statistics import Verdict
+from lora_lab.training.train import open_adapter
 
 PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # layer names by role
 TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance in one case out of four
@@ -37,7 +31,13 @@ class Subspaces(Trained):
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study = self.trained(sizes, place)
-        rows = self.rows({label: [updates_of(run) for run in study.runs(label)] for label in study.groups})
+        updates: dict[str, list[Layers]] = {}
+        for label in study.groups:
+            for run in study.runs(label):
+                assert run.adapter is not None
+                opened = open_adapter(run.adapter, self.task, model=self.model, dtype="fp32", device_name="cpu")
+                updates.setdefault(label, []).append(subspace.updates_in(opened.model))
+        rows = self.rows(updates)
         return [Row(name, tuple(values), self.axis) for name, values in rows.items()], {}
 
     def rows(self, found: Updates) -> dict[str, list[float]]:
@@ -63,10 +63,9 @@ class Amplified(Subspaces):
         rows: dict[str, list[float]] = {}
         for rank in (4, 64):
             for seed in found[f"rank {rank}"]:
-                q = [u for name, u in seed.items() if name.endswith(PARTS["q"])]
-                results = [amplification(u.weight, u.factors, len(u.factors.values)) for u in q]
+                results = [subspace.amplification(u) for name, u in seed.items() if name.endswith(PARTS["q"])]
                 for label, name in SHOWN.items():
-                    rows.setdefault(f"rank {rank}, {label}", []).append(fmean(getattr(r, name) for r in results))
+                    rows.setdefault(f"rank {rank}, {label}", []).append(fmean(result[name] for result in results))
         return rows
 
     def judge(self, kept: Kept) -> Judged:
@@ -88,8 +87,8 @@ class Amplified(Subspaces):
 # ---- figures 3 and 4
 
 LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
-    "BA": lambda update: update.factors.right,
-    "A": lambda update: directions(update.a),
+    "BA": lambda update: update.right,
+    "A": lambda update: subspace.directions(update.a),
 }
 
 
@@ -110,18 +109,14 @@ class Shared(Subspaces):
         }
         width = next(iter(found["rank 64"][0].values())).weight.shape[1]
         k = min(8, width)
-        random = [(random_directions(width, k, 2 * n), random_directions(width, k, 2 * n + 1)) for n in range(5)]
-        return rows | {"random, phi(8, 8)": [float(phi_grid(a, b)[-1, -1] - k / width) for a, b in random]}
+        random = [tuple(subspace.random_directions(width, k, 2 * n + i) for i in (0, 1)) for n in range(5)]
+        return rows | {"random, phi(8, 8)": [above_chance(*pair) for pair in random]}
 
 
 def _shared(a: Layers, b: Layers, basis: Callable[[Update], np.ndarray], role: str, i: int, j: int) -> float:
     """Average phi(i, j) minus its chance level over the q or v layers; a smaller matrix uses all its directions."""
-    values = []
-    for name in (name for name in a if name.endswith(PARTS[role])):
-        first, second = basis(a[name])[:, :i], basis(b[name])[:, :j]
-        by_chance = expected_phi(first.shape[0], first.shape[1], second.shape[1])[-1, -1]
-        values.append(float(phi_grid(first, second)[-1, -1] - by_chance))
-    return fmean(values)
+    names = [name for name in a if name.endswith(PARTS[role])]
+    return fmean(above_chance(basis(a[name])[:, :i], basis(b[name])[:, :j]) for name in names)
 
 
 class BetweenRanks(Shared):

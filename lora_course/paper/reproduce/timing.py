@@ -13,20 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_course.paper.reproduce.base import Interval, Item, Judged, Kept, Place, Plan, Row, all_of, part
-from lora_lab.accounting.memory import memory
+from lora_course.paper.reproduce import Interval, Item, Judged, Kept, Place, Plan, Row, all_of, part
+from lora_lab import BadValue, Bottleneck, FullFineTuning, LoRA, load_model, memory, merge, params
 from lora_lab.accounting.models import config_of
-from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, forward_backward, prepare
-from lora_lab.errors import BadValue
 from lora_lab.experiments.statistics import Verdict
-from lora_lab.methods.bottleneck import Bottleneck
-from lora_lab.methods.full import FullFineTuning
-from lora_lab.methods.lora import LoRA
-from lora_lab.methods.merge import merge
 from lora_lab.training.measure import measure, optimizer_of
-from lora_lab.training.models import load_model
 
 LEAST, FEWEST = 6, 5  # rounds required by the rules of table 1 and of section 4.2
 
@@ -154,9 +147,9 @@ class Costs(Item):
     """Memory peaks, file sizes and tokens per second of both methods, and predictions for GPT-3."""
 
     def expected(self, minutes: float) -> Plan:
-        steps = self._steps()
+        steps = [_warm(self.model, method) for method in METHODS.values()]
         started = time.perf_counter()
-        for step in steps.values():
+        for step in steps:
             step()
         per_round = time.perf_counter() - started
         rounds = min(ROUNDS, int(60 * minutes / per_round) - PEAKS)
@@ -164,7 +157,8 @@ class Costs(Item):
         return Plan({"rounds": rounds}, (rounds + PEAKS) * per_round)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        steps, speeds = self._steps(), {name: list[float]() for name in METHODS}
+        steps = {name: _warm(self.model, method) for name, method in METHODS.items()}
+        speeds = {name: list[float]() for name in METHODS}
         for number in place.rounds(sizes["rounds"], FEWEST):
             for name in sorted(steps, reverse=bool(number % 2)):  # alternate the order
                 started = time.perf_counter()
@@ -193,12 +187,9 @@ class Costs(Item):
         speed = table.row(quantity="training speed")
         return {**super().published(table), RATIO: f"{speed['lora'] / speed['full']:.2f}"}
 
-    def _steps(self) -> dict[str, Callable[[], None]]:
-        """Return a warmed-up training step for each method."""
-        return {name: _warm(self.model, method) for name, method in METHODS.items()}
-
 
 def _warm(name: str, method: Any) -> Callable[[], None]:
+    """Return a warmed-up training step."""
     setup = Setup(**STEP)
     model = build(config_of(name), setup)
     prepare(model, method, setup)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lora_course import checks
-from lora_course.checks.counting import SIZES, unseen
+from lora_course.checks.counting import CONFIGS, unseen
 from lora_lab import LoRA, params
 
 RIGHT = {"rank_of_file": (10,), "audit": (3_096_576,)}
@@ -27,7 +27,7 @@ WRONG = [
 
 
 def test_the_right_count_is_the_labs():
-    for which in range(len(SIZES)):
+    for which in range(len(CONFIGS)):
         assert checks.check_audit(params(unseen(which), LoRA(12, targets="all-linear")).trainable, which, 12).passed
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lora_course import checks
-from lora_course.checks.placing import ranks
 from lora_lab import LoRA, params
 
 RIGHT = {"ranks": (16, 5), "plan": (9, "undecided", "c")}
@@ -25,7 +24,9 @@ WRONG = [
 def test_a_rank_stays_within_the_budget_and_the_next_one_does_not():
     for model in ("llama-3-8b", "gemma-2-9b"):
         budget = params(model, LoRA(32, targets="q,v")).trainable
-        for compared, targets in zip(ranks(model).values(), ("q,k,v,o", "all-linear"), strict=True):
+        for compared, targets in zip(
+            checks.check_ranks(..., ..., model).right.values(), ("q,k,v,o", "all-linear"), strict=True
+        ):
             rank = int(compared.right)
             within, over = (params(model, LoRA(r, targets=targets)).trainable for r in (rank, rank + 1))
             assert within <= budget < over

@@ -37,4 +37,4 @@ def test_every_brief_has_one_plan():
         right = {name: (one.right[0], SUPPORT[name]) for name, one in lines(number).items()}
         assert checks.check_brief(right, number).passed
         assert all(len(one.right) == 1 and one.right[0] in one.replies for one in lines(number).values())
-        assert all(text in brief(number) for text in (*EVIDENCE, BRIEFS[number].text))
+        assert all(text in brief(number) for text in (*EVIDENCE, BRIEFS[number]["text"]))

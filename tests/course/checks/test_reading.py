@@ -8,7 +8,7 @@ from torch import nn
 
 from lora_course import checks
 from lora_course.checks.reading import SIGNS, disguise, stored
-from lora_course.experiments.subspace import phi_grid, random_directions
+from lora_course.experiments.subspace import phi, random_directions
 from lora_lab.layers import LoRALinear
 
 RIGHT = {"chance": (1 / 384, 64 / 384, 64), "stranger": ("A and B", 0)}
@@ -23,7 +23,7 @@ WRONG = [
 
 
 def test_chance_is_what_random_directions_share():
-    drawn = [phi_grid(random_directions(384, 8, n), random_directions(384, 64, 99 + n))[-1, -1] for n in range(30)]
+    drawn = [phi(random_directions(384, 8, n), random_directions(384, 64, 99 + n)) for n in range(30)]
     assert checks.check_chance(1 / 384, float(np.mean(drawn)), 64).passed
     assert checks.check_chance(0.0026, 0.167, 64).passed
 

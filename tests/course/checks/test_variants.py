@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lora_course.checks.variants import AS_PLAIN, LABELS, ahead, flattered
+from lora_course import checks
+from lora_course.checks.variants import AS_PLAIN, LABELS, ahead
 
-RATE, POINTS = flattered("DoRA")
+RATE, POINTS = checks.check_flattered(..., ...).right.values()
 RIGHT = {"as_plain": (AS_PLAIN.right,), "flattered": (RATE.right, POINTS.right, "DoRA")}
 UNSOLVED = {"flattered": (..., ..., "DoRA")}
 WRONG = [
@@ -22,4 +23,4 @@ def test_the_rate_that_flatters_is_the_best_of_those_that_both_tried():
     for variant in LABELS:
         shared = ahead(variant)
         assert len(shared) == 6
-        assert shared[flattered(variant)[0].right] == max(shared.values())
+        assert shared[checks.check_flattered(..., ..., variant).right["rate"].right] == max(shared.values())

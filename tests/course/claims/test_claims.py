@@ -1,7 +1,5 @@
 """Cards of claims: how they are read, how a verdict follows from cases, and what a changed premise does to it."""
 
-from __future__ import annotations
-
 import json
 import runpy
 from pathlib import Path

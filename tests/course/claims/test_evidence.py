@@ -1,7 +1,5 @@
 """What claims are judged by: published counts and spreads, and runs made to come out so."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from lora_lab import FullFineTuning, LoRA, Recipe, Store
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.base import Method
 from lora_lab.training.runs import Run
+from tests.conftest import made_run
 
 ROWS = 1500
 
@@ -42,10 +41,8 @@ def run(task: str, method: Method, accuracy: float, seed: int) -> Run:
     hard = np.random.default_rng(7).random(ROWS)  # the same rows are hard for all
     right = hard + 0.02 * np.random.default_rng(seed).standard_normal(ROWS) < accuracy
     classes = np.arange(ROWS) % 2  # bad 0, good 1
-    history = {"step": [1], "loss": [1.0], "lr": [1e-3], "validation": [{"step": 1, "accuracy": accuracy}]}
     recipe = Recipe("a model", task, method, lr=1e-3, steps=1, batch=4, seed=seed)
-    answers = np.where(right, classes, 1 - classes)
-    return Run(recipe, {"accuracy": float(right.mean())}, history, 1, 1, 10, 1.0, 1, {}, predictions=answers)
+    return made_run(recipe, np.where(right, classes, 1 - classes), accuracy=float(right.mean()))
 
 
 @pytest.mark.parametrize(

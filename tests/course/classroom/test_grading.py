@@ -1,7 +1,5 @@
 """A class hands in: whatever a notebook does costs its own row only, and its answers are judged outside of it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Each fault that a machine can have is planted, found and named with what helps; and the file that is sent back."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import os
@@ -18,7 +16,6 @@ import pytest
 from lora_course.classroom import preflight, room
 from lora_course.classroom.preflight import FILE, GIB, Finding, judged, write_letter
 from lora_lab.errors import NotFound
-from tests.cli.conftest import lora_lab  # noqa: F401  the command line, as a fixture
 
 ROOT = Path(__file__).parents[3]
 WELL: dict[str, Any] = {
@@ -119,7 +116,7 @@ def test_the_file_to_send_back_holds_no_names(tmp_path: Path, monkeypatch: pytes
 
 def test_the_command_prints_writes_and_exits_by_what_was_found(
     well: pytest.MonkeyPatch,
-    lora_lab: Callable,  # noqa: F811
+    lora_lab: Callable,
     tmp_path: Path,
 ):
     well.chdir(tmp_path)
@@ -134,7 +131,7 @@ def test_the_command_prints_writes_and_exits_by_what_was_found(
     assert json.loads((tmp_path / "mine.json").read_text())["green"] is False
 
 
-def test_forty_files_become_one_table_the_damaged_ones_too(lora_lab: Callable, tmp_path: Path):  # noqa: F811
+def test_forty_files_become_one_table_the_damaged_ones_too(lora_lab: Callable, tmp_path: Path):
     write_letter([Finding("python", True, "3.11")], tmp_path / "ann.json")
     write_letter([Finding("disk", False, "\x1b[2J 0.5 GiB free", "free some")], tmp_path / "bob.json")
     damaged = ['{"findings": [', '{"findings": [{"green": false}], "system": "Linux"}', '{"findings": [3]}',

@@ -1,7 +1,5 @@
 """What a lesson says of memory: what it takes, what is here, and what to do; and its line for Colab."""
 
-from __future__ import annotations
-
 import os
 import sys
 from types import ModuleType
@@ -9,7 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from lora_course.classroom import colab, room
+from lora_course import lesson
+from lora_course.classroom import room
 from lora_lab.training import assets
 
 GB = 10**9
@@ -47,12 +46,12 @@ def test_on_colab_widgets_are_switched_on_and_a_t4_keeps_the_model_in_fp16(
     monkeypatch.setattr(assets, "fetch", lambda names, say: called.extend(names))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: gpu)
-    colab.ready()
+    lesson.prepare_colab()
     assert not called
     output = ModuleType("google.colab.output")
     setattr(output, "enable_custom_widget_manager", lambda: called.append("widgets"))  # noqa: B010
     monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
     monkeypatch.setitem(sys.modules, "google.colab.output", output)
-    colab.ready()
+    lesson.prepare_colab()
     assert called == ["widgets", "minilm", "smollm2", "reviews", "kjv", "shakespeare"]
     assert os.environ.get("LORA_LAB_DTYPE") == dtype

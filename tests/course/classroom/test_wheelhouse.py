@@ -1,7 +1,5 @@
 """A wheelhouse for other machines, out of a shop of toy wheels; installing from it; and, marked slow, the real one."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -20,7 +18,6 @@ from lora_course.classroom.wheelhouse import Target, facts_of, gather, manifest_
 from lora_lab.errors import BadValue, Failed
 from lora_lab.training import assets
 from lora_lab.training.assets import Asset
-from tests.cli.conftest import lora_lab  # noqa: F401  the command line, as a fixture
 
 WINDOWS, LINUX = Target("windows", "3.12"), Target("linux", "3.11")
 NEEDS = (
@@ -198,7 +195,7 @@ def test_a_machine_that_cannot_be_is_named():
             Target(platform, python)
 
 
-def test_the_command_checks_a_copy_and_says_what_is_in_it(house: Path, lora_lab: Callable):  # noqa: F811
+def test_the_command_checks_a_copy_and_says_what_is_in_it(house: Path, lora_lab: Callable):
     done = lora_lab("wheelhouse", "--out", str(house), "--check")
     assert (done.returncode, "Windows (x86-64), Python 3.12: 8 wheels" in done.stdout) == (0, True)
     assert json.loads(lora_lab("wheelhouse", "--out", str(house), "--check", "--json").stdout)["lab"]

@@ -1,7 +1,5 @@
 """`lora-lab claims`: one verdict or all, premises changed by hand, and errors that are one sentence."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

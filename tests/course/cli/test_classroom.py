@@ -1,7 +1,5 @@
 """`lora-lab class`, `grade` and `predictions`: JSON, tables, words, and exit codes."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import io

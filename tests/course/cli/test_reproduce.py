@@ -1,7 +1,5 @@
 """`lora-lab reproduce`: plans in seconds, results as JSON, one sentence for what cannot be."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 

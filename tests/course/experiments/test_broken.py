@@ -1,7 +1,5 @@
 """Each patient of lesson 07 is found out by `inspect`, under the right name and no other."""
 
-from __future__ import annotations
-
 import pytest
 
 from lora_course.experiments.broken import PATIENTS, patient

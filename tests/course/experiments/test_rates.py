@@ -1,7 +1,5 @@
 """The best rate between the tried ones: exact on parabolas, unknown at an end."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

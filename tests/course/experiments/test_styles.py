@@ -1,7 +1,5 @@
 """Voices: the schema, whose words an answer is made of, and a bank of adapters that answer."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -10,13 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_course.experiments.styles import BASE, Ear, answers, misfit, open_bank, our_ear
-from lora_course.panels.live_voices import side_by_side
-from lora_lab import LoRA, load_model, save_adapter
+from lora_course.panels.voices_panel import side_by_side
 from lora_lab.errors import BadValue
 from lora_lab.training.chat import question
 from lora_lab.training.generate import Decoding
-from lora_lab.training.pairs import VOICES, voice
-from tests.conftest import randomise
+from lora_lab.training.tasks import VOICES, voice
 
 GOOD = {"topic": "sky", "answer": "Blue.", "steps": ["look up"], "certainty": "high"}
 SHORT = Decoding(max_new_tokens=5)
@@ -49,18 +45,12 @@ def test_an_ear_hears_whose_words_an_answer_is_made_of():
 
 @pytest.mark.parametrize("name", VOICES)
 def test_it_tells_written_answers_apart_that_it_has_not_heard(name):
-    held_out = [pair.response for split in ("validation", "test") for pair in voice(name)[split]]
+    held_out = [text for split in ("validation", "test") for text in voice(name)[split].texts]
     assert our_ear().shares(held_out)[name] >= 0.95  # 60 answers
 
 
-def test_a_row_s_tokens_grow_as_generate_makes_them(tiny_causal, tmp_path):
-    folders = {}
-    for seed, name in enumerate(("captain", "preacher")):
-        model = load_model(tiny_causal)
-        LoRA(rank=2).attach(model)
-        randomise(model, seed)
-        folders[name] = save_adapter(model, tmp_path / name)
-    bank, tokenizer = open_bank(folders, tiny_causal, dtype="fp32", attention="eager")
+def test_a_row_s_tokens_grow_as_generate_makes_them(tiny_causal, voices):
+    bank, tokenizer = open_bank(voices, tiny_causal, dtype="fp32", attention="eager")
     said = answers(bank, tokenizer, [question("Why?")], SHORT)
     with bank.mixed([None if name == BASE else name for name in said]):
         steps = list(side_by_side(bank.model, tokenizer, [question("Why?")] * 3, SHORT.max_new_tokens))

@@ -1,7 +1,5 @@
 """The Monday plan names its lessons, and its script runs: on tiny random models, a classifier and a language model."""
 
-from __future__ import annotations
-
 import csv
 import re
 import runpy
@@ -12,7 +10,6 @@ import pytest
 from lora_course.monday import plan
 from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
-from tests.training.conftest import tiny_causal, tiny_encoder, tiny_models  # noqa: F401
 
 
 def written(path: Path, kind: str, rows: int = 60) -> Path:
@@ -26,7 +23,7 @@ def written(path: Path, kind: str, rows: int = 60) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["classifier", "language model"])
-def test_the_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder, tiny_causal, monkeypatch, capsys):  # noqa: F811
+def test_the_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder, tiny_causal, monkeypatch, capsys):
     model = tiny_encoder if kind == "classifier" else tiny_causal
     job = plan(model, written(tmp_path / "rows.csv", kind), gpu_gb=16, out=str(tmp_path / "adapter"))
     job.settings["RATES"] = [1e-3, 4e-3, 1.6e-2]  # two layers of random weights learn slowly
@@ -45,7 +42,7 @@ def test_the_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_enco
 def test_every_line_names_a_lesson_that_is_there(tmp_path):
     job = plan("llama-3-8b", written(tmp_path / "rows.csv", "language model"), gpu_gb=16)
     there = {path.name[:2] for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
-    assert all(set(re.findall(r"\d\d", line.lesson)) <= there and line.lesson for line in job.lines)
+    assert all(set(re.findall(r"\d\d", lesson)) <= there and lesson for *_, lesson in job.lines)
     assert job.settings["FOUR_BITS"]
     assert "FOUR_BITS = True  #" in job.script()
     assert not plan("llama-3-8b", tmp_path / "rows.csv", gpu_gb=24).settings["FOUR_BITS"]

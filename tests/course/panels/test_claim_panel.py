@@ -1,7 +1,5 @@
 """The claim panel holds every verdict that its sliders and menus can lead to, as `judge` gives it."""
 
-from __future__ import annotations
-
 import json
 from itertools import product
 

@@ -1,10 +1,7 @@
 """The class panel: what students' laptops left in a folder, as a map, guesses and words."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +11,29 @@ from lora_course.panels.class_panel import ClassPanel, guesses
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.grid import Grid, share
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Run, Store
+from lora_lab.training.runs import Store
 from lora_lab.training.tasks import load_task
-from tests.training.conftest import opinions  # noqa: F401
+from tests.conftest import made_run
 
 Write = Callable[..., None]
 
 
 @pytest.fixture
-def write(opinions: str) -> Write:  # noqa: F811
+def write(opinions: str) -> Write:
     """`write(folder, recipes)`: their runs as records, better the nearer the rate is to 2e-3; nothing is trained."""
     labels = np.array(load_task(opinions).test.labels)
 
-    def run(recipe: Recipe, n: int, dtype: str) -> Run:
-        wrong = 2 + round(2 * abs(np.log2(recipe.lr / 2e-3))) + (n + recipe.seed) % 2
-        predictions = np.where(np.arange(len(labels)) < wrong, 1 - labels, labels)
-        accuracy = 1 - wrong / len(labels)
-        checks = [{"step": 1, "accuracy": accuracy, "loss": 0.5}]
-        history = {"step": [1], "loss": [0.7], "lr": [recipe.lr], "validation": checks}
-        made = Run(recipe, {"accuracy": accuracy}, history, 8, 2, 100, 1.0, 1, {"dtype": dtype})
-        return replace(made, predictions=predictions)
-
     def runs(folder: Path, recipes: list[Recipe], dtype: str = "fp32") -> None:
         for n, recipe in enumerate(recipes):
-            Store(folder).add(run(recipe, n, dtype))
+            wrong = 2 + round(2 * abs(np.log2(recipe.lr / 2e-3))) + (n + recipe.seed) % 2
+            answers = np.where(np.arange(len(labels)) < wrong, 1 - labels, labels)
+            Store(folder).add(made_run(recipe, answers, {"dtype": dtype}, accuracy=1 - wrong / len(labels)))
 
     return runs
 
 
 @pytest.fixture
-def grid(opinions: str) -> list[Recipe]:  # noqa: F811
+def grid(opinions: str) -> list[Recipe]:
     return Grid(rank=[1, 4], lr=[1e-3, 2e-3, 4e-3], seed=range(3)).recipes("minilm", opinions, steps=1)
 
 

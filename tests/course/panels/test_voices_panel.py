@@ -1,7 +1,5 @@
 """The voices panel without a browser: who answers, Stop, and the answers that are stored."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,27 +8,18 @@ from typing import Any
 import pytest
 
 from lora_course.panels.voices_panel import VoicesPanel, read_stored
-from lora_lab import LoRA, load_model, save_adapter
 from lora_lab.errors import BadValue
-from tests.conftest import randomise
-from tests.training.conftest import tiny_causal, tiny_models  # noqa: F401
 from tests.widgets.conftest import said, until
 
 Make = Callable[..., VoicesPanel]
 
 
 @pytest.fixture
-def make(tiny_causal: str, tmp_path: Path) -> Make:  # noqa: F811
+def make(tiny_causal: str, voices: dict[str, Path]) -> Make:
     """`make(strength=2.0)`: a panel over two adapters of a tiny model."""
-    folders = {}
-    for seed, name in enumerate(("captain", "json")):
-        model = load_model(tiny_causal)
-        LoRA(rank=2).attach(model)
-        randomise(model, seed)
-        folders[name] = save_adapter(model, tmp_path / name)
 
     def panel(**given: Any) -> VoicesPanel:
-        return VoicesPanel(folders, tiny_causal, **{"questions": ("Why?", "How?"), "longest": 6, **given})
+        return VoicesPanel(voices, tiny_causal, **{"questions": ("Why?", "How?"), "longest": 6, **given})
 
     return panel
 
@@ -50,7 +39,7 @@ def test_with_nobody_watching_the_first_question_is_answered(make: Make):
 
 def test_stop_ends_after_a_token_and_keeps_what_was_said(make: Make, watched: None, monkeypatch: pytest.MonkeyPatch):
     panel = make(longest=100_000)
-    monkeypatch.setattr("lora_course.panels.live_voices.end_of_turn", lambda _: -1)
+    monkeypatch.setattr("lora_course.panels.voices_panel.end_of_turn", lambda _: -1)
     said(panel, "ask", question="Why?", strength=1)
     until(lambda: panel.live.get("tokens", 0) >= 1 or not panel.work.alive)
     with pytest.raises(BadValue, match="wait or press Stop"):

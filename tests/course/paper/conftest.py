@@ -1,53 +1,26 @@
-"""The small models and tasks of training; tiny RoBERTa and GPT-2 whose tokens are bytes; GLUE's and E2E's files."""
-
-from __future__ import annotations
+"""Tiny RoBERTa whose tokens are bytes; files of GLUE and E2E."""
 
 import random
 from pathlib import Path
 
 import pytest
-import tokenizers
 import torch
 import transformers
 from tokenizers.processors import RobertaProcessing
 
-from tests.training.conftest import opinions, recipe, tiny_causal, tiny_encoder, tiny_models  # noqa: F401
-
-
-def save_tokenizer(folder: Path, **special: str) -> int:
-    """A tokenizer with a token for each byte, as RoBERTa's and GPT-2's begin; returns its size."""
-    tokens = [*dict.fromkeys(special.values()), *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
-    made = tokenizers.Tokenizer(tokenizers.models.BPE({token: n for n, token in enumerate(tokens)}, []))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = tokenizers.decoders.ByteLevel()
-    if "cls_token" in special:
-        made.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    names = ["input_ids", "attention_mask"]
-    transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special, model_input_names=names).save_pretrained(
-        folder
-    )
-    return len(tokens)
+from tests.conftest import save_tokenizer
 
 
 @pytest.fixture(scope="session")
 def roberta(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("roberta")
     special = {"bos_token": "<s>", "cls_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    count = save_tokenizer(folder, **special, mask_token="<mask>")
+    ends = RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    count = save_tokenizer(folder, ends, **special, mask_token="<mask>")
     torch.manual_seed(0)
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     config = transformers.RobertaConfig(**size, vocab_size=count, max_position_embeddings=514, type_vocab_size=1)
     transformers.RobertaModel(config).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="session")
-def gpt2(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("gpt2")
-    count = save_tokenizer(folder, eos_token="<|endoftext|>", bos_token="<|endoftext|>")
-    torch.manual_seed(0)
-    size = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512, "bos_token_id": 0, "eos_token_id": 0}
-    transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=count, **size)).save_pretrained(folder)
     return str(folder)
 
 

@@ -1,7 +1,5 @@
 """E2E's own files: both forms, grouped by meaning, and a sentence for what is none of them. All lines are made up."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +42,7 @@ def test_both_forms_give_the_same_meanings(tmp_path):
 def test_a_folder_is_a_task(folder):
     task = load_task(str(folder))
     assert (len(task.train), len(task.validation), len(task.test)) == (3, 2, 2)
-    assert task.generates
+    assert task.test.references
     assert task.test.prompts[0] == f"{MEANINGS[0]}\n"
     assert task.test.references[0][1] == "A pub for families : Saltmarsh ."
 

@@ -1,7 +1,5 @@
 """GLUE's files in every form that they come in, and a sentence for what is none of them. All sentences are ours."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

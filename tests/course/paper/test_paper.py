@@ -1,7 +1,5 @@
 """The paper's tables as data: all load, a row is found or refused in words, what does not hold is shown with them."""
 
-from __future__ import annotations
-
 import runpy
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The paper's protocol: recipes as printed, plans without model or data, and whole runs on tiny random models."""
 
-from __future__ import annotations
-
 import json
 import math
 
@@ -11,11 +9,11 @@ from lora_course.paper import glue as glue_files
 from lora_course.paper.protocol import FACTS, plan, plan_in_words, recipes, result_in_words, run
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.errors import BadValue, NotFound
-from lora_lab.experiments.generation import text_scores
+from lora_lab.experiments.afterwards import text_scores
 from lora_lab.training.generate import Decoding
 from lora_lab.training.recipe import recipe_from
 from lora_lab.training.runs import Store
-from tests.training.conftest import PLAIN
+from tests.conftest import PLAIN
 
 TASKS = ["mnli", "sst-2", "mrpc", "cola", "qnli", "qqp", "rte", "sts-b"]
 
@@ -178,8 +176,8 @@ def test_sts_b_is_a_number_and_mnli_starts_it(roberta, glue, tmp_path):
     assert 0 <= run("table2", task="rte", row="FT", **options)["seeds"][0]["last"]["accuracy"] <= 1
 
 
-def test_e2e_is_trained_decoded_and_scored(gpt2, e2e, tmp_path):
-    options = {"model_path": gpt2, "data": e2e, "out": tmp_path, "seeds": 1, "steps_limit": 2, **PLAIN}
+def test_e2e_is_trained_decoded_and_scored(tiny_causal, e2e, tmp_path):
+    options = {"model_path": tiny_causal, "data": e2e, "out": tmp_path, "seeds": 1, "steps_limit": 2, **PLAIN}
     result = run("table3", decoding=Decoding(max_new_tokens=4), **options)
     (seed,) = result["seeds"]
     made = recipe_from(seed["settings"])

@@ -1,7 +1,5 @@
 """What is kept as recomputed is what the formulas come to, and its verdicts are those that the printed digits allow."""
 
-from __future__ import annotations
-
 from functools import cache
 from math import ceil  # noqa: F401  # the formulas call it
 from statistics import mean  # noqa: F401
@@ -14,7 +12,7 @@ from lora_lab import LoRA
 from lora_lab.accounting.models import architecture_of
 from lora_lab.accounting.params import params
 from lora_lab.errors import NotFound
-from lora_lab.experiments.contenders import contenders
+from lora_lab.experiments.study import contenders
 
 NUMBERS = facts("paper/recomputed")
 GLUE = ("MNLI", "SST-2", "MRPC", "CoLA", "QNLI", "QQP", "RTE", "STS-B")

@@ -1,7 +1,5 @@
 """`lora-lab reproduce`: every rule on made figures, every kind of item once through on a tiny model, and results."""
 
-from __future__ import annotations
-
 import json
 import threading
 from typing import Any
@@ -11,17 +9,14 @@ import pytest
 
 from lora_course import paper
 from lora_course.lesson import reference_reproductions
-from lora_course.paper.reproduce import item, items, names, studies, timing
+from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, by_verdict, item, items, studies, timing
 from lora_course.paper.reproduce import run as engine
-from lora_course.paper.reproduce.base import Item, Judged, Kept, Place, Plan, Row, by_verdict
-from lora_course.paper.reproduce.effects import effects
 from lora_course.paper.reproduce.report import write_report
 from lora_course.paper.reproduce.run import LATE, kept, rejudged, reproduce
-from lora_course.plots.forest import forest, headline
+from lora_course.plots.forest import effects, forest, headline
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.experiments.results import load
-from tests.conftest import HOSTILE
-from tests.training.conftest import PLAIN
+from tests.conftest import HOSTILE, PLAIN
 
 MARGIN = 0.015
 
@@ -146,7 +141,7 @@ def test_every_rule_holds_fails_stays_undecided_or_is_not_tested(name):
 
 def test_what_ships_was_judged_by_the_rules_in_force():
     found = reference_reproductions()
-    assert list(found) == names()
+    assert list(found) == engine.names()
     for name, one in found.items():
         assert rejudged(item(name), one) == one
         assert all((one["environment"]["date"], one["rows"]))

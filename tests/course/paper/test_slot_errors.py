@@ -1,7 +1,5 @@
 """Slot errors: none where the grammar speaks the truth, one for each thing that is left out, changed or added."""
 
-from __future__ import annotations
-
 import json
 from random import Random
 from types import SimpleNamespace

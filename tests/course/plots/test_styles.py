@@ -1,7 +1,5 @@
 """The pictures of lesson 06: the words say whether the lowest of each column is its own adapter."""
 
-from __future__ import annotations
-
 from lora_course.plots.styles import perplexity_table
 
 TABLE = {"base": {"a": 40.0, "b": 50.0}, "a": {"a": 4.0, "b": 60.0}, "b": {"a": 39.0, "b": 5.0}}

@@ -1,3 +1,0 @@
-"""The command line, as a fixture."""
-
-from tests.cli.conftest import lora_lab  # noqa: F401
