@@ -72,7 +72,7 @@ matrix: .venv/.test fetch
 
 # Screenshots of panels for docs/; some minutes, because one trains.
 pictures: .venv/.test fetch
-	$(BIN)/python -m tests.e2e.pictures
+	$(BIN)/python docs/pictures.py
 
 # For a class: FOR="--platform windows --platform linux --python 3.11", see docs/install.md
 wheelhouse: .venv/.lab

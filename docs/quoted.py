@@ -462,8 +462,7 @@ def reproduced() -> dict[str, str]:
     """Lesson 18: table 1's bottlenecks and merged LoRA for one short text, and the gap to full fine-tuning in table 2.
 
     reproduce.table3.margins: the gap on q and v in table 3, in margins; .table3.all: on all linear layers, in nats.
-    reproduce.table6.qv: points that rank 1 is behind rank 64 there; .table18.own: nats that rank 64 is ahead of 16,
-    each at its own rate; all with .low and .high.
+    reproduce.table6.qv: points that rank 1 is behind rank 64 there; all with .low and .high.
     reproduce.fig3.q, .v: phi(1, 1) of ranks 8 and 64 above chance; reproduce.fig4.q, .v: phi(8, 8) of two seeds;
     reproduce.fig4.q.most: phi(1, 1), the most of a pair.
     """
@@ -472,13 +471,12 @@ def reproduced() -> dict[str, str]:
     shared = {f"reproduce.{name}.{role}": f"{fmean(row['yours']):.2f}" for name, rows in phi.items() for row in rows
               for role in "qv" if row["name"] == f"BA of {role}, {first[name]}"}  # fmt: skip
     (most,) = (max(row["yours"]) for row in phi["fig4"] if row["name"] == "BA of q, phi(1, 1)")
-    tables = ("table1", "table2", "table3", "table6", "table18")
+    tables = ("table1", "table2", "table3", "table6")
     kept = {name: read_json(RESULTS / "reproduce" / name / "result.json") for name in tables}
     rows = {row["name"]: row["yours"] for row in kept["table1"]["rows"]}
     gap, loss = (kept[name]["verdicts"]["LoRA against full"] for name in ("table2", "table3"))
     everywhere = kept["table3"]["verdicts"]["LoRA on all layers against full"]
     ranks = kept["table6"]["verdicts"]["q,v, rank 1 against 64"]
-    own = kept["table18"]["verdicts"]["rank 64 against 16, own rates"]
     return shared | {
         "reproduce.h.one": f"{100 * (median(rows['1 x 128 bottleneck H']) - 1):.1f}",
         "reproduce.merged": f"{100 * (median(rows['1 x 128 LoRA merged']) - 1):.1f}",
@@ -493,8 +491,6 @@ def reproduced() -> dict[str, str]:
         "reproduce.table6.qv": f"{-100 * ranks['difference']:.1f}",
         "reproduce.table6.qv.low": f"{-100 * ranks['high']:.1f}",
         "reproduce.table6.qv.high": f"{-100 * ranks['low']:.1f}",
-        "reproduce.table18.own": f"{own['difference']:.3f}",
-        **{f"reproduce.table18.own.{end}": f"{own[end]:.3f}" for end in ("low", "high")},
         "reproduce.fig4.q.most": f"{most:.2f}",
     }
 

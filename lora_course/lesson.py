@@ -55,7 +55,7 @@ def start(number: str, student: str = "") -> None:
     title, minutes, machine = estimate(files[number])
     needs = "an unmeasured number" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
     print(f"{title}\nAbout {minutes:.0f} minutes (estimated); your computer needs {needs} of them.")
-    if "too little" in (memory := room_for(number)):
+    if memory := room_for(number):
         print(memory)
     if student:
         os.environ["LORA_LAB_STUDENT"] = student

@@ -25,17 +25,29 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises: BadValue if the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{token_hex(4)}")
+    with _written(path.parent, {path.name: content}) as new:
+        _replace(new[path.name], path)
+
+
+@contextmanager
+def _written(folder: Path, contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
+    """Write temporary files and yield their paths by name; those that the block doesn't rename are removed."""
+    suffix = token_hex(4)
+    new = {name: folder / f".{name}.{suffix}" for name in contents}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            _write_new(temporary, content)
-            _replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            for name, content in contents.items():
+                with open(new[name], "xb") as file:  # unlike tempfile, this respects the umask
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            yield new
+        finally:
+            for path in new.values():
+                path.unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(path.parent, error) from error
+        raise unwritable(folder, error) from error
 
 
 def unwritable(folder: Path, error: OSError) -> BadValue:
@@ -51,42 +63,26 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     The last file is removed first and written last, so it is missing if the process is killed in between.
     Raises: BadValue if the folder cannot be written to; the earlier files are restored.
     """
-    suffix = token_hex(4)
-    new = {name: folder / f".{name}.{suffix}" for name in contents}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    *others, last = contents
+    with _written(folder, contents) as new:
+        earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
+        replaced = [name for name in (last, *others) if (folder / name).exists()]
         try:
-            for name, content in contents.items():
-                _write_new(new[name], content)
-            _move_together(folder, new)
-        finally:
-            for path in new.values():
-                path.unlink(missing_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-
-
-def _move_together(folder: Path, new: Mapping[str, Path]) -> None:
-    """Rename files into the folder; on error, restore the earlier ones."""
-    *others, last = new
-    earlier = {name: path.with_name(f"{path.name}.earlier") for name, path in new.items()}
-    replaced = [name for name in (last, *others) if (folder / name).exists()]
-    try:
-        for name in replaced:
-            _replace(folder / name, earlier[name])
-        for name, path in new.items():
-            _replace(path, folder / name)
-    except BaseException:
-        for name in new:
-            if earlier[name].exists():
-                os.replace(earlier[name], folder / name)
-            elif name not in replaced:
-                (folder / name).unlink(missing_ok=True)
-        raise
-    for name in new:  # also remove what killed calls left behind
-        for path in folder.glob(f".{escape(name)}.*.earlier"):
-            with suppress(OSError):  # the file may be open on Windows; the new files are in place
-                path.unlink()
+            for name in replaced:
+                _replace(folder / name, earlier[name])
+            for name, path in new.items():
+                _replace(path, folder / name)
+        except BaseException:
+            for name in new:
+                if earlier[name].exists():
+                    os.replace(earlier[name], folder / name)
+                elif name not in replaced:
+                    (folder / name).unlink(missing_ok=True)
+            raise
+        for name in new:  # also remove what killed calls left behind
+            for path in folder.glob(f".{escape(name)}.*.earlier"):
+                with suppress(OSError):  # the file may be open on Windows; the new files are in place
+                    path.unlink()
 
 
 def _replace(old: Path, new: Path) -> None:
@@ -96,13 +92,6 @@ def _replace(old: Path, new: Path) -> None:
             return os.replace(old, new)
         time.sleep(seconds)
     return os.replace(old, new)
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:  # unlike tempfile, this respects the umask
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:

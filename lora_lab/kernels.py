@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 LIBRARIES = (
@@ -53,7 +54,7 @@ def forked_kernels() -> Iterator[dict[str, str]]:
         socket.socket(socket.AF_UNIX) as listening,  # its path may have 107 bytes: /tmp
     ):
         spec, address = Path(folder, "kernels", "python3", "kernel.json"), f"{folder}/socket"
-        spec.parent.mkdir(parents=True)
+        shutil.copytree(Path(str(files("ipykernel")), "resources"), spec.parent)  # the logos
         argv = [sys.executable, "-S", __file__, address, "-f", "{connection_file}"]
         about = {"display_name": "Python 3 (ipykernel)", "language": "python", "interrupt_mode": "message"}
         spec.write_text(json.dumps({**about, "argv": argv}), encoding="utf-8")

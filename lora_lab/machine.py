@@ -1,12 +1,19 @@
-"""The memory of this machine, or of the container that Python runs in. It imports only the standard library."""
+"""The memory of this machine, or of the container that Python runs in, and its free ports; the installer needs both.
+
+It needs only the standard library.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 
+from lora_lab.errors import BadValue
+
 CGROUPS = Path("/sys/fs/cgroup")
+PORTS = 50  # how many to try, starting with the requested one
 
 
 def memory() -> tuple[int | None, int | None]:
@@ -34,3 +41,15 @@ def container() -> tuple[int | None, int]:
             stat = dict(line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
             return int((folder / limit).read_text("utf-8")), sum(int(stat[kind]) for kind in kinds)
     return None, 0
+
+
+def free_port(first: int) -> int:
+    """Return `first` or the next free port, or any free port for 0. Raises: BadValue if the first PORTS are taken."""
+    for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise BadValue(f"ports {first} to {first + PORTS - 1} are all in use; choose another with --port")

@@ -19,7 +19,7 @@ from typing import Any
 from lora_lab.errors import BadValue, Failed
 from lora_lab.files import as_json, read_json, write_atomically, write_json
 from lora_lab.kernels import forked_kernels
-from lora_lab.ports import free_port
+from lora_lab.machine import free_port
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
 COPIED = ".lessons.json"  # hashes of the copied lessons, to detect those that a student has changed
@@ -44,11 +44,29 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
         say(line)
     token, port = secrets.token_hex(16), free_port(0 if check else port)
     address = f"http://127.0.0.1:{port}"
-    command = _jupyter_command(root, port, browser and not check)
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": root,
+        "LabApp.default_url": f"/lab/tree/{FIRST}",
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "LabApp.extension_manager": "readonly",  # the default manager contacts a package registry
+    }
+    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+    if check or not browser:
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    settings = root / ".jupyter"  # the user's own settings override these
+    write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
+    paths = os.pathsep.join(filter(None, [str(settings), os.environ.get("JUPYTER_CONFIG_PATH")]))
+    # os.environ has OMP_WAIT_POLICY, set on importing lora_lab, for kernels that import torch first. The token is in
+    # the environment because every user of the machine can read command lines.
+    environment = {**os.environ, "JUPYTER_CONFIG_PATH": paths, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
     forked: AbstractContextManager[dict[str, str]] = nullcontext({}) if check else forked_kernels()
     with forked as kernels:
-        environment = _environment(root, token) | kernels
-        server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL if check else None)
+        server = subprocess.Popen(command, env=environment | kernels, stderr=subprocess.DEVNULL if check else None)
         try:
             _wait_until_up(server, address, token)
             say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
@@ -78,25 +96,23 @@ def copy_lessons(folder: Path) -> list[str]:
     for lesson in sorted([*source.glob("*.ipynb"), *source.glob("solutions/*.ipynb")]):
         name = lesson.relative_to(source).as_posix()
         target = folder / name
-        content = lesson.read_bytes() if name.startswith("solutions/") else without_outputs(lesson)
-        present = _hash(target.read_bytes()) if target.exists() else None
-        if present not in (None, _hash(content), copied.get(name)):
+        content = lesson.read_bytes()
+        if not name.startswith("solutions/"):  # without outputs, which would give away the answers
+            notebook = read_json(lesson)
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "code":
+                    cell |= {"outputs": [], "execution_count": None}
+            content = as_json(notebook)
+        new = sha256(content).hexdigest()
+        present = sha256(target.read_bytes()).hexdigest() if target.exists() else None
+        if present not in (None, new, copied.get(name)):
             messages.append(f"{name}: kept with your changes (delete it to get a new copy)")
             continue
-        if present != _hash(content):
+        if present != new:
             write_atomically(target, content)
-        copied[name] = _hash(content)
+        copied[name] = new
     write_json(folder / COPIED, copied)
     return messages
-
-
-def without_outputs(lesson: Path) -> bytes:
-    """Return a lesson without its outputs, which would give away the answers."""
-    notebook = read_json(lesson)
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell |= {"outputs": [], "execution_count": None}
-    return as_json(notebook)
 
 
 def examine() -> dict[str, Any]:
@@ -148,32 +164,6 @@ def describe(facts: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"assets in   {facts['home']}"])
 
 
-def _jupyter_command(root: Path, port: int, browser: bool) -> list[str]:
-    options = {
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": port,
-        "ServerApp.port_retries": 0,
-        "ServerApp.root_dir": root,
-        "LabApp.default_url": f"/lab/tree/{FIRST}",
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-        "LabApp.extension_manager": "readonly",  # the default manager contacts a package registry
-    }
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
-    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    return [*command, *([] if browser else ["--no-browser"]), *(["--allow-root"] if as_root else [])]
-
-
-def _environment(root: Path, token: str) -> dict[str, str]:
-    """Return the server's environment, with default settings that the user's settings override."""
-    settings = root / ".jupyter"
-    write_json(settings / "labconfig" / "default_setting_overrides.json", OVERRIDES)
-    existing = os.environ.get("JUPYTER_CONFIG_PATH")
-    path = os.pathsep.join([str(settings), *([existing] if existing else [])])
-    # os.environ has OMP_WAIT_POLICY, set on importing lora_lab, for kernels that import torch first. The token is in
-    # the environment because every user of the machine can read command lines.
-    return {**os.environ, "JUPYTER_CONFIG_PATH": path, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
-
-
 def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -192,7 +182,3 @@ def _get(url: str, token: str) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for localhost
     with opener.open(request, timeout=10) as response:
         return json.load(response)
-
-
-def _hash(content: bytes) -> str:
-    return sha256(content).hexdigest()

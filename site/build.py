@@ -5,8 +5,6 @@ the pages of docs/, the scripts of the panels, and the fonts. Nothing is trained
 reading the site needs a network.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io
@@ -29,6 +27,7 @@ from sphinx.cmd.build import main as sphinx
 
 import lora_lab
 from lora_course.lesson import estimate
+from lora_lab.files import read_json
 from lora_lab.widgets import base
 
 SITE = Path(__file__).resolve().parent
@@ -71,10 +70,6 @@ FOR_TEACHERS = ("teaching.md", "sheets.md", "quiz_answers.md")
 UNUSED = (".buildinfo*", "objects.inv", "_static/**/*.map")
 
 
-def notebook(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def place(snapshot: dict[str, Any], picture: str, src: Path) -> str:
     """Write the script of a live panel and return the panel's markup."""
     script = src / "_static" / "panels" / f"{snapshot['panel']}.js"
@@ -104,15 +99,16 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
 
 def lesson(file: Path, src: Path) -> dict[str, Any]:
     """Return a solved notebook with live panels; after an exercise come its form, a puzzle, and its folded solution."""
-    solved, exercises = notebook(file), notebook(ROOT / "notebooks" / file.name)["cells"]
+    solved, exercises = read_json(file), read_json(ROOT / "notebooks" / file.name)["cells"]
     cells: list[dict[str, Any]] = []
-    puzzle = [puzzle_in(lines)] if (lines := SITE / f"{file.stem}.json").is_file() else []
+    lines = SITE / f"{file.stem}.json"  # of code for the reader to put in order, for `puzzle.js`
+    puzzle = [answers.data("data-puzzle hidden", read_json(lines))] if lines.is_file() else []
     for number, (cell, exercise) in enumerate(zip(solved["cells"], exercises, strict=True)):
         outputs = cell.get("outputs", [])
         outputs[:] = [shown(output, f"{file.stem}-{number}-{i}.png", src) for i, output in enumerate(outputs)]
         if "solution" in cell["metadata"].get("tags", []):
             check_names = re.findall(r"checks\.check_(\w+)\(", "".join(exercise["source"]))
-            forms = [answers.form(name) for name in check_names if name in answers.FORMS]
+            forms = [answers.cell(name) for name in check_names if name in answers.forms()]
             cells += [exercise, *forms, *puzzle, {**cell, "metadata": {"tags": ["hide-cell"]}}]
             puzzle = []
         elif "lesson.receipt(" in "".join(cell["source"]):
@@ -122,13 +118,6 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             tags = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
             cells.append({**cell, "metadata": {"tags": tags}})  # predict.js finds them by their class
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
-
-
-def puzzle_in(lines: Path) -> dict[str, Any]:
-    """Return a cell with lines of code for the reader to put in order, for `puzzle.js`."""
-    content = json.dumps(json.loads(lines.read_text(encoding="utf-8"))).replace("<", "\\u003c")
-    markup = f'<div data-puzzle hidden><script type="application/json">{content}</script></div>'
-    return {"cell_type": "markdown", "metadata": {}, "source": markup}
 
 
 def linked(file: Path, urls: dict[Path, str]) -> str:
@@ -154,7 +143,7 @@ def front(src: Path, pages: list[Path]) -> str:
         return place(getattr(lora_lab, match[1])(**options).snapshot(), f"_static/pictures/{file.name}", src)
 
     def entry(file: Path) -> str:
-        first = "".join(notebook(file)["cells"][0]["source"]).split("\n\n")[1]
+        first = "".join(read_json(file)["cells"][0]["source"]).split("\n\n")[1]
         opening = " ".join(re.sub("<!--.*?-->", "", first).split())
         title, minutes, _ = estimate(ROOT / "notebooks" / file.name)
         return f"- [{title}](lessons/{file.name})\n\n  {opening}\n\n  {minutes:.0f} minutes (estimated)\n"

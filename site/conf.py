@@ -1,7 +1,5 @@
 """Sphinx configuration of the site; `site/build.py` runs Sphinx with it."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

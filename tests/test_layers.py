@@ -162,9 +162,9 @@ class NaiveLoRA(nn.Module):
 def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
     torch.manual_seed(seed)
     naive = NaiveLoRA(nn.Linear(inputs, outputs, bias=bias).requires_grad_(False), min(rank, inputs, outputs), 1.5)
-    layer = LoRALinear(naive.base_layer, len(naive.lora_A), 1.5)
+    layer = LoRALinear(naive.double().base_layer, len(naive.lora_A), 1.5).double()  # fp32 would show its rounding
     layer.load_state_dict(naive.state_dict())
-    x = torch.randn(3, 2, inputs)
+    x = torch.randn(3, 2, inputs).double()
     for step in range(3):
         for one in (layer, naive):
             one.zero_grad()
@@ -172,4 +172,4 @@ def test_it_trains_as_the_naive_layer_does(inputs, outputs, rank, bias, seed):
             with torch.no_grad():
                 for p in (one.lora_A, one.lora_B):
                     p -= 0.1 * p.grad
-        torch.testing.assert_close(layer(x), naive(x), rtol=1e-4, atol=1e-5, msg=f"after step {step}")
+        torch.testing.assert_close(layer(x), naive(x), rtol=1e-9, atol=1e-9, msg=f"after step {step}")

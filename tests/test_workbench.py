@@ -7,13 +7,15 @@ import socket
 import subprocess
 import sys
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from lora_lab import workbench
-from lora_lab.errors import BadValue
-from lora_lab.ports import free_port
+from lora_lab.errors import BadValue, Failed
+from lora_lab.machine import free_port
 from lora_lab.training import assets
 
 ROOT = Path(__file__).parents[1]
@@ -74,11 +76,16 @@ def test_a_taken_port_is_passed_over_and_many_taken_ports_are_said(monkeypatch: 
         free_port(8888)
 
 
-def test_the_server_listens_on_this_machine_alone_behind_a_token(tmp_path: Path):
-    command = " ".join(workbench._jupyter_command(tmp_path, 8888, browser=False))
+def test_the_server_listens_on_this_machine_alone_behind_a_token(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(workbench, "forked_kernels", lambda: nullcontext({}))
+    monkeypatch.setattr(subprocess, "Popen", started := Mock(side_effect=Failed("not here")))
+    with pytest.raises(Failed, match="not here"):
+        workbench.open_lab(str(tmp_path / "mine"), port=8888, browser=False, check=False, say=print)
+    command, token = " ".join(started.call_args.args[0]), started.call_args.kwargs["env"]["JUPYTER_TOKEN"]
     assert "--ServerApp.ip=127.0.0.1" in command
     assert "token" not in command  # every user of a machine can read command lines
-    assert workbench._environment(tmp_path, "secret")["JUPYTER_TOKEN"] == "secret"
+    assert len(token) == 32
+    assert token not in command
     assert "--no-browser" in command
 
 

@@ -38,7 +38,8 @@ def step(method: str, setup: Setup) -> Estimate:
 def check_peak(peak: Callable[[int], float]) -> Verdict:
     """Lesson 04: check f(tokens), the peak bytes of QLoRA with checkpointing on Llama 3 8B for one text."""
     sizes = step("QLoRA", Setup(checkpointing=True)).categories
-    fixed, inputs, tables = sizes["weights"] + sizes["optimizer"], 2 * L * H, 12 * V
+    weights, inputs, tables = sizes["weights"], 2 * L * H, 12 * V
+    fixed = weights + sizes["optimizer"]
     near: dict[str, Callable[[int], float]] = {
         "that is one table of logits: the loss holds three at once": lambda t: fixed + t * (inputs + tables / 3),
         "the loss works in fp32: a score takes 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
@@ -46,6 +47,7 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
         "the saved inputs alone: the logits are missing": lambda t: fixed + t * inputs,
         "the layers compute in bf16: 2 bytes a number, not 4": lambda t: fixed + t * (2 * inputs + tables),
         "weights and optimizer are missing: they are there before the first token": lambda t: t * (inputs + tables),
+        "the optimizer is missing: two numbers for each trained one": lambda t: weights + t * (inputs + tables),
         "that is one token: multiply by their number, and add fixed": lambda t: inputs + tables,
         "that is the same for every length: multiply by tokens": lambda t: fixed + inputs + tables,
         "return bytes, not GiB": lambda t: (fixed + t * (inputs + tables)) / 2**30,

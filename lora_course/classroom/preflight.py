@@ -27,8 +27,7 @@ from typing import Any
 from lora_lab import __version__
 from lora_lab.errors import BadValue, NotFound, printable
 from lora_lab.files import read_json, write_json
-from lora_lab.machine import container, memory
-from lora_lab.ports import free_port
+from lora_lab.machine import container, free_port, memory
 
 FILE = "lora-lab-preflight.json"
 GIB = 2**30

@@ -18,7 +18,7 @@ from typing import Any
 
 from lora_lab.errors import Failed, NotFound
 from lora_lab.files import write_json
-from lora_lab.ports import free_port
+from lora_lab.machine import free_port
 from lora_lab.training.assets import home
 
 PANELS = ('lab.RankPanel("picture")', 'lab.MemoryPanel("llama-3-8b")', 'lab.TrainPanel("minilm", "rt", store={!r})')

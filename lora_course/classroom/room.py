@@ -51,21 +51,21 @@ def peaks() -> dict[str, Peak]:
 
 
 def room_for(lesson: str) -> str:
-    """Compare a lesson's memory (by its name or number) with this machine's, as text."""
-    recorded, (total, free) = peaks(), memory()
-    needed = next((recorded[name] for name in sorted(recorded) if name.startswith(lesson)), None)
-    if needed is None:
-        return "memory: this lesson has not been measured yet"
-    words = f"memory: at most {_gb(needed.bytes)} when measured ({needed.date}, {needed.hardware})"
-    if total is None or free is None:
-        return words
+    """Compare a lesson's memory (by its number) with this machine's: say so if there is too little, else return ""."""
+    total, free = memory()
+    needed = next((peak for name, peak in peaks().items() if number(name) == lesson), None)
+    if needed is None or total is None or free is None:
+        return ""
     free += psutil.Process().memory_info().rss  # this kernel's own memory is part of the peak
-    words += f"\nhere: {_gb(total)}, of which you can have {_gb(free)}: "
     if needed.bytes <= free:
-        return f"{words}enough"
+        return ""
     others = _other_kernels()
     close = f"; {len(others)} other notebooks hold {_gb(sum(others))} (File > Close and Shut Down Notebook)"
-    return f"{words}too little; close browser tabs and other programs, and run this again{close if others else ''}"
+    return (
+        f"memory: at most {_gb(needed.bytes)} when measured ({needed.date}, {needed.hardware})\n"
+        f"here: {_gb(total)}, of which you can have {_gb(free)}: too little; close browser tabs and other programs, "
+        f"and run this again{close if others else ''}"
+    )
 
 
 def _other_kernels() -> list[int]:

@@ -12,10 +12,9 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from lora_lab.cli import doctor as look
-from lora_lab.cli.shared import JSON, say, tell
+from lora_lab.cli.shared import JSON, aligned, say, tell
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.files import write_atomically
-from lora_lab.report import aligned
 
 if TYPE_CHECKING:
     from lora_course.receipts import Receipt

@@ -75,16 +75,13 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
         last = f"about {result['minutes']:.0f} minutes in all, estimated from the speed of one layer on this machine"
         return result, "\n".join([*lines, last])
 
-    def after(results: Sequence[Mapping[str, Any]]) -> None:
+    settings = {"minutes": options["minutes"], "again": options["again"], "say": with_minutes()}
+    results = []
+    for found in run.rejudge(items, out) if options["rejudge"] else run.reproduce(items, out, **settings):
+        results.append(found)
         stored = run.kept(out)  # includes earlier calls
         write_atomically(out / "report.png", forest(stored)._repr_png_())
         write_report(stored, out)
-
-    if options["rejudge"]:
-        results = run.rejudge(items, out, after)
-    else:
-        settings = {"minutes": options["minutes"], "again": options["again"], "say": with_minutes()}
-        results = run.reproduce(items, out, after=after, **settings)
     report = str(out / "report.md")
     lines = [
         f"{item['item']:11} {'not run' if item['error'] else item['standing']:10}  {item['error'] or item['words']}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import traitlets as T
 
-from lora_course.claims.cards import MARKS, Card, Premise, Value, Verdict, card, judge, listed, load_cards
+from lora_course.claims.cards import MARKS, Card, Value, Verdict, card, judge, listed, load_cards
 from lora_course.claims.cases import as_text
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.widgets.base import Panel
@@ -43,8 +43,8 @@ class ClaimPanel(Panel, file="claim_panel.js"):
 
     def premises(self) -> dict[str, Any]:
         """Return the current values of the sliders and menus."""
-        changeable = _changeable(card(self.claim))
-        return {p.name: _options(p)[i] for p, i in zip(changeable, self.at, strict=True)}
+        offered = _offered(card(self.claim))
+        return {name: options[i] for (name, options), i in zip(offered.items(), self.at, strict=True)}
 
     def verdict(self) -> Verdict:
         """Return the verdict for the current values."""
@@ -69,15 +69,13 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         return at
 
 
-def _changeable(claim: Card) -> list[Premise]:
-    return [p for p in claim.all_premises.values() if p.options]
-
-
-def _options(premise: Premise) -> list[Value]:
-    """Return the values to choose from: those worth trying, and the card's own."""
-    is_list = isinstance(premise.value, list)
-    options = [[value] if is_list and not isinstance(value, list) else value for value in premise.options]
-    return options if premise.value in options else [premise.value, *options]
+def _offered(claim: Card) -> dict[str, list[Value]]:
+    """Return the values to choose from by premise: those worth trying, and the card's own."""
+    offered: dict[str, list[Value]] = {}
+    for p in (p for p in claim.all_premises.values() if p.options):
+        options = [[v] if isinstance(p.value, list) and not isinstance(v, list) else v for v in p.options]
+        offered[p.name] = options if p.value in options else [p.value, *options]
+    return offered
 
 
 @cache
@@ -88,11 +86,10 @@ def prepared(name: str) -> dict[str, Any]:
     [where, found, span] of each distinct case.
     """
     claim, pool, outcomes = card(name), dict[tuple[Any, ...], int](), []
-    changeable = _changeable(claim)
-    values = [_options(premise) for premise in changeable]
+    offered, all_premises = _offered(claim), claim.all_premises
     axis, log, lines = "", False, list[float]()
-    for chosen in product(*values):
-        premises: dict[str, Any] = {p.name: value for p, value in zip(changeable, chosen, strict=True)}
+    for chosen in product(*offered.values()):
+        premises: dict[str, Any] = dict(zip(offered, chosen, strict=True))
         verdict = judge(claim, **premises)
         cases = []
         for case in verdict.cases:
@@ -103,15 +100,16 @@ def prepared(name: str) -> dict[str, Any]:
         outcomes.append({"word": verdict.word, "on": on, "tell": verdict.would_tell, "limits": limits, "cases": cases})
         axis, log, lines = verdict.axis, verdict.log, [*lines, *limits]
     spans = [value for _, _, span in pool for value in span]
-    names = [premise.name for premise in changeable]
+    names, own = list(offered), {name: all_premises[name].value for name in offered}
     return {
         **{name: getattr(claim, name) for name in ("number", "statement", "said_by", "source", "prediction", "limits")},
         "premises": [
-            {"means": p.means, "number": isinstance(p.value, int | float) and not isinstance(p.value, bool),
+            {"means": all_premises[name].means,
+             "number": isinstance(own[name], int | float) and not isinstance(own[name], bool),
              "options": [as_text(value) for value in options]}
-            for p, options in zip(changeable, values, strict=True)
+            for name, options in offered.items()
         ],
-        "own": [options.index(p.value) for p, options in zip(changeable, values, strict=True)],
+        "own": [options.index(own[name]) for name, options in offered.items()],
         "handle": next((names.index(handle) for handle in HANDLES if handle in names), -1),
         "axis": axis, "log": log, "domain": [min(spans + lines), max(spans + lines)],
         "pool": [list(key) for key in pool], "outcomes": outcomes,

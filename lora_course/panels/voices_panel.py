@@ -22,8 +22,7 @@ from lora_lab.training.assets import shipped
 from lora_lab.training.chat import Chat, Prompt, end_of_turn, prompt_ids, question
 from lora_lab.training.models import answering, is_causal
 from lora_lab.training.watching import headless
-from lora_lab.widgets.background import Background, begin
-from lora_lab.widgets.base import LivePanel
+from lora_lab.widgets.base import Background, LivePanel
 
 TOLD = "told"  # the name of the base with an instruction, in tables
 STORED = "data/results/styles/voices.json"
@@ -91,9 +90,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         if not self.asks:
             raise BadValue("pass adapters to ask: VoicesPanel({'captain': folder})")
         self.work.ask(self.question.strip(), self.strength)
-        begin(self.work, self._paint, self._tell)
-        if self.work.error and headless():
-            raise BadValue(self.work.error)
+        self._begin(self.work, self._paint)
 
     def stop(self) -> None:
         """Stop after the current token, and keep the text so far."""

@@ -11,7 +11,7 @@ Challenges For End-to-End Generation" (CC BY-SA 4.0); Hu et al. 2021 trained on 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,36 +57,23 @@ class Meaning:
         return ", ".join(f"{slot}[{value}]" for slot, value in self.slots)
 
 
-def meaning_of(values: Mapping[str, str]) -> Meaning:
-    """Build a meaning with its slots in E2E's order. Raises: BadValue, see `Meaning`."""
-    known = [(slot, values[slot]) for slot in SLOTS if slot in values]
-    return Meaning((*known, *((slot, value) for slot, value in values.items() if slot not in SLOTS)))
-
-
 def parse(text: str) -> Meaning:
     """Parse a meaning from E2E's text format: `str(parse(text)) == text` up to spaces around the commas.
 
     Raises: BadValue for text that isn't slot[value], slot[value], ...; also see `Meaning`.
     """
-    slots: list[tuple[str, str]] = []
-    position, comma = 0, False
-    while position < len(text.strip()) or comma:
-        match = _PART.match(text.strip(), position)
-        if not match:
-            rest = text.strip()[position:]
-            raise BadValue(f"'{text.strip()}' is not a meaning: '{rest}' is not of the form slot[value], slot[value]")
-        slots.append((match[1].strip(), match[2].strip()))
-        position, comma = match.end(), match[0].endswith(",")
-    return Meaning(tuple(slots))
+    text = text.strip()
+    rest = _PART.sub("", text).strip()
+    if rest or text.endswith(","):
+        raise BadValue(f"'{text}' is not a meaning: '{rest}' is not of the form slot[value], slot[value]")
+    return Meaning(tuple((slot.strip(), value.strip()) for slot, value in _PART.findall(text)))
 
 
 def _parse_txt(text: str) -> Meaning:
-    """Parse a meaning from a .txt file; "£ 20 - 25" becomes E2E's "£20-25"."""
-    parts = [part.partition(":") for part in text.split("|")]
-    slots = {CALLED.get(slot.strip(), slot.strip()): value.strip() for slot, _, value in parts}
-    if len(slots) < len(parts):
-        raise BadValue(f"'{text.strip()}' is not a meaning: a slot is given twice")
-    return meaning_of({slot: value.replace("£ ", "£").replace(" - ", "-") for slot, value in slots.items()})
+    """Parse a meaning from a .txt file, with its slots in E2E's order; "£ 20 - 25" becomes E2E's "£20-25"."""
+    parts = [part.partition(":") for part in text.replace("£ ", "£").replace(" - ", "-").split("|")]
+    slots = [(CALLED.get(slot.strip(), slot.strip()), value.strip()) for slot, _, value in parts]
+    return Meaning(tuple(sorted(slots, key=lambda slot: SLOTS.index(slot[0]) if slot[0] in SLOTS else len(SLOTS))))
 
 
 def read(name: str, max_length: int | None = None) -> Task:

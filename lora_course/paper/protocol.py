@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any, NamedTuple
@@ -137,40 +138,34 @@ def _tables() -> Iterator[PaperRecipe]:
     deberta = {"model": "DeBERTa-XXL", "method": "LoRA", "mark": "", "trainable": "4.7M"}
     lines += [({**record, **deberta}, "Table 10", 0.1) for record in table("table10").records()]
     for record, source, warmup in lines:
-        method, mark = str(record["method"]), " dagger" if record["mark"] else ""
         given = _given(record, source) | {"warmup_ratio": Given(warmup, source)}
+        row = method = str(record["method"])
         if method in FACTS["placements"]:
             given["placement"] = Given(FACTS["placements"][method], f"{source}: {method}")
-        row = f"{method} {record['trainable']}{mark}" if "placement" in given else f"{method}{mark}"
+            row = f"{method} {record['trainable']}"
         where = {name: record[name] for name in ("model", "method", "mark", "trainable")}
         task = next(name for name, entry in FACTS["tasks"].items() if entry.get("printed") == record["task"])
-        yield _glue(row, where, task, "paper", _completed(given, source))
-    for model in ("RoBERTa-base", "RoBERTa-large"):
-        for task in list(FACTS["tasks"])[:-1]:
-            settings = _settings("glue") | _settings("full")
-            yield _glue("FT", {"model": model, "method": "FT", "mark": "*"}, task, "paper", settings)
+        row += " dagger" if record["mark"] else ""
+        yield _recipe("table2", row, task, "paper", where, _completed(given, source))
+    for model, task in product(("RoBERTa-base", "RoBERTa-large"), list(FACTS["tasks"])[:-1]):
+        where = {"model": model, "method": "FT", "mark": "*"}
+        yield _recipe("table2", "FT", task, "paper", where, _settings("glue") | _settings("full"))
 
 
 def _scripts() -> Iterator[PaperRecipe]:
-    for model in list(FACTS["models"])[:3]:
-        for task in list(FACTS["tasks"])[:-1]:
-            script = f"{model.replace('-', '_')}_{task.replace('-', '')}"
-            given = _given(table("scripts").row(script=script), f"{script}.sh")
-            where = {"model": FACTS["models"][model]["printed"], "method": "LoRA", "mark": ""}
-            yield _glue("LoRA", where, task, "repo", _completed(given, f"{script}.sh"))
+    for model, task in product(list(FACTS["models"])[:3], list(FACTS["tasks"])[:-1]):
+        script = f"{model.replace('-', '_')}_{task.replace('-', '')}"
+        given = _given(table("scripts").row(script=script), f"{script}.sh")
+        where = {"model": FACTS["models"][model]["printed"], "method": "LoRA", "mark": ""}
+        yield _recipe("table2", "LoRA", task, "repo", where, _completed(given, f"{script}.sh"))
 
 
 def _e2e(variant: str) -> Iterator[PaperRecipe]:
     """Yield table 3's runs with table 11's settings; the repository's command differs only in the length penalty."""
     settings = _given(table("table11").row(task="E2E"), "Table 11") | _settings("e2e")
     settings |= _settings("e2e_repo") if variant == "repo" else {}
-    results = table("table3")
-    for model in ("gpt2-medium", "gpt2-large"):
-        record = results.row(model=FACTS["models"][model]["printed"], method="LoRA")
-        published = {name: _printed(record, column) for name, column in PRINTED.items()}
-        reruns = "; ".join(f"{name}: {results.expected[PRINTED[name]]}" for name in FACTS["tasks"]["e2e"]["metrics"])
-        labels = {"table": "table3", "row": "LoRA", "model": model, "task": "e2e", "variant": variant}
-        yield _recipe(labels, settings, published, reruns if model == "gpt2-medium" else "")
+    for model in ("GPT-2 M", "GPT-2 L"):
+        yield _recipe("table3", "LoRA", "e2e", variant, {"model": model, "method": "LoRA"}, settings)
 
 
 def _settings(name: str) -> dict[str, Given]:
@@ -188,33 +183,31 @@ def _completed(given: dict[str, Given], source: str) -> dict[str, Given]:
     return decay | given | (_settings("glue_lora") if "rank" in given else {}) | _settings("glue")
 
 
-def _glue(row: str, where: Mapping[str, Any], task: str, variant: str, settings: Mapping[str, Given]) -> PaperRecipe:
-    model = next(name for name, entry in FACTS["models"].items() if entry["printed"] == where["model"])
-    column, results = FACTS["tasks"][task]["printed"], table("table2")
-    published = {FACTS["tasks"][task]["metrics"][0]: _printed(results.row(**where), column)}
-    labels = {"table": "table2", "row": row, "model": model, "task": task, "variant": variant}
-    return _recipe(labels, settings, published, results.expected.get(column, "") if row == "LoRA" else "")
-
-
 def _recipe(
-    labels: dict[str, str], settings: Mapping[str, Given], published: Mapping[str, str], expected: str
+    name: str, row: str, task: str, variant: str, where: Mapping[str, Any], settings: Mapping[str, Given]
 ) -> PaperRecipe:
-    task = FACTS["tasks"][labels["task"]]
-    notes = tuple(note["say"] for note in FACTS["notes"] if _applies(note["when"], labels))
-    warm = "mnli" if task.get("warm") and labels["row"] == "LoRA" else ""
-    return PaperRecipe(**labels, settings=settings, metrics=tuple(task["metrics"]), published=published, warm=warm,
+    """Add a recipe's results from the row `where` of the paper's table `name`, with their spreads: "63.4±1.2"."""
+    entry, results, published = FACTS["tasks"][task], table(name), {}
+    model = next(name for name, known in FACTS["models"].items() if known["printed"] == where["model"])
+    record = results.row(**where)
+    for metric, column in (PRINTED if task == "e2e" else {entry["metrics"][0]: entry["printed"]}).items():
+        spread = record.get(f"{column}_std")
+        published[metric] = f"{record[column]:g}" + ("" if spread is None else f"±{spread:g}")
+    expected = results.expected.get(entry.get("printed"), "") if row == "LoRA" else ""
+    if model == "gpt2-medium":
+        expected = "; ".join(f"{metric}: {results.expected[PRINTED[metric]]}" for metric in entry["metrics"])
+    labels = {"table": name, "row": row, "model": model, "task": task, "variant": variant}
+
+    def applies(when: Mapping[str, str | list[str]]) -> bool:
+        return all(
+            fnmatchcase(labels[name], wanted) if isinstance(wanted, str) else labels[name] in wanted
+            for name, wanted in when.items()
+        )
+
+    notes = tuple(note["say"] for note in FACTS["notes"] if applies(note["when"]))
+    warm = "mnli" if entry.get("warm") and row == "LoRA" else ""
+    return PaperRecipe(**labels, settings=settings, metrics=tuple(entry["metrics"]), published=published, warm=warm,
                        expected=expected, notes=notes)  # fmt: skip
-
-
-def _applies(when: Mapping[str, str | list[str]], labels: Mapping[str, str]) -> bool:
-    lists = {name: [value] if isinstance(value, str) else value for name, value in when.items()}
-    return all(any(fnmatchcase(labels[name], pattern) for pattern in patterns) for name, patterns in lists.items())
-
-
-def _printed(record: Mapping[str, Any], column: str) -> str:
-    """Format a value with its spread, as printed: "63.4±1.2"."""
-    spread = record.get(f"{column}_std")
-    return f"{record[column]:g}" + ("" if spread is None else f"±{spread:g}")
 
 
 # ---- plans
@@ -235,9 +228,15 @@ def plan(
     """
     gpu_card, selected = card(gpu), recipes(table, **which)
     tasks = {recipe.task: _task_at(recipe, data) for recipe in {r.task: r for r in selected}.values()}
-    plans = []
+    plans, sources = [], FACTS["sources"]
     for recipe in selected:
-        rows, method = _rows(recipe, tasks[recipe.task]), _method_of(recipe)
+        task, entry, method = tasks[recipe.task], FACTS["tasks"][recipe.task], _method_of(recipe)
+        if isinstance(task, Task):
+            rows = Given(len(task.train), "counted in the given data")
+        elif recipe.task == "e2e":
+            rows = Given(entry["rows"], sources["e2e"])
+        else:
+            rows = Given(entry["rows"], sources["glue"] + ("" if entry.get("counted") else sources["rounded"]))
         steps = _steps_of(recipe, rows.value)
         per_gpu, together = (_estimate(recipe, method, batch) for batch in (recipe["batch"], recipe.batch))
         one_seed = seconds(steps * (together.flops or 0), gpu_card, DTYPE)
@@ -246,7 +245,7 @@ def plan(
             "card": gpu_card.name, "dtype": DTYPE, "utilisation": UTILISATION, "memory": per_gpu.peak,
             "together": together.peak, "usable": usable(gpu_card), "fits": together.peak <= usable(gpu_card),
             "at_least": recipe.model == DEBERTA, "seconds": one_seed, "seeds_seconds": one_seed * recipe["seeds"],
-            "missing": list(_missing(recipe, model_path, tasks[recipe.task])),
+            "missing": list(_missing(recipe, model_path, task)),
         }  # fmt: skip
         plans.append({**recipe.to_json(), **costs})
     return plans
@@ -280,15 +279,6 @@ def _task_at(recipe: PaperRecipe, data: str | Path | None) -> Task | str:
     except LabError as error:
         return str(error)
     return task if len(task.train) else "it has no train file"
-
-
-def _rows(recipe: PaperRecipe, task: Task | str) -> Given:
-    if isinstance(task, Task):
-        return Given(len(task.train), "counted in the given data")
-    entry, sources = FACTS["tasks"][recipe.task], FACTS["sources"]
-    if recipe.task == "e2e":
-        return Given(entry["rows"], sources["e2e"])
-    return Given(entry["rows"], sources["glue"] + ("" if entry.get("counted") else sources["rounded"]))
 
 
 def _estimate(recipe: PaperRecipe, method: Method, batch: int) -> Any:
@@ -374,22 +364,22 @@ def _hours(seconds: float) -> str:
 def run(
     table: str, *, model_path: str, data: str | Path, out: str | Path, task: str | None = None,
     model: str | None = None, row: str = "LoRA", variant: str = "paper",
-    seeds: int | Sequence[int] | None = None, steps_limit: int | None = None, start: str = "",
-    prompts: int | None = None, decoding: Decoding | None = None, download: bool = False, **where: Any,
+    seeds: int | None = None, steps_limit: int | None = None, start: str = "",
+    prompts: int | None = None, download: bool = False, **where: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
     table, model, task, row, variant   which recipe; by default the table's first model and task
     model_path, data   the model's folder or hub id, and the data's folder (see `glue.py`, `e2e.py`)
-    seeds              how many, or which ones; None: as many as in the paper
+    seeds              how many; None: as many as in the paper
     steps_limit        train only this many updates, with the schedule scaled to them: a rehearsal
     start              the folder of the MNLI run's adapter, for the tasks that start from it
-    prompts, decoding  score only the first meanings of the test set; decode with other settings
+    prompts            score only this many meanings of the test set
     where              device, dtype, attention
     Raises: NotFound, BadValue, both before training starts.
     """
     for name, count in {"seeds": seeds, "steps_limit": steps_limit, "prompts": prompts}.items():
-        if count is not None and (count if isinstance(count, int) else len(count)) < 1:
+        if count is not None and count < 1:
             raise BadValue(f"{name} must be at least 1, not {count}; omit it to use the paper's value")
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
     title = TITLE.format_map(vars(recipe))
@@ -410,51 +400,45 @@ def run(
         "label_smoothing": recipe["label_smoothing"], "token_mean": recipe.get("loss_over") == "tokens",
         "validations": max(1, round(steps * recipe["epochs"] / full)),  # after each epoch
     }  # fmt: skip
-    seeds = recipe["seeds"] if seeds is None else seeds
+    method = _method_of(recipe)
     seed_recipes = [
-        Recipe(model_path, name, _method_of(recipe), seed=seed, start=start, max_length=length, **settings, **where)
-        for seed in (range(seeds) if isinstance(seeds, int) else seeds)
+        Recipe(model_path, name, method, seed=seed, start=start, max_length=length, **settings, **where)
+        for seed in range(seeds or recipe["seeds"])
     ]
-    swept = Sweep(out, size=1, download=download).run(seed_recipes)
-    decoding = (decoding or _decoding(recipe)) if recipe.task == "e2e" else None
+    runs = Sweep(out, size=1, download=download).run(seed_recipes).runs
+    count = min(prompts or len(loaded.test), len(loaded.test))
     results = [
-        _seed_result(run, recipe, _answers(run, name, loaded, prompts, decoding, where, download) if decoding else {})
-        for run in swept.runs
+        _seed_result(run, recipe, _answers(run, recipe, count, download) if recipe.task == "e2e" else {})
+        for run in runs
         if run.status in FINISHED
     ]
     result = {
         "recipe": recipe.to_json(), "model_path": model_path, "data": str(data), "steps": steps, "full_steps": full,
         "over_seeds": [_over_seeds(recipe, metric, results) for metric in recipe.metrics],
-        "deviations": [*_deviations(recipe, model_path, loaded, seed_recipes, full, prompts, decoding), *ALWAYS],
-        "failed": {str(run.recipe.seed): run.error or run.status for run in swept.runs if run.status not in FINISHED},
+        "deviations": [*_deviations(recipe, seed_recipes, loaded, full, count), *ALWAYS],
+        "failed": {str(run.recipe.seed): run.error or run.status for run in runs if run.status not in FINISHED},
         "seeds": results,
     }  # fmt: skip
     write_json(Path(out) / f"protocol-{table}-{recipe.task}.json", result)
     return result
 
 
-def _decoding(recipe: PaperRecipe) -> Decoding:
-    return Decoding(recipe["beams"], recipe["length_penalty"], recipe["no_repeat_ngram"], recipe["max_new_tokens"])
-
-
-def _answers(
-    run: Run, name: str, task: Task, prompts: int | None, decoding: Decoding, where: Mapping[str, Any], download: bool
-) -> dict[str, float]:
+def _answers(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[str, float]:
     """Score a run's answers to the first meanings of the test set, cached beside its adapter."""
     assert run.adapter is not None
-    count = min(prompts or len(task.test), len(task.test))
-    settings = {"prompts": count, "decoding": asdict(decoding)}
+    decoding = Decoding(*(recipe[name] for name in ("beams", "length_penalty", "no_repeat_ngram", "max_new_tokens")))
+    asked = {"prompts": count, "decoding": asdict(decoding)}
     file = Path(run.adapter) / "answers.json"
-    if file.is_file() and (cached := read_json(file)).get("asked") == settings:
+    if file.is_file() and (cached := read_json(file)).get("asked") == asked:
         return dict(cached["scores"])
+    own = run.recipe
     opened = open_adapter(
-        run.adapter, name, model=run.recipe.model, max_length=task.max_length, download=download,
-        dtype=where.get("dtype", "auto"), attention=where.get("attention", "auto"),
-        device_name=where.get("device", "auto"),
+        run.adapter, own.task, model=own.model, max_length=own.max_length, download=download, dtype=own.dtype,
+        attention=own.attention, device_name=own.device,
     )  # fmt: skip
     result = score_answers(opened.model, opened.tokenizer, opened.task, count, decoding)
     scores = {name: float(value) for name, value in result.items() if name not in ("kinds", "texts")}
-    write_json(file, {"asked": settings, "scores": scores, "kinds": result["kinds"], "texts": result["texts"]})
+    write_json(file, {"asked": asked, "scores": scores, "kinds": result["kinds"], "texts": result["texts"]})
     return scores
 
 
@@ -487,18 +471,15 @@ def _over_seeds(recipe: PaperRecipe, metric: str, seeds: Sequence[Mapping[str, A
     return row
 
 
-def _deviations(
-    recipe: PaperRecipe, model_path: str, task: Task, recipes: Sequence[Recipe], full: int, prompts: int | None,
-    decoding: Decoding | None,
-) -> Iterator[str]:  # fmt: skip
+def _deviations(recipe: PaperRecipe, recipes: Sequence[Recipe], task: Task, full: int, prompts: int) -> Iterator[str]:
     """Yield how this run differs from the paper's."""
     first, rows, published = recipes[0], len(task.train), FACTS["tasks"][recipe.task]["rows"]
     try:
-        same = architecture_of(model_path).modules == architecture_of(recipe.model).modules
+        same = architecture_of(first.model).modules == architecture_of(recipe.model).modules
     except LabError:
         same = False
     if not same:
-        yield f"the model in {model_path} is not {recipe.model}: its numbers cannot be compared with the paper's"
+        yield f"the model in {first.model} is not {recipe.model}: its numbers cannot be compared with the paper's"
     if rows != published:
         yield f"the training data has {rows:,} rows, the published data {published:,}"
     if first.steps < full:
@@ -507,12 +488,8 @@ def _deviations(
         yield f"it starts from scratch, not from {recipe.warm}'s adapter"
     if len(recipes) < recipe["seeds"]:
         yield f"{len(recipes)} of {recipe['seeds']} seeds"
-    if decoding is not None:
-        paper = asdict(_decoding(recipe))
-        for name, value in asdict(decoding).items():
-            if value != paper[name]:
-                yield f"answers are decoded with {name} {value}, not {paper[name]}"
-        if prompts is not None and prompts < len(task.test):
+    if recipe.task == "e2e":
+        if prompts < len(task.test):
             yield f"only the first {prompts} of {len(task.test)} meanings of the test file are answered and scored"
         yield "the answers come from the last epoch's adapter; the paper used the best epoch's"
 

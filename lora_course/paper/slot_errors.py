@@ -34,15 +34,12 @@ def levels() -> dict[str, list[Level]]:
     macros = slots["macros"]
 
     def expand(part: str | Mapping[str, str]) -> str:
-        if isinstance(part, str):
-            pattern = part
-        elif "rated" in part:
-            pattern = macros["rated"].replace("WORDS", part["rated"]).replace("STARS", part["stars"])
-        else:
-            pattern = macros["priced"].replace("WORDS", part["priced"])
-        while "%" in pattern:
-            pattern = re.sub("%([a-z]+)%", lambda name: macros[name[1]], pattern)
-        return pattern
+        if not isinstance(part, str):
+            kind = "rated" if "rated" in part else "priced"
+            part = str(macros[kind]).replace("WORDS", part[kind]).replace("STARS", part.get("stars", ""))
+        while "%" in part:
+            part = re.sub("%([a-z]+)%", lambda name: macros[name[1]], part)
+        return part
 
     return {
         slot: [(tuple(level["values"]), "|".join(map(expand, level["parts"]))) for level in slot_levels]

@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lora_lab.cli.options import method_options, take_method
-from lora_lab.cli.shared import JSON, tell, together
+from lora_lab.cli.shared import JSON, aligned, tell
 from lora_lab.errors import BadValue, LabError
-from lora_lab.report import aligned
-
-if TYPE_CHECKING:
-    from lora_lab.accounting.gpus import Card
-    from lora_lab.accounting.memory import Estimate
-    from lora_lab.accounting.params import ParameterCount
-    from lora_lab.accounting.setup import Setup
 
 
 @click.command()
@@ -35,18 +28,17 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
     from lora_lab.accounting.params import params as count_params
 
     count = count_params(model, take_method(options, architecture_of(model, num_labels)), num_labels)
-    tell(count.to_json() if as_json else _count(count))
-
-
-def _count(count: ParameterCount) -> str:
-    """Format a count as a table with totals, in parameters; file sizes are in bytes and MiB."""
-    lines = [["module", "role", "in", "out", "count", "full", "trains", "break-even rank"]]
+    if as_json:
+        tell(count.to_json())
+        return
+    lines, rest = [["module", "role", "in", "out", "count", "full", "trains", "break-even rank"]], 0
     for row in count.modules:
         if row.break_even_rank or row.trained:
             numbers = (row.in_features, row.out_features, row.count, row.full, row.trained)
             rank = "" if row.break_even_rank is None else f"{row.break_even_rank:,.1f}"
             lines.append([row.name, row.role, *(f"{n:,}" for n in numbers), rank])
-    rest = sum(row.full for row in count.modules if not (row.break_even_rank or row.trained))
+        else:
+            rest += row.full
     lines.append(["norms and others", "", "", "", "", f"{rest:,}", "0", ""])
     head = f", and {count.head:,} in the task's head" if count.head else ""
     totals = [
@@ -54,54 +46,44 @@ def _count(count: ParameterCount) -> str:
         f"{count.method} trains {count.trainable:,} parameters ({count.fraction:.4%}){head}",
         f"adapter file {count.adapter_bytes:,} bytes ({count.adapter_bytes / 2**20:,.2f} MiB)",
     ]
-    return "\n".join([*aligned(lines, "<<>>>>>>"), "", *totals, *(f"note: {note}" for note in count.notes)])
-
-
-setup_options = together(
-    click.option("--batch", type=int, default=1, show_default=True, help="Rows per step."),
-    click.option("--seq", type=int, default=512, show_default=True, help="Tokens per row, padding included."),
-    click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32."),
-    click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (as in PEFT) or bf16."),
-    click.option("--optimizer", default="adamw", show_default=True, help="adamw, adamw-foreach/-fused/-8bit or sgd."),
-    click.option("--checkpointing", is_flag=True, help="Save only each layer's input; recompute the rest."),
-    click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own dropout."),
-    click.option("--padded", is_flag=True, help="Rows differ in length, so attention gets a mask."),
-    click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values until the end."),
-    click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights."),
-    click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4."),
-    click.option("--double-quant/--no-double-quant", default=None, help="For --method qlora; on by default."),
-    click.option("--device", default=None, help="Which kernels: cuda or cpu; by default, those for the card."),
-    click.option("--gpu", default=None, help="A card's name: 4090, a100 80, '16 gb laptop'."),
-    click.option("--gpu-gb", type=float, default=None, help="A card's memory in GB, instead of --gpu."),
-    click.option("--num-labels", type=click.IntRange(1), help="Number of classes of an encoder's head; 2 by default."),
-    click.option("--trace", is_flag=True, help="Trace this exact step without data; takes seconds."),
-    click.option("--inference", is_flag=True, help="Predict generation instead: weights and KV cache."),
-)
+    tell("\n".join([*aligned(lines, "<<>>>>>>"), "", *totals, *(f"note: {note}" for note in count.notes)]))
 
 
 @click.command()
 @click.argument("model")
 @method_options()
-@setup_options
+@click.option("--batch", type=int, default=1, show_default=True, help="Rows per step.")
+@click.option("--seq", type=int, default=512, show_default=True, help="Tokens per row, padding included.")
+@click.option("--dtype", default="bf16", show_default=True, help="bf16, fp16 or fp32.")
+@click.option("--adapter-dtype", default="auto", show_default=True, help="auto, fp32 (as in PEFT) or bf16.")
+@click.option("--optimizer", default="adamw", show_default=True, help="adamw, adamw-foreach/-fused/-8bit or sgd.")
+@click.option("--checkpointing", is_flag=True, help="Save only each layer's input; recompute the rest.")
+@click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own dropout.")
+@click.option("--padded", is_flag=True, help="Rows differ in length, so attention gets a mask.")
+@click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values until the end.")
+@click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights.")
+@click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4.")
+@click.option("--double-quant/--no-double-quant", default=None, help="For --method qlora; on by default.")
+@click.option("--device", default=None, help="Which kernels: cuda or cpu; by default, those for the card.")
+@click.option("--gpu", default=None, help="A card's name: 4090, a100 80, '16 gb laptop'.")
+@click.option("--gpu-gb", type=float, default=None, help="A card's memory in GB, instead of --gpu.")
+@click.option("--num-labels", type=click.IntRange(1), help="Number of classes of an encoder's head; 2 by default.")
+@click.option("--trace", is_flag=True, help="Trace this exact step without data; takes seconds.")
+@click.option("--inference", is_flag=True, help="Predict generation instead: weights and KV cache.")
 @JSON
-def memory(model: str, as_json: bool, **options: Any) -> None:
+def memory(
+    model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,
+    device: str | None, double_quant: bool | None, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Predict the memory of a training step of MODEL, term by term, and whether it fits on a card.
 
     MODEL is a zoo name (llama-2-70b), a folder, a config.json or a hub id in the local cache.
     """
-    answer = _memory(model, **options)
-    tell(answer if as_json else "\n".join(_step(answer)))
-
-
-def _memory(
-    model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,
-    device: str | None, double_quant: bool | None, **options: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Return the answer as JSON, in bytes, seconds and FLOPs. Raises: BadValue or NotFound for invalid options."""
     from lora_lab.accounting import gpus
     from lora_lab.accounting import memory as accountant
     from lora_lab.accounting.models import architecture_of, config_of
     from lora_lab.accounting.setup import BYTES, Setup
+    from lora_lab.accounting.units import GIB
     from lora_lab.methods.targets import QUANTISED_BITS
 
     if gpu is not None and gpu_gb is not None:
@@ -121,24 +103,36 @@ def _memory(
     if trace and inference:
         raise BadValue("--trace is for a training step: omit --trace or --inference")
 
-    def estimated(setup: Setup, trace: bool = False) -> Estimate:
+    def estimated(setup: Setup, trace: bool = False) -> accountant.Estimate:
         if inference:
             return accountant.inference(model, setup, method)
         return accountant.estimate(model, method, setup, num_labels=num_labels or 2, trace=trace)
 
-    def largest(field: str) -> int | None:
-        if available is None:
-            return None
-        longest = accountant.longest(config_of(model)) if field == "seq" else None
+    estimate, positions = estimated(setup, trace), architecture.positions
+    notes, largest, available, seconds = [*estimate.notes], dict.fromkeys(("batch", "seq")), None, None
+    if card:
+        available = gpus.usable(card)
+        longest = accountant.longest(config_of(model))
         limit = longest - accountant.positions_of(method, config_of(model)) if longest else None
-        with suppress(LabError):
-            return accountant.largest(field, setup, estimated, available, limit) or 0
-        return None
-
-    estimate, available = estimated(setup, trace), gpus.usable(card) if card else None
-    timed = card is not None and estimate.flops and card.peak(setup.dtype)
-    max_seq = largest("seq")
-    return {
+        for field in largest:
+            with suppress(LabError):
+                most = limit if field == "seq" else None
+                largest[field] = accountant.largest(field, setup, estimated, available, most) or 0
+        notes.append(f"of {card.memory / GIB:g} GiB, {available / GIB:.2f} GiB are available for the step")
+        if setup.dtype in card.lacks:
+            notes.append(card.lacks[setup.dtype])
+        if estimate.flops and card.peak(setup.dtype):
+            seconds = gpus.seconds(estimate.flops, card, dtype=setup.dtype)
+            peak = f"{gpus.UTILISATION:.0%} of the card's published peak"
+            notes.append(f"the time assumes {peak}, which is quoted from memory")
+    elif setup.device == "cpu":
+        notes.append("add about 0.5 GiB for Python with torch")
+    trained_for = f"{architecture.name} was trained for"
+    if positions and setup.seq > positions:
+        notes.append(f"{setup.seq:,} tokens per row are more than the {positions:,} that {trained_for}")
+    elif positions and (largest["seq"] or 0) > positions:
+        notes.append(f"memory would allow {largest['seq']:,} tokens per row, but {trained_for} {positions:,}")
+    answer = {
         "model": architecture.name,
         "method": method_name,
         "settings": method.settings(),
@@ -153,37 +147,19 @@ def _memory(
         "card": card and card.name,
         "available_bytes": available,
         "fits": None if available is None else estimate.peak <= available,
-        "max_batch": largest("batch"),
-        "max_seq": max_seq,
+        "max_batch": largest["batch"],
+        "max_seq": largest["seq"],
         "flops": estimate.flops,
-        "seconds": gpus.seconds(estimate.flops or 0, card, dtype=setup.dtype) if card and timed else None,
-        "notes": [*estimate.notes, *_notes(architecture, card, available, setup, bool(timed), max_seq)],
+        "seconds": seconds,
+        "notes": notes,
     }
-
-
-def _notes(
-    model: Any, card: Card | None, available: int | None, setup: Setup, timed: bool, max_seq: int | None
-) -> Iterator[str]:
-    """Yield assumptions and caveats beyond the estimate's own notes."""
-    from lora_lab.accounting.gpus import UTILISATION
-    from lora_lab.accounting.units import GIB
-
-    if card is not None and available is not None:
-        yield f"of {card.memory / GIB:g} GiB, {available / GIB:.2f} GiB are available for the step"
-        if setup.dtype in card.lacks:
-            yield card.lacks[setup.dtype]
-    elif setup.device == "cpu":
-        yield "add about 0.5 GiB for Python with torch"
-    if timed:
-        yield f"the time assumes {UTILISATION:.0%} of the card's published peak, which is quoted from memory"
-    if model.positions and setup.seq > model.positions:
-        yield f"{setup.seq:,} tokens per row are more than the {model.positions:,} that {model.name} was trained for"
-    elif max_seq and model.positions and max_seq > model.positions:
-        yield f"memory would allow {max_seq:,} tokens per row, but {model.name} was trained for {model.positions:,}"
+    tell(answer if as_json else "\n".join(_step(answer)))
 
 
 def _step(answer: dict[str, Any]) -> Iterator[str]:
     """Yield the answer as text: categories with terms, the peak of each phase, and whether it fits on a card."""
+    from lora_lab.accounting import gpus
+    from lora_lab.accounting.memory import SHORT
     from lora_lab.accounting.units import binary
 
     setup, peak = answer["setup"], answer["peak_bytes"]
@@ -205,33 +181,20 @@ def _step(answer: dict[str, Any]) -> Iterator[str]:
     if answer["reserved_bytes"]:
         yield f"{'reserved by the caching allocator':<34} {binary(answer['reserved_bytes']):>12}"
     yield ""
-    yield from _room(answer)
+    if answer["card"]:
+        verdict = "fits" if answer["fits"] else "does not fit"
+        limits = [f"{verdict} on {answer['card']} ({binary(answer['available_bytes'])} usable)"]
+        for name, low in (("batch", 1), ("seq", SHORT)):
+            most = answer[f"max_{name}"]
+            if most is not None:
+                limits.append(f"{name} at most {most:,}" if most else f"not even {name} {low}")
+        yield "; ".join(limits)
+    else:
+        cards = [card for card in gpus.cards() if card.device == setup["device"]]
+        for verdict, fits in (("fits", True), ("does not fit", False)):
+            names = [card.name for card in cards if (peak <= gpus.usable(card)) is fits]
+            yield f"{verdict}: {'; '.join(names) or 'no card in the table'}"
     if answer["flops"]:
         seconds = f", {answer['seconds']:.3g} s on this card" if answer["seconds"] else ""
         yield f"a step is {answer['flops'] / 1e12:,.3g} TFLOP{seconds}"
     yield from (f"note: {note}" for note in answer["notes"])
-
-
-def _room(answer: dict[str, Any]) -> Iterator[str]:
-    """Yield whether the step fits on the named card or, without one, on which cards it fits."""
-    from lora_lab.accounting.gpus import cards, usable
-    from lora_lab.accounting.memory import SHORT
-    from lora_lab.accounting.units import binary
-
-    if answer["card"]:
-        yield "; ".join(
-            [
-                f"{'fits' if answer['fits'] else 'does not fit'} on {answer['card']} "
-                f"({binary(answer['available_bytes'])} usable)",
-                *(
-                    f"{name} at most {high:,}" if high else f"not even {name} {low}"
-                    for name, high, low in (("batch", answer["max_batch"], 1), ("seq", answer["max_seq"], SHORT))
-                    if high is not None
-                ),
-            ]
-        )
-        return
-    candidates = [card for card in cards() if card.device == answer["setup"]["device"]]
-    for verdict, fits in (("fits", True), ("does not fit", False)):
-        names = [card.name for card in candidates if (answer["peak_bytes"] <= usable(card)) is fits]
-        yield f"{verdict}: {'; '.join(names) or 'no card in the table'}"

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
-from lora_lab.cli.shared import DOWNLOAD, JSON, tell
-from lora_lab.report import aligned
-
-if TYPE_CHECKING:
-    from lora_lab.methods.inspect import Inspection
+from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell
 
 LINES = 24  # norms to print; --json prints all
 
@@ -25,12 +19,10 @@ def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json:
     """Show what the folder ADAPTER contains, whether it changes the base, and any problems with it."""
     from lora_lab.training.named import inspect_folder
 
-    inspection = inspect_folder(adapter, base, dtype=dtype, download=download)
-    tell(inspection.to_json() if as_json else _inspection(inspection))
-
-
-def _inspection(result: Inspection) -> str:
-    """Format an inspection as a table and sentences."""
+    result = inspect_folder(adapter, base, dtype=dtype, download=download)
+    if as_json:
+        tell(result.to_json())
+        return
     head = f" + {result.head:,} in the head" if result.head else ""
     difference = "" if result.difference is None else f": logits differ by up to {result.difference:.3g}"
     facts = {
@@ -44,17 +36,15 @@ def _inspection(result: Inspection) -> str:
     }
     lines = [["module", "rank", "scaling", "|BA|", "|W|", "ratio"]]
     for norm in result.norms[:LINES]:
-        base = [f"{norm.weight:.3g}", f"{norm.ratio:.2%}"] if norm.weight else ["-", "-"]
-        lines.append([norm.module, str(norm.rank), f"{norm.scaling:.3g}", f"{norm.update:.3g}", *base])
-    more = len(result.norms) - LINES
-    return "\n".join(
-        [
-            *(f"{name:16}{value}" for name, value in facts.items() if value is not None),
-            *(aligned(lines, "<>>>>>") if len(lines) > 1 else ()),
-            *([f"and {more} more"] if more > 0 else ()),
-            *([f"problem: {problem}" for problem in result.problems] or ["no problem found"]),
-        ]
-    )
+        weight = [f"{norm.weight:.3g}", f"{norm.ratio:.2%}"] if norm.weight else ["-", "-"]
+        lines.append([norm.module, str(norm.rank), f"{norm.scaling:.3g}", f"{norm.update:.3g}", *weight])
+    words = [f"{name:16}{value}" for name, value in facts.items() if value is not None]
+    if result.norms:
+        words += aligned(lines, "<>>>>>")
+    if (more := len(result.norms) - LINES) > 0:
+        words.append(f"and {more} more")
+    words += [f"problem: {problem}" for problem in result.problems] or ["no problem found"]
+    tell("\n".join(words))
 
 
 @click.command()

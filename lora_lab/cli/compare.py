@@ -8,35 +8,30 @@ from typing import Any
 import click
 
 from lora_lab.cli.options import recipe_options
-from lora_lab.cli.shared import DOWNLOAD, JSON, tell, together, with_minutes
-from lora_lab.errors import BadValue, Failed
-from lora_lab.report import report
+from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell, with_minutes
+from lora_lab.errors import BadValue, Failed, printable
 
 FIXED = ("method", "lr", "seed", "validations", "patience", "steps")  # the comparison sets these itself
 ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 
-compare_options = together(
-    click.option("--methods", default=ALL_METHODS, show_default=True, help="E.g. full,lora:rank=4:targets=q+v."),
-    click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method."),
-    click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best is at an end."),
-    click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Runs per rate while tuning."),
-    click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method."),
-    click.option("--steps", type=int, default=None, help="Steps per run; 400 by default."),
-    click.option("--minutes", type=float, default=None, help="Total time, instead of --steps."),
-    click.option("--margin", type=float, default=0.015, show_default=True, help="Equivalence margin."),
-    click.option("--forgetting", default=None, help="A text, such as shakespeare, to measure perplexity on."),
-    click.option("--prompts", type=int, default=0, help="Number of answers to generate and score."),
-    click.option("--out", default="compared", show_default=True, help="Folder for the runs and the comparison."),
-    click.option("--again", is_flag=True, help="Retry failed runs."),
-    click.option("--workers", type=click.IntRange(1), default=None, help="Methods to run at once; automatic if unset."),
-    DOWNLOAD,
-    JSON,
-)
-
 
 @click.command()
 @recipe_options(without=FIXED)
-@compare_options
+@click.option("--methods", default=ALL_METHODS, show_default=True, help="E.g. full,lora:rank=4:targets=q+v.")
+@click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method.")
+@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best is at an end.")
+@click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Runs per rate while tuning.")
+@click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method.")
+@click.option("--steps", type=int, default=None, help="Steps per run; 400 by default.")
+@click.option("--minutes", type=float, default=None, help="Total time, instead of --steps.")
+@click.option("--margin", type=float, default=0.015, show_default=True, help="Equivalence margin.")
+@click.option("--forgetting", default=None, help="A text, such as shakespeare, to measure perplexity on.")
+@click.option("--prompts", type=int, default=0, help="Number of answers to generate and score.")
+@click.option("--out", default="compared", show_default=True, help="Folder for the runs and the comparison.")
+@click.option("--again", is_flag=True, help="Retry failed runs.")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Methods to run at once; automatic if unset.")
+@DOWNLOAD
+@JSON
 def compare(as_json: bool, methods: str, minutes: float | None, steps: int | None, **options: Any) -> None:
     """Compare methods fairly: tune each learning rate, run several seeds, score the test split once, give verdicts.
 
@@ -66,10 +61,6 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
 
 def describe(comparison: dict[str, Any]) -> str:
     """Format a comparison: a table with one row per method, verdicts, and the settings that all methods share."""
-    import pandas as pd
-
-    from lora_lab.metrics import factor
-
     metric, methods, lines = comparison["metric"], comparison["methods"], list[str]()
     for row in methods:
         lines += [f"{row['label']} against {name}: {verdict['words']}" for name, verdict in row["against"].items()]
@@ -89,19 +80,22 @@ def describe(comparison: dict[str, Any]) -> str:
         f"{comparison['growth']} at an end; {len(comparison['seeds'])} other seeds scored once on the test split; "
         f"s per run is its share of the pack's time; {comparison['seconds']:.0f} s in total{basis}"
     )
-    return report({"": pd.DataFrame([_cells(row, metric, factor(metric)) for row in methods])}, lines)
+    cells = [_cells(row, metric) for row in methods]
+    table = aligned([list(cells[0]), *(list(row.values()) for row in cells)])
+    return "\n".join([*table, "", *map(printable, lines)])
 
 
-def _cells(row: dict[str, Any], metric: str, scale: int) -> dict[str, str]:
+def _cells(row: dict[str, Any], metric: str) -> dict[str, str]:
     """Return a method's table row by column."""
+    from lora_lab.metrics import factor
 
-    def number(value: float | None, factor: float) -> str:
-        return "-" if value is None else f"{factor * value:.1f}"
+    def number(value: float | None, scale: float) -> str:
+        return "-" if value is None else f"{scale * value:.1f}"
 
     def whole(value: int | None) -> str:
         return "-" if value is None else f"{value:,}"
 
-    score, tried = row[metric], row["tried"]
+    score, tried, scale = row[metric], row["tried"], factor(metric)
     name = next((key for key in tried[0] if key != "validation"), "") if tried else ""
     tuned = row["lr"] if row["lr"] is not None else row["settings"].get(name)
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_lab.cli.shared import Command, say
+from lora_lab.cli.shared import Command, say, together
 from lora_lab.errors import BadValue, nearest
 from lora_lab.methods import REGISTRY, Method, method_from
 
@@ -66,28 +66,19 @@ RECIPE: dict[str, tuple[type, Any, str | None]] = {
 
 def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
     """Add the options of a recipe and its method, except those named."""
-
-    def add(command: Command) -> Command:
-        command = command if "method" in without else method_options(without)(command)
-        for name, (kind, default, text) in reversed(RECIPE.items()):
-            if name not in without:
-                option = f"--{name.replace('_', '-')}"
-                command = click.option(option, type=kind, default=default, show_default=True, help=text)(command)
-        return command
-
-    return add
+    options = [
+        click.option(f"--{name.replace('_', '-')}", type=kind, default=default, show_default=True, help=text)
+        for name, (kind, default, text) in RECIPE.items()
+        if name not in without
+    ]
+    return together(*options, *([] if "method" in without else [method_options(without)]))
 
 
 def method_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
     """Add `--method` and the options of all methods, except those named; defaults depend on the method."""
-
-    def add(command: Command) -> Command:
-        for name, owners in reversed(_fields().items()):
-            command = command if name in without else _option(name, owners)(command)
-        names = f"{', '.join(REGISTRY)}; qlora."
-        return click.option("--method", default="lora", show_default=True, help=names)(command)
-
-    return add
+    names = f"{', '.join(REGISTRY)}; qlora."
+    options = [_option(name, owners) for name, owners in _fields().items() if name not in without]
+    return together(click.option("--method", default="lora", show_default=True, help=names), *options)
 
 
 def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
@@ -97,12 +88,11 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
     architecture, lora's default targets depend on it. Raises: BadValue or NotFound for an unknown name.
     """
     name = options.pop("method")
-    values = {field: options.pop(OTHER_NAMES.get(field, field), None) for field in _fields()}
-    given = {
-        field: _pattern(field, value) if field.endswith("_pattern") else value
-        for field, value in values.items()
-        if value is not None
-    }
+    given = {}
+    for field in _fields():
+        value = options.pop(OTHER_NAMES.get(field, field), None)
+        if value is not None:
+            given[field] = _pattern(field, value) if field.endswith("_pattern") else value
     if name not in (*REGISTRY, "qlora"):
         raise BadValue(f"unknown method '{name}'; known: {nearest(name, [*REGISTRY, 'qlora'])}")
     if name == "qlora":
@@ -124,15 +114,12 @@ def _fields() -> dict[str, dict[str, Field[Any]]]:
 
 
 def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Command]:
-    def default_of(field: Field[Any]) -> str:
-        default = field.default
-        if default is False or default in (MISSING, None, ()):
-            return ""
-        return f": {','.join(default) if isinstance(default, tuple) else default}"
-
     kind = str(next(iter(owners.values())).type).partition(" ")[0]
-    option = f"--{OTHER_NAMES.get(name, name).replace('_', '-')}"
-    text = f"{HELP.get(name, name)} ({', '.join(f'{owner}{default_of(field)}' for owner, field in owners.items())})."
+    option, defaults = f"--{OTHER_NAMES.get(name, name).replace('_', '-')}", []
+    for owner, field in owners.items():
+        value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        defaults.append(owner if value is False or value in (MISSING, None, "") else f"{owner}: {value}")
+    text = f"{HELP.get(name, name)} ({', '.join(defaults)})."
     if kind == "bool":
         return click.option(f"{option}/--no-{option[2:]}", default=None, help=text)
     return click.option(option, type={"int": int, "float": float}.get(kind, str), default=None, help=text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -42,3 +42,14 @@ def with_minutes() -> Callable[[str], None]:
     """Return a `say` that prefixes each message with the minutes since this call."""
     started = time.perf_counter()
     return lambda message: say(f"{(time.perf_counter() - started) / 60:6.1f} min  {message}")
+
+
+def aligned(lines: Sequence[Sequence[str]], sides: str = "") -> list[str]:
+    """Align columns two spaces apart; `sides` has < or > for each column, by default all left-aligned."""
+    lines = [[printable(cell) for cell in line] for line in lines]  # before they are measured
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    formats = list(zip(sides or "<" * len(widths), widths, strict=True))
+    return [
+        "  ".join(f"{cell:{side}{width}}" for cell, (side, width) in zip(line, formats, strict=True)).rstrip()
+        for line in lines
+    ]

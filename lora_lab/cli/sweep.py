@@ -10,43 +10,36 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_lab.cli.options import recipe_options, take_method
-from lora_lab.cli.shared import DOWNLOAD, JSON, say, tell, together
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.report import report
+from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, say, tell
+from lora_lab.errors import BadValue, NotFound, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 GRID = ("rank", "alpha", "targets", "lr", "seed")
 USUAL = ("method", "targets", "rank", "alpha", "lr")  # columns that identify a row of the table
+CHOOSE = "Find the best configuration: weak ones stop halfway, and only the best and its rivals are tested."
 KIND = ("model", "task", "steps", "batch")  # only runs that agree in these are comparable
-
-sweep_options = together(
-    click.option("--rank", default=None, help="LoRA ranks, separated by commas: 1,2,4,8; 8 by default."),
-    click.option("--alpha", default=None, help="Separated by commas: 8,16."),
-    click.option("--alpha-rule", default=None, help="fixed:16 (the default), rank, 2rank, sqrt or sqrt:4."),
-    click.option("--targets", multiple=True, help="q,v by default; repeat the option for more choices."),
-    click.option("--lr", default="2e-3", show_default=True, help="Separated by commas: 1e-3,2e-3."),
-    click.option("--seed", default="0", show_default=True, help="Separated by commas, or a range such as 0-4."),
-    click.option("--out", default="runs", show_default=True, help="Folder for the runs; stored runs are skipped."),
-    click.option("--solo", is_flag=True, help="Train runs one at a time instead of in packs."),
-    click.option(
-        "--choose", "--halving", "choose", is_flag=True,
-        help="Find the best configuration: weak ones stop halfway, and only the best and its rivals are tested.",
-    ),
-    click.option("--validations", type=int, default=None, help="How many, evenly spaced; 1, or 8 with --patience."),
-    click.option("--again", is_flag=True, help="Retry failed runs."),
-    click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Maximum runs per pack."),
-    click.option("--dask", default=None, help="Address of a Dask scheduler; its workers train the packs."),
-    click.option("--share", default=None, help="i/n: train only part i of the grid, on one of n laptops."),
-    DOWNLOAD,
-    JSON,
-)  # fmt: skip
 
 
 @click.command()
 @recipe_options(without=(*GRID, "validations"))
-@sweep_options
+@click.option("--rank", default=None, help="LoRA ranks, separated by commas: 1,2,4,8; 8 by default.")
+@click.option("--alpha", default=None, help="Separated by commas: 8,16.")
+@click.option("--alpha-rule", default=None, help="fixed:16 (the default), rank, 2rank, sqrt or sqrt:4.")
+@click.option("--targets", multiple=True, help="q,v by default; repeat the option for more choices.")
+@click.option("--lr", default="2e-3", show_default=True, help="Separated by commas: 1e-3,2e-3.")
+@click.option("--seed", default="0", show_default=True, help="Separated by commas, or a range such as 0-4.")
+@click.option("--out", default="runs", show_default=True, help="Folder for the runs; stored runs are skipped.")
+@click.option("--solo", is_flag=True, help="Train runs one at a time instead of in packs.")
+@click.option("--choose", "--halving", "choose", is_flag=True, help=CHOOSE)
+@click.option("--validations", type=int, default=None, help="How many, evenly spaced; 1, or 8 with --patience.")
+@click.option("--again", is_flag=True, help="Retry failed runs.")
+@click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Maximum runs per pack.")
+@click.option("--dask", default=None, help="Address of a Dask scheduler; its workers train the packs.")
+@click.option("--share", default=None, help="i/n: train only part i of the grid, on one of n laptops.")
+@DOWNLOAD
+@JSON
 def sweep(
     out: str, solo: bool, choose: bool, again: bool, side_by_side: int | None, dask: str | None, share: str | None,
     download: bool, as_json: bool, **options: Any,
@@ -118,10 +111,9 @@ def describe(swept: Any) -> str:
 def summary(frame: pd.DataFrame) -> str:
     """Format the cells of a grid with their seeds, in one table per model, task and training length."""
     tables = {name: _table(part) for name, part in _kinds(frame)}
-    if not tables:
-        return "no finished run has test scores"
-    numbered = {f"{number}: {name}": table for number, (name, table) in enumerate(tables.items(), 1)}
-    return report(numbered if len(tables) > 1 else {"": next(iter(tables.values()))})
+    if len(tables) < 2:
+        return next(iter(tables.values()), "no finished run has test scores")
+    return "\n\n".join(f"{n}: {printable(name)}\n{table}" for n, (name, table) in enumerate(tables.items(), 1))
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -138,13 +130,11 @@ def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{model} on {task}, {steps} steps of {batch} rows", part[columns]
 
 
-def _table(done: pd.DataFrame) -> pd.DataFrame:
-    """Make one row per cell, whose runs differ only in the seed.
+def _table(done: pd.DataFrame) -> str:
+    """Format one row per cell, whose runs differ only in the seed.
 
     A cell is identified by the settings in USUAL and any others that vary among the runs of a method.
     """
-    import pandas as pd
-
     from lora_lab.experiments.results import settings_in
     from lora_lab.metrics import factor, main_metric
 
@@ -152,13 +142,12 @@ def _table(done: pd.DataFrame) -> pd.DataFrame:
     others = [name for name in settings_in(done) if name not in (*USUAL, "seed")]
     varying = [name for name in others if done.groupby("method")[name].nunique(dropna=False).max() > 1]
     keys = [name for name in (*USUAL, *sorted(varying)) if done[name].notna().any()]
-    rows = []
+    lines = [[*keys, "seeds", f"mean {metric}", "each"]]
     for cell, values in done.groupby(keys, dropna=False, sort=False)[metric]:
         scores = factor(metric) * values
-        statistics = {"seeds": len(scores), f"mean {metric}": f"{scores.mean():.1f}"}
-        statistics["each"] = " ".join(f"{score:.1f}" for score in scores)
-        rows.append(dict(zip(keys, map(_cell_text, cell), strict=True)) | statistics)
-    return pd.DataFrame(rows)
+        each = " ".join(f"{score:.1f}" for score in scores)
+        lines.append([*map(_cell_text, cell), str(len(scores)), f"{scores.mean():.1f}", each])
+    return "\n".join(aligned(lines, "<" * len(keys) + "><<"))
 
 
 def _cell_text(value: Any) -> str:

@@ -12,6 +12,7 @@ import json
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,11 +21,11 @@ from typing import Any, ClassVar
 import anywidget
 import traitlets as T
 
-from lora_lab.errors import BadValue, printable
-from lora_lab.training.watching import headless
-from lora_lab.widgets.background import Background, begin
+from lora_lab.errors import BadValue, LabError, printable
+from lora_lab.training.watching import headless, waits
 
 JS = Path(__file__).with_name("js")
+PAINTS_PER_SECOND = 4
 MIME = "application/vnd.lora-lab.panel+json"
 _IMPORT = re.compile(r'^import (?:(\w+)|\{[^}]*\}) from "\./([\w.]+)";\n', re.M)
 _PAGE = """<!doctype html>
@@ -111,6 +112,66 @@ class Panel(anywidget.AnyWidget):
         return data, metadata
 
 
+class Background:
+    """Work that can be started and stopped. Subclasses implement `_work`, check `_stop`, and keep `state` up to date.
+
+    error   one sentence if the work failed, else ""
+    """
+
+    state: str = "ready"
+    error: str = ""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.stamps = deque[float](maxlen=1000)  # when the last steps ended; a sleep before them doesn't count
+
+    def start(self) -> None:
+        """Start the work in a thread and return at once."""
+        self._stop.clear()  # may be set by a Stop while nothing was running
+        self.state = "starting"
+        self._thread = threading.Thread(target=self.work, name=f"lora-lab-{type(self).__name__}", daemon=True)
+        self._thread.start()
+
+    def seconds_for(self, steps: int, least: int = 3) -> int | None:
+        """Estimate the seconds that `steps` more steps take, from the pace of the last ones; None before `least`."""
+        return None if len(last := list(self.stamps)) < least else round((last[-1] - last[0]) / (len(last) - 1) * steps)
+
+    def stop(self) -> None:
+        """Ask the work to stop after its current step."""
+        self._stop.set()
+
+    @property
+    def doing(self) -> str:
+        """`state`, or a note that another training run has to finish first."""
+        return "waiting for the other training" if waits(self._thread) else self.state
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is running."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the thread to end."""
+        if self._thread:
+            self._thread.join(seconds)
+
+    def work(self) -> None:
+        """Do all the work in this thread. An error sets `state` to "failed" and `error` to one sentence."""
+        self.error = ""
+        try:
+            self._work()
+        except LabError as error:
+            self.error, self.state = str(error), "failed"
+        except Exception as error:  # an exception in a thread would go unnoticed
+            self.error, self.state = f"{type(error).__name__}: {error}", "failed"
+        finally:
+            self._stop.clear()  # not at the beginning: a Stop right after Start must take effect
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+
 class LivePanel(Panel):
     """A panel that works in the background when a button is pressed. Subclasses handle each message in `_do`.
 
@@ -136,11 +197,33 @@ class LivePanel(Panel):
             self.work.stop()
 
     def _begin(self, work: Background, paint: Callable[[], None]) -> None:
-        """Start the work; with LORA_LAB_HEADLESS=1, do all of it. Raises: BadValue if it fails then."""
+        """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, do all of it.
+
+        An error that `paint` raises is shown in the panel. Raises: BadValue if the work fails in headless mode.
+        """
         self.work = work
-        begin(work, paint, self._tell)
-        if work.error and headless():
-            raise BadValue(work.error)
+        if headless():
+            work.work()
+            paint()
+            if work.error:
+                raise BadValue(work.error)
+            return
+        work.start()
+        threading.Thread(target=self._paint_until_done, args=(work, paint), name="lora-lab-paint", daemon=True).start()
+
+    def _paint_until_done(self, work: Background, paint: Callable[[], None]) -> None:
+        message = ""
+        while True:
+            finished = not work.alive
+            try:
+                paint()
+            except Exception as error:  # a later paint may succeed; an exception in a thread would go unnoticed
+                message = message or f"{type(error).__name__}: {error}"
+            if message:
+                self._tell(message)
+            if finished:
+                return
+            time.sleep(1 / PAINTS_PER_SECOND)
 
     def _do(self, content: dict[str, Any]) -> None:
         raise NotImplementedError

@@ -16,8 +16,7 @@ from lora_lab.experiments.margins import resampled, scores_in, shown
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 from lora_lab.training.watching import headless
-from lora_lab.widgets.background import Background
-from lora_lab.widgets.base import LivePanel
+from lora_lab.widgets.base import Background, LivePanel
 from lora_lab.widgets.method_icons import drawing
 
 if TYPE_CHECKING:
@@ -38,23 +37,17 @@ WORDS = {
 class LiveCompare(Background):
     """A comparison in a thread. After a stop, a new one with the same store resumes it.
 
-    found       the comparison so far as JSON, one method at a time; `version` counts its changes
+    comparison  as far as it is done, one method at a time; `found` is the same as JSON
     words       the latest progress message from `compare`
     """
 
-    def __init__(
-        self, model: str, task: str, methods: Sequence[str], store: str | Path, terms: Mapping[str, Any]
-    ) -> None:
-        super().__init__()
-        self.model, self.task, self.methods, self.store, self.terms = model, task, tuple(methods), store, dict(terms)
-        self.comparison: Comparison | None = None
-        self.found: dict[str, Any] | None = None
-        self.version, self.words = 0, ""
+    comparison: Comparison | None = None
+    words = ""
 
-    @property
-    def done(self) -> int:
-        """How many methods are finished."""
-        return len(self.found["methods"]) if self.found else 0
+    def __init__(self, model: str, task: str, methods: Sequence[str], store: str | Path, **terms: Any) -> None:
+        super().__init__()
+        self.model, self.task, self.methods, self.store, self.terms = model, task, tuple(methods), store, terms
+        self.found: dict[str, Any] = {"methods": []}
 
     def _work(self) -> None:
         from lora_lab.experiments.compare import compare  # imports torch, not needed for a stored comparison
@@ -65,7 +58,7 @@ class LiveCompare(Background):
         self.state = "stopped" if self._stop.is_set() else "done"
 
     def _note(self, comparison: Comparison) -> None:
-        self.comparison, self.found, self.version = comparison, comparison.to_json(), self.version + 1
+        self.comparison, self.found = comparison, comparison.to_json()
 
     def _say(self, words: str) -> None:
         self.words = words
@@ -108,7 +101,6 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         reference: Mapping[str, Any] | None = None, **terms: Any,
     ) -> None:  # fmt: skip
         self.model, self.task, self.store, self.terms = model, task, store, {"batch": batch, **terms}
-        self._version = -1
         if reference is None:
             default = read_json(shipped(SHIPPED))
             reference = default if (default["model"], default["task"]) == (model, task) else {}
@@ -157,14 +149,13 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         if self.busy:
             return
         terms = {**self.terms, "seeds": self.seeds, "rates": self.rates, "steps": self.steps}
-        self._version = -1
-        work = LiveCompare(self.model, self.task, self.methods, self.store, terms)
+        work = LiveCompare(self.model, self.task, self.methods, self.store, **terms)
         self._begin(work, lambda: self._paint(work))
 
     def result(self) -> Comparison:
         """Return the finished comparison made here. Raises: BadValue if there is none."""
         work: LiveCompare | None = self.work
-        if work is None or work.comparison is None or work.done < len(work.methods):
+        if work is None or work.comparison is None or len(work.found["methods"]) < len(work.methods):
             reason = (work and work.error) or "press Start in the panel above, then run this cell again"
             raise BadValue(f"there is no finished comparison: {reason}")
         return work.comparison
@@ -193,12 +184,12 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         """Update the browser; called several times a second during training."""
         with self.lock, self.hold_sync():
             busy = work.alive
-            if work.found and work.version != self._version:
-                self._version, self._found["mine"] = work.version, work.found
+            if work.found["methods"] and work.found is not self._found["mine"]:
+                self._found["mine"] = work.found
                 self.view = self.view if self.mine else "mine"  # only at the first result: keep the reader's choice
                 self.mine = _drawn(work.found)
             state = {"state": work.doing, "busy": busy, "error": work.error, "words": work.words}
-            self.live = {**state, "done": work.done, "of": len(work.methods)}
+            self.live = {**state, "done": len(work.found["methods"]), "of": len(work.methods)}
 
 
 def _drawn(comparison: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,19 +16,19 @@ from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, report_of
 from lora_lab.methods.inspect import product_norm
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.merge import at_strength
+from lora_lab.methods.merge import at_strength, disabled
 from lora_lab.methods.targets import roles_of
 from lora_lab.metrics import factor
 from lora_lab.training.batches import encode
-from lora_lab.training.evaluate import evaluate
-from lora_lab.training.loop import Progress
+from lora_lab.training.evaluate import Score, evaluate
+from lora_lab.training.loop import Member, Progress
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run, Store
 from lora_lab.training.tasks import Split
 from lora_lab.training.train import changed_predictions, train_alone
 from lora_lab.training.watching import training_lock
-from lora_lab.widgets.background import Background
+from lora_lab.widgets.base import Background
 
 POINTS = 400  # maximum number of points in a loss curve
 STRENGTHS = tuple(step / 10 for step in range(21))  # for a plain LoRA; other adapters are only switched on or off
@@ -96,13 +96,11 @@ class LiveRun(Background):
 
     def _work(self) -> None:
         with training_lock(self._stop) as acquired:
+            self.state = "loading" if acquired else "stopped"
             if acquired:
                 self._train()
-            else:
-                self.state = "stopped"
 
     def _train(self) -> None:
-        self.state = "loading"
         if self.trainer is None:
             self.trainer = Pack([self.recipe], callbacks=lambda _: [self._on_step])
             self.trainer.before_scoring = lambda: setattr(self, "state", "scoring")  # type: ignore[method-assign]
@@ -135,16 +133,15 @@ class LiveRun(Background):
         metric, rows, steps = self.trainer.task.metric, len(run.predictions), run.history["step"]
         origin = {name: run.environment.get(name, "") for name in ("date", "hardware", "lora_lab")}
         value = factor(metric) * run.metrics[metric]
-        results: dict[str, Any] = {"metric": metric, "value": value, "rows": rows, "made": origin}
-        results |= {"words": f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}"}
+        words = f"{self.recipe.model} on {self.recipe.task}, {self.recipe.describe()}"
+        results: dict[str, Any] = {"metric": metric, "value": value, "rows": rows, "made": origin, "words": words}
         results |= {"steps": steps[-1] if steps else 0, "seconds": run.seconds, "adapter": run.adapter or ""}
         if metric == "accuracy":  # +- 1.96 standard errors; if all rows are right, assume one error, and vice versa
             p = min(max(run.metrics[metric], 1 / rows), 1 - 1 / rows)
             half = 196 * math.sqrt(p * (1 - p) / rows)
             results |= {"half": half, "low": max(0.0, value - half), "high": min(100.0, value + half)}
-        if changes:
-            examples = changes.pop("examples")
-            results |= changes
+        examples = changes.pop("examples") if changes else []
+        results |= changes or {}
         if changes and (strengths := self.strengths):
             answers = self._answers([example["text"] for example in examples]) if examples else []
             sentences = [example | {"p": p} for example, p in zip(examples, answers, strict=True)]
@@ -183,3 +180,24 @@ class LiveRun(Background):
             moved.append((int(layer[1]) if layer else 0, role or module.split(".")[-1], size / self._sizes[path]))
         self.moved = moved
         self._next_measurement = time.monotonic() + PAUSE * (time.monotonic() - began)
+
+
+class LivePack(Pack):
+    """A `Pack` that scores step 0 last, by disabling the adapter and the trained head."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.untrained: dict[int, dict[str, float]] = {}  # by seed: members with the same seed have the same head
+
+    def before(self) -> None:
+        """Skip scoring before the first step; `record` adds those scores."""
+
+    def record(self, member: Member, score: Score | None) -> Run:
+        """Return the run of a member, with its scores at step 0."""
+        seed, validations = member.recipe.seed, member.history["validation"]
+        if member.recipe.validations and not any(record["step"] == 0 for record in validations):
+            if seed not in self.untrained:
+                with disabled(member.model):
+                    self.untrained[seed] = self._alone(member, "validation").metrics
+            validations.insert(0, {"step": 0, **self.untrained[seed]})
+        return super().record(member, score)

@@ -25,12 +25,12 @@ SOURCES = {  # label in the menu, and origin
     "noise": ("random numbers", "Independent normal numbers."),
     "picture": ("a picture", "Drawn by a formula."),
 }
-LETTERS = {  # 7 rows of 5 dots
-    "L": ("#....", "#....", "#....", "#....", "#....", "#....", "#####"),
-    "o": (".....", ".....", ".###.", "#...#", "#...#", "#...#", ".###."),
-    "R": ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#"),
-    "A": (".###.", "#...#", "#...#", "#####", "#...#", "#...#", "#...#"),
-}
+LETTERS = (  # LoRA, each of 7 rows of 5 dots
+    ("#....", "#....", "#....", "#....", "#....", "#....", "#####"),
+    (".....", ".....", ".###.", "#...#", "#...#", "#...#", ".###."),
+    ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#"),
+    (".###.", "#...#", "#...#", "#####", "#...#", "#...#", "#...#"),
+)
 
 
 def pieces_of(source: str) -> dict[str, Any]:
@@ -95,7 +95,9 @@ def picture() -> np.ndarray:
     for height, wave, shade in ((0.62, 9, 0.42), (0.72, 14, 0.26), (0.84, 6, 0.1)):
         ridge = height + 0.05 * np.sin(wave * x + 9 * height)
         canvas = np.where(y > ridge, shade + 0.1 * np.sin(90 * (y - ridge)), canvas)
-    _write("LoRA", canvas, top=32, left=16, dot=5)
+    for number, dots in enumerate(LETTERS):
+        mask = np.kron([[dot == "#" for dot in row] for row in dots], np.ones((5, 5), bool))
+        canvas[32:67, 16 + 30 * number : 41 + 30 * number][mask] = 0.0
     canvas -= canvas.mean()
     return _frozen(canvas / np.abs(canvas).max())
 
@@ -129,14 +131,6 @@ def update(layer: int = 0, role: str = "q") -> np.ndarray:
 def noise() -> np.ndarray:
     """Return independent normal numbers, shape (SIZE, SIZE): no structure at all."""
     return _frozen(np.random.default_rng(0).normal(size=(SIZE, SIZE)))
-
-
-def _write(text: str, canvas: np.ndarray, top: int, left: int, dot: int) -> None:
-    """Draw letters with black dots, `dot` pixels wide, starting at the corner (top, left)."""
-    for number, letter in enumerate(text):
-        mask = np.kron(np.array([[c == "#" for c in row] for row in LETTERS[letter]]), np.ones((dot, dot), bool))
-        start = left + number * 6 * dot
-        canvas[top : top + mask.shape[0], start : start + mask.shape[1]][mask] = 0.0
 
 
 def _tensors(path: str, *names: str) -> list[np.ndarray]:

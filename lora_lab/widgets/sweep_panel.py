@@ -6,6 +6,8 @@ The browser draws (`js/sweep_panel.js`); `experiments/playground.py` computes me
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,66 @@ from lora_lab.experiments import playground
 from lora_lab.experiments.playground import Cell, Playground
 from lora_lab.methods.lora import LoRA
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Store, stores
-from lora_lab.widgets.base import LivePanel
-from lora_lab.widgets.live_sweep import LiveSweep
+from lora_lab.training.runs import FINISHED, Run, Store, stores
+from lora_lab.widgets.base import Background, LivePanel
 
 VIEWS = ("rank", "alpha")
 START = ((1, 8, 64), (16.0,), (5e-4, 1e-3, 2e-3, 4e-3))  # ranks, alphas and rates of a map without runs
 LENGTH = {"steps": 200, "batch": 8}
+
+
+class LiveSweep(Background):
+    """A sweep of recipes into a store. Its attributes may be read from any thread.
+
+    left     hashes of the recipes that have not finished or failed yet
+    ended    queue of finished and failed runs, which the panel consumes
+    pack     the recipes that are training now
+    losses   {hash: training loss of every step so far}; NaN for steps before a restart
+    earlier  a stopped sweep whose curves this one continues
+    """
+
+    def __init__(self, recipes: Sequence[Recipe], store: Store, earlier: LiveSweep | None = None) -> None:
+        super().__init__()
+        self.recipes = {recipe.hash: recipe for recipe in recipes}
+        self.store, self.left, self.pack = store, set(self.recipes), list[Recipe]()
+        self.ended: deque[Run] = deque()
+        self.losses: dict[str, list[float]] = earlier.losses if earlier else {}
+
+    def steps_left(self) -> int:
+        """Return the number of steps left, over all runs."""
+        return sum(self.recipes[name].steps - len(self.losses.get(name, ())) for name in list(self.left))
+
+    def seconds_left(self) -> int | None:
+        """Estimate the seconds left; None during the first three steps."""
+        return self.seconds_for(self.steps_left(), 3 * max(1, len(self.pack)))
+
+    # ---- in the sweeping thread
+
+    def _work(self) -> None:
+        from lora_lab.experiments.sweep import Sweep  # imports torch, which showing stored runs does not need
+        from lora_lab.widgets.live_run import LivePack
+
+        swept = Sweep(self.store, stop=self._stop, note=self._note, pack=LivePack).run(self.recipes.values())
+        for run in swept.runs:  # including those already in the store
+            self._note("run", {"run": run})
+        self.state = "stopped" if self.left else "done"
+
+    def _note(self, event: str, facts: dict[str, Any]) -> None:
+        if event == "pack":
+            self.pack, self.state = facts["recipes"], "loading"
+        elif event == "step":
+            self._on_step(facts["recipe"], facts["progress"])
+        elif event == "run" and facts["run"].status in (*FINISHED, "failed") and facts["run"].recipe.hash in self.left:
+            self.left.discard(facts["run"].recipe.hash)
+            self.ended.append(facts["run"])
+
+    def _on_step(self, recipe: Recipe, progress: Any) -> None:
+        losses = self.losses.setdefault(recipe.hash, [])
+        self.stamps.append(time.monotonic())
+        del losses[progress.step - 1 :]  # a stopped run resumes from its last validation
+        losses.extend([math.nan] * (progress.step - 1 - len(losses)))
+        losses.append(progress.loss)
+        self.state = "training" if progress.step < progress.steps else "scoring"
 
 
 class SweepPanel(LivePanel, file="sweep_panel.js"):
@@ -158,9 +213,11 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
                 _, rank, alpha, lr = playground.cell_of(recipe.settings())
                 points = playground.curve(list(work.losses.get(recipe.hash, ())), recipe.steps)
                 curves.append([rank, alpha, lr, [None if math.isnan(loss) else round(loss, 3) for loss in points]])
+            share = 1 - work.steps_left() / sum(recipe.steps for recipe in work.recipes.values())
+            step = max((len(work.losses.get(recipe.hash, ())) for recipe in work.pack), default=0)
             self.live = {
                 "state": work.doing, "busy": busy, "error": work.error, "curves": curves, "runs": len(work.recipes),
-                "share": round(work.share(), 4), "step": work.step(), "left": work.seconds_left(),
+                "share": round(share, 4), "step": step, "left": work.seconds_left(),
             }  # fmt: skip
 
     def _show(self) -> None:

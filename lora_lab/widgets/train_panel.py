@@ -6,27 +6,38 @@ The browser draws (`js/train_panel.js`); `live_run.py` trains, and classifies se
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import traitlets as T
 
+from lora_lab.accounting.models import architecture_of
+from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, LabError
 from lora_lab.experiments.tuning import axis_of
 from lora_lab.methods import REGISTRY
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import factor
+from lora_lab.training.assets import problem_with
 from lora_lab.training.memory_check import check_memory
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.runs import Run, Store
-from lora_lab.training.tasks import load_task
+from lora_lab.training.runs import FINISHED, Run, Store
+from lora_lab.training.tasks import VOICES, load_task
 from lora_lab.training.watching import headless
 from lora_lab.widgets.base import LivePanel
 from lora_lab.widgets.live_run import LiveRun
-from lora_lab.widgets.train_setup import CLASSES, Kept, counted, offers, per_rank
 
+TASKS = {"minilm": ("rt", "imdb", "tweets"), "smollm2": ("kjv", "shakespeare", *VOICES)}
+CLASSES = {"rt": 2, "imdb": 2, "tweets": 3, **dict.fromkeys(TASKS["smollm2"])}  # known without reading the texts
+RANKS, ALPHAS = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16, 32, 64, 128)
+RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+STEPS = (20, 50, 100, 200, 400, 800)
+EARLIER = 3  # runs of other recipes to draw
+READ = 200  # the newest records of a store that are read
 SETTINGS = ("model", "task", "method", "rank", "alpha", "targets", "lr", "steps", "seed")
 
 
@@ -65,9 +76,10 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         method: Method | None = None, guess: float | None = None,
     ) -> None:  # fmt: skip
         self.store, self.batch, self.validations = Store(store), batch, validations
-        self.kept = Kept(self.store, Store(seeds) if seeds else None)
+        self._seeds = Store(seeds) if seeds else None
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
         self.given = method or lora
+        # for each task its number of classes, None for language modeling, and the name of its metric
         self._tasks = {name: (classes, "accuracy" if classes else "perplexity") for name, classes in CLASSES.items()}
         super().__init__(
             offers=offers(model, str(task), lora, lr, steps),
@@ -98,28 +110,24 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         base = self.given if isinstance(self.given, LoRA) else LoRA()  # keeps the variants
         return replace(base, rank=self.rank, alpha=self.alpha, targets=tuple(self.targets))
 
-    def judged(self) -> tuple[int | None, str]:
-        """Return the task's number of classes, None for language modeling, and the name of its metric."""
-        if self.task not in self._tasks:
-            task = load_task(self.task)
-            self._tasks[self.task] = task.num_labels, task.metric
-        return self._tasks[self.task]
-
     def _update_setup(self) -> None:
         """Derive `setup` from the settings: the parameter count, other runs, or an error."""
         if self.task not in (tasks := self.offers["tasks"][self.model]):
             self.task = tasks[0]
-        classes, metric = self.judged()
+        if self.task not in self._tasks:
+            read = load_task(self.task)
+            self._tasks[self.task] = read.num_labels, read.metric
+        classes, metric = self._tasks[self.task]
         setup: dict[str, Any] = {"metric": metric, "factor": factor(metric), "chance": 100 / classes if classes else 0}
         setup["roles"] = {**(roles := per_rank(self.model)), **{t: 0 for t in self.targets if t not in roles}}
         try:
             recipe = self.recipe()
-            self.setup = setup | counted(recipe, classes) | self.kept.beside(recipe, metric)
+            self.setup = setup | counted(recipe, classes) | beside(recipe, metric, self.store, self._seeds)
         except LabError as error:
             self.setup = setup | {"error": str(error)}
 
     def _open_seeds(self, _: Any) -> None:
-        self.kept.seeds = Store(self.seeds) if self.seeds else None
+        self._seeds = Store(self.seeds) if self.seeds else None
         self._update_setup()
 
     def _reset_rate(self, _: Any) -> None:
@@ -194,3 +202,81 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             busy = work.alive  # read before `found`: once the run is not busy, `found` is complete
             self.live = work.snapshot() | {"busy": busy, "guess": guess}
             self.found = {} if busy else work.found
+
+
+def offers(model: str, task: str, lora: LoRA, lr: float, steps: int) -> dict[str, Any]:
+    """Return the values for menus and sliders, including the given ones; tweets only if this machine has them."""
+    models = [name for name in TASKS if not problem_with(name)]
+    tasks = {name: list(TASKS.get(name, ("rt",))) for name in dict.fromkeys([*models, model])}
+    tasks = {name: [t for t in names if t != "tweets" or not problem_with(t)] for name, names in tasks.items()}
+    tasks[model] = list(dict.fromkeys([*tasks[model], task]))
+    return {
+        "models": list(tasks), "tasks": tasks, "methods": list(REGISTRY),
+        "ranks": sorted({*RANKS, lora.rank}), "alphas": sorted({*ALPHAS, lora.alpha}),
+        "rates": sorted({*RATES, lr}), "steps": sorted({*STEPS, steps}),
+    }  # fmt: skip
+
+
+@cache
+def per_rank(model: str) -> dict[str, int]:
+    """Return {role: parameters of rank-1 adapters on all layers with this role}."""
+    try:
+        roles = architecture_of(model).roles
+        return {role: params(model, LoRA(rank=1, alpha=1, targets=(role,))).trainable for role in roles}
+    except LabError:
+        return {"q": 0, "v": 0}  # the model cannot be counted
+
+
+def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
+    """Count what would train; `plain` means rank times `per_rank`, summed over targets. Raises: see `params`."""
+    method, count = recipe.method, params(recipe.model, recipe.method, classes)
+    return {
+        "hash": recipe.hash, "words": f"{recipe.describe()}, {recipe.steps} steps", "within": method.trains_base,
+        "trains": count.trainable, "head": count.head, "total": count.total,
+        "plain": isinstance(method, LoRA) and not (method.variants or method.rank_pattern),
+    }  # fmt: skip
+
+
+def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> dict[str, list[Any]]:
+    """Return {others, earlier}: validation curves as [[step, value], ...], shares in percent.
+
+    others    all other seeds of the recipe in both stores, with their value on the test rows
+    earlier   the last EARLIER runs of other recipes on the same model and task, labeled by what differs
+    """
+    others, earlier, scale = list[Any](), list[Any](), factor(metric)
+    settings = {*recipe.describe().split(", "), f"{recipe.steps} steps"}
+    runs = finished(store)
+    for i, run in enumerate([*runs, *(finished(seeds) if seeds else [])]):
+        if (run.recipe.model, run.recipe.task) != (recipe.model, recipe.task) or metric not in run.metrics:
+            continue
+        curve: dict[str, Any] = {"checks": [[v["step"], scale * v[metric]] for v in run.history["validation"]]}
+        if _without_seed(run.recipe) == _without_seed(recipe):
+            if run.recipe.seed != recipe.seed:
+                others.append(curve | {"value": scale * run.metrics[metric]})
+        elif i < len(runs) and len(earlier) < EARLIER:
+            words = [*run.recipe.describe().split(", "), f"{run.recipe.steps} steps"]
+            earlier.append(curve | {"label": ", ".join(word for word in words if word not in settings)})
+    return {"others": others, "earlier": earlier}
+
+
+def finished(store: Store) -> list[Run]:
+    """Return the finished runs of a store, newest first; skip records that cannot be read."""
+    files = list[tuple[int, str]]()
+    for file in store.records() if store.folder.exists() else ():
+        with suppress(OSError):  # removed in the meantime
+            files.append((file.stat().st_mtime_ns if isinstance(file, Path) else 0, Path(str(file)).stem))
+    runs = [_read(store, name, written) for written, name in sorted(files, reverse=True)[:READ]]
+    return [run for run in runs if run and run.status in FINISHED]
+
+
+@lru_cache(maxsize=10 * READ)
+def _read(store: Store, name: str, written: int) -> Run | None:
+    """Read a record, once for each time that it was written; None if it cannot be read."""
+    with suppress(LabError):
+        return replace(store.read(name), predictions=None)
+    return None
+
+
+def _without_seed(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that all seeds of a recipe share, however often they are validated."""
+    return {name: value for name, value in recipe.settings().items() if name not in ("seed", "validations")}

@@ -42,7 +42,7 @@ checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one[
 
 # %% [markdown]
 # ## Three guesses
-# We trained these six placements on movie reviews: five seeds each, at three learning rates. (Guessing gets 50%. A point is one percent.) Give ranges; be 80% sure.
+# We trained these six placements on movie reviews: five seeds each, at three learning rates. (Guessing gets 50%.) Give ranges; be 80% sure.
 #
 # 1. Each placement at its best rate: **how many points from the worst to the best?**
 # 2. **How many of the other five are better than `q,v`**, beyond luck?
@@ -55,7 +55,7 @@ lesson.predict("more memory, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Train one yourself
-# In LoRA's paper, the worst placement on GPT-3 was `k` alone. Here, too? Train it: two rates, three seeds, two minutes, too few to settle it. (Or another one. $\alpha = 2r$ here; lesson 15 asks if that's wise.)
+# In LoRA's paper, the worst placement on GPT-3 was `k` alone. Here, too? Train it: two rates, three seeds, two minutes, too few to settle it. (Or another one. $\alpha = 2r$ here.)
 
 # %%
 mine, rank = "k", 36  # or q, v, o at 36; up or down at 14
@@ -69,7 +69,7 @@ own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, 
 # ## Tune each, then compare
 # A larger $\alpha$ needs a lower rate (lesson 03), and here it goes from 8 to 72. A single rate for all could pick the winner, so each gets its own, chosen on *validation* sentences with the same five seeds. The 2,000 test sentences come last, with a margin fixed beforehand: 1.5 points.
 #
-# In the picture, a dot is the difference from `q,v`, its line the 95% interval (same sentences, same seeds), and the band our margin. Yours: orange. Of six comparisons, one may look real by luck, so the verdicts require more (**Holm's correction**). So a line off zero can be *undecided*. At right: LoRA's paper on GPT-3, also at equal budgets, writing database queries (WikiSQL) or comparing two sentences (MNLI); a line is what luck alone can do.
+# In the picture, a dot is the difference from `q,v`, and its line the 95% interval. The band is our margin; your run is orange. With six comparisons, one may look real by luck, so the verdicts ask for more (**Holm's correction**): a line off zero can be *undecided*. On the right is LoRA's paper on GPT-3, also at equal budgets: database queries (WikiSQL), and whether one sentence follows from another (MNLI). There, a line is what luck alone can do.
 
 # %%
 def tuned(runs):
@@ -121,10 +121,11 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **None proved better than `q,v`; four are undecided, only `q` alone is clearly worse**, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points. Doubling its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy (without `v`, whose best was the lowest tried).
-# - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. That may be why; but on MNLI, `q,k` does as well as `q,v`.
-# - **"Undecided" isn't "equal."** All six matrices against `q,v`, alone, are *equivalent* within 1.5 points (90%: -1.0 to 0.6). Among six comparisons, with Holm's correction, they're *undecided*.
-# - **Adapting fewer matrices saves little memory.** All linear layers: 6.2<!--place.times--> times more trained numbers, 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). The adapted layers' inputs are added, so it grows with the text: 12<!--place.long-->% at 4,096 tokens.
+# - **None proved better than `q,v`.** Four are undecided; only `q` alone is clearly worse, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points.
+# - **The rate matters more.** Twice its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy. (Without `v`: its best was the lowest tried.)
+# - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. Is that why? On MNLI, `q,k` does as well as `q,v`.
+# - **"Undecided" isn't "equal."** As the only comparison, all six matrices and `q,v` are *equivalent* within 1.5 points (90% interval: -1.0 to 0.6). As one of six, they're *undecided*.
+# - **Adapting fewer matrices saves little memory.** All linear layers train 6.2<!--place.times--> times more numbers, and need 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). It grows with the text, because the adapted layers' inputs are kept: 12<!--place.long-->% at 4,096 tokens.
 #
 # Why does everybody say "all linear layers"? Some compare at the same *rank*. Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
 # </details>

@@ -162,12 +162,12 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **None of the eight proved better than plain LoRA**, each at its own rate. LoRA-XS and TinyLoRA are worse. Six are *undecided*: their 95% intervals reach from 4.1 points behind (LoRA-FA) to 1.7 ahead (PiSSA). Compared one at a time, rsLoRA and DoRA are equivalent, full fine-tuning is better by 1.9 (0.7 to 3.1), the probe (also on 1,600 labels) is worse by 2.9<!--variant.probe.behind--> (1.1 to 4.7), and so is prompt tuning; among fifteen, all five are undecided.
+# - **None of the eight proved better than plain LoRA**, each at its own rate. LoRA-XS and TinyLoRA are worse. Six are *undecided*: their 95% intervals reach from 4.1 points behind (LoRA-FA) to 1.7 ahead (PiSSA). Compared one at a time, rsLoRA and DoRA are equivalent to LoRA, full fine-tuning is better by 1.9 (0.7 to 3.1), and the probe and prompt tuning are worse. Among fifteen comparisons, all five are undecided.
 # - **With one rate for all, 5<!--variant.winners--> of the six can win:** LoRA+ and LoRA-FA clearly, the other three by less than half a point. LoRA+ looks 17.3<!--variant.flattered--> points better at the lowest rate, where plain LoRA has hardly started, and LoRA-FA 15.9<!--variant.flattered.fa--> at the highest, where plain LoRA breaks down. LoRA-FA's best rate is 3.4<!--regret.fa--> times plain LoRA's (1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), LoRA+'s 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
 # - **IA3 is equivalent with a fifth of the numbers;** VeRA, with a tenth, is undecided. Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step, LoRA 73<!--variant.lora.peak-->.
-# - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit have a run near 50%, and prompt tuning's go from 54 to 69%. So 9.4<!--variant.bitfit.behind--> points behind (BitFit) is *undecided*.
+# - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit have a run near 50%, and prompt tuning's go from 54 to 69%. That's why BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
 #
-# PEFT's table (July 2026; one rate, one seed) compared $\alpha=64\sqrt{64}=512$ with 128. A year before, they had 48.8 and 48.9%. And DoRA versus LoRA, with the same settings three times: 48.2 and 48.2%, 48.0 and 49.1, 46.9 and 47.8. With 1,319 questions each is accurate to ±2.7 points: that isn't a ranking.
+# And PEFT's table (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. A year earlier, the two had 48.8 and 48.9%. DoRA and LoRA, three times with the same settings, had 48.2 and 48.2%, 48.0 and 49.1, 46.9 and 47.8. With 1,319 questions, each is accurate to ±2.7 points. That isn't a ranking.
 # </details>
 #
 # ## Remember

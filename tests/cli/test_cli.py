@@ -14,7 +14,7 @@ from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
 from tests.conftest import HOSTILE, MARK, Done, tiny
 
-SHIPPED = shipped("data/results")
+SHIPPED, README = shipped("data/results"), shipped("data/README.md")
 
 
 @pytest.fixture
@@ -73,6 +73,18 @@ BAD = {
     f"sweep --lr {shlex.quote(HOSTILE)}": MARK,
     "collect .": "there are no runs below .: pass the folders",
     "lab --port 70000": "70000 is not in the range",
+    "claims 4 --set gpu_gb": "premise=value",
+    "claims --set gpu_gb=48": "name one",
+    "claims 70b": "nearest",
+    "class nothing.txt": "nothing.txt",
+    f"class {README}": "has no readable receipt",
+    "grade nowhere.ipynb": "there is no notebook in",
+    f"grade {README}": "README.md is not a notebook",
+    "reproduce tabel6": "nearest: table6",
+    "reproduce table3 --scale paper": "--model-path",
+    "reproduce table3 --scale paper --minutes 5": "--minutes belongs to --scale laptop",
+    "reproduce table3 --scale paper --steps-limit 0": "'--steps-limit': 0",
+    f"wheelhouse --check --out {SHIPPED}": "is not a wheelhouse",
 }
 
 

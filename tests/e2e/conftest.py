@@ -6,16 +6,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.e2e.pages import Pages
+from tests.e2e.pages import Pages, elsewhere
 
+ROOT = Path(__file__).parents[2]
 OFF = ("gpu", "quic", "background-networking", "component-update", "sync")
 BROWSER_FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF)]
 KERNEL = 180_000  # milliseconds until a kernel is there, on a slow machine that runs other tests beside
@@ -53,7 +55,7 @@ class Watched:
 
     page: Page
     lab: Lab
-    elsewhere: list[str] = field(default_factory=list)
+    elsewhere: list[str]
 
     def open(self, notebook: str) -> Page:
         """The notebook's page with its kernel idle: what is run before that is not run at all, and nothing says so."""
@@ -70,21 +72,23 @@ class Watched:
         return page
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A workbench that can reach nobody."""
-    guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
-    (guard / "sitecustomize.py").write_text(GUARD)
+def guarded(folder: Path) -> dict[str, str]:
+    """The environment of a user whose programs reach this machine alone; FOLDER/blocked says what else they tried."""
+    (folder / "sitecustomize.py").write_text(GUARD)
     env = {k: v for k, v in os.environ.items() if k not in ("LORA_LAB_HEADLESS", "FAST", "HF_HUB_OFFLINE")}
-    # kernels, too, import the lab that these tests are of
-    path = os.pathsep.join((str(guard), str(Path(__file__).parents[2])))
-    env |= {"PYTHONPATH": path, "LORA_LAB_GUARD": str(guard / "blocked")}
-    env["JUPYTERLAB_SETTINGS_DIR"] = str(guard / "settings")  # a test that changes the theme leaves the user's alone
-    command = [sys.executable, "-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
+    path = os.pathsep.join((str(folder), str(ROOT)))  # kernels, too, import the lab that these tests are of
+    return env | {"PYTHONPATH": path, "LORA_LAB_GUARD": str(folder / "blocked")}
+
+
+@contextmanager
+def serving(words: list[str], guard: Path, **env: str) -> Iterator[str]:
+    """A server of ours, run by Python with these words: the address that it prints."""
     with (guard / "log").open("w") as log:
-        server = subprocess.Popen(command, env=env, stderr=log, stdout=log, start_new_session=True)
+        server = subprocess.Popen(
+            [sys.executable, *words], env=guarded(guard) | env, stderr=log, stdout=log, start_new_session=True
+        )
     try:
-        yield Lab(_address(server, guard / "log"), folder, guard / "blocked")
+        yield _address(server, guard / "log")
     finally:
         os.killpg(server.pid, signal.SIGTERM)  # not SIGINT, which a shell's background jobs don't hear
         server.wait(60)
@@ -92,14 +96,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def _address(server: subprocess.Popen, log: Path, seconds: int = 120) -> str:
     for _ in range(seconds * 5):
-        if found := re.search(r"open at (http://127\.0\.0\.1\S+)", log.read_text()):
+        if found := re.search(r" at (http://127\.0\.0\.1\S+)\s", log.read_text()):
             return found.group(1)
         assert server.poll() is None, log.read_text()
-        try:
-            server.wait(0.2)
-        except subprocess.TimeoutExpired:
-            continue
+        time.sleep(0.2)
     raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A workbench that can reach nobody."""
+    guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
+    words = ["-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
+    settings = str(guard / "settings")  # a test that changes the theme leaves the user's alone
+    with serving(words, guard, JUPYTERLAB_SETTINGS_DIR=settings) as address:
+        yield Lab(address, folder, guard / "blocked")
 
 
 @pytest.fixture(scope="session")
@@ -118,10 +129,8 @@ def browser() -> Iterator[Browser]:
 def watching(browser: Browser, lab: Lab) -> Iterator[Watched]:
     """A fresh page of a fresh visitor."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    watched = Watched(context.new_page(), lab)
-    own = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
-    watched.page.on("request", lambda r: None if r.url.startswith(own) else watched.elsewhere.append(r.url))
-    yield watched
+    page = context.new_page()
+    yield Watched(page, lab, elsewhere(page))
     context.close()
 
 

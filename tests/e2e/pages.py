@@ -19,6 +19,14 @@ FOCUSED = """() => {
 }"""
 
 
+def elsewhere(view: Page) -> list[str]:
+    """What a page of a server here asks of other machines, from now on."""
+    asked: list[str] = []
+    own = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
+    view.on("request", lambda r: None if r.url.startswith(own) else asked.append(r.url))
+    return asked
+
+
 class Pages:
     """Pages with panels, opened as files; what they asked of others or complained of is kept."""
 
@@ -26,6 +34,13 @@ class Pages:
         self.browser, self.folder = browser, folder
         self.opened: list[Page] = []
         self.trouble: list[str] = []
+
+    def watch(self, view: Page, *own: str) -> None:
+        """Hear of it if a page asks for anything that doesn't begin as its own, or complains."""
+        self.opened.append(view)
+        view.on("request", lambda r: None if r.url.startswith(own) else self.trouble.append(r.url))
+        view.on("pageerror", lambda error: self.trouble.append(str(error)))
+        view.on("console", lambda said: self.trouble.append(said.text) if said.type == "error" else None)
 
     def open(
         self, *panels: Panel, width: int = 1000, dark: bool = False, still: bool = False, kernel: bool = False
@@ -37,10 +52,7 @@ class Pages:
         view = self.browser.new_page(
             viewport={"width": width, "height": 900}, reduced_motion="reduce" if still else None
         )
-        view.on("request", lambda r: self.trouble.append(r.url) if r.url != file.as_uri() else None)
-        view.on("pageerror", lambda error: self.trouble.append(str(error)))
-        view.on("console", lambda said: self.trouble.append(said.text) if said.type == "error" else None)
-        self.opened.append(view)
+        self.watch(view, file.as_uri())
         view.goto(file.as_uri())
         for number in range(len(panels)):
             panel_of(view, number).wait_for()

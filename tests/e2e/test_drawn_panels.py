@@ -6,7 +6,7 @@ import tempfile
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from playwright.sync_api import Browser, Page, expect
@@ -23,6 +23,7 @@ from lora_lab.widgets.rank_panel import RankPanel
 from tests.conftest import HOSTILE, MARK
 from tests.e2e.pages import FOCUSED, Pages, axe_finds, box_of, class_in, panel_of
 
+Made = TypeVar("Made", bound=Panel)
 MODELS = ["minilm", "gpt2", "llama-3-8b"]
 AT_WORK = {"state": "training", "busy": True, "error": "", "share": 0.3, "step": 60, "left": 20, "runs": 3}
 SET = "(e, values) => { for (const [name, value] of Object.entries(values)) e.model.set(name, value); }"
@@ -53,12 +54,16 @@ def lora(view: str = "size", **given: Any) -> LoRAPanel:
     return LoRAPanel(view, models=MODELS, **given)
 
 
-def sweep(**values: Any) -> SweepPanel:
-    """The runs that ship, at rank 8 and alpha 16."""
-    panel = SweepPanel(into="nothing here")
-    for name, value in ({"rank": 8, "alpha": 16.0, "lr": 2e-3} | values).items():
+def having(panel: Made, **values: Any) -> Made:
+    """The panel with other values of its traits, set one after the other."""
+    for name, value in values.items():
         setattr(panel, name, value)
     return panel
+
+
+def sweep(**values: Any) -> SweepPanel:
+    """The runs that ship, at rank 8 and alpha 16."""
+    return having(SweepPanel(into="nothing here"), **{"rank": 8, "alpha": 16.0, "lr": 2e-3} | values)
 
 
 def film(model: str = "llama-3-8b", method: str = "LoRA q, v", **given: Any) -> MemoryPanel:
@@ -87,27 +92,14 @@ def train(**values: Any) -> TrainPanel:
         "changed": 9, "of": 50, "better": 6, "without": 70.0, "with": 76.0,
         "sentences": [said | {"p": rising}, said | {"truth": "negative", "p": rising[::-1]}],
     }  # fmt: skip
-    for name, value in values.items():
-        setattr(panel, name, value)
-    return panel
+    return having(panel, **values)
 
 
-def mixer(**given: Any) -> MixerPanel:
+def mixer() -> MixerPanel:
     """Two hundred texts, each of which turns at a share of its own; their numbers are made up."""
     shares, turns = np.linspace(0, 1, 21), np.random.default_rng(0).normal(0.6, 0.15, 200)
     sure = 1 / (1 + np.exp(12 * (shares[:, None] - turns)))
-    panel = MixerPanel(("critic", "contrarian"), shares.tolist(), sure, [f"film number {n}" for n in range(200)])
-    for name, value in given.items():
-        setattr(panel, name, value)
-    return panel
-
-
-def rivals(**values: Any) -> ComparePanel:
-    """The comparison that ships."""
-    panel = ComparePanel()
-    for name, value in values.items():
-        setattr(panel, name, value)
-    return panel
+    return MixerPanel(("critic", "contrarian"), shares.tolist(), sure, [f"film number {n}" for n in range(200)])
 
 
 def at_work() -> TrainPanel:
@@ -124,7 +116,7 @@ def classroom() -> ClassPanel:
 
 ONE_EACH = {
     "lora": lora, "sweep": sweep, "film": film, "rank": RankPanel, "voices": VoicesPanel, "train": train,
-    "rivals": rivals, "mixer": mixer, "claim": ClaimPanel, "class": classroom,
+    "rivals": ComparePanel, "mixer": mixer, "claim": ClaimPanel, "class": classroom,
 }  # fmt: skip
 EVERY = """
 import ipywidgets, os
@@ -147,7 +139,7 @@ def all_looks() -> list[Panel]:
     """A page without a kernel."""
     training = sweep(rank=64, live={**AT_WORK, "curves": [[64, 16.0, 2e-3, [0.69, 0.68, 0.6]]]})
     predicted = sweep(view="alpha", guess={"alpha": "root"}, picked=[[8, 4.0, 0.02]], lr=5e-3)
-    danced = rivals(margin=0.03)
+    danced = having(ComparePanel(), margin=0.03)
     danced.resample(200, count=20)
     layers, maps = [lora(view, model="gpt2") for view in VIEWS], [sweep(), predicted, training]
     films, ranks = [film(method="QLoRA"), film("minilm")], [RankPanel(), RankPanel("weight", rank=8)]
@@ -192,7 +184,7 @@ def test_tab_reaches_every_control_and_a_thumb_is_dragged(pages: Pages) -> None:
         (RankPanel(), "source rank more less", ("pieces added", "rank")),
         (VoicesPanel(), "question strength", ("strength", "strength")),
         (train(), "scrub play sentence strength", ("strength", "strength")),
-        (rivals(), "axis rival method margin flip", ("margin", "margin")),
+        (ComparePanel(), "axis rival method margin flip", ("margin", "margin")),
         (mixer(), "share", ("share", "share")),
         (ClaimPanel(), "A claim p0 p1 p2 p3", ("memory of the card", "at")),
         (classroom(), "lr alpha family", ()),
@@ -263,10 +255,10 @@ def by_strangers(panel: Panel) -> dict[str, Any]:
 
 
 def test_text_of_strangers_is_never_read_as_markup(pages: Pages) -> None:
-    failed: dict[str, Any] = {"state": BAD, "error": BAD, "busy": False}
+    failed, compared = {"state": BAD, "error": BAD, "busy": False}, ComparePanel()
     others = [
         lora("model", model="gpt2"), lora("merge", model="gpt2"), RankPanel({BAD: np.eye(4)}),
-        rivals(stored=rivals().stored | {"metric": BAD}), sweep(live=failed), train(found={}, live=failed),
+        having(compared, stored=compared.stored | {"metric": BAD}), sweep(live=failed), train(found={}, live=failed),
     ]  # fmt: skip
     for panels, kernel in (([make() for make in ONE_EACH.values()], False), (others, True)):
         shown = [by_strangers(panel) for panel in panels]

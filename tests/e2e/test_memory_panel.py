@@ -2,14 +2,13 @@
 
 import random
 import re
-from typing import Any
 
 from playwright.sync_api import expect
 
 from lora_lab.accounting.film import CATEGORIES, moments
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.accounting.memory import largest, quick
-from lora_lab.accounting.setup import OPTIMIZERS, Moment, Setup
+from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.units import binary
 from lora_lab.widgets.base import module
 from lora_lab.widgets.memory_panel import METHODS, MemoryPanel, setup_of, shipped
@@ -23,15 +22,6 @@ EVALUATE = """([film, points]) => points.map((point) => {
 })"""
 
 
-def top(film: dict[str, Any], rank: int, setup: Setup) -> Moment:
-    return max(moments(film, rank, setup), key=lambda moment: sum(moment.bytes.values()))
-
-
-def setup_for(film: dict[str, Any], point: dict[str, Any]) -> Setup:
-    conditions = {name: film[name] for name in ("checkpointing", "quantised", "dtype", "device")}
-    return Setup(batch=point["batch"], seq=point["seq"], optimizer=point["optimizer"], **conditions)
-
-
 def test_the_browsers_arithmetic_is_pythons(pages: Pages) -> None:
     view, draw = pages.open(MemoryPanel(models=["minilm"], model="minilm")), random.Random(0)
     for film in [film for films in shipped().values() for film in films]:
@@ -40,9 +30,11 @@ def test_the_browsers_arithmetic_is_pythons(pages: Pages) -> None:
              "rank": draw.choice([1, 8, 77]), "optimizer": draw.choice(OPTIMIZERS)}
             for _ in range(4)
         ]  # fmt: skip
+        conditions = {name: film[name] for name in ("checkpointing", "quantised", "dtype", "device")}
         code = f"(given) => {{ {module('film.js')}; return ({EVALUATE})(given); }}"
         for point, (peak, live, fast, same_act) in zip(points, view.evaluate(code, [film, points]), strict=True):
-            said = top(film, point["rank"], setup_for(film, point)).bytes
+            setup = Setup(**{name: point[name] for name in ("batch", "seq", "optimizer")}, **conditions)
+            said = max((m.bytes for m in moments(film, point["rank"], setup)), key=lambda b: sum(b.values()))
             assert dict(zip(CATEGORIES, live, strict=True)) == said, point
             assert peak == fast == sum(said.values())
             assert same_act

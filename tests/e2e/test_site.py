@@ -1,11 +1,10 @@
 """The site, built without a network and opened as files: it asks nobody for anything, and its panels live."""
 
 import html
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,10 +16,9 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lora_course import checks
-from tests.e2e.conftest import GUARD
-from tests.e2e.pages import MOVE, axe_finds, panel_of
+from tests.e2e.conftest import ROOT, guarded
+from tests.e2e.pages import MOVE, Pages, axe_finds, panel_of
 
-ROOT = Path(__file__).parents[2]
 MOST_BYTES = 10_000_000
 LESSON, PUZZLE = "lessons/03_which_knob_first.html", "lessons/01_write_it.html"
 FOR_EVERYONE = ("index.html", "docs/teaching.html", LESSON, PUZZLE)  # checked by axe, wide and light, narrow and dark
@@ -34,10 +32,8 @@ FOCUSED_LINE = """() => {
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site's folder, made by a process that can reach nobody."""
     guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("site") / "html"
-    (guard / "sitecustomize.py").write_text(GUARD)
-    env = {"PYTHONPATH": os.pathsep.join((str(guard), str(ROOT))), "LORA_LAB_GUARD": str(guard / "blocked")}
     build = [sys.executable, str(ROOT / "site" / "build.py"), str(folder)]
-    subprocess.run(build, env=os.environ | env, timeout=600, check=True)
+    subprocess.run(build, env=guarded(guard), timeout=600, check=True)
     assert not (guard / "blocked").exists()
     return folder
 
@@ -48,32 +44,26 @@ def site(built: Path) -> str:
 
 
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
+def visit(browser: Browser, pages: Pages) -> Callable[..., Page]:
     """Opens a page of the site and brings its panels to life. What it asks of others or complains of is a failure."""
-    pages, trouble = list[Page](), list[str]()
 
     def opened(
         own: str, path: str = "index.html", width: int = 1280, theme: Any = "light", skipped: bool = True
     ) -> Page:
-        if not pages:
+        if not pages.opened:
             size: Any = {"width": width, "height": 900}
-            pages.append(browser.new_page(viewport=size, color_scheme=theme, reduced_motion="reduce"))
-            pages[0].on("request", lambda r: None if r.url.startswith((own, "data:")) else trouble.append(r.url))
-            pages[0].on("pageerror", lambda error: trouble.append(str(error)))
-            pages[0].on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
-        pages[0].goto(f"{own}/{path}")
-        while skipped and (skips := pages[0].get_by_role("button", name="Skip", exact=True)).count():
+            pages.watch(browser.new_page(viewport=size, color_scheme=theme, reduced_motion="reduce"), own, "data:")
+        (page,) = pages.opened
+        page.goto(f"{own}/{path}")
+        while skipped and (skips := page.get_by_role("button", name="Skip", exact=True)).count():
             skips.first.click()  # it shows what waits for ranges
-        pages[0].evaluate("document.querySelectorAll('details:has([data-panel])').forEach((one) => (one.open = true))")
-        for number, place in enumerate(pages[0].locator("[data-panel]").all() if skipped else ()):
+        page.evaluate("document.querySelectorAll('details:has([data-panel])').forEach((one) => (one.open = true))")
+        for number, place in enumerate(page.locator("[data-panel]").all() if skipped else ()):
             place.scroll_into_view_if_needed()
-            panel_of(pages[0], number).wait_for()
-        return pages[0]
+            panel_of(page, number).wait_for()
+        return page
 
-    yield opened
-    for page in pages:
-        page.close()
-    assert not trouble
+    return opened
 
 
 def test_every_page_opens_in_silence_and_every_lesson_is_one(built: Path, site: str, visit: Callable[..., Page]):
@@ -85,13 +75,11 @@ def test_every_page_opens_in_silence_and_every_lesson_is_one(built: Path, site: 
         page = visit(site, path)
         expect(page.locator("h1").first).to_be_visible()
         if path in FOR_EVERYONE:
-            for width, theme in ((1280, "light"), (380, "dark")):
+            for width, theme in ((380, "dark"), (1280, "light")):  # the next page is wide and light again
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme=theme, reduced_motion="reduce")
                 assert axe_finds(page, "html") == [], (path, theme)
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
-            page.set_viewport_size({"width": 1280, "height": 900})
-            page.emulate_media(color_scheme="light", reduced_motion="reduce")
 
 
 def test_every_link_leads_somewhere(built: Path):

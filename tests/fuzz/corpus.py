@@ -1,7 +1,6 @@
 """Sound adapters of every layout, which the fuzzer damages and the tests of files save and load."""
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -49,15 +48,6 @@ METHODS: dict[str, tuple[str, Method]] = {
 ONLY_OURS = ("pissa", "lora-xs", "ptuning", "bitfit", "bottleneck", "full")  # without our header they would be others
 
 
-@dataclass(frozen=True)
-class Sound:
-    """A sound adapter: its folder, and the kind of model that it belongs to."""
-
-    name: str
-    folder: Path
-    kind: str
-
-
 def base(kind: str) -> nn.Module:
     """A tiny model; "wide" is a Llama with 256 numbers a token."""
     if kind != "wide":
@@ -67,19 +57,15 @@ def base(kind: str) -> nn.Module:
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(**size, intermediate_size=512)).eval()
 
 
-def corpus(place: Path) -> list[Sound]:
-    """All of METHODS as we write them, and those that PEFT has also without our header; the large one in bf16."""
-    found = []
+def adapters(place: Path) -> None:
+    """Write all of METHODS as we do, and those that PEFT has also without our header; the large one in bf16."""
     for name, (kind, method) in METHODS.items():
         model = base(kind)
         method.attach(model)
         randomise(model)
         ours, theirs = save_adapter(model, place / name), place / f"peft-{name}"
-        found.append(Sound(name, ours, kind))
         if name not in ONLY_OURS:
             theirs.mkdir()
             shutil.copy(ours / CONFIG, theirs)
             dtype = torch.bfloat16 if name == "large" else torch.float32
             save_file({key: t.to(dtype) for key, t in load_file(ours / WEIGHTS).items()}, theirs / WEIGHTS)
-            found.append(Sound(f"peft {name}", theirs, kind))
-    return found

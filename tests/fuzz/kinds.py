@@ -17,6 +17,7 @@ from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import Store
 from lora_lab.training.tasks import chosen_rows
 from tests.conftest import tiny
+from tests.fuzz.corpus import adapters
 from tests.fuzz.mutations import WORDS, any_value, flip, in_json
 
 TEXTS = {
@@ -30,6 +31,8 @@ OPTIONS = ("1e-3,2e-3", "0-4", "16", "lora:rank=4:targets=q+v,full", "prompt:tok
 
 def sound(kind: str, place: Path) -> None:
     """Write folders of a kind that can be read."""
+    if kind == "adapters":
+        adapters(place)
     for file in sorted(shipped("notebooks/solutions").glob("0[0-3]*.ipynb")) if kind == "notebooks" else ():
         (place / file.stem).mkdir()
         shutil.copy(file, place / file.stem)

@@ -1,33 +1,25 @@
 """The fuzzer: case after case from one seed, each reproducible by its number alone."""
 
-import argparse
 import copy
-import faulthandler
 import gc
 import json
-import resource
 import shutil
-import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
-
 from lora_lab import load_adapter
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import inspect_adapter
-from tests.fuzz.corpus import Sound, base, corpus
+from lora_lab.methods.io import WEIGHTS
+from tests.fuzz.corpus import METHODS, base
 from tests.fuzz.kinds import READ, sound
 from tests.fuzz.mutations import ANYWHERE, MUTATIONS, mutate
 from tests.fuzz.watch import Outcome, listen, size_of, watched
 
-HANGS = 300  # seconds of wall time, after which the process says where it stands and ends
 ROOM = 128 * 2**20  # bytes for a table, a model without data or the code of its family
-LIMIT = 6 * 2**30  # bytes: what goes wrong must not take the machine with it
 
 
 class Fuzzer:
@@ -40,11 +32,11 @@ class Fuzzer:
         listen()
         (place / "secret").write_text("not yours")
         sound(kind, place)
-        self.sound = [Sound(f.name, f, "") for f in sorted(place.glob("*/"))] if self.read else corpus(place)
-        self.bases = {one.kind: base(one.kind) for one in self.sound if one.kind}
-        for one in self.sound:  # the first time costs imports; and a sound file must load
-            outcome = self._load(one.folder, one.kind, Random(1))
-            assert outcome.result == "loaded" or kind == "recipes", (one.name, outcome.reason)
+        self.sound = sorted(place.glob("*/"))
+        self.bases = {} if self.read else {kind: base(kind) for kind, _ in METHODS.values()}
+        for start in self.sound:  # the first time costs imports; and a sound file must load
+            outcome = self._load(start, start, Random(1))
+            assert outcome.result == "loaded" or kind == "recipes", (start.name, outcome.reason)
         gc.collect()
         gc.freeze()
 
@@ -53,12 +45,12 @@ class Fuzzer:
         random = Random(f"{self.seed}:{number}")
         start, folder = random.choice(self.sound), self.place / "case"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(start.folder, folder)
+        shutil.copytree(start, folder)
         if not self.read and random.random() < 0.05:  # the weights of another
-            shutil.copy(random.choice(self.sound).folder / "adapter_model.safetensors", folder)
+            shutil.copy(random.choice(self.sound) / WEIGHTS, folder)
         before = self._listing()
         ways = mutate(folder, random, ANYWHERE if self.read else MUTATIONS)
-        outcome = self._load(folder, start.kind, random)
+        outcome = self._load(folder, start, random)
         if self._listing() != before:
             outcome.faults.append("files outside its folder have changed")
         self.results[outcome.result] += 1
@@ -69,9 +61,10 @@ class Fuzzer:
             self.failures.append(told | {"reason": outcome.reason[:300], "faults": outcome.faults})
         return outcome
 
-    def _load(self, folder: Path, kind: str, random: Random) -> Outcome:
+    def _load(self, folder: Path, start: Path, random: Random) -> Outcome:
         if read := self.read:
             return watched(lambda: read(folder, random), size_of(folder) + ROOM)
+        kind, _ = METHODS[start.name.removeprefix("peft-")]
         model, on_base = copy.deepcopy(self.bases[kind]), random.random() < 0.8
 
         def load() -> object:
@@ -95,33 +88,3 @@ class Fuzzer:
             "seconds": round(time.monotonic() - self.begun), "slowest_s": round(self.slowest, 2),
             "most_bytes": self.most, "failed": len(self.failures), "passed": not self.failures,
         }  # fmt: skip
-
-
-def main() -> int:
-    """Fuzz until the time is up; 1 if anything was found."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kind", choices=["adapters", *READ], default="adapters")
-    parser.add_argument("--case", type=int, default=None, help="only this one")
-    chosen = parser.parse_args()
-    torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
-    with tempfile.TemporaryDirectory() as folder:
-        fuzzer, number = Fuzzer(Path(folder), chosen.seed, chosen.kind), 0
-        if chosen.case is not None:
-            print(fuzzer.case(chosen.case))
-            return 0
-        while time.monotonic() - fuzzer.begun < 60 * chosen.minutes:
-            faulthandler.dump_traceback_later(HANGS, exit=True)
-            fuzzer.case(number)
-            number += 1
-            if number % 500 == 0:
-                print(json.dumps(fuzzer.summary()), file=sys.stderr, flush=True)
-        faulthandler.cancel_dump_traceback_later()
-    print(json.dumps(fuzzer.summary() | {"ways": fuzzer.ways, "failures": fuzzer.failures[:50]}, indent=1))
-    return 1 if fuzzer.failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

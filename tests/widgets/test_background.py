@@ -2,14 +2,12 @@
 
 import threading
 import time
+from itertools import count
 
-import pytest
-
-from lora_lab.widgets import background
-from lora_lab.widgets.background import Background, start_painted
+from lora_lab.widgets import base
 
 
-class Counting(Background):
+class Counting(base.Background):
     """Counts to twenty in a fifth of a second, or until it is stopped."""
 
     def _work(self) -> None:
@@ -34,25 +32,19 @@ def test_a_stop_ends_the_run_that_it_comes_into_and_no_other():
     assert ended == ["done", "stopped", "done"]
 
 
-def painted(paint) -> tuple[Counting, set[str]]:
-    """The work to its end, painted by `paint(number)` from 1 on, and what was told."""
-    live, told, numbers = Counting(), set[str](), iter(range(1, 1000))
-    start_painted(live, lambda: paint(next(numbers)), told.add)
-    for thread in [one for one in threading.enumerate() if one.name == "lora-lab-paint"]:
-        thread.join(20)
-    return live, told
+def test_a_point_that_cannot_be_painted_is_told_and_the_next_ones_are_painted(monkeypatch, watched: None):
+    monkeypatch.setattr(base, "PAINTS_PER_SECOND", 100)
+    live, told, numbers, done, panel = Counting(), set[str](), count(1), list[int](), base.LivePanel()
+    panel.observe(lambda change: told.add(change["new"]["error"]), "live")
 
-
-def test_a_point_that_cannot_be_painted_is_told_and_the_next_ones_are_painted(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(background, "PAINTS_PER_SECOND", 100)
-    done = []
-
-    def paint(number: int) -> None:
-        if number == 2:
+    def paint() -> None:
+        if (number := next(numbers)) == 2:
             raise ValueError("no <room>")
         done.append(number)
 
-    live, told = painted(paint)
+    panel._begin(live, paint)
+    for thread in [one for one in threading.enumerate() if one.name == "lora-lab-paint"]:
+        thread.join(20)
     assert live.state == "done"
     assert done[:2] == [1, 3]
     assert len(done) > 3

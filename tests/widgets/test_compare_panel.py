@@ -1,4 +1,4 @@
-"""The compare panel without a browser: what it sends, a pair at a margin, and studies drawn of it."""
+"""The compare panel without a browser: what it sends, a pair at a margin, studies of it, and a comparison made here."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,14 @@ import pytest
 
 from lora_lab import ComparePanel
 from lora_lab.errors import BadValue
+from lora_lab.experiments.compare import compare
+from lora_lab.experiments.margins import scores_in
+from lora_lab.experiments.statistics import verdict
 from lora_lab.methods import REGISTRY
+from tests.conftest import PLAIN
 from tests.widgets.conftest import said
+
+TERMS = {"steps": 6, "rates": 2, "seeds": 1, "batch": 8, "growth": 0, **PLAIN}
 
 
 def test_what_ships_is_shown_where_nothing_else_is_asked_for():
@@ -57,3 +63,17 @@ def test_what_cannot_be_is_one_sentence(given: str, words: str, tmp_path: Path):
     said(panel, "run")
     assert words in panel.live["error"]
     assert not (tmp_path / "own").exists()
+
+
+def test_it_is_what_compare_gives_and_is_not_trained_twice(tiny_encoder: str, opinions: str, tmp_path: Path):
+    panel = ComparePanel(tiny_encoder, opinions, ("head", "lora"), store=str(tmp_path), **TERMS).show()
+    stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    whole = compare(tiny_encoder, opinions, "head,lora", tmp_path, **TERMS).to_json()
+    assert stamps == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    assert panel.result().to_json() == whole
+    assert panel.live["state"] == "done"
+    assert all(len(row["accuracy"]["each"]) == 1 and row["error"] is None for row in whole["methods"])
+    entry, scores = panel.mine["against"]["LoRA r8 q,v"]["head"], scores_in(whole)
+    assert "-" not in entry["outcomes"]  # its answers were kept
+    found = verdict(scores["head"], scores["LoRA r8 q,v"], 0.015)
+    assert entry["difference"] == pytest.approx(found.difference, abs=1e-6)

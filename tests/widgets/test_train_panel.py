@@ -21,7 +21,7 @@ from lora_lab.training.loop import Progress
 from lora_lab.training.runs import Store
 from lora_lab.training.watching import training_lock
 from lora_lab.widgets.live_run import LiveRun
-from lora_lab.widgets.live_sweep import LiveSweep
+from lora_lab.widgets.sweep_panel import LiveSweep
 from tests.widgets.conftest import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:lr 0.05 is far above")

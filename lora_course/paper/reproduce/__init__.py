@@ -99,13 +99,11 @@ class Item:
     also: Mapping[str, tuple[str, str, str]] = {}
     fields: Mapping[str, Any] = {}
     say: str = ""
-    published_at: Mapping[str, Mapping[str, Any]]
-    others_said: Mapping[str, str]
+    published: Mapping[str, Mapping[str, Any]] = {}
+    others: Mapping[str, str] = {}
 
     def __init__(self, name: str, **changes: Any) -> None:
-        fields = {"name": name, "published": {}, "others": {}, **described()[name], **changes}
-        fields["published_at"], fields["others_said"] = fields.pop("published"), fields.pop("others")
-        vars(self).update(fields)
+        vars(self).update({"name": name, **described()[name], **changes})
 
     def expected(self, minutes: float) -> Plan:
         """Plan from this machine's speed alone, in a second or two. Raises: BadValue for too few minutes."""
@@ -120,13 +118,22 @@ class Item:
         raise NotImplementedError
 
     def untested(self, kept: Kept) -> str:
-        """Say why these runs cannot test the finding: too short, or no better than the floor. Empty if they can."""
+        """Say why these runs cannot test the finding: too short, at the floor, or at the ceiling. Empty if they can."""
         if self.passes:
             rows = self.fields.get("examples") or len(load_task(self.task).train)
             seen = kept.sizes["steps"] * self.batch / rows
             if seen < self.passes:
                 return f"{kept.sizes['steps']} steps saw {100 * seen:.0f}% of the training rows"
-        return unlearned(kept, **self.learned) if self.learned else ""
+        learned = {"rows": (), "clear": 10.0, "of": "chance", **(self.learned or {})}
+        low, clear = max(kept.rows[learned["floor"]]) if "floor" in learned else CHANCE, learned["clear"]
+        for name in sorted(learned["rows"]):
+            worst, best = min(kept.rows[name]), max(kept.rows[name])
+            if worst < low + clear:
+                floor = f"{learned['of']} ({low:.1f}%)"
+                return f"{name} has a run at {worst:.1f}%, which is not {clear:g} points above {floor}"
+            if best > CEILING:
+                return f"{name} has a run at {best:.1f}%, which leaves no room above"
+        return ""
 
     def judge(self, kept: Kept) -> Judged:
         """Apply the rule to runs that test the finding: by default, the verdicts on `pairs`."""
@@ -142,17 +149,17 @@ class Item:
             return Judged("not tested", reason or f"{missing.args[0]} is not recorded")
         return Judged("not tested", f"{reason}. Not judged: {judged.words}") if reason else judged
 
-    def published(self, table: Any) -> dict[str, str]:
+    def paper_says(self, table: Any) -> dict[str, str]:
         """Format the paper's numbers by row, from its `Table`."""
         texts = {}
-        for name, where in self.published_at.items():
+        for name, where in self.published.items():
             row = table.row(**{column: value for column, value in where.items() if column != "say"})
             texts[name] = where.get("say", self.say).format_map(row)
         return texts
 
-    def others(self, table: Any) -> dict[str, str]:
+    def others_say(self, table: Any) -> dict[str, str]:
         """Format other people's numbers by row."""
-        return {name: words.format_map(table.expected) for name, words in self.others_said.items()}
+        return {name: words.format_map(table.expected) for name, words in self.others.items()}
 
 
 def described() -> dict[str, dict[str, Any]]:
@@ -160,15 +167,10 @@ def described() -> dict[str, dict[str, Any]]:
     return dict(facts("paper/reproduce"))
 
 
-def names() -> list[str]:
-    """Return the names of all items, in running order."""
-    return list(described())
-
-
 def item(name: str, **changes: Any) -> Item:
     """Return an item by name; `changes` override its description. Raises: NotFound with the nearest name."""
     if name not in described():
-        raise NotFound(f"there is no item '{name}' to reproduce; nearest: {nearest(name, names())}")
+        raise NotFound(f"there is no item '{name}' to reproduce; nearest: {nearest(name, described())}")
     module, _, kind = described()[name]["kind"].partition(".")
     result: Item = getattr(import_module(f"{__name__}.{module}"), kind)(name, **changes)
     return result
@@ -176,22 +178,10 @@ def item(name: str, **changes: Any) -> Item:
 
 def items(wanted: Iterable[str] = ()) -> list[Item]:
     """Return the named items without duplicates; all items by default. Raises: see `item`."""
-    return [item(name) for name in dict.fromkeys(wanted or names())]
+    return [item(name) for name in dict.fromkeys(wanted or described())]
 
 
 # ---- parts of rules
-
-
-def unlearned(kept: Kept, rows: Sequence[str], floor: str = "", clear: float = 10.0, of: str = "chance") -> str:
-    """Describe the first row with a run within `clear` points of the floor, or at the ceiling; empty if none."""
-    low = max(kept.rows[floor]) if floor else CHANCE
-    for name in sorted(rows):
-        if min(kept.rows[name]) < low + clear:
-            worst = min(kept.rows[name])
-            return f"{name} has a run at {worst:.1f}%, which is not {clear:g} points above {of} ({low:.1f}%)"
-        if max(kept.rows[name]) > CEILING:
-            return f"{name} has a run at {max(kept.rows[name]):.1f}%, which leaves no room above"
-    return ""
 
 
 def verdict_record(found: Verdict) -> dict[str, Any]:

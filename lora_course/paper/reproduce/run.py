@@ -12,29 +12,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lora_course import paper
-from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, Say, in_words, names, verdict_record
+from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, Say, described, in_words, verdict_record
 from lora_lab.errors import BadValue, LabError, in_a_sentence
 from lora_lab.files import cached_json, read_json, write_json
 from lora_lab.training import device
 from lora_lab.training.runs import Store
 
 Found = dict[str, Any]  # a result as stored
-After = Callable[[Sequence[Found]], None]
 VERSION = 1
 LATE = 1.03  # stop an item after this multiple of its time budget; the same call resumes it
 
 
 def reproduce(
     items: Iterable[Item], folder: str | Path, *, minutes: float | None = None, again: bool = False,
-    say: Say = lambda words: None, after: After = lambda results: None,
-) -> list[Found]:  # fmt: skip
-    """Run items and return their results, in order; call `after` with all results so far after each item.
+    say: Say = lambda words: None,
+) -> Iterator[Found]:  # fmt: skip
+    """Run items in order, and yield each result as soon as it is stored.
 
     minutes  budget per item, overriding its own
     again    repeat items that have a result; finished training runs are reused
@@ -42,23 +41,20 @@ def reproduce(
     """
     check_minutes(minutes)
     Store(folder).check_writable()
-    results: list[Found] = []
     for item in items:
         say_named = partial(lambda name, words: say(f"{name}: {words}"), item.name)
         place = Place(Path(folder) / item.name, minutes or item.minutes, say_named, threading.Event())
         result = _stored_result(place)
         if again or not result or result["budget_minutes"] != place.minutes:
-            results.append(_run_item(item, place))
+            result = _run_item(item, place)
         else:
             place.say(f"{result['standing']}, from an earlier run")
-            results.append(result)
-        after(results)
-    return results
+        yield result
 
 
 def kept(folder: str | Path) -> list[Found]:
     """Read all results in a folder, in running order. Raises: BadValue for an invalid file."""
-    return [read_json(file) for name in names() if (file := Path(folder, name, "result.json")).is_file()]
+    return [read_json(file) for name in described() if (file := Path(folder, name, "result.json")).is_file()]
 
 
 def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
@@ -105,7 +101,9 @@ def _run_item(item: Item, place: Place) -> Found:
     timer = threading.Timer(LATE * 60 * place.minutes, place.stop.set)
     timer.daemon = True
     try:
-        plan = _plan(item, place)
+        shared = place.folder.parent / (item.store or item.name)  # items with shared runs have one plan
+        stored = cached_json(shared / f"plan-{place.minutes:g}.json", lambda: item.plan(place)._asdict())
+        plan = Plan(stored["sizes"], stored["seconds"])
         summary = f"{in_words(plan.sizes)}; about {max(plan.seconds / 60, 0.1):.1f} min"
         place.say(f"{summary}; the finding: {item.finding} The rule: {item.rule}")
         timer.start()
@@ -131,17 +129,10 @@ def _run_item(item: Item, place: Place) -> Found:
     return read_json(place.folder / "result.json")
 
 
-def _plan(item: Item, place: Place) -> Plan:
-    """Return the stored plan for these minutes, which items with shared runs have in common, or make one."""
-    folder = place.folder.parent / (item.store or item.name)
-    stored = cached_json(folder / f"plan-{place.minutes:g}.json", lambda: item.plan(place)._asdict())
-    return Plan(stored["sizes"], stored["seconds"])
-
-
 def _description(item: Item, rows: list[Found]) -> Found:
     """Return what the item and the paper's table currently say about rows."""
     table = paper.table(item.name)
-    published, others = (item.published(table), item.others(table)) if rows else ({}, {})
+    published, others = (item.paper_says(table), item.others_say(table)) if rows else ({}, {})
     texts = [{"published": published.get(row["name"], ""), "expected": others.get(row["name"], "")} for row in rows]
     return {
         **{"title": f"{item.title} (a surrogate)", "source": table.source, "finding": item.finding, "rule": item.rule},
@@ -160,14 +151,11 @@ def rejudged(item: Item, result: Found) -> Found:
     return {**result, **_description(item, result["rows"]), **standing}
 
 
-def rejudge(items: Iterable[Item], folder: str | Path, after: After = lambda results: None) -> list[Found]:
+def rejudge(items: Iterable[Item], folder: str | Path) -> Iterator[Found]:
     """Rejudge and rewrite these items' results in a folder, without training. Raises: BadValue if there are none."""
-    stored, results = {result["item"]: result for result in kept(folder)}, list[Found]()
-    for item in items:
-        if item.name in stored:
-            results.append(rejudged(item, stored[item.name]))
-            write_json(Path(folder) / item.name / "result.json", results[-1])
-            after(results)
-    if not results:
+    stored = {result["item"]: result for result in kept(folder)}
+    if not (found := [item for item in items if item.name in stored]):
         raise BadValue(f"there is no result of these items in {folder}; pass the --out of a finished run")
-    return results
+    for item in found:
+        write_json(Path(folder) / item.name / "result.json", result := rejudged(item, stored[item.name]))
+        yield result

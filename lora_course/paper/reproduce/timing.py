@@ -82,7 +82,7 @@ class Latency(Item):
         bottleneck = part(*slows, f"{small} at {cells[0]}, {large} at {cells[-1]}")
         return all_of({"bottleneck H": bottleneck, "merged": part(inside, outside, ", ".join(map(str, merged)))})
 
-    def published(self, table: Any) -> dict[str, str]:
+    def paper_says(self, table: Any) -> dict[str, str]:
         texts = {}
         for row in table.records():
             cell = f"{row['batch']} x {row['seq']}"
@@ -183,9 +183,9 @@ class Costs(Item):
         fast = part(speed.low > 1.1, speed.high < 1.1, f"{speed} times")
         return all_of({"memory": memory, "file": size, "speed": fast})
 
-    def published(self, table: Any) -> dict[str, str]:
+    def paper_says(self, table: Any) -> dict[str, str]:
         speed = table.row(quantity="training speed")
-        return {**super().published(table), RATIO: f"{speed['lora'] / speed['full']:.2f}"}
+        return {**super().paper_says(table), RATIO: f"{speed['lora'] / speed['full']:.2f}"}
 
 
 def _warm(name: str, method: Any) -> Callable[[], None]:

@@ -1,7 +1,5 @@
 """The checks of lesson 12: answers for `test_checks`."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

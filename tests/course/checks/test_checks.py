@@ -1,7 +1,5 @@
 """The checks pass a right answer, explain the wrong ones that students give, and wait for an unsolved one."""
 
-from __future__ import annotations
-
 import math
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,7 +1,5 @@
 """The checks of lesson 05: answers for `test_checks`, and a margin that is set before anything is shown."""
 
-from __future__ import annotations
-
 import pytest
 
 from lora_course import checks

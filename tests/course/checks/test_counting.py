@@ -1,7 +1,5 @@
 """The checks of lesson 11: answers for `test_checks`, and what the right ones rest on."""
 
-from __future__ import annotations
-
 from lora_course import checks
 from lora_course.checks.counting import CONFIGS, unseen
 from lora_lab import LoRA, params

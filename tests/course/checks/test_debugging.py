@@ -1,7 +1,5 @@
 """The checks of lesson 07: answers for `test_checks`, and the hints beside each fault."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The checks of lesson 03, which knob first: answers for `test_checks`, and what the right ones rest on."""
 
-from __future__ import annotations
-
 import math
 from types import SimpleNamespace
 from typing import Any

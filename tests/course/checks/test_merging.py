@@ -1,7 +1,5 @@
 """The checks of lesson 08: answers for `test_checks`."""
 
-from __future__ import annotations
-
 import torch
 
 BYTES = (90_000_000, 300_000)

@@ -1,7 +1,5 @@
 """The checks of lesson 09: answers for `test_checks`, and that every brief has a plan."""
 
-from __future__ import annotations
-
 from lora_course import checks
 from lora_course.checks.planning import BRIEFS, EVIDENCE, SUPPORT, brief, lines
 
@@ -10,7 +8,7 @@ FIRST = {
     "facts": ("none to learn", "strings"), "rows": ("1,600", "root"),
 }  # fmt: skip
 RIGHT = {"flip": ({"models": "llama-2-70b"},), "brief": (FIRST, 0)}
-UNSOLVED = {"flip": (...,), "brief": ({**FIRST, "rows": (..., "root")}, 0)}
+UNSOLVED = {"brief": ({**FIRST, "rows": (..., "root")}, 0)}
 WRONG = [
     ("flip", ({"times": 2},), "what is claimed"),
     ("flip", ({"rank": 1},), "small part already"),

@@ -1,7 +1,5 @@
 """The checks of lesson 10: answers for `test_checks`, and what the right ones rest on."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from lora_course import checks

@@ -1,7 +1,5 @@
 """Lesson 14: chance is what simulation gives, and a stranger is told by its readings and its answers."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """The checks of lesson 15: answers for `test_checks`, and what the published numbers must show."""
 
-from __future__ import annotations
-
 from lora_course.checks.regret import LOWEST, SENTENCES
 from lora_course.paper import facts
 from lora_lab.accounting.params import break_even_rank

@@ -1,7 +1,5 @@
 """The checks of lesson 18: answers for `test_checks`, and what the right ones rest on."""
 
-from __future__ import annotations
-
 from lora_course import checks
 from lora_course.checks import reproducing
 

@@ -1,7 +1,5 @@
 """The checks of lesson 17: answers for `test_checks`, and what rewards teach without a label."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

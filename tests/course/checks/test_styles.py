@@ -1,7 +1,5 @@
 """The checks of lesson 06: answers for `test_checks`."""
 
-from __future__ import annotations
-
 from lora_course import checks
 
 PAIRS = [{"prompt": f"question {n}", "response": "yes"} for n in range(12)]

@@ -1,7 +1,5 @@
 """The checks of lesson 02: answers for `test_checks`, and what the right ones rest on."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,13 +1,10 @@
 """The checks of lesson 16: answers for `test_checks`, and the rate that flatters a variant."""
 
-from __future__ import annotations
-
 from lora_course import checks
 from lora_course.checks.variants import AS_PLAIN, LABELS, ahead
 
 RATE, POINTS = checks.check_flattered(..., ...).right.values()
 RIGHT = {"as_plain": (AS_PLAIN.right,), "flattered": (RATE.right, POINTS.right, "DoRA")}
-UNSOLVED = {"flattered": (..., ..., "DoRA")}
 WRONG = [
     ("as_plain", (lambda alpha, rank: alpha / rank**0.5,), "rsLoRA's scaling"),
     ("as_plain", (lambda alpha, rank: alpha,), "sqrt(rank) times less"),

@@ -1,7 +1,5 @@
 """The checks of lesson 01: answers for `test_checks`, and what they accept besides."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from types import SimpleNamespace
 

@@ -205,8 +205,6 @@ def test_the_command_checks_a_copy_and_says_what_is_in_it(house: Path, lora_lab:
     assert (done.returncode, f"wheels/{plain.name} is damaged" in done.stderr) == (1, True)
     plain.unlink()
     assert f"wheels/{plain.name} is missing" in lora_lab("wheelhouse", "--out", str(house), "--check").stderr
-    done = lora_lab("wheelhouse", "--out", str(house / "wheels"), "--check")
-    assert (done.returncode, "is not a wheelhouse" in done.stderr) == (2, True)
 
 
 # ---- installing

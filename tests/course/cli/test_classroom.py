@@ -48,13 +48,6 @@ def test_receipts_become_one_json_object(lora_lab: Callable, tmp_path: Path):
     assert "1 of 2 ranges contain" in lora_lab("class", chat(tmp_path)).stdout
 
 
-def test_a_file_without_receipts_and_one_that_is_not_there_are_named(lora_lab: Callable, tmp_path: Path):
-    (tmp_path / "empty.txt").write_text("hello")
-    for name, why in (("empty.txt", "has no readable receipt"), ("nothing.txt", "nothing.txt")):
-        done = lora_lab("class", str(tmp_path / name))
-        assert (done.returncode, why in done.stderr, done.stdout) == (2, True, "")
-
-
 # ---- grade
 
 
@@ -98,13 +91,6 @@ def test_what_was_graded_before_it_was_stopped_is_in_the_table(
     monkeypatch.setattr(grading, "in_words", stopped_at_bob)
     assert lora_lab("grade", str(tmp_path), "--csv", str(table)).returncode == 130
     assert [line["file"] for line in csv.DictReader(table.read_text("utf-8-sig").splitlines())] == ["ada/first.ipynb"]
-
-
-def test_bad_input_is_one_sentence(lora_lab: Callable, tmp_path: Path):
-    (tmp_path / "essay.txt").write_text("I have no idea.")
-    for name, said in (("nowhere.ipynb", "there is no notebook in"), ("essay.txt", "essay.txt is not a notebook")):
-        done = lora_lab("grade", str(tmp_path / name))
-        assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (2, True, 1)
 
 
 # ---- predictions

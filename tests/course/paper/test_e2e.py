@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_course.paper import e2e
-from lora_course.paper.e2e import SLOTS, meaning_of, parse
+from lora_course.paper.e2e import SLOTS, Meaning, parse
 from lora_lab import load_task
 from lora_lab.errors import BadValue
 
@@ -52,6 +52,7 @@ def test_a_folder_is_a_task(folder):
     [
         ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: no \|\|reference"),
         ("a.txt", TXT + "name : A | aera : riverside||A .\n", "a.txt, line 4: a meaning has no slot 'aera'"),
+        ("a.txt", "name : A | name : B||A .\n", "a.txt, line 1: the slot name is given 2 times"),
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
     ],
@@ -74,7 +75,7 @@ values = st.text(alphabet="abcÉ £'-5,", min_size=1, max_size=12).map(str.strip
 
 @given(st.dictionaries(st.sampled_from(SLOTS[1:]), values), values)
 def test_a_meaning_that_is_written_is_read_back(slots, name):
-    meaning = meaning_of({**slots, "name": name})
+    meaning = Meaning((*slots.items(), ("name", name)))
     assert parse(str(meaning)) == meaning == parse(f" {meaning}\n".replace("],", "] ,"))
 
 

@@ -10,7 +10,6 @@ from lora_course.paper.protocol import FACTS, plan, plan_in_words, recipes, resu
 from lora_lab import FullFineTuning, LoRA, memory
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.experiments.afterwards import text_scores
-from lora_lab.training.generate import Decoding
 from lora_lab.training.recipe import recipe_from
 from lora_lab.training.runs import Store
 from tests.conftest import PLAIN
@@ -178,7 +177,7 @@ def test_sts_b_is_a_number_and_mnli_starts_it(roberta, glue, tmp_path):
 
 def test_e2e_is_trained_decoded_and_scored(tiny_causal, e2e, tmp_path):
     options = {"model_path": tiny_causal, "data": e2e, "out": tmp_path, "seeds": 1, "steps_limit": 2, **PLAIN}
-    result = run("table3", decoding=Decoding(max_new_tokens=4), **options)
+    result = run("table3", **options)
     (seed,) = result["seeds"]
     made = recipe_from(seed["settings"])
     assert (made.method.rank, made.method.alpha, made.method.dropout) == (4, 32, 0.1)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lora_course.paper.e2e import SLOTS, meaning_of, parse
+from lora_course.paper.e2e import SLOTS, Meaning, parse
 from lora_course.paper.slot_errors import ADDED, MISSING, RIGHT, WRONG, Matcher, levels, scores
 from lora_lab.training.assets import shipped
 from lora_lab.training.tasks import Example
@@ -28,6 +28,10 @@ def other_level(slot: str, value: str) -> list[str]:
     """Values of a slot that mean something else."""
     same = next((level for level, _ in levels().get(slot, ()) if value in level), (value,))
     return [option for option in OPTIONS[slot] if option not in same]
+
+
+def meaning_of(slots: dict[str, str]) -> Meaning:
+    return Meaning(tuple(slots.items()))
 
 
 def errors(meaning, text) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Screenshots of panels for the pages of docs/: `make pictures` writes docs/pictures/*.png.
+"""Write the pictures of panels in docs/pictures, as they look with a kernel: `python docs/pictures.py [PANEL ...]`.
 
 The training panel trains, for some minutes; the others show reference results that ship with the lab. In the class's,
 those results are dealt to five folders, one seed each, with invented guesses.
@@ -19,12 +19,10 @@ from lora_course.panels.class_panel import ClassPanel
 from lora_lab import ComparePanel, Recipe, SweepPanel, TrainPanel, sweep
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
-from lora_lab.widgets.base import Panel
+from lora_lab.widgets.base import Panel, page
 from lora_lab.widgets.still import small_png
-from tests.e2e.conftest import BROWSER_FLAGS
-from tests.e2e.pages import Pages, panel_of
 
-PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+PICTURES = Path(__file__).parent / "pictures"
 TALLEST = 1_150  # pixels: a panel's long tables end below the frame
 LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
 
@@ -46,7 +44,7 @@ def classroom(folder: Path) -> ClassPanel:
     for seed, (name, guess) in enumerate(LAPTOPS.items()):
         for run in (run for run in runs if run.recipe.seed == seed):
             Store(folder / name / "runs").add(run)
-        (folder / name / "guess.json").write_text(json.dumps({"name": name.capitalize(), "guess": guess}))
+        (folder / name / "guess.json").write_text(json.dumps({"name": name.capitalize(), "guess": guess}), "utf-8")
     return ClassPanel(folder)
 
 
@@ -63,12 +61,15 @@ def main(*wanted: str) -> None:
     """Photograph the panels that are named, or all of them, as they look with a kernel."""
     os.environ["LORA_LAB_HEADLESS"] = "1"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_FLAGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name in wanted or PANELS:
             with tempfile.TemporaryDirectory() as folder:
                 panel: Panel = PANELS[name](Path(folder, "panel"))
-                view = Pages(browser, Path(folder)).open(panel, width=1024, kernel=True)
-                picture = Image.open(io.BytesIO(panel_of(view).screenshot()))
+                file = Path(folder, "page.html")
+                file.write_text(page(panel.snapshot()).replace("kernel: false", "kernel: true"), encoding="utf-8")
+                view = browser.new_page(viewport={"width": 1024, "height": 900})
+                view.goto(file.as_uri())
+                picture = Image.open(io.BytesIO(view.locator(".lab-panel .card").screenshot()))
             picture = picture.crop((0, 0, picture.width, min(picture.height, TALLEST)))
             (PICTURES / f"{name}.png").write_bytes(small_png(picture))
             print(name, picture.size)
