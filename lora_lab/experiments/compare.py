@@ -49,10 +49,10 @@ from lora_lab.training.runs import FINISHED, Run, Store
 from lora_lab.training.tasks import Task, load_task
 
 OPPONENTS = ("full", "probe")  # every method is compared with these
-UNSET = (
+UNSET = (  # keys of a row that are None until the method has runs
     "adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens", "lr", "edge", "trainable",
     "head", "file_bytes", "dtype", "products", "seconds", "answers", "error",
-)  # fmt: skip  # of a method's row, until there are runs
+)  # fmt: skip
 NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # errors of a cost that is not covered
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 

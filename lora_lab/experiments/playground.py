@@ -187,10 +187,8 @@ def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] =
 
 def packed(playground: Playground) -> dict[str, Any]:
     """Encode a playground for JSON, with one byte per point of a curve. Inverse: `unpacked`."""
-    cells, (top, losses) = (
-        list(dict.fromkeys(result.cell for result in playground.results)),
-        _curves(playground.results),
-    )
+    cells = list(dict.fromkeys(result.cell for result in playground.results))
+    top, losses = _curves(playground.results)
     runs = [[cells.index(r.cell), r.seed, r.status, int(r.learned), r.value, r.dtype] for r in playground.results]
     return {
         **{"version": VERSION, "made": playground.made, "recipe": playground.recipe, "metric": playground.metric},

@@ -32,10 +32,10 @@ else:
 
 
 class InsertingMethod(Method):
-    """Base class of methods that add modules to a frozen model."""
+    """Base class of methods that override `insert`, which `attach` calls after freezing the model."""
 
     def insert(self, model: nn.Module, to_fill: bool) -> Sequence[Placement] | None:
-        """Add the modules; LoRA returns where. For `to_fill`, see `attach`, which also replaces the heads."""
+        """Add or unfreeze parameters; LoRA returns where. For `to_fill`, see `attach`."""
         raise NotImplementedError
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:

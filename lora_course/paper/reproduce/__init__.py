@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lora_course.paper import facts
-from lora_lab.errors import Failed, NotFound, nearest
+from lora_lab.errors import BadValue, Failed, NotFound, nearest
 from lora_lab.experiments.statistics import Verdict
 from lora_lab.training.tasks import load_task
 
@@ -103,6 +103,9 @@ class Item:
     others: Mapping[str, str] = {}
 
     def __init__(self, name: str, **changes: Any) -> None:
+        settings = {*described()[name], *(k for k in dir(self) if k[0] != "_" and not callable(getattr(self, k)))}
+        if unknown := [key for key in changes if key not in settings]:
+            raise BadValue(f"{name} has no setting '{unknown[0]}'; nearest: {nearest(unknown[0], settings)}")
         vars(self).update({"name": name, **described()[name], **changes})
 
     def expected(self, minutes: float) -> Plan:
@@ -168,7 +171,7 @@ def described() -> dict[str, dict[str, Any]]:
 
 
 def item(name: str, **changes: Any) -> Item:
-    """Return an item by name; `changes` override its description. Raises: NotFound with the nearest name."""
+    """Return an item by name; `changes` override its settings. Raises: NotFound, BadValue for an unknown setting."""
     if name not in described():
         raise NotFound(f"there is no item '{name}' to reproduce; nearest: {nearest(name, described())}")
     module, _, kind = described()[name]["kind"].partition(".")

@@ -102,8 +102,7 @@ def _run_item(item: Item, place: Place) -> Found:
     timer.daemon = True
     try:
         shared = place.folder.parent / (item.store or item.name)  # items with shared runs have one plan
-        stored = cached_json(shared / f"plan-{place.minutes:g}.json", lambda: item.plan(place)._asdict())
-        plan = Plan(stored["sizes"], stored["seconds"])
+        plan = Plan(**cached_json(shared / f"plan-{place.minutes:g}.json", lambda: item.plan(place)._asdict()))
         summary = f"{in_words(plan.sizes)}; about {max(plan.seconds / 60, 0.1):.1f} min"
         place.say(f"{summary}; the finding: {item.finding} The rule: {item.rule}")
         timer.start()
@@ -147,8 +146,7 @@ def rejudged(item: Item, result: Found) -> Found:
     values = Kept({row["name"]: row["yours"] for row in result["rows"]}, result["sizes"], result.get("verdicts", {}))
     judged = Judged(result["standing"], result["words"]) if result["error"] else item.judged(values)
     ruled = result.get("ruled", "before") if result["rule"] == item.rule else "after"
-    standing = {"ruled": ruled, "standing": judged.standing, "words": judged.words}
-    return {**result, **_description(item, result["rows"]), **standing}
+    return {**result, **_description(item, result["rows"]), "ruled": ruled, **judged._asdict()}
 
 
 def rejudge(items: Iterable[Item], folder: str | Path) -> Iterator[Found]:

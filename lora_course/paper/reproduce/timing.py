@@ -129,8 +129,7 @@ def _time_models(models: Mapping[str, nn.Module], ids: torch.Tensor, seed: int) 
 def _check_rounds(rounds: int, least: int, minutes: float, seconds: float) -> None:
     """Raises: BadValue for fewer rounds than the rule requires."""
     if rounds < least:
-        needed = f"{least} rounds take about {seconds / 60:.1f} on this machine"
-        raise BadValue(f"{minutes:g} minutes is not enough: {needed}")
+        raise BadValue(f"{minutes:g} minutes is not enough: {least} rounds take about {seconds / 60:.1f} minutes here")
 
 
 # ---- section 4.2: memory, file size and training speed; predicted by the accountant for GPT-3

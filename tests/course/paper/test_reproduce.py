@@ -159,6 +159,8 @@ def test_every_item_says_what_it_is_and_stands_beside_a_table():
     assert [one.name for one in items(["table6", "table1", "table6"])] == ["table6", "table1"]
     with pytest.raises(NotFound, match="nearest: table6"):
         item("tabel6")
+    with pytest.raises(BadValue, match="'grid'; nearest: grids"):
+        item("table1", grid=[[(1, 128)]])
 
 
 # ---- items on a tiny model
@@ -299,10 +301,8 @@ def test_a_result_and_its_report_hold_everything_that_a_reader_needs(tmp_path):
     assert single["words"] == "one seed is not enough. Not judged: they are two"
     text = write_report([found, *reproduce([Made(Failed(HOSTILE), name="table5")], tmp_path)], tmp_path).read_text()
     line, error = "| q r1 | WikiSQL 68.8, MNLI 90.7 | more | 2.25 ± 0.3536 (2, 2.5)", r"\> \$\\frac{ \| \* \`x\` "
-    assert all(
-        words in text for words in ("Two is equal to two.", "**holds**", "**not run**", "report.png", line, error)
-    )
-    assert all(words in text for words in paper.table("table6").discrepancies)
+    told = ("Two is equal to two.", "**holds**", "**not run**", "report.png", line, error)
+    assert all(words in text for words in (*told, *paper.table("table6").discrepancies))
 
 
 def test_what_fails_is_recorded_and_takes_nothing_away(tmp_path):
