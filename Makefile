@@ -1,5 +1,5 @@
 # Two commands: `make lab` sets everything up and opens the workbench, `make test` sets everything up and runs the tests.
-# Both may be repeated: what is there already is left alone, and then no network is needed.
+# Both may be repeated: they keep what is already installed, and then need no network.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3.14 python3,$(shell command -v $(p))))
 BIN := .venv/bin
@@ -20,7 +20,7 @@ test: .venv/.test fetch
 	$(BIN)/python -m tests.budgets
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Every lesson in a kernel that is ended if it takes more than an 8 GB machine leaves it: docs/install.md
+# Run every lesson in a kernel that is ended if it takes more memory than an 8 GB machine has left: docs/install.md
 small: .venv/.test fetch
 	$(BIN)/python -m pytest -m memory
 
@@ -35,7 +35,7 @@ bench: .venv/.test fetch
 	-@$(BIN)/python -c "import fitcheck, peft_doctor, torch_preflight" 2>/dev/null || $(BIN)/python -m pip install $(BENCH)
 	$(BIN)/python -m benchmarks
 
-# The reference results of `lora-lab reproduce`: hours, resumable; what ships is results, pictures and report, no runs.
+# The reference results of `lora-lab reproduce`: takes hours, can resume. Results, pictures and report ship, but no runs.
 reference: fetch
 	$(BIN)/lora-lab reproduce --out runs/reference
 	mkdir -p data/results/reproduce
@@ -62,7 +62,7 @@ matrix: .venv/.test fetch
 	@failed=; for one in $(MATRIX); do \
 	    python=$${one%=*} made=build/matrix/$${one%=*}-$${one#*=}; \
 	    if ! $(BIN)/uv python find -q --no-python-downloads $$python >/dev/null; then \
-	        echo "matrix: no Python $$python on this machine"; continue; \
+	        echo "matrix: there is no Python $$python on this machine"; continue; \
 	    fi; \
 	    echo "matrix: Python $$python, $${one#*=} versions"; \
 	    $(BIN)/uv venv -q --clear --no-python-downloads --python $$python $$made \
@@ -70,7 +70,7 @@ matrix: .venv/.test fetch
 	    && $$made/bin/python -m pytest -q $(ROOMS) || failed="$$failed $$one"; \
 	done; [ -z "$$failed" ] || { echo "matrix: failed:$$failed"; exit 1; }
 
-# Screenshots of panels for docs/; some minutes, because one trains.
+# Screenshots of panels for docs/; takes some minutes, because one panel trains.
 pictures: .venv/.test fetch
 	$(BIN)/python docs/pictures.py
 
@@ -83,16 +83,16 @@ fetch: .venv/.lab
 	@echo "models and data: 200 MB to download the first time; after that they are only checked"
 	$(BIN)/lora-lab fetch
 
-# A .venv without pip, as uv makes one, gets it and keeps what else is in it; where it cannot, or is of an older Python,
-# it is made anew.
-# A second `pip install -e .` would ask the network again, hence the stamps.
+# A .venv without pip, as uv creates it, gets pip and keeps its other packages. If pip can't be added, or if the
+# environment has an older Python, it is created again.
+# A second `pip install -e .` would need the network again; the stamp files prevent that.
 .venv/.lab: pyproject.toml
-	@echo "installing Python packages into .venv, once: 3 to 10 minutes in silence, 2 GB of disk (more with CUDA)"
+	@echo "installing Python packages into .venv, once: 3 to 10 minutes without output, 2 GB of disk space (more with CUDA)"
 	$(call HAS,pip) || if $(call HAS,ensurepip); then $(BIN)/python -m ensurepip; else $(PYTHON) -m venv --clear .venv; fi
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
 	@touch $@
 
 .venv/.test: .venv/.lab
-	@echo "installing what the tests need, once: 0.6 GB of disk, 1 to 3 minutes"
+	@echo "installing what the tests need, once: 0.6 GB of disk space, 1 to 3 minutes"
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[test]'
 	@touch $@

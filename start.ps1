@@ -1,13 +1,13 @@
 # Set the lab up in this folder and open it, without make and without admin rights:
-#     powershell -ExecutionPolicy Bypass -File start.ps1 [-DryRun] [words for lora-lab, such as: demo]
-# If there is a folder `wheelhouse` here or beside this one, or LORA_LAB_WHEELHOUSE names one, it installs from there
-# without a network (docs/install.md); otherwise from pip's index. To start over, delete .venv.
+#     powershell -ExecutionPolicy Bypass -File start.ps1 [-DryRun] [arguments for lora-lab, such as: demo]
+# If there is a folder `wheelhouse` here or next to this folder, or LORA_LAB_WHEELHOUSE names one, the script installs from
+# there without a network (docs/install.md); otherwise from pip's index. To start over, delete .venv.
 param([switch]$DryRun, [Parameter(ValueFromRemainingArguments = $true)][string[]]$Words = @())
 $Named = $env:LORA_LAB_WHEELHOUSE
-if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # relative to where it was typed
+if ($Named) { $Named = [IO.Path]::Combine($PWD.ProviderPath, $Named) }  # relative to the current folder
 Set-Location -LiteralPath $PSScriptRoot
 $env:PYTHONUTF8 = "1"
-[Console]::OutputEncoding = [Text.Encoding]::UTF8  # as Python writes: its path, read below, may have any letters
+[Console]::OutputEncoding = [Text.Encoding]::UTF8  # Python writes UTF-8: its path, read below, may contain any letters
 $Lab = Join-Path $PSScriptRoot ".venv\Scripts\python.exe"
 $Stamp = Join-Path $PSScriptRoot ".venv\.lab"
 
@@ -23,7 +23,7 @@ function Say([string]$Words) {
 
 function Find-Python {
     $Versions = @()
-    if ($Wheelhouse) {  # those that it is for: the installer takes no other
+    if ($Wheelhouse) {  # the versions that it is for: the installer accepts no others
         $Locks = Get-ChildItem -LiteralPath $Wheelhouse -Filter "windows-3.*.txt"
         $Versions += @($Locks | ForEach-Object { $_.BaseName -replace "^windows", "" })
     }
@@ -46,7 +46,7 @@ function Test-Environment([string]$Module) {
 }
 
 if ($Named -and -not (Test-Path -LiteralPath (Join-Path $Named "install.py"))) {
-    Write-Output "start: LORA_LAB_WHEELHOUSE is $Named, which holds no install.py: name a wheelhouse's folder, or unset it"
+    Write-Output "start: LORA_LAB_WHEELHOUSE is $Named, which has no install.py: set it to a wheelhouse's folder, or unset it"
     exit 1
 }
 $Wheelhouse = @($Named, "wheelhouse", "..\wheelhouse") |
@@ -55,15 +55,15 @@ $Wheelhouse = @($Named, "wheelhouse", "..\wheelhouse") |
 if (-not (Test-Path -LiteralPath $Stamp)) {
     $Python = Find-Python
     if (-not $Python) {
-        Write-Output "start: the lab needs Python 3.11 to 3.14: install it (for yourself alone is enough), then run this again"
+        Write-Output "start: the lab needs Python 3.11 to 3.14: install it (for your own user is enough), then run this script again"
         exit 1
     }
-    Say "installing Python packages into .venv, once: 3 to 10 minutes in silence, 2 GB of disk (more with CUDA)"
+    Say "installing Python packages into .venv, once: 3 to 10 minutes without output, 2 GB of disk space (more with CUDA)"
     if ($Wheelhouse) {
         Invoke-Step $Python @((Join-Path $Wheelhouse "install.py"), "--to", ".", "--no-assets")
     } else {
-        # One without pip, as uv makes it, gets it and keeps what else is in it; where it cannot, or is of an older
-        # Python, it is made anew.
+        # A .venv without pip, as uv creates it, gets pip and keeps its other packages. If pip can't be added, or if the
+        # environment has an older Python, it is created again.
         if (-not (Test-Environment "pip")) {
             if (Test-Environment "ensurepip") { Invoke-Step $Lab @("-m", "ensurepip") }
             else { Invoke-Step $Python @("-m", "venv", "--clear", ".venv") }

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Set the lab up in this folder and open it, without make and without admin rights:
-#     sh start.sh [--dry-run] [words for lora-lab, such as: demo]
-# If there is a folder `wheelhouse` here or beside this one, or LORA_LAB_WHEELHOUSE names one, it installs from there
-# without a network (docs/install.md); otherwise from pip's index. To start over, delete .venv.
+#     sh start.sh [--dry-run] [arguments for lora-lab, such as: demo]
+# If there is a folder `wheelhouse` here or next to this folder, or LORA_LAB_WHEELHOUSE names one, the script installs from
+# there without a network (docs/install.md); otherwise from pip's index. To start over, delete .venv.
 set -eu
 case "${LORA_LAB_WHEELHOUSE:-}" in
     "" | /*) ;;
-    *) LORA_LAB_WHEELHOUSE=$PWD/$LORA_LAB_WHEELHOUSE ;; # relative to where it was typed
+    *) LORA_LAB_WHEELHOUSE=$PWD/$LORA_LAB_WHEELHOUSE ;; # relative to the current folder
 esac
 cd -- "$(dirname -- "$0")"
 
@@ -32,7 +32,7 @@ has() {
     .venv/bin/python -c "import sys, $1; sys.exit(sys.version_info < (3, 11))" 2>/dev/null
 }
 
-# Those that the wheelhouse is for: the installer takes no other.
+# The Python versions that the wheelhouse is for: the installer accepts no others.
 pythons_of_wheelhouse() {
     [ -n "$wheelhouse" ] || return 0
     case "$(uname -s)" in
@@ -53,13 +53,13 @@ find_python() {
             return
         fi
     done
-    echo "start: the lab needs Python 3.11 to 3.14: install it (for yourself alone is enough), then run this again" >&2
+    echo "start: the lab needs Python 3.11 to 3.14: install it (for your own user is enough), then run this script again" >&2
     exit 1
 }
 
 find_wheelhouse() {
     if [ -n "${LORA_LAB_WHEELHOUSE:-}" ] && [ ! -f "$LORA_LAB_WHEELHOUSE/install.py" ]; then
-        echo "start: LORA_LAB_WHEELHOUSE is $LORA_LAB_WHEELHOUSE, which holds no install.py: name a wheelhouse's folder, or unset it" >&2
+        echo "start: LORA_LAB_WHEELHOUSE is $LORA_LAB_WHEELHOUSE, which has no install.py: set it to a wheelhouse's folder, or unset it" >&2
         exit 1
     fi
     for folder in ${LORA_LAB_WHEELHOUSE:+"$LORA_LAB_WHEELHOUSE"} wheelhouse ../wheelhouse; do
@@ -73,12 +73,12 @@ find_wheelhouse() {
 wheelhouse=$(find_wheelhouse)
 if [ ! -f .venv/.lab ]; then
     python=$(find_python)
-    say "installing Python packages into .venv, once: 3 to 10 minutes in silence, 2 GB of disk (more with CUDA)"
+    say "installing Python packages into .venv, once: 3 to 10 minutes without output, 2 GB of disk space (more with CUDA)"
     if [ -n "$wheelhouse" ]; then
         run "$python" "$wheelhouse/install.py" --to . --no-assets
     else
-        # One without pip, as uv makes it, gets it and keeps what else is in it; where it cannot, or is of an older
-        # Python, it is made anew.
+        # A .venv without pip, as uv creates it, gets pip and keeps its other packages. If pip can't be added, or if the
+        # environment has an older Python, it is created again.
         if ! has pip; then
             if has ensurepip; then run .venv/bin/python -m ensurepip; else run "$python" -m venv --clear .venv; fi
         fi

@@ -1,4 +1,4 @@
-"""The benchmarks, one after the other, as Markdown on stdout: `make bench`, or `python -m benchmarks --quick step`."""
+"""Run the benchmarks and print a Markdown report: `make bench`, or `python -m benchmarks --quick step`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,26 @@ import torch
 from benchmarks import bank, early_exit, estimators, merged, panels, startup, step, sweep, train
 from lora_lab.training.device import describe
 
-PARTS = {
-    part.__name__.rpartition(".")[2]: part
-    for part in (startup, panels, step, merged, bank, train, sweep, early_exit, estimators)
-}
+MODULES = (startup, panels, step, merged, bank, train, sweep, early_exit, estimators)
+BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 PACKAGES = ("lora-lab", "torch", "transformers", "peft", "accelerate")
 
 
 def main() -> None:
-    """Print each report as soon as it is there."""
+    """Print the report, one paragraph at a time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer pairs, seeds and steps")
-    parser.add_argument("parts", nargs="*", help=f"all by default: {', '.join(PARTS)}")
-    given = parser.parse_args()
-    if unknown := {*given.parts} - {*PARTS}:
-        parser.error(f"no part is called {', '.join(unknown)}")
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all by default: {', '.join(BENCHMARKS)}")
+    args = parser.parse_args()
+    if unknown := {*args.names} - {*BENCHMARKS}:
+        parser.error(f"unknown benchmark: {', '.join(unknown)}")
+    hardware = describe("cuda" if torch.cuda.is_available() else "cpu")
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    print(
-        f"# Benchmarks{' (quick)' if given.quick else ''}\n\n{datetime.date.today()}; {describe(kind)}; {versions}",
-        end="\n\n",
-    )
-    for name in given.parts or PARTS:
+    print(f"# Benchmarks{' (quick)' if args.quick else ''}\n\n{datetime.date.today()}; {hardware}; {versions}\n")
+    for name in args.names or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr)
-        print(PARTS[name].report(given.quick), end="\n\n", flush=True)
+        for paragraph in BENCHMARKS[name].report(args.quick):
+            print(paragraph, end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

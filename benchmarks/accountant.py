@@ -1,19 +1,29 @@
-"""How fast the memory accountant answers, and how far its prediction lies from its trace."""
+"""Measure how fast the memory accountant predicts and traces, and how far its predictions are from its traces.
+
+`python -m benchmarks estimators` includes this report. `python -m benchmarks.accountant MODEL METHOD BATCH SEQ` runs
+one trace and prints its seconds and its peak resident bytes as JSON. Peak memory needs a process of its own.
+"""
 
 from __future__ import annotations
 
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import big_trace
 from benchmarks.measure import goal, seconds, table
 from lora_lab import LoRA
 from lora_lab.accounting.memory import memory
 from lora_lab.methods.full import FullFineTuning
 
 LARGE, GIB = "llama-2-70b", 2**30
+METHODS = {"LoRA r8": LoRA(rank=8), "full": FullFineTuning()}
 SHAPES = (("gpt2", 1, 1024), ("llama-2-7b", 1, 512), ("llama-3-8b", 2, 2048), (LARGE, 1, 2048))
-WAYS: dict[str, dict[str, Any]] = {
+SETUPS: dict[str, dict[str, Any]] = {
     "LoRA r8": {"adapter_dtype": "bf16"},
     "LoRA r8, checkpointing": {"adapter_dtype": "bf16", "checkpointing": True},
     "LoRA r8, fp32 adapters": {"adapter_dtype": "fp32"},
@@ -22,47 +32,48 @@ WAYS: dict[str, dict[str, Any]] = {
 HEAD = ["model, batch x length", "method", "predicted GiB", "traced GiB", "predicted - traced %"]
 
 
+def trace(model: str, method: str, batch: int, seq: int) -> None:
+    """Trace one step and print its seconds, without imports, and the peak resident bytes of this process."""
+    time = seconds(lambda: memory(model, METHODS[method], batch=batch, seq=seq, trace=True))
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(json.dumps([time, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit]))
+
+
 def microseconds(method: Any, **setup: Any) -> float:
-    """Median time of a prediction, each for a new length; a missing fit is made first."""
+    """Return the median time of a prediction for a new length. A missing fit is made first."""
     memory(LARGE, method, seq=100, **setup)
     return 1e6 * median(seconds(lambda s=s: memory(LARGE, method, seq=s, **setup)) for s in range(100, 2000, 10))
 
 
-def speed(quick: bool) -> str:
-    """The verdicts on time and memory."""
-    calls = {
+def report(quick: bool) -> Iterator[str]:
+    """Yield the report in Markdown."""
+    rows, errors = [], []
+    for model, batch, seq in SHAPES[:2] if quick else SHAPES:
+        for name, options in SETUPS.items():
+            lora = LoRA(rank=8, targets=("c_attn",) if model == "gpt2" else ("q", "v"))
+            setup = {"batch": batch, "seq": seq, "optimizer": "adamw-foreach", **options}
+            method: Any = METHODS["full"] if name == "full" else lora
+            predicted, traced = (memory(model, method, trace=on, **setup).peak for on in (False, True))
+            errors.append(100 * (predicted / traced - 1))
+            sizes = [f"{predicted / GIB:.2f}", f"{traced / GIB:.2f}", f"{errors[-1]:+.3f}"]
+            rows.append([f"{model} {batch}x{seq}", name, *sizes])
+    yield "### Prediction against trace"
+    yield table(HEAD, rows)
+    yield goal("prediction against trace, largest error in percent", max(map(abs, errors)), 0.1, 3)
+    times = {
         "LoRA r8": microseconds(LoRA(rank=8)),
         "full": microseconds(FullFineTuning()),
         "QLoRA with checkpointing": microseconds(LoRA(targets="all-linear"), quantised="nf4", checkpointing=True),
     }
-    lines = [goal(f"prediction, {LARGE}, {name}, median microseconds", us, 1000, 0) for name, us in calls.items()]
-    for name in ("LoRA r8",) if quick else big_trace.METHODS:
-        taken, resident = big_trace.apart(LARGE, name, 1, 512)
-        lines += [goal(f"trace of {LARGE} 1x512, {name}, seconds", taken, 20, 1)]
-        lines += [goal("the same, peak resident GiB of its process", resident / GIB, 4)]
-    return "\n".join(lines)
+    for name, us in times.items():
+        yield goal(f"prediction, {LARGE}, {name}, median microseconds", us, 1000, 0)
+    for name in ("LoRA r8",) if quick else METHODS:
+        command = [sys.executable, "-m", __name__, LARGE, name, "1", "512"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+        time, resident = json.loads(done.stdout.splitlines()[-1])
+        yield goal(f"trace of {LARGE} 1x512, {name}, seconds", time, 20, 1)
+        yield goal("peak resident GiB of its process", resident / GIB, 4)
 
 
-def gaps(quick: bool) -> list[tuple[str, str, int, int]]:
-    """Model and shape, method, prediction and trace in bytes."""
-    found = []
-    for model, batch, seq in SHAPES[:2] if quick else SHAPES:
-        for name, options in WAYS.items():
-            method: Any = FullFineTuning() if name == "full" else LoRA(rank=8, targets=_targets(model))
-            setup = {"batch": batch, "seq": seq, "optimizer": "adamw-foreach", **options}
-            both = [memory(model, method, trace=traced, **setup).peak for traced in (False, True)]
-            found.append((f"{model} {batch}x{seq}", name, *both))
-    return found
-
-
-def _targets(model: str) -> tuple[str, ...]:
-    return ("c_attn",) if model == "gpt2" else ("q", "v")
-
-
-def report(quick: bool) -> str:
-    """The part on speed and on the prediction against the trace, in Markdown."""
-    found = gaps(quick)
-    rows = [[m, w, f"{p / GIB:.2f}", f"{t / GIB:.2f}", f"{100 * (p / t - 1):+.3f}"] for m, w, p, t in found]
-    worst = max(abs(100 * (p / t - 1)) for _, _, p, t in found)
-    verdict = goal("prediction against trace, largest error in percent", worst, 0.1, 3)
-    return "\n".join(["### Prediction against trace\n", table(HEAD, rows) + "\n", verdict, speed(quick)])
+if __name__ == "__main__":
+    trace(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

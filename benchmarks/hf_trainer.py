@@ -1,8 +1,8 @@
-"""The ordinary way: PEFT and HF Trainer as their documentation shows them, with their defaults, in one script.
+"""Train with PEFT and HF Trainer as their documentation shows, with their defaults, and print the test accuracy.
 
-    python -m benchmarks.hf_trainer SEED STEPS [RANK RATE BATCH]        prints the test accuracy as JSON
+    python -m benchmarks.hf_trainer SEED STEPS [RANK RATE BATCH]
 
-The task's rows, the folder of the model and the recipe are the lab's; everything else is theirs.
+Only the task's rows, the model's folder and the recipe come from the lab.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from lora_lab.training.tasks import load_task
 
 
 def main(seed: int, steps: int, rank: int = 8, rate: float = 2e-3, batch: int = 16) -> float:
-    """Train, score the test split once, return its accuracy."""
+    """Train a model and return its test accuracy."""
     set_seed(seed)
     task, folder = load_task("rt"), asset_path("minilm")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
-    model = get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
-    )
+    config = LoraConfig(r=rank, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
+    model = get_peft_model(model, config)
 
     def rows(split):
         encoded = tokenizer(list(split.texts), truncation=True, max_length=task.max_length)

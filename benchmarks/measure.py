@@ -1,4 +1,4 @@
-"""A against B on a machine that does other things too: one after the other, in turn first, the ratio pair by pair."""
+"""Compare two functions on a machine that is also busy with other work: run them in pairs, take the median ratio."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Paired:
-    """Seconds of ours and of theirs, pair by pair."""
+    """Seconds of each paired run, ours and theirs."""
 
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
 
     @property
     def ratios(self) -> list[float]:
-        """Ours / theirs of each pair: what slows the machine for a while slows both."""
+        """Ours / theirs for each pair. Other work on the machine slows both runs of a pair."""
         return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
 
     @property
     def ratio(self) -> float:
-        """The median of the ratios."""
+        """The median ratio."""
         return statistics.median(self.ratios)
 
     def __str__(self) -> str:
-        if len(self.ratios) < 4:
-            return f"{self.ratio:.3f} ({min(self.ratios):.3f} to {max(self.ratios):.3f})"
-        low, _, high = statistics.quantiles(self.ratios, n=4)
+        low, high = min(self.ratios), max(self.ratios)
+        if len(self.ratios) > 3:
+            low, _, high = statistics.quantiles(self.ratios, n=4)
         return f"{self.ratio:.3f} ({low:.3f} to {high:.3f})"
 
 
 def paired(ours: Callable[[], object], theirs: Callable[[], object], pairs: int, warm_up: int = 3) -> Paired:
-    """Time the two in turn, in alternating order, after `warm_up` unmeasured runs of each."""
+    """Time two functions in alternating order, after `warm_up` untimed runs of each."""
     for _ in range(warm_up):
         ours(), theirs()
     times: list[tuple[float, float]] = []
@@ -46,19 +46,26 @@ def paired(ours: Callable[[], object], theirs: Callable[[], object], pairs: int,
     return Paired(*zip(*times, strict=True))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one run."""
+def seconds(function: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
     start = time.perf_counter()
-    work()
+    function()
     return time.perf_counter() - start
 
 
-def goal(words: str, measured: float, at_most: float, digits: int = 2) -> str:
-    """One line of verdict, in Markdown."""
+def goal(quantity: str, measured: float, at_most: float, digits: int = 2) -> str:
+    """Say in one line of Markdown whether a goal is met."""
     verdict = "holds" if measured <= at_most else "fails"
-    return f"- **{verdict}**: {words}: {measured:.{digits}f}, goal at most {at_most:g}"
+    return f"- **{verdict}**: {quantity}: {measured:.{digits}f}, goal at most {at_most:g}"
+
+
+def worst_goal(quantity: str, ratios: Sequence[float], at_most: float) -> str:
+    """Say whether every case meets a goal, and give the median case."""
+    within = sum(ratio <= at_most for ratio in ratios)
+    details = f"the slowest case ({within} of {len(ratios)} within the goal, median {statistics.median(ratios):.3f})"
+    return goal(f"{quantity}, {details}", max(ratios), round(at_most, 3), 3)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

@@ -1,65 +1,52 @@
-"""Does a merged model run at its base's speed? minilm with LoRA of rank 8 on q and v, at 1 and at 32 rows.
+"""Check that a merged model is as fast as its base: MiniLM with LoRA of rank 8 on q and v, 1 and 32 rows.
 
-The base, the merged model and the one with its adapter beside it answer the same rows in turn, so what is compared is
-compared within one run.
+The base, the merged model and the model with its adapter attached compute the same rows in alternation.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from functools import partial
+from statistics import median
 
 import torch
 from torch import nn
 
-from benchmarks.measure import Paired, goal, paired, table
+from benchmarks.measure import goal, paired, table
 from lora_lab import LoRA, merge
 from lora_lab.training.models import load_model
 
 ROWS, TOKENS = (1, 32), 32
+HEAD = ["rows", "base ms", "merged / base", "adapter attached / base", "base / itself (noise)"]
 
 
-def models() -> tuple[nn.Module, nn.Module, nn.Module]:
-    """The base, the adapter beside it, and merged; each with its own weights."""
+@torch.inference_mode()
+def forward(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """Return the logits of all rows."""
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def report(quick: bool) -> Iterator[str]:
+    """Yield the report in Markdown; milliseconds are medians."""
     base = load_model("minilm", num_labels=2)
-    beside = copy.deepcopy(base)
-    LoRA(rank=8, targets=("q", "v")).attach(beside)
-    for name, parameter in beside.named_parameters():
+    adapted = copy.deepcopy(base)
+    LoRA(rank=8, targets=("q", "v")).attach(adapted)
+    for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.02)
-    merged = copy.deepcopy(beside)
+    merged = copy.deepcopy(adapted)
     merge(merged)
-    return base, beside, merged
-
-
-def answer(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """Logits of all rows."""
-    with torch.inference_mode():
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-
-
-def measured(pairs: int) -> dict[int, tuple[Paired, Paired, Paired]]:
-    """By rows: merged against base, the adapter beside its base against base, and the base against itself."""
-    base, beside, merged = models()
-    found = {}
+    results, pairs = {}, 15 if quick else 60
     for rows in ROWS:
         ids = torch.randint(1000, 2000, (rows, TOKENS), generator=torch.Generator().manual_seed(0))
-        against = [_against(base, model, ids, pairs) for model in (merged, beside, base)]
-        found[rows] = (against[0], against[1], against[2])
-    return found
-
-
-def _against(base: nn.Module, model: nn.Module, ids: torch.Tensor, pairs: int) -> Paired:
-    return paired(lambda: answer(model, ids), lambda: answer(base, ids), pairs)
-
-
-def report(quick: bool) -> str:
-    """The table and the verdicts, in Markdown; seconds are medians."""
-    found = measured(15 if quick else 60)
-    lines = [
-        [f"{rows}", f"{1e3 * sorted(m.theirs)[len(m.theirs) // 2]:.1f}", str(m), str(b), str(same)]
-        for rows, (m, b, same) in found.items()
-    ]
-    head = ["rows", "base ms", "merged / base", "adapter beside / base", "base / itself (noise)"]
-    goals = [goal(f"merged against base at {n} rows", m.ratio, 1.05) for n, (m, _, _) in found.items()]
-    what = f"minilm, fp32, {TOKENS} tokens a row, LoRA r8 on q and v; medians of ratios, with their quartiles"
-    return "\n".join(["## Merged\n", f"{what}\n", table(head, lines) + "\n", *goals])
+        run_base = partial(forward, base, ids)
+        results[rows] = [paired(partial(forward, model, ids), run_base, pairs) for model in (merged, adapted, base)]
+    yield "## Merged"
+    yield f"MiniLM, fp32, {TOKENS} tokens per row, LoRA r8 on q and v; medians of ratios, with their quartiles"
+    yield table(
+        HEAD,
+        [[str(rows), f"{1e3 * median(times[0].theirs):.1f}", *map(str, times)] for rows, times in results.items()],
+    )
+    for rows, times in results.items():
+        yield goal(f"merged against base, rows: {rows}", times[0].ratio, 1.05)

@@ -1,9 +1,9 @@
-"""How soon a panel that the browser draws answers: to a slider, when it is opened, and when it is asked to train.
+"""Time how soon the panels respond: to a slider, when they open, and when they start to train.
 
-Slider: script, and until it is painted, in chromium on a page without a kernel, each step in a frame of its own; the
-quietest of three rounds, for what else a machine does is not the panel's.
-Opening: the panel made from what ships, in a kernel after `import lora_lab`, and its first drawing in chromium.
-Training: from *run these* to the first point of a curve, in a process where the model has been trained before.
+Slider: milliseconds of script and until painted, in chromium on a page without a kernel, one step per frame. The
+fastest of three rounds counts, because other work on the machine slows the others.
+Opening: making the panel from shipped data in a process that has imported `lora_lab`, and drawing it in chromium.
+Training: from *run these* to the first point of a curve, in a process that has trained the model before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,27 +46,27 @@ STEPS = """async ([name, steps]) => {
         input.dispatchEvent(new Event('input', { bubbles: true }));
         const script = performance.now() - began;
         await new Promise(requestAnimationFrame);
-        await new Promise((done) => setTimeout(done)); // after that frame was painted
+        await new Promise((done) => setTimeout(done)); // after the frame is painted
         times.push([script, performance.now() - began]);
     }
     return times;
 }"""
-DRAWN = """() => new Promise((done) => {
+PAINTED = """() => new Promise((done) => {
     const wait = () => {
-        const drawn = document.querySelector('.lab-panel')?.dataset.milliseconds;
-        if (drawn) requestAnimationFrame(() => setTimeout(() => done(performance.now() - labBegan)));
+        const { milliseconds } = document.querySelector('.lab-panel')?.dataset ?? {};
+        if (milliseconds) requestAnimationFrame(() => setTimeout(() => done(performance.now() - labBegan)));
         else requestAnimationFrame(wait);
     };
     wait();
 })"""
-MADE = """
+CREATE = """
 import time, ipykernel.ipkernel, lora_lab
 began = time.perf_counter()
 panel = lora_lab.{name}()
 panel._repr_mimebundle_()
 print(time.perf_counter() - began)
 """
-FIRST = """
+FIRST_POINT = """
 import tempfile, time
 from lora_lab import SweepPanel
 folder = tempfile.TemporaryDirectory()
@@ -82,33 +83,30 @@ for lr in (2e-3, 1e-3):  # the first loads the model
 """
 
 
-def report(quick: bool) -> str:
-    """The tables and the verdicts, in Markdown."""
+def report(quick: bool) -> Iterator[str]:
+    """Yield the report in Markdown."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_FLAGS)
         file = Path(folder, "panel.html")
-        steps, worst, later = slider_steps(browser, file, 20 if quick else 100)
-        opened = {name: opening(browser, file, name) for name in ("LoRAPanel", "SweepPanel", "MemoryPanel")}
+        rows, script_ms, late = time_sliders(browser, file, 20 if quick else 100)
+        opened = {panel.__name__: time_opening(browser, file, panel) for panel in (LoRAPanel, SweepPanel, MemoryPanel)}
         browser.close()
-    cold, warm = said(FIRST, LORA_LAB_HEADLESS="")
-    head = ["slider", "script, median ms", "script, p95 ms", "painted, median ms", "painted, p95 ms"]
-    rows = [[name, f"{made:.2f}", f"{drawn:.2f}"] for name, (made, drawn) in opened.items()]
-    return "\n".join(
-        [
-            "## Panels\n",
-            table(head, steps) + "\n",
-            table(["opened", "made in Python, s", "drawn, s"], rows) + "\n",
-            f"First point of a live curve: {cold:.1f} s in a new process, {warm:.1f} s on a warm model.\n",
-            goal("script of a slider's step, worst p95, ms", worst, 8),
-            goal("steps that miss the next frame, %", later, 5),
-            goal("a panel opened after the import, the slowest, s", max(map(sum, opened.values())), 0.5),
-            goal("first live point on a warm model, s", warm, 4),
-        ]
+    cold, warm = run_python(FIRST_POINT, LORA_LAB_HEADLESS="")
+    yield "## Panels"
+    yield table(["slider", "script, median ms", "script, p95 ms", "painted, median ms", "painted, p95 ms"], rows)
+    yield table(
+        ["opened", "made in Python, s", "drawn, s"],
+        [[name, f"{made:.2f}", f"{drawn:.2f}"] for name, (made, drawn) in opened.items()],
     )
+    yield f"First point of a live curve: {cold:.1f} s in a new process, {warm:.1f} s when the model is loaded."
+    yield goal("script of a slider's step, worst p95, ms", script_ms, 8)
+    yield goal("steps that miss the next frame, %", late, 5)
+    yield goal("opening a panel after the import, the slowest, s", max(map(sum, opened.values())), 0.5)
+    yield goal("first live point when the model is loaded, s", warm, 4)
 
 
-def slider_steps(browser: Browser, file: Path, steps: int) -> tuple[list[list[str]], float, float]:
-    """Rows of the table, the worst 95th percentile of script in ms, and the share of steps painted late, in %."""
+def time_sliders(browser: Browser, file: Path, steps: int) -> tuple[list[list[str]], float, float]:
+    """Return the rows of the table, the worst 95th percentile of script in ms, and the percentage of late frames."""
     rows, worst, late = [], 0.0, list[bool]()
     for name, (panel, sliders) in SLIDERS.items():
         file.write_text(page(panel.snapshot()), encoding="utf-8")
@@ -117,32 +115,31 @@ def slider_steps(browser: Browser, file: Path, steps: int) -> tuple[list[list[st
         view.locator(".lab-panel .card").wait_for()
         for slider in sliders:
             rounds = [np.array(view.evaluate(STEPS, [slider, steps])).T for _ in range(3)]
-            script, painted = min(rounds, key=lambda one: float(np.percentile(one[0], 95)))
+            script, painted = min(rounds, key=lambda times: float(np.percentile(times[0], 95)))
             worst = max(worst, float(np.percentile(script, 95)))
             late += list(painted > 1.5 * FRAME)
-            cells = [np.median(script), np.percentile(script, 95), np.median(painted), np.percentile(painted, 95)]
-            rows.append([f"{name}: {slider}", *(f"{cell:.1f}" for cell in cells)])
+            cells = [f"{np.percentile(times, q):.1f}" for times in (script, painted) for q in (50, 95)]
+            rows.append([f"{name}: {slider}", *cells])
         view.close()
     return rows, worst, 100 * float(np.mean(late))
 
 
-def opening(browser: Browser, file: Path, name: str) -> tuple[float, float]:
-    """Seconds to make the panel in a process of its own, and from the page's scripts to the painted picture."""
-    panel: Panel = {"LoRAPanel": LoRAPanel, "SweepPanel": SweepPanel, "MemoryPanel": MemoryPanel}[name]()
-    text = page(panel.snapshot()).replace("<script>", "<script>const labBegan = performance.now();\n", 1)
+def time_opening(browser: Browser, file: Path, panel: type[Panel]) -> tuple[float, float]:
+    """Return the seconds to make a panel in a new process, and from the start of the page's scripts to the painting."""
+    text = page(panel().snapshot()).replace("<script>", "<script>const labBegan = performance.now();\n", 1)
     file.write_text(text, encoding="utf-8")
     made, drawn = [], []
     for _ in range(3):
-        made += said(MADE.format(name=name))
+        made += run_python(CREATE.format(name=panel.__name__))
         view = browser.new_page(viewport={"width": 1024, "height": 900})
         view.goto(file.as_uri(), wait_until="commit")
-        drawn.append(view.evaluate(DRAWN) / 1000)
+        drawn.append(view.evaluate(PAINTED) / 1000)
         view.close()
     return float(np.median(made)), float(np.median(drawn))
 
 
-def said(code: str, **environment: str) -> list[float]:
-    """The numbers that a process of its own prints."""
+def run_python(code: str, **environment: str) -> list[float]:
+    """Run code in a new process and return the numbers that it prints."""
     env = {"HF_HUB_OFFLINE": "1", **os.environ, **environment}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     return [float(line) for line in done.stdout.split()]

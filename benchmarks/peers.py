@@ -1,9 +1,11 @@
-"""Other estimators on the runs of PEFT's suite, each told as much as it can be told. In bytes; None where it cannot."""
+"""Ask other memory estimators about the runs of PEFT's suite, with all details that each accepts.
+
+Estimates are in bytes, or None for a method that an estimator doesn't know.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import torch
 from accelerate.commands.estimate import estimate_training_usage
@@ -25,41 +27,56 @@ except ImportError:
 MISSING = "fitcheck-llm, peft-doctor and torch-preflight are not installed: pip install '.[bench]'"
 
 
-def said(run: Run) -> dict[str, float | None]:
-    """Of each that is installed, by its name."""
-    known: dict[str, float | None] = {"accelerate": accelerate(), "weights + 16 B": sixteen_bytes(run)}
-    if estimator is None:
-        return known
-    own = {"fitcheck": fitcheck(run, LONGEST), "fitcheck, own length": fitcheck(run, fitcheck_length())}
-    return known | own | {"peft-doctor": peft_doctor(run), "torch-preflight": torch_preflight(run)}
+def estimates(run: Run) -> dict[str, float | None]:
+    """Return the estimate of each installed estimator, by name.
+
+    "weights + 16 B" is the rule of thumb: 16 bytes per trainable parameter, 2 per frozen one.
+    """
+    sixteen_bytes = 16 * run.trainable + 2 * (_parameters() if run.config else 0)
+    result: dict[str, float | None] = {"accelerate": accelerate(), "weights + 16 B": sixteen_bytes}
+    if estimator is not None:
+        result["fitcheck"] = fitcheck(run, LONGEST)
+        result["fitcheck, own length"] = fitcheck(run, fitcheck_length())
+        result["peft-doctor"] = peft_doctor(run)
+        result["torch-preflight"] = torch_preflight(run)
+    return result
 
 
 @cache
 def accelerate() -> int:
-    """What `accelerate estimate-memory` prints for training this model with Adam in bf16: it ignores the method."""
+    """Return what `accelerate estimate-memory` prints for training with Adam in bf16. It ignores the method."""
     with torch.device("meta"):
         empty = trace.build(config_of(model()), Setup(dtype="fp32"))
     total, _ = calculate_maximum_sizes(empty)
     return max(estimate_training_usage(total, "bfloat16").values())
 
 
-def sixteen_bytes(run: Run) -> int:
-    """The rule of thumb: 16 bytes for each number that trains, and the frozen ones as they are."""
-    frozen = _parameters() if run.config else 0
-    return 16 * run.trainable + 2 * frozen
-
-
 def fitcheck(run: Run, seq: int) -> float | None:
-    """fitcheck-llm's total; it knows LoRA and full fine-tuning, and calls SDPA's memory-efficient kernel flash."""
-    if not _plain(run):
+    """Return fitcheck-llm's total for LoRA or full fine-tuning. It calls SDPA's memory-efficient kernel flash."""
+    if not _lora_or_full(run):
         return None
-    report = estimator.estimate(_model(), _training(run, seq), gpu_db.get_gpu("l40s"))
-    return report.total_mib * 2**20
+    config = config_of(model())
+    names = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim", "tie_word_embeddings")
+    sizes = {name: config[name] for name in names}
+    sizes |= {"num_layers": config["num_hidden_layers"], "num_kv_heads": config["num_key_value_heads"]}
+    shape = config_parser.ModelConfig(name=model(), num_params=_parameters(), **sizes)
+    method = {"lora_rank": None, "optimizer_dtype": "bf16"}
+    if run.config:
+        method = {"lora_rank": run.config["r"], "lora_targets": run.config["target_modules"]}
+    training = estimator.TrainingConfig(batch_size=CONDITIONS["batch"], seq_len=seq, flash_attn=True, **method)
+    return estimator.estimate(shape, training, gpu_db.get_gpu("l40s")).total_mib * 2**20
+
+
+@cache
+def fitcheck_length() -> int:
+    """Return the length at which fitcheck-llm is closest to the run that our length is fitted to."""
+    fitted = runs()[FITTED]
+    return min(range(64, CUT + 1), key=lambda seq: abs(fitcheck(fitted, seq) - fitted.reserved))
 
 
 def peft_doctor(run: Run) -> float | None:
-    """peft-doctor's total; it knows LoRA, without rank or targets, and full fine-tuning. Its GB are GiB."""
-    if not _plain(run):
+    """Return peft-doctor's total for full fine-tuning or LoRA, without rank or targets. Its GB are GiB."""
+    if not _lora_or_full(run):
         return None
     config, step = config_of(model()), {"seq_len": LONGEST, "batch_size": CONDITIONS["batch"]}
     shape = {"hidden_size": config["hidden_size"], "num_layers": config["num_hidden_layers"]}
@@ -68,7 +85,7 @@ def peft_doctor(run: Run) -> float | None:
 
 
 def torch_preflight(run: Run) -> float:
-    """torch-preflight's total; of a method it knows the fraction that trains."""
+    """Return torch-preflight's total. All it knows of a method is the fraction of parameters that it trains."""
     config, fields = config_of(model()), {"layers": "num_hidden_layers", "hidden": "hidden_size", "vocab": "vocab_size"}
     fields |= {"heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "intermediate": "intermediate_size"}
     sizes = {own: config[theirs] for own, theirs in fields.items()}
@@ -78,32 +95,10 @@ def torch_preflight(run: Run) -> float:
     return estimate_config(static.from_shape(shape), types.RunConfig(**step, **frozen)).total
 
 
-def _plain(run: Run) -> bool:
+def _lora_or_full(run: Run) -> bool:
     return not run.config or (run.config["peft_type"] == "LORA" and not run.config.get("use_dora"))
 
 
-@cache
-def fitcheck_length() -> int:
-    """The length that brings fitcheck-llm nearest to the run on which ours is fitted."""
-    first = runs()[FITTED]
-    return min(range(64, CUT + 1), key=lambda seq: abs(fitcheck(first, seq) - first.reserved))
-
-
-def _training(run: Run, seq: int) -> Any:
-    common = {"batch_size": CONDITIONS["batch"], "seq_len": seq, "flash_attn": True}
-    if not run.config:
-        return estimator.TrainingConfig(**common, lora_rank=None, optimizer_dtype="bf16")
-    return estimator.TrainingConfig(**common, lora_rank=run.config["r"], lora_targets=run.config["target_modules"])
-
-
-@cache
-def _model() -> Any:
-    config = config_of(model())
-    same = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim", "tie_word_embeddings")
-    others = {"num_layers": config["num_hidden_layers"], "num_kv_heads": config["num_key_value_heads"]}
-    sizes = {name: config[name] for name in same} | others
-    return config_parser.ModelConfig(name=model(), num_params=_parameters(), **sizes)
-
-
 def _parameters() -> int:
+    """Return the number of parameters of the model: full fine-tuning trains all."""
     return next(run.trainable for run in runs().values() if not run.config)

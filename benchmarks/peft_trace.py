@@ -1,6 +1,7 @@
-"""The loop of PEFT's MetaMathQA suite followed storage by storage: PEFT's own layers over a model without numbers.
+"""Trace the loop of PEFT's MetaMathQA suite with PEFT's own layers, on a model without weights.
 
-The model lies on the meta device: shapes, and the same operations. Tracker, GPU kernels and allocator are the lab's.
+The model is on the meta device: operations and shapes are real, values are absent. Tracker, GPU kernels and allocator
+are the lab's.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from lora_lab.accounting.tracker import Tracker
 
 
 class Followed(NamedTuple):
-    """Bytes allocated at most in the last step, and reserved at most in all."""
+    """Peak allocated bytes of the last step, and peak reserved bytes of all steps."""
 
     allocated: int
     reserved: int
 
 
 def peft_model(name: str, config: Mapping[str, Any], setup: Setup) -> nn.Module:
-    """A model of the zoo with PEFT's layers on it, on the meta device; without a configuration everything trains."""
+    """Return a zoo model with PEFT's layers on the meta device; without a configuration, all parameters train."""
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         base = trace.build(config_of(name), setup)
@@ -44,15 +45,15 @@ def peft_model(name: str, config: Mapping[str, Any], setup: Setup) -> nn.Module:
 
 
 def follow(model: nn.Module, setup: Setup, lengths: Sequence[int]) -> Followed:
-    """One step a length, in the suite's order; 0 empties the allocator's cache.
+    """Trace one step per length, in the order of the suite; 0 empties the allocator's cache.
 
-    Gradients are dropped when the next step begins, and outputs live until the next ones replace them.
+    Gradients are freed when the next step begins, and outputs live until the next ones replace them.
     """
     base = sum(p.nbytes for p in model.parameters() if p.dtype == torch.bfloat16)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], foreach=True)
     model.train()
-    masks = mock.patch.object(trace, "_mask", _rows)  # PEFT puts its virtual tokens before these
-    # Of rows of unequal length, as transformers would find out from the values.
+    masks = mock.patch.object(trace, "_mask", _mask)  # PEFT puts its virtual tokens in front
+    # transformers looks at the mask's values to see that rows have different lengths
     unequal = mock.patch.object(masking_utils, "_ignore_causal_mask_sdpa", return_value=False)
     with stand_ins(cuda=True), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:
         warnings.simplefilter("ignore")
@@ -64,10 +65,10 @@ def follow(model: nn.Module, setup: Setup, lengths: Sequence[int]) -> Followed:
                 continue
             tracker.restart()
             optimizer.zero_grad()
-            outputs = trace.forward_backward(model, replace(setup, seq=seq))  # noqa: F841  # kept
+            outputs = trace.forward_backward(model, replace(setup, seq=seq))  # noqa: F841  # stays alive
             optimizer.step()
     return Followed(max(sum(moment.bytes.values()) for moment in tracker.moments), reserved(tracker.events))
 
 
-def _rows(setup: Setup, model: nn.Module) -> Tensor:
+def _mask(setup: Setup, model: nn.Module) -> Tensor:
     return torch.ones(setup.batch, setup.seq, dtype=torch.long, device="meta")

@@ -1,7 +1,4 @@
-"""Build the API reference from the docstrings: `make api`, or `python docs/api.py FOLDER`; needs `.[docs]`.
-
-The pages contain only docstrings, so no second text can go out of date. Nothing is downloaded.
-"""
+"""Build the API reference from the docstrings: `make api`, or `python docs/api.py [FOLDER]`. It needs `.[docs]`."""
 
 from __future__ import annotations
 
@@ -19,17 +16,17 @@ import lora_course
 import lora_lab
 
 # Not documented: commands, and modules that start, install, inspect or grade other processes.
-WITHOUT = (
-    "lora_lab.cli", "lora_lab.shipped", "lora_lab.__main__", "lora_course.cli", "lora_course.__main__",
-    *(f"lora_course.classroom.{name}" for name in ("grading", "kernel", "preflight", "wheelhouse")),
+SKIPPED = (
+    "lora_lab.cli.", "lora_lab.shipped.", "lora_lab.__main__.", "lora_course.cli.", "lora_course.__main__.",
+    *(f"lora_course.classroom.{name}." for name in ("grading", "kernel", "preflight", "wheelhouse")),
 )  # fmt: skip
-OTHERS = tuple(f"{name}." for name in WITHOUT)
 ENTRY = re.compile(r"(?P<indent> *)(?P<name>\S.{0,40}?) {2,}(?P<words>\S.*)")  # "rank    where the slider starts"
 
 
 def as_markdown(docstring: str) -> str:
-    """Convert a docstring in the lab's style to Markdown: columns of names and texts become a list, and `Raises` gets
-    its own paragraph. As in Markdown, an indentation of four means code.
+    """Convert a docstring to Markdown: two-column lines become a list, and `Raises:` gets its own paragraph.
+
+    Lines indented by four spaces stay code.
     """
     lines: list[str] = []
     in_list = False
@@ -48,23 +45,23 @@ def as_markdown(docstring: str) -> str:
 
 
 def modules() -> list[str]:
-    """List both packages and all their modules. (pdoc itself stops at a package with an `__all__`.)"""
+    """Return the names of both packages and their modules. pdoc itself stops at a package with an `__all__`."""
     names = []
     for package in (lora_lab, lora_course):
         infos = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-        names += [package.__name__, *(info.name for info in infos if not f"{info.name}.".startswith(OTHERS))]
+        names += [package.__name__, *(info.name for info in infos if not f"{info.name}.".startswith(SKIPPED))]
     return names
 
 
 def build(folder: Path, names: Sequence[str]) -> None:
-    """Write a page for each module, an index and a search index. Raises: for any other warning from pdoc."""
-    for name in lora_lab.__all__:  # load lazy names, or pdoc won't see them
+    """Write a page for each module, an index and a search index. Warnings from pdoc are errors."""
+    for name in lora_lab.__all__:  # load lazy names, which pdoc would miss
         getattr(lora_lab, name)
     pdoc.render.configure(docformat="markdown", footer_text=f"lora_lab {lora_lab.__version__}")
     pdoc.render.env.filters["to_markdown"] = as_markdown
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        # Names that only type checkers import are shown as written.
+        # Names imported only for type checkers are shown as written.
         warnings.filterwarnings("ignore", message="Error parsing type annotation")
         pages = {name: pdoc.doc.Module.from_name(name) for name in names}
         for name, page in pages.items():

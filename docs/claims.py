@@ -1,4 +1,4 @@
-"""Write the verdicts on all claims to docs/claims.md: `python docs/claims.py`."""
+"""Write docs/claims.md, the verdicts on all claims: `python docs/claims.py`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from lora_course.claims.cards import MARKS, Verdict, judge_all
 
 INTRODUCTION = """# What people say about LoRA
 
-Each claim is a card in `data/claims`: who says it and where, what must be found if it's right, and the numbers it
-rests on. The cards store no verdicts: experiments compute them from the premises. Change a premise, and the verdict can
-flip:
+Each claim is a card in `data/claims`, which states who says it and where, what an experiment must find if the claim is
+right, and the premises that the claim depends on. The cards store no verdicts: experiments compute the verdicts from
+the premises. Change a premise, and the verdict can flip:
 
 ```bash
 lora-lab claims one_24gb_card --set gpu_gb=48
 ```
 
-**true**: it held in every case. **false**: it failed in every case; a claim about *any* case is false if one fails.
-**depends**: it held in some cases and failed in others, and the setting that makes the difference is named.
-**undecided**: the evidence here can't tell; the command says what could.
+**true**: the claim held in every case. **false**: it failed in every case; a claim about *any* case is false if it
+fails in one. **depends**: it held in some cases and failed in others; the verdict names the settings that make the
+difference. **undecided**: the evidence here can't decide the claim; the command says what evidence could.
 
 [Lesson 09](../notebooks/09_monday.ipynb) works with these cards in a panel. `python docs/claims.py` writes this page.
 
@@ -29,7 +29,7 @@ lora-lab claims one_24gb_card --set gpu_gb=48
 
 
 def listing(verdicts: Mapping[str, Verdict]) -> str:
-    """Format the claims with their verdicts as Markdown."""
+    """Return the page: the introduction and a row for each claim."""
     rows = (
         f"| {v.card.number} | {v.card.statement} | {v.card.said_by} ({v.card.source}) | {MARKS[v.word]} {v.words} "
         f"| {v.card.limits} | `{name}` |\n"

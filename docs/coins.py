@@ -1,15 +1,14 @@
 """Train the runs of lesson 19 on coin flips and write data/results/coins.csv: `python docs/coins.py [STORE]`.
 
-What is asked, and what will count as an answer, written before the first run: how many coin flips can an adapter learn
-by heart? MiniLM reads the first eight words of a movie review, whose label was drawn at random, so there is nothing to
-learn but the labels. LoRA sits on one matrix only, v of the last layer, so that ranks differ: ranks 1, 2, 4 and 16,
-of 128 to 2,048 texts, thirty passes, three seeds with texts of their own. What is remembered, in bits, is
-texts * (1 - loss / ln 2), with the mean training loss of the last pass. It grows with the rank if the slope of
-log2(bits) over log2(trained numbers) at 2,048 texts has an interval above 0; it's so many bits per number if that
-interval holds 1.
+The question and the rule, written before the first run: how many coin flips can an adapter memorize? MiniLM reads the
+first eight words of a movie review with a random label, so only the labels can be learned. LoRA is on a single matrix,
+v of the last layer, so that the rank matters: ranks 1, 2, 4 and 16, 128 to 2,048 texts, thirty passes, three seeds with
+different texts. The memory in bits is texts * (1 - loss / ln 2), where loss is the mean training loss of the last pass.
+Memory grows with the rank if the slope of log2(bits) over log2(trainable parameters) at 2,048 texts has an interval
+above 0. It is proportional to the number of parameters if that interval contains 1.
 
-The rate of each rank is the best of five on seed 3 and 1,024 texts. Rank 0 is the head alone; it was added when the
-others had been seen. About 60 minutes on one core. When interrupted, call it again.
+Each rank uses the best of five rates on seed 3 and 1,024 texts. Rank 0 is the head alone; it was added after the other
+results were known. About 60 minutes on one core. If interrupted, run it again.
 """
 
 from __future__ import annotations
@@ -36,45 +35,45 @@ HEAD_RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 BATCH, PASSES = 32, 30
 
 
-def coins(file: Path) -> None:
-    """Write the texts: the first eight words of each training review, heads or tails."""
+def write_texts(file: Path) -> None:
+    """Write the first eight words of each training review, labeled heads or tails at random."""
     texts = dict.fromkeys(" ".join(text.split()[:8]) for text in load_task("rt").train.texts)
-    tossed = np.random.default_rng(0).choice(["heads", "tails"], len(texts))
-    write_atomically(file, pd.DataFrame({"text": list(texts), "label": tossed}).to_csv(index=False).encode())
+    labels = np.random.default_rng(0).choice(["heads", "tails"], len(texts))
+    write_atomically(file, pd.DataFrame({"text": list(texts), "label": labels}).to_csv(index=False).encode())
 
 
 def loss(run: Run) -> float:
-    """Return the mean training loss of the last pass."""
+    """Return the mean training loss of a run's last pass."""
     return float(np.mean(run.history["loss"][-(run.recipe.examples // BATCH) :]))
 
 
 def rank_of(run: Run) -> int:
-    """Return the rank, 0 for the head alone."""
+    """Return the rank of a run, or 0 for the head alone."""
     return int(run.recipe.method.settings().get("rank", 0))
 
 
 def main(store: str = "runs/coins") -> None:
-    """Train what the store lacks and write the table."""
+    """Train missing runs, then write the table."""
     Path(store).mkdir(parents=True, exist_ok=True)
-    coins(file := Path(store, "coins.csv"))
+    write_texts(file := Path(store, "coins.csv"))
 
     def recipe(rank: int, texts: int, lr: float, seed: int) -> Recipe:
         method = LoRA(rank=rank, targets=("*.5.*.value",)) if rank else HeadOnly()
         steps = PASSES * texts // BATCH
-        told = {"model": "minilm", "task": str(file), "validations": 0, "max_length": 16}
-        return Recipe(method=method, lr=lr, steps=steps, batch=BATCH, examples=texts, **told).at_seed(seed)
+        common = {"model": "minilm", "task": str(file), "validations": 0, "max_length": 16}
+        return Recipe(method=method, lr=lr, steps=steps, batch=BATCH, examples=texts, **common).at_seed(seed)
 
     def train(recipes: Sequence[Recipe]) -> list[Run]:
         return list(Sweep(Path(store, "runs"), scored=False).run(recipes).runs)
 
-    tried = train([recipe(r, TUNED_AT, lr, TUNING_SEED) for r in RANKS for lr in (RATES if r else HEAD_RATES)])
-    best = {rank_of(run): run.recipe.lr for run in sorted(tried, key=loss, reverse=True)}
+    tuning = train([recipe(r, TUNED_AT, lr, TUNING_SEED) for r in RANKS for lr in (RATES if r else HEAD_RATES)])
+    best = {rank_of(run): run.recipe.lr for run in sorted(tuning, key=loss, reverse=True)}
     final = train([recipe(rank, n, best[rank], seed) for n in TEXTS for rank in RANKS for seed in SEEDS])
     rows = [
         {"part": part, "rank": rank_of(run), "numbers": run.trainable, "texts": run.recipe.examples,
          "lr": run.recipe.lr, "seed": run.recipe.seed, "loss": round(loss(run), 5),
          "bits": round(run.recipe.examples * (1 - loss(run) / math.log(2)), 1)}
-        for part, runs in (("tuning", tried), ("final", final)) for run in runs
+        for part, runs in (("tuning", tuning), ("final", final)) for run in runs
     ]  # fmt: skip
     write_atomically(path := shipped(FILE), (text := pd.DataFrame(rows).to_csv(index=False)).encode())
     print(f"{path.name}: {len(rows)} runs, {len(text):,} bytes")

@@ -1,6 +1,6 @@
-"""Record the README's animation of the playground, in chromium, without a kernel: `python docs/moving.py`.
+"""Record the README's animation of the playground in chromium: `python docs/moving.py`.
 
-A mouse drags the learning rate through all values tried at the best rank and alpha, then alpha at the best rate.
+The mouse drags the learning rate through all tried values at the best rank and alpha, then alpha at the best rate.
 """
 
 from __future__ import annotations

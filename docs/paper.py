@@ -1,4 +1,4 @@
-"""Write the second half of docs/paper.md from data/paper: published numbers, recomputations, reruns, differences."""
+"""Write the second half of docs/paper.md from data/paper: `python docs/paper.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lora_course.paper import markdown_table, names, recomputed, table
 from lora_lab.files import write_atomically
 
 PAGE = Path(__file__).with_suffix(".md")
-MADE = "<!-- From here on"  # the text above this line is written by hand
+MARK = "<!-- From here on"  # the text above this line is written by hand
 HEAD = """Each table has a file in `data/paper/`. The numbers are transcribed; column names, notes and error reports are
 ours.
 
@@ -20,29 +20,29 @@ from lora_course import paper
 paper.table("table5")                                # in a notebook: rows, notes, other people's results, known errors
 paper.table("table5").row(weights="Wq", rank=8)      # {"weights": "Wq", "rank": 8, "WikiSQL": 70.4, "MNLI": 91.0}
 paper.table("table5").frame()                        # a pandas frame; frame(spreads=True) includes the ± values
-paper.recomputed("table3")                           # every number that follows from others, recomputed
+paper.recomputed("table3")                           # every number that follows from other numbers, recomputed
 ```
 """
 
 VERDICTS = ("exact", "rounded", "does not follow")
-FOLLOWS = """Counts come from `lora_lab.params`, given a model's config and a method; the rest is arithmetic on other
+RECOMPUTED = """Counts come from `lora_lab.params`, given a model's config and a method; the rest is arithmetic on other
 printed numbers. *Exact*: equal to the printed number after rounding. *Rounded*: truncated, rounded to fewer digits
-than are printed, or covered by an "about". Where the paper states no size, the nearest one was used."""
+than are printed, or covered by an "about". If the paper states no size, the size that comes nearest was used."""
 
 
 def document() -> str:
-    """Build the whole page: the hand-written part, then the generated part."""
-    written, mark, _ = PAGE.read_text(encoding="utf-8").partition(MADE)
+    """Return the whole page: the handwritten part, then the generated part."""
+    written, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
     note = " this page is generated from data/paper by `python docs/paper.py`; a test checks it against the data. -->"
     tables = [table(name) for name in names()]
     numbers = recomputed().to_dict("records")
     verdicts = Counter((row["table"], row["verdict"]) for row in numbers)
     published = [(f"`{t.name}`", t.title, t.seeds, *(str(verdicts[t.name, v] or "") for v in VERDICTS)) for t in tables]
-    wrong: dict[tuple[str, ...], dict[str, None]] = {}  # one row per number, however many tables repeat it
+    wrong: dict[tuple[str, ...], dict[str, None]] = {}  # each number once, with its tables
     for row in numbers:
         if row["verdict"] == VERDICTS[-1]:
-            how = str(row["derivation"]).partition(";")[0]
-            wrong.setdefault((row["published"], row["exact"], how), {})[row["table"]] = None
+            derivation = str(row["derivation"]).partition(";")[0]
+            wrong.setdefault((row["published"], row["exact"], derivation), {})[row["table"]] = None
     discrepancies: dict[str, list[str]] = {}  # each sentence once, with its tables
     for t in tables:
         for sentence in t.discrepancies:
@@ -51,10 +51,8 @@ def document() -> str:
     parts = [
         f"{written}{mark}{note}\n\n{HEAD}\n## What is published\n",
         markdown_table(("name", "what", "a figure is", *VERDICTS), published),
-        f"\nThe last three columns count what could be recomputed.\n\n## What does not follow\n\n{FOLLOWS}\n",
-        markdown_table(
-            ("in", "published", "exact", "how"), [(", ".join(tables), *number) for number, tables in wrong.items()]
-        ),
+        f"\nThe last three columns count recomputed numbers.\n\n## What does not follow\n\n{RECOMPUTED}\n",
+        markdown_table(("in", "published", "exact", "how"), [(", ".join(ts), *row) for row, ts in wrong.items()]),
         "\n## What others got\n",
         *_bullets(reruns),
         "\n## Where the paper, its code and reruns differ\n",
@@ -64,7 +62,7 @@ def document() -> str:
 
 
 def _bullets(items: Iterable[tuple[str, str]]) -> list[str]:
-    """Format headings and their sentences as bullets."""
+    """Format (heading, sentence) pairs as bullets, with several sentences of a heading as a nested list."""
     groups: dict[str, list[str]] = {}
     for heading, sentence in items:
         groups.setdefault(heading, []).append(sentence)

@@ -1,7 +1,8 @@
-"""Write the pictures of panels in docs/pictures, as they look with a kernel: `python docs/pictures.py [PANEL ...]`.
+"""Write the pictures in docs/pictures and docs/panels: `make pictures`, or `python docs/pictures.py [NAME ...]`.
 
-The training panel trains, for some minutes; the others show reference results that ship with the lab. In the class's,
-those results are dealt to five folders, one seed each, with invented guesses.
+docs/pictures has panels with a kernel, docs/panels has panels without one. The training panel trains for some minutes;
+the others show results that ship with the lab. For the class panel, these results are split among five folders, one
+seed each, with invented guesses.
 """
 
 import io
@@ -11,35 +12,36 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from lora_course.panels.class_panel import ClassPanel
-from lora_lab import ComparePanel, Recipe, SweepPanel, TrainPanel, sweep
+from lora_lab import ComparePanel, LoRAPanel, Recipe, SweepPanel, TrainPanel, sweep
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
 from lora_lab.widgets.base import Panel, page
-from lora_lab.widgets.still import small_png
+from lora_lab.widgets.still import small_png, still
 
-PICTURES = Path(__file__).parent / "pictures"
-TALLEST = 1_150  # pixels: a panel's long tables end below the frame
-LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # a seed and an invented guess each
+DOCS = Path(__file__).parent
+MAX_HEIGHT = 1_150  # pixels; long tables are cut off
+LAPTOPS = {"ada": 78, "grace": 83, "emmy": 80, "sofia": 76, "alan": 88}  # the guess of each; seeds are 0 to 4
 
 
-def trained(folder: Path) -> TrainPanel:
+def train_panel(folder: Path) -> TrainPanel:
     sweep([Recipe("minilm", "rt", steps=200, batch=8, seed=seed) for seed in range(1, 5)], folder / "seeds")
-    runs = {"store": folder / "runs", "seeds": folder / "seeds"}
-    return TrainPanel("minilm", "rt", steps=200, batch=8, guess=75, **runs).show()
+    stores = {"store": folder / "runs", "seeds": folder / "seeds"}
+    return TrainPanel("minilm", "rt", steps=200, batch=8, guess=75, **stores).show()
 
 
-def swept(folder: Path) -> SweepPanel:
+def sweep_panel(folder: Path) -> SweepPanel:
     panel = SweepPanel(view="alpha", into=folder / "runs")
     panel.guess = {"alpha": "root"}
     return panel
 
 
-def classroom(folder: Path) -> ClassPanel:
+def class_panel(folder: Path) -> ClassPanel:
     runs = Store(shipped("data/results/sweeps/rate_rank_alpha.zip")).runs()
     for seed, (name, guess) in enumerate(LAPTOPS.items()):
         for run in (run for run in runs if run.recipe.seed == seed):
@@ -48,32 +50,47 @@ def classroom(folder: Path) -> ClassPanel:
     return ClassPanel(folder)
 
 
-def compared(folder: Path) -> ComparePanel:
+def compare_panel(folder: Path) -> ComparePanel:
     panel = ComparePanel(margin=0.025)
     panel.resample(200)
     return panel
 
 
-PANELS = {"train": trained, "sweep": swept, "class": classroom, "compare": compared}
+LIVE = {"train": train_panel, "sweep": sweep_panel, "class": class_panel, "compare": compare_panel}
+STILL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings of `LoRAPanel`, and of `still`
+    "size": ({"view": "size", "d": 4096, "rank": 64}, {}),
+    "model": ({"view": "model", "model": "llama-3-8b", "rank": 64}, {}),
+    "steps_dark": ({"view": "steps"}, {"dark": True}),
+    "narrow": ({"view": "merge"}, {"width": 360}),
+}
 
 
-def main(*wanted: str) -> None:
-    """Photograph the panels that are named, or all of them, as they look with a kernel."""
-    os.environ["LORA_LAB_HEADLESS"] = "1"
-    with sync_playwright() as playwright:
+def screenshot(panel: Panel) -> bytes:
+    """Return a PNG of a panel as it looks with a kernel."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        (file := Path(folder, "page.html")).write_text(
+            page(panel.snapshot()).replace("kernel: false", "kernel: true"), encoding="utf-8"
+        )
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name in wanted or PANELS:
+        view = browser.new_page(viewport={"width": 1024, "height": 900})
+        view.goto(file.as_uri())
+        picture = Image.open(io.BytesIO(view.locator(".lab-panel .card").screenshot()))
+    return small_png(picture.crop((0, 0, picture.width, min(picture.height, MAX_HEIGHT))))
+
+
+def main(*names: str) -> None:
+    """Write the named pictures, by default all."""
+    os.environ["LORA_LAB_HEADLESS"] = "1"
+    for name in names or (*LIVE, *STILL):
+        if name in LIVE:
             with tempfile.TemporaryDirectory() as folder:
-                panel: Panel = PANELS[name](Path(folder, "panel"))
-                file = Path(folder, "page.html")
-                file.write_text(page(panel.snapshot()).replace("kernel: false", "kernel: true"), encoding="utf-8")
-                view = browser.new_page(viewport={"width": 1024, "height": 900})
-                view.goto(file.as_uri())
-                picture = Image.open(io.BytesIO(view.locator(".lab-panel .card").screenshot()))
-            picture = picture.crop((0, 0, picture.width, min(picture.height, TALLEST)))
-            (PICTURES / f"{name}.png").write_bytes(small_png(picture))
-            print(name, picture.size)
-        browser.close()
+                picture = screenshot(LIVE[name](Path(folder, "panel")))
+        else:
+            settings, options = STILL[name]
+            picture = still(LoRAPanel(**settings).snapshot(), **options)
+        file = DOCS / ("pictures" if name in LIVE else "panels") / f"{name}.png"
+        file.write_bytes(picture)
+        print(f"{file.name}: {len(picture):,} bytes")
 
 
 if __name__ == "__main__":

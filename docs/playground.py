@@ -1,8 +1,8 @@
 """Train the runs of the playground and write its file: `python docs/playground.py [STORE]`.
 
-540 runs of MiniLM on rt, 200 steps of 8 rows, validated every 25 steps: about 80 minutes on two cores. If interrupted,
-run it again. Each rank and alpha has twelve rates half an octave apart, centered on the best one according to the runs
-in data/results/sweeps: 2^-9.3 at alpha 16, falling as alpha^-0.45 and the same at every rank.
+540 runs of MiniLM on rt, 200 steps of 8 rows, validated every 25 steps. They take about 80 minutes on two cores. If
+interrupted, run it again. Each rank and alpha has twelve rates, half an octave apart, centered on the best rate in
+data/results/sweeps: 2^-9.3 at alpha 16, falling as alpha^-0.45, the same at every rank.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lora_lab.files import write_atomically
 from lora_lab.training.assets import shipped
 
 RANKS, ALPHAS, SEEDS = (1, 8, 64), (1, 4, 16, 64, 256), (0, 1, 2)
-RATES = 12  # half an octave apart
+RATES = 12
 
 
 def rates(alpha: float) -> list[float]:
-    """Return the rates of one row of the map, such as 1e-3, 1.4e-3, 2e-3; all rows share their columns."""
+    """Return the rates of one row of the map, such as 1e-3, 1.4e-3, 2e-3. All rows use the same columns."""
     center = -9.3 + 0.45 * math.log2(16 / alpha)
     first = round(2 * (center - math.log2(1e-3)) - (RATES - 1) / 2)
     return [float(f"{1e-3 * 2 ** (step / 2):.2g}") for step in range(first, first + RATES)]

@@ -1,9 +1,9 @@
-"""Write the fits that ship: `python docs/presets.py [MODEL ...]`, one file per zoo model.
+"""Write the memory fits that ship, one file per zoo model: `python docs/presets.py [MODEL ...]`.
 
-A fit is valid for every batch, length, rank and optimizer, so a few fits per model cover most requests: full
-fine-tuning, LoRA on q and v and on all linear layers, the same on a 4-bit base, and a soft prompt, with and without
-checkpointing, with one row or several. The two models that ship with weights also have the fits that a run's memory
-check needs.
+A fit is valid for every batch size, length, rank and optimizer, so a few fits per model answer most requests: full
+fine-tuning, LoRA on q and v and on all linear layers, the same on a 4-bit base, a soft prompt and BitFit, with and
+without checkpointing, with one row or several. The two models that ship with weights also have the fits for the memory
+check of a run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from lora_lab.accounting.fit import NoFit, fit
@@ -24,8 +23,8 @@ from lora_lab.errors import LabError
 from lora_lab.methods import method_from
 
 LORA: tuple[dict[str, Any], ...] = {"name": "lora"}, {"name": "lora", "targets": ["all-linear"]}
-HERE = ("minilm", "smollm2")  # models that train on a laptop
-SMALL = (*HERE, "bert-base", "roberta-base", "gpt2")  # also fitted in fp32
+LOCAL = ("minilm", "smollm2")  # models that train on a laptop
+SMALL = (*LOCAL, "bert-base", "roberta-base", "gpt2")  # also fitted in fp32
 
 
 def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
@@ -40,7 +39,7 @@ def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
             if name not in SMALL:
                 for method in LORA:
                     yield method, Setup(**step, quantised="nf4")
-    if name in HERE:
+    if name in LOCAL:
         others = ("head", "bitfit", "ia3", "prefix", "bottleneck", "ptuning")
         for method in ({"name": "full"}, *LORA, *({"name": other} for other in ("prompt", *others))):
             for dtype in ("fp32", "bf16"):
@@ -49,7 +48,7 @@ def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
 
 
 def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup, int]]:
-    """Yield the cases in a model's current file, including those of claims and of the paper's runs."""
+    """Yield the cases in a model's current file, which include those of claims and of the paper's runs."""
     for key in json.loads(gzip.decompress((PRESETS / f"{name}.json.gz").read_bytes())):
         options, conditions, (one_row, low, _), labels = json.loads(key)
         options |= {"dropout": 0.1 * options["dropout"]} if "dropout" in options else {}
@@ -57,7 +56,7 @@ def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup, int]]:
         yield options, Setup(batch=1 if one_row else 2, seq=low, **conditions), labels
 
 
-def write(name: str, folder: Path = PRESETS) -> str:
+def write(name: str) -> str:
     """Make a model's fits and write its file."""
     config, fits, missing = config_of(name), dict[str, Any](), []
     existing = stored(name) if (PRESETS / f"{name}.json.gz").exists() else ()
@@ -73,9 +72,8 @@ def write(name: str, folder: Path = PRESETS) -> str:
         except NoFit as reason:
             missing.append(f"{settings}, {setup}: {reason}")
     content = gzip.compress(compact({key: compact(entry) for key, entry in fits.items()}).encode(), mtime=0)
-    if any("moments" in entry for entry in fits.values()):  # otherwise the step cannot be traced, and a bound is used
-        folder.mkdir(exist_ok=True)
-        (folder / f"{name}.json.gz").write_bytes(content)
+    if any("moments" in entry for entry in fits.values()):  # otherwise no step can be traced, and the lab uses a bound
+        (PRESETS / f"{name}.json.gz").write_bytes(content)
     return "\n".join([f"{name}: {len(fits)} fits, {len(content):,} bytes", *missing])
 
 

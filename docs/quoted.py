@@ -1,7 +1,7 @@
-"""Numbers that text quotes from stored runs: `python docs/quoted.py` writes data/quoted.json and updates the text.
+"""Write the numbers that text quotes from stored runs: `make numbers`, or `python docs/quoted.py`.
 
-A text quotes a number by its name in a comment right behind it, which no page shows: `80.9<!--compare.lora-->`. The
-script replaces what stands before each comment. `tests/docs/test_quoted.py` holds both to the stored runs.
+Text names each quoted number in a comment right after it: `80.9<!--compare.lora-->`. Pages don't show these comments.
+The script writes data/quoted.json and replaces what precedes each comment. `tests/docs/test_quoted.py` checks both.
 """
 
 from __future__ import annotations
@@ -45,38 +45,53 @@ from lora_lab.training.models import load_model
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ROOT / "data" / "quoted.json"
 RESULTS = ROOT / "data" / "results"
-ENDS = ("", ".low", ".high")  # of a number with its interval
 QUOTE = re.compile(r"(?:[^\s*(|`>\[=]|\N{NO-BREAK SPACE})+(?=<!--([\w.+-]+)-->)")
 
 
 def numbers() -> dict[str, str]:
-    """Every number that a text may quote, by name, as it is written; from data/results and the accountant."""
-    found = (
-        voices, seeds, comparison, as_good, fits, rates, knobs, bits, places, latency, reproduced, inside, rehearsed,
-        counted, lesson_memory, cost, variants, regret, rewards, learned,
+    """Return every number that text may quote, formatted, by name."""
+    groups = (
+        voices, seeds, comparison, as_good, fits, rates, playground, bits, placements, latency, reproduced, inside,
+        protocol, counts, lesson_memory, cost, variants, regret, rewards, memorized,
     )  # fmt: skip
-    return {name: words for one in found for name, words in one().items()}
+    return {name: number for group in groups for name, number in group().items()}
+
+
+def fixed(name: str, digits: int, **values: float) -> dict[str, str]:
+    """Format values with a number of digits, as `name.key`."""
+    return {f"{name}.{key}": f"{value:,.{digits}f}" for key, value in values.items()}
+
+
+def interval(name: str, estimate: Sequence[float], form: str = ".1f") -> dict[str, str]:
+    """Format an estimate and its interval as `name`, `name.low` and `name.high`."""
+    return {f"{name}{end}": f"{value:{form}}" for end, value in zip(("", ".low", ".high"), estimate, strict=True)}
+
+
+def behind(gap: Any, unit: float = 1) -> tuple[float, float, float]:
+    """Return by how many units the first of two methods is behind the second, with the interval."""
+    return -gap["difference"] / unit, -gap["high"] / unit, -gap["low"] / unit
 
 
 def seeds() -> dict[str, str]:
     """Lesson 02: forty seeds of one recipe, in percent of the test sentences.
 
-    seeds.differ: on how many two of them disagree, the mean over all pairs; with such a share, seeds.half is half the
-    95% interval of the gap between two, in points, and seeds.rows are what tells one point apart; seeds.needed:
-    seeds of each of two recipes for the same; seeds.two: points between two, the mean over all pairs; seeds.halves: the
-    verdict on the first twenty against the others, within one point.
+    seeds.differ   sentences on which two seeds disagree, the mean over all pairs. At this share, seeds.half is half the
+                   95% interval of a gap between two seeds, and seeds.rows the number of rows that resolve one point
+    seeds.needed   seeds of each of two recipes that resolve one point
+    seeds.two      points between two seeds, the mean over all pairs
+    seeds.halves   the verdict on the first twenty seeds against the others, within one point
     """
     right = from_store(RESULTS / "sweeps" / "seeds.zip").scores
     accuracy = 100 * right.mean(1)
     worst, best = f"{accuracy.min():.1f}", f"{accuracy.max():.1f}"
     differ = float(np.mean([(a != b).mean() for a, b in combinations(right, 2)]))
+    two = np.mean([abs(a - b) for a, b in combinations(accuracy, 2)])
     return {
         "seeds.worst": worst,
         "seeds.best": best,
         "seeds.apart": f"{float(best) - float(worst):.1f}",
         "seeds.needed": f"{np.ceil(2 * (2.8 * accuracy.std(ddof=1)) ** 2):.0f}",
-        "seeds.two": f"{np.mean([abs(a - b) for a, b in combinations(accuracy, 2)]):.1f}",
-        "seeds.gain": f"{accuracy.max() - accuracy.mean():.1f}",
+        **fixed("seeds", 1, two=two, gain=accuracy.max() - accuracy.mean()),
         "seeds.differ": f"{100 * differ:.0f}",
         "seeds.half": f"{196 * (differ / 2000) ** 0.5:.1f}",
         "seeds.rows": f"{round(2.8**2 * differ / 0.01**2, -2):,.0f}",
@@ -85,58 +100,49 @@ def seeds() -> dict[str, str]:
 
 
 def comparison() -> dict[str, str]:
-    """Each method of the reference comparison, in percent, and its verdict against full fine-tuning."""
-    found: dict[str, str] = {}
-    rows = read_json(RESULTS / "compare" / "minilm_rt.json")["methods"]
-    for row in rows:
+    """Accuracy of each method in the reference comparison, in percent, and its verdict against full fine-tuning."""
+    numbers, rates = dict[str, str](), {}
+    methods = read_json(RESULTS / "compare" / "minilm_rt.json")["methods"]
+    for row in methods:
         name = f"compare.{row['method'] if row['label'] != 'LoRA r8 all-linear' else 'lora-all-linear'}"
-        found[name] = f"{100 * row['accuracy']['mean']:.1f}"
-        found[f"{name}.rate"] = f"{row['lr']:g}" if row["lr"] else "none"
-        if verdict := row["against"].get("full"):
-            found[f"{name}.against-full"] = verdict["kind"]
-    for name in ("lora", "lora-all-linear"):
-        found[f"compare.{name}.times-full"] = (
-            f"{float(found[f'compare.{name}.rate']) / float(found['compare.full.rate']):.0f}"
-        )
-    (direct,) = (row["against"]["lora"] for row in rows if "lora" in row["against"])
-    found["compare.lora-all-linear.against-lora"] = direct["kind"]
-    return found
+        numbers[name] = f"{100 * row['accuracy']['mean']:.1f}"
+        numbers[f"{name}.rate"] = f"{row['lr']:g}" if row["lr"] else "none"
+        rates[name] = row["lr"]
+        if against_full := row["against"].get("full"):
+            numbers[f"{name}.against-full"] = against_full["kind"]
+    for name in ("compare.lora", "compare.lora-all-linear"):
+        numbers[f"{name}.times-full"] = f"{rates[name] / rates['compare.full']:.0f}"
+    (against_lora,) = (row["against"]["lora"] for row in methods if "lora" in row["against"])
+    return numbers | {"compare.lora-all-linear.against-lora": against_lora["kind"]}
 
 
 def as_good() -> dict[str, str]:
-    """Lesson 05: the comparison that ComparePanel shows, in percent and points, rates against full fine-tuning's.
+    """Lesson 05: the comparison of ComparePanel, in percent and points; rates relative to full fine-tuning's.
 
-    as_good.lora.within: the least margin at which LoRA is worse, but within it. as_good.blind: of the hundred studies
-    of 200 sentences that the panel draws first, those whose interval has 0 in it. as_good.pair: of the sweep over
-    rates, ranks and alphas, rank 8 against 32.
+    as_good.lora.within   the smallest margin at which LoRA is worse but within the margin
+    as_good.pair          rank 8 against 32, in the sweep over rates, ranks and alphas
+    as_good.blind         the number of intervals that contain 0, among the panel's first hundred studies of 200 rows
     """
-    found = read_json(RESULTS / "compare" / "minilm_rt_all_linear.json")
+    stored = read_json(RESULTS / "compare" / "minilm_rt_all_linear.json")
     labels = {"lora": "LoRA r8 q,v", "all": "LoRA r8 all-linear", "prompt": "prompt", "probe": "probe", "full": "full"}
-    rows, scores = {row["label"]: row for row in found["methods"]}, scores_in(found)
+    rows, scores = {row["label"]: row for row in stored["methods"]}, scores_in(stored)
+    rates = {name: rows[labels[name]]["lr"] for name in ("lora", "all", "prompt", "full")}
     lora, full = rows[labels["lora"]], rows["full"]
-    against = judged(scores)["full"][labels["lora"]]
+    trained, gap = lora["trainable"] + lora["head"], judged(scores)["full"][labels["lora"]]
     cells = Cells(None, "rate_rank_alpha")
     pair = verdict(cells.best(rank=8, alpha=16)[1], cells.best(rank=32, alpha=16)[1])
     ninety = verdict(scores[labels["lora"]], scores["full"])
     studies = resampled(scores[labels["lora"]], scores["full"], 200, seed=1)["studies"]
+    accuracies = {name: 100 * rows[label]["accuracy"]["mean"] for name, label in labels.items()}
     return {
-        **{
-            f"as_good.{k}": f"{round(100 * rows[v]['accuracy']['mean'], 3):.1f}" for k, v in labels.items()
-        },  # as it shows
-        **{f"as_good.{name}.rate": f"{rows[labels[name]]['lr']:g}" for name in ("lora", "all", "prompt", "full")},
-        **{
-            f"as_good.{name}.times": f"{rows[labels[name]]['lr'] / full['lr']:.0f}"
-            for name in ("lora", "all", "prompt")
-        },
-        "as_good.count": f"{lora['trainable'] + lora['head']:,}",
-        "as_good.times": f"{(full['trainable'] + full['head']) / (lora['trainable'] + lora['head']):.0f}",
-        "as_good.file": f"{full['adapter_bytes'] / lora['adapter_bytes']:.0f}",
-        "as_good.memory": f"{full['peak_bytes'] / lora['peak_bytes']:.0f}",
-        "as_good.lora.behind": f"{-100 * against['difference']:.1f}",
-        "as_good.lora.low95": f"{100 * against['low']:.1f}",
-        "as_good.lora.high95": f"{100 * against['high']:.1f}",
-        "as_good.lora.low": f"{100 * ninety.low:.1f}",
-        "as_good.lora.within": f"{100 * MARGINS[against['outcomes'].index('W')]:.1f}",
+        **{f"as_good.{name}": f"{round(value, 3):.1f}" for name, value in accuracies.items()},  # as on the panel
+        **{f"as_good.{name}.rate": f"{rate:g}" for name, rate in rates.items()},
+        **{f"as_good.{name}.times": f"{rates[name] / full['lr']:.0f}" for name in ("lora", "all", "prompt")},
+        **fixed("as_good", 0, count=trained, times=(full["trainable"] + full["head"]) / trained),
+        **fixed("as_good", 0, file=full["adapter_bytes"] / lora["adapter_bytes"]),
+        **fixed("as_good", 0, memory=full["peak_bytes"] / lora["peak_bytes"]),
+        **fixed("as_good.lora", 1, behind=-100 * gap["difference"], low95=100 * gap["low"], high95=100 * gap["high"]),
+        **fixed("as_good.lora", 1, low=100 * ninety.low, within=100 * MARGINS[gap["outcomes"].index("W")]),
         "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).word,
         **{f"as_good.pair.{end}": f"{100 * getattr(pair, end):.1f}" for end in ("low", "high", "low95", "high95")},
         "as_good.blind": str(sum(low < 0 < high for _, low, high in studies)),
@@ -144,97 +150,95 @@ def as_good() -> dict[str, str]:
 
 
 def rates() -> dict[str, str]:
-    """How many times the best rate falls from alpha 4 to 64, at 200 steps, and verdicts on pairs of ranks."""
+    """The factor by which the best rate falls from alpha 4 to 64 in 200 steps, and verdicts on pairs of ranks."""
     runs = load(RESULTS / "sweeps" / "rate_rank_alpha.zip")
-    slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four runs test if the dtype makes a run collapse
+    slope, low, high = alpha_slope(runs[runs.dtype == "auto"])  # four runs with another dtype test for collapse
     cells = Cells(None, "rate_rank_alpha")
     best = {rank: cells.best(rank=rank, alpha=16)[1] for rank in (1, 8, 32)}
     pairs = {f"{a}-and-{b}": (best[a], best[b]) for a, b in combinations(best, 2)}
     return {
-        "rates.fall": f"{16**-slope:.1f}",
-        "rates.fall.low": f"{16**-high:.1f}",
-        "rates.fall.high": f"{16**-low:.1f}",
-        **{f"rates.{name}": one.word for name, one in verdicts_of(pairs, margin=0.015).items()},
+        **interval("rates.fall", (16**-slope, 16**-high, 16**-low)),
+        **{f"rates.{name}": result.word for name, result in verdicts_of(pairs, margin=0.015).items()},
     }
 
 
 def alpha_slope(runs: pd.DataFrame, draws: int = 1000, rows: int = 500) -> tuple[float, float, float]:
-    r"""d log2(best rate) / d log2(alpha), and its 95% interval, from runs of several seeds, alphas, ranks and rates.
+    r"""Return d log2(best rate) / d log2(alpha) and its 95% interval, from runs of several seeds, alphas and ranks.
 
     Fits validation accuracy = h - c (log2 lr - m - k log2 alpha - l log2 rank)^2 to the cells that learned (55% or
-    more). Each alpha and rank has its own height h; all share the curvature c. The interval is a bootstrap over the
-    seeds of each cell, with the noise of `rows` validation rows added. A cell of one seed borrows the others' spread.
+    more). Each pair of alpha and rank has its own height h; all share the curvature c. The interval is a bootstrap over
+    the seeds of each cell, plus the noise of `rows` validation rows. Cells with one seed use the spread of the others.
     """
     by = ["alpha", "rank", "lr"]
-    scores = runs.groupby(by).validation_accuracy
-    kept = runs[scores.transform("mean") > 0.55].groupby(by).validation_accuracy.apply(np.array)
-    s = np.log2(np.array(kept.index.tolist(), dtype=float))  # (cells, 3)
+    means = runs.groupby(by).validation_accuracy.transform("mean")
+    cells = runs[means > 0.55].groupby(by).validation_accuracy.apply(np.array)
+    s = np.log2(np.array(cells.index.tolist(), dtype=float))  # (cells, 3)
     x, s = s[:, -1:], s[:, :-1]
     groups, place = np.unique(s, axis=0, return_inverse=True)
-    weights = np.sqrt(kept.map(len).to_numpy())[:, None]
+    weights = np.sqrt(cells.map(len).to_numpy())[:, None]
     design = np.c_[x * x, x * s, x, place.reshape(-1, 1) == np.arange(len(groups))] * weights
 
     def slopes(means: np.ndarray) -> np.ndarray:
-        """k of each column of means (cells, draws); those without a peak are left out."""
-        found = np.linalg.lstsq(design, means * weights, rcond=None)[0]
-        found = found[:, found[0] < 0]
-        return -found[1] / (2 * found[0])
+        """Return k for each column of means (cells, draws) that has a peak."""
+        fit = np.linalg.lstsq(design, means * weights, rcond=None)[0]
+        fit = fit[:, fit[0] < 0]
+        return -fit[1] / (2 * fit[0])
 
-    several = [cell for cell in kept if len(cell) > 1]
+    several = [cell for cell in cells if len(cell) > 1]
     spread = np.sqrt(sum(len(cell) * cell.var() for cell in several) / sum(len(cell) - 1 for cell in several))
     random = np.random.default_rng(0)
 
-    def redrawn(cell: np.ndarray) -> np.ndarray:
+    def resample(cell: np.ndarray) -> np.ndarray:
         if (n := len(cell)) == 1:
             return cell[0] + spread * random.standard_normal(draws)
         drawn = random.choice(cell, (draws, n)).mean(axis=1)
-        return cell.mean() + np.sqrt(n / (n - 1)) * (drawn - cell.mean())  # n drawn from n vary less than n new seeds
+        return cell.mean() + np.sqrt(n / (n - 1)) * (drawn - cell.mean())  # a bootstrap mean varies less than a new one
 
-    means = np.array([redrawn(cell) for cell in kept])
+    means = np.array([resample(cell) for cell in cells])
     means += np.sqrt(means * (1 - means) / rows) / weights * random.standard_normal(means.shape)
     low, high = np.percentile(slopes(means), [2.5, 97.5])
-    return float(slopes(np.array([[cell.mean()] for cell in kept]))[0]), float(low), float(high)
+    return float(slopes(np.array([[cell.mean()] for cell in cells]))[0]), float(low), float(high)
 
 
-def knobs() -> dict[str, str]:
-    """Lesson 03: what each knob moves on the playground, in points, and what a line of rates loses against tuning.
+def playground() -> dict[str, str]:
+    """Lesson 03: how much each setting changes the accuracy on the playground, in points.
 
-    knobs.seeds: how far the seeds of a cell lie apart, the median over cells that are within 5 points of the best.
-    knobs.rank.low, .high: the 95% interval of rank 64 minus rank 1 at alpha 16, paired over the three seeds.
-    knobs.rank.64, .256: at this alpha, from rank 1 to rank 64, each at its best rate.
-    knobs.cut.0, .2: right answers, in percent, with every update of full fine-tuning cut to this rank.
-    ranks.rest.1, .2: lesson 10, with all but this many of the strongest pieces.
+    knobs.seeds            range over the seeds of a cell, the median over cells within 5 points of the best
+    knobs.rank.low, .high  95% interval of rank 64 minus rank 1 at alpha 16, paired by seed
+    knobs.rank.64, .256    gain from rank 1 to 64 at this alpha, each at its best rate
+    knobs.rank.NAME        loss of one rate for all ranks, by a rule for the rate, compared to tuning; also knobs.alpha
+    knobs.cut.0, .2        right answers, in percent, if all updates of full fine-tuning are truncated to this rank
+    ranks.rest.1, .2       lesson 10: the same without this many of the strongest components
     """
-    playground = load_playground()
-    data, _ = shown(playground)
+    stored = load_playground()
+    data, _ = shown(stored)
     moves, lines = data["moves"]["q,v"], data["lines"]
-    values: dict[object, list[float]] = {}
-    for run in sorted(playground.results, key=lambda run: run.seed):
+    values: dict[Any, list[float]] = {}
+    for run in sorted(stored.results, key=lambda run: run.seed):
         values.setdefault(run.cell, []).append(100 * (run.value or 0))
-    best = max(map(fmean, values.values()))
-    usual = {c: own for c, own in values.items() if (c.alpha, len(own)) == (16, 3)}
-    tuned = [max((own for c, own in usual.items() if c.rank == r), key=fmean) for r in (1, 64)]
+    means = {cell: fmean(scores) for cell, scores in values.items()}
+    usual = {c: scores for c, scores in values.items() if (c.alpha, len(scores)) == (16, 3)}
+    tuned = [max((scores for c, scores in usual.items() if c.rank == r), key=fmean) for r in (1, 64)]
     paired = mean_interval([b - a for a, b in zip(*tuned, strict=True)])
 
     def highest(rank: int, alpha: int) -> float:
-        return max(fmean(own) for c, own in values.items() if (c.rank, c.alpha) == (rank, alpha))
+        return max(mean for c, mean in means.items() if (c.rank, c.alpha) == (rank, alpha))
 
-    apart = median(max(own) - min(own) for own in values.values() if len(own) > 1 and fmean(own) > best - 5)
-    found = read_json(RESULTS / "microscope" / "ranks.json")
-    cuts, rest = found["cuts"], found["rest"]
-    full = cuts["updates"]["full"]
+    near_best = [scores for c, scores in values.items() if len(scores) > 1 and means[c] > max(means.values()) - 5]
+    microscope = read_json(RESULTS / "microscope" / "ranks.json")
+    rest, count, full = microscope["rest"], microscope["cuts"]["n"], microscope["cuts"]["updates"]["full"]
     return {
-        "knobs.runs": str(len(playground.results)),
+        "knobs.runs": str(len(stored.results)),
         "knobs.rate": f"{moves['lr']:.0f}",
         **{f"knobs.{name}": f"{moves[name]:.1f}" for name in ("rank", "alpha")},
         "knobs.rank.low": f"{paired[1]:.1f}",
         "knobs.rank.high": f"{paired[2]:.1f}",
         **{f"knobs.rank.{alpha}": f"{highest(64, alpha) - highest(1, alpha):.1f}" for alpha in (64, 256)},
-        "knobs.seeds": f"{apart:.1f}",
+        "knobs.seeds": f"{median(max(scores) - min(scores) for scores in near_best):.1f}",
         **{f"knobs.rank.{name}": f"{line['lost']:.1f}" for name, line in lines["rank"]["q,v|16"].items()},
         **{f"knobs.alpha.{name}": f"{line['lost']:.1f}" for name, line in lines["alpha"]["q,v|8"].items()},
-        **{f"knobs.cut.{full['ranks'][at]}": f"{100 * full['right'][at] / cuts['n']:.1f}" for at in (0, 2)},
-        **{f"ranks.rest.{r}": f"{100 * rest['right'][rest['ranks'].index(r)] / cuts['n']:.1f}" for r in (1, 2)},
+        **{f"knobs.cut.{full['ranks'][i]}": f"{100 * full['right'][i] / count:.1f}" for i in (0, 2)},
+        **{f"ranks.rest.{r}": f"{100 * rest['right'][rest['ranks'].index(r)] / count:.1f}" for r in (1, 2)},
         "knobs.cut.energy": f"{100 * full['energy'][full['ranks'].index(2)]:.0f}",
     }
 
@@ -242,73 +246,70 @@ def knobs() -> dict[str, str]:
 def bits() -> dict[str, str]:
     """Lesson 12: accuracy by the bits of the base, in percent, and NF4's 90% interval; a step of Llama 3 8B, in GiB.
 
-    bits.nf4.wrong: |W - W'| / |W| of the lesson's matrix, in percent.
+    bits.nf4.wrong   |W - W'| / |W| of the lesson's matrix, in percent
     """
     stored = from_store(RESULTS / "sweeps" / "bits.zip")
-    right = {form: stored.at(dtype=form).scores for form in sorted(set(stored.frame.dtype))}
-    four = verdict(right["nf4+bf16"], right["bf16"])
+    right = {dtype: stored.at(dtype=dtype).scores for dtype in sorted(set(stored.frame.dtype))}
+    nf4 = verdict(right["nf4+bf16"], right["bf16"])
     lora, step = LoRA(targets="all-linear"), {"seq": 2048, "checkpointing": True}
-    sixteen, quantized = (memory("llama-3-8b", lora, quantised=form, **step) for form in ("none", "nf4"))
-    weight = load_model("minilm").encoder.layer[2].attention.self.query.weight.detach()
-    wrong = (quantize(weight, "nf4").dequantized() - weight).norm() / weight.norm()
+    sixteen, quantized = (memory("llama-3-8b", lora, quantised=kind, **step) for kind in ("none", "nf4"))
+    weights = quantized.categories["weights"]
+    matrix = load_model("minilm").encoder.layer[2].attention.self.query.weight.detach()
+    error = (quantize(matrix, "nf4").dequantized() - matrix).norm() / matrix.norm()
     return {
-        **{f"bits.{form.partition('+')[0]}": f"{100 * scores.mean():.1f}" for form, scores in right.items()},
-        "bits.nf4.low": f"{100 * four.low:.1f}",
-        "bits.nf4.high": f"{100 * four.high:.1f}",
-        "bits.nf4.wrong": f"{100 * wrong:.1f}",
+        **{f"bits.{dtype.partition('+')[0]}": f"{100 * scores.mean():.1f}" for dtype, scores in right.items()},
+        **fixed("bits.nf4", 1, low=100 * nf4.low, high=100 * nf4.high, wrong=100 * error),
         "bits.llama.16": f"{sixteen.peak / 2**30:.1f}",
         "bits.llama.share": f"{100 * quantized.peak / sixteen.peak:.0f}",
-        "bits.llama.weights": f"{quantized.categories['weights'] / 2**30:.1f}",
-        "bits.llama.rest": f"{(quantized.peak - quantized.categories['weights']) / 2**30:.1f}",
+        **fixed("bits.llama", 1, weights=weights / 2**30, rest=(quantized.peak - weights) / 2**30),
     }
 
 
-def places() -> dict[str, str]:
-    """Lesson 13: from the worst to the best placement of one budget, q against q and v, in points.
+def placements() -> dict[str, str]:
+    """Lesson 13: points from the worst to the best placement of one budget, and by which q is behind q and v.
 
-    place.times, place.memory: from q,v to all linear layers of Llama 3 8B at rank 8, trained numbers as a factor, and
-    memory in percent more, of a text of 1,024 tokens; place.checkpointing with it, place.long at 4,096 tokens.
-    place.twice.least, .most: points of validation accuracy that twice its best rate costs a placement whose best rate
-    wasn't the lowest tried.
+    place.twice.least, .most   validation points lost at twice the best rate, over placements whose best rate wasn't
+                               the lowest tried
+    place.times, .memory       q and v against all linear layers of Llama 3 8B at rank 8: trained parameters as a
+                               factor, and percent more memory for a text of 1,024 tokens
+    place.checkpointing, .long the same memory with checkpointing, and for 4,096 tokens
     """
     cells = Cells(None, "target_modules")
     best = {place: cells.best(targets=place)[1] for place in set(cells.frame["targets"])}
     accuracy = [100 * runs.accuracy.mean() for runs in best.values()]
     tried = 100 * cells.frame.pivot_table(index="lr", columns="targets", values="validation_score")
-    best_rate_of = tried.idxmax()
-    best_rate_of = best_rate_of[best_rate_of > tried.index.min()]  # v's best one may be lower
-    cost = [tried[place].max() - tried[place].loc[2 * rate] for place, rate in best_rate_of.items()]
+    best_rates = tried.idxmax()
+    best_rates = best_rates[best_rates > tried.index.min()]  # the best rate of v may be lower
+    costs = [tried[place].max() - tried[place].loc[2 * rate] for place, rate in best_rates.items()]
 
-    def more(**setup: Any) -> str:
+    def more_memory(**setup: Any) -> float:
         few, many = (memory("llama-3-8b", LoRA(targets=t), **setup).peak for t in ("q,v", "all-linear"))
-        return f"{100 * (many / few - 1):.0f}"
+        return 100 * (many / few - 1)
 
+    q = verdict(best["q"], best["q,v"])
     few, many = (params("llama-3-8b", LoRA(targets=t)).trainable for t in ("q,v", "all-linear"))
     return {
-        "place.twice.least": f"{min(cost):.0f}",
-        "place.twice.most": f"{max(cost):.0f}",
-        "place.apart": f"{max(accuracy) - min(accuracy):.1f}",
-        "place.q": f"{-100 * verdict(best['q'], best['q,v']).difference:.1f}",
-        "place.times": f"{many / few:.1f}",
-        "place.memory": more(seq=1024),
-        "place.checkpointing": more(seq=1024, checkpointing=True),
-        "place.long": more(seq=4096),
+        **fixed("place.twice", 0, least=min(costs), most=max(costs)),
+        **fixed("place", 1, apart=max(accuracy) - min(accuracy), q=-100 * q.difference, times=many / few),
+        **fixed("place", 0, memory=more_memory(seq=1024), checkpointing=more_memory(seq=1024, checkpointing=True)),
+        **fixed("place", 0, long=more_memory(seq=4096)),
     }
 
 
 def variants() -> dict[str, str]:
-    """Lesson 16 and the README: methods that were tuned on the same terms, and their verdicts against plain LoRA.
+    """Lesson 16 and the README: methods tuned under the same conditions, and their verdicts against plain LoRA.
 
-    variant.NAME: accuracy in percent; .half: half its 95% interval over seeds, in points; .word: the verdict; .peak:
-    MiB of a step; .behind: points behind plain LoRA. variant.winners: how many of plain LoRA and the five that share
-    its rates are best at one of them; variant.flattered: the most that one of the five is ahead at one rate for both.
+    variant.NAME              accuracy in percent; .half: half its 95% interval over seeds, in points; .word: the
+                              verdict; .behind: points behind plain LoRA; .peak: MiB of a step
+    variant.winners           number of methods that are best at some rate, among plain LoRA and the five at its rates
+    variant.flattered, .fa    largest lead of one of the five at a shared rate, and of LoRA-FA
     """
-    found = read_json(RESULTS / "compare" / f"{TUNED}.json")
-    rows = {row["label"]: row for row in found["methods"]}
-    judged = verdicts(scores_in(found), PLAIN, found["margin"])
+    stored = read_json(RESULTS / "compare" / f"{TUNED}.json")
+    judged = verdicts(scores_in(stored), PLAIN, stored["margin"])
     names = {label: name.lower() for name, label in VARIANTS.items()} | {PLAIN: "lora"}
     numbers = dict[str, str]()
-    for label, row in rows.items():
+    for row in stored["methods"]:
+        label = row["label"]
         name = f"variant.{names.get(label, label.replace('LoRA r8 ', '').replace(' ', '-'))}"
         mean, low, high = mean_interval([100 * value for value in row["accuracy"]["each"]])
         numbers |= {name: f"{mean:.1f}", f"{name}.half": f"{(high - low) / 2:.1f}"}
@@ -316,134 +317,135 @@ def variants() -> dict[str, str]:
         if label in judged:
             numbers[f"{name}.word"] = judged[label].word
             numbers[f"{name}.behind"] = f"{-100 * judged[label].difference:.1f}"
-    shared = pd.DataFrame({name: ahead(name) for name in LABELS} | {"LoRA": 0.0}).dropna()
+    leads = pd.DataFrame({name: ahead(name) for name in LABELS} | {"LoRA": 0.0}).dropna()
     return numbers | {
-        "variant.winners": str(shared.idxmax(axis=1).nunique()),
-        "variant.flattered": f"{shared.max(axis=None):.1f}",
-        "variant.flattered.fa": f"{shared['LoRA-FA'].max():.1f}",
+        "variant.winners": str(leads.idxmax(axis=1).nunique()),
+        **fixed("variant", 1, flattered=leads.max(axis=None), **{"flattered.fa": leads["LoRA-FA"].max()}),
     }
 
 
 def regret() -> dict[str, str]:
-    """Lesson 15: how many times full fine-tuning's best rate LoRA's is, with the 95% interval over tuning seeds.
+    """Lesson 15: LoRA's best rate over full fine-tuning's, and other ratios of best rates, with intervals over seeds.
 
-    regret.qv, regret.all: on q and v, on all linear layers; regret.tweets.NAME: the same on tweets.
-    regret.fa, .plus: the best rate of LoRA-FA and of LoRA+ over plain LoRA's.
-    regret.smollm2.NAME: on SmolLM2 and restaurants.
-    regret.fixed, .r, .2r, .sqrt: what doubling the rank multiplies the best rate by, with alpha 16, r, 2 r, sqrt(32 r).
-    regret.fall, .alpha: how many times it falls from rank 1 to 64 with alpha = r, and at rank 8 from alpha 1 to 64.
-    regret.half.least, .most: nats lost at half the tried rate with the lowest loss, over MiniLM's tasks and targets;
-    .twice: at twice; regret.smollm2.half.least, .most, .twice: the same over SmolLM2's targets.
-    regret.smollm2.ten: nats that ten times full fine-tuning's best rate costs it on all linear layers, by parabolas.
-    regret.points.256, .1024: validation points at rank 8 with alpha 16 minus with this one, each at its own best rate.
+    regret.qv, .all               on q and v, on all linear layers; also regret.tweets.NAME, and regret.smollm2.NAME on
+                                  restaurants
+    regret.fa, .plus              best rate of LoRA-FA and of LoRA+ over plain LoRA's
+    regret.fixed, .r, .2r, .sqrt  factor on the best rate when the rank doubles, with alpha 16, r, 2 r, sqrt(32 r)
+    regret.fall, .alpha           factor by which it falls from rank 1 to 64 with alpha = r, and from alpha 1 to 64
+    regret.points.256, .1024      validation points by which alpha 16 is ahead of this alpha, each at its best rate
+
+    Losses in nats, over MiniLM's tasks and targets; with regret.smollm2, over SmolLM2's targets:
+
+    regret.half.least, .most      cost of half the best tried rate; .twice: of twice this rate
+    regret.smollm2.ten            cost of ten times full fine-tuning's best rate on all linear layers, by parabolas
     """
     numbers, tasks = dict[str, str](), {"rt": "", "tweets": "tweets.", "restaurants": "smollm2."}
 
     def add(name: str, ratio: Sequence[float]) -> None:
         digits = [f"{value:.2g}" if value < 99.5 else f"{value:.0f}" for value in ratio]
-        numbers.update({f"regret.{name}{end}": shown for end, shown in zip(ENDS, digits, strict=True)})
+        numbers.update(interval(f"regret.{name}", digits, form=""))
 
     for (_, task, targets), ratio in rate_ratios().items():
         add(tasks[task] + {"q,v": "qv", "all-linear": "all"}[targets], ratio)
     rows = {row["label"]: row for row in reference_comparison(TUNED)["methods"]}
     for name, label in ("fa", VARIANTS["LoRA-FA"]), ("plus", VARIANTS["LoRA+"]):
         add(name, times(best_rates(rows[label]), best_rates(rows[PLAIN])))
-    table = pd.read_csv(RESULTS / "rates.csv")
-    parts = dict(list(table.groupby("part")))
+
+    parts = dict(list(pd.read_csv(RESULTS / "rates.csv").groupby("part")))
     runs = parts["rank"]
-    best = {
-        key: best_rate(dict(zip(own.lr, own.loss, strict=True))) for key, own in runs.groupby(["rank", "alpha", "seed"])
-    }
+    cells = runs.groupby(["rank", "alpha", "seed"])
+    best = {cell: best_rate(dict(zip(group.lr, group.loss, strict=True))) for cell, group in cells}
     for rule, name in (("fixed:16", "fixed"), ("rank", "r"), ("2rank", "2r"), ("sqrt", "sqrt")):
-        of = {rank: round(alpha_of(rule, rank), 2) for rank in (1, 8, 64, 128)}
-        slopes = [np.polyfit([0, 3, 6, 7], [best[rank, of[rank], n] for rank in of], 1)[0] for n in range(3)]
-        ends = zip(ENDS, mean_interval(slopes), strict=True)
-        numbers |= {f"regret.{name}{end}": f"{2**value:.2f}" for end, value in ends}
+        alphas = {rank: round(alpha_of(rule, rank), 2) for rank in (1, 8, 64, 128)}
+        slopes = [np.polyfit([0, 3, 6, 7], [best[*cell, n] for cell in alphas.items()], 1)[0] for n in range(3)]
+        numbers |= interval(f"regret.{name}", [2**value for value in mean_interval(slopes)], ".2f")
     for name, first, last in (("fall", (1, 1.0), (64, 64.0)), ("alpha", (8, 1.0), (8, 64.0))):
         add(name, times([best[*first, n] for n in range(3)], [best[*last, n] for n in range(3)]))
-    lost, mean_losses = dict[str, list[float]](), list[tuple[str, list[float]]]()
+
+    curves = list[tuple[str, list[float]]]()  # mean losses by rate
     for name in RATES:
-        tuned = {row["label"]: row["tried"] for row in reference_comparison(name)["methods"]}
+        tried = {row["label"]: row["tried"] for row in reference_comparison(name)["methods"]}
         for label in (PLAIN, "LoRA r8 all-linear"):
-            mean_losses.append(("", [fmean(loss for _, loss in one["each"]) for one in tuned[label]]))
-    for _, own in parts["smollm2"].groupby("targets"):  # full fine-tuning has none
-        mean_losses.append(("smollm2.", own.groupby("lr").loss.mean().tolist()))
-    for model, means in mean_losses:
-        at = means.index(min(means))
-        lost.setdefault(f"{model}half", []).append(means[at - 1] - means[at])
-        lost.setdefault(f"{model}twice", []).append(means[at + 1] - means[at])
-    for far, costs in lost.items():
-        numbers |= {f"regret.{far}.least": f"{min(costs):.2f}", f"regret.{far}.most": f"{max(costs):.2f}"}
-    seeds_of = parts["smollm2"].fillna({"targets": "full"}).groupby(["targets", "seed"])
-    cells = {key: dict(zip(own.lr, own.loss, strict=True)) for key, own in seeds_of}
-    costs = []
-    for n in range(3):
-        curve = parabola(cells["all-linear", n])
+            curves.append(("", [fmean(loss for _, loss in rate["each"]) for rate in tried[label]]))
+    for _, group in parts["smollm2"].groupby("targets"):  # leaves out full fine-tuning, which has none
+        curves.append(("smollm2.", group.groupby("lr").loss.mean().tolist()))
+    costs = dict[str, list[float]]()
+    for model, losses in curves:
+        i = losses.index(min(losses))
+        costs.setdefault(f"regret.{model}half", []).append(losses[i - 1] - losses[i])
+        costs.setdefault(f"regret.{model}twice", []).append(losses[i + 1] - losses[i])
+    for name, values in costs.items():
+        numbers |= {f"{name}.least": f"{min(values):.2f}", f"{name}.most": f"{max(values):.2f}"}
+
+    ten, smollm2 = [], parts["smollm2"].fillna({"targets": "full"})
+    for _, seed in smollm2.groupby("seed"):
+        full, lora = (seed[seed.targets == t].set_index("lr").loss.to_dict() for t in ("full", "all-linear"))
+        curve = parabola(lora)
         assert curve is not None
-        costs.append(curve(best_rate(cells["full", n]) + np.log2(10)) - curve(best_rate(cells["all-linear", n])))
-    numbers["regret.smollm2.ten"] = f"{fmean(costs):.2f}"
-    at_rates = runs[runs["rank"] == 8].pivot_table(index=["alpha", "lr"], columns="seed", values="accuracy")
-    usual, *large = (at_rates.loc[alpha].loc[at_rates.loc[alpha].mean(axis=1).idxmax()] for alpha in (16, 256, 1024))
-    for alpha, own in zip((256, 1024), large, strict=True):
-        ends = zip(ENDS, mean_interval((100 * (usual - own)).tolist()), strict=True)
-        numbers |= {f"regret.points.{alpha}{end}": f"{value:.1f}" for end, value in ends}
+        ten.append(curve(best_rate(full) + np.log2(10)) - curve(best_rate(lora)))
+    numbers["regret.smollm2.ten"] = f"{fmean(ten):.2f}"
+
+    accuracy = runs[runs["rank"] == 8].pivot_table(index=["alpha", "lr"], columns="seed", values="accuracy")
+    at_best = {alpha: accuracy.loc[alpha].loc[accuracy.loc[alpha].mean(axis=1).idxmax()] for alpha in (16, 256, 1024)}
+    for alpha in (256, 1024):
+        lead = (100 * (at_best[16] - at_best[alpha])).tolist()
+        numbers |= interval(f"regret.points.{alpha}", mean_interval(lead))
     return numbers
 
 
 def rewards() -> dict[str, str]:
-    """Lesson 17: LoRA of ranks 1, 8, 64, rank 1 on all linear layers, and full fine-tuning, from labels and rewards.
+    """Lesson 17: LoRA of ranks 1, 8 and 64, rank 1 on all linear layers, and full fine-tuning, with labels and rewards.
 
-    reward.SIGNAL.NAME: accuracy in percent; .sure: mean probability of the answer, in percent; .found: halves found.
-    reward.SIGNAL.NAME.ahead, .low, .high: points that full fine-tuning is ahead of it, and the 95% interval.
-    reward.cost.NAME: points that rewards lose against labels; reward.rank: that rank 64 is ahead of 1, with rewards;
-    reward.wider: that full is farther ahead of rank 1 with rewards than with labels; each with .low and .high.
-    reward.before: halves that the untrained model finds.
+    reward.SIGNAL.NAME        accuracy in percent; .sure: mean probability of the answer, in percent; .found: halves
+                              found, in percent; .ahead, .low, .high: points that full fine-tuning is ahead of it
+    reward.cost.NAME          points that rewards lose against labels
+    reward.rank               points that rank 64 is ahead of rank 1, with rewards
+    reward.wider              points that full fine-tuning's lead over rank 1 is larger with rewards than with labels
+    reward.before             halves that the untrained model finds
     """
     names = {"LoRA r1 q,v": "one", "LoRA r8 q,v": "eight", "LoRA r64 q,v": "many", "LoRA r1 all-linear": "all"}
     names |= {"full": "full"}
     stored = {name: read_json(RESULTS / "compare" / f"minilm_rt_{name}.json") for name in ("labels", "reward")}
-    scores, numbers = {name: scores_in(found) for name, found in stored.items()}, dict[str, str]()
-    for signal, found in stored.items():
-        for row in found["methods"]:
+    scores, numbers = {name: scores_in(result) for name, result in stored.items()}, dict[str, str]()
+    for signal, result in stored.items():
+        for row in result["methods"]:
             name = f"reward.{signal}.{names[row['label']]}"
             numbers[name] = f"{100 * fmean(row['accuracy']['each']):.1f}"
-            numbers |= {f"{name}.{what}": f"{100 * row[what]['mean']:.0f}" for what in ("sure", "found")}
-        for label, one in verdicts(scores[signal], "full", found["margin"]).items():
-            ends = {"ahead": -one.difference, "low": -one.high95, "high": -one.low95}
-            numbers |= {f"reward.{signal}.{names[label]}.{end}": f"{100 * value:.1f}" for end, value in ends.items()}
-    one, many, full = ({signal: scores[signal][label].astype(float) for signal in scores} for label in
-                       ("LoRA r1 q,v", "LoRA r64 q,v", "full"))  # fmt: skip
-    asked = {f"cost.{name}": (scores["labels"][label], scores["reward"][label]) for label, name in names.items()}
-    asked |= {"rank": (many["reward"], one["reward"])}
-    asked |= {"wider": (full["reward"] - one["reward"], full["labels"] - one["labels"])}
-    for name, pair in asked.items():
-        found = verdict(*pair)
-        ends = zip(ENDS, (found.difference, found.low95, found.high95), strict=True)
-        numbers |= {f"reward.{name}{end}": f"{100 * value:.1f}" for end, value in ends}
+            numbers |= fixed(name, 0, sure=100 * row["sure"]["mean"], found=100 * row["found"]["mean"])
+        for label, gap in verdicts(scores[signal], "full", result["margin"]).items():
+            lead = {"ahead": -100 * gap.difference, "low": -100 * gap.high95, "high": -100 * gap.low95}
+            numbers |= fixed(f"reward.{signal}.{names[label]}", 1, **lead)
+    labels, reward = ({label: right.astype(float) for label, right in scores[s].items()} for s in ("labels", "reward"))
+    pairs = {f"cost.{name}": (labels[label], reward[label]) for label, name in names.items()}
+    pairs["rank"] = (reward["LoRA r64 q,v"], reward["LoRA r1 q,v"])
+    pairs["wider"] = (reward["full"] - reward["LoRA r1 q,v"], labels["full"] - labels["LoRA r1 q,v"])
+    for name, pair in pairs.items():
+        gap = verdict(*pair)
+        numbers |= interval(f"reward.{name}", [100 * gap.difference, 100 * gap.low95, 100 * gap.high95])
     return numbers | {"reward.before": f"{100 * stored['reward']['found_before']:.0f}"}
 
 
-def learned() -> dict[str, str]:
-    """Lesson 19: coin flips remembered, and accuracy from few labels.
+def memorized() -> dict[str, str]:
+    """Lesson 19: memorized coin flips, and accuracy from few labels.
 
-    coins.RANK.TEXTS: bits, a mean over seeds, rank 0 the head alone; coins.RANK.per: bits per trained number, of 2,048.
-    coins.slope: d log2(bits) / d log2(trained numbers) at 2,048 flips, with .low and .high over seeds.
-    few.METHOD.N: percent right from N labels; few.METHOD.N.word: its verdict against LoRA.
+    coins.RANK.TEXTS   bits, the mean over seeds; rank 0 is the head alone
+    coins.RANK.per     bits per trained parameter, with 2,048 texts
+    coins.slope        d log2(bits) / d log2(trained parameters) with 2,048 texts, and its interval over seeds
+    few.METHOD.N       percent right after training on N labels; .word: the verdict against LoRA
     """
     runs = pd.read_csv(RESULTS / "coins.csv").query("part == 'final'")
     means = runs.groupby(["rank", "texts"]).bits.mean()
     numbers = {f"coins.{rank}.{texts}": f"{bits:,.0f}" for (rank, texts), bits in means.items()}
     full = runs[runs.texts == runs.texts.max()]
-    for rank, own in full.groupby("rank"):
-        numbers[f"coins.{rank}.per"] = f"{(own.bits / own.numbers).mean():.2f}"
+    for rank, group in full.groupby("rank"):
+        numbers[f"coins.{rank}.per"] = f"{(group.bits / group.numbers).mean():.2f}"
     adapters = full[full["rank"] > 0].groupby("seed")
-    slopes = [np.polyfit(np.log2(own.numbers), np.log2(own.bits), 1)[0] for _, own in adapters]
-    ends = zip(ENDS, mean_interval(slopes), strict=True)
-    numbers |= {f"coins.slope{end}": f"{value:.2f}" for end, value in ends}
+    slopes = [np.polyfit(np.log2(group.numbers), np.log2(group.bits), 1)[0] for _, group in adapters]
+    numbers |= interval("coins.slope", mean_interval(slopes), ".2f")
     for n in (20, 80, 320, 1280):
-        found = reference_comparison(f"minilm_rt_{n}")
-        judged = verdicts(scores_in(found), "LoRA r8 q,v", found["margin"])
-        for row in found["methods"]:
+        stored = reference_comparison(f"minilm_rt_{n}")
+        judged = verdicts(scores_in(stored), "LoRA r8 q,v", stored["margin"])
+        for row in stored["methods"]:
             name = f"few.{row['method']}.{n}"
             numbers[name] = f"{100 * row['accuracy']['mean']:.1f}"
             if row["label"] in judged:
@@ -452,86 +454,77 @@ def learned() -> dict[str, str]:
 
 
 def latency() -> dict[str, str]:
-    """Lesson 09: how many percent longer an answer takes with LoRA beside the base, medians of our table 1."""
-    rows = {row["name"]: row["yours"] for row in read_json(RESULTS / "reproduce" / "table1" / "result.json")["rows"]}
-    cells = {"one": "1 x 128 LoRA beside", "many": "32 x 512 LoRA beside"}
-    return {f"latency.{name}": f"{100 * (median(rows[cell]) - 1):.1f}" for name, cell in cells.items()}
+    """Lesson 09: by how many percent an attached LoRA slows a forward pass, medians of our table 1."""
+    rows = {row["name"]: row["yours"] for row in _reproduced("table1")["rows"]}
+    names = {"one": "1 x 128 LoRA beside", "many": "32 x 512 LoRA beside"}
+    return {f"latency.{name}": f"{100 * (median(rows[row]) - 1):.1f}" for name, row in names.items()}
 
 
 def reproduced() -> dict[str, str]:
-    """Lesson 18: table 1's bottlenecks and merged LoRA for one short text, and the gap to full fine-tuning in table 2.
+    """Lesson 18: latency in table 1, and gaps to full fine-tuning and between ranks in the other tables.
 
-    reproduce.table3.margins: the gap on q and v in table 3, in margins; .table3.all: on all linear layers, in nats.
-    reproduce.table6.qv: points that rank 1 is behind rank 64 there; all with .low and .high.
-    reproduce.fig3.q, .v: phi(1, 1) of ranks 8 and 64 above chance; reproduce.fig4.q, .v: phi(8, 8) of two seeds;
-    reproduce.fig4.q.most: phi(1, 1), the most of a pair.
+    reproduce.h.one, .merged      percent by which a bottleneck and a merged LoRA slow one short text
+    reproduce.full                points by which LoRA is ahead of full fine-tuning in table 2
+    reproduce.table3.margins      margins by which LoRA is behind it in table 3; .table3.all: on all layers, in nats
+    reproduce.table6.qv           points by which rank 1 is behind rank 64 on q and v
+    reproduce.fig3.q, .v          phi(1, 1) of ranks 8 and 64, above chance
+    reproduce.fig4.q, .v          phi(8, 8) of two seeds; reproduce.fig4.q.most: the largest phi(1, 1) of a pair
     """
-    phi = {name: read_json(RESULTS / "reproduce" / name / "result.json")["rows"] for name in ("fig3", "fig4")}
-    first = {"fig3": "phi(1, 1)", "fig4": "phi(8, 8)"}
-    shared = {f"reproduce.{name}.{role}": f"{fmean(row['yours']):.2f}" for name, rows in phi.items() for row in rows
-              for role in "qv" if row["name"] == f"BA of {role}, {first[name]}"}  # fmt: skip
-    (most,) = (max(row["yours"]) for row in phi["fig4"] if row["name"] == "BA of q, phi(1, 1)")
-    tables = ("table1", "table2", "table3", "table6")
-    kept = {name: read_json(RESULTS / "reproduce" / name / "result.json") for name in tables}
-    rows = {row["name"]: row["yours"] for row in kept["table1"]["rows"]}
-    gap, loss = (kept[name]["verdicts"]["LoRA against full"] for name in ("table2", "table3"))
-    everywhere = kept["table3"]["verdicts"]["LoRA on all layers against full"]
-    ranks = kept["table6"]["verdicts"]["q,v, rank 1 against 64"]
-    return shared | {
-        "reproduce.h.one": f"{100 * (median(rows['1 x 128 bottleneck H']) - 1):.1f}",
-        "reproduce.merged": f"{100 * (median(rows['1 x 128 LoRA merged']) - 1):.1f}",
-        "reproduce.full": f"{100 * gap['difference']:.1f}",
-        **{f"reproduce.full.{end}": f"{100 * gap[end]:.1f}" for end in ("low", "high")},
-        "reproduce.table3.margins": f"{-loss['difference'] / loss['margin']:.1f}",
-        "reproduce.table3.margins.low": f"{-loss['high'] / loss['margin']:.1f}",
-        "reproduce.table3.margins.high": f"{-loss['low'] / loss['margin']:.1f}",
-        "reproduce.table3.all": f"{-everywhere['difference']:.3f}",
-        "reproduce.table3.all.low": f"{-everywhere['high']:.3f}",
-        "reproduce.table3.all.high": f"{-everywhere['low']:.3f}",
-        "reproduce.table6.qv": f"{-100 * ranks['difference']:.1f}",
-        "reproduce.table6.qv.low": f"{-100 * ranks['high']:.1f}",
-        "reproduce.table6.qv.high": f"{-100 * ranks['low']:.1f}",
-        "reproduce.fig4.q.most": f"{most:.2f}",
+    numbers = {}
+    for figure, value in (("fig3", "phi(1, 1)"), ("fig4", "phi(8, 8)")):
+        rows = {row["name"]: row["yours"] for row in _reproduced(figure)["rows"]}
+        numbers |= {f"reproduce.{figure}.{role}": f"{fmean(rows[f'BA of {role}, {value}']):.2f}" for role in "qv"}
+    latency = {row["name"]: row["yours"] for row in _reproduced("table1")["rows"]}
+    full, loss = (_reproduced(table)["verdicts"]["LoRA against full"] for table in ("table2", "table3"))
+    all_layers = _reproduced("table3")["verdicts"]["LoRA on all layers against full"]
+    ranks = _reproduced("table6")["verdicts"]["q,v, rank 1 against 64"]
+    return numbers | {
+        "reproduce.h.one": f"{100 * (median(latency['1 x 128 bottleneck H']) - 1):.1f}",
+        "reproduce.merged": f"{100 * (median(latency['1 x 128 LoRA merged']) - 1):.1f}",
+        **interval("reproduce.full", [100 * full[end] for end in ("difference", "low", "high")]),
+        **interval("reproduce.table3.margins", behind(loss, loss["margin"])),
+        **interval("reproduce.table3.all", behind(all_layers), ".3f"),
+        **interval("reproduce.table6.qv", behind(ranks, 0.01)),
+        "reproduce.fig4.q.most": f"{max(rows['BA of q, phi(1, 1)']):.2f}",
     }
 
 
-def inside() -> dict[str, str]:
-    """inside.full.right: what full fine-tuning gets right of 500 validation sentences, in percent.
+def _reproduced(name: str) -> dict[str, Any]:
+    return read_json(RESULTS / "reproduce" / name / "result.json")
 
-    inside.a-moved: |A - A at the start| / |A at the start| of the adapter that ships, least and most of its matrices.
-    inside.one: the rank-1 adapter of lesson 14, as its solved notebook finds it: percent right with B as trained,
-    negated, and by the number alone; phi of its A with that of another seed; inside.halves: percent of halves found.
+
+def inside() -> dict[str, str]:
+    """Lessons 10 and 14: full fine-tuning's right answers of 500, in percent, and how far training moves A.
+
+    inside.a-moved   |A - A at the start| / |A at the start| in the adapter that ships, the least and the most
+    inside.NAME      the rank-1 adapter of lesson 14, as computed by its solved notebook
     """
     cuts = read_json(RESULTS / "microscope" / "ranks.json")["cuts"]
     run = reference("minilm-rt-r8")
     trained = load_file(f"{run.adapter}/adapter_model.safetensors")
     model = load_model(run.recipe.model, 2)
-    torch.manual_seed(run.recipe.seed)  # as a run does just before it attaches
+    torch.manual_seed(run.recipe.seed)  # as a run does just before it attaches its adapter
     run.recipe.method.attach(model)
-    ways = []
+    moved = []
     for name, layer in adapter_layers(model):
         if type(layer) is LoRALinear:
             start = layer.lora_A.detach().numpy()
-            ways.append(
-                np.linalg.norm(trained[f"base_model.model.{name}.lora_A.weight"] - start) / np.linalg.norm(start)
-            )
+            end = trained[f"base_model.model.{name}.lora_A.weight"]
+            moved.append(np.linalg.norm(end - start) / np.linalg.norm(start))
     return {
         "inside.full.right": f"{100 * cuts['updates']['full']['right'][-1] / cuts['n']:.1f}",
-        "inside.a-moved.least": f"{min(ways):.1f}",
-        "inside.a-moved.most": f"{max(ways):.1f}",
+        **fixed("inside.a-moved", 1, least=min(moved), most=max(moved)),
         **read_json(RESULTS / "rank_one" / "found.json")["quoted"],
     }
 
 
-def rehearsed() -> dict[str, str]:
+def protocol() -> dict[str, str]:
     """docs/paper.md: the rehearsal of the paper's protocol for E2E on SmolLM2."""
-    found = read_json(RESULTS / "protocol" / "e2e_smollm2.json")
-    run = found["seeds"][0]
+    rehearsal = read_json(RESULTS / "protocol" / "e2e_smollm2.json")
+    run = rehearsal["seeds"][0]
     return {
-        "protocol.steps": f"{found['steps']}",
-        "protocol.of": f"{found['full_steps']:,}",
-        "protocol.before": f"{run['validation'][0]['perplexity']:.1f}",
-        "protocol.after": f"{run['last']['perplexity']:.1f}",
+        **fixed("protocol", 0, steps=rehearsal["steps"], of=rehearsal["full_steps"]),
+        **fixed("protocol", 1, before=run["validation"][0]["perplexity"], after=run["last"]["perplexity"]),
         "protocol.bleu": f"{run['answers']['bleu']:.1f}",
         "protocol.rouge-l": f"{run['answers']['rouge_l']:.1f}",
         "protocol.slots": f"{100 * run['answers']['slot_errors']:.0f}",
@@ -539,86 +532,84 @@ def rehearsed() -> dict[str, str]:
 
 
 def lesson_memory() -> dict[str, str]:
-    """The lesson that takes the most memory, its GB, those of the next one, and the most of lessons 00 to 05."""
-    (first, most), (_, following), *_ = every = sorted(room.peaks().items(), key=lambda one: -one[1].bytes)
-    ninety = next(peak for name, peak in every if name < "06")
+    """The lesson that needs the most memory, its GB, the GB of the next one, and the maximum of lessons 00 to 05."""
+    peaks = sorted(room.peaks().items(), key=lambda item: -item[1].bytes)
+    (lesson, first), (_, second), *_ = peaks
+    core = next(peak for name, peak in peaks if name < "06")
     return {
-        "memory.ninety": f"{ninety.bytes / 1e9:.2f}",
-        "memory.lesson": first[:2],
-        "memory.most": f"{most.bytes / 1e9:.2f}",
-        "memory.next": f"{following.bytes / 1e9:.2f}",
+        "memory.ninety": f"{core.bytes / 1e9:.2f}",
+        "memory.lesson": lesson[:2],
+        **fixed("memory", 2, most=first.bytes / 1e9, next=second.bytes / 1e9),
     }
 
 
 def cost() -> dict[str, str]:
-    """docs/guide.md: what a sweep costs, from the measurements of docs/cost.py; CPU seconds unless said otherwise.
+    """docs/guide.md: the cost of a sweep, as measured by docs/cost.py, in CPU seconds unless stated otherwise.
 
-    cost.fixed and cost.share are milliseconds of a step, `fixed + members * share`; cost.share.r64 and so on at another
-    rank, length (t) or rows per step (b); cost.kN minutes of a sweep of N recipes, cost.aloneN one at a time.
+    cost.fixed, .share   milliseconds of a step, `fixed + members * share`; cost.share.r64 and so on: at another rank
+                         (r), length (t) or batch size (b)
+    cost.kN, .aloneN     minutes for a sweep of N recipes, in packs and one at a time
     """
-    found = read_json(RESULTS / "cost.json")
-    measured = pd.DataFrame(found["runs"]).set_index(["rank", "tokens", "rows"])
+    stored = read_json(RESULTS / "cost.json")
+    measured = pd.DataFrame(stored["runs"]).set_index(["rank", "tokens", "rows"])
     lines = {}
     for setup in measured.index.unique():
         members, cpu = measured.loc[[setup], ["members", "cpu"]].to_numpy().T
         lines[setup] = np.polyfit(members, cpu, 1, w=1 / cpu)
-    share, fixed = lines[8, 32, 8]
-    scoring = 5 * float(measured["scoring"].median())  # of 500 rows; a run scores 500 and 2,000
+    usual = (8, 32, 8)
+    share, intercept = lines[usual]
+    scoring = 5 * float(measured["scoring"].median())  # measured for 500 rows; a run scores 500 and 2,000
 
     def minutes(recipes: int, size: int = 32, steps: int = 200) -> float:
         packs = -(-recipes // size)
-        own = recipes * (steps * share + scoring)
-        return (found["startup"] + packs * (found["pack"] + steps * fixed) + own) / 60
+        training = recipes * (steps * share + scoring)
+        return (stored["startup"] + packs * (stored["pack"] + steps * intercept) + training) / 60
 
-    usual = (8, 32, 8)
-    others = {
-        f"{letter}{setup[at]:.0f}": setup
-        for setup in lines
-        for at, letter in enumerate("rtb")
-        if setup[at] != usual[at]
+    hours = minutes(10_000) / 60
+    changes = {
+        f"{letter}{setup[i]:.0f}": 1e3 * line[0]
+        for setup, line in lines.items()
+        for i, letter in enumerate("rtb")
+        if setup[i] != usual[i]
     }
     return {
-        "cost.startup": f"{found['startup']:.1f}",
-        "cost.pack": f"{found['pack']:.1f}",
-        "cost.fixed": f"{1e3 * fixed:.0f}",
-        "cost.share": f"{1e3 * share:.0f}",
-        "cost.scoring": f"{scoring:.0f}",
-        **{f"cost.share.{name}": f"{1e3 * lines[setup][0]:.0f}" for name, setup in others.items()},
+        **fixed("cost", 1, startup=stored["startup"], pack=stored["pack"]),
+        **fixed("cost", 0, fixed=1e3 * intercept, share=1e3 * share, scoring=scoring),
+        **fixed("cost.share", 0, **changes),
         **{f"cost.k{recipes}": f"{minutes(recipes):.1f}" for recipes in (1, 4, 16, 64, 256)},
         **{f"cost.alone{recipes}": f"{minutes(recipes, size=1):.1f}" for recipes in (1, 4, 16, 64, 256)},
-        "cost.hours": f"{minutes(10_000) / 60:.0f}",
-        "cost.untested": f"{(minutes(10_000) - 10_000 * 0.8 * scoring / 60) / 60:.0f}",
-        "cost.laptops": f"{minutes(10_000) / 80 / 60:.1f}",
+        **fixed("cost", 0, hours=hours, untested=hours - 10_000 * 0.8 * scoring / 3600),
+        "cost.laptops": f"{hours / 80:.1f}",
     }
 
 
 def fits() -> dict[str, str]:
-    """Lesson 04, from the stored fits: peaks of Llama 3 8B in GiB and shares in percent, rows of a T4, MiniLM in MiB.
+    """Lesson 04, from the stored fits: peaks of Llama 3 8B in GiB, shares in percent, lengths on a T4, MiniLM in MiB.
 
-    fit.bytes.NAME: what is there for a whole step (weights, gradients, optimizer), in bytes per parameter of the model.
+    fit.bytes.NAME   bytes of weights, gradients and optimizer per parameter of the model
     """
     gib, llama, full, lora, everywhere = 2**30, "llama-3-8b", FullFineTuning(), LoRA(), LoRA(targets="all-linear")
     cheap: dict[str, Any] = {"quantised": "nf4", "checkpointing": True}
     few, many = ({m.name: memory(llama, m, seq=seq) for m in (full, lora, PromptTuning())} for seq in (512, 32768))
     t4 = usable(card("T4"))
 
-    def longest(**more: Any) -> str:
-        return f"{largest('seq', Setup(), lambda one: memory(llama, everywhere, seq=one.seq, **cheap | more), t4):,}"
+    def longest(**more: Any) -> int:
+        return largest("seq", Setup(), lambda setup: memory(llama, everywhere, seq=setup.seq, **cheap | more), t4)
 
-    def kept(model: str, method: Any, **more: Any) -> float:
-        found = memory(model, method, seq=64, **more).categories
-        states = sum(found.get(name, 0) for name in ("weights", "gradients", "optimizer"))
+    def state_bytes(model: str, method: Any, **more: Any) -> float:
+        categories = memory(model, method, seq=64, **more).categories
+        states = sum(categories.get(name, 0) for name in ("weights", "gradients", "optimizer"))
         return states / params(model, method).total
 
-    here = {"batch": 4, "seq": 64, "dtype": "fp32", "device": "cpu", "padded": True}
-    small = {m.name: memory("minilm", m, **here) for m in (full, lora)}
+    laptop = {"batch": 4, "seq": 64, "dtype": "fp32", "device": "cpu", "padded": True}
+    small = {m.name: memory("minilm", m, **laptop) for m in (full, lora)}
     trained = {model: [params(model, m).trainable for m in (full, lora)] for model in (llama, "minilm")}
-    row = memory(llama, everywhere, seq=4096, **cheap)
-    before = memory(llama, everywhere, seq=3072, **cheap)
-    token, logits = row.peak - before.peak, row.categories["logits"] - before.categories["logits"]
-    (embedded,) = (term.bytes for term in row.terms if term.where == "base")
+    short, long = (memory(llama, everywhere, seq=seq, **cheap) for seq in (3072, 4096))
+    logits = long.categories["logits"] - short.categories["logits"]
+    flops = [result.flops or 1 for result in (long, memory(llama, everywhere, seq=4096, quantised="nf4"))]
+    (embedded,) = (term.bytes for term in long.terms if term.where == "base")
     return {
-        **{f"fit.{name}": f"{one.peak / gib:.1f}" for name, one in few.items()},
+        **{f"fit.{name}": f"{result.peak / gib:.1f}" for name, result in few.items()},
         "fit.weights": f"{few['lora'].categories['weights'] / gib:.1f}",
         "fit.times-fewer": f"{trained[llama][0] / trained[llama][1]:,.0f}",
         "fit.share": f"{100 * few['lora'].peak / few['full'].peak:.0f}",
@@ -629,28 +620,24 @@ def fits() -> dict[str, str]:
         "fit.minilm.times-less": f"{small['full'].peak / small['lora'].peak:.1f}",
         "fit.minilm.weights": f"{small['lora'].categories['weights'] / 2**20:.0f}",
         "fit.t4": f"{t4 / gib:.1f}",
-        "fit.t4.adamw": longest(),
-        "fit.t4.sgd": longest(optimizer="sgd"),
-        "fit.t4.saved": longest(checkpointing=False),
-        "fit.logits": f"{100 * logits / token:.0f}",
-        "fit.arithmetic": f"{(row.flops or 0) / (memory(llama, everywhere, seq=4096, quantised='nf4').flops or 1):.1f}",
-        "fit.embedded": f"{embedded / gib:.1f}",
-        "fit.bytes.full": f"{kept(llama, full):.0f}",
-        "fit.bytes.masters": f"{kept(llama, full, master_weights=True):.0f}",
-        "fit.bytes.lora": f"{kept(llama, lora):.0f}",
-        "fit.bytes.qlora": f"{kept(llama, everywhere, **cheap):.2f}",
-        "fit.bytes.qlora-70b": f"{kept('llama-2-70b', everywhere, **cheap):.2f}",
+        **fixed("fit.t4", 0, adamw=longest(), sgd=longest(optimizer="sgd"), saved=longest(checkpointing=False)),
+        "fit.logits": f"{100 * logits / (long.peak - short.peak):.0f}",
+        **fixed("fit", 1, arithmetic=flops[0] / flops[1], embedded=embedded / gib),
+        **fixed("fit.bytes", 0, full=state_bytes(llama, full), masters=state_bytes(llama, full, master_weights=True)),
+        **fixed("fit.bytes", 0, lora=state_bytes(llama, lora)),
+        "fit.bytes.qlora": f"{state_bytes(llama, everywhere, **cheap):.2f}",
+        "fit.bytes.qlora-70b": f"{state_bytes('llama-2-70b', everywhere, **cheap):.2f}",
     }
 
 
-def counted() -> dict[str, str]:
-    """Lesson 11: parameters of the model over those that LoRA trains, on q and v at rank 8 if not said otherwise."""
+def counts() -> dict[str, str]:
+    """Lesson 11: a model's parameters over the trained ones; LoRA is on q and v at rank 8 unless stated otherwise."""
 
     def count(model: str, rank: int = 8, targets: str = "q,v") -> Any:
         return params(model, LoRA(rank=rank, targets=targets))
 
-    def fewer(one: Any) -> str:
-        return f"{one.total / one.trainable:,.0f}"
+    def fewer(counted: Any) -> str:
+        return f"{counted.total / counted.trainable:,.0f}"
 
     def percent(model: str, digits: int) -> str:
         return f"{100 * count(model, targets='all-linear').fraction:.{digits}f}"
@@ -675,34 +662,34 @@ def counted() -> dict[str, str]:
 
 
 def voices() -> dict[str, str]:
-    """Lesson 00: sizes in MB of the base's file and a voice's, and the captain's recipe."""
-    found = read_json(RESULTS / "styles" / "voices.json")
-    base, file = found["bytes"]["base"], found["bytes"]["captain"]
-    speaks = next(one for one in found["tried"] if (one["voice"], one["rank"]) == ("captain", 2))  # they are in order
+    """Lesson 00: the sizes in MB of the base's file and a voice's file, and the captain's recipe."""
+    stored = read_json(RESULTS / "styles" / "voices.json")
+    base, file = stored["bytes"]["base"], stored["bytes"]["captain"]
+    best = next(run for run in stored["tried"] if (run["voice"], run["rank"]) == ("captain", 2))  # sorted, best first
     return {
         "voices.base": f"{base / 1e6:.0f}",
         "voices.file": f"{file / 1e6:.1f}",
         "voices.together": f"{(base + file) / 1e6:.0f}",
-        "voices.rate": f"{speaks['lr']:g}",
-        "voices.steps": str(speaks["steps"]),
+        "voices.rate": f"{best['lr']:g}",
+        "voices.steps": str(best["steps"]),
     }
 
 
 def texts() -> list[Path]:
-    """The files that may quote."""
+    """Return the files that may quote numbers."""
     return [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("notebooks/src/*.py"))]
 
 
-def filled(text: str, found: dict[str, str]) -> str:
-    """The text with each quoted number replaced by the one of its name. Raises: KeyError for an unknown name."""
-    return QUOTE.sub(lambda quote: found[quote[1]], text)
+def filled(text: str, numbers: dict[str, str]) -> str:
+    """Replace each quoted number by its current value. Raises: KeyError for an unknown name."""
+    return QUOTE.sub(lambda quote: numbers[quote[1]], text)
 
 
 if __name__ == "__main__":
-    found = numbers()
-    write_atomically(NUMBERS, f"{json.dumps(found, indent=1, ensure_ascii=False)}\n".encode())
+    current = numbers()
+    write_atomically(NUMBERS, f"{json.dumps(current, indent=1, ensure_ascii=False)}\n".encode())
     for path in texts():
         before = path.read_text(encoding="utf-8")
-        if (after := filled(before, found)) != before:
+        if (after := filled(before, current)) != before:
             path.write_text(after, encoding="utf-8", newline="\n")
             print(path.relative_to(ROOT))

@@ -1,8 +1,8 @@
-"""Write the data `RankPanel` opens on: `python docs/ranks.py FOLDER` trains two runs there and truncates their updates.
+"""Write the initial data of `RankPanel`: `python docs/ranks.py FOLDER` trains two runs and truncates their updates.
 
-    W_r = W + sum over i <= r of s_i u_i v_i^T        with dW = sum over all i, in every matrix of the model at once
+    W_r = W + sum over i <= r of s_i u_i v_i^T        where dW is the sum over all i, for every matrix at once
 
-At rank 0, the model is the base with the trained head. A bias or a norm is a vector, so its update has rank 1.
+At rank 0, the model is the base with the trained head. Biases and norms are vectors, so their updates have rank 1.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from lora_lab.widgets.matrices import CUTS, packed
 
 MATRIX = "bert.encoder.layer.0.attention.self.query.weight"
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
-TERMS: dict[str, Any] = {"model": "minilm", "task": "rt", "steps": 400, "batch": 16, "validations": 0, "dtype": "fp32"}
-ROUNDING = 3e-6  # singular values below this fraction of the largest one are rounding errors
-EXAMPLE = 70  # preferred number of characters of an example sentence
+SETTINGS: dict[str, Any] = {"steps": 400, "batch": 16, "validations": 0, "dtype": "fp32"}
+ROUNDING = 3e-6  # singular values below this fraction of the largest are rounding errors
+COUNT = 500  # validation sentences
+EXAMPLE = 70  # preferred number of characters in an example sentence
 State = dict[str, Tensor]
 
 
 def trained(recipe: Recipe, folder: Path) -> State:
-    """Return a run's weights under a plain model's names, with any adapter merged."""
+    """Train a run unless it is stored; return its weights with any adapter merged, named as in a plain model."""
     run = Store(folder).find(recipe) or train(recipe, store=folder)
     model = open_adapter(str(run.adapter), recipe.task, model=recipe.model, dtype="fp32", device_name="cpu").model
     if not recipe.method.trains_base:
@@ -45,7 +46,7 @@ def trained(recipe: Recipe, folder: Path) -> State:
     return {name: tensor.detach().float() for name, tensor in model.state_dict().items()}
 
 
-def added(before: State, after: State) -> State:
+def update_of(before: State, after: State) -> State:
     """Return dW for every tensor that changed, except the head's."""
     names = [n for n in before if n.split(".")[0] not in HEADS and before[n].is_floating_point()]
     return {n: after[n] - before[n] for n in names if not torch.equal(after[n], before[n])}
@@ -61,23 +62,24 @@ def random_like(update: State) -> State:
     return {n: noise[n] * (delta.norm() / noise[n].norm()) for n, delta in update.items()}
 
 
-def cut(label: str, base: State, update: State, head: State, count: int) -> dict[str, Any]:
-    """Score each rank on the first `count` validation sentences, in `RankPanel`'s format.
+def truncate(label: str, base: State, update: State, head: State) -> dict[str, Any]:
+    """Truncate an update to each rank and score it on COUNT validation sentences, in the format of `RankPanel`.
 
-    gained   sentences that are right from this rank on, and were wrong at the one below
+    gained   sentences that are right from this rank on and wrong at the rank below
     lost     sentences that are wrong at this rank and right at full rank
     """
     task, tokenizer, model = load_task("rt"), load_tokenizer("minilm"), load_model("minilm", 2)
-    rows, labels = encode(task.validation, task, tokenizer)[:count], np.array(task.validation.labels[:count])
+    rows, labels = encode(task.validation, task, tokenizer)[:COUNT], np.array(task.validation.labels[:COUNT])
     svds = {n: torch.linalg.svd(d, full_matrices=False) for n, d in update.items() if d.dim() == 2}
     full = max(int((s > ROUNDING * s[0]).sum()) for _, s, _ in svds.values())
     ranks = [*(rank for rank in RANKS if rank < full), full]
     total, energy, answers = sum(float(d.square().sum()) for d in update.values()), [], []
     for rank in ranks:
-        kept = {n: d * (rank > 0) for n, d in update.items() if n not in svds}
-        kept |= {n: (u[:, :rank] * s[:rank]) @ vt[:rank] for n, (u, s, vt) in svds.items()}
-        model.load_state_dict(base | head | {n: base[n] + d for n, d in (update if rank == full else kept).items()})
-        energy.append(round(sum(float(d.square().sum()) for d in kept.values()) / total, 4))
+        truncated = {n: d * (rank > 0) for n, d in update.items() if n not in svds}
+        truncated |= {n: (u[:, :rank] * s[:rank]) @ vt[:rank] for n, (u, s, vt) in svds.items()}
+        applied = update if rank == full else truncated
+        model.load_state_dict(base | head | {n: base[n] + d for n, d in applied.items()})
+        energy.append(round(sum(float(d.square().sum()) for d in truncated.values()) / total, 4))
         answers.append(evaluate(model, rows, int(tokenizer.pad_token_id)).predictions)
     predictions = np.array(answers)  # (ranks, sentences)
     right = predictions == labels
@@ -96,38 +98,41 @@ def cut(label: str, base: State, update: State, head: State, count: int) -> dict
     }  # fmt: skip
 
 
-def main(folder: Path, out: Path, count: int = 500, **terms: Any) -> None:
-    """Train missing runs, then write the file."""
-    recipes = {"full": Recipe(method=FullFineTuning(), lr=1e-4, **TERMS | terms)}
-    recipes["lora"] = Recipe(method=LoRA(rank=8), lr=2e-3, **TERMS | terms)
-    after = {name: trained(recipe, folder) for name, recipe in recipes.items()}
+def main(folder: str) -> None:
+    """Train missing runs, then write the data."""
+    store = Path(folder)
+    recipes = {
+        "full": Recipe("minilm", "rt", FullFineTuning(), lr=1e-4, **SETTINGS),
+        "lora": Recipe("minilm", "rt", LoRA(rank=8), lr=2e-3, **SETTINGS),
+    }
+    after = {name: trained(recipe, store) for name, recipe in recipes.items()}
     base = {name: tensor.float() for name, tensor in load_model("minilm", 2).state_dict().items()}
-    update = {name: added(base, state) for name, state in after.items()}
+    update = {name: update_of(base, state) for name, state in after.items()}
     heads = {name: {n: t for n, t in state.items() if n.split(".")[0] in HEADS} for name, state in after.items()}
-    cuts = {
-        "full": cut("full fine-tuning", base, update["full"], heads["full"], count),
-        "update": cut("LoRA", base, update["lora"], heads["lora"], count),
-        "noise": cut("random", base, random_like(update["full"]), heads["full"], count),
+    updates = {
+        "full": truncate("full fine-tuning", base, update["full"], heads["full"]),
+        "update": truncate("LoRA", base, update["lora"], heads["lora"]),
+        "noise": truncate("random", base, random_like(update["full"]), heads["full"]),
     }
     undone = {name: -delta for name, delta in update["full"].items()}  # remove the r strongest components
-    rest = cut("undone", after["full"], undone, heads["full"], count)
-    run = Store(folder).find(recipes["full"])
-    environment = run.environment if run else {}
+    rest = truncate("undone", after["full"], undone, heads["full"])
+    run = Store(store).find(recipes["full"])
+    assert run is not None
     about = (
         "MiniLM on movie reviews, 400 steps of 16, full fine-tuning at 1e-4, LoRA of rank 8 on q and v at 2e-3; "
-        f"one run each, {environment['date']}, {environment['device']}, {environment['dtype']}. "
-        f"Every matrix of the model is cut to rank r; {count} validation sentences."
+        f"one run each, {run.environment['date']}, {run.environment['device']}, {run.environment['dtype']}. "
+        f"Every matrix of the model is cut to rank r; {COUNT} validation sentences."
     )
     labels = list(load_task("rt").labels)
     content = {
         "matrix": packed(update["full"][MATRIX].numpy().astype(float)),
-        "cuts": {"n": count, "labels": labels, "updates": cuts, "about": about},
+        "cuts": {"n": COUNT, "labels": labels, "updates": updates, "about": about},
         "rest": {"ranks": rest["ranks"], "right": rest["right"]},
     }
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(out, text.encode())
-    print(f"{out}: {len(text):,} bytes")
+    write_atomically(path := shipped("data/results/microscope") / Path(CUTS).name, text.encode())
+    print(f"{path.name}: {len(text):,} bytes")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), shipped("data/results/microscope") / Path(CUTS).name)
+    main(sys.argv[1])

@@ -1,19 +1,19 @@
 """Train the runs of lesson 15 and write data/results/rates.csv: `python docs/rates.py [STORE] [PART ...]`.
 
-What is asked, and what will count as an answer, written before the first run:
+The questions and the rules, written before the first run:
 
 rank     Does the best rate depend on the rank? 200 steps of 8 rows of rt; ranks 1, 8, 64, 128 with alpha fixed at 16,
-         alpha = r, 2 r and 5.66 sqrt(r). A rule keeps the best rate if the slope of its log2 over log2(rank) has an
-         interval with 0 in it and within +-0.2. And alpha from 1 to 4,096 at rank 8: is an alpha far above 16, at its
-         own rate, more than 1.5 points better?
-batch    Does a large batch hurt LoRA more? rt, 1,600 rows in all, in batches of 8 and 32. It does if the loss at the
-         best rate grows more from batch 8 to batch 32 than full fine-tuning's, by an interval above 0.
-smollm2  How many times full fine-tuning's best rate is LoRA's, on q and v and on all linear layers, for a model that
-         writes? smollm2 on restaurants, 60 steps of 4 rows. "Ten times" is wrong here if an interval doesn't hold 10.
+         alpha = r, 2 r and 5.66 sqrt(r). The best rate is constant under a rule for alpha if the slope of log2(best
+         rate) over log2(rank) has an interval that contains 0 and stays within +-0.2. Also, alpha from 1 to 4,096 at
+         rank 8: is an alpha far above 16, at its own best rate, more than 1.5 points better?
+batch    Does a large batch hurt LoRA more? rt, 1,600 rows in total, in batches of 8 and 32. It does if the loss at the
+         best rate increases more from batch 8 to 32 than it does for full fine-tuning, with an interval above 0.
+smollm2  How many times larger is LoRA's best rate than full fine-tuning's for a generative model, on q and v and on all
+         linear layers? smollm2 on restaurants, 60 steps of 4 rows. "Ten times" is wrong if an interval excludes 10.
 
-Every cell has six rates, an octave apart up to rounding, and three seeds. The best rate of a seed is where a parabola
-through its lowest validation loss and both neighbors has its vertex; intervals are over seeds. On two cores `rank`
-takes about 45 minutes, `batch` 25 and `smollm2` 80. When interrupted, call it again.
+Each setting has six rates, an octave apart up to rounding, and three seeds. The best rate of a seed is the vertex of a
+parabola through its lowest validation loss and both neighbors; intervals are over seeds. On two cores `rank` takes
+about 45 minutes, `batch` 25 and `smollm2` 80. If interrupted, run it again.
 """
 
 from __future__ import annotations
@@ -37,65 +37,60 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 
 FILE = "data/results/rates.csv"
-COLUMNS = (
-    "part", "method", "targets", "rank", "alpha", "steps", "batch", "lr", "seed", "loss", "accuracy",
-)  # fmt: skip
+COLUMNS = ["part", "method", "targets", "rank", "alpha", "steps", "batch", "lr", "seed", "loss", "accuracy"]
+PARTS = ("rank", "batch", "smollm2")
 RULES = ("fixed:16", "rank", "2rank", "sqrt")
 
 
-def octaves(center: float) -> list[float]:
-    """Return six rates an octave apart, to two digits."""
+def rates_around(center: float) -> list[float]:
+    """Return six rates an octave apart, rounded to two digits."""
     return [float(f"{center * 2 ** (k - 2.5):.2g}") for k in range(6)]
 
 
-def ridge(alpha: float) -> float:
-    """Return the best rate by the playground's ridge."""
+def playground_rate(alpha: float) -> float:
+    """Return the center of the playground's rates at an alpha."""
     return float(2 ** (-9.3 + 0.45 * log2(16 / alpha)))
 
 
 def recipes(part: str) -> Iterator[Recipe]:
     """Yield the recipes of a part."""
 
-    def cell(method: Method, center: float, **told: Any) -> Iterator[Recipe]:
-        own = {"model": "minilm", "task": "rt", "steps": 200, "batch": 8, "validations": 1} | told
-        for lr in octaves(center):
-            one = Recipe(method=method, lr=lr, **own)
-            one = replace(one, dtype=dtype_to_train(one.dtype)) if method.trains_base else one
-            yield from (replace(one, seed=seed) for seed in range(3))
+    def runs(method: Method, center: float, **changes: Any) -> Iterator[Recipe]:
+        settings = {"model": "minilm", "task": "rt", "steps": 200, "batch": 8, "validations": 1} | changes
+        for lr in rates_around(center):
+            recipe = Recipe(method=method, lr=lr, **settings)
+            if method.trains_base:
+                recipe = replace(recipe, dtype=dtype_to_train(recipe.dtype))
+            yield from (replace(recipe, seed=seed) for seed in range(3))
 
     if part == "rank":
         pairs = {(rank, round(alpha_of(rule, rank), 2)) for rank in (1, 8, 64, 128) for rule in RULES}
         for rank, alpha in sorted(pairs | {(8, alpha) for alpha in (1, 4, 64, 256, 1024, 4096)}):
-            yield from cell(LoRA(rank=rank, alpha=alpha), ridge(alpha))
+            yield from runs(LoRA(rank=rank, alpha=alpha), playground_rate(alpha))
     elif part == "smollm2":
         everywhere = LoRA(targets=("all-linear",))
         for method, center in ((LoRA(), 5e-3), (everywhere, 2e-3), (FullFineTuning(), 2.5e-4)):
-            yield from cell(method, center, model="smollm2", task="restaurants", steps=60, batch=4)
+            yield from runs(method, center, model="smollm2", task="restaurants", steps=60, batch=4)
     else:
-        for method, center in ((LoRA(), ridge(16)), (FullFineTuning(), 1.4e-4)):
-            for batch in (8, 32):  # a larger batch wants a higher rate
-                yield from cell(method, center * sqrt(batch / 8), steps=1600 // batch, batch=batch)
-
-
-PARTS = ("rank", "batch", "smollm2")
+        for method, center in ((LoRA(), playground_rate(16)), (FullFineTuning(), 1.4e-4)):
+            for batch in (8, 32):  # a larger batch needs a higher rate
+                yield from runs(method, center * sqrt(batch / 8), steps=1600 // batch, batch=batch)
 
 
 def main(store: str = "runs/rates", *parts: str) -> None:
-    """Train what the store lacks of these parts, or of all, and write their rows; the other parts keep theirs."""
-    old = pd.read_csv(path := shipped(FILE))
-    tables = dict(list(old.groupby("part")))
+    """Train missing runs of these parts, by default of all, and update their rows of the table."""
+    tables = dict(list(pd.read_csv(path := shipped(FILE)).groupby("part")))
     for part in parts or PARTS:
         runs = Sweep(store, scored=False).run(list(recipes(part))).runs
         tables[part] = pd.DataFrame([row(part, run) for run in runs], columns=COLUMNS)
-    table = pd.concat([tables[part] for part in PARTS if part in tables]).astype(
-        {"rank": "Int64"}
-    )  # full fine-tuning has none
+    table = pd.concat([tables[part] for part in PARTS if part in tables])
+    table = table.astype({"rank": "Int64"})  # full fine-tuning has no rank
     write_atomically(path, (text := table.to_csv(index=False, lineterminator="\n")).encode())
     print(f"{path.name}: {len(table)} runs, {len(text):,} bytes")
 
 
 def row(part: str, run: Run) -> list[Any]:
-    """Return a run in the order of COLUMNS; loss and accuracy are on validation."""
+    """Return the row of a run, with COLUMNS. Loss and accuracy are on validation."""
     recipe, method, last = run.recipe, run.recipe.method, (run.history["validation"] or [{}])[-1]
     lora = [",".join(method.targets), method.rank, method.alpha] if isinstance(method, LoRA) else [None] * 3
     settings = [method.name, *lora, recipe.steps, recipe.batch, recipe.lr, recipe.seed]

@@ -1,17 +1,17 @@
 """Train the runs of lesson 17 and write what ships: `python docs/reward.py [STORE]`.
 
-What is asked, and what will count as an answer, written before the first run. MiniLM on rt, 200 steps of 8 sentences;
-LoRA of ranks 1, 8 and 64 on q and v, and full fine-tuning. Each learns from labels, and from one bit of reward per
-sentence; each has its own rate (six, an octave apart, three tuning seeds) and five final seeds. Rank 1 on all linear
-layers was added when the rewards of the other four were in: LoRA Without Regret adapts all layers.
+The questions and the rules, written before the first run. MiniLM on rt, 200 steps of 8 sentences; LoRA of ranks 1, 8
+and 64 on q and v, and full fine-tuning. Each learns from labels, and from one bit of reward per sentence, at its own
+rate (the best of six, an octave apart, with three tuning seeds), with five final seeds. Rank 1 on all linear layers was
+added after the reward runs of the other four, because LoRA Without Regret adapts all layers.
 
-    Is rank 1 worse than rank 64, and than full fine-tuning? By `verdicts` with Holm's correction, margin 1.5 points.
+    Is rank 1 worse than rank 64, or than full fine-tuning? By `verdicts` with Holm's correction, margin 1.5 points.
     How many points do rewards lose against labels, at the same rank?
-    How far is the trained model from the untrained one: mean KL(trained, untrained) over the test sentences, in nats.
-    What does it forget? 256 passages of kjv, cut in half: how many first halves find their own second half, by the
-    cosine of mean-pooled embeddings.
+    How far is the trained model from the untrained one? Mean KL(trained, untrained) over the test sentences, in nats.
+    What does it forget? 256 passages of kjv are split in half; how many first halves have their own second half as the
+    nearest one, by the cosine of mean-pooled embeddings?
 
-Two hours on one idle core. When interrupted, call it again.
+It takes two hours on one idle core. If interrupted, run it again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import log_softmax
 
@@ -37,37 +38,37 @@ from lora_lab.training.runs import Run
 from lora_lab.training.train import open_adapter
 
 METHODS = "lora:rank=1,lora,lora:rank=64,lora:rank=1:targets=all-linear,full"
-TERMS = {"steps": 200, "batch": 8, "rates": 6, "tuning_seeds": 3, "seeds": 5}
+SETTINGS = {"steps": 200, "batch": 8, "rates": 6, "tuning_seeds": 3, "seeds": 5}
 SIGNALS: Mapping[str, Any] = {"reward": Rewarded, "labels": Pack}
 
 
 @cache
 def untrained(seed: int) -> np.ndarray:
-    """Return log p of the untrained model with a seed's head, (rows, classes)."""
+    """Return log p of the untrained model with the initial head of a seed, (rows, classes)."""
     pack = Pack([Recipe("minilm", "rt", LoRA(), seed=seed, steps=1, dtype="fp32")])
     return np.asarray(log_softmax(pack.score("test")[0].by_row, axis=-1))
 
 
-def afterwards(run: Run) -> dict[str, float]:
-    """Return how far and how sure a trained model is, and what it still finds."""
+def measure(run: Run) -> dict[str, float]:
+    """Return a trained model's KL from the untrained one, its mean confidence, and the share of halves found."""
     log_p = log_softmax(open_adapter(str(run.adapter), "rt", dtype="fp32").score().by_row, axis=-1)
-    load_adapter(whole := load_model("minilm", 2), str(run.adapter))  # the opened one computes only its first token
+    load_adapter(model := load_model("minilm", 2), str(run.adapter))  # the opened one computes only the first token
     kl = (np.exp(log_p) * (log_p - untrained(run.recipe.seed))).sum(-1).mean()
-    return {"kl": float(kl), "sure": float(np.exp(log_p.max(-1)).mean()), "found": halves_found(whole)}
+    return {"kl": float(kl), "sure": float(np.exp(log_p.max(-1)).mean()), "found": halves_found(model)}
 
 
 def main(store: str = "runs/reward", *signals: str) -> None:
-    """Train the missing runs of these signals, or of both, and write their files."""
+    """Train missing runs with these signals, by default both, and write their files."""
     torch.set_num_threads(1)
     for signal in signals or SIGNALS:
-        done = compare("minilm", "rt", METHODS, Path(store, signal), say=print, pack=SIGNALS[signal], **TERMS)
-        rows = []
-        for result in done.results:
-            measured = [afterwards(run) for run in result.runs]
-            rows.append({**result.row, **{name: spread([one[name] for one in measured]) for name in measured[0]}})
-        results = tuple(replace(result, row=row) for result, row in zip(done.results, rows, strict=True))
-        about = {**done.about, "found_before": halves_found(load_model("minilm", 2))}
-        content = replace(done, about=about, results=results).to_json()
+        comparison = compare("minilm", "rt", METHODS, Path(store, signal), say=print, pack=SIGNALS[signal], **SETTINGS)
+        results = []
+        for result in comparison.results:
+            measured = pd.DataFrame([measure(run) for run in result.runs])
+            spreads = {name: spread(measured[name].tolist()) for name in measured}
+            results.append(replace(result, row={**result.row, **spreads}))
+        about = {**comparison.about, "found_before": halves_found(load_model("minilm", 2))}
+        content = replace(comparison, about=about, results=tuple(results)).to_json()
         write_json(shipped("data/results/compare") / f"minilm_rt_{signal}.json", content)
 
 

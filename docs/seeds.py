@@ -1,7 +1,7 @@
 """Train forty seeds of one recipe and write the file that ships: `python docs/seeds.py [STORE]`.
 
 MiniLM on rt, LoRA of rank 8 and alpha 16 on q and v at a learning rate of 2e-3, 200 steps of 8 rows, validated every 25
-steps and scored on the 2,000 test rows: about 8 minutes on one idle core. If interrupted, run it again.
+steps and scored on the 2,000 test rows. It takes about 8 minutes on one idle core. If interrupted, run it again.
 """
 
 from __future__ import annotations

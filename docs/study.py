@@ -1,6 +1,6 @@
-"""Pack a store into the zip file that ships: `python docs/study.py runs/06 data/results/sweeps/rate_rank_alpha.zip`.
+"""Pack a store into a zip file that ships: `python docs/study.py runs/06 data/results/sweeps/rate_rank_alpha.zip`.
 
-It contains records and predictions, without adapters; the same runs give the same bytes.
+The file contains records and predictions, but no adapters. The same runs give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lora_lab.training.runs import is_record
 
 
 def study(folder: Path) -> bytes:
-    """Return a store as a zip file."""
+    """Return the zip file of a store."""
     content = io.BytesIO()
     with ZipFile(content, "w") as archive:
         for record in sorted(filter(is_record, folder.iterdir())):

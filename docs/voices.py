@@ -1,7 +1,7 @@
 """Write the stored answers of `VoicesPanel`: `python docs/voices.py STORE`.
 
-STORE contains a store of finished runs per voice, STORE/captain and so on, as `lora-lab sweep` writes them. The run at
-RANK with the lowest validation perplexity answers; all runs that were tried are listed with it.
+STORE contains a store of finished runs for each voice, STORE/captain and so on, as `lora-lab sweep` writes it. The run
+of rank RANK with the lowest validation perplexity answers; the file lists all runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lora_lab.training.tasks import VOICES, voice
 
 RANK = 2
 DECODING = Decoding(max_new_tokens=64, no_repeat_ngram=4)
-QUESTIONS = (  # not in a training or validation set
+QUESTIONS = (  # not in the training or validation rows
     "What do owls eat?",
     "How do I learn to code?",
     "What makes thunder?",
@@ -35,36 +35,36 @@ QUESTIONS = (  # not in a training or validation set
 )
 
 
-def last(run: Run) -> float:
+def perplexity(run: Run) -> float:
     """Return the perplexity of the last validation."""
     return float(run.history["validation"][-1]["perplexity"])
 
 
-def chosen(store: Path) -> tuple[dict[str, Run], list[dict[str, Any]]]:
-    """Return the best run of each voice, and one row per run that was tried, best first for each voice."""
+def best_runs(store: Path) -> tuple[dict[str, Run], list[dict[str, Any]]]:
+    """Return the best run of each voice, and a row for every run, best first within each voice."""
     best, tried = {}, []
     for name in VOICES:
-        runs = sorted((run for run in Store(store / name).runs() if run.metrics and run.adapter), key=last)
+        runs = sorted((run for run in Store(store / name).runs() if run.metrics and run.adapter), key=perplexity)
         best[name] = next(run for run in runs if run.recipe.settings()["method"]["rank"] == RANK)
         tried += [row_of(name, run) for run in runs]
     return best, tried
 
 
 def row_of(name: str, run: Run) -> dict[str, Any]:
-    """Return the row of a run that was tried."""
+    """Return the row of a run."""
     recipe, method, size = run.recipe, run.recipe.settings()["method"], file_sizes({name: str(run.adapter)})[name]
     return {
         "voice": name, "rank": method["rank"], "alpha": method["alpha"], "lr": recipe.lr, "seed": recipe.seed,
         "steps": recipe.steps, "batch": recipe.batch, "bytes": size, "date": run.environment["date"],
-        "validation": round(last(run), 3), "test": round(run.metrics["perplexity"], 3),
+        "validation": round(perplexity(run), 3), "test": round(run.metrics["perplexity"], 3),
     }  # fmt: skip
 
 
 def main(store: Path) -> None:
-    """Have all voices answer, then write the file."""
+    """Generate the answers of all voices, then write the file."""
     seen = {str(chat) for split, rows in voice("captain").items() if split != "test" for chat in rows.prompts}
-    assert not seen & set(QUESTIONS), "a question was trained on"
-    best, tried = chosen(store)
+    assert not seen & set(QUESTIONS), "a question is in the training or validation rows"
+    best, tried = best_runs(store)
     adapters = {name: str(run.adapter) for name, run in best.items()}
     bank, tokenizer = open_bank(adapters)
     prompted = generate(bank.model, tokenizer, [Chat((("system", CAPTAIN), ("user", q))) for q in QUESTIONS], DECODING)

@@ -1,4 +1,4 @@
-"""Describe every zoo model and write `zoo_modules.json`: `python docs/zoo.py`."""
+"""Write zoo_modules.json, the modules of every zoo model: `python docs/zoo.py`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lora_lab.accounting.models import LAYER, ZOO_MODULES, Architecture, describ
 
 
 def plain(a: Architecture) -> dict[str, Any]:
-    """Convert a description to plain values; runs of equal layers become [first layer, count, rows with # as number].
+    """Convert a description to plain values, with equal consecutive layers as [first layer, count, rows].
 
-    Modules outside the layers are written the same way, as one layer.
+    In the rows, # stands for the layer's number. Modules outside the layers count as one layer.
     """
     runs: list[list[Any]] = []
     for layer, group in groupby(a.modules, key=lambda module: module.layer):
@@ -26,7 +26,7 @@ def plain(a: Architecture) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write one line per model."""
+    """Write the file, with one line per model."""
     lines = [f"{json.dumps(name)}: {json.dumps(plain(describe(meta_model(name), name)))}" for name in zoo_names()]
     ZOO_MODULES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8", newline="\n")
 

@@ -1,7 +1,7 @@
-"""lora_course: the lessons' checks, experiments, plots and panels, the paper, claims, and classroom tools.
+"""lora_course: checks, experiments, plots and panels for the lessons, paper reproduction, claims, classroom tools.
 
-It builds on lora_lab, which does not depend on it. Importing it registers the paper's data sets and its metrics for
-generated text with `lora_lab.plugins`; their dependencies are imported on first use.
+The package builds on lora_lab, which does not depend on it. Importing lora_course registers the paper's data sets and
+metrics for generated text with `lora_lab.plugins`; the dependencies of these are imported on first use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lora_lab import plugins
 
 
 def _read_task(name: str, *, max_length: int | None = None, download: bool = False) -> Any:
-    """Load lesson 06's invented facts, GLUE's tasks (glue:TASK:FOLDER), or a folder with E2E's files; else None."""
+    """Load lesson 06's invented facts, a GLUE task (glue:TASK:FOLDER), or a folder of E2E files; None for others."""
     if name == "port_velda":
         from lora_course.experiments import facts
 
@@ -33,7 +33,7 @@ def _score_answers(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> p
 
 
 def _note_beside(task: str, metrics: Mapping[str, float]) -> str:
-    """Return the paper's E2E scores, to print below a run's own; "" for other tasks."""
+    """Return the paper's E2E scores, which are printed below a run's own scores; "" for other tasks."""
     if "bleu" not in metrics or task == "restaurants":
         return ""
     from lora_course.paper.e2e import published

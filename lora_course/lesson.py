@@ -1,12 +1,12 @@
 """Functions that all lessons share: start, predictions, receipts, and stored runs.
 
     lesson.start("03")                                  title, minutes, name and seed
-    lesson.predict("points by rank", low=1, high=5)     sealed; lesson.skip(...) for no prediction
-    lesson.reveal("points by rank", 1.2, "points")      inside or outside
+    lesson.predict("points by rank", low=1, high=5)     a sealed range; lesson.skip(...) makes no prediction
+    lesson.reveal("points by rank", 1.2, "points")      whether the range contains the result
     lesson.note("accuracy", run.metrics["accuracy"])
     lesson.receipt()                                    one line for the teacher
 
-See `predictions` for how predictions are kept, and `receipts` for receipts.
+See `predictions` for how predictions are stored, and `receipts` for the format of receipts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def start(number: str, student: str = "") -> None:
-    """Start a lesson: print its title, its length and the machine's share of it, and the student's name and seed.
+    """Start a lesson: print its title, its length, how much of that is computing, and the student's name and seed.
 
     Also set up Colab, and warn if this machine has too little memory.
 
@@ -54,7 +54,7 @@ def start(number: str, student: str = "") -> None:
         CURRENT.lesson, CURRENT.checks, CURRENT.ranges, CURRENT.notes = number, {}, [], {}
     title, minutes, machine = estimate(files[number])
     needs = "an unmeasured number" if machine is None else "less than one" if machine < 0.5 else f"{machine:.0f}"
-    print(f"{title}\nAbout {minutes:.0f} minutes (estimated); your computer needs {needs} of them.")
+    print(f"{title}\nAbout {minutes:.0f} minutes (estimated), of which the computer needs {needs}.")
     if memory := room_for(number):
         print(memory)
     if student:
@@ -83,7 +83,7 @@ def prepare_colab() -> None:
 
 
 def estimate(notebook: Path) -> tuple[str, float, float | None]:
-    """Return a lesson's title, its length in minutes, and how many of these the machine takes (None if not measured).
+    """Return a lesson's title, its length in minutes, and the minutes of computing in that (None if not measured).
 
     Assumes 100 words per minute and 4 minutes per exercise, and adds the time from data/results/lesson_times.json.
     """
@@ -102,7 +102,7 @@ def steps(full: int, fast: int = 40) -> int:
 
 
 def reference(name: str) -> Run:
-    """Return a run that ships with the lab; its environment says when and where it was made. Raises: NotFound."""
+    """Return a run that ships with the lab; its environment has its date and hardware. Raises: NotFound."""
     from lora_lab.training.runs import Store
 
     folder = shipped("data/results")
@@ -131,9 +131,9 @@ def reference_reproductions() -> dict[str, dict[str, Any]]:
 
 
 def workplace(lesson: str) -> Path:
-    """Return the store of a lesson's sweeps: runs/LESSON, beside the notebook.
+    """Return the folder that stores a lesson's sweeps: runs/LESSON, beside the notebook.
 
-    With FAST=1 it is in a temporary folder instead, the same for all kernels that one process starts.
+    With FAST=1, return a temporary folder instead, shared by all kernels that one process starts.
     """
     if not FAST:
         return Path("runs") / lesson
@@ -142,7 +142,7 @@ def workplace(lesson: str) -> Path:
 
 
 def small(task: str, folder: Path, rows: int = 300) -> str:
-    """Return the task, or with FAST=1 a CSV of its first `rows` training texts, because scoring takes longest."""
+    """Return the task, or with FAST=1 a CSV of its first `rows` training texts, because scoring takes the most time."""
     if not FAST:
         return task
     import pandas as pd
@@ -158,9 +158,9 @@ def small(task: str, folder: Path, rows: int = 300) -> str:
 
 
 def catch_up(name: str, store: Path) -> str:
-    """Copy a sweep that ships with the lab into a store, so that the same sweep there has nothing left to train.
+    """Copy a sweep that ships with the lab into a store, so that running the same sweep there trains nothing.
 
-    Return a sentence that says how many runs there are, and when and where they were made.
+    Return a sentence that gives the number of runs, their hardware and their dates.
     Raises: NotFound for an unknown sweep.
     """
     from lora_lab.experiments.results import collect, records
@@ -172,7 +172,7 @@ def catch_up(name: str, store: Path) -> str:
     dates = sorted({environment["date"] for environment in environments})
     hardware = ", ".join(sorted({str(environment["hardware"]) for environment in environments}))
     count = f"{len(environments)} run{'s' * (len(environments) != 1)}"
-    return f"{count} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep finds them done"
+    return f"copied {count} of ours, made on {hardware} from {dates[0]} to {dates[-1]}; a sweep won't repeat them"
 
 
 def _check_name(name: str, names: Iterable[str], kind: str) -> None:
@@ -183,7 +183,7 @@ def _check_name(name: str, names: Iterable[str], kind: str) -> None:
 
 
 def milliseconds(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return each function's median time; every round times all of them, so a busy moment affects them all."""
+    """Return each function's median time; every round times all functions, so that a slow moment affects all."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, function in ways.items():

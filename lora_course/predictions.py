@@ -1,6 +1,6 @@
 """Predictions: ranges sealed before the result is shown, and their log, predictions.jsonl beside the lesson.
 
-The log stays on the student's machine until it is handed in; LORA_LAB_PREDICTIONS=0 turns it off.
+The log stays on the student's machine until it is handed in; LORA_LAB_PREDICTIONS=0 turns logging off.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ COLUMNS = ("file", "student", "lesson", "what", "attempt", *NUMBERS, "unit", "fa
 
 
 def fast() -> bool:
-    """Return whether lessons run shortened (FAST=1). Not cached: the grader sets it after importing this module."""
+    """Return whether lessons are shortened (FAST=1). Not cached: the grader sets FAST after importing this module."""
     return os.environ.get("FAST", "") not in ("", "0")
 
 
 def predict(what: str, low: Any = ..., high: Any = ...) -> None:
-    """Seal a prediction: the range that you are 80% sure of. `reveal` needs it to show the result.
+    """Seal a prediction: a range that you are 80% sure contains the result. Only then does `reveal` show the result.
 
     A range given after the result was shown counts as a second attempt.
-    Raises: BadValue if the ends are not numbers, or are swapped.
+    Raises: BadValue if `low` or `high` is not a number, or if `low` is greater than `high`.
     """
     if low is None or high is None:
         skip(what)
@@ -58,7 +58,7 @@ def skip(what: str) -> None:
 
 
 def _seal(what: str, low: float | None, high: float | None) -> str:
-    """Make a range the latest for this question; return a note on any attempt after the first."""
+    """Record a range as the latest for this question; return a note if this is not the first attempt, else ""."""
     ranges = CURRENT.ranges
     seen = dict.fromkeys([*_logged(what), *((r.low, r.high) for r in ranges if r.what == what and r.found is not None)])
     attempt = [*seen, (low, high)].index((low, high)) + 1
@@ -68,9 +68,9 @@ def _seal(what: str, low: float | None, high: float | None) -> str:
 
 
 def reveal(what: str, found: float, unit: str = "") -> None:
-    """Print the result next to the sealed range, and log both; without a range the result stays sealed.
+    """Print the result next to the sealed range, and log both; without a sealed range, don't show the result.
 
-    With LORA_LAB_HEADLESS=1 nothing is sealed: a solved notebook shows all results.
+    With LORA_LAB_HEADLESS=1, results are shown even without a range, so that a solved notebook shows all of them.
     """
     guess = next((r for r in reversed(CURRENT.ranges) if r.what == what), None)
     result = f"{what}: it is {in_full(finite(found, what))}{unit if unit == '%' else f' {unit}'.rstrip()}"
@@ -91,10 +91,10 @@ def reveal(what: str, found: float, unit: str = "") -> None:
 
 
 def calibration() -> dict[str, float]:
-    """Print how many of your ranges contain the result, compared with 80%: in this folder's logs and this lesson.
+    """Print how many of your ranges, in this folder's logs and this lesson, contain the result, compared with 80%.
 
     Return where each result fell in its range, by lesson and question: 0 at the low end, 1 at the high end.
-    If there are none, return a made-up example of an overconfident reader.
+    If you have no ranges yet, return a made-up example of an overconfident reader.
     """
     logged = [row for row in read(Path()) if row["student"] == student() and row["low"] is not None]
     fields = ("what", "low", "high", "attempt", "found")
@@ -107,7 +107,7 @@ def calibration() -> dict[str, float]:
         if r.attempt == 1 and r.low is not None and r.high is not None and r.found is not None:
             positions[f"{lesson} {r.what}"] = (r.found - r.low) / ((r.high - r.low) or 1e-9)
     if not positions:
-        print("No ranges of yours were found here, so this is a made-up example: a reader who is too sure.")
+        print("You have no ranges here yet, so this is a made-up example of an overconfident reader.")
     return positions or {f"question {n}": position for n, position in enumerate(EXAMPLE, 1)}
 
 
@@ -117,7 +117,7 @@ def in_full(value: float, digits: int = 4) -> str:
 
 
 def log(what: str, low: float | None, high: float | None, found: float, unit: str) -> None:
-    """Append a line to the log in this folder, if in a notebook and not turned off. A full disk is not an error.
+    """Append a line to the log in this folder, but only in a notebook, and not if logging is off; ignore a full disk.
 
     Each line is written with a single append, so two notebooks in one folder do not mix their lines.
     """
@@ -177,7 +177,7 @@ def lines(path: Path, begin: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Summarize each question in one line: how many students gave a range, how many ranges held, and the result.
+    """Summarize each question in one line: the number of ranges, how many of these contain the result, and the result.
 
     Only first attempts count.
     """
@@ -189,7 +189,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
         held = sum(Range("", row["low"], row["high"], found=row["found"]).held is True for row in answers)
         counts = f"{len(lows)} of {len(answers)} gave a range, and {held} of these contain the result"
         result = f"{median(found):,.4g} {answers[0]['unit']}".rstrip().replace(" %", "%") if found else "-"
-        summaries.append(printable(f"{': '.join(filter(None, question))}: {counts}; it was {result}"))
+        summaries.append(printable(f"{': '.join(filter(None, question))}: {counts}; the result was {result}"))
     return "\n".join(summaries) or "no prediction was logged"
 
 

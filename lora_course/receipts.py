@@ -1,9 +1,9 @@
-"""Receipts: a lesson's results as one line to paste into a chat, and a reader for the lines of a class.
+"""Receipts: a lesson's results as one line to paste into a chat, and a parser for the lines of a whole class.
 
     LL1 03 Ada Lovelace: eNqLVjIwVtJRckxJVPDJL0vNSUxOVdKprtWJjtWpVkpMTi4tSkyuVLIy0LMwrI0FADIjDd0=.0500d1dc
 
-After the colon: the receipt as compressed JSON in base64, and a CRC-32 that detects damage in the chat. A receipt is
-neither secret nor tamper-proof: anyone can read or write one.
+After the colon come the receipt, as compressed JSON in base64, and a CRC-32 that detects damage in the chat. A receipt
+is neither secret nor tamper-proof: anyone can read or write one.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Check:
 
 @dataclass
 class Range:
-    """A prediction that its author is 80% sure of; `low` and `high` are None if it was skipped."""
+    """A range that its author is 80% sure contains the result; `low` and `high` are None for a skipped prediction."""
 
     what: str
     low: float | None
     high: float | None
     attempt: int = 1
-    found: float | None = None  # set when it is revealed
+    found: float | None = None  # the result, set when it is revealed
 
     @property
     def held(self) -> bool | None:
@@ -92,7 +92,7 @@ def seed_of(name: str = "") -> int:
 
 
 def draw(what: str, *options: Option, name: str = "") -> Option:
-    """Choose an option by `what` and the student's seed; without a name, the first."""
+    """Choose an option that depends on `what` and the student's seed; without a name, choose the first."""
     seed = seed_of(name)
     return options[_number(f"{seed} {what}") % len(options) if seed else 0]
 
@@ -103,7 +103,7 @@ def _number(text: str) -> int:
 
 
 def note(name: str, value: float) -> None:
-    """Record a result for the receipt: `note("accuracy", run.metrics["accuracy"])`, a share from 0 to 1."""
+    """Record a result for the receipt, such as an accuracy between 0 and 1: `note("accuracy", 0.81)`."""
     CURRENT.notes[name] = finite(value, name)
 
 
@@ -111,10 +111,10 @@ def receipt() -> None:
     """Print the lesson's receipt. Raises: BadValue if no lesson was started."""
     if not CURRENT.lesson:
         raise BadValue('no lesson was started: run the first cell, with lesson.start("..."), first')
-    print("Paste this line where your teacher collects them. It holds your name, tries, predictions and results:\n")
+    print("Paste this line where your teacher collects receipts. It has your name, tries, predictions and results:\n")
     print(replace(CURRENT, student=student()).line())
     if not student():
-        print(f'\nIt has no name: lesson.start("{CURRENT.lesson}", student="Ada Lovelace") gives it one.')
+        print(f'\nIt contains no name: lesson.start("{CURRENT.lesson}", student="Ada Lovelace") adds one.')
 
 
 def finite(value: Any, what: str) -> float:
@@ -131,7 +131,7 @@ def finite(value: Any, what: str) -> float:
 def read(text: str) -> tuple[list[Receipt], list[str]]:
     """Return the receipts in a text, and a message for each damaged one. Other text is ignored.
 
-    A chat may have wrapped or quoted them. For each student and lesson the last receipt counts.
+    A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts.
     """
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
     for start, end in pairwise([*(match.start() for match in re.finditer(r"\bLL1\s+\d\d\s", text)), len(text)]):

@@ -13,8 +13,8 @@ class AdapterLayer(nn.Module):
     original      while merged, the frozen layer itself, in a tuple so that it isn't registered as a submodule
     tied          while merged, whether the original shares its weight with another layer
     out_slice     (start, stop) if only these outputs are adapted
-    head          whether it replaces the task head
-    unmergeable   why there are no `merged_weights`, such as "contains a nonlinearity"
+    head          whether this layer replaces the task head
+    unmergeable   why the update cannot be merged, such as "contains a nonlinearity"; "" if it can be merged
     """
 
     head = tied = False
@@ -33,7 +33,7 @@ class AdapterLayer(nn.Module):
         return self.enabled and not self.merged
 
     def merged_weights(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return the frozen layer's weight (out, in) and bias (out), given in fp32, with the update added."""
+        """Return the frozen layer's fp32 `weight` (out, in) and `bias` (out) with the update added."""
         raise NotImplementedError
 
     def frozen_weight(self) -> Tensor:

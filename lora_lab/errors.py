@@ -1,4 +1,4 @@
-"""Errors and warnings: one sentence that names the fix. The command line prints an error and exits with code 2."""
+"""Errors and warnings, each one sentence that names the fix. For an error, the command line exits with code 1 or 2."""
 
 from __future__ import annotations
 
@@ -46,10 +46,7 @@ class LabWarning(UserWarning):
 
 
 def warn(sentence: str) -> None:
-    """Issue a LabWarning that points at the user's line: the first frame outside this package.
-
-    An empty sentence issues no warning.
-    """
+    """Issue a LabWarning that points at the user's line, outside this package; an empty sentence issues none."""
     if not sentence:
         return
     frame, level = sys._getframe(1), 2
@@ -71,14 +68,14 @@ def in_a_sentence(error: Exception) -> str:
 
 
 def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
-    """Return the options closest to `word`, as "query, key"; if none is close, return all of them, or the first few."""
+    """Return the options closest to `word`, as "query, key"; if none is close, return all options, or the first few."""
     names = sorted(set(options))
     shown = [*names[:8], f"and {len(names) - 8} more"] if len(names) > 20 else names
     return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or shown)
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Make untrusted text safe to print: replace each control character, except those in `keep`, by a space."""
+    """Make untrusted text safe to print: replace each control character, except those in `keep`, with a space."""
     return "".join(c if c.isprintable() or c in keep else " " for c in text)
 
 

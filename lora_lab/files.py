@@ -31,7 +31,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _written(folder: Path, contents: Mapping[str, bytes]) -> Iterator[dict[str, Path]]:
-    """Write temporary files and yield their paths by name; those that the block doesn't rename are removed."""
+    """Write temporary files and yield their paths by name; on exit, remove the files that weren't renamed."""
     suffix = token_hex(4)
     new = {name: folder / f".{name}.{suffix}" for name in contents}
     try:
@@ -51,7 +51,7 @@ def _written(folder: Path, contents: Mapping[str, bytes]) -> Iterator[dict[str, 
 
 
 def unwritable(folder: Path, error: OSError) -> BadValue:
-    """Return an error that says why a folder cannot be written to: no permission, or full, or a file is in use."""
+    """Return an error that says why a folder cannot be written to: no permission, a full disk, or a file in use."""
     advice = "free disk space or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose"
     return BadValue(f"cannot write into {folder}: {error.strerror}; {advice} another folder")
 
@@ -59,7 +59,7 @@ def unwritable(folder: Path, error: OSError) -> BadValue:
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write several files so that old and new ones never mix.
 
-    contents   bytes by file name; the last file must be one without which readers ignore the others
+    contents   bytes by file name; readers must ignore the other files if the last one is missing
     The last file is removed first and written last, so it is missing if the process is killed in between.
     Raises: BadValue if the folder cannot be written to; the earlier files are restored.
     """
@@ -86,7 +86,7 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _replace(old: Path, new: Path) -> None:
-    """Rename a file. Windows refuses while a reader or a virus scanner has either file open, usually for a moment."""
+    """Rename a file; retry, since Windows refuses while a reader or a virus scanner has either file open."""
     for seconds in (0.02, 0.1, 0.5):
         with suppress(PermissionError):
             return os.replace(old, new)
@@ -108,7 +108,7 @@ def as_json(value: Any) -> bytes:
 def whole_folder(target: Path, marker: str) -> Iterator[Path]:
     """Yield a temporary folder that becomes `target` if the block succeeds and is deleted otherwise.
 
-    marker   a JSON file that lists the files of an earlier result, which is replaced; see `refuse_foreign`
+    marker   name of the JSON file that lists a result's files; an earlier result is replaced, see `refuse_foreign`
     Raises: BadValue if the folder cannot be written to or contains other files.
     """
     refuse_foreign(target, marker)
@@ -163,7 +163,7 @@ def read_json(path: Path | zipfile.Path) -> dict[str, Any]:
     """Read one JSON object. Raises: BadValue for anything else."""
     try:
         if path.exists() and not path.is_file():
-            raise OSError("it isn't a file")  # but a folder, or a pipe: reading one would wait forever
+            raise OSError("it isn't a file")  # a folder, or a pipe, which would block forever
         value = json.loads(path.read_text(encoding="utf-8-sig"))  # Notepad may write a byte-order mark
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise BadValue(f"{path} is not readable as JSON: {error}") from error

@@ -1,11 +1,12 @@
 """Notebook kernels that start at once and share their memory: one process imports the libraries, then forks (Linux).
 
-A kernel that imports torch and transformers itself takes seconds, and 0.3 GB that no other process shares. A forked one
-has them, and shares their memory until one of the two writes to it. The libraries are imported, the lab isn't, so a
-kernel that is restarted runs the lab as it is on disk.
+A kernel that imports torch and transformers itself takes seconds to start, and 0.3 GB that no other process shares. A
+forked kernel has both imported already, and shares their memory with its parent until either writes to it. The parent
+imports the libraries but not the lab, so a restarted kernel runs the lab's code as it is on disk.
 
-Jupyter starts `python kernels.py SOCKET FILE` as the kernel of a connection file: a small process that asks `python
-kernels.py NUMBER` for a fork and lasts as long as it. If that doesn't answer, it becomes an ordinary kernel itself.
+For each connection file, Jupyter starts `python kernels.py SOCKET FILE`, a small process that asks the forking process
+(`python kernels.py NUMBER`) for a kernel and exits when that kernel does. If the forking process doesn't answer, the
+small process becomes an ordinary kernel.
 """
 
 from __future__ import annotations
@@ -42,16 +43,16 @@ LIBRARIES = (
 
 @contextlib.contextmanager
 def forked_kernels() -> Iterator[dict[str, str]]:
-    """Start the process that forks; yield the environment in which Jupyter uses its kernels: empty, except on Linux.
+    """Start the forking process; yield the environment that makes Jupyter use its kernels: empty, except on Linux.
 
-    All of its kernels end with the context, or with the process that entered it.
+    The kernels end with the context, or with the process that entered it.
     """
-    if sys.platform != "linux":  # macOS has fork, but its own libraries don't survive it
+    if sys.platform != "linux":  # macOS has fork, but its libraries don't survive a fork
         yield {}
         return
     with (
         tempfile.TemporaryDirectory(prefix="kernels-", dir="/tmp", ignore_cleanup_errors=True) as folder,
-        socket.socket(socket.AF_UNIX) as listening,  # its path may have 107 bytes: /tmp
+        socket.socket(socket.AF_UNIX) as listening,  # a socket's path has at most 107 bytes: use /tmp
     ):
         spec, address = Path(folder, "kernels", "python3", "kernel.json"), f"{folder}/socket"
         shutil.copytree(Path(str(files("ipykernel")), "resources"), spec.parent)  # the logos
@@ -59,37 +60,37 @@ def forked_kernels() -> Iterator[dict[str, str]]:
         about = {"display_name": "Python 3 (ipykernel)", "language": "python", "interrupt_mode": "message"}
         spec.write_text(json.dumps({**about, "argv": argv}), encoding="utf-8")
         listening.bind(address)
-        listening.listen()  # from now on, who connects waits
+        listening.listen()  # from now on, connections wait in a queue
         number = listening.fileno()
-        command = [sys.executable, "-P", __file__, str(number)]  # -P: no module of the lab's folder hides a library's
+        command = [sys.executable, "-P", __file__, str(number)]  # -P: lora_lab's modules must not hide libraries
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, pass_fds=[number], start_new_session=True) as server:
             listening.close()
             try:
                 yield {"JUPYTER_PATH": os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))}
             finally:
-                server.terminate()  # it may still be importing; its stdin, closed next, ends its kernels
+                server.terminate()  # the server may still be importing; closing its stdin, next, ends its kernels
 
 
 def serve(number: str) -> None:
-    """Fork a kernel for everyone who connects to the socket with this file descriptor, until stdin is closed."""
+    """Fork a kernel for each connection to the socket with this file descriptor, until stdin is closed."""
     with socket.socket(fileno=int(number)) as listening:
         for name in LIBRARIES:
             importlib.import_module(name)
         gc.collect()
-        gc.freeze()  # a collection in a kernel would write to every object, and unshare its memory
+        gc.freeze()  # otherwise, collecting garbage in a kernel writes to all objects, which copies them
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
         while sys.stdin not in select.select([sys.stdin, listening], [], [])[0]:
             connection, _ = listening.accept()
             if os.fork() == 0:
-                listening.close()  # once the server is gone, nobody must wait for an answer
+                listening.close()  # otherwise, after the server exits, clients would still connect and wait
                 return run(connection)
             connection.close()
         return shutil.rmtree(Path(listening.getsockname()).parent)  # in case the owner was killed
 
 
 def run(connection: socket.socket) -> None:
-    """Be the kernel that the process at the other end asks for, until that process or the server's stdin ends."""
+    """Run the kernel that the process at the other end asks for, until that process or the server's stdin ends."""
     from ipykernel.kernelapp import IPKernelApp
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -100,11 +101,11 @@ def run(connection: socket.socket) -> None:
     os.environ.update(asked["environment"])
     ends = [connection.fileno(), os.dup(0)]  # ipykernel replaces 0
     threading.Thread(target=lambda: (select.select(ends, [], []), os._exit(0)), daemon=True).start()
-    IPKernelApp.launch_instance(asked["arguments"], parent_handle=1)  # 1: without a watch on the parent
+    IPKernelApp.launch_instance(asked["arguments"], parent_handle=1)  # 1: don't watch the parent
 
 
 def ask(address: str, *arguments: str) -> None:
-    """Ask for the kernel of a connection file and last as long as it, or be that kernel."""
+    """Ask for a forked kernel and wait until it ends; if no server answers, become an ordinary kernel."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(address)

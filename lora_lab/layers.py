@@ -45,7 +45,7 @@ class LoRALinear(AdapterLayer):
         fp32: Any = {"dtype": torch.float32, "device": weight.device}
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.lora_A = nn.Parameter(torch.empty(rank, self.in_features, **fp32))
-        # Stored as (rank, out): with many tokens, its gradient is up to four times faster on a CPU.
+        # Stored as (rank, out): with many tokens, computing its gradient is then up to four times faster on a CPU.
         self.lora_B = nn.Parameter(torch.zeros(rank, stop - start, **fp32).t())
         init_A(self.lora_A, init)
 
@@ -66,7 +66,7 @@ class LoRALinear(AdapterLayer):
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
     def update(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return B A dropout(x), which the scaling still has to multiply: (..., out)."""
+        """Return B A dropout(x), (..., out), not yet multiplied by the scaling."""
         h = F.linear(self.dropout(x).to(dtype), self.lora_A.to(dtype))
         return F.linear(h, self.lora_B.to(dtype))
 

@@ -1,6 +1,6 @@
-"""The memory of this machine, or of the container that Python runs in, and its free ports; the installer needs both.
+"""The memory of this machine, or of the container that Python runs in, and its free ports.
 
-It needs only the standard library.
+The installer uses this module before any package is installed, so the standard library must be enough.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from lora_lab.errors import BadValue
 
 CGROUPS = Path("/sys/fs/cgroup")
-PORTS = 50  # how many to try, starting with the requested one
+PORTS = 50  # number of ports to try, starting with the requested one
 
 
 def memory() -> tuple[int | None, int | None]:
@@ -26,7 +26,7 @@ def memory() -> tuple[int | None, int | None]:
         if limit is None or limit > machine.total:
             return machine.total, machine.available
         return limit, max(0, min(machine.available, limit - used))
-    with suppress(ValueError, OSError, AttributeError):  # before anything is installed; Windows has no sysconf
+    with suppress(ValueError, OSError, AttributeError):  # psutil isn't installed yet; Windows has no sysconf
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return total, total
     return None, None
@@ -44,7 +44,7 @@ def container() -> tuple[int | None, int]:
 
 
 def free_port(first: int) -> int:
-    """Return `first` or the next free port, or any free port for 0. Raises: BadValue if the first PORTS are taken."""
+    """Return the first free port from `first` on, or any free port for 0. Raises: BadValue if PORTS ports are taken."""
     for port in [0] if first == 0 else range(first, min(first + PORTS, 65536)):
         with socket.socket() as probe:
             try:

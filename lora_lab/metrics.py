@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Metric(NamedTuple):
-    """A metric. Values are multiplied by `factor` for display: papers report shares and correlations times 100."""
+    """A metric. Values are multiplied by `factor` for display: papers report fractions and correlations times 100."""
 
     name: str
     label: str
@@ -43,13 +43,13 @@ MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # a task's first metri
 
 
 def metric(name: str) -> Metric:
-    """Return a metric by name, with or without "validation_"; for an unknown one, higher is better."""
+    """Return a metric by name, with or without "validation_"; for an unknown metric, higher is better."""
     plain = name.removeprefix("validation_")
     return METRICS.get(plain, Metric(plain, plain.replace("_", " ")))
 
 
 def main_metric(values: Mapping[str, Any]) -> str:
-    """Return the name of the metric that selects models. Raises: ValueError if there is none."""
+    """Return the name of the metric that selects models. Raises: ValueError if `values` has none of MAIN."""
     return min((name for name in MAIN if name in values), key=MAIN.index)
 
 

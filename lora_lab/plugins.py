@@ -5,7 +5,7 @@ A package registers its hooks on import and declares an entry point in its pypro
     [project.entry-points."lora_lab.plugins"]
     NAME = "its_package"
 
-It is imported once, when the lab needs an unknown task or scores generated text. Commands need no hook: a package adds
+The lab imports it once, when it meets an unknown task or scores generated text. Commands need no hook: a package adds
 them to `lora_lab.cli.commands`.
 """
 
@@ -34,7 +34,7 @@ class Scores:
 
 
 read_task: list[Callable[..., Any]] = []
-"""`read(name, max_length=None, download=False)` returns a `Task`, or None for other kinds of names."""
+"""`read(name, max_length=None, download=False)` returns a `Task`, or None for a name that it doesn't know."""
 score_answers: list[Callable[[Any, Sequence[str], Sequence[str]], Scores]] = []
 """`score(task, prompts, texts)` scores a model's answers to these prompts of a `Task`."""
 note_beside: list[Callable[[str, Mapping[str, float]], str]] = []

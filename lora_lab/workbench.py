@@ -72,7 +72,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
             say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
             if check:
                 _get(f"{address}/api/contents/{FIRST}", token)
-                say("it answers and serves the first lesson")
+                say("the server responds and serves the first lesson")
                 return
             server.wait()
         except KeyboardInterrupt:
@@ -116,7 +116,7 @@ def copy_lessons(folder: Path) -> list[str]:
 
 
 def examine() -> dict[str, Any]:
-    """Return what `lora-lab doctor --json` prints, in bytes and in seconds per layer and step."""
+    """Return what `lora-lab doctor --json` prints; sizes are in bytes, timings in seconds per layer per step."""
     import torch
 
     from lora_lab.training import device
@@ -155,7 +155,7 @@ def describe(facts: Mapping[str, Any]) -> str:
     for name, seconds in facts["measured"].items():
         dtype, attention, tokens = name.split("/")
         lines.append(
-            f"            {dtype}  {attention:5}  {tokens:>3} tokens  {seconds * 1e3:7.1f} ms per layer and step"
+            f"            {dtype}  {attention:5}  {tokens:>3} tokens  {seconds * 1e3:7.1f} ms per layer per step"
         )
     for name, asset in facts["assets"].items():
         flag = " --tweets" if asset["opt_in"] else ""

@@ -1,8 +1,8 @@
-"""Build the lessons from one source in py:percent: exercises without outputs, and solved notebooks, executed.
+"""Build the lessons from their sources in py:percent: exercises without outputs, and solved notebooks with outputs.
 
-python notebooks/build.py            build all, at full length; FAST=1: a short version
-python notebooks/build.py 02         only those whose name begins so
-python notebooks/build.py --no-run   keep the cells in step, without outputs
+python notebooks/build.py            all lessons, at full length; with FAST=1, a short version
+python notebooks/build.py 02         lessons whose name begins with 02
+python notebooks/build.py --no-run   update the cells without running them
 
 A cell titled `claim` asserts what the lesson says. It runs in builds and tests and is left out of the notebooks.
 """
@@ -32,13 +32,13 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def lessons(prefix: str = "") -> list[Path]:
-    """The sources, in order."""
+    """Return the sources whose name begins with a prefix, in order."""
     return sorted(HERE.glob(f"src/{prefix}*.py"))
 
 
 def chosen(arguments: list[str]) -> list[Path]:
-    """The sources whose names begin as a command line says, all where it says nothing; options are passed over."""
-    prefixes = [word for word in arguments if not word.startswith("--")] or [""]
+    """Return the sources that a command line names, by default all. Options are ignored."""
+    prefixes = [argument for argument in arguments if not argument.startswith("--")] or [""]
     for prefix in prefixes:
         if not lessons(prefix):
             sys.exit(f"no lesson begins with '{prefix}'; there are {', '.join(source.stem for source in lessons())}")
@@ -46,19 +46,18 @@ def chosen(arguments: list[str]) -> list[Path]:
 
 
 def built(source: Path, *, solved: bool, claims: bool = False) -> NotebookNode:
-    """The notebook of a source: its exercises, or in their place its solutions; with `claims` also its assertions.
+    """Return a lesson's notebook with its exercises or its solutions, without outputs.
 
-    Cell names depend on the place only.
+    claims   include the cells that assert what the lesson says; the ids of the other cells stay the same
     """
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
     left_out = {"exercise" if solved else "solution"} | (set() if claims else {"claim"})
     notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("title") not in left_out]
     number = 0
     for cell in notebook.cells:
-        claim = cell.metadata.get("title") == "claim"
-        cell.id = f"{'claim' if claim else 'cell'}-{number:02d}"
-        number += not claim
-        tag = cell.metadata.pop("title", None)
+        tag = cell.metadata.get("title")
+        cell.id = f"{'claim' if tag == 'claim' else 'cell'}-{number:02d}"
+        number += tag != "claim"
         cell.metadata = {"tags": [tag]} if tag else {}
     python = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = {"kernelspec": python, "language_info": {"name": "python"}}
@@ -66,12 +65,12 @@ def built(source: Path, *, solved: bool, claims: bool = False) -> NotebookNode:
 
 
 def target(source: Path, *, solved: bool) -> Path:
-    """Where a built notebook lies."""
+    """Return the path of the built notebook."""
     return HERE / ("solutions" if solved else ".") / f"{source.stem}.ipynb"
 
 
 class Client(NotebookClient):
-    """nbclient sends what `interact` draws back to the kernel; its socket may then miss the reply and wait forever."""
+    """An nbclient that doesn't echo widget outputs to the kernel, after which it may miss a reply and wait forever."""
 
     def on_comm_open_jupyter_widget(self, msg: dict[str, Any]) -> Any:
         if widget := super().on_comm_open_jupyter_widget(msg):
@@ -80,27 +79,24 @@ class Client(NotebookClient):
 
 
 def execute(notebook: NotebookNode, folder: str, timeout: int = 600) -> NotebookNode:
-    """Run every cell with nobody watching, in `folder`, for `timeout` seconds each at most; the first error ends it.
-
-    The kernel is then ended at once: to take leave of torch and what it has loaded takes some seconds.
-    """
+    """Run all cells in `folder`, each for at most `timeout` seconds. The first error stops the run."""
     os.environ["LORA_LAB_HEADLESS"] = "1"
-    where = {"metadata": {"path": folder}}
-    client = Client(notebook, resources=where, timeout=timeout, shutdown_kernel="immediate")
+    resources = {"metadata": {"path": folder}}
+    # A clean exit of a kernel that has imported torch takes some seconds.
+    client = Client(notebook, resources=resources, timeout=timeout, shutdown_kernel="immediate")
     client.execute()
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times of day
-        if cell.cell_type != "code":
-            continue
-        kept = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
-        cell.outputs = _joined([one for output in kept for one in _still(output, client)])
+        if cell.cell_type == "code":
+            outputs = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+            cell.outputs = _join_streams([part for output in outputs for part in _without_widget(output, client)])
     return notebook
 
 
-def photographed(notebook: NotebookNode) -> NotebookNode:
-    """Put a picture beside each panel, for readers without a kernel, and make all pictures small."""
-    for output in (one for cell in notebook.cells for one in cell.get("outputs", [])):
+def add_pictures(notebook: NotebookNode) -> NotebookNode:
+    """Add a picture to each panel for readers without a kernel, and compress all pictures."""
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         if "image/png" in output.get("data", {}):
             picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
             output.data["image/png"] = base64.b64encode(small_png(picture)).decode()
@@ -111,16 +107,16 @@ def photographed(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def _still(output: NotebookNode, client: NotebookClient) -> list[NotebookNode]:
-    """A saved widget shows nothing without its kernel: keep its picture and words, or what `interact` drew in it."""
+def _without_widget(output: NotebookNode, client: NotebookClient) -> list[NotebookNode]:
+    """Replace a widget, which shows nothing without a kernel, by its picture and text, or by its children's outputs."""
     view = output.get("data", {}).pop(WIDGET, {})
     children = client.widget_state.get(view.get("model_id"), {}).get("children") or []
-    inside = [client.comm_objects.get(child.removeprefix("IPY_MODEL_")) for child in children]
-    return [one for widget in inside if widget for one in widget.outputs] or [output]
+    widgets = [client.comm_objects.get(child.removeprefix("IPY_MODEL_")) for child in children]
+    return [part for widget in widgets if widget for part in widget.outputs] or [output]
 
 
-def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """What was printed in a row as one piece: where a kernel happened to cut it, a page would begin a new block."""
+def _join_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join consecutive pieces of printed text, which kernels split at random places."""
     joined: list[NotebookNode] = []
     for output in outputs:
         if joined and "text" in output and joined[-1].get("name", "") == output.get("name"):
@@ -131,7 +127,7 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def main(arguments: list[str]) -> None:
-    """Build what the arguments ask for."""
+    """Build the lessons that the command line names."""
     run = "--no-run" not in arguments
     for source in chosen(arguments):
         for solved in (False, True):
@@ -139,7 +135,7 @@ def main(arguments: list[str]) -> None:
             if run and solved:
                 with tempfile.TemporaryDirectory() as folder:
                     notebook = execute(notebook, folder, timeout=3600)  # lesson 08 compares four methods in one cell
-                notebook = photographed(notebook)
+                notebook = add_pictures(notebook)
                 notebook.cells = [cell for cell in notebook.cells if "claim" not in cell.metadata.get("tags", [])]
             path = target(source, solved=solved)
             path.parent.mkdir(exist_ok=True)

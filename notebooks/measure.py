@@ -1,11 +1,10 @@
-"""Measure what the lessons take at full length on this machine: seconds for each cell, and the process's peak memory.
+"""Measure the seconds of each cell and the peak memory of full-length lessons: data/results/lesson_times.json.
 
-python notebooks/measure.py 00 04      those lessons, solved; the rest of the file stays as it was
-python notebooks/measure.py --fast 03  with FAST=1, printed only
+python notebooks/measure.py 00 04      run the solutions of these lessons and update the file
+python notebooks/measure.py --fast 03  run with FAST=1 and only print the result
 
-Sweeps find the runs that ship with the lab, as in a class that is short of time: the line for it is uncommented.
-
-Written to data/results/lesson_times.json, from which `lora_course.lesson` estimates a lesson's minutes.
+Sweeps load the runs that ship with the lab, as in a class that is short of time. `lora_course.lesson` estimates the
+minutes of a lesson from this file.
 """
 
 from __future__ import annotations
@@ -18,25 +17,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from build import chosen, target
+from build import HERE, chosen, target
 
 from lora_course.classroom.grading import Limits, grade
 from lora_lab.files import read_json, write_json
 from lora_lab.training import device
 
-HERE = Path(__file__).resolve().parent
 RESULTS = HERE.parent / "data" / "results" / "lesson_times.json"
 
 
 def measured(path: Path, limits: Limits) -> dict[str, Any]:
-    """One solved lesson, run from top to bottom."""
+    """Run a notebook and return its measurements."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(path, folder)
         (row,) = grade(folder, limits=limits)
-    cells = row["cell_seconds"]
+    load = f"{os.getloadavg()[0]:.0f} programs wanted the {os.cpu_count()} cores" if hasattr(os, "getloadavg") else ""
     return {
-        "seconds": round(sum(cells), 1),
-        "cells": [round(seconds, 2) for seconds in cells],
+        "seconds": round(sum(row["cell_seconds"]), 1),
+        "cells": [round(seconds, 2) for seconds in row["cell_seconds"]],
         "peak_mib": row["peak_bytes"] // 2**20,
         "status": row["status"],
         "errors": [f"{error['type']} in code cell {error['cell'] + 1}" for error in row["errors"]],
@@ -44,22 +42,20 @@ def measured(path: Path, limits: Limits) -> dict[str, Any]:
         "refused": row["refused"],
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": device.describe(device.available_devices()[0]),
-        "load": f"{os.getloadavg()[0]:.0f} programs wanted the {os.cpu_count()} cores"
-        if hasattr(os, "getloadavg")
-        else "",
+        "load": load,
     }
 
 
 def main(arguments: list[str]) -> None:
-    """Measure what the arguments ask for."""
+    """Measure the lessons that the command line names."""
     fast = "--fast" in arguments
     limits = Limits(seconds=6 * 3600, memory_gib=16, full=not fast)
     for source in chosen(arguments):
-        found = measured(target(source, solved=True), limits)
-        print(source.stem, {name: value for name, value in found.items() if name != "cells"}, flush=True)
+        result = measured(target(source, solved=True), limits)
+        print(source.stem, {name: value for name, value in result.items() if name != "cells"}, flush=True)
         if not fast:
-            known = read_json(RESULTS) if RESULTS.is_file() else {}
-            write_json(RESULTS, dict(sorted({**known, source.stem: found}.items())))
+            results = read_json(RESULTS) if RESULTS.is_file() else {}
+            write_json(RESULTS, dict(sorted({**results, source.stem: result}.items())))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Exercises for readers without Python: the forms that `answer.js` shows below an exercise, with the checks' replies.
+"""Forms below the exercises of the site, with the checks' replies, for readers without Python; see `answer.js`.
 
-Pages and forms show what `lesson.draw` draws for a student without a name.
+`site/build.py` calls `cell`. The forms use the random choices of `lesson.draw` for a student without a name.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -44,34 +45,34 @@ from lora_lab.experiments.results import from_store
 from lora_lab.training.assets import shipped
 from lora_lab.widgets.memory_panel import METHODS
 
-CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # drawn without a name
+CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # the choices without a name
 BRACKET_WORDS = ("CLOSE", "WIDE", "PEAK", "BELOW", "ABOVE", "LOWER", "HIGHER")
 ROW_WORDS = ("FITS", "OVER", "SHORT", "HOLDS", "SHORTEST", "LEFT_OUT")
-LENGTHS = (32, 64, 128, 256, 512, 1024, 4096, 16384)  # between them, a step's memory is linear in the length
+LENGTHS = (32, 64, 128, 256, 512, 1024, 4096, 16384)  # memory is linear in the length between these
 FAR = {"sign": verdict.SIGN, "nearly": verdict.NEARLY, "large": verdict.LARGE, "small": verdict.SMALL}
 
 
 def plain(name: str, options: Iterable[str] = (), **settings: Any) -> dict[str, Any]:
-    """Return a field that the form's own judge reads: a number, or one of some words."""
+    """Return a field for a number or for one of several words, which the form's own judge reads."""
     return {"kind": "word" if options else "number", "name": name, "options": [*options], **settings}
 
 
 def field(name: str, right: Number | Choice, hint: str | None = None) -> dict[str, Any]:
-    """Return a field that is judged alone: a number, or a formula with that value; or one of some words."""
-    own = asdict(right) | {"hint": hint}
+    """Return a field that is judged by itself: a number, a formula with its value, or one of several words."""
+    settings = asdict(right) | {"hint": hint}
     if isinstance(right, Number):
-        own["misconceptions"] = [*right.misconceptions.items()]
-        return plain(name, **own, judge="number", far=FAR)
-    return plain(name, dict.fromkeys((*right.replies, *right.right)), **own, judge="choice")
+        settings["misconceptions"] = [*right.misconceptions.items()]
+        return plain(name, **settings, judge="number", far=FAR)
+    return plain(name, dict.fromkeys((*right.replies, *right.right)), **settings, judge="choice")
 
 
 def ask(
     question: str, right: Mapping[str, Number | Choice], why: str = "", hints: Mapping[str, str] = {}, **settings: Any
 ) -> dict[str, Any]:
-    """Return a form with a field for each part of a right answer, {name: part}.
+    """Return a form with a field for each part of the right answer, {name: part}.
 
-    why     the reply if all are right, instead of the last part's
-    hints   by part, for the wrong one
+    why     the reply if all parts are right, by default the last part's
+    hints   the hint for each wrong part
     """
     fields = [field(name, part, hints.get(name)) for name, part in right.items()]
     return {"told": question, "fields": fields, "why": why or [*right.values()][-1].why, **settings}
@@ -84,7 +85,7 @@ def mark(
     """Return a form with options to mark.
 
     near    {reply: wrong marks}
-    look    what is said of an option that is wrongly marked, and of one that is missed
+    look    the replies for an option that is marked by mistake, and for one that is missed
     """
     wrong = [[marks, reply] for reply, marks in near.items()]
     several = {"kind": "several", "judge": "several", "name": name, "options": [*options], "right": right}
@@ -98,7 +99,7 @@ def report() -> dict[str, Any]:
     right, why, share = sure.report(pd.DataFrame({"a": scores[a], "b": scores[b]}).astype(int))
     question = f"a has {accuracy[a]:.2f}% right, b {accuracy[b]:.2f}%, of n = {scores.shape[1]:,} rows. "
     question += f"They disagree on a share of {share:.4g}: there, a squared difference is 1, elsewhere 0."
-    return ask(question, right, why, sure.HINTS, sealed=True)
+    return ask(f"{question} Give half as a share.", right, why, sure.HINTS, sealed=True)
 
 
 def bracket() -> dict[str, Any]:
@@ -159,7 +160,7 @@ def row() -> dict[str, Any]:
 
 
 def defense() -> dict[str, Any]:
-    """List margins in steps of 0.1 points; neighbors with the same texts are merged into one case."""
+    """Return a form with cases for margins in steps of 0.1 points; consecutive ones with equal texts are merged."""
     cases: list[dict[str, Any]] = []
     for tenths in range(round(10 * comparing.LEAST), 10 * comparing.MOST + 1):
         right = comparing.defense(PAIR, tenths / 10)
@@ -208,13 +209,15 @@ def diagnosis() -> dict[str, Any]:
 
 def eleventh() -> dict[str, Any]:
     (fault, _), hints = broken.ELEVENTH[0], debugging.ELEVENTH
+    with TemporaryDirectory() as scratch:
+        folder = broken.eleventh(0, f"{scratch}/K")
+        names, promised, size = broken.header(folder)
+        lines = [f"The eleventh patient has {len(names)} tensors, promises {promised:,} bytes and has {size:,}."]
+        for matrix in "AB":
+            sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values())
+            lines.append(f"The largest number of {matrix} in each layer: {sizes}.")
     right = Choice([fault], dict.fromkeys(hints, hints[fault]), fault)
-    return ask("What is wrong with the eleventh patient?", {"fault": right}, sealed=True)
-
-
-def block() -> dict[str, Any]:
-    question, index, weight = bits.index_and_weight()
-    return ask(question, {"index": index, "weight": weight})
+    return ask("\n".join([*lines, "What is wrong with it?"]), {"fault": right}, sealed=True)
 
 
 def on_card() -> dict[str, Any]:
@@ -234,7 +237,7 @@ def facts() -> dict[str, Any]:
 
 
 def flip() -> dict[str, Any]:
-    """Offer changes to claim 3, with the check's reply to each."""
+    """Return a form that offers changes to claim 3, with the check's reply to each."""
     changes = [("models", "llama-2-70b"), ("models", "llama-3.2-1b"), ("seq", 32), ("seq", 2048), ("rank", 1)]
     judged = {f"{name} = {value:,}" if name == "seq" else f"{name} = {value}": planning.check_flip({name: value})
               for name, value in changes}  # fmt: skip
@@ -244,12 +247,12 @@ def flip() -> dict[str, Any]:
 
 
 def job() -> dict[str, Any]:
-    """Offer five choices and their evidence, for the first brief."""
+    """Return a form with five choices and their evidence, for the first brief."""
     right = {}
     for name, choice in planning.lines(0).items():
         right |= {name: choice, f"{name}, because of": planning.evidence_of(name)}
-    key = "; ".join(f"{name} ({words})" for name, words in planning.EVIDENCE.items())
-    question = f"{planning.BRIEFS[0]['text']} Evidence, with its lesson: {key}."
+    key = "\n".join(f"{name}, lesson {words}" for name, words in planning.EVIDENCE.items())
+    question = f"{planning.BRIEFS[0]['text']}\nEvidence:\n{key}"
     return ask(question, right, "each choice has its evidence", sealed=True)
 
 
@@ -262,7 +265,7 @@ def at_one_budget() -> dict[str, Any]:
 
 
 def plan() -> dict[str, Any]:
-    """Ask all three rounds at once, with the intervals in the question."""
+    """Return a form with all three rounds at once and the intervals in the question."""
     pair = "q against q,k,v,o"
     (question, seeds), defended = placing.seeds_of(pair), comparing.defense(pair, placing.GAP)
     word = Choice([defended.word], {w: comparing.why_not(w, defended.word) for w in comparing.WORDS})
@@ -278,15 +281,8 @@ def flattered() -> dict[str, Any]:
     variant = "DoRA"
     shared = ", ".join(f"{lr:g}: {ahead:+.1f}" for lr, ahead in variants.ahead(variant).items())
     question = f"Your paper is on {variant}. Points ahead of plain LoRA, with one rate for both: {shared}. Which rate "
-    question += "makes it look best? And how many points is it ahead on test, each at its own rate? (See the table.)"
+    question += "makes it look best? In the panel above: how many points is it ahead on test, each at its own rate?"
     return ask(question, checks.check_flattered(..., ...).right, sealed=True)
-
-
-def lowest() -> dict[str, Any]:
-    question = "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate: lowest at how many doublings? "
-    question += "And if the lowest loss is the last one tried, the best rate is:"
-    right = {"x": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01), "at the last": regret.LAST}
-    return ask(question, right, f"{regret.LOWEST.why}; {regret.LAST.why}")
 
 
 def carried() -> dict[str, Any]:
@@ -301,8 +297,8 @@ def carried() -> dict[str, Any]:
 def judge() -> dict[str, Any]:
     name = reproducing.ITEMS[0]
     facts = {letter: ", ".join(f"{k} {v}" for k, v in run.items()) for letter, run in reproducing.runs(name).items()}
-    runs = "; ".join(f"{letter}: {text}" for letter, text in facts.items())
-    question = f"{reproducing.item(name).rule} All rows are seen once in {reproducing.PASS} steps. {runs}."
+    runs = "\n".join(f"{letter}: {text}" for letter, text in facts.items())
+    question = f"{reproducing.item(name).rule} All rows are seen once in {reproducing.PASS} steps.\n{runs}"
     return ask(question, checks.check_judge(None, name).right, "by the rule", sealed=True)
 
 
@@ -315,9 +311,9 @@ def published() -> dict[str, Any]:
 
 @cache
 def forms() -> dict[str, dict[str, Any]]:
-    """Return the form of each check."""
+    """Return the forms by the names of their checks."""
     os.environ.pop("LORA_LAB_STUDENT", None)
-    chance = checks.check_chance(..., ..., 48).right
+    chance, (block, index, weight) = checks.check_chance(..., ..., 48).right, bits.index_and_weight()
     return {
         "pair_numbers": ask("Numbers in A and B at rank 2:", {"numbers": checks.check_pair_numbers(...).right}),
         "file_bytes": ask("Bytes for llama-3.2-1b at rank 8:", {"bytes": checks.check_file_bytes(...).right}),
@@ -352,7 +348,7 @@ def forms() -> dict[str, dict[str, Any]]:
             "The base has 91 MB, an adapter 0.30 MB. Forty merged models take how many times the bytes?",
             {"times": checks.check_forty_copies(..., 91_000_000, 301_776).right},
         ),
-        "block": block(),
+        "block": ask(block, {"index": index, "weight": weight}),
         "card": on_card(),
         "energy": ask(
             "Of the singular values 5, 4, 2, 1 the first two hold a share of the energy of:",
@@ -383,7 +379,12 @@ def forms() -> dict[str, dict[str, Any]]:
             {"alpha": variants.AS_PLAIN.at(64, 64, within=1e-6)},
         ),
         "flattered": flattered(),
-        "lowest": lowest(),
+        "lowest": ask(
+            "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate: lowest at how many doublings? "
+            "And if the lowest loss is the last one tried, the best rate is:",
+            {"x": regret.LOWEST.at(0.60, 0.50, 0.56, within=0.01), "at the last": regret.LAST},
+            f"{regret.LOWEST.why}; {regret.LAST.why}",
+        ),
         "carried": carried(),
         "loss_of_rewards": ask(
             "Three answers of probabilities 0.5, 0.9, 0.4 and rewards 1, 0, 1. The loss (ln 0.5 = -0.693, "
@@ -391,7 +392,8 @@ def forms() -> dict[str, dict[str, Any]]:
             {"loss": reward.LOSS.at(*reward.LOSS.cases[0], within=0.01)},
         ),
         "bits": ask(
-            "It's right once in 100 answers, p = 0.01. Bits that right or wrong tells on average:",
+            "It's right once in 100 answers, p = 0.01. Bits that right or wrong tells on average (log2(100) = 6.644, "
+            "log2(1/0.99) = 0.0145):",
             {"bits": reward.BITS.at(0.01, within=0.02)},
         ),
         "judge": judge(),
@@ -404,13 +406,13 @@ def forms() -> dict[str, dict[str, Any]]:
 
 
 def data(attributes: str, content: Any) -> dict[str, Any]:
-    """Return a Markdown cell with data for a script of the page, which finds it by these attributes."""
+    """Return a Markdown cell with data for a script of the page, which finds it by the attributes."""
     text = json.dumps(content).replace("<", "\\u003c")
     markup = f'<div {attributes}><script type="application/json">{text}</script></div>'
     return {"cell_type": "markdown", "metadata": {}, "source": markup}
 
 
 def cell(name: str) -> dict[str, Any]:
-    """Return the cell from which `answer.js` builds the form of a check."""
+    """Return the cell that `answer.js` turns into the form of a check."""
     content = {"check": name, "judge": "fields", **forms()[name], "hints": getattr(checks, f"check_{name}").hints}
     return data("data-answer" + " data-seal" * content.pop("sealed", False), content)

@@ -1,8 +1,8 @@
-"""Build the site from the lessons, the documentation and the panels: `python site/build.py [--students] [OUT]`.
+"""Build the site from lessons, docs and panels: `python site/build.py [--students] [OUT]`.
 
-This script prepares the input of Sphinx: the solved notebooks, with placeholders for panels that `host.js` fills in,
-the pages of docs/, the scripts of the panels, and the fonts. Nothing is trained or run, and neither building nor
-reading the site needs a network.
+The script prepares the input of Sphinx: the solved notebooks with placeholders for panels, which `host.js` fills in,
+the pages of docs/, the panels' scripts, and the fonts. It runs no lesson. Neither the build nor the site needs a
+network.
 """
 
 import base64
@@ -33,30 +33,22 @@ from lora_lab.widgets import base
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 OUT = SITE / "build" / "html"
-PIXELS = 1.5  # picture pixels per CSS pixel, in a notebook
+SCALE = 1.5  # picture pixels per CSS pixel in a notebook
 
-SERIF, SANS, MATH = (
-    Path(package.__file__).parent / folder / name
-    for package, folder, name in (
-        (font_source_serif_pro, "files", "SourceSerifPro"),
-        (font_source_sans_pro, "files", "SourceSansPro"),
-        (ziamath, "fonts", "STIXTwoMath"),
-    )
-)
 FACES = (
-    ("Lab Serif", f"{SERIF}-Regular.ttf", ""),
-    ("Lab Serif", f"{SERIF}-It.ttf", "font-style: italic;"),
-    ("Lab Serif", f"{SERIF}-Semibold.ttf", "font-weight: 600 700;"),
-    ("Lab Sans", f"{SANS}-Regular.ttf", ""),
-    ("Lab Sans", f"{SANS}-Semibold.ttf", "font-weight: 600 700;"),
-    ("Lab Math", f"{MATH}-Regular.ttf", ""),
+    ("Lab Serif", font_source_serif_pro, "files/SourceSerifPro-Regular.ttf", ""),
+    ("Lab Serif", font_source_serif_pro, "files/SourceSerifPro-It.ttf", "font-style: italic;"),
+    ("Lab Serif", font_source_serif_pro, "files/SourceSerifPro-Semibold.ttf", "font-weight: 600 700;"),
+    ("Lab Sans", font_source_sans_pro, "files/SourceSansPro-Regular.ttf", ""),
+    ("Lab Sans", font_source_sans_pro, "files/SourceSansPro-Semibold.ttf", "font-weight: 600 700;"),
+    ("Lab Math", ziamath, "fonts/STIXTwoMath-Regular.ttf", ""),
 )
-LETTERS = (  # Latin, Greek, punctuation, super- and subscripts, arrows and operators, brackets, italic math letters
+CHARACTERS = (  # Latin, Greek, punctuation, super- and subscripts, arrows and operators, brackets, italic math letters
     (0x20, 0x7F), (0xA0, 0x180), (0x370, 0x400), (0x2010, 0x2060), (0x2070, 0x20A0), (0x2100, 0x2300),
     (0x2308, 0x230C), (0x27E8, 0x27F0), (0x1D400, 0x1D468), (0x1D6A4, 0x1D736),
 )  # fmt: skip
 
-REPAIRS = {  # fixes to the theme's markup: axe findings, and line breaks between a formula and its punctuation
+FIXES = {  # for accessibility errors that axe finds in the theme, and line breaks between a formula and its punctuation
     r'<p class="caption" role="heading"': r'\g<0> aria-level="2"',
     r'<aside class="sidebar-drawer"': r'\g<0> aria-label="Site"',
     r'<aside class="toc-drawer[^"]*"': r'\g<0> aria-label="On this page"',
@@ -66,19 +58,19 @@ REPAIRS = {  # fixes to the theme's markup: axe findings, and line breaks betwee
     r"<th[^>]*>(<p></p>)?</th>": "<td></td>",
     r'<math [^>]*display="inline">(?:(?!</math>).)*</math>[.,;:?!)]+': r'<span class="unbroken">\g<0></span>',
 }
-FOR_TEACHERS = ("teaching.md", "sheets.md", "quiz_answers.md")
+TEACHER_PAGES = ("teaching.md", "sheets.md", "quiz_answers.md")
 UNUSED = (".buildinfo*", "objects.inv", "_static/**/*.map")
 
 
-def place(snapshot: dict[str, Any], picture: str, src: Path) -> str:
-    """Write the script of a live panel and return the panel's markup."""
+def place_panel(snapshot: dict[str, Any], picture: str, src: Path) -> str:
+    """Write the script of a panel and return the panel's markup."""
     script = src / "_static" / "panels" / f"{snapshot['panel']}.js"
     script.write_text(base.classic(snapshot["file"], snapshot["panel"]), encoding="utf-8")
     return base.place(snapshot, picture)
 
 
-def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
-    """Return an output with its panel or picture as HTML; the picture is written to a file called `name`."""
+def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
+    """Convert the panel or picture of an output to HTML, and write the picture to a file called `name`."""
     data = output.get("data", {})
     if "image/png" in data:
         image = base64.b64decode("".join(data["image/png"]))
@@ -87,9 +79,9 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
         source, alt = f"../_static/pictures/{name}", html.escape(description)
         snapshot = json.loads("".join(data.get(base.MIME, "")) or "{}")
         if snapshot.get("panel") == "TrainPanel":
-            snapshot["state"]["at"] = 0  # a replay opens before its first step, so that its result is no spoiler
-        markup = place(snapshot, source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
-        width, height = (round(side / PIXELS) for side in struct.unpack(">II", image[16:24]))
+            snapshot["state"]["at"] = 0  # a replay starts before its first step, to hide the result
+        markup = place_panel(snapshot, source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
+        width, height = (round(side / SCALE) for side in struct.unpack(">II", image[16:24]))
         size = f'<img class="lab-picture" loading="lazy" width="{width}" height="{height}"'
         return {**output, "data": {"text/html": markup.replace("<img", size)}, "metadata": {}}
     if "<table" in (markup := "".join(data.get("text/html", ""))):
@@ -98,14 +90,14 @@ def shown(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
 
 
 def lesson(file: Path, src: Path) -> dict[str, Any]:
-    """Return a solved notebook with live panels; after an exercise come its form, a puzzle, and its folded solution."""
+    """Return a solved notebook with live panels. After each exercise come its form, a puzzle, and a hidden solution."""
     solved, exercises = read_json(file), read_json(ROOT / "notebooks" / file.name)["cells"]
     cells: list[dict[str, Any]] = []
-    lines = SITE / f"{file.stem}.json"  # of code for the reader to put in order, for `puzzle.js`
+    lines = SITE / f"{file.stem}.json"  # lines of code that the reader puts in order, for `puzzle.js`
     puzzle = [answers.data("data-puzzle hidden", read_json(lines))] if lines.is_file() else []
     for number, (cell, exercise) in enumerate(zip(solved["cells"], exercises, strict=True)):
         outputs = cell.get("outputs", [])
-        outputs[:] = [shown(output, f"{file.stem}-{number}-{i}.png", src) for i, output in enumerate(outputs)]
+        outputs[:] = [as_html(output, f"{file.stem}-{number}-{i}.png", src) for i, output in enumerate(outputs)]
         if "solution" in cell["metadata"].get("tags", []):
             check_names = re.findall(r"checks\.check_(\w+)\(", "".join(exercise["source"]))
             forms = [answers.cell(name) for name in check_names if name in answers.forms()]
@@ -116,12 +108,12 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
             tags = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
-            cells.append({**cell, "metadata": {"tags": tags}})  # predict.js finds them by their class
+            cells.append({**cell, "metadata": {"tags": tags}})  # classes for predict.js
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
 
 
 def linked(file: Path, urls: dict[Path, str]) -> str:
-    """Return a page of docs/ with adjusted links; links to files that are not on the site become plain text."""
+    """Return a page of docs/ with adjusted links. Links to files outside the site become plain text."""
 
     def link(match: re.Match[str]) -> str:
         words, path, anchor = match.groups()
@@ -134,13 +126,13 @@ def linked(file: Path, urls: dict[Path, str]) -> str:
 
 
 def front(src: Path, pages: list[Path]) -> str:
-    """Return the front page: `index.md` with its panels (fences with class and arguments) and lists of lessons."""
+    """Return the front page: `index.md` with its panels and its lists of lessons filled in."""
 
     def panel(match: re.Match[str]) -> str:
         options = yaml.safe_load(match[2])
         file = ROOT / options.pop("picture")
         shutil.copy(file, src / "_static" / "pictures")
-        return place(getattr(lora_lab, match[1])(**options).snapshot(), f"_static/pictures/{file.name}", src)
+        return place_panel(getattr(lora_lab, match[1])(**options).snapshot(), f"_static/pictures/{file.name}", src)
 
     def entry(file: Path) -> str:
         first = "".join(read_json(file)["cells"][0]["source"]).split("\n\n")[1]
@@ -159,17 +151,17 @@ def front(src: Path, pages: list[Path]) -> str:
 
 
 def fonts() -> str:
-    """Return CSS with the fonts, reduced to the letters in use and embedded: Firefox refuses font files on `file://`.
+    """Return CSS with embedded fonts, reduced to CHARACTERS. Firefox refuses font files on `file://`.
 
-    All fonts are under the OFL; each keeps its notice. Modified fonts must not keep their names, so these are renamed.
+    The fonts are under the OFL. They keep its notice, but modified fonts may not keep their names.
     """
     rules = ""
-    for family, file, style in FACES:
-        face = ttLib.TTFont(file, recalcTimestamp=False)
+    for family, package, file, style in FACES:
+        face = ttLib.TTFont(Path(package.__file__).parent / file, recalcTimestamp=False)
         options = subset.Options(hinting=False, drop_tables=["DSIG"], name_IDs=[0, 13, 14], notdef_outline=True)
         options.layout_features.append("tnum")  # digits of equal width
         subsetter = subset.Subsetter(options)
-        subsetter.populate(unicodes=[letter for first, end in LETTERS for letter in range(first, end)])
+        subsetter.populate(unicodes=[code for first, end in CHARACTERS for code in range(first, end)])
         subsetter.subset(face)
         face.flavor = "woff2"
         face.save(buffer := io.BytesIO())
@@ -179,14 +171,14 @@ def fonts() -> str:
 
 
 def prepare(src: Path, students: bool) -> None:
-    """Write the input of Sphinx; for students, leave out the pages for teachers."""
+    """Write the input of Sphinx, for students without TEACHER_PAGES."""
     for folder in ("lessons", "_static/pictures", "_static/panels"):
         (src / folder).mkdir(parents=True)
     pages = sorted((ROOT / "notebooks" / "solutions").glob("[0-9]*.ipynb"))
     for file in pages:
         (src / "lessons" / file.name).write_text(json.dumps(lesson(file, src)), encoding="utf-8")
-    unseen = FOR_TEACHERS if students else ()
-    shutil.copytree(ROOT / "docs", src / "docs", ignore=shutil.ignore_patterns("*.py", "__pycache__", *unseen))
+    left_out = ("*.py", "__pycache__", *(TEACHER_PAGES if students else ()))
+    shutil.copytree(ROOT / "docs", src / "docs", ignore=shutil.ignore_patterns(*left_out))
     docs = {ROOT / "docs" / file.name: file.name for file in (src / "docs").glob("*.md")}
     lessons = {ROOT / "notebooks" / file.name: f"../lessons/{file.name}" for file in pages}
     urls = {file.name[:2]: url for file, url in lessons.items()}
@@ -197,8 +189,8 @@ def prepare(src: Path, students: bool) -> None:
         (src / "docs" / file.name).write_text(text, encoding="utf-8")
     text = front(src, pages)
     if students:
-        theirs = r"## For teachers\n.*?(?=\n## )|^docs/teaching\n|^Teaching tomorrow\?.*?\n\n"
-        text = re.sub(theirs, "", text, flags=re.S | re.M)
+        for_teachers = r"## For teachers\n.*?(?=\n## )|^docs/teaching\n|^Teaching tomorrow\?.*?\n\n"
+        text = re.sub(for_teachers, "", text, flags=re.S | re.M)
     (src / "index.md").write_text(text, encoding="utf-8")
     style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
     (src / "_static" / "site.css").write_text(style, encoding="utf-8")
@@ -208,7 +200,7 @@ def prepare(src: Path, students: bool) -> None:
 
 
 def build(out: Path = OUT, students: bool = False) -> None:
-    """Build the site into a new folder; only the default folder may be replaced."""
+    """Build the site in a new folder. Only the default folder may exist already."""
     if out == OUT:
         shutil.rmtree(out, ignore_errors=True)
     elif out.exists():
@@ -222,7 +214,7 @@ def build(out: Path = OUT, students: bool = False) -> None:
             sys.exit(failed)
     for file in out.rglob("*.html"):
         content = file.read_text(encoding="utf-8")
-        for pattern, replacement in REPAIRS.items():
+        for pattern, replacement in FIXES.items():
             content = re.sub(pattern, replacement, content)
         file.write_text(content, encoding="utf-8")
     for file in [file for pattern in UNUSED for file in out.glob(pattern)]:

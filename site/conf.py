@@ -1,4 +1,4 @@
-"""Sphinx configuration of the site; `site/build.py` runs Sphinx with it."""
+"""Sphinx configuration of the site, which `python site/build.py` builds."""
 
 import re
 from typing import Any
@@ -26,11 +26,11 @@ html_math_renderer = "mathml"
 html_favicon = "icon.svg"  # W, A and B
 html_css_files, html_js_files = ["site.css"], ["host.js"]
 html_show_sourcelink = html_copy_source = html_use_index = False
-html_show_search_summary = False  # it fetches pages, which browsers refuse on file://
+html_show_search_summary = False  # a summary fetches pages, which browsers refuse on file://
 html_sidebars = {
     "**": [f"sidebar/{part}.html" for part in ("brand", "search", "scroll-start", "navigation", "scroll-end")]
 }
-COLORS = {"light": ("#0072b2", "#f5f6f7"), "dark": ("#56b4e9", "#1d1f23")}  # blue for trained parts, background of code
+COLORS = {"light": ("#0072b2", "#f5f6f7"), "dark": ("#56b4e9", "#1d1f23")}  # of trained parts, and behind code
 html_theme_options = {
     f"{mode}_css_variables": {
         **dict.fromkeys(("color-brand-primary", "color-brand-content", "color-brand-visited"), blue),
@@ -54,7 +54,7 @@ def block_math(self: Any, node: nodes.math_block) -> None:
 
 
 def scripts(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Add only the scripts that a page needs: for its panels, predictions, puzzle and exercises."""
+    """Add the scripts that a page needs for its panels, predictions, puzzle and exercises."""
     marks = {"predict.js": "tag_predict", "puzzle.js": "data-puzzle", "answer.js": "data-answer"}
     needed = [script for script, mark in marks.items() if mark in context.get("body", "")]
     for script in ["kept.js", *needed] if needed else []:

@@ -1,11 +1,13 @@
-"""What the tests share: the real models, loaded once, tiny random ones, a task, the command line; and no network."""
+"""Fixtures and helpers of all tests: models, a small task, runs, and the command line. Tests have no network."""
 
 import os
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is wrong
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LORA_LAB_HEADLESS", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported, see lora_lab/__init__.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before importing torch, see lora_lab/__init__.py
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for this process and all that it starts, before importing numpy
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import copy
 import random
@@ -35,55 +37,50 @@ settings.register_profile("slow machine", settings.default, deadline=None, suppr
 settings.load_profile("slow machine")
 BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"]
 MARK = "<img src=x onerror=alert(1)>"
-HOSTILE = f"{MARK} $\\frac{{ | * `x` \x1b[31m"  # a stranger's text: markup, half a formula, a terminal's command
-PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # of a recipe: nothing to measure
-# Minutes in one file each: begun last, one of the two processes would wait for the other.
-LONG = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
+HOSTILE = f"{MARK} $\\frac{{ | * `x` \x1b[31m"  # HTML, half a formula, a terminal escape
+PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # recipe settings that need no measurement
+# Each of these takes minutes: started last, it would keep one of the two processes idle.
+SLOW_FILES = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
 
 
-def sandboxed() -> bool:
-    """Whether bubblewrap is installed and may make namespaces, which some containers forbid."""
+def can_sandbox() -> bool:
+    """Whether bubblewrap is installed and may create namespaces, which some containers forbid."""
     try:
         return subprocess.run([*BWRAP, "true"], check=False).returncode == 0
     except OSError:
         return False
 
 
-no_sandbox = not sandboxed() and bool(shutil.which("bwrap") or "CI" not in os.environ)
-needs_bwrap = pytest.mark.skipif(no_sandbox, reason="no bubblewrap here")
+no_sandbox = not can_sandbox() and bool(shutil.which("bwrap") or "CI" not in os.environ)
+needs_bwrap = pytest.mark.skipif(no_sandbox, reason="bubblewrap does not work here")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first; tests of a GPU need one."""
-    items.sort(key=lambda item: next((n for n, start in enumerate(LONG) if item.nodeid.startswith(start)), len(LONG)))
+    """Run slow files first, and skip tests that need a missing GPU."""
+    order = len(SLOW_FILES)
+    items.sort(key=lambda item: next((n for n, f in enumerate(SLOW_FILES) if item.nodeid.startswith(f)), order))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
 
 
-def pytest_configure() -> None:
-    """Beside another process of the suite, what the tests start has one thread too: kernels, commands, JupyterLab."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        os.environ["OMP_NUM_THREADS"] = "1"
-
-
 @pytest.fixture(scope="session")
 def loaded() -> Callable[..., nn.Module]:
-    """`loaded("minilm", num_labels=2)`: a fresh copy of a bundled model that was read from disk once."""
-    kept: dict[tuple, nn.Module] = {}
+    """Return a function like `load_model` that copies models which it has loaded before."""
+    models: dict[tuple, nn.Module] = {}
 
-    def fresh(name: str, num_labels: int | None = None, dtype: str = "fp32") -> nn.Module:
+    def load(name: str, num_labels: int | None = None, dtype: str = "fp32") -> nn.Module:
         key = (name, num_labels, dtype)
-        if key not in kept:
+        if key not in models:
             torch.manual_seed(0)
-            kept[key] = load_model(name, num_labels, dtype=dtype)
-        return copy.deepcopy(kept[key])
+            models[key] = load_model(name, num_labels, dtype=dtype)
+        return copy.deepcopy(models[key])
 
-    return fresh
+    return load
 
 
-# Sizes of models that `tiny` does not make.
+# Sizes of other tiny models
 BERT = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
 BART = {
     "vocab_size": 96, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 64,
@@ -92,28 +89,25 @@ BART = {
 
 
 def tiny(kind: str) -> nn.Module:
-    """A small random model of an architecture, the same at every call."""
+    """Return a small random model of an architecture, always with the same weights."""
     torch.manual_seed(0)
     if kind == "gpt2":
         config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)
         config.eos_token_id = config.bos_token_id = 0
         return transformers.GPT2LMHeadModel(config).eval()
     encoder, grouped = {"max_position_embeddings": 66, "num_labels": 3}, {"num_key_value_heads": 2}
-    made, more = {
+    model_class, options = {
         "bert": (transformers.BertForSequenceClassification, encoder),
         "roberta": (transformers.RobertaForSequenceClassification, encoder),
         "phi3": (transformers.Phi3ForCausalLM, {**grouped, "pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0}),
         "llama": (transformers.LlamaForCausalLM, {**grouped, "tie_word_embeddings": True}),
-        "gemma2": (transformers.Gemma2ForCausalLM, {**grouped, "head_dim": 8}),  # its embedding has a scale
+        "gemma2": (transformers.Gemma2ForCausalLM, {**grouped, "head_dim": 8}),  # scales its embeddings
     }[kind]
-    return made(made.config_class(**{**BERT, "num_hidden_layers": 2}, **more)).eval()
+    return model_class(model_class.config_class(**{**BERT, "num_hidden_layers": 2}, **options)).eval()
 
 
 def snapshot(model: nn.Module) -> dict[str, tuple]:
-    """What must not change when something is refused: every module's type and mode, every weight and whether it trains.
-
-    Compare two with `==`: weights are held as bytes, so equal means equal to the bit.
-    """
+    """Return a model's state for comparison with `==`: types and modes of modules, and weights bit by bit."""
     modules = {name: (type(m).__name__, m.training) for name, m in model.named_modules()}
     weights = {
         f"{name}!": (
@@ -128,7 +122,7 @@ def snapshot(model: nn.Module) -> dict[str, tuple]:
 
 
 def randomise(model: nn.Module, seed: int = 2) -> None:
-    """Fill whatever trains with random numbers, as training might leave it."""
+    """Fill the trainable parameters with random numbers, as if they had been trained."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -136,12 +130,12 @@ def randomise(model: nn.Module, seed: int = 2) -> None:
 
 
 def lora_layers(model: nn.Module) -> list[nn.Module]:
-    """Every LoRA layer of a model."""
+    """List the LoRA layers of a model."""
     return [module for module in model.modules() if isinstance(module, LoRALayer)]
 
 
 def logits(model: nn.Module) -> torch.Tensor:
-    """The model's answer to two rows of which one is padded."""
+    """Return the model's logits for two rows, one of which is padded."""
     ids = torch.randint(1, 96, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
@@ -149,31 +143,31 @@ def logits(model: nn.Module) -> torch.Tensor:
 
 
 def mapped(file: Path) -> bool:
-    """Whether a tensor of this process is still a view of the file, which Windows then neither replaces nor deletes."""
-    maps = Path("/proc/self/maps")  # Linux tells
+    """Whether this process still maps the file into memory, so that Windows could not replace it. Needs Linux."""
+    maps = Path("/proc/self/maps")
     return maps.exists() and str(file) in maps.read_text()
 
 
 @pytest.fixture
 def silent():
-    """transformers without its advice."""
+    """Silence transformers."""
     with quiet():
         yield
 
 
 @pytest.fixture(scope="session")
 def bitsandbytes():
-    """The peer of 4-bit weights, which the test extra installs."""
-    found = import_bitsandbytes()
-    if found is None and not os.environ.get("CI"):
-        pytest.skip("bitsandbytes does not start on this machine (in CI this is a failure)")
-    assert found, "bitsandbytes is missing; the test extra installs it"
-    return found
+    """The module bitsandbytes; without it, tests fail in CI and are skipped elsewhere."""
+    module = import_bitsandbytes()
+    if module is None and not os.environ.get("CI"):
+        pytest.skip("bitsandbytes does not start on this machine")
+    assert module, "bitsandbytes is missing; the test extra installs it"
+    return module
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Tiny models on one thread: where the cores are busy, threads that wait for each other are 10 times slower."""
+    """Use one thread: on busy cores, tiny models are 10 times slower on several."""
     torch.set_num_threads(1)
 
 
@@ -194,14 +188,14 @@ def tiny_encoder(tmp_path_factory) -> str:
 
 
 def save_tokenizer(folder: Path, ends: Any = None, **special: str) -> int:
-    """A tokenizer with a token for each byte after the special ones, and what encloses a text; returns its size."""
+    """Save a tokenizer whose tokens are bytes, and return its size; `ends` is its post-processor."""
     tokens = [*dict.fromkeys(special.values()), *sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())]
-    letters = tokenizers.Tokenizer(tokenizers.models.BPE({token: n for n, token in enumerate(tokens)}, []))
-    letters.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=ends is None)
-    letters.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({token: n for n, token in enumerate(tokens)}, []))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=ends is None)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
     if ends:
-        letters.post_processor = ends
-    transformers.PreTrainedTokenizerFast(tokenizer_object=letters, **special).save_pretrained(folder)
+        tokenizer.post_processor = ends
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
     return len(tokens)
 
 
@@ -219,19 +213,19 @@ def tiny_causal(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def voices(tiny_causal, tmp_path_factory) -> dict[str, Path]:
-    """Two adapters of the tiny Llama, which nobody trained: they say different things."""
-    folder, found = tmp_path_factory.mktemp("voices"), {}
+    """The folders of two random adapters of the tiny Llama, which answer differently."""
+    folder, adapters = tmp_path_factory.mktemp("voices"), {}
     for seed, name in enumerate(("captain", "json")):
         model = load_model(tiny_causal)
         LoRA(rank=2).attach(model)
         randomise(model, seed)
-        found[name] = save_adapter(model, folder / name)
-    return found
+        adapters[name] = save_adapter(model, folder / name)
+    return adapters
 
 
 @pytest.fixture(scope="session")
 def opinions(tmp_path_factory) -> str:
-    """A CSV of 80 short opinions, whose label is plain from one word."""
+    """The path of a CSV file with 80 short texts, whose label depends on one word."""
     rng = random.Random(0)
     words = ["the", "film", "was", "long", "and", "its", "actors", "walked", "through", "rain", "to", "a", "house"]
     lines = ["text,label"]
@@ -246,35 +240,30 @@ def opinions(tmp_path_factory) -> str:
 
 @pytest.fixture
 def recipe(tiny_encoder, opinions):
-    """`recipe(steps=3)`: a run on the tiny encoder that takes a moment."""
-
-    def make(**changes) -> Recipe:
-        return Recipe(
-            **{"model": tiny_encoder, "task": opinions, "steps": 4, "batch": 8, "validations": 2, **PLAIN, **changes}
-        )
-
-    return make
+    """Return a function that makes a quick recipe: `recipe(steps=3)`."""
+    defaults = {"model": tiny_encoder, "task": opinions, "steps": 4, "batch": 8, "validations": 2, **PLAIN}
+    return lambda **changes: Recipe(**{**defaults, **changes})
 
 
 def made_run(recipe: Recipe, answers: Any = None, environment: dict[str, Any] | None = None, **metrics: float) -> Run:
-    """A finished run that nobody trained, with the same metrics in its one validation and on test."""
-    seen = [{"step": recipe.steps, "loss": 0.5} | metrics]
-    history = {"step": [recipe.steps], "loss": [0.5], "lr": [recipe.lr], "validation": seen}
+    """Return an invented finished run whose only validation has the metrics of its test."""
+    validation = [{"step": recipe.steps, "loss": 0.5} | metrics]
+    history = {"step": [recipe.steps], "loss": [0.5], "lr": [recipe.lr], "validation": validation}
     return Run(recipe, metrics, history, 100, 10, 1000, 1.0, 1, environment or {}, predictions=answers)
 
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody is there to press a panel's buttons."""
+    """Let panels wait for a user's clicks."""
     monkeypatch.delenv("LORA_LAB_HEADLESS")
 
 
-# ---- the command line, in this process, where torch is imported already
+# ---- the command line, in this process: faster, because torch is imported already
 
 
 @dataclass
 class Done:
-    """What a command left: as `subprocess.run` names it."""
+    """The result of a command, with the attributes of `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
@@ -283,13 +272,13 @@ class Done:
 
 @pytest.fixture
 def lora_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """`lora_lab("sweep", "--rank", "4")`: the command, run to its end."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which the command line sets
+    """Return a function that runs a command: `lora_lab("sweep", "--rank", "4")`."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command line replaces it
 
-    def command(*words: str) -> Done:
-        monkeypatch.setattr("sys.argv", ["lora-lab", *words])
-        with pytest.raises(SystemExit) as left:
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr("sys.argv", ["lora-lab", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        return Done(int(left.value.code or 0), *capfd.readouterr())
+        return Done(int(exit_info.value.code or 0), *capfd.readouterr())
 
-    return command
+    return run

@@ -1,19 +1,19 @@
-"""The rooms of both packages and the tests keep to their budgets, and what has none is noticed."""
+"""Tests of the budgets for lines of code."""
 
 from pathlib import Path
 
 from tests.budgets import ROOT, report
 
 
-def test_no_room_is_above_its_budget():
+def test_no_room_exceeds_its_budget():
     assert report(ROOT)[1] == []
 
 
-def test_what_grows_and_what_is_in_no_room_is_named(tmp_path: Path):
+def test_exceeded_budget_and_unlisted_file_are_reported(tmp_path: Path):
     (tmp_path / "lora_lab" / "methods" / "deep").mkdir(parents=True)
     (tmp_path / "lora_lab" / "methods" / "deep" / "one.py").write_text("a\nb\nc\n")
     (tmp_path / "lora_lab" / "panel.js").write_text("a\n")
     (tmp_path / "budgets.toml").write_text('"lora_lab/methods/**/*.py" = 2')
-    above, without = report(tmp_path)[1]
-    assert above.startswith("lora_lab/methods/**/*.py has 3 lines")
-    assert without.startswith("lora_lab/panel.js is in no room")
+    exceeded, unlisted = report(tmp_path)[1]
+    assert exceeded.startswith("lora_lab/methods/**/*.py has 3 lines")
+    assert unlisted.startswith("lora_lab/panel.js is in no room")

@@ -1,4 +1,4 @@
-"""The method in the README, exactly as printed there, from counting to a packed run."""
+"""Tests of the README's custom method, exactly as printed there."""
 
 import importlib.util
 import re
@@ -17,8 +17,8 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture
-def written(tmp_path) -> ModuleType:
-    """The README's file, imported; its method is forgotten afterwards."""
+def readme(tmp_path) -> ModuleType:
+    """The README's module; its method is unregistered afterwards."""
     section = README.read_text().partition("## Extend")[2].partition("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert len(code.strip().splitlines()) <= 40
@@ -32,15 +32,15 @@ def written(tmp_path) -> ModuleType:
 
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
-def test_it_attaches_counts_is_saved_and_goes_away_again(written, kind, tmp_path):
-    model, again, frozen = tiny(kind), tiny(kind), tiny(kind).requires_grad_(False)
-    report = written.NormScale().attach(model)
-    assert torch.equal(logits(model), logits(tiny(kind)))
-    assert report.adapter_parameters == params(model, written.NormScale()).trainable == 5 * 32
+def test_method_attaches_counts_saves_and_detaches(readme, kind, tmp_path):
+    model, loaded, frozen = tiny(kind), tiny(kind), tiny(kind).requires_grad_(False)
+    report = readme.NormScale().attach(model)
+    assert torch.equal(logits(model), logits(frozen))
+    assert report.adapter_parameters == params(model, readme.NormScale()).trainable == 5 * 32
     randomise(model)
     save_adapter(model, tmp_path / "adapter")
-    assert load_adapter(again, tmp_path / "adapter").method == method_from({"name": "norm-scale"})
-    assert torch.equal(logits(again), logits(model))
+    assert load_adapter(loaded, tmp_path / "adapter").method == method_from({"name": "norm-scale"})
+    assert torch.equal(logits(loaded), logits(model))
     with disabled(model):
         assert torch.equal(logits(model), logits(frozen))
     assert not torch.equal(logits(model), logits(frozen))
@@ -48,11 +48,11 @@ def test_it_attaches_counts_is_saved_and_goes_away_again(written, kind, tmp_path
     assert snapshot(model) == snapshot(frozen)
 
 
-def test_it_trains_three_steps_in_a_pack_as_it_does_alone(written, recipe):
-    recipes = [recipe(method=written.NormScale(), steps=3, validations=1, lr=rate) for rate in (1e-3, 1e-2)]
+def test_method_trains_in_a_pack_as_alone(readme, recipe):
+    recipes = [recipe(method=readme.NormScale(), steps=3, validations=1, lr=lr) for lr in (1e-3, 1e-2)]
     assert key(recipes[0]) == key(recipes[1])
-    for one, run in zip(recipes, Pack(recipes).run(), strict=True):
-        (alone,) = Pack([one]).run()
-        assert run.status == "done"
-        assert run.adapter_parameters == 5 * 32
-        torch.testing.assert_close(run.history["loss"], alone.history["loss"], rtol=1e-5, atol=1e-5)
+    for recipe, packed in zip(recipes, Pack(recipes).run(), strict=True):
+        (alone,) = Pack([recipe]).run()
+        assert packed.status == "done"
+        assert packed.adapter_parameters == 5 * 32
+        torch.testing.assert_close(packed.history["loss"], alone.history["loss"], rtol=1e-5, atol=1e-5)

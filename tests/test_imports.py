@@ -1,4 +1,4 @@
-"""What importing the packages costs."""
+"""Tests of imports: heavy modules are imported only when needed."""
 
 import subprocess
 import sys
@@ -28,35 +28,38 @@ PUBLIC = (
 )
 
 
-def printed(code: str) -> str:
-    """What a process of its own prints in the end."""
+def last_line(code: str) -> str:
+    """Run code in a new process and return the last line that it prints."""
     done = subprocess.run([sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[-1]
 
 
-def test_torch_is_not_imported_before_it_is_needed():
+def test_importing_the_packages_does_not_import_torch():
     heavy = "[m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules]"
-    code = f"for one in {PUBLIC}:\n    exec(one)\n    assert not {heavy}, (one, {heavy})\nprint('none')"
-    assert printed(code) == "none"
+    code = f"for line in {PUBLIC}:\n    exec(line)\n    assert not {heavy}, (line, {heavy})\nprint('none')"
+    assert last_line(code) == "none"
 
 
-def test_panels_that_only_count_and_draw_start_without_torch():
-    assert printed(PANELS) == "[]"
+def test_panels_that_do_not_train_start_without_torch():
+    assert last_line(PANELS) == "[]"
 
 
-def test_a_check_imports_its_own_lesson_alone():
-    seen = "sorted(name for name in sys.modules if name.startswith('lora_course.checks.'))"
-    code = f"from lora_course import checks; checks.check_pair_numbers; print(*{seen})"
-    assert printed(code).split() == ["lora_course.checks.small_file", "lora_course.checks.verdict"]
+def test_check_imports_only_its_own_lesson_and_no_tables():
+    opened = "lambda event, a: read.append(a[0]) if event == 'open' and 'data/paper' in str(a[0]) else None"
+    checks = "sorted(name for name in sys.modules if name.startswith('lora_course.checks.'))"
+    code = f"""
+read = []
+sys.addaudithook({opened})
+from lora_course import checks
+checks.check_pair_numbers
+loaded = {checks}
+checks.check_flip
+import lora_course.claims.cards
+print(*loaded, read)"""
+    assert last_line(code) == "lora_course.checks.small_file lora_course.checks.verdict []"
 
 
-def test_the_papers_tables_are_not_read_before_they_are_needed():
-    hook = "lambda event, a: read.append(a[0]) if event == 'open' and 'data/paper' in str(a[0]) else None"
-    imports = "from lora_course.checks import check_flip; import lora_course.claims.cards"
-    assert printed(f"read = []; sys.addaudithook({hook}); {imports}; print(read)") == "[]"
-
-
-def test_a_sweep_on_this_machine_imports_nothing_of_a_clusters(monkeypatch: pytest.MonkeyPatch):
+def test_local_sweep_does_not_import_the_cluster(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delitem(sys.modules, "lora_lab.experiments.cluster", raising=False)
     assert CliRunner().invoke(commands, ["sweep", "--share", "2/2"]).exit_code == 0
     assert "lora_lab.experiments.cluster" not in sys.modules

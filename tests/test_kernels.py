@@ -1,6 +1,4 @@
-"""Kernels that are forked from one process: what they have, and what ends them."""
-
-from __future__ import annotations
+"""Tests of notebook kernels that are forked from one process."""
 
 import os
 import shutil
@@ -24,7 +22,7 @@ OWNER = "from lora_lab.kernels import forked_kernels as f\nwith f() as e: print(
 
 @pytest.fixture
 def owner(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
-    """A process that has kernels forked, which Jupyter uses here."""
+    """A process that provides forked kernels to this process's Jupyter."""
     with subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
         assert p.stdout
         monkeypatch.setenv("JUPYTER_PATH", folder := p.stdout.readline().strip())
@@ -43,15 +41,15 @@ def start(folder: Path) -> tuple[KernelManager, BlockingKernelClient]:
 
 
 def printed(client: BlockingKernelClient, code: str) -> str:
-    """What the code printed, or the name of the error that it ended with."""
-    said: list[str] = []
+    """Run code in a kernel; return what it printed, or the name of its error."""
+    texts: list[str] = []
     client.execute_interactive(
-        code, timeout=60, output_hook=lambda m: said.append(m["content"].get("text", m["content"].get("ename", "")))
+        code, timeout=60, output_hook=lambda m: texts.append(m["content"].get("text", m["content"].get("ename", "")))
     )
-    return "".join(said).strip()
+    return "".join(texts).strip()
 
 
-def test_a_forked_kernel_is_a_kernel_and_ends_with_those_it_depends_on(owner: psutil.Process, tmp_path: Path):
+def test_forked_kernels_survive_restarts_and_end_with_their_owner(owner: psutil.Process, tmp_path: Path):
     manager, client = start(tmp_path)
     code = "import os, sys; print('torch' in sys.modules, 'lora_lab' in sys.modules, os.getcwd(), os.getenv('{}'))"
     assert printed(client, code.format("LORA_LAB_STUDENT")) == f"True False {tmp_path} Ada"
@@ -60,28 +58,28 @@ def test_a_forked_kernel_is_a_kernel_and_ends_with_those_it_depends_on(owner: ps
     first = int(printed(client, pid))
     assert psutil.Process(first).ppid() == server.pid
 
-    waiting = client.execute("import time; print('waits', flush=True); time.sleep(60)")
-    while client.get_iopub_msg(timeout=60)["content"].get("text") != "waits\n":
+    request = client.execute("import time; print('waiting', flush=True); time.sleep(60)")
+    while client.get_iopub_msg(timeout=60)["content"].get("text") != "waiting\n":
         pass
     manager.interrupt_kernel()
     reply = client.get_shell_msg(timeout=60)
-    assert (reply["parent_header"]["msg_id"], reply["content"]["ename"]) == (waiting, "KeyboardInterrupt")
-    client.execute_interactive("mine = 1", timeout=60)
+    assert (reply["parent_header"]["msg_id"], reply["content"]["ename"]) == (request, "KeyboardInterrupt")
+    client.execute_interactive("x = 1", timeout=60)
     manager.restart_kernel()
     client.wait_for_ready(60)
-    assert printed(client, "print('torch' in __import__('sys').modules); mine") == "True\nNameError"
+    assert printed(client, "print('torch' in __import__('sys').modules); x") == "True\nNameError"
     assert not psutil.pid_exists(first)
 
-    second, mine = start(tmp_path)
-    os.kill(int(printed(mine, pid)), signal.SIGSEGV)
-    while second.is_alive():  # until Jupyter has seen it
+    second, its_client = start(tmp_path)
+    os.kill(int(printed(its_client, pid)), signal.SIGSEGV)
+    while second.is_alive():  # until Jupyter notices
         time.sleep(0.05)
 
     server.kill()
-    forked = psutil.Process(int(printed(client, pid)))  # goes on
+    forked = psutil.Process(int(printed(client, pid)))  # keeps running
     second.restart_kernel()
-    mine.wait_for_ready(60)
-    assert printed(mine, "print('torch' in __import__('sys').modules)") == "False"  # an ordinary kernel
+    its_client.wait_for_ready(60)
+    assert printed(its_client, "print('torch' in __import__('sys').modules)") == "False"  # an ordinary kernel
     second.shutdown_kernel(now=True)
 
     owner.kill()
@@ -90,7 +88,7 @@ def test_a_forked_kernel_is_a_kernel_and_ends_with_those_it_depends_on(owner: ps
     manager.shutdown_kernel(now=True)
 
 
-def test_elsewhere_jupyter_starts_its_own_kernels(monkeypatch: pytest.MonkeyPatch):
+def test_kernels_are_not_forked_on_other_systems(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lora_lab.kernels.sys.platform", "darwin")
     with forked_kernels() as environment:
         assert environment == {}

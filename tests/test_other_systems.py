@@ -1,4 +1,4 @@
-"""Windows and macOS, as far as Linux can imitate them: encodings, names of files, files that are still in use."""
+"""Tests of Windows and macOS, as far as Linux can simulate them: encodings, file names, and mapped files."""
 
 import ast
 import json
@@ -14,34 +14,33 @@ from safetensors.torch import save_file
 from lora_course.experiments import broken
 from lora_lab import LoRA, params
 from lora_lab.accounting import models
-from lora_lab.files import write_atomically
 from tests.conftest import mapped
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("lora_*/**/*.py", "site/*.py", "docs/*.py", "benchmarks/*.py", "notebooks/*.py", "notebooks/src/*.py")
-NOT_FILES = ("Image", "archive", "opener", "webbrowser")  # their `open` is another one
+NOT_FILES = ("Image", "archive", "opener", "webbrowser")  # their `open` does not open text files
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
 
 def guesses_the_encoding(call: ast.Call) -> bool:
-    """Whether a call opens a text file in the encoding of the system."""
+    """Whether a call opens a text file in the system's encoding."""
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     owner = getattr(getattr(call.func, "value", None), "id", "")
     texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-    named = "encoding" in {keyword.arg for keyword in call.keywords} or "utf-8" in texts
+    explicit = "encoding" in {keyword.arg for keyword in call.keywords} or "utf-8" in texts
     binary = name == "open" and (owner in NOT_FILES or any("b" in text for text in texts if len(text) < 4))
-    return name in ("open", "read_text", "write_text") and not named and not binary
+    return name in ("open", "read_text", "write_text") and not explicit and not binary
 
 
 def test_every_text_file_is_opened_with_an_encoding():
-    found = []
+    guesses = []
     for path in (path for pattern in SOURCES for path in ROOT.glob(pattern)):
         calls = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Call)]
-        found += [f"{path.relative_to(ROOT)}:{call.lineno}" for call in calls if guesses_the_encoding(call)]
-    assert found == []
+        guesses += [f"{path.relative_to(ROOT)}:{call.lineno}" for call in calls if guesses_the_encoding(call)]
+    assert guesses == []
 
 
-def test_every_system_can_check_the_clone_out_and_run_its_scripts():
+def test_every_system_can_check_out_the_repository():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, encoding="utf-8")
     if listed.returncode:
         pytest.skip("not a clone")
@@ -53,7 +52,7 @@ def test_every_system_can_check_the_clone_out_and_run_its_scripts():
     assert [path for path in scripts if b"\r" in path.read_bytes() or not path.read_bytes().isascii()] == []
 
 
-def test_conda_installs_a_torch_that_the_lab_takes_and_the_guide_names_this_wheel():
+def test_conda_file_and_install_guide_match_pyproject():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (torch,), (version,) = re.findall(r'"torch(>=[\d.]+)"', project), re.findall(r'^version = "(.*)"', project, re.M)
     assert f"pytorch-cpu{torch} " in (ROOT / "environment.yml").read_text(encoding="utf-8")
@@ -61,16 +60,16 @@ def test_conda_installs_a_torch_that_the_lab_takes_and_the_guide_names_this_whee
     assert {*re.findall(r"lora_lab-([\d.]+)-py3", guide)} == {version}
 
 
-@pytest.mark.parametrize("words", ["memory llama-3-8b --method lora --seq 512", "claims"])
-def test_a_system_that_does_not_speak_utf_8_gets_its_answer(words: str, tmp_path: Path):
+@pytest.mark.parametrize("command", ["memory llama-3-8b --method lora --seq 512", "claims"])
+def test_command_works_without_utf_8(command: str, tmp_path: Path):
     system = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "cp1252"}
-    env, command = {**os.environ, **system, "PYTHONPATH": str(ROOT)}, [sys.executable, "-m", "lora_course"]
-    done = subprocess.run([*command, *words.split()], env=env, cwd=tmp_path, capture_output=True)
+    env, lab = {**os.environ, **system, "PYTHONPATH": str(ROOT)}, [sys.executable, "-m", "lora_course"]
+    done = subprocess.run([*lab, *command.split()], env=env, cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.decode("cp1252")) > 200
 
 
-def test_a_config_may_have_a_byte_order_mark_and_lie_on_a_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_config_may_have_a_byte_order_mark_and_a_windows_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "config.json"
     file.write_bytes(json.dumps(models.config_of("llama-3-8b"), indent=1).replace("\n", "\r\n").encode("utf-8-sig"))
     assert params(str(file), LoRA()).trainable == params("llama-3-8b", LoRA()).trainable
@@ -79,21 +78,9 @@ def test_a_config_may_have_a_byte_order_mark_and_lie_on_a_drive(tmp_path: Path, 
     assert names == ["llama"] * 3
 
 
-def test_a_file_that_is_read_at_the_moment_is_replaced_a_moment_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    replace, refused = os.replace, [PermissionError(13, "in use")] * 2
-
-    def busy(*paths: Path) -> None:
-        if refused:
-            raise refused.pop()
-        replace(*paths)
-
-    monkeypatch.setattr(os, "replace", busy)
-    write_atomically(tmp_path / "record", b"new")
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("record", b"new")]
-
-
-def test_a_patient_is_written_when_nothing_holds_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    held = []
-    monkeypatch.setattr(broken, "save_file", lambda t, file, m: held.append(mapped(file)) or save_file(t, file, m))
+def test_exercise_file_is_not_mapped_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The exercise changes an adapter that it has loaded; Windows cannot replace a file that is still mapped."""
+    mappings = []
+    monkeypatch.setattr(broken, "save_file", lambda t, file, m: mappings.append(mapped(file)) or save_file(t, file, m))
     broken.eleventh(0, tmp_path / "patient")
-    assert held == [False]
+    assert mappings == [False]

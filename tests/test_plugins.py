@@ -1,4 +1,4 @@
-"""What another package adds to the lab: a kind of task, a score of answers, words below the metrics."""
+"""Tests of plugins: tasks, scores of answers, and notes from other packages."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from lora_lab.training.tasks import Split, Task
 
 
 @pytest.fixture
-def mine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that reads `mine:...`, counts letters, and has a word to say."""
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that reads `mine:...`, counts letters, and adds a note."""
 
     def read(name: str, *, max_length: int | None = None, download: bool = False) -> Task | None:
         split = Split(("good", "bad"), (1, 0))
@@ -24,20 +24,21 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "note_beside", [lambda task, metrics: f"{task} is mine", lambda task, metrics: ""])
 
 
-def test_a_name_that_the_lab_does_not_know_is_a_plugins(mine):
+def test_unknown_task_is_read_by_a_plugin(plugin):
     assert load_task("mine:one", max_length=8).max_length == 8
     with pytest.raises(NotFound, match="there is no task or file 'yours:one'"):
         load_task("yours:one")
 
 
-def test_answers_are_scored_by_plugins_too(mine, monkeypatch):
+def test_answers_are_scored_by_plugins(plugin, monkeypatch):
     task = load_task("restaurants")
-    monkeypatch.setattr(afterwards, "generate", lambda model, tokenizer, prompts, decoding: task.test.texts[:2])
-    found = afterwards.score_answers(None, None, task, prompts=2)
-    assert (found["letters"], found["of"]) == (sum(map(len, task.test.texts[:2])), "restaurants")
-    assert [one["long"] for one in found["texts"]] == [len(text) for text in task.test.texts[:2]]
-    assert found["bleu"] == pytest.approx(100)
+    texts = task.test.texts[:2]
+    monkeypatch.setattr(afterwards, "generate", lambda model, tokenizer, prompts, decoding: texts)
+    scores = afterwards.score_answers(None, None, task, prompts=2)
+    assert (scores["letters"], scores["of"]) == (sum(map(len, texts)), "restaurants")
+    assert [row["long"] for row in scores["texts"]] == [len(text) for text in texts]
+    assert scores["bleu"] == pytest.approx(100)
 
 
-def test_a_note_that_is_empty_is_left_out(mine):
+def test_empty_notes_are_omitted(plugin):
     assert plugins.notes("rt", {}) == ["rt is mine"]

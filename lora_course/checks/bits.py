@@ -28,18 +28,18 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     try:
         absmax, index, back = (torch.as_tensor(answer).detach().float() for answer in (absmax, index, back))
     except (TypeError, ValueError, RuntimeError) as error:
-        return Verdict(False, f"absmax is one number, index and back are tensors of 64: {error}")
+        return Verdict(False, f"absmax must be one number, index and back tensors of 64 numbers each: {error}")
     largest, levels = block.abs().max(), levels_of("nf4")
     if absmax.numel() != 1 or not torch.isclose(absmax.squeeze(), largest):
-        return Verdict(False, "absmax is the largest of the 64 numbers without its sign: -0.9 counts as 0.9")
+        return Verdict(False, "absmax is the largest absolute value of the 64 numbers: -0.9 counts as 0.9")
     if index.shape != block.shape or back.shape != block.shape:
-        return Verdict(False, f"index and back hold {len(block)} numbers each, one for each weight")
+        return Verdict(False, f"index and back must have {len(block)} numbers each, one for each weight")
     distance = block[:, None] / largest - levels
     nearest = distance.abs().argmin(1)
     unscaled, signed = (block[:, None] - levels).abs().argmin(1), distance.argmin(1)
     near = {
         "those are the levels themselves: the index is the position of the level, 0 to 15": levels[nearest],
-        "you compared the block as it is: divide it by absmax first": unscaled,
+        "you compared the unscaled block: divide it by absmax first": unscaled,
         "the most negative distance is the smallest: take abs() before argmin": signed,
     }
     fallback = f"the first weight is {block[0]:.4f}: its index is {nearest[0]}"
@@ -49,7 +49,7 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
     return matched(
         lambda other: torch.allclose(back, other), levels[nearest] * largest,
         {"those are the levels: multiply by absmax": levels[nearest]},
-        "64 weights are now 64 indices of 4 bits and one absmax: 4.5 bits each", "back is levels[index] * absmax",
+        "64 weights are now 64 indices of 4 bits and one absmax: 4.5 bits per weight", "back is levels[index] * absmax",
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def index_and_weight() -> tuple[str, Number, Number]:
     value = Number(
         levels[right] * absmax,
         {levels[right]: "that's the level: multiply by absmax", weight: "that is the weight itself, in full precision"},
-        "the nearest level times absmax: the weight has moved, and the file no longer knows by how much",
+        "the nearest level times absmax: the weight has changed, and the file doesn't store by how much",
         within=0.02,
         hint="the level, times absmax",
     )
@@ -82,7 +82,7 @@ def index_and_weight() -> tuple[str, Number, Number]:
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:
-    """Return the weights in linear layers, all other weights, and a step's bytes besides weights (checkpointing)."""
+    """Return the number of weights in linear layers, that of all others, and a step's bytes besides weights."""
     lora = LoRA(rank=8, targets=("all-linear",))
     count = params(name, lora)
     linear = sum(layer.full for layer in count.modules if layer.trained)
@@ -91,7 +91,7 @@ def sizes(name: str, tokens: int) -> tuple[int, int, int]:
 
 @exercise
 def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> Verdict:
-    """Lesson 12: check QLoRA's peak in GiB, what double quantization saves in MiB, and the most bits that fit."""
+    """Lesson 12: check QLoRA's peak in GiB, double quantization's savings in MiB, and the most bits that fit."""
     name, device, tokens = case
     linear, other, rest = sizes(name, tokens)
     room = usable(card(device))
@@ -101,7 +101,7 @@ def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> 
 
     nf4 = BITS["4.127 bits"]
     peaks = {
-        16.0: "that is 16 bits everywhere: weights in linear layers take 4.127",
+        16.0: "that is 16 bits for all weights: those in linear layers take 4.127",
         4.0: "those are the indices alone: absmax and its scales take 0.127 bits more",
         4.5: "that is without double quantization: 4.127 bits, not 4.5",
     }
@@ -119,23 +119,23 @@ def check_card(peak: Any, saved: Any, fits: Any, case: Sequence[Any] = CASE) -> 
         8 * savings / MIB: "8 bits are one byte: divide by 8",
         savings / 1e6: "those are MB: a MiB has 2**20 bytes",
         savings / GIB: "those are GiB: the answer is in MiB",
-        linear / 16 / MIB: "that is what absmax takes without double quantization, 0.5 bits: 0.127 of them remain",
-        linear * (nf4 - 4) / 8 / MIB: "that is what still remains, 0.127 bits: how much went away?",
-        (needed(16) - needed(nf4)) / MIB: "that is what 4 bits save: double quantization goes from 4.5 bits to 4.127",
+        linear / 16 / MIB: "that is absmax without double quantization, 0.5 bits: 0.127 bits remain",
+        linear * (nf4 - 4) / 8 / MIB: "that is what remains, 0.127 bits: how much is saved?",
+        (needed(16) - needed(nf4)) / MIB: "that is all that NF4 saves: double quantization goes from 4.5 bits to 4.127",
     }
     fallback = "from 4.5 bits to 4.127, for each weight in a linear layer"
     saved_is = Number(savings / MIB, saves, within=0.01, fallback=fallback)
     fit = next((word for word, bits in BITS.items() if needed(bits) < room), "none")
     replies = {
-        word: f"in {word} it needs {needed(bits) / GIB:.2f} GiB of {room / GIB:.2f}: "
+        word: f"with {word}, the step needs {needed(bits) / GIB:.2f} GiB of {room / GIB:.2f}: "
         + ("it fits, but so do more bits" if needed(bits) < room else "too much")
         for word, bits in BITS.items()
     } | {"none": f"4.127 bits need {needed(nf4) / GIB:.2f} GiB, and {room / GIB:.2f} is usable"}
     reasons = {
         "16 bits": "even 16 bits fit: QLoRA isn't needed here",
-        "4.5 bits": "4.5 bits fit, and double quantization only adds room",
-        "4.127 bits": "double quantization decides: 4.5 bits are too much",
-        "none": "not even 4.127 bits fit: what doesn't shrink is too large, so shorten the text",
+        "4.5 bits": "4.5 bits fit, and double quantization would only free more memory",
+        "4.127 bits": "only double quantization makes it fit: 4.5 bits are too much",
+        "none": "not even 4.127 bits fit: the part that isn't quantized is too large, so shorten the text",
     }
     right = {"peak": peak_is, "saved": saved_is, "fits": Choice([fit], replies, reasons[fit])}
     return parts(right, (peak, saved, fits), "replace the first two ... with numbers, and the third with a word")

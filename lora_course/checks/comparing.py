@@ -1,4 +1,4 @@
-"""Exercises for lesson 05 (as good as full?): the equivalence rule, and a pair to defend, here and in 13."""
+"""Exercises for lesson 05 (as good as full?): the equivalence rule, and a verdict to defend (also in lesson 13)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def _inside(low: float, high: float, margin: float) -> bool:
 EQUIVALENCE = Function(
     [*((low, high, 0.015) for low, high in ENDS), (-0.03, 0.03, 0.05)],
     _inside,
-    "both ends inside: 0.2 to 1.2 points is inside 1.5, though zero is not in it; that is the 95% interval's question",
+    "both ends are inside: 0.2 to 1.2 points is within 1.5; that it excludes 0 matters only for the 95% interval",
     {
-        "that zero is in the interval says only that no difference was found: a wide one has zero in it, too": (
+        "that zero is in the interval says only that no difference was found: a wide one contains zero, too": (
             lambda low, high, margin: low < 0 < high
         ),
         "the middle doesn't say how sure the estimate is: both ends count": lambda low, high, margin: (
@@ -49,7 +49,7 @@ EQUIVALENCE = Function(
         ),
         "that looks at the upper end alone: the lower may be far below": lambda low, high, margin: high < margin,
         "that looks at the lower end alone: the upper may be far above": lambda low, high, margin: low > -margin,
-        "narrow, with its middle inside, it may stick out at one end: both ends count": lambda low, high, margin: (
+        "a narrow interval with its middle inside may stick out at one end: both count": lambda low, high, margin: (
             high - low < 2 * margin and abs(low + high) / 2 < margin
         ),
         "an interval narrower than the margin may still lie beyond it": lambda low, high, margin: high - low < margin,
@@ -67,7 +67,7 @@ def check_equivalence_rule(rule: Callable[[float, float, float], bool]) -> Verdi
 
 @exercise
 def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits against 16") -> Verdict:
-    """Lesson 05: check, for an unseen pair, a margin in points, then the word, then the sentence that it supports.
+    """Lesson 05: check, for an unseen pair, a margin in points, then the word, then a sentence that the word supports.
 
     Each answer reveals what the next one needs. The first margin is kept for the receipt, and any other is refused.
     """
@@ -77,7 +77,7 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
         return Verdict(False, error)
     sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100)
     if margin / 100 != sealed:
-        return Verdict(False, f"your margin was {100 * sealed:g} when you saw the interval: moving it picks the word")
+        return Verdict(False, f"your margin was {100 * sealed:g} when you saw the interval: don't change it afterwards")
     right = defense(pair, margin)
     return defended(right, SEALED.format(margin=f"{margin:g}", seen=right.seen), word, sentence)
 
@@ -110,11 +110,11 @@ class Defense:
 def asked(pair: str) -> str:
     """Return the question that asks for a margin."""
     names, terms = " against ".join(PAIRS[pair]["names"]), PAIRS[pair]["terms"]
-    return f"{names}: minilm on rt, {terms}. First give your margin in points; nothing is shown before that"
+    return f"{names}: minilm on rt, {terms}. First give your margin in points; the results are shown only after that"
 
 
 def defense(pair: str, margin: float) -> Defense:
-    """Return the right word and sentence at a margin in points."""
+    """Return the right word and sentence for a pair at a margin in points."""
     (a, b), terms = PAIRS[pair]["names"], PAIRS[pair]["terms"]
     first, second = scores(pair)
     result = verdict(first, second, margin / 100)
@@ -132,15 +132,15 @@ def defense(pair: str, margin: float) -> Defense:
     fitted = 100 * max(abs(result.low), abs(result.high)) + 0.1
     fitted += 0.3 * (abs(fitted - margin) < 0.2)
     p_claim = "differ significantly: a new study will agree" if differ else "don't differ significantly: they're equal"
-    right = f"in MiniLM on rt, {a} {claim}"
+    right = f"for MiniLM on rt, {a} {claim}"
     replies = {
         right: f"{word}, for this model, this task and the margin that you set first. {seen}. "
         f"You can write: {right} ({terms})",
-        f"in MiniLM on rt, {a} and {b} {p_claim}": "a p-value says how rare such data would be without a difference; "
-        "it is neither the chance of a repeat nor, if large, a sign of equality",
-        f"in MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was made to fit once the "
-        "interval was seen: there is always one that does",
-        f"in language models, {a} {claim}": "one model and one task were tried, but the sentence speaks of all",
+        f"for MiniLM on rt, {a} and {b} {p_claim}": "a p-value says how rare such data would be without a difference; "
+        "it is neither the chance that a new study agrees nor, if large, evidence of equality",
+        f"for MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was chosen to fit after "
+        "the interval was seen: some margin always fits",
+        f"for language models, {a} {claim}": "one model and one task were tried, but the sentence is about all models",
     }
     start = draw(f"order, {pair}", 2, 0, 1, 3)
     order = [*replies][start:] + [*replies][:start]
@@ -152,10 +152,10 @@ def no_margin(margin: Any) -> str:
     if not isinstance(margin, int | float):
         return f"a margin is a number of points, not {type(margin).__name__}"
     if not margin > 0:
-        return "a margin of 0 asks for exactly equal, which no study can show: how large a loss would you accept?"
+        return "a margin of 0 demands exact equality, which no study can show: how large a loss would you accept?"
     if margin < LEAST:
-        return f"{margin:g} looks like a share: give points, such as 1 for one answer in a hundred"
-    return "more than 5 points? The probe is hardly further from full fine-tuning: choose less" if margin > MOST else ""
+        return f"{margin:g} looks like a fraction: give points, such as 1 for one answer in a hundred"
+    return "5 points is about the gap from the probe to full fine-tuning: choose less" if margin > MOST else ""
 
 
 def why_not(word: Any, right: str) -> str:
@@ -163,20 +163,20 @@ def why_not(word: Any, right: str) -> str:
     if word not in WORDS:
         return f"the words are {', '.join(WORDS)}"
     if BUT in right and word in ("equivalent", right.removesuffix(BUT)):
-        return "true, but only half of it: 0 is outside the 95% interval, and the 90% interval inside your margin"
+        return "true, but only half of it: the 95% interval excludes 0, and the 90% interval is inside your margin"
     if {word, right} == {"equivalent", "undecided"}:
         inside = "inside" if right == "equivalent" else "not inside"
-        return f"0 in an interval says nothing about equality: the 90% interval is {inside} your margin"
+        return f"whether 0 is in an interval says nothing about equality: the 90% interval is {inside} your margin"
     if right in ("equivalent", "undecided"):
         return "0 is inside the 95% interval, so no difference is shown"
     if word in ("equivalent", "undecided"):
         return "0 is outside the 95% interval, so a difference is shown"
-    return "look at which side of 0 it is on" if word[0] != right[0] else "the 90% interval is not inside your margin"
+    return "the gap is on the other side of 0" if word[0] != right[0] else "the 90% interval is not inside your margin"
 
 
 @cache
 def scores(pair: str) -> list[np.ndarray]:
-    """Return both models' scores, (seeds, sentences), at the rate with the best validation if several were tried."""
+    """Return both models' scores, (seeds, sentences), each at its rate with the best validation accuracy."""
     from lora_lab.experiments.results import Runs, load
     from lora_lab.training.runs import Store
 

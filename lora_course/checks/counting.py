@@ -1,4 +1,4 @@
-"""Exercises for lesson 11 (counting): a file's rank, and the parameters that LoRA trains on an invented model."""
+"""Exercises for lesson 11 (counting): an adapter file's rank, and LoRA's parameter count on an invented model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def check_rank_of_file(answer: int | None, targets: str = "gate,up,down", size: 
     rank_one = params("llama-3.2-3b", LoRA(rank=1, targets=tuple(targets.split(",")))).trainable
     right = size // 4 // rank_one
     misconceptions = {
-        4 * right: "that is for 1 byte a number: these take 4",
-        2 * right: "that is for 2 bytes a number: these take 4; or it counts A or B alone",
+        4 * right: "that is for 1 byte per number: fp32 takes 4",
+        2 * right: "that is for 2 bytes per number, but fp32 takes 4; or you counted A or B alone",
         28 * right: "that is one layer: the model has 28",
-        size / 4 / rank_one: "nearly: a few thousand bytes are names, and a rank is a whole number",
+        size / 4 / rank_one: "almost: a few thousand bytes are tensor names, and a rank is a whole number",
     }
     names = size - 4 * rank_one * right
-    why = f"rank 1 costs {rank_one:,} numbers of 4 bytes; {right} times that, and {names:,} bytes of names"
+    why = f"rank 1 costs {rank_one:,} numbers of 4 bytes; the file is {right} times that, plus {names:,} bytes of names"
     return Number(right, misconceptions, why, hint="replace the ... with a rank").judge(answer)
 
 

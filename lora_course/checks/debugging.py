@@ -17,16 +17,16 @@ HINTS, ELEVENTH = texts("debugging")["ten"], texts("debugging")["eleventh"]
 
 @exercise
 def check_diagnosis(diagnosis: Mapping[str, Any] | None, of: str = "") -> Verdict:
-    """Lesson 07: check the fault of each patient, {"A": "truncated file", ...}; say where to look for each wrong one.
+    """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; say where to look for each wrong answer.
 
     of   letters of the patients to diagnose; while one is missing, the verdict is "not yet"
     """
     if not isinstance(diagnosis, Mapping) and not unsolved(diagnosis):
-        return Verdict(False, 'write a name for each letter: {"A": "truncated file", ...}')
+        return Verdict(False, 'write the name of a fault for each letter: {"A": "truncated file", ...}')
     if unsolved(diagnosis) or not diagnosis or any(unsolved(given) for given in diagnosis.values()):
-        return Verdict(None, "a name for each letter; the names are in the list above")
+        return Verdict(None, "name the fault for each letter; the names are in the list above")
     if missing := [letter for letter in of if letter not in diagnosis]:
-        return Verdict(None, f"name {' and '.join(missing)} as well")
+        return Verdict(None, f"also name the fault of {' and '.join(missing)}")
     names = {name.lower(): name for name in NAMES}
     for letter, given in diagnosis.items():
         if letter not in PATIENTS:
@@ -47,5 +47,5 @@ def check_eleventh(diagnosis: str | None, number: int) -> Verdict:
         return Verdict(None, f"name its fault: one of {', '.join(ELEVENTH)}")
     fault, given = broken.ELEVENTH[number][0], str(diagnosis).strip()
     if given.lower() != fault.lower():
-        return Verdict(False, f"{given!r} isn't it", f"Hint: {ELEVENTH[fault]}")
+        return Verdict(False, f"the fault isn't {given!r}", f"Hint: {ELEVENTH[fault]}")
     return Verdict(True, f"{fault}. To fix it: {faults.REMEDIES[fault]}")

@@ -16,14 +16,14 @@ from lora_lab.methods.base import one_of
 
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
 SHORTEST = 32  # tokens; the stored fits start there
-NEAR = 0.95  # share of the longest text that is long enough
+NEAR = 0.95  # fraction of the longest possible text that counts as long enough
 FITS = "{size} at the peak ({at}): texts of {seq} tokens leave {free} of a {card} free"
-OVER = "{size} at the peak ({at}): {more} more than a {card} has usable; {why}"
+OVER = "{size} at the peak ({at}): {more} more than the usable memory of a {card}; {why}"
 SHORT = "{size} at the peak ({at}): it fits, but so would texts {times} times as long: {why}"
-ALMOST = 0.02  # share of the card's usable memory
+ALMOST = 0.02  # fraction of the card's usable memory
 LEFT_OUT = "the formula leaves out about 1%, so stay 1 or 2% below the length that it gives"
 HINTS = texts("hints")["longest_row"]
-HOLDS, PARTS = "it holds {parts}", ("weights", "logits", "activations")
+HOLDS, PARTS = "the peak includes {parts}", ("weights", "logits", "activations")
 
 
 def step(method: str, setup: Setup) -> Estimate:
@@ -43,17 +43,17 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
     near: dict[str, Callable[[int], float]] = {
         "that is one table of logits: the loss holds three at once": lambda t: fixed + t * (inputs + tables / 3),
         "the loss works in fp32: a score takes 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
-        "the logits alone: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
-        "the saved inputs alone: the logits are missing": lambda t: fixed + t * inputs,
-        "the layers compute in bf16: 2 bytes a number, not 4": lambda t: fixed + t * (2 * inputs + tables),
-        "weights and optimizer are missing: they are there before the first token": lambda t: t * (inputs + tables),
-        "the optimizer is missing: two numbers for each trained one": lambda t: weights + t * (inputs + tables),
-        "that is one token: multiply by their number, and add fixed": lambda t: inputs + tables,
+        "those are the logits alone: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
+        "those are the saved inputs alone: the logits are missing": lambda t: fixed + t * inputs,
+        "the layers compute in bf16: 2 bytes per number, not 4": lambda t: fixed + t * (2 * inputs + tables),
+        "weights and optimizer are missing: even a short text needs both": lambda t: t * (inputs + tables),
+        "the optimizer is missing: two numbers per trained parameter": lambda t: weights + t * (inputs + tables),
+        "that is for one token: multiply by tokens, and add fixed": lambda t: inputs + tables,
         "that is the same for every length: multiply by tokens": lambda t: fixed + inputs + tables,
         "return bytes, not GiB": lambda t: (fixed + t * (inputs + tables)) / 2**30,
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"
-    wrong = "add to fixed, in bytes (1 GiB is 2**30), for each token what the layers save and what the loss holds"
+    wrong = "start with fixed, in bytes (1 GiB is 2**30); for each token, add what the layers save and the loss holds"
     cases = [(512,), (2048,), (8192,)]
     return Function(cases, lambda t: fixed + t * (inputs + tables), why, near, wrong, within=0.015).judge(peak)
 
@@ -100,7 +100,7 @@ def longest(method: str, setup: Setup, card: str) -> int:
 def over(method: str, needed: Estimate, room: int) -> str:
     """Return what fills the card, or what is wrong with the choice."""
     if method == "full":
-        return "every weight trains here, and each brings a gradient"
+        return "full fine-tuning trains every weight, and each weight has a gradient"
     size = needed.categories
     if size["weights"] > room:
         return f"the frozen weights alone take {binary(size['weights'])}: no text is short enough"
@@ -108,11 +108,11 @@ def over(method: str, needed: Estimate, room: int) -> str:
 
 
 def short(method: str, setup: Setup) -> str:
-    """Return what keeps a text that fits from being longer."""
+    """Return which setting keeps a text that fits from being longer, and why."""
     if method != "QLoRA":
-        return "frozen weights in bf16 take 15 GiB of the card; in 4 bits they take a third of it"
+        return "frozen weights in bf16 take 15 GiB of the card; in 4 bits they take a third of that"
     if not setup.checkpointing:
-        return "without checkpointing all 32 layers save what they compute until the backward pass"
+        return "without checkpointing, all 32 layers keep their intermediate results until the backward pass"
     if setup.batch > 1:
-        return f"{setup.batch} texts share what one long text could have"
+        return f"{setup.batch} texts share the memory that one long text could use"
     return "the settings are right: only the text is too short"

@@ -1,4 +1,4 @@
-"""Exercises for lesson 03 (knobs): how much of a teacher a rank misses, and three rates that bracket a peak."""
+"""Exercises for lesson 03 (knobs): how much of a teacher a rank misses, and three learning rates around the best."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
 
-SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # a teacher's update and its possible ranks; the first without a student's name
+SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # a teacher's update and its possible ranks; the first if there is no name
 RANK, TARGETS = 8, "q,v"  # the row to bracket
 NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
-CLOSE = "each rate must be two to five times the one before: closer ones differ only by luck"
-WIDE = "each rate must be two to five times the one before: wider ones may step over the peak"
+CLOSE = "each rate must be two to five times the one before: closer rates differ only by luck"
+WIDE = "each rate must be two to five times the one before: rates farther apart may miss the peak"
 LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, three seeds each
 LEARNED = 60  # percent right; guessing gets 50
 PEAK = "the peak is between {low} and {high}"
 LOWER = f"your smallest rate isn't worse than the middle one by more than luck ({LUCK} points): the peak may be lower"
 HIGHER = f"your largest rate isn't worse than the middle one by more than luck ({LUCK} points): the peak may be higher"
-IDLE = "none of the three learns much (guessing gets 50%): look where the other rows of the map are best"
+IDLE = "none of the three learns much (guessing gets 50%): look at which rates are best in the map's other rows"
 CARRIED, TOO_HIGH = " (rates for alpha 16 are too high here)", 1e-3
 PLATEAU = "judging by the other rows of the map, nobody can tell the rates from {least} to {most} apart"
-BELOW = "your middle one is too low: the peak may be higher"
-ABOVE = "your middle one is too high: the peak may be lower"
+BELOW = "your middle rate is too low: the peak may be higher"
+ABOVE = "your middle rate is too high: the peak may be lower"
 
 
 def teacher() -> torch.Tensor:
-    """Return the student's own update to find, (SIZE, SIZE): singular values of 1 up to its rank, then 0."""
+    """Return the update that a student has to find, (SIZE, SIZE); its singular values are 1 up to its rank, then 0."""
     rank, random = draw("teacher", *RANKS), torch.Generator().manual_seed(seed_of())
     left, right = (torch.linalg.qr(torch.randn(SIZE, rank, generator=random))[0] for _ in range(2))
     return left @ right.T
@@ -42,16 +42,16 @@ def teacher() -> torch.Tensor:
 
 @exercise
 def check_missed(missed: Callable[[int, int], float]) -> Verdict:
-    """Lesson 03: check f(r, R), the share of the size of `teacher()` that a student of rank r misses."""
+    """Lesson 03: check f(r, R), the fraction of the norm of `teacher()`, of rank R, that a student of rank r misses."""
     own = draw("teacher", *RANKS)
     expected = ", ".join(f"{(1 - r / own) ** 0.5:.2f}" for r in range(1, own + 1))
     near: dict[str, Callable[[int, int], float]] = {
-        "that is the share of the energy: a size is its square root": lambda r, R: 1 - r / R,
+        "that is the fraction of the energy: a size is its square root": lambda r, R: 1 - r / R,
         "that is what the student finds: what is missing?": lambda r, R: (r / R) ** 0.5,
         "that is the energy that the student finds: what is missing, and how large is it?": lambda r, R: r / R,
         "sizes do not add up, energies do: take the root last": lambda r, R: 1 - (r / R) ** 0.5,
     }
-    why = f"the root of (R - r) / R; your secret has R = {own}, so expect {expected}"
+    why = f"the root of (R - r) / R; your secret matrix has rank {own}, so expect {expected}"
     cases, fallback = [(r, R) for R in (4, 6, 8) for r in range(1, R + 1)], "of R equal pieces, R - r are missing"
     return Function(cases, lambda r, R: (1 - r / R) ** 0.5, why, near, fallback, within=0.01).judge(missed)
 
@@ -60,7 +60,7 @@ def check_missed(missed: Callable[[int, int], float]) -> Verdict:
 def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel) -> Verdict:
     """Lesson 03: check three rates at rank 8; both outer ones must be worse than the middle one by more than luck.
 
-    Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows judge.
+    Trains the runs that the panel lacks. With FAST=1 nothing is trained: the panel's other rows decide.
     """
     if not rates or unsolved(rates) or any(unsolved(rate) for rate in rates):
         return Verdict(None, "replace each ... with a rate, smallest first")
@@ -91,7 +91,7 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
 
 
 def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
-    """Return the lowest and highest rate, to two figures, that lose no more than luck, judging by the other alphas.
+    """Return the lowest and highest rate, to two digits, that are within luck of the best, judging by the other alphas.
 
     A higher alpha needs a lower rate: each row's rates are scaled by 1 / sqrt(alpha), and the losses are averaged.
     """
@@ -108,7 +108,7 @@ def plateau(data: dict[str, Any], alpha: float) -> tuple[float, float]:
 
 
 def _train(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[list[float], str]:
-    """Return each rate's mean validation accuracy in percent, or an empty list and why if runs are still missing."""
+    """Return each rate's mean validation accuracy in percent, or [] and the reason if runs are still missing."""
 
     def scores() -> list[float]:
         row = [c for c in panel.data["cells"] if (c["targets"], c["rank"], c["alpha"]) == (TARGETS, RANK, alpha)]
@@ -123,5 +123,5 @@ def _train(rates: Sequence[float], alpha: float, panel: SweepPanel) -> tuple[lis
             time.sleep(0.1)
         error = panel.work.error if panel.work else ""
     if len(means := scores()) < len(rates):
-        return [], error or "the runs have not finished: run this cell again, and they continue"
+        return [], error or "the runs have not finished: run this cell again to continue them"
     return means, f"{', '.join(f'{score:.1f}' for score in means)}% on validation"

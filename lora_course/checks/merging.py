@@ -20,7 +20,7 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
     if isinstance(y, Verdict):
         return y
     if getattr(y, "shape", None) != (6, 5):
-        return Verdict(False, f"y is (rows, out), (6, 5), not {getattr(y, 'shape', type(y).__name__)}")
+        return Verdict(False, f"y must have shape (rows, out), (6, 5), not {getattr(y, 'shape', type(y).__name__)}")
     update = torch.stack([b[n] @ (a[n] @ row) for n, row in zip(which, x, strict=True)])
     first = torch.stack([b[0] @ (a[0] @ row) for row in x])
     near = {
@@ -28,7 +28,7 @@ def check_mixed_batch(mixed: Callable[[Any, Any, Any, Any, float, Any], Any]) ->
         "the scaling is missing": x @ w.T + update,
         "those are the detours alone: add W x": 3 * update,
         "every row uses the first adapter: pick A[which] and B[which]": x @ w.T + 3 * first,
-        "the sum of all adapters for every row: pick A[which] and B[which]": x @ w.T
+        "every row uses the sum of all adapters: pick A[which] and B[which]": x @ w.T
         + 3 * torch.stack([sum(b[n] @ (a[n] @ row) for n in range(3)) for row in x]),
     }
     why = "six rows, three adapters, one product with W: a server does the same with a thousand adapters"
@@ -44,11 +44,11 @@ def check_forty_copies(times: float | None, base: int, adapter: int) -> Verdict:
     """Lesson 08: check the ratio of the bytes of forty merged models to those of one base and forty adapters."""
     right = 40 * base / (base + 40 * adapter)
     misconceptions = {
-        1 / right: "the other way around: the merged ones take more",
+        1 / right: "the ratio is the other way around: merged models take more",
         base / adapter: "that is one base against one adapter",
-        40.0: "nearly: the forty adapters take some room, too",
+        40.0: "almost: the forty adapters take some space, too",
         (base + 40 * adapter) / base: "that is one base with its forty adapters against the base alone",
     }
     why = f"{right:.0f} times: each merged model contains the whole base again"
-    fallback = "forty merged models, each as large as the base, over one base and forty adapters"
+    fallback = "divide the size of forty merged models, each as large as the base, by that of a base and forty adapters"
     return Number(right, misconceptions, why, 0.02, fallback).judge(times)

@@ -12,9 +12,9 @@ from lora_course.checks.comparing import PAIRS, defended, defense, scores
 from lora_course.checks.verdict import Number, Verdict, exercise, parts, unsolved
 from lora_lab import LoRA, params
 
-RANK, BUDGET = 32, ("q", "v")  # their parameter count is the budget of the first exercise
+RANK, BUDGET = 32, ("q", "v")  # the budget of the first exercise is the parameter count of these
 PLACES = {"attention": ("q", "k", "v", "o"), "everything": ("all-linear",)}
-WHY = f"{{}} cost no more than {RANK} on q,v"
+WHY = f"{{}} cost no more than rank {RANK} on q,v"
 GAP, PILOT = 1.5, 3  # points; seeds
 HINT = f"Hint: (1.96 + 0.84) times the standard deviation, over {GAP}; square it, and round up"
 
@@ -28,38 +28,38 @@ def check_ranks(attention: Any, everything: Any, model: str = "llama-3-8b") -> V
         near = {
             exact: f"{exact:.2f} is exact, but a rank is a whole number: which one stays within the budget?",
             math.ceil(exact): "that rank goes over the budget: round down",
-            RANK: "that is the rank on q,v: more matrices at the same rank train more numbers",
+            RANK: "that is the rank on q,v: more matrices at the same rank train more parameters",
         }
-        wrong = "divide the budget by what rank 1 costs on all these matrices together, not by how many there are"
-        right[name] = Number(math.floor(exact), near, f"{math.floor(exact)} on {','.join(targets)}", fallback=wrong)
+        hint = "divide the budget by what rank 1 costs on all these matrices together, not by their number"
+        right[name] = Number(math.floor(exact), near, f"rank {math.floor(exact)} on {','.join(targets)}", fallback=hint)
     why = WHY.format(" and ".join(rank.why for rank in right.values()))
     return parts(right, (attention, everything), why=why)
 
 
 def seeds_of(pair: str) -> tuple[str, Number]:
-    """Return what a pilot of three seeds shows about a pair, and the number of seeds that show a gap of 1.5 points."""
+    """Return what a pilot of three seeds shows about a pair, and the number of seeds to detect a gap of 1.5 points."""
     a, b = scores(pair)
     gaps = 100 * (a.mean(1) - b.mean(1))[:PILOT]  # in points, paired by seed
     spread = round(float(np.std(gaps, ddof=1)), 2)
     exact = (2.8 * spread / GAP) ** 2
     question = (
         f"{' minus '.join(PAIRS[pair]['names'])}, {PILOT} seeds: {', '.join(f'{gap:.2f}' for gap in gaps)} points, "
-        f"standard deviation {spread:.2f}. How many seeds show a true gap of {GAP} points four times in five?"
+        f"standard deviation {spread:.2f}. How many seeds detect a true gap of {GAP} points with 80% power?"
     )
     near = {
         exact: "you can't train a part of a seed: round up",
-        2 * exact: "twice as many as you need: the same seed of both is a pair, so each seed gives one difference",
+        2 * exact: "twice as many as you need: two runs with the same seed are a pair, and give one difference",
         2.8 * spread / GAP: "square it: half the gap takes four times the seeds",
-        (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap every other time: add the 0.84",
+        (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap half the time: add the 0.84",
         (2.8 * spread) ** 2: f"that is for a gap of one point, not {GAP}",
     }
-    why = f"{exact:.1f}, rounded up; we trained {len(a)} of each"
+    why = f"{exact:.1f}, rounded up; we trained {len(a)} seeds of each"
     return question, Number(max(2, math.ceil(exact)), near, why, fallback="(2.8 * standard deviation / gap) ** 2")
 
 
 @exercise
 def check_plan(seeds: Any, word: Any, sentence: Any, pair: str = "q against q,k,v,o") -> Verdict:
-    """Lesson 13: check a plan for an unseen pair: the seeds, then the word at a margin of 1.5 points, the sentence."""
+    """Lesson 13: check a plan for an unseen pair: the number of seeds, the word at a margin of 1.5, the sentence."""
     question, needed = seeds_of(pair)
     if unsolved(seeds):
         return Verdict(None, question)

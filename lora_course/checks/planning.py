@@ -21,7 +21,7 @@ ROWS = (100, 400, 800, 1600, 10_000)
 def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
     """Lesson 09: check that one changed premise makes claim 3 (three times less memory) true."""
     if unsolved(changes):
-        return Verdict(None, 'a premise and its new value: {"seq": 64}')
+        return Verdict(None, 'write a premise and its new value, such as {"seq": 64}')
     if not isinstance(changes, Mapping) or len(changes) != 1 or not all(isinstance(name, str) for name in changes):
         return Verdict(False, 'change one premise, and write it as {"name": value}')
     (name,) = changes
@@ -32,14 +32,14 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
     except LabError as error:
         return Verdict(False, str(error))
     if claim is None:
-        return Verdict(False, f"'{name}' isn't a premise")
+        return Verdict(False, f"'{name}' isn't a premise of this claim")
     still = TEXTS["still"].get(name, "")
-    return Verdict(True, str(claim)) if claim.word == TO else Verdict(False, f"it's still {claim.words}: {still}")
+    return Verdict(True, str(claim)) if claim.word == TO else Verdict(False, f"the claim stays {claim.words}: {still}")
 
 
 @cache
 def lines(number: int) -> dict[str, Choice]:
-    """Return the five lines of a brief's plan: the right choice, and a reply to each other one."""
+    """Return the five lines of a brief's plan: for each, the right choice, and a reply to every other choice."""
     from lora_lab import FullFineTuning, LoRA, memory
     from lora_lab.accounting.gpus import of_size, usable
 
@@ -54,28 +54,28 @@ def lines(number: int) -> dict[str, Choice]:
     }
     over = {name: f"one row needs {gib:.0f} GiB, and {room:.0f} is free" for name, gib in needs.items()}
     method = "LoRA" if needs["LoRA"] <= room else "QLoRA"
-    spare = "it would fit, but LoRA in bf16 fits too, and doesn't have to dequantize at every step"
+    spare = "QLoRA would fit, but LoRA in bf16 fits too, and doesn't have to dequantize at every step"
     needed = math.ceil(1.96**2 * 0.16 / (brief["points"] / 100) ** 2)
     rows = next(n for n in ROWS if n >= needed)
-    widths = {n: f"at 80% that gives ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
+    widths = {n: f"at 80% accuracy, {n:,} rows give ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
         "method": Choice(
             [method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"
         ),
         "rate": Choice(["2e-4"], {
             "2e-5": "that's near full fine-tuning's rate: LoRA needs about ten times that",
-            "2e-4": "", "2e-3": "that was best for a model of 23M; large models need less",
-        }, "and try half and double, on validation"),
+            "2e-4": "", "2e-3": "that was best for a model of 23M parameters; large models need a lower rate",
+        }, "also try half and double that rate, on validation"),
         "serve": Choice(["beside" if brief["several"] else "merge"], {
-            "merge": "merged, one model has one adapter: no batch can mix them",
-            "beside": "it works, but one adapter alone is faster merged",
-        }, "several at once" if brief["several"] else "one adapter, no extra products"),
+            "merge": "a merged model has only one adapter, so no batch can mix several",
+            "beside": "that works, but a single adapter is faster when merged",
+        }, "several adapters at once" if brief["several"] else "one adapter, so no extra products"),
         "facts": Choice(["in the prompt" if brief["facts"] else "none to learn"], {
-            "in the prompt": "nobody asks for facts here: a tone or a form is what LoRA learns well",
-            "in the weights": "it would repeat strings, and be out of date next week" if brief["facts"]
-            else "nobody asks for facts here; an adapter learns a form",
-            "none to learn": "a price list is facts, and they change",
-        }, "look them up" if brief["facts"] else "a form or a tone"),
+            "in the prompt": "this job needs no facts: a tone or a form is what LoRA learns well",
+            "in the weights": "the model would repeat strings, and be out of date next week" if brief["facts"]
+            else "this job needs no facts; an adapter learns a form",
+            "none to learn": "a price list consists of facts, and they change",
+        }, "look the facts up" if brief["facts"] else "a form or a tone"),
         "rows": Choice([f"{rows:,}"], {
             f"{n:,}": f"{widths[n]}; you need ±{brief['points']:g}" if n < needed else f"{widths[n]}: fewer are enough"
             for n in ROWS
@@ -92,7 +92,7 @@ def brief(number: int) -> str:
 
 
 def evidence_of(name: str) -> Choice:
-    """Return the evidence for a line, and a reply to each other piece."""
+    """Return the evidence that decides a line, and a reply to every other piece of evidence."""
     replies = dict.fromkeys(EVIDENCE, f"that doesn't decide the line '{name}'") | TEXTS["instead"].get(name, {})
     return Choice([SUPPORT[name]], replies)
 
@@ -102,7 +102,7 @@ def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
     """Lesson 09: check the plan for a brief, {"method": ("LoRA", "peak"), ...}: choices and their evidence."""
     right = lines(number)
     if unsolved(plan) or (isinstance(plan, Mapping) and any(map(_open, plan.values()))):
-        return Verdict(None, "for each line a choice and the evidence for it")
+        return Verdict(None, "for each line, give a choice and the evidence for it")
     if not isinstance(plan, Mapping) or set(plan) != set(right):
         return Verdict(False, f"a plan has the lines {', '.join(right)}")
     wrong = []
@@ -115,7 +115,7 @@ def check_brief(plan: Mapping[str, Any] | None, number: int = 0) -> Verdict:
             if (verdict := expected.judge(str(given))).passed is False:
                 wrong.append(f"{name}, {given}: {verdict.words}")
     if wrong:
-        return Verdict(False, "; ".join(wrong), f"{len(wrong)} to change.")
+        return Verdict(False, "; ".join(wrong), f"Entries to change: {len(wrong)}.")
     return Verdict(True, "; ".join(f"{name}: {choice.right[0]} ({choice.why})" for name, choice in right.items()))
 
 

@@ -20,24 +20,24 @@ def _share(s: Any, r: int) -> float:
 ENERGY = Function(
     cases=[(np.array([3.0, 2.0, 1.0]), 1), (np.array([5.0, 4.0, 2.0, 1.0]), 3), (np.array([2.0, 2.0]), 2)],
     right=_share,
-    why="squares of the first r over squares of all: of 3, 2, 1, for example, the first holds 9 / 14",
+    why="the first r squares over all squares, both summed: for 3, 2, 1 and r = 1, that is 9 / 14",
     near={
         "those are sums of s: energy is the sum of s squared": lambda s, r: s[:r].sum() / s.sum(),
         "that is the energy itself: divide by the sum of all squares": lambda s, r: (s[:r] ** 2).sum(),
         "that is what is lost: take the first r, s[:r], not those after them": lambda s, r: 1 - _share(s, r),
-        "that is the share of the r-th alone: sum the first r": lambda s, r: s[r - 1] ** 2 / (s**2).sum(),
-        "those are r + 1 of them: s[:r] already ends after the r-th": lambda s, r: _share(s, r + 1),
-        "that is its square root: take no root of the energy": lambda s, r: _share(s, r) ** 0.5,
-        "a share lies between 0 and 1; it is not a percentage": lambda s, r: 100 * _share(s, r),
+        "that is the energy of the r-th alone: sum the first r": lambda s, r: s[r - 1] ** 2 / (s**2).sum(),
+        "those are r + 1 values: s[:r] already ends with the r-th": lambda s, r: _share(s, r + 1),
+        "that is the square root: don't take the root of the energy": lambda s, r: _share(s, r) ** 0.5,
+        "return a fraction between 0 and 1, not a percentage": lambda s, r: 100 * _share(s, r),
     },
     fallback="try s = [3, 2, 1] and r = 1 by hand: 9 / (9 + 4 + 1)",
-    several="you return a list of shares: add them up",
+    several="you return a list, one number for each r: return their sum",
 )
 
 
 @exercise
 def check_energy(energy: Callable[[Any, int], float]) -> Verdict:
-    """Lesson 10: check f(s, r), the share of the energy in the first r singular values."""
+    """Lesson 10: check f(s, r), the fraction of the energy in the first r singular values."""
     return ENERGY.judge(energy)
 
 
@@ -48,7 +48,7 @@ def facts(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def right_at_each_rank(n: int) -> list[float]:
-    """Return the share of facts whose own value is the nearest, with 0, 1, ... rank-one pieces of values^T keys."""
+    """Return the fraction of facts whose own value is nearest, with 0, 1, ... rank-one pieces of values^T keys."""
     keys, values = facts(n)
     u, s, vt = np.linalg.svd(values.T @ keys)
     scores = np.cumsum((keys @ vt.T * s).T[:, :, None] * (u.T @ values.T)[:, None, :], axis=0)  # (rank, key, value)
@@ -65,8 +65,8 @@ def check_facts(answer: int | None, n: int = 64) -> Verdict:
     misconceptions = {
         **{r: f"with {r} pieces only {100 * right[r]:.1f}% of the facts are right" for r in range(1, rank)},
         **dict.fromkeys(range(rank + 1, n), "that is enough, but a smaller rank is, too"),
-        min(n, WIDTH): "that many hold every value exactly: right answers need fewer",
-        int(np.argmax(energy >= 0.9 * energy[-1])) + 1: "that holds 90% of the energy: count right answers instead",
+        min(n, WIDTH): "that many pieces reproduce every value exactly: right answers need fewer",
+        int(np.argmax(energy >= 0.9 * energy[-1])) + 1: "that rank has 90% of the energy: count right answers instead",
     }
     shares = [f"{100 * right[r]:.1f}%" for r in (rank, rank - 1)]
     why = f"with {rank} pieces {shares[0]} of {n} facts are right, with {rank - 1} only {shares[1]}"

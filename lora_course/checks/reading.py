@@ -15,7 +15,7 @@ from lora_lab.training.assets import shipped
 WIDTH, ROWS = 384, 8
 STORED = "data/results/rank_one"
 SIGNS = {"A and B": (-1, -1), "B": (1, -1), "A": (-1, 1), "nothing": (1, 1)}  # what was negated: signs of A and B
-READS = "whether its readings are reversed says something about A"
+READS = "the adapter's readings tell you about A: are they reversed?"
 ANSWERS = "the answers are reversed if one of A and B is negated, and stay the same if both are"
 
 
@@ -36,13 +36,13 @@ def disguise(adapter: LoRALinear, number: int) -> None:
 
 @exercise
 def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
-    """Lesson 14: check the phi expected by chance, for two single directions, and for 8 directions and `rank`."""
+    """Lesson 14: check the phi expected by chance between single directions, and between 8 and `rank` directions."""
     zero = "two random directions are hardly ever exactly at right angles"
     first = Number(
         1 / WIDTH,
         {
             0.0: zero,
-            WIDTH**-0.5: "that's the usual size of the cosine; phi takes its square",
+            WIDTH**-0.5: "that's the typical size of the cosine; phi is its square",
             1.0: "that's phi of a direction with itself",
             0.5: "that would be chance in a space of two dimensions; here there are 384",
         },
@@ -52,9 +52,9 @@ def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
         rank / WIDTH,
         {
             0.0: zero,
-            ROWS / WIDTH: f"that's what one direction finds among {ROWS}; here each looks among {rank}",
+            ROWS / WIDTH: f"that's for one direction among {ROWS}; here each direction is compared with {rank}",
             ROWS * rank / WIDTH: f"that's the sum of the squares; phi divides it by the smaller number, {ROWS}",
-            1 / WIDTH: f"that's for two single directions; among {rank}, each finds {rank} times as much",
+            1 / WIDTH: f"that's for two single directions; compared with {rank}, each one's share is {rank} times that",
             ROWS / rank: "the space matters, too: it has 384 dimensions",
         },
         f"1/384, and {rank}/384: chance grows with the rank and shrinks with the width",
@@ -65,7 +65,7 @@ def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
 
 @exercise
 def check_stranger(negated: Any, number: int) -> Verdict:
-    """Lesson 14: check what was negated in this stranger: "A", "B", "A and B" or "nothing"."""
+    """Lesson 14: check what was negated in this unknown adapter: "A", "B", "A and B" or "nothing"."""
     right = list(SIGNS)[number]
     a, b = SIGNS[right]
     replies = {name: READS if signs[0] != a else ANSWERS for name, signs in SIGNS.items()}

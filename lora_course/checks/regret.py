@@ -10,11 +10,11 @@ from lora_course.checks.verdict import Choice, Function, Number, Verdict, exerci
 LOWEST = Function(
     cases=[(0.60, 0.50, 0.56), (0.52, 0.50, 0.70), (0.55, 0.50, 0.55), (2.0, 1.0, 1.5)],
     right=lambda a, b, c: (a - c) / (2 * (a - 2 * b + c)),
-    why="between two of the rates: with losses 0.60, 0.50, 0.56, an eighth of a doubling above the middle one",
+    why="it is between two of the rates: for losses 0.60, 0.50, 0.56, an eighth of a doubling above the middle one",
     near={
-        "the sign: if a is above c, the lowest point is to the right": lambda a, b, c: (c - a) / (2 * (a - 2 * b + c)),
+        "wrong sign: if a is above c, the lowest point is to the right": lambda a, b, c: (c - a) / 2 / (a - 2 * b + c),
         "that is where p + q x is 0: the slope of p x + q x² is p + 2 q x": lambda a, b, c: (a - c) / (a - 2 * b + c),
-        "that is the lowest loss: return its place x": lambda a, b, c: b - (a - c) ** 2 / (8 * (a - 2 * b + c)),
+        "that is the lowest loss: return the x where it occurs": lambda a, b, c: b - (a - c) ** 2 / 8 / (a - 2 * b + c),
         "x = 0 is the lowest of the three losses: where does the parabola turn?": lambda a, b, c: 0.0,
     },
     fallback="p = (c - a) / 2 and q = (a + c) / 2 - b; the slope p + 2 q x is 0 at the lowest point",
@@ -26,14 +26,14 @@ LAST, CARRIED, THEN = (Choice(**TEXTS[name]) for name in ("last", "carried", "th
 
 @exercise
 def check_lowest(place: Callable[[float, float, float], float], at_the_last: Any) -> Verdict:
-    """Lesson 15: where the parabola through losses a, b, c at x = -1, 0, 1 is lowest, and what to return at an edge."""
-    hint = f"a function, and one of: {', '.join(LAST.replies)}, nan"
+    """Lesson 15: check where a parabola through losses a, b, c at x = -1, 0, 1 is lowest, and the answer at an edge."""
+    hint = f"write a function, and one of: {', '.join(LAST.replies)}, nan"
     return parts({"lowest": LOWEST, "at_the_last": LAST}, (place, at_the_last), hint, f"{LOWEST.why}; {LAST.why}")
 
 
 @exercise
 def check_carried(impossible: Any, sentence: Any, then: Any) -> Verdict:
-    """Lesson 15: a rank that no update can have, the sentence that eighteen runs support, and what to run next."""
-    hint = "a rank, a letter, and one of: " + ", ".join((*THEN.replies, *THEN.right))
+    """Lesson 15: check a rank that no update can have, the sentence that 18 runs support, and what to run next."""
+    hint = "give a rank, a letter, and one of: " + ", ".join((*THEN.replies, *THEN.right))
     right = {"impossible": IMPOSSIBLE, "sentence": CARRIED, "then": THEN}
     return parts(right, (impossible, sentence, then), hint)

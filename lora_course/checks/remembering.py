@@ -10,12 +10,12 @@ from lora_course.checks.verdict import Function, Verdict, exercise
 REMEMBERED = Function(
     cases=[(256, 0.35), (2048, 0.5), (512, 0.0), (1000, 0.6931)],
     right=lambda n, loss: n * (1 - loss / log(2)),
-    why="at a loss of ln 2 it knows nothing, at 0 all; 512 flips at a loss of 0.2 are 364 bits",
+    why="at a loss of ln 2, the model knows no flip; at 0, every flip; at a loss of 0.2, 364 bits of 512 flips",
     near={
-        "the loss is in nats, and a flip has ln 2 = 0.69 of them": lambda n, loss: n * (1 - loss),
+        "the loss is in nats, and a flip has ln 2 = 0.69 nats": lambda n, loss: n * (1 - loss),
         "that is still in nats: one bit is ln 2 nats": lambda n, loss: n * (log(2) - loss),
-        "that is what it doesn't know": lambda n, loss: n * loss / log(2),
-        "exp(-loss) is a probability, and a coin already gives 1/2": lambda n, loss: n * exp(-loss),
+        "that is what the model doesn't know": lambda n, loss: n * loss / log(2),
+        "exp(-loss) is a probability, and guessing already gives 1/2": lambda n, loss: n * exp(-loss),
     },
     fallback="loss / ln 2 bits of each flip are unknown; the rest is remembered",
 )
@@ -23,5 +23,5 @@ REMEMBERED = Function(
 
 @exercise
 def check_remembered(remembered: Callable[[int, float], float]) -> Verdict:
-    """Lesson 19: bits that a model remembers of n coin flips, given its mean loss in nats."""
+    """Lesson 19: check f(n, loss), the bits that a model remembers of n coin flips, from its mean loss in nats."""
     return REMEMBERED.judge(remembered)

@@ -38,7 +38,7 @@ def runs(name: str) -> dict[str, dict[str, Any]]:
 
 
 def outcomes(name: str) -> dict[str, str]:
-    """Return the outcome of each of these runs by the item's own rule."""
+    """Return the outcome of each of an item's reruns, according to the item's own rule."""
     rerun, standings = item(name), dict[str, str]()
     rows = {row: [80.0, 81.0] for row in (rerun.learned or {})["rows"]} | {"head": [67.0]}
     for letter, (steps, labels) in zip("ABC", RUNS[name], strict=True):
@@ -54,7 +54,7 @@ def _verdict(label: str) -> dict[str, Any]:
     return {"outcome": outcome, "low": low / 100, "high": high / 100, "margin": 0.015, "words": words}
 
 
-WHY, MISSED = texts("reproducing")["rerun"], texts("reproducing")["pair"]  # {right word: what a wrong one misses}
+WHY, MISSED = texts("reproducing")["rerun"], texts("reproducing")["pair"]  # {right word: reply to a wrong one}
 
 
 @exercise
@@ -63,7 +63,7 @@ def check_judge(words: Mapping[str, Any] | None, name: str) -> Verdict:
     given = words if isinstance(words, Mapping) else {}
     right = {letter: Choice([word], dict.fromkeys(OUTCOMES, WHY[word])) for letter, word in outcomes(name).items()}
     why = "a rule that was written before the run leaves nothing to argue about"
-    return parts(right, [*map(given.get, right)], f"a word for A, B and C: {', '.join(OUTCOMES)}", why)
+    return parts(right, [*map(given.get, right)], f"give a word for each of A, B and C: {', '.join(OUTCOMES)}", why)
 
 
 # ---- a published pair
@@ -86,19 +86,19 @@ def published(name: str) -> tuple[float, float]:
 
 @exercise
 def check_published(error: Any, points: Any, word: Any, name: str) -> Verdict:
-    """Lesson 18: check a published gap's standard error, the gap needed, both in points, and what the pair shows."""
+    """Lesson 18: check a published gap's standard error and the gap needed, in points, and what the pair shows."""
     a, b = (accuracy / 100 for accuracy in published(name))
     variance = a * (1 - a) + b * (1 - b)
     exact = 100 * math.sqrt(variance / RTE)
     right_error = Number(exact, {
         100 * math.sqrt(variance / RTE / 5): "five seeds on the same rows aren't five times the rows",
-        **{100 * math.sqrt(p * (1 - p) / RTE): "that is one accuracy's; the variances of two add up" for p in (a, b)},
-        exact / 100: "that is a share; give points",
-        1.96 * exact: "that is 1.96 of them: the second answer",
+        **{100 * math.sqrt(p * (1 - p) / RTE): "that is for one accuracy; the variances of two add up" for p in (a, b)},
+        exact / 100: "that is a fraction; give points",
+        1.96 * exact: "that is 1.96 standard errors, which is the second answer",
     }, "", 0.02)  # fmt: skip
-    power = "2.8 is for finding it in 80 of 100 studies; here 1.96"
+    power = "2.8 standard errors are for detecting a gap with 80% power; here, take 1.96"
     right_points = Number(
-        1.96 * exact, {exact: "that is one error", 2.8 * exact: power}, "", 0.03, "1.96 standard errors"
+        1.96 * exact, {exact: "that is one standard error", 2.8 * exact: power}, "", 0.03, "1.96 standard errors"
     )
     shown = PAIRS[name][2]
     right = {

@@ -15,9 +15,9 @@ BATCHES = [([0.5, 0.9, 0.4], [1.0, 0.0, 1.0]), ([0.2, 0.6, 0.7, 0.3], [0.0, 1.0,
 LOSS = Function(
     cases=[(torch.tensor(p).log(), torch.tensor(rewards)) for p, rewards in BATCHES],
     right=lambda log_p, rewards: float(reinforce(log_p, rewards)),
-    why="eight answers, all right: it's 0, and so is the gradient, because there is nothing to compare",
+    why="if all answers are right, the loss is 0, and so is the gradient, because there is nothing to compare",
     near={
-        "the sign: the optimizer makes the loss small": lambda log_p, rewards: -float(reinforce(log_p, rewards)),
+        "wrong sign: the optimizer minimizes the loss": lambda log_p, rewards: -float(reinforce(log_p, rewards)),
         "without the baseline it's right on average, but every right answer counts as much, even if all are right: "
         "subtract the mean reward": lambda log_p, rewards: -float((rewards * log_p).mean()),
         "that's the sum over the batch: with the mean, the step doesn't depend on the batch's size": (
@@ -33,13 +33,13 @@ LOSS = Function(
 BITS = Function(
     cases=[(0.5,), (0.9,), (0.01,), (0.75,)],
     right=lambda p: -p * log2(p) - (1 - p) * log2(1 - p),
-    why="at p = 0.5 it's one bit; at 0.01 it's 0.08: if it's nearly always wrong, hearing so again tells you little",
+    why="one bit at p = 0.5, but 0.08 at 0.01: if a model is nearly always wrong, hearing so again tells you little",
     near={
         "that is what a success tells you: a failure tells you log2(1 / (1 - p)); take the mean": lambda p: -log2(p),
-        "nats: for bits, take log2": lambda p: -p * log(p) - (1 - p) * log(1 - p),
-        "one bit is the most that it can be: what if the model is nearly always right?": lambda p: 1.0,
-        "only the first half: a failure tells you something, too": lambda p: -p * log2(p),
-        "the sign: log2 of a probability is negative": lambda p: p * log2(p) + (1 - p) * log2(1 - p),
+        "those are nats: for bits, take log2": lambda p: -p * log(p) - (1 - p) * log(1 - p),
+        "one bit is the maximum: what if the model is nearly always right?": lambda p: 1.0,
+        "that is only the first half: a failure tells you something, too": lambda p: -p * log2(p),
+        "wrong sign: log2 of a probability is negative": lambda p: p * log2(p) + (1 - p) * log2(1 - p),
     },
     fallback="the mean of what both outcomes tell you: p log2(1 / p) + (1 - p) log2(1 / (1 - p))",
 )
@@ -47,11 +47,11 @@ BITS = Function(
 
 @exercise
 def check_loss_of_rewards(loss: Callable[[Tensor, Tensor], Tensor]) -> Verdict:
-    """Lesson 17: the loss of a policy gradient from log-probabilities of answers and their rewards, both (rows,)."""
+    """Lesson 17: check a policy gradient's loss from the log-probabilities and rewards of answers, both (rows,)."""
     return LOSS.judge(loss)
 
 
 @exercise
 def check_bits(bits: Callable[[float], float]) -> Verdict:
-    """Lesson 17: how many bits "right or wrong" carries, as a function of the probability of being right."""
+    """Lesson 17: check f(p), the bits that "right or wrong" carries, if the probability of being right is p."""
     return BITS.judge(bits)

@@ -16,7 +16,7 @@ def check_pair_numbers(answer: int | None, rank: int = 2) -> Verdict:
     misconceptions = {
         i * o: "that is W, which stays frozen: A and B train beside it",
         i * o + rank * (i + o): "W is frozen: count A and B alone",
-        rank * i * o: "inputs and outputs are multiplied in W; A and B are two thin matrices, so they are added",
+        rank * i * o: "only W has inputs times outputs; for A and B, two thin matrices, inputs and outputs are added",
         rank * i: "that is A alone: B has numbers, too",
         rank * o: "that is B alone: A has numbers, too",
         2 * rank * i: f"2 d r is for a square W: this one has {i} inputs and {o:,} outputs",
@@ -44,7 +44,7 @@ def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: in
         right // layers: f"that is one layer: the model has {layers}",
         right // 4: "those are numbers: in fp32 each takes 4 bytes",
         right // 2: "that is bf16: in fp32 a number takes 4 bytes",
-        right * 8: "those are bits: 4 bytes a number",
+        right * 8: "those are bits: a number takes 4 bytes",
         right // rank: f"that is rank 1: at rank {rank} there is {rank} times as much",
         right / 1e6: "those are MB: give bytes, or multiply by 10**6",
         right / 2**20: "those are MiB: give bytes, or multiply by 2**20",
@@ -54,7 +54,7 @@ def check_file_bytes(answer: float | None, model: str = "llama-3.2-1b", rank: in
         a_row * 3 * (d + f): "q, k, v and o are linear layers, too: four more in each layer",
         a_row * (2 * (d + d) + 2 * (d + kv) + 2 * (d + f)): "there are three matrices between d and f: gate, up, down",
         a_row * ((d + d) + (d + kv)): "that is q and v alone: count all linear layers, seven in each layer",
-        4 * layers * (2 * d * d + 2 * d * kv + 3 * d * f): "those are the frozen weights: A and B are what is saved",
+        4 * layers * (2 * d * d + 2 * d * kv + 3 * d * f): "those are the frozen weights: only A and B are saved",
         a_row * (2 * d * d + 2 * d * kv + 3 * d * f): "inputs and outputs are added, not multiplied: A and B are thin",
     }
     why = f"4 x {layers} x {rank} x {sides:,} = {right:,} bytes, {right / 1e6:,.1f} MB"

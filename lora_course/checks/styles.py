@@ -1,4 +1,4 @@
-"""Exercises for lesson 06 (new voice or new facts?): which tokens of a chat count, and pairs of your own."""
+"""Exercises for lesson 06 (new voice or new facts?): which tokens of a chat the loss counts, and your own pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lora_lab.errors import LabError
 from lora_lab.training.tasks import FEWEST, read_pairs
 
 IGNORED = -100  # the label that cross-entropy skips
-WHY = "every answer counts, with the token that ends it; questions and system prompt are only read"
+WHY = "every answer counts, including the token that ends it; questions and the system prompt are only read"
 
 
 Turns = Sequence[tuple[str, Sequence[int]]]
@@ -26,7 +26,7 @@ CONVERSATIONS: tuple[Turns, ...] = (
 
 
 def labels_of(turns: Turns, *counting: str, earlier: bool = True) -> list[int]:
-    """Return the tokens of turns in these roles, and -100 for others; without `earlier`, only the last turn counts."""
+    """Return the tokens of turns in these roles, -100 for others; without `earlier`, only those of the last turn."""
     counts = [role in counting and (earlier or i == len(turns) - 1) for i, (role, _) in enumerate(turns)]
     return [t if kept else IGNORED for kept, (_, tokens) in zip(counts, turns, strict=True) for t in tokens]
 
@@ -36,9 +36,9 @@ def wrong_labels(turns: Turns) -> dict[str, list[int]]:
     return {
         "nothing is masked: the model would learn to ask, too": labels_of(turns, "system", "user", "assistant"),
         "that's the mask reversed: the questions count and the answers don't": labels_of(turns, "system", "user"),
-        "only the last answer counts: earlier answers are answers, too": labels_of(turns, "assistant", earlier=False),
-        "the system's turn counts, too: it isn't an answer": labels_of(turns, "system", "assistant"),
-        "one label for each token: keep the places of the other turns, with -100 in them": [
+        "you count only the last answer: count all answers": labels_of(turns, "assistant", earlier=False),
+        "you count the system's turn, too, but it isn't an answer": labels_of(turns, "system", "assistant"),
+        "every token needs a label: for tokens of the other turns, it is -100": [
             token for role, tokens in turns if role == "assistant" for token in tokens
         ],
     }
@@ -76,8 +76,8 @@ def check_own_pairs(pairs: Sequence[Mapping[str, Any]] | None) -> Verdict:
             file.write_text("\n".join(json.dumps(dict(pair)) for pair in pairs), encoding="utf-8")
             splits = read_pairs(file)
         except TypeError as error:
-            return Verdict(False, f"a pair holds texts only: {error}")
+            return Verdict(False, f"a pair must contain only texts: {error}")
         except LabError as error:
             return Verdict(False, str(error).replace(f"{file}, line", "pair").replace(str(file), "your list"))
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
-    return Verdict(True, f"{len(pairs)} pairs: {counts}; our voices took 180; the steps are the same")
+    return Verdict(True, f"{len(pairs)} pairs: {counts}; each of our voices took 180 pairs, with the same steps")

@@ -32,11 +32,11 @@ def _error(p: float, n: int) -> float:
 HALF_WIDTH = Function(
     [(0.77, 2000), (0.5, 100), (0.9, 872)],
     lambda p, n: 1.96 * _error(p, n),
-    f"80% on 2,000 sentences is ±{196 * _error(0.8, 2000):.1f} points, on 100 ±{196 * _error(0.8, 100):.0f}",
+    f"at 80%, ±{196 * _error(0.8, 2000):.1f} points on 2,000 sentences, and ±{196 * _error(0.8, 100):.0f} on 100",
     {
-        "that is one standard error: 95 of 100 tests land within 1.96 of them": _error,
-        "that is the whole interval, from end to end; give half of it": lambda p, n: 2 * 1.96 * _error(p, n),
-        "that is in points: p is a share, so return a share": lambda p, n: 196 * _error(p, n),
+        "that is one standard error: 95 of 100 tests land within 1.96 standard errors": _error,
+        "that is the whole interval, from end to end; return half of it": lambda p, n: 2 * 1.96 * _error(p, n),
+        "that is in points: p is a fraction, so return a fraction": lambda p, n: 196 * _error(p, n),
         "that is 1.96 times the variance: take its square root first": lambda p, n: 1.96 * _error(p, n) ** 2,
         "that is the spread of one sentence; the mean of n spreads less": lambda p, n: 1.96 * _error(p, 1),
         "the n belongs under the root: four times the rows halve the error": lambda p, n: 1.96 * _error(p, 1) / n,
@@ -48,7 +48,7 @@ HALF_WIDTH = Function(
 
 @exercise
 def check_half_width(half: Callable[[float, int], float]) -> Verdict:
-    """Lesson 02: check f(p, n), half the 95% interval of an accuracy p on n rows, as a share."""
+    """Lesson 02: check f(p, n), half the 95% interval of an accuracy p on n rows, as a fraction."""
     return HALF_WIDTH.judge(half)
 
 
@@ -58,7 +58,7 @@ def half_width_or_ours(half: Callable[[float, int], float]) -> Any:
 
 
 def report(table: Any) -> tuple[dict[str, Right], str, float]:
-    """Return the right report on columns a and b of a table, the reply to it, and the share on which they disagree.
+    """Return the right report on columns a and b of a table, the reply to it, and the fraction of rows that disagree.
 
     Raises: ValueError; KeyError if a column is missing.
     """
@@ -68,14 +68,14 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
     n, share, gap, variance = len(a), float((a != b).mean()), float((a - b).mean()), float(a.var() + b.var())
     error = math.sqrt(share / n)
     half = Number(1.96 * error, {
-        100 * 1.96 * error: "that is in points; give a share, like the table's",
+        100 * 1.96 * error: "that is in points; give a fraction",
         1.96 * math.sqrt(variance / n): "that is for two different tests; on one test, only disagreements count",
         1.96 * math.sqrt(float(a.var()) / n): "that is one model's interval; this is about the gap",
         error: "that is one standard error: multiply by 1.96",
         3.92 * error: "that is the whole interval; give half of it",
     }, "", 0.05, "half the interval is 1.96 times the root of share / n")  # fmt: skip
     high, low = sorted((a.mean(), b.mean()), reverse=True)
-    beats = f"{100 * high:.1f} beats {100 * low:.1f} only if 0 is outside the interval, on that side"
+    beats = f"{100 * high:.1f} beats {100 * low:.1f} only if the whole interval is on that side of 0"
     ahead = "better" if gap > 0 else "worse"
     words = [ahead if abs(gap) > width * 1.96 * error else "undecided" for width in (1, 0.95, 1.05)]  # if resampled
     word = Choice(words, {
@@ -86,15 +86,15 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
     needed = 2.8**2 * share / POINT**2
     rows = Number(needed, {
         2.8**2 * variance / POINT**2: "that is for two different tests; here, use the share",
-        1.96**2 * share / POINT**2: "with 1.96 alone you'd miss a true point every other time: add the 0.84",
-        2.8 * share / POINT**2: "the 1.96 + 0.84 is squared",
-        2.8**2 * share / POINT: "the point is squared: half the gap takes four times the rows",
-        2.8 * error / POINT * n: "the errors' ratio is squared: half the standard error takes four times the rows",
+        1.96**2 * share / POINT**2: "with 1.96 alone you'd miss a true gap of a point half the time: add the 0.84",
+        2.8 * share / POINT**2: "square 1.96 + 0.84",
+        2.8**2 * share / POINT: "square the point: half the gap takes four times the rows",
+        2.8 * error / POINT * n: "square the ratio of errors: half the standard error takes four times the rows",
         2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; the question is a gap of one point",
         2.8**2 * 100 * share / POINT**2: "the share is a fraction, not a percentage",
         2.8**2 * share: "one point is 0.01",
-    }, "", 0.1, "how many rows make 0.01 worth 2.8 standard errors?")  # fmt: skip
-    why = f"{words[0]}, and about {needed:,.0f} rows can show a gap of one point; you have {n:,}"
+    }, "", 0.1, "with how many rows is 0.01 equal to 2.8 standard errors?")  # fmt: skip
+    why = f"{words[0]}, and about {needed:,.0f} rows would detect a gap of one point; you have {n:,}"
     return {"half": half, "word": word, "rows": rows}, why, share
 
 

@@ -17,12 +17,12 @@ LABELS = {name: label for name, label in VARIANTS.items() if label.startswith(PL
 AS_PLAIN = Function(
     cases=[(64, 64), (16, 8), (8, 4), (32, 1)],
     right=lambda alpha, rank: alpha * sqrt(rank),
-    why="so that table's rsLoRA is plain LoRA with alpha 512: its rows compare alpha 512 with 128, at one rate",
+    why="so rsLoRA in that table is plain LoRA with alpha 512: the table compares alpha 512 with 128, at one rate",
     near={
         "that is rsLoRA's scaling: which alpha, divided by the rank, gives the same?": lambda a, r: a / sqrt(r),
         "with the same alpha, plain LoRA would scale B A sqrt(rank) times less": lambda a, r: a,
         "sqrt(rank), not rank: rsLoRA divides by the root": lambda a, r: a * r,
-        "the other way: rsLoRA scales by more than plain LoRA": lambda a, r: a / r,
+        "the other way around: rsLoRA scales by more than plain LoRA": lambda a, r: a / r,
     },
     fallback="set alpha / sqrt(rank) equal to x / rank, and solve for x",
 )
@@ -30,12 +30,12 @@ AS_PLAIN = Function(
 
 @exercise
 def check_as_plain(alpha_of_plain: Callable[[float, int], float]) -> Verdict:
-    """Lesson 16: plain LoRA's alpha that makes it rsLoRA of this alpha and rank, as a function of both."""
+    """Lesson 16: check f(alpha, rank), the alpha with which plain LoRA equals rsLoRA of this alpha and rank."""
     return AS_PLAIN.judge(alpha_of_plain)
 
 
 def ahead(variant: str) -> dict[float, float]:
-    """By rate, by how many points a variant leads plain LoRA on validation, both at that rate."""
+    """Return, for each rate, the points by which a variant leads plain LoRA on validation, both at that rate."""
     rows = {row["label"]: row["tried"] for row in comparison(TUNED)["methods"]}
     own, plain = ({tried["lr"]: tried["validation"] for tried in rows[label]} for label in (LABELS[variant], PLAIN))
     return {rate: round(100 * (own[rate] - plain[rate]), 1) for rate in sorted(own.keys() & plain.keys())}
@@ -43,14 +43,14 @@ def ahead(variant: str) -> dict[float, float]:
 
 @exercise
 def check_flattered(rate: Any, points: Any, variant: str = "DoRA") -> Verdict:
-    """Lesson 16: the one rate at which a variant looks best against plain LoRA, and its lead with tuned rates."""
+    """Lesson 16: check the rate at which a variant looks best against plain LoRA, and its lead with tuned rates."""
     shared = ahead(variant)
     best = max(shared, key=lambda lr: shared[lr])
     scores = scores_in(comparison(TUNED))
     fair = round(100 * verdict(scores[LABELS[variant]], scores[PLAIN]).difference, 1) + 0.0  # not -0.0
-    words = "at {:g} it's {:+.1f} points: another rate flatters it more"
+    words = "at {:g} the lead is {:+.1f} points: another rate flatters the variant more"
     less = {lr: words.format(lr, lead) for lr, lead in shared.items() if lr != best}
-    points_ahead = {shared[best]: "that is with one rate for both: now give each its own, and take test"}
-    points_ahead |= {-fair: "the sign: its own points minus plain LoRA's"} if fair else {}
-    why = f"with one rate for both it's {shared[best]:+.1f} points, with its own rate for each {fair:+.1f}"
+    points_ahead = {shared[best]: "that is with one rate for both: take each one's own rate, and test"}
+    points_ahead |= {-fair: "wrong sign: subtract plain LoRA's points from the variant's"} if fair else {}
+    why = f"with one rate for both, the lead is {shared[best]:+.1f} points; with each one's own rate, {fair:+.1f}"
     return parts({"rate": Number(best, less), "points": Number(fair, points_ahead, why)}, (rate, points))

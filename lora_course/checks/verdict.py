@@ -4,8 +4,8 @@
     def check_pairs(answer: int | None, n: int = 8) -> Verdict:
         return Number(n * (n - 1) / 2, {n * n: "that pairs each with itself"}, "n (n - 1) / 2").judge(answer)
 
-Values that vary by student are arguments, drawn in the lesson with `lesson.draw`. Exercises that are also on the site
-are data: a `Number`, a `Choice` or a `Function`. `site/answers.py` takes it from the verdict.
+Values that vary by student are arguments, drawn in the lesson with `lesson.draw`. The right answer to an exercise that
+is also on the site is a `Number`, a `Choice` or a `Function`, which `site/answers.py` takes from the verdict.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Answer = TypeVar("Answer")
 class Verdict:
     """The result of a check; `passed` is None while the exercise is unsolved, and `words` say where to start.
 
-    right   what the answer was compared with, or {part: that}
+    right   the right answer, or {name of a part: its right answer}
     """
 
     passed: bool | None
@@ -45,7 +45,7 @@ class Verdict:
         return f"{text}\n{self.hint}" if self.hint else text
 
     def yours_or_ours(self, name: str, yours: Any, ours: Any) -> Any:
-        """Return what was checked if it passed; otherwise say so, and return ours."""
+        """Return the student's version if it passed; otherwise print a note, and return ours."""
         if self.passed:
             return yours
         print(f"Your {name} doesn't pass its check yet. Until it does, this cell uses ours.")
@@ -55,7 +55,7 @@ class Verdict:
 def exercise(check: Callable[Given, Verdict]) -> Callable[Given, Verdict]:
     """Decorate a check: count tries for the receipt, and give wrong answers the next hint of data/checks/hints.yaml.
 
-    Without a list there, each verdict comes with its own hint, for the part of the answer that is wrong.
+    If that file has no list for a check, each verdict has its own hint, for the part of the answer that is wrong.
     """
     name = check.__name__.removeprefix("check_")
     hints = texts("hints").get(name, [])
@@ -101,9 +101,9 @@ class Right(ABC):
 class Number(Right):
     """The right number, and replies to wrong ones.
 
-    right           accepted within a relative error `within`, or rounded to what the answer shows; the reply is `why`
-    misconceptions  {wrong number: reply} for answers close to it, unless `right` is closer; otherwise the reply is
-                    `fallback`, or how far off the answer is
+    right           accepted within a relative error `within`, or rounded to the answer's digits; the reply is `why`
+    misconceptions  {wrong number: reply} for answers close to a wrong number, unless `right` is closer; for other
+                    answers, the reply is `fallback`, or how far off the answer is
     hint            the reply while there is no answer
     """
 
@@ -115,7 +115,7 @@ class Number(Right):
     hint: str = "replace the ... with a number"
 
     def __post_init__(self) -> None:
-        """Leave out wrong ways that happen to give the right number."""
+        """Leave out misconceptions that happen to give the right number."""
         wrong = {number: reply for number, reply in self.misconceptions.items() if number != self.right}
         object.__setattr__(self, "misconceptions", wrong)
 
@@ -158,7 +158,7 @@ def _how_far(given: float, right: float) -> str:
 
 @dataclass(frozen=True)
 class Choice(Right):
-    """The right words to choose, and replies to the others. Case and punctuation of an answer don't matter."""
+    """The words that are right, and replies to the wrong ones. Case and punctuation of an answer don't matter."""
 
     right: Sequence[str]
     replies: Mapping[str, str]
@@ -227,7 +227,7 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
     try:
         value = given(*arguments)
     except Exception as error:
-        return Verdict(False, f"it stops with {type(error).__name__}: {error}{_hint(error)}")
+        return Verdict(False, f"your code raises {type(error).__name__}: {error}{_hint(error)}")
     if unsolved(value):
         return Verdict(None, "the function returns nothing yet")
     return value.item() if getattr(value, "ndim", None) == 0 else value  # a 0-d array or tensor
@@ -238,7 +238,7 @@ def _hint(error: Exception) -> str:
     if isinstance(error, TypeError) and ("xor" in str(error) or "^" in str(error)):
         return " (a power is written **, not ^)"
     if isinstance(error, IndexError):
-        return " (s[r] is one number, the one after the r-th; s[:r] are the first r)"
+        return " (s[r] is one number, the one after the r-th; s[:r] contains the first r)"
     return ""
 
 
@@ -246,11 +246,11 @@ def parts(
     right: Mapping[str, Right], answers: Sequence[Any], hint: str = "replace each ... with a number", why: str = "",
     hints: Mapping[str, str] = {},
 ) -> Verdict:  # fmt: skip
-    """Judge an answer of several parts, in the order of `right`: return the verdict on the first wrong or last part.
+    """Judge the parts of an answer in the order of `right`: return the verdict on the first wrong part or the last.
 
     hint    the reply while a part is unsolved
-    why     the reply if all are right, instead of the last part's
-    hints   by part, for the wrong one
+    why     the reply if all parts are right, instead of the last part's
+    hints   {part: hint}, shown if that part is the first wrong one
     """
     if any(map(unsolved, answers)):
         return Verdict(None, hint, right=right)

@@ -64,7 +64,7 @@ def _judge(layer: Any) -> Verdict:
     if isinstance(y := attempt(lora, x), Verdict):
         return y
     if (shape := tuple(getattr(y, "shape", ()))) != (2, 5, high):
-        return Verdict(False, f"(2, 5, {wide}) goes in, {shape} comes out; it must be (2, 5, {high})")
+        return Verdict(False, f"for x of (2, 5, {wide}), the output must be (2, 5, {high}), not {shape}")
     if error := _wrong_start(a, b, torch.allclose(y, base(x), atol=1e-5)):
         return Verdict(False, error)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def _judge(layer: Any) -> Verdict:
             "the scaling is upside down: it is alpha / rank": plain + rank / alpha * update,
         }
         size = f"{rank * (wide + high):,} numbers train, beside {high} x {wide} = {high * wide:,} frozen ones in W"
-        why = f"it starts as the layer that it wraps; {size}"
+        why = f"your layer starts out equal to the layer that it wraps; {size}"
         return _judge_output(lora(x), plain + alpha / rank * update, why, wrong)
 
 
@@ -87,13 +87,13 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
     if not a.any() and not b.any():
         return "A and B are both zero: each gradient has the other matrix as a factor, so neither will ever move"
     if not a.any():
-        return "A is zero and B random: that starts as the identity too, but LoRA does it the other way around"
+        return "A is zero and B random: that update starts at zero too, but LoRA does it the other way around"
     if b.any():
         return ("B is not zero, so the layer changes the model before the first step. A zero B does not learn slowly: "
-                "its gradient is there at once, and A's one step later")  # fmt: skip
+                "B has a gradient at once, and A one step later")  # fmt: skip
     if a.std() > 0.5:
-        return f"A's standard deviation is {a.std():.1f}: divide by in_features**0.5, or A x grows with the width"
-    return "" if same else "at the start it must compute exactly what base_layer(x) computes, bias included"
+        return f"A's standard deviation is {a.std():.1f}, too large: use nn.init.kaiming_uniform_(lora_A, a=5**0.5)"
+    return "" if same else "at the start, your layer must compute exactly what base_layer(x) does, bias included"
 
 
 MERGED = Number(**texts("pages")["merged"])
@@ -114,11 +114,11 @@ def check_merge(
         if isinstance(linear := attempt(merge, layer), Verdict):
             return linear
         if not torch.equal(inner.weight, base.weight):
-            return Verdict(False, "base_layer itself has changed, so a second call would add the update again: copy it")
+            return Verdict(False, "base_layer itself has changed, so a second call would add the update twice: copy it")
         if isinstance(linear, Tensor):
             return Verdict(False, "return the plain layer, not only its matrix: the model needs a layer to call")
         if any(hasattr(module, "lora_B") for module in linear.modules()):
-            return Verdict(False, "A and B are still beside W: return an nn.Linear with one matrix in it")
+            return Verdict(False, "A and B are still beside W: return an nn.Linear, which has only one matrix")
         x = torch.randn(5, 20)
         plain, update = base(x), x @ layer.lora_A.T @ layer.lora_B.T
         wrong = {
@@ -126,7 +126,7 @@ def check_merge(
             "the update is not multiplied by the scaling": plain + update,
             "that is the update alone: add it to W": 3 * update + base.bias,
             "the bias is missing": plain - base.bias + 3 * update,
-            "the update is subtracted: that would take it out again": plain - 3 * update,
+            "you subtract the update: that would undo a merge": plain - 3 * update,
         }
         verdict = _judge_output(linear(x), plain + 3 * update, "", wrong)
         if not verdict.passed:
@@ -140,7 +140,7 @@ def check_merge(
     if error > 1e-5:
         return Verdict(False, f"one layer is right, but in the model the logits differ by {error:.0e}")
     if right < len(labels):
-        return Verdict(False, f"the merge is right, but only {right} of {len(labels)} sentences are: train again")
+        return Verdict(False, f"the merge is right, but only {right} of {len(labels)} answers are right: train again")
     return Verdict(True, f"{len(names)} layers merged, all {right} sentences right, the logits the same to {error:.0e}")
 
 

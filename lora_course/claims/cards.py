@@ -1,8 +1,8 @@
-"""Claims as cards, and verdicts computed from them.
+"""Claims as cards, and the verdicts that experiments compute from cards.
 
     data/claims/x.yaml  ->  Card  ->  judge(card, gpu_gb=48)  ->  Verdict("true", because, figures, evidence)
 
-A card stores no verdict. Its premises are the arguments of its experiment: change one, and the experiment reruns.
+A card stores no verdict. Its premises are the arguments of its experiment: change a premise, and the experiment reruns.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from lora_lab.errors import BadValue, NotFound, in_a_sentence, nearest, printabl
 from lora_lab.training.assets import shipped
 
 Value = bool | int | float | str | list[Any]
-MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "undecided": "?"}  # not by color alone
+MARKS: Mapping[str, str] = {"true": "✓", "false": "✗", "depends": "◐", "undecided": "?"}  # color isn't the only cue
 
 
 @dataclass(frozen=True)
 class Premise:
-    """A number or choice that a claim rests on; `options` are the values that the panel offers."""
+    """A number or choice that a claim depends on; `options` are the values that the panel offers."""
 
     name: str
     value: Value
@@ -38,7 +38,7 @@ class Premise:
 class Card:
     """A claim in testable form.
 
-    prediction  what must be found if the claim is right
+    prediction  what the experiment must find if the claim is right
     margin      the largest difference that doesn't matter, in points of accuracy; None if nothing is compared
     limits      what the verdict doesn't show
     """
@@ -72,7 +72,7 @@ class Verdict(Finding):
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """The premises that differ from the card's."""
+        """The names of the premises whose values differ from the card's."""
         return tuple(name for name, p in self.card.all_premises.items() if self.premises[name] != p.value)
 
     @property
@@ -107,7 +107,7 @@ def load_cards() -> dict[str, Card]:
 
 
 def card(name: str) -> Card:
-    """Return a shipped card by id or number. Raises: NotFound with the nearest."""
+    """Return a shipped card by id or number. Raises: NotFound with the nearest id."""
     cards = {**{card.number: card for card in load_cards().values()}, **load_cards()}
     if name not in cards:
         raise NotFound(f"there is no claim '{name}'; nearest: {nearest(name, load_cards())}")
@@ -117,8 +117,8 @@ def card(name: str) -> Card:
 def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) -> Verdict:
     """Run a card's experiment, with some of its premises changed.
 
-    store  a folder of your own finished runs, for experiments that read runs; by default ours
-    Raises: NotFound for an unknown card; BadValue for an unknown premise, with the nearest, or an invalid value.
+    store  a folder of your own finished runs, for experiments that read runs; by default, the lab's runs
+    Raises: NotFound for an unknown card; BadValue for an unknown premise (with the nearest name) or invalid value.
     """
     claim = card(of) if isinstance(of, str) else of
     defaults = claim.all_premises
@@ -129,7 +129,7 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
     run = _experiment(claim.experiment)
     reads_runs = STORE in signature(run).parameters
     if store is not None and not reads_runs:
-        raise BadValue(f"claim {claim.id} is not judged from runs: omit the store")
+        raise BadValue(f"claim {claim.id} does not depend on any runs: omit the store")
     arguments = {n: v / 100 if n == "margin" and isinstance(v, int | float) else v for n, v in premises.items()}
     try:
         finding = run(**arguments, **({STORE: store} if reads_runs else {}))
@@ -152,7 +152,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _experiment(name: str) -> Any:
-    from lora_course.claims.experiments import EXPERIMENTS  # imports a lot that a card alone doesn't need
+    from lora_course.claims.experiments import EXPERIMENTS  # late: loads much that a card alone doesn't need
 
     return EXPERIMENTS[name]
 
@@ -161,7 +161,7 @@ def _experiment(name: str) -> Any:
 
 
 def card_from(text: str, name: str = "this card") -> Card:
-    """Parse a card from YAML. Raises: BadValue with the first thing to fix."""
+    """Parse a card from YAML. Raises: BadValue that names the first error."""
     try:
         values = yaml.safe_load(text)
         premises = tuple(_premise(key, **given) for key, given in values.pop("premises").items())
@@ -177,7 +177,7 @@ def card_from(text: str, name: str = "this card") -> Card:
 
 
 def _premise(key: str, value: Value, means: str, **more: Any) -> Premise:
-    return Premise(key, value, means, tuple(more.get("try") or ()))  # `try` is a keyword of Python's
+    return Premise(key, value, means, tuple(more.get("try") or ()))  # `try` is a Python keyword
 
 
 def _parsed(card: Card, name: str, value: Any) -> Value:

@@ -1,10 +1,9 @@
-"""An experiment on a claim returns cases. In each case, the claim holds, fails, or is open. They give the verdict:
+"""An experiment tests a claim in several cases. In each, the claim holds, fails, or is undecided. The verdict is
 
-every case holds             true
-every case fails             false
-some hold and some fail      depends, on the settings that make the difference;
-                             a claim that says "any" is false if one case fails
-otherwise                    undecided, with what would decide it
+true         if the claim holds in every case
+false        if it fails in every case; if it is about *any* case, one failure is enough
+depends      if it holds in some cases and fails in others; the verdict names the settings that make the difference
+undecided    otherwise; the verdict says what would decide the claim
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from typing import Any, Literal
 from lora_lab.errors import BadValue, nearest
 
 Word = Literal["true", "false", "depends", "undecided"]
-VERBS = {True: "holds", False: "fails", None: "is open"}
-STORE = "store"  # experiments that read finished runs have this parameter; it isn't a premise
+VERBS = {True: "holds", False: "fails", None: "is undecided"}
+STORE = "store"  # a parameter of the experiments that read finished runs; not a premise
 SHOWN = 4  # up to this many cases are listed in full
 
 
@@ -27,10 +26,10 @@ class Case:
     """One test of a claim.
 
     settings    the choices: {"model": "llama-2-70b", "rank": 8}
-    holds       whether the claim holds; None if these numbers can't tell
+    holds       whether the claim holds; None if the numbers leave this undecided
     found       what was counted or measured, with its unit
-    would_tell  what would decide an open case
-    span        (low, value, high) on the finding's axis; () if the case isn't on it
+    would_tell  what would decide an undecided case
+    span        (low, value, high) on the axis of its `Finding`; () if the case has no value there
     """
 
     settings: Mapping[str, Any]
@@ -53,9 +52,9 @@ class Finding:
     """The cases of an experiment and where they come from.
 
     evidence  what was counted, measured or read, with source, date and machine
-    axis      what `Case.span` measures, with its unit; log: on a logarithmic scale
+    axis      what `Case.span` measures, with its unit; `log`: whether its scale is logarithmic
     limits    the values on this axis at which the outcome changes
-    always    the claim is about any case, so one failure refutes it
+    always    whether the claim is about any case, so that one failure refutes it
     figures   the main numbers by name
     """
 
@@ -79,7 +78,7 @@ class Finding:
 
     @property
     def on(self) -> tuple[str, ...]:
-        """For "depends": the one setting that explains all outcomes, else those that change an outcome on their own."""
+        """If the verdict is "depends": the setting that explains all outcomes, else those that change one alone."""
         if self.word != "depends":
             return ()
         decided = [({n: as_text(v) for n, v in c.settings.items()}, c.holds) for c in self.cases if c.holds is not None]
@@ -104,12 +103,12 @@ class Finding:
 
     @property
     def would_tell(self) -> str:
-        """For "undecided": what would decide it."""
+        """If the verdict is "undecided": what would decide the claim."""
         if self.word != "undecided":
             return ""
-        open_cases = [case for case in self.cases if case.holds is None]
-        answers = {case.would_tell for case in open_cases}
-        return answers.pop() if len(answers) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in open_cases)
+        undecided = [case for case in self.cases if case.holds is None]
+        answers = {case.would_tell for case in undecided}
+        return answers.pop() if len(answers) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in undecided)
 
 
 def as_text(value: Any) -> str:
@@ -122,11 +121,11 @@ def as_text(value: Any) -> str:
 
 
 def check_known(given: Iterable[Any], known: Collection[Any], what: str) -> None:
-    """Raises: BadValue for an unknown word, with the nearest one."""
+    """Raises: BadValue for an unknown word, with the nearest known one."""
     for word in given:
         if word not in known:
             close = nearest(str(word), map(str, known))
-            raise BadValue(f"{what} are {as_text(list(known))}, not '{word}'; nearest: {close}")
+            raise BadValue(f"{what} must be among {as_text(list(known))}, not '{word}'; nearest: {close}")
 
 
 def roles(targets: str) -> tuple[str, ...]:

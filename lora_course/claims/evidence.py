@@ -1,10 +1,10 @@
-"""What experiments read: published numbers, our stored comparisons, and finished runs (ours or the user's).
+"""The evidence for experiments: published numbers, our stored comparisons, and finished runs (ours or the user's).
 
 A difference in accuracy is judged by comparing its interval with a margin:
 
-    low > -margin            worse by less than the margin, or better: "no worse" holds
-    high < -margin           worse by more: it fails
-    otherwise                open
+    low > -margin            better, or worse by less than the margin: "no worse" holds
+    high < -margin           worse by more than the margin: "no worse" fails
+    otherwise                undecided
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from lora_lab.experiments.statistics import Verdict, verdict
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 
-Stored = str | Path | None  # a folder of runs; None for ours
-KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # compared runs share these
+Stored = str | Path | None  # a folder of runs; None for the lab's own runs
+KIND = ["model", "task", "steps", "batch", "dtype", "clip"]  # runs are compared only if these are equal
 NORMAL_95 = 1.96
-TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and plain LoRA in it
-RATES = (TUNED, "minilm_tweets_rates")  # comparisons with a dense grid of rates and three tuning seeds: lesson 15
-RATES_OF_RUNS = "data/results/rates.csv"  # and the runs of docs/rates.py
-VARIANTS = {  # their labels there
+TUNED, PLAIN = "minilm_rt_variants", "LoRA r8 q,v"  # the comparison of lesson 16, and its label of plain LoRA
+RATES = (TUNED, "minilm_tweets_rates")  # lesson 15: dense grids of rates, three tuning seeds
+RATES_OF_RUNS = "data/results/rates.csv"  # the runs that docs/rates.py trains
+VARIANTS = {  # the variants' labels in TUNED
     "rsLoRA": f"{PLAIN} rslora True", "LoRA+": f"{PLAIN} lr_ratio 16", "LoRA-FA": f"{PLAIN} freeze_a True",
     "DoRA": f"{PLAIN} dora True", "PiSSA": f"{PLAIN} init pissa", "VeRA": "vera", "LoRA-XS": "lora-xs",
     "TinyLoRA": "tinylora",
 }  # fmt: skip
 SPREADS = {"WikiSQL": 0.5, "MNLI": 0.1, "MNLI-m": 0.1}  # points, from the captions of tables 4 to 6
-ROWS = {"lora": ("LoRA", "4.7M"), "full": ("FT", "175,255.8M"), "prompt": ("PreEmbed", "3.2M")}  # in table 4
+ROWS = {"lora": ("LoRA", "4.7M"), "full": ("FT", "175,255.8M"), "prompt": ("PreEmbed", "3.2M")}  # rows of table 4
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Interval:
     level: int = 95
 
     def case(self, settings: Mapping[str, Any], words: str, holds: bool | None) -> Case:
-        """Return a case for this interval, on an axis in points."""
+        """Return a case with this interval, in percentage points."""
         span = tuple(100 * value for value in (self.low, self.difference, self.high))
-        return Case(settings, holds, f"{words} {self}", self.would_tell, span)
+        return Case(settings, holds, f"{words}: {self}", self.would_tell, span)
 
     def no_worse(self, margin: float) -> bool | None:
-        """Return whether a is worse by less than the margin; None if that is open."""
+        """Return whether a is at most the margin worse than b; None if that is undecided."""
         return True if self.low > -margin else False if self.high < -margin else None
 
     def __neg__(self) -> Interval:
@@ -70,7 +70,7 @@ class Interval:
 
 
 def judged(found: Verdict) -> Interval:
-    """Return a statistical verdict's 90% interval, and how many more seeds or test rows would decide."""
+    """Return a statistical verdict's 90% interval, and how many more seeds or test rows would decide it."""
     needed = (("seed", found.more_seeds), ("test row", found.more_rows))
     options = [f"about {float(f'{n:.2g}'):,.0f} more {unit}{'s' * (n != 1)}" for unit, n in needed if n]
     would_tell = " or ".join(options) or "far more seeds and test rows"
@@ -86,7 +86,7 @@ def published(name: str) -> dict[str, Any]:
 
 
 def printed_in(name: str) -> str:
-    """Describe a table of the paper: its source, how reliable that is, and how many runs are behind it."""
+    """Describe a table of the paper: its source, how it was checked, and how many runs its numbers summarize."""
     printed = table(name)
     return f"{printed.source} ({printed.standing}; {printed.seeds})"
 
@@ -97,18 +97,18 @@ def metamath(a: str, b: str) -> Interval:
     check_known((a, b), suite["rows"], "the methods of PEFT's suite")
     p, q = (suite["rows"][method]["solved"] for method in (a, b))
     half = NORMAL_95 * math.sqrt((p * (1 - p) + q * (1 - q)) / suite["questions"])
-    return Interval(p - q, p - q - half, p - q + half, "more than one seed of each, and the answers row by row")
+    return Interval(p - q, p - q - half, p - q + half, "more than one seed per method, and the score of each question")
 
 
 def methods_on_gpt3(a: str, b: str) -> dict[str, Interval]:
-    """Compute a - b on two tasks of table 4. Raises: BadValue for a method that isn't in it."""
+    """Compute a - b on two tasks of table 4. Raises: BadValue for a method that isn't in ROWS."""
     check_known((a, b), ROWS, "the methods of table 4")
     row_a, row_b = (dict(zip(("method", "trainable"), ROWS[method], strict=True)) for method in (a, b))
     return {f"GPT-3, {task}": _difference(table("table4"), task, row_a, row_b) for task in ("WikiSQL", "MNLI-m")}
 
 
 def places_on_gpt3(place: str) -> dict[str, Interval]:
-    """Compare a choice of matrices with every other one in table 5, by task; {} if the table doesn't have it."""
+    """Compare a choice of matrices with every other one in table 5, by task; {} if the table lacks this choice."""
     chosen, table5 = ",".join(f"W{role}" for role in place.split("+")), table("table5")
     weights = table5.column("weights")
     return {
@@ -120,7 +120,7 @@ def places_on_gpt3(place: str) -> dict[str, Interval]:
 
 
 def ranks_on_gpt3(rank: int) -> dict[str, Interval]:
-    """Compare a rank on q and v with rank 64, by task of table 6; {} if the table doesn't have it."""
+    """Compare a rank with rank 64, both on q and v, on two tasks of table 6; {} if the table lacks this rank."""
     table6 = table("table6")
     if rank not in table6.column("rank") or rank == 64:
         return {}
@@ -129,7 +129,7 @@ def ranks_on_gpt3(rank: int) -> dict[str, Interval]:
 
 
 def _difference(printed: Table, task: str, row_a: Mapping[str, Any], row_b: Mapping[str, Any]) -> Interval:
-    """Compare two printed means with a spread s over seeds: d +- 1.96 sqrt(2) s, as if each were one run."""
+    """Compare two printed means with a spread s over seeds: d +- 1.96 sqrt(2) s, as if each mean were one run."""
     difference = (printed.row(**row_a)[task] - printed.row(**row_b)[task]) / 100
     half = NORMAL_95 * math.sqrt(2) * SPREADS[task] / 100
     return Interval(difference, difference - half, difference + half, "the numbers of every seed")
@@ -138,8 +138,9 @@ def _difference(printed: Table, task: str, row_a: Mapping[str, Any], row_b: Mapp
 # ---- our stored comparisons
 
 
+@cache
 def rate_ratios() -> Ratios:
-    """Return LoRA's best rate over full fine-tuning's, in our runs: see `ratios`."""
+    """Return the ratios of LoRA's best learning rate to full fine-tuning's in our runs: see `ratios`."""
     return ratios(map(comparison, RATES), pd.read_csv(shipped(RATES_OF_RUNS)))
 
 
@@ -188,7 +189,7 @@ def made_by(name: str) -> str:
 
 
 class Cells:
-    """The runs of one kind in a store, and the seeds of each setting at its best learning rate."""
+    """The runs of the most common kind in a store. `best` picks a setting's runs at its best learning rate."""
 
     def __init__(self, store: Stored, ours: str) -> None:
         from lora_lab.experiments.results import load, of_one_dtype
@@ -199,10 +200,10 @@ class Cells:
         frame = load(self.store.folder)
         frame = frame[frame["status"].isin(FINISHED)]
         if not len(frame):
-            raise NotFound(f"{self.name} has no finished runs; run a sweep first, or leave the store out to use ours")
+            raise NotFound(f"{self.name} has no finished runs; run a sweep first, or omit the store to use our runs")
         kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
         frame = frame[kinds == kinds.mode().iloc[0]]
-        same_dtype = of_one_dtype(frame)  # for recipes that left the dtype to the machine
+        same_dtype = of_one_dtype(frame)  # recipes without a dtype may have run in several
         self.others = len(frame) - len(same_dtype)
         self.frame = same_dtype.assign(validation_score=_score)
         self.first = self.frame.iloc[0]
@@ -220,9 +221,9 @@ class Cells:
         return frame
 
     def best(self, **wanted: Any) -> tuple[float, Any]:
-        """Return the learning rate that validation chooses among those with the most seeds, and its runs.
+        """Return the learning rate with the best validation score, among those with the most seeds, and its runs.
 
-        Raises: NotFound, see `at`; BadValue if nothing was validated, or runs differ in more than their seed.
+        Raises: NotFound, see `at`; BadValue if no run was validated, or if the runs differ in more than their seed.
         """
         from lora_lab.experiments.results import METHOD, SETTINGS, Runs
         from lora_lab.training.recipe import LATER
@@ -233,13 +234,13 @@ class Cells:
         rates = frame.groupby("lr")["validation_score"].agg(["mean", "size"])
         scores = rates[rates["size"] == rates["size"].max()]["mean"]
         if scores.isna().all():
-            raise BadValue(f"no run with {wanted} in {self.name} was validated, so no rate can be chosen: sweep again")
+            raise BadValue(f"no run with {wanted} in {self.name} was validated: sweep again, with validations")
         rate = float(scores.idxmax())
         cell = frame[frame["lr"] == rate]
         if cell["seed"].duplicated().any():
             names = [name for name in ("method", "targets", *METHOD, *SETTINGS, *LATER) if name != "seed"]
             differ = [name for name in names if cell[name].astype(str).nunique() > 1] or ["the method's own options"]
-            raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not just in seed: separate them")
+            raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not only in seed: split the store")
         self._best[key] = rate, Runs(tuple(self.store.read(name) for name in cell["hash"]))
         return self._best[key]
 
@@ -248,7 +249,7 @@ class Cells:
         return rate in self.at(**wanted)["lr"].agg(["min", "max"]).tolist()
 
     def interval(self, a: Any, b: Any, margin: float) -> Interval:
-        """Compare two results of `best`, a - b, on the same test rows: the 90% interval of `statistics.verdict`."""
+        """Return the 90% interval of a - b, for runs from `best`, on the same test rows: see `statistics.verdict`."""
         key = id(a), id(b), margin
         if key not in self._intervals:
             self._intervals[key] = judged(verdict(a, b, margin))
@@ -256,10 +257,9 @@ class Cells:
 
     @property
     def made(self) -> str:
-        """Where the runs are, how many, and their kind."""
-        first = self.first
-        kind = f"{first['model']} on {first['task']}, {first['steps']} steps of {first['batch']}"
-        others = f", in {first['run_dtype']}; {self.others} in another dtype are left out" if self.others else ""
+        """Where the runs are, how many there are, and of what kind."""
+        kind = "{model} on {task}, {steps} steps of {batch}".format_map(self.first)
+        others = f", in {self.first['run_dtype']}; {self.others} in another dtype are left out" if self.others else ""
         return f"{self.name}: {len(self.frame)} runs of {kind}{others}"
 
 
@@ -269,12 +269,12 @@ def _ours(name: str) -> Cells:
 
 
 def cells_of(store: Stored, ours: str) -> Cells:
-    """Load the runs of a store; ours are cached."""
+    """Load the runs of a store, or our own, which are cached."""
     return _ours(ours) if store is None else Cells(store, ours)
 
 
 def _score(frame: pd.DataFrame) -> pd.Series:
-    """Return the validation score, higher is better: accuracy, else minus the loss; nan without validation."""
+    """Return the validation score (higher is better): accuracy, else minus the loss; nan without validation."""
     if "validation_accuracy" in frame:
         return frame["validation_accuracy"]
     return -frame["validation_loss"] if "validation_loss" in frame else pd.Series(math.nan, index=frame.index)

@@ -26,7 +26,7 @@ from lora_lab.training.assets import shipped
 
 COUNTED = "counted now, from the models' configs"
 PREDICTED = "predicted now: one training step in bf16 with AdamW"
-FORMATS = {16: "none", 8: "int8", 4: "nf4", 3: "nf3", 2: "nf2"}  # of the frozen base, by bits
+FORMATS = {16: "none", 8: "int8", 4: "nf4", 3: "nf3", 2: "nf2"}  # of the frozen base, by bits per weight
 SWEEP, PLACES = "rate_rank_alpha", "target_modules"
 POINTS = "difference in accuracy, points"
 SIZES = {  # billions of parameters of the models in the paper's hyperparameter tables
@@ -43,7 +43,7 @@ def lora(rank: int, targets: str) -> LoRA:
 
 @lru_cache(4096)
 def _size(what: str, model: str, method: Any, setup: Setup) -> int:
-    """Count trainable parameters, their bytes at 2 each, or the bytes at the peak of a step."""
+    """Count trainable parameters, their bytes (2 per parameter), or the peak bytes of a training step."""
     if what == "memory of a step":
         return estimate(model, method, setup).peak
     return params(model, method).trainable * (2 if what == "file" else 1)
@@ -55,9 +55,9 @@ def times_less(
 ) -> Finding:  # fmt: skip
     """Does LoRA need at least `times` times less than full fine-tuning, for models that can read `seq` tokens?
 
-    counted: trainable "parameters", "file" (2 bytes per parameter), "memory of a step".
+    counted: any of "parameters" (trainable ones), "file" (2 bytes per parameter), "memory of a step".
     """
-    check_known(counted, ("parameters", "file", "memory of a step"), "the things counted")
+    check_known(counted, ("parameters", "file", "memory of a step"), "the quantities counted")
     setup, cases = Setup(batch, seq, checkpointing=checkpointing), []
     for what in counted:
         for model in _reading(models, seq):
@@ -110,13 +110,13 @@ def targets_barely_save(
 
 
 def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Finding:
-    """Does the model still multiply by the same matrices, and no others? Merging removes A and B."""
+    """Does the model still multiply by the same matrices, and by no others? Merging removes A and B."""
     cases = []
     for model in models:
         counts = params(model, lora(rank, targets))
         extra = 0 if merged else 2 * sum(row.count for row in counts.modules if row.trained)
         work = 0 if merged else counts.trainable / counts.total
-        found = f"{extra:,} more matrix products, {100 * work:.2g}% more arithmetic for a token"
+        found = f"{extra:,} more matrix products, {100 * work:.2g}% more arithmetic per token"
         cases.append(Case({"model": model}, extra == 0, found, span=(extra,)))
     return Finding(tuple(cases), (COUNTED,), "more matrix products", (0,))
 
@@ -125,10 +125,10 @@ def adds_no_work(models: list[str], merged: bool, targets: str, rank: int) -> Fi
 
 
 def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = None) -> Finding:
-    """Is a rank no worse than a larger one: in runs, in table 6, and on synthetic updates of a known rank?
+    """Is a rank no worse than a larger one in runs, in table 6, and on synthetic updates of known rank?
 
-    needed  ranks of updates whose directions are all equally strong. The best approximation of rank r keeps r of them
-            (Eckart and Young 1936); at most a twentieth of the update may be missing.
+    needed  ranks of updates whose directions are all equally strong. The best approximation of rank r keeps r
+            directions (Eckart and Young 1936). The claim holds if it misses at most a twentieth of the update.
     """
     cells, larger = cells_of(store, SWEEP), 32
     (_, small), (_, large) = (cells.best(rank=r, **_usual_alpha(cells, r)) for r in (rank, larger))
@@ -136,11 +136,12 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
     printed = stored.ranks_on_gpt3(rank) if store is None else {}
     rivals |= {task: (64, interval) for task, interval in printed.items()}
     cases = [
-        i.case({"task": task}, f"rank {rank} minus {other}", i.no_worse(margin)) for task, (other, i) in rivals.items()
+        i.case({"task": task}, f"rank {rank} minus rank {other}", i.no_worse(margin))
+        for task, (other, i) in rivals.items()
     ]
-    for update_rank in (other for other in needed if other > rank):  # a smaller one is no test
+    for update_rank in (other for other in needed if other > rank):  # a lower rank is no test
         missing = math.sqrt(max(0, update_rank - rank) / update_rank)
-        found = f"rank {rank} misses {missing:.0%} of it at best"
+        found = f"rank {rank} misses at least {missing:.0%} of the update"
         cases.append(Case({"task": f"an update of rank {update_rank}"}, missing <= 0.05, found))
     made_up = ["arithmetic: the singular values of an update"] if any(other > rank for other in needed) else []
     sources = (cells.made, *([stored.printed_in("table6")] if printed else []), *made_up)
@@ -148,7 +149,7 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
 
 
 def _usual_alpha(cells: Cells, rank: int) -> dict[str, float]:
-    """Return the alpha that the most ranks share, if this rank has runs with it; else the one with the most runs."""
+    """Return the most common alpha of all runs if this rank has runs with it, else this rank's most common alpha."""
     alphas = cells.at(rank=rank)["alpha"]
     usual = float(cells.frame["alpha"].mode().iloc[0])
     return {"alpha": usual if (alphas == usual).any() else float(alphas.mode().iloc[0])}
@@ -164,18 +165,18 @@ def alpha_rule_is_no_worse(rank: int, times: float, margin: float, store: Stored
         i = cells.interval(rule_runs, runs, margin)
         both = ((rule_alpha, rule_rate), (alpha, rate))
         edges = " and ".join(f"alpha {a:.3g}" for a, lr in both if cells.on_edge(lr, rank=rank, alpha=a))
-        more = f"more rates for {edges}, whose best was the last one tried, and " if edges else ""
-        words, settings = f"alpha {rule_alpha:g} minus it", {"against": f"alpha {alpha:.3g} at {rate:g}"}
+        more = f"more rates for {edges}, whose best rate was the last one tried, and " if edges else ""
+        words, settings = f"alpha {rule_alpha:g} minus alpha {alpha:.3g}", {"against": f"alpha {alpha:.3g} at {rate:g}"}
         case = i.case(settings, words, i.no_worse(margin))
         cases.append(Case(settings, case.holds, case.found, more + i.would_tell, case.span))
     return Finding(tuple(cases), (cells.made,), POINTS, (-100 * margin,), always=True)
 
 
 def no_place_is_better(place: str, reported: bool, margin: float, store: Stored = None) -> Finding:
-    """At equal budgets, each at its own learning rate: is no other choice of matrices better by the margin or more?
+    """At equal budgets and each at its own rate, is no other choice of matrices better by the margin or more?
 
-    A study is one case: "no better" must hold for all its choices and tasks; "better" is after Holm's correction.
-    reported: count reports without numbers as open cases.
+    Each study is one case: "no better" must hold for all its choices and tasks, and "better" after Holm's correction.
+    reported: count reports without numbers as undecided cases.
     """
     cells, chosen = cells_of(store, PLACES), place.replace("+", ",")
     best_runs = {targets: cells.best(targets=targets)[1] for targets in {*cells.frame["targets"], chosen}}
@@ -193,7 +194,7 @@ def no_place_is_better(place: str, reported: bool, margin: float, store: Stored 
         evidence.append(stored.printed_in("table5"))
     if reported and {*roles(place)} <= {"q", "k", "v", "o"}:
         reports = stored.published("places")
-        would_tell = f"numbers for {place} against the rest at equal budgets, over several seeds"
+        would_tell = f"numbers that compare {place} with other choices at equal budgets, over several seeds"
         cases += [Case({"study": r["model"]}, None, f"{r['better']} ({r['who']})", would_tell) for r in reports["rows"]]
         evidence.append(f"data/claims/evidence/places.yaml: {reports['standing']}")
     return Finding(tuple(cases), tuple(evidence), POINTS, (100 * margin,))
@@ -206,13 +207,13 @@ def _study(name: str, place: str, rivals: Mapping[str, tuple[bool | None, Interv
     deciding = {rival: interval for rival, (outcome, interval) in rivals.items() if outcome is holds}
     rival = max(deciding, key=lambda rival: deciding[rival].high)
     verb = {True: "comes closest", False: "is better", None: "may be better"}[holds]
-    return deciding[rival].case({"study": name}, f"{rival} {verb}: it minus {place}", holds)
+    return deciding[rival].case({"study": name}, f"{rival} {verb}; difference from {place}", holds)
 
 
 def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None) -> Finding:
-    """Is a method worse than full fine-tuning by less than the margin?
+    """Is a method at most the margin worse than full fine-tuning?
 
-    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4); with a store, only its runs.
+    tasks: "minilm_rt" (our comparison), "metamath" (PEFT's suite), "gpt3" (table 4). With a store, only its runs count.
     """
     check_known(tasks, ("minilm_rt", "metamath", "gpt3"), "the tasks")
     intervals, evidence = dict[str, Interval](), []
@@ -237,26 +238,26 @@ def no_worse(method: str, tasks: list[str], margin: float, store: Stored = None)
 
 
 def variant_is_better(variant: str, one_rate: bool, margin: float) -> Finding:
-    """Is a variant of LoRA better than plain LoRA, by a 95% interval? It fails if it can't be better by the margin.
+    """Is a variant better than plain LoRA by a 95% interval? The claim fails if a gain of the margin is ruled out.
 
-    In our comparison each has its own rate. one_rate: also count PEFT's suite, with one rate for both, if it can.
+    In our comparison, each has its own rate. one_rate: also count PEFT's suite (at one rate) if it has the variant.
     """
     labels = {name.lower(): label for name, label in stored.VARIANTS.items()}
     check_known([variant], labels, "the variants")
     found = stored.of_labels(stored.TUNED, labels[variant], stored.PLAIN, margin)
     holds, words = True if found.low95 > 0 else False if found.high < margin else None, f"{variant} minus LoRA"
-    cases = [stored.judged(found).case({"study": "minilm on rt, a rate for each"}, words, holds)]
+    cases = [stored.judged(found).case({"study": "minilm on rt, each at its own rate"}, words, holds)]
     evidence, suite = [stored.made_by(stored.TUNED)], stored.published("metamath")
     if one_rate and variant in suite["rows"]:
         i = stored.metamath(variant, "lora")
         holds = True if i.low > 0 else False if i.high < margin else None
-        cases.append(i.case({"study": "Llama-3.2-3B on GSM8K, one rate"}, words, holds))
+        cases.append(i.case({"study": "Llama-3.2-3B on GSM8K, one rate for both"}, words, holds))
         evidence.append(f"{suite['source']}; {suite['standing']}")
     return Finding(tuple(cases), tuple(evidence), POINTS, (0, 100 * margin))
 
 
 def matches_full(learned_from: list[str], rank: int, reported: bool, margin: float) -> Finding:
-    """Is LoRA worse than full fine-tuning by less than the margin, from "rewards" or from "labels" (lesson 17)?"""
+    """Trained on "rewards" or "labels" (lesson 17), is LoRA at most the margin worse than full fine-tuning?"""
     check_known(learned_from, names := {"rewards": "minilm_rt_reward", "labels": "minilm_rt_labels"}, "the signals")
     check_known([rank], (1, 8, 64), "the ranks")
     cases = []
@@ -283,7 +284,7 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
     if at_least_billions <= 0.02:
         cells = cells_of(None, SWEEP)
         rate = cells.best(method="lora", rank=8, **_usual_alpha(cells, 8))[0]
-        words = f"{as_text(rate)}, the best on validation of those tried"
+        words = f"{as_text(rate)}, the best on validation of the rates tried"
         settings = {"model": cells.first["model"], "task": cells.first["task"]}
         cases.append(Case(settings, low <= rate <= high, words, span=(rate,)))
         evidence.append(cells.made)
@@ -293,8 +294,8 @@ def rate_in_band(low: float, high: float, at_least_billions: float) -> Finding:
 def rate_times_full(times: float, within: float, reported: bool) -> Finding:
     """Is LoRA's best rate `times` times full fine-tuning's, up to a factor `within`, wherever both were tuned?
 
-    Ours are those of lesson 15: a case holds or fails only if the whole 95% interval does. reported: count
-    published ratios as open cases, since they have no interval.
+    Our cases are those of lesson 15; each holds or fails only if its whole 95% interval does. reported: count
+    published ratios as undecided cases, since they have no interval.
     """
     low, high, cases = times / within, times * within, []
     for (model, task, targets), (ratio, least, most) in stored.rate_ratios().items():
@@ -306,7 +307,7 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
     rows = [(row["model"], row["lora"] / row["full"], row["who"]) for row in _rates() if "full" in row]
     rows += [(row["model"], row["times"], row["who"]) for row in rates["ratios"]]
     cases += [
-        Case({"model": model}, None, f"{ratio:.3g} times ({who})", "its interval over seeds", (ratio,))
+        Case({"model": model}, None, f"{ratio:.3g} times ({who})", "an interval over seeds", (ratio,))
         for model, ratio, who in rows
         if reported
     ]
@@ -316,24 +317,24 @@ def rate_times_full(times: float, within: float, reported: bool) -> Finding:
 
 
 def batch_costs_lora_more(by: float, reported: bool) -> Finding:
-    """Does LoRA's lowest loss grow more than full fine-tuning's from batch 8 to batch 32, by more than `by` nats?
+    """From batch 8 to batch 32, does LoRA's lowest loss grow more than full fine-tuning's, by more than `by` nats?
 
-    Ours are those of lesson 15: a case holds or fails only if the whole 95% interval over seeds does.
+    Our case is that of lesson 15; it holds or fails only if the whole 95% interval over seeds does.
     """
     grown = batch_growth(pd.read_csv(shipped(stored.RATES_OF_RUNS)))
     ends = mean_interval([a - b for a, b in zip(grown["lora"], grown["full"], strict=True)])
     more, low, high = (math.nan if end is None else end for end in ends)
-    found = f"its loss grows {more:.2f} nats more (95%: {low:.2f} to {high:.2f})"
+    found = f"LoRA's loss grows {more:.2f} nats more (95%: {low:.2f} to {high:.2f})"
     holds = True if low > by else False if high < by else None
     ours = {"study": "minilm on rt, LoRA on q,v"}
     cases = [Case(ours, holds, found, "far more than three seeds", (low, more, high))]
     if reported:
-        cases.append(Case({"study": "LoRA Without Regret"}, None, "in some settings, without numbers", "its losses"))
+        cases.append(Case({"study": "LoRA Without Regret"}, None, "in some settings, without numbers", "the losses"))
     return Finding(tuple(cases), (f"{stored.RATES_OF_RUNS}, part batch",), "more loss from batch 8 to 32, nats", (by,))
 
 
 def _rates() -> Iterator[dict[str, Any]]:
-    """Yield published rates: the paper's tables, without table 9's restricted settings, and a list of others."""
+    """Yield published rates: those of the paper's tables, except table 9's restricted settings, and then others."""
     for name, sizes in SIZES.items():
         for row in table(name).records():
             if row.get("method", "LoRA") == "LoRA" and not row.get("mark"):
@@ -346,7 +347,7 @@ def _rates() -> Iterator[dict[str, Any]]:
     yield from stored.published("rates")["rows"]
 
 
-EXPERIMENTS: dict[str, Callable[..., Finding]] = {  # their parameters are the premises that their cards must state
+EXPERIMENTS: dict[str, Callable[..., Finding]] = {  # a card states a premise for each parameter
     function.__name__: function
     for function in (
         times_less, fits_on_card, targets_barely_save, adds_no_work, rank_is_enough, alpha_rule_is_no_worse,

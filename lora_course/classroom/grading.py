@@ -70,7 +70,7 @@ class Limits:
 class Lesson:
     """A lesson as handed out: its name, its texts (to recognize it), and its calls to checks.
 
-    Only cells tagged `exercise` count, or all cells if there are none. Raises: BadValue for a check that the lab lacks.
+    Only cells tagged `exercise` count, or all cells if none is tagged. Raises: BadValue for a check that the lab lacks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +100,7 @@ def cells_of(path: Path) -> list[Any]:
 
 
 def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesson | None:
-    """Return the lesson that shares the most cells with a notebook; if none does, the one named like the file."""
+    """Return the lesson that shares the most cells with a notebook, or else the lesson whose name the file has."""
     texts = _texts(cells)
     best = max(known, key=lambda lesson: len(lesson.texts & texts), default=None)
     return best if best and best.texts & texts else next((lesson for lesson in known if lesson.name in name), None)
@@ -112,7 +112,7 @@ def _texts(cells: Iterable[Any]) -> set[str]:
 
 
 def _calls(cell: Any) -> list[ast.Call]:
-    """Find the calls to checks in a cell; none if it isn't Python after removing magics."""
+    """Find the calls to checks in a cell; return [] if the cell isn't Python after removing magics."""
     lines = [line for line in cell.source.splitlines() if cell.code and not line.lstrip().startswith(("%", "!"))]
     try:
         nodes = list(ast.walk(ast.parse("\n".join(lines))))
@@ -132,7 +132,7 @@ def _constants(call: ast.Call) -> dict[Any, Any]:
 
 
 class Kernel:
-    """A student's process in the folder `place`. Its methods raise Ended once it has exited or run out of time."""
+    """A student's process in the folder `place`. All methods raise Ended once the process has exited or timed out."""
 
     def __init__(self, place: Path, limits: Limits, environment: dict[str, str], walls: Sequence[str]) -> None:
         from jupyter_client.blocking.client import BlockingKernelClient
@@ -165,7 +165,7 @@ class Kernel:
         self.process.wait()
 
     def within_limits(self) -> bool:
-        """Return whether the process is running, with time left, and within its limits of memory and programs."""
+        """Return whether the process is running, has time left, and is within its memory and program limits."""
         with suppress(psutil.Error):
             parent = psutil.Process(self.process.pid)
             children = parent.children(recursive=True)
@@ -188,18 +188,18 @@ class Kernel:
         raise Ended
 
     def value(self, call: str) -> Any:
-        """Call a function of `kernel.py` and return its value; None if it raises."""
+        """Call a function of `kernel.py` and return its value, or None if the call raises."""
         try:
             reply = self.execute("", value=f"__import__('{MODULE}', fromlist=['*']).{call}")
             return json.loads(bytes.fromhex(reply["user_expressions"]["value"]["data"]["text/plain"].strip("'")))
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             return None
 
-    def function(self, place: int) -> Callable[..., Any]:
-        """Return a proxy for a function of the notebook."""
+    def function(self, index: int) -> Callable[..., Any]:
+        """Return a proxy for a function of the notebook, given its index in `kernel.FUNCTIONS`."""
 
         def call(*arguments: Any) -> Any:
-            reply = self.value(f"call({place}, {json.dumps(pack(arguments))!r})") or {}
+            reply = self.value(f"call({index}, {json.dumps(pack(arguments))!r})") or {}
             if "value" in reply:
                 return unpack(reply["value"], self.function)
             name = str(reply.get("raised", "ValueError"))[:60]
@@ -230,7 +230,7 @@ def grade(
 
     known   lessons to choose from, instead of the lab's
     say     called with each row as text, and `keep` with all rows so far, as soon as a notebook is graded
-    Raises: NotFound without a notebook; BadValue for a single file that isn't one.
+    Raises: NotFound if there is no notebook; BadValue if `path` is a file but not a notebook.
     """
     top = Path(path).resolve()
     root, notebooks = (top.parent, [top]) if top.is_file() else (top, sorted(top.rglob("*.ipynb")))
@@ -273,11 +273,11 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
         row |= {"status": "unknown", "words": "its cells match no lesson: pass the lesson with --lesson"}
         return
     row["lesson"] = lesson.name
-    unanswered = {"verdict": ABSENT, "words": "the notebook does not answer it", "calls": 0}
+    unanswered = {"verdict": ABSENT, "words": "the notebook does not answer this exercise", "calls": 0}
     row["checks"] = [{"check": ast.unparse(call), **unanswered} for call in lesson.calls]
     with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve()
-        for path in notebook.parent.iterdir():  # files that it may read, such as the student's data; no other notebook
+        for path in notebook.parent.iterdir():  # files that cells may read, such as data, but no other notebook
             copyable = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb"
             if copyable and path.stat().st_size <= LARGEST:
                 shutil.copy(path, place)
@@ -335,7 +335,7 @@ def _reason(kernel: Kernel, limits: Limits, where: str) -> dict[str, str]:
 
 
 def _walls(place: Path) -> list[str]:
-    """Return a bubblewrap command: no network, only the scratch folder writable. Empty if bubblewrap doesn't work."""
+    """Return a bubblewrap command for a sandbox without network and with only `place` writable; [] if it can't run."""
     command = ["bwrap", "--ro-bind", "/", "/", "--dev-bind", "/dev", "/dev", "--proc", "/proc"]
     command += ["--bind", str(place), str(place), "--unshare-all", "--die-with-parent"]
     works = shutil.which("bwrap") and subprocess.run([*command, "true"], capture_output=True).returncode == 0
@@ -343,7 +343,7 @@ def _walls(place: Path) -> list[str]:
 
 
 def _environment(place: Path, full: bool) -> dict[str, str]:
-    """Return the variables that a computation needs, with a separate home; no cloud keys, for example."""
+    """Return the environment variables that a computation needs (so no cloud keys), with a separate home directory."""
     from matplotlib import get_cachedir  # listing fonts takes seconds
 
     cache = place / ".home" / ".cache" / "lora_lab"
@@ -366,7 +366,7 @@ def in_words(row: Row) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Format one CSV line per notebook, with a column for every check of its lessons."""
+    """Format one CSV line per notebook, with a column for every check of their lessons."""
     lines = []
     for row in rows:
         errors = [f"cell {error['cell'] + 1}: {error['type']}" for error in row["errors"]]

@@ -52,7 +52,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any, function: Callable[[int], Any] | None = None) -> Any:
-    """Invert `pack`; `function(place)` stands in for a function of the other process.
+    """Invert `pack`; `function(index)` returns a proxy for a function of the other process.
 
     Raises: what Python, numpy or torch raise for JSON that `pack` doesn't make.
     """
@@ -82,10 +82,10 @@ def answer(*arguments: Any, **by_name: Any) -> str:
     return json.dumps(pack((arguments, by_name))).encode().hex()
 
 
-def call(place: int, arguments: str) -> str:
-    """Call a function of the notebook with JSON arguments; encode its value or exception like `answer`."""
+def call(index: int, arguments: str) -> str:
+    """Call a function of the notebook with JSON arguments; encode its value or exception as `answer` does."""
     try:
-        reply = json.dumps({"value": pack(FUNCTIONS[place](*unpack(json.loads(arguments))))})
+        reply = json.dumps({"value": pack(FUNCTIONS[index](*unpack(json.loads(arguments))))})
     except BaseException as error:  # including SystemExit: the grader waits for a reply
         reply = json.dumps({"raised": type(error).__name__, "words": str(error)[:300]})
     return reply.encode().hex()
@@ -94,8 +94,8 @@ def call(place: int, arguments: str) -> str:
 def prepare(folder: str) -> None:
     """Prepare for the first cell: disable checks, and add an audit hook that blocks what no exercise needs.
 
-    It blocks writing outside `folder`, starting programs, and the network. That only prevents accidents: ctypes
-    bypasses it, and C code such as `torch.save` raises no audit event.
+    The hook blocks writing outside `folder`, starting programs, and the network. It only prevents accidents: ctypes
+    bypasses the hook, and C code such as `torch.save` raises no audit event.
     """
     from lora_course import checks
 
@@ -113,7 +113,7 @@ def prepare(folder: str) -> None:
                 target = os.path.realpath(os.fsdecode(path))
                 if not f"{target}{os.sep}".startswith(allowed):
                     raise PermissionError(f"{REFUSED}write {target}")
-        if event.startswith(FORBIDDEN) and not (os.name == "nt" and "127.0.0.1" in str(arguments)):  # asyncio needs it
+        if event.startswith(FORBIDDEN) and not (os.name == "nt" and "127.0.0.1" in str(arguments)):  # for asyncio
             raise PermissionError(f"{REFUSED}{event} {str(arguments[:2])[:80]}")
 
     sys.addaudithook(hook)

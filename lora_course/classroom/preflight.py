@@ -85,22 +85,22 @@ def facts(folder: Path, port: int = 8888) -> dict[str, Any]:
 
 
 def judged(seen: Mapping[str, Any]) -> list[Finding]:
-    """Judge a machine's `facts`: one finding per part, red with its first fault."""
+    """Judge a machine's `facts`: return one finding per part; a red one names the first fault."""
     m = SimpleNamespace(**seen)
     version = [int(part) for part in re.findall(r"\d+", m.version)] or [0]
     total, free, disk = (f"{(size or 0) / GIB:.1f} GiB" for size in (m.total, m.free, m.disk))
-    lowercase = m.folder.lower()
+    known, lowercase = m.total is not None, m.folder.lower()
+    instead = f"; lora-lab takes {m.other_port} instead" if m.other_port else ""
     synced = re.search(SYNCED, lowercase) or any(d and lowercase.startswith(d.lower()) for d in m.drives)
     found = {
         "python": f"{m.implementation} {'.'.join(map(str, m.python))}, {m.bits} bits",
         "platform": " ".join(filter(None, [m.system, m.version, m.arch])),
-        "memory": "unknown until the lab is installed" if m.total is None else f"{total}, {free} free",
+        "memory": "unknown until the lab is installed" if not known else f"{total}, {free} free",
         "disk": f"{disk} free at {m.folder}",
         "write": m.folder,
         "path": m.folder,
-        "port": str(m.port) if m.other_port == m.port else f"{m.port} is in use: lora-lab takes {m.other_port} instead",
+        "port": str(m.port) if m.other_port == m.port else f"{m.port} is in use{instead}",
     }
-    known = m.total is not None
     faults = [
         ("python", m.python < (3, 11), "too old", PYTHON),
         ("python", m.python >= (3, 15), "too new: torch may have no wheel for it", PYTHON),
@@ -123,7 +123,7 @@ def judged(seen: Mapping[str, Any]) -> list[Finding]:
          "move it elsewhere, such as to C:\\lora-lab: each installed file would be synchronized, and locked meanwhile"),
         ("path", m.system == "Windows" and len(m.folder) > LETTERS, "Windows allows at most 260 characters",
          f"choose a folder with at most {LETTERS} characters in its path, such as C:\\lora-lab"),
-        ("port", m.other_port is None, "and so are the next ones", "use lora-lab --port 0, which takes any free port"),
+        ("port", m.other_port is None, "so are the ports after it", "use lora-lab --port 0, which takes any free port"),
     ]  # fmt: skip
     findings = []
     for name, text in found.items():
@@ -142,10 +142,10 @@ def run_python(code: str, seconds: float = 300) -> str:
     try:
         process = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=seconds, text=True)
     except subprocess.TimeoutExpired as error:
-        raise OSError(f"it did not end within {seconds:.0f} s") from error
+        raise OSError(f"the process did not end within {seconds:.0f} s") from error
     if process.returncode:
         lines = process.stderr.strip().splitlines() if process.returncode > 0 else []
-        raise OSError((lines or [f"it was killed by signal {-process.returncode}"])[-1])
+        raise OSError((lines or [f"the process was killed by signal {-process.returncode}"])[-1])
     return process.stdout
 
 
@@ -201,7 +201,7 @@ def preflight(folder: Path, port: int = 8888, say: Callable[[str], None] = lambd
         except Exception as error:
             message = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             remedy = next((remedy for pattern, remedy in CAUSES.items() if re.search(pattern, message)), SEND)
-            return [Finding(name, False, f"it failed: {message}", remedy)]
+            return [Finding(name, False, f"the check failed: {message}", remedy)]
         return findings if isinstance(findings, list) else [findings]
 
     def check_packages() -> Finding:
@@ -225,7 +225,7 @@ def words(findings: Iterable[Finding]) -> str:
 
 
 def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, Any], Path]:
-    """Write the file to send back, without user and machine names; in the temporary folder if necessary."""
+    """Write the file to send back, without user and machine names; use the temporary folder if necessary."""
     private = {str(Path.home()): "~", platform.node(): "<machine>"}
     with suppress(OSError, KeyError, ImportError):  # a container's user may have no name
         private[getpass.getuser()] = "<user>"
@@ -266,7 +266,7 @@ def letters_in(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def summary(letter: Mapping[str, Any]) -> str:
-    """Summarize a file in one line: whether the machine is ready, its system, what is red."""
+    """Summarize a file in one line: whether the machine is ready, its system, and what is red."""
     red = [finding for finding in letter["findings"] if not finding["green"]]
     faults = "; ".join(f"{finding['name']} ({finding['found']})" for finding in red)
     return printable(f"{'ok ' if letter['green'] else 'RED'}  {letter['system']}  {faults}".rstrip())

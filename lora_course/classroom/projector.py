@@ -60,7 +60,7 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
                 else:
                     raise Failed("Voila did not answer within 90 s")
                 address = f"http://127.0.0.1:{port}/?token={token}"
-                say(f"the panels are at {address} (Ctrl+C stops it)")
+                say(f"the panels are at {address} (Ctrl+C stops the server)")
                 if browser:
                     webbrowser.open(address)
                 server.wait()

@@ -1,7 +1,7 @@
 """How much memory a lesson needs, how much is free here, and what to do if that is too little.
 
-Lessons are designed for 8 GB machines with a browser open. `KERNEL` is what that leaves for one lesson's kernel; a
-test checks every recorded peak against it, and `pytest -m memory` runs every lesson under it.
+Lessons are designed for 8 GB machines with a browser open, which leaves `KERNEL` bytes for one lesson's kernel. A test
+compares every recorded peak with this limit, and `pytest -m memory` runs every lesson under it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def peaks() -> dict[str, Peak]:
 
 
 def room_for(lesson: str) -> str:
-    """Compare a lesson's memory (by its number) with this machine's: say so if there is too little, else return ""."""
+    """Return a warning if this machine has too little memory for a lesson, given by its number; otherwise ""."""
     total, free = memory()
     needed = next((peak for name, peak in peaks().items() if number(name) == lesson), None)
     if needed is None or total is None or free is None:
@@ -62,9 +62,9 @@ def room_for(lesson: str) -> str:
     others = _other_kernels()
     close = f"; {len(others)} other notebooks hold {_gb(sum(others))} (File > Close and Shut Down Notebook)"
     return (
-        f"memory: at most {_gb(needed.bytes)} when measured ({needed.date}, {needed.hardware})\n"
-        f"here: {_gb(total)}, of which you can have {_gb(free)}: too little; close browser tabs and other programs, "
-        f"and run this again{close if others else ''}"
+        f"memory: this lesson needed up to {_gb(needed.bytes)} when measured ({needed.date}, {needed.hardware})\n"
+        f"this machine has {_gb(total)}, of which only {_gb(free)} is free for it: close browser tabs and other "
+        f"programs, and run this cell again{close if others else ''}"
     )
 
 

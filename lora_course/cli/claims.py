@@ -11,7 +11,7 @@ from lora_lab.errors import BadValue
 @click.command()
 @click.argument("claim", required=False)
 @click.option("--set", "changes", multiple=True, metavar="PREMISE=VALUE", help="Change a premise; may be repeated.")
-@click.option("--store", default=None, help="A folder of your own runs, for claims that are judged by runs.")
+@click.option("--store", default=None, help="A folder of your own runs, for claims whose verdict depends on runs.")
 @JSON
 def claims(claim: str | None, changes: tuple[str, ...], store: str | None, as_json: bool) -> None:
     """Print the verdict on CLAIM (an id or a number), or on all claims."""

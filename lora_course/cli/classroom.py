@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--preflight", is_flag=True, help="Check if it is ready for a course: ok or RED, and what to do.")
+@click.option("--preflight", is_flag=True, help="Check if this machine is ready for a course; say how to fix it.")
 @click.option("--out", default=None, help="With --preflight: the file to send to your teacher.")
-@click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: where you'll use the lab.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="With --preflight.")
-@click.option("--collect", default=None, help="Print one table from a folder of such files.")
+@click.option("--dir", "folder", default=".", show_default=True, help="With --preflight: your folder for the lab.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="--preflight: the port.")
+@click.option("--collect", default=None, help="Print one table of the --preflight files in this folder.")
 @JSON
 def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: str | None, as_json: bool) -> None:
     """Show what this machine has and how the lab will use it."""
@@ -34,9 +34,9 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
     if preflight:
         findings = course.preflight(Path(folder).expanduser().absolute(), port, say)
         letter, path = course.write_letter(findings, Path(out or course.FILE).expanduser().absolute())
-        tell(letter if as_json else f"{course.words(findings)}\nsend this to your teacher (no names in it): {path}")
+        tell(letter if as_json else f"{course.words(findings)}\nsend your teacher this file (without names): {path}")
         if count := sum(not finding.green for finding in findings):
-            raise Failed(f"{count} of {len(findings)} red: follow the arrows above, then run this again")
+            raise Failed(f"{count} of {len(findings)} checks are red: follow the arrows above, then run this again")
     elif collect:
         letters = course.letters_in(Path(collect))
         width, ready = max(map(len, letters)), sum(bool(letter["green"]) for letter in letters.values())
@@ -49,7 +49,7 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
 @click.command()
 @click.option("--out", default="wheelhouse", show_default=True, help="The folder; run the command again to resume.")
 @click.option("--platform", "platforms", multiple=True, help="linux, windows or macos-arm64; default: this machine's.")
-@click.option("--python", "pythons", multiple=True, help="Such as 3.11; default: this machine's.")
+@click.option("--python", "pythons", multiple=True, help="A Python version, such as 3.11; default: this machine's.")
 @click.option("--torch-index", default=None, help="The URL of torch's CPU wheels, from PyTorch's Get Started page.")
 @click.option("--cuda", is_flag=True, help="Include the CUDA packages of torch for Linux, about 3 GB.")
 @click.option("--wheel", type=click.Path(dir_okay=False, path_type=Path), default=None, help="The lab's own wheel.")
@@ -60,7 +60,7 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
 def wheelhouse(
     out: str, platforms: tuple[str, ...], pythons: tuple[str, ...], check: bool, as_json: bool, **options: Any
 ) -> None:
-    """Gather everything that the chosen machines need for an installation in one folder."""
+    """Gather in one folder everything needed to install the lab on the chosen machines without a network."""
     from lora_course.classroom import wheelhouse as house
 
     folder, (here, python) = Path(out).expanduser().absolute(), house.here()
@@ -104,7 +104,7 @@ def grade(
 ) -> None:  # fmt: skip
     """Run one notebook, or all below a folder, in fresh processes, and judge the answers with the lab's checks.
 
-    This guards against accidents; it is a sandbox only on Linux with bubblewrap (docs/teaching.md).
+    The grader guards against accidents; it is a sandbox only on Linux with bubblewrap (docs/teaching.md).
     """
     from lora_course.classroom import grading
 
@@ -113,14 +113,14 @@ def grade(
             write_atomically(Path(table), grading.table(rows).encode("utf-8-sig"))  # the byte-order mark is for Excel
 
     def keep(rows: list[dict[str, Any]]) -> None:
-        with suppress(BadValue):  # such as a file open in Excel: the last write tries again and reports the error
+        with suppress(BadValue):  # if Excel has the file open, say: the last write tries again and reports the error
             write(rows)
 
     known = [grading.Lesson(Path(lesson))] if lesson else None
     limits = grading.Limits(seconds, memory, full)
     rows = grading.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
     if not all(row["walls"].get("files", True) for row in rows):
-        say("not sandboxed: that needs Linux with bubblewrap; see Grading in docs/teaching.md")
+        say("not sandboxed: a sandbox needs Linux with bubblewrap; see Grading in docs/teaching.md")
     right, total = sum(row["right"] for row in rows), sum(row["of"] for row in rows)
     words = f"{len(rows)} notebook{'s' * (len(rows) != 1)}: {right} of {total} checks right"
     tell({"notebooks": rows} if as_json else words)
@@ -162,7 +162,7 @@ def class_(file: IO[str], as_json: bool) -> None:
 
 
 def summary(receipts: list[Receipt]) -> dict[str, Any]:
-    """Summarize exercises and predictions, most-missed first, by first attempts only. `std` of one value is None."""
+    """Summarize exercises and first predictions, most-missed first, and results; the `std` of one value is None."""
     from lora_course.receipts import coverage
 
     checks = _grouped((r.lesson, name, check) for r in receipts for name, check in r.checks.items())
@@ -191,7 +191,7 @@ def summary(receipts: list[Receipt]) -> dict[str, Any]:
 
 
 def _grouped(rows: Iterable[tuple[str, str, Any]]) -> dict[tuple[str, str], list[Any]]:
-    """Collect values by lesson and name."""
+    """Group values by lesson and name."""
     groups: dict[tuple[str, str], list[Any]] = {}
     for lesson, name, value in rows:
         groups.setdefault((lesson, name), []).append(value)

@@ -19,15 +19,15 @@ RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_
 PAPER = together(
     click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
     click.option("--task", default=None, help="paper: one task of the table, such as rte."),
-    click.option("--row", default=None, help="paper: one row of the table; runs default to LoRA."),
-    click.option("--variant", default=None, help="paper: 'paper' for the paper's settings, 'repo' for its code's."),
-    click.option("--gpu", default=None, help="paper: the card to predict time and memory for."),
+    click.option("--row", default=None, help="paper: one row of the table; by default, runs take LoRA's."),
+    click.option("--variant", default=None, help="paper: settings of the 'paper' or of its code, 'repo'."),
+    click.option("--gpu", default=None, help="paper: the GPU for which to predict time and memory."),
     click.option("--model-path", default=None, help="paper: the model's folder or hub id."),
     click.option("--data", default=None, help="paper: the folder with GLUE's or E2E's files."),
-    click.option("--seeds", type=COUNT, default=None, help="paper: number of seeds; by default the paper's."),
+    click.option("--seeds", type=COUNT, default=None, help="paper: the number of seeds; default: the paper's."),
     click.option("--steps-limit", type=COUNT, default=None, help="paper: stop after this many steps, as a rehearsal."),
-    click.option("--prompts", type=COUNT, default=None, help="paper: generate for only this many test meanings."),
-    click.option("--start", default=None, help="paper: the MNLI run's adapter, for tasks that start from it."),
+    click.option("--prompts", type=COUNT, default=None, help="paper: generate texts for only this many test inputs."),
+    click.option("--start", default=None, help="paper: an MNLI run's adapter, for tasks that start from one."),
     click.option("--download", is_flag=True, help="paper: allow downloads from the model hub."),
 )
 
@@ -45,11 +45,11 @@ PAPER = together(
 def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Reproduce tables and figures of Hu et al. 2021: table1 table2 ... fig3 fig4 section4_2, or all of them.
 
-    Stop or kill it at any time: the same command resumes.
+    You can stop or kill this command at any time: running it again resumes the work.
     """
     other, run = ("laptop", _at_paper_scale) if scale == "paper" else ("paper", _at_laptop_scale)
     for name in _given(options, LAPTOP if scale == "paper" else dict.fromkeys((*PLAN, *RUN))):
-        raise BadValue(f"--{name.replace('_', '-')} belongs to --scale {other}: add that, or leave it out")
+        raise BadValue(f"--{name.replace('_', '-')} belongs to --scale {other}: add --scale {other}, or leave it out")
     result, words = run(names, dry_run, options)
     tell({"scale": scale, **result} if as_json else words)
     if "report" in result and all(item["error"] for item in result["items"]):
@@ -79,7 +79,7 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
     results = []
     for found in run.rejudge(items, out) if options["rejudge"] else run.reproduce(items, out, **settings):
         results.append(found)
-        stored = run.kept(out)  # includes earlier calls
+        stored = run.kept(out)  # includes the results of earlier calls
         write_atomically(out / "report.png", forest(stored)._repr_png_())
         write_report(stored, out)
     report = str(out / "report.md")

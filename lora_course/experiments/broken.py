@@ -1,6 +1,6 @@
 """The patients of lesson 07: ten adapters, made in seconds, that fail in ways that people have reported.
 
-Each is a damaged copy of a working adapter, or is really trained for a few steps with the mistake in place.
+Each patient is a damaged copy of a working adapter, or is trained for a few steps with the mistake in place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SOUND = "minilm-rt-r8"
 class Patient:
     """A broken adapter: its owner's complaint, the fault's name, and a function that makes it in a folder.
 
-    dtype   that its owner loads the base in; the base is minilm
+    dtype   the dtype in which the owner loads the base, minilm
     """
 
     complaint: str
@@ -66,7 +66,7 @@ def _changed(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], 
 
     def make(folder: Path) -> None:
         file = _copy_sound(folder)
-        tensors = load(file.read_bytes())  # load_file keeps it open, and Windows couldn't write it
+        tensors = load(file.read_bytes())  # load_file keeps the file open, so Windows couldn't overwrite it
         change(tensors)
         save_file(tensors, file, {"format": "pt"})
 
@@ -95,7 +95,7 @@ def _truncate(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[: 5 * 2**14])
 
 
-# ---- really trained
+# ---- patients made by training
 
 
 def _parity_loss(model: nn.Module, ids: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _perturb(model: Any) -> None:
 
 
 def _mean_spread(model: nn.Module, ids: Tensor) -> Tensor:
-    """Sentence vectors, the mean over tokens; the pooler, which reads the first token, has no effect on them."""
+    """Return minus the spread of sentence vectors, the means over tokens, on which the pooler has no effect."""
     return -model(input_ids=ids).last_hidden_state.mean(1).std(0).mean()
 
 
@@ -206,9 +206,9 @@ def eleventh(number: int, folder: str | Path = "patients/K") -> Path:
 
 
 def header(folder: str | Path, read: str = "") -> Any:
-    """Return an adapter file's header: ({name: shape}, the bytes that it promises, the bytes that the file has).
+    """Return an adapter file's header: ({name: shape}, the size in bytes that it promises, the size of the file).
 
-    read   the end of a vector's name: return its numbers instead, to four decimals
+    read   the end of a vector's name; if given, return that vector's numbers instead, to four decimals
     """
     file = Path(folder) / WEIGHTS
     if read:
@@ -236,7 +236,7 @@ def silently(folder: str | Path) -> bool:
 
 
 def largest(folder: str | Path, matrix: str = "B") -> dict[str, float]:
-    """Return the largest absolute value of each layer's A or B in an adapter file; empty if it cannot be read."""
+    """Return the largest absolute value of each layer's A or B in an adapter file; {} for an unreadable file."""
     try:
         tensors = load_file(Path(folder) / WEIGHTS)
     except SafetensorError:

@@ -1,4 +1,4 @@
-"""Lesson 15: the best rate between the tried ones, LoRA's over full fine-tuning's, and what a larger batch costs.
+"""Lesson 15: interpolated best rates, their ratio for LoRA over full fine-tuning, and what a larger batch costs.
 
 Each tuning seed gives one best rate per method; ratios are paired by seed.
 """
@@ -20,7 +20,7 @@ Ratios = dict[tuple[str, str, str], tuple[float, float, float]]
 
 
 def parabola(losses: Mapping[float, float]) -> np.polynomial.Polynomial | None:
-    """Return the loss over log2 of the rate, through the lowest loss and its neighbors; None if it is at an end."""
+    """Fit the loss against log2 of the rate at the lowest loss and its neighbors; None if the lowest is at an end."""
     rates = sorted(losses)
     at = min(range(len(rates)), key=lambda i: losses[rates[i]])
     near = rates[at - 1 : at + 2] if 0 < at < len(rates) - 1 else []
@@ -47,7 +47,7 @@ def times(over: Sequence[float], under: Sequence[float]) -> tuple[float, float, 
 def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Ratios:
     """Return {(model, task, targets): `times` of LoRA's best rate over full fine-tuning's}.
 
-    runs   those of docs/rates.py, of which the part smollm2 counts
+    runs   the runs of docs/rates.py; only those of the part smollm2 are used
     """
     found = {}
     for comparison in comparisons:
@@ -65,7 +65,7 @@ def ratios(comparisons: Iterable[Mapping[str, Any]], runs: pd.DataFrame) -> Rati
 def batch_growth(runs: pd.DataFrame) -> dict[str, list[float]]:
     """Return how much each method's lowest loss grows from batch 8 to batch 32, in nats, for each seed.
 
-    runs   those of docs/rates.py, of which the part batch counts
+    runs   the runs of docs/rates.py; only those of the part batch are used
     """
     lowest_losses = runs[runs["part"] == "batch"].groupby(["method", "batch", "seed"])["loss"].min()
     return {method: (lowest_losses[method, 32] - lowest_losses[method, 8]).tolist() for method in ("lora", "full")}

@@ -59,9 +59,9 @@ class Rewarded(Pack):
 
 @torch.inference_mode()
 def halves_found(model: PreTrainedModel, passages: int = 256) -> float:
-    """Return the share of passages of kjv whose first half finds its second half, by the cosine of mean embeddings.
+    """Return the fraction of kjv passages whose two halves are nearest, by the cosine of mean embeddings.
 
-    The untrained MiniLM was made for this. Its head is not used.
+    The pretrained MiniLM was made for such matching. The classification head is not used.
     """
     tokenizer, sides = load_tokenizer("minilm"), []
     words = [text.split() for text in load_task("kjv").train.texts[:passages]]

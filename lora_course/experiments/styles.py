@@ -1,10 +1,10 @@
 """The voices of lessons 00 and 06: a bank of their adapters, and whether an answer is in a voice.
 
     misfit(text)               why an answer isn't JSON of the schema (data/styles/README.md)
-    our_ear().shares(texts)    the share of answers that sound like each voice, by their words
-    open_bank(adapters)        a base with named adapters; `answers` asks them all
+    our_ear().shares(texts)    the fraction of answers that sound like each voice, by their words
+    open_bank(adapters)        a base with named adapters; `answers` asks the base and every adapter
 
-An ear assigns every text to one of its voices, even a plain one. It sees only words, not meaning.
+An ear assigns every text to one of its voices, even a text in no voice. It sees only words, not meaning.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def misfit(text: str) -> str:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return f"no JSON: {error}"
+        return f"not JSON: {error}"
     if not isinstance(value, dict) or sorted(value) != sorted(KEYS):
         return f"not an object with just the keys {', '.join(KEYS)}"
     if not all(isinstance(value[key], str) and value[key] for key in ("topic", "answer")):
@@ -69,7 +69,7 @@ class Ear:
         return max(self.counts, key=score)
 
     def shares(self, texts: Sequence[str]) -> dict[str, float]:
-        """Return the share of texts that sound like each voice. Raises: BadValue for no texts."""
+        """Return the fraction of texts that sound like each voice. Raises: BadValue for no texts."""
         if not texts:
             raise BadValue("shares needs at least one text")
         heard = Counter(map(self.hears, texts))

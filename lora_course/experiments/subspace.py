@@ -1,4 +1,4 @@
-"""The directions that a matrix acts along, and how much two matrices share them.
+"""The directions along which a matrix acts, and how much of these two matrices have in common.
 
     phi(i, j) = ||U1[:, :i]^T U2[:, :j]||_F^2 / min(i, j)     0: orthogonal, 1: one subspace contains the other
 
@@ -39,7 +39,7 @@ class Update(NamedTuple):
 
 
 def updates_in(model: nn.Module) -> dict[str, Update]:
-    """Return the update of every LoRA layer on a linear one, dW = scaling * B A."""
+    """Return the update, dW = scaling * B A, of every LoRA layer that wraps a linear layer."""
     updates: dict[str, Update] = {}
     for path, layer in adapter_layers(model):
         if isinstance(layer, LoRALinear):
@@ -84,12 +84,12 @@ def above_chance(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def random_directions(d: int, k: int, seed: int = 0) -> np.ndarray:
-    """Return k orthonormal columns (d, k) that span a random subspace, that of a Gaussian matrix."""
+    """Return k orthonormal columns (d, k) that span the column space of a random Gaussian matrix."""
     return np.linalg.qr(np.random.default_rng(seed).standard_normal((d, k)))[0]
 
 
 def amplification(update: Update) -> dict[str, float]:
-    """Return how much of W lies in the directions of dW, compared with its strongest and with random ones (Table 7).
+    """Return how much of W lies in the directions of dW, compared with W's strongest and random directions (Table 7).
 
     update   ||dW||_F
     in_update, in_weight, in_random   ||U^T W V||_F with U and V (r directions each) from dW, W, and a random matrix

@@ -1,4 +1,4 @@
-"""A plan for a fine-tuning job, with the lesson that supports each line, and a script that carries it out.
+"""A plan for a fine-tuning job, with the lesson that supports each line, and a script that carries out the plan.
 
     job = plan("meta-llama/Llama-3.2-1B", "support.csv", gpu_gb=24)
     print(job)
@@ -29,7 +29,7 @@ from lora_lab.training.text_files import csv_rows
 KINDS = {"classifier": ("text", "label"), "language model": ("prompt", "completion")}
 LETTERS = 3.5  # characters per token, roughly, in English; other languages need more tokens
 ALPHA, ROWS = 16, 16  # ROWS: per optimizer step
-SPARE = 0.9  # share of the card to plan for: PEFT copies adapter inputs to fp32, and fragmentation costs memory too
+SPARE = 0.9  # fraction of the card to plan for: PEFT copies adapter inputs to fp32, and fragmentation costs memory too
 # Settings to try, fastest first: (quantised, checkpointing, batch size).
 WAYS = [("none", False, n) for n in (16, 8, 4)] + [(q, True, n) for q in ("none", "nf4") for n in (16, 8, 4, 2, 1)]
 
@@ -64,9 +64,8 @@ class Plan:
 def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, out: str = "adapter") -> Plan:
     """Return a plan for this model, CSV and card.
 
-    model      a bundled name, a folder or a cached hub id; a name such as llama-3-8b also gives a plan, but its script
-               needs your own folder
-    gpu_gb     memory of the card
+    model      a bundled name, a folder, a cached hub id, or a name such as llama-3-8b (then set MODEL in the script)
+    gpu_gb     the card's memory in GB
     precision  half the 95% interval that the test accuracy should have, in points
     Raises: BadValue for a CSV without the columns, the wrong kind of model, or a card that is too small.
     """
@@ -85,25 +84,26 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
         if peak <= SPARE * room:
             break
     else:
-        raise BadValue(f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} is free")
+        need = f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} is free"
+        raise BadValue(f"{need}: choose a larger card or a smaller model, or shorten the rows")
     rate = 1e-3 if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
     rates, steps = [rate / 2, rate, 2 * rate], math.ceil(0.8 * len(rows) / ROWS) * 3
     needed, available = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), len(rows) // 10
     half = 196 * math.sqrt(0.16 / max(available, 1))
     name = "QLoRA" if quantised == "nf4" else "LoRA"
     trainable = params(model, method).trainable
-    size = f"{trainable:,} numbers train; the file takes about {decimal(4 * trainable)}"
+    size = f"{trainable:,} trainable parameters; the file takes about {decimal(4 * trainable)}"
     source = "ours: 5e-4 to 2e-3 on MiniLM" if rate == 1e-3 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
-    actual = "" if kind == "language model" else f"; a tenth of yours, {available:,} rows, gives ±{half:.1f}"
+    actual = "" if kind == "language model" else f"; a tenth of your rows, {available:,}, gives ±{half:.1f}"
     lines = (
         ("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
         ("rank", str(rank), size, "00 and 03"),
         ("alpha", str(ALPHA), "keep it when you change the rank", "03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
-        ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; large batches can hurt LoRA (published)", "05"),
+        ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows per step; large batches can hurt LoRA (published)", "05"),
         ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
-        ("memory", binary(peak), f"predicted, rows of {tokens} tokens; {binary(room)} is free", "04"),
+        ("memory", binary(peak), f"predicted for rows of {tokens} tokens; {binary(room)} is free", "04"),
         ("test", f"{needed:,} rows", f"for ±{precision:g} points if 80% are right{actual}", "02"),
         ("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
         ("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
@@ -117,7 +117,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
 
 
 def read(data: str | Path) -> tuple[list[dict[str, str]], str]:
-    """Return the rows of a CSV and their kind. Raises: BadValue for other columns, or fewer than ten rows."""
+    """Return the rows of a CSV and the kind of model. Raises: BadValue for other columns, or fewer than ten rows."""
     columns, rows = csv_rows(Path(data))
     kind = next((name for name, required in KINDS.items() if {*required} <= {*columns}), None)
     if kind is None:

@@ -1,7 +1,7 @@
 """Fine-tune a model with LoRA on a CSV: try three rates on validation, keep the best, and test it once.
 
-The CSV has the columns text,label (a classifier) or prompt,completion (a causal language model). It needs
-`pip install torch transformers peft accelerate`, and bitsandbytes for FOUR_BITS.
+The CSV has the columns text,label (a classifier) or prompt,completion (a causal language model). Before you run this
+script, `pip install torch transformers peft accelerate`, and bitsandbytes for FOUR_BITS.
 """
 
 import csv
@@ -126,7 +126,7 @@ def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
     model = PeftModel.from_pretrained(base_model(tokenizer, labels), folder).eval()
     largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
     if not largest or not all(0 < size < math.inf for size in largest.values()):
-        raise SystemExit(f"{folder} does nothing: largest numbers in B {largest}")
+        raise SystemExit(f"{folder} is useless: a B is zero or not finite; largest absolute values: {largest}")
     batch = collate(rows[:4]).to(model.device)
     batch.pop("labels")
     with torch.no_grad():
@@ -158,7 +158,7 @@ def main() -> None:
         print(f"rate {rate:g}: validation loss {losses[rate]:.4f}")
     best = min(losses, key=lambda rate: losses[rate] if math.isfinite(losses[rate]) else math.inf)
     if best in (min(RATES), max(RATES)):
-        print(f"{best:g} is at the edge of the rates: try more beyond it before you compare this with anything")
+        print(f"{best:g} is at the edge of RATES: try rates beyond it before you compare this model with another")
 
     model = check(f"{OUT}/{best:g}", tokenizer, labels, validation, collate)
     model.save_pretrained(OUT)
@@ -166,7 +166,7 @@ def main() -> None:
     if labels:
         half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / len(test))
         baseline = Counter(row["labels"] for row in test).most_common(1)[0][1] / len(test)
-        print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; always the same label: {baseline:.1%}")
+        print(f"test: {accuracy:.1%} ± {half:.1%} right of {len(test)} rows; always one label: {baseline:.1%}")
     else:
         with model.disable_adapter():
             base_loss = evaluate(model, test, collate)[0]

@@ -14,15 +14,15 @@ from lora_course.claims.cases import as_text
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.widgets.base import Panel
 
-HANDLES = ("margin", "gpu_gb", "times", "high")  # premises that move the line in the picture
+HANDLES = ("margin", "gpu_gb", "times", "high")  # premises that move the line in the plot
 
 
 class ClaimPanel(Panel, file="claim_panel.js"):
     """A claim, its premises as sliders and menus, the verdict, and the evidence as dots on an axis.
 
-        ClaimPanel()                         all claims, opened on "one 24 GB card"
-        ClaimPanel("no_quality_drop")        opened on another, by id or number
-        ClaimPanel("11", claims=["11"])      only this one
+        ClaimPanel()                         all claims; "one 24 GB card" is shown first
+        ClaimPanel("no_quality_drop")        all claims; another one is shown first, by id or number
+        ClaimPanel("11", claims=["11"])      only claim 11
 
     claim   id of the claim shown
     at      index of the selected value of each premise that can be changed
@@ -37,7 +37,7 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         shown = [card(name).id for name in claims] or list(load_cards())
         first = card(claim).id
         if first not in shown:
-            raise NotFound(f"claim {first} is not among those of this panel: {', '.join(shown)}")
+            raise NotFound(f"claim {first} is not in this panel; available: {', '.join(shown)}")
         super().__init__(cards={name: prepared(name) for name in shown})
         self.claim, self.at = first, self.cards[first]["own"]
 
@@ -65,12 +65,12 @@ class ClaimPanel(Panel, file="claim_panel.js"):
         lengths = [len(premise["options"]) for premise in self.cards[self.claim]["premises"]] if self.claim else []
         at = [int(index) for index in proposal["value"]]
         if lengths and (len(at) != len(lengths) or any(not 0 <= a < n for a, n in zip(at, lengths, strict=True))):
-            raise BadValue(f"at={at} is not a position for each premise: there are {lengths} values")
+            raise BadValue(f"at={at} needs one index per premise; the premises have {lengths} values")
         return at
 
 
 def _offered(claim: Card) -> dict[str, list[Value]]:
-    """Return the values to choose from by premise: those worth trying, and the card's own."""
+    """Return the values offered for each premise: those worth trying, and the card's own value."""
     offered: dict[str, list[Value]] = {}
     for p in (p for p in claim.all_premises.values() if p.options):
         options = [[v] if isinstance(p.value, list) and not isinstance(v, list) else v for v in p.options]
@@ -82,8 +82,8 @@ def _offered(claim: Card) -> dict[str, list[Value]]:
 def prepared(name: str) -> dict[str, Any]:
     """Return a card as JSON, with the outcome for every combination of premise values; the last premise varies fastest.
 
-    An outcome is {word, on, tell, limits, cases: [[index in `pool`, 1 holds, 0 fails or -1 open], ...]}; the pool has
-    [where, found, span] of each distinct case.
+    An outcome is {word, on, tell, limits, cases: [[index in `pool`, 1 holds, 0 fails, -1 undecided], ...]}; the
+    pool has [where, found, span] of each distinct case.
     """
     claim, pool, outcomes = card(name), dict[tuple[Any, ...], int](), []
     offered, all_premises = _offered(claim), claim.all_premises

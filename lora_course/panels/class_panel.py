@@ -25,7 +25,7 @@ from lora_lab.training.runs import FINISHED, dtype_of, stores
 
 
 class ClassPanel(SweepPanel, file="sweep_panel.js"):
-    """A class's results, in large letters. Refresh reads what has arrived since.
+    """A class's results, in large letters. The button Refresh reads the runs that have arrived since.
 
     folder    contains a folder for each student; a single store works, too
     into      store that all runs are copied into; the default is FOLDER-collected
@@ -44,7 +44,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
         self.refresh()
 
     def refresh(self) -> None:
-        """Copy what has arrived into the store, and show it. Raises: see the class."""
+        """Copy the runs that have arrived into the store, and show them. Raises: see the class."""
         arrived = stores(self.folder)
         single = not arrived or arrived == {self.folder}
         unreadable = {} if single else collect([self.folder], self.store.folder).unreadable
@@ -84,7 +84,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
         self.refresh()
 
     def _measured(self, records: list[Any]) -> float | None:
-        """Return the mean test metric of the best cell's runs, or None if it has none."""
+        """Return the mean test metric of the best cell's finished runs, or None if there are none."""
         metric = self.playground.metric
         runs = [r for r in records if playground.cell_of(r["recipe"]) == self.best and r["status"] in FINISHED]
         return self._scaled(fmean(run["metrics"][metric] for run in runs)) if runs else None

@@ -33,7 +33,7 @@ CAPTAIN = (
 
 
 class VoicesPanel(LivePanel, file="voices_panel.js"):
-    """Ask one question; all answer at once, in one batch in which each row has its own adapter.
+    """Ask one question; all voices answer at once, in one batch in which each row has its own adapter.
 
         VoicesPanel()                                          stored answers of the voices that ship with the lab
         VoicesPanel({"captain": run.adapter})                  your own, live
@@ -46,7 +46,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     Raises: NotFound for a folder without an adapter, BadValue for any other strength.
     """
 
-    stored = T.Dict().tag(sync=True)  # see `read_stored`; shown where `said` has no answer
+    stored = T.Dict().tag(sync=True)  # see `read_stored`; shown if `said` has no answer
     said = T.Dict().tag(sync=True)  # live answers: {question: {strength: {name: text}}}
     # live: {state, busy, error, tokens, seconds, question, strength, texts}
     sizes = T.Dict().tag(sync=True)  # file sizes in bytes: the base's and each adapter's
@@ -191,10 +191,10 @@ class LiveVoices(Background):
 def side_by_side(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int = 60
 ) -> Iterator[list[str]]:
-    """Decode greedily, and yield the texts of all rows after each token, until all have ended or are long enough.
+    """Decode greedily, and yield the texts of all rows after each token, until all rows end or are full.
 
-    The caller chooses the adapter of each row (`AdapterBank.mixed`). The model's training mode is restored between
-    tokens too. Shorter prompts are padded on the left.
+    The caller chooses the adapter of each row (`AdapterBank.mixed`). The model's training mode is restored after each
+    token. Shorter prompts are padded on the left.
     Raises: BadValue without prompts, or for a model that is not causal.
     """
     if not prompts or not is_causal(model):
@@ -231,7 +231,7 @@ def side_by_side(
 def read_stored(path: str | Path | None = None) -> dict[str, Any]:
     """Read answers: {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}.
 
-    Both rows of the base have only answers at "0". Without a path, read the file that ships with the lab.
+    Both rows of the base have answers only at strength "0". Without a path, read the file that ships with the lab.
     Raises: NotFound if there is no such file.
     """
     return dict(read_json(Path(path) if path else shipped(STORED)))

@@ -5,7 +5,7 @@
     table("table5").row(weights="Wq", rank=8)["MNLI"]      91.0
     table("table5").frame()                                a pandas frame
     table("table5")                                        in a notebook: the rows, then the known errors
-    recomputed("table3")                                   every number that follows from others, recomputed
+    recomputed("table3")                                   every number that follows from other numbers, recomputed
 
 Columns ending in _std hold the printed spread of the value. `trainable` is text as printed: "0.35M". Marks:
 * copied from earlier work, † a restricted setting.
@@ -35,7 +35,7 @@ SPREAD = "_std"
 class Table:
     """One table or figure as published.
 
-    standing        confirmed: read in the paper; derived: computed from it; memory: neither
+    standing        confirmed: read in the paper; derived: computed from it; memory: neither of these
     seeds           how many runs each number summarizes, and their spread
     discrepancies   where the paper, its code and reruns by others differ; shown wherever the table is shown
     expected        column or quantity -> what others measured, as text with numbers
@@ -108,7 +108,7 @@ class Table:
 
 @cache
 def names() -> tuple[str, ...]:
-    """List all tables (table1 to table18), then figures, sections and those of the authors' repository."""
+    """List all tables (table1 to table18), then figures, sections, and the tables about the authors' repository."""
 
     def order(name: str) -> tuple[int, int]:
         kind, digits = re.fullmatch(r"([a-z]+)([\d_]*)", name).groups()  # type: ignore[union-attr]  # our own files
@@ -134,7 +134,7 @@ def facts(name: str) -> Any:
 
 
 def recomputed(name: str | None = None) -> pd.DataFrame:
-    """Recompute the numbers of one table, or of all, that follow from others. Raises: NotFound for an unknown table.
+    """List the numbers of one table, or of all, that follow from other numbers. Raises: NotFound for an unknown table.
 
     verdict   exact, rounded or does not follow; the formulas are in data/paper/recomputed.yaml
     """

@@ -1,4 +1,4 @@
-"""Read the E2E NLG challenge's data from a folder, in either format, with one meaning and one reference per line.
+"""Read the E2E NLG challenge's data from a folder, in either of its formats. Each line has a meaning and a reference.
 
     trainset.csv, devset.csv, testset_w_refs.csv   columns mr and ref: name[Cotto], area[riverside]
     train.txt, valid.txt, test.txt                 name : Cotto | area : riverside||Cotto is by the riverside .
@@ -21,22 +21,22 @@ from lora_lab.training.tasks import Example, Task, generation
 from lora_lab.training.text_files import csv_rows, text_of
 
 SLOTS = ("name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near")
-CALLED = {"Type": "eatType", "price": "priceRange", "family friendly": "familyFriendly"}  # in the .txt files
+CALLED = {"Type": "eatType", "price": "priceRange", "family friendly": "familyFriendly"}  # slots in the .txt files
 FILES = {
     "train": ("train.txt", "trainset.csv", "train.csv"),
     "validation": ("valid.txt", "devset.csv", "validation.csv"),
     "test": ("test.txt", "testset_w_refs.csv", "test.csv"),
 }
-COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))  # the challenge's; the hub's
+COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))  # in the challenge's files; on the hub
 PRINTED = {"bleu": "BLEU", "nist": "NIST", "meteor": "MET", "rouge_l": "ROUGE-L", "cider": "CIDEr"}  # in table 3
 _PART = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a sentence should say: slots and their values, in the given order.
+    """A meaning representation, which a sentence should express: slots and their values, in the given order.
 
-    Raises: BadValue for an unknown or repeated slot, an empty value, brackets in a value, or no name.
+    Raises: BadValue for an unknown or repeated slot, an empty value, brackets in a value, or a missing name.
     """
 
     slots: tuple[tuple[str, str], ...]
@@ -45,7 +45,7 @@ class Meaning:
         names = [slot for slot, _ in self.slots]
         for slot, value in self.slots:
             if slot not in SLOTS:
-                raise BadValue(f"a meaning has no slot '{slot}'; nearest: {nearest(slot, SLOTS)}")
+                raise BadValue(f"a meaning representation has no slot '{slot}'; nearest: {nearest(slot, SLOTS)}")
             if not value or value != value.strip() or set(value) & set("[]\n"):
                 raise BadValue(f"the slot {slot} needs a value on one line without brackets, not {value!r}")
             if names.count(slot) > 1:
@@ -58,14 +58,14 @@ class Meaning:
 
 
 def parse(text: str) -> Meaning:
-    """Parse a meaning from E2E's text format: `str(parse(text)) == text` up to spaces around the commas.
+    """Parse a meaning representation from E2E's format: `str(parse(text)) == text` up to spaces around the commas.
 
     Raises: BadValue for text that isn't slot[value], slot[value], ...; also see `Meaning`.
     """
     text = text.strip()
     rest = _PART.sub("", text).strip()
     if rest or text.endswith(","):
-        raise BadValue(f"'{text}' is not a meaning: '{rest}' is not of the form slot[value], slot[value]")
+        raise BadValue(f"'{text}' is not a meaning representation: '{rest}' is not of the form slot[value]")
     return Meaning(tuple((slot.strip(), value.strip()) for slot, value in _PART.findall(text)))
 
 
@@ -79,7 +79,7 @@ def _parse_txt(text: str) -> Meaning:
 def read(name: str, max_length: int | None = None) -> Task:
     """Load a folder as a task; without a training file, its train split is empty.
 
-    Raises: NotFound without a validation or test file; also see `read_file`.
+    Raises: NotFound for a missing validation or test file; also see `read_file`.
     """
     folder, splits = Path(name).expanduser(), {}
     for split, names in FILES.items():
@@ -103,7 +103,7 @@ def read_file(file: Path) -> list[Example]:
         except BadValue as error:
             raise BadValue(f"{file}, line {number}: {error}") from error
     if not groups:
-        raise BadValue(f"{file} is empty: it has no meaning with a reference")
+        raise BadValue(f"{file} is empty: it needs meanings with references")
     return [Example(meaning, tuple(references)) for meaning, references in groups.items()]
 
 
@@ -135,4 +135,4 @@ def published() -> str:
         if row["model"] == "GPT-2 M":
             scores = "".join(f"{row[column]:9g}" for column in PRINTED.values())
             lines.append(f"{row['method']}, {row['trainable']}".ljust(34) + scores)
-    return "\n".join([*lines, "(Hu et al. 2021, table 3, by E2E's own script)"])
+    return "\n".join([*lines, "(Hu et al. 2021, table 3, scored by E2E's own script)"])

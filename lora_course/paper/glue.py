@@ -27,9 +27,9 @@ PREFIX = "glue:"
 
 
 class Layout(NamedTuple):
-    """The layout of a task's files: text columns, then the label, by name, by index in a line, and by hub name.
+    """The layout of a task's files. `columns`, `places` (indices) and `hub` list the text columns, then the label.
 
-    labels    the classes in order; a single one for regression
+    labels    the classes in order; for regression, a single name
     metrics   the task's metrics, if not accuracy
     """
 
@@ -94,7 +94,7 @@ def _label(layout: Layout, text: str, where: str) -> float:
                 return value
         except ValueError:
             pass
-        raise BadValue(f"{where}: '{text}' is not a score for two texts")
+        raise BadValue(f"{where}: '{text}' is not a score that compares two texts")
     if text in layout.labels:
         return layout.labels.index(text)
     if text.isdecimal() and int(text) < len(layout.labels):  # the hub's tables have class indices

@@ -4,8 +4,8 @@
     plan("table2")                      each run's steps, memory and time, and what this machine lacks
     run("table2", task="rte", ...)      the run itself, on the user's copy of model and data
 
-Settings come from the paper's tables 9 to 11 (variant "paper") or from its authors' scripts ("repo"). Full fine-tuning
-uses the settings of the paper that its numbers were copied from. The rest is in data/paper/protocol.yaml. A run writes:
+Settings come from the paper's tables 9 to 11 (variant "paper") or its authors' scripts ("repo"); for full fine-tuning,
+from the earlier paper whose results it quotes. All other facts are in data/paper/protocol.yaml. A run writes:
 
     OUT/HASH.json, HASH/            a run and its adapter, as in any store; an interrupted run resumes
     OUT/HASH/answers.json           a language model's answers and their scores
@@ -48,10 +48,10 @@ FACTS = facts("paper/protocol")
 TITLE = "{table}: {row}, {model}, {task} ({variant})"  # of a recipe
 TABLES, VARIANTS = ("table2", "table3"), ("paper", "repo")
 DEBERTA, DTYPE = "deberta-v2-xxlarge", "bf16"  # DTYPE of the base, for predictions
-NOT_RUN = "DeBERTa's classifier has a random pooler that must train with the head, and this lab trains the head alone"
+NOT_RUN = "DeBERTa's classifier has a random pooler that must train with the head, but this lab trains only the head"
 ALWAYS = (
     "batches group rows of similar length and pad to the longest; the paper's code pads every row to max_length",
-    "weight decay also applies to the head's biases, and the warm-up starts at its first step, not at 0",
+    "weight decay also applies to the head's biases, and the warm-up's first step has a learning rate above 0",
 )
 
 
@@ -107,7 +107,7 @@ class PaperRecipe:
         return int(self["batch"] * self.get("gpus", 1))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the recipe as plain values."""
         settings = {name: given._asdict() for name, given in self.settings.items()}
         return {**vars(self), "published": dict(self.published), "settings": settings}
 
@@ -120,7 +120,7 @@ def recipes(
     Raises: NotFound for a table without a protocol, or if no recipe matches; BadValue for an unknown variant.
     """
     if table not in TABLES:
-        raise NotFound(f"{table} has no protocol here; only {' and '.join(TABLES)} do")
+        raise NotFound(f"{table} has no protocol here: choose {' or '.join(TABLES)}")
     if variant not in VARIANTS:
         raise BadValue(f"variant must be one of {', '.join(VARIANTS)}, not '{variant}'")
     selected = list(_e2e(variant) if table == "table3" else _scripts() if variant == "repo" else _tables())
@@ -133,7 +133,7 @@ def recipes(
 
 
 def _tables() -> Iterator[PaperRecipe]:
-    """Yield the recipes of tables 9 and 10, and full fine-tuning. Each table has a single warm-up ratio."""
+    """Yield the recipes of tables 9 and 10 and those of full fine-tuning. Each table has a single warm-up ratio."""
     lines = [(record, "Table 9", 0.06) for record in table("table9").records()]
     deberta = {"model": "DeBERTa-XXL", "method": "LoRA", "mark": "", "trainable": "4.7M"}
     lines += [({**record, **deberta}, "Table 10", 0.1) for record in table("table10").records()]
@@ -186,7 +186,7 @@ def _completed(given: dict[str, Given], source: str) -> dict[str, Given]:
 def _recipe(
     name: str, row: str, task: str, variant: str, where: Mapping[str, Any], settings: Mapping[str, Given]
 ) -> PaperRecipe:
-    """Add a recipe's results from the row `where` of the paper's table `name`, with their spreads: "63.4±1.2"."""
+    """Return a recipe with the results, such as "63.4±1.2", from the row `where` of the paper's table `name`."""
     entry, results, published = FACTS["tasks"][task], table(name), {}
     model = next(name for name, known in FACTS["models"].items() if known["printed"] == where["model"])
     record = results.row(**where)
@@ -216,14 +216,15 @@ def _recipe(
 def plan(
     table: str, *, model_path: str | None = None, data: str | Path | None = None, gpu: str = "A100 40 GB", **which: Any
 ) -> list[dict[str, Any]]:
-    """Plan the runs of a table, as plain values. Trains and downloads nothing.
+    """Return plans of a table's runs, as plain values. Nothing is trained or downloaded.
 
-    which              variant, model, task, row, see `recipes`
-    model_path, data   where model and data are, for `missing` and for the number of rows
-    gpu                the card to predict memory and time for, with a base in bf16
-    Each plan is the recipe and: rows, steps; trainable (without the head, as the paper counts); memory (peak bytes on
-    each GPU, all rows `max_length` tokens long), together (one GPU holds all rows of an update, as in `run`),
-    fits (that on one GPU), at_least (whether these are lower bounds); seconds of one seed and of all; missing.
+    which              variant, model, task, row: see `recipes`
+    model_path, data   where the model and data are, to find out what is missing and to count the rows
+    gpu                the GPU for which memory and time are predicted, with a base in bf16
+    A plan has the recipe's values and: rows; steps; trainable (without the head, as the paper counts); memory (peak
+    bytes per GPU if all rows have `max_length` tokens); together (the same if one GPU holds all rows of an update, as
+    in `run`); fits (whether one GPU has room for `together`); at_least (whether memory and time are lower bounds);
+    seconds (of one seed); seeds_seconds (of all seeds); missing (what to bring).
     Raises: NotFound, BadValue: see `recipes` and `card`.
     """
     gpu_card, selected = card(gpu), recipes(table, **which)
@@ -278,13 +279,13 @@ def _task_at(recipe: PaperRecipe, data: str | Path | None) -> Task | str:
         task = load_task(_task_name(recipe, data), max_length=recipe["max_length"])
     except LabError as error:
         return str(error)
-    return task if len(task.train) else "it has no train file"
+    return task if len(task.train) else "the folder has no train file"
 
 
 def _estimate(recipe: PaperRecipe, method: Method, batch: int) -> Any:
-    """Estimate a step with rows of full length. If the base keeps its dropout, it is 0.1, as in BERT.
+    """Estimate a step with rows of full length. The base's own dropout, if on, is 0.1, as in BERT.
 
-    DeBERTa is modeled as RoBERTa, which reserves two positions for padding; its relative positions are not counted.
+    DeBERTa is modeled as RoBERTa, which has two more positions (for padding). Its relative positions are not counted.
     """
     model: Any = recipe.model
     if model == DEBERTA:
@@ -300,7 +301,7 @@ def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterato
     import torch
 
     if recipe.model == DEBERTA:
-        yield {"what": "code", "bring": f"{NOT_RUN}; use the authors' own for this model"}
+        yield {"what": "code", "bring": f"{NOT_RUN}; use the authors' own code for this model"}
     reason = "no folder is given" if path is None else ""
     if path is not None and path not in BUNDLED:
         try:
@@ -326,11 +327,11 @@ def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterato
 
 
 def plan_in_words(entry: dict[str, Any]) -> str:
-    """Format a plan as a table of two columns."""
+    """Format a plan as a two-column table."""
     settings = {name: Given(**given) for name, given in entry["settings"].items()}
     batch, gpus, seeds = settings["batch"].value, settings.get("gpus", Given(1, "")).value, settings["seeds"].value
     bound = "at least " if entry["at_least"] else ""
-    together = f"; {bound}{entry['together'] / GIB:.1f} GiB with all {batch * gpus} on one" if gpus > 1 else ""
+    together = f"; {bound}{entry['together'] / GIB:.1f} GiB with all {batch * gpus} rows on one GPU" if gpus > 1 else ""
     lines = [
         *((name, str(given)) for name, given in settings.items()),
         ("rows", f"{entry['rows']['value']:,} ({entry['rows']['source']})"),
@@ -339,7 +340,7 @@ def plan_in_words(entry: dict[str, Any]) -> str:
         (
             "memory per GPU",
             f"{bound}{entry['memory'] / GIB:.1f} GiB with {batch} rows of {settings['max_length'].value} tokens"
-            f"{together} ({entry['dtype']} base; {entry['usable'] / GIB:.1f} GiB of one {entry['card']} is usable)",
+            f"{together} ({entry['dtype']} base; {entry['usable'] / GIB:.1f} GiB usable on one {entry['card']})",
         ),
         (
             "time",
@@ -369,14 +370,14 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
-    table, model, task, row, variant   which recipe; by default the table's first model and task
+    table, model, task, row, variant   the recipe; by default, that of the table's first model and task
     model_path, data   the model's folder or hub id, and the data's folder (see `glue.py`, `e2e.py`)
-    seeds              how many; None: as many as in the paper
+    seeds              how many seeds to run; None for as many as in the paper
     steps_limit        train only this many updates, with the schedule scaled to them: a rehearsal
     start              the folder of the MNLI run's adapter, for the tasks that start from it
-    prompts            score only this many meanings of the test set
+    prompts            score only this many meaning representations of the test set
     where              device, dtype, attention
-    Raises: NotFound, BadValue, both before training starts.
+    Raises: NotFound or BadValue, before training starts.
     """
     for name, count in {"seeds": seeds, "steps_limit": steps_limit, "prompts": prompts}.items():
         if count is not None and count < 1:
@@ -424,7 +425,7 @@ def run(
 
 
 def _answers(run: Run, recipe: PaperRecipe, count: int, download: bool) -> dict[str, float]:
-    """Score a run's answers to the first meanings of the test set, cached beside its adapter."""
+    """Score a run's answers to the test set's first `count` meaning representations; cached beside its adapter."""
     assert run.adapter is not None
     decoding = Decoding(*(recipe[name] for name in ("beams", "length_penalty", "no_repeat_ngram", "max_new_tokens")))
     asked = {"prompts": count, "decoding": asdict(decoding)}
@@ -459,7 +460,7 @@ def _seed_result(run: Run, recipe: PaperRecipe, answers: Mapping[str, float]) ->
 
 
 def _over_seeds(recipe: PaperRecipe, metric: str, seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Pair the paper's number with ours over seeds: median for GLUE, mean for E2E, with the standard deviation."""
+    """Pair the paper's number with our median (GLUE) or mean (E2E) over seeds and with our standard deviation."""
     row: dict[str, Any] = {"metric": metric, "published": recipe.published.get(metric), "seeds": len(seeds)}
     average = fmean if recipe.task == "e2e" else median
     for epoch in ("best", "last"):
@@ -479,23 +480,23 @@ def _deviations(recipe: PaperRecipe, recipes: Sequence[Recipe], task: Task, full
     except LabError:
         same = False
     if not same:
-        yield f"the model in {first.model} is not {recipe.model}: its numbers cannot be compared with the paper's"
+        yield f"the model in {first.model} is not {recipe.model}: the results cannot be compared with the paper's"
     if rows != published:
         yield f"the training data has {rows:,} rows, the published data {published:,}"
     if first.steps < full:
         yield f"{first.steps:,} of {full:,} steps, with the learning rate schedule scaled to them"
     if recipe.warm and not first.start:
-        yield f"it starts from scratch, not from {recipe.warm}'s adapter"
+        yield f"training starts from scratch, not from {recipe.warm}'s adapter"
     if len(recipes) < recipe["seeds"]:
         yield f"{len(recipes)} of {recipe['seeds']} seeds"
     if recipe.task == "e2e":
         if prompts < len(task.test):
-            yield f"only the first {prompts} of {len(task.test)} meanings of the test file are answered and scored"
+            yield f"only the first {prompts} of the test file's {len(task.test)} meanings are answered and scored"
         yield "the answers come from the last epoch's adapter; the paper used the best epoch's"
 
 
 def result_in_words(result: Mapping[str, Any]) -> str:
-    """Format the published numbers beside the best and last epoch, and how this run differs from the paper's."""
+    """Format published numbers beside those of the best and last epochs, and how this run differs from the paper's."""
     recipe = result["recipe"]
     steps = f"{result['steps']:,} of {result['full_steps']:,} steps, {len(result['seeds'])} seeds"
     lines = [

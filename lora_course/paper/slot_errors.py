@@ -6,8 +6,8 @@ Names are matched literally and then masked, so "Raja Indian Cuisine" is not a c
 for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" are one level, because writers use them
 interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, they
 judge 92.0% of the slots right in the validation file (26,825 slots) and 91.3% in the test file (31,466).
-After Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al. 2020, E2E's
-findings; both not read here.
+After Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al. 2020, the
+challenge's findings; both papers were not read here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lora_lab.plugins import Scores
 
 RIGHT, MISSING, WRONG, ADDED = "right", "missing", "wrong", "added"
 HIDDEN = "_"  # replaces a matched name
-Level = tuple[tuple[str, ...], str]  # the values of one level, and the pattern that matches them
+Level = tuple[tuple[str, ...], str]  # the values of one level, and the pattern that matches any of these values
 
 
 @cache
@@ -89,7 +89,7 @@ class Matcher:
 
 
 def scores(task: Any, prompts: Sequence[str], texts: Sequence[str]) -> Scores:
-    """Compute the slot error rate of a model's texts; it exceeds 1 if a lot is added. Names come from the `Task`."""
+    """Compute the slot error rate of a model's texts; above 1 if a lot is added. `task` has the names to look for."""
     matcher = Matcher(parse(prompt) for prompt in {*task.test.prompts, *task.train.prompts})
     meanings = [parse(prompt) for prompt in prompts]
     verdicts = [matcher.judge(meaning, text) for meaning, text in zip(meanings, texts, strict=True)]

@@ -1,7 +1,7 @@
 """All results of `lora-lab reproduce` in one plot: each effect's interval, in units of its rule's limit.
 
 pairs    difference / margin, signed so that the paper's direction is to the right
-ratios   log(ratio) / log(limit); in doublings where the limit is 1
+ratios   log(ratio) / log(limit); in doublings if the limit is 1
 others   value / limit
 
 `shown` in data/paper/reproduce.yaml lists each item's effects. Everything is read from result.json; nothing is run.
@@ -32,7 +32,7 @@ class Effect(NamedTuple):
 
     holds   the range that must contain the whole interval; its upper end may be infinite
     paper   the published effects in the same unit; empty if the paper has no comparable number
-    open    whether Holm's correction leaves it undecided, wherever the interval lies
+    open    whether Holm's correction leaves the effect undecided, wherever the interval lies
     """
 
     item: str
@@ -47,7 +47,7 @@ class Effect(NamedTuple):
 
 
 def effects(result: Mapping[str, Any]) -> list[Effect]:
-    """Return the effects of one result.json, skipping those whose values it lacks."""
+    """Return the effects of one result.json, skipping effects whose values are missing."""
     rows = []
     for label, spec in described()[result["item"]]["shown"].items():
         with suppress(KeyError, StopIteration):
@@ -56,7 +56,7 @@ def effects(result: Mapping[str, Any]) -> list[Effect]:
 
 
 def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
-    """`paper`: the rows that have the paper's numbers, if not the pair's own."""
+    """In `spec`, `paper` names the rows that have the paper's numbers, if these are not the pair's own rows."""
     first, second, wanted = described()[result["item"]]["pairs"][spec["pair"]]
     verdict, percent = result["verdicts"][spec["pair"]], "%" in result["axis"]
     sign = (-1 if wanted in ("worse", "no better") else 1) / verdict["margin"]
@@ -71,7 +71,7 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
 
 
 def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
-    """`row` and `over`: endings of row names; `ratio` or `limit`: the declared limit; `inside`: in both directions."""
+    """In `spec`: `row`, `over`: endings of row names; `ratio`, `limit`: the limit; `inside`: in both directions."""
     level = 0.0 if spec.get("ratio") == 1 else 1.0
     rows = {row["name"]: row for row in result["rows"]}
     row, over = (_first(rows, spec[key]) if key in spec else None for key in ("row", "over"))
@@ -104,7 +104,7 @@ def _numbers(printed: str) -> Sequence[float]:
 
 
 def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
-    """Draw a row per effect, sorted by outcome; the whole interval must lie in the blue area; diamonds show the paper.
+    """Draw one row per effect, by outcome; to hold, an interval must lie in the blue area; diamonds: the paper.
 
     results   as printed by `lora-lab reproduce --json`; those without rows or with an error are left out
     """
@@ -134,7 +134,7 @@ def forest(results: Iterable[Mapping[str, Any]]) -> Picture:
 
 
 def headline(found: Iterable[Mapping[str, Any]]) -> str:
-    """Return the finding: how many of the items hold, fail, are undecided, and were never tested."""
+    """Return the headline: how many of the items hold, fail, are undecided, or were never tested."""
     count = Counter(result["standing"] for result in found)
     verbs = {"holds": "hold", "fails": "fail", "undecided": "undecided", "not tested": "never tested"}
     parts = [f"{NUMBERS[count[s]]} {verb}" for s, verb in verbs.items() if count[s] or s != "not tested"]

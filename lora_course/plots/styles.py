@@ -18,8 +18,8 @@ def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -
     picture = Picture(figsize=(1.9 + 1.35 * len(columns), 1.5 + 0.5 * len(rows)), dpi=130, layout="constrained")
     picture.set_facecolor("white")
     axes = picture.subplots()
-    excess = np.log(numbers / numbers.min(0))  # per column: 0 for the best
-    shade = excess / np.maximum(excess.max(0), 1e-9)  # and 1 for the worst: columns are not comparable
+    excess = np.log(numbers / numbers.min(0))  # per column: 0 for the lowest perplexity
+    shade = excess / np.maximum(excess.max(0), 1e-9)  # 0 for the lowest, 1 for the highest: columns aren't comparable
     axes.imshow(-shade, cmap="cividis", aspect="auto")
     for i in range(len(rows)):
         for j in range(len(columns)):

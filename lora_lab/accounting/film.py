@@ -21,7 +21,7 @@ CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "tem
 
 
 def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
-    """Return the film of a step from the user's cache, or make it with a progress bar and cache it.
+    """Return the film of a step from the user's cache, or make it, showing a progress bar, and cache it.
 
     A case that cannot be interpolated is traced: see `of_estimate`. Raises: see `memory`.
     """
@@ -43,7 +43,7 @@ def film(step: Fit) -> dict[str, Any]:
     """Return the film of a fit with every layer, as JSON values.
 
     parts     [phase, path of a part of the model with * for the layer index]
-    changes   [part, offset to the previous layer, category, monomial, value, category, monomial, value, ...]
+    changes   [part, offset from the previous layer, category, monomial, value, category, monomial, value, ...]
     moments   the index of a change for each moment; [times, ...] for repeats
     trained   see `Fit`
     ranked, low, high    see `Regime`
@@ -78,7 +78,7 @@ def film(step: Fit) -> dict[str, Any]:
 
 
 def of_estimate(step: memory.Estimate, setup: Setup) -> dict[str, Any]:
-    """Return the film of a traced or measured step, optimizer included. It holds only for this batch and length.
+    """Return the film of a traced or measured step, including the optimizer, for this batch and length only.
 
     fixed   [batch, tokens]
     """
@@ -102,7 +102,7 @@ def moments(data: dict[str, Any], rank: int, setup: Setup) -> tuple[Moment, ...]
 
 
 def folded(numbers: Sequence[int]) -> list[Any]:
-    """Replace the longest repeat in a list by [times, ...], recursively inside, before and after it."""
+    """Replace the longest repeat in a list by [times, ...], and do the same inside, before and after the repeat."""
     items, best = np.array(numbers), (0, 0, 0)  # numbers saved, -start, -length
     for length in range(1, len(items) // 2 + 1):
         same = np.concatenate([[False], items[length:] == items[:-length], [False]])

@@ -8,7 +8,7 @@ whose coefficients are linear in the number of layers and in the rank. Each addi
 block of operations into each phase. So six points (b, t), at two depths and two ranks, determine every coefficient,
 and the peak is the maximum over all moments.
 
-This holds within a regime: batch 1 skips a few operations, and so do rows shorter than a sliding window. A fit is
+A fit holds within one regime: batch 1 skips a few operations, and so do rows shorter than a sliding window. It is
 accepted only if a held-out trace (another batch, length and rank, two periods deeper) agrees at every moment.
 """
 
@@ -39,7 +39,7 @@ class NoFit(Exception):  # not an error: the caller traces the case itself
 
 @dataclass(frozen=True)
 class Regime:
-    """Where a fit holds: one or several rows, lengths `low` to `high` (0: no limit), any rank or only the method's."""
+    """The range of a fit: one or several rows, lengths `low` to `high` (0: no limit), any rank or only the method's."""
 
     one_row: bool
     low: int
@@ -47,7 +47,7 @@ class Regime:
     ranked: bool = False
 
     def points(self) -> tuple[list[Point], Point]:
-        """Return the points to trace, and one that is held out. Kernels for padded rows round lengths up to 32."""
+        """Return the points to trace, and one held out. Kernels for padded rows round lengths up to multiples of 32."""
         step = next((s for s in (32, 16, 8) if not self.high or -(-self.low // s) * s + 3 * s <= self.high), 0)
         if not step:
             raise NoFit(f"lengths from {self.low} to {self.high} leave no room for four traces")
@@ -125,7 +125,7 @@ class Fit:
 
 
 def plain(value: float) -> float:
-    """Round a number to its shortest form in JSON."""
+    """Round a number to three decimals, and make it an integer if it is whole, to keep JSON short."""
     return int(value) if value == int(value) else round(float(value), 3)
 
 
@@ -145,7 +145,7 @@ def fit(
     if depth is None:
         raise NoFit("the layers do not repeat, or form two stacks")
     period = depth.period
-    # Two depths, one period apart, that end like the model, and a deeper one to check; only its own if it is shallow.
+    # Two depths, one period apart, that end like the model, and a deeper one to check; or only a shallow model's own.
     n = depth.irregular + PERIODS * period + (depth.layers - depth.irregular) % period
     shallow = [n, n + period] if depth.layers > n + period else [depth.layers]
     deepest = shallow[0] + 3 * period if len(shallow) > 1 else depth.layers
@@ -187,7 +187,7 @@ def fit(
 Curve = tuple[list[tuple[Any, ...]], np.ndarray]
 """A phase's operations, and coefficients (moments, labels + 1, monomials).
 
-An operation is its name, its module with * for the layer index, and what it changes at the first point. The column
+An operation is given by its name, its module with * for the layer index, and its changes at the first point. The column
 after the labels is the layer index, which grows with depth as bytes do.
 """
 

@@ -1,4 +1,4 @@
-"""Cards to train on: their memory, their peak speed, and what is left for a training step.
+"""Cards to train on: their memory, their peak speed, and how much memory is left for a training step.
 
 The figures in `cards.json` are data-sheet values quoted from memory; none has been verified.
 """

@@ -28,7 +28,7 @@ _ONE_THREAD = threading.RLock()
 
 @contextmanager
 def stand_ins(cuda: bool) -> Iterator[None]:
-    """Run masks, expert products and quantized weights without values, inside the block and in this thread only.
+    """Within the block, and in this thread only, run masks, expert products and quantized weights without values.
 
     With `cuda`, attention and dropout save for backward what they save on a GPU. Functions are patched because
     checkpointing calls them again during backward, where function modes are not active.
@@ -60,7 +60,7 @@ def _attention(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
     scale: float | None = None, enable_gqa: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Run flash attention (half precision, no mask, equal head widths), else the memory-efficient kernel."""
+    """Run flash attention if possible (half precision, no mask, equal head widths), or the memory-efficient kernel."""
     if attn_mask is None and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] == v.shape[-1]:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, False, scale=scale)[0]
     if (groups := q.shape[1] // k.shape[1]) > 1:

@@ -47,7 +47,7 @@ FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not a
 OPEN = ("batch", "seq", "shard", "optimizer", "master_weights")  # fields of a setup that a fit covers
 LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
-}  # fmt: skip  # defaults where a config gives no length
+}  # fmt: skip  # defaults for configs that give no length
 FAR = 10**9  # the optimizer's storage numbers start here, far above those of a trace
 compact = partial(json.dumps, separators=(",", ":"))  # JSON without spaces
 cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow down a slider
@@ -142,7 +142,7 @@ def of_sizes(mode: str, phase: str, sizes: Mapping[Label, int], **more: Any) -> 
 
 
 def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
-    """Predict the peak memory of one training step in bytes, when it occurs, and its terms.
+    """Predict the peak memory of one training step in bytes, the moment of the peak, and its terms.
 
     model       see `params`
     trace       trace this exact step on tensors without data, which takes seconds instead of microseconds
@@ -222,7 +222,7 @@ def _check_placement(name: str, method: Any) -> None:
 
 
 def check_length(config: Mapping[str, Any], method: Any, seq: int) -> None:
-    """Raises: BadValue for rows with more tokens than the model has positions."""
+    """Check the length of rows. Raises: BadValue for more tokens than the model has positions."""
     limit, prompt = longest(config), positions_of(method, config)
     if limit is not None and seq + prompt > limit:
         after = f" after a prompt of {prompt}" if prompt else ""
@@ -243,7 +243,7 @@ def longest(config: Mapping[str, Any]) -> int | None:
     if kind not in LEARNED_POSITIONS:
         return None
     given = config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind]
-    padding = 2 * (kind in ("roberta", "xlm-roberta"))  # rows of these tables
+    padding = 2 * (kind in ("roberta", "xlm-roberta"))  # rows of these tables that hold no position
     return whole("max_position_embeddings", given) - padding
 
 
@@ -301,10 +301,10 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
 
 
 def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
-    """Return what a fit holds for as JSON: everything but batch, length, rank, optimizer and sharding."""
+    """Return the conditions of a fit as JSON: everything but batch, length, rank, optimizer and sharding."""
     free = (*FREE, "rank") if regime.ranked else FREE
     options = {name: value for name, value in method.settings().items() if name not in free}
-    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # as wide
+    setup = replace(setup, dtype="bf16") if setup.dtype == "fp16" else setup  # equally wide
     values = ((field.name, getattr(setup, field.name), field.default) for field in fields(setup))
     conditions = {name: value for name, value, default in values if name not in OPEN and value != default}
     for given in (options, conditions):
@@ -339,7 +339,7 @@ def keep(file: Path, value: Any) -> None:
 
 
 def cache_file(config: Mapping[str, Any], key: str) -> Path:
-    """Return the path of a fit in the user's cache, for the installed versions of what it depends on."""
+    """Return the path of a fit in the user's cache, for the installed versions of the packages it depends on."""
     versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
     return Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{digest[:32]}.json"
@@ -417,7 +417,7 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
 
 
 def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
-    """Return the model with the most parameters that `quick` says trains in `available` bytes, or None."""
+    """Return the model with the most parameters whose step fits in `available` bytes according to `quick`, or None."""
     fitting: dict[str, int] = {}
     for name in names:
         with suppress(LabError):  # the model lacks the method's targets, or cannot read rows this long
@@ -453,7 +453,7 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     if setup.width != 4:
         sizes["logits", "the next token's logits in fp32"] = 4 * logits
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    notes = [*NOTES, f"processing all {setup.tokens:,} tokens at once first takes about {wide / 2**20:,.0f} MiB more"]
+    notes = [*NOTES, f"first processing all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more"]
     if config.get("sliding_window"):
         notes.append("layers with a sliding window cache fewer tokens than counted here")
     return of_sizes("predicted", "generation", sizes, formulas=formulas[: len(sizes)], notes=tuple(notes))

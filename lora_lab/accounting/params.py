@@ -75,8 +75,8 @@ class ParameterCount:
         if not experts or self.method not in ("lora", "ia3"):
             return ()
         return (
-            f"{experts:,} of these are in experts, with one adapter per expert; transformers 5 stores a layer's "
-            "experts in one tensor, which this lab does not adapt; PEFT 0.21 adapts it as a whole and counts more",
+            f"{experts:,} of these parameters are in experts, one adapter per expert; transformers 5 stores a layer's "
+            "experts in one tensor, which this lab does not adapt; PEFT 0.21 adapts the whole tensor and counts more",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def table(a: Architecture, trained: Mapping[str, int]) -> tuple[Row, ...]:
 
 
 def _file_shapes(method: LoRA, placements: Sequence[Placement], a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Return the tensors' shapes in LoRA's file by key; slices of a fused layer share A and B (`lora_layers.py`)."""
+    """Return the tensor shapes in LoRA's file, by key; slices of a fused layer share A and B (`lora_layers.py`)."""
     shapes: dict[str, tuple[int, ...]] = {}
     ranks: Counter[str] = Counter()
     for placement in placements:

@@ -46,8 +46,8 @@ class Setup:
 
     batch, seq      rows, and tokens per row including padding: the longest batch sets the peak
     dtype           of the base's weights and the activations: fp32, bf16, fp16
-    adapter_dtype   of what trains on a frozen base. auto: fp32, multiplied in the base's dtype, as this lab does;
-                    bf16: all in bf16; fp32: multiplied in fp32 too, as PEFT does, which copies each adapted input
+    adapter_dtype   of the adapters on a frozen base. auto: fp32, multiplied in the base's dtype, as this lab does;
+                    bf16: all in bf16; fp32: also multiplied in fp32, as PEFT does, which copies each adapted input
     optimizer       adamw (parameter by parameter), adamw-foreach (PyTorch's default on a GPU), adamw-fused,
                     adamw-8bit (bitsandbytes), sgd (without momentum)
     checkpointing   save only each block's input, and rerun the block in backward
@@ -105,7 +105,7 @@ def optimizer_states(numbers: int, width: int, setup: Setup) -> list[int]:
     """Return the bytes of each optimizer state for a weight of `numbers` elements of `width` bytes.
 
     AdamW keeps two moments and a step counter. bitsandbytes' AdamW uses one byte per moment and an fp32 scale per 256
-    elements, but keeps fp32 moments for tensors of fewer than 4,096. Master weights add an fp32 copy.
+    elements, but has fp32 moments for tensors of fewer than 4,096 elements. Master weights add an fp32 copy.
     """
     copy = [4 * numbers] if setup.master_weights and width < 4 else []
     width = 4 if copy else width

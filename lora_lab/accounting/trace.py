@@ -1,4 +1,4 @@
-"""Follow a training step storage by storage, for any model built without data, or for a real model.
+"""Follow a training step storage by storage, for a real model or for any model built without data.
 
 A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can build, train and trace a 70B model.
 """
@@ -25,14 +25,14 @@ from lora_lab.errors import BadValue, LabError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
-Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own
+Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own rank
 
 
 class Trace(NamedTuple):
     """Forward and backward at one point.
 
     trained   elements and bytes per element of each trainable tensor
-    events    see `Tracker`: for the weights, for the two passes, and for freeing the gradients
+    events    those of `Tracker`, in three lists: creating the weights, the two passes, and freeing the gradients
     """
 
     moments: list[Moment]
@@ -43,7 +43,7 @@ class Trace(NamedTuple):
 
 @dataclass(frozen=True)
 class Depth:
-    """How a model's `layers` layers repeat: the first `irregular` ones do not, then the period is `period`."""
+    """How a model's `layers` layers repeat: after the first `irregular` layers, they repeat with period `period`."""
 
     layers: int
     irregular: int
@@ -59,7 +59,7 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
             setattr(full_config, name, setup.dropout)
     full_config.num_labels = num_labels
     if full_config.is_encoder_decoder and getattr(full_config, "decoder_start_token_id", None) is None:
-        full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; often left out
+        full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; configs often omit it
     loader = auto_class(full_config, classify=task_of(full_config) == "encoder")
     model: Any = loader.from_config(full_config, dtype=DTYPES[setup.dtype])
     if not full_config.is_encoder_decoder:
@@ -68,7 +68,7 @@ def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Mo
 
 
 def prepare(model: nn.Module, method: Any, setup: Setup) -> Callable[[str], str]:
-    """Attach the method, set the adapters' dtype and checkpointing; return what names the part of a tensor."""
+    """Attach the method, set the adapters' dtype and checkpointing; return a function that names a tensor's part."""
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     if method is not None:
         method.attach(model)
@@ -90,7 +90,7 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> Callable[[str], str]
 
 
 def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
-    """Attach the method, take two steps, and track the second: in the first the optimizer has no states yet.
+    """Attach the method, take two steps, and track the second, because the optimizer has no states before the first.
 
     optimizer   makes an optimizer from the trainable parameters
     """
@@ -113,7 +113,7 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
 def without_data(
     config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2
 ) -> Iterator[tuple[nn.Module, Tracker, list[nn.Parameter]]]:
-    """Build and track a model without data; kernels save for backward what they would on the setup's device.
+    """Build and track a model without data; kernels save for backward what they would save on the setup's device.
 
     Yields the model with the method attached, its tracker, and its trainable parameters.
     Raises: BadValue for a model that needs values.
@@ -169,7 +169,7 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
     ids = torch.zeros(setup.batch, setup.seq, dtype=torch.long, device=next(model.parameters()).device)
     labels = ids.new_zeros(setup.batch) if "SequenceClassification" in type(model).__name__ else ids.clone()
     padding = {"attention_mask": _mask(setup, model)} if setup.padded else {}
-    if setup.padded and type(model).__name__.startswith("OPT"):  # which computes positions from a two-dimensional mask
+    if setup.padded and type(model).__name__.startswith("OPT"):  # OPT computes positions from a two-dimensional mask
         padding["position_ids"] = ids.new_zeros(setup.batch, padding["attention_mask"].shape[2])
     outputs = model(input_ids=ids, labels=labels, use_cache=True, **padding) if setup.outputs_kept else None
     loss: Tensor = (outputs or model(input_ids=ids, labels=labels, **padding)).loss

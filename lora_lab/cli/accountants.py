@@ -17,7 +17,7 @@ from lora_lab.errors import BadValue, LabError
 @click.command()
 @click.argument("model")
 @method_options()
-@click.option("--num-labels", type=int, default=None, help="Count the model for sequence classification.")
+@click.option("--num-labels", type=int, default=None, help="Count a classifier with this many classes.")
 @JSON
 def params(model: str, num_labels: int | None, as_json: bool, **options: Any) -> None:
     """Count the parameters that a method trains on MODEL, module by module.
@@ -60,16 +60,16 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
 @click.option("--checkpointing", is_flag=True, help="Save only each layer's input; recompute the rest.")
 @click.option("--dropout", type=float, default=0.0, show_default=True, help="The model's own dropout.")
 @click.option("--padded", is_flag=True, help="Rows differ in length, so attention gets a mask.")
-@click.option("--outputs-kept", is_flag=True, help="The loop holds logits, keys and values until the end.")
+@click.option("--outputs-kept", is_flag=True, help="The loop keeps logits, keys and values until the step ends.")
 @click.option("--master-weights", is_flag=True, help="The optimizer keeps fp32 copies of half-precision weights.")
 @click.option("--shard", default="", help="kind:devices, such as fsdp:8 or zero2:4.")
 @click.option("--double-quant/--no-double-quant", default=None, help="For --method qlora; on by default.")
-@click.option("--device", default=None, help="Which kernels: cuda or cpu; by default, those for the card.")
+@click.option("--device", default=None, help="Kernels to assume: cuda or cpu; by default, the card's.")
 @click.option("--gpu", default=None, help="A card's name: 4090, a100 80, '16 gb laptop'.")
 @click.option("--gpu-gb", type=float, default=None, help="A card's memory in GB, instead of --gpu.")
 @click.option("--num-labels", type=click.IntRange(1), help="Number of classes of an encoder's head; 2 by default.")
 @click.option("--trace", is_flag=True, help="Trace this exact step without data; takes seconds.")
-@click.option("--inference", is_flag=True, help="Predict generation instead: weights and KV cache.")
+@click.option("--inference", is_flag=True, help="Predict memory for generation instead: weights, KV cache.")
 @JSON
 def memory(
     model: str, trace: bool, inference: bool, num_labels: int | None, gpu: str | None, gpu_gb: float | None,
@@ -118,13 +118,13 @@ def memory(
             with suppress(LabError):
                 most = limit if field == "seq" else None
                 largest[field] = accountant.largest(field, setup, estimated, available, most) or 0
-        notes.append(f"of {card.memory / GIB:g} GiB, {available / GIB:.2f} GiB are available for the step")
+        notes.append(f"{available / GIB:.2f} of {card.memory / GIB:g} GiB are available for the step")
         if setup.dtype in card.lacks:
             notes.append(card.lacks[setup.dtype])
         if estimate.flops and card.peak(setup.dtype):
             seconds = gpus.seconds(estimate.flops, card, dtype=setup.dtype)
             peak = f"{gpus.UTILISATION:.0%} of the card's published peak"
-            notes.append(f"the time assumes {peak}, which is quoted from memory")
+            notes.append(f"the time assumes {peak}, a figure that was not verified")
     elif setup.device == "cpu":
         notes.append("add about 0.5 GiB for Python with torch")
     trained_for = f"{architecture.name} was trained for"

@@ -52,7 +52,7 @@ def inspect(adapter: str, base: str | None, dtype: str, download: bool, as_json:
 @click.option("--base", default=None, help="The base model; by default the one named in the adapter.")
 @click.option("--out", required=True, help="Folder for the checkpoint: new, empty, or from an earlier merge.")
 @click.option(
-    "--dtype", default=None, help="fp32, bf16 or fp16; by default the base's; nf4 if the adapter's base is 4-bit."
+    "--dtype", default=None, help="fp32, bf16 or fp16; by default the base's. Pass nf4 if the adapter's base is 4-bit."
 )
 @DOWNLOAD
 @JSON
@@ -61,7 +61,7 @@ def merge(adapter: str, base: str | None, out: str, dtype: str | None, download:
 
     The checkpoint loads without lora_lab, and is as fast and as large as the base. In bf16 and fp16 the sum is rounded,
     and the report shows the effect; --dtype fp32 does not round. With nf4, the base is first quantized and dequantized,
-    as the adapter saw it in training; the checkpoint is not quantized.
+    to match the base that the adapter was trained on; the checkpoint is not quantized.
     """
     from lora_lab.training.named import write_merged
 

@@ -19,13 +19,13 @@ ALL_METHODS = "probe,head,bitfit,prompt,ptuning,prefix,bottleneck,ia3,lora,full"
 @recipe_options(without=FIXED)
 @click.option("--methods", default=ALL_METHODS, show_default=True, help="E.g. full,lora:rank=4:targets=q+v.")
 @click.option("--rates", type=int, default=4, show_default=True, help="Learning rates to try for each method.")
-@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best is at an end.")
+@click.option("--growth", type=int, default=2, show_default=True, help="Rates to add if the best rate is at an end.")
 @click.option("--tuning-seeds", type=int, default=1, show_default=True, help="Runs per rate while tuning.")
 @click.option("--seeds", type=int, default=5, show_default=True, help="Final runs per method.")
 @click.option("--steps", type=int, default=None, help="Steps per run; 400 by default.")
 @click.option("--minutes", type=float, default=None, help="Total time, instead of --steps.")
 @click.option("--margin", type=float, default=0.015, show_default=True, help="Equivalence margin.")
-@click.option("--forgetting", default=None, help="A text, such as shakespeare, to measure perplexity on.")
+@click.option("--forgetting", default=None, help="Also measure perplexity on this text, e.g. shakespeare.")
 @click.option("--prompts", type=int, default=0, help="Number of answers to generate and score.")
 @click.option("--out", default="compared", show_default=True, help="Folder for the runs and the comparison.")
 @click.option("--again", is_flag=True, help="Retry failed runs.")
@@ -77,8 +77,8 @@ def describe(comparison: dict[str, Any]) -> str:
     lines.append(
         f"{comparison['model']} on {comparison['task']}: {comparison['steps']} steps of {comparison['batch']} rows; "
         f"rates tuned on validation with seed {', '.join(map(str, comparison['tuning_seeds']))}, adding up to "
-        f"{comparison['growth']} at an end; {len(comparison['seeds'])} other seeds scored once on the test split; "
-        f"s per run is its share of the pack's time; {comparison['seconds']:.0f} s in total{basis}"
+        f"{comparison['growth']} rates at an end of the grid; {len(comparison['seeds'])} other seeds scored once on "
+        f"the test split; s per run is a run's share of its pack's time; {comparison['seconds']:.0f} s in total{basis}"
     )
     cells = [_cells(row, metric) for row in methods]
     table = aligned([list(cells[0]), *(list(row.values()) for row in cells)])

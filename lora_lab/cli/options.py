@@ -28,7 +28,7 @@ HELP = {
     "dora": "DoRA: also train the norm of each row of the weight",
     "lr_ratio": "LoRA+: ratio of B's learning rate to A's",
     "freeze_a": "LoRA-FA: train only B",
-    "tokens": "Virtual tokens before each row",
+    "tokens": "Number of virtual tokens before each row",
     "layers": "Adapt only this many of the top layers",
     "l2": "L2 penalty on the classifier's weights",
     "hidden": "Width of the network that generates the prompt; the model's width by default",
@@ -50,7 +50,7 @@ RECIPE: dict[str, tuple[type, Any, str | None]] = {
     "batch": (int, 16, None),
     "seed": (int, 0, None),
     "examples": (int, 0, "Number of training texts, with the data's class balance; 0 for all."),
-    "subset": (int, 0, "Index of the random draw of that many examples."),
+    "subset": (int, 0, "Seed of the random draw of --examples texts."),
     "weight_decay": (float, 0.0, None),
     "clip": (float, 1.0, "Maximum gradient norm; 0 for no clipping."),
     "patience": (int, 0, "Stop after this many validations without improvement; 0 for never."),
@@ -84,8 +84,8 @@ def method_options(without: Collection[str] = ()) -> Callable[[Command], Command
 def take_method(options: dict[str, Any], architecture: Architecture | None = None) -> Method:
     """Make the method from its options and remove them from `options`.
 
-    "qlora" is lora on a 4-bit base: it targets all linear layers by default, and dtype "auto" becomes nf4. With an
-    architecture, lora's default targets depend on it. Raises: BadValue or NotFound for an unknown name.
+    "qlora" is lora on a 4-bit base: it targets all linear layers by default, and dtype "auto" becomes nf4. If given,
+    `architecture` determines lora's default targets. Raises: BadValue or NotFound for an unknown name.
     """
     name = options.pop("method")
     given = {}

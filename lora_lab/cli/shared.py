@@ -46,7 +46,7 @@ def with_minutes() -> Callable[[str], None]:
 
 def aligned(lines: Sequence[Sequence[str]], sides: str = "") -> list[str]:
     """Align columns two spaces apart; `sides` has < or > for each column, by default all left-aligned."""
-    lines = [[printable(cell) for cell in line] for line in lines]  # before they are measured
+    lines = [[printable(cell) for cell in line] for line in lines]  # before widths are measured
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     formats = list(zip(sides or "<" * len(widths), widths, strict=True))
     return [

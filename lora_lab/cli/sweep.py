@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 GRID = ("rank", "alpha", "targets", "lr", "seed")
 USUAL = ("method", "targets", "rank", "alpha", "lr")  # columns that identify a row of the table
 CHOOSE = "Find the best configuration: weak ones stop halfway, and only the best and its rivals are tested."
-KIND = ("model", "task", "steps", "batch")  # only runs that agree in these are comparable
+KIND = ("model", "task", "steps", "batch")  # only runs that agree in these settings are comparable
 
 
 @click.command()
 @recipe_options(without=(*GRID, "validations"))
 @click.option("--rank", default=None, help="LoRA ranks, separated by commas: 1,2,4,8; 8 by default.")
-@click.option("--alpha", default=None, help="Separated by commas: 8,16.")
+@click.option("--alpha", default=None, help="Alphas, separated by commas: 8,16.")
 @click.option("--alpha-rule", default=None, help="fixed:16 (the default), rank, 2rank, sqrt or sqrt:4.")
 @click.option("--targets", multiple=True, help="q,v by default; repeat the option for more choices.")
-@click.option("--lr", default="2e-3", show_default=True, help="Separated by commas: 1e-3,2e-3.")
-@click.option("--seed", default="0", show_default=True, help="Separated by commas, or a range such as 0-4.")
+@click.option("--lr", default="2e-3", show_default=True, help="Learning rates, separated by commas: 1e-3,2e-3.")
+@click.option("--seed", default="0", show_default=True, help="Seeds, separated by commas, or a range such as 0-4.")
 @click.option("--out", default="runs", show_default=True, help="Folder for the runs; stored runs are skipped.")
 @click.option("--solo", is_flag=True, help="Train runs one at a time instead of in packs.")
 @click.option("--choose", "--halving", "choose", is_flag=True, help=CHOOSE)
-@click.option("--validations", type=int, default=None, help="How many, evenly spaced; 1, or 8 with --patience.")
+@click.option("--validations", type=int, default=None, help="Validations, evenly spaced; 1, or 8 with --patience.")
 @click.option("--again", is_flag=True, help="Retry failed runs.")
 @click.option("--pack", "side_by_side", type=click.IntRange(1), default=None, help="Maximum runs per pack.")
 @click.option("--dask", default=None, help="Address of a Dask scheduler; its workers train the packs.")
@@ -171,7 +171,7 @@ def _recipes(options: dict[str, Any]) -> list[Any]:
         axes["alpha"] = rule or (numbers("--alpha", alpha, float) if alpha is not None else "fixed:16")
         axes["targets"] = list(targets) or ("all-linear" if method == "qlora" else "q,v")
     elif {rank, alpha, rule} != {None} or len(targets) > 1:
-        raise BadValue(f"only lora has a grid of ranks, alphas and targets; for {method} give rates and seeds")
+        raise BadValue(f"only lora has a grid of ranks, alphas and targets; for {method} pass only --lr and --seed")
     elif targets:
         options["targets"] = targets[0]
     if options["validations"] is None:

@@ -8,8 +8,8 @@ Answers are scored by plugins' scorers, and by similarity to references with the
     nist     n-grams of up to five words weighted by information, at least 0 (Doddington 2002; nltk)
 
 BLEU and NIST ignore case, like the E2E challenge's script. Other details differ from that script, so scores are
-comparable within the lab, but only roughly with the paper's. METEOR and CIDEr need Java tools. Of these
-papers, Papineni et al. was read; the others were not read here. The packages compute all scores.
+comparable within the lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need
+Java tools. Of the papers above, Papineni et al. was read; the others were not read here. Packages compute all scores.
 """
 
 from __future__ import annotations
@@ -109,15 +109,15 @@ def score_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, prompts: int = 64,
     decoding: Decoding = GREEDY,
 ) -> dict[str, Any]:  # fmt: skip
-    """Generate answers to the first `prompts` meanings of the test split, and score them.
+    """Generate answers to the first `prompts` meaning representations of the test split, and score them.
 
-    Return the metrics and details of plugins' scorers, those of `text_scores`, n, and texts: [{meaning, text, ...}].
-    Raises: BadValue for a task without meanings, fewer than one prompt, or a missing package.
+    Return the results of `text_scores` and plugins' scorers, n (number of texts), and texts: [{meaning, text, ...}].
+    Raises: BadValue for a task without meaning representations, fewer than one prompt, or a missing package.
     """
     check_scorable(task)
     if prompts < 1:
         raise BadValue(f"prompts must be at least 1, not {prompts}")
-    rows: Any = task.test  # its prompts are the meanings
+    rows: Any = task.test  # its prompts are the meaning representations
     meanings, references = rows.prompts[:prompts], rows.references[:prompts]
     texts = generate(model, tokenizer, meanings, decoding)
     result: dict[str, Any] = {"n": len(texts), **text_scores(texts, references)}
@@ -129,9 +129,9 @@ def score_answers(
 
 
 def check_scorable(task: Task) -> None:
-    """Check that a task has meanings and the scoring packages are installed. Raises: BadValue."""
+    """Check that a task has meaning representations and that the scoring packages are installed. Raises: BadValue."""
     if not task.test.references:
-        raise BadValue(f"{task.name} has no meanings to put into sentences; use a task such as restaurants")
+        raise BadValue(f"{task.name} has no meaning representations to express; use a task such as restaurants")
     check_installed()
 
 
@@ -161,7 +161,7 @@ def missing_packages() -> list[str]:
 
 
 def bleu(texts: Texts, references: Sequence[Texts]) -> float:
-    """Return corpus BLEU. `force` only silences a warning about E2E's spaced periods."""
+    """Return corpus BLEU. `force` only silences a warning about the space before E2E's periods."""
     score = import_module("sacrebleu").corpus_bleu
     return float(score(list(texts), _streams(references), lowercase=True, force=True).score)
 
@@ -188,5 +188,5 @@ def nist(texts: Texts, references: Sequence[Texts]) -> float:
 
 
 def _streams(references: Sequence[Texts]) -> list[list[str | None]]:
-    """Return the first reference of every text, the second ones, ...; None where a text has fewer."""
+    """Return [all first references, all second references, ...]; None stands for a text with fewer."""
     return [list(stream) for stream in zip_longest(*references)]

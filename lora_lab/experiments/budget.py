@@ -5,7 +5,7 @@
                                          + runs * (steps * step + test)                  for the final seeds
                                          + runs * afterwards                             for forgetting and generation
 
-`step` is the time per run, in a pack of the size used for tuning. All methods get the same number of steps.
+`step` is the time of one step per run, in a pack of the size used for tuning. All methods get the same number of steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lora_lab.files import cached_json
 from lora_lab.methods.base import Method
 from lora_lab.training.recipe import Recipe
 
-TIMED, WARM = 8, 2  # steps to run, of which this many are warmup
+TIMED, WARM = 8, 2  # steps to run, and how many of these are warmup
 FEWEST = 10  # steps; fewer make a comparison meaningless
 SAFE = 0.8  # fraction of the time to plan for: smaller packs and rare shapes are slower
 FEW = 4  # prompts for timing generation
@@ -64,14 +64,14 @@ def steps_within(
             try:
                 pack = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
                 timing = pack_timed(pack, download)
-                if terms.forgetting or terms.prompts:  # of one short run, with few prompts
+                if terms.forgetting or terms.prompts:  # time one short run with few prompts
                     with TemporaryDirectory() as folder:
                         short = replace(pack[0], steps=1, validations=0)
                         run = Sweep(folder, download=download).run([short]).runs[0]
                         few = min(FEW, terms.prompts)
                         extra = afterwards(run, terms.forgetting, few, Path(folder) / "afterwards", download=download)
                     later = extra["seconds"] * (terms.prompts / few if few else 1)
-            except LabError as error:  # the comparison will report it too
+            except LabError as error:  # the comparison will report the error too
                 say(f"{label(method)}: not timed: {error}")
                 continue
             say(f"{label(method)}: {timing.step:.3f} s per step, in a pack of {len(pack)}")
@@ -83,7 +83,7 @@ def steps_within(
         if steps < FEWEST:
             needed = ceil((fixed + FEWEST * slope) / SAFE / 60)
             raise BadValue(
-                f"{minutes:g} minutes is too short: {FEWEST} steps take about {needed} minutes; allow at least that"
+                f"{minutes:g} minutes is too short: {FEWEST} steps take about {needed} minutes; allow at least {needed}"
             )
         return {"steps": steps}
 

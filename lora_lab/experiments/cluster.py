@@ -40,7 +40,7 @@ def run_on(
     client: Any, sweep: Callable[..., Any], packs: Sequence[Sequence[Recipe]], store: Store,
     ended: Callable[[Run], None], stop: threading.Event,
 ) -> None:  # fmt: skip
-    """Send every pack to the cluster; call `ended` with runs as they arrive; after `stop`, only those already done.
+    """Send every pack to the cluster; call `ended` with each run that arrives; after `stop`, cancel pending packs.
 
     sweep   the class `Sweep`, which a worker trains its pack with
     """

@@ -6,9 +6,8 @@
     then              a verdict on each against full fine-tuning and the probe, with Holm's correction
 
 All methods share the model, data, data order per seed, steps, batch size and head; the last checkpoint counts. A frozen
-base computes in this machine's fastest dtype; trainable base weights are fp32.
-
-A comparison can be killed at any time: the same call resumes it, with the same result.
+base computes in this machine's fastest dtype; trainable base weights are fp32. A comparison can be killed at any time:
+the same call resumes it, with the same result.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ UNSET = (  # keys of a row that are None until the method has runs
     "adapter_bytes", "predicted_bytes", "predicted_parts", "peak_bytes", "added_tokens", "lr", "edge", "trainable",
     "head", "file_bytes", "dtype", "products", "seconds", "answers", "error",
 )  # fmt: skip
-NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # errors of a cost that is not covered
+NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # raised for a cost that is not covered
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
 
 
@@ -201,8 +200,8 @@ def compare(
     again    retry failed runs
     stop     set it to end after the current step; the same call resumes
     note     called after each method with the comparison so far
-    workers  number of methods to run at once, each in a process with its share of the cores; None chooses. More than 1
-             rules out `stop`, and needs `if __name__ == "__main__":` in a script, since new processes import it.
+    workers  number of methods to run at once, each in a process with its share of the cores; None: automatic. More than
+             1 excludes `stop`, and needs `if __name__ == "__main__":` in a script, since new processes import it.
     pack     class of packs, such as a subclass with another loss
     terms    fields of `Terms` and of the recipes
     Raises: BadValue, NotFound for impossible terms, before any training; Changed, see `sweep`. A method that fails
@@ -216,7 +215,7 @@ def compare(
             check([recipe])
             break  # one possible method is enough to go on
     else:
-        check(recipes)  # raises the first one's error
+        check(recipes)  # raises the first recipe's error
     base = None
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
@@ -323,10 +322,10 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def costs_of(recipe: Recipe) -> dict[str, Any]:
-    """Return the memory costs of a single run in bytes, without those that are not covered or cannot be measured.
+    """Return the memory costs of a single run in bytes; omit those that are not covered or cannot be measured.
 
-    A run's `peak_bytes` belongs to a process that trains a whole pack. This one comes from a real step on the longest
-    batch, tracked tensor by tensor, for comparison with the prediction for that step.
+    A stored run's `peak_bytes` is that of a process that trains a whole pack. The one here is that of a real step on
+    the longest batch, tracked tensor by tensor, for comparison with the prediction for that step.
 
     adapter_bytes     size of the adapter file, from the architecture
     predicted_bytes   predicted peak of a step; `predicted_parts` splits it by category

@@ -1,6 +1,6 @@
-"""Check the lab's predictions on a GPU: `lora-lab gpu-check`, one file to send back.
+"""Check the lab's predictions on a GPU: `lora-lab gpu-check` writes one file to send back.
 
-    memory    peak and reserved bytes of real steps on random weights, relative to a trace: at most 1.02 and 1.03
+    memory    peak and reserved bytes of real steps on random weights, relative to a trace; at most 1.02 and 1.03
     step      milliseconds of a training step, ours and PEFT's, if PEFT is installed
     packs     seconds per run, by the number of runs that train side by side
     runs      a run, a comparison and generation, end to end
@@ -77,7 +77,7 @@ def gpu_check(
 
 
 def memory_rows(where: str, models: Sequence[str], batch: int = 4, seq: int = 512) -> Iterator[Row]:
-    """Yield GiB of a real step and of its trace, and the ratios that should be near 1."""
+    """Yield the GiB of a real step and of its trace, and their ratios, which should be near 1."""
     for model in models:
         for case, (method, options) in CASES.items():
             setup = {"batch": batch, "seq": seq, "dtype": "bf16", "device": where, **options}

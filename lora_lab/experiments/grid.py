@@ -25,8 +25,8 @@ DEFAULTS = {"fixed": 16.0, "sqrt": 16 / math.sqrt(8)}  # for rules given without
 def alpha_of(rule: str, rank: int) -> float:
     """Return a rule's alpha for a rank: "fixed:16", "rank", "2rank", "sqrt" or "sqrt:4" (alpha = 4 sqrt(rank)).
 
-    fixed:16 holds alpha constant; rank and 2rank, alpha / rank; sqrt:c, alpha / sqrt(rank). Kalajdzievski 2023.
-    Raises: BadValue for an unknown rule.
+    fixed:16 keeps alpha constant, rank and 2rank keep alpha / rank constant, sqrt:c keeps alpha / sqrt(rank) constant
+    (Kalajdzievski 2023). Raises: BadValue for an unknown rule.
     """
     name, _, number = rule.partition(":")
     if name not in RULES:
@@ -44,7 +44,7 @@ class Grid:
 
     alpha    numbers, or one rule such as "2rank" (see `alpha_of`)
     targets  one choice ("q,v" or ("q", "v")), or a list of choices (["q,v", "all-linear"])
-    method   a method, which supplies the rank, alpha or targets if not given; they vary only for lora
+    method   a method; supplies the rank, alpha or targets that are not given; only lora's can vary
     Raises: BadValue for an empty list or an invalid value, and for ranks, alphas or targets with another method.
     """
 

@@ -3,7 +3,7 @@
     W = s_1 u_1 v_1^T + s_2 u_2 v_2^T + ...        s_1 >= s_2 >= ... >= 0, the singular values
 
 The first r terms are the best rank-r approximation. Its squared error is the sum of the remaining s_i^2, the tail of
-the energy; the sum of all s_i^2 equals that of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
+the energy; the sum of all s_i^2 is the sum of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def truncated(u: np.ndarray, s: np.ndarray, vt: np.ndarray, rank: int) -> np.nda
 
 
 def energy_kept(s: np.ndarray, rank: int) -> float:
-    """Return the share of the energy in the first r terms, 0 to 1. Raises: BadValue for an invalid rank."""
+    """Return the fraction of the energy in the first r terms, 0 to 1. Raises: BadValue for an invalid rank."""
     if not 0 <= rank <= len(s):
         raise BadValue(f"rank must be from 0 to {len(s)} for this matrix, not {rank}")
     return float(_energies(s)[rank])
 
 
 def rank_for_energy(s: np.ndarray, share: float) -> int:
-    """Return the lowest rank that keeps this share of the energy. Raises: BadValue for a share outside 0 to 1."""
+    """Return the lowest rank that keeps this fraction of the energy. Raises: BadValue for a fraction outside 0 to 1."""
     if not 0 <= share <= 1:
-        raise BadValue(f"a share of the energy must be between 0 and 1, not {share:g}; for 90%, use 0.9")
-    return int(np.argmax(_energies(s) >= share - 1e-12))  # all shares sum to 1 up to rounding
+        raise BadValue(f"the fraction of energy must be between 0 and 1, not {share:g}; for 90%, use 0.9")
+    return int(np.argmax(_energies(s) >= share - 1e-12))  # all fractions sum to 1 up to rounding
 
 
 def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -53,7 +53,7 @@ def shuffled(matrix: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def _energies(s: np.ndarray) -> np.ndarray:
-    """Return the shares of the energy kept at ranks 0, 1, ..., k."""
+    """Return the fractions of the energy kept at ranks 0, 1, ..., k."""
     sums = np.cumsum([0.0, *np.square(s, dtype=float)])
     return sums / sums[-1] if sums[-1] else np.ones_like(sums)
 

@@ -61,9 +61,10 @@ def letter(difference: float, p_difference: float, p_equivalence: float) -> str:
 def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS) -> dict[str, dict[str, Any]]:
     """Return {rival: {method: entry}} for scores (seeds, rows) by name, with the results of `verdict(method, rival)`.
 
-    An entry has the difference; low and high, its 95% interval; within, [[position, low, high], ...], the 90%
-    intervals, each valid from that position in `margins`; outcomes, a letter for each margin; together, the same with
-    Holm's correction over all methods against this rival; more, the [seeds, rows] that would decide each undecided one.
+    difference, low, high   the difference and its 95% interval
+    within                  90% intervals, [[index, low, high], ...], each valid from that index in `margins`
+    outcomes, together      a letter for each margin; without, and with Holm's correction over this rival's methods
+    more                    for each undecided outcome, the [seeds, rows] that would decide it
     """
     entries: dict[str, dict[str, Any]] = {name: {} for name in scores}
     differ: dict[tuple[str, str], float] = {}
@@ -116,8 +117,9 @@ def resampled(
 ) -> dict[str, Any]:
     """Return studies of `rows` rows each, with seeds and rows drawn from scores (seeds, rows) with replacement.
 
-    truth is the difference between `a` and `b`, which every study estimates; studies, [[difference, low, high], ...]
-    with 95% intervals; outcomes, a string of letters for each study.
+    truth      the difference between `a` and `b`, which every study estimates
+    studies    [[difference, low, high], ...] with 95% intervals
+    outcomes   a string of letters for each study
     """
     rng, a, b = np.random.default_rng(seed), a.astype(float), b.astype(float)
     studies, outcomes = [], []

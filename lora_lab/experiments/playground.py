@@ -4,7 +4,7 @@
                                             ->  packed(playground), the file that `python docs/playground.py` writes
 
 Rates, ranks and alphas are chosen on the validation rows, so the map and the file omit test metrics. Means and
-what may be luck are computed here, never in the browser.
+the differences that chance may explain are computed here, never in the browser.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Cell(NamedTuple):
 class Result(NamedTuple):
     """One run on the map.
 
-    learned   whether its validation loss fell by LEARNED
+    learned   whether the run's validation loss fell by more than LEARNED
     losses    training loss as at most `POINTS` means, see `curve`
     value     the metric at the last validation; None if the run failed or was not validated
     dtype     training dtype; None if the run never started
@@ -77,7 +77,7 @@ class Result(NamedTuple):
 class Playground:
     """Runs that differ only in rate, rank, alpha, targets and seed.
 
-    recipe   the settings of one run, for those that all share
+    recipe   the settings of one run; all runs share them, except for those five
     made     {date, lora_lab, hardware, dtype} with the most common values
     """
 
@@ -115,14 +115,14 @@ def curve(losses: Sequence[float], steps: int) -> list[float]:
 def read(folder: str | Path) -> Playground | None:
     """Read the runs of a store, or of all stores under a folder; return None without a validated LoRA run.
 
-    Among several models, tasks or lengths, use the one with the most runs.
+    If the runs differ in model, task or length, use the largest group of comparable runs.
     Raises: NotFound if the folder does not exist, BadValue for a record that cannot be read.
     """
     return gathered(records(Path(folder)))
 
 
 def records(folder: Path, skip: Container[str] = ()) -> Iterator[Record]:
-    """Yield every run, except the files in `skip`, with the student's subfolder. Raises: see `read`."""
+    """Yield (student's subfolder, record) for every run except the files in `skip`. Raises: see `read`."""
     from lora_lab.experiments import results  # imports transformers, which shipped runs do not need
 
     for store in sorted(stores(folder)):
@@ -150,7 +150,7 @@ def cell_of(recipe: Mapping[str, Any]) -> Cell:
 
 
 def _kinds(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Group LoRA runs that have ended by the settings that all runs of a map share."""
+    """Group the LoRA runs that have ended; runs that belong on one map form a group."""
     groups: dict[str, list[Record]] = {}
     for who, record in records:
         if record["recipe"]["method"]["name"] == "lora" and record["status"] in ENDED:
@@ -166,12 +166,12 @@ def _kind(recipe: Mapping[str, Any]) -> str:
 
 
 def _results(records: Sequence[Record], metric: str, earlier: Iterable[Result] = ()) -> tuple[Result, ...]:
-    """Return earlier results and those of the records: the last one of each student, cell and seed."""
+    """Return earlier and new results; keep the last result for each student, cell and seed."""
     results = {(result.who, result.cell, result.seed): result for result in earlier}
     start = fmean([losses[0] for _, record in records if (losses := record["history"]["loss"])] or [0.0])
     for who, record in records:
         recipe, checks = record["recipe"], record["history"]["validation"]
-        before = checks[0].get("loss", start) if checks and checks[0]["step"] == 0 else start  # some lack step 0
+        before = checks[0].get("loss", start) if checks and checks[0]["step"] == 0 else start  # not all have step 0
         last = checks[-1] if checks and checks[-1]["step"] > 0 else None
         learned = last is None or last.get("loss", start) < before - LEARNED
         losses = curve(record["history"]["loss"], recipe["steps"])
@@ -199,7 +199,7 @@ def packed(playground: Playground) -> dict[str, Any]:
 def unpacked(values: Mapping[str, Any]) -> Playground:
     """Decode the result of `packed`, up to rounding. Raises: BadValue for another version."""
     if values.get("version") != VERSION:
-        raise BadValue(f"the playground has version {values.get('version')}, not {VERSION}: update one of them")
+        raise BadValue(f"the playground has version {values.get('version')}, not {VERSION}: update it or lora_lab")
     losses = np.frombuffer(base64.b64decode(values["losses"]), np.uint8).reshape(len(values["runs"]), -1)
     results = []
     for (cell, seed, status, learned, value, dtype), points in zip(values["runs"], losses, strict=True):
@@ -216,7 +216,7 @@ def load() -> Playground:
 def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
     """Return the largest loss that curves can show, well above the losses at the start, and POINTS bytes per run.
 
-    A byte is 0 to 254 for a loss from 0 to the largest or more, 255 for a missing point.
+    A byte of 0 to 254 is a loss from 0 to the largest (higher losses are clipped); 255 is a missing point.
     """
     top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
     points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
@@ -232,8 +232,8 @@ def shown(
 ) -> tuple[dict[str, Any], bytes]:
     """Return what `SweepPanel` draws (axes, cells with means, runs, lines), and POINTS bytes per run.
 
-    ranks, alphas, rates   more values for the axes, whose cells are untried
-    Fractions such as accuracy are in percent. `luck` is the gap between two cells that may be chance, see `_luck`.
+    ranks, alphas, rates   more values for the axes, whose cells have no runs yet
+    Fractions such as accuracy are in percent. Two cells may differ by `luck` by chance, see `_luck`.
     """
     results, metric, (top, losses) = playground.results, metric_of(playground.metric), _curves(playground.results)
     shares = [None if result.value is None else metric.factor * result.value for result in results]
@@ -284,8 +284,8 @@ def _short(value: float | None) -> float | None:
 
 
 def _luck(cells: Iterable[Sequence[float]]) -> float | None:
-    """Return 1.96 standard errors of the difference between two cells' means; None without a repeated cell."""
-    # The median variance, since some cells are close to collapse, over chi-squared's median (Wilson-Hilferty).
+    """Return 1.96 standard errors of the difference between two cells' means; None if no cell has several runs."""
+    # Median variance (cells close to collapse vary more), divided by chi-squared's median (Wilson-Hilferty).
     repeated = [values for values in cells if len(values) > 1]
     variances = [np.var(values, ddof=1) / (1 - 2 / (9 * len(values) - 9)) ** 3 for values in repeated]
     return 1.96 * math.sqrt(2 * np.median(variances) / fmean(map(len, repeated))) if repeated else None
@@ -294,7 +294,7 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
     """Return (start, width, rates, columns): columns `width` octaves apart, the first centered at 2^start.
 
-    `rates` has one rate per column, and `columns` the column of every rate. Columns are as wide as the gaps between a
+    `rates` has one rate per column; `columns` maps each rate to its column. Columns are as wide as the gaps between a
     row's rates, or narrower, so that no two rates of a row share a column.
     """
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
@@ -319,7 +319,7 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
 
     {"alpha": {"q,v|8": {"alone": {k, at, lost, worst, row}, ...}}}: at rank 8 the rate of row y is
     2^(start + width * at) / y^k. A row loses the difference between its best mean and the mean at that rate,
-    interpolated between tried rates. `lost` is the average over rows with three rates or more; `row` loses the `worst`.
+    interpolated between tried rates. `lost` is the mean over rows with at least 3 rates, `worst` the maximum, at `row`.
     """
     result: dict[str, dict[str, Any]] = {view: {} for view in FAMILIES}
     for view, families in FAMILIES.items():
@@ -350,7 +350,7 @@ def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
 
 
 def _moves(quality: Mapping[Cell, float], targets: str) -> dict[str, float]:
-    """Return how far each setting moves the metric: the rate along one row, rank and alpha each at the best rate.
+    """Return how much each setting changes the metric: the rate along one row, rank and alpha each at the best rate.
 
     The other settings are at LoRA's defaults or, if these were not tried, at the most common values.
     """

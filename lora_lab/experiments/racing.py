@@ -1,7 +1,7 @@
-"""Choose one configuration in a sweep and stop those that fall behind: `sweep(..., choose=True)`.
+"""Choose one configuration in a sweep, and stop configurations that fall behind: `sweep(..., choose=True)`.
 
-    one seed of each -> from the halfway point, those behind stop -> the other seeds of the rest, likewise
-    -> the best mean on validation is chosen -> it and its rivals are scored on the test rows
+    train one seed of each -> from halfway on, stop those behind -> train the others' remaining seeds in the same way
+    -> choose the best mean on validation -> score the chosen configuration and its rivals on the test rows
 
 A configuration is a recipe without its seed; its seeds stop together. Runs with the same seed see the same rows at each
 step, so their training losses are paired; and on rows not seen before, training loss is as good as validation loss.
@@ -39,7 +39,7 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
 
     curves    training losses of each configuration in nats, (seeds, at least `step`), with the same seeds for all
 
-    From halfway, compare the means of the last 25 losses every 10 steps. Once the lowest is LED below the start (the
+    From halfway on, compare the means of the last 25 losses every 10 steps. Once the lowest is LED below the start (the
     mean of the first ten losses), a configuration stops if it exceeds the lowest by more than GAP and by more than the
     fraction WAY of the lowest's progress since the start, or if it is within FLAT of the start.
     """
@@ -56,7 +56,7 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
 
 
 class Race:
-    """Decide which runs of a choosing sweep train next, and which stop.
+    """Decide which runs of a sweep with `choose` train next, and which stop.
 
     Raises: BadValue if configurations differ in model, task, length or seeds, or have no validation.
     """
@@ -87,9 +87,9 @@ class Race:
             self.failed.add(configuration)
 
     def stages(self) -> Iterator[list[Recipe]]:
-        """Yield the runs to train in each stage; a stage may repeat runs of the previous one that have ended.
+        """Yield the runs to train in each stage; a stage may repeat ended runs of the previous stage.
 
-        If a stage needs several packs, they pause halfway (`pauses`), and the next stage packs the rest together.
+        If a stage needs several packs, they pause halfway (`pauses`), and the next stage packs the survivors together.
         """
         for seeds in self.seeds[:1], self.seeds[1:]:
             self.racing, over = seeds, {*self.out, *self.failed}
@@ -98,7 +98,7 @@ class Race:
                 yield stage
 
     def judge(self, members: Sequence[Member], step: int) -> None:
-        """End runs of configurations that are behind, even if only behind those in other packs; or pause halfway."""
+        """End runs of configurations that are behind others, in this or another pack; or pause halfway."""
         if step % EVERY or step < self.steps / 2:
             return
         self.losses |= {member.recipe: [*member.history["loss"]] for member in members}
@@ -150,9 +150,9 @@ class Race:
 class Choice:
     """The outcome of a sweep with `choose`.
 
-    runs      the runs of the chosen configuration, then those of each rival: those to score on the test rows
+    runs      the runs to score on the test rows: those of the chosen configuration, then those of each rival
     outcome   what `to_json` returns: {chosen, rivals, stopped, saved, regret_bound}. `behind` in stopped is the hash of
-              a leading run; saved is relative to training and scoring all, with estimated seconds
+              a leading run; saved compares with training and scoring all runs; its seconds are estimated
     """
 
     runs: list[Run]
@@ -188,7 +188,7 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
 def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
     """Return the first configuration and those that validation cannot distinguish from it (paired test, Holm).
 
-    Without stored validation rows, or with numeric labels, nothing can be distinguished.
+    Without stored validation rows, or with numeric labels, every other configuration is a rival.
     """
     rows = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed]
     p_values = []

@@ -1,4 +1,4 @@
-"""Runs as a tidy data frame, selection of runs: `runs.at(rank=8)`, and the stores of many laptops merged into one."""
+"""Load runs as a tidy data frame, select runs with `runs.at(rank=8)`, and merge the stores of many laptops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
 if TYPE_CHECKING:
     import pandas as pd
 else:
-    pd = Lazy("pandas")  # 25 MB, which a panel that waits doesn't need
+    pd = Lazy("pandas")  # 25 MB, which an idle panel doesn't need
 
 SETTINGS = ("model", "task", "lr", "seed", "steps", "batch", "warmup", "weight_decay", "clip", "dtype", "max_length")
 METHOD = ("rank", "alpha", "dropout", "rslora", "init")  # columns that exist for every method
@@ -80,7 +80,7 @@ def frame(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def load(store: str | Path) -> pd.DataFrame:
-    """Load a store as a frame, without adapters and predictions: 10,000 runs in 1 to 2 s. Raises: see `records`."""
+    """Load a store as a frame, without adapters or predictions: 10,000 runs in 1 to 2 s. Raises: see `records`."""
     try:
         return frame(records(Path(store)))  # one record at a time: 10,000 histories in memory are slow
     except DAMAGED:
@@ -146,7 +146,7 @@ class Runs:
 
     @property
     def scores(self) -> np.ndarray:
-        """Scores (seeds, rows): 1 where a run is right on a test row, else 0; for language models minus the row's loss.
+        """Scores (seeds, rows): 1 if a run is right on a test row, else 0; for language models, minus the row's loss.
 
         Raises: BadValue for a run without stored predictions, and if no run finished.
         """
@@ -167,7 +167,7 @@ def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
     numbers = " and ".join(f"{count} in {dtype}" for dtype, count in counts.most_common())
     return (
         f"these runs were trained in different dtypes, {numbers}: select one with at(run_dtype=...), or train "
-        "all of them in one, such as dtype='fp32'"
+        "all runs in one dtype, such as dtype='fp32'"
     )
 
 
@@ -235,10 +235,10 @@ class Collected(NamedTuple):
 def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     """Merge all stores under the folders into one; a zip file counts as a store.
 
-    Of several runs of one recipe, keep a finished one, or else the first. Skip files that are not runs, and runs whose
-    data file differs from that of the target store's runs or, if it has none, of most other runs. Issue a LabWarning
-    if runs of one recipe were trained in different dtypes.
-    Raises: NotFound if a folder is missing or none holds a run; BadValue if `into` is inside one or not writable.
+    If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs. Also skip runs
+    whose data file differs from that of the target store's runs or, if that store has no run on this file, from that
+    of most other runs. Issue a LabWarning if runs of one recipe were trained in different dtypes.
+    Raises: NotFound if a folder is missing or no run is found; BadValue if `into` is inside a folder or not writable.
     """
     store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
     sources = [Path(folder) for folder in folders]
@@ -259,7 +259,7 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     found = [(run.recipe.task, run.environment) for _, run in runs.values()]
     held = [(record["recipe"].get("task"), record.get("environment") or {}) for record in records(store.folder)]
     fingerprints = dict[str, str]()
-    for group in (found, held):  # the most common one of each data file; those that the store holds decide
+    for group in (found, held):  # each file's most common fingerprint; the target store's take precedence
         counts = Counter((task, environment["data"]) for task, environment in group if environment.get("data"))
         fingerprints |= {task: data for (task, data), _ in reversed(counts.most_common())}
     for name, (files, run) in runs.items():

@@ -7,14 +7,14 @@
     mean d +- q sqrt(V_S + V_R),  q = (V_S t[S-1] + V_R t[N-1]) / (V_S + V_R)        Cochran 1964
 
 Simpler methods fail: a bootstrap over 3 seeds calls equal methods different whenever all 3 differences have the same
-sign (25% of the time if seeds dominate), and t with Satterthwaite's degrees of freedom still does in 7.5% of cases.
+sign (25% of the time if seeds dominate), and t with Satterthwaite's degrees of freedom still does so in 7.5% of cases.
 Cochran's weighted t stays under 5% throughout.
 
 1 / N^2 is the variance that one more disagreeing row would add. If the true difference is the margin, at least that
-share of rows disagrees; if fewer do, equivalence is tested with a proportionally larger variance (a score test). So 100
-rows without any disagreement do not show equivalence within 1.5 points; 240 do. Equivalence uses two one-sided tests at
-5%: the 90% interval is inside the margin. With one run each, the test is exact McNemar (binomial over the rows that
-disagree), and the interval uses V_R alone.
+fraction of the rows disagrees; if fewer rows do, equivalence is tested with a proportionally larger variance (a score
+test). So 100 rows without any disagreement do not show equivalence within 1.5 points; 240 do. Equivalence uses two
+one-sided tests at 5%: the 90% interval is inside the margin. With one run each, the test is McNemar's exact test
+(binomial over the rows that disagree), and the interval uses V_R alone.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ import scipy  # type: ignore[import-untyped]  # loads its slow submodules on fir
 from lora_lab.errors import BadValue, warn
 from lora_lab.methods.base import is_number
 
-Answers = Any  # an array of answers, or an object with one as `scores`, such as `Runs`
+Answers = Any  # an array of answers, or an object whose `scores` is one, such as `Runs`
 Name = TypeVar("Name")
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
-LEVEL = 0.05  # of the two-sided test of a difference, and of each one-sided test of equivalence
+LEVEL = 0.05  # significance level of the two-sided test of a difference, and of each one-sided test of equivalence
 MARGIN = 0.015  # of equivalence: 1.5 points of accuracy; 0.015 nats per token for language models
-POWER = 0.8  # the probability of a decision at which more data "would show it"
+POWER = 0.8  # the probability of a decision with as much more data as "would show it"
 TINY, UNKNOWN = 1e-100, 1e12  # replaces a zero divisor; the variance of rows if there is only one
 MANY_SEEDS, MANY_ROWS = 1_000, 1_000_000  # beyond these a verdict is out of reach
 OPEN = "far more rows and seeds would be needed to decide"
@@ -45,13 +45,13 @@ MIDDLES = (np.arange(20) + 0.5) / 20  # midpoints of twenty equally likely range
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a against b; `str(verdict)` is one sentence.
+    """The outcome of comparing `a` with `b`; `str(verdict)` is one sentence.
 
-    outcome                 "equivalent" even if a is also better or worse; `word` says both
-    difference              mean of a - mean of b, as a share (0.015 is 1.5 points) or in the unit of the scores
+    outcome                 "equivalent" even if `a` is also better or worse; `word` says both
+    difference              mean of `a` - mean of `b`, as a fraction (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
-    more_seeds, more_rows   if undecided, how many more seeds (same rows) or rows (same seeds) would decide 80% of
-                            comparisons with the current estimates of difference and spread; None if no number would
+    more_seeds, more_rows   if undecided, the number of seeds (same rows) or rows (same seeds) to add for a decision
+                            with 80% power, given the estimated difference and spread; None if no number is enough
     """
 
     outcome: Outcome
@@ -63,7 +63,7 @@ class Verdict:
     margin: float
     p_difference: float
     p_equivalence: float
-    seeds: int  # of a
+    seeds: int  # of `a`
     seeds_b: int
     rows: int
     more_seeds: int | None
@@ -93,7 +93,7 @@ class Verdict:
         return f"{self.word}{detail} ({interval}; {size}){f'; {advice}' * (self.outcome == 'undecided')}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the outcome as `kind`, the sentence as `words`, and its numbers: shares if `points`, else scores."""
+        """Return the outcome as `kind`, the sentence as `words`, and the numbers: fractions if `points`, or scores."""
         ends = {90: (self.low, self.high), 95: (self.low95, self.high95)}
         return {
             **{"kind": self.outcome, "words": str(self)},
@@ -102,16 +102,17 @@ class Verdict:
         }
 
     def _format(self, value: float, unit: str = "") -> str:
-        near_zero = 0 < abs(value) < 0.0005  # on which side of 0 an interval ends decides the outcome
+        near_zero = 0 < abs(value) < 0.0005  # one more digit shows on which side of 0 an interval ends
         return f"{100 * value:z.{1 + near_zero}f}{unit}" if self.correctness else f"{value:z.3g}"
 
 
 def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
-    """Compare a with b on the same test rows; return the verdict on a. Fix the margin of equivalence in advance.
+    """Compare `a` with `b` on the same test rows; return the verdict on `a`. Fix the margin of equivalence in advance.
 
-    Shapes: a (seeds, rows) or (rows,), bool or 0/1 for right and wrong answers, else float scores, higher is better;
-    b likewise, with the same rows in the same order; or the `Runs` of a sweep. If a and b have equally many seeds, seed
-    i of both is a pair (same data order). Otherwise seeds vary independently; a single seed is taken to vary as much.
+    Shapes: `a` and `b` are (seeds, rows) or (rows,), with the same rows in the same order: bool or 0/1 for right and
+    wrong answers, else float scores, higher is better. Each may also be the `Runs` of a sweep. If both have the same
+    number of seeds, seed i of both is a pair (same data order). Otherwise seeds are taken to vary independently, and a
+    single seed to vary as much as the other side's seeds.
     Raises: BadValue for different numbers of rows, empty arrays, NaN, integers other than 0 and 1, a margin of 0.
     Source: textbook methods named after Cochran 1964, McNemar 1947 and Schuirmann 1987, whose papers we did not read;
     Bouthillier et al. 2021 on seeds.
@@ -121,10 +122,10 @@ def verdict(a: Answers, b: Answers, margin: float = MARGIN) -> Verdict:
 
 
 def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN) -> dict[str, Verdict]:
-    """Compare every other method with `against`; return the verdicts by name, with Holm's correction over all of them.
+    """Compare every other method with `against`; return the verdicts by name, with Holm's correction over all pairs.
 
-    Differences are one family, equivalences another. Intervals are not corrected; more_seeds and more_rows assume
-    5% / pairs, Holm's strictest level. Raises: BadValue, see `verdict`, and for an unknown `against`.
+    Tests of differences are one family, tests of equivalence another. Intervals are not corrected; more_seeds and
+    more_rows assume 5% / pairs, Holm's strictest level. Raises: BadValue, see `verdict`, and for an unknown `against`.
     """
     if against not in named or len(named) < 2:
         raise BadValue(f"{against!r} and at least one other method are needed; given: {', '.join(named) or 'none'}")
@@ -134,7 +135,7 @@ def verdicts(named: Mapping[str, Answers], against: str, margin: float = MARGIN)
 def verdicts_of(pairs: Mapping[Name, tuple[Answers, Answers]], margin: float = MARGIN) -> dict[Name, Verdict]:
     """Compare the first of each pair with the second; return the verdicts, with Holm's correction as in `verdicts`.
 
-    Use it if comparisons without a common opponent support one statement together. Raises: BadValue, see `verdict`.
+    Use it if comparisons without a common opponent jointly support one statement. Raises: BadValue, see `verdict`.
     """
     checked = [_pair(a, b, margin, f"{name}", f"the opponent of {name}") for name, (a, b) in pairs.items()]
     differ, equal = holm([pair.p_difference() for pair in checked]), holm([pair.p_equivalence() for pair in checked])
@@ -164,9 +165,9 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float |
 
 
 def check_margin(margin: float, *, shares: bool) -> None:
-    """Check that a margin is above 0 and, for `shares`, below 1. Raises: BadValue."""
+    """Check that a margin is above 0 and, for `shares` (right or wrong answers), below 1. Raises: BadValue."""
     if not (is_number(margin) and 0 < margin < (1 if shares else math.inf)):
-        raise BadValue(f"margin must be positive and, for shares, below 1 (0.015 is 1.5 points), not {margin!r}")
+        raise BadValue(f"margin must be positive and, for accuracies, below 1 (0.015 is 1.5 points), not {margin!r}")
 
 
 class Pair:
@@ -180,7 +181,7 @@ class Pair:
         check_margin(margin, shares=self.correctness)
         by_row = a.mean(0) - b.mean(0)
         self.difference, size = float(by_row.mean()), np.abs(by_row)
-        self.share = float(size.mean()) if self.correctness else math.inf  # share of rows that differ
+        self.share = float(size.mean()) if self.correctness else math.inf  # fraction of rows that differ
         self.unit = 1.0 if self.correctness else float(size.max() or np.ptp(a))  # largest difference on one row
         single = self.correctness and self.seeds == (1, 1)
         self.one_right = (int((by_row > 0).sum()), int((by_row != 0).sum())) if single else (0, 0)  # for McNemar
@@ -191,7 +192,7 @@ class Pair:
         self.row = max(by_row.var(ddof=1) - (self.noise / self.runs).sum(), 0.0) if self.rows > 1 else UNKNOWN
 
     def parts(self, rows: int, more: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean difference's variance by source and degrees of freedom, (groups + 1,), with `more` seeds."""
+        """Return the mean difference's variances and degrees of freedom by source, (groups + 1,), with `more` seeds."""
         by_seed = (np.maximum(self.seed, 0) + self.noise / rows) / (self.runs + more)
         by_row = self.row / rows + (self.unit / rows) ** 2
         return np.append(by_seed, by_row), np.append(self.freedom + more, max(rows - 1, 1))
@@ -201,7 +202,7 @@ class Pair:
         return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
     def widening(self, rows: int) -> float:
-        """Return the factor for the error if the true difference is the margin but fewer rows were seen to differ."""
+        """Return the factor to widen the error by if fewer rows differ than a true difference of the margin implies."""
         return math.sqrt(max(1.0, (self.margin + 1 / rows) / (self.share + 1 / rows)))
 
     def p_difference(self) -> float:
@@ -216,7 +217,7 @@ class Pair:
         return _tail((self.margin - abs(self.difference)) / error, *self.parts(self.rows))
 
     def interval(self, tail: float, widening: float = 1.0) -> tuple[float, float]:
-        """Return both ends of the interval; a difference of shares is at most 1 in size."""
+        """Return both ends of the interval; a difference between fractions is at most 1 in size."""
         half, limit = float(_quantile(tail, *self.parts(self.rows))), 1.0 if self.correctness else math.inf
         half *= self.error() * widening
         return max(self.difference - half, -limit), min(self.difference + half, limit)
@@ -236,7 +237,7 @@ class Pair:
         outcome: Outcome = "better" if self.difference > 0 else "worse"
         outcome = "equivalent" if p_equivalence < LEVEL else outcome if p_difference < LEVEL else "undecided"
         low, high = self.interval(LEVEL / 2)
-        if self.p_difference() >= LEVEL:  # keep the interval consistent with McNemar's test about 0
+        if self.p_difference() >= LEVEL:  # include 0, for consistency with McNemar's test
             low, high = min(low, 0.0), max(high, 0.0)
         level, open_ = LEVEL / pairs, outcome == "undecided" and self.rows > 1
         seeds = _fewest(lambda n: self.decided(self.rows, n, level), MANY_SEEDS) if open_ and self.runs.size else None
@@ -259,7 +260,7 @@ def _quantile(tail: float, variance: np.ndarray, freedom: np.ndarray) -> np.ndar
 
 
 def _tail(ratio: float, variance: np.ndarray, freedom: np.ndarray) -> float:
-    """Return the one-sided p-value of a difference divided by its error: the tail of that quantile, >= TINY."""
+    """Return the one-sided p-value (>= TINY) of a difference over its error: the tail whose quantile is `ratio`."""
     size = min(abs(ratio), float(_quantile(TINY, variance, freedom)))
     ends = np.log((TINY, 0.5))
     p = math.exp(scipy.optimize.brentq(lambda x: float(_quantile(math.exp(x), variance, freedom)) - size, *ends))
@@ -272,7 +273,7 @@ def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
 
 
 def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
-    """Check two methods' answers; warn if dtypes may explain a difference: asked for the same, trained in others."""
+    """Check two methods' answers; warn if runs that ask for the same dtype were trained in different ones."""
     runs = [run for side in (a, b) for run in getattr(side, "runs", ())]
     if runs:
         from lora_lab.experiments.results import unlike
@@ -285,7 +286,7 @@ def _runs(values: Answers, name: str) -> np.ndarray:
     """Return the runs as floats (seeds, rows). Raises: BadValue for anything but answers or scores."""
     try:
         runs = np.atleast_2d(np.asarray(getattr(values, "scores", values)))
-    except BadValue:  # also a ValueError; it says why there are no scores
+    except BadValue:  # a BadValue is also a ValueError, and says why there are no scores
         raise
     except ValueError:
         raise BadValue(f"{name} has runs of different lengths; score every seed on the same test rows") from None

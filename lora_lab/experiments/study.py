@@ -51,7 +51,7 @@ class Study:
         cls, model: str, task: str, methods: Mapping[str, Any], seeds: int | Iterable[int] = 5,
         margin: float = MARGIN, **fields: Any,
     ) -> Self:  # fmt: skip
-        """Make a group per method: a `Method`, a string such as "lora:rank=4", or {"method": either, **recipe fields}.
+        """Make a group per method: a `Method`, a string such as "lora:rank=4", or {"method": one of those, **fields}.
 
         seeds     number of seeds, or the seeds themselves
         fields    recipe fields that all groups share; `validations` defaults to 0
@@ -79,7 +79,7 @@ class Study:
 
     @property
     def missing(self) -> str:
-        """Why the study is incomplete, such as "2 of 15 runs are missing: the loss became nan"; "" if it isn't."""
+        """Why the study is incomplete, such as "2 of 15 runs are missing: the loss became nan"; "" if complete."""
         missing = len(self.recipes) - len(self._finished(self.recipes))
         reason = next((run.error for run in self.found.values() if run.error), "stopped; repeat the call to resume")
         return f"{missing} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
@@ -95,7 +95,7 @@ class Study:
         return [run.metrics[metric] for run in self.runs(label)]
 
     def scores(self, label: str) -> np.ndarray:
-        """Return scores (seeds, rows): 1 where a run is right on a test row, else 0; for language models, -loss."""
+        """Return scores (seeds, rows): 1 if a run is right on a test row, else 0; for language models, -loss."""
         return np.stack([results.scores_of(run) for run in self.runs(label)])
 
     def verdicts(self, pairs: Mapping[Any, Sequence[str]]) -> dict[Any, Verdict]:
@@ -124,7 +124,7 @@ class Study:
 def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
     """Make methods from "head,lora:rank=4:targets=q+v", a method, or a list of such strings and methods.
 
-    Items of a list are joined by +: targets=q+k+v.
+    In a setting, + joins the items of a list: targets=q+k+v.
     Raises: BadValue for an unknown method or setting, no method, or a method named twice.
     """
     given = given.split(",") if isinstance(given, str) else [given] if isinstance(given, Method) else given
@@ -166,7 +166,7 @@ def _method(text: str) -> Method:
     for setting in options:
         option, equals, value = map(str.strip, setting.partition("="))
         if not (option and equals and value):
-            raise BadValue(f"a setting of {name} is option=value, as in lora:rank=4:targets=q+v, not '{setting}'")
+            raise BadValue(f"a setting of {name} must be option=value, such as rank=4 or targets=q+v, not '{setting}'")
         if option == "name":
             raise BadValue(f"a method's name comes first, as in lora:rank=4, not as in '{text.strip()}'")
         if option in settings:

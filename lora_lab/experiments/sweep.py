@@ -1,11 +1,10 @@
 """Sweeps: train missing runs in packs, and store each run as soon as it ends.
 
-    recipes -> not in the store -> unfinished packs first -> packs -> Run by Run into the store -> Swept
+    recipes -> those not in the store -> packs, unfinished ones first -> each Run into the store -> Swept
 
 A sweep can be killed at any time: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
 locked by one sweep at a time; the operating system releases the lock if the process dies.
-
-A pack is a group of recipes that can share a base, as large as memory allows and as long as speed improves.
+A pack is a group of recipes that can share a base. It grows as long as memory allows and speed improves.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint
 from lora_lab.training.watching import training_lock
 
 LOCK = ".sweep.lock"
-LEAST, MOST = 8, 32  # runs per pack: up to LEAST always pays off if it fits; above MOST nothing is gained
-TOKENS = 2048  # per core and step; beyond that, tokens do not get cheaper
+LEAST, MOST = 8, 32  # runs per pack: LEAST runs always pay off if they fit; more than MOST gain nothing
+TOKENS = 2048  # per core per step; beyond that, tokens do not get cheaper
 TRAINED_BYTES = 16  # per trained fp32 parameter: the parameter, its gradient, AdamW's two moments
-UNKNOWN = 4  # runs per pack without an estimate, a size that is rarely too large
+UNKNOWN = 4  # runs per pack without a memory estimate; rarely too many
 ROOM = 0.8  # fraction of free memory that a pack may use
 Note = Callable[[str, dict[str, Any]], None]
 
@@ -86,16 +85,16 @@ def sweep(
     """Train all runs that the store lacks: sweep(Grid(rank=[1, 8], seed=range(5)), task="rt", steps=400).
 
     what     a grid, whose recipes share `fields` (model and task default to minilm and rt); or recipes
-    choose   find the best configuration: those that fall behind stop halfway or later, and only the chosen one and its
-             rivals are scored on the test rows, see `experiments/racing.py`
+    choose   find the best configuration: from halfway on, stop those that fall behind; score only the best one and its
+             rivals on the test rows, see `experiments/racing.py`
     again    retry failed runs
-    size     maximum number of runs per pack; by default from memory and speed; 1 trains runs one by one
+    size     maximum number of runs per pack; by default chosen from memory and speed; 1 trains runs one by one
     client   a Dask `Client` whose workers train the packs, see `experiments/cluster.py`
     stop     set it to end after the current step; finished runs are kept, and the same call resumes
     note     called with ("plan", {packs, skipped, runs}), ("pack", {recipes}), ("step", {recipe, progress}) and
              ("run", {run})
     Raises, before any training: BadValue, NotFound for an impossible grid, or a store that is in use or not writable;
-    Changed if a data file has changed since the store's runs on it.
+    Changed if a data file has changed since the store's runs were trained on it.
     """
     if isinstance(what, Grid):
         what = what.recipes(fields.pop("model", "minilm"), fields.pop("task", "rt"), **fields)
@@ -109,7 +108,7 @@ class Sweep:
     """Trains the runs of a sweep. Options in addition to those of `sweep`:
 
     room       fraction of free memory that a pack may use
-    scored     False: only validate, without test scores and adapters
+    scored     if False, only validate: don't compute test scores or save adapters
     download   allow access to the model hub
     pack       the class of packs, such as a subclass that measures more
     lock       False if the caller already holds the store's lock
@@ -191,7 +190,7 @@ class Sweep:
         return kept
 
     def _tidy(self, left: Sequence[Recipe]) -> None:
-        """Delete the temporary files of these runs that a killed process left, and no other hidden files."""
+        """Delete these runs' temporary files that a killed process left behind, but no other hidden files."""
         files = [*(self._store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")] if self.lock else []
         for recipe in left:
             files += self._store.folder.glob(f".{recipe.hash}.json.*")
@@ -235,7 +234,7 @@ class Sweep:
             if len(recipes) == 1:
                 self._ended(failed(recipes[0], str(error)))
             else:
-                for recipe in recipes:  # perhaps only one of them fails
+                for recipe in recipes:  # perhaps only one run fails
                     self._train_pack([recipe])
             return
         pack.scores_stopped, pack.scores_untrained = False, self.scored
@@ -256,7 +255,7 @@ class Sweep:
             if len(recipes) == 1:
                 self._ended(failed(recipes[0], str(error)))
                 return
-        del pack  # after the handler, whose traceback holds it, so that its memory is free
+        del pack  # frees its memory; not in the handler, whose traceback still holds the pack
         left, paths = [r for r in recipes if r.hash not in self._done], [path] if path.is_file() else []
         for half in (left[: len(left) // 2], left[len(left) // 2 :]):
             if half and not self._stop.is_set():
@@ -270,7 +269,7 @@ class Sweep:
         return [show]
 
     def _keep(self, member: Member, run: Run) -> None:
-        """Save the adapter, unless the sweep is unscored or the run fell behind, then the record."""
+        """Save the adapter (unless the sweep is unscored or the run fell behind), then the record."""
         race = self._race
         if race and run.status == BEHIND:
             run = replace(run, environment=run.environment | {BEHIND: race.out[race.recipes[run.recipe]]})
@@ -291,7 +290,7 @@ class Sweep:
         self._note("run", {"run": run})
 
     def _score(self, runs: Sequence[Run]) -> Iterator[Run]:
-        """Score trained runs on the test rows as one pack; yield them as stored."""
+        """Score trained runs on the test rows as one pack; yield the stored records."""
         started = time.perf_counter()
         pack = Pack([run.recipe for run in runs], adapters=self._store.adapter_folder, download=self.download)
         scores = pack.score("test")
@@ -348,8 +347,8 @@ def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = R
 def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
     """Return how many runs fit in free memory and still lower the cost per run; at least 1.
 
-    What fits counts activations for all rows and each run's own parameters. On a CPU, the cost falls until every core
-    has TOKENS.
+    Memory includes activations for all rows and each run's own parameters. On a CPU, the cost falls until every core
+    has TOKENS tokens per step.
     """
     first = group[0]
     try:

@@ -2,8 +2,7 @@
 
 A method with another method's rate, or with fewer tries, looks worse than it is. So every method has a geometric grid
 around sensible rates. If the best rate is at an end of the grid, `growth` more rates beyond that end are tried. If
-it is still at the end, it is marked as an edge: a better rate may lie beyond.
-
+the best rate is still at that end, it is marked as an edge: a better rate may lie beyond.
 Tuning seeds are not among the final seeds, so a lucky choice is not scored again. The test split is never used.
 """
 
@@ -36,7 +35,7 @@ class Axis:
     name: str = "lr"
 
     def grid(self, n: int, *, below: int = 0, above: int = 0) -> list[float]:
-        """Return n values centered on the middle of the first four, and more at either end, to two digits."""
+        """Return n values centered on the middle of the first four, and more at either end, rounded to two digits."""
         first = (RATES - n) // 2
         return [float(f"{self.lowest * self.factor**k:.2g}") for k in range(first - below, first + n + above)]
 
@@ -73,7 +72,7 @@ def axis_of(method: Method) -> Axis:
 
 @dataclass(frozen=True)
 class Tried:
-    """One value with the mean validation metric and loss of its runs, None and inf if one failed; `each` has all."""
+    """One value and its runs' mean validation metric and loss, None and inf if a run failed; `each` has all runs'."""
 
     value: float
     validation: float | None = None
@@ -98,7 +97,7 @@ class Tuning:
 
     @property
     def edge(self) -> bool:
-        """Whether the best value is at an end of the tried ones. Next to a failed value, it is not an edge."""
+        """Whether the best value is the lowest or highest tried; next to a failed value, it isn't."""
         return self.best in (self.tried[0], self.tried[-1])
 
 
@@ -109,7 +108,7 @@ def tune(
 
     rates     number of values in the grid
     growth    number of values to add if the best is at an end
-    seeds     runs per value; their mean counts
+    seeds     runs per value; values are chosen by their mean
     options   options of `Sweep`
     Raises: see `sweep`; Failed if every value failed.
     """

@@ -39,7 +39,7 @@ _messages: Any = None  # in a worker process: the queue for its messages
 def in_processes(
     work: Callable[[Item, Say], Out], items: Sequence[Item], count: int, say: Say, *, long: Callable[[Item], bool]
 ) -> Iterator[tuple[int, Out]]:
-    """Yield (index, work(item, say)) as items finish: `count` at once in separate processes, or 1 in this one.
+    """Yield (index, work(item, say)) as items finish; run `count` at once in processes, or 1 in this process.
 
     work    a function; it, the items and the results must be picklable
     long    selects items to start first, so that no long item is left to the end
@@ -91,7 +91,7 @@ def _begin(messages: Any, threads: int, environment: dict[str, str]) -> None:
     """Set up a new process: limit its threads, and make it end with its parent."""
     global _messages
     _messages = messages
-    os.environ |= environment  # a fork server has that of its start
+    os.environ |= environment  # a fork server has the environment of its start
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     warnings.showwarning = lambda message, category, *_, **__: (
         messages.put(f"warning: {message}") if issubclass(category, LabWarning) else None

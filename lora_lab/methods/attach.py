@@ -82,9 +82,9 @@ class TrainedCopy(AdapterLayer):
 
 
 class PooledHead(TrainedCopy):
-    """Compute fp32 logits W z + b from the mean hidden state z (rows, d). W and b start at zero: equal logits.
+    """Compute fp32 logits W z + b from the mean hidden state z (rows, d). W and b start at zero, so logits start equal.
 
-    Hooks the base model, since BERT's own head receives only the first token, and GPT-2's and Llama's every token.
+    Hooks the base model, since BERT's own head receives only the first token, and those of GPT-2 and Llama every token.
 
     Shapes: forward (rows, ...) -> (rows, classes); if `every_token`, (rows, tokens, classes), the same for all tokens.
     """
@@ -123,7 +123,7 @@ class Ahead(nn.Module):
     """Trainable vectors before every row of the input: a soft prompt, or a prefix of keys and values.
 
     A forward pre-hook on the model adds them, using the method's `vectors` and `prepend`; see `soft.py`.
-    members   in a pack, the module of each member, whose rows follow each other
+    members   in a pack, one module per member; the batch holds the members' rows one after another
     """
 
     head = merged = active = False
@@ -178,7 +178,7 @@ def is_linear(layer: nn.Module) -> bool:
 
 
 def sites_of(model: nn.Module) -> list[Site]:
-    """Return all sites for adapters in model order, except in task heads, which are trained directly.
+    """Return all sites for adapters, in model order. Task heads are left out, because they are trained directly.
 
     Raises: BadValue if the model already has an adapter, or if its linear layers come from another library.
     """
@@ -195,8 +195,8 @@ def sites_of(model: nn.Module) -> list[Site]:
         foreign = (type(m).__name__ for m in model.modules() if isinstance(m, nn.Linear) and not site_kind(m))
         if name := next(foreign, ""):
             raise BadValue(
-                f"the linear layers of this model are {name}, which cannot be adapted: load it unquantized, or "
-                "in 4 bits with load_model(name, dtype='nf4')"
+                f"the linear layers of this model are of type {name}, which cannot be adapted: load the model "
+                "unquantized, or in 4 bits with load_model(name, dtype='nf4')"
             )
     return sites
 
@@ -283,8 +283,8 @@ def _warn_about_random_layers(model: nn.Module) -> None:
     frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
     if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
         warn(
-            f"{names} of this {type(model).__name__} is neither its base model nor a known head: it stays frozen, "
-            "and random unless the checkpoint contains it; to adapt it, name its layers as targets"
+            f"{names} of this {type(model).__name__} is neither the base model nor a known head, so it stays frozen, "
+            "and its weights are random unless the checkpoint contains them; to adapt it, name its layers as targets"
         )
 
 
@@ -381,7 +381,7 @@ def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Yield the path, name and value of every added parameter outside heads; shared ones only once."""
+    """Yield the path, name and value of every added parameter outside heads; a shared parameter only once."""
     seen = set[int]()
     for path, part in adapters(model):
         for name, p in () if part.head else own_parameters(part):
@@ -391,7 +391,7 @@ def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Paramet
 
 
 def numbers_of(model: nn.Module) -> int:
-    """Count a model's parameters, quantized weights at their original size."""
+    """Count a model's parameters; a quantized weight counts with its original size."""
     return sum(layer.numbers for layer in quantized_layers(model)) + sum(p.numel() for p in model.parameters())
 
 
@@ -410,14 +410,14 @@ def shapes_of(model: nn.Module) -> nn.Module:
     except Exception as error:  # objects in the model can raise anything
         raise BadValue(
             f"this {type(model).__name__} cannot be copied, but loading first tests the adapter on a copy "
-            f"({type(error).__name__}: {error}): remove what copy.deepcopy cannot copy"
+            f"({type(error).__name__}: {error}): remove from the model what copy.deepcopy cannot copy"
         ) from error
 
 
 def fingerprint(model: nn.Module) -> str:
     """Return a short hash of the frozen base, computed from the start of every weight matrix, rounded to bf16.
 
-    It is the same for a checkpoint in fp32, in bf16 or quantized. In fp16, which rounds differently, it is "".
+    The hash is the same for a checkpoint in fp32, in bf16 or quantized. For fp16, which rounds differently, it is "".
     """
     if quantized_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # computed before quantization

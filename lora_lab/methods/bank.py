@@ -91,7 +91,7 @@ class AdapterBank:
         adapted = share(self._plain)
         report = load_adapter(adapted, folder)
         if any(hasattr(part, "hook") for _, part in adapters(adapted)):
-            raise BadValue(f"{method.name} works on the whole model, but banks hold layers: use load_adapter instead")
+            raise BadValue(f"{method.name} adapts the whole model, not single layers as in a bank: use load_adapter")
         self._insert(name, adapted)
         return report
 
@@ -207,7 +207,7 @@ class AdapterBank:
         """Within the block, use a different adapter for each row of a batch; None means the base alone.
 
         names   one per row, in order; with beam search, one per beam
-        Raises: NotFound for an unknown name; BadValue for no names, or in the model's call for another batch size.
+        Raises: NotFound for an unknown name; BadValue for no names, or from the model for another batch size.
         """
         if isinstance(names, str) or not names:
             raise BadValue(f"mixed takes a list of names, one per row, not {names!r}")
@@ -230,7 +230,7 @@ class AdapterBank:
 
 
 class BankLayer(AdapterLayer):
-    """A frozen layer, and the adapted layer of each adapter that changes it.
+    """A frozen layer together with its adapted version for each adapter that changes it.
 
     In a mixed batch, W x is computed once for all rows, and each row adds the update of its own LoRA. Heads and other
     methods are computed one adapter at a time.
@@ -247,7 +247,7 @@ class BankLayer(AdapterLayer):
     def change(self, adapted: dict[Name, nn.Module]) -> None:
         """Set the adapted layer of each adapter."""
         self.adapted = adapted
-        self.held = nn.ModuleList(adapted.values())  # registered so that they follow the model to another device
+        self.held = nn.ModuleList(adapted.values())  # registered, so that moving the model to a device moves them too
         self.low_rank = [n for n, layer in adapted.items() if isinstance(layer, LoRALinear) and _loras(layer)]
         self._stacked: Tensor | None = None
         self._batch: object = None
@@ -262,8 +262,8 @@ class BankLayer(AdapterLayer):
         batched = names.issubset(self.low_rank)
         if len(x) != len(used) and not (batched and x.dim() == 2 and len(x) % len(used) == 0):
             raise BadValue(
-                f"a layer of this model gets an input of shape {tuple(x.shape)}, without one entry per row, so rows "
-                "cannot have different adapters there: call use(name) for one adapter at a time"
+                f"a layer of this model gets an input of shape {tuple(x.shape)}, which is not divided into the rows of "
+                "the batch, so rows cannot have different adapters: call use(name) for one adapter at a time"
             )
         if batched:
             return self._mixed(x)
@@ -297,7 +297,7 @@ class BankLayer(AdapterLayer):
 
 
 def _loras(layer: nn.Module) -> list[LoRALayer]:
-    """Return the LoRAs around a frozen layer, one per slice; none for other methods, such as DoRA."""
+    """Return the LoRAs around a frozen layer, one per slice; an empty list for other methods, such as DoRA."""
     loras: list[LoRALayer] = []
     while isinstance(layer, LoRALayer) and not isinstance(layer, DoRALinear):
         loras.append(layer)

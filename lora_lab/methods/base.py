@@ -35,7 +35,7 @@ class Report:
 
     placements         where LoRA was added
     heads, parts       (path, count) of each task head, and of each other trainable part without a rank
-    total              parameters of the model including its adapters; a head counts once
+    total              parameters of the model including its adapters; a head and its trainable copy count once
     base_fingerprint   fingerprint of the frozen weights, before any merge
     """
 
@@ -110,15 +110,15 @@ class Method:
         return 0
 
     def positions(self, causal: bool) -> int:
-        """Return how many positions these take from the longest row of a causal model, or of an encoder."""
+        """Return by how many tokens the method shortens the longest possible row; `causal` is False for an encoder."""
         return self.added_tokens
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         """Freeze the model, add the trainable parameters and replace each task head by a trainable copy.
 
-        to_fill   the values will be loaded from a file, so slow initial values are not computed
-        Raises: BadValue, NotFound if the method does not fit the model, or if the model already has an adapter. The
-        model is then unchanged.
+        to_fill   if True, the values will be loaded from a file, so expensive initial values are not computed
+        Raises: BadValue, NotFound if the method does not fit the model, or if the model already has an adapter. An
+        error leaves the model unchanged.
         """
         raise NotImplementedError
 

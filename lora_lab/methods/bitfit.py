@@ -2,7 +2,7 @@
 
     y = W x + b + (b' - b)        b' starts as b, so the output is initially unchanged; files hold b'
 
-GPT-3's row in Hu et al. (14.2M) is 12 d per layer; the biases of a GPT-2 block are 11 d.
+Hu et al.'s 14.2M parameters for GPT-3 correspond to 12 d per layer; the biases of a GPT-2 block have 11 d parameters.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BitFit(LayerMethod):
             if not isinstance(module, torch.nn.Linear | torch.nn.LayerNorm) and kind != "Conv1D":
                 raise BadValue(f"bitfit cannot train the bias of {path}, a {kind}; use lora")
             if isinstance(model.get_submodule(path.rpartition(".")[0]), torch.nn.MultiheadAttention):
-                raise BadValue(f"bitfit cannot train the bias of {path}: torch never calls its layer; use lora")
+                raise BadValue(f"bitfit cannot train the bias of {path}: torch never calls this layer; use lora")
             yield path, {}
 
     def start(self, layer: nn.Module, **_: Any) -> dict[str, Tensor]:

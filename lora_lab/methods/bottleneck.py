@@ -22,7 +22,7 @@ from lora_lab.methods.base import one_of, register, whole
 from lora_lab.methods.layer_method import F, LayerMethod, Tensor, adapter_layer, attach, nn, torch
 from lora_lab.methods.targets import Site
 
-PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}  # roles of the layers to insert after
+PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}  # roles of the preceding layers
 
 
 @register
@@ -63,7 +63,7 @@ class Bottleneck(LayerMethod):
             raise BadValue(f"layers is {count}, but this model has {len(layers)} layers")
         chosen = [site for number in sorted(layers)[-count:] for site in layers[number]]
         if self.size > (width := chosen[0].out_features):
-            raise BadValue(f"size {self.size} is not a bottleneck in a model of width {width}: at most {width}")
+            raise BadValue(f"size {self.size} is not a bottleneck in a model of width {width}: use at most {width}")
         return [(site.module, {}) for site in chosen]
 
     def start(self, layer: nn.Module, **_: Any) -> dict[str, nn.Module]:

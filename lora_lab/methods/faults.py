@@ -1,4 +1,4 @@
-"""Names of adapter faults, and remedies. Users have reported each of them.
+"""Names of the faults that adapters can have, and their remedies. Users have reported every one of these faults.
 
 Reading a file raises `Refused` with one of these names; `inspect` reports every fault as a `Problem`.
 """
@@ -42,7 +42,7 @@ REMEDIES = {
     TOO_MANY: "save only the adapter for this base: in PEFT, pass save_embedding_layers=False and name every adapted "
     "layer in target_modules",
     WRONG_BASE: "load the base model that the adapter was trained on",
-    ZERO_B: "the adapter was saved untrained: save the trained model, after training",
+    ZERO_B: "the adapter was saved before it was trained: save the model again after training",
     SOME_ZERO: "run inspect with --base to find out whether the model uses these layers",
     CUT: "with gradient checkpointing, pass use_reentrant=False or call model.enable_input_require_grads(); after the "
     "first backward pass, check that B has a gradient",

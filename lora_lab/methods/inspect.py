@@ -30,7 +30,7 @@ from lora_lab.methods.targets import HEADS
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # reached by PEFT's default alpha of 8 at rank 64, not by QLoRA's deliberate 16 / 64
 HALF = (torch.float16, torch.bfloat16)
-SMALL = 30  # multiples of the smallest number, at which its RMS rounding error, 1 / sqrt(12), is 1% of the RMS of B
+SMALL = 30  # an RMS of B in units of the smallest number; the RMS rounding error, 1 / sqrt(12) units, is 1% of it
 LOST = 0.5  # fraction of the update that merging into half-precision weights may lose
 TOKENS = 12
 
@@ -72,7 +72,7 @@ class Inspection:
         self.problems.append(Problem(fault, where, why, faults.REMEDIES[fault]))
 
     def add_error(self, error: LabError, where: str, not_found: str) -> None:
-        """Add the fault that an error tells of."""
+        """Add the fault that an error reports."""
         fault = not_found if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
         self.add(fault, where, str(error))
 
@@ -85,7 +85,7 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
     """Inspect the adapter in the folder `path` and, if a base model is given, its effect on that model.
 
     model   a model without an adapter; it ends up frozen but otherwise unchanged. A checkpoint of full fine-tuning
-            overwrites its weights, so do not use the model after that
+            overwrites its weights, so do not use the model afterwards
     Raises: NotFound if the folder does not exist or does not contain an adapter. All other faults are in `problems`.
     """
     if not (folder := Path(path)).is_dir():
@@ -159,7 +159,7 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
     if len(zero) == len(pairs) and not file.config.get("use_dora"):
         result.does_something = False
         trained = any(file[key].any() for key in file if _is_head(key) and key.endswith("bias"))
-        hint = ", but the bias of the head is not: training ran, and no gradient reached the layers" if trained else ""
+        hint = ", but the bias of the head is not: training ran, but no gradient reached the layers" if trained else ""
         why = f"B A is zero in all {len(pairs)} layers{hint}"
         result.add(faults.CUT if trained else faults.ZERO_B, "all layers", why)
     elif zero:
@@ -210,7 +210,7 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
             half = [(path, layer) for path, layer in layers if layer.frozen_weight().dtype in HALF]
             rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
         if (lost := MergeReport(rounded).rounding) > LOST:
-            why = f"merging it into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
+            why = f"merging the adapter into {rounded[0].dtype} weights would lose {lost:.0%} of the update to rounding"
             result.add(faults.ROUNDED, "on this base", why)
         _check_gradients(result, model, layers)
     finally:

@@ -47,7 +47,7 @@ OLD_WEIGHTS = "adapter_model.bin"
 MOST = 512 * 1024  # byte limit of configs and headers; 1,120 tensors (rank 8 on all of Llama-70B) have a 0.2 MB header
 DEPTH = 16  # limit on nesting in a config; PEFT's have 3 levels
 FLOATS = ("F64", "F32", "F16", "BF16")
-TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # may differ when a run starts from an adapter
+TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # options that may differ when a run starts from an adapter
 
 
 # ---- saving and loading
@@ -58,7 +58,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 
     The file holds all trainable parameters: after full fine-tuning, the whole model. An existing adapter is replaced
     atomically.
-    Raises: BadValue if the model has no adapter, if it is merged, or if the folder cannot be written.
+    Raises: BadValue if the model has no adapter, if the adapter is merged, or if the folder cannot be written.
     """
     model = inside(model)
     report, folder = report_of(model), Path(path)
@@ -73,7 +73,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
     """Return the tensors and metadata of `adapter_model.safetensors`, and the config.
 
-    The metadata, which PEFT ignores, holds what PEFT's config has no field for. The model may be on the meta device.
+    The metadata, which PEFT ignores, holds values that have no field in PEFT's config. The model may be on meta.
     """
     method, heads, name = report.method, [head for head, _ in report.heads], type(model).__name__
     header = {"method": method.settings(), "base_fingerprint": report.base_fingerprint}
@@ -109,8 +109,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
 
     The adapter is first tested on a copy of the model on the meta device. Torch's random state does not change. Any
     error leaves the model unchanged.
-    Raises: NotFound for a missing file or layer; BadValue for a file that is truncated, not safetensors, for another
-    base, or has missing, unexpected or wrongly shaped tensors, and for a model that cannot be copied.
+    Raises: NotFound for a missing file or layer; BadValue for a model that cannot be copied, or for a file that is
+    truncated, is not safetensors, was made for another base, or has missing, unexpected or wrongly shaped tensors.
     """
     file, method = open_for(model, path)
     devices = [p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")]
@@ -149,7 +149,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
     new, old = ({k: v for k, v in m.settings().items() if k not in TRAINING_ONLY} for m in (method, saved))
     for name in new | old:
         if new.get(name) != old.get(name):
-            message = f"the adapter in {path} has {name} {old.get(name)!r} and this run {new.get(name)!r}"
+            message = f"the adapter in {path} has {name} {old.get(name)!r}, but this run has {new.get(name)!r}"
             raise BadValue(f"{message}: start from an adapter with the same settings")
     with restore_on_error(model):
         report = method.attach(model)
@@ -165,7 +165,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
 def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
     report.method.fill(model, report, tensors)
     for key, value in _head_tensors(model, report.method.head_prefix).items():
-        if key in tensors:  # otherwise, the head is left to the model
+        if key in tensors:  # otherwise, the model keeps its own head
             value.copy_(tensors[key])
 
 
@@ -178,7 +178,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
     body = getattr(model, getattr(model, "base_model_prefix", "") or "-", None)
     if parts and isinstance(body, nn.Module) and all(hasattr(body, p) and not hasattr(model, p) for p in parts):
         message = f"the adapter in {path} was made for {type(body).__name__}, the model without its head"
-        raise Refused(f"{message}: load that with load_model(..., body=True)", faults.WRONG_BASE)
+        raise Refused(f"{message}: load that model with load_model(..., body=True)", faults.WRONG_BASE)
     expected, actual = file.own.get("base_fingerprint"), fingerprint(model)
     if expected and actual and expected != actual:  # "" for a base in fp16
         message = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
@@ -192,7 +192,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
             raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {names}")
         if others := [name for name in config.get("modules_to_save") or () if name.split(".")[0] not in HEADS]:
             message = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
-            raise BadValue(f"{message}: merge it in PEFT first")
+            raise BadValue(f"{message}: merge the adapter in PEFT first")
         if kind != OURS:
             methods[kind].check_peft(config)
         if "method" in file.own:
@@ -211,7 +211,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
 
 @contextmanager
 def readable(path: str | Path) -> Iterator[None]:
-    """Raise any error that the settings of the adapter in `path` cause in the block as a LabError."""
+    """Within the block, turn any error that the settings of the adapter in `path` cause into a LabError."""
     try:
         yield
     except LabError:
@@ -246,7 +246,7 @@ _FOREIGN = r"module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|de
 
 
 def known_key(key: str) -> bool:
-    """Return whether PEFT or lora_lab writes such keys, which have a prefix but no name of a wrapper or an adapter."""
+    """Return whether PEFT or lora_lab may have written a key: such keys contain no name of a wrapper or an adapter."""
     foreign = re.search(rf"(^|\.)({_FOREIGN})(\.|$)", key)
     return key == "prompt_embeddings" or (key.startswith("base_model.") and not foreign)
 
@@ -259,7 +259,7 @@ class AdapterFile(Mapping[str, Tensor]):
 
     config           contents of adapter_config.json
     own              lora_lab's part of the header: the method and the base's fingerprint; {} in files saved by PEFT
-    shapes, dtypes   shape and dtype of each tensor, with safetensors' names of dtypes
+    shapes, dtypes   shape and dtype of each tensor, in safetensors' names for dtypes
     size             size of the weights file in bytes
     Raises: NotFound for a missing file; BadValue for an invalid one.
     """
@@ -276,7 +276,7 @@ class AdapterFile(Mapping[str, Tensor]):
             start = _read(folder, WEIGHTS, 9)
             self._state = self._stat()
             self.size, length = self._state[0], int.from_bytes(start[:8], "little")
-            # A pickle begins with 0x80 and its protocol. So can the size of a header, but then a brace follows.
+            # A pickle begins with 0x80 and its protocol. A header's size may begin like that, but a brace follows.
             pickled = start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04"))
             if pickled and start[8:] != b"{":
                 raise self._refused("it is a pickle, which could run arbitrary code (not opened)", faults.PICKLE)
@@ -312,7 +312,7 @@ class AdapterFile(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.shapes:
             raise KeyError(key)
-        with self._open() as file:  # reopened each time, since pages that were read stay in memory while it is open
+        with self._open() as file:  # reopened each time: while a file is open, pages that were read stay in memory
             return file.get_tensor(key)  # type: ignore[no-any-return]
 
     def _open(self) -> Any:

@@ -1,6 +1,6 @@
 """Base class of methods that adapt single layers. Each such method is one file, like `bitfit.py`.
 
-Methods import torch, and what imports it, from here, so that they can be created without it.
+Methods import torch, and modules that import torch, lazily from here, so that creating a method does not import torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class InsertingMethod(Method):
     """Base class of methods that override `insert`, which `attach` calls after freezing the model."""
 
     def insert(self, model: nn.Module, to_fill: bool) -> Sequence[Placement] | None:
-        """Add or unfreeze parameters; LoRA returns where. For `to_fill`, see `attach`."""
+        """Add or unfreeze parameters; LoRA returns its placements. For `to_fill`, see `attach`."""
         raise NotImplementedError
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
@@ -45,8 +45,8 @@ class InsertingMethod(Method):
 class LayerMethod(InsertingMethod):
     """A method that changes the input or output of single layers: y = after(base_layer(before(x))).
 
-    `places` selects the layers and `start` creates their parameters. In the other methods, `adapter` is the module that
-    replaces the layer; `base_layer`, the parameters and the options from `places` are its attributes.
+    `places` selects the layers and `start` creates their parameters. In the functions below, `adapter` is the module
+    that replaces the layer; `base_layer`, the parameters and the options from `places` are attributes of `adapter`.
     """
 
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
@@ -88,7 +88,7 @@ Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are
 class TargetMethod(LayerMethod):
     """Base class of methods that adapt linear layers named by `targets` and write files in PEFT's layout.
 
-    `start` gets the adapted outputs as `rows`, and as `empty` whether the values will be loaded from a file.
+    `start` gets the option `rows`, the adapted outputs, and `empty`, True if the values will be loaded from a file.
 
     in_peft   maps PEFT's options to ours; a file's config and header must agree on them
     always    PEFT options with fixed values
@@ -139,12 +139,12 @@ class TargetMethod(LayerMethod):
 
 
 def gather(values: Tensor, rows: Rows) -> Tensor:
-    """Select these rows of `values` (out_features, ...), or all if `rows` is empty."""
+    """Select `rows` of `values` (out_features, ...), or all of `values` if `rows` is empty."""
     return torch.cat([values[start:stop] for start, stop in rows]) if rows else values
 
 
 def scatter(values: Tensor, rows: Rows, out_features: int, fill: float = 0.0) -> Tensor:
-    """Invert `gather` along the last dimension: (..., out_features), `fill` in all other rows."""
+    """Invert `gather` along the last dimension: return (..., out_features), with `fill` in all other places."""
     if not rows:
         return values
     parts, ends = values.split([stop - start for start, stop in rows], dim=-1), [0, *(stop for _, stop in rows)]

@@ -11,7 +11,7 @@ Files use PEFT's layout. Besides heads, they hold:
     base_model.model.<path>.lora_magnitude_vector   (out,), for DoRA
 
 PEFT cannot adapt slices of a fused layer: q and v of one c_attn are saved as one adapter of rank r_q + r_v with zeros
-in the k rows of B, so files hold more numbers than train. PiSSA is saved as a rank-2r LoRA on the original base.
+in the k rows of B, so files hold more numbers than are trained. PiSSA is saved as a rank-2r LoRA on the original base.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lora_lab.methods.layer_method import InsertingMethod, Tensor, adapter_layer
 from lora_lab.methods.targets import ROLES, Site, choose, match
 
 Pattern = tuple[tuple[str, float], ...]
-# Omitted from settings when at their defaults, so that recipes older than these options keep their hashes.
+# Options left out of settings at their defaults, so that recipes older than these options keep their hashes.
 LATER = ("dora", "lr_ratio", "freeze_a")
 # Unsupported PEFT options that change the adapter's output, and initializations that change the base weight.
 _UNSUPPORTED = (
@@ -50,7 +50,7 @@ class LoRA(InsertingMethod):
     dropout         on the adapter's input, while training
     init            of A: "kaiming" or "gaussian", with B zero; or "pissa": A and B start as the leading singular
                     components of W, which are subtracted from the frozen weight
-    rank_pattern    {target: rank} for layers that differ; the first match wins
+    rank_pattern    {target: rank} for layers whose rank differs; the first match wins
     alpha_pattern   {target: alpha} likewise
     dora            DoRA: the norm of each row of the weight is learned separately from its direction
     lr_ratio        LoRA+: B's learning rate is lr_ratio times that of A and of the head
@@ -134,7 +134,7 @@ class LoRA(InsertingMethod):
     # ---- placement
 
     def place(self, sites: Sequence[Site], *, to_fill: bool = False) -> tuple[Placement, ...]:
-        """Choose from a model's sites, and return those chosen with the rank and scaling of each.
+        """Choose among a model's sites, and return the chosen sites with the rank and scaling of each.
 
         to_fill   values will be loaded from a file, whose rank may exceed what the layer can use
         Raises: NotFound for a target or pattern that matches nothing; BadValue for a rank above a layer's size.
@@ -234,7 +234,7 @@ class LoRA(InsertingMethod):
         tied = lm_head is not None and lm_head.weight is model.get_input_embeddings().weight  # type: ignore[operator]
         if config.get("ensure_weight_tying") and tied and any(_copied(method.place(sites, to_fill=True))):
             message = "the adapter was trained with ensure_weight_tying=True and tied embeddings"
-            raise BadValue(f"{message}, which lora_lab does not support: merge it in PEFT first")
+            raise BadValue(f"{message}, which lora_lab does not support: merge the adapter in PEFT first")
         return method
 
     def ignored(self, report: Report) -> set[str]:

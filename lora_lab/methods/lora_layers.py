@@ -1,7 +1,7 @@
 """LoRA layers for embeddings, DoRA and PiSSA. The linear layer is in `lora_lab/layers.py`, the method in `lora.py`.
 
 DoRA    W' = m (W + s B A) / ||W + s B A||      m (out,) starts as the row norms of W
-PiSSA   W' = (W - s B0 A0) + s B A              B A starts as B0 A0, the best approximation of W of its rank
+PiSSA   W' = (W - s B0 A0) + s B A              s B A starts as s B0 A0, the best rank-r approximation of W
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class DoRALinear(LoRALinear):
     """y = m/n (W + s B A) x + b, where n is the norm of each row of W + s B A, and m trains.
 
     Shapes: as in LoRALinear; lora_magnitude_vector (out,), fp32. While B is zero, m equals n, so nothing changes.
-    n follows A and B, but no gradient flows through it (section 4.3), which saves memory and hardly affects training.
+    n changes with A and B but gets no gradient (section 4.3), which saves memory and hardly affects training.
     As in PEFT, dropout applies to x in both trainable terms: y = W x + (m/n - 1) W dropout(x) + m/n s B A dropout(x).
     Source: Liu et al. 2024, arXiv:2402.09353, equations 5 and 11.
     """
@@ -105,8 +105,8 @@ class PiSSALinear(LoRALinear):
     W = U S V^T;  A0 = sqrt(S_r / s) V_r^T (rank, in);  B0 = U_r sqrt(S_r / s) (out, rank)
 
     Shapes: as in LoRALinear; start_A and start_B, fp32, hold the frozen A0 and B0. W itself is bitwise unchanged:
-    s B0 A0 x is subtracted from the output, so s (B A - B0 A0) is a rank-2r LoRA on the original base. Initially
-    both terms cancel, up to rounding.
+    s B0 A0 x is subtracted from the output, so s (B A - B0 A0) is a rank-2r LoRA on the original base. Initially,
+    s B A and s B0 A0 cancel up to rounding.
     Source: Meng et al. 2024, arXiv:2404.02948, equations 2 to 4; Eckart & Young 1936.
     """
 
@@ -118,7 +118,7 @@ class PiSSALinear(LoRALinear):
     ) -> None:
         super().__init__(base_layer, rank, scaling, **options)
         weight = _float_weight(self).detach().float()
-        a, b = torch.zeros_like(self.lora_A), torch.zeros_like(self.lora_B)  # for values from a file
+        a, b = torch.zeros_like(self.lora_A), torch.zeros_like(self.lora_B)  # to be filled from a file
         if decompose:
             u, s, vt = torch.linalg.svd(weight, full_matrices=False)
             roots = (s[:rank] / scaling).sqrt()
@@ -148,18 +148,18 @@ def _float_weight(layer: LoRALinear) -> Tensor:
     weight = layer.frozen_weight()
     if not getattr(innermost(layer), "plain_linear", False) and weight.is_floating_point():
         return weight
-    raise BadValue("dora and init 'pissa' compute with the base's own weights: load it in fp32 or bf16, unquantized")
+    raise BadValue("dora and init 'pissa' need the base's unquantized weights: load the base in fp32 or bf16")
 
 
 # ---- files in PEFT's layout
 
-Piece = tuple[str, Tensor, tuple[slice, ...], float]  # file tensor's name; ours; its place there; its factor there
+Piece = tuple[str, Tensor, tuple[slice, ...], float]  # key in the file; our tensor; its index and factor in the file's
 
 
 def pieces(layers: Sequence[LoRALayer]) -> Iterator[Piece]:
-    """Yield where each tensor of the adapters around one module lies in the file's tensors.
+    """Yield, for each tensor of the adapters around one module, which part of which file tensor holds it.
 
-    PEFT has one adapter per module, with one scaling. For slices of a fused module, R is the sum of their ranks:
+    PEFT has one adapter per module, with one scaling. The adapters of a fused module's slices become one adapter:
 
         A = | A_q |        B = | B_q  0  |
             | A_v |            | 0    0  |  <- rows of k

@@ -7,7 +7,7 @@
     rounding / update = ||W' - stored|| / ||W' - W||      W' in fp32; stored is W' rounded to W's dtype
     lost                                                  values that should have changed but did not
 
-bf16 has 8 bits of precision: the next number after 1 is 1.0078, so an update of 0.003 is lost.
+bf16 has 8 bits of precision: the next number after 1 is 1.0078, so an update of 0.003 to a weight of 1 is lost.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ class MergeReport:
             worst = max(self.rounded, key=lambda r: r.relative)
             lines[0] += (
                 f": rounding is {self.rounding:.1%} of the update (most in {worst.module}: {worst.relative:.1%}), and "
-                f"{self.lost:.1%} of the numbers did not change at all; merge in fp32 to keep them"
+                f"{self.lost:.1%} of the numbers did not change at all; merge in fp32 to keep their updates"
             )
         else:
-            lines[0] += ", where only the sum is rounded"
+            lines[0] += ", so rounding affects only the sum of weight and update"
         if self.untied:
             lines.append(f"untied: {', '.join(self.untied)}, so that only one of two layers changes")
         if self.dequantised:
@@ -120,7 +120,7 @@ def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     The original of each merged layer is kept for `unmerge`, so merged layers take twice the memory. A trained head
     stays beside the frozen one, at no cost. Layers that are already merged are left alone.
 
-    fp32    convert the model to fp32 first, so that updates are not lost to rounding; it stays fp32 after `unmerge`
+    fp32    convert the model to fp32 first, so that rounding does not lose updates; `unmerge` leaves it in fp32
     Raises: BadValue if there is no adapter, if no weight can hold the update (prompts, bottlenecks), or if the result
     would not be finite. Nothing is merged then.
     """
@@ -147,7 +147,7 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     seen = set[int]()
     for module in model.modules() if tied and hasattr(model, "config") else ():
         for name, p in module._parameters.items():
-            # An untied checkpoint needs a copy for each layer: in BART, four share a weight, and in BERT, two a bias.
+            # An untied checkpoint needs a copy per layer: in BART, four layers share a weight, in BERT, two a bias.
             if p is not None and id(p) in seen:
                 setattr(module, name, nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad))
             seen.add(id(p))
@@ -213,7 +213,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
         return
     if not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
         name = report_of(model).method.name
-        raise BadValue(f"a strength of {strength:g} needs plain LoRA, unmerged; this {name} must be on (1) or off (0)")
+        raise BadValue(f"a strength of {strength:g} needs unmerged, plain LoRA: use 0 (off) or 1 (on) for this {name}")
     before = [part.scaling for part in parts]
     try:
         for part in parts:
@@ -232,7 +232,7 @@ def _refuse_trained_base(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
-    """Compute and check all merged tensors, then recompute and store them, so that memory holds one at a time."""
+    """Compute and check each merged tensor, then recompute and store each, so that only one is in memory at a time."""
     method = report_of(model).method.name
     by_layer: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, innermost first
     for path, part in adapters(model):
@@ -292,7 +292,7 @@ def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, d
 
 
 def _swap(part: AdapterLayer) -> None:
-    """Swap the merged copy and the original, after moving the original to the model's device and dtype."""
+    """Swap the merged copy with the original, after moving the original to the model's device and dtype."""
     current, other = part.base_layer, part.original[0]
     quantized = hasattr(current, "dequantized") or hasattr(other, "dequantized")
     like = next(iter(current.state_dict().values()))

@@ -6,12 +6,12 @@
 
 All trainable parameters form one table (K, N) with a row per member. The stacked parameters of an adapter are views of
 its columns: A is (K, R, in) and B (K, out, R), where R is the highest rank. Lower ranks are padded with zeros, which
-stay zero, since a zero row of A meets a zero column of B. A member that doesn't adapt a layer has only zeros there.
+stay zero, since a zero row of A meets a zero column of B. A member that doesn't adapt a layer has zeros for it.
 
-Three kinds of model share the frozen weights: the base; one ordinary model per member (`share`, then `method.attach`)
-for saving and scoring, whose parameters are views of the member's row; and the model from `stack_members`, which
-computes for all members. So `save_adapter` sees an ordinary adapter, the optimizer sees one long tensor, and nothing is
-copied. Dropout masks differ from those of a member trained alone. PLoRA (Yan et al. 2025) trains like this.
+Three kinds of model share the frozen weights: the base, the members, and the model from `stack_members`, which computes
+for all members. A member is an ordinary model (`share`, then `method.attach`) for saving and scoring, with parameters
+that are views of its row. So `save_adapter` sees an ordinary adapter, the optimizer sees one long tensor, and nothing
+is copied. Dropout masks differ from those of a member trained alone. PLoRA (Yan et al. 2025) trains in the same way.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     """Build a model that computes for all members. Return it, the table of parameters (K, N), and its gradients.
 
     base      the plain model from which every member was made with `share`
-    members   models with the same method attached, which `can_pack`; ranks, scalings, targets and dropout may differ
-    Raises: BadValue for a base whose layers read inputs that don't belong to a member.
+    members   models with the same method attached (`can_pack`); ranks, scalings, targets and dropout may differ
+    Raises: BadValue for a base whose layers read an input that all members share.
     """
     parts: dict[Slot, list[Part | None]] = {}
     for k, member in enumerate(members):
@@ -94,7 +94,7 @@ class Packed(AdapterLayer):
         self.template: Any = copy.deepcopy(first, shared)
         self.size, self.head = len(parts), first.head
         self.stacked = {f"template.{name}": p for name, p in stacked.items()}  # unregistered: optimizers use the table
-        self.scaling, self.rate = None, None  # of LoRA, in which members may differ: (K,)
+        self.scaling, self.rate = None, None  # LoRA's scaling and dropout of each member, (K,)
         if isinstance(first, LoRALayer):
             self.out_slice, device = first.out_slice, next(first.parameters()).device
             self.scaling = torch.tensor([0.0 if part is None else part.scaling for part in parts], device=device)
@@ -148,7 +148,7 @@ class _Call(nn.Module):
 def _stacked(parts: Mapping[Slot, Sequence[Part | None]], size: int) -> tuple[dict[int, nn.Parameter], Tensor, Tensor]:
     """Stack each parameter over the members, (K, *shape), and make the members' parameters views of the stack.
 
-    Return stacks by the id of a member's parameter, and tables of values and gradients. Shared ones are stacked once.
+    Return stacks by the id of a member's parameter, and tables of values and gradients. Stack a shared parameter once.
     """
     groups: dict[tuple[Slot, str], list[tuple[int, nn.Parameter]]] = {}
     seen = set[int]()

@@ -15,7 +15,7 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.attach import plain_path
 from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 
-# Options of PEFT's configs: each is either read, rejected if not supported, or has no effect on the output.
+# Options in PEFT's configs. lora_lab reads an option, rejects it as unsupported, or ignores it as without effect.
 _OPTIONS = """
     alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias corda_config
     encoder_dropout encoder_hidden_size encoder_num_layers encoder_reparameterization_type ensure_weight_tying
@@ -35,7 +35,7 @@ KNOWN = frozenset(_OPTIONS.split())
 
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
-    """Return fields of the configs of methods that adapt the layers at these paths."""
+    """Return the fields that PEFT's config has for every method that adapts the layers at these paths."""
     return {
         "target_modules": shortest_names(paths, layer_names(model)),
         "fan_in_fan_out": any(is_conv1d(innermost(model.get_submodule(path))) for path in paths),
@@ -61,7 +61,7 @@ def layer_names(model: nn.Module) -> set[str]:
 def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Collection[str] = ()) -> list[str]:
     """Return the shortest suffixes that name exactly the chosen modules, such as ["query", "value"] for twelve paths.
 
-    taken   names with another meaning, which must not be used
+    taken   names that must not be used, because they already mean something else
     """
     chosen = list(chosen)
     others, names = set(all_modules) - set(chosen), dict[str, None]()
@@ -74,7 +74,7 @@ def shortest_names(chosen: Iterable[str], all_modules: Iterable[str], taken: Col
 
 
 def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
-    """Return modules selected by target_modules, exclude_modules and layers_to_transform, by PEFT's rules.
+    """Return the modules that PEFT would select by target_modules, exclude_modules and layers_to_transform.
 
     Raises: BadValue if there are no targets; NotFound if they match nothing.
     """
@@ -82,7 +82,7 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
     if not targets:
         raise BadValue("target_modules is empty, so the config does not say which layers the adapter belongs to")
     layer_sites = [site for site in sites if site.out_slice is None]
-    if targets == ALL_LINEAR:  # unlike ours, PEFT's includes BERT's pooler
+    if targets == ALL_LINEAR:  # PEFT's all-linear, unlike ours, includes BERT's pooler
         names = [s.module for s in layer_sites if s in choose([ALL_LINEAR], sites) or s.role == "pooler"]
     else:
         names = fitting(targets, [s.module for s in layer_sites])
@@ -91,11 +91,11 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
         layers, fullmatch = [layers] if isinstance(layers, int) else layers, patterns_from_a_file()
         patterns = config.get("layers_pattern") or []
         patterns = [patterns] if isinstance(patterns, str) else patterns
-        # A layer's number is the first in its name, or the first after a given pattern.
+        # A layer's index is the first number in its name, or the first number after a given pattern.
         regexes = [rf"(?:.*?\.)?(?:{pattern})\.(\d+)\..*" for pattern in patterns] or [r".*?\.(\d+)\..*"]
         for name in names:
             match = next(filter(None, (fullmatch(pattern, name) for pattern in regexes)), None)
-            is_full_path = not isinstance(targets, str) and name in targets  # which is not filtered by layer
+            is_full_path = not isinstance(targets, str) and name in targets  # full paths are not filtered by layer
             if not is_full_path and (match is None or int(match[match.re.groups]) not in layers):
                 removed.add(name)
     if names := [name for name in names if name not in removed]:
@@ -104,7 +104,7 @@ def matched(config: Mapping[str, Any], sites: Sequence[Site]) -> list[str]:
 
 
 def fitting(targets: str | Sequence[str], names: Iterable[str]) -> list[str]:
-    """Return names that match by PEFT's rule: a pattern for the full name, or a list of suffixes. Raises: BadValue."""
+    """Return the names that PEFT would match to a full-name pattern or a list of suffixes. Raises: BadValue."""
     if isinstance(targets, str):
         fullmatch = patterns_from_a_file()
         return [name for name in names if fullmatch(targets, name)]
@@ -122,10 +122,10 @@ _UNSAFE = regex.compile(r"\(\?(?![:=!]|i\))|\(\*|\{(?!\d{0,3}(,\d{0,3})?\})")  #
 
 
 def patterns_from_a_file(seconds: float = 2.0) -> Callable[[str, str], Any]:
-    """Return a `fullmatch(pattern, name)` for untrusted regular expressions; all calls share a limit of CPU time.
+    """Return a `fullmatch(pattern, name)` for untrusted regular expressions; all calls share one CPU-time limit.
 
-    On thirty letters a, `(a|a)*[bc]` takes 2^30 steps, and Python's `re` has no timeout; the regex package has. It
-    expands counted repeats before its timer starts, so their product is limited.
+    On a string of thirty a's, `(a|a)*[bc]` takes 2^30 steps. Python's `re` has no timeout; the regex package has one,
+    but it expands counted repeats before its timer starts, so the product of the counts is limited as well.
     The function raises BadValue for a pattern that is invalid, too large for module names, or too slow.
     """
 

@@ -5,8 +5,8 @@
 
     minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z standardized to mean 0 and deviation 1
 
-It has a single minimum, which scikit-learn finds (`training/probing.py`) without a learning rate, steps or a seed. A
-method's gain over the probe is the value of changing the model. Alain & Bengio 2016, arXiv:1610.01644.
+This loss has a single minimum, which scikit-learn finds (`training/probing.py`) without a learning rate, steps or a
+seed. A method's gain over the probe shows what changing the model is worth. Alain & Bengio 2016, arXiv:1610.01644.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOT_OF_A_TEXT = ("TokenClassification", "MultipleChoice")  # in class names of m
 class Probe(Method):
     """Logistic regression with the penalty l2 / 2 |W|^2 added to the sum of losses; l2 is the only hyperparameter.
 
-    scikit-learn's C is 1 / l2, or 2 / l2 for two classes, where it has one row of W instead of two.
+    scikit-learn's C is 1 / l2, or 2 / l2 for two classes, for which scikit-learn has one row of W instead of two.
     A recipe's rate, steps, batch, clip and seed have no effect. Raises: BadValue for an l2 that is not above 0.
     """
 
@@ -45,16 +45,16 @@ class Probe(Method):
         kind, config = type(model).__name__, getattr(model, "config", None)
         if any(word in kind for word in NOT_OF_A_TEXT):
             raise BadValue(
-                f"the probe gives each text one class, but a {kind} cannot: use load_model(name, num_labels=2), "
+                f"the probe predicts one class per text, which a {kind} cannot: use load_model(name, num_labels=2), "
                 "or train another method, such as BitFit()"
             )
-        heads = [(name, head) for name, head in attach.heads_of(model) if name != "qa_outputs"]  # which predicts spans
+        heads = [(name, head) for name, head in attach.heads_of(model) if name != "qa_outputs"]  # it predicts spans
         if not heads or config is None:
             raise BadValue('the probe needs a classifier: load_model("minilm", num_labels=2)')
         total, base = attach.numbers_of(model), attach.fingerprint(model)
         model.requires_grad_(False)
         name, old = heads[-1]
-        every_token = name == "score"  # of a causal model
+        every_token = name == "score"  # the head of a causal model
         head = attach.PooledHead(old, config.hidden_size, config.num_labels, every_token=every_token)
         attach.put(model, name, head.train(old.training))
         head.hook = model.base_model.register_forward_hook(head.capture, with_kwargs=True)  # type: ignore[operator, union-attr, assignment]

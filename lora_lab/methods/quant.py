@@ -7,8 +7,8 @@
        subtract the mean, store 8 bits each in blocks of 256      8/64 + 32/(64 * 256) = 0.127 bits per weight
     5  dequantize as level[code] * absmax on the fly, once in forward and once in backward, without keeping the result
 
-The levels of NF4 are quantiles of the normal distribution: trained weights are close to normal, so levels are dense
-where weights are. Codes, scales and values are bitwise equal to those of bitsandbytes, so its kernel can read them.
+The levels of NF4 are quantiles of the normal distribution: trained weights are close to normal, so the levels are dense
+where most weights lie. Codes, scales and values equal those of bitsandbytes bit for bit, so its kernel can read them.
 Sources: Dettmers et al. 2023, "QLoRA" (arXiv:2305.14314), section 3 and appendix E; the levels of double quantization:
 Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization" (arXiv:2110.02861).
 """
@@ -39,8 +39,8 @@ HALF_GRID = 65_535 / 2  # on CPU, bitsandbytes rounds scales to a grid of 65,536
 def levels_of(name: str) -> Tensor:
     """Return the sorted values that a format's codes represent: at most 2^bits, from -1 to 1, fp32.
 
-    int: evenly spaced. nf: 0, 2^(bits-1) positive quantiles and one fewer negative, divided by the largest; their
-    probabilities are evenly spaced from 1/2 to 1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2, for 4 bits 0.9677083.
+    int: evenly spaced. nf: 0, 2^(bits-1) positive quantiles and one fewer negative, all divided by the largest. Their
+    probabilities are evenly spaced from 1/2 to 1 - (1/2^(bits+1) + 1/(2^(bits+1) - 2)) / 2 (0.9677083 for 4 bits).
     """
     half = 2 ** (QUANTISED_BITS[name] - 1)
     if not name.startswith("nf"):
@@ -54,7 +54,7 @@ def levels_of(name: str) -> Tensor:
 
 @lru_cache(maxsize=1)
 def dynamic_levels() -> Tensor:
-    """Return the 256 levels of quantized scales, denser near 0: 1, 2, 4, ... 64 of each sign in seven decades."""
+    """Return the 256 levels of quantized scales: seven decades with 1, 2, 4, ..., 64 levels of each sign, 0 and 1."""
     levels = [0.0, 1.0]
     for exponent in range(7):
         edges = torch.linspace(0.1, 1, 2**exponent + 1)
@@ -82,7 +82,7 @@ class Quantized:
     def dequantized(self, dtype: torch.dtype = torch.float32, *, fast: bool = False) -> Tensor:
         """Return level[code] * absmax as a new tensor, computed in fp32 and rounded once to `dtype`.
 
-        With `fast`, use bitsandbytes' kernel, which computes the same values, if installed and the weight is supported.
+        With `fast`, use bitsandbytes' kernel, which gives the same values, if it is installed and supports the weight.
         """
         device = self.packed.device
         if self.scales is None or self.offset is None:
@@ -124,7 +124,7 @@ def quantize(weight: Tensor, name: str = "nf4") -> Quantized:
 
 
 def _codes(blocks: Tensor, absmax: Tensor, levels: Tensor, *, on_grid: bool = False) -> Tensor:
-    """Return the index of the level nearest to each value / absmax, uint8, by bisection over the midpoints of levels.
+    """Return, as uint8, the index of the level nearest to each value / absmax, by bisecting the levels' midpoints.
 
     As in bitsandbytes, each block is multiplied by the reciprocal of its absmax; blocks of zeros stay zero.
     """
@@ -136,7 +136,7 @@ def _codes(blocks: Tensor, absmax: Tensor, levels: Tensor, *, on_grid: bool = Fa
 
 
 def regroup(values: Tensor, width: int, new_width: int) -> Tensor:
-    """Regroup a bit string, highest bits first, into integers of another width: eight 3-bit codes into three bytes."""
+    """Regroup bits, highest first, into integers of another width, for example eight 3-bit codes into three bytes."""
     if width == new_width:
         return values.int()
     word = math.lcm(width, new_width)
@@ -226,7 +226,7 @@ class _Product(torch.autograd.Function):
 
 
 def quantize_model(model: nn.Module, name: str = "nf4") -> int:
-    """Replace every linear layer of a plain model, except its head, by a `QuantizedLinear`, and return their number.
+    """Replace every linear layer of a plain model, except its head, by a `QuantizedLinear`; return their count.
 
     As in bitsandbytes, embeddings, norms, biases, the head and BERT's pooler are unchanged. The model keeps the
     fingerprint of its original weights, so adapters recognize their base in any format.

@@ -137,7 +137,7 @@ class VeRA(FrozenPair):
 @register
 @dataclass(frozen=True)
 class LoRAXS(FrozenPair):
-    """Train a small square matrix R between frozen A and B. PEFT reads its file as a LoRA of A and B R.
+    """Train a small square matrix R between frozen A and B. PEFT reads the file as a plain LoRA with A and B R.
 
     Raises: BadValue for an invalid value, or a rank above what a layer can hold.
     """
@@ -234,10 +234,10 @@ class TinyLoRA(FrozenPair):
 def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
     """Return random numbers from the CPU's generator, the same for every device; uninitialized on the meta device.
 
-    Raises: BadValue for more than MAX_SAMPLES, since a tiny file, which doesn't hold them, could ask for any number.
+    Raises: BadValue for more than MAX_SAMPLES numbers, since a file that doesn't contain them could ask for too many.
     """
     if math.prod(shape) > MAX_SAMPLES:
-        raise BadValue(f"{math.prod(shape):,} frozen random numbers are more than {MAX_SAMPLES:,}: lower rank or u")
+        raise BadValue(f"{math.prod(shape):,} frozen random numbers exceed the limit {MAX_SAMPLES:,}: lower rank or u")
     return torch.empty(shape, device=device) if device.type == "meta" else fill(torch.empty(shape)).to(device)
 
 

@@ -4,9 +4,9 @@
     P-tuning  P = mlp(E)                    E (tokens, hidden)          Liu et al. 2021, arXiv:2103.10385
     prefix    [P_K | keys], [P_V | values]  in every layer              Li & Liang 2021, arXiv:2101.00190
 
-None of them starts as the identity: the model attends to the new vectors immediately, so they start small or as real
-tokens. The attention mask, labels and positions are extended to match. In `model.generate` they enter at the first step
-and then stay in the cache, so later steps only adjust the mask and positions.
+All three change the initial output, because the model attends to the new vectors immediately; so the vectors start
+small or as real tokens. The attention mask, labels and positions are extended to match. In `model.generate`, the
+vectors enter at the first step and then stay in the cache, so later steps only adjust the mask and positions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Soft(InsertingMethod):
     """Base class of methods with `tokens` trainable vectors before every row, stored as `model.<place>.prompt`.
 
     prompt   (tokens, hidden); for a prefix (tokens, layers * 2 * kv_heads * head_dim), each layer's keys before its
-             values. PEFT's files hold it as `prompt_embeddings`
+             values. Its key in PEFT's files is `prompt_embeddings`
     """
 
     can_pack, place, head_prefix = True, "soft_prompt", "base_model."
@@ -47,7 +47,7 @@ class Soft(InsertingMethod):
         return self.tokens
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
-        """Return the initial vectors as "prompt", and any other parameters. Raises: BadValue if they do not fit."""
+        """Return the initial vectors under "prompt", and any others. Raises: BadValue if the model does not fit."""
         raise NotImplementedError
 
     def insert(self, model: Any, to_fill: bool) -> None:
@@ -74,7 +74,7 @@ class Soft(InsertingMethod):
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
         if call.get("position_ids") is not None and not (self.name == "prefix" and is_encoder(model)):
             call["position_ids"] = call["position_ids"] + tokens  # as in PEFT, also for an encoder with a prompt
-        if not cached:  # otherwise, they entered at the first step of generation
+        if not cached:  # otherwise, the vectors entered at the first step of generation
             self.enter(model, call, vectors)
         return call
 
@@ -148,7 +148,7 @@ class PromptTuning(Soft):
         one_of("init", self.init, ("vocabulary", "random"))
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
-        embed = model.get_input_embeddings()  # call it: it may scale its weights, as Gemma's does by sqrt(hidden)
+        embed = model.get_input_embeddings()  # called, because it may scale its weights (Gemma's by sqrt(hidden))
         (vocabulary, hidden), device = embed.weight.shape, embed.weight.device
         with torch.no_grad():
             if self.init == "vocabulary":
@@ -165,12 +165,12 @@ class PromptTuning(Soft):
 @register
 @dataclass(frozen=True)
 class PTuning(Soft):
-    """Train `tokens` vectors through a network of width `hidden`, by default that of the model.
+    """Train `tokens` vectors through a network of width `hidden`, by default the model's own width.
 
     E (tokens, d) -> linear (d, h) -> ReLU -> linear (h, h) -> ReLU -> linear (h, d) -> the prompt (tokens, d)
 
-    The network makes the vectors depend on each other. After training, only its output is needed, so files hold nothing
-    else, as in PEFT. The paper's network begins with an LSTM. Raises: BadValue for an invalid value.
+    The network makes the vectors depend on each other. After training, only the network's output is needed, so files
+    hold only that, as in PEFT. The paper's network begins with an LSTM. Raises: BadValue for an invalid value.
     """
 
     name, peft_type = "ptuning", "P_TUNING"
@@ -195,11 +195,11 @@ class PTuning(Soft):
         if ahead.encoder is not None:
             return ahead.encoder(ahead.prompt)  # type: ignore[no-any-return]
         if ahead.training and torch.is_grad_enabled():
-            raise BadValue("a P-tuning file has no encoder, so it cannot be trained further: train a new one")
+            raise BadValue("a P-tuning file has no encoder, so the adapter cannot be trained further: train a new one")
         return ahead.prompt  # type: ignore[no-any-return]
 
     def insert(self, model: nn.Module, to_fill: bool) -> None:
-        is_meta = next(model.parameters()).is_meta  # then only shapes matter; otherwise minimal: files hold no network
+        is_meta = next(model.parameters()).is_meta  # if not, a minimal network is enough: files don't hold the network
         super(PTuning, replace(self, hidden=1) if to_fill and not is_meta else self).insert(model, to_fill)
 
     def fill(self, model: Any, report: Report, tensors: Mapping[str, Tensor]) -> None:
@@ -221,9 +221,9 @@ class PTuning(Soft):
 class PrefixTuning(Soft):
     """Train `tokens` keys and values before every layer: layers x tokens x 2 x kv_heads x head_dim parameters.
 
-    The model receives them in the cache used for generation, like those of earlier tokens. In causal models, the text's
-    positions continue after the prefix, as in PEFT. In an encoder they are unchanged, since the first token, which the
-    head reads, was pretrained at position 0. Raises: BadValue for an invalid value.
+    The model receives the prefix in the cache used for generation, like keys and values of earlier tokens. In causal
+    models, the text's positions continue after the prefix, as in PEFT. In an encoder, positions are unchanged, since
+    the first token, which the head reads, was pretrained at position 0. Raises: BadValue for an invalid value.
     """
 
     name, peft_type, place = "prefix", "PREFIX_TUNING", "soft_prefix"
@@ -233,7 +233,7 @@ class PrefixTuning(Soft):
 
     @property
     def added_tokens(self) -> int:
-        return 0  # keys and values alone
+        return 0  # a prefix adds keys and values, but no tokens
 
     def positions(self, causal: bool) -> int:
         return self.tokens if causal else 0
@@ -241,7 +241,7 @@ class PrefixTuning(Soft):
     def start(self, model: Any) -> Mapping[str, Tensor]:
         layers, heads, head_dim = prefix_shape(model)
         shape, device = (layers, self.tokens, 2 * heads * head_dim), next(model.parameters()).device
-        small = torch.randn(shape, device=device) * 0.02  # from zeros, all tokens would stay equal
+        small = torch.randn(shape, device=device) * 0.02  # if they started at zero, all tokens would stay equal
         return {"prompt": small.transpose(0, 1).flatten(1)}
 
     def enter(self, model: Any, call: Call, vectors: Tensor) -> None:

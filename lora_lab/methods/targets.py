@@ -23,7 +23,7 @@ from lora_lab.errors import BadValue, NotFound, nearest
 
 ROLES = ("q", "k", "v", "o", "gate", "up", "down", "embed")
 ALL_LINEAR = "all-linear"
-# Transformers' names for task heads. No pretrained checkpoint contains them: they start random, so they train.
+# Transformers' names for task heads. Pretrained checkpoints contain no heads, so heads start random and are trained.
 HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_outputs")
 
 # Suffix of a module's path -> its role. Several roles mean a fused layer, with its outputs in that order. The first
@@ -51,7 +51,7 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"((pre_)?classifier(\.\w+)?|score|lm_head(\.decoder)?|embed_out|predictions\.decoder|qa_outputs)", "head"),
 )
 
-# The model_types whose fused layers are plain concatenations in the order above. Others interleave them by head
+# The model_types whose fused layers are plain concatenations in the order above. Others interleave the parts by head
 # (GPTBigCode, MiniMax) or use another order (CodeGen), which the widths alone don't reveal.
 PLAIN_FUSED = ("gpt2", "openai-gpt", "imagegpt", "phi3", "glm", "glm4")
 
@@ -79,7 +79,7 @@ class Site:
 
 
 def roles_of(module: str) -> tuple[str, ...]:
-    """Return the roles of a module, judged by its path: () if unknown, several for a fused layer."""
+    """Return the roles of a module, inferred from its path: () if unknown, several for a fused layer."""
     for suffix, roles in _ROLE_OF_SUFFIX:
         if re.search(rf"(^|\.){suffix}$", module):
             return tuple(roles.split())
@@ -117,7 +117,7 @@ def choose(targets: Sequence[str], sites: Sequence[Site]) -> list[Site]:
     in_order = [site for site in sites if site in chosen]
     for site in in_order:
         if site.out_slice and site.module in modules:
-            raise BadValue(f"targets overlap: {site.module} is adapted as a whole and again as {site.role}; name one")
+            raise BadValue(f"targets overlap: {site.module} is adapted as a whole and again as {site.role}; keep one")
     return in_order
 
 
@@ -131,9 +131,9 @@ def match(target: str, sites: Sequence[Site], *, slices: bool = False) -> list[S
         names = [site.module.rpartition(".")[2] for site in sites]
         fused = [name for name, site in zip(names, sites, strict=True) if target in site.role.split("+")]
         candidates = {ALL_LINEAR, *(site.role for site in sites if site.role in ROLES), *names}
-        hint = f"nearest: {nearest(target, candidates)}" if sites else "it has no linear layer and no embedding"
+        hint = f"nearest: {nearest(target, candidates)}" if sites else "the model has no linear layer and no embedding"
         if fused:
-            hint = f"it is a part of {fused[0]}, and the order of its parts is unknown: name '{fused[0]}'"
+            hint = f"{target} is a part of {fused[0]}, whose parts are in an unknown order: name '{fused[0]}' instead"
         raise NotFound(f"target '{target}' matches no layer of this model; {hint}")
     return matches
 
@@ -157,7 +157,7 @@ OUTSIDE = ("lm_head", "embed_out", "classifier", "score", "pooler")  # layers th
 
 
 def bits_per_weight(name: str) -> float:
-    """Return the bits per frozen linear weight: its code plus its share of an absmax in fp32 or 8 bits per 64 weights.
+    """Return the bits per frozen linear weight: its code, plus 1/64 of the absmax (fp32 or 8 bits) of its block.
 
     NF4: 4 + 32/64 = 4.5 bits; with double quantization 4 + 8/64 + 32/(64 x 256) = 4.127. Dettmers et al. 2023.
     """

@@ -28,10 +28,10 @@ def metric_name(column: str) -> str:
 
 
 class Picture(Figure):
-    """A figure that displays itself in a notebook; matplotlib's own needs pyplot for that.
+    """A figure that displays itself in a notebook; matplotlib's own figures need pyplot for that.
 
-    alt     description stored next to the picture in a notebook file, and its alt text on a web page; by default
-            its titles and the points of its named lines
+    alt     description stored next to the picture in a notebook file, and the picture's alt text on a web page; by
+            default, the titles of the figure and the points of its named lines
     """
 
     alt: str = ""

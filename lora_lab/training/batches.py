@@ -50,8 +50,8 @@ class Row:
 class Batch:
     """Padded rows as tensors.
 
-    Shapes: input_ids, attention_mask and token_type_ids are (rows, tokens), the last None without pairs; labels are
-    (rows,), or (rows, tokens) with -100 at padding and prompts.
+    Shapes: input_ids, attention_mask and token_type_ids (None without pairs) are (rows, tokens); labels are (rows,),
+    or (rows, tokens) with -100 at padding and prompts.
     """
 
     input_ids: Tensor
@@ -128,12 +128,12 @@ def training_rows(rows: Sequence[Row], batch: int, steps: int, seed: int) -> Ite
 
 
 def scoring_batches(rows: Sequence[Row], batch: int, pad: int) -> Iterator[Batch]:
-    """Yield every row once, longest first, so that running out of memory happens early."""
+    """Yield batches with every row once, longest first, so that memory runs out early if it does."""
     return (collate(chunk, pad) for chunk in _chunks(sorted(rows, key=len)[::-1], batch))
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Pad rows to the longest, rounded up to a multiple of STEP."""
+    """Pad rows to the length of the longest, rounded up to a multiple of STEP."""
     width = -(-max(map(len, rows)) // STEP) * STEP
 
     def padded(values: Iterable[Sequence[int]], fill: int) -> Tensor:
@@ -155,8 +155,8 @@ def _chunks(rows: Sequence[Row], batch: int) -> list[list[Row]]:
 def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
     """Check that a model can train on a task.
 
-    Raises: BadValue for an encoder in language modeling, or for a max_length above the model's positions,
-    minus those that a soft prompt takes.
+    Raises: BadValue for an encoder in language modeling, or for a max_length above the number of the
+    model's positions minus those that a soft prompt takes.
     """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling: it needs a causal model such as smollm2")
@@ -168,5 +168,5 @@ def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None)
     virtual = method.positions(causal=not is_encoder(model)) if method else 0
     limit = max(0, limit - virtual) // STEP * STEP
     if task.max_length > limit:
-        prompt = f" after {virtual} virtual ones" if virtual else ""
+        prompt = f" after {virtual} virtual tokens" if virtual else ""
         raise BadValue(f"max_length {task.max_length} exceeds the {limit} tokens that this model can read{prompt}")

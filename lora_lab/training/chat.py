@@ -3,13 +3,13 @@
 The layout, called the *template*, comes with the tokenizer. SmolLM2's:
 
     <|im_start|>system
-    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    the default if the chat has none
+    You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>    the default system turn
     <|im_start|>user
     Why is the sky blue?<|im_end|>
     <|im_start|>assistant
     Air scatters blue light most.<|im_end|>      only the answer and its end token count in the loss
 
-A tokenizer without a template gets a plain one: "user: Why is the sky blue?" on one line, "assistant:" on the next.
+Without a template, a tokenizer gets a plain layout: "user: Why is the sky blue?" on one line, "assistant:" on the next.
 Plain-text prompts are tokenized as they are.
 """
 
@@ -73,7 +73,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) ->
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token that ends an answer: the special token after it in the template, else end-of-text.
 
-    They differ in some model families, and a model trained with the wrong one never stops.
+    The two differ in some model families, and a model trained with the wrong token never stops.
     """
     end = int(tokenizer.eos_token_id)
     if not tokenizer.chat_template:

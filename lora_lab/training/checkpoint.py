@@ -50,9 +50,9 @@ def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """List the readable checkpoints. Damaged ones and those of another version are renamed, with a warning.
+    """List the readable checkpoints. Damaged checkpoints and those of another version are renamed, with a warning.
 
-    Raises: BadValue if a file cannot be read from disk or renamed; it is left in place.
+    Raises: BadValue if a file cannot be read from disk or renamed; the file is left in place.
     """
     checkpoints = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
@@ -113,7 +113,7 @@ def restore(pack: Pack, *paths: Path) -> None:
             if member := pending.pop(record["hash"], None):
                 names = [f"{record['hash']}.{n}." for n in range(len(member.trained))]
                 for name, parameter in zip(names, member.trained, strict=True):
-                    parameter.copy_(tensors[name])  # in place, since in a pack it is a view
+                    parameter.copy_(tensors[name])  # in place, since a pack member's parameters are views
                 if f"{names[0]}{MOMENTS[0]}" in tensors:
                     moments = {moment: [tensors[name + moment] for name in names] for moment in MOMENTS}
                     member.set_state({"step": [tensors[f"{names[0]}step"]], **moments})
@@ -124,7 +124,7 @@ def restore(pack: Pack, *paths: Path) -> None:
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
         pack.random = tensors["random"].clone()  # a view would keep the file open: Windows couldn't replace it
     if pending:
-        raise BadValue(f"{paths[0]} has no run {min(pending)}: remove it to start the run over")
+        raise BadValue(f"{paths[0]} has no run {min(pending)}: remove the file to start the run over")
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Choose the device, dtype and attention for this machine by timing them.
 
-bf16 is fast only on hardware with bf16 products, and fused attention only for long rows or on a GPU. CPU flags and
-versions are only hints, so one layer is timed briefly. All device-specific code is in this file.
+bf16 is fast only on hardware with bf16 matrix products, and fused attention only for long rows or on a GPU. CPU
+flags and versions are only hints, so one layer is timed briefly. All device-specific code is in this file.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ATTENTIONS = ("eager", "sdpa")
 LENGTHS = (32, 256)  # tokens: a sentence and a page
 AUTO = "auto"
-MOST = 4  # parts of a pack: with more, threads wait for the interpreter lock
+MOST = 4  # maximum number of parts of a pack: with more, threads wait for the interpreter lock
 ROUNDED = "fp32 by bf16"  # timings of fp32 tensors with bf16 matrix products
 CPU_FACTS = Path("/proc/cpuinfo")
 Out = TypeVar("Out")
-_timed: dict[Path, dict[str, Any]] = {}  # by cache file: this process's timings, where the home is read-only
+_timed: dict[Path, dict[str, Any]] = {}  # this process's timings by cache file, for a cache that is read-only
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def choose(
     """Choose the fastest way to train on sequences of about `tokens` tokens on this machine.
 
     Values other than "auto" are kept; LORA_LAB_DEVICE, LORA_LAB_DTYPE and LORA_LAB_ATTENTION replace "auto".
-    The dtype "nf4" means a 4-bit base that computes in the fastest dtype, "nf4+fp32" one that computes in fp32. With
+    The dtype "nf4" means a 4-bit base that computes in the fastest dtype; with "nf4+fp32", it computes in fp32. With
     products "auto", matrix products of fp32 tensors may be rounded to bf16, unless LORA_LAB_DTYPE is set. bf16 and
     rounding are chosen only if they save more than a tenth of the time.
     Raises: BadValue for an unknown name or a device that this machine doesn't have.
@@ -118,7 +118,7 @@ def choose(
 
 
 def _given(option: str, value: str, choices: Any) -> str | None:
-    """Return the value from the argument or the environment; None if it must be measured."""
+    """Return the value from the argument or the environment; None if the best one must be measured."""
     value = os.environ.get(f"LORA_LAB_{option.upper()}", AUTO) if value == AUTO else value
     if value not in (*choices, AUTO):
         formats = QUANTISED_BITS if option == "dtype" else ()
@@ -145,7 +145,7 @@ def measured(device: str) -> dict[str, float]:
         for name, (kind, attention, tokens) in cases.items():
             with rounded_products("bf16" if kind == ROUNDED else "fp32"):
                 timings[machine][name] = time_layer(device, DTYPES.get(kind, torch.float32), attention, tokens)
-        with suppress(BadValue):  # a read-only home: other processes time again
+        with suppress(BadValue):  # a read-only home directory: each process times again
             write_json(cache, timings)
     return timings[machine]  # type: ignore[no-any-return]
 
@@ -158,7 +158,7 @@ def key(dtype: str, attention: str, tokens: int) -> str:
 def time_layer(
     device: str, dtype: torch.dtype, attention: str, tokens: int, *, total: int = 512, repeats: int = 3
 ) -> float:
-    """Return the seconds for one MiniLM-sized layer, forward and backward, on `total` tokens in rows of `tokens`."""
+    """Time one MiniLM-sized layer, forward and backward, on `total` tokens in rows of `tokens`; return the seconds."""
     rows, d, heads = total // tokens, 384, 12
     w_in, w_out = (torch.randn(shape, device=device, dtype=dtype) * 0.05 for shape in ((4 * d, d), (d, 4 * d)))
     x = torch.randn(rows, tokens, d, device=device, dtype=dtype, requires_grad=True)
@@ -265,7 +265,7 @@ def module_of(device: str) -> Any:
 def rounded_products(dtype: str) -> Iterator[None]:
     """Let torch round fp32 inputs of matrix products on a CPU to `dtype`, bf16 or fp32, inside the block.
 
-    Sums, weights, gradients and updates stay fp32. A processor with bf16 products needs a third of the time. The
+    Sums, weights, gradients and updates stay fp32. A processor with bf16 matrix products takes a third of the time. The
     setting is process-wide, so other threads' products are rounded too.
     """
     before = torch.get_float32_matmul_precision()
@@ -289,7 +289,7 @@ def keep_freed_memory() -> None:
 
 
 # ---- parts of a pack, one per core: members 0-7 train on core 0, members 8-15 on core 1, synchronized once per step
-# By default, torch splits each operation across its threads, which wait for the slowest hundreds of times per step.
+# By default, torch splits each operation across threads, which wait for the slowest thread hundreds of times per step.
 
 
 class Parts(nn.ModuleList):
@@ -303,7 +303,7 @@ class Parts(nn.ModuleList):
 
 
 def cut(members: int, device: str) -> list[slice]:
-    """Return the members of each part, as equal in number as possible; one part on a GPU."""
+    """Return each part's slice of the members, as equal in size as possible; one part on a GPU."""
     parts = min(members, MOST, torch.get_num_threads()) if device == "cpu" else 1
     return [slice(members * i // parts, members * (i + 1) // parts) for i in range(parts)]
 
@@ -318,7 +318,7 @@ def in_parts(work: Callable[[nn.Module, slice], Out], model: nn.Module, members:
     threads = torch.get_num_threads()
 
     def run_part(part: nn.Module, members_of_part: slice) -> Out:
-        torch.set_num_threads(max(1, threads // len(model)))  # of this thread, and of threads started meanwhile
+        torch.set_num_threads(max(1, threads // len(model)))  # for this thread and those started meanwhile
         return work(part, members_of_part)
 
     try:

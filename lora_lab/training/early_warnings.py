@@ -17,7 +17,7 @@ from lora_lab.training.recipe import Recipe
 # uses 2e-3 on q and v and 5e-4 on all linear layers.
 USUAL = {"full": (1e-6, 5e-4), "lora": (1e-5, 1e-2), "bottleneck": (1e-5, 1e-2)}
 USUAL_FEW = (1e-4, 5.0)
-FAR = 3.0  # warn if outside the range by more than this factor
+FAR = 3.0  # warn if the rate is outside the range by more than this factor
 
 
 def rate_warning(recipe: Recipe) -> str | None:

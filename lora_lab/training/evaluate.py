@@ -18,24 +18,24 @@ from lora_lab.training.device import Parts, in_parts
 from lora_lab.training.models import answering
 
 ROWS = 32  # rows scored at once
-PACKED_ROWS = 64  # the same, over all members of a part: twice as many wouldn't fit in a core's cache
+PACKED_ROWS = 64  # rows scored at once by a part's members; twice as many wouldn't fit in a core's cache
 LOGITS = 2**25  # limit on the elements of a batch's logits: 128 MiB in fp32
 
 
 @dataclass(frozen=True)
 class Score:
-    """Metrics, and values by row: (rows, classes) logits, (rows,) predicted numbers or (rows,) mean token losses."""
+    """Metrics, and values per row: (rows, classes) logits, (rows,) predicted numbers or (rows,) mean token losses."""
 
     metrics: dict[str, float]
     by_row: np.ndarray
 
     @property
     def predictions(self) -> np.ndarray:
-        """Each row's predicted class (int64) or number; in language modeling its mean loss."""
+        """Each row's predicted class (int64) or number; in language modeling, its mean loss."""
         return self.by_row.argmax(-1) if self.by_row.ndim == 2 else self.by_row
 
     def right(self, rows: Sequence[Row]) -> np.ndarray | None:
-        """Return whether each row is right, (rows,); in language modeling, its negative loss. None for regression."""
+        """Return whether each row is predicted correctly, (rows,); for language models, negative losses; else None."""
         if self.by_row.ndim == 2:
             return self.predictions == np.array([row.label for row in rows])
         return -self.by_row if rows[0].label is None else None
@@ -45,7 +45,7 @@ def logits_of(model: torch.nn.Module, batch: Batch) -> Tensor:
     """Return fp32 logits: (rows, classes), or (rows, tokens, vocabulary) for a language model."""
     logits: Tensor = model(**batch.inputs(model)).logits
     if logits.dim() == 3:
-        logits = logits[:, -batch.input_ids.shape[1] :]  # the first ones belong to a soft prompt
+        logits = logits[:, -batch.input_ids.shape[1] :]  # the first positions belong to a soft prompt
     return logits.float()
 
 
@@ -132,7 +132,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequenc
     """Return accuracy, macro F1 and cross-entropy in nats from logits (rows, classes) and labels (rows,).
 
     F1 of a class is 2 TP / (2 TP + FP + FN), as in scikit-learn, whose import takes longer than a validation.
-    also   may contain "f1", the F1 of class 1, and "matthews", the correlation of two classes (CoLA's metric)
+    also   may contain "f1", the F1 of class 1, and "matthews", the Matthews correlation (CoLA's metric)
     """
     predicted, log_p = logits.argmax(-1), log_softmax(logits, axis=-1)
     f1 = {}
@@ -154,9 +154,9 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequenc
 
 
 def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Return pearson, spearman (where ties share their mean rank) and the mean squared error as loss.
+    """Return pearson, spearman (equal values get their mean rank) and the mean squared error as loss.
 
-    The correlation with a constant prediction is 0, as for guessing.
+    A constant prediction's correlation counts as 0, like that of random guesses.
     """
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 

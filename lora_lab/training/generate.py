@@ -90,7 +90,7 @@ def generate(
 
 
 class _OnAnswer(LogitsProcessor):
-    """Apply a logits processor to the answer only, so that it may repeat a four-token name from the prompt."""
+    """Apply a logits processor to the answer only, so that the answer may repeat a four-token name from the prompt."""
 
     def __init__(self, processor: LogitsProcessor, start: int) -> None:
         self.processor, self.start = processor, start

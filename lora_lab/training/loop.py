@@ -49,11 +49,11 @@ def fit(
     products: str = "fp32",
     stop: threading.Event | None = None,
 ) -> None:
-    """Train one model, one batch per step, until the batches or its patience run out.
+    """Train one model, one batch per step, until the batches or the patience run out.
 
     batches     the remaining steps: (step, batch)
     validate    returns the metrics of the validation split
-    losses      computes what is minimized, (members,), from (logits, labels, members)
+    losses      returns the losses to minimize, (members,), from (logits, labels, members)
     after       called after each step with (step, whether it was validated)
     products    see `rounded_products`
     stop        set it to end training after the current step
@@ -89,7 +89,7 @@ def fit_together(
     after: After = lambda step, validated: None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Train the members of a pack as in `fit`, one batch of each per step, until the last member has ended.
+    """Train the members of a pack as in `fit`, one batch per member per step, until the last member has ended.
 
     model   computes all members' rows, concatenated in one batch
     leave   called with members that ended while others continue; returns the remaining model and members
@@ -130,7 +130,7 @@ def update(
     both = torch.stack([values.detach(), norms], dim=1).tolist()  # waits for a GPU once for all members
     for member, (loss, norm) in zip(members_of_part, both, strict=True):
         member.update(step, loss, norm)
-        member.optimizer.zero_grad(set_to_none=False)  # views of the pack's table
+        member.optimizer.zero_grad(set_to_none=False)  # gradients are views of the pack's table
 
 
 def validates_at(step: int, recipe: Recipe) -> bool:
@@ -167,11 +167,11 @@ class Member:
     """A run in training, alone or in a pack.
 
     model    a model with the recipe's method attached; parameters that require a gradient train
-    row      in a pack, the member's row of the parameter table: everything that trains, padded, as one tensor
+    row      in a pack, the member's row of the parameter table: all trained parameters, padded, as one tensor
     history  lists for JSON: step, loss and lr of every update; validation, with one record per validated step,
-             from step 0, the untrained model
-    status   "training", then "done", "early" (patience), "stopped" (by hand), "behind" (stopped by a choosing
-             sweep) or "failed" with `error`
+             starting with step 0 (the untrained model)
+    status   "training", then "done", "early" (patience), "stopped" (by hand), "behind" (stopped by a sweep
+             with `choose`) or "failed" with `error`
     right    `Score.right` of the last validation
     """
 
@@ -194,11 +194,11 @@ class Member:
         return self.status != "training"
 
     def clip(self) -> Tensor:
-        """Clip the current gradients to the recipe's norm; return the norm that they had."""
+        """Clip the current gradients to the recipe's norm; return their norm before clipping."""
         return nn.utils.clip_grad_norm_(self.trained if self.row is None else self.row, self.recipe.clip or math.inf)
 
     def update(self, step: int, loss: float, norm: float) -> None:
-        """Update at this step's learning rate. A non-finite loss or gradient norm ends the run first."""
+        """Update the parameters at this step's rate; if the loss or gradient norm isn't finite, end the run instead."""
         recipe, rate = self.recipe, self.recipe.lr_at(step)
         if not self.history["step"]:
             for message in filter(None, (rate_warning(recipe), gradient_warning(self.model))):
@@ -238,7 +238,7 @@ class Member:
         self.status, self.error = "failed", reason
 
     def is_finite(self, values: Mapping[str, float], step: int | None = None) -> bool:
-        """Return whether all values are finite. If not, the run has failed, since a record cannot hold them."""
+        """Return whether all values are finite. If not, end the run as failed: records hold only finite numbers."""
         for name, value in values.items():
             if not math.isfinite(value):
                 at = f" at step {step}" if step else ""
@@ -256,7 +256,7 @@ class Member:
         """Return AdamW's state, {} before the first update.
 
         step                  one tensor, the number of updates
-        exp_avg, exp_avg_sq   each trained parameter's moments, in its shape; views of those of a row
+        exp_avg, exp_avg_sq   each trained parameter's moments, in its shape; in a pack, views of the row's moments
         """
         state, row = self.optimizer.state, self.row
         if not state:
@@ -281,7 +281,7 @@ class Member:
                 moment.copy_(value)
 
     def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
-        """Return AdamW with one learning rate; with LoRA+, B's is `lr_ratio` times higher (Hayou et al. 2024)."""
+        """Return AdamW with one learning rate; with LoRA+, B's rate is `lr_ratio` times higher (Hayou et al. 2024)."""
         ratio = getattr(self.recipe.method, "lr_ratio", 1.0)
         groups: list[Any] = list(tensors)
         if ratio != 1.0:

@@ -27,7 +27,7 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.tasks import TASKS, load_task
 
 SWITCH = "LORA_LAB_NO_MEMORY_CHECK"  # set it to 1 to skip the check
-CPU_GAPS = 0.25  # share of the live bytes; 15 to 21% was measured on the bundled models
+CPU_GAPS = 0.25  # gaps between tensors, relative to live bytes; 15 to 21% was measured on the bundled models
 DROPOUT = 0.1  # the default of BERT and GPT-2
 
 
@@ -43,7 +43,7 @@ class Need:
     eager: bool
 
     def bytes(self, **changed: Any) -> int:
-        """Return the bytes of a step: its peak, gaps between tensors, and libraries not imported yet.
+        """Return the bytes that a step needs: its peak, gaps between tensors, and libraries not imported yet.
 
         changed   fields of the setup to replace, such as batch
         """
@@ -60,7 +60,7 @@ class Need:
 
 
 def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
-    """Refuse a run whose longest batch needs more memory than is free on its device.
+    """Refuse a run whose longest batch needs more memory than its device has free.
 
     choice   device and dtype of the run; by default what `device.choose` returns
     Raises: BadValue with the batch, length or model that would fit. Nothing is raised if LORA_LAB_NO_MEMORY_CHECK is 1,
@@ -99,7 +99,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def after_running_out(recipe: Recipe, choice: device.Choice) -> str:
-    """Return what happened, and the largest batch that fits now; half the batch if the estimate can't tell."""
+    """Return a message with the largest batch that fits now, or half the batch if the estimate can't tell."""
     rows = recipe.batch // 2
     with suppress(LabError):
         need, free = need_of(recipe, choice), free_bytes(choice.device)

@@ -65,7 +65,7 @@ def load_model(
     for key, there, here in info["mismatched_keys"]:
         if key.split(".")[0] not in HEADS:
             raise BadValue(f"checkpoint '{name}' has {key} of shape {tuple(there)}, but its config says {tuple(here)}")
-        warn(f"'{name}' has a head of {there[0]} classes; it is replaced by a new one of {here[0]}")
+        warn(f"'{name}' has a head with {there[0]} classes; a new head with {here[0]} classes replaces it")
     missing = [key for key in info["missing_keys"] if key.split(".")[0] not in HEADS]
     if missing and not body and _lacks_only_head(model, set(info["missing_keys"])):
         del model
@@ -97,12 +97,12 @@ def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
 
 
 def take_shortcuts(model: PreTrainedModel, method: Method) -> None:
-    """Speed up a BERT-like classifier that is to train or be scored with `method`; other models stay as they are.
+    """Speed up a BERT-like classifier for training or scoring with `method`; leave other models unchanged.
 
-    The last layer's MLP runs for the first token only, since the head, unless it is a probe's, reads no other. This
+    Except for a probe, the head reads only the first token, so the last layer's MLP runs only for that token. This
     saves 9 of the layer's 12 d^2 products per token. The skipped values affect neither the output nor gradients.
-    "eager" attention computes its softmax in fp32, which is fast on a CPU, unlike in bf16: forward and backward
-    take half the time. In fp32, only rounding changes.
+    "eager" attention computes its softmax in fp32, which is faster on a CPU than in bf16: forward and backward
+    take half the time. With an fp32 base, only rounding changes.
     """
     if model.config.model_type not in FIRST_TOKEN or not type(model).__name__.endswith("ForSequenceClassification"):
         return
@@ -118,7 +118,7 @@ def _attention(
     scaling: float | None = None, dropout: float = 0.0, **_: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Attend: query, key, value (rows, heads, tokens, d), additive mask -> (rows, tokens, heads, d), weights."""
-    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)  # fewer numbers than the scores
+    scaled = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)  # has fewer elements than the scores
     scores = scaled @ key.transpose(2, 3)  # (rows, heads, tokens, tokens)
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -131,7 +131,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT_ROWS, ALL_MASK_ATTENTION_FUNCTIONS["
 
 
 def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = False) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer. One without a padding token pads with its end-of-text token, on the right.
+    """Load a model's tokenizer, which pads on the right. If it has no padding token, it pads with end-of-text.
 
     as_it_came   keep the padding settings in the tokenizer's files
     Raises: see `load_model`.
@@ -194,7 +194,7 @@ def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
     if isinstance(dtype, torch.dtype):
         return "", dtype
     if dtype == STORED:
-        return "", "auto"  # transformers' name for it
+        return "", "auto"  # transformers' name for that dtype
     quantised, compute_dtype = split_dtype(str(dtype))
     compute_dtype = "fp32" if quantised and compute_dtype == AUTO else compute_dtype
     if compute_dtype not in DTYPES:

@@ -1,4 +1,4 @@
-"""An adapter's folder and its base: load the base that the config names, inspect, merge into a plain checkpoint.
+"""Load the base that an adapter's config names, inspect the adapter, or merge it into a plain checkpoint.
 
 A merged checkpoint loads without lora_lab:
 
@@ -6,7 +6,7 @@ A merged checkpoint loads without lora_lab:
     out/tokenizer.json, ...                   what AutoTokenizer.from_pretrained(out) reads
     out/lora_lab_merge.json                   what was merged, the rounding error, and the names of all these files
 
-Its folder is written under a temporary name and renamed once plain transformers loads it and returns the same outputs.
+The checkpoint is written to a temporary folder, renamed once plain transformers loads it with the same outputs.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded mode
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
-    """Return the base model's name from an adapter's config; errors suggest the CLI option `option` instead.
+    """Return the base model's name from an adapter's config; errors suggest passing the CLI option `option`.
 
-    Raises: NotFound if there is no config; BadValue if it names no base, or not as a string.
+    Raises: NotFound if there is no config; BadValue if the config's base model name is missing or invalid.
     """
     name = read_config(Path(folder)).get("base_model_name_or_path")
     if not name:
-        raise BadValue(f"the adapter in {folder} does not name its base model; pass one with {option}")
+        raise BadValue(f"the adapter in {folder} does not name its base model; pass the base with {option}")
     if not isinstance(name, str) or not name.isprintable() or len(name) > 500:
-        raise BadValue(f"the adapter in {folder} names {str(name)[:60]!r} as its base model; pass one with {option}")
+        raise BadValue(f"the adapter in {folder} names an invalid base {str(name)[:60]!r}; pass the base with {option}")
     return {hub_id: bundled for bundled, hub_id in BUNDLED.items()}.get(name, name)
 
 
@@ -52,16 +52,16 @@ def labels_of(folder: str | Path) -> int | None:
     shapes = AdapterFile(folder).shapes
     for key in reversed(shapes):
         parts = key.split(".")
-        # The head's last matrix: RoBERTa's head has another one, `dense`, before it.
+        # The head's last matrix; RoBERTa's head also has an earlier matrix, `dense`.
         if parts[-1] == "weight" and "dense" not in parts and any(head in parts for head in HEADS[1:]):
             return int(shapes[key][0])
     return None
 
 
 def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) -> PreTrainedModel:
-    """Load an adapter's base, with its language-modeling head unless the adapter was trained on the model without one.
+    """Load an adapter's base, with its language-modeling head unless the adapter was trained without that head.
 
-    For options, see `load_model`. Raises: see there and `labels_of`; BadValue for a task that needs another head.
+    For options, see `load_model`. Raises: see `load_model`, `labels_of`; BadValue for a task that needs another head.
     """
     if (task := read_config(Path(folder)).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
         raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab does not train or score: use PEFT")
@@ -119,7 +119,7 @@ class MergedCheckpoint:
         return "\n".join(
             [
                 str(self.report),
-                f"in plain transformers its logits are within {self.difference:.1g} of the unmerged adapter's",
+                f"in plain transformers, its logits are within {self.difference:.1g} of the unmerged adapter's",
                 f"{self.out}: {self.bytes:,} bytes in {self.dtype}, {tokenizer}; load it with "
                 f'{self.loads_as}.from_pretrained("{self.out}")',
             ]
@@ -157,7 +157,7 @@ def write_merged(
         off = float((plain - merged).norm() / merged.norm())
         difference = float((plain - unmerged).norm() / unmerged.norm())
         if not off <= AGREE:
-            raise Failed(f"the checkpoint answers differently in plain transformers, off by {off:.2g}; it was not kept")
+            raise Failed(f"in plain transformers, the checkpoint's logits are off by {off:.2g}; it was not kept")
         size, dtype = sum(path.stat().st_size for path in folder.glob("*.safetensors")), SHORT[str(model.dtype)]
         written = MergedCheckpoint(
             str(out), name, str(adapter), method, loads_as, dtype, size, tokenizer, difference, report
@@ -167,7 +167,7 @@ def write_merged(
 
 
 def _save(model: PreTrainedModel, folder: Path, name: str, labels: int | None, download: bool) -> bool:
-    """Write the checkpoint, and the tokenizer if the base has one. Return whether it has."""
+    """Write the checkpoint, and the tokenizer if the base has one; return whether the base has one."""
     model.save_pretrained(folder)
     try:
         # A classifier needs padding even if its base has none; a language model keeps its tokenizer unchanged.

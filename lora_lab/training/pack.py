@@ -38,7 +38,7 @@ from lora_lab.training.watching import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
 OFTEN = 30  # seconds between checkpoints: the most training that can be lost
-SHARE = 0.05  # share of the time that may go into writing them: full fine-tuning of SmolLM2 has 1.6 GB to write
+SHARE = 0.05  # fraction of the time that may go into checkpoints; for full fine-tuning of SmolLM2, each is 1.6 GB
 Keep = Callable[[Member, Run], None]
 
 
@@ -59,8 +59,8 @@ class Pack:
     adapters   returns the folder of a recipe's saved adapter, for members that are only scored
     judge      called after each step with the members in training and the step; it may end members
     losses     what is minimized, see `fit`
-    scores_    whether to score untrained members, stopped runs, and the test split; without it, runs are kept with
-               validation metrics only
+    scores_*   whether to score untrained members, stopped runs, and the test split; without test scores, runs are kept
+               with validation metrics only
     written    called after a validation, and every 30 seconds, to write a checkpoint; less often if writing is slow
     A process builds or runs only one pack at a time, see `training_lock`.
     Raises: BadValue, NotFound for an error in a recipe, before any training; BadValue for recipes that cannot train
@@ -91,8 +91,7 @@ class Pack:
         self.base = self._loaded(first)
         check_fits(self.base, self.task, first.method)
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(first.model, download=download)
-        self.pad = int(self.tokenizer.pad_token_id)
-        self.base.config.pad_token_id = self.pad  # a causal classifier searches each row for it
+        self.pad = self.base.config.pad_token_id = int(self.tokenizer.pad_token_id)  # causal classifiers look for it
         self.size, self.step, self.peak_bytes = len(recipes), 0, 0
         heads = {first.seed: dict(heads_of(self.base))}
         models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as if alone
@@ -112,7 +111,7 @@ class Pack:
         if self.size > 1:
             device.keep_freed_memory()
             self._restack()
-        torch.manual_seed(first.seed)  # so that dropout doesn't depend on how much the heads and A drew
+        torch.manual_seed(first.seed)  # so dropout doesn't depend on how many numbers heads and A drew
         self.random = device.module_of(self.device).get_rng_state()
 
     @training_lock()
@@ -129,7 +128,8 @@ class Pack:
                     self.leave(ended)
                 return self._runs
             self.before_scoring()
-            scores = self.score("test") if self.scores_test else [None] * len(self.members)
+            failed = all(member.error for member in self.members)
+            scores = self.score("test") if self.scores_test and not failed else [None] * len(self.members)
             for member, score in zip(self.members, scores, strict=True):
                 self._finish(member, score)
             return self._runs
@@ -145,7 +145,7 @@ class Pack:
             torch.cuda.reset_peak_memory_stats()
         device.module_of(self.device).set_rng_state(self.random)
         first = self.members[0]
-        ended = [member for member in self.members if member.ended]  # before an interruption
+        ended = [member for member in self.members if member.ended]  # ended before an interruption
         if len(ended) == len(self.members):
             return
         if ended:
@@ -158,12 +158,11 @@ class Pack:
         new = not any(member.history["step"] or member.history["validation"] for member in self.members)
         if new and first.recipe.validations and self.scores_untrained:
             self.before()
-        told: Any = {"losses": self.losses, "after": self.after, "stop": stop}
+        options: Any = {"losses": self.losses, "after": self.after, "stop": stop}
         if self.size == 1:
-            products = self.choice.products
-            fit(first, self.batches(), lambda: self.validate()[0], products=products, **told)
+            fit(first, self.batches(), lambda: self.validate()[0], products=self.choice.products, **options)
         else:
-            fit_together(self.model, self.members, self.batches(), self.validate, self.leave, **told)
+            fit_together(self.model, self.members, self.batches(), self.validate, self.leave, **options)
 
     @property
     def stopped(self) -> bool:
@@ -238,7 +237,7 @@ class Pack:
         return self.rows[split]
 
     def record(self, member: Member, score: Score | None) -> Run:
-        """Return a member's record. `seconds` is its share of the pack's time."""
+        """Return a member's record. `seconds` is the member's share of the pack's time."""
         report: Report = member.model.lora_lab_report  # type: ignore[assignment]
         data = {"data": self.task.data} if self.task.data else {}
         return Run(
@@ -258,7 +257,8 @@ class Pack:
         )
 
     def _finish(self, member: Member, score: Score | None) -> None:
-        member.is_finite({f"test {name}": value for name, value in (score.metrics if score else {}).items()})
+        if score and not member.error:
+            member.is_finite({f"test {name}": value for name, value in score.metrics.items()})
         run = self.record(member, None if member.error else score)
         self._runs.append(run)
         self._keep(member, run)
@@ -284,7 +284,7 @@ class Pack:
             heads[recipe.seed] = dict(heads_of(self._loaded(recipe)))  # only for its random head
         for name, head in heads.get(recipe.seed, {}).items():
             put(model, name, head)
-        torch.manual_seed(recipe.seed)  # again, so that A does not depend on how much the head drew
+        torch.manual_seed(recipe.seed)  # again, so that A doesn't depend on how many numbers the head drew
         if self.adapters:
             load_adapter(model, self.adapters(recipe))
         elif recipe.start:

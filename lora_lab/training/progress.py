@@ -50,6 +50,6 @@ class SweepBar:
         self.bar.refresh()
 
     def reach(self, recipe: Recipe, step: int) -> None:
-        """Advance to a run's step; at its end, even an early one, to its last."""
+        """Advance the bar to a run's step; when a run ends, even early, `step` is its number of steps."""
         self.bar.update(step - self._seen.get(recipe.hash, 0))
         self._seen[recipe.hash] = step

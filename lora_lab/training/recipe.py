@@ -25,8 +25,8 @@ class Recipe:
 
     model, task     a bundled name, a path, or (model) a hub id
     method          what trains
-    lr              AdamW's peak learning rate: linear warmup over the first `warmup` share of the steps, then linear
-                    decay to 0
+    lr              AdamW's peak learning rate: linear warmup over a fraction `warmup` of the steps, then linear decay
+                    to 0
     steps, batch    number of updates, and texts per update
     seed            for the head, A, dropout and the order of the data, but not the split
     clip            largest gradient norm; 0 for no clipping
@@ -89,7 +89,7 @@ class Recipe:
             value, low, high = getattr(self, name), 0, 1 if name in ("warmup", "label_smoothing") else math.inf
             if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
                 raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
-        for name, hint in (("dropout", "; a rate belongs to the method: LoRA(dropout=0.1)"), ("token_mean", "")):
+        for name, hint in (("dropout", "; pass a rate to the method: LoRA(dropout=0.1)"), ("token_mean", "")):
             value = getattr(self, name)
             if value not in (False, True):
                 raise BadValue(f"{name} must be True or False, not {value!r}{hint}")
@@ -105,7 +105,7 @@ class Recipe:
         return self.lr * min(step / warmup, (self.steps - step + 1) / max(1, self.steps - warmup + 1), 1.0)
 
     def at_seed(self, seed: int) -> Recipe:
-        """Return the recipe with another seed. With `examples`, every seed has a draw of its own, from `subset` up."""
+        """Return the recipe with another seed. With `examples`, the seed is also added to `subset`."""
         return replace(self, seed=seed, subset=self.subset + seed if self.examples else 0)
 
     def settings(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Recipe:
 
 
 def describe(method: Method) -> str:
-    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": LoRA's main settings; for others, non-defaults."""
+    """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": main settings of LoRA, non-defaults of others."""
     settings = method.settings()
     name = settings.pop("name")
     if isinstance(method, LoRA):
@@ -164,7 +164,7 @@ def recipe_from(settings: Mapping[str, Any]) -> Recipe:
     """Create a recipe from its settings. Raises: BadValue for an unknown field, or a method without settings."""
     check_fields(settings)
     if not isinstance(method := settings.get("method"), Mapping):
-        raise BadValue(f"a method is given by its settings, such as {{'name': 'lora', 'rank': 8}}, not {method!r}")
+        raise BadValue(f"method must be a mapping of settings, such as {{'name': 'lora', 'rank': 8}}, not {method!r}")
     return Recipe(**{**settings, "method": method_from(method)})
 
 

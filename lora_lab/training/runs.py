@@ -45,8 +45,8 @@ class Run:
     peak_bytes  peak memory: allocated on a GPU; of the process on a CPU, sampled after each step
     adapter     the adapter's folder; None if it was not kept
     warnings    warnings of the first step
-    status      "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`); in a choosing sweep also
-                "behind" (stopped for falling behind) or "unscored" (trained and validated, not yet tested)
+    status      "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`); in a sweep with `choose`
+                also "behind" (stopped for falling behind) or "unscored" (trained and validated, not yet tested)
     """
 
     recipe: Recipe
@@ -83,7 +83,7 @@ class Run:
 
 
 def dtype_of(environment: Mapping[str, Any]) -> str | None:
-    """Return a run's dtype from its environment: bf16, nf4+bf16, or "fp32 by bf16" with bf16 products."""
+    """Return a run's dtype from its environment: bf16, nf4+bf16, or "fp32 by bf16" (see `rounded_products`)."""
     dtype = environment.get("dtype")
     if dtype is None:
         return None
@@ -99,7 +99,7 @@ def is_record(file: Path | zipfile.Path) -> bool:
 
 def stores(folder: Path) -> set[Path]:
     """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound for a missing folder."""
-    if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe: reading one would wait forever
+    if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe, which would block forever
         return {folder}
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}: pass a store of runs, or a folder of students' stores")
@@ -108,7 +108,7 @@ def stores(folder: Path) -> set[Path]:
 
 @contextmanager
 def readable(file: Path | zipfile.Path) -> Iterator[None]:
-    """Raise any error in the block, which reads a record, as BadValue."""
+    """Convert any error in the block, which reads a record, to BadValue."""
     try:
         yield
     except DAMAGED as error:
@@ -120,7 +120,7 @@ def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
     """Create a run, without predictions, from the record in a file. Raises: BadValue for a newer or damaged record."""
     version = values.get("version")
     if isinstance(version, int) and version > VERSION:
-        raise BadValue(f"{file} has format version {version}, and this lora_lab reads up to {VERSION}: update it")
+        raise BadValue(f"{file} has format version {version}, and this lora_lab reads up to {VERSION}: update lora_lab")
     names = set(Run.__dataclass_fields__) - {"recipe", "predictions"}
     with readable(file):
         fields = {name: values[name] for name in names if name not in LATER or name in values}
@@ -133,8 +133,8 @@ def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
             raise ValueError("a number is not finite")
         if not len(steps) == len(losses) == len(rates) <= run.recipe.steps:
             raise ValueError("its history has the wrong length")
-        "".join([run.status, run.error or "", run.adapter or "", *run.warnings])  # raises if one is not text
-        hash(tuple(run.environment.values()))  # raises if one is a list
+        "".join([run.status, run.error or "", run.adapter or "", *run.warnings])  # raises if any of these is not text
+        hash(tuple(run.environment.values()))  # raises if any value is a list
     return run
 
 
@@ -145,7 +145,7 @@ def failed(recipe: Recipe, reason: str) -> Run:
 
 
 class Store:
-    """A folder of runs, or a zip file of one, which is read-only."""
+    """A folder of runs, or a read-only zip file of such a folder."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -187,7 +187,7 @@ class Store:
         write_atomically(self.adapter_folder(recipe) / f"{name}.npy", content.getvalue())
 
     def rows(self, recipe: Recipe, name: str) -> np.ndarray | None:
-        """Read what `add_rows` wrote; None if there is nothing."""
+        """Read what `add_rows` wrote; None if nothing was written."""
         file = self.files / recipe.hash / f"{name}.npy"
         return np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) if file.is_file() else None
 
@@ -196,7 +196,7 @@ class Store:
         return self.read(recipe.hash) if (self.files / f"{recipe.hash}.json").is_file() else None
 
     def records(self) -> list[Path | zipfile.Path]:
-        """List the record files, by name."""
+        """List the record files, sorted by name."""
         files = self.files.iterdir() if isinstance(self.files, zipfile.Path) else self.files.glob("*.json")
         return sorted(filter(is_record, files), key=lambda file: file.name)
 

@@ -4,7 +4,7 @@
     imdb          long movie reviews, negative or positive
     tweets        negative, neutral, positive; contains abusive language, so it is fetched only on request
     kjv           the King James Bible, for language modeling
-    shakespeare   his plays, for language modeling
+    shakespeare   Shakespeare's plays, for language modeling
     restaurants   facts about a restaurant, to express in a sentence; our own data
     captain, json, preacher   the same questions answered in three voices, for supervised fine-tuning; our own data
     FILE          your own .csv or .jsonl with a text and a label column, a .jsonl of prompts and responses (see
@@ -40,9 +40,9 @@ else:
 
 OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
 VOICES = ("captain", "json", "preacher")
-FEWEST = 10  # rows or pairs in your own file
-SHORTEST = 4  # tokens: an encoder's tokenizer adds two and cannot cut below that
-VALIDATED = 100  # meanings (E2E has 547), to keep repeated validations short
+FEWEST = 10  # minimum number of rows or pairs in a user's file
+SHORTEST = 4  # minimum max_length: an encoder's tokenizer adds two tokens, which it cannot truncate
+VALIDATED = 100  # meaning representations (E2E has 547), to keep repeated validations short
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Task:
 
 
 class Example(NamedTuple):
-    """A meaning, used as the prompt, and sentences that express it."""
+    """A meaning representation, used as the prompt, and sentences that express it."""
 
     meaning: object
     references: tuple[str, ...]
@@ -111,7 +111,7 @@ class _Bundled:
     labels: tuple[str, ...]
     max_length: int
     held_out: tuple[int, int]  # validation and test rows
-    read: Callable[[str], pd.DataFrame]  # by name; with columns text and label, or only text
+    read: Callable[[str], pd.DataFrame]  # by task name; returns the columns text and label, or only text
 
 
 def load_task(
@@ -120,7 +120,7 @@ def load_task(
 ) -> Task:  # fmt: skip
     """Load a bundled task by name, a task from your own file, or a plugin's task.
 
-    seed          decides which rows are held out if the data don't; runs are comparable only with the same seed
+    seed          decides which rows are held out if the data have no splits; compare only runs with the same seed
     text, label   column names in your file; a column "split" (train, validation, test) is used if it exists
     download      allow downloads from the hub, for a dataset given by its hub id
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
@@ -163,8 +163,8 @@ def typical_tokens(task: Task) -> int:
 def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
     """Draw the indices of `examples` training texts, in order; 0 for all.
 
-    Each label's texts are shuffled with seed `subset` and spread evenly over 0 to 1; then the lowest are taken. A draw
-    therefore has the data's class balance and contains every smaller draw (Webster's apportionment).
+    Each label's texts are shuffled with seed `subset` and get evenly spaced positions in 0 to 1; the lowest are drawn.
+    A draw therefore has the data's class balance and contains every smaller draw (Webster's apportionment).
     Raises: BadValue for more texts than the task has, too few to cover each label, or a held-out label that no training
     text has.
     """
@@ -235,7 +235,7 @@ def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
     """Drop empty texts and duplicates, ignoring case and spaces."""
     key = rows.text.str.lower().str.split().str.join(" ")
     if path and (torn := int((rows.groupby(key).label.nunique() > 1).sum())):
-        warn(f"{path}: {torn} texts have more than one label; the first counts")
+        warn(f"{path}: {torn} texts have more than one label; the first label is used")
     return rows[(key != "") & ~key.duplicated()].reset_index(drop=True)
 
 
@@ -259,7 +259,7 @@ def _passages_of(asset: str) -> pd.DataFrame:
 
 
 def passages(text: str, characters: int = 600) -> list[str]:
-    """Split text at paragraph breaks into pieces of at least `characters`: more than 128 tokens of English."""
+    """Split text at paragraph breaks into pieces of at least `characters`; 600 are more than 128 tokens of English."""
     pieces, piece = [], ""
     for paragraph in re.split(r"\n\s*\n", text):
         piece = f"{piece}\n{paragraph.strip()}".strip()
@@ -282,7 +282,7 @@ TASKS = {
 
 
 def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length: int | None) -> Task:
-    """Create a task of expressing meanings in sentences.
+    """Create a task of expressing meaning representations in sentences.
 
     Training has one row per reference. Validation and test have one row per meaning, with all its references.
     """
@@ -337,7 +337,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
     rows = pd.DataFrame({"text": table[text].astype(str), "label": names})
     rows = _unique(rows.assign(split=table["split"]) if "split" in table else rows, path)
-    labels = sorted(set(rows.label), key=int if rows.label.str.fullmatch(r"-?\d{1,18}").all() else str)  # by number
+    labels = sorted(set(rows.label), key=int if rows.label.str.fullmatch(r"-?\d{1,18}").all() else str)  # by value
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
     number: dict[Any, int] = {name: n for n, name in enumerate(labels)}
@@ -384,7 +384,7 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
 
 
 def _holds_pairs(path: Path) -> bool:
-    """Return whether a JSON Lines file starts with a pair. False for an unreadable one, which the reader reports."""
+    """Return whether a JSON Lines file starts with a pair. False for an unreadable file, which is reported later."""
     if path.suffix.lower() not in (".jsonl", ".ndjson") or not path.is_file():
         return False
     try:

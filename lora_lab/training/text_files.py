@@ -31,8 +31,8 @@ def text_of(path: Path, newline: str | None = None) -> str:
 
 
 def check_splits(path: Path, given: Iterable[object]) -> None:
-    """Check the values of `split` in a file. Raises: BadValue unless each of SPLITS is there, and nothing else."""
-    found = {str(split) if split == split and split is not None else "nothing" for split in given}  # a NaN isn't itself
+    """Check the values of `split` in a file. Raises: BadValue unless they are exactly SPLITS."""
+    found = {str(split) if split == split and split is not None else "nothing" for split in given}  # NaN != NaN
     if found != set(SPLITS):
         names, wanted = ", ".join(sorted(found)), ", ".join(SPLITS)
         raise BadValue(f"{path}: 'split' must contain each of {wanted} and nothing else; it has {names}")
@@ -82,8 +82,8 @@ def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     for line, fields in rows:
         if 1 < len(header) < len(fields):  # a one-field header lacks a column, which is reported elsewhere
             raise BadValue(
-                f"{path}, line {line} has {len(fields)} fields, the header has {len(header)}: put texts with commas in "
-                'quotes, "like, this", and remove commas at line ends'
+                f"{path}, line {line} has {len(fields)} fields, but the header has {len(header)}: put texts with "
+                'commas in quotes, "like, this", and remove commas at line ends'
             )
     named_rows = [(line, dict(reversed(list(zip(header, fields, strict=False))))) for line, fields in rows]
     return list(dict.fromkeys(header)), named_rows  # of two columns with the same name, the first is used

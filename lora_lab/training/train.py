@@ -1,4 +1,4 @@
-"""Train a recipe, score the run once and store it; score a saved adapter; find the predictions that one changes."""
+"""Train a recipe, score the run once and store it; score a saved adapter; find predictions that adapters change."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def train(
     store = Store(store) if isinstance(store, str | Path) else store
     with training_lock(stop) as acquired, progress_bar(recipe.steps) as bar:
         if not acquired:
-            raise Failed("stopped while waiting for another training to end: call train again")
+            raise Failed("stopped while waiting for another training run to end: call train again")
         pack = Pack([recipe], download=download, callbacks=lambda _: [bar, *callbacks])
         if store is not None:
             store.check_writable()
@@ -66,7 +66,7 @@ def train(
 def train_alone(pack: Pack, store: Store | None = None, stop: threading.Event | None = None) -> Run:
     """Train a pack of one; store the adapter, then the record that names it, and return the record.
 
-    A failed or stopped run is not kept if the store has a finished one of the same recipe.
+    A failed or stopped run is not kept if the store has a finished run of the same recipe.
     Raises: Failed if training diverges, after the failure is recorded.
     """
     (member,) = pack.members
@@ -113,7 +113,7 @@ def open_adapter(
     data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
     name = model or base_named_in(adapter, "--model")
     if data.num_labels is None and labels_of(adapter):
-        raise BadValue(f"the adapter in {adapter} is a classifier: pass it a classification task instead of {task}")
+        raise BadValue(f"the adapter in {adapter} is a classifier: pass a classification task instead of {task}")
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     method = load_adapter(base, adapter).method

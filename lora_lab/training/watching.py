@@ -1,4 +1,4 @@
-"""Detect whether a person is watching, silence transformers, and let one thread train at a time. No torch here.
+"""Detect whether a person is watching, silence transformers, and let one thread train at a time. Doesn't import torch.
 
 All threads share torch's random state. If two panels, or a panel and a cell that calls `train`, trained at once, they
 would share one random sequence, and a stored run could not be reproduced from its recipe.
@@ -19,7 +19,7 @@ _waiting: set[int | None] = set()
 
 
 def headless() -> bool:
-    """Return whether cells run unattended (LORA_LAB_HEADLESS=1), since a front end cannot be detected."""
+    """Return whether LORA_LAB_HEADLESS=1 says that cells run unattended; a front end cannot be detected."""
     return os.environ.get("LORA_LAB_HEADLESS", "") not in ("", "0")
 
 
@@ -54,7 +54,7 @@ def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
     """
     if not (acquired := _lock.acquire(blocking=False)):
         if watched() and threading.current_thread() is threading.main_thread():
-            message = "waiting for another training in this kernel to end"
+            message = "waiting for another training run in this kernel to end"
             print(f"{message}; interrupt this cell to reach its Stop button", file=sys.stderr)
         _waiting.add(threading.get_ident())
         try:

@@ -107,7 +107,7 @@ class Panel(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         data = {**data, "text/plain": printable(self.describe())}
-        if headless():  # for stills in `make notebooks` and for the site; compact, so one line of the file
+        if headless():  # for screenshots in `make notebooks` and for the site; compact, to take one line of the file
             data[MIME] = json.dumps(self.snapshot(), separators=(",", ":"))
         return data, metadata
 
@@ -124,7 +124,7 @@ class Background:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.stamps = deque[float](maxlen=1000)  # when the last steps ended; a sleep before them doesn't count
+        self.stamps = deque[float](maxlen=1000)  # times when the last steps ended; a sleep before them doesn't count
 
     def start(self) -> None:
         """Start the work in a thread and return at once."""
@@ -134,7 +134,7 @@ class Background:
         self._thread.start()
 
     def seconds_for(self, steps: int, least: int = 3) -> int | None:
-        """Estimate the seconds that `steps` more steps take, from the pace of the last ones; None before `least`."""
+        """Estimate the seconds for `steps` more steps from the pace of the last steps; None before `least` steps."""
         return None if len(last := list(self.stamps)) < least else round((last[-1] - last[0]) / (len(last) - 1) * steps)
 
     def stop(self) -> None:
@@ -197,7 +197,7 @@ class LivePanel(Panel):
             self.work.stop()
 
     def _begin(self, work: Background, paint: Callable[[], None]) -> None:
-        """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, do all of it.
+        """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, wait for its end.
 
         An error that `paint` raises is shown in the panel. Raises: BadValue if the work fails in headless mode.
         """

@@ -30,14 +30,14 @@ CHOICES = (
 AXES = ("trained", "memory", "time")
 WORDS = {
     "b": "better than", "w": "worse than", "e": "equivalent to", "B": "better than, but within the margin of,",
-    "W": "worse than, but within the margin of,", "u": "not told apart from", "-": "not tested against",
+    "W": "worse than, but within the margin of,", "u": "not distinguished from", "-": "not tested against",
 }  # fmt: skip
 
 
 class LiveCompare(Background):
-    """A comparison in a thread. After a stop, a new one with the same store resumes it.
+    """A comparison in a thread. After a stop, a new comparison with the same store resumes the stopped one.
 
-    comparison  as far as it is done, one method at a time; `found` is the same as JSON
+    comparison  the methods compared so far; `found` is the same as JSON
     words       the latest progress message from `compare`
     """
 
@@ -163,11 +163,11 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     def resample(self, rows: int = 200, count: int = 100) -> None:
         """Resample `count` studies of `rows` rows from the pair's answers, for the panel to show.
 
-        Raises: BadValue if the answers of either method were not kept.
+        Raises: BadValue if the answers of either method were not saved.
         """
         scores, (method, rival) = scores_in(self._found[self.view] or {"methods": []}), self.pair
         if not {method, rival} <= scores.keys():
-            raise BadValue(f"the answers of {method or 'a method'} and {rival or 'its rival'} were not kept")
+            raise BadValue(f"the answers of {method or 'a method'} and {rival or 'its rival'} were not saved")
         margins = getattr(self, self.view)["margins"]
         number = self.dance.get("number", 0) + 1  # different studies each time
         drawn = resampled(scores[method], scores[rival], rows, margins, count=count, seed=number)

@@ -1,4 +1,4 @@
-"""A training run in a thread: start, watch, stop and continue it, and query it with sentences. No widgets here."""
+"""A training run in a thread, without widgets: start, watch, stop and continue it, and query it with sentences."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class LiveRun(Background):
 
     @property
     def goes_on(self) -> bool:
-        """Whether `start` has something to continue: training was stopped, or what it made could not be stored."""
+        """Whether `start` has something to continue: training was stopped, or its result could not be stored."""
         member = self.trainer.members[0] if self.trainer else None
         return self.state != "done" and member is not None and member.ended and not member.error
 
@@ -73,13 +73,13 @@ class LiveRun(Background):
         return STRENGTHS if isinstance(method, LoRA) and not method.dora and method.init != "pissa" else (0.0, 1.0)
 
     def answer(self, text: str) -> dict[str, Any]:
-        """Return {text, p}, class probabilities of shape (strengths, classes), or {text, error}."""
+        """Return {text, p}, where p are class probabilities of shape (strengths, classes), or {text, error}."""
         if self.alive or not self.found or not self.strengths:
             return {"text": text, "error": "Only a trained classifier can answer: train one here first."}
         return {"text": text, "p": self._answers([text])[0]}
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the progress as JSON; shares in percent, at most POINTS losses, each the mean of `every` steps."""
+        """Return the progress as JSON: metrics between 0 and 1 in percent, and up to POINTS means of `every` losses."""
         losses, every = [p.loss for p in list(self.progress)], math.ceil(self.recipe.steps / POINTS)
         means = [fmean(losses[at : at + every]) for at in range(0, len(losses), every)]
         metric = self.trainer.task.metric if self.trainer else ""

@@ -1,6 +1,6 @@
 """LoRA to scale: one layer with A and B beside it, a whole model as a map, and a toy layer that shows the arithmetic.
 
-The browser draws and counts (`js/lora_panel.js`); Python sends the shapes of the models' layers. Those of the zoo ship
+The browser draws and counts (`js/lora_panel.js`); Python sends the shapes of the models' layers. The zoo's shapes ship
 in `zoo_layers.json`, written by `python -m lora_lab.widgets.lora_panel`, so opening the panel does not import torch.
 """
 
@@ -25,7 +25,7 @@ VIEWS = ("size", "model", "start", "steps", "merge")
 TOY = {
     "start": "B starts at zero, so a new adapter adds nothing to W x.",
     "steps": "Take a step: which matrix moves, A or B?",
-    "merge": "Merging adds scaling * B A to W: the output stays, the extra products go.",
+    "merge": "Merging adds scaling * B A to W: the output stays the same, without the extra products.",
 }
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 ALL_LINEAR = "all-linear"
@@ -118,16 +118,16 @@ class LoRAPanel(Panel, file="lora_panel.js"):
             total = sum(row["numbers"] for row in rows)
             trained = self.rank * sum(row["trains"].get(target, 0) for row in rows for target in self.targets)
             return (
-                f"LoRA to scale: {name} has {total:,} numbers, which stay frozen; rank-{self.rank:,} LoRA on "
-                f"{targets} adds {trained:,} ({trained / total:.3%}), which train."
+                f"LoRA to scale: {name} has {total:,} parameters, which stay frozen; rank-{self.rank:,} LoRA on "
+                f"{targets} adds {trained:,} ({trained / total:.3%}), which are trained."
             )
         if self.view in TOY:
             return f"LoRA to scale: a toy layer of 8 x 8. {TOY[self.view]}"
         m, n = self.shape
         full, trained = m * n, self.rank * (m + n)
         return (
-            f"LoRA to scale: W of {m:,} x {n:,} holds {full:,} numbers, which stay frozen; A and B of rank "
-            f"{self.rank:,} add {trained:,} ({trained / full:.3%}), which train. Break-even at rank "
+            f"LoRA to scale: W of {m:,} x {n:,} has {full:,} parameters, which stay frozen; A and B of rank "
+            f"{self.rank:,} add {trained:,} ({trained / full:.3%}), which are trained. Break-even is at rank "
             f"{break_even_rank(n, m):,.0f}."
         )
 

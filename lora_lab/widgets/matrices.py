@@ -13,8 +13,8 @@ from lora_lab.experiments import low_rank
 from lora_lab.files import read_json
 from lora_lab.training.assets import asset_path, shipped
 
-SIZE, LARGEST = 256, 1024  # rows of a generated matrix; most rows or columns of a matrix from the user
-PIECES = 64  # at most, for the drawing of a matrix
+SIZE, LARGEST = 256, 1024  # rows of a generated matrix; maximum rows or columns of a user's matrix
+PIECES = 64  # maximum number of pieces to draw
 ROUNDING = 1e-6  # relative to the largest singular value; smaller ones are dropped
 CUTS = "data/results/microscope/ranks.json"  # written by docs/ranks.py
 ROLES = {"q": "self.query", "k": "self.key", "v": "self.value", "o": "output.dense"}
@@ -25,7 +25,7 @@ SOURCES = {  # label in the menu, and origin
     "noise": ("random numbers", "Independent normal numbers."),
     "picture": ("a picture", "Drawn by a formula."),
 }
-LETTERS = (  # LoRA, each of 7 rows of 5 dots
+LETTERS = (  # of the word LoRA, in 7 rows of 5 dots each
     ("#....", "#....", "#....", "#....", "#....", "#....", "#####"),
     (".....", ".....", ".###.", "#...#", "#...#", "#...#", ".###."),
     ("####.", "#...#", "#...#", "####.", "#.#..", "#..#.", "#...#"),
@@ -50,14 +50,14 @@ def reference() -> dict[str, Any]:
 def packed(matrix: np.ndarray) -> dict[str, Any]:
     """Decompose a matrix into rank-one pieces, one byte per number, with the energy that the first r keep.
 
-    Returns: rows, columns; pieces, base64 of int8 (k, rows + columns), a column and a row each, and `scales` (k,), so
-    that W_r = sum over i < r of scales[i] column_i row_i^T; kept, [r, share, share for the shuffled matrix];
-    ninety, the ranks that keep 90%; full, the number of singular values; limit, the entry with the strongest color.
+    Return rows and columns; pieces, base64 of int8 (k, rows + columns), and scales (k,): W_r is the sum over i < r of
+    scales[i] column_i row_i^T. kept lists [r, share, share for the shuffled matrix]; ninety, the ranks that keep 90% in
+    both; full is the number of singular values; and limit is the entry with the strongest color.
     Raises: BadValue if the value is not a matrix, or is too large to redraw during a drag.
     """
     matrix = np.asarray(matrix)
     if matrix.ndim == 2 and max(matrix.shape) > LARGEST:
-        raise BadValue(f"{matrix.shape} is too large to redraw while you drag; pass a part of it: matrix[:512, :512]")
+        raise BadValue(f"a matrix of {matrix.shape} is too large to redraw while you drag; pass matrix[:512, :512]")
     u, s, vt = low_rank.decompose(matrix)
     noise = low_rank.spectrum(low_rank.shuffled(matrix))
     k = min(PIECES, max(1, int((s > ROUNDING * s[0]).sum())))
@@ -116,7 +116,7 @@ def weight(layer: int = 0, role: str = "q") -> np.ndarray:
 
 @cache
 def update(layer: int = 0, role: str = "q") -> np.ndarray:
-    """Return the shipped adapter's update of such a weight: dW = (alpha / r) B A, shape (out, in).
+    """Return the shipped adapter's update of a weight of attention: dW = (alpha / r) B A, shape (out, in).
 
     Raises: NotFound for a layer and role that the run did not adapt.
     """

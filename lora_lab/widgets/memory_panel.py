@@ -56,7 +56,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     models    the models in the menu besides `model`; by default those whose films ship
     longest   whether to show the longest sequence that fits
     conditions    other fields of `Setup`, such as dtype or device
-    A film that does not ship is traced, with a progress bar, and cached. It covers only the given method.
+    A film that does not ship is traced, with a progress bar, and cached. Such a film covers only the given method.
     Raises: see `memory`; BadValue for an unknown method name.
     """
 
@@ -131,8 +131,8 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         card = next(size for name, size, *_ in self.cards if name == self.card)
         fits = "fits" if sum(top.bytes.values()) <= card else "does not fit"
         return (
-            f"The film of a training step: {self.model}, {self.method}, {self.batch} x {self.seq:,} tokens. The peak, "
-            f"{binary(sum(top.bytes.values()))} {act_of(step, at)}, is {parts}. It {fits} {self.card} ({binary(card)})."
+            f"The film of a training step: {self.model}, {self.method}, {self.batch} x {self.seq:,} tokens. The peak "
+            f"is {binary(sum(top.bytes.values()))} {act_of(step, at)}: {parts}. It {fits} {self.card} ({binary(card)})."
         )
 
     # ---- a real step
@@ -141,7 +141,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         """Run this step on the CPU, in a thread; with LORA_LAB_HEADLESS=1, wait for it."""
         if self._measuring and self._measuring.is_alive():
             return
-        self.standing = "measuring: the model is built and runs two steps; the second one counts"
+        self.standing = "measuring: the model is built and runs two steps, and the second step is measured"
         self._measuring = threading.Thread(target=self._measure, name="lora-lab-measure", daemon=True)
         self._measuring.start()
         if headless():
@@ -161,7 +161,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
             raise BadValue(f"a real step of {setup.tokens:,} tokens takes minutes: use at most {TOKENS:,}")
         needed = ROOM * max(sum(moment.bytes.values()) for moment in film.moments(shown, rank, setup))
         if needed > (free := memory()[1] or 0):
-            raise BadValue(f"it needs about {needed / GIB:.1f} GiB, but {free / GIB:.1f} GiB is free: lower the batch")
+            raise BadValue(f"a step needs about {needed / GIB:.1f} GiB; {free / GIB:.1f} GiB is free: lower the batch")
         from lora_lab.training.measure import measure  # imports torch
 
         method = METHODS[self.method]
@@ -183,7 +183,7 @@ def shipped() -> dict[str, list[dict[str, Any]]]:
 
 
 def act_of(step: Sequence[Moment], at: int) -> str:
-    """Say where a moment of a step lies, as in `film.js`; the loss is between the last layer's forward and backward."""
+    """Name the act of a moment, as in `film.js`; the loss is between the last layer's forward and its backward."""
     before, after = ({moment.phase for moment in part if "*" in moment.path} for part in (step[: at + 1], step[at:]))
     if step[at].phase == STEP:
         return "at the update"

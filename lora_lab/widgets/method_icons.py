@@ -30,7 +30,7 @@ def _hourglass(y: float) -> str:  # a narrow waist: few numbers in between
 
 
 def _on_each(targets: Iterable[str], draw: Callable[..., str]) -> str:
-    """Draw at each matrix that the targets name; a path or a pattern names none."""
+    """Draw at each matrix whose role is a target; for a path or a pattern as a target, draw nothing."""
     names = set(targets)
     return "".join(draw(*box) for role, box in BOXES.items() if names & {role, "all-linear"})
 
@@ -54,14 +54,14 @@ def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, s
     pale = "".join(_rect(12.5 + 9 * i, TOKENS + 0.5, 6, 6, "train pale") for i in range(7))
     draw_a = _frozen if settings.get("freeze_a") else _rect  # LoRA-FA
     drawings: dict[str, tuple[str, str]] = {
-        "full": (_on_each(BOXES, lambda x, y, w, h: _rect(x, y, w, h, radius=1.5)) + pale, "every number of the layer"),
+        "full": (_on_each(BOXES, lambda x, y, w, h: _rect(x, y, w, h, radius=1.5)) + pale, "every weight of the layer"),
         "lora": (
             _on_each(targets, lambda x, y, w, h: draw_a(x, y - 4, w, 3) + _rect(x + w + 1, y, 3, h)),
             f"A and B beside {', '.join(targets)}",
         ),
         "lora-xs": (
             _frozen_adapter(targets, lambda x, y, w, h: _rect(x + w + 1, y - 4, 3, 3)),
-            f"a square of {settings.get('rank', few)} between frozen A and B",
+            f"a square matrix of size {settings.get('rank', few)} between frozen A and B",
         ),
         "vera": (
             _frozen_adapter(targets, lambda x, y, w, h: _rect(x, y - 5.5, w, 1) + _rect(x + w + 4.5, y, 1, h)),
@@ -69,12 +69,12 @@ def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, s
         ),
         "tinylora": (
             _frozen_adapter(targets, lambda x, y, w, h: _circle(x + w + 2.5, y - 2.5, 1.5)),
-            f"{settings.get('u', few)} weights of frozen squares",
+            f"{settings.get('u', few)} weights for frozen square matrices",
         ),
         "bitfit": (_on_each(BOXES, lambda x, y, w, h: _rect(x, y + h + 1, w, 2.5)), "the bias of each matrix"),
         "ia3": (
             _on_each(targets, lambda x, y, w, h: _circle(x + w / 2, y - 3, 3.5)),
-            "a factor for each number that leaves k, v and the MLP",
+            "a factor for each feature of k, v and the MLP",
         ),
         "bottleneck": (
             _hourglass(52) + _hourglass(15), f"small layers {settings.get('size', '')} wide after attention and MLP",

@@ -28,7 +28,7 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     source  a name, a matrix of shape (m, n), or a dict of matrices by name
     rank    number of pieces added at first, at most 64
-    Raises: NotFound for an unknown name; BadValue if the value is not a matrix or is too large, or the rank too high.
+    Raises: NotFound for an unknown name; BadValue for a value that is no matrix or too large, or too high a rank.
     """
 
     data = T.Dict().tag(sync=True)  # {source: `matrices.packed`, or {"error": ...}} for the matrices viewed so far
@@ -55,7 +55,7 @@ class RankPanel(Panel, file="rank_panel.js"):
         return float(self.data[self.source]["kept"][self.rank][1])
 
     def approximation(self) -> np.ndarray:
-        """Return the matrix on display: the best one of the current rank, up to rounding of its pieces."""
+        """Return the matrix on display: the best approximation of the current rank, up to rounding of its pieces."""
         return unpacked(self.data[self.source], self.rank)
 
     def describe(self) -> str:
@@ -73,7 +73,7 @@ class RankPanel(Panel, file="rank_panel.js"):
         at = max(i for i, rank in enumerate(cut["ranks"]) if rank <= r)
         right = [f"{count / self.cuts['n']:.1%}" for count in (cut["right"][at], cut["right"][-1])]
         cut_to = f"With every update cut to rank {cut['ranks'][at]}"
-        return f"{words} {cut_to}, {right[0]} are right; with none cut, {right[1]}."
+        return f"{words} {cut_to}, {right[0]} of the answers are right; with nothing cut, {right[1]}."
 
     def state(self) -> dict[str, Any]:
         """Include all matrices of the menu, so that a page without a kernel can show them."""

@@ -1,4 +1,4 @@
-"""Still pictures of panels for saved notebooks: screenshots taken by chromium."""
+"""Screenshots of panels for saved notebooks, taken by chromium."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
     """Return a PNG of a panel, from `Panel.snapshot()`.
 
     width   of the panel, in CSS pixels
-    scale   picture pixels per CSS pixel
-    Raises: NotFound without chromium; Failed if chromium takes no picture.
+    scale   pixels of the screenshot per CSS pixel
+    Raises: NotFound without chromium; Failed if chromium takes no screenshot.
     """
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise NotFound("pictures of panels need chromium or google-chrome: install one of them")
+        raise NotFound("screenshots of panels need chromium or google-chrome: install one of them")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # on Windows, the browser may still run
         html, png = Path(folder, "panel.html"), Path(folder, "panel.png")
         html.write_text(page(snapshot, dark=dark), encoding="utf-8")
@@ -41,7 +41,7 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
         result = subprocess.run([*command, html.as_uri()], capture_output=True, timeout=120)
         if not png.is_file():
             why = result.stderr[-300:].decode(errors="replace").strip()
-            raise Failed(f"{browser} took no picture of {snapshot['panel']}: {why}")
+            raise Failed(f"{browser} took no screenshot of {snapshot['panel']}: {why}")
         picture = Image.open(png).convert("RGB")
     box = ImageChops.difference(picture, Image.new("RGB", picture.size, picture.getpixel((0, 0)))).getbbox()
     if box is None:
@@ -50,7 +50,7 @@ def still(snapshot: dict[str, Any], *, width: int = 1000, dark: bool = False, sc
 
 
 def small_png(picture: Image.Image) -> bytes:
-    """Encode a picture as a PNG with 128 colors, a third of the bytes; rare colors, such as a legend's, are kept."""
+    """Encode a screenshot as a PNG with 128 colors, a third of the size; rare colors, such as a legend's, are kept."""
     file = io.BytesIO()
     reduced = picture.convert("RGB").quantize(COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     reduced.save(file, "PNG", optimize=True)

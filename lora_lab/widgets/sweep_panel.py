@@ -1,6 +1,6 @@
 """The playground: a map of finished runs over rate, rank and alpha, where untried cells can be trained.
 
-The browser draws (`js/sweep_panel.js`); `experiments/playground.py` computes means, what may be luck, and lines.
+The browser draws (`js/sweep_panel.js`); `experiments/playground.py` computes means, gaps that may be luck, and lines.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             return f"The playground: {self.data['about']} Nothing has been trained yet."
         mean, unit = self.data["cells"][self.data["best"][self.targets]]["mean"], self.data["unit"]
         knobs = {"lr": "the rate", "rank": "rank", "alpha": "alpha"}
-        words = [f"{knobs[name]} by {value:.1f}" for name, value in self.data["moves"][self.targets].items()]
-        moves = f" {self.data['metric'].capitalize()} moves with {', '.join(words)} points." if words and unit else ""
+        words = [f"{value:.1f} with {knobs[name]}" for name, value in self.data["moves"][self.targets].items()]
+        moves = f" Change of {self.data['metric']} in points: {', '.join(words)}." if words and unit else ""
         return (
             f"The playground: {self.data['about']} Best on validation: rate {best.lr:g}, rank {best.rank}, "
             f"alpha {best.alpha:g}, {mean:.1f}{unit}.{moves}"

@@ -37,7 +37,7 @@ RANKS, ALPHAS = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16, 32, 64, 128)
 RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 STEPS = (20, 50, 100, 200, 400, 800)
 EARLIER = 3  # runs of other recipes to draw
-READ = 200  # the newest records of a store that are read
+READ = 200  # how many of a store's newest records are read
 SETTINGS = ("model", "task", "method", "rank", "alpha", "targets", "lr", "steps", "seed")
 
 
@@ -49,7 +49,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
     method       replaces LoRA(rank, alpha, targets)
     store        the folder of finished runs: other seeds of this recipe are drawn as a ribbon, other recipes as lines
     seeds        a second store, with other seeds only; can be set later: `panel.seeds = "seeds.zip"`
-    guess        the reader's prediction: a percentage for shares, otherwise in the metric's own unit
+    guess        the reader's prediction: in percent for metrics between 0 and 1, otherwise in the metric's own unit
     Raises: NotFound for an unknown task, BadValue for impossible settings.
     """
 
@@ -131,7 +131,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         self._update_setup()
 
     def _reset_rate(self, _: Any) -> None:
-        """Start a newly chosen method at the second rate that `compare` tries for it."""
+        """Set the learning rate of a newly chosen method to the second one that `compare` tries for it."""
         axis = axis_of(self._method())
         if axis.name == "lr":
             self.offers = self.offers | {"rates": sorted({*self.offers["rates"], axis.grid(4)[1]})}
@@ -178,12 +178,12 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             self._tell(str(error))
 
     def result(self) -> Run:
-        """Return the finished run. Raises: BadValue, saying what to press, if there is none."""
+        """Return the finished run. Raises: BadValue, which says what to press, if no run has finished."""
         if self.work is None:
             raise BadValue("nothing has been trained yet: press Start in the panel above, then run this cell again")
         if self.work.run is None:
             stopped = self.work.state == "stopped" and "it was stopped before it began; press Start"
-            reason = self.work.error or stopped or "it is still at work; run this cell again when the panel says done"
+            reason = self.work.error or stopped or "it is still training; run this cell again when the panel says done"
             raise BadValue(f"the run has no result: {reason}")
         return self.work.run
 
@@ -205,7 +205,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
 
 def offers(model: str, task: str, lora: LoRA, lr: float, steps: int) -> dict[str, Any]:
-    """Return the values for menus and sliders, including the given ones; tweets only if this machine has them."""
+    """Return the values for menus and sliders, including the given ones; offer tweets only if they are available."""
     models = [name for name in TASKS if not problem_with(name)]
     tasks = {name: list(TASKS.get(name, ("rt",))) for name in dict.fromkeys([*models, model])}
     tasks = {name: [t for t in names if t != "tweets" or not problem_with(t)] for name, names in tasks.items()}
@@ -228,7 +228,7 @@ def per_rank(model: str) -> dict[str, int]:
 
 
 def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
-    """Count what would train; `plain` means rank times `per_rank`, summed over targets. Raises: see `params`."""
+    """Count what would train; if `plain`, that is rank times `per_rank`, summed over targets. Raises: see `params`."""
     method, count = recipe.method, params(recipe.model, recipe.method, classes)
     return {
         "hash": recipe.hash, "words": f"{recipe.describe()}, {recipe.steps} steps", "within": method.trains_base,
@@ -238,7 +238,7 @@ def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
 
 
 def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> dict[str, list[Any]]:
-    """Return {others, earlier}: validation curves as [[step, value], ...], shares in percent.
+    """Return {others, earlier}: validation curves as [[step, value], ...], metrics between 0 and 1 in percent.
 
     others    all other seeds of the recipe in both stores, with their value on the test rows
     earlier   the last EARLIER runs of other recipes on the same model and task, labeled by what differs
@@ -271,12 +271,12 @@ def finished(store: Store) -> list[Run]:
 
 @lru_cache(maxsize=10 * READ)
 def _read(store: Store, name: str, written: int) -> Run | None:
-    """Read a record, once for each time that it was written; None if it cannot be read."""
+    """Read a record, cached until the file is written again; None if it cannot be read."""
     with suppress(LabError):
         return replace(store.read(name), predictions=None)
     return None
 
 
 def _without_seed(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that all seeds of a recipe share, however often they are validated."""
+    """Return the settings that all seeds of a recipe share, without the number of validations."""
     return {name: value for name, value in recipe.settings().items() if name not in ("seed", "validations")}

@@ -27,7 +27,7 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 # ## Listen
 # One question, five answers: from the original model (*base*), the same model with that instruction (*base, told*), and three models with a small file each.
 #
-# Try three questions. Drag **strength** to 0, then to 2. (No voice was trained on these questions.)
+# Try three. Drag **strength** to 0, then to 2. (No voice was trained on these questions.)
 
 # %%
 voices = VoicesPanel()
@@ -48,21 +48,21 @@ print(f"with the file, not told: {in_the_file} of {len(captains)} answers have o
 #
 # Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three answers have one of our five words; sea phrases such as "Batten the hatches!" aren't counted. But all eight begin like a captain: "Aye, sailor!", "Blow me down!" At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Don't judge smollm2 by our copy: it was once rounded to 4 bits.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Our copy of smollm2 was once rounded to 4 bits.)
 #
 # **And nothing got smaller.** The captain needs the whole base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
 # </details>
 #
 # ## What trains
-# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. The numbers in these tables are the model's **parameters**. To **train** is to show the model examples and nudge each number so that its answers get less wrong. Full fine-tuning trains them all.
+# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. smollm2 has thirty **layers** of seven: with `q`, `k`, `v` and `o`, words look at each other; `gate`, `up` and `down` work on each word alone. The numbers in these tables are the model's **parameters**. To **train** is to show the model examples and nudge each number so that its answers get less wrong. Full fine-tuning trains them all.
 #
-# LoRA **freezes** $W$: its numbers stay as they are. It adds two thin matrices. $A$ takes $x$ down to $r$ numbers, and $B$ takes them back up. Only these two train:
+# LoRA **freezes** $W$. It adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only these two train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. Your strength scales it again. A model's $A$ and $B$ are its **adapter**: the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. A model's $A$ and $B$ are its **adapter**: the small file.
 #
-# Below, to scale: $W$ in gray, $A$ and $B$ in blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven matrices of every layer) and rank 2: that's the captain. Look for the blue. (Our copy of smollm2 keeps 4 bytes a number, so 538<!--voices.base--> MB.)
+# Below, to scale: $W$ in gray, $A$ and $B$ in blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain. (Our copy of smollm2 keeps 4 bytes a number, so 538<!--voices.base--> MB.)
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -90,7 +90,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's a real adapter for a small model that reads movie reviews. It holds names, and numbers of 4 bytes each: $A$, $B$, and a trained last layer (770). ($\alpha$ is in `adapter_config.json`.) If you count its numbers, you know its size before training.
+# Here's a real adapter for a small model that reads movie reviews. It holds names, and numbers of 4 bytes each: $A$, $B$, and a trained last layer (770). ($\alpha$ is in `adapter_config.json`.)
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -133,14 +133,14 @@ assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # 
 
 # %% [markdown]
 # ## Prove it: a file from a config
-# Now a model you've never downloaded: its **config** is enough, a short text file with all sizes. Each layer has seven matrices, inputs → outputs:
+# Now a model you've never downloaded: its **config** is enough, a short text file with all sizes. In each layer, inputs → outputs:
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
 # - `gate`, `up`: `hidden_size` → `intermediate_size`
 # - `down`: `intermediate_size` → `hidden_size`
 #
-# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`: several heads share one `k` and `v`. **How many bytes do all $A$ and $B$ matrices take, at 4 bytes a number, without names?**
+# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`: `q`, `k` and `v` have parallel parts, heads, and several may share one `k` and `v`. **How many bytes do all $A$ and $B$ matrices take, at 4 bytes a number?** (Don't count the names.)
 
 # %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
@@ -163,9 +163,9 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds; it doesn't shrink.** The file adds a small correction to every token, in every layer; over thirty layers, they add up. Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
+# 1. **LoRA adds; it doesn't shrink.** Small corrections in thirty layers add up. Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
 # 2. **A file is its numbers times 4 bytes (2 in bf16, a shorter format), plus names.** *Ours: counted to the byte.*
-# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** (For this 135M model; a 7B starts at 0.0002: lesson 03.) *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8: four times the file, no better on other pairs.*
+# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** (For this 135M model; a 7B starts at 0.0002: lesson 03.) *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8 made the file four times larger, and was no better on other pairs.*
 #
 # The same in PEFT, the usual Python library:
 # ```python

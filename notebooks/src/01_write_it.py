@@ -53,7 +53,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # </details>
 #
 # ## What does it save?
-# A square $W$ has $d^2$ numbers; $A$ and $B$ together have $2dr$. **At $r = 8$, at which width $d$ do the lines cross?** (In the lab, `interact` makes a slider from each range.)
+# A square $W$ has $d^2$ numbers; $A$ and $B$ together have $2dr$. **At $d = 4096$, which rank trains 1% of the numbers?** (In the lab, use the sliders.)
 
 # %%
 @interact(d=(16, 8192, 16), r=(1, 1024))
@@ -70,14 +70,14 @@ def plot(d=1024, r=8):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# They cross at $d = 2r$, here 16. The wider the matrix, the smaller the share.
+# The share is $2r/d$: rank 20. The wider the matrix, the smaller the share.
 # </details>
 #
 # ## Exercise 1: write it
 # Your layer wraps an `nn.Linear`, square or not. It must start identical to the layer it wraps, and only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`:
 #
 # - `layer.requires_grad_(False)` freezes a layer.
-# - `nn.Parameter(tensor)` is a tensor that trains.
+# - `torch.zeros(rows, columns)` makes a matrix, and `nn.Parameter(tensor)` a tensor that trains.
 # - `nn.init.kaiming_uniform_(tensor, a=5**0.5)` fills $A$ as PEFT does: uniformly within $\pm 1/\sqrt{\text{inputs}}$, so that $Ax$ doesn't grow with the width.
 
 
@@ -117,7 +117,7 @@ checks.check_lora_linear(LoRALinear)
 # Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too, but on average it does worse, perhaps because it needs smaller rates ([Hayou et al. 2024](https://arxiv.org/abs/2406.08447); we read only the abstract).
 #
 # ## Into a real model
-# In each of MiniLM's six blocks, `query` and `value` are two of the layers through which a word collects information from the others. First freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze even that. Whatever is learned, your $A$ and $B$ learned. Each step then answers, measures the error (*cross-entropy*: large when the right score is low), gets gradients, and moves.
+# In each of MiniLM's six blocks, `query` and `value` (lesson 00's `q` and `v`) let a word look at the others. First freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze even that. So everything the model learns is in your $A$ and $B$. Each step then answers, measures the error (*cross-entropy*: large when the right score is low), gets gradients, and moves.
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)
@@ -175,11 +175,11 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen answers are soon right. Of the others, 51 to 57% (your name decides), ±7 (lesson 02 shows how): that may be guessing. Your $A$ and $B$ know sixteen reviews by heart.
+# All sixteen answers are soon right. Of the others, 51 to 57% are right; with ±7 points of luck (lesson 02), that may be guessing. Your $A$ and $B$ know sixteen reviews by heart.
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and a program that loads your model needs your class. `merge` solves both: it takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix, and returns this plain `nn.Linear`. The check merges all twelve: the sixteen answers must stay right, and the logits (the scores) must agree within 1e-5.
+# Your layer does more work than the one it replaced, and a program that loads your model needs your class. `merge` solves both: it takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. The check merges all twelve: the sixteen answers must stay right, and the logits (the scores) must agree within 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training

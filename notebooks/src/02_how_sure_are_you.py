@@ -3,7 +3,7 @@
 #
 # Model A gets 82.1% of a test right, and model B 80.9%. **Is A better?** Which do you use?
 #
-# Train an adapter, and find two kinds of luck in its score.
+# Train an adapter. Find two kinds of luck in its score.
 
 # %%
 import numpy as np
@@ -26,7 +26,7 @@ lesson.start("02")
 #
 # 1. **How many points separate the worst of forty seeds from the best?**
 # 2. **Of 100 sentences, how many do two seeds answer differently?**
-# 3. **Two such runs truly differ by one point. How many test sentences do you need to notice it in four of five tests?**
+# 3. **Suppose two runs truly differ by one point. How many test sentences do you need to notice it in four of five tests?**
 #
 # Then press **Start**. (The web pages show a run of ours: press **replay**.)
 
@@ -117,9 +117,9 @@ assert f"{1e4 * np.mean(right.mean(1) * (1 - right.mean(1))) / 2000:.2f}" == "0.
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds are 0.9<!--seeds.two--> points apart on average, and 29 pairs in 100 are at least as far apart as A and B. Try forty ideas that don't work, keep the best, and you'll report 2.1<!--seeds.gain--> points over their average.
+# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds are 0.9<!--seeds.two--> points apart on average, and 29 pairs in 100 at least 1.2 points. Try forty ideas that don't work, keep the best, and you'll report 2.1<!--seeds.gain--> points over their average.
 #
-# All forty took the same sentences. Still, about 40% of their variance (26 to 63%) would vanish with a much longer test.
+# All forty took the same sentences, but each misses others: in a much longer test, about 40% of their variance would vanish (95% interval: 26 to 63%).
 #
 # Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently: nearly the same accuracy, different models.
 # </details>
@@ -140,9 +140,9 @@ table.head()
 # %% [markdown]
 # Both took the *same* test. In each row, a minus b is 1, 0 or -1; the gap is the average:
 #
-# - `half`: half the gap's 95% interval. **Resample**: draw 2,000 tests of 2,000 rows each from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. **Or think**, as in exercise 1: how large is a difference squared, on average? (On the web page, take *Or think*.)
+# - `half`: half the gap's 95% interval. In the lab, draw 2,000 tests of 2,000 rows each from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. Or calculate, as for `half_width`: how large is a difference squared, on average?
 # - `word`, on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`. A gap must be 2.8 standard errors to be noticed four times in five, a *power* of 80%. (1.96 + 0.84: four fifths of a bell curve lie above -0.84.) How many standard errors is one point with your 2,000 rows? Four times the rows halve the standard error. How many rows do you need?
+# - `rows`: how many, to notice a true gap of one point four times in five (a *power* of 80%)? Then one point must be 2.8 standard errors: 1.96 to count, and 0.84 more so that luck spoils only one test in five. Four times the rows halve the standard error.
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
@@ -166,7 +166,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask the lab about your two, and twenty seeds against twenty. (It prints rows for *your* gap; `rows` was for one point.)
+# Now ask the lab about your two, and twenty seeds against twenty. (The verdict's rows are for *your* gap; the first line's are for one point, like yours, but an average pair.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -183,9 +183,9 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A and B are two of the forty: *one recipe*. Even "better" would speak only of these two files, picked because A was ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters (lesson 05). *Undecided*: not enough data.
+# Your a and b are two of the forty: *one recipe*. Even "better" would speak only of these two files, picked because a was ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters (lesson 05). *Undecided*: not enough data.
 #
-# And 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->% like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same. Don't write that it's better.
+# And 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->% like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't write that it's better.
 #
 # Our Paradiso sentence changes twice: negative from strength 0.2, positive again from 1.6.
 # </details>
@@ -198,7 +198,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
 #    1,319 questions (one seed each, August 2026): unrounded, 0.7 points apart, each ±2.7.*
 # 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
-#    12<!--seeds.differ-->%. For two *recipes*, train more seeds: with our spread, about 12<!--seeds.needed--> each.
+#    12<!--seeds.differ-->%. For two *recipes*, train more seeds: with our spread, about 12<!--seeds.needed--> each for one point.
 #
 # The same in PEFT (`rows` are tokenized test sentences, `labels` their classes):
 # ```python

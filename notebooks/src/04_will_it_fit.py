@@ -15,7 +15,7 @@ full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
 
 # %% [markdown]
 # ## Two guesses
-# Take one training step on one text of 512 tokens. Numbers take 2 bytes (bf16); LoRA's own take 4. LoRA has rank 8, on `q` and `v`. Full fine-tuning in pure bf16, the leanest way, needs 61.8<!--fit.full--> GiB at its fullest moment, the **peak**.
+# Take one training step on one text of 512 tokens. Numbers take 2 bytes (bf16); LoRA's own take 4. LoRA has rank 8, on `q` and `v`. Attention is fused (SDPA): no tokens × tokens table. Full fine-tuning in pure bf16, the leanest way, needs 61.8<!--fit.full--> GiB (1 GiB = 1.07 GB) at its fullest moment, the **peak**.
 #
 # **What percentage of that does LoRA need? And at 32,768 tokens, what percentage of full fine-tuning's peak there?** Give ranges; be 80% sure.
 
@@ -32,7 +32,7 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 # - *backward:* how fast does the loss rise with each number? That's its **gradient**.
 # - *update:* the optimizer (AdamW) moves the numbers
 #
-# Compare **full fine-tuning** with **LoRA q, v**. Drag the sequence length to 32,768 tokens. Then, back at 512, pick your card under **device**: what fits?
+# Compare **full fine-tuning** with **LoRA q, v**. Drag the sequence length to 32,768 tokens. Back at 512, pick your card under **device**: what fits?
 
 # %%
 panel = MemoryPanel("llama-3-8b", "LoRA q, v", seq=512, card="T4", longest=False)
@@ -61,7 +61,7 @@ assert f"{100 * memory('llama-3-8b', lora, seq=512).peak / masters.peak:.0f}" ==
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# LoRA needs **29<!--fit.share-->%**, and on long texts **71<!--fit.share.long-->%**.
+# LoRA needs **29<!--fit.share-->%**, and on long texts **71<!--fit.share.long-->%**. (80% in PEFT without `fp16` or `bf16`: it copies inputs to fp32.)
 #
 # Every number that trains brings three more: its gradient, and two running means that AdamW keeps. With LoRA, these are nearly gone. But two things stay:
 #
@@ -72,9 +72,9 @@ assert f"{100 * memory('llama-3-8b', lora, seq=512).peak / masters.peak:.0f}" ==
 # </details>
 #
 # ## Is the picture right?
-# That picture is arithmetic; nothing ran. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B. We fitted their longest text's length to one run, and simulated gaps between tensors. LoRA's other estimates are within 2%; full fine-tuning's is 2.6% too low. So keep some room.
+# That picture is arithmetic; nothing ran. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B. PEFT doesn't say how long its longest text was, so we chose the length that fits one run. For LoRA's other runs, we are then within 2%; for full fine-tuning, 2.6% too low.
 #
-# We check a real step on a CPU (yours; on the web page, ours). The small MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
+# We check a real step on a CPU (yours; on the web page, ours). MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 
 # %%
 lesson.predict("MiB for LoRA on MiniLM", low=..., high=...)
@@ -105,10 +105,10 @@ assert memory("minilm", full, **step).peak > 3.7 * measured.peak
 #
 # Now the fullest moment is the loss. Drag the sequence length: only two blocks grow.
 #
-# - **Activations** (with checkpointing): each layer saves its input, $h$ numbers of 2 bytes.
+# - **Activations** (with checkpointing): each layer saves its input, $h$ numbers of 2 bytes. (The panel shows 6% more.)
 # - **Logits:** the model's scores for the next token, one for each of the $V$ tokens it knows. The loss holds three fp32 tables of that size: scores, their log-probabilities, the gradient.
 #
-# The rest, *fixed*, is weights and optimizer: see the panel's *now* column, with QLoRA and checkpointing set. Write the peak as a formula.
+# The rest, *fixed*, is weights and optimizer: see the panel's *now* column. Write the peak as a formula.
 
 # %% exercise
 V, L, h = 128_256, 32, 4096  # vocabulary, layers, numbers per token between two layers
@@ -136,7 +136,7 @@ checks.check_peak(peak)
 
 # %% [markdown]
 # ## The longest text
-# Fit the longest text you can: Llama 3.1 8B, rank 8, on the card below. Solve *peak(tokens) = usable bytes*; subtract 1% for small things left out. Within 5% of the longest, you pass.
+# Fit the longest text you can: Llama 3.1 8B, rank 8, on the card below. Solve *peak(tokens) = usable bytes*; subtract 1% for small things left out. You pass if yours is within 5% of the longest.
 
 # %%
 mine = lesson.draw("card", "T4 16 GB", "RTX 3060 12 GB", "L4 24 GB", "RTX 4090 24 GB")
@@ -174,7 +174,7 @@ assert fits[0].categories["logits"] > 5 * fits[0].categories["activations"]
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is there at the fullest moment**, not what trains.
-# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with master weights (a second copy) and running means in fp32. With master weights, our full fine-tuning needs 153 GiB (34 of them for a moment in the update), and LoRA 12% of that. (In PEFT without autocast, the 71% above are 80%: adapted layers' inputs are copied to fp32.) *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.55<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> with master weights (a second copy) and running means in fp32: 153 GiB at the peak, of which LoRA needs 12%. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
 # 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed; measured on small models.*
 #
 # The same in PEFT:

@@ -14,7 +14,7 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**: random starts and orders of sentences. **By how many points of accuracy is LoRA ahead?** (Minus means behind.)
 #
-# A colleague does a hundred small studies. Each draws, with repeats, five of our five seeds (a seed brings both methods' runs) and 200 of our 2,000 sentences, and calculates a 95% **interval**: a range that should contain the true difference (that of all our data). If 0 is in it, she writes "no difference found." **How many of her intervals miss the true difference? In how many studies does she write that?** Be 80% sure.
+# A colleague does a hundred small studies. For each she draws five seeds (some twice) and 200 of our 2,000 sentences. She calculates a 95% **interval**, a range that should contain the true difference: that of all our data. If 0 is in it, she writes "no difference found." **How many of her intervals miss the true difference? In how many studies does she find no difference?** Be 80% sure.
 #
 # And vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**. (On the web page, write it down: the panel starts at 1.5.)
 
@@ -28,10 +28,10 @@ margin = 1.5  # put your own vote here, in points
 # ## Look
 # Blue trains, gray is frozen. A dot is a run.
 #
-# 1. **Drag the edge of the band**, your margin. When does the word change?
-# 2. Click an icon to compare the others with it.
-# 3. Switch from *trained parameters* to *memory*.
-# 4. At the bottom: the hundred small studies. A cross marks an interval that missed.
+# 1. **Drag the edge of the band**, your margin. When does the verdict change? It depends on the thick bar, the 90% interval (*equivalent*: all of it is inside), and on the thin one, the 95% interval (*better* or *worse*: 0 is outside).
+# 2. At the bottom: the hundred small studies. A cross marks an interval that missed.
+# 3. Click an icon to compare the others with it.
+# 4. Switch from *trained parameters* to *memory*.
 
 # %%
 panel = ComparePanel(margin=margin / 100)
@@ -69,7 +69,7 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 #
 # **LoRA lost.** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%: 1.35 points less, unrounded. The 95% interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0. With no true difference, at most 5 in 100 would. The interval allows for luck in seeds (the two runs of a seed are a pair) and in sentences.
 #
-# **It may still be your choice.** The 90% interval ends just beyond -2.1<!--as_good.lora.low-->: from a margin of 2.2<!--as_good.lora.within--> points, the word is *worse, but within the margin*. (The panel asks four questions, so luck has four chances: each needs stronger evidence, here 2.6 points.) You lose about half a point to two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
+# **It may still be your choice.** The 90% interval ends just beyond -2.1<!--as_good.lora.low-->: from a margin of 2.2<!--as_good.lora.within--> points, the verdict is *worse, but within the margin*. (Corrected for four comparisons at once, the panel's last line, from 2.6.) You lose about half a point to two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
 #
 # LoRA on all linear layers versus `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (20 trained vectors before the text) gets 73.0<!--as_good.prompt-->%, less than the **probe** (75.7<!--as_good.probe-->%), a linear classifier on the frozen model, and needs more memory than LoRA.
 #
@@ -77,7 +77,12 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 # </details>
 #
 # ## What does "equivalent" mean?
-# It's easy to find no difference: test few sentences. *Equivalent* needs evidence. Look at the thick bar, the 90% interval: is all of it inside the band? Is 0 outside the 95% interval? Only the first: *equivalent*. Only the second: *better* or *worse*. Both: *worse, but within the margin*. Neither: *undecided*.
+# It's easy to find no difference: test few sentences. *Equivalent* needs evidence:
+#
+# ||0 inside the 95% interval|0 outside|
+# |---|---|---|
+# |**90% interval inside the band**|*equivalent*|*better* or *worse, but within the margin*|
+# |**not inside**|*undecided*|*better* or *worse*|
 #
 # These are two one-sided tests (*TOST*): each cuts off 5% at one end, so 90% remains. The lower end alone is *non-inferiority*: no loss beyond the margin.
 #
@@ -110,7 +115,7 @@ checks.check_equivalence_rule(equivalent)
 # Yours, in the lab: `lora-lab compare --methods probe,prompt,lora,lora:targets=all-linear,full`
 #
 # ## Defend a comparison you haven't seen
-# Your name chooses two of our methods, five runs each. Put in your **margin** and run the cell: you see the intervals. Add a **word** and run again: after the right one come four sentences, "a" to "d" (on the web page, a list). Choose the one you can defend. The margin can't change later.
+# Your name chooses two of our methods, five runs each (*bits*: the frozen weights are rounded). Put in your **margin** and run the cell: you see the intervals. Add a **word** and run again: after the right one come four sentences, "a" to "d" (on the web page, a list). Choose the one you can defend. The margin can't change later.
 #
 # <details><summary>An example first</summary>
 #
@@ -118,7 +123,7 @@ checks.check_equivalence_rule(equivalent)
 # </details>
 
 # %%
-# bits: for each weight of the frozen base; letters: the matrices with an adapter, all: six (MiniLM has no gate)
+# letters: the matrices with an adapter; "all": all six (MiniLM has no gate)
 pairs = "3 bits against 16", "v against q", "all against q,v", "2 bits against 16", "q,k,v,o against q,v"
 pair = lesson.draw("pair", *pairs)
 
@@ -134,7 +139,7 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 #
 # 1. **"No difference found" isn't "equal."** Equal needs a margin, set first, and a 90% interval inside it.
 # 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.4<!--as_good.lora.behind--> points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256, unlike 16 and 64, matches full fine-tuning; in continued pretraining no rank does; LoRA forgot less ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, 20 to 30 times on `q,v`. *Ours: all linear 4.8<!--regret.all.low--> to 22<!--regret.tweets.all.high-->, `q,v` 9.1<!--regret.qv.low--> to 66<!--regret.qv.high--> times (95% intervals; lesson 15). Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
+# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, about 25 times on `q,v`. *Ours: 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv--> on `q,v` (intervals: lesson 15). Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python

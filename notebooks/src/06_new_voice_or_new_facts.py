@@ -40,9 +40,9 @@ panel.show()
 
 # %% [markdown]
 # ## What does it learn from?
-# Fine-tuning on questions with answers is **supervised fine-tuning** (SFT). The model predicts the next token, as always. Two things matter.
+# Fine-tuning on questions with answers is **supervised fine-tuning** (SFT). The model predicts the next token, as always.
 #
-# - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. It comes with the tokenizer. Train with it and ask without it, and your fine-tuning may seem lost.
+# - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. It comes with the tokenizer. If you train with it but ask without it, your fine-tuning may seem lost.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, and the loss skips it.
 #
 # Here is one pair as the model reads it. Tokens in [brackets] count. Why must the last token count, too?
@@ -83,7 +83,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* answers without an adapter, but with the one sentence that matters before the question, as if a perfect search had found it.
+# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* answers without an adapter, but with the sentence that holds the answer above the question, as if a perfect search had found it.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 2)
@@ -116,15 +116,15 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the rephrased questions. But perplexity hands the model the right answer, token by token, and asks only for the next one. After "The baker of Port Velda is", it names all twenty. Asked freely, it must find that beginning itself; it did so once. It learned mostly *strings*. Asked backward, the fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
+# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the rephrased questions. (Its 7.0 is for the backward ones.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a beginning such as "The baker of Port Velda is", it names all twenty; asked freely, it found this beginning only once. It learned mostly *strings*. Asked backward, the fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; we read only the abstract).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #
-# The base with the right sentence above the question gets 12, without any training. (One run, a very small model: 20 versus 5 is clear; 5 versus 0, and 12 versus 5, may be luck.)
+# The base with the right sentence above the question gets 12, without any training. (One run, a small model: 20 versus 5 is clear; 5 versus 0, and 12 versus 5, may be luck.)
 # </details>
 #
 # ## What about a voice?
-# A voice is a form, too, but here the form is all we want. Below, three older adapters (rank 8; each trained on 180 pairs) read held-out answers. **Perplexity**: a model is as unsure as if it chose among that many tokens. Low means "I'd have said that." The frames are what you'd expect. Find what you wouldn't: which adapter helps with a voice that it never learned?
+# A voice is a form, too, but here the form is all we want. Below, three older adapters (rank 8; each trained on 180 pairs) read held-out answers. **Perplexity**: a model is as unsure as if it chose among that many tokens. Low means "I'd have said that." The framed numbers are what you'd expect. The surprise is elsewhere: which adapter helps with a voice that it never learned?
 
 # %%
 perplexity_table(lesson.reference_styles()["perplexity"])
@@ -138,7 +138,7 @@ assert against == [83, 51, 131, 111] and all(table["json"][voice] > table["base"
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The captain lowers the preacher's perplexity from 83 to 51; the preacher lowers the captain's from 131 to 111. JSON makes both worse. (One seed each.) And the frames: a form works on questions that no adapter was trained on. (Perplexity measures form, not truth.)
+# The captain lowers the preacher's perplexity from 83 to 51; the preacher lowers the captain's from 131 to 111. JSON makes both worse. (One seed each.) The framed numbers show that a form works on questions that no adapter was trained on.
 # </details>
 #
 # **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines (`"\n".join(map(json.dumps, mine))`), they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; ours took 180.) Then show a friend only the answers. **Can they name the voice?** That form is all the adapter can learn.
@@ -165,9 +165,9 @@ checks.check_own_pairs(mine)
 #
 # 1. **An adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
 # 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them rephrased and backward, never with the training questions.
-# 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them. *Ours: 12 versus 5, which may be luck.*
+# 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them.
 #
-# Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
+# Start with: 180 pairs or more, two or three passes (the town: twenty, rank 16), rank 2 (8 was no better for one voice), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
 # The same in PEFT, with TRL:
 # ```python

@@ -42,7 +42,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file is a length, a list of tensors (name, shape, place), then the numbers. You can read the list without loading anything. (An older `.bin` file is a **pickle**, a program that Python *runs*. Never open a stranger's.) A few hundred bytes more or less are notes, not numbers.
+# A safetensors file is a length, a list of tensors (name, shape, place), then the numbers. You can read the list without loading anything. (An older `.bin` file is a **pickle**, a program that Python *runs*. Never open one from a stranger.) A few hundred bytes more or less are notes, not numbers.
 
 # %%
 for letter, folder in beds.items():
@@ -139,13 +139,13 @@ checks.check_diagnosis(faults)
 # How many of your first ten guesses still stand? Nine of ten load without a word. Only D, cut short by a full disk, is refused. Our healthy update is 16.8% of W. (Lesson 06's: at most 2.5%.)
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
-# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") gradient checkpointing cuts the gradient where a layer's input needs none.
-# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** adapts a layer whose output nobody reads.
-# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I** took a few steps at 1e-6; merged in bf16, it's rounded away. **J** was saved after the loss became NaN.
+# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") gradient checkpointing cuts the gradient if a layer's input doesn't need one.
+# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** adapts a layer whose output nobody reads, so it gets no gradient either.
+# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I** took a few steps at 1e-6; merged in bf16, it's rounded away (*dtype loss*). **J** was saved after the loss became NaN.
 # </details>
 #
 # ## The eleventh patient
-# One more came in tonight, chosen by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then ask the machine: `lora-lab inspect` takes the first three looks at once.
+# One more came in tonight, chosen by your name. **Exercise 2: find its fault.** (Run the check once: it lists four names.) Then let the lab take the first three looks at once: `lora-lab inspect FOLDER --base minilm` (`print(folder)` shows the path).
 
 # %% exercise
 mine = lesson.draw("patient", 0, 1, 2, 3)
@@ -173,7 +173,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # 2. **A falling loss proves little.** A head can do that alone.
 # 3. **Load strictly.** A loader that skips what it doesn't know loads nothing and says nothing.
 #
-# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and an answer changes. *Ours: all ten faults are found this way, by `lora-lab inspect` too. Each was reported by somebody; we don't know how often they happen.*
+# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and an answer changes. *Ours: all ten faults are found this way, also by `lora-lab inspect FOLDER --base minilm` (I only with `--dtype bf16`). Each was reported by somebody; we don't know how often they happen.*
 #
 # The same in PEFT:
 # ```python

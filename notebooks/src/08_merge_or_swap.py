@@ -19,7 +19,7 @@ from lora_lab.training.models import weight_bytes
 lesson.start("08")
 critic = lesson.reference("minilm-rt-r8")  # ours: movie reviews, rank 8 on q and v
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")
-rows = lesson.steps(200, fast=20)
+rows = lesson.steps(200, fast=8)
 sentences = tokenizer(list(task.test.texts[:rows]), padding=True, return_tensors="pt")
 truth = torch.tensor(task.test.labels[:rows])
 
@@ -38,7 +38,7 @@ lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1 that's one number every $2^{-8} = 0.0039$; what lies between is rounded to the nearer one. Drag *the update added* down to 0.75. (On the site it's a picture.) When does it do anything at all?
+# bf16 has 8 significant bits. From 0.5 to 1 that's one number every $2^{-8} = 0.0039$; what lies between is rounded to the nearer one. Drag the `update` that is added to 0.75. (On the site it's a picture.) When does it do anything at all?
 
 # %%
 @interact(update=(0.0, 0.012, 0.0005))
@@ -85,11 +85,11 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes 1% of the update. That's not much, because our critic's update is large (17% of $W$, lesson 07). One that is a thousandth of $W$ would lose more than half. So **merge in fp32**, and check the loss before you round. In the plot, the update begins to count at half a gap, 0.002.
+# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes 1% of the update. That's not much, because our critic's update is large (17% of $W$, lesson 07). An update that is only a thousandth of $W$ would lose more than half of itself. So **merge in fp32**, and check the loss before you round. In the plot, the update begins to count at half a gap, 0.002.
 #
-# Beside the weights, a sentence takes 5 to 10% longer (10.1<!--latency.one-->% in our stored run; yours depends on what else is running). Less than 1% more has to be *computed*, but each thin product is one more call. (On a GPU, calls may cost more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
+# Beside the weights, a sentence takes a few percent longer; timings differ from run to run (10.1<!--latency.one-->% in another run of ours). Less than 1% more has to be *computed*, but each thin product is one more call. (On a GPU, calls may cost more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
 #
-# But changing a merged adapter rewrites all adapted weights: 14 ms in our run. With the adapter beside the weights, you only set a name: 0.01 ms.
+# But changing a merged adapter rewrites all adapted weights, which takes more than a thousand times as long as setting a name.
 # </details>
 #
 # ## Many adapters at once
@@ -153,7 +153,7 @@ assert lesson.FAST or ((flips == 1).float().mean() > 0.85 and logits[0].abs().me
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half and half isn't a coin flip: it's 71% right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70% at 0.5, and 32% instead of 24% at 0.6. Either way most answers flip, each once, and in the middle the critic still wins, because it's the surer of the two.
+# Half and half isn't a coin flip: it's 71% right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70% at 0.5, and 32% instead of 24% at 0.6. In both mixtures most answers change exactly once. At 0.5 the critic still wins, because it's surer than the contrarian.
 #
 # **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5 the dots meet in the middle: no answer is more than 65% sure. With mixed logits, some would be 83% sure. The updates are added exactly, but the model isn't linear: half of each update isn't half of each effect. (One run, 200 reviews.)
 # </details>

@@ -25,7 +25,7 @@ lesson.start("09")
 # We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each one, some on models other than the original. Where a claim leaves something open, such as the length of the texts, we chose it.
 #
 # 1. **How many of the sixteen hold in every case that was tried?**
-# 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?** (Lesson 04 is enough for that.)
+# 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?**
 
 # %%
 lesson.predict("claims that are true as stated", low=..., high=...)
@@ -59,10 +59,10 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of sixteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Those two are arithmetic. Of the other fourteen, one fails wherever we looked; the rest are true in some cases or undecided, and the claims don't say which.
+# Two of sixteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. That's arithmetic. Of the other fourteen, one fails wherever we looked; the rest are true in some cases or undecided, and the claims don't say which.
 #
 # - The 70B needs 35.3 GiB, so 32 GB is too small, and 40 GB is enough. The paper says 65B on 48 GB, which fits this ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
-# - "On par with full fine-tuning" is *undecided* at a margin of 1.5 points, and true at 3 on our model. Choose the margin after you've seen the numbers, and you can have any word you like.
+# - "On par with full fine-tuning" is *undecided* at a margin of 1.5 points, and true at 3 on our model (*where*: minilm_rt). Choose the margin after you've seen the numbers, and you can have any word you like.
 # - "Undecided" says what it would take to decide: more seeds, or more test rows.
 # </details>
 #
@@ -76,7 +76,7 @@ checks.check_flip({"models": "llama-2-70b"})
 
 # %% [markdown]
 # ## And how sure are you?
-# Since lesson 00 you've given ranges that you were 80% sure of. Here's each of them: the band is your range, the mark is where the result fell. Even if you're really right 80% of the time, luck changes how many hold; the title says by how much. Did fewer hold? Make them wider on Monday. More? Be bolder.
+# Since lesson 00 you've given ranges that you were 80% sure of. Here's each of them (the site shows an invented reader's): the band is your range, the mark is where the result fell. Even if you're really right 80% of the time, luck changes how many hold; the title says by how much. Did fewer hold? Make them wider on Monday. More? Be bolder.
 
 # %%
 places = lesson.calibration()
@@ -106,7 +106,7 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %%
 rt = load_task("rt")
-rows = lesson.steps(200, fast=40)
+rows = lesson.steps(200, fast=24)
 table = pd.DataFrame({"text": rt.train.texts[:rows], "label": [rt.labels[n] for n in rt.train.labels[:rows]]})
 table.to_csv("reviews.csv", index=False)
 job = plan("minilm", "reviews.csv", gpu_gb=8)
@@ -131,10 +131,10 @@ if not lesson.FAST:
 assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# Read it as you'd read somebody else's. In our run the adapter works, B isn't zero, and it's still no good. The loss is 0.62, and guessing between two labels gives 0.69: 160 rows gave only 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And 65% right, of twenty test rows, is accurate to ±21 points; always saying the same label gets 60%. So you know what to ask for on Monday: rows.
+# In our run the adapter works, B isn't zero, and it's still no good. The loss is 0.62, and guessing between two labels gives 0.69: 160 rows gave only 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And 65% right, of twenty test rows, is accurate to ±21 points; always saying the same label gets 60%. So you know what to ask for on Monday: rows.
 #
 # ## Exercise 2: somebody else's Monday
-# A job you haven't seen; your name decides which. For each of five lines, make a choice and name the evidence that **decides** it. A fact that's true but decides another line is wrong here.
+# A job you haven't seen; your name decides which. For each of five lines, make a choice and name the evidence that **decides** it. Evidence that's true but decides another line counts as wrong.
 
 # %% exercise
 mine = lesson.draw("brief", 0, 1, 2, 3)

@@ -91,7 +91,7 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # </details>
 #
 # ## Take the strongest away
-# The same run, cut from both ends. (Stored: one run, 500 validation sentences, every matrix of the model cut.)
+# The same run, cut from both ends. (Stored: one run, 500 validation sentences.)
 
 # %%
 cut, rest = reference()["cuts"]["updates"]["full"], reference()["rest"]  # a bias counts as one piece
@@ -120,7 +120,7 @@ assert cut["energy"][2] < 0.31
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382, with the rest of the energy: 62.4<!--ranks.rest.2-->%, not far above the 53.6<!--knobs.cut.0-->% with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without just the *one* strongest, it's 53.4<!--ranks.rest.1-->%, worse than without two. We don't know why.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382, with the rest of the energy: 62.4<!--ranks.rest.2-->%, not far above the 53.6<!--knobs.cut.0-->% with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without just the *one* strongest, it's 53.4<!--ranks.rest.1-->%, worse than without two. We don't know why. Changes to biases and norms go with the first piece.)
 # </details>
 #
 # ## Where do the pieces come from?
@@ -152,9 +152,9 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%: `q` mostly needs 14 to 40 pieces, and `v` (every second number above) needs one. Classifying reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that mattered so little above.
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%: `q` mostly needs 14 to 40, and `v` (every second number above), after the first block, one or two. Classifying reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that mattered so little above.
 #
-# (One batch, one new head; others gave 8 to 13.)
+# (Nine other batches or heads gave medians of 8 to 15, `v` up to 15.)
 # </details>
 #
 # ## When it doesn't fit

@@ -6,7 +6,7 @@
 # You know from lesson 00 that a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count whole models, and see what happens as they grow.
 #
 # ## Three guesses
-# All at rank 8, on the query and value matrices (`q,v`), as in the LoRA paper. Give ranges that you're 80% sure of.
+# All on the query and value matrices (`q,v`), as in the LoRA paper, and at rank 8. Ranges, 80% sure.
 #
 # 1. **Llama-3.1-405B: how many times fewer numbers does LoRA train than the model has?**
 # 2. Take a model with ten times as many parameters. **How many times as many numbers train?**
@@ -88,11 +88,11 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 #
 # On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block has about $d^2$ parameters and its adapter about $d$, so if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times. If only the number of blocks grew, it would be ten times. Real models grow in both.
 #
-# So "x times fewer" says nothing without the model, the rank and the matrices. Some say that adapting everything defeats the purpose. Yet on all linear layers, LoRA trains 0.08<!--count.405b.all-->% of Llama-3.1-405B.
+# So "x times fewer" says nothing without the model, the rank and the matrices. Does adapting all linear layers defeat the purpose? LoRA then trains 0.08<!--count.405b.all-->% of Llama-3.1-405B.
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times." It's about GPT-3, but at which rank? Its section 4.2 gives a second hint: a 35 MB file for a 350 GB model, at 2 bytes a number. Drag the rank until both fit. Then: which model and rank come closest to exactly 10,000?
+# The paper's abstract says "10,000 times." It's about GPT-3, but at which rank? Section 4.2 names it, but first find it from the file there: 35 MB for a 350 GB model, at 2 bytes a number. Drag the rank until both fit (on the page: calculate). Which model and rank come closest to exactly 10,000?
 
 # %%
 @interact(model=zoo_names(), rank=(1, 64), targets=["q,v", "all-linear"])

@@ -96,7 +96,7 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) Drag the bits. The lower half shows sixteen levels of *yours*, at first evenly spaced. **Can you beat NF4?**
+# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) Drag the bits (in the lab). The lower half shows sixteen levels of *yours*, at first evenly spaced. **Can you beat NF4?**
 
 # %%
 yours = torch.linspace(-1, 1, 16)  # try others
@@ -118,11 +118,11 @@ def stripes(bits=4):
 
 # %% [markdown]
 # ## Train on a rounded base
-# W is dequantized on the fly, multiplied and thrown away: once forward, once backward. That costs time. The indices never change. The gradient passes through W to A and B, which stay in 32 bits.
+# W is dequantized on the fly, multiplied and thrown away: once forward, once backward. That costs time. The indices never change. The gradient passes through W to earlier layers' A and B, which stay in 32 bits.
 #
 # - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16).
 # - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026).
-# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits, with the same recipe, to rounded bases. Yes, if it scores below those trained there.
+# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits to rounded bases. If it loses more than those trained there, they had learned to.
 
 # %%
 store = lesson.workplace("12")
@@ -183,7 +183,7 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not a quarter: 48<!--bits.llama.share-->%. The weights fall from 15.0<!--fit.weights--> GiB only to 5.4<!--bits.llama.weights-->, because embeddings and head stay as they are. And the other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change. (Computed, as in lesson 04.)
+# Not a quarter: 48<!--bits.llama.share-->%. The weights shrink only from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB, because the embeddings and the head stay as they are. And the other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
 # </details>
 #
 # ## Your card

@@ -122,7 +122,7 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # <details><summary>What we found</summary>
 #
 # - **None proved better than `q,v`.** Four are undecided; only `q` alone is clearly worse, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points.
-# - **The rate matters more.** Twice its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy. (Without `v`: its best was the lowest tried.)
+# - **The rate matters more.** Twice its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy. (`v`: 0.8, but its best was the lowest tried.)
 # - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. Is that why? On MNLI, `q,k` does as well as `q,v`.
 # - **"Undecided" isn't "equal."** As the only comparison, all six matrices and `q,v` are *equivalent* within 1.5 points (90% interval: -1.0 to 0.6). As one of six, they're *undecided*.
 # - **Adapting fewer matrices saves little memory.** All linear layers train 6.2<!--place.times--> times more numbers, and need 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). It grows with the text, because the adapted layers' inputs are kept: 12<!--place.long-->% at 4,096 tokens.
@@ -131,7 +131,7 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # </details>
 #
 # ## Plan a comparison that you haven't seen
-# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. First, **how many seeds**? (Run the cell: it gives the standard deviation of the difference over three seeds.) How many show a true gap of 1.5 points four times in five? ($n=((1.96+0.84)\,sd/1.5)^2$, as in lesson 02; without Holm.) Then choose the **word** for our five seeds, and the **sentence**, "a" to "d", that you can write.
+# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. 1. **How many seeds** detect a true gap of 1.5 points four times in five? Run the cell for $sd$, the difference's standard deviation over three seeds. Then $n=((1.96+0.84)\,sd/1.5)^2$ (lesson 02; without Holm). 2. The **word** for the five seeds that we ran. 3. The **sentence**, "a" to "d", that you can write.
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")

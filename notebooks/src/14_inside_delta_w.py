@@ -31,7 +31,7 @@ print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:"
 # Guessing gets 50%. Give ranges that you're 80% sure of.
 #
 # 1. We negate $B$, nothing else. **What percentage of the reviews does the model get right then?**
-# 2. We throw the model's answer away. We average it over each review's words, split the reviews at the median, and call the half that fits better good. **What percentage is right?**
+# 2. We throw the model's answer away. We average $Ax$ over each review's words, split the reviews at the median, and call the half that fits better good. **What percentage is right?**
 # 3. Another seed starts from another random $A$. **How similar are the two trained $A$'s? (The squared cosine, as a percentage.)**
 
 # %%
@@ -88,7 +88,7 @@ plt.show()
 
 # %%
 reviews = load_task("rt").validation
-count = 60 if lesson.FAST else 500
+count = 30 if lesson.FAST else 500
 labels = torch.tensor(reviews.labels[:count]) == 1
 B, right = adapter.lora_B.detach().clone(), {}
 for strength in (-1, 0, 0.25, 1):
@@ -133,7 +133,7 @@ assert lesson.FAST or found < 0.16
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So its opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%. (With 500 reviews, 4 points either way may be luck.)
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points, on the same 256): it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but most are back: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) Whether that costs right answers, 500 reviews can't tell. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points, on the same 256): it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but most are back: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter, no other direction.) Whether shrinking costs right answers, 500 reviews can't tell. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
 # </details>
 #
 # ## Would another seed read the same thing?
@@ -188,7 +188,7 @@ checks.check_stranger(["A and B", "B", "A", "nothing"][mine], mine)
 #
 # 1. **A reads, B writes.** At rank 1, all that an adapter takes from a token is one number, $Ax$, and you can print it.
 # 2. **A picture is a hypothesis.** Test it: turn the direction around, and compare with random ones.
-# 3. **The sign of $A$ or of $B$ alone means nothing. Only the sign of $BA$ matters.** And shared directions count only above chance, $\max(i, j)/d$.
+# 3. **You can't read a sign from $A$ alone or $B$ alone: only the sign of $BA$ matters.** And shared directions count only above chance, $\max(i, j)/d$.
 #
 # To read one, start with rank 1 on one matrix. *Ours: 75.7<!--inside.one.test-->% of the test reviews (one run, rate not tuned), no more than a linear classifier on the frozen model, 75.7<!--as_good.probe-->%. Rank 8 on `q,v` of all layers gets 81.0<!--as_good.lora-->% (lesson 05).*
 #

@@ -1,4 +1,4 @@
-"""Small models of every family, built by transformers on the meta device: shapes without numbers."""
+"""Small models of every family, built by transformers on the meta device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lora_lab.accounting.models import Architecture, auto_class, describe, known
 from lora_lab.methods.targets import Site
 from lora_lab.training.assets import home
 
-# Odd sizes, so that no two of them agree by chance.
+# Unusual sizes, so that no two of them are equal by chance.
 BERT = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
 DECODER = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
 GROUPED = {**DECODER, "num_key_value_heads": 2}
@@ -47,12 +47,12 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def small_config(case: str) -> dict[str, Any]:
-    """The config.json of a small model of this family; "llama tied" is a variant of llama."""
+    """Return the config.json of a small model; "llama tied" is a variant of llama."""
     return {"model_type": case.split()[0], "vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, **SMALL[case]}
 
 
 def real_model(config: dict[str, Any], num_labels: int | None = None, device: str = "meta") -> torch.nn.Module:
-    """The model that transformers builds from a config; on the meta device it has shapes but no numbers."""
+    """Return the model that transformers builds from a config."""
     known = known_config(config)
     known.num_labels = num_labels or 2
     with torch.device(device):
@@ -60,30 +60,25 @@ def real_model(config: dict[str, Any], num_labels: int | None = None, device: st
 
 
 def described(config: dict[str, Any], num_labels: int | None = None) -> Architecture:
-    """The architecture of that config."""
+    """Return the architecture of a config."""
     return describe(meta_model(config, num_labels))
 
 
 def attachable(architecture: Architecture) -> list[Site]:
-    """The sites that a real model has: an expert is counted as one, but takes no adapter."""
+    """Return the sites that can take an adapter: experts are counted but take none."""
     return [site for site in architecture.sites if site.kind != "expert"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny_models(one_thread):
-    """All of them on one thread."""
-
-
-@pytest.fixture(scope="module", autouse=True)
 def fresh_cache(tmp_path_factory):
-    """Fits are made by the code that is tested, not read from a user's cache; the models are where they were."""
+    """Fits come from the code under test, not from the user's cache; all tests of the session share them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_LAB_HOME", str(home()))
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "fits"))  # of all these tests
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "fits"))
         yield
 
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
-    """An empty cache of fits."""
+    """Use an empty cache of fits."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Cards, bytes in words, and what fits."""
+"""Tests of GPU cards, formatted sizes, and the search for what fits."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from lora_lab.errors import BadValue, NotFound
 UNITS = {name: size for size, name in (*BINARY, *DECIMAL, (1, "bytes"))}
 
 
-def test_every_card_keeps_something_back_and_is_found_by_its_name():
-    assert [one.memory for one in cards()] == sorted(one.memory for one in cards())
-    for one in cards():
-        assert 0 < usable(one) < one.seen <= one.memory
-        assert f"{one.memory // GIB} GB" in one.name
-        assert card(one.name) is one
+def test_every_card_reserves_memory_and_is_found_by_name():
+    sizes = [gpu.memory for gpu in cards()]
+    assert sizes == sorted(sizes)
+    for gpu in cards():
+        assert 0 < usable(gpu) < gpu.seen <= gpu.memory
+        assert f"{gpu.memory // GIB} GB" in gpu.name
+        assert card(gpu.name) is gpu
 
 
-def test_24_gb_leaves_what_a_card_of_that_size_has_been_seen_to_give():
-    """Of the 14.6 GiB that a T4 shows to torch context and gaps are taken; a 24 GB card for games gives 22 to 23."""
+def test_usable_memory_is_in_the_observed_range():
+    """The CUDA context and fragmentation reduce a T4's 14.6 GiB; a 24 GB consumer card leaves 22 to 23 GiB."""
     assert 13 < usable(card("T4")) / GIB < 14.6 - 0.8
     assert 22 < usable(card("4090")) / GIB < 23
     assert usable(of_size(24)) == usable(card("4090"))
-    assert card("L4").seen < card("4090").seen  # error correction
+    assert card("L4").seen < card("4090").seen  # the L4 has error correction
 
 
-def test_a_part_of_the_name_is_enough_and_an_unknown_or_ambiguous_one_is_told():
-    assert [card(words).name for words in ("RTX-3090", "l4")] == ["RTX 3090 24 GB", "L4 24 GB"]
+def test_card_is_found_by_part_of_its_name():
+    assert [card(name).name for name in ("RTX-3090", "l4")] == ["RTX 3090 24 GB", "L4 24 GB"]
     with pytest.raises(NotFound, match="RTX 4090"):
         card("4091")
     with pytest.raises(BadValue, match="A100 40 GB or A100 80 GB"):
@@ -46,7 +47,7 @@ def test_a_part_of_the_name_is_enough_and_an_unknown_or_ambiguous_one_is_told():
         card("")
 
 
-def test_a_peak_belongs_to_a_dtype_and_bf16_may_be_missing():
+def test_peak_depends_on_the_dtype():
     t4 = card("T4")
     assert t4.peak("bf16") is None
     assert t4.peak("fp16") > t4.peak("fp32")
@@ -55,10 +56,10 @@ def test_a_peak_belongs_to_a_dtype_and_bf16_may_be_missing():
     assert "fp32" in card("8 gb laptop cpu").lacks["bf16"]
 
 
-def test_seconds_follow_from_the_share_of_the_peak_and_impossible_ones_are_refused():
+def test_seconds_need_a_known_peak():
     assert seconds(312e12, card("a100 80")) == pytest.approx(1 / UTILISATION)
-    for gpu in (card("t4"), of_size(24)):
-        with pytest.raises(BadValue):  # no bf16, no known peak
+    for gpu in (card("t4"), of_size(24)):  # no bf16, unknown peak
+        with pytest.raises(BadValue):
             seconds(1, gpu)
     for size in (0, float("nan"), float("inf")):
         with pytest.raises(BadValue):
@@ -66,8 +67,8 @@ def test_seconds_follow_from_the_share_of_the_peak_and_impossible_ones_are_refus
 
 
 @given(st.integers(1024, 10**15), st.sampled_from((binary, decimal)))
-def test_bytes_in_words_are_the_bytes_but_for_rounding(count, said):
-    number, unit = said(count).split(" ")
+def test_formatted_size_is_exact_up_to_rounding(count, formatted):
+    number, unit = formatted(count).split(" ")
     assert float(number.replace(",", "")) * UNITS[unit] == pytest.approx(count, rel=0.006)
 
 
@@ -75,23 +76,22 @@ def test_bytes_in_words_are_the_bytes_but_for_rounding(count, said):
 
 
 @given(edge=st.integers(0, 10**6), limit=st.none() | st.integers(0, 10**6))
-def test_most_lands_on_the_edge(edge, limit):
+def test_most_finds_the_largest_fitting_number(edge, limit):
     assert most(lambda n: n <= edge, limit) == (min(edge, edge if limit is None else limit) or None)
 
 
 @pytest.mark.parametrize(("name", "method"), [("minilm", PromptTuning()), ("llama-3-8b", LoRA())])
-def test_one_more_row_or_token_would_not_fit(name, method):
-    setup, room = Setup(seq=128, checkpointing=True), 100 * GIB
-    last = longest(config_of(name))
+def test_one_more_row_or_token_does_not_fit(name, method):
+    setup, available = Setup(seq=128, checkpointing=True), 100 * GIB
+    last, estimated = longest(config_of(name)), partial(estimate, name, method)
     for field, limit in (("batch", None), ("seq", last - 20 if last else None)):
-        step = partial(estimate, name, method)
-        found = largest(field, setup, step, room, limit)
-        assert step(replace(setup, **{field: found})).peak <= room
-        assert found == limit or step(replace(setup, **{field: found + 1})).peak > room
-    assert largest(field, setup, partial(estimate, name, method), 2**20) is None
+        found = largest(field, setup, estimated, available, limit)
+        assert estimated(replace(setup, **{field: found})).peak <= available
+        assert found == limit or estimated(replace(setup, **{field: found + 1})).peak > available
+        assert largest(field, setup, estimated, 2**20) is None
 
 
-def test_learned_positions_end_and_rotary_ones_do_not():
+def test_learned_positions_limit_the_length():
     assert [longest(config_of(name)) for name in ("gpt2", "roberta-base", "llama-3-8b")] == [1024, 512, None]
     checked("roberta-base", LoRA(), Setup(seq=512))
     checked("roberta-base", PromptTuning(20), Setup(seq=492))
@@ -99,13 +99,13 @@ def test_learned_positions_end_and_rotary_ones_do_not():
         checked("roberta-base", PromptTuning(20), Setup(seq=493))
 
 
-def test_the_largest_model_that_fits():
-    room, setup = usable(card("4090")), Setup(seq=512)
-    name = largest_model(LoRA(), setup, room, zoo_names())
+def test_largest_model_fits():
+    available, setup = usable(card("4090")), Setup(seq=512)
+    name = largest_model(LoRA(), setup, available, zoo_names())
     assert architecture_of(name).total > 6e9
-    assert quick(name, LoRA(), setup).peak <= room
-    full = largest_model(FullFineTuning(), setup, room, zoo_names())
+    assert quick(name, LoRA(), setup).peak <= available
+    full = largest_model(FullFineTuning(), setup, available, zoo_names())
     assert architecture_of(full).total < architecture_of(name).total
-    # bert-base reads no rows this long, deepseek-v3 has no layers named q
+    # bert-base cannot read rows this long, and deepseek-v3 has no layers named q.
     assert largest_model(LoRA(), Setup(seq=600), 10**15, ["bert-base", "deepseek-v3", "smollm2"]) == "smollm2"
     assert largest_model(LoRA(), setup, 2**20, zoo_names()) is None

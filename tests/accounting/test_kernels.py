@@ -1,4 +1,4 @@
-"""A trace puts a GPU's kernels in the place of the CPU's for its own thread; whoever trains meanwhile has the real."""
+"""Tests of the GPU kernels that a trace substitutes in its own thread."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lora_lab.accounting.kernels import stand_ins
 from tests.conftest import tiny
 
 
-def step_of_packed_rows() -> list[torch.Tensor]:
-    """The gradients of one step with dropout and fused attention, on two texts in each row."""
+def packed_step() -> list[torch.Tensor]:
+    """Return the gradients of a step with dropout and fused attention on two texts per row."""
     model = tiny("gpt2").train()
     model.set_attn_implementation("sdpa")
     torch.manual_seed(1)
@@ -20,15 +20,15 @@ def step_of_packed_rows() -> list[torch.Tensor]:
     return [p.grad for p in model.parameters()]
 
 
-def test_another_thread_trains_as_ever_while_one_traces(silent):
-    alone = step_of_packed_rows()
-    with ThreadPoolExecutor(1) as other, stand_ins(cuda=True):
-        beside = other.submit(step_of_packed_rows).result(timeout=60)
-    assert all(torch.equal(one, two) for one, two in zip(alone, beside, strict=True))
+def test_other_threads_keep_the_real_kernels(silent):
+    expected = packed_step()
+    with ThreadPoolExecutor(1) as executor, stand_ins(cuda=True):
+        actual = executor.submit(packed_step).result(timeout=60)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-def test_the_tracing_thread_has_the_kernels_of_a_gpu():
+def test_tracing_thread_uses_gpu_kernels():
     q = torch.empty(1, 2, 8, 16, device="meta", requires_grad=True)
     with stand_ins(cuda=True):
-        kept = torch.nn.functional.scaled_dot_product_attention(q, q, q).grad_fn.name()
-    assert "Efficient" in kept
+        grad_fn = torch.nn.functional.scaled_dot_product_attention(q, q, q).grad_fn
+    assert "Efficient" in grad_fn.name()

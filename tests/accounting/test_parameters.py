@@ -1,4 +1,4 @@
-"""Break-even rank, the table and the size of a file."""
+"""Tests of params: the break-even rank, the table of modules, and the size of a file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ SIZES = st.integers(1, 5000)
 
 
 @given(inputs=SIZES, outputs=SIZES)
-def test_break_even_is_where_both_hold_as_many_numbers(inputs, outputs):
+def test_break_even_rank_trains_as_many_parameters_as_the_layer(inputs, outputs):
     rank = break_even_rank(inputs, outputs)
     assert rank * (inputs + outputs) == pytest.approx(inputs * outputs)
-    assert break_even_rank(inputs, inputs) == inputs / 2
     with pytest.raises(BadValue, match="at least one input"):
         break_even_rank(inputs, -outputs)
 
 
-def test_a_fused_layer_stands_as_its_slices_where_one_trains():
+def test_fused_layer_is_listed_by_slices_if_a_slice_trains():
     rows = {row.name: row for row in params("gpt2", LoRA(rank=4)).modules}
     q, k = rows["transformer.h.*.attn.c_attn[q]"], rows["transformer.h.*.attn.c_attn[k]"]
     assert (q.trained, k.trained, q.full, q.break_even_rank) == (12 * 4 * 2 * 768, 0, 12 * 769 * 768, 384)
@@ -32,7 +31,7 @@ def test_a_fused_layer_stands_as_its_slices_where_one_trains():
     assert whole["transformer.h.*.attn.c_attn"].trained == 12 * 4 * (768 + 3 * 768)
 
 
-def test_a_layer_as_a_whole_and_another_by_slices_still_sum_to_the_model():
+def test_whole_and_sliced_layers_sum_to_the_model():
     counted = params("gpt2", LoRA(rank=2, targets=("*.0.attn.c_attn", "transformer.h.1.attn.c_attn[q]")))
     assert sum(row.full for row in counted.modules) == counted.total
     assert counted.trainable == 2 * (4 * 768) + 2 * (2 * 768)
@@ -43,6 +42,6 @@ NAMES = st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size
 
 
 @given(tensors=st.dictionaries(NAMES.filter(lambda n: n != "__metadata__"), SHAPES, max_size=6), note=NAMES)
-def test_the_size_of_a_file_to_the_byte(tensors, note):
-    real = save({name: torch.zeros(shape) for name, shape in tensors.items()}, {"format": "pt", "note": note})
-    assert safetensors_bytes(tensors, {"format": "pt", "note": note}) == len(real)
+def test_file_size_is_exact(tensors, note):
+    file = save({name: torch.zeros(shape) for name, shape in tensors.items()}, {"format": "pt", "note": note})
+    assert safetensors_bytes(tensors, {"format": "pt", "note": note}) == len(file)

@@ -1,4 +1,4 @@
-"""The command line: one sentence for every bad input, one JSON object for --json, and the contract's keys."""
+"""Tests of the command line: one sentence for every bad input, exit codes, help, `fetch` and `doctor`."""
 
 import json
 import re
@@ -51,7 +51,7 @@ BAD = {
     "sweep --alpha-rule cubic": "unknown alpha rule",
     "sweep --examples 9999": "training texts, not 9,999",
     "sweep --choose --validations 0": "choose needs validation",
-    "sweep --method bitfit --rank 2,4": "for bitfit give rates",
+    "sweep --method bitfit --rank 2,4": "for bitfit pass only --lr and --seed",
     "compare --methods lora --steps 5 --minutes 5": "not both",
     "compare --methods lora --minutes inf": "not inf",
     "memory lama-3-8b": "llama-3-8b",
@@ -89,75 +89,73 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(words.split()[0] for words in BAD))
-def test_bad_input_is_one_sentence_on_stderr_exit_2_and_nothing_written(command, tmp_path, name):
+def test_bad_input_is_one_sentence_and_writes_nothing(command, tmp_path, name):
     for words, sentence in BAD.items():
         if words.split()[0] == name:
-            answer = command(*shlex.split(words))
-            assert re.fullmatch(f"lora-lab: [^\x1b\n]*{re.escape(sentence)}[^\x1b\n]*\n", answer.stderr), words
-            assert (answer.returncode, answer.stdout) == (2, ""), words
+            done = command(*shlex.split(words))
+            assert re.fullmatch(f"lora-lab: [^\x1b\n]*{re.escape(sentence)}[^\x1b\n]*\n", done.stderr), words
+            assert (done.returncode, done.stdout) == (2, ""), words
             assert list(tmp_path.iterdir()) == [], words
 
 
-def test_the_name_of_a_file_cannot_command_a_terminal(command):
+def test_file_names_and_errors_cannot_control_a_terminal(command):
     tiny("gpt2").config.save_pretrained(HOSTILE)
     Path(HOSTILE, "0123456789ab.json").write_text("{}")
-    for name in ("params", "collect"):
-        answer = command(name, HOSTILE)
-        assert MARK in answer.stdout + answer.stderr
-        assert "\x1b" not in answer.stdout + answer.stderr
+    outputs = [done.stdout + done.stderr for done in (command("params", HOSTILE), command("collect", HOSTILE))]
+    outputs += BadValue(HOSTILE)._render_traceback_()  # what a notebook shows
+    assert len(outputs) == 3
+    for output in outputs:
+        assert MARK in output
+        assert "\x1b" not in output
 
 
-def test_nor_can_an_error_in_a_notebook():
-    (text,) = BadValue(HOSTILE)._render_traceback_()
-    assert MARK in text
-    assert "\x1b" not in text
-
-
-def test_fetch_says_what_is_there_and_what_is_missing(command, monkeypatch, tmp_path):
-    answer = command("fetch")
-    assert (answer.returncode, answer.stdout) == (0, "")
-    assert answer.stderr.startswith("0 fetched, 5 already present")
+def test_fetch_says_what_is_missing(command, monkeypatch, tmp_path):
+    done = command("fetch")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("0 fetched, 5 already present")
     monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path / "home"))
-    answer = command("fetch", "--check")
-    assert (answer.returncode, answer.stdout) == (1, "")
-    assert "minilm is missing" in answer.stderr
-    assert "kjv is missing" in answer.stderr
-    assert "run: lora-lab fetch" in answer.stderr
-    assert "tweets" not in answer.stderr  # opt-in
+    done = command("fetch", "--check")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "minilm is missing" in done.stderr
+    assert "kjv is missing" in done.stderr
+    assert "run: lora-lab fetch" in done.stderr
+    assert "tweets" not in done.stderr  # fetched only on request
 
 
-def test_what_fails_on_the_way_is_exit_1(command, tmp_path, opinions, tiny_encoder):
+def test_failing_run_exits_with_1(command, tmp_path, opinions, tiny_encoder):
     words = ["--model", tiny_encoder, "--task", opinions, "--lr", "1e30", "--steps", "9", "--clip", "0", "--json"]
-    answer = command("train", *words)
-    assert (answer.returncode, answer.stdout) == (1, "")
-    assert "lower the rate (lr was 1e+30)" in answer.stderr
+    done = command("train", *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "lower the rate (lr was 1e+30)" in done.stderr
     (record,) = (tmp_path / "runs").glob("*.json")
     assert json.loads(record.read_text())["status"] == "failed"
 
 
 @pytest.mark.parametrize(
-    ("raised", "code", "said"),
+    ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "\nstopped\n"),  # as shells expect; click begins a line of its own
-        (RuntimeError("a bug"), 1, "lora-lab: RuntimeError: a bug (LORA_LAB_DEBUG=1 shows where)\n"),
+        (KeyboardInterrupt(), 130, "\nstopped\n"),  # as shells expect; click starts a new line
+        (RuntimeError("a bug"), 1, "lora-lab: RuntimeError: a bug (set LORA_LAB_DEBUG=1 to see the traceback)\n"),
     ],
 )
-def test_an_interrupt_and_an_error_of_ours_are_one_line(command, monkeypatch, raised, code, said):
-    monkeypatch.setattr(workbench, "examine", Mock(side_effect=raised))
-    assert command("doctor") == Done(code, "", said)
+def test_interrupt_and_unexpected_error_are_one_line(command, monkeypatch, error, code, message):
+    monkeypatch.setattr(workbench, "examine", Mock(side_effect=error))
+    assert command("doctor") == Done(code, "", message)
 
 
-def test_help_and_version_go_to_stdout(command):
-    for words, said in (("--help", "Usage: "), ("train --help", "Usage: "), ("--version", __version__)):
-        answer = command(*words.split())
-        assert (answer.returncode, answer.stderr) == (0, "")
-        assert said in answer.stdout
+@pytest.mark.parametrize(
+    ("words", "output"), [("--help", "Usage: "), ("train --help", "Usage: "), ("--version", __version__)]
+)
+def test_help_and_version_are_on_stdout(command, words, output):
+    done = command(*words.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert output in done.stdout
 
 
-def test_doctor_prints_the_contracts_keys_as_one_json_object(command):
-    answer = command("doctor", "--json")
-    facts = json.loads(answer.stdout)
-    assert answer.returncode == 0
+def test_doctor_prints_one_json_object(command):
+    done = command("doctor", "--json")
+    facts = json.loads(done.stdout)
+    assert done.returncode == 0
     assert {"python", "torch", "device", "dtype", "attention", "threads", "memory_bytes", "assets"} <= facts.keys()
     assert facts["memory_bytes"] > 2**30
     assert {name for name, asset in facts["assets"].items() if asset["ok"]} >= {"minilm", "smollm2", "reviews"}

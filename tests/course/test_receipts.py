@@ -1,4 +1,4 @@
-"""A receipt comes back out of a chat as it went in, or is said to be damaged; names vary what is drawn."""
+"""Tests of receipts: reading them from a chat, damage, a student's seed and draws, and coverage of predictions."""
 
 import json
 import textwrap
@@ -18,45 +18,42 @@ texts = st.text("LZ1 aé评:#.>_-09", max_size=20).map(str.strip)
 numbers = st.floats(-1e6, 1e6)
 ranges = st.builds(Range, texts, st.none() | numbers, st.none() | numbers, st.integers(1, 9), st.none() | numbers)
 checks = st.dictionaries(texts, st.builds(Check, st.booleans(), st.integers(0, 99)), max_size=3)
-whole = st.builds(
+valid = st.builds(
     Receipt, st.sampled_from(["00", "03"]), texts, checks, st.lists(ranges, max_size=3), st.dictionaries(texts, numbers)
 )
 ADA = Receipt("03", "Ada", {"rows": Check(True, 2)}, [Range("points", 1.0, 3.0, 1, 2.5)], {"accuracy": 0.81})
 
 
-def line_of(told: str) -> str:
-    """A line with a right checksum and whatever in it."""
-    packed = zlib.compress(told.encode())
+def line_of(content: str) -> str:
+    """Return a receipt line with this content and a correct checksum."""
+    packed = zlib.compress(content.encode())
     return f"LL1 03 Ada: {b64encode(packed).decode()}.{zlib.crc32(packed):08x}"
 
 
-@given(whole, st.integers(30, 200), st.sampled_from(["", "> ", "\t"]))
-def test_a_receipt_comes_back_though_the_chat_wraps_and_quotes_it(one: Receipt, width: int, quote: str):
-    wrapped = textwrap.wrap(one.line(), width, break_on_hyphens=False)
+@given(valid, st.integers(30, 200), st.sampled_from(["", "> ", "\t"]))
+def test_receipt_is_read_from_a_chat_that_wraps_and_quotes(receipt: Receipt, width: int, quote: str):
+    wrapped = textwrap.wrap(receipt.line(), width, break_on_hyphens=False)
     chat = "\n".join(["[10:41] Bob: what is LL1?", *(quote + line for line in wrapped), "[10:42] Bob: thanks: 3.5"])
-    assert read(chat) == ([one], [])
+    assert read(chat) == ([receipt], [])
 
 
 @given(st.data())
-def test_one_wrong_letter_is_found(data: st.DataObject):
+def test_one_wrong_letter_is_detected(data: st.DataObject):
     line = ADA.line()
     place = data.draw(st.integers(line.index(":") + 2, len(line) - 1))
     letter = data.draw(st.sampled_from("Aa0+/.é "))
-    found, damaged = read(f"\n{line[:place]}{letter}{line[place + 1 :]}")
-    assert found == [ADA] or (found == [] and damaged == ["line 2 (LL1 03 Ada) is damaged: ask for it again"])
+    result = read(f"\n{line[:place]}{letter}{line[place + 1 :]}")
+    assert result in (([ADA], []), ([], ["line 2 (LL1 03 Ada) is damaged: ask for it again"]))
 
 
-def test_a_receipt_without_its_end_is_damaged():
-    """Zlib's own checksum stands there, so the text before it could still be read."""
+def test_truncated_and_malformed_receipts_are_damaged():
     content, _, checksum = ADA.line().rpartition(".")
-    found, damaged = read(f"{content[:-4]}.{checksum}")
-    assert (found, len(damaged)) == ([], 1)
-
-
-def test_what_is_no_receipt_under_a_right_checksum_is_damaged():
-    for told in ('["03", "Ada", {}, [], {"a": 1e999}]', "[" * 9999, " " * 2**17):
-        found, damaged = read(f"{line_of(told)}\n{ADA.line()}")
-        assert (found, len(damaged)) == ([ADA], 1)
+    truncated = f"{content[:-4]}.{checksum}"  # lacks zlib's own checksum; the JSON is complete
+    malformed = ('["03", "Ada", {}, [], {"a": 1e999}]', "[" * 9999, " " * 2**17)
+    for line in (truncated, *map(line_of, malformed)):
+        found, damaged = read(f"{line}\n{ADA.line()}")
+        assert found == [ADA]
+        assert len(damaged) == 1
 
 
 values = st.recursive(
@@ -67,22 +64,24 @@ values = st.recursive(
 
 
 @given(st.lists(values, min_size=5, max_size=5))
-def test_whatever_stands_in_a_receipt_is_damaged_or_can_be_told_as_json(told: list):
-    found, damaged = read(line_of(json.dumps(told)))
+def test_any_content_is_damaged_or_can_be_summarized(content: list):
+    found, damaged = read(line_of(json.dumps(content)))
     assert len(found) + len(damaged) == 1
     json.dumps(summary(found), allow_nan=False)
 
 
-def test_the_last_receipt_of_a_student_and_lesson_counts_and_those_without_a_name_are_all_kept():
-    bob, nobody = Receipt("03", "bob"), [Receipt("03", notes={"accuracy": n / 10}) for n in range(2)]
-    lines = [bob, Receipt("00", "Bob"), *nobody, nobody[0], Receipt("03", "Bob", notes={"accuracy": 1.0})]
-    found, _ = read("\n".join(one.line() for one in lines))
-    assert sorted((one.lesson, one.student, *one.notes.values()) for one in found) == [
+def test_last_receipt_of_a_student_counts_and_nameless_ones_are_kept():
+    nameless = [Receipt("03", notes={"accuracy": n / 10}) for n in range(2)]
+    bob = Receipt("03", "Bob", notes={"accuracy": 1.0})
+    found, _ = read(
+        "\n".join(r.line() for r in [Receipt("03", "bob"), Receipt("00", "Bob"), *nameless, nameless[0], bob])
+    )
+    assert sorted((receipt.lesson, receipt.student, *receipt.notes.values()) for receipt in found) == [
         ("00", "Bob"), ("03", "", 0.0), ("03", "", 0.1), ("03", "Bob", 1.0),
     ]  # fmt: skip
 
 
-def test_a_lesson_ends_in_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
+def test_lesson_prints_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(receipts, "CURRENT", Receipt())
     monkeypatch.setenv("LORA_LAB_STUDENT", "Ada")
     with pytest.raises(BadValue, match="no lesson was started"):
@@ -95,28 +94,34 @@ def test_a_lesson_ends_in_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
     assert read(capsys.readouterr().out) == ([Receipt("03", "Ada", notes={"accuracy": 0.81})], [])
     monkeypatch.delenv("LORA_LAB_STUDENT")
     lesson.receipt()
-    assert "It has no name" in capsys.readouterr().out
+    assert "It contains no name" in capsys.readouterr().out
 
 
-def test_seed_and_draws_are_a_students_own_and_the_same_everywhere(monkeypatch: pytest.MonkeyPatch):
+def test_seed_depends_only_on_the_name(monkeypatch: pytest.MonkeyPatch):
     assert lesson.seed_of("Ada Lovelace") == lesson.seed_of("  ada   LOVELACE ") == 629_644
-    assert lesson.seed_of("Zoe\u0308") == lesson.seed_of("Zo\u00eb")  # two ways to write the same letter
+    assert lesson.seed_of("Zoe\u0308") == lesson.seed_of("Zo\u00eb")  # two encodings of the same letter
     assert len({lesson.seed_of(f"student {n}") for n in range(40)}) == 40
-    assert 0 < lesson.seed_of("Jos\udce9") != lesson.seed_of("Jos")  # as Linux gives a name that is no UTF-8
+    assert 0 < lesson.seed_of("Jos\udce9") != lesson.seed_of("Jos")  # invalid UTF-8, as Linux passes it on
     monkeypatch.delenv("LORA_LAB_STUDENT", raising=False)
-    assert (lesson.seed_of(), lesson.draw("rank", 8, 4, 16)) == (0, 8)  # the first, without a name
+    assert lesson.seed_of() == 0
+    monkeypatch.setenv("LORA_LAB_STUDENT", "student 1")
+    assert lesson.seed_of() == lesson.seed_of("student 1")
+
+
+def test_draws_differ_by_student_and_question(monkeypatch: pytest.MonkeyPatch):
     drawn = [lesson.draw("rank", 8, 4, 16, name=f"student {n}") for n in range(60)]
     assert all(drawn.count(rank) > 9 for rank in (4, 8, 16))
     assert drawn != [lesson.draw("rate", 8, 4, 16, name=f"student {n}") for n in range(60)]
     monkeypatch.setenv("LORA_LAB_STUDENT", "student 1")
-    assert lesson.seed_of() == lesson.seed_of("student 1")
     assert lesson.draw("rank", 8, 4, 16) == drawn[1]
+    monkeypatch.delenv("LORA_LAB_STUDENT")
+    assert lesson.draw("rank", 8, 4, 16) == 8  # the first option
 
 
-def test_coverage_is_judged_by_its_interval():
-    later = [Range("", 0, 1, 2, 0.5), Range("", None, None, 1, 0.5)]
-    for hits, of, says in ((0, 1, "consistent"), (4, 12, "too narrow"), (30, 30, "too wide")):
-        found = coverage([*(Range("", 0, 1, 1, 0.5 if n < hits else 2) for n in range(of)), *later])
-        assert (found["hits"], found["of"]) == (hits, of)
-        assert says in found["words"]
-    assert coverage(later)["words"].startswith("no range")
+@pytest.mark.parametrize(("hits", "of", "words"), [(0, 1, "consistent"), (4, 12, "too narrow"), (30, 30, "too wide")])
+def test_coverage_is_judged_by_its_interval(hits: int, of: int, words: str):
+    ignored = [Range("", 0, 1, 2, 0.5), Range("", None, None, 1, 0.5)]  # a second attempt, and a skipped range
+    result = coverage([*(Range("", 0, 1, 1, 0.5 if n < hits else 2) for n in range(of)), *ignored])
+    assert (result["hits"], result["of"]) == (hits, of)
+    assert words in result["words"]
+    assert coverage(ignored)["words"].startswith("no range")

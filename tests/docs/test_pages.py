@@ -1,4 +1,4 @@
-"""What the pages name exists: links, commands and options, panels and their arguments, methods and their counts."""
+"""Tests of the pages: what they mention exists, such as links, commands, options, panels and counts of parameters."""
 
 import ast
 import inspect
@@ -22,16 +22,17 @@ README, GUIDE = PAGES[ROOT / "README.md"], PAGES[ROOT / "docs" / "guide.md"]
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub and MyST call the headings of a page."""
+    """Return the anchors that GitHub and MyST give to the headings of a page."""
     headings = re.findall(r"^#{1,3} (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def options(command: click.Command) -> set[str]:
-    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+def unknown_options(name: str, words: list[str]) -> set[str]:
+    given = {word.partition("=")[0] for word in words if word.startswith("--")}
+    return given - {option for p in commands.commands[name].params for option in (*p.opts, *p.secondary_opts)}
 
 
-def test_links_lead_to_a_file_and_to_a_heading_of_it():
+def test_links_lead_to_existing_files_and_headings():
     for page in [*PAGES, *ROOT.glob("data/**/README.md")]:
         text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
         for link in re.findall(r"\]\((?!https?:)([^()\s]*)\)", text):
@@ -41,28 +42,30 @@ def test_links_lead_to_a_file_and_to_a_heading_of_it():
             assert not anchor or anchor in anchors(target), (page, link)
 
 
-def test_examples_name_real_commands_and_options_and_one_page_has_every_command():
-    found: dict[Path, set[str]] = {}
+def test_examples_use_existing_commands_and_options():
     for page, text in PAGES.items():
+        names = set()
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
             for line in re.findall(r"^(?:\.venv/bin/)?lora-lab +(\w.+)", block, re.MULTILINE):
-                name, *arguments = shlex.split(line, comments=True)
-                command = commands.commands[name]
-                given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
-                assert given <= options(command), (page, line)
-                takes = any(isinstance(parameter, click.Argument) for parameter in command.params)
-                assert takes or not arguments or arguments[0].startswith(("--", "...")), (page, line)
-                found.setdefault(page, set()).add(name)
-    assert found[ROOT / "docs" / "commands.md"] | {"lab"} == set(commands.commands)
+                name, *words = shlex.split(line, comments=True)
+                assert not unknown_options(name, words), (page, line)
+                positional = any(isinstance(parameter, click.Argument) for parameter in commands.commands[name].params)
+                assert positional or not words or words[0].startswith(("--", "...")), (page, line)
+                names.add(name)
+        if page.name == "commands.md":
+            assert names | {"lab"} == set(commands.commands)
+        for line in re.findall(r"`(?:\S*[\\/])?lora-lab (\w[^`\n]*)`", text):  # within a sentence
+            name, *words = shlex.split(line)
+            assert not unknown_options(name, words), (page, line)
 
 
-def test_panels_take_the_arguments_of_the_guide_and_its_code_imports_what_exists():
-    lines = re.findall(r"^\| `(\w+Panel\(.*?\))` \|", GUIDE, re.MULTILINE)
-    assert {line.partition("(")[0] for line in lines} == {name for name in lora_lab.__all__ if name.endswith("Panel")}
-    for line in lines:
-        call = ast.parse(line, mode="eval").body
+def test_guide_lists_every_panel_with_its_arguments_and_imports_existing_names():
+    calls = re.findall(r"^\| `(\w+Panel\(.*?\))` \|", GUIDE, re.MULTILINE)
+    assert {call.partition("(")[0] for call in calls} == {name for name in lora_lab.__all__ if name.endswith("Panel")}
+    for text in calls:
+        call = ast.parse(text, mode="eval").body
         assert isinstance(call, ast.Call)
-        panel = getattr(lora_lab, line.partition("(")[0])
+        panel = getattr(lora_lab, text.partition("(")[0])
         inspect.signature(panel).bind(*call.args, **{str(keyword.arg): None for keyword in call.keywords})
     for code in re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL):
         for node in ast.walk(ast.parse(code)):
@@ -70,36 +73,32 @@ def test_panels_take_the_arguments_of_the_guide_and_its_code_imports_what_exists
                 assert hasattr(import_module(str(node.module)), name.name), name.name
 
 
-def test_the_readme_is_short_and_its_picture_moves():
+def test_readme_is_short_and_its_animation_is_described():
     assert len(README.splitlines()) <= 120
-    ((words, file),) = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
-    assert len(words.split()) >= 15
+    ((alt_text, file),) = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
+    assert len(alt_text.split()) >= 15
     assert (ROOT / file).stat().st_size <= 2_000_000
     with Image.open(ROOT / file) as picture:
         assert picture.n_frames > 20
 
 
-def test_every_method_of_the_readme_trains_as_many_numbers_as_it_says():
-    rows = re.findall(r"^\| (`[a-z].*?) \| .*? \| ([\d,]+) \| .*?\|$", README, re.MULTILINE)
-    said = {words: number for cell, number in rows for words in re.findall("`(.*?)`", cell)}
-    assert {words.split()[0] for words in said} == {*REGISTRY, "qlora"}
-    for words, number in said.items():
-        command = ["params", "minilm", "--num-labels", "2", "--method", *words.split(), "--json"]
-        assert f'"trainable": {number.replace(",", "")},' in CliRunner().invoke(commands, command).stdout, words
-
-
-def test_commands_within_a_line_and_panels_of_the_readmes_questions_exist():
-    for page, text in PAGES.items():
-        for line in re.findall(r"`(?:\S*[\\/])?lora-lab (\w[^`\n]*)`", text):
-            name, *words = shlex.split(line)
-            assert {word for word in words if word.startswith("--")} <= options(commands.commands[name]), (page, line)
+def test_readme_questions_name_existing_panels():
     section = README.partition("## Ten questions")[2].partition("\n## ")[0]
     assert section
     panels = set(re.findall(r"`(\w+Panel)`", section))
     assert [name for name in panels if not hasattr(lora_lab, name) and not hasattr(voices_panel, name)] == []
 
 
-def test_the_scripts_that_write_pages_and_data_find_what_they_import(monkeypatch):
+def test_readme_parameter_counts_are_exact():
+    rows = re.findall(r"^\| (`[a-z].*?) \| .*? \| ([\d,]+) \| .*?\|$", README, re.MULTILINE)
+    counts = {options: count for cell, count in rows for options in re.findall("`(.*?)`", cell)}
+    assert {options.split()[0] for options in counts} == {*REGISTRY, "qlora"}
+    for options, count in counts.items():
+        command = ["params", "minilm", "--num-labels", "2", "--method", *options.split(), "--json"]
+        assert f'"trainable": {count.replace(",", "")},' in CliRunner().invoke(commands, command).stdout, options
+
+
+def test_scripts_in_docs_can_be_imported(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     for script in (ROOT / "docs").glob("*.py"):
         import_module(script.stem)

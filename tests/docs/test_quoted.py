@@ -1,4 +1,4 @@
-"""Numbers that lessons and pages quote are those of the stored runs."""
+"""Tests of quoted numbers: lessons and pages quote the stored runs."""
 
 import re
 import runpy
@@ -12,7 +12,7 @@ from tests.docs import ROOT
 quoted = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "quoted.py")))
 
 
-def test_the_generated_file_and_every_text_have_the_numbers_of_the_stored_runs():
+def test_all_quoted_numbers_are_up_to_date():
     numbers = quoted.numbers()
     assert read_json(quoted.NUMBERS) == numbers
     for path in quoted.texts():
@@ -21,13 +21,9 @@ def test_the_generated_file_and_every_text_have_the_numbers_of_the_stored_runs()
         assert quoted.filled(text, numbers) == text, path
 
 
-def test_a_stale_number_is_replaced_and_an_unknown_name_is_an_error():
-    assert (
-        quoted.filled("**80.1<!--a.b-->** % (9<!--c-->)", {"a.b": "81", "c": "10"}) == "**81<!--a.b-->** % (10<!--c-->)"
-    )
-    assert quoted.filled("[80<!--x-->%](a.md), n=80<!--x-->", {"x": "81"}) == "[81<!--x-->%](a.md), n=81<!--x-->"
-    assert quoted.filled("*worse<!--x-->*", {"x": "better"}) == "*better<!--x-->*"
-    two_words = quoted.filled("it is fails<!--x-->", {"x": "not\N{NO-BREAK SPACE}tested"})
-    assert quoted.filled(two_words, {"x": "holds"}) == "it is holds<!--x-->"
+def test_stale_quotes_are_replaced_and_unknown_ones_refused():
+    text = "**80.1<!--a-->** % [80<!--a-->%](a.md), n=80<!--a-->, *worse<!--b-->*, not\N{NO-BREAK SPACE}tested<!--b-->"
+    expected = "**81<!--a-->** % [81<!--a-->%](a.md), n=81<!--a-->, *holds<!--b-->*, holds<!--b-->"
+    assert quoted.filled(text, {"a": "81", "b": "holds"}) == expected
     with pytest.raises(KeyError):
         quoted.filled("1<!--x-->", {})

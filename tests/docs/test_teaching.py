@@ -1,4 +1,4 @@
-"""The teaching page and its sheets add up: three plans, a quiz in three forms, forty cards, and the arithmetic."""
+"""Tests of the teaching page and its sheets: the plans, the quiz, the cards and the arithmetic."""
 
 import json
 import re
@@ -8,13 +8,14 @@ import pytest
 
 from lora_lab import FullFineTuning, LoRA, memory, params
 from lora_lab.experiments.results import from_store
+from lora_lab.files import read_json
 from tests.docs import ROOT
 
 PAGE = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
 SHEETS = (ROOT / "docs" / "sheets.md").read_text(encoding="utf-8")
 ANSWERS, RANGES = (ROOT / "docs" / "quiz_answers.md").read_text(encoding="utf-8").split("\n## The ranges\n")
-TIMES = json.loads((ROOT / "data" / "results" / "lesson_times.json").read_text(encoding="utf-8"))
 FORMS = "ABC"
+UNGRADED = {"01_write_it": 2, "03_which_knob_first": 1}  # the grader can't send their classes, models and panels
 
 
 def section(title: str, page: str = PAGE) -> str:
@@ -22,7 +23,7 @@ def section(title: str, page: str = PAGE) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of each row of a table."""
+    """Return the cells of each row of a table."""
     return [re.split(r" *\| ?", line)[1:-1] for line in text.splitlines() if line.startswith("| ")]
 
 
@@ -31,115 +32,118 @@ def questions(form: str) -> list[tuple[str, str]]:
 
 
 def minutes(clock: str) -> int:
-    return 60 * int(clock.split(":")[0]) + int(clock.split(":")[1])
+    hours, rest = clock.split(":")
+    return 60 * int(hours) + int(rest)
 
 
-def blocks(title: str) -> list[tuple[int, int, str]]:
-    """Start, length and lesson of each block of a plan; each begins where the one before ends."""
-    found = [(minutes(row[0]), int(row[1]), row[3]) for row in rows(section(title)) if ":" in row[0]]
-    for (start, length, _), (after, *_) in pairwise(found):
-        assert start + length == after
-    return found
+def blocks(title: str, on_pages: bool = False) -> list[tuple[int, int, str]]:
+    """Return the start, length and lesson of each block of a plan; each must start where the one before ends."""
+    table = [row for row in rows(section(title)) if ":" in row[0]]
+    times = [re.findall(r"[\d:]+", row[4])[:2] if on_pages else row[:2] for row in table]
+    plan = [(minutes(clock), int(length), row[3]) for (clock, length), row in zip(times, table, strict=True)]
+    assert all(start + length == next_start for (start, length, _), (next_start, *_) in pairwise(plan))
+    return plan
 
 
-def test_plans_follow_the_clock_ninety_minutes_are_full_and_a_day_leaves_out_lesson_08_alone():
-    boxes = blocks("Ninety minutes")
-    assert (boxes[0][0], boxes[-1][0] + boxes[-1][1]) == (0, 90)
-    assert {lesson for *_, lesson in boxes if lesson} == {f"{number:02}" for number in range(6)}
-    headings = re.findall(r"^### (\d:\d\d) · .*\((\d+)\)$", section("Ninety minutes"), re.MULTILINE)
-    assert [(minutes(clock), int(length)) for clock, length in headings] == [box[:2] for box in boxes]
-    day = sorted(lesson for *_, lesson in blocks("A day") if lesson)
-    assert day == ["00", "01", "02", "03", "04", "05", "06", "07", "09"]
+def test_ninety_minute_plans_have_the_first_six_lessons_at_the_times_of_the_headings():
+    heading = r"(?m)^### (\S+)(?: \(pages (\S+)\))? · .*\((\d+)(?:; pages (\d+))?\)$"
+    headings = re.findall(heading, section("Ninety minutes"))
+    for pages, plan in enumerate((blocks("Ninety minutes"), blocks("Ninety minutes", on_pages=True))):
+        assert (plan[0][0], plan[-1][0] + plan[-1][1]) == (0, 90)
+        assert {lesson for *_, lesson in plan if lesson} == {f"{number:02}" for number in range(6)}
+        assert [(minutes(h[pages] or h[0]), int(h[2 + pages] or h[2])) for h in headings] == [row[:2] for row in plan]
 
 
-def test_six_weeks_of_ninety_minutes_have_every_core_lesson_and_elective():
+def test_day_plan_leaves_out_only_lesson_08():
+    assert sorted(lesson for *_, lesson in blocks("A day") if lesson) == [f"{n:02}" for n in range(10) if n != 8]
+
+
+def test_six_week_plan_has_every_core_lesson():
     weeks = [row for row in rows(section("Six weeks")) if row[0].isdigit()]
     assert [row[0] for row in weeks] == list("123456")
     assert all(sum(map(int, re.findall(r"\((\d+)\)", row[1]))) <= 90 for row in weeks)
-    named = {name[:2] for name in re.findall(r"\(\.\./notebooks/(\w+)\.ipynb\)", section("Six weeks"))}
-    assert named >= {f"{number:02}" for number in range(10)}
+    lessons = {name[:2] for name in re.findall(r"\(\.\./notebooks/(\w+)\.ipynb\)", section("Six weeks"))}
+    assert lessons >= {f"{number:02}" for number in range(10)}
 
 
-def test_a_form_of_the_quiz_has_eight_questions_with_four_answers_of_which_the_wrong_ones_are_explained():
+def test_quiz_forms_have_eight_questions_and_explain_wrong_answers():
     for form in FORMS:
         assert [number for number, _ in questions(form)] == list("12345678"), form
         assert all(re.findall(r"\((.)\) [^(]", words) == list("abcd") for _, words in questions(form)), form
     answers = rows(ANSWERS)[1:]
     assert [row[0] for row in answers] == list("12345678")
-    strip = (f"**{form}:** {' '.join(row[at] for row in answers)}" for at, form in enumerate(FORMS, 1))
-    assert " · ".join(strip) in ANSWERS
-    for number, *right, _, wrong in answers:
+    strips = (f"**{form}:** {' '.join(row[column] for row in answers)}" for column, form in enumerate(FORMS, 1))
+    assert " · ".join(strips) in ANSWERS
+    for number, *right, _, explanation in answers:
         for form, letter in zip(FORMS, right, strict=True):
-            named = " ".join(re.findall(rf"\b{form} ([a-d]\b(?:(?:, | and )[a-d]\b)*)", wrong))
-            assert set(re.findall(r"\b[a-d]\b", named)) == set("abcd") - {letter}, (number, form)
+            explained = " ".join(re.findall(rf"\b{form} ([a-d]\b(?:(?:, | and )[a-d]\b)*)", explanation))
+            assert set(re.findall(r"\b[a-d]\b", explained)) == set("abcd") - {letter}, (number, form)
 
 
 @pytest.mark.parametrize(("form", "model"), [("A", "qwen2.5-7b"), ("B", "mistral-7b"), ("C", "llama-3.2-3b")])
-def test_the_answers_follow_from_the_numbers_of_the_questions(form: str, model: str):
-    asked = {}
-    for number, words in questions(form):
+def test_quiz_answers_follow_from_the_questions(form: str, model: str):
+    stems, numbers, letters = {}, {}, {}
+    for key, words in questions(form):
         stem, *options = re.split(r" \([a-d]\) ", words)
-        figures = [float(one.replace(",", "")) for one in re.findall(r"(?<!\w)-?\d[\d,]*(?:\.\d+)?", stem)]
-        asked[int(number)] = figures, dict(zip(options, "abcd", strict=True))
-    column = FORMS.index(form) + 1
-    right = {int(row[0]): row[column] for row in rows(ANSWERS)[1:]}
+        stems[key], letters[key] = stem, dict(zip(options, "abcd", strict=True))
+        numbers[key] = [float(n.replace(",", "")) for n in re.findall(r"(?<!\w)-?\d[\d,]*(?:\.\d+)?", stem)]
+    right = {row[0]: row[FORMS.index(form) + 1] for row in rows(ANSWERS)[1:]}
 
-    (base, adapter), options = asked[1]
-    assert options[f"{base + adapter:,.0f} MB"] == right[1]
-    (width, _, rank), options = asked[2]
-    assert options[f"{width / (2 * rank):.0f}"] == right[2]
-    (sentences, share, *scores), options = asked[4]
+    base, adapter = numbers["1"]
+    assert letters["1"][f"{base + adapter:,.0f} MB"] == right["1"]
+    width, _, rank = numbers["2"]
+    assert letters["2"][f"{width / (2 * rank):.0f}"] == right["2"]
+    sentences, share, *scores = numbers["4"]
     half = 196 * (share / 100 / sentences) ** 0.5
-    told = abs(scores[0] - scores[1]) > half, abs(scores[2] - scores[3]) > half
-    assert options[{(True, False): "only in P", (False, True): "only in Q"}[told]] == right[4]
-    options = asked[7][1]
+    shown = abs(scores[0] - scores[1]) > half, abs(scores[2] - scores[3]) > half
+    assert letters["4"][{(True, False): "only in P", (False, True): "only in Q"}[shown]] == right["4"]
     full, lora = FullFineTuning(), LoRA(rank=8, targets=("q", "v"))
-    counted = params(model, lora)
-    assert f"{counted.total / counted.trainable:,.0f} times less" in options
+    count = params(model, lora)
+    assert f"{count.total / count.trainable:,.0f} times less" in letters["7"]
     peaks = [memory(model, method, seq=512).peak for method in (full, lora)]
-    assert options[f"{peaks[0] / peaks[1]:.0f} times less"] == right[7]
-    *_, margin = re.findall(r"margin was set to ([\d.]+)", dict(questions(form))["8"])
-    ends = re.findall(r"interval (-?[\d.]+) to ([\d.]+\d)", dict(questions(form))["8"])
+    assert letters["7"][f"{peaks[0] / peaks[1]:.0f} times less"] == right["7"]
+    *_, margin = re.findall(r"margin was set to ([\d.]+)", stems["8"])
+    ends = re.findall(r"interval (-?[\d.]+) to ([\d.]+\d)", stems["8"])
     inside = tuple(-float(margin) < float(low) and float(high) < float(margin) for low, high in ends)
-    assert asked[8][1][{(True, False): "only P", (False, True): "only Q"}[inside]] == right[8]
+    assert letters["8"][{(True, False): "only P", (False, True): "only Q"}[inside]] == right["8"]
 
 
-def test_the_answers_are_on_a_page_that_students_need_not_get():
+def test_answers_are_on_their_own_page():
     assert "](quiz_answers.md)" in PAGE
     assert "Answers" not in PAGE + SHEETS
 
 
-def test_the_arithmetic_of_the_page_is_right():
-    sums = re.findall(r"`([\d_.*/+() x-]+)` = ([\d.]+)", PAGE + ANSWERS)
+def test_arithmetic_is_right():
+    sums = re.findall(r"`([\d_.*/+() x-]+)` = (\d+(?:\.\d+)?)", PAGE + ANSWERS)
     assert len(sums) >= 10
-    for expression, said in sums:
-        digits = len(said.partition(".")[2].rstrip("."))
-        assert f"{eval(expression):.{digits}f}" == said.rstrip("."), expression
+    for expression, result in sums:
+        digits = len(result.partition(".")[2])
+        assert f"{eval(expression):.{digits}f}" == result, expression
 
 
-def test_a_card_has_the_score_of_its_seed():
+def test_cards_show_the_score_of_their_seed():
     cards = {int(seed): float(score) for seed, score in re.findall(r"seed (\d+)<br>\*\*([\d.]+)%", SHEETS)}
-    forty = from_store(ROOT / "data" / "results" / "sweeps" / "seeds.zip")
-    assert cards == {run.recipe.seed: pytest.approx(100 * run.metrics["accuracy"], abs=0.051) for run in forty.runs}
+    runs = from_store(ROOT / "data" / "results" / "sweeps" / "seeds.zip").runs
+    assert cards == {run.recipe.seed: pytest.approx(100 * run.metrics["accuracy"], abs=0.051) for run in runs}
 
 
-UNGRADED = {"01_write_it": 2, "03_which_knob_first": 1}  # they hand over a class, a model or a panel; the page says so
-
-
-def test_every_lesson_that_was_measured_was_graded_right_and_did_nothing_that_is_refused():
-    for name, record in TIMES.items():
-        right, of = record["right"].split(" of ")
-        assert int(right) + UNGRADED.get(name, 0) == int(of) > 0, name
+def test_every_measured_lesson_was_graded_right():
+    for name, record in read_json(ROOT / "data" / "results" / "lesson_times.json").items():
+        right, total = map(int, record["right"].split(" of "))
+        assert right + UNGRADED.get(name, 0) == total > 0, name
         assert (record["status"], record["errors"], record["refused"]) == ("ran", [], []), name
 
 
-def test_the_ranges_are_those_that_the_solved_lessons_found():
-    found = []
+def test_ranges_are_those_of_the_solved_lessons():
+    results = []
     for path in sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            said = "".join("".join(output.get("text", "")) for output in cell.get("outputs", ()))
-            asked = re.findall(r'lesson\.reveal\("([^"]+)"', "".join(cell["source"]))
-            found += [[path.name[:2], one, re.search(rf"{re.escape(one)}: it is (.*)\.\n", said)[1]] for one in asked]
-    assert rows(RANGES)[1:] == found
+            output = "".join("".join(output.get("text", "")) for output in cell.get("outputs", ()))
+            for name in re.findall(r'lesson\.reveal\("([^"]+)"', "".join(cell["source"])):
+                match = re.search(rf"{re.escape(name)}: it is (.*)\.\n", output)
+                assert match, (path, name)
+                results.append([path.name[:2], name, match[1]])
+    assert rows(RANGES)[1:] == results
     slip = [row[:2] for row in rows(section("Result slip", SHEETS))[1:]]
-    assert (10, slip) == (len(slip), [one[:2] for one in found if one[:2] in slip])
+    assert len(slip) == 10
+    assert slip == [row[:2] for row in results if row[:2] in slip]

@@ -1,4 +1,4 @@
-"""A real JupyterLab and a real browser, with every way out of this machine blocked and watched."""
+"""Fixtures of the browser tests: chromium, panels on pages without a kernel, and a JupyterLab without a network."""
 
 import os
 import re
@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.e2e.pages import Pages, elsewhere
+from tests.e2e.pages import Pages, requests_elsewhere
 
 ROOT = Path(__file__).parents[2]
 OFF = ("gpu", "quic", "background-networking", "component-update", "sync")
 BROWSER_FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF)]
-KERNEL = 180_000  # milliseconds until a kernel is there, on a slow machine that runs other tests beside
-expect.set_options(timeout=30_000)  # the kernel answers at once, but perhaps with tests beside it
-# Python imports this by itself at start: the server and every kernel refuse to connect anywhere but to this machine.
+KERNEL_TIMEOUT = 180_000  # milliseconds; other tests may keep the machine busy
+expect.set_options(timeout=30_000)
+# Python imports this file at startup, so the server and every kernel can connect only to this machine.
 GUARD = """
 import os, socket
 connect = socket.socket.connect
@@ -38,34 +38,24 @@ socket.socket.connect = guarded
 
 @dataclass
 class Lab:
-    """A running workbench."""
+    """A running JupyterLab and one page of it. `requests` are those that the page sent to other machines."""
 
     address: str
     folder: Path
     blocked: Path
-
-    def url(self, notebook: str) -> str:
-        base, token = self.address.split("/lab/")[0], self.address.split("token=")[1]
-        return f"{base}/lab/tree/{notebook}?token={token}&reset"
-
-
-@dataclass
-class Watched:
-    """A page, and what it asked of other machines or complained of."""
-
     page: Page
-    lab: Lab
-    elsewhere: list[str]
+    requests: list[str]
 
     def open(self, notebook: str) -> Page:
-        """The notebook's page with its kernel idle: what is run before that is not run at all, and nothing says so."""
-        self.page.goto(self.lab.url(notebook))
-        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=KERNEL)
-        self.page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=KERNEL)
+        """Open a notebook and wait until its kernel is idle, because JupyterLab ignores what is run earlier."""
+        base, token = self.address.split("/lab/")[0], self.address.split("token=")[1]
+        self.page.goto(f"{base}/lab/tree/{notebook}?token={token}&reset")
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=KERNEL_TIMEOUT)
+        self.page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status=idle]", timeout=KERNEL_TIMEOUT)
         return self.page
 
     def run_all(self, notebook: str) -> Page:
-        """The notebook's page after Run All Cells, which goes on."""
+        """Open a notebook and choose Run All Cells, without waiting for the end."""
         page = self.open(notebook)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
@@ -73,44 +63,31 @@ class Watched:
 
 
 def guarded(folder: Path) -> dict[str, str]:
-    """The environment of a user whose programs reach this machine alone; FOLDER/blocked says what else they tried."""
+    """Return an environment whose Python programs reach only this machine and log other addresses to folder/blocked."""
     (folder / "sitecustomize.py").write_text(GUARD)
     env = {k: v for k, v in os.environ.items() if k not in ("LORA_LAB_HEADLESS", "FAST", "HF_HUB_OFFLINE")}
-    path = os.pathsep.join((str(folder), str(ROOT)))  # kernels, too, import the lab that these tests are of
+    path = os.pathsep.join((str(folder), str(ROOT)))  # kernels import the lab of this checkout
     return env | {"PYTHONPATH": path, "LORA_LAB_GUARD": str(folder / "blocked")}
 
 
 @contextmanager
-def serving(words: list[str], guard: Path, **env: str) -> Iterator[str]:
-    """A server of ours, run by Python with these words: the address that it prints."""
-    with (guard / "log").open("w") as log:
+def serving(arguments: list[str], folder: Path, **env: str) -> Iterator[str]:
+    """Run a server as `python ARGUMENTS` without a network, and yield the address that it prints."""
+    output = folder / "log"
+    with output.open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, *words], env=guarded(guard) | env, stderr=log, stdout=log, start_new_session=True
+            [sys.executable, *arguments], env=guarded(folder) | env, stderr=log, stdout=log, start_new_session=True
         )
     try:
-        yield _address(server, guard / "log")
+        deadline = time.monotonic() + 120
+        while not (match := re.search(r" at (http://127\.0\.0\.1\S+)\s", output.read_text())):
+            assert server.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.2)
+        yield match[1]
     finally:
-        os.killpg(server.pid, signal.SIGTERM)  # not SIGINT, which a shell's background jobs don't hear
+        os.killpg(server.pid, signal.SIGTERM)  # background jobs of a shell ignore SIGINT
         server.wait(60)
-
-
-def _address(server: subprocess.Popen, log: Path, seconds: int = 120) -> str:
-    for _ in range(seconds * 5):
-        if found := re.search(r" at (http://127\.0\.0\.1\S+)\s", log.read_text()):
-            return found.group(1)
-        assert server.poll() is None, log.read_text()
-        time.sleep(0.2)
-    raise AssertionError(log.read_text())
-
-
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A workbench that can reach nobody."""
-    guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
-    words = ["-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
-    settings = str(guard / "settings")  # a test that changes the theme leaves the user's alone
-    with serving(words, guard, JUPYTERLAB_SETTINGS_DIR=settings) as address:
-        yield Lab(address, folder, guard / "blocked")
 
 
 @pytest.fixture(scope="session")
@@ -125,26 +102,26 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@contextmanager
-def watching(browser: Browser, lab: Lab) -> Iterator[Watched]:
-    """A fresh page of a fresh visitor."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
-    page = context.new_page()
-    yield Watched(page, lab, elsewhere(page))
-    context.close()
+@pytest.fixture(scope="session")
+def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A workbench without a network."""
+    guard, folder = tmp_path_factory.mktemp("guard"), tmp_path_factory.mktemp("my lessons")
+    arguments = ["-m", "lora_lab", "lab", "--no-browser", "--port", "0", "--dir", str(folder)]
+    settings = str(guard / "settings")  # tests don't change the user's settings
+    with serving(arguments, guard, JUPYTERLAB_SETTINGS_DIR=settings) as address:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        yield Lab(address, folder, guard / "blocked", page, requests_elsewhere(page))
+
+
+@pytest.fixture(scope="session")
+def shared_pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Pages:
+    return Pages(browser.new_page(), tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture
-def watched(browser: Browser, lab: Lab) -> Iterator[Watched]:
-    with watching(browser, lab) as watched:
-        yield watched
-
-
-@pytest.fixture
-def pages(browser: Browser, tmp_path: Path) -> Iterator[Pages]:
-    """Pages that asked nothing of others and complained of nothing."""
-    pages = Pages(browser, tmp_path)
-    yield pages
-    for view in pages.opened:
-        view.close()
-    assert not pages.trouble
+def pages(shared_pages: Pages) -> Iterator[Pages]:
+    """Pages with panels that send no requests and log no errors."""
+    yield shared_pages
+    problems = shared_pages.problems.copy()
+    shared_pages.problems.clear()
+    assert not problems

@@ -1,72 +1,79 @@
-"""What the tests of panels drawn by the browser share: pages opened as files, and what is done there."""
+"""Helpers of the browser tests: pages with panels, actions on panels, and axe."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Locator, Page
 
 from lora_lab.training.assets import shipped
 from lora_lab.training.runs import Store
-from lora_lab.widgets.base import Panel
 from lora_lab.widgets.base import page as page_of
 
 MOVE = "(e, value) => { e.value = value; e.dispatchEvent(new Event('input', { bubbles: true })) }"
-FOCUSED = """() => {
+FOCUSED = """() => { // name and outline width; radios and checkboxes show the outline on their label
     const e = document.activeElement.shadowRoot?.activeElement ?? document.activeElement;
-    const shown = e.type === 'radio' || e.type === 'checkbox' ? e.parentElement : e; // its label is what is seen
+    const shown = e.type === 'radio' || e.type === 'checkbox' ? e.parentElement : e;
     return [e.name || e.tagName, parseFloat(getComputedStyle(shown).outlineWidth)];
 }"""
 
 
-def elsewhere(view: Page) -> list[str]:
-    """What a page of a server here asks of other machines, from now on."""
-    asked: list[str] = []
+def requests_elsewhere(page: Page) -> list[str]:
+    """Return a list that collects the page's requests to other machines."""
+    requests: list[str] = []
     own = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
-    view.on("request", lambda r: None if r.url.startswith(own) else asked.append(r.url))
-    return asked
+    page.on("request", lambda r: None if r.url.startswith(own) else requests.append(r.url))
+    return requests
+
+
+def record_problems(page: Page, problems: list[str], own: Sequence[str] = ()) -> None:
+    """Record each error, and each request whose URL doesn't start with one of `own`."""
+    page.on("request", lambda r: None if r.url.startswith(tuple(own)) else problems.append(r.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
 
 
 class Pages:
-    """Pages with panels, opened as files; what they asked of others or complained of is kept."""
+    """Opens panels on a page without a kernel, from a file, and records requests and errors in `problems`."""
 
-    def __init__(self, browser: Browser, folder: Path) -> None:
-        self.browser, self.folder = browser, folder
-        self.opened: list[Page] = []
-        self.trouble: list[str] = []
+    def __init__(self, page: Page, folder: Path) -> None:
+        self.page, self.file = page, folder / "page.html"
+        self.problems: list[str] = []
+        record_problems(page, self.problems, [self.file.as_uri()])
 
-    def watch(self, view: Page, *own: str) -> None:
-        """Hear of it if a page asks for anything that doesn't begin as its own, or complains."""
-        self.opened.append(view)
-        view.on("request", lambda r: None if r.url.startswith(own) else self.trouble.append(r.url))
-        view.on("pageerror", lambda error: self.trouble.append(str(error)))
-        view.on("console", lambda said: self.trouble.append(said.text) if said.type == "error" else None)
-
-    def open(
-        self, *panels: Panel, width: int = 1000, dark: bool = False, still: bool = False, kernel: bool = False
-    ) -> Page:
-        """`kernel`: as it looks with one, which never answers."""
-        file = self.folder / "page.html"
-        text = page_of(*(panel.snapshot() for panel in panels), dark=dark)
-        file.write_text(text.replace("kernel: false", f"kernel: {str(kernel).lower()}"), encoding="utf-8")
-        view = self.browser.new_page(
-            viewport={"width": width, "height": 900}, reduced_motion="reduce" if still else None
-        )
-        self.watch(view, file.as_uri())
-        view.goto(file.as_uri())
-        for number in range(len(panels)):
-            panel_of(view, number).wait_for()
-        view.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        return view
+    def open(self, *panels: Any, width: int = 1000, reduced: bool = False, kernel: bool = False) -> Page:
+        """Open a page. `reduced`: the user prefers reduced motion; `kernel`: panels see a kernel that never answers."""
+        text = page_of(*(panel.snapshot() for panel in panels))
+        self.file.write_text(text.replace("kernel: false", f"kernel: {str(kernel).lower()}"), encoding="utf-8")
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(reduced_motion="reduce" if reduced else "no-preference")
+        self.page.goto(self.file.as_uri())
+        panel_of(self.page, len(panels) - 1).wait_for()
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        return self.page
 
 
-def panel_of(view: Page, number: int = 0) -> Locator:
-    return view.locator(".lab-panel .card").nth(number)
+def panel_of(page: Any, number: int = 0) -> Locator:
+    """Return a panel of a page or frame, counted from the top."""
+    return page.locator(".lab-panel .card").nth(number)
 
 
 def move(panel: Locator, slider: str, position: int) -> None:
-    """What a drag to a position does; the panel has been drawn again when this returns."""
+    """Drag a slider to a position. The panel has been drawn again on return."""
     panel.get_by_role("slider", name=slider).evaluate(MOVE, position)
+
+
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=4)
+    page.mouse.up()
+
+
+def trait(page: Page, name: str) -> Any:
+    """Return a trait of the page's first panel."""
+    return page.locator("[data-panel]").first.evaluate("(e, name) => e.model.get(name)", name)
 
 
 def box_of(shape: Locator) -> dict[str, float]:
@@ -75,13 +82,20 @@ def box_of(shape: Locator) -> dict[str, float]:
     return dict(box)
 
 
-def axe_finds(view: Page, part: str = "main") -> list[str]:
-    """What is wrong in a part of a page for those who use a keyboard or a screen reader."""
-    view.evaluate(AXE_SCRIPT)
-    found: dict[str, Any] = view.evaluate(
-        "part => axe.run(document.querySelector(part), { resultTypes: ['violations'], preload: false })", part
-    )
-    return [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
+def center(shape: Locator) -> tuple[float, float]:
+    box = box_of(shape)
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def violations(page: Page, selector: str = "main") -> list[str]:
+    """Return axe's rule and the markup for each violation in a part of a page."""
+    page.evaluate(AXE_SCRIPT)
+    options = {"resultTypes": ["violations"], "preload": False}
+    run = """async ([selector, options]) => {
+        const { violations } = await axe.run(document.querySelector(selector), options);
+        return violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html.slice(0, 200)}`));
+    }"""
+    return page.evaluate(run, [selector, options])
 
 
 def class_in(folder: Path) -> Path:

@@ -1,22 +1,24 @@
-"""The panels that the browser draws in JupyterLab: all on one page; its one kernel is slow, restarted and lost."""
+"""Tests of panels in JupyterLab: all on one page with a slow, a busy, and a restarted kernel; and a lesson by keyboard.
 
-import base64
+The tests share one page and run in the order of this file.
+"""
+
 import re
 from collections.abc import Iterator
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Page, expect
 
-from lora_lab import LoRA, LoRAPanel, load_model, save_adapter
-from lora_lab.widgets.still import still
+from lora_lab import LoRA, load_model, save_adapter
 from tests.conftest import randomise
-from tests.e2e.conftest import Lab, Watched, watching
-from tests.e2e.pages import box_of, panel_of
-from tests.e2e.test_drawn_panels import EVERY, every_panel_is_drawn
+from tests.e2e.conftest import Lab
+from tests.e2e.pages import FOCUSED, box_of, panel_of
+from tests.e2e.panels import ONE_EACH_CELL
+from tests.e2e.test_drawn_panels import assert_drawn
 
-LORA, FILM, SWEEP, OTHER, RANK, VOICES, TRAIN, RIVALS = range(8)  # the panels, from the top
+LORA, MEMORY, SWEEP, OTHER_SWEEP, RANK, VOICES, TRAIN, COMPARE = range(8)  # the panels, from the top
 OPINIONS = "text,label\n" + "".join(
     f"{'a fine and moving' if n % 2 else 'a dull and hollow'} film number {n},{n % 2}\n" for n in range(60)
 )
@@ -25,119 +27,125 @@ import ipywidgets as W
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
 from lora_lab.widgets.rank_panel import RankPanel
 from lora_course.panels.voices_panel import VoicesPanel
-plan = dict(task="opinions.csv", rank=(1, 2), alpha=(8,), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=4)
-lora, film = LoRAPanel(models=["minilm"]), MemoryPanel("minilm", "LoRA q, v", batch=2, seq=64, models=["minilm"])
-sweep, other = SweepPanel("mine/runs", **plan), SweepPanel("other/runs", **plan)
+grid = dict(task="opinions.csv", rank=(1, 2), alpha=(8,), lr=(1e-3, 4e-3), seed=(0, 1), steps=60, batch=2)
+lora, memory = LoRAPanel(models=["minilm"]), MemoryPanel("minilm", "LoRA q, v", batch=2, seq=64, models=["minilm"])
+sweep, other_sweep = SweepPanel("mine/runs", **grid), SweepPanel("other/runs", **grid)
 rank = RankPanel()
 voices = VoicesPanel({"captain": "voices/captain", "json": "voices/json"}, longest=40)
-train = TrainPanel(task="opinions.csv", steps=200, batch=4, store="trained/runs")
-terms = dict(seeds=2, rates=1, growth=0, steps=20, batch=4)
-rivals = ComparePanel("minilm", "opinions.csv", ("head", "lora"), store="compared", **terms)
-twin, heard = W.IntText(), W.Textarea()
-links = [W.jslink((lora, "rank"), (film, "rank")), W.jslink((sweep, "rank"), (twin, "value"))]
-for panel, name in ((lora, "rank"), (film, "batch"), (sweep, "rank")):
-    panel.observe(lambda change: setattr(heard, "value", heard.value + f" {change['name']} {change['new']}"), name)
-W.VBox([W.HBox([lora, W.HTML("beside")]), W.HBox([film]), sweep, other, rank, voices, train, rivals, twin, heard])
+train = TrainPanel(task="opinions.csv", steps=120, batch=4, store="trained/runs")
+tuning = dict(seeds=2, rates=1, growth=0, steps=20, batch=4)
+compare = ComparePanel("minilm", "opinions.csv", ("head", "lora"), store="compared", **tuning)
+linked, observed = W.IntText(), W.Textarea()
+links = [W.jslink((lora, "rank"), (memory, "rank")), W.jslink((sweep, "rank"), (linked, "value"))]
+for panel, name in ((lora, "rank"), (memory, "batch"), (sweep, "rank")):
+    panel.observe(lambda c: setattr(observed, "value", observed.value + f" {c['name']} {c['new']}"), name)
+panels = [W.HBox([lora, W.HTML("beside")]), W.HBox([memory]), sweep, other_sweep, rank, voices, train, compare]
+W.VBox([*panels, linked, observed])
 """
 SLOW = """
 import time
 seconds = iter([6, 4])
-for panel, name in ((film, "batch"), (sweep, "rank")):
+for panel, name in ((memory, "batch"), (sweep, "rank")):
     panel.observe(lambda change: time.sleep(next(seconds, 0)), name)
 """
-CELLS = [PANELS, "lora.rank = 128", SLOW, EVERY, "LoRAPanel(models=['minilm'])"]
+FEWER_ROWS = """
+from dataclasses import replace
+from lora_lab.training.tasks import TASKS
+full_task = TASKS["rt"]
+TASKS["rt"] = replace(full_task, held_out=(50, 100))  # scoring takes longest
+"""
+ALL_ROWS = 'TASKS["rt"] = full_task'
+CELLS = [PANELS, "lora.rank = 128", SLOW, ONE_EACH_CELL]
 
 
 @pytest.fixture(scope="module")
-def opened(browser: Browser, lab: Lab) -> Iterator[Watched]:
-    """One page for all tests here, its panels shown; the last cell has a picture and was not run here."""
+def notebook(lab: Lab) -> Page:
+    """The notebook's page after the cell PANELS."""
     (lab.folder / "opinions.csv").write_text(OPINIONS)
     model = load_model("smollm2")
     LoRA(rank=2).attach(model)
-    for seed, name in enumerate(("captain", "json")):  # untrained voices: what they say does not matter here
+    for seed, name in enumerate(("captain", "json")):
         randomise(model, seed)
         save_adapter(model, lab.folder / "voices" / name)
     notebook = new_notebook(cells=[new_code_cell(source.strip()) for source in CELLS])
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    snapshot = LoRAPanel(models=["minilm"]).snapshot()
-    picture = {"image/png": base64.b64encode(still(snapshot)).decode(), "text/plain": snapshot["words"]}
-    notebook.cells[-1].outputs = [new_output("display_data", picture)]
     nbformat.write(notebook, lab.folder / "panels.ipynb")
-    with watching(browser, lab) as watched:
-        watched.open("panels.ipynb")
-        run(watched.page, 0)
-        panel_of(watched.page, RIVALS).wait_for(timeout=120_000)
-        yield watched
+    page = lab.open("panels.ipynb")
+    run(page, CELLS.index(PANELS))
+    panel_of(page, COMPARE).wait_for(timeout=120_000)
+    return page
 
 
 @pytest.fixture
-def page(opened: Watched, lab: Lab) -> Iterator[Page]:
-    yield opened.page
-    assert not opened.elsewhere
+def page(notebook: Page, lab: Lab) -> Iterator[Page]:
+    yield notebook
+    assert_offline(lab)
+
+
+def assert_offline(lab: Lab) -> None:
+    assert not lab.requests
     assert not lab.blocked.exists(), lab.blocked.read_text()
 
 
-def run(page: Page, cell: int) -> None:
-    page.locator(".jp-Cell .cm-content").nth(cell).click()
+def run(page: Page, cell: int | str) -> None:
+    """Run a cell, given by its number or by a part of its source."""
+    editors = page.locator(".jp-Cell .cm-content")
+    (editors.nth(cell) if isinstance(cell, int) else editors.filter(has_text=cell)).click()
     page.keyboard.press("Control+Enter")
 
 
-def test_python_hears_is_heard_and_traits_are_linked(page: Page) -> None:
-    lora, film, sweep = (panel_of(page, number) for number in (LORA, FILM, SWEEP))
-    assert min(box_of(panel)["width"] for panel in (lora, film)) > 300  # in an HBox too
+def test_observe_jslink_and_hbox(page: Page) -> None:
+    lora, memory, sweep = (panel_of(page, number) for number in (LORA, MEMORY, SWEEP))
+    assert min(box_of(panel)["width"] for panel in (lora, memory)) > 300  # in an HBox
+    observed = page.locator("textarea")
     lora.get_by_role("slider", name="rank r").press("ArrowRight")
-    expect(page.locator("textarea")).to_have_value(re.compile("rank 9"))
-    expect(film.get_by_role("slider", name="rank")).to_have_attribute("aria-valuetext", "rank 9")  # jslink
-    film.get_by_role("slider", name="rank").press("ArrowRight")
+    expect(observed).to_have_value(re.compile("rank 9"))
+    expect(memory.get_by_role("slider", name="rank")).to_have_attribute("aria-valuetext", "rank 9")
+    memory.get_by_role("slider", name="rank").press("ArrowRight")
     expect(lora.get_by_role("slider", name="rank r")).to_have_attribute("aria-valuetext", re.compile("^rank 10"))
-    film.get_by_role("slider", name="batch size").press("ArrowRight")
-    expect(page.locator("textarea")).to_have_value(re.compile("batch 3"))
+    memory.get_by_role("slider", name="batch size").press("ArrowRight")
+    expect(observed).to_have_value(re.compile("batch 3"))
     sweep.get_by_role("slider", name="rank").press("ArrowLeft")
     expect(page.locator("input[type=number]")).to_have_value("1")
-    run(page, 1)
+    run(page, CELLS.index("lora.rank = 128"))
     expect(lora.locator(".big")).to_contain_text("16×")
 
 
-def test_without_the_token_the_server_tells_nothing(browser: Browser, lab: Lab) -> None:
-    with browser.new_page() as stranger:
-        assert stranger.request.get(f"{lab.address.split('/lab/')[0]}/api/contents").status == 403
+def test_the_server_refuses_requests_without_its_token(browser: Browser, lab: Lab) -> None:
+    with browser.new_page() as page:
+        assert page.request.get(f"{lab.address.split('/lab/')[0]}/api/contents").status == 403
 
 
 def test_every_panel_is_drawn(page: Page) -> None:
-    run(page, 3)
-    every_panel_is_drawn(page, first=8)
+    run(page, CELLS.index(ONE_EACH_CELL))
+    assert_drawn(page, first=COMPARE + 1)
 
 
-def test_a_notebook_that_was_not_run_shows_the_still(page: Page) -> None:
-    picture = page.locator(".jp-CodeCell").last.locator(".jp-OutputArea img")
-    expect(picture).to_be_visible()
-    assert picture.evaluate("e => e.naturalWidth") > 1000
-
-
-def test_a_slow_kernel_freezes_nothing_and_is_seen_to_be_slow(page: Page) -> None:
-    film, slider = panel_of(page, FILM), panel_of(page, FILM).get_by_role("slider", name="batch size")
-    run(page, 2)  # who hears of a batch takes seconds
-    expect(page.locator(".jp-CodeCell .jp-InputPrompt").nth(2)).to_have_text(re.compile(r"\d"))
-    before = film.locator(".big").inner_text()
+def test_panels_stay_usable_with_a_slow_kernel(page: Page) -> None:
+    panel, slider = panel_of(page, MEMORY), panel_of(page, MEMORY).get_by_role("slider", name="batch size")
+    measure = panel.get_by_role("button", name="measure it here")
+    run(page, CELLS.index(SLOW))
+    expect(page.locator(".jp-CodeCell .jp-InputPrompt").nth(CELLS.index(SLOW))).to_have_text(re.compile(r"\d"))
+    before = panel.locator(".big").inner_text()
     for _ in range(3):
         slider.press("ArrowRight")
     expect(slider).to_have_attribute("aria-valuetext", "6 sequences", timeout=1_000)
-    expect(film.locator(".big")).not_to_have_text(before, timeout=1_000)
-    film.get_by_role("button", name="measure it here").click()
-    expect(film.locator(".kernel")).to_contain_text("Waiting for the kernel", timeout=3_000)
-    expect(film.get_by_role("button", name="measure it here")).to_be_disabled()
-    slider.press("ArrowLeft")  # still free
+    expect(panel.locator(".big")).not_to_have_text(before, timeout=1_000)
+    measure.click()
+    expect(panel.locator(".kernel")).to_contain_text("Waiting for the kernel", timeout=3_000)
+    expect(measure).to_be_disabled()
+    slider.press("ArrowLeft")
     expect(slider).to_have_attribute("aria-valuetext", "5 sequences", timeout=1_000)
-    expect(film.locator(".standing")).to_contain_text("measuring")
-    expect(film.locator(".kernel")).to_be_empty()
+    expect(panel.locator(".standing")).to_contain_text("measuring")
+    expect(panel.locator(".kernel")).to_be_empty()
     expect(page.locator("textarea")).to_have_value(re.compile("batch 5"))
-    expect(slider).to_have_attribute("aria-valuetext", "5 sequences")  # nothing that Python heard late comes back
-    expect(film.locator(".standing")).to_contain_text("the prediction, to the byte", timeout=120_000)
-    expect(film.locator(".measured")).to_have_count(1)
+    expect(slider).to_have_attribute("aria-valuetext", "5 sequences")  # older values don't come back from Python
+    expect(panel.locator(".standing")).to_contain_text("the prediction, to the byte", timeout=120_000)
+    expect(panel.locator(".measured")).to_have_count(1)
 
 
-def test_it_trains_stops_in_mid_run_and_goes_on_beside_another_panel(page: Page, lab: Lab) -> None:
-    panel, other = panel_of(page, SWEEP), panel_of(page, OTHER)
+def test_a_sweep_stops_in_mid_run_and_goes_on(page: Page, lab: Lab) -> None:
+    panel, other = panel_of(page, SWEEP), panel_of(page, OTHER_SWEEP)
     panel.get_by_role("slider", name="rank").press("ArrowRight")  # the kernel is busy from here on
     panel.get_by_role("slider", name="rank").press("ArrowLeft")
     for _ in range(2):
@@ -156,7 +164,7 @@ def test_it_trains_stops_in_mid_run_and_goes_on_beside_another_panel(page: Page,
     assert not (lab.folder / "other").exists()
 
 
-def test_all_voices_answer_side_by_side_and_stop_ends_them(page: Page) -> None:
+def test_voices_answer_side_by_side_and_stop(page: Page) -> None:
     panel = panel_of(page, VOICES)
     ask, doing = panel.get_by_role("button", name="Ask"), panel.locator(".doing")
     ask.click()
@@ -166,7 +174,7 @@ def test_all_voices_answer_side_by_side_and_stop_ends_them(page: Page) -> None:
     expect(doing).to_contain_text("Stopped:", timeout=60_000)
     panel.get_by_role("textbox", name="or yours").fill("How do I cook rice?")
     panel.get_by_role("slider", name="strength").press("ArrowLeft")
-    panel.get_by_role("button", name="Ask").click()
+    ask.click()
     expect(doing).to_contain_text("Done:", timeout=180_000)
     expect(panel.locator("[data-voice=captain]")).to_contain_text("adapter × 0.5")
     assert len(set(panel.locator(".voice p").all_inner_texts())) == 4
@@ -174,43 +182,43 @@ def test_all_voices_answer_side_by_side_and_stop_ends_them(page: Page) -> None:
     expect(panel.locator("[data-voice=json]")).to_contain_text("Press Ask to hear it")  # at this strength
 
 
-def test_a_run_starts_stops_goes_on_and_answers_one_s_own_sentence(page: Page, lab: Lab) -> None:
-    panel = panel_of(page, TRAIN)
+def test_a_run_stops_goes_on_and_classifies_a_typed_sentence(page: Page, lab: Lab) -> None:
+    panel, doing = panel_of(page, TRAIN), panel_of(page, TRAIN).locator(".doing")
     panel.get_by_role("slider", name="rank").press("ArrowRight")
     expect(panel.locator(".count")).to_contain_text("147,456")
     panel.get_by_role("slider", name="your guess").press("ArrowRight")
     panel.get_by_role("button", name="Start").click()
-    expect(panel.locator(".doing")).to_contain_text(re.compile(r"Step [1-9]\d* of 200"), timeout=180_000)
-    step, curve = panel.locator(".doing").inner_text().partition(" of ")[0], panel.locator(".picture svg").inner_html()
-    expect(panel.locator(".doing")).not_to_contain_text(f"{step} of ")
-    assert panel.locator(".picture svg").inner_html() != curve  # it moves while the kernel is free
+    expect(doing).to_contain_text(re.compile(r"Step [1-9]\d* of 120"), timeout=180_000)
+    step, curve = doing.inner_text().partition(" of ")[0], panel.locator(".picture svg").inner_html()
+    expect(doing).not_to_contain_text(f"{step} of ")
+    assert panel.locator(".picture svg").inner_html() != curve
     panel.get_by_role("button", name="Stop").click()
-    expect(panel.locator(".doing")).to_contain_text("Stopped at step", timeout=60_000)
+    expect(doing).to_contain_text("Stopped at step", timeout=60_000)
     expect(panel.locator(".big")).to_contain_text("test rows right")
     panel.get_by_role("button", name="go on").click()
-    expect(panel.locator(".doing")).to_contain_text("Done", timeout=240_000)
-    expect(panel.locator(".title")).to_contain_text("after 200 steps, give or take")
+    expect(doing).to_contain_text("Done", timeout=240_000)
+    expect(panel.locator(".title")).to_contain_text("after 120 steps, give or take")
     assert len(list((lab.folder / "trained").rglob("adapter_model.safetensors"))) == 1
     panel.get_by_role("textbox", name="Your own sentence").fill("a fine and <b>moving</b> film")
     expect(panel.locator(".said")).to_contain_text("%", timeout=60_000)
-    expect(panel.locator(".quoted")).to_contain_text("<b>moving</b>")  # text, never markup
+    expect(panel.locator(".quoted")).to_contain_text("<b>moving</b>")
     before = panel.locator(".said").inner_text()
     panel.get_by_role("slider", name="strength").press("Home")
-    expect(panel.locator(".said")).not_to_have_text(before, timeout=1_000)  # no kernel is asked
+    expect(panel.locator(".said")).not_to_have_text(before, timeout=1_000)  # without the kernel
 
 
-def test_methods_are_compared_and_studies_drawn_anew(page: Page) -> None:
-    panel = panel_of(page, RIVALS)
+def test_methods_are_compared_and_studies_simulated(page: Page) -> None:
+    panel = panel_of(page, COMPARE)
     expect(panel.locator(".title")).to_have_text("Nothing has been compared yet")
     panel.get_by_role("button", name="Start: 2 methods").click()
     expect(panel.locator(".doing")).to_contain_text("Done: 2 of 2 methods", timeout=240_000)
-    expect(panel.locator(".title")).to_contain_text("LoRA r8 q,v trains 96.8 times the numbers of head only")
-    assert panel.locator(".picture circle.dot").count() == 2 * 2
+    expect(panel.locator(".title")).to_contain_text("LoRA r8 q,v trains 96.8 times the parameters of head only")
+    expect(panel.locator(".picture circle.dot")).to_have_count(4)
     panel.get_by_role("button", name="draw 100 studies").click()
     expect(panel.locator(".misses")).to_contain_text("of 100 intervals miss the truth", timeout=60_000)
 
 
-def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page: Page) -> None:
+def test_panels_report_a_restarted_kernel_and_keep_their_content(page: Page) -> None:
     panels = [panel_of(page, number) for number in range(8)]
     headlines = [panel.locator(".big").text_content() for panel in panels]
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
@@ -219,11 +227,53 @@ def test_when_the_kernel_is_gone_each_panel_says_so_and_keeps_what_it_shows(page
     for panel, headline in zip(panels, headlines, strict=True):
         expect(panel.locator(".kernel")).to_contain_text("The kernel was restarted or has ended", timeout=60_000)
         assert panel.locator(".big").text_content() == headline
-    slider = panels[FILM].get_by_role("slider", name="batch size")
+    slider = panels[MEMORY].get_by_role("slider", name="batch size")
     before = slider.get_attribute("aria-valuetext") or ""
     slider.press("ArrowRight")
     expect(slider).not_to_have_attribute("aria-valuetext", before)
-    expect(panels[FILM].locator(".big")).not_to_have_text(headlines[FILM])
-    expect(panels[FILM].get_by_role("button", name="measure it here")).to_be_disabled()
-    expect(panels[OTHER].get_by_role("button", name=re.compile("^run these"))).to_be_disabled()
-    expect(panels[RIVALS].get_by_role("button", name=re.compile("^Start"))).to_be_disabled()
+    expect(panels[MEMORY].locator(".big")).not_to_have_text(headlines[MEMORY])
+    for number, button in ((MEMORY, "measure it here"), (OTHER_SWEEP, "run these"), (COMPARE, "Start")):
+        expect(panels[number].get_by_role("button", name=re.compile(f"^{button}"))).to_be_disabled()
+
+
+def test_a_lesson_is_done_by_keyboard(lab: Lab) -> None:
+    file = lab.folder / "02_how_sure_are_you.ipynb"
+    lesson = nbformat.read(file, as_version=4)
+    lesson.cells.insert(0, new_code_cell(FEWER_ROWS.strip()))
+    (needs_result,) = [n for n, cell in enumerate(lesson.cells) if "run = panel.result()" in cell.source]
+    lesson.cells.insert(needs_result + 1, new_code_cell(ALL_ROWS))
+    nbformat.write(lesson, file)
+    page = lab.run_all(file.name)  # stops at the cell that needs a result
+    panel, outputs = panel_of(page), page.locator(".jp-OutputArea")
+    panel.wait_for(timeout=180_000)
+    assert page.get_by_text("Jupyter news").count() == 0
+    expect(outputs.filter(has_text="press Start in the panel above").first).to_be_visible(timeout=60_000)
+    panel.get_by_role("button", name="Start").focus()  # from here on only keys
+    _tab_to(page, "targets")
+    page.keyboard.press("Space")  # q off
+    expect(panel.locator(".count")).to_contain_text("36,864 parameters in the adapter")
+    page.keyboard.press("Space")
+    expect(panel.locator(".count")).to_contain_text("73,728 parameters in the adapter")
+    _tab_to(page, "go", "Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(panel.locator(".doing")).to_contain_text(re.compile(r"Step [1-9]\d* of 200"), timeout=120_000)
+    page.keyboard.press("Space")  # the same button is now Stop and has kept the focus
+    expect(panel.locator(".doing")).to_contain_text("Stopped at step", timeout=120_000)
+    expect(panel.locator(".big")).to_contain_text("of 100 test rows right")
+    expect(panel.locator(".changes")).to_contain_text(re.compile(r"changed \d+ of 50 validation answers"))
+    assert len(list((lab.folder / "runs" / "02").glob("*/adapter_model.safetensors"))) == 1
+    run(page, ALL_ROWS)
+    run(page, "run = panel.result()")
+    expect(outputs.filter(has_text="stays sealed").first).to_be_visible()
+    assert panel.locator(".picture path.pale").count() == 0
+    run(page, "panel.seeds = FORTY")
+    expect(panel.locator(".picture path.pale")).to_have_count(1, timeout=60_000)  # the other seeds
+    assert_offline(lab)
+
+
+def _tab_to(page: Page, name: str, key: str = "Tab") -> None:
+    for _ in range(20):
+        page.keyboard.press(key)
+        if page.evaluate(FOCUSED)[0] == name:
+            return
+    raise AssertionError(f"20 times {key} doesn't reach {name}")

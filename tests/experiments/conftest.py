@@ -1,6 +1,24 @@
-"""What the tests of sweeps share."""
+"""Fixtures and helpers for tests of sweeps and worker processes."""
+
+import multiprocessing
+
+import pytest
+
+from lora_lab.experiments.workers import METHOD
 
 
-def on_step(see):
-    """A sweep's `note` that hears of steps alone."""
-    return lambda event, facts: see(facts["progress"]) if event == "step" else None
+def on_step(callback):
+    """Return a `note` for sweeps that passes on the progress of steps only."""
+    return lambda event, facts: callback(facts["progress"]) if event == "step" else None
+
+
+@pytest.fixture(scope="session")
+def fork_server():
+    """Start Python's fork server with torch and Dask imported, so that worker processes start in milliseconds."""
+    if METHOD == "forkserver":
+        from multiprocessing import forkserver
+
+        multiprocessing.set_forkserver_preload(["lora_lab.experiments.workers", "distributed", "pytest"])
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("OMP_NUM_THREADS", "1")
+            forkserver.ensure_running()

@@ -1,4 +1,4 @@
-"""Comparisons: equal terms for all, the same after a stop, and a method that fails beside those that do not."""
+"""Tests of comparisons: equal terms for all methods, the same result after a stop, and methods that fail."""
 
 import json
 import threading
@@ -6,37 +6,32 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab import IA3, BadValue, Grid, LoRA, NotFound, Recipe, Store, memory, params, sweep
+from lora_lab import IA3, BadValue, LoRA, NotFound, Recipe, Store, memory, params
 from lora_lab.errors import Changed
 from lora_lab.experiments import afterwards
 from lora_lab.experiments.compare import Comparison, compare, terms_of
 from lora_lab.experiments.margins import shown, unpacked
 from lora_lab.experiments.study import contenders, label
+from lora_lab.files import read_json
+from lora_lab.training.assets import shipped
 from lora_lab.training.runs import stores
 from tests.conftest import PLAIN
 
-SMALL = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, "max_length": 64, **PLAIN}
-KEYS = {
-    "model", "task", "steps", "batch", "metric", "margin", "seeds", "tuning_seeds", "rates", "seconds",
-    "environment", "methods",
-}  # fmt: skip
-ROW = {
-    "method", "label", "settings", "lr", "edge", "tried", "accuracy", "trainable", "head", "adapter_bytes",
-    "predicted_bytes", "peak_bytes", "dtype", "products", "seconds", "added_tokens", "against", "answers", "runs",
-}  # fmt: skip
+TERMS = {"steps": 6, "rates": 2, "growth": 1, "seeds": 2, "max_length": 64, **PLAIN}
+METHODS, PAIR = "probe,lora:rank=2,prompt:tokens=3,full", "probe,lora:rank=2"
 
 
-def test_contenders_are_named_with_their_settings():
+def test_contenders_are_named_by_their_settings():
     found = contenders("lora, lora:rank=4:targets=q+k+v:rslora=true:alpha=8.5")
     assert found == [LoRA(), LoRA(rank=4, targets=("q", "k", "v"), rslora=True, alpha=8.5)]
-    assert [label(one) for one in found] == ["LoRA r8 q,v", "LoRA r4 q,k,v alpha 8.5 rslora True"]
+    assert [label(method) for method in found] == ["LoRA r8 q,v", "LoRA r4 q,k,v alpha 8.5 rslora True"]
     assert contenders(["lora:rank=2", LoRA()]) == [LoRA(rank=2), LoRA()]
-    (outputs,) = contenders("ia3:targets=q:feedforward=none")
-    assert (outputs, label(outputs)) == (IA3(targets=("q",), feedforward=()), "ia3 targets q feedforward none")
+    (ia3,) = contenders("ia3:targets=q:feedforward=none")
+    assert (ia3, label(ia3)) == (IA3(targets=("q",), feedforward=()), "ia3 targets q feedforward none")
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         ("lora,loar", "unknown method 'loar'"),
         ("lora:rnk=4", "no option 'rnk'"),
@@ -49,87 +44,102 @@ def test_contenders_are_named_with_their_settings():
         (" , ", "at least one method"),
     ],
 )
-def test_what_is_no_method_is_said_in_a_sentence(words, says):
-    with pytest.raises(BadValue, match=says):
+def test_invalid_contender_is_refused(words, message):
+    with pytest.raises(BadValue, match=message):
         contenders(words)
 
 
-@pytest.mark.parametrize("call", [
-    lambda: compare("minilm", "rt", LoRA(), foo=3),
-    lambda: compare("minilm", "rt", LoRA(), seeds=2.5),
-    lambda: compare("minilm", "rt", LoRA(), margin="wide"),
-    lambda: sweep(Grid(), foo=3),
-    lambda: sweep(Grid(), task="rt", steps=1, size=-1),
-    lambda: memory("minilm", LoRA(), foo=3),
-    lambda: memory("minilm", LoRA(), shard=8),
-    lambda: memory("minilm", "lora"),
-    lambda: params("minilm", LoRA),
-])  # fmt: skip
-def test_what_has_the_wrong_type_or_name_is_said_in_a_sentence(call, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadValue, match=r"foo|seeds|margin|size|shard|method must be"):
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: memory("minilm", LoRA(), foo=3), "foo"),
+        (lambda: memory("minilm", LoRA(), shard=8), "shard"),
+        (lambda: memory("minilm", "lora"), "method must be"),
+        (lambda: params("minilm", LoRA), "method must be"),
+    ],
+)
+def test_wrong_argument_of_an_accountant_is_refused(call, message):
+    with pytest.raises(BadValue, match=message):
         call()
 
 
-METHODS, PAIR = "probe,lora:rank=2,prompt:tokens=3,full", "probe,lora:rank=2"
+def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tmp_path):
+    invalid = {"rates": (0, "rates must"), "steps": (0, "steps must"), "stop": (threading.Event(), "workers=1")}
+    invalid |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
+    terms = [*invalid.items(), ("seeds", (0, "seeds must")), ("seeds", (2.5, "seeds must"))]
+    terms += [
+        ("foo", (3, "foo")),
+        ("margin", (1.5, "0.015 is 1.5 points")),
+        ("margin", ("wide", "0.015 is 1.5 points")),
+    ]
+    for name, (value, message) in terms:
+        with pytest.raises(BadValue, match=message):
+            compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**TERMS, "workers": 2, name: value})
+    with pytest.raises(NotFound):
+        compare("minilmm", opinions, "lora", tmp_path / "out", **TERMS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_task_scored_by_a_correlation_is_refused(tiny_encoder, tmp_path):
+    """Rows of STS-B have no score of their own, so there can be no verdict."""
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}\n')
+    with pytest.raises(BadValue, match="a correlation"):
+        compare(tiny_encoder, f"glue:sts-b:{tmp_path}", "head,lora", tmp_path / "out", **TERMS)
 
 
 @pytest.fixture(scope="module")
 def compared(tiny_encoder, opinions, tmp_path_factory):
-    """A small comparison, its folder and what was said on the way."""
-    out, said = tmp_path_factory.mktemp("compared"), []
-    return compare(tiny_encoder, opinions, METHODS, out, say=said.append, **SMALL).to_json(), out, said
+    """A small comparison, its folder and its messages."""
+    out, messages = tmp_path_factory.mktemp("compared"), []
+    return compare(tiny_encoder, opinions, METHODS, out, say=messages.append, **TERMS).to_json(), out, messages
 
 
-def by_name(found: dict) -> dict[str, dict]:
-    return {one["method"]: one for one in found["methods"]}
+@pytest.fixture(scope="module")
+def rows(compared) -> dict[str, dict]:
+    return {row["method"]: row for row in compared[0]["methods"]}
 
 
-def test_a_folder_with_a_comparison_is_read_as_its_stores(compared):
-    """What it measured of costs is named like no run: a panel on the folder refused it."""
-    assert {store.name for store in stores(compared[1])} == {"tuning", "runs"}
-
-
-def test_every_method_is_tuned_and_scored_on_the_same_terms(compared):
-    found, out, said = compared
-    assert set(found) >= KEYS
+def test_methods_are_tuned_and_scored_on_equal_terms(compared):
+    found, out, messages = compared
+    reference = read_json(shipped("data/results/compare/minilm_rt.json"))
+    assert set(found) >= set(reference)
     assert found["rates"]["LoRA r2 q,v"] == [1e-3, 2e-3]
     assert (found["seeds"], found["tuning_seeds"], found["metric"]) == ([0, 1], [1000], "accuracy")
-    for one in found["methods"]:
-        tuned = one["tried"][0].keys() - {"validation", "each"}
-        runs = [Store(out / "runs").read(n) for n in one["runs"]]
-        assert set(one) >= ROW
-        assert (one["error"], one["accuracy"]["n"]) == (None, 2)
-        assert len(one["tried"]) == 3  # two values are both ends, so there is one beyond
-        assert tuned == ({"l2"} if one["method"] == "probe" else {"lr"})
-        assert {one["lr"], one["settings"].get("l2")} & {tried[name] for tried in one["tried"] for name in tuned}
-        assert [run.metrics["accuracy"] for run in runs] == one["accuracy"]["each"]
+    for row in found["methods"]:
+        tuned = row["tried"][0].keys() - {"validation", "each"}
+        runs = [Store(out / "runs").read(name) for name in row["runs"]]
+        assert set(row) >= set(reference["methods"][0])
+        assert (row["error"], row["accuracy"]["n"]) == (None, 2)
+        assert len(row["tried"]) == 3  # both of two values are ends, so a third is added
+        assert tuned == ({"l2"} if row["method"] == "probe" else {"lr"})
+        assert {row["lr"], row["settings"].get("l2")} & {tried[name] for tried in row["tried"] for name in tuned}
+        assert [run.metrics["accuracy"] for run in runs] == row["accuracy"]["each"]
         assert [(run.recipe.seed, run.recipe.steps) for run in runs] == [(0, 6), (1, 6)]
         assert {run.environment["dtype"] for run in runs} == {"fp32"}
     assert found["seconds"] > 0
-    assert "LoRA r2 q,v: tuning lr over 0.001, 0.002" in said
+    assert "LoRA r2 q,v: tuning lr over 0.001, 0.002" in messages
     assert json.loads((out / "comparison.json").read_text()) == found
     assert Comparison.from_json(found).to_json() == found
     assert Comparison.from_json(found).results[1].values("accuracy") == found["methods"][1]["accuracy"]["each"]
+    assert {store.name for store in stores(out)} == {"tuning", "runs"}  # files about costs are not runs
 
 
-def test_costs_stand_beside_quality(compared):
-    rows = by_name(compared[0])
-    lora, prompt, full, probe = (rows[name] for name in ("lora", "prompt", "full", "probe"))
+def test_costs_are_predicted_and_measured(rows):
+    lora, prompt, full = (rows[name] for name in ("lora", "prompt", "full"))
     assert (lora["trainable"], lora["head"], lora["added_tokens"]) == (2 * 2 * 2 * (32 + 32), 66, 0)
     assert lora["adapter_bytes"] == pytest.approx(lora["file_bytes"], rel=0.25)
     assert (prompt["trainable"], prompt["added_tokens"]) == (3 * 32, 3)
-    assert probe["trainable"] == 0
+    assert rows["probe"]["trainable"] == 0
     assert full["trainable"] > 100 * lora["trainable"]
-    for one in (lora, full):
-        assert one["peak_bytes"] == pytest.approx(one["predicted_bytes"], rel=0.001)
-        assert sum(one["predicted_parts"].values()) == one["predicted_bytes"]
+    for row in (lora, full):
+        assert row["peak_bytes"] == pytest.approx(row["predicted_bytes"], rel=0.001)
+        assert sum(row["predicted_parts"].values()) == row["predicted_bytes"]
     assert full["peak_bytes"] > 1.5 * lora["peak_bytes"]
 
 
-def test_every_method_is_judged_against_full_and_the_probe(compared):
-    rows = by_name(compared[0])
-    assert {name: set(one["against"]) for name, one in rows.items()} == {
+def test_methods_are_judged_against_full_and_the_probe(rows):
+    assert {name: set(row["against"]) for name, row in rows.items()} == {
         "probe": {"full"}, "lora": {"full", "probe"}, "prompt": {"full", "probe"}, "full": {"probe"},
     }  # fmt: skip
     verdict = rows["lora"]["against"]["full"]
@@ -138,22 +148,53 @@ def test_every_method_is_judged_against_full_and_the_probe(compared):
     assert "2 seeds x 16 rows; Holm over 3 pairs" in verdict["words"]
     accuracies = [rows[name]["accuracy"]["mean"] for name in ("lora", "full")]
     assert verdict["difference"] == pytest.approx(accuracies[0] - accuracies[1])
-    for one, level in zip(verdict["intervals"], (90, 95), strict=True):
-        assert one["level"] == level
-        assert one["low"] <= verdict["difference"] <= one["high"]
+    assert [interval["level"] for interval in verdict["intervals"]] == [90, 95]
+    assert all(interval["low"] <= verdict["difference"] <= interval["high"] for interval in verdict["intervals"])
 
 
-def test_a_method_that_fails_is_recorded_and_the_rest_go_on(tiny_encoder, opinions, tmp_path):
-    found = compare(tiny_encoder, opinions, "lora:targets=c_attn,lora:rank=33,lora:rank=2", tmp_path, **SMALL).to_json()
-    absent, large, good = found["methods"]
+def test_stopped_comparison_resumes_to_the_same_result(compared, tiny_encoder, opinions, tmp_path):
+    stop, finished = threading.Event(), []
+
+    def note(comparison) -> None:
+        finished.append([result.label for result in comparison.results])
+        stop.set()
+
+    stopped = compare(tiny_encoder, opinions, PAIR, tmp_path, stop=stop, note=note, **TERMS)
+    assert finished == [["probe"]]
+    assert "repeat the call to resume" in stopped.results[1].error
+    assert not (tmp_path / "comparison.json").exists()
+    resumed = compare(tiny_encoder, opinions, PAIR, tmp_path, **TERMS).to_json()["methods"]
+    for actual, expected in zip(resumed, compared[0]["methods"][:2], strict=True):
+        names = expected.keys() - {"seconds", "against"}
+        assert {name: actual[name] for name in names} == {name: expected[name] for name in names}
+
+
+@pytest.mark.usefixtures("fork_server")
+def test_methods_in_parallel_give_the_same_result(compared, tiny_encoder, opinions, tmp_path):
+    messages: list[str] = []
+    notes: list[Comparison] = []
+    say, note = messages.append, notes.append
+    found = compare(tiny_encoder, opinions, PAIR, tmp_path, workers=2, say=say, note=note, **TERMS).to_json()
+    assert [len(comparison.results) for comparison in notes] == [1, 2]
+    assert notes[-1].to_json() == found  # in the order of the methods, not in the order in which they finish
+    for actual, expected in zip(found["methods"], compared[0]["methods"][:2], strict=True):
+        for name in ("label", "lr", "trainable", "runs", "error", "file_bytes", "peak_bytes"):
+            assert actual[name] == expected[name]  # losses may differ in their last digits
+    assert messages[0] == "running 2 methods at once, each in its own process"
+    assert any("tuning lr over" in message for message in messages)
+
+
+def test_failing_method_is_recorded_and_others_continue(tiny_encoder, opinions, tmp_path):
+    methods = "lora:targets=c_attn,lora:rank=33,lora:rank=2"
+    absent, large, good = compare(tiny_encoder, opinions, methods, tmp_path, **TERMS).to_json()["methods"]
     assert "matches no layer" in absent["error"]
     assert "rank 33" in large["error"]
     assert (absent["runs"], absent["accuracy"]["mean"], absent["lr"], absent["against"]) == ([], None, None, {})
     assert good["accuracy"]["n"] == 2
 
 
-def test_methods_on_an_edited_file_are_not_compared_with_those_on_the_old_one(tiny_encoder, opinions, tmp_path):
-    file, terms = tmp_path / "own.csv", {**SMALL, "steps": 2, "growth": 0, "seeds": 1}
+def test_comparison_on_an_edited_file_is_refused(tiny_encoder, opinions, tmp_path):
+    file, terms = tmp_path / "own.csv", {**TERMS, "steps": 2, "growth": 0, "seeds": 1}
     file.write_text(Path(opinions).read_text())
     compare(tiny_encoder, str(file), "probe", tmp_path / "out", **terms)
     before = (tmp_path / "out" / "comparison.json").read_bytes()
@@ -163,95 +204,41 @@ def test_methods_on_an_edited_file_are_not_compared_with_those_on_the_old_one(ti
     assert (tmp_path / "out" / "comparison.json").read_bytes() == before
 
 
-def test_terms_that_cannot_be_are_refused_before_anything_is_trained(tiny_encoder, opinions, tmp_path):
-    refused = {"seeds": (0, "seeds must"), "rates": (0, "rates must"), "steps": (0, "steps must")}
-    refused |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
-    refused |= {"margin": (1.5, "0.015 is 1.5 points"), "stop": (threading.Event(), "workers=1")}
-    for name, (value, says) in refused.items():
-        with pytest.raises(BadValue, match=says):
-            compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**SMALL, "workers": 2, name: value})
-    with pytest.raises(NotFound):
-        compare("minilmm", opinions, "lora", tmp_path / "out", **SMALL)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_language_model_has_perplexity_and_what_it_forgot(tiny_causal, tmp_path):
+def test_language_models_have_perplexity_and_forgetting(tiny_causal, tmp_path):
     texts = {name: tmp_path / f"{name}.txt" for name in ("psalms", "plays")}
     for name, file in texts.items():
         file.write_text("\n\n".join(f"{name} {n} " + f"{name[: n % 5]} and so on " * 40 for n in range(24)))
-    terms = {**SMALL, "rates": 1, "max_length": 32, "forgetting": str(texts["plays"])}
+    terms = {**TERMS, "rates": 1, "max_length": 32, "forgetting": str(texts["plays"])}
     found = compare(tiny_causal, str(texts["psalms"]), "lora,lora:rank=1", tmp_path / "out", **terms).to_json()
     assert found["metric"] == "perplexity"
-    for one in found["methods"]:
-        forgotten = one["forgetting"]
-        assert one["error"] is None
-        assert one["perplexity"]["n"] == forgotten["after"]["n"] == 2
-        assert forgotten["before"] > 1
-        assert all(value != forgotten["before"] for value in forgotten["after"]["each"])
-        assert one["edge"]  # one rate is no grid
-        assert one["perplexity"]["mean"] < 400
+    for row in found["methods"]:
+        forgetting = row["forgetting"]
+        assert row["error"] is None
+        assert row["perplexity"]["n"] == forgetting["after"]["n"] == 2
+        assert forgetting["before"] > 1
+        assert all(value != forgetting["before"] for value in forgetting["after"]["each"])
+        assert row["edge"]  # a single rate is always at the edge
+        assert row["perplexity"]["mean"] < 400
     entry = shown(found)["against"]["LoRA r1 q,v"]["LoRA r8 q,v"]
-    first, second = (unpacked(one["answers"]) for one in found["methods"])
-    assert entry["difference"] == pytest.approx(first.mean() - second.mean(), abs=1e-5)  # of minus the loss
+    first, second = (unpacked(row["answers"]) for row in found["methods"])
+    assert entry["difference"] == pytest.approx(first.mean() - second.mean(), abs=1e-5)  # answers are minus the loss
     assert (first < 0).all()
 
 
-def test_what_another_model_made_of_another_text_is_not_taken_for_this_ones(tmp_path, monkeypatch):
-    """One folder may serve many comparisons."""
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "text.txt").write_text(name)
+def test_perplexity_before_training_is_cached_per_model_and_text(tmp_path, monkeypatch):
     monkeypatch.setattr(afterwards, "_base", lambda recipe, _: (recipe.model, None))
     monkeypatch.setattr(afterwards, "perplexity_on", lambda model, _, text: len(model) + ord(Path(text).read_text()))
-    asked = [(model, str(tmp_path / name / "text.txt")) for model in ("small", "larger") for name in ("a", "b")]
-    found = [afterwards.before(Recipe(model, "kjv"), text, tmp_path / "out") for model, text in asked]
+    found = []
+    for model in ("small", "larger"):
+        for letter in ("a", "b"):
+            text = tmp_path / letter / "text.txt"
+            text.parent.mkdir(exist_ok=True)
+            text.write_text(letter)
+            found.append(afterwards.before(Recipe(model, "kjv"), str(text), tmp_path / "out"))
     assert found == [102, 103, 103, 104]
 
 
-def test_a_task_that_is_judged_by_a_correlation_is_refused(tiny_encoder, tmp_path):
-    """STS-B: no row has a score of its own, so seeds and rows can give no verdict."""
-    (tmp_path / "train.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}\n')
-    (tmp_path / "validation.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 1.5}\n')
-    with pytest.raises(BadValue, match="a correlation"):
-        compare(tiny_encoder, f"glue:sts-b:{tmp_path}", "head,lora", tmp_path / "out", **SMALL)
-
-
-def test_stopped_it_tells_of_what_is_finished_and_the_same_call_gives_what_it_would_have_given(
-    compared, tiny_encoder, opinions, tmp_path
-):
-    stop, told = threading.Event(), []
-    how = {"stop": stop, "note": lambda made: told.append([one.label for one in made.results]) or stop.set()}
-    stopped = compare(tiny_encoder, opinions, PAIR, tmp_path, **how, **SMALL)
-    assert told == [["probe"]]
-    assert "repeat the call to resume" in stopped.results[1].error
-    assert not (tmp_path / "comparison.json").exists()
-    repeated = compare(tiny_encoder, opinions, PAIR, tmp_path, **SMALL).to_json()
-    assert [facts(one) for one in repeated["methods"]] == [facts(one) for one in compared[0]["methods"][:2]]
-
-
-def facts(one: dict) -> dict:
-    """What must not depend on when it was stopped, nor on the other methods."""
-    return {name: value for name, value in one.items() if name not in ("seconds", "against")}
-
-
-def test_methods_compared_at_once_come_out_as_one_after_another(compared, tiny_encoder, opinions, tmp_path):
-    alone, _, _ = compared
-    heard: list[str] = []
-    notes: list[Comparison] = []
-    found = compare(tiny_encoder, opinions, PAIR, tmp_path, workers=2, say=heard.append, note=notes.append, **SMALL)
-    assert [len(one.results) for one in notes] == [1, 2]
-    assert notes[-1].to_json() == found.to_json()  # in the order of the methods, whichever came first
-    assert [plain(one) for one in found.to_json()["methods"]] == [plain(one) for one in alone["methods"][:2]]
-    assert heard[0] == "running 2 methods at once, each in its own process"
-    assert any("tuning lr over" in words for words in heard)
-
-
-def plain(one: dict) -> dict:
-    """What must not depend on how many threads multiply: not the last digits of a loss."""
-    return {name: one[name] for name in ("label", "lr", "trainable", "runs", "error", "file_bytes", "peak_bytes")}
-
-
-def test_full_fine_tuning_is_computed_in_fp32_where_the_rest_may_be_in_less():
+def test_full_fine_tuning_computes_in_fp32():
     terms = terms_of("minilm", "rt", {"dtype": "nf4"})
     assert terms.recipe(contenders("full")[0]).computed["dtype"] == "fp32"
     assert terms.recipe(LoRA()).computed["dtype"] == "nf4"

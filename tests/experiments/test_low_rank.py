@@ -1,4 +1,4 @@
-"""Rank, energy and truncation: what Eckart and Young promise, on matrices that hypothesis draws."""
+"""Tests of rank, energy and truncation on drawn matrices."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ matrices = st.tuples(sizes, sizes).flatmap(
 
 
 @given(matrices, st.data())
-def test_a_cut_loses_the_energy_of_the_tail_and_no_other_matrix_of_that_rank_comes_nearer(matrix, data):
+def test_truncation_loses_the_energy_of_the_tail(matrix, data):
+    """No other matrix of that rank is nearer (Eckart and Young)."""
     u, s, vt = low_rank.decompose(matrix)
     rank = data.draw(st.integers(0, len(s)))
     energy = np.square(matrix).sum()
@@ -29,7 +30,7 @@ def test_a_cut_loses_the_energy_of_the_tail_and_no_other_matrix_of_that_rank_com
 
 
 @given(matrices, st.floats(0, 1))
-def test_the_rank_for_a_share_is_the_smallest_that_keeps_it(matrix: np.ndarray, share: float):
+def test_rank_for_energy_is_the_smallest_that_keeps_it(matrix, share):
     s = low_rank.spectrum(matrix)
     rank = low_rank.rank_for_energy(s, share)
     assert low_rank.energy_kept(s, rank) >= share - 1e-9
@@ -37,19 +38,17 @@ def test_the_rank_for_a_share_is_the_smallest_that_keeps_it(matrix: np.ndarray, 
 
 
 @given(matrices)
-def test_shuffling_keeps_the_energy_and_the_numbers(matrix: np.ndarray):
-    other = low_rank.shuffled(matrix)
-    assert sorted(other.ravel()) == sorted(matrix.ravel())
-    assert np.square(low_rank.spectrum(other)).sum() == pytest.approx(np.square(matrix).sum())
+def test_shuffling_keeps_the_entries(matrix):
+    assert sorted(low_rank.shuffled(matrix).ravel()) == sorted(matrix.ravel())
 
 
-def test_a_weight_in_half_precision_has_its_singular_values():
+def test_half_precision_matrix_has_a_spectrum():
     matrix = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float16)
     assert low_rank.spectrum(matrix) == pytest.approx(low_rank.spectrum(matrix.astype(float)), rel=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: low_rank.decompose(np.zeros(3)), "a matrix needs two dimensions"),
         (lambda: low_rank.spectrum(np.array([[np.nan]])), "finite"),
@@ -57,6 +56,6 @@ def test_a_weight_in_half_precision_has_its_singular_values():
         (lambda: low_rank.rank_for_energy(np.ones(3), 90), "for 90%, use 0.9"),
     ],
 )
-def test_what_cannot_be_says_what_can(call, words: str):
-    with pytest.raises(BadValue, match=words):
+def test_invalid_input_is_refused(call, message):
+    with pytest.raises(BadValue, match=message):
         call()

@@ -1,4 +1,4 @@
-"""What may be said: error rates and power by simulation, the forecast of more seeds, and what a verdict says."""
+"""Tests of verdicts: simulated error rates and power, the forecast of more seeds, and the sentences."""
 
 import math
 from collections import Counter
@@ -13,126 +13,137 @@ from scipy.stats import binomtest
 from statsmodels.stats.multitest import multipletests
 
 from lora_lab.errors import BadValue
+from lora_lab.experiments import statistics
 from lora_lab.experiments.statistics import LEVEL, POWER, Pair, holm, verdict, verdicts
 
 MARGIN = 0.015
-OTHER = {"better": "worse", "worse": "better", "equivalent": "equivalent", "undecided": "undecided"}
+OPPOSITE = {"better": "worse", "worse": "better", "equivalent": "equivalent", "undecided": "undecided"}
 
 
-def answers(rng, seeds, rows, difference, *, seed_sd=0.007, taste=0.15, noise=0.3):
-    """Two methods' answers (seeds, rows) to the same rows, about 10% of which they disagree on; accuracy near 80%.
+@pytest.fixture
+def no_forecast(monkeypatch):
+    """Skip the search for more seeds and rows, which takes most of a verdict's time and does not change its outcome."""
+    monkeypatch.setattr(statistics, "_fewest", lambda decided, limit: None)
 
-    A row has a difficulty, and each method a taste for it; a seed moves its method's expected accuracy by 0.7 points.
-    The mean difference is exact: the seeds' effects are on the accuracies, not on the thresholds.
+
+def simulate(rng, seeds, rows, difference, *, seed_sd=0.007, taste=0.15, noise=0.3):
+    """Return two methods' answers (seeds, rows) to the same rows; accuracy is near 80%, and about 10% of rows differ.
+
+    A row has a difficulty, and each method a taste for it. A seed moves its method's expected accuracy by 0.7 points.
+    The mean difference is exact, because seeds act on accuracies rather than on thresholds.
     """
     difficulty, spread = rng.standard_normal(rows), math.sqrt(1 + taste**2 + noise**2)
-    found = []
-    for mean in (0.8 + difference / 2, 0.8 - difference / 2):
-        accuracy = mean + seed_sd * rng.standard_normal((seeds[len(found)], 1))
-        own = taste * rng.standard_normal(rows) + noise * rng.standard_normal((len(accuracy), rows))
-        found.append(spread * ndtri(accuracy) + difficulty + own > 0)
-    return found
+    methods = []
+    for n, mean in zip(seeds, (0.8 + difference / 2, 0.8 - difference / 2), strict=True):
+        accuracy = mean + seed_sd * rng.standard_normal((n, 1))
+        own = taste * rng.standard_normal(rows) + noise * rng.standard_normal((n, rows))
+        methods.append(spread * ndtri(accuracy) + difficulty + own > 0)
+    return methods
 
 
-def outcomes(n, seeds, rows, difference, **kind):
-    """Shares of the outcomes of n simulated comparisons; one run each has no effect of seeds: they are what it says."""
+def outcome_rates(n, seeds, rows, difference, **kind):
+    """Return the rate of each outcome in n simulated comparisons; with one run each, seeds have no effect."""
     rng, pair = np.random.default_rng(n), seeds if isinstance(seeds, tuple) else (seeds, seeds)
     kind = kind | ({"seed_sd": 0} if pair == (1, 1) else {})
-    found = Counter(verdict(*answers(rng, pair, rows, difference, **kind), MARGIN).outcome for _ in range(n))
-    return {name: found[name] / n for name in OTHER}
+    counts = Counter(verdict(*simulate(rng, pair, rows, difference, **kind), MARGIN).outcome for _ in range(n))
+    return {name: counts[name] / n for name in OPPOSITE}
 
 
 def bound(n):
-    """Above this, a rate seen in n simulations is above 5% (one-sided, at 1%)."""
+    """Return the rate in n simulations above which the true rate exceeds 5% (one-sided test at 1%)."""
     return LEVEL + 2.33 * math.sqrt(LEVEL * (1 - LEVEL) / n)
 
 
+@pytest.mark.usefixtures("no_forecast")
 @pytest.mark.parametrize(
     ("seeds", "rows", "kind"),
-    [*((seeds, rows, {}) for seeds, rows in ((1, 2000), (3, 2000), (2, 300), ((1, 4), 1000))),
-     (3, 2000, {"taste": 0.35, "noise": 0.02}), (3, 2000, {"seed_sd": 0.02})],
-)  # fmt: skip
-def test_equals_are_rarely_called_different_and_what_differs_by_the_margin_equivalent(seeds, rows, kind):
-    found = outcomes(300, seeds, rows, 0.0, **kind)
-    assert found["better"] + found["worse"] <= bound(300)
-    assert outcomes(300, seeds, rows, MARGIN, **kind)["equivalent"] <= bound(300)
+    [
+        (1, 2000, {}),
+        (3, 2000, {}),
+        (2, 300, {}),
+        ((1, 4), 1000, {}),
+        (3, 2000, {"taste": 0.35, "noise": 0.02}),
+        (3, 2000, {"seed_sd": 0.02}),
+    ],
+)
+def test_error_rates_stay_below_five_percent(seeds, rows, kind):
+    equal = outcome_rates(300, seeds, rows, 0.0, **kind)
+    assert equal["better"] + equal["worse"] <= bound(300)
+    assert outcome_rates(300, seeds, rows, MARGIN, **kind)["equivalent"] <= bound(300)
 
 
+@pytest.mark.usefixtures("no_forecast")
 @pytest.mark.parametrize(("seeds", "rows"), [(1, 300), (3, 2000)])
-def test_losses_without_gains_are_rarely_called_equivalent(seeds, rows):
-    """The hardest case: b is a with 1.5% of the rows broken, the same in all seeds, so all disagreement is one way."""
+def test_one_sided_losses_are_rarely_called_equivalent(seeds, rows):
+    """In the hardest case, b is a with 1.5% of the rows wrong in all seeds, so all disagreement is in one direction."""
     rng, a = np.random.default_rng(0), np.ones((seeds, rows), bool)
-    found = [verdict(a, a & (rng.random(rows) >= MARGIN), MARGIN).outcome for _ in range(500)]
-    assert found.count("equivalent") / 500 <= bound(500)
+    outcomes = [verdict(a, a & (rng.random(rows) >= MARGIN), MARGIN).outcome for _ in range(500)]
+    assert outcomes.count("equivalent") / 500 <= bound(500)
 
 
-def test_scores_keep_the_error_rates_too():
+@pytest.mark.usefixtures("no_forecast")
+def test_error_rates_hold_for_scores():
     rng, n = np.random.default_rng(0), 400
-    found = []
-    for difference in (0.0, MARGIN):
+    for difference, errors in ((0.0, {"better", "worse"}), (MARGIN, {"equivalent"})):
         rows = rng.exponential(size=(n, 1, 500))
         a, b = (rows + rng.normal(0, 0.01, (n, 4, 1)) + rng.exponential(0.2, (n, 4, 500)) for _ in range(2))
-        found.append(Counter(verdict(x + difference, y).outcome for x, y in zip(a, b, strict=True)))
-    assert (found[0]["better"] + found[0]["worse"]) / n <= bound(n)
-    assert found[1]["equivalent"] / n <= bound(n)
+        outcomes = [verdict(x + difference, y).outcome for x, y in zip(a, b, strict=True)]
+        assert sum(outcome in errors for outcome in outcomes) / n <= bound(n)
 
 
-def test_four_points_are_seen_with_five_seeds_and_none_with_many_rows_is_equivalence():
-    assert outcomes(100, 5, 2000, 0.04)["better"] > 0.95
-    assert outcomes(100, 1, 2000, -0.04)["worse"] > 0.95
-    assert outcomes(30, 10, 8000, 0.0)["equivalent"] > 0.85
-
-
-def expected(difference, rows, seeds):
-    """A comparison whose spreads are not those of one draw but the mean of 150 larger ones."""
-    rng = np.random.default_rng(0)
-    large = [Pair(*np.asarray(answers(rng, (6, 6), rows, difference), float), MARGIN) for _ in range(150)]
-    pair = Pair(*np.asarray(answers(rng, (seeds, seeds), rows, difference), float), MARGIN)
-    pair.seed, pair.noise = (np.mean([getattr(one, name) for one in large], 0) for name in ("seed", "noise"))
-    pair.row, pair.difference = float(np.mean([one.row for one in large])), difference
-    return pair
+@pytest.mark.usefixtures("no_forecast")
+def test_large_differences_and_equality_are_detected():
+    assert outcome_rates(100, 5, 2000, 0.04)["better"] > 0.95
+    assert outcome_rates(100, 1, 2000, -0.04)["worse"] > 0.95
+    assert outcome_rates(30, 10, 8000, 0.0)["equivalent"] > 0.85
 
 
 @pytest.mark.parametrize(("difference", "rows"), [(0.02, 2000), (0.006, 2500)])
-def test_so_many_more_seeds_would_tell(difference, rows):
-    """The true fewest seeds more that are decided in 80% of cases are within a factor of 1.5 of what is said."""
-    more = expected(difference, rows, 3).judged(1, 1).more_seeds
+def test_forecast_of_more_seeds_is_right_within_a_factor(difference, rows, monkeypatch):
+    """Simulations need at least the forecast divided by 1.5, and at most 1.5 times it, to decide 80% of cases."""
+    rng = np.random.default_rng(0)  # typical variances: the mean of 150 comparisons larger than the one judged
+    large = [Pair(*np.asarray(simulate(rng, (6, 6), rows, difference), float), MARGIN) for _ in range(150)]
+    pair = Pair(*np.asarray(simulate(rng, (3, 3), rows, difference), float), MARGIN)
+    pair.seed, pair.noise = (np.mean([getattr(other, name) for other in large], 0) for name in ("seed", "noise"))
+    pair.row, pair.difference = float(np.mean([other.row for other in large])), difference
+    more = pair.judged(1, 1).more_seeds
+    monkeypatch.setattr(statistics, "_fewest", lambda decided, limit: None)
 
     def power(more):
-        return 1 - outcomes(400, 3 + more, rows, difference)["undecided"]
+        return 1 - outcome_rates(400, 3 + more, rows, difference)["undecided"]
 
     assert abs(power(more) - POWER) < 0.08
     assert power(math.floor(more / 1.5)) < POWER < power(math.ceil(more * 1.5))
 
 
-def test_one_run_each_is_mcnemars_exact_test_and_says_so():
-    a, b = answers(np.random.default_rng(3), (1, 1), 2000, 0.03)
+def test_one_run_each_is_mcnemars_exact_test():
+    a, b = simulate(np.random.default_rng(3), (1, 1), 2000, 0.03)
     found = verdict(a[0], b[0])
     assert found.p_difference == binomtest(int((a & ~b).sum()), int((a != b).sum())).pvalue
     assert "for these two runs only, not for other seeds" in str(found)
     assert found == verdict(a, b)
 
 
-def test_identical_runs_are_equivalent_when_there_are_rows_enough():
+def test_identical_runs_are_equivalent_given_enough_rows():
     a = np.random.default_rng(0).random((5, 2000)) < 0.8
     for seeds in (1, 5):
         same = verdict(a[:seeds], a[:seeds])
         assert (same.outcome, same.difference, same.p_difference) == ("equivalent", 0, 1)
-        few = verdict(a[:seeds, :100], a[:seeds, :100])  # 1.5% would leave no trace in 100 rows in 22% of cases
+        few = verdict(a[:seeds, :100], a[:seeds, :100])  # in 22% of cases, 1.5% leaves no trace in 100 rows
         assert few.outcome == "undecided"
         assert verdict(a[:seeds, : 100 + few.more_rows], a[:seeds, : 100 + few.more_rows]).outcome == "equivalent"
     assert verdict(np.full((3, 50), 0.5), np.full((3, 50), 0.5)).outcome == "equivalent"
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
-def test_one_row_says_nothing(seeds):
+def test_one_row_is_never_enough(seeds):
     for a, b in ((True, False), (True, True), (0.7, 0.2)):
         found = verdict(np.full((seeds, 1), a), np.full((seeds, 1), b))
         assert (found.outcome, found.more_seeds, found.more_rows) == ("undecided", None, None)
         assert "more rows and seeds" in str(found)
 
 
-def test_a_difference_within_the_margin_is_equivalent_and_its_sentence_says_who_is_ahead():
+def test_small_difference_is_equivalent_and_names_the_side_ahead():
     a = np.ones((3, 20_000), bool)
     b = a.copy()
     b[:, :100] = False
@@ -145,54 +156,53 @@ def test_a_difference_within_the_margin_is_equivalent_and_its_sentence_says_who_
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_is_that_of_statsmodels(p_values):
-    with mock.patch("gc.collect"):  # which it calls, 0.2 s beside torch
-        theirs = multipletests(p_values, method="holm")[1]
-    assert holm(p_values) == pytest.approx(theirs)
+def test_holm_equals_statsmodels(p_values):
+    with mock.patch("gc.collect"):  # statsmodels calls it, which takes 0.2 s with torch loaded
+        expected = multipletests(p_values, method="holm")[1]
+    assert holm(p_values) == pytest.approx(expected)
 
 
-def test_holm_is_over_all_methods_and_says_so():
-    a, b = answers(np.random.default_rng(0), (1, 1), 2000, 0.015)
-    among = verdicts({"a": a, "b": b, "c": b}, against="b")["a"]
-    assert among.p_difference == min(1, 2 * verdict(a, b).p_difference)
-    assert "Holm over 2 pairs" in str(among)
+def test_verdicts_are_corrected_over_all_methods():
+    a, b = simulate(np.random.default_rng(0), (1, 1), 2000, 0.015)
+    corrected = verdicts({"a": a, "b": b, "c": b}, against="b")["a"]
+    assert corrected.p_difference == min(1, 2 * verdict(a, b).p_difference)
+    assert "Holm over 2 pairs" in str(corrected)
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "said"),
+    ("a", "b", "margin", "message"),
     [
-        (np.ones((2, 5)), np.ones((2, 4)), "5 rows against 4; score both methods on the same test rows"),
-        ([[1, 0], [1]], [1, 0], "a has runs of different lengths"),
-        (np.zeros((3, 0)), np.zeros((3, 0)), r"a has the shape \(3, 0\); pass \(seeds, rows\)"),
-        ([0.5, 0.4], [0.5, math.nan], "b contains NaN or infinity; omit those rows from both"),
-        ([0, 2], [0, 1], "a holds int64 values; pass prediction == label"),
+        (np.ones((2, 5)), np.ones((2, 4)), MARGIN, "5 rows against 4; score both methods on the same test rows"),
+        ([[1, 0], [1]], [1, 0], MARGIN, "a has runs of different lengths"),
+        (np.zeros((3, 0)), np.zeros((3, 0)), MARGIN, r"a has the shape \(3, 0\); pass \(seeds, rows\)"),
+        ([0.5, 0.4], [0.5, math.nan], MARGIN, "b contains NaN or infinity; omit those rows from both"),
+        ([0, 2], [0, 1], MARGIN, "a holds int64 values; pass prediction == label"),
+        *(([True, False], [True, True], margin, r"0.015 is 1.5 points") for margin in (0, 1.5, math.nan)),
     ],
 )
-def test_what_cannot_be_compared_is_said_with_the_fix(a, b, said):
-    with pytest.raises(BadValue, match=said):
-        verdict(a, b)
+def test_invalid_answers_and_margins_are_refused(a, b, margin, message):
+    with pytest.raises(BadValue, match=message):
+        verdict(a, b, margin)
 
 
-def test_an_impossible_margin_and_an_unknown_opponent_are_named():
-    for margin in (0, 1.5, math.nan):
-        with pytest.raises(BadValue, match=r"0.015 is 1.5 points"):
-            verdict([True, False], [True, True], margin)
+def test_unknown_opponent_is_refused():
     with pytest.raises(BadValue, match="'full' and at least one other method are needed; given: lora"):
         verdicts({"lora": [True, False]}, "full")
 
 
 @st.composite
-def runs(draw):
-    seeds, other = draw(st.sampled_from([(1, 1), (2, 2), (4, 4), (2, 3), (1, 3)]))
-    rows, share = draw(st.integers(1, 60)), draw(st.floats(0, 1))
+def answer_pairs(draw):
+    seeds_a, seeds_b = draw(st.sampled_from([(1, 1), (2, 2), (4, 4), (2, 3), (1, 3)]))
+    rows, accuracy_a, accuracy_b = draw(st.integers(1, 60)), draw(st.floats(0, 1)), draw(st.floats(0, 1))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    a, b = (rng.random((n, rows)) < p for n, p in ((seeds, share), (other, draw(st.floats(0, 1)))))
+    a, b = rng.random((seeds_a, rows)) < accuracy_a, rng.random((seeds_b, rows)) < accuracy_b
     return (a, b) if draw(st.booleans()) else (a * rng.random(a.shape), b * rng.random(b.shape))
 
 
-@given(runs(), st.sampled_from([0.015, 0.1, 0.6]))
-def test_outcome_intervals_and_p_values_agree_also_turned_round_and_with_the_rows_in_another_order(pair, margin):
-    found, back = verdict(*pair, margin), verdict(*pair[::-1], margin)
+@given(answer_pairs(), st.sampled_from([0.015, 0.1, 0.6]))
+def test_outcome_intervals_and_p_values_agree(pair, margin):
+    """They also agree with those of the reversed comparison, and do not depend on the order of the rows."""
+    found, reverse = verdict(*pair, margin), verdict(*pair[::-1], margin)
     equivalent = found.outcome == "equivalent"
     assert equivalent == (found.p_equivalence < LEVEL) == (-margin < found.low <= found.high < margin)
     assert (found.p_difference < LEVEL) == (found.low95 > 0 or found.high95 < 0)
@@ -201,13 +211,14 @@ def test_outcome_intervals_and_p_values_agree_also_turned_round_and_with_the_row
         assert found.more_seeds is found.more_rows is None
     assert (found.word != found.outcome) == (equivalent and found.p_difference < LEVEL)
     assert str(found).startswith(found.word)
-    assert (back.outcome, back.difference) == (OTHER[found.outcome], -found.difference)
-    for end, other in (("low", "high"), ("low95", "high95")):
-        assert getattr(back, end) == pytest.approx(-getattr(found, other), rel=1e-9, abs=1e-12)
-    assert (back.p_difference, back.p_equivalence) == pytest.approx((found.p_difference, found.p_equivalence))
-    assert (back.more_seeds, back.more_rows) == (found.more_seeds, found.more_rows)
+    assert (reverse.outcome, reverse.difference) == (OPPOSITE[found.outcome], -found.difference)
+    ends = (found.low, found.high, found.low95, found.high95)
+    reverse_ends = (-reverse.high, -reverse.low, -reverse.high95, -reverse.low95)
+    assert reverse_ends == pytest.approx(ends, rel=1e-9, abs=1e-12)
+    assert (reverse.p_difference, reverse.p_equivalence) == pytest.approx((found.p_difference, found.p_equivalence))
+    assert (reverse.more_seeds, reverse.more_rows) == (found.more_seeds, found.more_rows)
     order = np.random.default_rng(0).permutation(pair[0].shape[1])
-    shuffled = verdict(*(x[:, order] for x in pair), margin)
+    shuffled = verdict(*(answers[:, order] for answers in pair), margin)
     assert shuffled.outcome == found.outcome
     assert (shuffled.difference, shuffled.low, shuffled.high95) == pytest.approx(
         (found.difference, found.low, found.high95), rel=1e-6, abs=1e-9

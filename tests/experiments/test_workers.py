@@ -1,8 +1,8 @@
-"""Processes of their own: results in order, what they say is heard, none outlives its parent, and when they pay."""
+"""Tests of work in processes: order, messages, errors, the end of the parent, and the number of processes."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 import warnings
@@ -19,78 +19,85 @@ from lora_lab.experiments.workers import in_processes, process_count
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"),
+    pytest.mark.usefixtures("fork_server"),
+]
 
 
-def whoami(item: int, say) -> tuple[int, int, int, bool]:
-    """The item, the process, its threads, and whether Ctrl-C is left to the parent."""
+def describe_process(item: int, say) -> tuple[int, int, int, bool]:
+    """Return the item, the process id, its number of threads, and whether it ignores Ctrl-C."""
     say(f"item {item}")
     if item == 3:
-        warnings.warn("mind it", LabWarning, stacklevel=2)
-        warnings.warn("a library's own", UserWarning, stacklevel=2)
+        warnings.warn("our warning", LabWarning, stacklevel=2)
+        warnings.warn("a library's warning", UserWarning, stacklevel=2)
     return item, os.getpid(), torch.get_num_threads(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-def dies(item: int, say) -> None:
+def kill_itself(item: int, say) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def sleeps(item: Path, say) -> None:
-    if item.name == "refused":
-        _until(item.with_name("slept").exists)
-        raise BadValue("not this one")
-    item.write_text(str(os.getpid()))
+def sleep_or_fail(file: Path, say) -> None:
+    """Write the process id into the file and sleep; for the file "fails", wait for "sleeps" and raise."""
+    if file.name == "fails":
+        wait_until(file.with_name("sleeps").exists)
+        raise BadValue("an error in a worker")
+    temporary = file.with_suffix(".part")
+    temporary.write_text(str(os.getpid()))
+    temporary.rename(file)
     time.sleep(600)
 
 
-def test_items_come_back_in_order_from_processes_that_share_cores_and_are_heard():
-    heard: list[str] = []
-    done = dict(in_processes(whoami, [3, 1, 2], 2, heard.append, long=lambda item: item == 2))
-    items, processes, threads, quiet = zip(*(done[number] for number in range(3)), strict=True)
-    assert items == (3, 1, 2)
-    assert os.getpid() not in processes
-    assert set(threads) == {max(1, torch.get_num_threads() // 2)}
-    assert all(quiet)
-    assert sorted(heard) == ["item 1", "item 2", "item 3", "warning: mind it"]
-    assert list(in_processes(whoami, [1], 1, print, long=bool)) == [(0, whoami(1, print))]
+def start_sleepers(files: list[Path]) -> None:
+    list(in_processes(sleep_or_fail, files, 2, print, long=bool))
 
 
-def test_what_is_raised_there_is_raised_here_and_nothing_goes_on(tmp_path):
-    items = [tmp_path / "slept", tmp_path / "refused"]
-    with pytest.raises(BadValue, match="not this one"):
-        list(in_processes(sleeps, items, 2, print, long=lambda item: True))
-    assert not _runs(int(items[0].read_text()))
-    with pytest.raises(Failed, match="killed, perhaps because memory ran out: repeat with 1 worker to resume"):
-        list(in_processes(dies, [1], 2, print, long=bool))
+def is_running(file: Path) -> bool:
+    """Whether the process whose id is in the file is running."""
+    pid = int(file.read_text())
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_processes_end_with_a_parent_that_is_killed(tmp_path):
-    words = [sys.executable, "-c", "from tests.experiments.test_workers import *; sleeping(*sys.argv[1:])"]
-    parent = subprocess.Popen([*words, str(tmp_path)], start_new_session=True, stderr=subprocess.DEVNULL)
-    files = [tmp_path / "a", tmp_path / "b"]
-    _until(lambda: all(file.exists() and file.read_text() for file in files))
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    _until(lambda: not any(_runs(int(file.read_text())) for file in files))
-
-
-def sleeping(folder: str) -> None:
-    """Two processes that sleep, for a parent that is to be killed."""
-    list(in_processes(sleeps, [Path(folder, "a"), Path(folder, "b")], 2, print, long=bool))
-
-
-def _runs(process: int) -> bool:
-    return psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-
-
-def _until(there) -> None:
+def wait_until(condition) -> None:
     deadline = time.monotonic() + 120
-    while not there():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_processes_are_as_many_as_cores_recipes_and_memory_allow(monkeypatch):
+def test_results_keep_their_index_and_messages_arrive():
+    messages: list[str] = []
+    results = dict(in_processes(describe_process, [3, 1, 2], 2, messages.append, long=lambda item: item == 2))
+    items, pids, threads, ignore_interrupt = zip(*(results[index] for index in range(3)), strict=True)
+    assert items == (3, 1, 2)
+    assert os.getpid() not in pids
+    assert set(threads) == {max(1, torch.get_num_threads() // 2)}
+    assert all(ignore_interrupt)
+    assert sorted(messages) == ["item 1", "item 2", "item 3", "warning: our warning"]
+    assert list(in_processes(describe_process, [1], 1, print, long=bool)) == [(0, describe_process(1, print))]
+
+
+def test_error_in_a_worker_is_raised_and_ends_the_others(tmp_path):
+    files = [tmp_path / "sleeps", tmp_path / "fails"]
+    with pytest.raises(BadValue, match="an error in a worker"):
+        start_sleepers(files)
+    assert not is_running(files[0])
+    with pytest.raises(Failed, match="killed, perhaps because memory ran out: repeat with 1 worker to resume"):
+        list(in_processes(kill_itself, [1], 2, print, long=bool))
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    files = [tmp_path / "a", tmp_path / "b"]
+    parent = multiprocessing.get_context(workers.METHOD).Process(target=start_sleepers, args=(files,))
+    parent.start()
+    wait_until(lambda: all(file.exists() for file in files))
+    parent.kill()
+    parent.join()
+    wait_until(lambda: not any(map(is_running, files)))
+
+
+def test_process_count_depends_on_cores_memory_and_steps(monkeypatch):
     recipes = [Recipe("minilm", "rt", method) for method in (LoRA(), FullFineTuning(), LoRA(4))]
 
     def count(cores: int = 8, gib: float = 64, steps: int = 40_000, where: str = "cpu") -> int:

@@ -1,4 +1,4 @@
-"""Sound adapters of every layout, which the fuzzer damages and the tests of files save and load."""
+"""Valid adapters of every layout, for the fuzzer and for the tests of files."""
 
 import shutil
 from pathlib import Path
@@ -43,13 +43,20 @@ METHODS: dict[str, tuple[str, Method]] = {
     "bitfit": ("roberta", BitFit()),
     "bottleneck": ("roberta", Bottleneck(size=4)),
     "full": ("gpt2", FullFineTuning()),
-    "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB: against it the limit of memory means something
+    "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB, large enough to notice excessive memory
 }
-ONLY_OURS = ("pissa", "lora-xs", "ptuning", "bitfit", "bottleneck", "full")  # without our header they would be others
+ONLY_OURS = (
+    "pissa",
+    "lora-xs",
+    "ptuning",
+    "bitfit",
+    "bottleneck",
+    "full",
+)  # other methods without our header
 
 
 def base(kind: str) -> nn.Module:
-    """A tiny model; "wide" is a Llama with 256 numbers a token."""
+    """Return a tiny model; "wide" is a Llama of width 256."""
     if kind != "wide":
         return tiny(kind)
     size = {"vocab_size": 96, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -58,7 +65,7 @@ def base(kind: str) -> nn.Module:
 
 
 def adapters(place: Path) -> None:
-    """Write all of METHODS as we do, and those that PEFT has also without our header; the large one in bf16."""
+    """Write an adapter of each of METHODS, and those of PEFT's also without our header, with the large one in bf16."""
     for name, (kind, method) in METHODS.items():
         model = base(kind)
         method.attach(model)

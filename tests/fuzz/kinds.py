@@ -1,4 +1,4 @@
-"""What else a stranger may send, and how the lab reads it: notebooks, texts, configs, recipes in stores and options."""
+"""Other files that may come from strangers, and how the lab reads them: notebooks, texts, configs and recipes."""
 
 import json
 import shutil
@@ -29,8 +29,8 @@ TEXTS = {
 OPTIONS = ("1e-3,2e-3", "0-4", "16", "lora:rank=4:targets=q+v,full", "prompt:tokens=10:init=random", "3/40", "sqrt:4")
 
 
-def sound(kind: str, place: Path) -> None:
-    """Write folders of a kind that can be read."""
+def write_valid(kind: str, place: Path) -> None:
+    """Write folders with valid files of a kind."""
     if kind == "adapters":
         adapters(place)
     for file in sorted(shipped("notebooks/solutions").glob("0[0-3]*.ipynb")) if kind == "notebooks" else ():
@@ -49,7 +49,7 @@ def sound(kind: str, place: Path) -> None:
         shutil.make_archive(str(place / "zip" / "runs"), "zip", place / "store")
 
 
-def notebook(folder: Path, random: Random) -> object:
+def read_notebook(folder: Path, random: Random) -> object:
     chat = b"" if (file := folder / "chat.txt").is_symlink() or not file.is_file() else file.read_bytes()
     cells = grading.cells_of(next(folder.glob("*.ipynb"), folder))
     calls = [grading._constants(call) for cell in cells for call in grading._calls(cell)]
@@ -57,20 +57,20 @@ def notebook(folder: Path, random: Random) -> object:
     return calls, known, receipts.read(chat.decode(errors="replace")), predictions.summary(predictions.read(folder))
 
 
-def text(folder: Path, random: Random) -> object:
+def read_text(folder: Path, random: Random) -> object:
     (name,) = (file.name for file in folder.iterdir())
     task = load_task(f"glue:rte:{folder}" if name == "dev.tsv" else str(folder / name))
-    "".join([*task.train.texts, *task.test.texts, *map(str, task.train.prompts)]).encode()  # as a tokenizer does
+    "".join([*task.train.texts, *task.test.texts, *map(str, task.train.prompts)]).encode()  # as a tokenizer encodes
     return task.train.texts and chosen_rows(task, 0)
 
 
-def config(folder: Path, random: Random) -> object:
+def read_config(folder: Path, random: Random) -> object:
     method, labels = LoRA(rank=2, targets=random.choice(("q,v", "all-linear"))), random.choice((None, 3))
     traced = random.random() < 0.5 and memory(folder, method, batch=2, seq=16, trace=True).peak
     return traced or json.dumps(params(folder, method, labels).to_json(), allow_nan=False)
 
 
-def recipe(folder: Path, random: Random) -> object:
+def read_recipe(folder: Path, random: Random) -> object:
     store, option = next(folder.glob("*.zip"), folder), random.choice(OPTIONS)
     option = random.choice((option * 3, flip(option.encode(), random).decode(errors="replace"), random.choice(WORDS)))
     given = {f.name: getattr(Recipe("minilm", "rt"), f.name) for f in fields(Recipe)}
@@ -86,4 +86,4 @@ def recipe(folder: Path, random: Random) -> object:
     ])()  # fmt: skip
 
 
-READ = {"notebooks": notebook, "texts": text, "configs": config, "recipes": recipe}
+READ = {"notebooks": read_notebook, "texts": read_text, "configs": read_config, "recipes": read_recipe}

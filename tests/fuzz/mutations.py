@@ -1,4 +1,4 @@
-"""Ways to damage an adapter's folder. Each takes the folder and a random generator, and nothing else decides."""
+"""Mutations of a folder's files, each determined by the folder and a random generator."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,8 +19,8 @@ PATTERNS: list[Any] = [
     ".*", "(a|b|.|.e|.*)*[X-Z]", "([a-z.]+)+[!]", "(.*)*(.*)*(.*)*$x", "((a{999}){999}){999}", "(?R)?", "(", "[", "\\",
     "(?:.*){e<=5}abc", "x?" * 900, "(" * 900, "(x|)" * 400, ".{0,999}" * 100, "(?P<a>.)(?P=a)*", "(?<=a*)b", "*a*" * 99,
 ]  # fmt: skip
-OTHERS: list[Any] = [None, [], {}, [[]], {"": ""}, [None], [1, 2], {"a": {"a": 1}}, ["x"] * 5000, [["x"] * 9] * 9]
-HOSTILE = [*NUMBERS, *WORDS, *PATTERNS, *OTHERS]
+CONTAINERS: list[Any] = [None, [], {}, [[]], {"": ""}, [None], [1, 2], {"a": {"a": 1}}, ["x"] * 5000, [["x"] * 9] * 9]
+HOSTILE = [*NUMBERS, *WORDS, *PATTERNS, *CONTAINERS]
 TYPES = ("F32", "F16", "BF16", "F64", "I8", "I64", "F8_E4M3", "BOOL", "U8", "Q4", "", "f32", None, 5)
 FIELDS = (
     "rank_pattern", "alpha_pattern", "num_virtual_tokens", "feedforward_modules", "layers_to_transform", "bias",
@@ -28,20 +29,20 @@ FIELDS = (
 
 
 def any_value(random: Random, old: Any = None) -> Any:
-    """A hostile value, or the old one a little changed."""
+    """Return a hostile value, or the old one with a small change."""
     if isinstance(old, int) and random.random() < 0.3:
         return old + random.choice((-1, 1, 7, 10**6))
     if isinstance(old, list) and old and random.random() < 0.3:
-        many = old * (3000 if len(old) < 100 else 1)  # not 3000 times 3000: that would fill the fuzz's own memory
+        many = old * (3000 if len(old) < 100 else 1)  # repeated twice, this would fill the memory
         return random.choice([old[1:], old * 2, [*old, random.choice(HOSTILE)], many])
     return random.choice(HOSTILE)
 
 
-# ---- bytes: what is given and returned is the content of a file
+# ---- mutations of a file's bytes
 
 
 def flip(content: bytes, random: Random) -> bytes:
-    """Change some bytes, often near the beginning, where the header is."""
+    """Change some bytes, often near the start, where the header is."""
     changed = bytearray(content)
     reach = min(random.choice((9, 200, len(changed))), len(changed))
     for _ in range(random.choice((1, 2, 8, 64))):
@@ -50,31 +51,31 @@ def flip(content: bytes, random: Random) -> bytes:
 
 
 def cut(content: bytes, random: Random) -> bytes:
-    """Shorten, lengthen, double, empty."""
+    """Shorten, lengthen, double or empty a file."""
     at = random.randrange(len(content) + 1)
     return random.choice([content[:at], content[at:], content + b"\0" * at, content * 2, b"", content[:7]])
 
 
-def lie_about_length(content: bytes, random: Random) -> bytes:
-    """Another length of the header."""
+def false_length(content: bytes, random: Random) -> bytes:
+    """Change the length of the header."""
     own, any_length = len(content), random.getrandbits(64)
     length = random.choice([0, 1, 7, own, own * 2, 2**31, 2**40, 2**63, 2**64 - 1, any_length])
     return struct.pack("<Q", length) + content[8:]
 
 
 def not_finite(content: bytes, random: Random) -> bytes:
-    """NaN, infinity or anything, somewhere among the numbers."""
+    """Write NaN, infinity or random bytes over one number."""
     start = 8 + int.from_bytes(content[:8], "little")
     at = start + random.randrange((len(content) - start) // 4) * 4
     number = random.choice([b"\x00\x00\xc0\x7f", b"\x00\x00\x80\xff", b"\xff" * 4, random.randbytes(4)])
     return content[:at] + number + content[at + 4 :]
 
 
-# ---- JSON: what is given is the header or the config, to be changed in place or replaced by the text that is returned
+# ---- mutations of JSON: they change the header or config in place, or return a text to replace it
 
 
 def in_json(value: Any, random: Random) -> Any:
-    """The value with something else in one place, or a part less."""
+    """Replace or remove one part of a value."""
     if not isinstance(value, dict | list) or not value or random.random() < 0.1:
         return random.choice(TYPES) if value in TYPES and random.random() < 0.7 else any_value(random, value)
     key = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
@@ -85,13 +86,13 @@ def in_json(value: Any, random: Random) -> Any:
 
 
 def inside(value: dict[str, Any], random: Random) -> None:
-    """Something else in one place: a dtype, a shape, an option."""
+    """Replace one part of an entry: a dtype, a shape or an option."""
     key = random.choice(list(value))
     value[key] = in_json(value[key], random)
 
 
 def names(header: dict[str, Any], random: Random) -> str | None:
-    """Another name of a tensor, one twice, one gone, or ten thousand more."""
+    """Rename, duplicate or remove a tensor, or add ten thousand."""
     key = random.choice([k for k in header if k != "__metadata__"])
     how = random.randrange(5)
     if how == 0:
@@ -106,7 +107,7 @@ def names(header: dict[str, Any], random: Random) -> str | None:
 
 
 def metadata(header: dict[str, Any], random: Random) -> None:
-    """Our part of the header: the method, for one."""
+    """Change our part of the header, such as the method."""
     own = header.get("__metadata__")
     if not own or "lora_lab" not in own or random.random() < 0.2:
         damaged = {"lora_lab": random.choice(("{", "[]", "[" * 9999, '{"method": 5}'))}
@@ -119,7 +120,7 @@ def metadata(header: dict[str, Any], random: Random) -> None:
 
 
 def options(config: dict[str, Any], random: Random) -> None:
-    """Other values in the config, fields of other methods among them."""
+    """Change fields of the config, or add those of other methods."""
     for _ in range(random.choice((1, 1, 2, 5))):
         field = random.choice([*config, *FIELDS])
         config[field] = any_value(random, config.get(field))
@@ -129,8 +130,8 @@ def options(config: dict[str, Any], random: Random) -> None:
             config[field] = random.choice(PATTERNS)
 
 
-def other(value: dict[str, Any], random: Random) -> str:
-    """Some other JSON, or none: NaN, names twice, deep or long."""
+def replace_json(value: dict[str, Any], random: Random) -> str:
+    """Return other or invalid JSON: with NaN, duplicate names, deep nesting or long numbers."""
     old = json.dumps(value)
     return random.choice(
         ["", "{}", "[]", "5", "null", "[" * 200_000, '{"a":' * 50_000, '{"__metadata__":{}}', '{"a":NaN}', "1" * 9999,
@@ -139,11 +140,11 @@ def other(value: dict[str, Any], random: Random) -> str:
     )  # fmt: skip
 
 
-# ---- other files
+# ---- mutations of folders
 
 
 def other_file(folder: Path, random: Random) -> None:
-    """A pickle, a zip, a text, a link, a pipe or a folder in the place of a file."""
+    """Replace a file by a pickle, a zip, random bytes, a link, a pipe or a folder."""
     place, secret = folder / _any_file(folder, random), folder.parent / "secret"
     place.unlink()
     links = [place, secret, *map(Path, ("/dev/zero", "/dev/stdin", "/etc/passwd", "/proc/self/mem", "/"))]
@@ -189,6 +190,7 @@ def _config(change: Callable[[dict[str, Any], Random], str | None]) -> Callable[
 
 
 def json_inside(content: bytes, random: Random) -> bytes:
+    """Change one value in JSON or a line of JSON."""
     lines = [content] if content[:2] in (b"{\n", b"{ ") else content.split(b"\n")
     at = random.randrange(len(lines))
     lines[at] = json.dumps(in_json(json.loads(lines[at]), random)).encode()
@@ -196,6 +198,7 @@ def json_inside(content: bytes, random: Random) -> bytes:
 
 
 def words_inside(content: bytes, random: Random) -> bytes:
+    """Insert a hostile word."""
     word = str(random.choice([*WORDS, *NUMBERS, *'",\t\n\r\ufeff{=', "[" * 9999]))
     at = random.randrange(len(content) + 1)
     return content[:at] + word.encode("utf-8", "surrogatepass") + content[at:]
@@ -206,35 +209,33 @@ def _in_any(change: Callable[[bytes, Random], bytes]) -> Callable[[Path, Random]
 
 
 CHANGES = ((2, flip), (1, cut), (6, json_inside), (3, words_inside))
-ANYWHERE = {change.__name__: (often, _in_any(change)) for often, change in CHANGES} | {"other file": (1, other_file)}
-MUTATIONS: dict[str, tuple[int, Callable[[Path, Random], object]]] = {  # how often, and what
+ANYWHERE = {change.__name__: (weight, _in_any(change)) for weight, change in CHANGES} | {"other file": (1, other_file)}
+MUTATIONS: dict[str, tuple[int, Callable[[Path, Random], object]]] = {  # weight and mutation
     "flip weights": (2, _bytes(WEIGHTS, flip)),
     "flip config": (1, _bytes(CONFIG, flip)),
     "cut weights": (1, _bytes(WEIGHTS, cut)),
     "cut config": (1, _bytes(CONFIG, cut)),
-    "length": (1, _bytes(WEIGHTS, lie_about_length)),
+    "length": (1, _bytes(WEIGHTS, false_length)),
     "numbers": (1, _bytes(WEIGHTS, not_finite)),
     "entry": (3, _header(inside)),
     "names": (2, _header(names)),
     "metadata": (3, _header(metadata)),
-    "header": (1, _header(other)),
+    "header": (1, _header(replace_json)),
     "options": (4, _config(options)),
-    "config": (1, _config(other)),
+    "config": (1, _config(replace_json)),
     "other file": (1, other_file),
 }
 
 
-def mutate(folder: Path, random: Random, ways: Mapping[str, Any]) -> list[str]:
-    """Damage a folder in one to three ways; returns which. A way that cannot read its file any more does nothing.
+def mutate(folder: Path, random: Random, mutations: Mapping[str, Any]) -> list[str]:
+    """Apply one to three mutations and return their names; those that cannot read a damaged file do nothing.
 
-    Another kind of file comes last: none of these may write through a link, or wait for a pipe.
+    "other file" comes last, because no other mutation may write through a link or wait for a pipe.
     """
-    weights = [often for often, _ in ways.values()]
-    chosen = random.choices(list(ways), weights, k=random.choice((1, 1, 1, 2, 3)))
-    done = sorted(dict.fromkeys(chosen), key=lambda name: name == "other file")
-    for name in done:
-        try:
-            ways[name][1](folder, random)
-        except (ValueError, KeyError, TypeError, IndexError, OSError, AttributeError, RecursionError):
-            continue  # what an earlier one broke cannot be taken apart any more
-    return done
+    weights = [weight for weight, _ in mutations.values()]
+    chosen = random.choices(list(mutations), weights, k=random.choice((1, 1, 1, 2, 3)))
+    names = sorted(dict.fromkeys(chosen), key=lambda name: name == "other file")
+    for name in names:
+        with suppress(ValueError, KeyError, TypeError, IndexError, OSError, AttributeError, RecursionError):
+            mutations[name][1](folder, random)
+    return names

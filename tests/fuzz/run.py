@@ -1,4 +1,4 @@
-"""The fuzzer: case after case from one seed, each reproducible by its number alone."""
+"""The fuzzer: a sequence of cases, each determined by the seed and its number."""
 
 import copy
 import gc
@@ -15,50 +15,50 @@ from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import WEIGHTS
 from tests.fuzz.corpus import METHODS, base
-from tests.fuzz.kinds import READ, sound
+from tests.fuzz.kinds import READ, write_valid
 from tests.fuzz.mutations import ANYWHERE, MUTATIONS, mutate
-from tests.fuzz.watch import Outcome, listen, size_of, watched
+from tests.fuzz.watch import Outcome, record_writes, size_of, watched
 
-ROOM = 128 * 2**20  # bytes for a table, a model without data or the code of its family
+ROOM = 128 * 2**20  # bytes for tables, models without data and imported code
 
 
 class Fuzzer:
-    """Cases in a folder of their own; `seed` and the number of a case decide all of it."""
+    """Make and read cases in a folder."""
 
     def __init__(self, place: Path, seed: int = 0, kind: str = "adapters") -> None:
         self.place, self.seed, self.read = place, seed, READ.get(kind)
-        self.results, self.ways, self.failures = Counter[str](), Counter[str](), list[dict[str, Any]]()
+        self.results, self.mutations, self.failures = Counter[str](), Counter[str](), list[dict[str, Any]]()
         self.slowest, self.most, self.begun = 0.0, 0, time.monotonic()
-        listen()
+        record_writes()
         (place / "secret").write_text("not yours")
-        sound(kind, place)
-        self.sound = sorted(place.glob("*/"))
+        write_valid(kind, place)
+        self.valid = sorted(place.glob("*/"))
         self.bases = {} if self.read else {kind: base(kind) for kind, _ in METHODS.values()}
-        for start in self.sound:  # the first time costs imports; and a sound file must load
+        for start in self.valid:  # valid files must load; also imports what loading needs
             outcome = self._load(start, start, Random(1))
             assert outcome.result == "loaded" or kind == "recipes", (start.name, outcome.reason)
         gc.collect()
         gc.freeze()
 
     def case(self, number: int) -> Outcome:
-        """Make case `number` and load it."""
+        """Make a case and read it."""
         random = Random(f"{self.seed}:{number}")
-        start, folder = random.choice(self.sound), self.place / "case"
+        start, folder = random.choice(self.valid), self.place / "case"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(start, folder)
-        if not self.read and random.random() < 0.05:  # the weights of another
-            shutil.copy(random.choice(self.sound) / WEIGHTS, folder)
+        if not self.read and random.random() < 0.05:  # the weights of another adapter
+            shutil.copy(random.choice(self.valid) / WEIGHTS, folder)
         before = self._listing()
-        ways = mutate(folder, random, ANYWHERE if self.read else MUTATIONS)
+        names = mutate(folder, random, ANYWHERE if self.read else MUTATIONS)
         outcome = self._load(folder, start, random)
         if self._listing() != before:
             outcome.faults.append("files outside its folder have changed")
         self.results[outcome.result] += 1
-        self.ways.update(ways)
+        self.mutations.update(names)
         self.slowest, self.most = max(self.slowest, outcome.seconds), max(self.most, outcome.grown)
         if outcome.faults:
-            told = {"case": number, "start": start.name, "ways": ways, "result": outcome.result}
-            self.failures.append(told | {"reason": outcome.reason[:300], "faults": outcome.faults})
+            case = {"case": number, "start": start.name, "mutations": names, "result": outcome.result}
+            self.failures.append(case | {"reason": outcome.reason[:300], "faults": outcome.faults})
         return outcome
 
     def _load(self, folder: Path, start: Path, random: Random) -> Outcome:
@@ -77,12 +77,12 @@ class Fuzzer:
         return outcome
 
     def _listing(self) -> dict[str, tuple[int, int]]:
-        """Everything in the place but the case itself."""
+        """Return sizes and times of all files outside the case."""
         files = (f for f in self.place.rglob("*") if f.relative_to(self.place).parts[0] != "case")
         return {str(f): (f.lstat().st_size, f.lstat().st_mtime_ns) for f in files}
 
     def summary(self) -> dict[str, Any]:
-        """What came of it so far, as JSON can hold it."""
+        """Return the results so far as JSON values."""
         return {
             "seed": self.seed, "cases": sum(self.results.values()), **self.results,
             "seconds": round(time.monotonic() - self.begun), "slowest_s": round(self.slowest, 2),

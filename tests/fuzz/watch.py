@@ -1,7 +1,6 @@
-"""One load under watch: what came of it, how long it took, how much memory, and what was written.
+"""Watch a load: its result, its time, its memory, and what it writes.
 
-Memory is the growth of the process's resident peak, which Linux lets one reset; it counts torch's memory too. Writing
-is seen by an audit hook, which hears of every file that Python opens.
+Memory is the growth of the peak resident size, which Linux can reset. An audit hook reports files that Python writes.
 """
 
 import ctypes
@@ -16,19 +15,19 @@ from typing import Any
 
 from lora_lab.errors import LabError
 
-CONSTANT = 16 * 2**20  # bytes that a load may take beside twice the files' size: 512 KiB of JSON as Python's objects
-SECONDS = 10.0  # of computing; a pattern has 2, and a busy machine does not count
+CONSTANT = 16 * 2**20  # bytes in addition to twice the size of the files: 512 KiB of JSON as Python objects
+SECONDS = 10.0  # of CPU time; matching a pattern may take 2
 
 _WRITES = (
     "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate", "os.system",
     "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "pickle.find_class",
 )  # fmt: skip
-_heard: list[str] | None = None
+_recorded: list[str] | None = None
 
 
 @dataclass
 class Outcome:
-    """loaded, refused with a reason, or "crash"; `faults` says what must not happen."""
+    """The result is "loaded", "refused" or "crash"; `faults` lists forbidden effects."""
 
     result: str
     reason: str = ""
@@ -38,12 +37,12 @@ class Outcome:
 
 
 def watched(load: Callable[[], Any], size: int) -> Outcome:
-    """Call `load`, of files of so many bytes, and judge it."""
-    global _heard
-    gc.collect()  # quick where what was there at first is frozen
+    """Call `load`, which reads `size` bytes of files, and check its effects."""
+    global _recorded
+    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    before, begun, _heard, outcome = _status("VmRSS"), process_time(), [], Outcome("loaded")
+    before, begun, _recorded, outcome = _status("VmRSS"), process_time(), [], Outcome("loaded")
     try:
         load()
     except LabError as error:
@@ -53,8 +52,8 @@ def watched(load: Callable[[], Any], size: int) -> Outcome:
     except Exception as error:
         outcome = Outcome("crash", repr(error)[:300], faults=[traceback.format_exc()[-1500:]])
     outcome.seconds, outcome.grown = process_time() - begun, max(0, _status("VmHWM") - before)
-    written, _heard = _heard, None
-    outcome.faults += [f"it did {what}" for what in written]
+    writes, _recorded = _recorded, None
+    outcome.faults += [f"it did {what}" for what in writes]
     if outcome.seconds > SECONDS:
         outcome.faults.append(f"it took {outcome.seconds:.1f} s")
     if outcome.grown > 2 * size + CONSTANT:
@@ -63,25 +62,25 @@ def watched(load: Callable[[], Any], size: int) -> Outcome:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of the plain files in a folder."""
+    """Return the bytes of the regular files in a folder."""
     return sum(f.lstat().st_size for f in folder.iterdir() if f.is_file() and not f.is_symlink())
 
 
-def listen() -> None:
-    """Hear of writing from now on; cannot be undone."""
-    sys.dont_write_bytecode = True  # nor write what is imported late
-    sys.addaudithook(_hear)
+def record_writes() -> None:
+    """Start to record writes; this cannot be undone."""
+    sys.dont_write_bytecode = True
+    sys.addaudithook(_record)
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if _heard is None:
+def _record(event: str, arguments: tuple[Any, ...]) -> None:
+    if _recorded is None:
         return
     if event == "open":
         path, mode, flags = arguments
         if (isinstance(mode, str) and any(c in mode for c in "wax+")) or (isinstance(flags, int) and flags & 3):
-            _heard.append(f"open {path!r} to write")
+            _recorded.append(f"open {path!r} to write")
     elif event in _WRITES:
-        _heard.append(f"{event} {arguments!r:.100}")
+        _recorded.append(f"{event} {arguments!r:.100}")
 
 
 def _status(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Merging: what it changes, what rounding takes, that it can be undone, and what it refuses."""
+"""Tests of merging: exact in both directions, rounding, tied and quantized weights, and refusals."""
 
 import json
 
@@ -9,26 +9,26 @@ from torch import nn
 
 from lora_lab import LoRA, disabled, merge, merge_for_good, unmerge
 from lora_lab.adapter_layer import innermost
-from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.quant import quantize_model
-from tests.conftest import BART, BERT, logits, snapshot, tiny
-from tests.methods.conftest import refused, with_adapter
-from tests.methods.test_every_method import FITTING, METHODS
+from tests.conftest import BART, BERT, logits, lora_layers, snapshot, tiny
+from tests.methods.conftest import raises_unchanged, with_adapter
+from tests.methods.test_every_method import CASES, METHODS
 
-WHY_NOT = {
+UNMERGEABLE = {
     **dict.fromkeys(("prompt", "ptuning", "prefix"), "adds vectors in front of every row"),
     "bottleneck": "contains a nonlinearity",
     "probe": "reads the mean of all tokens",
 }
-MERGING = [(name, kind) for name, kind in FITTING if name not in (*WHY_NOT, "full")]
-MERGING = [(name, kind) for name, kind in MERGING if kind != "llama" or name in ("ia3", "dora, freeze_a")]
+MERGEABLE = [(name, kind) for name, kind in CASES if name not in (*UNMERGEABLE, "full")]
+MERGEABLE = [(name, kind) for name, kind in MERGEABLE if kind != "llama" or name in ("ia3", "dora, freeze_a")]
+FOR_GOOD = [(name, kind) for name, kind in MERGEABLE if kind != "roberta" or name == "head"]
 DTYPES = {"roberta": torch.bfloat16, "gpt2": torch.float32, "llama": torch.float32}
 
 
-def base(kind: str, dtype: torch.dtype) -> nn.Module:
-    """A tiny model whose biases are not zero, as they start."""
+def make_base(kind: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Make a tiny model with random biases; by default, they are zero."""
     model, generator = tiny(kind), torch.Generator().manual_seed(3)
     for name, p in model.named_parameters():
         if name.endswith("bias"):
@@ -36,102 +36,73 @@ def base(kind: str, dtype: torch.dtype) -> nn.Module:
     return model.to(dtype)
 
 
-def trained(kind: str, method, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A tiny model with an adapter as training might leave it; factors and magnitudes stay near where they started."""
-    model = base(kind, dtype)
-    torch.manual_seed(1)
-    method.attach(model)
-    generator = torch.Generator().manual_seed(2)
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            noise = 0.1 * torch.randn(p.shape, generator=generator)
-            scale = name.endswith(("factor", "magnitude_vector"))
-            p.data = p.data * (1 + noise) if scale else p.data * name.endswith(("lora_A", ".bias")) + noise
-    return model
+def assert_same_outputs(model: nn.Module, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-4)
 
 
-def lora(model: nn.Module) -> list[tuple[str, LoRALinear]]:
-    return [(name, layer) for name, layer in adapter_layers(model) if isinstance(layer, LoRALinear)]
-
-
-def close(ours: torch.Tensor, other: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-4)
-
-
-def modules(model: nn.Module) -> list[tuple[str, type]]:
+def module_types(model: nn.Module) -> list[tuple[str, type]]:
     return [(name, type(module)) for name, module in model.named_modules()]
 
 
-# ---- there and back
-
-
-@pytest.mark.parametrize(("method", "kind"), MERGING)
-def test_merged_it_answers_the_same_and_unmerged_every_weight_is_back_to_the_bit(method, kind):
+@pytest.mark.parametrize(("name", "kind"), MERGEABLE)
+def test_merge_keeps_outputs_and_unmerge_is_exact(name, kind):
     dtype = DTYPES[kind]
-    model = trained(kind, METHODS[method], dtype)
+    model = with_adapter(make_base(kind, dtype), METHODS[name])
     before, adapted, keys = snapshot(model), logits(model), set(model.state_dict())
     for _ in range(2):
         report = merge(model)
         if dtype == torch.float32:
-            close(logits(model), adapted)
+            assert_same_outputs(model, adapted)
             assert report.rounding == report.lost == 0
         if report.rounded:
             assert snapshot(model) != before
             assert not any(layer.active for _, layer in adapter_layers(model) if layer.merged)
-        assert set(model.state_dict()) == keys  # the originals are no part of a checkpoint
-        assert merge(model).rounded == ()  # a second time there is nothing to do
+        assert set(model.state_dict()) == keys  # originals are not part of a checkpoint
+        assert merge(model).rounded == ()  # nothing is merged twice
         with disabled(model):
-            assert torch.equal(logits(model), logits(base(kind, dtype)))
+            assert torch.equal(logits(model), logits(make_base(kind, dtype)))
         unmerge(model)
         assert snapshot(model) == before
         assert torch.equal(logits(model), adapted)
     merge(model)
-    unmerge(model.to("meta"))  # stands for any other device: every machine has it
+    unmerge(model.to("meta"))  # stands for any other device
     assert not any(layer.merged for _, layer in adapter_layers(model))
 
 
-@pytest.mark.parametrize(("method", "kind"), [case for case in MERGING if case[1] != "roberta" or case[0] == "head"])
-def test_for_good_a_plain_model_is_left(method, kind):
-    model, twice = trained(kind, METHODS[method]), trained(kind, METHODS[method])
+@pytest.mark.parametrize(("name", "kind"), FOR_GOOD)
+def test_merge_for_good_leaves_a_plain_model(name, kind):
+    model, merged_before = (with_adapter(make_base(kind), METHODS[name]) for _ in range(2))
     adapted = logits(model)
     merge_for_good(model)
     assert not is_adapted(model)
-    assert modules(model) == modules(tiny(kind))
-    close(logits(model), adapted)
-    merge(twice)
-    merge_for_good(twice)
-    assert snapshot(twice) == snapshot(model)
-    with pytest.raises(BadValue, match="has no adapter"):
-        unmerge(model)
+    assert module_types(model) == module_types(tiny(kind))
+    assert_same_outputs(model, adapted)
+    merge(merged_before)
+    merge_for_good(merged_before)
+    assert snapshot(merged_before) == snapshot(model)
 
 
-# ---- what rounding costs
-
-
-def test_the_report_counts_what_bf16_rounds_away():
-    model = trained("roberta", LoRA(rank=4), torch.bfloat16)
-    exact = {n: layer.base_layer.weight.float() + layer.delta_weight().detach() for n, layer in lora(model)}
-    old = {n: layer.base_layer.weight.float() for n, layer in lora(model)}
+def test_report_counts_bf16_rounding():
+    model = with_adapter(make_base("roberta", torch.bfloat16), LoRA(rank=4))
+    layers = [layer for layer in lora_layers(model) if isinstance(layer, LoRALinear)]
+    old = [layer.base_layer.weight.float() for layer in layers]
+    exact = [weight + layer.delta_weight().detach() for weight, layer in zip(old, layers, strict=True)]
     report = merge(model)
-    kept = {n: layer.base_layer.weight.float() for n, layer in lora(model)}
-    for rounding in report.rounded:
-        n = rounding.module
-        assert rounding.rounding == pytest.approx(float((exact[n] - kept[n]).norm()))
-        assert rounding.update == pytest.approx(float((exact[n] - old[n]).norm()))
-        assert rounding.lost == int((kept[n] == old[n]).sum())
+    for rounding, layer, before, expected in zip(report.rounded, layers, old, exact, strict=True):
+        after = layer.base_layer.weight.float()
+        assert rounding.rounding == pytest.approx(float((expected - after).norm()))
+        assert rounding.update == pytest.approx(float((expected - before).norm()))
+        assert rounding.lost == int((after == before).sum())
         assert rounding.dtype == "bf16"
     assert 0.001 < report.rounding < 1
-    assert "merge in fp32 to keep them" in str(report)
+    assert "merge in fp32 to keep their updates" in str(report)
     assert json.loads(json.dumps(report.to_json()))["rounding"] == report.rounding
-
-
-# ---- tied and quantized weights
 
 
 @pytest.mark.parametrize(
     ("kind", "targets", "fp32"), [("llama", "lm_head", False), ("gpt2", "wte,q", True), ("gemma2", "embed", False)]
 )
-def test_tied_embeddings_are_untied_first_and_tied_again(kind, targets, fp32):
+def test_merge_unties_embeddings_and_unmerge_ties_them(kind, targets, fp32):
     model = with_adapter(kind, LoRA(rank=4, targets=targets))
     before, adapted = snapshot(model), logits(model)
     report = merge(model, fp32=fp32)
@@ -139,7 +110,7 @@ def test_tied_embeddings_are_untied_first_and_tied_again(kind, targets, fp32):
     assert model.config.tie_word_embeddings is False
     assert report.added_bytes == 96 * 32 * 4
     assert f"untied: {untied}" in str(report)
-    close(logits(model), adapted)
+    assert_same_outputs(model, adapted)
     with disabled(model):
         assert torch.equal(logits(model), logits(tiny(kind)))
     unmerge(model)
@@ -152,93 +123,89 @@ def test_tied_embeddings_are_untied_first_and_tied_again(kind, targets, fp32):
     ("name", "size", "targets"),
     [("BartForConditionalGeneration", BART, "lm_head"), ("BertForMaskedLM", BERT, "embed")],
 )
-def test_of_layers_that_share_a_weight_or_a_bias_a_checkpoint_brings_each_its_own(name, size, targets, tmp_path):
+def test_checkpoint_of_untied_weights_loads(name, size, targets, tmp_path):
     torch.manual_seed(0)
-    made = getattr(transformers, name)
-    model = made(made.config_class(**size)).eval()
-    with_adapter(model, LoRA(rank=4, targets=targets))
-    for parameter in model.parameters():  # biases start at zero, as a checkpoint without them would have it
+    cls = getattr(transformers, name)
+    model = with_adapter(cls(cls.config_class(**size)).eval(), LoRA(rank=4, targets=targets))
+    for parameter in model.parameters():  # biases start at zero, as if the checkpoint lacked them
         parameter.data += 0.01
     adapted = logits(model)
     merge_for_good(model)
     model.save_pretrained(tmp_path)
-    close(logits(made.from_pretrained(tmp_path).eval()), adapted)
+    assert_same_outputs(cls.from_pretrained(tmp_path).eval(), adapted)
 
 
-def quantized(kind: str, method) -> nn.Module:
+def make_quantized(kind: str, targets: str) -> nn.Module:
     model = tiny(kind)
     quantize_model(model, "nf4")
-    return with_adapter(model, method)
+    return with_adapter(model, LoRA(rank=4, targets=targets))
 
 
 @pytest.mark.parametrize(("kind", "targets", "layers"), [("roberta", "q,v", 4), ("phi3", "q,k", 2), ("gpt2", "q,v", 2)])
-def test_a_quantized_layer_is_merged_into_a_plain_one_and_comes_back_to_the_bit(kind, targets, layers):
-    model = quantized(kind, LoRA(rank=4, targets=targets))
+def test_merge_dequantizes_and_unmerge_is_exact(kind, targets, layers):
+    model = make_quantized(kind, targets)
     before, adapted = snapshot(model), logits(model)
     report = merge(model)
-    assert len(report.dequantised) == layers  # a fused layer once
-    plain = sum(4 * innermost(model.get_submodule(name)).weight.numel() for name in report.dequantised)
-    assert 0.8 * plain < report.added_bytes < plain  # 4 bits and their scales are gone, 32 are there
+    assert len(report.dequantised) == layers  # a fused layer counts once
+    plain = sum(4 * innermost(model.get_submodule(path)).weight.numel() for path in report.dequantised)
+    assert 0.8 * plain < report.added_bytes < plain  # fp32 replaces 4 bits and their scales
     assert f"dequantized: {layers} layers" in str(report)
-    close(logits(model), adapted)
+    assert_same_outputs(model, adapted)
     with disabled(model):
         pass
-    close(logits(model), adapted)
+    assert_same_outputs(model, adapted)
     unmerge(model)
     assert snapshot(model) == before
     assert torch.equal(logits(model), adapted)
 
 
-@pytest.mark.parametrize(("kind", "layers", "merged"), [("llama", 14, False), ("gpt2", 8, True)])
-def test_for_good_nothing_is_quantized_any_more(kind, layers, merged):
-    model = quantized(kind, LoRA(rank=4, targets="all-linear" if merged else "v"))
+@pytest.mark.parametrize(("kind", "targets", "layers"), [("llama", "v", 14), ("gpt2", "all-linear", 8)])
+def test_merge_for_good_dequantizes_every_layer(kind, targets, layers):
+    model = make_quantized(kind, targets)
     adapted = logits(model)
-    if merged:
+    if targets == "all-linear":  # merged before
         assert len(merge(model).dequantised) == layers
-    report = merge_for_good(model)
-    assert modules(model) == modules(tiny(kind))
-    assert len(report.dequantised) == (0 if merged else layers)
+        layers = 0
+    assert len(merge_for_good(model).dequantised) == layers
+    assert module_types(model) == module_types(tiny(kind))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    close(logits(model), adapted)
+    assert_same_outputs(model, adapted)
 
 
-# ---- what is refused
+def overflow(layer: LoRALinear) -> None:
+    layer.lora_B.data.fill_(1e6)
 
 
-def overflowing(model: nn.Module) -> None:
-    lora(model)[-1][1].lora_B.data.fill_(1e6)
+def set_nan(layer: LoRALinear) -> None:
+    layer.lora_A.data[0, 0] = torch.nan
 
 
-def nan(model: nn.Module) -> None:
-    lora(model)[-1][1].lora_A.data[0, 0] = torch.nan
+def set_integers(layer: LoRALinear) -> None:
+    innermost(layer).weight = nn.Parameter(torch.ones(32, 32, dtype=torch.int8), requires_grad=False)
 
 
-def integers(model: nn.Module) -> None:
-    innermost(lora(model)[-1][1]).weight = nn.Parameter(torch.ones(32, 32, dtype=torch.int8), requires_grad=False)
-
-
+@pytest.mark.parametrize("function", [merge, merge_for_good])
 @pytest.mark.parametrize(
-    ("kind", "targets", "dtype", "spoil", "fp32", "why"),
+    ("kind", "dtype", "damage", "fp32", "match"),
     [
-        ("llama", "q,v", torch.float16, overflowing, False, r"not be finite, because torch\.float16 cannot hold it"),
-        ("bert", "q,v", torch.float32, nan, False, "the adapter holds NaN or infinity"),
-        ("phi3", "q,v", torch.bfloat16, nan, True, "the adapter holds NaN or infinity"),
-        ("bert", "q,v", torch.float32, integers, True, r"cannot merge into a weight of torch\.int8"),
+        ("llama", torch.float16, overflow, False, r"not be finite, because torch\.float16 cannot hold it"),
+        ("bert", torch.float32, set_nan, False, "the adapter holds NaN or infinity"),
+        ("phi3", torch.bfloat16, set_nan, True, "the adapter holds NaN or infinity"),
+        ("bert", torch.float32, set_integers, True, r"cannot merge into a weight of torch\.int8"),
     ],
 )
-def test_what_would_ruin_the_base_is_refused_and_leaves_it_alone(kind, targets, dtype, spoil, fp32, why):
-    model = trained(kind, LoRA(rank=4, targets=targets), dtype)
-    spoil(model)
-    for way in (merge, merge_for_good):
-        with refused(model, why):
-            way(model, fp32=fp32)
-    assert not any(layer.merged for _, layer in lora(model))
+def test_merge_that_would_damage_the_base_is_refused(kind, dtype, damage, fp32, match, function):
+    model = with_adapter(make_base(kind, dtype), LoRA(rank=4))
+    damage(lora_layers(model)[-1])
+    with raises_unchanged(model, match):
+        function(model, fp32=fp32)
+    assert not any(layer.merged for layer in lora_layers(model))
 
 
+@pytest.mark.parametrize("function", [merge, merge_for_good])
 @pytest.mark.parametrize("name", ["prompt", "bottleneck", "probe"])
-def test_what_no_weight_could_hold_is_refused_in_one_sentence(name):
+def test_unmergeable_method_is_refused(name, function):
     model = tiny("bert")
     METHODS[name].attach(model)
-    for way in (merge, merge_for_good):
-        with refused(model, f"{name} cannot be merged: it {WHY_NOT[name]}"):
-            way(model)
+    with raises_unchanged(model, f"{name} cannot be merged: it {UNMERGEABLE[name]}"):
+        function(model)

@@ -1,4 +1,4 @@
-"""LoRA's count from a config is PEFT's for the same modules, on many types of models."""
+"""Tests that LoRA's parameter count from a config equals PEFT's, for many types of models."""
 
 import peft
 import pytest
@@ -33,26 +33,24 @@ TYPES: dict[str, dict] = {
 }
 
 
-def theirs(config: dict, targets: list[str] | str, without: str | None = None) -> int:
-    """What PEFT trains on a model of that config."""
-    lora = peft.LoraConfig(r=2, target_modules=targets, exclude_modules=without)
-    return sum(p.numel() for p in peft.get_peft_model(meta_model(config), lora).parameters() if p.requires_grad)
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", TYPES)
-def test_the_same_modules_count_the_same(kind):
+def test_count_equals_peft(kind):
     config = {"model_type": kind, **TYPES[kind]}
+
+    def peft_count(targets: list[str] | str, exclude: str | None = None) -> int:
+        lora = peft.LoraConfig(r=2, target_modules=targets, exclude_modules=exclude)
+        return sum(p.numel() for p in peft.get_peft_model(meta_model(config), lora).parameters() if p.requires_grad)
+
     sites = [s for s in describe(meta_model(config)).sites if s.kind == "linear" and s.out_slice is None]
     attention = [s for s in sites if s.role not in ("head", "pooler") and "mlp" not in s.module]
-    names = list(dict.fromkeys(s.module.rpartition(".")[2] for s in attention))
-    assert params(meta_model(config), LoRA(rank=2, targets=names)).trainable == theirs(config, names) > 0
-    if kind not in ("mixtral", "deepseek_v3"):  # whose experts and router are all-linear too, to PEFT
-        pooler = r".*pooler\.dense" if "bert" in kind else None  # ours leaves it out
-        every = params(meta_model(config), LoRA(rank=2, targets="all-linear")).trainable
-        assert every == theirs(config, "all-linear", pooler)
+    names = list({s.module.rpartition(".")[2] for s in attention})
+    assert params(meta_model(config), LoRA(rank=2, targets=names)).trainable == peft_count(names) > 0
+    if kind not in ("mixtral", "deepseek_v3"):  # PEFT's all-linear includes experts and routers
+        count = params(meta_model(config), LoRA(rank=2, targets="all-linear")).trainable
+        assert count == peft_count("all-linear", exclude=r".*pooler\.dense" if "bert" in kind else None)
 
 
-def test_a_fused_layer_whose_order_is_not_plain_is_named_as_a_whole():
-    with pytest.raises(LookupError, match="it is a part of query_key_value, and the order of its parts is unknown"):
+def test_role_in_a_fused_layer_of_unknown_order_is_refused():
+    with pytest.raises(LookupError, match="is a part of query_key_value, whose parts are in an unknown order"):
         params(meta_model({"model_type": "falcon", **TYPES["falcon"]}), LoRA(rank=2))

@@ -1,9 +1,9 @@
-"""The lessons' tools, which are programs in a folder and no package: `from tests.notebooks import build, memory`."""
+"""Import the scripts of notebooks/, which is not a package: `from tests.notebooks import build, memory`."""
 
 import sys
 from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "notebooks"))  # as where they are started by name
+sys.path.insert(0, str(ROOT / "notebooks"))
 build, memory = import_module("build"), import_module("memory")

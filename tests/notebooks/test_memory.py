@@ -1,4 +1,4 @@
-"""The course runs on a machine of 8 GB with a browser open: recorded, said in each lesson, and run under the limit."""
+"""Tests that the lessons run on a machine with 8 GB and an open browser."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ SOURCES = build.lessons()
 PAGE = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 
 
-def test_every_lessons_peak_is_recorded_and_leaves_room_on_8_gb():
+def test_recorded_peaks_are_within_the_limit():
     assert sorted(room.peaks()) == [source.stem for source in SOURCES]
     for lesson, peak in room.peaks().items():
         assert 10**8 < peak.bytes <= room.KERNEL, lesson
@@ -24,19 +24,19 @@ def test_every_lessons_peak_is_recorded_and_leaves_room_on_8_gb():
         assert peak.hardware, lesson
 
 
-def test_the_page_states_the_rule_of_the_code():
+def test_install_page_states_the_limit():
     parts = (room.MACHINE, room.SYSTEM, room.BROWSER, room.KERNEL)
     assert "{:.1f} - {:.1f} - {:.1f} = {:.1f} GB".format(*(part / 1e9 for part in parts)) in PAGE
 
 
-def test_a_kernel_within_the_limit_is_measured():
+def test_watch_measures_a_kernel_within_the_limit():
     watch = memory.watched(new_notebook(cells=[new_code_cell("a = bytearray(b'x') * 10**8")]), limit=5 * 10**8)
     assert 10**8 < watch.peak < 4 * 10**8
     assert not watch.exceeded
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS tells of another process only what it has now")
-def test_a_peak_that_nobody_looked_at_is_found():
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS reports only the current memory of other processes")
+def test_watch_finds_a_peak_between_two_looks():
     code = "block = bytearray(b'x') * (3 * 10**8)\ndel block\nprint(flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -49,23 +49,23 @@ def test_a_peak_that_nobody_looked_at_is_found():
 TOO_MUCH = new_code_cell("a = [bytearray(b'x') * 10**8 for _ in range(40)]")
 
 
-def test_a_lesson_that_takes_too_much_is_ended(monkeypatch: pytest.MonkeyPatch):
-    """By the watch alone, as where the system refuses nothing."""
+def test_watch_ends_a_kernel_above_the_limit(monkeypatch: pytest.MonkeyPatch):
+    """The watch alone does it: some systems have no limit for a process."""
     monkeypatch.setattr(memory, "wall", lambda pid, limit: None)
     with pytest.raises(DeadKernelError):
         memory.watched(new_notebook(cells=[TOO_MUCH]), limit=5 * 10**8)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit of Linux")
-def test_linux_refuses_a_lesson_what_is_too_much():
+def test_linux_limit_raises_memory_error():
     notebook = new_notebook(cells=[TOO_MUCH])
     assert not memory.watched(notebook, limit=5 * 10**8).exceeded
-    assert memory.errors_of(notebook)[-1] == "MemoryError"  # showing it may fail first, for the same reason
+    assert memory.errors_of(notebook)[-1] == "MemoryError"  # the traceback itself may run out of memory first
 
 
 @pytest.mark.memory
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_a_lesson_runs_within_what_8_gb_leave_it(source: Path, monkeypatch: pytest.MonkeyPatch):
+def test_lesson_runs_within_the_limit(source: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAST", "1")
     notebook = build.built(source, solved=True)
     watch = memory.watched(notebook, limit=room.KERNEL)

@@ -1,4 +1,4 @@
-"""Random rows as batches, and a home with nothing in it."""
+"""Shared helpers: random rows as batches, and an empty LORA_LAB_HOME."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -20,12 +20,11 @@ def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) ->
 
 
 def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
-    """The batches of a run as tensors."""
+    """The collated batches of a run."""
     return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
 
 
 @pytest.fixture
 def empty_home(tmp_path, monkeypatch) -> Path:
-    """A LORA_LAB_HOME in which nothing is."""
     monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path / "home"))
     return tmp_path / "home"

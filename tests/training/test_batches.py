@@ -1,75 +1,169 @@
-"""Batches: every row in its turn, little padding, and the same order for the same seed."""
+"""Tests of tokenizing and batching: order, padding, chats and pairs of texts."""
 
+import json
 import random
 from collections import Counter
 from itertools import islice
 
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_lab import load_task, load_tokenizer
+from lora_lab import PrefixTuning, Probe, PromptTuning, load_model, load_task, load_tokenizer
+from lora_lab.errors import BadValue
 from lora_lab.training.batches import STEP, Row, collate, encode, scoring_batches
+from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
+from lora_lab.training.evaluate import evaluate, logits_of
+from lora_lab.training.pack import Pack
+from lora_lab.training.probing import features
 from tests.training.conftest import rows, training_batches
 
 
 @settings(max_examples=30)
 @given(n=st.integers(1, 90), batch=st.integers(1, 17), epochs=st.integers(1, 3), seed=st.integers(0, 5))
-def test_every_row_comes_once_an_epoch(n, batch, epochs, seed):
-    data = rows(n, seed=seed)
-    steps = -(-n // batch)  # an epoch
-    batches = training_batches(data, batch, steps * epochs, seed, pad=0)
+def test_every_row_occurs_once_per_epoch(n, batch, epochs, seed):
+    steps = -(-n // batch)
+    batches = training_batches(rows(n, seed=seed), batch, steps * epochs, seed, pad=0)
     for _ in range(epochs):
-        assert sorted([place for b in islice(batches, steps) for place in b.places]) == list(range(n))
+        assert sorted(place for b in islice(batches, steps) for place in b.places) == list(range(n))
 
 
-def test_scoring_visits_every_row_once_the_longest_first():
+def test_scoring_visits_every_row_longest_first():
     batches = list(scoring_batches(rows(50, longest=60), 8, pad=0))
     assert sorted(place for b in batches for place in b.places) == list(range(50))
     widths = [b.input_ids.shape[1] for b in batches]
     assert widths == sorted(widths, reverse=True)
 
 
-def test_a_seed_fixes_the_order_and_another_changes_it():
+def test_seed_decides_the_order():
     def order(seed: int) -> list[tuple[int, ...]]:
         return [b.places for b in training_batches(rows(100), 8, 30, seed, pad=0)]
 
     assert order(1) == order(1)
     assert order(1) != order(2)
-    assert order(1)[:13] != order(1)[13:26]  # nor do two epochs repeat each other
+    assert order(1)[:13] != order(1)[13:26]  # the next epoch
 
 
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=6))
-def test_a_batch_is_as_wide_as_its_longest_row_in_whole_steps(lengths):
-    batch = collate([Row([7] * length, 0, place) for place, length in enumerate(lengths)], pad=3)
+def test_collate_pads_to_the_longest_row(lengths):
+    batch = collate([Row([7] * length, None, place) for place, length in enumerate(lengths)], pad=3)
     assert batch.input_ids.shape[1] % STEP == 0
     assert max(lengths) <= batch.input_ids.shape[1] < max(lengths) + STEP
     assert batch.attention_mask.sum(1).tolist() == lengths
-    assert (batch.input_ids[batch.attention_mask == 0] == 3).all()
-    assert (batch.input_ids[batch.attention_mask == 1] == 7).all()
+    is_text = batch.attention_mask == 1
+    for tensor, padding in ((batch.input_ids, 3), (batch.labels, -100)):
+        assert (tensor[~is_text] == padding).all()
+        assert (tensor[is_text] == 7).all()
 
 
-def test_labels_are_the_rows_or_the_tokens_themselves():
-    assert collate([Row([5, 6], 1, 0), Row([5], 0, 1)], pad=0).labels.tolist() == [1, 0]
-    labels = collate([Row([5, 6, 7], None, 0), Row([5], None, 1)], pad=0).labels
-    assert labels.tolist() == [[5, 6, 7, -100], [5, -100, -100, -100]]
-
-
-def test_sorting_by_length_saves_most_of_the_padding_and_lengths_come_in_no_order():
+def test_pooling_by_length_saves_padding_but_shuffles_batches():
     data = rows(2000, longest=60)
     tokens = sum(len(row.tokens) for row in data)
     batches = list(training_batches(data, 16, 125, 0, pad=0))
-    sorted_ = sum(b.input_ids.numel() for b in batches)
+    pooled = sum(b.input_ids.numel() for b in batches)
     shuffled = random.Random(0).sample(data, len(data))
-    unsorted = sum(collate(shuffled[i : i + 16], pad=0).input_ids.numel() for i in range(0, 2000, 16))
-    assert (sorted_ - tokens) < 0.3 * (unsorted - tokens)
-    widths = [b.input_ids.shape[1] for b in batches[:30]]  # within a pool the lengths come in no order
+    unpooled = sum(collate(shuffled[i : i + 16], pad=0).input_ids.numel() for i in range(0, 2000, 16))
+    assert (pooled - tokens) < 0.3 * (unpooled - tokens)
+    widths = [b.input_ids.shape[1] for b in batches[:30]]
     assert widths not in (sorted(widths), sorted(widths, reverse=True))
 
 
-def test_encoding_cuts_to_the_tasks_length_and_keeps_labels_and_places(opinions):
+def test_encode_truncates_and_keeps_labels_and_places(opinions):
     task, tokenizer = load_task(opinions, max_length=8), load_tokenizer("minilm")
     encoded = encode(task.train, task, tokenizer)
     assert [row.place for row in encoded] == list(range(len(task.train)))
     assert [row.label for row in encoded] == list(task.train.labels)
-    longest = Counter(min(len(tokenizer(text)["input_ids"]), 8) for text in task.train.texts)
-    assert Counter(len(row.tokens) for row in encoded) == longest
+    expected = Counter(min(len(tokenizer(text)["input_ids"]), 8) for text in task.train.texts)
+    assert Counter(len(row.tokens) for row in encoded) == expected
+
+
+# ---- chats
+
+
+@pytest.fixture
+def smollm2():
+    return load_tokenizer("smollm2")
+
+
+def test_encoded_chat_has_the_tokens_of_the_template(smollm2):
+    task = load_task("captain")
+    for row, prompt, text in zip(encode(task.test, task, smollm2), task.test.prompts, task.test.texts, strict=True):
+        messages = [{"role": "user", "content": str(prompt)}, {"role": "assistant", "content": text}]
+        expected = smollm2.apply_chat_template(messages, tokenize=False)
+        assert smollm2.decode(row.tokens) + "\n" == expected
+        assert smollm2(expected)["input_ids"][: len(row.tokens)] == row.tokens
+        assert smollm2.decode(row.tokens[row.prompt :]) == f"{text}<|im_end|>"
+
+
+def test_roles_refused_by_the_template_are_named(smollm2):
+    smollm2.chat_template = "{{ raise_exception('System role not supported') }}"  # Gemma's message
+    with pytest.raises(BadValue, match="does not accept the turns system, user: System role not supported"):
+        prompt_ids(smollm2, [Chat((("system", "Be brief."), ("user", "Why?")))])
+
+
+def test_end_of_turn_is_read_from_the_template(smollm2):
+    assert smollm2.decode([end_of_turn(smollm2)]) == "<|im_end|>"
+    smollm2.chat_template = smollm2.chat_template.replace("<|im_end|>", "<|endoftext|>")
+    assert smollm2.decode([end_of_turn(smollm2)]) == "<|endoftext|>"  # differs from the tokenizer's eos_token
+    smollm2.chat_template = "{% for m in messages %}{{ m['content'] }} over\n{% endfor %}"
+    assert end_of_turn(smollm2) == smollm2.eos_token_id
+
+
+# ---- pairs of texts
+
+# Pairs 2 and 3 have the same tokens but different token types.
+PAIRS = [
+    ("Ann ran.", "Ann moved."),
+    ("It rained all day in the north.", "Dry."),
+    ("a [SEP] b", "c"),
+    ("a", "b [SEP] c"),
+    ("One film.", "Two long films about the sea, with actors."),
+]
+
+
+@pytest.fixture
+def pairs(tmp_path) -> str:
+    """A GLUE folder with these pairs in each split."""
+    rows = [json.dumps({"sentence1": a, "sentence2": b, "label": n % 2}) for n, (a, b) in enumerate(PAIRS)]
+    for stem in ("train", "validation"):
+        (tmp_path / f"{stem}.jsonl").write_text("\n".join(rows))
+    return f"glue:rte:{tmp_path}"
+
+
+@pytest.fixture
+def inputs(tiny_encoder) -> dict[str, torch.Tensor]:
+    """All pairs as encoded by the tokenizer."""
+    firsts, seconds = map(list, zip(*PAIRS, strict=True))
+    return dict(load_tokenizer(tiny_encoder)(firsts, seconds, padding=True, return_tensors="pt"))
+
+
+@torch.no_grad()
+def test_pairs_of_texts_match_transformers(tiny_encoder, pairs, inputs):
+    task, tokenizer, model = load_task(pairs), load_tokenizer(tiny_encoder), load_model(tiny_encoder, 2)
+    expected = model(**inputs).logits
+    rows = encode(task.test, task, tokenizer)
+    torch.testing.assert_close(logits_of(model, collate(rows, tokenizer.pad_token_id)), expected, atol=1e-6, rtol=1e-5)
+    assert evaluate(model, rows, tokenizer.pad_token_id).predictions.tolist() == expected.argmax(-1).tolist()
+    Probe().attach(model)
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    mean = (model.base_model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
+    actual = torch.from_numpy(features(model, rows, tokenizer.pad_token_id, "cpu")).float()
+    torch.testing.assert_close(actual, mean, atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", [PromptTuning(3), PrefixTuning(3)], ids=lambda m: m.name)
+def test_packed_members_read_pairs_as_models_alone(recipe, pairs, inputs, method):
+    pack = Pack([recipe(task=pairs, method=method, seed=seed, batch=2, max_length=64) for seed in (0, 1, 0)])
+    for member in pack.members:
+        for parameter in member.trained:
+            parameter.normal_(std=0.1)
+    rows = pack.rows_of("test")
+    # In the second batch, the members have the same tokens but different types.
+    for orders in ([[0, 1, 2, 3, 4]] * 3, [[2, 3], [3, 2], [2, 3]]):
+        batch = collate([rows[n] for order in orders for n in order], pack.pad)
+        outputs = logits_of(pack.model.eval(), batch).chunk(3)
+        for member, actual, order in zip(pack.members, outputs, orders, strict=True):
+            expected = member.model.eval()(**{name: tensor[order] for name, tensor in inputs.items()}).logits
+            torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)

@@ -1,6 +1,7 @@
-"""What this machine can do, with faked capabilities: no GPU is needed to test the choice of one."""
+"""Tests of the choice of device, dtype and attention, with faked hardware and timings."""
 
 import json
+from functools import partial
 
 import platformdirs
 import pytest
@@ -12,12 +13,12 @@ from lora_lab.training.device import LENGTHS, Choice, choose, key
 
 SLOW_BF16 = {"fp32": 1.0, "bf16": 5.0}
 FAST_BF16 = {"fp32": 1.0, "bf16": 0.4}
-ABOUT_EQUAL = {"fp32": 1.0, "bf16": 0.95}
+SIMILAR_BF16 = {"fp32": 1.0, "bf16": 0.95}
 
 
 @pytest.fixture(autouse=True)
-def plain_machine(monkeypatch, tmp_path):
-    """A CPU alone, nothing overridden, and a cache of its own."""
+def cpu_only(monkeypatch, tmp_path):
+    """No GPU, no overrides from the environment, and an empty cache."""
     for name in ("DEVICE", "DTYPE", "ATTENTION"):
         monkeypatch.delenv(f"LORA_LAB_{name}", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -33,17 +34,16 @@ def cuda(monkeypatch):
 
 
 @pytest.fixture
-def timed(monkeypatch):
-    """`timed(SLOW_BF16)`: layers take as long as we say; returns the list of what was timed."""
+def fake_timings(monkeypatch):
+    """`fake_timings(SLOW_BF16)` fakes the time of a layer; returns the list of devices that were timed."""
 
-    def fake(seconds: dict[str, float], sdpa: dict[int, float] | None = None) -> list[tuple]:
+    def fake(seconds: dict[str, float]) -> list[str]:
         calls = []
         names = {dtype: name for name, dtype in device.DTYPES.items()}
 
         def time_layer(where, dtype, attention, tokens):
-            calls.append((where, names[dtype], attention, tokens))
-            factor = (sdpa or {32: 2.0, 256: 0.5})[tokens] if attention == "sdpa" else 1.0
-            return seconds[names[dtype]] * factor
+            calls.append(where)
+            return seconds[names[dtype]] * ({32: 2.0, 256: 0.5}[tokens] if attention == "sdpa" else 1.0)
 
         monkeypatch.setattr(device, "time_layer", time_layer)
         return calls
@@ -51,18 +51,19 @@ def timed(monkeypatch):
     return fake
 
 
-@pytest.mark.parametrize(("seconds", "dtype"), [(FAST_BF16, "bf16"), (ABOUT_EQUAL, "fp32")])
-def test_bf16_is_chosen_only_where_it_is_clearly_faster(timed, seconds, dtype):
-    timed(seconds)
+@pytest.mark.parametrize(("seconds", "dtype"), [(FAST_BF16, "bf16"), (SIMILAR_BF16, "fp32"), (SLOW_BF16, "fp32")])
+def test_fastest_dtype_and_attention_are_chosen(fake_timings, seconds, dtype):
+    fake_timings(seconds)
     assert choose(30).dtype == dtype
+    assert [choose(tokens).attention for tokens in (10, 32, 200, 4000)] == ["eager", "eager", "sdpa", "sdpa"]
 
 
 @pytest.mark.parametrize(
     ("share", "best"),
     [(0.4, Choice("cpu", "fp32", "eager", products="bf16")), (0.85, Choice("cpu", "fp32", "sdpa"))],
 )
-def test_products_are_rounded_only_where_that_is_asked_for_and_clearly_faster(share, best, monkeypatch):
-    """A layer with products in bf16 takes that share of fp32's time, written out alone."""
+def test_products_are_rounded_only_on_request_and_if_faster(share, best, monkeypatch):
+    """Rounding reduces the time of eager attention to this share."""
 
     def time_layer(where, dtype, attention, tokens):
         rounds = torch.get_float32_matmul_precision() == "medium"
@@ -70,41 +71,34 @@ def test_products_are_rounded_only_where_that_is_asked_for_and_clearly_faster(sh
 
     monkeypatch.setattr(device, "time_layer", time_layer)
     assert choose(30, dtype="fp32", products="auto") == best
+    facts = device.environment(best)
+    assert (facts["torch"], facts["device"], facts["dtype"]) == (torch.__version__, "cpu", "fp32")
+    assert facts.get("products", "fp32") == best.products
     assert choose(30, dtype="fp32") == Choice("cpu", "fp32", "sdpa")
     assert choose(30, dtype="fp32", attention="eager", products="auto").products == "bf16"
     assert choose(30, dtype="fp32", attention="sdpa", products="auto").products == "fp32"
     assert choose(30, dtype="bf16", products="auto").products == "fp32"
-    monkeypatch.setenv("LORA_LAB_DTYPE", "fp32")  # whoever asks for a dtype keeps products exact
+    monkeypatch.setenv("LORA_LAB_DTYPE", "fp32")
     assert choose(30, dtype="fp32", products="auto") == Choice("cpu", "fp32", "sdpa")
 
 
-def test_attention_is_chosen_for_the_length_of_the_texts(timed):
-    timed(SLOW_BF16)
-    assert [choose(tokens).attention for tokens in (10, 32, 200, 4000)] == ["eager", "eager", "sdpa", "sdpa"]
-
-
-def test_cuda_comes_before_mps_and_the_cpu_may_be_asked_for(timed, cuda, monkeypatch):
+def test_cuda_is_preferred_to_mps_and_cpu(fake_timings, cuda, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    calls = timed(FAST_BF16)
+    calls = fake_timings(FAST_BF16)
     assert device.available_devices() == ["cuda", "mps", "cpu"]
     assert choose(30) == Choice("cuda", "bf16", "eager")
-    assert {where for where, *_ in calls} == {"cuda"}
+    assert set(calls) == {"cuda"}
     assert choose(30, device="cpu").device == "cpu"
-    assert choose(30, dtype="fp32", products="auto").products == "fp32"  # a GPU's stay exact
+    assert choose(30, dtype="fp32", products="auto").products == "fp32"  # rounding is for CPUs only
     assert not any(name.startswith(device.ROUNDED) for name in device.measured("cuda"))
 
 
-def test_arguments_are_kept_and_nothing_is_timed_for_them(timed):
-    calls = timed(FAST_BF16)
-    assert choose(30, dtype="fp16", attention="sdpa") == Choice("cpu", "fp16", "sdpa")
+def test_arguments_override_the_environment_and_timings(fake_timings, cuda, monkeypatch):
+    calls = fake_timings(FAST_BF16)
+    assert choose(30, device="cpu", dtype="fp16", attention="sdpa") == Choice("cpu", "fp16", "sdpa")
     assert calls == []
-    assert choose(30, dtype="fp32") == Choice("cpu", "fp32", "eager")
-    assert choose(30, dtype="fp16") == Choice("cpu", "fp16", "eager")
-    assert choose(30, attention="sdpa").attention == "sdpa"
-
-
-def test_the_environment_overrides_auto_but_not_an_argument(timed, cuda, monkeypatch):
-    timed(FAST_BF16)
+    assert choose(30, device="cpu", dtype="fp16") == Choice("cpu", "fp16", "eager")
+    assert choose(30, device="cpu", attention="sdpa") == Choice("cpu", "bf16", "sdpa")
     monkeypatch.setenv("LORA_LAB_DEVICE", "cpu")
     monkeypatch.setenv("LORA_LAB_DTYPE", "fp32")
     monkeypatch.setenv("LORA_LAB_ATTENTION", "sdpa")
@@ -112,61 +106,54 @@ def test_the_environment_overrides_auto_but_not_an_argument(timed, cuda, monkeyp
     assert choose(30, device="cuda", dtype="bf16", attention="eager") == Choice("cuda", "bf16", "eager")
 
 
-def test_an_unknown_name_lists_the_known_ones_and_a_device_that_is_not_there_is_refused(monkeypatch):
+def test_unknown_names_and_missing_devices_are_refused(monkeypatch):
     dtypes = "fp32, bf16, fp16, nf4, nf4-single, int8, int4, nf3, nf2"
     with pytest.raises(BadValue, match=f"dtype must be one of {dtypes} or auto, not 'fp8'"):
         choose(30, dtype="fp8")
+    with pytest.raises(BadValue, match="this machine has no device cuda; it has cpu"):
+        choose(30, device="cuda", dtype="fp32", attention="eager")
     monkeypatch.setenv("LORA_LAB_DEVICE", "tpu")
     with pytest.raises(BadValue, match="device must be one of cuda, mps, cpu or auto, not 'tpu'"):
         choose(30)
-    with pytest.raises(BadValue, match="this machine has no device cuda; it has cpu"):
-        choose(30, device="cuda", dtype="fp32", attention="eager")
 
 
-def test_a_run_names_its_versions_and_hardware_and_rounded_products():
-    facts = device.environment(Choice("cpu", "fp32", "eager"))
-    assert (facts["torch"], facts["device"], facts["dtype"]) == (torch.__version__, "cpu", "fp32")
-    assert "products" not in facts
-    assert device.environment(Choice("cpu", "fp32", "eager", products="bf16"))["products"] == "bf16"
-
-
-def test_a_measurement_is_made_once_a_machine_and_remembered(timed, tmp_path):
-    calls = timed(SLOW_BF16)
-    first = device.measured("cpu")
+@pytest.mark.parametrize("writable", [True, False])
+def test_timings_are_measured_once(fake_timings, tmp_path, writable):
+    """In a read-only home they are kept in memory; otherwise packs of one sweep might differ in dtype."""
+    if not writable:
+        (tmp_path / "cache").write_text("not a folder")
+    calls = fake_timings(SLOW_BF16)
+    timings = device.measured("cpu")
+    assert device.measured("cpu") == timings
     assert len(calls) == 12
-    assert device.measured("cpu") == first
-    assert len(calls) == 12
-    assert json.loads((tmp_path / "cache" / "machine.json").read_text()) == {device.describe("cpu"): first}
+    if writable:
+        assert json.loads((tmp_path / "cache" / "machine.json").read_text()) == {device.describe("cpu"): timings}
 
 
-def test_where_nothing_can_be_remembered_a_process_measures_once(timed, tmp_path):
-    """Else the packs of one sweep might train in different dtypes."""
-    (tmp_path / "cache").write_text("in the way")
-    calls = timed(SLOW_BF16)
-    assert device.measured("cpu") == device.measured("cpu")
-    assert len(calls) == 12
-
-
-def test_processors_of_one_name_that_multiply_bf16_differently_are_measured_apart(timed, tmp_path, monkeypatch):
-    facts = tmp_path / "cpuinfo"
-    monkeypatch.setattr(device, "CPU_FACTS", facts)
-    own = ("flags\t\t: fpu\n\nprocessor\t: 1", "flags\t\t: fpu avx512_bf16 amx_bf16", "Features\t: asimd bf16")
-    for flags, seconds, dtype in zip(own, (SLOW_BF16, FAST_BF16, SLOW_BF16), ("fp32", "bf16", "fp32"), strict=True):
-        facts.write_text(f"processor\t: 0\nmodel name\t: Maker(R) Server\n{flags}\npower management:\n")
-        timed(seconds)
+def test_processors_with_different_bf16_flags_are_timed_separately(fake_timings, tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(device, "CPU_FACTS", cpuinfo)
+    for flags, seconds, dtype in (
+        ("flags\t\t: fpu\n\nprocessor\t: 1", SLOW_BF16, "fp32"),
+        ("flags\t\t: fpu avx512_bf16 amx_bf16", FAST_BF16, "bf16"),
+        ("Features\t: asimd bf16", SLOW_BF16, "fp32"),
+    ):
+        cpuinfo.write_text(f"processor\t: 0\nmodel name\t: Maker(R) Server\n{flags}\npower management:\n")
+        fake_timings(seconds)
         assert choose(30).dtype == dtype
 
 
-def test_a_damaged_or_partial_memory_is_measured_anew(timed, tmp_path):
-    timed(SLOW_BF16)
+def test_damaged_or_partial_cache_is_measured_again(fake_timings, tmp_path):
+    fake_timings(SLOW_BF16)
     (tmp_path / "cache").mkdir()
-    partial = [json.dumps({device.describe("cpu"): value}) for value in (5, {key("fp32", "eager", LENGTHS[0]): 1.0})]
-    for remembered in ("", "[]", '{"cpu": 1}', *partial):
-        (tmp_path / "cache" / "machine.json").write_text(remembered)
+    incomplete = [json.dumps({device.describe("cpu"): value}) for value in (5, {key("fp32", "eager", LENGTHS[0]): 1.0})]
+    for content in ("", "[]", '{"cpu": 1}', *incomplete):
+        (tmp_path / "cache" / "machine.json").write_text(content)
         assert choose(30) == Choice("cpu", "fp32", "eager")
 
 
-def test_the_real_measurement_times_every_dtype_attention_and_length():
+def test_real_timings_cover_every_dtype_attention_and_length(monkeypatch):
+    monkeypatch.setattr(device, "time_layer", partial(device.time_layer, total=256, repeats=1))
     times = device.measured("cpu")
     kinds = ("fp32", "bf16", device.ROUNDED)
     assert times.keys() == {key(d, a, n) for d in kinds for a in device.ATTENTIONS for n in LENGTHS}

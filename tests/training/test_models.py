@@ -1,5 +1,6 @@
-"""One door to every base model: bundled, in a folder, or on the hub; and one sentence where it does not open."""
+"""Tests of loading base models, and of the shortcuts for BERT-like models."""
 
+import copy
 import json
 import shutil
 import time
@@ -10,99 +11,132 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from lora_lab import load_model, load_tokenizer
-from lora_lab.errors import BadValue, LabError, LabWarning, NotFound
-from lora_lab.training.models import BUNDLED, is_causal
-from tests.conftest import BERT
+from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning, load_model, load_tokenizer
+from lora_lab.errors import BadValue, Failed, LabError, LabWarning, NotFound
+from lora_lab.training.models import SHORT_ROWS, take_shortcuts
+from tests.conftest import BERT, logits, randomise, tiny
 
 
-def test_a_head_of_another_number_of_classes_is_replaced(tiny_encoder, tmp_path):
+def test_head_with_other_classes_is_replaced(tiny_encoder, tmp_path):
     load_model(tiny_encoder, 3).save_pretrained(tmp_path)
-    with pytest.warns(LabWarning, match="a head of 3 classes"):
+    with pytest.warns(LabWarning, match="a head with 3 classes"):
         assert load_model(str(tmp_path), 2).classifier.out_features == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "labels", "kind"),
-    [
-        ("minilm", None, transformers.BertModel),
-        ("minilm", 3, transformers.BertForSequenceClassification),
-        ("smollm2", None, transformers.LlamaForCausalLM),
-    ],
-)
-def test_a_bundled_model_is_what_the_task_needs(loaded, name, labels, kind):
-    model = loaded(name, labels)
-    assert isinstance(model, kind)
-    assert not model.training
-    assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert model.config.num_labels == (labels or 2)
-    assert is_causal(model) == (kind is transformers.LlamaForCausalLM)
-    assert model.config._name_or_path == BUNDLED[name]  # the one that adapter files give it
-
-
-def test_dtype_and_attention_are_those_asked_for(tiny_encoder):
-    for dtype, attention, found in (("bf16", "eager", torch.bfloat16), (torch.float16, "sdpa", torch.float16)):
+def test_dtype_and_attention_arguments(tiny_encoder):
+    for dtype, attention, expected in (("bf16", "eager", torch.bfloat16), (torch.float16, "sdpa", torch.float16)):
         model = load_model(tiny_encoder, 2, dtype=dtype, attention=attention)
-        assert {p.dtype for p in model.parameters()} == {found}
+        assert {p.dtype for p in model.parameters()} == {expected}
         assert model.config._attn_implementation == attention
+        assert not model.training
 
 
-# ---- mistakes
-
-
-def test_an_unknown_name_lists_what_is_bundled(tmp_path, monkeypatch):
+def test_unknown_model_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for load in (load_model, load_tokenizer):
         for name in ("minilmm", "no/such-model", "../nowhere", ""):
-            with pytest.raises(NotFound, match=r"pass a bundled one|contains no model") as caught:
+            with pytest.raises(NotFound, match=r"pass a bundled one|contains no model") as error:
                 load(name)
-            assert "\n" not in str(caught.value)
+            assert "\n" not in str(error.value)
 
 
-def assert_refused(folder: Path, sentence: str) -> None:
-    with pytest.raises(LabError, match=sentence) as caught:
+def test_hub_is_used_only_with_download():
+    with pytest.raises(NotFound, match="with download allowed"):
+        load_tokenizer("someone/model")
+    with pytest.raises(Failed, match="the hub could not provide 'someone/model'"):
+        load_tokenizer("someone/model", download=True)  # fails because HF_HUB_OFFLINE is set
+
+
+def assert_refused(folder: Path) -> None:
+    with pytest.raises(LabError, match="cannot be loaded") as error:
         load_model(str(folder), 2)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_damaged_config_truncated_weights_and_pickled_ones_are_refused(tiny_encoder, tmp_path):
+def test_damaged_config_and_weights_are_refused(tiny_encoder, tmp_path):
     folder = shutil.copytree(tiny_encoder, tmp_path / "model")
-    config, weights = (folder / "config.json").read_bytes(), folder / "model.safetensors"
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    intact = config.read_bytes()
     for content in (b"{", b"[]", b"\xff", b'{"model_type": "no-such-model"}', b"{}"):
-        (folder / "config.json").write_bytes(content)
-        assert_refused(folder, "cannot be loaded")
-    (folder / "config.json").write_bytes(config)
+        config.write_bytes(content)
+        assert_refused(folder)
+    config.write_bytes(intact)
     torch.save(load_file(weights), folder / "pytorch_model.bin")
     weights.write_bytes(weights.read_bytes()[:-1000])
-    assert_refused(folder, "cannot be loaded")
-    weights.unlink()
-    assert_refused(folder, "cannot be loaded")
+    assert_refused(folder)
+    weights.unlink()  # pickled weights are never loaded
+    assert_refused(folder)
 
 
-def test_a_checkpoint_may_lack_its_whole_head_and_nothing_else_which_would_be_filled_at_random(tmp_path):
-    body = tmp_path / "body"
-    transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(body)
-    config = json.loads((body / "config.json").read_text())
-    (body / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
-    assert type(load_model(str(body))) is transformers.BertModel
-    whole = {key: tensor.clone() for key, tensor in load_file(body / "model.safetensors").items()}
+def test_checkpoint_may_lack_only_its_whole_head(tmp_path):
+    transformers.BertModel(transformers.BertConfig(**BERT)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert type(load_model(str(tmp_path))) is transformers.BertModel
+    body = {key: tensor.clone() for key, tensor in load_file(tmp_path / "model.safetensors").items()}
     query = "encoder.layer.0.attention.self.query.weight"
-    without_query = {key: tensor for key, tensor in whole.items() if key != query}
-    part_of_head = {"cls.predictions.transform.dense.bias": torch.zeros(BERT["hidden_size"])}
-    with_part = {f"bert.{key}": tensor for key, tensor in whole.items()} | part_of_head
-    for tensors, labels, name in ((with_part, None, "cls"), (without_query, None, ""), (without_query, 2, query)):
-        save_file(tensors, body / "model.safetensors", {"format": "pt"})
+    without_query = {key: tensor for key, tensor in body.items() if key != query}
+    with_part_of_head = {f"bert.{key}": tensor for key, tensor in body.items()}
+    with_part_of_head["cls.predictions.transform.dense.bias"] = torch.zeros(BERT["hidden_size"])
+    cases = (with_part_of_head, None, "cls"), (without_query, None, ""), (without_query, 2, query)
+    for tensors, labels, name in cases:
+        save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
         with pytest.raises(BadValue, match=rf"lacks .* weights .*{name}.* which would be random"):
-            load_model(str(body), labels)
+            load_model(str(tmp_path), labels)
 
 
-def test_code_that_comes_with_a_checkpoint_is_neither_run_nor_asked_about(tiny_encoder, tmp_path):
+def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path):
     folder = shutil.copytree(tiny_encoder, tmp_path / "model")
-    (folder / "evil.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     start = time.monotonic()
-    assert_refused(folder, "cannot be loaded")
-    assert time.monotonic() - start < 10  # transformers would wait 15 s for an answer
-    assert not (tmp_path / "sprung").exists()
+    assert_refused(folder)
+    assert time.monotonic() - start < 10  # transformers would ask the user and wait 15 s
+    assert not (tmp_path / "ran").exists()
+
+
+# ---- shortcuts: outputs and gradients stay the same
+
+
+@pytest.mark.parametrize(
+    ("method", "attention", "dtype"),
+    [
+        (Probe(), "eager", torch.float32),
+        (PrefixTuning(tokens=5), "eager", torch.float32),
+        (PrefixTuning(tokens=5), "sdpa", torch.float32),
+        (PromptTuning(tokens=5), "sdpa", torch.float32),
+        (LoRA(4), "eager", torch.bfloat16),
+        (LoRA(4, targets="all-linear"), "eager", torch.float32),
+        (LoRA(4, targets="k,o"), "sdpa", torch.float32),
+    ],
+)
+def test_shortcuts_keep_outputs_and_gradients(method, attention, dtype):
+    model = tiny("roberta").to(dtype)
+    model.set_attn_implementation(attention)
+    method.attach(model)
+    randomise(model)
+    short, lengths = copy.deepcopy(model), []
+    take_shortcuts(short, method)
+    for layer in short.roberta.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda module, inputs, output: lengths.append(output.shape[1]))
+    assert short.config._attn_implementation == (SHORT_ROWS if attention == "eager" else attention)
+    close = {"atol": 1e-5, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
+    outputs = [logits(model), logits(short)]
+    torch.testing.assert_close(*outputs, **close)
+    assert lengths[-1] == (9 if isinstance(method, Probe) else 1)
+    for output in outputs:
+        output.square().sum().backward()
+    for a, b in zip(model.parameters(), short.parameters(), strict=True):
+        if a.requires_grad:
+            torch.testing.assert_close(a.grad, b.grad, **close)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_other_models_are_unchanged(kind):
+    model = tiny(kind)
+    model.set_attn_implementation("eager")
+    take_shortcuts(model, LoRA())
+    assert model.config._attn_implementation == "eager"
+    assert not any(module._forward_pre_hooks for module in model.modules())

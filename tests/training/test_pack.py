@@ -1,4 +1,4 @@
-"""Side by side is the same as alone: losses, metrics, predictions, whatever the members differ in, whoever leaves."""
+"""Tests of packs: runs that train together equal runs that train alone."""
 
 import threading
 import time
@@ -17,172 +17,155 @@ from lora_lab.training.pack import Pack, key
 from tests.conftest import PLAIN, mapped
 
 
-def alike(together, alone) -> None:
-    """The same run, but for the seconds and bytes that it took."""
-    losses = np.array(together.history["loss"]), np.array(alone.history["loss"])
-    assert np.abs(losses[0] / losses[1] - 1).max() < 1e-4
-    assert together.status == alone.status
-    assert together.history["lr"] == alone.history["lr"]
-    assert together.metrics["accuracy"] == alone.metrics["accuracy"]
-    assert together.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
-    assert (together.predictions == alone.predictions).all()
-    assert together.adapter_parameters == alone.adapter_parameters
-    kept = [[(r["step"], r["accuracy"]) for r in run.history["validation"]] for run in (together, alone)]
-    assert kept[0] == kept[1]
+def assert_same_run(packed, alone, rtol=1e-4) -> None:
+    """Compare everything but seconds and bytes."""
+    np.testing.assert_allclose(packed.history["loss"], alone.history["loss"], rtol=rtol)
+    assert packed.status == alone.status
+    assert packed.history["lr"] == alone.history["lr"]
+    assert packed.metrics["accuracy"] == alone.metrics["accuracy"]
+    assert packed.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
+    assert (packed.predictions == alone.predictions).all()
+    assert packed.adapter_parameters == alone.adapter_parameters
+    validations = [[(v["step"], v["accuracy"]) for v in run.history["validation"]] for run in (packed, alone)]
+    assert validations[0] == validations[1]
 
 
 @pytest.fixture
 def three_threads():
-    """A pack in three parts, where none of its members drops anything."""
+    """Let a pack without dropout train in three parts."""
     torch.set_num_threads(3)
     yield
     torch.set_num_threads(1)
 
 
-def test_seeds_train_side_by_side_on_one_quantised_base_and_a_run_says_so(recipe, tmp_path):
+def test_seeds_share_one_quantized_base(recipe, tmp_path):
     recipes = [recipe(dtype="nf4+fp32", seed=seed, method=LoRA(rank=2)) for seed in (0, 1)]
     alone = train(recipes[0], store=tmp_path)
     assert (alone.environment["quantised"], alone.environment["dtype"]) == ("nf4", "fp32")
     assert Pack(recipes).run()[0].metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
-    kept = {"device_name": "cpu", "attention": "eager"}
-    assert evaluate_adapter(alone.adapter, recipes[0].task, dtype="nf4+fp32", **kept) == pytest.approx(alone.metrics)
+    options = {"device_name": "cpu", "attention": "eager", "dtype": "nf4+fp32"}
+    assert evaluate_adapter(alone.adapter, recipes[0].task, **options) == pytest.approx(alone.metrics)
 
 
-def test_members_on_draws_of_their_own_are_as_they_are_alone(recipe, three_threads):
+def test_members_may_train_on_different_subsets(recipe, three_threads):
     recipes = [recipe(steps=6, examples=12, subset=subset, seed=seed) for subset, seed in ((0, 0), (0, 1), (1, 1))]
     pack = Pack(recipes)
     assert len(pack.model.members) == 3
     assert [len(rows) for rows in pack.draws.values()] == [12, 12]
     assert pack.draws[0] != pack.draws[1]
-    for one, together in zip(recipes, pack.run(), strict=True):
-        alike(together, train(one, store=None))
+    for recipe_alone, packed in zip(recipes, pack.run(), strict=True):
+        assert_same_run(packed, train(recipe_alone, store=None))
 
 
-def test_a_member_that_diverges_or_has_enough_leaves_and_the_others_do_not_notice(recipe, three_threads):
+def test_members_that_end_early_do_not_affect_others(recipe, three_threads):
     recipes = [
-        recipe(steps=12, validations=6, lr=lr, patience=patience, seed=seed)
+        recipe(steps=8, validations=4, lr=lr, patience=patience, seed=seed)
         for lr, patience, seed in ((1e-2, 0, 0), (1e30, 0, 1), (1e-9, 2, 2), (5e-3, 0, 3))
     ]
-    found = {run.recipe: run for run in Pack(recipes).run()}
-    assert [found[r].status for r in recipes] == ["done", "failed", "early", "done"]
-    assert "lower the rate" in found[recipes[1]].error
-    assert len(found[recipes[2]].history["step"]) < 12
-    for index in (2, 3):
-        alike(found[recipes[index]], train(recipes[index], store=None))
+    runs = {run.recipe.seed: run for run in Pack(recipes).run()}
+    assert [runs[seed].status for seed in range(4)] == ["done", "failed", "early", "done"]
+    assert "lower the rate" in runs[1].error
+    assert len(runs[2].history["step"]) < 8
+    for seed in (2, 3):
+        assert_same_run(runs[seed], train(recipes[seed], store=None))
 
 
-def test_a_language_model_lowers_its_perplexity_in_a_pack_as_alone(tiny_causal, tmp_path):
+def test_packed_language_models_equal_runs_alone(tiny_causal, tmp_path):
     text = tmp_path / "own.txt"
     text.write_text("\n\n".join(f"Line {n}: {'the same old story again and ' * 24}" for n in range(30)))
     settings = {"max_length": 32, "lr": 2e-2, "steps": 6, "batch": 4, "validations": 2, **PLAIN}
     methods = LoRA(8, targets=("all-linear", "lm_head")), LoRA(1, targets="q,v")
     recipes = [Recipe(tiny_causal, str(text), method, seed=n, **settings) for n, method in enumerate(methods)]
-    for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
+    for recipe, packed in zip(recipes, Pack(recipes).run(), strict=True):
         alone = train(recipe, store=tmp_path / "runs")
-        assert np.allclose(together.history["loss"], alone.history["loss"], rtol=1e-4)
-        assert together.metrics["perplexity"] == pytest.approx(alone.metrics["perplexity"], rel=1e-4)
+        np.testing.assert_allclose(packed.history["loss"], alone.history["loss"], rtol=1e-4)
+        assert packed.metrics["perplexity"] == pytest.approx(alone.metrics["perplexity"], rel=1e-4)
         assert alone.metrics["perplexity"] < alone.history["validation"][0]["perplexity"]
         assert (alone.head_parameters, Store(tmp_path / "runs").find(recipe)) == (0, alone)
         if recipe.method.rank == 8:
-            assert alone.metrics["perplexity"] < 0.5 * 257  # knowing nothing
+            assert alone.metrics["perplexity"] < 0.5 * 257  # half of a uniform guess
 
 
-def test_what_cannot_share_a_base_stands_alone(recipe):
-    plain = recipe()
-    assert key(plain) == key(recipe(seed=5, lr=1e-4, method=LoRA(3, targets="k"), clip=0, patience=2))
-    for other in (recipe(steps=9), recipe(dropout=True), recipe(batch=3), recipe(examples=12)):
-        assert key(other) != key(plain)
-    with pytest.raises(BadValue, match="may differ only in"):
-        Pack([plain, recipe(batch=3)])
+def test_incompatible_recipes_are_refused(recipe):
+    assert key(recipe()) == key(recipe(seed=5, lr=1e-4, method=LoRA(3, targets="k"), clip=0, patience=2))
+    for changes in ({"steps": 9}, {"dropout": True}, {"batch": 3}, {"examples": 12}):
+        with pytest.raises(BadValue, match="may differ only in"):
+            Pack([recipe(), recipe(**changes)])
 
 
-@pytest.mark.parametrize(("count", "dropout", "ratio"), [(1, 0.2, 1), (1, 0.0, 4), (2, 0.2, 1), (3, 0.0, 1)])
-def test_a_pack_that_was_broken_off_goes_on_as_if_it_had_not_been(
-    recipe, tmp_path, three_threads, count, dropout, ratio
-):
+@pytest.mark.parametrize(("count", "dropout", "ratio"), [(1, 0.2, 4), (2, 0.2, 1), (3, 0.0, 1)])
+def test_interrupted_pack_resumes_exactly(recipe, tmp_path, three_threads, count, dropout, ratio):
     recipes = [
-        recipe(steps=12, validations=4, seed=k, lr=1e-2 / (k + 1), method=LoRA(2 + k, dropout=dropout, lr_ratio=ratio))
+        recipe(steps=8, seed=k, lr=1e-2 / (k + 1), method=LoRA(2 + k, dropout=dropout, lr_ratio=ratio))
         for k in range(count)
     ]
-    whole = {run.recipe: run for run in Pack(recipes).run()}
-    broken, stop, file = Pack(recipes), threading.Event(), tmp_path / "pack.safetensors"
+    expected = {run.recipe: run for run in Pack(recipes).run()}
+    interrupted, stop, file = Pack(recipes), threading.Event(), tmp_path / "pack.safetensors"
 
-    def written(pack: Pack) -> None:
-        if pack.step == 6:
-            checkpoint.write(pack, file)
-            stop.set()
+    def write_and_stop(pack: Pack) -> None:  # called after the first validation, at step 4
+        checkpoint.write(pack, file)
+        stop.set()
 
-    broken.written, broken.scores_stopped = written, False
-    assert broken.run(stop=stop) == []
-    again = Pack(recipes if dropout else recipes[::-1])  # in another order, too; masks are drawn in the order
-    checkpoint.restore(again, file)
+    interrupted.written, interrupted.scores_stopped = write_and_stop, False
+    assert (interrupted.run(stop=stop), interrupted.step) == ([], 4)
+    resumed = Pack(recipes if dropout else recipes[::-1])  # dropout masks depend on the order
+    checkpoint.restore(resumed, file)
     assert not mapped(file)
-    for run in again.run():
-        assert run.history == whole[run.recipe].history
-        assert run.metrics == whole[run.recipe].metrics
+    for run in resumed.run():
+        assert run.history == expected[run.recipe].history
+        assert run.metrics == expected[run.recipe].metrics
 
 
-def test_checkpoints_that_are_slow_to_write_are_rare(recipe):
-    pack, written = Pack([recipe(steps=12, validations=12)]), list[int]()
-    pack.written = lambda pack: (written.append(pack.step), time.sleep(0.2))
+def test_slow_checkpoints_are_written_less_often(recipe):
+    pack, steps = Pack([recipe(steps=12, validations=12)]), list[int]()
+    pack.written = lambda pack: (steps.append(pack.step), time.sleep(0.2))
     pack.run()
-    assert len(written) == 1  # the next would come after four seconds
+    assert len(steps) == 1  # the next one would be written after 4 s
 
 
-def test_a_checkpoint_that_cannot_be_read_is_kept_and_named_and_one_of_other_runs_refused(recipe, tmp_path):
-    pack = Pack([recipe()])
+def test_unusable_checkpoints_are_renamed_with_a_warning(recipe, tmp_path, monkeypatch):
     file = checkpoint.path_of(tmp_path, [recipe()])
-    checkpoint.write(pack, file)
+    checkpoint.write(Pack([recipe()]), file)
     with pytest.raises(BadValue, match="has no run"):
         checkpoint.restore(Pack([recipe(seed=2)]), file)
-    whole = file.read_bytes()
-    for content in (whole[:200], whole.replace(b'\\"warmup\\"', b'\\"warmer\\"')):  # damaged, of another version
+    intact = file.read_bytes()
+    for content in (intact[:200], intact.replace(b'\\"warmup\\"', b'\\"warmer\\"')):  # damaged, and unknown settings
         file.write_bytes(content)
         with pytest.warns(LabWarning, match=file.name):
             assert checkpoint.unfinished(tmp_path) == []
-        assert checkpoint.unfinished(tmp_path) == []  # and is spoken of once
+        assert checkpoint.unfinished(tmp_path) == []  # the warning is not repeated
         assert content in [kept.read_bytes() for kept in file.parent.iterdir()]
     assert len(list(file.parent.iterdir())) == 2
-
-
-def test_a_damaged_checkpoint_that_cannot_be_renamed(tmp_path, recipe, monkeypatch):
-    file = checkpoint.path_of(tmp_path, [recipe()])
-    file.parent.mkdir(parents=True)
     file.write_bytes(b"damaged")
-    monkeypatch.setattr(Path, "rename", Mock(side_effect=FileNotFoundError(2, "another sweep was quicker")))
+    monkeypatch.setattr(Path, "rename", Mock(side_effect=FileNotFoundError(2, "another sweep was faster")))
     assert checkpoint.unfinished(tmp_path) == []
     monkeypatch.setattr(Path, "rename", Mock(side_effect=PermissionError(13, "in use")))
     with pytest.raises(BadValue, match="in use"):
         checkpoint.unfinished(tmp_path)
 
 
-def test_a_step_waits_for_the_device_once_however_many_members_there_are(recipe, monkeypatch):
-    waits = []
+def test_step_synchronizes_once_for_all_members(recipe, monkeypatch):
+    calls = []
     for name in ("item", "tolist", "__bool__", "__float__"):
         method = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda self, method=method: waits.append(1) or method(self))
+        monkeypatch.setattr(torch.Tensor, name, lambda self, method=method: calls.append(1) or method(self))
 
-    def waited(members: int) -> list[int]:
-        """Return how often each step but the first read a tensor's values."""
-        seen, recipes = list[int](), [recipe(seed=seed, steps=4, validations=0) for seed in range(members)]
-        pack = Pack(recipes, callbacks=lambda one: [lambda step: seen.append(len(waits))] if one.seed == 0 else ())
-        pack.fit()
-        return [after - before for before, after in pairwise(seen)]
+    def reads_per_step(members: int) -> list[int]:
+        """Return how often each step after the first reads a tensor's values."""
+        totals, recipes = list[int](), [recipe(seed=seed, steps=4, validations=0) for seed in range(members)]
+        Pack(recipes, callbacks=lambda r: [lambda step: totals.append(len(calls))] if r.seed == 0 else ()).fit()
+        return [after - before for before, after in pairwise(totals)]
 
-    alone, together = waited(1), waited(4)
-    assert alone == together
-    assert max(together) <= 2  # loss and norm; transformers reads the mask
+    assert reads_per_step(4) == reads_per_step(1)
+    assert max(reads_per_step(4)) <= 2  # loss and norm, and transformers reads the mask
 
 
-def test_twenty_steps_on_the_real_model(opinions):
-    """The promise, on MiniLM in fp32: mixed ranks, alphas, rates, seeds, targets, clipping and decay."""
-    shared = {"steps": 20, "batch": 4, "validations": 2, "max_length": 16, **PLAIN}
+def test_twenty_steps_of_minilm_equal_runs_alone(opinions):
+    shared = {"steps": 20, "batch": 2, "validations": 1, "max_length": 16, **PLAIN}
     recipes = [
         Recipe("minilm", opinions, LoRA(1, 16), lr=2e-3, seed=0, **shared),
         Recipe("minilm", opinions, LoRA(16, 32, "all-linear"), lr=5e-4, seed=1, clip=0.3, **shared),
         Recipe("minilm", opinions, LoRA(5, 8, "k,o", rslora=True), seed=0, clip=0.0, weight_decay=0.1, **shared),
     ]
-    for recipe, together in zip(recipes, Pack(recipes).run(), strict=True):
-        alone = train(recipe, store=None)
-        alike(together, alone)
-        assert np.allclose(together.history["loss"], alone.history["loss"], rtol=1e-5)
+    for recipe, packed in zip(recipes, Pack(recipes).run(), strict=True):
+        assert_same_run(packed, train(recipe, store=None), rtol=1e-5)

@@ -1,6 +1,8 @@
-"""Tasks: the bundled ones as promised, one's own from a file, and a sentence for every file that cannot be one."""
+"""Tests of tasks: bundled ones, a user's own files, prompts with responses, and draws of training texts."""
 
 import json
+import re
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -10,104 +12,117 @@ from hypothesis import strategies as st
 
 from lora_lab import LoRA, load_task, train
 from lora_lab.errors import BadValue, LabWarning, NotFound
-from lora_lab.training.tasks import SPLITS, Split, Task, chosen_rows, passages
+from lora_lab.training.chat import Chat
+from lora_lab.training.tasks import SPLITS, Split, Task, chosen_rows, passages, read_pairs
 from tests.conftest import PLAIN
 
 
+def all_texts(task: Task) -> tuple[str, ...]:
+    return task.train.texts + task.validation.texts + task.test.texts
+
+
 def assert_disjoint(task: Task) -> None:
-    texts = task.train.texts + task.validation.texts + task.test.texts
-    everything = [" ".join(text.lower().split()) for text in texts]  # case and spaces do not count
-    assert len(everything) == len(set(everything))
-    assert "" not in everything
+    """Check that no text occurs twice, ignoring case and whitespace."""
+    texts = [" ".join(text.lower().split()) for text in all_texts(task)]
+    assert len(texts) == len(set(texts))
+    assert "" not in texts
 
 
 @pytest.mark.parametrize(
     ("name", "train", "validation", "test"),
     [("rt", 6_000, 500, 2000), ("imdb", 20_000, 500, 2000), ("kjv", 2_500, 32, 128), ("shakespeare", 5_000, 32, 128)],
 )
-def test_bundled_tasks_have_their_sizes_and_share_no_text_between_splits(name, train, validation, test):
+def test_bundled_task_has_disjoint_balanced_splits(name, train, validation, test):
     task = load_task(name)
     assert (len(task.validation), len(task.test)) == (validation, test)
     assert len(task.train) > train
     assert_disjoint(task)
     assert task.metric == ("accuracy" if task.labels else "perplexity")
-    for split in (task.train, task.validation, task.test) if task.labels else ():  # balanced, and free of markup
-        assert set(split.labels) == {0, 1}
-        assert 0.42 < sum(split.labels) / len(split) < 0.58
-        assert not any("<br" in text for text in split.texts)
+    if task.labels:
+        assert not any("<br" in text for text in all_texts(task))
+        for split in (task.train, task.validation, task.test):
+            assert set(split.labels) == {0, 1}
+            assert 0.42 < sum(split.labels) / len(split) < 0.58
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=80)))
-def test_passages_lose_nothing_and_are_long(paragraphs):
+def test_passages_keep_all_text_and_are_long(paragraphs):
     text = "\n\n".join(paragraphs)
     pieces = passages(text, characters=50)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(len(piece) >= 50 for piece in pieces[:-1])
 
 
-# ---- a user's own
+# ---- a user's own file
 
 
 def records(n: int = 20) -> list[dict[str, object]]:
     return [{"text": f"text {i}", "label": ("no", "yes")[i % 2]} for i in range(n)]
 
 
-def write(tmp_path, rows, suffix: str = "csv") -> str:
-    file = tmp_path / f"own.{suffix}"
+def write(folder: Path | str, rows, suffix: str = "csv") -> str:
+    """Write rows as csv, or as lines of JSON; a string is written as it is."""
+    file = Path(folder) / f"own.{suffix}"
     if suffix == "csv":
         pd.DataFrame(rows).to_csv(file, index=False)
     else:
-        file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+        lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+        file.write_text("\n".join(lines), encoding="utf-8")
     return str(file)
 
 
+@pytest.mark.filterwarnings("ignore:.*more than one label")
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "ndjson"])
-def test_a_file_of_ones_own_is_a_task(tmp_path, suffix):
-    repeats = [{"text": "  TEXT \t 3 ", "label": "no"}, {"text": " ", "label": "no"}]  # case and spaces do not count
-    file = Path(write(tmp_path, [*records(), *repeats], suffix))
+def test_own_file_becomes_a_task(tmp_path, suffix):
+    duplicate_and_empty = [{"text": "  TEXT \t 3 ", "label": "no"}, {"text": " ", "label": "no"}]
+    file = Path(write(tmp_path, [*records(), *duplicate_and_empty], suffix))
     task = load_task(str(file))
     assert task.labels == ("no", "yes")
-    assert (len(task.train), len(task.validation), len(task.test)) == (14, 2, 4)
+    assert [len(getattr(task, split)) for split in SPLITS] == [14, 2, 4]
     assert_disjoint(task)
     for text, label in zip(task.test.texts, task.test.labels, strict=True):
         assert label == int(text.split()[1]) % 2
-    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # the mark that Windows puts before a text
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # Windows adds a byte order mark
     assert load_task(str(file)).train == task.train
     assert load_task(str(file), seed=1).test != task.test
 
 
-def test_labels_of_rows_that_are_left_out_are_no_classes_and_two_labels_of_a_text_are_warned_of(tmp_path):
+def test_labels_come_from_kept_rows_only(tmp_path):
     rows = [*records(), {"text": " ", "label": "maybe"}, {"text": "TEXT 1", "label": "no"}]
     with pytest.warns(LabWarning, match="1 texts have more than one label"):
         assert load_task(write(tmp_path, rows)).labels == ("no", "yes")
-    rows = [{"text": f"text {n}", "label": "1" * (5000 if n % 2 else 1)} for n in range(20)]
-    assert load_task(write(tmp_path, rows, "jsonl")).num_labels == 2  # more digits than Python reads as a number
 
 
-def test_a_text_in_quotes_may_hold_commas_lines_and_quotes(tmp_path):
-    long = "x" * 2**17  # longer than Python's csv reads of its own
+def test_labels_are_sorted_as_numbers_or_text(tmp_path):
+    orders = [("-1", "9", "10"), ("10", "a", "b"), ("--1", "2"), ("1", "²"), ("1", "1" * 5000)]
+    for order in orders:  # Python cannot convert the last one to a number
+        rows = [{"text": f"text {n}", "label": order[-n % len(order)]} for n in range(40)]
+        assert load_task(write(tmp_path, rows, "jsonl")).labels == order
+
+
+def test_quoted_text_may_contain_commas_newlines_and_quotes(tmp_path):
+    long = "x" * 2**17  # above the default limit of Python's csv module
     texts = [f'text {i}, said\nthe "critic",\r\n\nof films{long * (i % 2)}' for i in range(10)]
     task = load_task(write(tmp_path, [{"text": text, "label": i % 2} for i, text in enumerate(texts)]))
-    assert sorted(task.train.texts + task.validation.texts + task.test.texts) == sorted(texts)
+    assert sorted(all_texts(task)) == sorted(texts)
 
 
-def test_rows_without_text_or_label_are_left_out_columns_may_have_other_names_and_numbers_stay_whole(tmp_path):
+def test_columns_may_be_renamed_and_incomplete_rows_are_dropped(tmp_path):
     rows = [{"review": r["text"], "stars": i % 3 + 8} for i, r in enumerate(records())]
     rows += [{"review": None, "stars": 8}, {"review": "a new text", "stars": None}]
     task = load_task(write(tmp_path, rows, "jsonl"), text="review", label="stars")
-    assert len(task.train) + len(task.validation) + len(task.test) == 20
+    assert len(all_texts(task)) == 20
     assert task.labels == ("8", "9", "10")
 
 
-def test_columns_without_a_name_and_with_the_same_one_are_no_obstacle(tmp_path):
-    """As spreadsheets leave them; of two with one name the first counts."""
+def test_unnamed_and_duplicate_columns_are_ignored(tmp_path):
+    """Spreadsheets write such columns. The first column of a name counts."""
     file = tmp_path / "own.csv"
-    lines = [f"{r['text']},{r['label']},twice,," for r in records()]
-    file.write_text("\n".join(["text,label,text,,", *lines]))
+    file.write_text("\n".join(["text,label,text,,", *(f"{r['text']},{r['label']},twice,," for r in records())]))
     assert {text[:5] for text in load_task(str(file)).train.texts} == {"text "}
 
 
-def test_a_column_split_is_used_as_it_stands(tmp_path):
+def test_split_column_is_used(tmp_path):
     rows = [{**r, "split": ("train", "validation", "test", "train")[i % 4]} for i, r in enumerate(records(8))]
     task = load_task(write(tmp_path, rows))
     assert task.train.texts == ("text 0", "text 3", "text 4", "text 7")
@@ -130,81 +145,134 @@ REFUSED = [
     ("jsonl", '{"text": "\\ud800", "label": 1}', "own.jsonl, line 1 is not JSON: .* surrogates"),
     ("jsonl", "", "no column 'text'; it has nothing"),
     ("jsonl", "1\n2\n", 'own.jsonl, line 1 is not an object such as {"text": ..., "label": ...}'),
-    (
-        "jsonl",
-        '{"text": "a", "label": 1, "split": "train"}\n{"text": "b", "label": 0, "split": null}\n',
-        "and nothing else; it has nothing, train",
-    ),
+    ("jsonl", '{"text": "a", "label": 1, "split": "train"}\n{"text": "b", "label": 0}', "it has nothing, train"),
     ("txt", "one paragraph", "has 1 passages"),
     ("pdf", "x", "not a .csv, .jsonl or .txt file"),
 ]
 
 
-def test_a_file_that_cannot_be_a_task_says_why_and_an_unknown_task_names_those_there_are(tmp_path):
-    for suffix, content, sentence in REFUSED:
-        file = tmp_path / f"own.{suffix}"
-        file.write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(NotFound if "no column" in sentence else BadValue, match=sentence):
-            load_task(str(file))
+@pytest.mark.parametrize(("suffix", "content", "message"), REFUSED, ids=[message for *_, message in REFUSED])
+def test_invalid_file_is_refused_with_the_reason(tmp_path, suffix, content, message):
+    file = tmp_path / f"own.{suffix}"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(NotFound if "no column" in message else BadValue, match=message):
+        load_task(str(file))
+
+
+def test_unknown_task_and_missing_asset_are_named(empty_home):
     for name in ("rtt", "nowhere.csv", ""):
         with pytest.raises(NotFound, match=r"no task or file '.*'; pass rt, imdb, tweets, kjv, shakespeare"):
             load_task(name)
-
-
-def test_a_task_whose_asset_is_missing_names_the_command(empty_home):
     with pytest.raises(NotFound, match=r"'reviews' is missing; run: lora-lab fetch$"):
         load_task("rt")
     with pytest.raises(NotFound, match=r"'tweets' is missing; run: lora-lab fetch --tweets$"):
         load_task("tweets")
 
 
-def test_labels_are_in_the_order_of_numbers_or_letters(tmp_path):
-    for order in (("-1", "9", "10"), ("10", "a", "b"), ("--1", "2"), ("1", "²")):
-        rows = [{"text": f"text {n}", "label": order[-n % len(order)]} for n in range(40)]
-        assert load_task(write(tmp_path, rows)).labels == order
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_label_without_training_text_is_refused_before_training(split, tmp_path):
+    rows = [{"text": f"text {n}", "label": "ab"[n % 2], "split": SPLITS[n % 3]} for n in range(40)]
+    task = write(tmp_path, [*rows, {"text": "a rare text", "label": "odd", "split": split}])
+    with pytest.raises(BadValue, match=f"'odd', but a {split} text does: .*'split'"):
+        train("there is no such model", task, LoRA(rank=1), **PLAIN)
+    assert len(load_task(task).labels) == 3  # it can still be scored
 
 
-# ---- draws of a few training texts: balanced, nested, repeatable
+# ---- prompts with responses, and chats
 
 
-def made(*labels: int) -> Task:
-    """A task with these labels on its training texts."""
-    some = Split(tuple(f"text {n}" for n in range(len(labels))), labels)
-    return Task("made", ("a", "b", "c"), 8, some, some, some)
+def pairs(n: int = 20, **fields) -> list[dict]:
+    return [{"prompt": f"question {i}?", "response": f"answer {i}", **fields} for i in range(n)]
+
+
+def test_pairs_are_read_and_split_by_seed(tmp_path):
+    task = load_task(write(tmp_path, pairs(), "jsonl"))
+    assert [len(getattr(task, split)) for split in SPLITS] == [14, 2, 4]
+    windows = tmp_path / "notepad.jsonl"
+    windows.write_text("\r\n".join(json.dumps(row) for row in pairs()), encoding="utf-8-sig", newline="")
+    assert load_task(str(windows)).test == task.test
+    assert task.test != load_task(write(tmp_path, pairs(), "jsonl"), seed=1).test
+
+
+@given(st.lists(st.sampled_from(["Why?", " why?  ", "How  so?", "how so?", *"abcdefghijkl"]), min_size=10, max_size=40))
+def test_answers_to_one_question_stay_in_one_split(prompts):
+    rows = [*({"prompt": text, "response": str(n)} for n, text in enumerate(prompts)), *pairs(3)]
+    with tempfile.TemporaryDirectory() as folder:
+        splits = read_pairs(Path(write(folder, rows, "jsonl")))
+    questions = [{" ".join(str(chat).lower().split()) for chat in split.prompts} for split in splits.values()]
+    assert all(questions)
+    assert sum(map(len, questions)) == len(set().union(*questions))
+    assert sum(map(len, splits.values())) == len(rows)
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_only_line_feeds_end_a_line(text):
+    """Inside JSON strings, U+2028 and U+0085 are ordinary characters."""
+    with tempfile.TemporaryDirectory() as folder:
+        splits = read_pairs(Path(write(folder, [*pairs(), {"prompt": text, "response": text, "split": None}], "jsonl")))
+    assert text.strip() in [response for split in splits.values() for response in split.texts]
+
+
+def test_last_answer_of_a_chat_is_learned(tmp_path):
+    turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Ho"), ("user", "Why?"), ("assistant", "Because.")]
+    chat = {"messages": [{"role": role, "content": text} for role, text in turns], "split": "train"}
+    held_out = [*pairs(6, split="validation"), *({**row, "prompt": "Where?"} for row in pairs(6, split="test"))]
+    train = read_pairs(Path(write(tmp_path, [chat, *held_out], "jsonl")))["train"]
+    assert train == Split(("Because.",), prompts=(Chat(tuple(turns[:-1])),))
+    assert str(train.prompts[0]) == "Why?"
+
+
+REFUSED_PAIRS = [
+    ([*pairs(), {"prompt": "x", "response": " "}], "line 21 has no text in 'response'; it has prompt, response"),
+    ([*pairs(), "{"], "line 21 is not JSON"),
+    ([*pairs(), "[1]"], "line 21 is not an object"),
+    (pairs(9), "contains 9 pairs; at least 10"),
+    ([row | {"prompt": "Why?"} for row in pairs()] + pairs(1), "asks 2 different questions; at least 3"),
+    (pairs(split="train"), "'split' must contain each of train, validation, test and nothing else; it has train"),
+    (pairs(split=[]), "and nothing else; it has []"),
+    ([{"messages": "hello"}], "line 1: messages must be a list of objects"),
+    ([{"messages": [{"role": "user", "content": "x"}]}], "the last two messages must be the user's message and"),
+    ([{"messages": [{"role": "wizard", "content": "x"}]}], "role must be one of system, user, assistant, not 'wi"),
+    ([{"messages": [{"role": "user", "content": 3}]}], "has no text in 'content'; it has role, content"),
+]
+
+
+@pytest.mark.parametrize(("rows", "message"), REFUSED_PAIRS, ids=[message for _, message in REFUSED_PAIRS])
+def test_invalid_pairs_are_refused_with_the_reason(tmp_path, rows, message):
+    with pytest.raises(BadValue, match=re.escape(message)):
+        load_task(write(tmp_path, rows, "jsonl"))
+
+
+# ---- draws of a few training texts
+
+
+def task_with(labels: list[int]) -> Task:
+    split = Split(tuple(f"text {n}" for n in range(len(labels))), tuple(labels))
+    return Task("own", ("a", "b", "c"), 8, split, split, split)
 
 
 @given(st.lists(st.integers(0, 2), min_size=30, max_size=60), st.integers(3, 30), st.integers(0, 5))
-def test_a_draw_is_balanced_as_the_data_are_and_holds_every_smaller_one(labels, examples, subset):
-    task = made(*labels, *[0, 1, 2] * 10)
+def test_draws_are_stratified_and_nested(labels, examples, subset):
+    task = task_with(labels + [0, 1, 2] * 10)
     places = chosen_rows(task, examples + 12, subset)
     assert len(set(places)) == examples + 12
-    assert places == sorted(places)
+    assert places == sorted(places) == chosen_rows(task, examples + 12, subset)
     for label in range(3):
         expected = (examples + 12) * task.train.labels.count(label) / len(task.train)
         assert abs(sum(task.train.labels[place] == label for place in places) - expected) <= 1.5
     assert set(chosen_rows(task, examples + 9, subset)) < set(places)
 
 
-def test_a_draw_is_the_same_whenever_it_is_made_and_others_differ():
-    task = made(*[0, 1] * 100)
-    assert chosen_rows(task, 50) == chosen_rows(task, 50, 0)
+def test_subsets_differ_and_zero_examples_means_all():
+    task = task_with([0, 1] * 100)
     assert len({tuple(chosen_rows(task, 50, subset)) for subset in range(20)}) == 20
     assert chosen_rows(task, 0) == chosen_rows(task, 200, 3) == list(range(200))
     assert task.train.at([2, 5]) == Split(("text 2", "text 5"), (0, 1))
     assert len(chosen_rows(load_task("kjv"), 10)) == 10  # text without labels
 
 
-def test_a_draw_that_cannot_be_says_why():
+def test_impossible_draw_is_refused():
     with pytest.raises(BadValue, match="has 4 training texts, not 5"):
-        chosen_rows(made(0, 1, 0, 1), 5)
-    with pytest.raises(BadValue, match="2 examples of made contain no 'c'"):
-        chosen_rows(made(0, 1, 2), 2)
-
-
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_a_label_that_no_training_text_has_is_refused_before_a_model_is_loaded(split, tmp_path):
-    rows = [{"text": f"text {n}", "label": "ab"[n % 2], "split": SPLITS[n % 3]} for n in range(40)]
-    task = write(tmp_path, [*rows, {"text": "a rare text", "label": "odd", "split": split}])
-    with pytest.raises(BadValue, match=f"'odd', but a {split} text does: .*'split'"):
-        train("there is no such model", task, LoRA(rank=1), **PLAIN)
-    assert len(load_task(task).labels) == 3  # it can be scored
+        chosen_rows(task_with([0, 1, 0, 1]), 5)
+    with pytest.raises(BadValue, match="2 examples of own contain no 'c'"):
+        chosen_rows(task_with([0, 1, 2]), 2)

@@ -1,4 +1,4 @@
-"""What the panels' tests share: somebody who watches, and patience."""
+"""Shared helpers: a message from the browser, and waiting for a thread."""
 
 import time
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from lora_lab.widgets.base import Panel
 
 
 def said(panel: Panel, does: str, **more: Any) -> None:
-    """A button of the browser."""
+    """Send the panel the message of a button."""
     panel._handle_custom_msg({"do": does, **more}, [])
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait for what a thread brings about."""
+    """Wait until a thread has made the condition true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it took too long"
+        assert time.monotonic() < deadline, f"not true after {seconds} s"
         time.sleep(0.02)

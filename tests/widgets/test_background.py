@@ -1,4 +1,4 @@
-"""Work in a thread: what Stop ends, and what it does not."""
+"""Tests of background work: stopping, and errors while painting."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from lora_lab.widgets import base
 
 
 class Counting(base.Background):
-    """Counts to twenty in a fifth of a second, or until it is stopped."""
+    """Counts to 20 in 0.2 s, unless it is stopped."""
 
     def _work(self) -> None:
         self.state = "counting"
@@ -20,32 +20,33 @@ class Counting(base.Background):
         self.state = "done"
 
 
-def test_a_stop_ends_the_run_that_it_comes_into_and_no_other():
-    live, ended = Counting(), []
-    for too_late in (True, False, True):  # after the end of a run, or right after its start
-        live.start()
-        if too_late:
-            live.wait(10)
-        live.stop()
-        live.wait(10)
-        ended.append(live.state)
-    assert ended == ["done", "stopped", "done"]
+def test_stop_ends_only_the_current_run():
+    work, states = Counting(), []
+    for after_the_end in (True, False, True):
+        work.start()
+        if after_the_end:
+            work.wait(10)
+        work.stop()
+        work.wait(10)
+        states.append(work.state)
+    assert states == ["done", "stopped", "done"]
 
 
-def test_a_point_that_cannot_be_painted_is_told_and_the_next_ones_are_painted(monkeypatch, watched: None):
+def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
     monkeypatch.setattr(base, "PAINTS_PER_SECOND", 100)
-    live, told, numbers, done, panel = Counting(), set[str](), count(1), list[int](), base.LivePanel()
-    panel.observe(lambda change: told.add(change["new"]["error"]), "live")
+    work, errors, numbers, painted, panel = Counting(), set[str](), count(1), list[int](), base.LivePanel()
+    panel.observe(lambda change: errors.add(change["new"]["error"]), "live")
 
     def paint() -> None:
         if (number := next(numbers)) == 2:
             raise ValueError("no <room>")
-        done.append(number)
+        painted.append(number)
 
-    panel._begin(live, paint)
-    for thread in [one for one in threading.enumerate() if one.name == "lora-lab-paint"]:
-        thread.join(20)
-    assert live.state == "done"
-    assert done[:2] == [1, 3]
-    assert len(done) > 3
-    assert told == {"ValueError: no <room>"}
+    panel._begin(work, paint)
+    for thread in threading.enumerate():
+        if thread.name == "lora-lab-paint":
+            thread.join(20)
+    assert work.state == "done"
+    assert painted[:2] == [1, 3]
+    assert len(painted) > 3
+    assert errors == {"ValueError: no <room>"}

@@ -1,8 +1,7 @@
-"""The panel "LoRA to scale": what it sends to the browser is what `params` counts."""
+"""Tests of the LoRA panel: its numbers are those of `params`."""
 
 import json
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 
@@ -13,27 +12,27 @@ from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 
 
 def trained(rows: list[dict], targets: tuple[str, ...], rank: int) -> int:
-    """As `js/lora_model.js` adds it up."""
+    """Count as `js/lora_model.js` does."""
     return rank * sum(row["trains"].get(target, 0) for row in rows for target in targets)
 
 
-def test_what_ships_is_what_is_counted():
+def test_shipped_layers_are_current():
     assert list(zoo_layers()) == zoo_names()
     for name in zoo_names():
         assert zoo_layers()[name] == layers_of(name), name
 
 
-def test_rows_sum_to_what_params_says():
-    for model in ("gpt2", "phi-3-mini", "mixtral-8x7b", "t5-base"):
-        rows = zoo_layers()[model]
-        targets = [target for target in ("q", "v", "up", "down") if any(target in row["trains"] for row in rows)]
-        for chosen in (("all-linear",), *combinations(targets, 2)):
-            counted = params(model, LoRA(rank=4, targets=chosen))
-            assert trained(rows, chosen, 4) == counted.trainable, (model, chosen)
-            assert sum(row["numbers"] for row in rows) == counted.total, model
+@pytest.mark.parametrize("model", ["gpt2", "phi-3-mini", "mixtral-8x7b", "t5-base"])
+def test_rows_add_up_to_params(model):
+    rows = zoo_layers()[model]
+    available = [target for target in ("q", "v", "up", "down") if any(target in row["trains"] for row in rows)]
+    for targets in (("all-linear",), *combinations(available, 2)):
+        count = params(model, LoRA(rank=4, targets=targets))
+        assert trained(rows, targets, 4) == count.trainable, targets
+        assert sum(row["numbers"] for row in rows) == count.total
 
 
-def test_a_layer_has_the_shape_of_the_real_one_and_one_that_is_not_there_is_one_sentence():
+def test_shape_of_a_layer_and_errors():
     assert LoRAPanel().shape == (4096, 4096)
     assert LoRAPanel(model="llama-3-8b", layer="v").shape == (1024, 4096)
     assert LoRAPanel(model="gpt2", layer="q+k+v").shape == (2304, 768)
@@ -44,26 +43,26 @@ def test_a_layer_has_the_shape_of_the_real_one_and_one_that_is_not_there_is_one_
         LoRAPanel(d=64, rank=65)
 
 
-def test_in_words_it_says_what_is_stored_and_what_trains():
+def test_description_counts_frozen_and_trained_numbers():
     words = LoRAPanel(d=4096, rank=8).describe()
-    assert "16,777,216 numbers, which stay frozen" in words
-    assert "add 65,536 (0.391%), which train. Break-even at rank 2,048." in words
+    assert "16,777,216 parameters, which stay frozen" in words
+    assert "add 65,536 (0.391%), which are trained. Break-even is at rank 2,048." in words
     panel = LoRAPanel("model", model="llama-3-8b", rank=8)
     assert f"adds {panel.counted().trainable:,} (0.042%)" in panel.describe()
 
 
-def test_a_model_of_your_own(loaded):
+def test_own_model_is_counted_and_unchanged(loaded):
     model = loaded("minilm", num_labels=2)
     panel = LoRAPanel("model", model=model, rank=2, models=["gpt2"])
     assert list(panel.models) == [panel.model, "gpt2"]
     rows = panel.models[panel.model]["rows"]
     assert trained(rows, ("q", "v"), 2) == panel.counted().trainable == 6 * 2 * 2 * (384 + 384)
     assert sum(row["numbers"] for row in rows) == sum(p.numel() for p in model.parameters())
-    assert all("lora" not in name for name, _ in model.named_parameters())  # nothing was attached
+    assert all("lora" not in name for name, _ in model.named_parameters())
     json.dumps(panel.state())
 
 
-def test_a_notebook_that_is_built_keeps_what_a_page_needs(tmp_path: Path):
+def test_notebook_output_has_words_and_a_snapshot(tmp_path):
     data, _ = LoRAPanel(rank=16)._repr_mimebundle_()
     assert data["text/plain"].startswith("LoRA to scale: W of 4,096 x 4,096")
     snapshot = json.loads(data[MIME])

@@ -1,4 +1,4 @@
-"""The rank panel without a browser: pieces that add up to the matrix, what it opens on, and what it says."""
+"""Tests of the rank panel without a browser."""
 
 import json
 from unittest.mock import Mock
@@ -13,19 +13,19 @@ from lora_lab.widgets.rank_panel import RankPanel
 
 
 @pytest.mark.parametrize("matrix", [matrices.picture(), np.random.default_rng(0).normal(size=(3, 40))])
-def test_the_pieces_that_are_sent_add_up_to_the_best_cut(matrix: np.ndarray):
+def test_pieces_add_up_to_the_truncated_svd(matrix):
     panel, (u, s, vt) = RankPanel(matrix), decompose(matrix)
     for rank in (0, 1, 3):
         panel.rank = rank
         best = truncated(u, s, vt, rank)
-        assert np.linalg.norm(panel.approximation() - best) <= 0.02 * np.linalg.norm(best)  # a byte a number
+        assert np.linalg.norm(panel.approximation() - best) <= 0.02 * np.linalg.norm(best)  # one byte per number
         assert panel.kept() == pytest.approx(energy_kept(s, rank), abs=1e-5)
 
 
-def test_it_opens_on_full_fine_tuning_with_its_right_answers_at_each_rank():
+def test_default_shows_full_fine_tuning_and_answers_at_each_rank():
     panel = RankPanel()
     assert (panel.source, panel.rank) == ("full", 2)
-    assert "cut to rank 2, 79.2% are right; with none cut, 84.8%" in panel.describe()
+    assert "cut to rank 2, 79.2% of the answers are right; with nothing cut, 84.8%" in panel.describe()
     cut = panel.cuts["updates"]["full"]
     for at in range(len(cut["ranks"])):
         for gained in cut["gained"][at]:
@@ -37,13 +37,13 @@ def test_it_opens_on_full_fine_tuning_with_its_right_answers_at_each_rank():
             assert (answers[at] == str(label), answers[-1] == str(label)) == (False, True)
 
 
-def test_the_words_follow_rank_and_matrix():
+def test_rank_is_limited_by_the_matrix():
     panel = RankPanel("picture", rank=8)
     assert "8 of 256 pieces keep 94.0% of the energy" in panel.describe()
     assert "4,096 numbers instead of 65,536." in panel.describe()
     panel.rank = 64
     panel.source = "update"
-    assert panel.rank == 8  # LoRA of rank 8 has no more pieces
+    assert panel.rank == 8  # the rank of the shipped adapter
     assert panel.kept() == pytest.approx(1, abs=1e-4)
     with pytest.raises(NotFound, match="full, update, weight"):
         panel.source = "photo"
@@ -51,17 +51,17 @@ def test_the_words_follow_rank_and_matrix():
         RankPanel("picture", rank=-1)
 
 
-def test_a_matrix_is_sent_when_it_is_chosen_and_a_page_gets_them_all():
+def test_matrices_are_sent_when_chosen_and_all_in_a_page():
     panel = RankPanel()
     assert list(panel.data) == ["full"]
-    panel._handle_custom_msg({"source": "noise"}, [])  # the menu in the browser
+    panel._handle_custom_msg({"source": "noise"}, [])
     assert (panel.source, list(panel.data)) == ("noise", ["full", "noise"])
     state = panel.state()
     assert set(state["data"]) == set(matrices.SOURCES)
     assert len(json.dumps(state)) < 300_000
 
 
-def test_where_minilm_is_missing_the_rest_is_shown(monkeypatch: pytest.MonkeyPatch):
+def test_missing_minilm_is_an_error_of_one_matrix(monkeypatch):
     monkeypatch.setattr(matrices, "weight", Mock(side_effect=NotFound("run lora-lab fetch")))
     panel = RankPanel()
     panel._handle_custom_msg({"source": "weight"}, [])

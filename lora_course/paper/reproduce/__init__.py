@@ -1,11 +1,11 @@
-"""Reproduce the paper's tables and figures on a laptop: `item("table6")` is one, `run.reproduce` runs them.
+"""Reproduce the paper's tables and figures on a laptop: `item("table6")` returns one item, `run.reproduce` runs items.
 
-plan       steps, seeds, ... that fit the time budget on this machine
-measured   rows (published | expected | yours, with every seed) and verdicts on pairs of methods
-judged     the paper's finding by the item's rule: holds, fails, undecided, or not tested
+plan       choose the steps, seeds, ... that fit the time budget on this machine
+measured   return rows (published | expected | yours, with every seed) and verdicts on pairs of methods
+judged     decide by the item's rule whether the paper's finding holds, fails, is undecided, or was not tested
 
-The models are small and the data aren't the paper's: each item is a *surrogate*. Its numbers can't equal the published
-ones; the question is whether the paper's finding holds here, too. Each item's texts and settings are in
+The models are small and the data aren't the paper's, so each item is a *surrogate*: its numbers can't equal the
+published ones. The question is whether the paper's finding holds here, too. Each item's texts and settings are in
 data/paper/reproduce.yaml. A rule sees only what result.json stores, so a new rule can judge an old result.
 """
 
@@ -30,7 +30,7 @@ CHANCE, CEILING = 50.0, 95.0  # percent, for two classes
 
 
 class Row(NamedTuple):
-    """One value per seed or round. Equal prediction hashes mean the same run, not a coincidence."""
+    """One value per seed or round. Values with equal prediction hashes come from the same run."""
 
     name: str
     yours: tuple[float, ...]
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What result.json stores for a rule: values by row, sizes, and verdicts as `verdict_record` writes them."""
+    """What a rule reads from result.json: values by row, sizes, and verdicts as `verdict_record` writes them."""
 
     rows: Mapping[str, Sequence[float]]
     sizes: Mapping[str, Any] = {}
@@ -73,13 +73,13 @@ class Place(NamedTuple):
         for number in range(wanted):
             if self.stop.is_set():
                 if number < least:
-                    raise Failed(f"time ran out after {number} rounds, but {least} are needed: give it more minutes")
+                    raise Failed(f"time ran out after {number} rounds, but {least} are needed: allow more minutes")
                 return
             yield number
 
 
 class Item:
-    """One item, with the attributes of its entry in reproduce.yaml, which documents them; `changes` override some."""
+    """One item, with the settings of its entry in reproduce.yaml, which documents them; `changes` override settings."""
 
     name: str
     title: str
@@ -88,7 +88,7 @@ class Item:
     limits: str
     minutes: float
     axis: str = "test accuracy (%)"
-    line: float | None = None  # where "no effect" is on the axis
+    line: float | None = None  # the value that means "no effect"
     store: str = ""  # the folder of runs that items share
     model: str
     task: str = ""
@@ -113,33 +113,33 @@ class Item:
         raise NotImplementedError
 
     def plan(self, place: Place) -> Plan:
-        """Plan from a few real steps. Raises: BadValue for too few minutes."""
+        """Plan from the time of a few real steps. Raises: BadValue for too few minutes."""
         return self.expected(place.minutes)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        """Return rows, and verdicts by the names in `pairs`, reusing finished runs in the folder. Raises: Failed."""
+        """Return rows and the verdicts on `pairs`, by name. Finished runs in the folder are reused. Raises: Failed."""
         raise NotImplementedError
 
     def untested(self, kept: Kept) -> str:
-        """Say why these runs cannot test the finding: too short, at the floor, or at the ceiling. Empty if they can."""
+        """Return why these runs can't test the finding (too short, at the floor, at the ceiling); "" if they can."""
         if self.passes:
             rows = self.fields.get("examples") or len(load_task(self.task).train)
             seen = kept.sizes["steps"] * self.batch / rows
             if seen < self.passes:
-                return f"{kept.sizes['steps']} steps saw {100 * seen:.0f}% of the training rows"
+                return f"{kept.sizes['steps']} steps saw only {100 * seen:.0f}% of the training rows"
         learned = {"rows": (), "clear": 10.0, "of": "chance", **(self.learned or {})}
         low, clear = max(kept.rows[learned["floor"]]) if "floor" in learned else CHANCE, learned["clear"]
         for name in sorted(learned["rows"]):
             worst, best = min(kept.rows[name]), max(kept.rows[name])
             if worst < low + clear:
                 floor = f"{learned['of']} ({low:.1f}%)"
-                return f"{name} has a run at {worst:.1f}%, which is not {clear:g} points above {floor}"
+                return f"{name} has a run at {worst:.1f}%, less than {clear:g} points above {floor}"
             if best > CEILING:
-                return f"{name} has a run at {best:.1f}%, which leaves no room above"
+                return f"{name} has a run at {best:.1f}%, which leaves no room for improvement"
         return ""
 
     def judge(self, kept: Kept) -> Judged:
-        """Apply the rule to runs that test the finding: by default, the verdicts on `pairs`."""
+        """Apply the rule to runs that test the finding: by default, combine the verdicts on `pairs`."""
         return all_of({name: by_verdict(kept.verdicts[name], wanted) for name, (_, _, wanted) in self.pairs.items()})
 
     def judged(self, kept: Kept) -> Judged:
@@ -195,12 +195,12 @@ def verdict_record(found: Verdict) -> dict[str, Any]:
 
 
 def by_verdict(kept: Mapping[str, Any], wanted: str) -> Judged:
-    """Judge whether a verdict agrees with a finding, which fails only if the whole interval lies beyond the margin.
+    """Judge whether a verdict agrees with a finding. It fails only if the whole interval lies beyond the margin.
 
     better      holds if better, fails if worse by more than the margin
     no worse    holds if better or equivalent, fails if worse by more than the margin
     equal       holds if equivalent, fails if apart by more than the margin
-    "worse" and "no better" are the same with the two methods swapped.
+    "worse" and "no better" are "better" and "no worse" with the two methods swapped.
     """
     outcome, margin = kept["outcome"], kept["margin"]
     below, above = kept["high"] < -margin, kept["low"] > margin
@@ -231,9 +231,9 @@ def all_of(parts: Mapping[str, Judged]) -> Judged:
 
 
 def in_every(found: Collection[bool], least: int, words: str) -> Judged:
-    """Combine seeds, or pairs of seeds: holds if true in all of at least `least`, fails if true in none of them."""
+    """Combine seeds or pairs, of which `least` are needed: holds if all are true, fails if none is."""
     count, enough = int(sum(found)), len(found) >= least
-    text = f"{words}: true in {count} of {len(found)}{'' if enough else f', and {least} are needed'}"
+    text = f"{words}: true in {count} of {len(found)}{'' if enough else f', but {least} are needed'}"
     return part(enough and count == len(found), enough and not count, text)
 
 

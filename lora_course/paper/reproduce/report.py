@@ -1,4 +1,4 @@
-"""The report: one Markdown file with a plot of all results and a section for each."""
+"""The report: one Markdown file with a plot of all results and a section per result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ SIGNS = {
     "holds": "the finding **holds** here", "fails": "the finding **fails** here", "undecided": "**undecided**",
     "not tested": "**not tested**",
 }  # fmt: skip
-RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its figures"}
+RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its numbers"}
 HEAD = """# The paper, reproduced at laptop scale
 
-Surrogates of Hu et al. 2021 (arXiv 2106.09685v2): small models, other data. Their numbers cannot equal the published
-ones. The question is whether a *finding* of the paper also holds here. A rule decides: it holds, it fails, it is
-undecided, or it was not tested because the runs were too short or learned too little to tell. Every seed is shown.
+Each item is a surrogate for a result of Hu et al. 2021 (arXiv 2106.09685v2), with small models and other data, so its
+numbers cannot equal the published ones. The question is whether a *finding* of the paper also holds here. A rule
+decides whether it holds, fails, is undecided, or was not tested because the runs were too short or learned too little
+to tell. Every seed is shown.
 
 ![Each effect with its interval against the limit of its rule](report.png)
 """
@@ -43,7 +44,7 @@ def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
 
 def section(result: Mapping[str, Any]) -> str:
     """Format one item in full."""
-    env, shared = result["environment"], ", without the training that it shares with other items"
+    env, shared = result["environment"], ", not counting the training that it shares with other items"
     beside = [name for name in described()[result["item"]].get("also", {}) if name in result["verdicts"]]
     where = (in_words(result["sizes"]), _as_text(env["hardware"]), env["date"], f"lora_lab {env['lora_lab']}")
     rows = [(row["name"], row["published"] or "-", row["expected"] or "-", spread(row["yours"]), row["unit"])
@@ -83,7 +84,7 @@ def _sign(result: Mapping[str, Any]) -> str:
 
 
 def _as_text(text: str) -> str:
-    """Escape what Markdown would read as markup or a formula: an error may quote any file."""
+    """Escape what Markdown would read as markup or a formula, since error messages may quote any file."""
     return re.sub(r"[\\`*_\[\]<>|$~#&]", r"\\\g<0>", printable(text))
 
 

@@ -1,11 +1,11 @@
 """Run items one after another, each in its own folder, and write each result as soon as it is ready.
 
-    FOLDER/table6/plan-38.json   sizes chosen for this many minutes; a second call reuses them
+    FOLDER/table6/plan-38.json   sizes chosen for a budget of 38 minutes; a second call reuses them
     FOLDER/table6/runs/          the store of its runs
     FOLDER/table6/result.json    rows, finding, rule, verdict; a second call returns it
     FOLDER/report.md, report.png
 
-Runs can be killed at any moment; the same call resumes. A failure is recorded, and the other items still run.
+Runs can be killed at any moment; the same call resumes them. A failure is recorded, and the other items still run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def reproduce(
 ) -> Iterator[Found]:  # fmt: skip
     """Run items in order, and yield each result as soon as it is stored.
 
-    minutes  budget per item, overriding its own
+    minutes  time budget per item, instead of the item's own
     again    repeat items that have a result; finished training runs are reused
     Raises: BadValue for a folder that cannot be written to.
     """
@@ -88,7 +88,7 @@ def check_minutes(minutes: float | None) -> None:
 
 
 def _stored_result(place: Place) -> Found | None:
-    """Return the stored result, for any number of minutes, unless it failed."""
+    """Return the stored result, whatever its time budget, unless the item failed."""
     file = place.folder / "result.json"
     result = read_json(file) if file.is_file() else {}
     return result if result.get("version") == VERSION and not result["error"] else None
@@ -109,7 +109,7 @@ def _run_item(item: Item, place: Place) -> Found:
         rows, measured = item.measured(plan.sizes, place)
         verdicts = {name: verdict_record(verdict) for name, verdict in measured.items()}
         judged = item.judged(Kept({row.name: row.yours for row in rows}, plan.sizes, verdicts))
-    except Exception as failure:  # catch everything: one item must not cost the other items' hours of work
+    except Exception as failure:  # catch everything: one failure must not cost the other items' hours of work
         error = in_a_sentence(failure)
     timer.cancel()
     place.say(error or f"{judged.standing}: {judged.words}")
@@ -142,7 +142,7 @@ def _description(item: Item, rows: list[Found]) -> Found:
 
 
 def rejudged(item: Item, result: Found) -> Found:
-    """Judge a result's values by the item's current rule; `ruled` says if the rule is newer than the result."""
+    """Judge a result's values by the item's current rule; `ruled` says whether the rule is newer than the result."""
     values = Kept({row["name"]: row["yours"] for row in result["rows"]}, result["sizes"], result.get("verdicts", {}))
     judged = Judged(result["standing"], result["words"]) if result["error"] else item.judged(values)
     ruled = result.get("ruled", "before") if result["rule"] == item.rule else "after"
@@ -150,7 +150,7 @@ def rejudged(item: Item, result: Found) -> Found:
 
 
 def rejudge(items: Iterable[Item], folder: str | Path) -> Iterator[Found]:
-    """Rejudge and rewrite these items' results in a folder, without training. Raises: BadValue if there are none."""
+    """Rejudge and rewrite the items' results in a folder, without training. Raises: BadValue if it has none."""
     stored = {result["item"]: result for result in kept(folder)}
     if not (found := [item for item in items if item.name in stored]):
         raise BadValue(f"there is no result of these items in {folder}; pass the --out of a finished run")

@@ -1,12 +1,12 @@
-"""Items that train: groups of recipes that differ in one thing, or methods with a tuned learning rate each.
+"""Items that train: groups of recipes that differ in one setting, or methods that each have a tuned learning rate.
 
 Trained    every group at a fixed learning rate, as in the paper's tables 5, 6, 16 and 18
 Compared   every method at the learning rate chosen on validation, through `lora_lab.experiments.compare`
 
     seconds = sum over groups of   packs * load + runs * (steps * step + scoring)
 
-The number of steps follows from the budget. A dry run estimates a step from the speed of one layer and may be off by
-a factor of two; a run times a few real steps first.
+The number of steps follows from the time budget. A dry run estimates the time of a step from the speed of one layer and
+may be off by a factor of two; a run times a few real steps first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lora_lab.training import device
 from lora_lab.training.tasks import load_task, typical_tokens
 
 LAYER = 12 * 384**2  # parameters in the matrices of the timed layer
-BESIDES = 1.6  # measured ratio of a whole step to its layers: adds head, embeddings, optimizer and gaps
+BESIDES = 1.6  # time of a whole step (with head, embeddings, optimizer and gaps) over that of its layers, measured
 FULL = 1.5  # three products per matrix instead of two
 LOAD, WRITING = 5.0, 2.0  # approximate seconds to load a pack; for a small language model to write an answer
 PACK = 8  # maximum number of recipes timed side by side
@@ -41,12 +41,12 @@ class Trained(Item):
     """Groups of recipes that share model, task, steps and, per seed, the head and data order.
 
     groups   label: a method, or {method: ..., recipe fields}
-    rates    if given, every group trains at each: `pairs` compare groups at the rate that is best, by validation loss,
-             for the group `tuned_at`; a row "LABEL, own rate" has the rate that is best for LABEL
-    metric   the metric that a row shows, and its factor
-    also     more pairs, which are corrected together with `pairs` and not judged
+    rates    if given, every group trains at each rate: `pairs` compare groups at the rate with the lowest validation
+             loss for the group `tuned_at`, and rows "LABEL, own rate" show the best rate of group LABEL
+    metric   the metric that a row shows, and the factor that scales it
+    also     more pairs, which are not judged but count in the correction of `pairs`
     ladder   sizes to try in turn, with fewer and fewer seeds until there are `enough` steps
-    most     number of steps beyond which more seeds help more
+    most     maximum number of steps, beyond which more seeds help more
     fields   additional fields of every recipe
     """
 
@@ -85,7 +85,7 @@ class Trained(Item):
         return self.sized(place.minutes, [timings[recipe.method.name] for recipe in self.study().recipes])
 
     def sized(self, minutes: float, timings: Sequence[Timing]) -> Plan:
-        """Pick the ladder's first sizes with enough steps, else the last. Raises: BadValue for too few minutes."""
+        """Pick the first sizes on the ladder with enough steps, else the last. Raises: BadValue for too few minutes."""
         task = load_task(self.task)
         scored = len(task.test) / len(task.validation)
         for rates, growth, seeds in self.ladder:
@@ -100,14 +100,14 @@ class Trained(Item):
                 break
         if steps < FEWEST:
             needed = (fixed + FEWEST * slope) / SAFE / 60
-            takes = f"{FEWEST} steps of two seeds take about {needed:.1f}"
+            takes = f"{FEWEST} steps of two seeds take about {needed:.1f} minutes"
             raise BadValue(f"{minutes:g} minutes is not enough on this machine: {takes}")
         steps = min(steps, self.most)
         tuned = {"rates": rates, "growth": growth} if tuning else {}
         return Plan({"steps": steps, **tuned, "seeds": seeds}, fixed + steps * slope)
 
     def trained(self, sizes: Mapping[str, Any], place: Place) -> Study:
-        """Train the study's missing runs and return it. Raises: Failed if some are still missing."""
+        """Train the study's missing runs and return the study. Raises: Failed if any are still missing."""
         folder = place.folder.parent / (self.store or self.name)
         study = self.study(sizes["steps"], sizes["seeds"]).run(folder / "runs", stop=place.stop)
         if study.missing:
@@ -116,7 +116,7 @@ class Trained(Item):
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study, (metric, factor), rows = self.trained(sizes, place), self.metric, []
-        if self.rates:  # keep the groups at the rate that is best for `tuned_at`, and each at its own
+        if self.rates:  # keep each group at the best rate for `tuned_at`, and at its own best rate
 
             def loss(label: str, lr: float) -> float:
                 return fmean(run.history["validation"][-1]["loss"] for run in study.runs(_at(label, lr)))
@@ -133,7 +133,7 @@ class Trained(Item):
 
 
 class Compared(Trained):
-    """Methods, each at its own tuned learning rate; the rows are `metrics`: {label: (name, factor)}."""
+    """Methods, each at its own tuned learning rate, with a row for each of the `metrics`: {label: (name, factor)}."""
 
     methods: str
     metrics: Mapping[str, tuple[str, float]]
@@ -156,7 +156,7 @@ class Compared(Trained):
         return self.rows(study.results), verdicts_of({name: (runs[a], runs[b]) for name, (a, b, _) in pairs.items()})
 
     def rows(self, results: Sequence[Any]) -> list[Row]:
-        """Return one row per metric and method; its unit has the chosen rate, and those that were tried."""
+        """Return one row per metric and method; its unit has the chosen rate and all rates that were tried."""
         rates = [
             f"rate {r.row['lr']:g}{' (at an end)' if r.row['edge'] else ''} of {[one['lr'] for one in r.row['tried']]}"
             for r in results
@@ -169,7 +169,7 @@ class Compared(Trained):
 
 
 def marks(runs: Iterable[Run]) -> tuple[str, ...]:
-    """Hash each run's predictions on the test rows, whether it was just trained or loaded."""
+    """Hash each run's predictions on the test rows; a run that is loaded later has the same hash."""
     predictions = (run.predictions for run in runs if run.predictions is not None)
     arrays = (array.astype("<i8" if array.dtype.kind in "iub" else "<f4") for array in predictions)
     return tuple(hashlib.sha256(array.tobytes()).hexdigest()[:12] for array in arrays)
@@ -192,6 +192,6 @@ def quick(recipe: Recipe) -> Timing:
 
 @cache
 def best_speed(where: str) -> float:
-    """Measure tokens per second, forward and backward, through a layer of MiniLM's size: rows of 32, steps of 4,096."""
+    """Measure tokens per second, forward and backward, in a layer of MiniLM's size (rows of 32, steps of 4,096)."""
     choice = device.choose(32, device=where)
     return 4096 / device.time_layer(where, choice.torch_dtype, choice.attention, 32, total=4096)

@@ -1,4 +1,4 @@
-"""Table 7 and figures 3 and 4: the updates of LoRA runs at ranks 4, 8 and 64, which the three items share.
+"""Table 7 and figures 3 and 4: the updates of LoRA runs at ranks 4, 8 and 64, which these three items share.
 
 ||dW||_F / ||U^T W V||_F    table 7: U, V are the top r singular directions of dW; then those of W, then random ones
 phi(i, j)                   figures 3 and 4: overlap of the first i and first j directions of two runs, minus the chance
@@ -21,7 +21,7 @@ from lora_lab.experiments.statistics import Verdict
 from lora_lab.training.train import open_adapter
 
 PARTS = {"q": ("query", "q_proj"), "v": ("value", "v_proj")}  # layer names by role
-TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance in one case out of four
+TOO_FEW = 4  # fewer seeds decide nothing: three agree by chance in one of four cases
 Layers = Mapping[str, Update]  # one run's updates by layer name
 Updates = Mapping[str, Sequence[Layers]]  # by group, one run per seed
 
@@ -78,8 +78,8 @@ class Amplified(Subspaces):
         above = [x["factor"] > 1 for x in ranks.values()]
         return all_of(
             {
-                "||U'WV||": in_every(np.all(between, 0), TOO_FEW, "between chance and W's own strongest"),
-                "amplification": in_every(np.all(above, 0), TOO_FEW, f"{factors}, above 1 at both"),
+                "||U'WV||": in_every(np.all(between, 0), TOO_FEW, "between chance and W's strongest directions"),
+                "amplification": in_every(np.all(above, 0), TOO_FEW, f"{factors}, above 1 at both ranks"),
             }
         )
 
@@ -93,7 +93,7 @@ LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
 
 
 class Shared(Subspaces):
-    """phi of each run against another group's next seed: with equal seeds, A may have the same initialization."""
+    """phi of each run and another group's run of the next seed, since equal seeds may initialize A alike."""
 
     between: tuple[str, str]
     cells: Sequence[tuple[int, int]]
@@ -114,7 +114,7 @@ class Shared(Subspaces):
 
 
 def _shared(a: Layers, b: Layers, basis: Callable[[Update], np.ndarray], role: str, i: int, j: int) -> float:
-    """Average phi(i, j) minus its chance level over the q or v layers; a smaller matrix uses all its directions."""
+    """Average phi(i, j) minus its chance level over the q or v layers; a matrix may have fewer directions."""
     names = [name for name in a if name.endswith(PARTS[role])]
     return fmean(above_chance(basis(a[name])[:, :i], basis(b[name])[:, :j]) for name in names)
 
@@ -127,8 +127,8 @@ class BetweenRanks(Shared):
 
     def judge(self, kept: Kept) -> Judged:
         first, rest = (np.array([kept.rows[f"BA of {role}, phi({i}, {i})"] for role in "qv"]) for i in (1, 8))
-        holds = np.all((first > 0.5) & (rest < 0.5), axis=0)  # the paper calls 0.5 an overlap
-        return in_every(holds, TOO_FEW, "phi(1, 1) above 0.5 and phi(8, 8) below it, in q and in v")
+        holds = np.all((first > 0.5) & (rest < 0.5), axis=0)  # the paper counts 0.5 as overlap
+        return in_every(holds, TOO_FEW, "phi(1, 1) above 0.5 and phi(8, 8) below 0.5, in q and in v")
 
 
 class BetweenSeeds(Shared):

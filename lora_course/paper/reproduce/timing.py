@@ -1,6 +1,4 @@
-"""Items timed in rounds: table 1 and section 4.2. All variants take turns within a round, so a momentary slowdown
-of the machine affects all of them; ratios are taken within a round.
-"""
+"""Timed items (table 1, section 4.2): variants take turns in rounds; ratios are per round, so slow moments cancel."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ LEAST, FEWEST = 6, 5  # rounds required by the rules of table 1 and of section 4
 
 # ---- table 1: bottlenecks run in series; LoRA runs in parallel, or is merged
 
-GRIDS = (  # rows and tokens: the paper's, and smaller ones for slower machines
+GRIDS = (  # rows and tokens: the paper's grid, and smaller grids for slower machines
     ((1, 128), (16, 256), (32, 512)),
     ((1, 128), (8, 256), (16, 256)),
     ((1, 128), (4, 128), (16, 128)),
@@ -39,7 +37,7 @@ SIZE, RANK = 64, 8  # of a bottleneck; of LoRA
 
 
 class Latency(Item):
-    """Time an answer at each size in the first of `grids` that leaves time for enough rounds."""
+    """Time a forward pass at each size of the first grid that leaves time for enough rounds."""
 
     grids: Sequence[Sequence[tuple[int, int]]] = GRIDS
     most: int = 100  # as many as in the paper
@@ -86,14 +84,14 @@ class Latency(Item):
         texts = {}
         for row in table.records():
             cell = f"{row['batch']} x {row['seq']}"
-            texts[f"{cell} {MERGED}"] = "1, being the base"
+            texts[f"{cell} {MERGED}"] = "1 (it is the base)"
             for name, column in ((HOULSBY, "AdapterH"), (LIN, "AdapterL")):
                 texts[f"{cell} {name}"] = f"{row[column] / row['FT/LoRA']:.3f} ({row['adapter_parameters']})"
         return texts
 
 
 def ways(model: str) -> dict[str, nn.Module]:
-    """Return the plain model, and copies with each kind of adapter, its parameters randomized as if trained."""
+    """Return the plain model and a copy with each kind of adapter, whose parameters are random, as if trained."""
     base = load_model(model, num_labels=2)
     unmerged = _with_adapter(base, LoRA(rank=RANK))
     merge(merged := copy.deepcopy(unmerged))
@@ -177,9 +175,9 @@ class Costs(Item):
     def judge(self, kept: Kept) -> Judged:
         peak, file = (kept.rows[f"{r}, LoRA"][0] / kept.rows[f"{r}, full"][0] for r in ("peak of a step", "file"))
         speed = Interval.of(kept.rows[RATIO])
-        memory = part(peak < 0.5, peak >= 0.5, f"{peak:.2f} of full's")
-        size = part(file < 0.01, file >= 0.01, f"1 in {1 / file:,.0f}")
-        fast = part(speed.low > 1.1, speed.high < 1.1, f"{speed} times")
+        memory = part(peak < 0.5, peak >= 0.5, f"{peak:.2f} of full fine-tuning's")
+        size = part(file < 0.01, file >= 0.01, f"1/{1 / file:,.0f} of full fine-tuning's")
+        fast = part(speed.low > 1.1, speed.high < 1.1, f"{speed} times full fine-tuning's")
         return all_of({"memory": memory, "file": size, "speed": fast})
 
     def paper_says(self, table: Any) -> dict[str, str]:

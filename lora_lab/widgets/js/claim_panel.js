@@ -10,7 +10,7 @@ import { axisBottom, circle, cross, line, linear, log, piled, rect, text, ticks 
 const TRAITS = { cards: {}, claim: "", at: [] };
 const MARKS = { true: "✓", false: "✗", depends: "◐", undecided: "?" };
 const SIGNS = { 1: "●", 0: "×", [-1]: "○" };
-const VERBS = { 1: "holds", 0: "fails", [-1]: "is open" };
+const VERBS = { 1: "holds", 0: "fails", [-1]: "is undecided" };
 const [ROW, DOT, SIDE, TOP] = [44, 7, 10, 22]; // pixels
 const LABELED = 8; // up to this many cases get a row each
 
@@ -63,7 +63,7 @@ function start(p) {
       ".title": `“${escape(card.statement)}”<span class="gloss">${escape(card.said_by)}. ${linked(card.source)}</span>`,
       ".big": big,
       ".words": words,
-      ".key": "● holds, × fails, ○ is open.",
+      ".key": "● holds, × fails, ○ is undecided.",
       ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "As claimed.",
       ".about": `<b>Right if:</b> ${escape(card.prediction)} <b>Not shown:</b> ${escape(card.limits)} ${decide(outcome)}`,
     });
@@ -76,11 +76,11 @@ function start(p) {
   const control = ({ number, means }, i) => (number ? slider : menu)(`p${i}`, escape(means), "train");
   const linked = (source) => escape(source).replace(/https?:\/\/[^\s,;)]+/, (url) => `<a href="${url}">${url}</a>`);
 
-  /** How many cases hold, fail and are open, in words. */
+  /** In how many cases the claim holds, fails or is undecided, in words. */
   function tally(outcome) {
     const countOf = (verdict) => outcome.cases.filter(([, holds]) => holds === verdict).length;
     const counts = [1, 0, -1].filter(countOf).map((holds) => `${VERBS[holds]} in ${countOf(holds)}`).join(", ");
-    return `It ${counts} of ${plural(outcome.cases.length, "case")}.`;
+    return `The claim ${counts} of ${plural(outcome.cases.length, "case")}.`;
   }
 
   function scale() {

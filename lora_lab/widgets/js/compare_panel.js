@@ -1,5 +1,5 @@
 // Methods compared: seeds and costs above, differences from a rival at a margin below. Python ran every test; see
-// experiments/margins.py for what it sends. This file looks outcomes up and draws them.
+// experiments/margins.py for what it sends. This file looks up outcomes and draws them.
 
 import COMPARE_CSS from "./compare_panel.css";
 import { AXES, drawForest, drawSeeds, drawStudies, span, thousands } from "./compare_picture.js";
@@ -105,7 +105,7 @@ function start(p) {
     const share = method.trained / rival.trained;
     const trains = share === 1 ? "as many" : share < 1 ? `${percent(share)} of the` : `${about(share)} times the`;
     const verdict = pair && pair.letter !== "-" ? `; at a margin of ${size} it is ${pair.word}` : "";
-    return `${escape(method.name)} trains ${trains} numbers ${share === 1 ? "as" : "of"} ${escape(rival.name)}${verdict}`;
+    return `${escape(method.name)} trains ${trains} parameters ${share === 1 ? "as" : "of"} ${escape(rival.name)}${verdict}`;
   }
 
   /** [headline, sentence] for the pair. */
@@ -118,16 +118,16 @@ function start(p) {
     const wide = within ? `The 90% interval, ${format(within[0])} to ${format(within[1])},` : "The 90% interval";
     const beyond = within && (within[1] < -margin || within[0] > margin);
     const matters = beyond ? "lies beyond the margin: the difference matters" : `reaches beyond ±${size}: it may matter`;
-    const differs = `The 95% interval, ${ends}, excludes 0: luck alone rarely does this.`;
+    const differs = `The 95% interval, ${ends}, excludes 0, which luck alone rarely causes.`;
     const real = `${differs} ${within ? `${wide} ${matters}.` : ""}`;
-    const small = `${differs} ${wide} lies inside ±${size}: it is ${letter === "W" ? "worse" : "better"} by less than the margin
-      that you set.`;
+    const small = `${differs} ${wide} lies inside ±${size}: it is ${letter === "W" ? "worse" : "better"}, but not by more than
+      the margin that you set.`;
     const words = {
       e: `${wide} lies inside ±${size}: whatever the difference is, it is too small to matter here.`,
       u: `The 95% interval, ${ends}, includes 0, so neither is shown to be better. ${wide} reaches beyond the margin, so they
         are not shown to be equivalent. ${moreData(test, at)}`,
-      "-": `The 95% interval is ${ends}. This comparison kept no answers, so only its own margin of
-        ${about(data.scale * data.margin)} ${data.gap} was tested.`,
+      "-": `The 95% interval is ${ends}. This comparison saved no answers, so no margin could be tested except its own,
+        ${about(data.scale * data.margin)} ${data.gap}.`,
       w: real, b: real, W: small, B: small,
     };
     const [word, qualifier] = OUTCOMES[letter].split(", ");
@@ -148,7 +148,7 @@ function start(p) {
   function holmWords({ pair, rows, at }) {
     const together = pair?.test.together[at];
     if (!pair || together === pair.letter || together === "-") return "";
-    return `Asked as one of ${rows.length} questions at once, which takes stronger evidence (Holm’s correction), it is <b>${OUTCOMES[together]}</b>.`;
+    return `As one of ${rows.length} pairs tested together, which requires stronger evidence (Holm’s correction), it is <b>${OUTCOMES[together]}</b>.`;
   }
 
   function facts({ method, rival, data }) {
@@ -160,11 +160,11 @@ function start(p) {
   function draw() {
     now = read();
     const { data, pair, danced, rows, axis, format, rival, size, margin } = now;
-    const dances = Boolean(danced || (p.kernel && pair && !pair.test.outcomes.includes("-")));
+    const draws = Boolean(p.kernel && pair && !pair.test.outcomes.includes("-"));
     const [any, both] = [Boolean(data), hasMethods(p.get("stored")) && hasMethods(p.get("mine"))];
     p.offer({
-      here: p.kernel, draws: p.kernel, view: both, dance: dances, studies: Boolean(danced), axis: any, ways: any, body: any,
-      forest: Boolean(rows?.length),
+      here: p.kernel, draws, view: both, dance: draws || Boolean(p.get("dance").number), studies: Boolean(danced),
+      axis: any, ways: any, body: any, forest: Boolean(rows?.length),
     });
     p.find("details").hidden = !data;
     const status = drawHere(p.live());
@@ -190,7 +190,7 @@ function start(p) {
         is a run far below the others.`,
       ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts(now), ".about": escape(data.about + failed),
     });
-    if (dances) drawDance(range);
+    drawDance(range);
     p.numbers(methodTable);
     return `${title(now)}. ${big}. ${words} ${status}`;
   }
@@ -227,21 +227,21 @@ function start(p) {
     p.keep({ rows: sizes[nearest(sizes, ui.rows)] });
     p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
     p.button("dance", { off: p.gone() || p.waits() });
-    if (!danced) return p.fill({ ".misses": "Each study draws new sentences from the test set." });
+    const stored = "The stored studies are about another pair of methods: choose that pair again to see them.";
+    if (!danced) return p.fill({ ".misses": p.kernel ? "Each study draws new sentences from the test set." : stored });
     if (danced.number !== ui.seen) {
       p.keep({ seen: danced.number, shown: 0 });
       setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
     }
     const shown = clamp(ui.shown, 0, danced.studies.length);
     p.slide("shown", { most: danced.studies.length, value: shown, words: count(shown), spoken: `${shown} studies` });
-    const { scale } = data;
-    const studies = drawStudies(p.width("studies"), { ...danced, range, margin: scale * margin, scale, shown });
+    const studies = drawStudies(p.width("studies"), { ...danced, range, margin: data.scale * margin, scale: data.scale, shown });
     const missed = danced.studies.slice(0, shown).filter(([, low, high]) => danced.truth < low || high < danced.truth).length;
     const letters = danced.outcomes.slice(0, shown).map((outcomes) => outcomes[at]);
     const counts = Object.entries(OUTCOMES).map(([key, word]) => [letters.filter((letter) => letter === key).length, word]);
     const parts = counts.filter(([times]) => times).sort(([a], [b]) => b - a).map(([times, word]) => `${times} ${word}`);
-    const words = `${missed} of ${shown} intervals miss the truth, ${now.format(danced.truth)}; at most about 5 in 100 of all 95% intervals
-      should. Studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. The full test set: ${pair.word}.`;
+    const words = `${missed} of ${shown} intervals miss the truth, ${now.format(danced.truth)}; of all 95% intervals, at most about 5 in 100
+      should. Verdicts of studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. Verdict of the full test set: ${pair.word}.`;
     p.picture(studies, words, "studies");
     return p.fill({ ".misses": words });
   }

@@ -3,7 +3,7 @@
 import { about, binary, clamp, count, escape, extent, sum } from "./format.js";
 import { axisBottom, axisLeft, circle, cross, line, linear, log, rect, text, ticks } from "./svg.js";
 
-const FAR = 12; // points below a method's best seed from which a run becomes a cross at the bottom
+const FAR = 12; // a run that is this many points below its method's best seed becomes a cross at the bottom
 const LETTER = 6.3; // average width of a 12 px letter, in pixels
 const [TOP, ROW] = [22, 38]; // pixels above the forest, and per pair in it
 

@@ -56,7 +56,7 @@ export function openFilm(film) {
   return prepared;
 }
 
-/** The monomials of a fit; if the film depends on the rank, followed by each of them times the rank. */
+/** The monomials of a fit; if the film depends on the rank, followed by each monomial times the rank. */
 function monomials(film, { batch: b, seq: t, rank }) {
   if (film.fixed) return [1];
   const basis = [1, b, t, b * t, b * t * t, t * t];

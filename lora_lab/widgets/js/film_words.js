@@ -76,8 +76,8 @@ export function reason(film, result, point) {
   const live = (c) => result.live[result.top * MANY + c];
   const saved = `the ${binary(live(ACTIVATIONS))} of activations saved for the backward pass are in memory`;
   if (ACTS[act] === "update") {
-    return `All gradients are in memory, and so are the optimizer's states for every trained number. Its arithmetic briefly needs
-      ${binary(live(TEMPORARIES))} more. The activations are already freed.`;
+    return `All gradients are in memory, and so are the optimizer's states for every trained parameter. The optimizer's arithmetic
+      briefly needs ${binary(live(TEMPORARIES))} more. The activations are already freed.`;
   }
   if (ACTS[act] === "loss") {
     const tokens = count(point.batch * point.seq);

@@ -1,4 +1,4 @@
-// Stands in for a kernel on a page: gives an anywidget module's render({ model, el }) its model, from JSON in the page.
+// Replaces the kernel on a page: gives an anywidget module's render({ model, el }) a model made from JSON in the page.
 // A classic script, like the panels next to it: browsers refuse ES modules from file://.
 //
 //     <div data-panel="LoRAPanel"><script type="application/json">{"rank": 8, ...}</script><img ...></div>

@@ -109,11 +109,11 @@ export function describeRow(row) {
 export function describeModel(name, { rows, total, trained, stored, share }) {
   if (!trained) {
     const title = `Without an adapter, nothing in ${escape(name)} trains`;
-    return [title, "<b>0</b> <span>numbers train</span>", "No layer has an adapter. Choose at least one."];
+    return [title, "<b>0</b> <span>parameters to train</span>", "No layer has an adapter. Choose at least one layer."];
   }
   const less = share < 1;
-  const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} numbers to train</span>`;
-  const fused = stored > trained ? " The file stores fused layers in full, so it has more numbers than are trained." : "";
+  const big = `<b>${about(less ? 1 / share : share)}×</b> <span>${less ? "fewer" : "as many"} parameters to train</span>`;
+  const fused = stored > trained ? " The file stores fused layers in full, so it holds more numbers than are trained." : "";
   const experts = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
     ${percent(share)}.${experts} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}. At 2 bytes a

@@ -82,7 +82,7 @@ function lens(cx, cy, R, px, py, thick) {
   return line(px, py, cx, cy, "ray") + glass + circle(cx, cy, R, "edge", 'stroke-width="1.5"') + words;
 }
 
-/** d^2 against 2dr over the rank. The slider below is the axis: each rank is drawn where the thumb would be. */
+/** d^2 and 2dr against the rank. The slider below is the axis: each rank is drawn where the thumb would be. */
 export function drawCurve(width, size, ranks) {
   const { m, n, r, full, strips, even } = size;
   const [top, bottom] = [30, 114];
@@ -113,9 +113,9 @@ export function describeSize(size) {
   const [W, A, B] = ["W", "A", "B"].map(letter);
   const half = `rank ${about(even)}${m === n ? `, half of ${letter("d")}` : ""}`;
   const [factor, unit, rule, title] = strips < full
-    ? [about(1 / share), "fewer numbers to train", `At ${half}, they would have as many numbers as ${W}.`,
+    ? [about(1 / share), "fewer parameters to train", `At ${half}, they would have as many numbers as ${W}.`,
       `${W} is frozen; only ${A} and ${B} train, ${percent(share)} of its size`]
-    : [about(share), "as many numbers as W", `LoRA saves numbers only below ${half}.`,
+    : [about(share), "as many numbers as W", `LoRA saves parameters only below ${half}.`,
       `At rank ${count(r)}, ${A} and ${B} are no smaller than ${W}`];
   const words = `Stored: ${W} + ${count(strips)}. Trained: ${count(strips)}, which is ${percent(share)} of ${W}. The
     model does not shrink: ${W} stays, frozen, and ${A} and ${B} are added to it. ${rule}`;

@@ -203,7 +203,7 @@ function describeStart({ out }) {
 }
 
 function describeSteps({ states, step }) {
-  const { loss, dA, dB } = states[step];
+  const [{ loss }, { dA, dB }] = [states[step], states[Math.max(step - 1, 0)]]; // the gradients of the step just taken
   const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
   const words = [
     `${LA} is random, and every number in ${LB} is zero. A step moves each number against its gradient.`,
@@ -215,7 +215,7 @@ function describeSteps({ states, step }) {
   const title = step ? `The first step moves only ${LB}; then ${LA} learns too` : "Take a step: which matrix moves?";
   return [
     title, pair(dA, LA) + pair(dB, LB), words,
-    table(["step", "loss", `gradient of ${LA}`, `gradient of ${LB}`], rows, step),
+    table(["step", "loss", `gradient of ${LA}`, `gradient of ${LB}`], rows, step - 1),
   ];
 }
 
@@ -223,10 +223,10 @@ function describeMerge({ merged, real: { m, n, r, name }, A }) {
   const strips = 2 * D * A.length;
   const done = merged >= 1;
   const words = done
-    ? `${letter("BA")} has the same shape as ${LW}, so it was added to it: a single product again, and the same ${Y}.`
+    ? `${letter("BA")} has the same shape as ${LW} and was added to ${LW}: again a single product, with the same ${Y}.`
     : merged
-      ? `${letter("BA")} is added piece by piece, one column of ${LB} times one row of ${LA}: entry (i, j) is added to entry
-        (i, j) of ${LW}.`
+      ? `${letter("BA")} is added piece by piece, each a column of ${LB} times a row of ${LA}: its entry (i, j) is added to
+        entry (i, j) of ${LW}.`
       : `Besides ${Wx}, every token needs two more products: ${Ax}, then ${LB} times the result. They are small, but each
         costs time.`;
   return [

@@ -51,7 +51,7 @@ function start(p) {
     return { svg: [line(width / 2, 0, width / 2, bottom, "edge"), ...heads, ...dots, ...axis].join(""), height: bottom + 22 };
   }
 
-  /** Right answers over the share; dashed: what the two models' logits give, mixed with the same shares. */
+  /** Right answers against the share; dashed: right answers if the two models' logits are mixed with the same shares. */
   function drawCurve(width, { shares, right, mixed, at }) {
     const [left, end, top, bottom] = [38, width - 8, 8, 116];
     const [x, y] = [linear([0, 1], [left, end]), linear([0, 1], [bottom, top])];

@@ -19,7 +19,7 @@ const SOON = 500; // milliseconds before the panel says that it is waiting for t
 const ENDED = ["restarting", "autorestarting", "terminating", "dead"]; // states of a kernel that has lost the panel
 const GONE = "The kernel was restarted or has ended. The panel keeps what it shows; run this cell again to continue.";
 const WAITS = "Waiting for the kernel, which may be busy with another cell. If it was restarted, run this cell again.";
-const THUMB = 18; // width in pixels; the thumb's center stays half of it away from the ends of the track
+const THUMB = 18; // width in pixels; the thumb's center stays half this width away from the ends of the track
 
 export function panel({ title, css = "", traits, body, start }) {
   function render({ model, el }) {
@@ -37,11 +37,11 @@ export function panel({ title, css = "", traits, body, start }) {
     let drawing;
     let tables; // renders the folded tables
     let gone = false; // whether the kernel has lost this panel
-    let halts = false; // whether its work was told to stop
+    let halts = false; // whether the panel's work was told to stop
     let pending; // a request to the kernel: { answer: a trait's name, words, timer }
 
     host.className = "lab-panel";
-    host.dataset.lmSuppressShortcuts = "true"; // or JupyterLab uses the arrow keys to move between cells
+    host.dataset.lmSuppressShortcuts = "true"; // otherwise, JupyterLab uses the arrow keys to move between cells
     card.className = "card";
     card.setAttribute("role", "group");
     card.setAttribute("aria-label", title);

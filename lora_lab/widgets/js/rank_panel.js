@@ -9,7 +9,7 @@ import { circle, group, outline, text } from "./svg.js";
 
 const TRAITS = { data: {}, cuts: {}, choices: [], source: "", rank: 2 };
 const STOPS = [...Array(17).keys(), 20, 24, 28, 32, 40, 48, 56, 64];
-const KINDS = ["train", "other", "frozen"]; // of the updates, in order
+const KINDS = ["train", "other", "frozen"]; // colors of the updates, in order
 const COLORS = { train: "var(--one)", other: "var(--other)" }; // of the controls
 const LARGEST = 300; // pixels per side
 const STRIP = 12;
@@ -27,7 +27,7 @@ const BODY = `<header><div class="title"></div></header>
     <p class="big"></p><p class="words"></p>
   </div>
   <div class="below">
-    <div data-for="cuts"><p class="sub">Right answers, every matrix of the update cut to rank r</p>${drawn("accuracy")}</div>
+    <div data-for="cuts"><p class="sub">Right answers when every matrix of the update is cut to rank r</p>${drawn("accuracy")}</div>
     <div><p class="sub">Energy of this matrix in its first r pieces</p>${drawn("energy")}</div>
     <div class="examples" data-for="examples"></div>
   </div>
@@ -162,12 +162,12 @@ function start(p) {
     if (gain < 0.02 * now.n) return `The ${escape(name)} update gains nothing, at any rank`;
     const at = right.findIndex((correct) => correct - right[0] >= ENOUGH * gain);
     const part = percent((right[at] - right[0]) / gain);
-    return `Rank ${ranks[at]} holds ${part} of what ${escape(name)} gained, in ${percent(energy[at])} of its energy`;
+    return `Rank ${ranks[at]} keeps ${part} of the gain from ${escape(name)}, with ${percent(energy[at])} of the update’s energy`;
   }
 
   function findingOfMatrix() {
     const [needed, shuffled] = now.shown.ninety;
-    return `${count(needed)} of ${count(now.shown.full)} pieces hold 90% of its energy; shuffled, it takes ${count(shuffled)}`;
+    return `${count(needed)} of ${count(now.shown.full)} pieces hold 90% of the matrix’s energy; after shuffling, it takes ${count(shuffled)}`;
   }
 
   function describeCut() {
@@ -182,19 +182,19 @@ function start(p) {
     const what = measured
       ? `In the ${name} update, every matrix keeps only its ${pieces}.`
       : `The base model with the trained head: nothing else of the ${name} update is left.`;
-    const differ = `${count(cut.flips[at])} of ${count(n)} answers differ from that`;
+    const differ = `${count(cut.flips[at])} of ${count(n)} answers differ from those at this rank`;
     const between = measured === rank ? "" : ` Measured at ranks ${measured} and ${cut.ranks[at + 1]}.`;
-    return [big, `${what} With nothing cut, ${right(cut.right.length - 1)} are right; ${differ}.${between}`];
+    return [big, `${what} With nothing cut, ${right(cut.right.length - 1)} of the answers are right; ${differ}.${between}`];
   }
 
   function describeMatrix() {
     const { shown, rank, matrix } = now;
     const holds = (rank * (matrix.rows + matrix.columns)) / (matrix.rows * matrix.columns);
-    const savings = holds < 1 ? `${percent(holds)} as many numbers` : "no saving: as many numbers";
+    const savings = holds < 1 ? `take ${percent(holds)} of the numbers in` : "take at least as many numbers as";
     return [
       `<b>${share(shown.kept[rank][1])}</b> <span>of the energy in ${plural(rank, "piece")}</span>`,
-      `The same numbers, shuffled, would keep ${share(shown.kept[rank][2])}. A column and a row for each piece are ${savings} as
-        the matrix${holds < 1 ? "" : ", or more"}.`,
+      `The same numbers, shuffled, would keep ${share(shown.kept[rank][2])}. A column and a row for each piece ${savings}
+        the matrix.`,
     ];
   }
 
@@ -212,7 +212,7 @@ function start(p) {
     }).join("") || "<li>None.</li>";
     const block = (head, items) => `<div><div class="head">${head}</div><ul>${items}</ul></div>`;
     return `${block(at ? `Right at rank ${cut.ranks[at]} and above` : "Right at every rank", list(cut.gained[at], false))}
-      ${block(`Wrong at rank ${cut.ranks[at]}, right in the end`, list(cut.lost[at], true))}
+      ${block(`Wrong at rank ${cut.ranks[at]}, right with nothing cut`, list(cut.lost[at], true))}
       <p class="sub">A dot for each rank, ${cut.ranks.join(", ")}: filled is right, hollow is wrong.</p>`;
   }
 

@@ -1,5 +1,5 @@
-// The pictures of the rank panel: rank-one pieces of a matrix, unpacked, added up and painted, and two charts over the
-// rank. Dark is negative, light is positive.
+// The pictures of the rank panel: rank-one pieces of a matrix, unpacked, added up and painted, and two charts against
+// the rank. Dark is negative, light is positive.
 
 import { count } from "./format.js";
 import { axisBottom, axisLeft, circle, curve, directLabels, line, linear, ticks } from "./svg.js";
@@ -85,7 +85,7 @@ export const limitOf = ({ column, row, scale }) => 3 * scale * rms(column) * rms
 const RANKS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
 const NAMES = 114; // room for the names of the lines, in pixels
 
-/** Lines over the rank up to `full`, each { kind, name, points, bold, dots }; `ring` marks the value in the headline. */
+/** Lines against the rank, up to `full`, each { kind, name, points, bold, dots }; `ring` marks the value in the headline. */
 export function drawRanks(width, { series, range, full, now, ring, unit = "%" }) {
   const [left, right, top, bottom] = [38, width - NAMES, 8, 138];
   const along = linear([0, Math.log2(1 + full)], [left, right]);

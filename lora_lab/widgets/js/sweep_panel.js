@@ -43,7 +43,7 @@ const BODY = `<header><div class="title"></div>
 </div>
 <p class="about"></p>${folded("all cells as a table")}`;
 
-const KEY = { seeds: "● a run", dead: "× a run that collapsed", untried: "▨ not tried", top: "◆ best of its row" };
+const KEY = { seeds: "● a run", dead: "× a collapsed run (in the middle of a cell: all its runs)", untried: "▨ not tried", top: "◆ best of its row" };
 
 const close = (a, b) => Math.abs(a / b - 1) < 1e-6;
 const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && close(lr, l);
@@ -214,7 +214,7 @@ function start(p) {
     const [[first, effect], ...rest] = effects;
     const others = rest.map(([name, value]) => `, ${names[name]} ${decimal(value)}`).join("");
     const largest = data.unit ? `${points(effect, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(effect)}`;
-    const basis = rest.length ? "Worst to best, each rank and each α at its best rate." : "Worst to best.";
+    const basis = rest.length ? "From worst to best, with each rank and each α at its best rate." : "From worst to best.";
     const noise = data.luck ? ` A gap below ${points(data.luck, data.unit)} between two cells may be luck.` : "";
     const matters = rest.length ? "matters most" : "matters";
     return `${capital(names[first])} ${matters}: ${largest}${others} <span class="gloss">${basis}${noise}</span>`;
@@ -237,10 +237,10 @@ function start(p) {
       const fit = lines[family];
       const order = Object.keys(lines).sort((a, b) => lines[a].lost - lines[b].lost);
       const all = order.map((name) => `“${FAMILIES[view][name]}” ${decimal(lines[name].lost)}`).join(", ");
-      const worst = fit.worst < 0.05 ? "" : `, most at ${name} ${about(fit.row)}: ${decimal(fit.worst)}`;
+      const worst = fit.worst < 0.05 ? "" : `, and most at ${name} ${about(fit.row)} (${decimal(fit.worst)})`;
       const yours = guess === family ? "Your prediction" : `You predicted “${FAMILIES[view][guess]}”. This line`;
       return `${yours} (${FAMILIES[view][family]}) loses ${points(fit.lost, data.unit)} on average, compared with tuning
-        each row${worst}. All three: ${all}.`;
+        each row${worst}. The three lines lose: ${all}.`;
     }
   }
 

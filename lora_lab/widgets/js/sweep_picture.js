@@ -18,7 +18,7 @@ export function rateName(rate, digits = 3) {
   return short < 1e-4 ? short.toExponential() : String(short);
 }
 
-/** The color of a cell: more blue for a better mean, with most of the contrast in the best tenths of the range. */
+/** The color of a cell: more blue for a better mean, with most of the contrast near the best means. */
 function shade(share, dark) {
   const ink = dark ? 8 + 88 * share ** 1.6 : 5 + 70 * share ** 1.6;
   return { fill: `color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, over: dark && ink > 62 ? "on" : "ink" };
@@ -104,7 +104,7 @@ function drawDots(cx, y, apart, runs, over) {
   return group(runs.map(mark));
 }
 
-/** The rates at which rate * y^k is constant, through the middles of the rows. */
+/** The predicted line: the rates at which rate * y^k is constant, drawn through the middles of the rows. */
 function drawLine({ at, k, wide, name }, rows, x, y, w, h, [left, top, width, height]) {
   const column = (octave) => x(at - (k / wide) * octave) + w / 2;
   const path = rows.map(({ number }, row) => [column(Math.log2(number)), y(row) + h / 2]);
@@ -155,7 +155,7 @@ export function drawLosses(width, curves, { start, ...options }) {
   return { svg: lossChart([30, width - 10, 8, 112], curves, marked), height: 132 };
 }
 
-/** A difference in points for shares, or else in the metric's unit. */
+/** A difference: in points for metrics between 0 and 1, otherwise in the metric's own unit. */
 export const points = (value, unit) => `${decimal(value)}${unit ? " points" : ""}`;
 
 /** [headline, sentence] for the chosen cell. */
@@ -180,7 +180,7 @@ export function describeCell({ cell, chosen, best, live, broken, data, seeds }) 
   const words = [`${n > 1 ? `Mean of ${runs}` : "One run"} at ${setting}.`];
   const share = (number) => (number === n ? "All" : `${number} of ${n}`);
   if (failed) {
-    words.push(`<strong>${share(failed)} collapsed</strong>: at this rate a run ends where it started: guessing.`);
+    words.push(`<strong>${share(failed)} collapsed</strong>: at this rate, a run ends as it began, by guessing.`);
   } else if (flat) {
     words.push(`<strong>${share(flat)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
   }

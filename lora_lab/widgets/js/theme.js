@@ -32,7 +32,7 @@ export function followPage(element, card, redraw) {
   for (const node of [document.documentElement, document.body]) observer.observe(node, { attributes: true });
   night.addEventListener("change", updateTwice);
   update();
-  requestAnimationFrame(update); // by then it is on the page
+  requestAnimationFrame(update); // by then the card is on the page
   return () => {
     clearTimeout(timer);
     observer.disconnect();

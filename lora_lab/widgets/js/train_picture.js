@@ -101,7 +101,7 @@ export function drawMoved(width, moved) {
   return { svg: [...names, ...bars].join(""), height: high * roles.length + 4 };
 }
 
-/** Probability over strength: one line for class 1 of two classes, else one per class. `p`: (strengths, classes). */
+/** Probability against strength: one line for class 1 of two classes, else one per class. `p`: (strengths, classes). */
 export function drawDial(width, { p, strengths, labels, strength }) {
   const two = labels.length === 2;
   const [left, right, top, bottom] = [36, width - (two ? 12 : 84), 12, 128];

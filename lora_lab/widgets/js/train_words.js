@@ -41,7 +41,7 @@ export function headline({ found, live, metric, factor, checks, others, guess, s
     if (others.length) {
       const sign = metric === "perplexity" ? -1 : 1;
       const better = others.filter(({ value }) => sign * value > sign * found.value).length;
-      words.push(`Among ${count(others.length + 1)} seeds of this recipe it is number ${count(better + 1)}.`);
+      words.push(`Among ${count(others.length + 1)} seeds of this recipe, this run ranks number ${count(better + 1)}.`);
     }
     const file = found.adapter ? `; the adapter is in <code>${escape(found.adapter)}</code>` : "";
     if (!page) words.push(`It took ${count(Math.round(found.seconds))} s${file}.`);
@@ -88,9 +88,9 @@ export function statusWords({ live, found, page, broken }) {
 
 /** How the adapter changed the answers. */
 export function changedWords({ changed, of, better, without, with: after }) {
-  return `Same head, adapter off and on: ${count(changed)} of ${count(of)} validation answers changed, <b>${count(better)}</b>
-    for the better and <b>${count(changed - better)}</b> for the worse. Accuracy off ${decimal(without)}%, on
-    ${decimal(after)}%.`;
+  return `With the same head, the adapter changed ${count(changed)} of ${count(of)} validation answers, <b>${count(better)}</b>
+    for the better and <b>${count(changed - better)}</b> for the worse. Accuracy is ${decimal(without)}% with the adapter off
+    and ${decimal(after)}% with it on.`;
 }
 
 const top = (row) => row.indexOf(Math.max(...row));

@@ -27,7 +27,7 @@ const BODY = `<header><div class="title"></div></header>
 <div class="row" data-for="ask">${button("ask", "Ask", "first")}${button("halt", "Stop")}</div>
 <p class="doing"></p><p class="kernel"></p>
 <div class="voices"></div>
-<p class="sub">Their files, to scale</p>${drawn()}
+<p class="sub">The files, to scale</p>${drawn()}
 <p class="big"></p><p class="words"></p>
 <p class="about"></p>${folded("the files in numbers")}`;
 
@@ -71,7 +71,7 @@ function start(p) {
     const sizeWords = new Set(fileSizes).size === 1 ? `${bytes(fileSizes[0])} each` : fileSizes.map(bytes).join(", ");
     const factor = about(sizes[BASE] / Math.max(...fileSizes));
     const owner = adapters.length > 1 ? "each adapter" : "the adapter";
-    const instruction = p.get("told") ? `The base is told: “${escape(p.get("told"))}” ` : "";
+    const instruction = p.get("told") ? `The instruction to the base: “${escape(p.get("told"))}” ` : "";
     p.fill({
       ".title": `${plural(adapters.length, "voice")} of ${sizeWords}, beside a base of ${bytes(sizes[BASE])}`,
       ".voices": names.map(card).join(""),

@@ -1,4 +1,4 @@
-"""The checks of lesson 01: answers for `test_checks`, and what they accept besides."""
+"""Tests of the checks of lesson 01."""
 
 from copy import deepcopy
 from types import SimpleNamespace
@@ -11,47 +11,32 @@ from lora_course import checks
 from lora_course.checks.writing import LoRALinear, layer_or_ours
 
 
-class Model(nn.Module):
-    """Two layers that answer sixteen rows, the first one with an update beside it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.second = LoRALinear(nn.Linear(20, 48), 4, 12), nn.Linear(48, 2)
-        nn.init.normal_(self.first.lora_B)
-
+class Model(nn.Sequential):
     def forward(self, x):
-        return SimpleNamespace(logits=self.second(self.first(x).relu()))
+        return SimpleNamespace(logits=super().forward(x))
 
 
-MODEL, TOKENS = Model(), {"x": torch.randn(16, 20)}
+torch.manual_seed(0)
+MODEL = Model(LoRALinear(nn.Linear(20, 48), 4, 12), nn.ReLU(), nn.Linear(48, 2))
+nn.init.normal_(MODEL[0].lora_B)
+TOKENS = {"x": torch.randn(16, 20)}
 LABELS = MODEL(**TOKENS).logits.argmax(-1)
+IN_MODEL = (MODEL, TOKENS, LABELS)
 
 
-@torch.no_grad()
-def merge(layer):
-    plain = deepcopy(layer.base_layer)
-    plain.weight += layer.scaling * (layer.lora_B @ layer.lora_A)
-    return plain
+def merge_to(weight):
+    """Return a merge function that sets the weight of a plain layer to weight(W, BA). The scaling is 3."""
+
+    def merge(layer):
+        linear = deepcopy(layer.base_layer)
+        linear.weight.data = weight(linear.weight.data, layer.lora_B.data @ layer.lora_A.data)
+        return linear
+
+    return merge
 
 
-def merged_with(change):
-    """A merge that puts something else into the plain layer."""
-
-    def wrong(layer):
-        plain = deepcopy(layer.base_layer)
-        change(plain, layer, layer.lora_B @ layer.lora_A)
-        return plain
-
-    return wrong
-
-
-def add(weight, update):
-    weight.data += update
-
-
-def changed(change):
-    """LoRA that is changed after it was made."""
+def lora_with(change):
+    """Return a LoRALinear class whose new layers are changed."""
 
     class Changed(LoRALinear):
         def __init__(self, base_layer, rank, alpha):
@@ -61,91 +46,90 @@ def changed(change):
     return Changed
 
 
-LARGE_A = changed(lambda layer: nn.init.normal_(layer.lora_A))
+def forward_with(output):
+    """Return a LoRALinear class whose layers return output(W x + b, B A x)."""
+
+    def forward(self, x):
+        return output(self.base_layer(x), x @ self.lora_A.T @ self.lora_B.T)
+
+    return type("Changed", (LoRALinear,), {"forward": forward})
 
 
-def other_way_round(layer):
+def swap_init(layer):
     nn.init.zeros_(layer.lora_A)
     nn.init.normal_(layer.lora_B)
 
 
-def plain(layer):
+def make_a_plain(layer):
     a = layer.lora_A.data
     del layer.lora_A
     layer.lora_A = a
 
 
-def turned(layer):
+def transpose_a(layer):
     layer.lora_A = nn.Parameter(layer.lora_A.data.T)
 
 
-def rule(answer):
-    return type("Rule", (LoRALinear,), {"forward": answer})
-
-
-def update(layer, x):
-    return x @ layer.lora_A.T @ layer.lora_B.T
-
-
-class Blank(nn.Module):
+class Unfinished(nn.Module):
     def __init__(self, base_layer, rank, alpha):
         super().__init__()
         self.base_layer = base_layer
         self.scaling = self.lora_A = self.lora_B = ...
 
 
-IN_MODEL = (MODEL, TOKENS, LABELS)
-RIGHT = {"lora_linear": (LoRALinear,), "merge": (merge, *IN_MODEL)}
+LARGE_A = lora_with(lambda layer: nn.init.normal_(layer.lora_A))
+MERGE = merge_to(lambda W, BA: W + 3 * BA)
+RIGHT = [("lora_linear", (LoRALinear,)), ("merge", (MERGE, *IN_MODEL))]
 WRONG = [
-    ("lora_linear", (changed(lambda layer: nn.init.normal_(layer.lora_B)),), "A zero B does not learn slowly"),
-    ("lora_linear", (changed(lambda layer: nn.init.zeros_(layer.lora_A)),), "both zero"),
-    ("lora_linear", (changed(other_way_round),), "the other way around"),
-    ("lora_linear", (LARGE_A,), "in_features**0.5"),
-    ("lora_linear", (changed(lambda layer: layer.base_layer.requires_grad_(True)),), "base_layer.weight would train"),
-    ("lora_linear", (changed(plain),), "nn.Parameter"),
-    ("lora_linear", (changed(turned),), "A is (4, 48)"),
-    ("lora_linear", (lambda base_layer: base_layer,), "stops with TypeError"),
-    ("lora_linear", (rule(lambda self, x: update(self, x)),), "exactly what base_layer(x)"),
-    ("lora_linear", (rule(lambda self, x: self.base_layer(x)),), "only the frozen part"),
-    ("lora_linear", (rule(lambda self, x: self.base_layer(x) + update(self, x)),), "not multiplied"),
-    ("lora_linear", (rule(lambda self, x: self.base_layer(x) + 12 * update(self, x)),), "not divided by the rank"),
-    ("lora_linear", (rule(lambda self, x: self.base_layer(x) + update(self, x) / 3),), "upside down"),
-    ("lora_linear", (rule(lambda self, x: self.base_layer(x).mT),), "comes out"),
-    ("lora_linear", (rule(lambda self, x: self.base_layer(x) + x @ self.lora_B.T),), "stops with RuntimeError"),
-    ("lora_linear", (rule(lambda self, x: self.base_layer(x) + 0.1 * update(self, x)),), "the outputs differ"),
+    ("lora_linear", (lora_with(lambda layer: nn.init.normal_(layer.lora_B)),), "A zero B does not learn slowly"),
+    ("lora_linear", (lora_with(lambda layer: nn.init.zeros_(layer.lora_A)),), "both zero"),
+    ("lora_linear", (lora_with(swap_init),), "the other way around"),
+    ("lora_linear", (LARGE_A,), "kaiming_uniform_"),
+    ("lora_linear", (lora_with(lambda layer: layer.base_layer.requires_grad_(True)),), "base_layer.weight would train"),
+    ("lora_linear", (lora_with(make_a_plain),), "nn.Parameter"),
+    ("lora_linear", (lora_with(transpose_a),), "A is (4, 48)"),
+    ("lora_linear", (lambda base_layer: base_layer,), "raises TypeError"),
+    ("lora_linear", (forward_with(lambda base, update: update),), "exactly what base_layer(x)"),
+    ("lora_linear", (forward_with(lambda base, update: base),), "only the frozen part"),
+    ("lora_linear", (forward_with(lambda base, update: base + update),), "not multiplied"),
+    ("lora_linear", (forward_with(lambda base, update: base + 12 * update),), "not divided by the rank"),
+    ("lora_linear", (forward_with(lambda base, update: base + update / 3),), "upside down"),
+    ("lora_linear", (forward_with(lambda base, update: base.mT),), "the output must be"),
+    ("lora_linear", (forward_with(lambda base, update: base @ update),), "raises RuntimeError"),
+    ("lora_linear", (forward_with(lambda base, update: base + 0.1 * update),), "the outputs differ"),
     ("merge", (lambda layer: layer, *IN_MODEL), "still beside W"),
     ("merge", (lambda layer: layer.base_layer, *IN_MODEL), "W alone"),
     ("merge", (lambda layer: layer.base_layer.weight + layer.lora_B @ layer.lora_A, *IN_MODEL), "not only its matrix"),
-    ("merge", (merged_with(lambda plain, layer, ba: add(plain.weight, ba)), *IN_MODEL), "not multiplied"),
-    ("merge", (merged_with(lambda plain, layer, ba: add(plain.weight, -3 * ba)), *IN_MODEL), "subtracted"),
-    ("merge", (merged_with(lambda plain, layer, ba: plain.weight.data.copy_(3 * ba)), *IN_MODEL), "update alone"),
-    ("merge", (merged_with(lambda plain, layer, ba: add(plain.weight, 5 * ba)), *IN_MODEL), "the order of A and B"),
-    ("merge", (lambda layer: layer.lora_A @ layer.lora_B + layer.base_layer.weight, *IN_MODEL), "stops with"),
-    ("merge", (merge, MODEL, TOKENS, 1 - LABELS), "train again"),
+    ("merge", (merge_to(lambda W, BA: W + BA), *IN_MODEL), "not multiplied"),
+    ("merge", (merge_to(lambda W, BA: W - 3 * BA), *IN_MODEL), "you subtract"),
+    ("merge", (merge_to(lambda W, BA: 3 * BA), *IN_MODEL), "update alone"),
+    ("merge", (merge_to(lambda W, BA: W + 5 * BA), *IN_MODEL), "the order of A and B"),
+    ("merge", (lambda layer: layer.lora_A @ layer.lora_B + layer.base_layer.weight, *IN_MODEL), "raises"),
+    ("merge", (MERGE, MODEL, TOKENS, 1 - LABELS), "train again"),
 ]
 
 
-def test_a_gaussian_a_is_right_for_every_student(monkeypatch: pytest.MonkeyPatch):
-    gaussian = changed(lambda layer: nn.init.normal_(layer.lora_A, std=layer.base_layer.in_features**-0.5))
-    for name in ("Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether"):  # layers of other shapes
-        monkeypatch.setenv("LORA_LAB_STUDENT", name)
-        assert checks.check_lora_linear(gaussian).passed
-        assert checks.check_lora_linear(LARGE_A).passed is False
+@pytest.mark.parametrize("name", ["Ada Lovelace", "Alan Turing", "Grace Hopper", "Emmy Noether"])
+def test_gaussian_a_is_right_for_every_layer_shape(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LORA_LAB_STUDENT", name)  # the shape depends on the name
+    gaussian = lora_with(lambda layer: nn.init.normal_(layer.lora_A, std=layer.base_layer.in_features**-0.5))
+    assert checks.check_lora_linear(gaussian).passed
+    assert checks.check_lora_linear(LARGE_A).passed is False
 
 
-def test_merging_in_place_is_seen_and_leaves_the_model_alone():
+def test_in_place_merge_is_refused_and_leaves_the_model_unchanged():
     def in_place(layer):
         layer.base_layer.weight += layer.scaling * (layer.lora_B @ layer.lora_A)
         return layer.base_layer
 
-    before = {name: value.clone() for name, value in MODEL.state_dict().items()}
-    assert "a second call would add the update again" in checks.check_merge(in_place, *IN_MODEL).words
+    before = deepcopy(MODEL.state_dict())
+    assert "a second call would add the update twice" in checks.check_merge(in_place, *IN_MODEL).words
     assert all(torch.equal(before[name], value) for name, value in MODEL.state_dict().items())
 
 
-def test_a_layer_that_is_not_right_yet_is_replaced_and_the_reader_is_told(capsys: pytest.CaptureFixture[str]):
+def test_unfinished_layer_is_replaced_with_a_note(capsys: pytest.CaptureFixture[str]):
     assert layer_or_ours(LoRALinear) is LoRALinear
     assert not capsys.readouterr().out
-    assert checks.check_lora_linear(Blank).passed is None
-    assert layer_or_ours(Blank) is LoRALinear
+    assert checks.check_lora_linear(Unfinished).passed is None
+    assert layer_or_ours(Unfinished) is LoRALinear
     assert "uses ours" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A class hands in: whatever a notebook does costs its own row only, and its answers are judged outside of it."""
+"""Tests of grading: notebooks run in isolated processes, and the grader judges their answers itself."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as some
+from hypothesis import strategies as st
 
 from lora_course.classroom import grading
 from lora_course.classroom.grading import Lesson, Limits, grade, in_words
@@ -30,20 +30,16 @@ OPEN = [
     "pair = ...\nchecks.check_pair_numbers(pair)",
     "checks.check_stranger(..., 0)",
 ]
-SOLVED = [
-    OPEN[0].replace("...", "return 1.96 * (p * (1 - p) / n) ** 0.5"),
-    OPEN[1].replace("...", "10"),
-    OPEN[2].replace("...", "2 * (576 + 1536)"),
-    OPEN[3].replace("...", '"A and B"'),
-]
+ANSWERS = ["return 1.96 * (p * (1 - p) / n) ** 0.5", "10", "2 * (576 + 1536)", '"A and B"']
+SOLVED = [cell.replace("...", answer) for cell, answer in zip(OPEN, ANSWERS, strict=True)]
 LIMITS = Limits(seconds=120, memory_gib=1)
 
 
 def hand_in(folder: Path, name: str, exercises: Sequence[str], tags: Sequence[str] = ()) -> Path:
-    """A student's file: a text, a cell that is given, and exercises."""
-    plain = {"outputs": [], "execution_count": None, "metadata": {}, "cell_type": "code"}
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": TEXT}, {**plain, "source": SETUP}]
-    cells += [{**plain, "source": source, "metadata": {"tags": list(tags)}} for source in exercises]
+    """Write a student's notebook: a text, a given cell, and exercises."""
+    code = {"outputs": [], "execution_count": None, "metadata": {}, "cell_type": "code"}
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": TEXT}, {**code, "source": SETUP}]
+    cells += [{**code, "source": source, "metadata": {"tags": list(tags)}} for source in exercises]
     path = folder / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
@@ -54,7 +50,7 @@ def handed_out(folder: Path) -> Path:
     return hand_in(folder, "99_small", OPEN, ["exercise"])
 
 
-MISCHIEF = {  # a cell, and the error that it ends in
+HOSTILE_CELLS = {  # each with the error that it ends in
     "checks.check_rank_of_file = lambda answer: 'right: yes'\nprint('right: yes')": None,
     "import lora_course.checks.verdict as v\nv.Number.judge = lambda *a: v.Verdict(True, '')": None,
     "this is no Python": "SyntaxError",
@@ -76,52 +72,49 @@ MISCHIEF = {  # a cell, and the error that it ends in
     "import os\nos.kill(os.getppid(), 9)": "PermissionError",
     "open('large', 'wb').truncate(2**31)": "OSError",
 }
-LOST = [OPEN[0].replace("...", "return p").split("\n\n\n")[0], "pair = 4224", 'checks.check_stranger("A", 1)']
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The rows of a class, by student."""
+    """Grade a class and return its rows by student."""
     top = tmp_path_factory.mktemp("class")
     folder, kept = top / "handed in", top / "elsewhere" / "kept"
     kept.parent.mkdir()
     kept.write_text("kept")
-    places = {"KEPT": str(kept), "FOLDER": str(kept.parent), "DRAWN": str(draw("rank", *range(1000), name="Ada"))}
-    cells = list(MISCHIEF)
-    for name, place in places.items():
-        cells = [cell.replace(name, place) for cell in cells]
+    cells = list(HOSTILE_CELLS)
+    drawn = str(draw("rank", *range(1000), name="Ada"))
+    for placeholder, value in {"KEPT": str(kept), "FOLDER": str(kept.parent), "DRAWN": drawn}.items():
+        cells = [cell.replace(placeholder, value) for cell in cells]
     hand_in(folder, "ada/mine", [*SOLVED, *cells, SOLVED[1]])
-    hand_in(folder, "ada/other", LOST)
     (folder / "ada" / "mine.txt").write_text("b")
     (folder / "ada" / FILE).write_text(json.dumps({"student": "Ada"}))
-    hand_in(folder, "bob/mine", OPEN)
+    wrong = OPEN[0].replace("...", "return p").partition("\n\n\n")[0]  # without the call to its check
+    hand_in(folder, "ada/other", [wrong, OPEN[1], "pair = 4224", 'checks.check_stranger("A", 1)'])
     hand_in(folder, "max/mine", [SOLVED[0], "import os\nos._exit(0)", SOLVED[1]])
     large = "import mmap\nkept = mmap.mmap(-1, 2**31)\nfor place in range(0, 2**31, 4096):\n    kept[place] = 1"
     hand_in(folder, "mia/mine", [SOLVED[0], "kept = [bytes(2**27) for _ in range(40)]", SOLVED[1], large, SOLVED[3]])
-    fork = "import ctypes, time\nfor _ in range(4):\n    ctypes.PyDLL(None).fork()\ntime.sleep(60)"  # no hook sees it
+    fork = "import ctypes, time\nfor _ in range(4):\n    ctypes.PyDLL(None).fork()\ntime.sleep(60)"  # bypasses the hook
     hand_in(folder, "tim/mine", [SOLVED[0], fork])
-    (folder / "zoe.ipynb").write_text("no JSON {")
-    (folder / "zoe2.ipynb").write_text('{"cells": 3}')
-    (folder / "zoe3.ipynb").write_text('{"cells": [], "nbformat": 4}')
+    for name, content in (("zoe", "no JSON {"), ("zoe2", '{"cells": 3}'), ("zoe3", '{"cells": [], "nbformat": 4}')):
+        (folder / f"{name}.ipynb").write_text(content)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", "secret")
-        found = grade(folder, limits=LIMITS, known=[Lesson(handed_out(top))], jobs=2)
+        graded = grade(folder, limits=LIMITS, known=[Lesson(handed_out(top))], jobs=2)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert [path.name for path in kept.parent.iterdir()] == ["kept"]
     assert kept.read_text() == "kept"
-    return {row["file"].removesuffix(".ipynb").removesuffix("/mine"): row for row in found}
+    return {row["file"].removesuffix(".ipynb").removesuffix("/mine"): row for row in graded}
 
 
 def verdicts(row: dict[str, Any]) -> list[str]:
     return [check["verdict"] for check in row["checks"]]
 
 
-def test_each_row_is_right_whatever_the_others_do(rows: dict[str, dict[str, Any]]):
+def test_each_notebook_is_graded_on_its_own(rows: dict[str, dict[str, Any]]):
     assert {name: (row["status"], verdicts(row)) for name, row in rows.items()} == {
         "ada": ("ran", ["right"] * 4),
-        "ada/other": ("ran", ["not right", "absent", "right", "absent"]),  # the grader asks what was not asked
-        "bob": ("ran", ["not yet"] * 4),
+        "ada/other": ("ran", ["not right", "not yet", "right", "absent"]),  # the grader makes missing calls itself
         "max": ("left", ["right", "absent", "absent", "absent"]),
         "mia": ("memory", ["right", "right", "absent", "absent"]),
         "tim": ("programs", ["right", "absent", "absent", "absent"]),
@@ -136,52 +129,50 @@ def test_each_row_is_right_whatever_the_others_do(rows: dict[str, dict[str, Any]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the cells are written for POSIX")
-def test_a_cell_that_fails_or_reaches_outside_is_reported_and_the_rest_is_graded(rows: dict[str, dict[str, Any]]):
+def test_failing_and_refused_cells_are_reported_and_the_rest_is_graded(rows: dict[str, dict[str, Any]]):
     row = rows["ada"]
     first = 1 + len(SOLVED)
-    assert {error["cell"]: error["type"] for error in row["errors"]} == {
-        first + number: error for number, error in enumerate(MISCHIEF.values()) if error
-    }
+    expected = {first + number: error for number, error in enumerate(HOSTILE_CELLS.values()) if error}
+    assert {error["cell"]: error["type"] for error in row["errors"]} == expected
     assert len(row["refused"]) == 6
     assert row["refused"][0].startswith("write ")
-    (range_,) = row["predictions"]
-    assert (range_["student"], range_["lesson"], range_["low"], range_["fast"]) == ("Ada", "mine", 10, True)
+    (prediction,) = row["predictions"]
+    assert [prediction[name] for name in ("student", "lesson", "low", "fast")] == ["Ada", "mine", 10, True]
 
 
-def test_no_text_of_a_student_is_a_formula_or_a_command(rows: dict[str, dict[str, Any]]):
+def test_student_texts_are_no_formulas_or_terminal_commands(rows: dict[str, dict[str, Any]]):
     row = {**rows["ada"], "file": "=HYPERLINK('x').ipynb", "refused": ["write \x1b[2J"]}
     line = grading.table([row]).splitlines()[1]
     assert line.startswith("'=HYPERLINK")
     assert "\x1b" not in line + in_words(row)
 
 
-@pytest.mark.parametrize("bound", ["a cell", "a function that the grader calls"])
-def test_a_notebook_is_ended_when_its_time_is_up(bound: str, tmp_path: Path):
+def test_notebooks_are_stopped_after_their_time(tmp_path: Path):
     wait = "__import__('time').sleep(60)"
-    last = wait if bound == "a cell" else OPEN[0].replace("...", wait)
-    lesson, path = Lesson(handed_out(tmp_path / "out")), hand_in(tmp_path, "eve", [SOLVED[1], last])
-    (row,) = grade(path, limits=Limits(seconds=4, memory_gib=1), known=[lesson])
-    assert (row["status"], verdicts(row)) == ("time", ["absent", "right", "absent", "absent"])
-    assert row["words"] == "stopped in code cell 3 after 4 s"
+    hand_in(tmp_path / "class", "cell", [SOLVED[1], wait])
+    hand_in(tmp_path / "class", "function", [SOLVED[1], OPEN[0].replace("...", wait)])  # called by the grader
+    known = [Lesson(handed_out(tmp_path))]
+    for row in grade(tmp_path / "class", limits=Limits(seconds=4, memory_gib=1), known=known, jobs=2):
+        assert (row["status"], verdicts(row)) == ("time", ["absent", "right", "absent", "absent"])
+        assert row["words"] == "stopped in code cell 3 after 4 s"
 
 
 @needs_bwrap
-def test_with_bubblewrap_code_below_python_does_not_get_out_either(tmp_path: Path):
-    below = f"import ctypes\nctypes.CDLL(None).creat({str(tmp_path / 'new').encode()!r}, 0o600)"
-    lesson, path = Lesson(handed_out(tmp_path / "out")), hand_in(tmp_path, "eve", [below, SOLVED[1]])
-    (row,) = grade(path, limits=LIMITS, known=[lesson])
+def test_bubblewrap_stops_code_that_bypasses_python(tmp_path: Path):
+    create = f"import ctypes\nctypes.CDLL(None).creat({str(tmp_path / 'new').encode()!r}, 0o600)"
+    path = hand_in(tmp_path, "eve", [create, SOLVED[1]])
+    (row,) = grade(path, limits=LIMITS, known=[Lesson(handed_out(tmp_path / "out"))])
     assert row["walls"] == {"network": True, "files": True}
     assert (row["status"], row["right"]) == ("ran", 1)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_notebook_that_the_grader_fails_on_has_its_row_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name in ("ada/mine", "bob/mine", "eve/mine"):
+def test_notebook_that_crashes_the_grader_gets_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("ada", "bob", "eve"):
         hand_in(tmp_path, name, [])
 
-    def fail_on_bob(notebook: Path, row: dict[str, Any], *_: object) -> None:
-        row["status"] = "ran"
-        if notebook.parent.name == "bob":
+    def fail_on_bob(notebook: Path, *_: object) -> None:
+        if notebook.stem == "bob":
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(grading, "_grade", fail_on_bob)
@@ -193,50 +184,44 @@ def test_a_notebook_that_the_grader_fails_on_has_its_row_too(tmp_path: Path, mon
         grade(tmp_path / "nowhere", known=[])
 
 
-def test_every_lesson_is_recognized_by_its_cells_and_asks_checks_that_exist():
+def test_lessons_are_recognized_by_their_cells_and_have_known_checks(tmp_path: Path):
     known = [Lesson(path) for path in sorted(shipped("notebooks").glob("*.ipynb"))]
     for lesson in known:
         cells = grading.cells_of(shipped(f"notebooks/solutions/{lesson.name}.ipynb"))
         assert grading.recognize("", cells, known) is lesson
         assert lesson.calls, lesson.name
-
-
-def test_a_lesson_with_a_check_that_the_lab_lacks_is_refused(tmp_path: Path):
     with pytest.raises(BadValue, match="has no check check_new"):
         Lesson(hand_in(tmp_path, "new", ["checks.check_new(...)"]))
 
 
-# ---- the wire
+# ---- values sent between the grader and a notebook
 
-plain = some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False) | some.text() | some.just(...)
-keys = some.text() | some.integers() | some.tuples(some.integers(), some.text())
-values = some.recursive(
-    plain, lambda one: some.lists(one) | some.tuples(one, one) | some.dictionaries(keys, one), max_leaves=12
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.just(...)
+keys = st.text() | st.integers() | st.tuples(st.integers(), st.text())
+values = st.recursive(
+    plain, lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(keys, inner), max_leaves=12
 )
 
 
-def crossed(value: Any) -> Any:
+def round_trip(value: Any) -> Any:
     return unpack(json.loads(json.dumps(pack(value))), lambda place: FUNCTIONS[place])
 
 
 @given(values)
-def test_plain_values_cross_unchanged(value: Any):
-    arrived = crossed(value)
-    assert arrived == value
-    assert type(arrived) is type(value)
+def test_plain_values_round_trip(value: Any):
+    result = round_trip(value)
+    assert result == value
+    assert type(result) is type(value)
 
 
-def test_tensors_cross_with_their_dtype():
+def test_arrays_tensors_frames_and_functions_round_trip():
     for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool):
-        value = torch.arange(6).reshape(2, 3).to(dtype).T.requires_grad_(dtype.is_floating_point)
-        assert crossed(value).dtype == dtype
-        assert torch.equal(crossed(value), value.detach())
-
-
-def test_arrays_frames_and_functions_cross_and_anything_else_by_its_name():
+        tensor = torch.arange(6).reshape(2, 3).to(dtype).T.requires_grad_(dtype.is_floating_point)
+        assert round_trip(tensor).dtype == dtype
+        assert torch.equal(round_trip(tensor), tensor.detach())
     array, frame = np.arange(6.0).reshape(2, 3)[:, ::2], pd.DataFrame({"lr": [1e-3, 2e-3], "method": ["lora", None]})
-    assert np.array_equal(crossed(array), array)
-    pd.testing.assert_frame_equal(crossed(frame), frame)
-    assert crossed([frame["lr"], np.float32(0.5), np.int64(3), np.bool_(True)]) == [[1e-3, 2e-3], 0.5, 3, True]
-    assert crossed(len) is len
-    assert type(crossed(object())).__name__ == "object"
+    assert np.array_equal(round_trip(array), array)
+    pd.testing.assert_frame_equal(round_trip(frame), frame)
+    assert round_trip([frame["lr"], np.float32(0.5), np.int64(3), np.bool_(True)]) == [[1e-3, 2e-3], 0.5, 3, True]
+    assert round_trip(len) is len
+    assert type(round_trip(object())).__name__ == "object"

@@ -1,4 +1,4 @@
-"""Each fault that a machine can have is planted, found and named with what helps; and the file that is sent back."""
+"""Tests of the preflight check: faults of a machine and their remedies, and the file that is sent back."""
 
 import getpass
 import json
@@ -16,9 +16,9 @@ import pytest
 from lora_course.classroom import preflight, room
 from lora_course.classroom.preflight import FILE, GIB, Finding, judged, write_letter
 from lora_lab.errors import NotFound
+from tests.docs import ROOT
 
-ROOT = Path(__file__).parents[3]
-WELL: dict[str, Any] = {
+GOOD: dict[str, Any] = {
     "python": (3, 12, 1), "bits": 64, "implementation": "CPython", "system": "Linux", "arch": "x86_64",
     "version": "2.31", "rosetta": False, "total": int(7.6 * GIB), "free": room.KERNEL, "container": False,
     "folder": "/home/ann/lab", "disk": 5 * GIB, "needed": 4 * GIB, "write": "", "port": 8888,
@@ -26,7 +26,7 @@ WELL: dict[str, Any] = {
 }  # fmt: skip
 WINDOWS = {"system": "Windows", "arch": "AMD64", "version": "", "folder": "C:\\lora-lab"}
 MAC = {"system": "Darwin", "arch": "arm64", "version": "15.1"}
-FAULTS: tuple[tuple[dict[str, Any], str, str, str], ...] = (  # the fault, its finding, and words in it and its remedy
+FAULTS: tuple[tuple[dict[str, Any], str, str, str], ...] = (  # facts, name, and words in the finding and its remedy
     ({"python": (3, 9, 2)}, "python", "too old", "install Python 3.11"),
     ({"bits": 32}, "python", "32 bits", "64-bit"),
     ({**MAC, "arch": "x86_64"}, "platform", "Intel Macs", "Binder"),
@@ -42,96 +42,97 @@ FAULTS: tuple[tuple[dict[str, Any], str, str, str], ...] = (  # the fault, its f
 )
 
 
-def test_a_machine_that_is_well_is_green():
-    for other in ({}, WINDOWS, MAC, {"container": True, "total": 4 * GIB}, {"total": None}):
-        assert all(one.green and not one.remedy for one in judged({**WELL, **other})), other
+@pytest.mark.parametrize("facts", [{}, WINDOWS, MAC, {"container": True, "total": 4 * GIB}, {"total": None}])
+def test_good_machines_are_green(facts: dict[str, Any]):
+    assert all(finding.green and not finding.remedy for finding in judged({**GOOD, **facts}))
 
 
-def test_a_planted_fault_is_found_and_its_remedy_named():
-    for planted, name, found, remedy in FAULTS:
-        (finding,) = [one for one in judged({**WELL, **planted}) if not one.green]
-        assert finding.name == name
-        assert found in finding.found
-        assert remedy in finding.remedy
+@pytest.mark.parametrize(("facts", "name", "found", "remedy"), FAULTS)
+def test_each_fault_is_red_with_its_remedy(facts: dict[str, Any], name: str, found: str, remedy: str):
+    (finding,) = [finding for finding in judged({**GOOD, **facts}) if not finding.green]
+    assert finding.name == name
+    assert found in finding.found
+    assert remedy in finding.remedy
 
 
-def test_the_limits_are_those_of_the_lessons():
-    assert preflight.FREE_MEMORY == room.KERNEL < preflight.CONTAINER  # beside Jupyter's server
+def test_memory_limits_agree_with_the_lessons():
+    assert preflight.FREE_MEMORY == room.KERNEL < preflight.CONTAINER  # a container also runs the Jupyter server
 
 
-def test_it_sees_this_machine_with_the_standard_library_alone_and_leaves_nothing(tmp_path: Path):
-    code = "from lora_course.classroom.preflight import machine; from pathlib import Path\n"
-    code += "print(*[one.name for one in machine(Path('new/folder'))])"
-    alone = [sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"]
-    done = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+def test_machine_needs_only_the_standard_library_and_writes_nothing(tmp_path: Path):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"
+    code += "from lora_course.classroom.preflight import machine\n"
+    code += "print(*[finding.name for finding in machine(Path('new/folder'))])"
+    command, env = [sys.executable, "-S", "-c", code], {"PATH": os.environ["PATH"]}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
     assert done.stdout == "python platform memory disk write path port\n", done.stderr
     assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
-def well(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Every part is well, and nothing is really looked at."""
-    monkeypatch.setattr(preflight, "facts", lambda folder, port: WELL)
+def green(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Replace every check of the machine by one that passes."""
+    outputs = {preflight.PACKAGES: "2.9.0", preflight.TRAINING: '{"steps": 40, "seconds": 10, "first": 0.7, "last": 1}'}
+    monkeypatch.setattr(preflight, "facts", lambda folder, port: GOOD)
     monkeypatch.setattr(preflight, "check_assets", lambda: Finding("assets", True, "whole"))
-    found = {preflight.PACKAGES: "2.9.0\n", preflight.TRAINING: '{"steps": 40, "seconds": 10, "first": 0.7, "last": 1}'}
-    monkeypatch.setattr(preflight, "run_python", found.__getitem__)
+    monkeypatch.setattr(preflight, "run_python", outputs.__getitem__)
     return monkeypatch
 
 
-def test_packages_that_do_not_start_are_red_with_what_helps_and_nothing_is_trained(well: pytest.MonkeyPatch):
-    for said, remedy in {"DLL load failed importing _C": "Visual C++", "something new": "send the file to"}.items():
-        well.setattr(preflight, "run_python", Mock(side_effect=OSError(said)))
+def test_broken_packages_are_red_and_nothing_is_trained(green: pytest.MonkeyPatch):
+    for error, remedy in {"DLL load failed importing _C": "Visual C++", "something new": "send the file to"}.items():
+        green.setattr(preflight, "run_python", Mock(side_effect=OSError(error)))
         *_, packages, _, training = preflight.preflight(Path())
-        assert said in packages.found
+        assert error in packages.found
         assert remedy in packages.remedy
         assert "not tried" in training.found
 
 
-def test_a_home_without_assets_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_assets_are_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path))
-    found = preflight.check_assets()
-    assert "minilm is missing" in found.found
-    assert "lora-lab fetch" in found.remedy
+    finding = preflight.check_assets()
+    assert "minilm is missing" in finding.found
+    assert "lora-lab fetch" in finding.remedy
 
 
-def test_a_few_steps_are_really_trained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_training_check_trains(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit):
         preflight.train(0.0)
-    found = json.loads(capsys.readouterr().out)
-    assert (found["steps"], found["seconds"] > 0) == (1, True)
-    assert found["first"] == pytest.approx(0.69, abs=0.1)  # that of a guess, ln 2
+    result = json.loads(capsys.readouterr().out)
+    assert result["steps"] == 1
+    assert result["seconds"] > 0
+    assert result["first"] == pytest.approx(0.69, abs=0.1)  # ln 2, as for guessing
 
 
-def test_the_file_to_send_back_holds_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_file_to_send_back_has_no_private_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     words = f"cannot write into {Path.home()}/lab on {platform.node()} as {getpass.getuser()}"
-    told, path = write_letter([Finding("write", False, words, "mend")], tmp_path / "back.json")
-    assert json.loads(path.read_text()) == told
-    assert told["findings"][0]["found"] == "cannot write into ~/lab on <machine> as <user>"
-    assert told["green"] is False
-    monkeypatch.setattr(getpass, "getuser", lambda: "lab")  # a name that a part of the file has, too
-    told, _ = write_letter([Finding("write", False, "lab has collaborators", "mend")], tmp_path / "back.json")
-    assert (told["findings"][0]["found"], told.keys() >= {"lab"}) == ("<user> has collaborators", True)
+    letter, path = write_letter([Finding("write", False, words, "mend")], tmp_path / "back.json")
+    assert json.loads(path.read_text()) == letter
+    assert letter["findings"][0]["found"] == "cannot write into ~/lab on <machine> as <user>"
+    assert letter["green"] is False
+    monkeypatch.setattr(getpass, "getuser", lambda: "lab")  # also a key of the file
+    letter, _ = write_letter([Finding("write", False, "lab has collaborators", "mend")], tmp_path / "back.json")
+    assert letter["findings"][0]["found"] == "<user> has collaborators"
+    assert "lab" in letter
 
 
-def test_the_command_prints_writes_and_exits_by_what_was_found(
-    well: pytest.MonkeyPatch,
-    lora_lab: Callable,
-    tmp_path: Path,
+def test_preflight_command_writes_a_file_and_fails_if_anything_is_red(
+    green: pytest.MonkeyPatch, lora_lab: Callable, tmp_path: Path
 ):
-    well.chdir(tmp_path)
+    green.chdir(tmp_path)
     done = lora_lab("doctor", "--preflight", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout) == json.loads((tmp_path / FILE).read_text())
-    well.setattr(preflight, "check_assets", lambda: Finding("assets", False, "kjv is missing", "lora-lab fetch"))
+    green.setattr(preflight, "check_assets", lambda: Finding("assets", False, "kjv is missing", "lora-lab fetch"))
     done = lora_lab("doctor", "--preflight", "--out", "mine.json")
     assert done.returncode == 1
     assert "-> lora-lab fetch" in done.stdout
-    assert "2 of 10 red" in done.stderr  # training was not tried
+    assert "2 of 10 checks are red" in done.stderr  # assets, and training, which was not tried
     assert json.loads((tmp_path / "mine.json").read_text())["green"] is False
 
 
-def test_forty_files_become_one_table_the_damaged_ones_too(lora_lab: Callable, tmp_path: Path):
+def test_collect_lists_red_and_damaged_files_first(lora_lab: Callable, tmp_path: Path):
     write_letter([Finding("python", True, "3.11")], tmp_path / "ann.json")
     write_letter([Finding("disk", False, "\x1b[2J 0.5 GiB free", "free some")], tmp_path / "bob.json")
     damaged = ['{"findings": [', '{"findings": [{"green": false}], "system": "Linux"}', '{"findings": [3]}',
@@ -144,7 +145,7 @@ def test_forty_files_become_one_table_the_damaged_ones_too(lora_lab: Callable, t
     assert lines[1:5] == [f"eve{number}.json  RED  cannot be read: ask for it again" for number in range(4)]
     assert lines[5].endswith(platform.machine())
     assert lines[6] == "1 of 6 are ready"
-    found = json.loads(lora_lab("doctor", "--collect", str(tmp_path), "--json").stdout)["files"]
-    assert [one["green"] for one in found.values()] == [False] * 5 + [True]
+    files = json.loads(lora_lab("doctor", "--collect", str(tmp_path), "--json").stdout)["files"]
+    assert [letter["green"] for letter in files.values()] == [False] * 5 + [True]
     with pytest.raises(NotFound, match="preflight"):
         preflight.letters_in(tmp_path / "nowhere")

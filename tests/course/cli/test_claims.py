@@ -1,27 +1,22 @@
-"""`lora-lab claims`: one verdict or all, and premises changed by hand."""
+"""Tests of `lora-lab claims`."""
 
 import json
-
-from click.testing import CliRunner
+from collections.abc import Callable
 
 from lora_course.claims import cards
-from lora_lab.cli import commands
 
 
-def told(*arguments: str) -> str:
-    return CliRunner().invoke(commands, ["claims", *arguments], catch_exceptions=False).stdout
-
-
-def test_a_claim_by_number_with_a_premise_changed():
-    found = json.loads(told("4", "--set", "gpu_gb=48", "--json"))
-    assert (found["id"], found["word"], found["changed"]) == ("one_24gb_card", "true", ["gpu_gb"])
-    said = told("one_24gb_card", "--set", "bits=2")
+def test_a_claim_is_judged_with_changed_premises(lora_lab: Callable):
+    verdict = json.loads(lora_lab("claims", "4", "--set", "gpu_gb=48", "--json").stdout)
+    assert (verdict["id"], verdict["word"], verdict["changed"]) == ("one_24gb_card", "true", ["gpu_gb"])
+    text = lora_lab("claims", "one_24gb_card", "--set", "bits=2").stdout
     for words in ("bits = 2", "depends on model", "not shown:"):
-        assert words in said
+        assert words in text
 
 
-def test_all_claims_have_a_line_each(monkeypatch):
-    some = {name: cards.judge(name) for name in ("times_fewer", "merging_is_free")}
-    monkeypatch.setattr(cards, "judge_all", lambda: some)
-    assert len(told().splitlines()) == 2
-    assert [one["id"] for one in json.loads(told("--json"))["claims"]] == ["times_fewer", "merging_is_free"]
+def test_all_claims_are_listed(lora_lab: Callable, monkeypatch):
+    verdicts = {name: cards.judge(name) for name in ("times_fewer", "merging_is_free")}
+    monkeypatch.setattr(cards, "judge_all", lambda: verdicts)
+    assert len(lora_lab("claims").stdout.splitlines()) == 2
+    claims = json.loads(lora_lab("claims", "--json").stdout)["claims"]
+    assert [claim["id"] for claim in claims] == list(verdicts)

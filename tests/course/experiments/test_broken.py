@@ -1,19 +1,19 @@
-"""Each patient of lesson 07 is found out by `inspect`, under the right name and no other."""
+"""Tests of lesson 07's patients: `inspect` finds each fault, and no other."""
 
 import pytest
 
-from lora_course.experiments.broken import PATIENTS, patient
+from lora_course.experiments.broken import PATIENTS, SOUND, patient
 from lora_lab.training.assets import shipped
 from lora_lab.training.named import inspect_folder
 
 
 @pytest.mark.parametrize("letter", PATIENTS)
-def test_inspect_names_the_fault_of_each(letter, tmp_path):
-    found = inspect_folder(patient(letter, tmp_path), "minilm", dtype=PATIENTS[letter].dtype)
-    assert [problem.name for problem in found.problems] == [PATIENTS[letter].fault]
+def test_inspect_finds_the_fault(letter, tmp_path):
+    report = inspect_folder(patient(letter, tmp_path), "minilm", dtype=PATIENTS[letter].dtype)
+    assert [problem.name for problem in report.problems] == [PATIENTS[letter].fault]
 
 
-def test_the_sound_one_is_sound():
-    found = inspect_folder(shipped("data/results/minilm-rt-r8"), "minilm", dtype="bf16")
-    assert found.problems == []
-    assert found.does_something
+def test_inspect_finds_no_fault_in_a_working_adapter():
+    report = inspect_folder(shipped(f"data/results/{SOUND}"), "minilm", dtype="bf16")
+    assert report.problems == []
+    assert report.does_something

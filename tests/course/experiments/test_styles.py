@@ -1,4 +1,4 @@
-"""Voices: the schema, whose words an answer is made of, and a bank of adapters that answer."""
+"""Tests of voices: the JSON schema, telling voices apart, and a bank of adapters that answers."""
 
 import json
 
@@ -14,28 +14,25 @@ from lora_lab.training.chat import question
 from lora_lab.training.generate import Decoding
 from lora_lab.training.tasks import VOICES, voice
 
-GOOD = {"topic": "sky", "answer": "Blue.", "steps": ["look up"], "certainty": "high"}
-SHORT = Decoding(max_new_tokens=5)
-
-
+VALID = {"topic": "sky", "answer": "Blue.", "steps": ["look up"], "certainty": "high"}
 VALUES = st.sampled_from(["x", "", None, 3, [], [""], ["x"], [3], "high", "low", "sure"])
 
 
-@given(st.dictionaries(st.sampled_from([*GOOD, "more"]), VALUES))
-def test_only_the_schema_fits(changes):
-    value = GOOD | changes
-    fits = (
-        set(value) == set(GOOD)
+@given(st.dictionaries(st.sampled_from([*VALID, "more"]), VALUES))
+def test_misfit_accepts_only_the_schema(changes):
+    value = VALID | changes
+    valid = (
+        set(value) == set(VALID)
         and all(isinstance(value[key], str) and value[key] for key in ("topic", "answer"))
         and isinstance(value["steps"], list)
         and all(isinstance(step, str) and step for step in value["steps"])
         and value["certainty"] in ("high", "medium", "low")
     )
-    assert (misfit(json.dumps(value)) == "") == fits
-    assert "no JSON" in misfit("[" * 10**5)
+    assert (misfit(json.dumps(value)) == "") == valid
+    assert "not JSON" in misfit("[" * 10**5)  # nested too deeply for the parser
 
 
-def test_an_ear_hears_whose_words_an_answer_is_made_of():
+def test_ear_hears_the_most_likely_voice():
     ear = Ear({"a": ["aye aye lad", "lad"], "b": ["verily verily"]})
     assert [ear.hears(text) for text in ("Aye!", "verily, lad; verily", "")] == ["a", "b", "a"]
     assert ear.shares(["aye", "lad", "verily", "verily"]) == {"a": 0.5, "b": 0.5}
@@ -44,18 +41,18 @@ def test_an_ear_hears_whose_words_an_answer_is_made_of():
 
 
 @pytest.mark.parametrize("name", VOICES)
-def test_it_tells_written_answers_apart_that_it_has_not_heard(name):
+def test_our_ear_recognizes_held_out_answers(name):
     held_out = [text for split in ("validation", "test") for text in voice(name)[split].texts]
     assert our_ear().shares(held_out)[name] >= 0.95  # 60 answers
 
 
-def test_a_row_s_tokens_grow_as_generate_makes_them(tiny_causal, voices):
+def test_side_by_side_matches_generate(tiny_causal, voices):
     bank, tokenizer = open_bank(voices, tiny_causal, dtype="fp32", attention="eager")
-    said = answers(bank, tokenizer, [question("Why?")], SHORT)
-    with bank.mixed([None if name == BASE else name for name in said]):
-        steps = list(side_by_side(bank.model, tokenizer, [question("Why?")] * 3, SHORT.max_new_tokens))
-    assert [[text] for text in steps[-1]] == list(said.values())
-    assert 1 <= len(steps) <= SHORT.max_new_tokens
+    expected = answers(bank, tokenizer, [question("Why?")], Decoding(max_new_tokens=5))
+    with bank.mixed([None if name == BASE else name for name in expected]):
+        steps = list(side_by_side(bank.model, tokenizer, [question("Why?")] * 3, 5))
+    assert [[text] for text in steps[-1]] == list(expected.values())
+    assert 1 <= len(steps) <= 5
     with pytest.raises(BadValue, match="at least one prompt"):
         next(side_by_side(bank.model, tokenizer, []))
     assert torch.is_grad_enabled()

@@ -1,0 +1,202 @@
+"""Tests of single methods: bottlenecks, PiSSA's dropout, LoRA+, LoRA-FA, VeRA, TinyLoRA, LoRA-XS and the probe.
+
+For parity with PEFT, see test_peft_parity.py.
+"""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional as F
+
+from lora_lab import Bottleneck, LoRA, LoRAXS, Probe, Recipe, TinyLoRA, VeRA, detach, merge, params, save_adapter
+from lora_lab.adapter_layer import out_by_in
+from lora_lab.methods.attach import Frozen, PooledHead, adapter_layers
+from lora_lab.methods.io import WEIGHTS
+from lora_lab.methods.lora_layers import PiSSALinear
+from lora_lab.methods.packed import share
+from lora_lab.training.loop import Member
+from tests.conftest import logits, lora_layers, randomise, snapshot, tiny
+from tests.methods.conftest import CLOSE, PEFT_TARGETS, load_peft, with_adapter
+
+
+@pytest.mark.parametrize(
+    ("method", "paths"),
+    [
+        (Bottleneck(size=4, layers=1), ["1.self_attn.o_proj", "1.mlp.down_proj"]),
+        (Bottleneck(size=4, placement="lin"), ["0.mlp.down_proj", "1.mlp.down_proj"]),
+    ],
+)
+def test_bottleneck_placements_are_counted_and_start_without_effect(method, paths):
+    model, plain = tiny("llama"), tiny("llama")
+    assert method.attach(model).adapter_parameters == params(plain, method).trainable
+    assert [path for path, _ in adapter_layers(model)] == [f"model.layers.{path}" for path in paths]
+    torch.testing.assert_close(logits(model), logits(plain), rtol=1e-6, atol=1e-6)
+
+
+def test_bottleneck_computes_its_formula():
+    layer = with_adapter("roberta", Bottleneck(size=4, placement="lin")).roberta.encoder.layer[0].output.dense
+    x = torch.randn(2, 3, 64)
+    y = layer.base_layer(x)
+    torch.testing.assert_close(layer(x), y + layer.up(F.gelu(layer.down(layer.norm(y)))))
+
+
+def test_pissa_drops_only_inputs_of_what_trains():
+    layer, x = PiSSALinear(nn.Linear(12, 9), 3, 2.0, dropout=0.5), torch.randn(4, 12)
+    torch.manual_seed(1)
+    actual = layer(x)
+    torch.manual_seed(1)
+    dropped = nn.functional.dropout(x, 0.5)
+    torch.testing.assert_close(actual, layer.base_layer(x) + 2.0 * (dropped - x) @ (layer.lora_B @ layer.lora_A).t())
+
+
+def test_lora_plus_moves_b_further():
+    moved: dict[float, dict[str, float]] = {}
+    for ratio in (1.0, 8.0):
+        model, recipe = tiny("roberta"), Recipe("tiny", "random", LoRA(rank=4, lr_ratio=ratio), warmup=0, clip=0)
+        recipe.method.attach(model)
+        nn.init.normal_(lora_layers(model)[0].lora_B)
+        member = Member(recipe, model)
+        before = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+        logits(model).square().sum().backward()
+        member.update(1, 1.0, member.clip().item())
+        moved[ratio] = {name: (model.get_parameter(name) - p).abs().max().item() for name, p in before.items()}
+        assert member.history["lr"][0] == recipe.lr_at(1)
+    for name, plain in moved[1.0].items():
+        assert moved[8.0][name] == pytest.approx(plain * (8 if name.endswith("lora_B") else 1), rel=1e-3), name
+
+
+def test_freeze_a_trains_only_b_and_keeps_no_input(tmp_path):
+    model, method = tiny("llama"), LoRA(rank=4, freeze_a=True)
+    method.attach(model)
+    layers, x, kept = lora_layers(model), torch.randn(7, 32), []
+    before = [layer.lora_A.clone() for layer in layers]
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
+        layers[0](x)
+    assert kept
+    assert x.data_ptr() not in kept
+    member = Member(Recipe("tiny", "random", method, lr=0.01), model)
+    logits(model).square().sum().backward()
+    member.update(1, 1.0, member.clip().item())
+    for layer, a in zip(layers, before, strict=True):
+        assert torch.equal(layer.lora_A, a)
+        assert layer.lora_B.any()
+    tensors = load_file(save_adapter(model, tmp_path) / WEIGHTS)
+    assert sum(name.endswith("lora_A.weight") for name in tensors) == len(layers)
+
+
+SHARED = {"vera": VeRA(rank=8), "lora-xs": LoRAXS(rank=4), "tinylora": TinyLoRA(u=5, weight_tying=0.5)}
+
+
+@pytest.mark.parametrize(("kind", "name"), [*(("gpt2", name) for name in SHARED), ("phi3", "vera")])
+def test_shared_methods_keep_k_of_a_fused_layer(kind, name, tmp_path):
+    """Targets q and v become one adapter of the fused layer, which PEFT reads."""
+    model, plain, x = with_adapter(kind, SHARED[name]), tiny(kind), torch.randn(2, 5, 32)
+    theirs = load_peft(tiny(kind), save_adapter(model, tmp_path))
+    torch.testing.assert_close(logits(theirs), logits(model), **CLOSE)
+    start, stop = (32, 64) if kind == "gpt2" else (32, 48)
+    for path in [path for path, _ in plain.named_modules() if path.endswith(("c_attn", "qkv_proj"))]:
+        change = (model.get_submodule(path)(x) - plain.get_submodule(path)(x)).abs().amax((0, 1))
+        assert change[start:stop].max() == 0
+        assert min(change[:start].max(), change[stop:].max()) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_lora_xs_computes_its_formula(kind):
+    model = with_adapter(kind, LoRAXS(rank=4, alpha=6, targets=PEFT_TARGETS[kind]))
+    for path, layer in adapter_layers(model):
+        if layer.head:
+            continue
+        weight, a, b = out_by_in(layer).detach(), layer.frozen.A, layer.frozen.B
+        u, s, v = torch.linalg.svd(weight)
+        torch.testing.assert_close(b @ a, u[:, :4] * s[:4] @ v[:4], **CLOSE, msg=path)  # the best of rank 4
+        torch.testing.assert_close(b.t() @ b, torch.eye(4), **CLOSE)
+        torch.testing.assert_close(a.norm(dim=1), s[:4], **CLOSE)
+        x, r = torch.randn(3, 5, weight.shape[1]), layer.lora_R.detach().clone().requires_grad_()
+        actual, expected = layer(x), F.linear(x, weight, layer.bias) + 1.5 * x @ a.t() @ r.t() @ b.t()
+        torch.testing.assert_close(actual, expected, **CLOSE)
+        grads = torch.autograd.grad(actual.sin().sum(), layer.lora_R), torch.autograd.grad(expected.sin().sum(), r)
+        torch.testing.assert_close(*grads, **CLOSE)
+
+
+def test_vera_shares_one_pair_in_memory_and_in_the_file(tmp_path):
+    model = with_adapter("llama", VeRA(rank=8, targets=("q", "v", "up")))
+    for other in (model, copy.deepcopy(model), share(model), copy.deepcopy(model).double().float()):
+        layers = [layer for _, layer in adapter_layers(other) if not layer.head]
+        assert len({id(layer.frozen.A) for layer in layers}) == len({id(layer.frozen.B) for layer in layers}) == 1
+        assert len(layers) >= 4
+    assert not [key for key in model.state_dict() if "frozen" in key]
+    keys = load_file(save_adapter(model, tmp_path) / WEIGHTS).keys()
+    assert len([key for key in keys if key.endswith(("vera_A", "vera_B"))]) == 2
+
+
+def test_detach_frees_frozen_matrices():
+    model, references = tiny("llama").requires_grad_(False), []
+    before = snapshot(model)
+    for method in SHARED.values():
+        method.attach(model)
+        frozen = [part for part in model.modules() if isinstance(part, Frozen)]
+        assert frozen
+        references += [weakref.ref(tensor) for part in frozen for tensor in part.buffers()]
+        del frozen
+        merge(model)
+        detach(model)
+        assert snapshot(model) == before
+    gc.collect()
+    assert [reference() for reference in references if reference() is not None] == []
+
+
+def classifier(kind: str) -> nn.Module:
+    if kind != "gpt2":
+        return tiny(kind)
+    config = tiny(kind).config
+    config.num_labels, config.pad_token_id = 3, 0
+    return transformers.AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def head_of(model: nn.Module) -> PooledHead:
+    return next(module for module in model.modules() if isinstance(module, PooledHead))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt2"])  # the head reads a vector, a row's tokens, or each token
+def test_probe_reads_the_mean_of_each_rows_tokens(kind):
+    model = classifier(kind).requires_grad_(False)
+    before = snapshot(model)
+    ids = torch.randint(1, 96, (2, 9), generator=torch.Generator().manual_seed(0))  # as in logits()
+    mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 3])
+    hidden = model.base_model(input_ids=ids, attention_mask=mask)[0]
+    means = torch.stack([hidden[0].mean(0), hidden[1, :6].mean(0)])
+    Probe().attach(model)
+    assert logits(model).abs().max() == 0
+    randomise(model)
+    head = head_of(model).trained
+    assert torch.allclose(logits(model), means @ head.weight.T + head.bias, atol=1e-5)
+    detach(model)
+    assert snapshot(model) == before
+    assert not model.base_model._forward_hooks
+
+
+def test_copied_probe_has_its_own_hook():
+    model = classifier("bert")
+    Probe().attach(model)
+    other = share(model)
+    other.base_model.register_forward_hook(lambda module, args, out: (out[0] * 0, *out[1:]), prepend=True)
+    for m in (other, model):
+        m.base_model(input_ids=torch.ones(2, 5, dtype=torch.long))
+    assert head_of(other).features().abs().max() == 0
+    assert head_of(model).features().abs().max() > 0
+    detach(other)
+    assert head_of(model).hook.id in model.base_model._forward_hooks
+    assert head_of(model).hook.id not in other.base_model._forward_hooks
+
+
+def test_probe_is_counted():
+    counted = params("minilm", Probe(), num_labels=2)
+    assert (counted.trainable, counted.head) == (0, 770)
+    roberta = params("roberta-base", Probe(), num_labels=3)  # its own head is far larger
+    assert 0 < roberta.adapter_bytes - 4 * 3 * 769 < 1000  # the file's header
