@@ -50,7 +50,7 @@ def document() -> str:
     reruns = ((t.name, f"{quantity}: {result}") for t in tables for quantity, result in t.expected.items())
     parts = [
         f"{written}{mark}{note}\n\n{HEAD}\n## What is published\n",
-        markdown_table(("name", "what", "a figure is", *VERDICTS), published),
+        markdown_table(("name", "content", "what each number is", *VERDICTS), published),
         f"\nThe last three columns count recomputed numbers.\n\n## What does not follow\n\n{RECOMPUTED}\n",
         markdown_table(("in", "published", "exact", "how"), [(", ".join(ts), *row) for row, ts in wrong.items()]),
         "\n## What others got\n",

@@ -108,7 +108,7 @@ def over(method: str, needed: Estimate, room: int) -> str:
 
 
 def short(method: str, setup: Setup) -> str:
-    """Return which setting keeps a text that fits from being longer, and why."""
+    """For a text that fits, return which setting prevents a longer one from fitting, and why."""
     if method != "QLoRA":
         return "frozen weights in bf16 take 15 GiB of the card; in 4 bits they take a third of that"
     if not setup.checkpointing:

@@ -148,7 +148,7 @@ def predictions(folder: str, table: str | None, as_json: bool) -> None:
 def class_(file: IO[str], as_json: bool) -> None:
     """Read the receipts (LL1 ...) in FILE, such as a saved chat; - reads standard input.
 
-    Prints students by lesson, the most-missed exercises and predictions, all results, and the calibration.
+    Prints students by lesson, the most-missed exercises and predictions, all results, and how often ranges held.
     """
     from lora_course.receipts import read
 

@@ -89,7 +89,7 @@ def random_directions(d: int, k: int, seed: int = 0) -> np.ndarray:
 
 
 def amplification(update: Update) -> dict[str, float]:
-    """Return how much of W lies in the directions of dW, compared with W's strongest and random directions (Table 7).
+    """Return how much of W lies in dW's directions, compared with W's strongest directions and random ones (Table 7).
 
     update   ||dW||_F
     in_update, in_weight, in_random   ||U^T W V||_F with U and V (r directions each) from dW, W, and a random matrix

@@ -117,7 +117,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
 
 
 def read(data: str | Path) -> tuple[list[dict[str, str]], str]:
-    """Return the rows of a CSV and the kind of model. Raises: BadValue for other columns, or fewer than ten rows."""
+    """Return the rows of a CSV and the kind of model. Raises: BadValue for unknown columns, or fewer than ten rows."""
     columns, rows = csv_rows(Path(data))
     kind = next((name for name, required in KINDS.items() if {*required} <= {*columns}), None)
     if kind is None:

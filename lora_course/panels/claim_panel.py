@@ -21,7 +21,7 @@ class ClaimPanel(Panel, file="claim_panel.js"):
     """A claim, its premises as sliders and menus, the verdict, and the evidence as dots on an axis.
 
         ClaimPanel()                         all claims; "one 24 GB card" is shown first
-        ClaimPanel("no_quality_drop")        all claims; another one is shown first, by id or number
+        ClaimPanel("no_quality_drop")        all claims; this one, given by id or number, is shown first
         ClaimPanel("11", claims=["11"])      only claim 11
 
     claim   id of the claim shown

@@ -191,7 +191,7 @@ class LiveVoices(Background):
 def side_by_side(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int = 60
 ) -> Iterator[list[str]]:
-    """Decode greedily, and yield the texts of all rows after each token, until all rows end or are full.
+    """Decode greedily, and yield the texts of all rows after each token, until each row has ended or is at its limit.
 
     The caller chooses the adapter of each row (`AdapterBank.mixed`). The model's training mode is restored after each
     token. Shorter prompts are padded on the left.

@@ -148,7 +148,7 @@ def recomputed(name: str | None = None) -> pd.DataFrame:
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a Markdown table, escaping bars within cells."""
+    """Format a Markdown table, escaping pipes within cells."""
     lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

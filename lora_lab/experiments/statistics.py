@@ -202,7 +202,7 @@ class Pair:
         return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
     def widening(self, rows: int) -> float:
-        """Return the factor to widen the error by if fewer rows differ than a true difference of the margin implies."""
+        """Return the factor for the error if fewer rows differ than a difference as large as the margin requires."""
         return math.sqrt(max(1.0, (self.margin + 1 / rows) / (self.share + 1 / rows)))
 
     def p_difference(self) -> float:

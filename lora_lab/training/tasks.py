@@ -51,7 +51,7 @@ class Split:
 
     prompts      the prompt of each text, plain or a chat; only the text counts in the loss
     references   all reference answers to each prompt, if there are several
-    seconds      the second texts of a task on pairs
+    seconds      the second text of each pair, for tasks on sentence pairs
     """
 
     texts: tuple[str, ...]

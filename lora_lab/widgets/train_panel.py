@@ -238,7 +238,7 @@ def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
 
 
 def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> dict[str, list[Any]]:
-    """Return {others, earlier}: validation curves as [[step, value], ...], metrics between 0 and 1 in percent.
+    """Return {others, earlier}: validation curves as [[step, value], ...]; fractions such as accuracy in percent.
 
     others    all other seeds of the recipe in both stores, with their value on the test rows
     earlier   the last EARLIER runs of other recipes on the same model and task, labeled by what differs

@@ -207,7 +207,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # a = model(**rows).logits.argmax(-1) == labels
 # model.set_adapter("b"); b = model(**rows).logits.argmax(-1) == labels
 # ```
-# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is McNemar's exact test (are the rows where only a is right more than a coin would give?).
+# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is McNemar's exact test (is only a right in more of these rows than a coin would give?).
 # </details>
 
 # %%

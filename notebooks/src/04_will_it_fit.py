@@ -72,7 +72,7 @@ assert f"{100 * memory('llama-3-8b', lora, seq=512).peak / masters.peak:.0f}" ==
 # </details>
 #
 # ## Is the picture right?
-# That picture is arithmetic; nothing ran. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B. PEFT doesn't say how long its longest text was, so we chose the length that fits one run. For LoRA's other runs, we are then within 2%; for full fine-tuning, 2.6% too low.
+# That picture is arithmetic; nothing ran. For GPUs, we have only PEFT's [published runs](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) of Llama 3.2 3B. PEFT doesn't say how long its longest text was, so we chose the length that matches one run. For LoRA's other runs, we are then within 2%; for full fine-tuning, 2.6% too low.
 #
 # We check a real step on a CPU (yours; on the web page, ours). MiniLM reads 4 texts of 64 tokens, in fp32: 4 bytes a number. Full fine-tuning needs 436<!--fit.minilm.full--> MiB. **And LoRA?**
 

@@ -167,7 +167,7 @@ checks.check_own_pairs(mine)
 # 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them rephrased and backward, never with the training questions.
 # 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them.
 #
-# Start with: 180 pairs or more, two or three passes (the town: twenty, rank 16), rank 2 (8 was no better for one voice), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
+# Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice; the town took twenty passes), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
 # The same in PEFT, with TRL:
 # ```python

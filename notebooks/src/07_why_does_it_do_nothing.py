@@ -141,7 +141,7 @@ checks.check_diagnosis(faults)
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
 # - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") gradient checkpointing cuts the gradient if a layer's input doesn't need one.
 # - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** adapts a layer whose output nobody reads, so it gets no gradient either.
-# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I** took a few steps at 1e-6; merged in bf16, it's rounded away (*dtype loss*). **J** was saved after the loss became NaN.
+# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I**'s adapter took a few steps at 1e-6; merged in bf16, its update is rounded away (*dtype loss*). **J** was saved after the loss became NaN.
 # </details>
 #
 # ## The eleventh patient

@@ -207,7 +207,7 @@ checks.check_carried(impossible=16, sentence="c", then="more rates")
 #
 # 1. **Start at ten times full fine-tuning's rate on all linear layers; on `q,v` at twenty, thirty for SmolLM2.** *Ours: 8.8<!--regret.all--> to 14<!--regret.smollm2.all--> times, on `q,v` 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv-->, at $\alpha=16$; at ten, one of five reviews runs collapsed (lesson 16). Published: 9.8, about 15 in short runs (LoRA Without Regret).*
 # 2. **Fix $\alpha$, and one rate serves ranks 1 to 128** on `q,v`. With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, reviews. On four matrices, some runs collapsed (lesson 18).*
-# 3. **A best value at the edge of what was tried isn't a finding.** Neither is one at a single rate.
+# 3. **A best value at the edge of what was tried isn't a finding.** Nor is a best value at a single rate.
 #
 # The same in PEFT:
 # ```python

@@ -67,7 +67,7 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # </details>
 #
 # ## Yours
-# Table 1 times GPT-2 medium on a GPU. You time MiniLM: plain, with LoRA merged and beside, with one bottleneck a layer (L), or two (H).
+# Table 1 times GPT-2 medium on a GPU. You time MiniLM: plain, with LoRA merged or unmerged, and one (L) or two (H) bottlenecks per layer.
 
 # %%
 table1 = item("table1", grids=[[(1, 128), (4, 128)]], most=lesson.steps(60, 6))

@@ -46,7 +46,7 @@ def test_a_verdict_follows_slider_menu_and_line(pages: Pages) -> None:
     panel.get_by_role("combobox", name="claim").select_option("no_quality_drop")
     expect(panel.locator(".title")).to_contain_text("on par with")
     expect(verdict).to_have_text("? undecided")
-    panel.get_by_role("combobox", name="where").select_option("1")
+    panel.get_by_role("combobox", name="tasks").select_option("1")
     panel.get_by_role("slider", name="largest drop").press("End")
     expect(verdict).to_have_text("✓ true")
     panel.get_by_text("all cases as a table").click()

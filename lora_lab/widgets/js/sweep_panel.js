@@ -43,7 +43,7 @@ const BODY = `<header><div class="title"></div>
 </div>
 <p class="about"></p>${folded("all cells as a table")}`;
 
-const KEY = { seeds: "● a run", dead: "× a collapsed run (in the middle of a cell: all its runs)", untried: "▨ not tried", top: "◆ best of its row" };
+const KEY = { seeds: "● a run", dead: "× a collapsed run (centered: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
 
 const close = (a, b) => Math.abs(a / b - 1) < 1e-6;
 const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && close(lr, l);
