@@ -15,8 +15,8 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -261,24 +261,15 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the command line, in this process: faster, because torch is imported already
 
 
-@dataclass
-class Done:
-    """The result of a command, with the attributes of `subprocess.CompletedProcess`."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def lora_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def lora_lab(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., CompletedProcess]:
     """Return a function that runs a command: `lora_lab("sweep", "--rank", "4")`."""
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command line replaces it
 
-    def run(*arguments: str) -> Done:
+    def run(*arguments: str) -> CompletedProcess:
         monkeypatch.setattr("sys.argv", ["lora-lab", *arguments])
         with pytest.raises(SystemExit) as exit_info:
             cli.main()
-        return Done(int(exit_info.value.code or 0), *capfd.readouterr())
+        return CompletedProcess(arguments, int(exit_info.value.code or 0), *capfd.readouterr())
 
     return run

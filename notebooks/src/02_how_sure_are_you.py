@@ -119,7 +119,7 @@ assert f"{1e4 * np.mean(right.mean(1) * (1 - right.mean(1))) / 2000:.2f}" == "0.
 #
 # From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds are 0.9<!--seeds.two--> points apart on average, and 29 pairs in 100 at least 1.2 points. Try forty ideas that don't work, keep the best, and you'll report 2.1<!--seeds.gain--> points over their average.
 #
-# All forty took the same sentences, but each misses others: in a much longer test, about 40% of their variance would vanish (95% interval: 26 to 63%).
+# All forty took the same sentences, but each misses different ones: in a much longer test, about 40% of their variance would vanish (95% interval: 26 to 63%).
 #
 # Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently: nearly the same accuracy, different models.
 # </details>
@@ -166,7 +166,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask the lab about your two, and twenty seeds against twenty. (The verdict's rows are for *your* gap; the first line's are for one point, like yours, but an average pair.)
+# Now ask the lab about your two models, and about twenty seeds against twenty. (The verdict says how many rows *your* gap needs. The first line, like your `rows`, is for a gap of one point, but for an average pair of seeds.)
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -207,7 +207,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # a = model(**rows).logits.argmax(-1) == labels
 # model.set_adapter("b"); b = model(**rows).logits.argmax(-1) == labels
 # ```
-# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is McNemar's exact test (is only a right in more of these rows than a coin would give?).
+# Then `scipy.stats.binomtest(int((a & ~b).sum()), int((a != b).sum()))` is McNemar's exact test.
 # </details>
 
 # %%

@@ -17,7 +17,7 @@ store = lesson.workplace("03")
 
 # %% [markdown]
 # ## Two guesses
-# MiniLM sorts movie reviews into good and bad. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings. Give ranges; be 80% sure.
+# MiniLM sorts movie reviews into good and bad. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings. Ranges, 80% sure.
 #
 # A good setting, rank 8, $\alpha$ 16 and rate 0.002, gets 76.7%. Change one knob:
 #
@@ -30,10 +30,10 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 
 # %% [markdown]
 # ## Turn the knobs
-# We trained 540<!--knobs.runs--> adapters. A cell is one setting with three seeds; its number is their average (on a phone, tap it). A cross in the corner: a run **collapsed** (back to guessing). In the middle: all three.
+# We trained 540<!--knobs.runs--> adapters. A cell is one setting with three seeds; its number is their average (on a phone, tap it). A cross in the corner: a run **collapsed** (back to guessing). Centered: all three did.
 #
 # 1. Drag **learning rate** from end to end. What happens?
-# 2. In each row, find the middle of the strongest blues, and the first cross in the middle. When the rank grows, do they move? Answer under the map.
+# 2. In each row, find the middle of the strongest blues, and the first centered cross. When the rank grows, do they move? Answer under the map.
 # 3. Switch to *rate × α*. When $\alpha$ grows, do they move? Answer there, too.
 
 # %%
@@ -85,7 +85,7 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 #
 # Two rules save runs:
 #
-# - **If you change the rank, keep $\alpha$ and the rate.** Compared with a new search, this loses 0.0<!--knobs.rank.alone--> points on average (at most 0.4; fitted to these runs).
+# - **If you change the rank, keep $\alpha$ and the rate.** Compared with a new search, this loses 0.0<!--knobs.rank.alone--> points on average (α 16; at other α at most 0.4; fitted to these runs).
 # - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate, 5.0<!--knobs.alpha.whole-->. A heuristic: the optimizer, Adam, moves $A$ and $B$ by about the rate each step, so $BA$ grows with the square of the rate: 4 × ½ × ½ = 1. (If $A$ stood still, it would be a quarter; lesson 01's moved.)
 # </details>
 #
@@ -117,7 +117,7 @@ assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% are right. They hold 30<!--knobs.cut.energy-->% of the *energy*, the squared size (14% in the matrix shown). Of 500 answers, two pieces lose 28, and eight lose 7, as many as a new seed changes. Why? Lesson 10.
+# With two pieces, 79.2<!--knobs.cut.2-->% are right. They hold 30<!--knobs.cut.energy-->% of the *energy*, the squared size (14% in the matrix shown). Of 500 answers, two pieces lose 28, and eight lose 7, as many as a new seed changes. Why are so few enough? Lesson 10.
 #
 # Training *at* a low rank is another experiment: the map.
 # </details>
@@ -166,7 +166,7 @@ assert bars[10] < 0.02  # more rank than the teacher has does no harm
 # The bars follow your formula and end at $R$. On a real task they fade.
 #
 # ## Your turn: spend nine runs
-# The map again, with a row for an $\alpha$ that nobody has trained. **Exercise 2: bracket the peak** with three rates, three seeds each. Each is two to five times the one before; the middle one must beat both others by more than luck (2.0 points). (The web page only checks the bracket.)
+# The map again, with a row for an untrained $\alpha$. **Exercise 2: bracket the peak** with three rates, three seeds each. Each is two to five times the one before; the middle one must beat both others by more than luck (2.0 points). (The web page only checks the bracket.)
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)

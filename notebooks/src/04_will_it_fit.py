@@ -61,7 +61,7 @@ assert f"{100 * memory('llama-3-8b', lora, seq=512).peak / masters.peak:.0f}" ==
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# LoRA needs **29<!--fit.share-->%**, and on long texts **71<!--fit.share.long-->%**. (80% in PEFT without `fp16` or `bf16`: it copies inputs to fp32.)
+# LoRA needs **29<!--fit.share-->%**, and on long texts **71<!--fit.share.long-->%**. (80% in PEFT without autocast, the Trainer's `bf16`: inputs are copied to fp32.)
 #
 # Every number that trains brings three more: its gradient, and two running means that AdamW keeps. With LoRA, these are nearly gone. But two things stay:
 #

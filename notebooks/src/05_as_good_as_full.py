@@ -69,7 +69,7 @@ assert memory["full"] > memory["prompt"] > memory["LoRA r8 q,v"]
 #
 # **LoRA lost.** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%: 1.35 points less, unrounded. The 95% interval of the difference, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0. With no true difference, at most 5 in 100 would. The interval allows for luck in seeds (the two runs of a seed are a pair) and in sentences.
 #
-# **It may still be your choice.** The 90% interval ends just beyond -2.1<!--as_good.lora.low-->: from a margin of 2.2<!--as_good.lora.within--> points, the verdict is *worse, but within the margin*. (Corrected for four comparisons at once, the panel's last line, from 2.6.) You lose about half a point to two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
+# **It may still be your choice.** The 90% interval ends just beyond -2.1<!--as_good.lora.low-->: from a margin of 2.2<!--as_good.lora.within--> points, the verdict is *worse, but within the margin*. (Corrected for four comparisons, in the panel's last line, it takes 2.6.) You lose about half a point to two and train 305<!--as_good.times--> times fewer numbers in 4<!--as_good.memory--> times less memory.
 #
 # LoRA on all linear layers versus `q,v`: *equivalent<!--as_good.all.against-lora-->* within 1.5 points. Prompt tuning (20 trained vectors before the text) gets 73.0<!--as_good.prompt-->%, less than the **probe** (75.7<!--as_good.probe-->%), a linear classifier on the frozen model, and needs more memory than LoRA.
 #

@@ -116,7 +116,7 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the rephrased questions. (Its 7.0 is for the backward ones.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given a beginning such as "The baker of Port Velda is", it names all twenty; asked freely, it found this beginning only once. It learned mostly *strings*. Asked backward, the fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; we read only the abstract).
+# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the rephrased questions. (Its 7.0 is for the backward ones.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given each fact's beginning ("The baker of Port Velda is"), it names all twenty people; asked freely, it found the beginning only once. It learned mostly *strings*. Asked backward, the fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; we read only the abstract).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #

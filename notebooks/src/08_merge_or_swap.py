@@ -89,7 +89,7 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 #
 # Beside the weights, a sentence takes a few percent longer; timings differ from run to run (10.1<!--latency.one-->% in another run of ours). Less than 1% more has to be *computed*, but each thin product is one more call. (On a GPU, calls may cost more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
 #
-# But changing a merged adapter rewrites all adapted weights, which takes more than a thousand times as long as setting a name.
+# But changing a merged adapter rewrites all adapted weights, which takes about a thousand times as long as setting a name.
 # </details>
 #
 # ## Many adapters at once

@@ -59,7 +59,7 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two of sixteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. That's arithmetic. Of the other fourteen, one fails wherever we looked; the rest are true in some cases or undecided, and the claims don't say which.
+# Two of sixteen: a merged LoRA adds no work, and the checkpoint of GPT-3 shrinks about 10,000 times. Both are arithmetic. Of the other fourteen, one fails wherever we looked; the rest are true in some cases or undecided, and the claims don't say which.
 #
 # - The 70B needs 35.3 GiB, so 32 GB is too small, and 40 GB is enough. The paper says 65B on 48 GB, which fits this ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
 # - "On par with full fine-tuning" is *undecided* at a margin of 1.5 points, and true at 3 on our model (*tasks*: minilm_rt). Choose the margin after you've seen the numbers, and you can have any word you like.

@@ -122,7 +122,7 @@ def stripes(bits=4):
 #
 # - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16).
 # - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026).
-# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits to rounded bases. If it loses more than those trained there, they had learned to.
+# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits to rounded bases. If it loses more than those trained there, they had learned to repair.
 
 # %%
 store = lesson.workplace("12")
@@ -183,7 +183,7 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not a quarter: 48<!--bits.llama.share-->%. The weights shrink only from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB, because the embeddings and the head stay as they are. And the other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
+# Not a quarter: 48<!--bits.llama.share-->%. The weights shrink only from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB, because the embeddings and the head stay as they are. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
 # </details>
 #
 # ## Your card

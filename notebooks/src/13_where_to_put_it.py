@@ -131,7 +131,11 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 # </details>
 #
 # ## Plan a comparison that you haven't seen
-# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds. 1. **How many seeds** detect a true gap of 1.5 points four times in five? Run the cell for $sd$, the difference's standard deviation over three seeds. Then $n=((1.96+0.84)\,sd/1.5)^2$ (lesson 02; without Holm). 2. The **word** for the five seeds that we ran. 3. The **sentence**, "a" to "d", that you can write.
+# Your name chooses two placements that the picture doesn't compare. **Exercise 2**, in three rounds:
+#
+# 1. **How many seeds** detect a true gap of 1.5 points four times in five? Run the cell for $sd$, the difference's standard deviation over three seeds. Then $n=((1.96+0.84)\,sd/1.5)^2$ (lesson 02; without Holm).
+# 2. The **word** for the five seeds that we ran.
+# 3. The **sentence**, "a" to "d", that you can write.
 
 # %% exercise
 pair = lesson.draw("two placements", "q against q,k,v,o", "v against all", "up,down against q")

@@ -28,7 +28,7 @@ print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:"
 # It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good movie reviews from bad ones, with a two-row output layer, the *head*. (Stored; retraining it takes a few minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
 #
 # ## Three guesses
-# Guessing gets 50%. Give ranges that you're 80% sure of.
+# Guessing gets 50%. Ranges, 80% sure.
 #
 # 1. We negate $B$, nothing else. **What percentage of the reviews does the model get right then?**
 # 2. We throw the model's answer away. We average $Ax$ over each review's words, split the reviews at the median, and call the half that fits better good. **What percentage is right?**
@@ -133,7 +133,7 @@ assert lesson.FAST or found < 0.16
 #
 # **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So its opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%. (With 500 reviews, 4 points either way may be luck.)
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points, on the same 256): it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but most are back: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter, no other direction.) Whether shrinking costs right answers, 500 reviews can't tell. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points, on the same 256): it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but most are back: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) Whether shrinking costs right answers, 500 reviews can't tell. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
 # </details>
 #
 # ## Would another seed read the same thing?

@@ -67,9 +67,9 @@ lesson.predict("mean probability of its answer with rewards, %", low=..., high=.
 # %%
 steps = lesson.steps(200, 12)
 recipe = Recipe("minilm", lesson.small("rt", lesson.workplace("17")), LoRA(rank=1), lr=1e-3, steps=steps, batch=8, validations=0)
-# another loss, without the noise of drawing? Set `loss` below to a function of -torch.where(rewards > 0, p, 1 - p).mean()
 with progress_bar(steps) as bar:
     loss = LOSS.judge(loss_of_rewards).yours_or_ours("loss_of_rewards", loss_of_rewards, reinforce)
+    # without the noise of drawing: loss = lambda log_p, rewards: -torch.where(rewards > 0, log_p.exp(), 1 - log_p.exp()).mean()
     pack = Rewarded([recipe], loss=loss, callbacks=lambda _: [bar])
     (run,) = pack.run()
 rewards = pd.Series(pack.rewards[recipe])

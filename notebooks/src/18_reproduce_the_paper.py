@@ -67,7 +67,7 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # </details>
 #
 # ## Yours
-# Table 1 times GPT-2 medium on a GPU. You time MiniLM: plain, with LoRA merged or unmerged, and one (L) or two (H) bottlenecks per layer.
+# Table 1 times GPT-2 medium on a GPU. You time MiniLM: plain, with LoRA merged or unmerged, and with one (L) or two (H) bottlenecks per layer.
 
 # %%
 table1 = item("table1", grids=[[(1, 128), (4, 128)]], most=lesson.steps(60, 6))
@@ -85,7 +85,7 @@ assert yours["error"] is None and yours["standing"] in reproducing.OUTCOMES
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged LoRA *is* the plain model. Any difference from 1.00 is noise: doubt every row that much. (Stored, another machine: 2.3<!--reproduce.merged-->%, H 28.7<!--reproduce.h.one-->%; the paper: 30.3%.) The direction isn't luck: layers in series wait for each other.
+# Merged LoRA *is* the plain model. Any difference from 1.00 is noise: doubt every row that much. (Stored, another machine: 2.3<!--reproduce.merged-->%, H 28.7<!--reproduce.h.one-->%; the paper: 30.3%.) The direction isn't luck: layers in series take turns.
 # </details>
 #
 # ## All eleven
@@ -145,7 +145,7 @@ for letter, run in reproducing.runs(mine).items():
 checks.check_judge(reproducing.outcomes(mine), mine)
 
 # %% [markdown]
-# **Exercise 2: what can this pair show?** Two published accuracies, $p$ and $q$, on RTE's 277 dev rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds (`*` copied; `†` not from MNLI, no mark: from MNLI). Treat the two as independent. Give
+# **Exercise 2: what can this pair show?** Two published accuracies, $p$ and $q$, on RTE's 277 dev rows ([data set card](https://huggingface.co/datasets/nyu-mll/glue)), medians of five seeds (`*` copied; `†` not from MNLI, no mark: from MNLI). Treat them as independent. Give
 #
 # 1. the gap's standard error from the rows alone, in points;
 # 2. the gap needed, 1.96 times that;
@@ -172,7 +172,7 @@ checks.check_published(error, points, word, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Look for three numbers:** published, reported by others, yours. Ask who ran each, from which checkpoint.
+# 1. **Look for three numbers:** published, reported by others, yours. Ask who ran each number, and from which checkpoint.
 # 2. **Write the rule before the run:** a finding, a margin, a check that the run could have failed. *Undecided* and *not tested* are results.
 # 3. **Small test sets can't detect small gaps.** On 277 rows, two independent accuracies near 87 must be 5.6 points apart.
 #

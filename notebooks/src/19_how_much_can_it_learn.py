@@ -102,7 +102,7 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # <details><summary>What we found</summary>
 #
 # - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips the head alone even loses some (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048).
-# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1; 2,048 flips allow 4.9 times at most.** Over ranks 1 to 16, bits grow like the trained numbers to the power 0.59<!--coins.slope--> (95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds). For a fixed number of bits per trained number, our rule wanted 1 in this interval. But with only 2,048 flips, it could hardly be.
+# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1; 2,048 flips allow 4.9 times at most.** Over ranks 1 to 16, bits grow like the trained numbers to the power 0.59<!--coins.slope--> (95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds). For a fixed number of bits per trained number, our rule wanted 1 in this interval. But with only 2,048 flips, it could hardly be there.
 # - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. More passes may pack them tighter. (Not tried. In the file, a number takes 32 bits!)
 #
 # Reviews aren't coins. "Good or bad" is *one* rule, so rank 1 can learn it from thousands of reviews (lesson 14). Phone numbers are coins.

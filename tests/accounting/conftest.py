@@ -1,7 +1,5 @@
 """Small models of every family, built by transformers on the meta device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Tests of GPU cards, formatted sizes, and the search for what fits."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

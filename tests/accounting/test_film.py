@@ -1,7 +1,5 @@
 """Tests of films: the stored changes add up to the trace at every moment."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

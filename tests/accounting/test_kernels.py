@@ -1,7 +1,5 @@
 """Tests of the GPU kernels that a trace substitutes in its own thread."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import torch

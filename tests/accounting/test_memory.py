@@ -1,7 +1,5 @@
 """Tests of memory: predictions against traces, traces against real steps, and both against published figures."""
 
-from __future__ import annotations
-
 import warnings
 
 import pytest

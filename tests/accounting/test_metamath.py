@@ -1,7 +1,5 @@
 """Tests of predictions against GPU runs of PEFT's MetaMathQA suite; `make bench` prints all of them."""
 
-from __future__ import annotations
-
 import pytest
 
 from benchmarks.estimators import followed

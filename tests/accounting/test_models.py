@@ -1,7 +1,5 @@
 """Tests of model descriptions: they equal the models that transformers builds, and the zoo has the official totals."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 

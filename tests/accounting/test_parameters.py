@@ -1,7 +1,5 @@
 """Tests of params: the break-even rank, the table of modules, and the size of a file."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

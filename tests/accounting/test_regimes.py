@@ -1,7 +1,5 @@
 """Tests of interpolated traces at sliding windows, with alternating or irregular layers, and with experts."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from typing import Any
@@ -121,7 +119,7 @@ def drawn_case(seed: int) -> tuple[dict[str, Any], Any, Setup]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_drawn_cases_are_predicted_to_the_byte():
-    """Takes half an hour on two cores."""
+    """Takes about eight minutes on one core."""
     refused = []
     for seed in range(CASES):
         config, method, setup = drawn_case(seed)

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from unittest.mock import Mock
 
 import pytest
@@ -12,13 +13,13 @@ import pytest
 from lora_lab import __version__, workbench
 from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
-from tests.conftest import HOSTILE, MARK, Done, tiny
+from tests.conftest import HOSTILE, MARK, tiny
 
 SHIPPED, README = shipped("data/results"), shipped("data/README.md")
 
 
 @pytest.fixture
-def command(lora_lab, tmp_path, monkeypatch) -> Callable[..., Done]:
+def command(lora_lab, tmp_path, monkeypatch) -> Callable[..., CompletedProcess]:
     """`command("train", "--rank", "0")`: the command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return lora_lab
@@ -140,7 +141,8 @@ def test_failing_run_exits_with_1(command, tmp_path, opinions, tiny_encoder):
 )
 def test_interrupt_and_unexpected_error_are_one_line(command, monkeypatch, error, code, message):
     monkeypatch.setattr(workbench, "examine", Mock(side_effect=error))
-    assert command("doctor") == Done(code, "", message)
+    result = command("doctor")
+    assert (result.returncode, result.stdout, result.stderr) == (code, "", message)
 
 
 @pytest.mark.parametrize(

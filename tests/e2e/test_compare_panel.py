@@ -42,8 +42,11 @@ def test_the_margin_is_dragged_and_the_verdict_is_pythons(pages: Pages) -> None:
 
 
 def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
-    page = pages.open(ComparePanel())
+    python = ComparePanel()
+    python.resample(200, count=20)
+    page = pages.open(python)
     panel = panel_of(page)
+    expect(panel.locator(".misses")).to_contain_text("of 20 intervals miss the truth")
     row, forest = box_of(panel.locator(".forest text", has_text="all-linear")), panel.locator(".forest svg")
     forest.click(position={"x": 30, "y": row["y"] - box_of(forest)["y"] + 8})
     expect(panel.get_by_role("combobox", name="method")).to_have_value("LoRA r8 all-linear")
@@ -51,6 +54,7 @@ def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
     rival = panel.get_by_role("radio", name=re.compile("^LoRA r8 q,v: trains A and B beside q, v"))
     rival.check(force=True)  # only its label is visible
     expect(panel.locator(".big")).to_contain_text("equivalent")
+    expect(panel.locator(".misses")).to_contain_text("about another pair of methods")
     expect(panel.get_by_role("status")).to_contain_text("at a margin of 1.5 points it is equivalent")
     panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)  # the two change places
     assert (trait(page, "method"), trait(page, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")

@@ -161,10 +161,11 @@ function start(p) {
     now = read();
     const { data, pair, danced, rows, axis, format, rival, size, margin } = now;
     const draws = Boolean(p.kernel && pair && !pair.test.outcomes.includes("-"));
+    const dances = draws || Boolean(p.get("dance").number);
     const [any, both] = [Boolean(data), hasMethods(p.get("stored")) && hasMethods(p.get("mine"))];
     p.offer({
-      here: p.kernel, draws, view: both, dance: draws || Boolean(p.get("dance").number), studies: Boolean(danced),
-      axis: any, ways: any, body: any, forest: Boolean(rows?.length),
+      here: p.kernel, draws, view: both, dance: dances, studies: Boolean(danced), axis: any, ways: any, body: any,
+      forest: Boolean(rows?.length),
     });
     p.find("details").hidden = !data;
     const status = drawHere(p.live());
@@ -177,10 +178,9 @@ function start(p) {
     const means = data.methods.map(({ name, mean }) => `${name} ${decimal(mean)}${data.unit}`).join(", ");
     p.picture(seeds, `Test ${data.metric} of every seed against ${AXES[axis].words}. Means: ${means}.`);
     const range = span([...rows.map(({ test }) => [0, test.low, test.high]), ...(danced?.studies ?? [])], data.scale);
-    const { scale, gap } = data;
-    forest = drawForest(p.width("forest"), { ...now, range, margin: scale * margin, scale, gap });
+    forest = drawForest(p.width("forest"), { ...now, range, margin: data.scale * margin, scale: data.scale, gap: data.gap });
     const pairs = rows.map(({ entry, test, word }) => `${entry.name} ${format(test.difference)}, ${word}`).join("; ");
-    p.picture(forest, `Differences from ${rival.name} in ${gap} at a margin of ${size}: ${pairs}.`, "forest");
+    p.picture(forest, `Differences from ${rival.name} in ${data.gap} at a margin of ${size}: ${pairs}.`, "forest");
     const [big, words] = verdictWords(now);
     const failed = data.failed.map(([label, why]) => ` ${label} has no result: ${why}.`).join("");
     p.fill({
@@ -190,7 +190,7 @@ function start(p) {
         is a run far below the others.`,
       ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts(now), ".about": escape(data.about + failed),
     });
-    drawDance(range);
+    if (dances) drawDance(range, draws);
     p.numbers(methodTable);
     return `${title(now)}. ${big}. ${words} ${status}`;
   }
@@ -221,14 +221,14 @@ function start(p) {
     return next < 0 ? letters.findIndex(changes) : next;
   }
 
-  function drawDance(range) {
+  function drawDance(range, draws) {
     const { danced, data, at, margin, pair } = now;
     const sizes = ROWS.filter((rows) => rows <= Math.max(data.rows, ROWS[0]));
     p.keep({ rows: sizes[nearest(sizes, ui.rows)] });
     p.slide("rows", { values: sizes, value: ui.rows, words: count(ui.rows) });
     p.button("dance", { off: p.gone() || p.waits() });
     const stored = "The stored studies are about another pair of methods: choose that pair again to see them.";
-    if (!danced) return p.fill({ ".misses": p.kernel ? "Each study draws new sentences from the test set." : stored });
+    if (!danced) return p.fill({ ".misses": draws ? "Each study draws new sentences from the test set." : stored });
     if (danced.number !== ui.seen) {
       p.keep({ seen: danced.number, shown: 0 });
       setTimeout(() => p.play(DANCE, (t) => p.keep({ shown: Math.round(danced.studies.length * t) })));
