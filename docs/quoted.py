@@ -120,6 +120,8 @@ def as_good() -> dict[str, str]:
     """Lesson 05: the comparison of ComparePanel, in percent and points; rates relative to full fine-tuning's.
 
     as_good.lora.within   the smallest margin at which LoRA is worse but within the margin
+    as_good.memory.fp32   the same as as_good.memory, if LoRA's step ran in fp32, as that of full fine-tuning did
+    as_good.fp32          LoRA on q and v with its frozen weights in fp32, and its verdict against full fine-tuning
     as_good.pair          rank 8 against 32, in the sweep over rates, ranks and alphas
     as_good.blind         the number of intervals that contain 0, among the panel's first hundred studies of 200 rows
     """
@@ -131,9 +133,12 @@ def as_good() -> dict[str, str]:
     trained, gap = lora["trainable"] + lora["head"], judged(scores)["full"][labels["lora"]]
     cells = Cells(None, "rate_rank_alpha")
     pair = verdict(cells.best(rank=8, alpha=16)[1], cells.best(rank=32, alpha=16)[1])
+    fp32 = from_store(RESULTS / "sweeps" / "fp32.zip").scores
     ninety = verdict(scores[labels["lora"]], scores["full"])
     studies = resampled(scores[labels["lora"]], scores["full"], 200, seed=1)["studies"]
     accuracies = {name: 100 * rows[label]["accuracy"]["mean"] for name, label in labels.items()}
+    step = {"batch": 16, "seq": 64, "dtype": "fp32", "device": "cpu", "padded": True, "optimizer": "adamw-fused"}
+    alike = memory("minilm", LoRA(rank=8, targets=("q", "v")), **step)
     return {
         **{f"as_good.{name}": f"{round(value, 3):.1f}" for name, value in accuracies.items()},  # as on the panel
         **{f"as_good.{name}.rate": f"{rate:g}" for name, rate in rates.items()},
@@ -141,8 +146,11 @@ def as_good() -> dict[str, str]:
         **fixed("as_good", 0, count=trained, times=(full["trainable"] + full["head"]) / trained),
         **fixed("as_good", 0, file=full["adapter_bytes"] / lora["adapter_bytes"]),
         **fixed("as_good", 0, memory=full["peak_bytes"] / lora["peak_bytes"]),
+        **fixed("as_good.memory", 0, fp32=full["peak_bytes"] / alike.peak),
         **fixed("as_good.lora", 1, behind=-100 * gap["difference"], low95=100 * gap["low"], high95=100 * gap["high"]),
         **fixed("as_good.lora", 1, low=100 * ninety.low, within=100 * MARGINS[gap["outcomes"].index("W")]),
+        "as_good.fp32": f"{100 * fp32.mean():.1f}",
+        "as_good.fp32.word": verdict(fp32, scores["full"]).word,
         "as_good.all.against-lora": verdict(scores[labels["all"]], scores[labels["lora"]]).word,
         **{f"as_good.pair.{end}": f"{100 * getattr(pair, end):.1f}" for end in ("low", "high", "low95", "high95")},
         "as_good.blind": str(sum(low < 0 < high for _, low, high in studies)),
@@ -208,7 +216,7 @@ def playground() -> dict[str, str]:
     knobs.rank.64, .256    gain from rank 1 to 64 at this alpha, each at its best rate
     knobs.rank.NAME        loss of one rate for all ranks, by a rule for the rate, compared to tuning; also knobs.alpha
     knobs.cut.0, .2        right answers, in percent, if all updates of full fine-tuning are truncated to this rank
-    ranks.rest.1, .2       lesson 10: the same without this many of the strongest components
+    ranks.rest.1, .2       lesson 10: the same without this many of the strongest components of each matrix
     """
     stored = load_playground()
     data, _ = shown(stored)
@@ -300,7 +308,7 @@ def variants() -> dict[str, str]:
     """Lesson 16 and the README: methods tuned under the same conditions, and their verdicts against plain LoRA.
 
     variant.NAME              accuracy in percent; .half: half its 95% interval over seeds, in points; .word: the
-                              verdict; .behind: points behind plain LoRA; .peak: MiB of a step
+                              verdict; .behind: points behind plain LoRA; .peak: MiB of a step; .file: kB of its file
     variant.winners           number of methods that are best at some rate, among plain LoRA and the five at its rates
     variant.flattered, .fa    largest lead of one of the five at a shared rate, and of LoRA-FA
     """
@@ -314,6 +322,7 @@ def variants() -> dict[str, str]:
         mean, low, high = mean_interval([100 * value for value in row["accuracy"]["each"]])
         numbers |= {name: f"{mean:.1f}", f"{name}.half": f"{(high - low) / 2:.1f}"}
         numbers[f"{name}.peak"] = f"{row['peak_bytes'] / 2**20:.0f}"
+        numbers[f"{name}.file"] = f"{row['adapter_bytes'] / 1e3:.0f}"
         if label in judged:
             numbers[f"{name}.word"] = judged[label].word
             numbers[f"{name}.behind"] = f"{-100 * judged[label].difference:.1f}"
@@ -332,7 +341,8 @@ def regret() -> dict[str, str]:
     regret.fa, .plus              best rate of LoRA-FA and of LoRA+ over plain LoRA's
     regret.fixed, .r, .2r, .sqrt  factor on the best rate when the rank doubles, with alpha 16, r, 2 r, sqrt(32 r)
     regret.fall, .alpha           factor by which it falls from rank 1 to 64 with alpha = r, and from alpha 1 to 64
-    regret.points.256, .1024      validation points by which alpha 16 is ahead of this alpha, each at its best rate
+    regret.seven                  the factor of regret.fixed over seven doublings, from rank 1 to 128
+    regret.large                  nats by which alpha 4,096 is worse than 16 at rank 8, each at its best rate
 
     Losses in nats, over MiniLM's tasks and targets; with regret.smollm2, over SmolLM2's targets:
 
@@ -359,6 +369,8 @@ def regret() -> dict[str, str]:
         alphas = {rank: round(alpha_of(rule, rank), 2) for rank in (1, 8, 64, 128)}
         slopes = [np.polyfit([0, 3, 6, 7], [best[*cell, n] for cell in alphas.items()], 1)[0] for n in range(3)]
         numbers |= interval(f"regret.{name}", [2**value for value in mean_interval(slopes)], ".2f")
+        if name == "fixed":
+            numbers |= interval("regret.seven", [2 ** (7 * value) for value in mean_interval(slopes)], ".2f")
     for name, first, last in (("fall", (1, 1.0), (64, 64.0)), ("alpha", (8, 1.0), (8, 64.0))):
         add(name, times([best[*first, n] for n in range(3)], [best[*last, n] for n in range(3)]))
 
@@ -385,12 +397,8 @@ def regret() -> dict[str, str]:
         ten.append(curve(best_rate(full) + np.log2(10)) - curve(best_rate(lora)))
     numbers["regret.smollm2.ten"] = f"{fmean(ten):.2f}"
 
-    accuracy = runs[runs["rank"] == 8].pivot_table(index=["alpha", "lr"], columns="seed", values="accuracy")
-    at_best = {alpha: accuracy.loc[alpha].loc[accuracy.loc[alpha].mean(axis=1).idxmax()] for alpha in (16, 256, 1024)}
-    for alpha in (256, 1024):
-        lead = (100 * (at_best[16] - at_best[alpha])).tolist()
-        numbers |= interval(f"regret.points.{alpha}", mean_interval(lead))
-    return numbers
+    lowest = runs[runs["rank"] == 8].groupby(["alpha", "seed"]).loss.min()
+    return numbers | interval("regret.large", mean_interval((lowest[4096] - lowest[16]).tolist()), ".3f")
 
 
 def rewards() -> dict[str, str]:
@@ -410,7 +418,7 @@ def rewards() -> dict[str, str]:
     for signal, result in stored.items():
         for row in result["methods"]:
             name = f"reward.{signal}.{names[row['label']]}"
-            numbers[name] = f"{100 * fmean(row['accuracy']['each']):.1f}"
+            numbers[name] = f"{fmean(100 * value for value in row['accuracy']['each']):.1f}"  # as in lesson 16
             numbers |= fixed(name, 0, sure=100 * row["sure"]["mean"], found=100 * row["found"]["mean"])
         for label, gap in verdicts(scores[signal], "full", result["margin"]).items():
             lead = {"ahead": -100 * gap.difference, "low": -100 * gap.high95, "high": -100 * gap.low95}
@@ -430,7 +438,8 @@ def memorized() -> dict[str, str]:
 
     coins.RANK.TEXTS   bits, the mean over seeds; rank 0 is the head alone
     coins.RANK.per     bits per trained parameter, with 2,048 texts
-    coins.slope        d log2(bits) / d log2(trained parameters) with 2,048 texts, and its interval over seeds
+    coins.slope        d log2(bits) / d log2(trained parameters) with 2,048 texts, and its interval over seeds; .most:
+                       if rank 16 had memorized all texts
     few.METHOD.N       percent right after training on N labels; .word: the verdict against LoRA
     """
     runs = pd.read_csv(RESULTS / "coins.csv").query("part == 'final'")
@@ -440,8 +449,10 @@ def memorized() -> dict[str, str]:
     for rank, group in full.groupby("rank"):
         numbers[f"coins.{rank}.per"] = f"{(group.bits / group.numbers).mean():.2f}"
     adapters = full[full["rank"] > 0].groupby("seed")
-    slopes = [np.polyfit(np.log2(group.numbers), np.log2(group.bits), 1)[0] for _, group in adapters]
-    numbers |= interval("coins.slope", mean_interval(slopes), ".2f")
+    for name, most in (("coins.slope", 0), ("coins.slope.most", 2048)):
+        bits = [np.log2(group.bits.where(group["rank"] < 16, group.bits.clip(lower=most))) for _, group in adapters]
+        slopes = [np.polyfit(np.log2(group.numbers), y, 1)[0] for y, (_, group) in zip(bits, adapters, strict=True)]
+        numbers |= interval(name, mean_interval(slopes), ".2f")
     for n in (20, 80, 320, 1280):
         stored = reference_comparison(f"minilm_rt_{n}")
         judged = verdicts(scores_in(stored), "LoRA r8 q,v", stored["margin"])
@@ -618,15 +629,15 @@ def fits() -> dict[str, str]:
         "fit.minilm.full": f"{small['full'].peak / 2**20:.0f}",
         "fit.minilm.times-fewer": f"{trained['minilm'][0] / trained['minilm'][1]:.0f}",
         "fit.minilm.times-less": f"{small['full'].peak / small['lora'].peak:.1f}",
-        "fit.minilm.weights": f"{small['lora'].categories['weights'] / 2**20:.0f}",
         "fit.t4": f"{t4 / gib:.1f}",
-        **fixed("fit.t4", 0, adamw=longest(), sgd=longest(optimizer="sgd"), saved=longest(checkpointing=False)),
+        **fixed("fit.t4", 0, adamw=round(longest(), -2), sgd=round(longest(optimizer="sgd"), -2)),
+        **fixed("fit.t4", 0, saved=round(longest(checkpointing=False), -2)),
         "fit.logits": f"{100 * logits / (long.peak - short.peak):.0f}",
         **fixed("fit", 1, arithmetic=flops[0] / flops[1], embedded=embedded / gib),
         **fixed("fit.bytes", 0, full=state_bytes(llama, full), masters=state_bytes(llama, full, master_weights=True)),
         **fixed("fit.bytes", 0, lora=state_bytes(llama, lora)),
         "fit.bytes.qlora": f"{state_bytes(llama, everywhere, **cheap):.2f}",
-        "fit.bytes.qlora-70b": f"{state_bytes('llama-2-70b', everywhere, **cheap):.2f}",
+        "fit.bytes.qlora-70b": f"{state_bytes('llama-3-70b', everywhere, **cheap):.2f}",
     }
 
 
@@ -681,7 +692,7 @@ def texts() -> list[Path]:
 
 
 def filled(text: str, numbers: dict[str, str]) -> str:
-    """Replace each quoted number by its current value. Raises: KeyError for an unknown name."""
+    """Replace each quoted number with its current value. Raises: KeyError for an unknown name."""
     return QUOTE.sub(lambda quote: numbers[quote[1]], text)
 
 

@@ -114,7 +114,8 @@ def main(folder: str) -> None:
         "update": truncate("LoRA", base, update["lora"], heads["lora"]),
         "noise": truncate("random", base, random_like(update["full"]), heads["full"]),
     }
-    undone = {name: -delta for name, delta in update["full"].items()}  # remove the r strongest components
+    # Remove the r strongest components of each matrix; the vectors keep their updates, as in "full" from rank 1 on.
+    undone = {name: -delta for name, delta in update["full"].items() if delta.dim() == 2}
     rest = truncate("undone", after["full"], undone, heads["full"])
     run = Store(store).find(recipes["full"])
     assert run is not None

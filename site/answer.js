@@ -94,7 +94,7 @@
       const decimals = [1, 2].find((n) => answer === Number(answer.toFixed(n)) && answer * 10 ** n >= 100);
       const off = Math.abs(answer - field.right);
       if (close(answer, field.right, field.within) || (decimals && off <= 0.5 * 10 ** -decimals)) return right(field.why);
-      const near = field.misconceptions.filter(([number]) => close(answer, number, 0.02));
+      const near = field.misconceptions.filter(([number]) => close(answer, number, field.slack));
       const [nearest, words] = near.sort(([a], [b]) => Math.abs(answer - a) - Math.abs(answer - b))[0] ?? [Infinity];
       if (Math.abs(answer - nearest) <= off) return wrong(words);
       if (field.fallback) return wrong(field.fallback);
@@ -113,13 +113,14 @@
     },
     bracket({ plateau, found, steps, words, carried }, [low, middle, high]) {
       const ratios = [middle / low, high / middle];
+      if (ratios.some((ratio) => ratio < 1)) return wrong(words.order);
       if (!ratios.every((ratio) => ratio >= steps[0])) return wrong(words.close);
       if (!ratios.every((ratio) => ratio <= steps[1])) return wrong(words.wide);
       const why = middle > carried[0] ? carried[1] : "";
-      if (middle < plateau[0]) return wrong(`${found}; ${words.below}`);
-      if (middle > plateau[1]) return wrong(`${found}; ${words.above}${why}`);
+      if (middle < plateau[0]) return wrong(words.below);
+      if (middle > plateau[1]) return wrong(words.above + why);
       const sides = [low >= plateau[0] && words.lower + why, high <= plateau[1] && words.higher].filter(Boolean);
-      if (sides.length) return wrong([found, ...sides].join("; "));
+      if (sides.length) return wrong(sides.join("; "));
       return right(`${found}; ${fill(words.peak, { low: twoDigits(low), high: twoDigits(high) })}`);
     },
     row({ cases, card, room, best, near, almost, parts, words }, [method, checkpointing, seq]) {

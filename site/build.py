@@ -33,7 +33,7 @@ from lora_lab.widgets import base
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent
 OUT = SITE / "build" / "html"
-SCALE = 1.5  # picture pixels per CSS pixel in a notebook
+SCALE, WIDE = 1.5, 500  # picture pixels per CSS pixel in a notebook; wider ones scroll on a phone
 
 FACES = (
     ("Lab Serif", font_source_serif_pro, "files/SourceSerifPro-Regular.ttf", ""),
@@ -54,6 +54,7 @@ FIXES = {  # for accessibility errors that axe finds in the theme, and line brea
     r'<aside class="toc-drawer[^"]*"': r'\g<0> aria-label="On this page"',
     r'<div class="highlight"><pre(?=>)|<div class="table-wrapper[^"]*"': r'\g<0> tabindex="0"',
     r'(<summary) aria-label="Toggle hidden content"': r"\1",
+    r'(?<=text_html">)<img [^>]* wide"[^>]*>': r'<div class="table-wrapper" tabindex="0">\g<0></div>',  # scrolls
     r'<div id="search-results">': r"<h1>Search</h1>\g<0>",
     r"<th[^>]*>(<p></p>)?</th>": "<td></td>",
     r'<math [^>]*display="inline">(?:(?!</math>).)*</math>[.,;:?!)]+': r'<span class="unbroken">\g<0></span>',
@@ -82,7 +83,7 @@ def as_html(output: dict[str, Any], name: str, src: Path) -> dict[str, Any]:
             snapshot["state"]["at"] = 0  # a replay starts before its first step, to hide the result
         markup = place_panel(snapshot, source, src) if snapshot else f'<img src="{source}" alt="{alt}">'
         width, height = (round(side / SCALE) for side in struct.unpack(">II", image[16:24]))
-        size = f'<img class="lab-picture" loading="lazy" width="{width}" height="{height}"'
+        size = f'<img class="lab-picture{" wide" * (width > WIDE)}" loading="lazy" width="{width}" height="{height}"'
         return {**output, "data": {"text/html": markup.replace("<img", size)}, "metadata": {}}
     if "<table" in (markup := "".join(data.get("text/html", ""))):
         return {**output, "data": {"text/html": f'<div class="table-wrapper">{markup}</div>'}}
@@ -108,7 +109,8 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
             tags = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
-            cells.append({**cell, "metadata": {"tags": tags}})  # classes for predict.js
+            tags += cell["metadata"].get("tags", [])  # the others are classes for predict.js
+            cells.append({**cell, "metadata": {"tags": tags, "mystnb": {"code_prompt_show": "Show the output"}}})
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
 
 
@@ -163,10 +165,10 @@ def fonts() -> str:
         subsetter = subset.Subsetter(options)
         subsetter.populate(unicodes=[code for first, end in CHARACTERS for code in range(first, end)])
         subsetter.subset(face)
-        face.flavor = "woff2"
+        face.flavor = "woff"
         face.save(buffer := io.BytesIO())
         data = base64.b64encode(buffer.getvalue()).decode()
-        rules += f'@font-face {{ font-family: "{family}"; {style} src: url(data:font/woff2;base64,{data}); }}\n'
+        rules += f'@font-face {{ font-family: "{family}"; {style} src: url(data:font/woff;base64,{data}); }}\n'
     return rules
 
 
@@ -192,8 +194,7 @@ def prepare(src: Path, students: bool) -> None:
         for_teachers = r"## For teachers\n.*?(?=\n## )|^docs/teaching\n|^Teaching tomorrow\?.*?\n\n"
         text = re.sub(for_teachers, "", text, flags=re.S | re.M)
     (src / "index.md").write_text(text, encoding="utf-8")
-    style = fonts() + (SITE / "site.css").read_text(encoding="utf-8")
-    (src / "_static" / "site.css").write_text(style, encoding="utf-8")
+    (src / "_static" / "site.css").write_text(fonts() + (SITE / "site.css").read_text("utf-8"), encoding="utf-8")
     shutil.copy(base.JS / "host.js", src / "_static")
     for script in ("kept.js", "predict.js", "puzzle.js", "answer.js"):
         shutil.copy(SITE / script, src / "_static")

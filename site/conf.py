@@ -17,10 +17,9 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, Any] = {}  # the default loads scripts from CDNs
-nb_code_prompt_show, nb_code_prompt_hide = "Show a solution", "Hide the solution"
+nb_code_prompt_show, nb_code_prompt_hide = "Show a solution", "Hide"
 
-html_theme = "furo"
-html_title = "lora_lab"
+html_theme, html_title = "furo", "lora_lab"
 pygments_dark_style = "github-dark"
 html_math_renderer = "mathml"
 html_favicon = "icon.svg"  # W, A and B

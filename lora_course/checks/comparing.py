@@ -18,18 +18,16 @@ PAIRS = texts("comparing")
 LEAST, MOST = 0.1, 5  # limits of a margin, in points
 BUT = " but within the margin"
 SEALED = "±{margin} is sealed. {seen}."
-WHICH = "{word} it is. Which sentence can you write?"
+WHICH = "{word} it is. {seen}. Which sentence can you write?"
 WORDS = ("better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}")
 RULE = (
-    "Two questions decide the word. Is 0 outside the 95% interval? Is the whole 90% interval inside your margin? "
+    "Two questions decide the word. Is 0 outside the 95% interval? Is the whole 90% interval inside the margin? "
     "Yes to the first alone: better or worse. To the second alone: equivalent. "
     f"To both: better or worse,{BUT}. To neither: undecided."
 )
 HINTS = texts("hints")["defense"]
-ENDS = [
-    (-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02),
-    (0.005, 0.02), (-0.02, -0.005),  # narrower than two margins, with the midpoint within one
-]  # fmt: skip
+ENDS = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
+ENDS += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than two margins, with the midpoint within one
 
 
 def _inside(low: float, high: float, margin: float) -> bool:
@@ -90,7 +88,7 @@ def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
         return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
     if unsolved(sentence):
         options = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
-        return Verdict(None, f"{WHICH.format(word=word)}{options}")
+        return Verdict(None, f"{WHICH.format(word=word, seen=right.seen)}{options}")
     replies = dict(zip("abcd", right.replies.values(), strict=True))
     letter = "abcd"[[*right.replies].index(right.sentence)]
     judged = Choice([letter], replies, replies[letter]).judge(sentence)
@@ -134,10 +132,10 @@ def defense(pair: str, margin: float) -> Defense:
     p_claim = "differ significantly: a new study will agree" if differ else "don't differ significantly: they're equal"
     right = f"for MiniLM on rt, {a} {claim}"
     replies = {
-        right: f"{word}, for this model, this task and the margin that you set first. {seen}. "
+        right: f"{word}, for this model, this task and the margin that was set first. {seen}. "
         f"You can write: {right} ({terms})",
-        f"for MiniLM on rt, {a} and {b} {p_claim}": "a p-value says how rare such data would be without a difference; "
-        "it is neither the chance that a new study agrees nor, if large, evidence of equality",
+        f"for MiniLM on rt, {a} and {b} {p_claim}": f"{'' if differ else 'not '}significant isn't "
+        f"{'certain' if differ else 'equal'}: significance only says how rare such data would be without a difference",
         f"for MiniLM on rt, {a} is equivalent to {b} within {fitted:.1f} points": "that margin was chosen to fit after "
         "the interval was seen: some margin always fits",
         f"for language models, {a} {claim}": "one model and one task were tried, but the sentence is about all models",
@@ -163,15 +161,15 @@ def why_not(word: Any, right: str) -> str:
     if word not in WORDS:
         return f"the words are {', '.join(WORDS)}"
     if BUT in right and word in ("equivalent", right.removesuffix(BUT)):
-        return "true, but only half of it: the 95% interval excludes 0, and the 90% interval is inside your margin"
+        return "true, but only half of it: the 95% interval excludes 0, and the 90% interval is inside the margin"
     if {word, right} == {"equivalent", "undecided"}:
         inside = "inside" if right == "equivalent" else "not inside"
-        return f"whether 0 is in an interval says nothing about equality: the 90% interval is {inside} your margin"
+        return f"whether 0 is in an interval says nothing about equality: the 90% interval is {inside} the margin"
     if right in ("equivalent", "undecided"):
         return "0 is inside the 95% interval, so no difference is shown"
     if word in ("equivalent", "undecided"):
         return "0 is outside the 95% interval, so a difference is shown"
-    return "the gap is on the other side of 0" if word[0] != right[0] else "the 90% interval is not inside your margin"
+    return "the gap is on the other side of 0" if word[0] != right[0] else "the 90% interval is not inside the margin"
 
 
 @cache

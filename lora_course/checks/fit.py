@@ -38,18 +38,20 @@ def step(method: str, setup: Setup) -> Estimate:
 def check_peak(peak: Callable[[int], float]) -> Verdict:
     """Lesson 04: check f(tokens), the peak bytes of QLoRA with checkpointing on Llama 3 8B for one text."""
     sizes = step("QLoRA", Setup(checkpointing=True)).categories
-    weights, inputs, tables = sizes["weights"], 2 * L * H, 12 * V
-    fixed = weights + sizes["optimizer"]
+    fixed, inputs, tables = sizes["weights"] + sizes["optimizer"], 2 * L * H, 12 * V
     near: dict[str, Callable[[int], float]] = {
         "that is one table of logits: the loss holds three at once": lambda t: fixed + t * (inputs + tables / 3),
         "the loss works in fp32: a score takes 4 bytes in each table": lambda t: fixed + t * (inputs + tables / 2),
-        "those are the logits alone: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
-        "those are the saved inputs alone: the logits are missing": lambda t: fixed + t * inputs,
+        "that is fixed and the logits: each of the 32 layers also saves its input": lambda t: fixed + t * tables,
+        "those are the logits alone: add the saved inputs, and fixed": lambda t: t * tables,
+        "that is fixed and the saved inputs: the logits are missing": lambda t: fixed + t * inputs,
         "the layers compute in bf16: 2 bytes per number, not 4": lambda t: fixed + t * (2 * inputs + tables),
         "weights and optimizer are missing: even a short text needs both": lambda t: t * (inputs + tables),
-        "the optimizer is missing: two numbers per trained parameter": lambda t: weights + t * (inputs + tables),
+        "the optimizer is missing: two numbers per trained one": lambda t: sizes["weights"] + t * (inputs + tables),
         "that is for one token: multiply by tokens, and add fixed": lambda t: inputs + tables,
         "that is the same for every length: multiply by tokens": lambda t: fixed + inputs + tables,
+        "a number that a layer saves takes 2 bytes": lambda t: fixed + t * (inputs / 2 + tables),
+        "those are GB: a GiB has 2**30 bytes": lambda t: fixed * 1e9 / 2**30 + t * (inputs + tables),
         "return bytes, not GiB": lambda t: (fixed + t * (inputs + tables)) / 2**30,
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"

@@ -19,6 +19,7 @@ from lora_lab.widgets.sweep_panel import SweepPanel
 SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # a teacher's update and its possible ranks; the first if there is no name
 RANK, TARGETS = 8, "q,v"  # the row to bracket
 NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
+ORDER = "lowest rate first"
 CLOSE = "each rate must be two to five times the one before: closer rates differ only by luck"
 WIDE = "each rate must be two to five times the one before: rates farther apart may miss the peak"
 LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, three seeds each
@@ -51,7 +52,7 @@ def check_missed(missed: Callable[[int, int], float]) -> Verdict:
         "that is the energy that the student finds: what is missing, and how large is it?": lambda r, R: r / R,
         "sizes do not add up, energies do: take the root last": lambda r, R: 1 - (r / R) ** 0.5,
     }
-    why = f"the root of (R - r) / R; your secret matrix has rank {own}, so expect {expected}"
+    why = f"the root of (R - r) / R; in the next cell, the secret has rank {own}: expect {expected}"
     cases, fallback = [(r, R) for R in (4, 6, 8) for r in range(1, R + 1)], "of R equal pieces, R - r are missing"
     return Function(cases, lambda r, R: (1 - r / R) ** 0.5, why, near, fallback, within=0.01).judge(missed)
 
@@ -69,7 +70,7 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
     low, middle, high = rates = [float(rate) for rate in rates]
     ratios = middle / low, high / middle
     if min(ratios) < NEAREST or max(ratios) > FARTHEST:
-        return Verdict(False, CLOSE if min(ratios) < NEAREST else WIDE)
+        return Verdict(False, ORDER if min(ratios) < 1 else CLOSE if min(ratios) < NEAREST else WIDE)
     carried = CARRIED * (alpha > 16 and middle > TOO_HIGH)
     if fast():
         lowest, highest = plateau(panel.data, alpha)

@@ -33,8 +33,9 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
         return Verdict(False, str(error))
     if claim is None:
         return Verdict(False, f"'{name}' isn't a premise of this claim")
-    still = TEXTS["still"].get(name, "")
-    return Verdict(True, str(claim)) if claim.word == TO else Verdict(False, f"the claim stays {claim.words}: {still}")
+    verb = "stays" if claim.words == judge(FLIPPED).words else "is now"
+    still = f'the claim {verb} "{claim.words}": {TEXTS["still"].get(name, "")}'
+    return Verdict(True, str(claim)) if claim.word == TO else Verdict(False, still)
 
 
 @cache
@@ -59,9 +60,7 @@ def lines(number: int) -> dict[str, Choice]:
     rows = next(n for n in ROWS if n >= needed)
     widths = {n: f"at 80% accuracy, {n:,} rows give ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
-        "method": Choice(
-            [method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"
-        ),
+        "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"),
         "rate": Choice(["2e-4"], {
             "2e-5": "that's near full fine-tuning's rate: LoRA needs about ten times that",
             "2e-4": "", "2e-3": "that was best for a model of 23M parameters; large models need a lower rate",

@@ -8,17 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_course.checks.verdict import (
-    Choice,
-    Function,
-    Number,
-    Right,
-    Verdict,
-    exercise,
-    parts,
-    texts,
-    unsolved,
-)
+from lora_course.checks.verdict import Choice, Function, Number, Right, Verdict, exercise, parts, texts, unsolved
 
 POINT = 0.01
 WORDS = ("better", "worse", "undecided")
@@ -93,7 +83,7 @@ def report(table: Any) -> tuple[dict[str, Right], str, float]:
         2.8**2 * share / gap**2 if gap else 0: "that is for the gap you saw; the question is a gap of one point",
         2.8**2 * 100 * share / POINT**2: "the share is a fraction, not a percentage",
         2.8**2 * share: "one point is 0.01",
-    }, "", 0.1, "with how many rows is 0.01 equal to 2.8 standard errors?")  # fmt: skip
+    }, "", 0.1, f"{n:,} rows give a standard error of {error:.4f}; how many give 0.01 / 2.8 = 0.0036?")  # fmt: skip
     why = f"{words[0]}, and about {needed:,.0f} rows would detect a gap of one point; you have {n:,}"
     return {"half": half, "word": word, "rows": rows}, why, share
 

@@ -102,8 +102,8 @@ class Number(Right):
     """The right number, and replies to wrong ones.
 
     right           accepted within a relative error `within`, or rounded to the answer's digits; the reply is `why`
-    misconceptions  {wrong number: reply} for answers close to a wrong number, unless `right` is closer; for other
-                    answers, the reply is `fallback`, or how far off the answer is
+    misconceptions  {wrong number: reply} for answers within a relative error `slack` of a wrong number, unless `right`
+                    is closer; for other answers, the reply is `fallback`, or how far off the answer is
     hint            the reply while there is no answer
     """
 
@@ -113,6 +113,7 @@ class Number(Right):
     within: float = 1e-6
     fallback: str = ""
     hint: str = "replace the ... with a number"
+    slack: float = 0.02
 
     def __post_init__(self) -> None:
         """Leave out misconceptions that happen to give the right number."""
@@ -127,7 +128,7 @@ class Number(Right):
         given, right = _as_float(answer), self.right
         if math.isclose(given, right, rel_tol=self.within) or math.isclose(given, right, abs_tol=_rounding(given)):
             return Verdict(True, self.why)
-        near = [key for key in self.misconceptions if math.isclose(given, key, rel_tol=0.02)]
+        near = [key for key in self.misconceptions if math.isclose(given, key, rel_tol=self.slack)]
         nearest = min(near, key=lambda wrong: abs(given - wrong), default=math.inf)
         if abs(given - nearest) <= abs(given - right):
             return Verdict(False, self.misconceptions[nearest])
@@ -208,11 +209,11 @@ class Function(Right):
 
         return matched(same, self.right, self.near, self.why, self.fallback)
 
-    def at(self, *case: Any, within: float) -> Number:
+    def at(self, *case: Any, within: float, slack: float = 0.02) -> Number:
         """Return the function's value in one case as a `Number`, for a page that cannot run functions."""
         right = self.right(*case)
         wrong = {function(*case): reply for reply, function in self.near.items()}
-        return Number(right, wrong, self.why, within, self.fallback)
+        return Number(right, wrong, self.why, within, self.fallback, slack=slack)
 
 
 def matched(same: Callable[[Any], bool], right: Answer, near: Mapping[str, Answer], why: str, fallback: str) -> Verdict:

@@ -237,7 +237,7 @@ def _choose(target: Target, lab_wheel: Path, pin: str, new: Path) -> Path:
     process = _run([*uv, "pip", "compile", str(asked), *plain, *output, *sources, *machine], environment)
     if process.returncode:
         message = re.sub(r"[^\x20-\x7e]|^error:|\bcause:", " ", process.stderr.partition("\nhint:")[0])
-        raise Failed(f"uv could not find a wheel for everything on {target}: {' '.join(message.split())}")
+        raise Failed(f"uv could not find wheels of all packages for {target}: {' '.join(message.split())}")
     return chosen
 
 

@@ -148,7 +148,7 @@ def predictions(folder: str, table: str | None, as_json: bool) -> None:
 def class_(file: IO[str], as_json: bool) -> None:
     """Read the receipts (LL1 ...) in FILE, such as a saved chat; - reads standard input.
 
-    Prints students by lesson, the most-missed exercises and predictions, all results, and how often ranges held.
+    Prints students by lesson, the most-missed exercises and predictions, results, and how many ranges held the result.
     """
     from lora_course.receipts import read
 

@@ -4,7 +4,7 @@
     print(job)
     job.write("train.py")         # PEFT and transformers only; `script.py` is the template
 
-The CSV has the columns text,label or prompt,completion.
+The file (.csv or .jsonl) has the columns text,label or prompt,response (or prompt,completion).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lora_lab.accounting.units import binary, decimal
 from lora_lab.files import write_atomically
 from lora_lab.training.assets import asset_path
 from lora_lab.training.models import BUNDLED
-from lora_lab.training.text_files import csv_rows
+from lora_lab.training.text_files import csv_rows, json_rows
 
-KINDS = {"classifier": ("text", "label"), "language model": ("prompt", "completion")}
-LETTERS = 3.5  # characters per token, roughly, in English; other languages need more tokens
+KINDS = {"classifier": ("text", "label"), "language model": ("prompt", "response")}
+LETTERS, TEMPLATE = 3.5, 64  # characters per token, roughly, in English; tokens for a chat template and system prompt
 ALPHA, ROWS = 16, 16  # ROWS: per optimizer step
 SPARE = 0.9  # fraction of the card to plan for: PEFT copies adapter inputs to fp32, and fragmentation costs memory too
 # Settings to try, fastest first: (quantised, checkpointing, batch size).
@@ -42,10 +42,8 @@ class Plan:
     settings: dict[str, Any]
 
     def __str__(self) -> str:
-        first, second, *_ = (max(map(len, column)) for column in zip(*self.lines, strict=True))
-        return "\n".join(
-            f"{what:{first}}  {chosen:{second}}  {why} (lesson {n})" for what, chosen, why, n in self.lines
-        )
+        a, b, *_ = (max(map(len, column)) for column in zip(*self.lines, strict=True))
+        return "\n".join(f"{what:{a}}  {choice:{b}}  {why} (lesson {n})" for what, choice, why, n in self.lines)
 
     def script(self) -> str:
         """Return the Python script: the template with these settings."""
@@ -62,22 +60,21 @@ class Plan:
 
 
 def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, out: str = "adapter") -> Plan:
-    """Return a plan for this model, CSV and card.
+    """Return a plan for this model, file and card.
 
     model      a bundled name, a folder, a cached hub id, or a name such as llama-3-8b (then set MODEL in the script)
     gpu_gb     the card's memory in GB
     precision  half the 95% interval that the test accuracy should have, in points
-    Raises: BadValue for a CSV without the columns, the wrong kind of model, or a card that is too small.
+    Raises: BadValue for a file without the columns, the wrong kind of model, or a card that is too small.
     """
     rows, kind = read(data)
     shape = architecture_of(model)
-    if kind == "language model" and shape.task == "encoder":
-        raise BadValue(f"{shape.name} cannot write completions: choose a causal model, or give a CSV with text,label")
-    lengths = sorted(sum(len(row[name]) for name in KINDS[kind][: 1 if kind == "classifier" else 2]) for row in rows)
-    tokens = math.ceil(lengths[int(0.99 * (len(lengths) - 1))] / LETTERS / 64) * 64
-    tokens = min(max(tokens, 64), longest(config_of(model)) or tokens)
-    rank = 8 if kind == "classifier" else 16
-    method = LoRA(rank, alpha=ALPHA, targets=("all-linear",))
+    if (chat := kind == "language model") and shape.task == "encoder":
+        raise BadValue(f"{shape.name} cannot write responses: choose a causal model, or give a file with text,label")
+    lengths = sorted(sum(len(row[name]) for name in KINDS[kind][: 1 + chat]) for row in rows)
+    most = lengths[-1] / LETTERS + TEMPLATE if chat else lengths[int(0.99 * (len(lengths) - 1))] / LETTERS
+    tokens = min(filter(None, (math.ceil(most / 64) * 64, longest(config_of(model)))))
+    method = LoRA(16 if chat else 8, alpha=ALPHA, targets=("all-linear",))
     room = usable(of_size(gpu_gb))
     for quantised, checkpointing, batch in WAYS:
         peak = estimate(model, method, Setup(batch, tokens, quantised=quantised, checkpointing=checkpointing)).peak
@@ -86,42 +83,45 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     else:
         need = f"even QLoRA with one row of {tokens:,} tokens needs {binary(peak)}; {binary(room)} is free"
         raise BadValue(f"{need}: choose a larger card or a smaller model, or shorten the rows")
-    rate = 1e-3 if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
+    rate = (2e-3 if chat else 1e-3) if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
     rates, steps = [rate / 2, rate, 2 * rate], math.ceil(0.8 * len(rows) / ROWS) * 3
-    needed, available = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), len(rows) // 10
-    half = 196 * math.sqrt(0.16 / max(available, 1))
+    needed, tenth = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), max(1, len(rows) // 10)
+    half = 196 * math.sqrt(0.16 / tenth)
     name = "QLoRA" if quantised == "nf4" else "LoRA"
-    trainable = params(model, method).trainable
-    size = f"{trainable:,} trainable parameters; the file takes about {decimal(4 * trainable)}"
-    source = "ours: 5e-4 to 2e-3 on MiniLM" if rate == 1e-3 else "published: QLoRA 2e-4 at 7B, 1e-4 at 65B"
-    actual = "" if kind == "language model" else f"; a tenth of your rows, {available:,}, gives ±{half:.1f}"
+    size = f"{(n := params(model, method).trainable):,} trainable parameters; the file takes about {decimal(4 * n)}"
+    ours = {1e-3: "ours: 5e-4 to 2e-3 on MiniLM", 2e-3: "ours: 2e-3 (lesson 00) to 4e-3 on SmolLM2"}
+    source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
+    sure = f"for ±{precision:g} points if 80% are right; a tenth of your rows, {tenth:,}, gives ±{half:.1f}"
+    ask = "a tenth of yours, for the perplexity; then ask in other words yourself: the script doesn't"
     lines = (
         ("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
-        ("rank", str(rank), size, "00 and 03"),
+        ("rank", str(method.rank), size + "; for a voice, 2 is enough" * chat, "00 and 03"),
         ("alpha", str(ALPHA), "keep it when you change the rank", "03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
         ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows per step; large batches can hurt LoRA (published)", "05"),
         ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
         ("memory", binary(peak), f"predicted for rows of {tokens} tokens; {binary(room)} is free", "04"),
-        ("test", f"{needed:,} rows", f"for ±{precision:g} points if 80% are right{actual}", "02"),
+        ("test", f"{tenth if chat else needed:,} rows", *((ask, "06") if chat else (sure, "02"))),
         ("looks", "four", "file, B, effect on a fresh base, first gradient", "07"),
         ("then", "merge one, swap many", "merge for one task; keep adapters apart for several", "08"),
     )
     settings = {
         "MODEL": str(asset_path(model)) if model in BUNDLED else model, "DATA": str(data), "OUT": out,
-        "RANK, ALPHA": (rank, ALPHA), "RATES": rates, "EPOCHS": 3, "BATCH, ACCUMULATE": (batch, ROWS // batch),
+        "RANK, ALPHA": (method.rank, ALPHA), "RATES": rates, "EPOCHS": 3, "BATCH, ACCUMULATE": (batch, ROWS // batch),
         "MAX_TOKENS": tokens, "CHECKPOINTING": checkpointing, "FOUR_BITS": quantised == "nf4",
     }  # fmt: skip
     return Plan(lines, settings)
 
 
-def read(data: str | Path) -> tuple[list[dict[str, str]], str]:
-    """Return the rows of a CSV and the kind of model. Raises: BadValue for unknown columns, or fewer than ten rows."""
-    columns, rows = csv_rows(Path(data))
-    kind = next((name for name, required in KINDS.items() if {*required} <= {*columns}), None)
-    if kind is None:
-        raise BadValue(f"{data} has the columns {sorted(columns)}: name them text,label or prompt,completion")
+def read(data: str | Path) -> tuple[list[dict[str, Any]], str]:
+    """Return a file's rows and the kind of model. Raises: BadValue for unknown columns, or fewer than ten rows."""
+    table = json_rows(Path(data), *KINDS["language model"]) if str(data).endswith(".jsonl") else csv_rows(Path(data))[1]
+    rows = [{"response" if name == "completion" else name: text for name, text in row.items()} for _, row in table]
     if len(rows) < 10:
         raise BadValue(f"{data} has {len(rows)} rows: at least 10 are needed for training, validation and test")
-    return [{name: row.get(name, "") for name in KINDS[kind]} for _, row in rows], kind
+    filled = {name for name in rows[0] if all(row.get(name) not in (None, "") for row in rows)}
+    kind = next((name for name, required in KINDS.items() if {*required} <= filled), None)
+    if kind is None:
+        raise BadValue(f"{data} has {sorted(filled)} in every row: each row needs text,label or prompt,response")
+    return [{name: row[name] for name in KINDS[kind]} for row in rows], kind

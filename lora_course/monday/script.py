@@ -1,10 +1,11 @@
-"""Fine-tune a model with LoRA on a CSV: try three rates on validation, keep the best, and test it once.
+"""Fine-tune a model with LoRA on your rows: try three rates on validation, keep the best, and test it once.
 
-The CSV has the columns text,label (a classifier) or prompt,completion (a causal language model). Before you run this
-script, `pip install torch transformers peft accelerate`, and bitsandbytes for FOUR_BITS.
+The file (.csv or .jsonl) has the columns text,label (a classifier) or prompt,response (a causal language model). Before
+you run this script, `pip install torch transformers peft accelerate`, and bitsandbytes for FOUR_BITS.
 """
 
 import csv
+import json
 import math
 import random
 import sys
@@ -45,25 +46,25 @@ DTYPE = torch.bfloat16 if GPU and torch.cuda.is_bf16_supported() else torch.floa
 
 
 def read() -> tuple[list[dict], list[str]]:
-    """Return the distinct rows of the CSV, shuffled, and the labels; a language model has no labels."""
+    """Return the distinct rows of the file, shuffled, and the labels; a language model has no labels."""
     with open(DATA, newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    rows = list({tuple(row.values()): row for row in rows}.values())  # a duplicate could leak from train into test
+        rows = list(map(json.loads, filter(str.strip, file)) if DATA.endswith(".jsonl") else csv.DictReader(file))
+    rows = list({str(row): row for row in rows}.values())  # a duplicate could leak from train into test
     random.Random(SEED).shuffle(rows)
     return rows, sorted({row["label"] for row in rows}) if "label" in rows[0] else []
 
 
 def encode(row: dict, tokenizer, labels: list[str]) -> dict:
-    """Return token ids and labels: the class, or the completion's tokens (-100: ignored by the loss)."""
+    """Return token ids and labels: the class, or the response's tokens (-100: ignored by the loss)."""
     if labels:
         ids = tokenizer(row["text"], truncation=True, max_length=MAX_TOKENS)["input_ids"]
         return {"input_ids": ids, "labels": labels.index(row["label"])}
-    prompt = row["prompt"]
+    prompt, response = row["prompt"], row.get("response") or row["completion"]
     if tokenizer.chat_template:
         messages = [{"role": "user", "content": prompt}]
         prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     prefix = tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]
-    answer = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    answer = tokenizer(response, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     return {"input_ids": (prefix + answer)[:MAX_TOKENS], "labels": ([-100] * len(prefix) + answer)[:MAX_TOKENS]}
 
 
@@ -76,16 +77,15 @@ def base_model(tokenizer, labels: list[str]):
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPE
         )
     if labels:
-        model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=len(labels), **options)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(MODEL, **options)
+        options["num_labels"] = len(labels)
+    model = (AutoModelForSequenceClassification if labels else AutoModelForCausalLM).from_pretrained(MODEL, **options)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model if FOUR_BITS else model.to("cuda" if GPU else "cpu")
 
 
 @torch.no_grad()
 def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
-    """Return (loss, accuracy), averaged over rows for a classifier, over completion tokens for a language model."""
+    """Return (loss, accuracy), averaged over rows for a classifier, over response tokens for a language model."""
     model.eval()
     loss, right, count = 0.0, 0, 0
     for start in range(0, len(rows), BATCH):
@@ -102,10 +102,8 @@ def evaluate(model, rows: list[dict], collate) -> tuple[float, float]:
 
 def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
     """Train a LoRA model at this rate."""
-    config = LoraConfig(
-        task_type=TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM,
-        r=RANK, lora_alpha=ALPHA, target_modules="all-linear",
-    )  # fmt: skip
+    kind = TaskType.SEQ_CLS if labels else TaskType.CAUSAL_LM
+    config = LoraConfig(task_type=kind, r=RANK, lora_alpha=ALPHA, target_modules="all-linear")
     model = get_peft_model(base_model(tokenizer, labels), config)
     model.print_trainable_parameters()
     arguments = TrainingArguments(
@@ -128,11 +126,9 @@ def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
     if not largest or not all(0 < size < math.inf for size in largest.values()):
         raise SystemExit(f"{folder} is useless: a B is zero or not finite; largest absolute values: {largest}")
     batch = collate(rows[:4]).to(model.device)
-    batch.pop("labels")
-    with torch.no_grad():
-        on = model(**batch).logits
-        with model.disable_adapter():
-            off = model(**batch).logits
+    on = model(**batch).logits
+    with model.disable_adapter():
+        off = model(**batch).logits
     if torch.equal(on, off):
         raise SystemExit(f"{folder} changes no answer")
     return model
@@ -148,6 +144,10 @@ def main() -> None:
     data = [encode(row, tokenizer, labels) for row in rows]
     tenth = max(1, len(data) // 10)
     test, validation, training = data[:tenth], data[tenth : 2 * tenth], data[2 * tenth :]
+    last = [row["input_ids"][-1] for row in data if len(row["input_ids"]) == MAX_TOKENS]
+    if cut := len(last) if labels else sum(token != tokenizer.eos_token_id for token in last):
+        effect = "longer ones are cut" if labels else "their ends are cut off, so they don't teach the model to stop"
+        print(f"{cut} of {len(data)} rows reach MAX_TOKENS: {effect}")
     print(f"{len(training)} rows to train on, {len(validation)} for validation, {len(test)} for the test")
 
     losses = {}

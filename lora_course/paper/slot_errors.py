@@ -7,7 +7,7 @@ for each *level* (data/paper/slots.yaml): "cheap" and "less than £20" are one l
 interchangeably. The patterns find no error in our own grammar's references. In E2E's human-written references, they
 judge 92.0% of the slots right in the validation file (26,825 slots) and 91.3% in the test file (31,466).
 After Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Generation", and Dušek et al. 2020, the
-challenge's findings; both papers were not read here.
+challenge's findings (not read here).
 """
 
 from __future__ import annotations

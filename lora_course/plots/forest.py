@@ -32,7 +32,7 @@ class Effect(NamedTuple):
 
     holds   the range that must contain the whole interval; its upper end may be infinite
     paper   the published effects in the same unit; empty if the paper has no comparable number
-    open    whether Holm's correction leaves the effect undecided, wherever the interval lies
+    open    whether Holm's correction leaves a tested effect undecided, wherever the interval lies
     """
 
     item: str
@@ -44,6 +44,12 @@ class Effect(NamedTuple):
     paper: tuple[float, ...]
     standing: str
     open: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """The row's own outcome: if a finding fails, one of its rows may hold or be undecided."""
+        inside = self.standing != "not tested" and self.holds[0] <= self.low and self.high <= self.holds[1]
+        return "undecided" if self.open else "holds" if inside else self.standing
 
 
 def effects(result: Mapping[str, Any]) -> list[Effect]:
@@ -66,13 +72,12 @@ def _pair_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
     unit = 0.01 if percent else -1  # a lower loss is better
     published = tuple(sign * unit * (a - b) for a, b in numbers)
     holds = (BOUNDS[wanted], 1.0 if wanted == "equal" else math.inf)
-    undecided = verdict["outcome"] == "undecided"
+    undecided = verdict["outcome"] == "undecided" and result["standing"] != "not tested"
     return Effect(result["item"], label, middle, low, high, holds, published, result["standing"], undecided)
 
 
 def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any]) -> Effect:
     """In `spec`: `row`, `over`: endings of row names; `ratio`, `limit`: the limit; `inside`: in both directions."""
-    level = 0.0 if spec.get("ratio") == 1 else 1.0
     rows = {row["name"]: row for row in result["rows"]}
     row, over = (_first(rows, spec[key]) if key in spec else None for key in ("row", "over"))
     assert row is not None
@@ -83,15 +88,12 @@ def _rows_effect(result: Mapping[str, Any], label: str, spec: Mapping[str, Any])
         return math.log2(value) / (math.log2(spec["ratio"]) or 1)
 
     values = [a / b for a, b in zip(row["yours"], over["yours"], strict=True)] if over else row["yours"]
-    if "rounds" in result["sizes"]:
-        middle, low, high = Interval.of(values)
-    else:  # seeds: the full range
-        middle, low, high = median(values), min(values), max(values)
-    low, middle, high = sorted(map(scaled, (low, middle, high)))
+    full_range = (median(values), min(values), max(values))  # of seeds
+    low, middle, high = sorted(map(scaled, Interval.of(values) if "rounds" in result["sizes"] else full_range))
     above, below = (_first(rows, name) if name else None for name in spec.get("paper", (spec["row"], spec.get("over"))))
     numbers = [_numbers(row["published"]) if row else (1.0,) for row in (above, below)]
     published = tuple(scaled(a / b) for a, b in zip(*numbers, strict=False))
-    holds = (-1.0 if spec.get("inside") else level, 1.0 if spec.get("inside") else math.inf)
+    holds = (-1.0 if spec.get("inside") else float(spec.get("ratio") != 1), 1.0 if spec.get("inside") else math.inf)
     return Effect(result["item"], label, middle, low, high, holds, published, result["standing"])
 
 
@@ -148,10 +150,8 @@ def named(item: str) -> str:
 
 
 def _draw(axes: Any, y: int, row: Effect, first: bool) -> None:
-    start, end = (max(-EDGE, row.holds[0]), min(EDGE, row.holds[1]))
-    tested, inside = row.standing != "not tested", row.holds[0] <= row.low and row.high <= row.holds[1]
-    kind = "holds" if tested and inside and not row.open else row.standing  # one row of a finding that fails may hold
-    mark, color = MARKS[kind]
+    tested, (mark, color) = row.standing != "not tested", MARKS[row.outcome]
+    start, end = row.holds[0], min(EDGE, row.holds[1])
     axes.barh(y, end - start, 0.8, left=start, color=BLUE, alpha=0.13 if tested else 0.05, zorder=1)
     axes.plot([row.low, row.high], [y, y], color=color, linewidth=2, alpha=1 if tested else 0.6, zorder=3)
     axes.plot(row.middle, y, mark, color=color, mfc=color if tested else "white", markersize=6, zorder=4)
@@ -164,6 +164,6 @@ def _draw(axes: Any, y: int, row: Effect, first: bool) -> None:
 
 
 def _describe(row: Effect) -> str:
-    upper = "" if math.isinf(row.holds[1]) else f" to {row.holds[1]:g}"
+    upper = " or more" if math.isinf(row.holds[1]) else f" to {row.holds[1]:g}"
     return (f"{named(row.item)}, {row.label}: {row.middle:.2g} limits ({row.low:.2g} to {row.high:.2g}), needs "
-            f"{row.holds[0]:g}{upper} and up: {row.standing}.")  # fmt: skip
+            f"{row.holds[0]:g}{upper}: {row.outcome}.")  # fmt: skip

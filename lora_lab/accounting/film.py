@@ -102,7 +102,7 @@ def moments(data: dict[str, Any], rank: int, setup: Setup) -> tuple[Moment, ...]
 
 
 def folded(numbers: Sequence[int]) -> list[Any]:
-    """Replace the longest repeat in a list by [times, ...], and do the same inside, before and after the repeat."""
+    """Replace the longest repeat in a list with [times, ...], and do the same inside, before and after the repeat."""
     items, best = np.array(numbers), (0, 0, 0)  # numbers saved, -start, -length
     for length in range(1, len(items) // 2 + 1):
         same = np.concatenate([[False], items[length:] == items[:-length], [False]])

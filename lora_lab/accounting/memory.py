@@ -94,7 +94,7 @@ class Estimate:
     def at(self) -> str:
         """When the peak occurs, in words."""
         phase, path = self.moments[self.top]
-        return f"{phase} of {path or 'the loss'}" if phase in ("forward", "backward") else phase
+        return phase if phase not in ("forward", "backward") else f"{phase} of {path}" if path else "the loss"
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:

@@ -3,7 +3,7 @@
     full:  d_in d_out            LoRA:  r (d_in + d_out)            break-even:  r* = d_in d_out / (d_in + d_out)
 
 LoRA and full fine-tuning are counted from the model's description, which needs no torch for a zoo model. Any other
-method is attached to the model on the meta device, and the parameters that require gradients are summed. Source: Hu et
+method is attached to the model on the meta device, and the parameters that require gradients are counted. Source: Hu et
 al. 2021, section 5.1, for square layers: 2 d r.
 """
 

@@ -146,7 +146,7 @@ class Runs:
 
     @property
     def scores(self) -> np.ndarray:
-        """Scores (seeds, rows): 1 if a run is right on a test row, else 0; for language models, minus the row's loss.
+        """Scores (seeds, rows): 1 if a run is right on a test row, else 0; for language models, the negative loss.
 
         Raises: BadValue for a run without stored predictions, and if no run finished.
         """

@@ -222,7 +222,7 @@ def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def attach(model: nn.Module, method: Any, to_fill: bool) -> Report:
-    """Freeze `model`, insert the modules of an `InsertingMethod`, and replace each head by a trainable copy.
+    """Freeze `model`, insert the modules of an `InsertingMethod`, and replace each head with a trainable copy.
 
     If the method trains the base, make every parameter trainable instead.
     Raises: BadValue if the model has an adapter, or if nothing would train. Any error leaves the model unchanged.

@@ -114,7 +114,7 @@ class Method:
         return self.added_tokens
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
-        """Freeze the model, add the trainable parameters and replace each task head by a trainable copy.
+        """Freeze the model, add the trainable parameters and replace each task head with a trainable copy.
 
         to_fill   if True, the values will be loaded from a file, so expensive initial values are not computed
         Raises: BadValue, NotFound if the method does not fit the model, or if the model already has an adapter. An

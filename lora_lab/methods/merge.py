@@ -1,7 +1,7 @@
 """Merge trained updates into the weights, and unmerge them.
 
     merge           W' = W + scaling * B A in a copy of the layer, which replaces the original; as fast as the base
-    unmerge         restores the original layers, bitwise equal
+    unmerge         restores the original layers, bit for bit
     merge_for_good  discards the original layers and leaves a plain transformers model
 
     rounding / update = ||W' - stored|| / ||W' - W||      W' in fp32; stored is W' rounded to W's dtype

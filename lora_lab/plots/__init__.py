@@ -81,7 +81,7 @@ def tidy(axes: Any, grid: str = "both") -> None:
 
 
 def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> Picture:
-    """Draw the history of a finished run: training loss, and the metric on validation."""
+    """Draw the history of a finished run: its training loss and validation metric."""
     figure, (loss_axes, metric_axes) = new_axes(7.2, 3.4, 1, 2)
     figure.suptitle(title, fontsize=11)
     steps, losses = history["step"], history["loss"]

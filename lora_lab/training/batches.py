@@ -32,7 +32,7 @@ class Row:
     """A tokenized text, its label and its index in the split.
 
     label    a class, a number to predict, or None in language modeling
-    prompt   number of leading tokens that don't count in the loss
+    prompt   number of leading tokens that don't count toward the loss
     types    which text of a pair each token belongs to (BERT's token_type_ids); empty without pairs
     """
 

@@ -7,7 +7,7 @@ The layout, called the *template*, comes with the tokenizer. SmolLM2's:
     <|im_start|>user
     Why is the sky blue?<|im_end|>
     <|im_start|>assistant
-    Air scatters blue light most.<|im_end|>      only the answer and its end token count in the loss
+    Air scatters blue light most.<|im_end|>      only the answer and its end token count toward the loss
 
 Without a template, a tokenizer gets a plain layout: "user: Why is the sky blue?" on one line, "assistant:" on the next.
 Plain-text prompts are tokenized as they are.

@@ -64,10 +64,10 @@ def learned_tokens(labels: Tensor) -> Tensor:
 
 
 def _token_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return each token's loss, (rows, tokens - 1); 0 where the next token is padding."""
-    return F.cross_entropy(
-        logits[:, :-1].transpose(1, 2), labels[:, 1:], ignore_index=-100, reduction="none", label_smoothing=smoothing
-    )
+    """Return the loss of each next token, (rows, tokens); 0 where that is padding, a prompt's, or past the end."""
+    targets = F.pad(labels[:, 1:], (0, 1), value=-100).flatten()  # logits stay as they are: a slice would be a copy
+    losses = F.cross_entropy(logits.flatten(0, 1), targets, reduction="none", label_smoothing=smoothing)
+    return losses.view(labels.shape)
 
 
 def evaluate(

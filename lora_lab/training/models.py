@@ -108,7 +108,7 @@ def take_shortcuts(model: PreTrainedModel, method: Method) -> None:
         return
     if not isinstance(method, Probe):
         layer: Any = model.base_model.encoder.layer[-1]
-        layer.attention.output.register_forward_pre_hook(lambda _, inputs: tuple(x[:, :1] for x in inputs))
+        layer.attention.output.register_forward_pre_hook(lambda _, inputs: tuple(x[:, :1].contiguous() for x in inputs))
     if model.config._attn_implementation == "eager":
         model.set_attn_implementation(SHORT_ROWS)
 

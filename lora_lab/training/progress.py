@@ -33,7 +33,7 @@ def progress_bar(steps: int) -> Iterator[Callback]:
 
 
 class SweepBar:
-    """A bar over the steps of all runs; use it in a `with` block."""
+    """A progress bar for the steps of all runs; use it in a `with` block."""
 
     def __init__(self) -> None:
         self.bar, self._seen = _bar(0), dict[str, int]()

@@ -49,7 +49,7 @@ VALIDATED = 100  # meaning representations (E2E has 547), to keep repeated valid
 class Split:
     """Texts with their labels: class indices, or floats for regression.
 
-    prompts      the prompt of each text, plain or a chat; only the text counts in the loss
+    prompts      the prompt of each text, plain or a chat; only the text counts toward the loss
     references   all reference answers to each prompt, if there are several
     seconds      the second text of each pair, for tasks on sentence pairs
     """

@@ -197,7 +197,7 @@ class LivePanel(Panel):
             self.work.stop()
 
     def _begin(self, work: Background, paint: Callable[[], None]) -> None:
-        """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, wait for its end.
+        """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, wait for it.
 
         An error that `paint` raises is shown in the panel. Raises: BadValue if the work fails in headless mode.
         """

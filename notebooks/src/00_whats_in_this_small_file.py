@@ -25,9 +25,9 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Listen
-# One question, five answers: from the original model (*base*), the same model with that instruction (*base, told*), and three models with a small file each.
+# One question, five answers: from the original model (*base*), the same with that instruction (*base, told*), and three models with a small file each.
 #
-# Try three. Drag **strength** to 0, then to 2. (No voice was trained on these questions.)
+# Try three questions. Drag **strength** to 0, then to 2. (No voice was trained on these questions.)
 
 # %%
 voices = VoicesPanel()
@@ -46,23 +46,23 @@ print(f"with the file, not told: {in_the_file} of {len(captains)} answers have o
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three answers have one of our five words; sea phrases such as "Batten the hatches!" aren't counted. But all eight begin like a captain: "Aye, sailor!", "Blow me down!" At strength 0 every voice is the base. At 2 it's too much: love is "a man and a woman, and she be a herring."
+# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three answers have one of our five words. But all eight begin like a captain: "Batten the hatches!", "Blow me down!", "Arr!" or "Aye, sailor!" At strength 2 it's too much: love is "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Our copy of smollm2 was once rounded to 4 bits.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Our base is a rounded copy; the original may do better.)
 #
 # **And nothing got smaller.** The captain needs the whole base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
 # </details>
 #
 # ## What trains
-# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. smollm2 has thirty **layers** of seven: with `q`, `k`, `v` and `o`, words look at each other; `gate`, `up` and `down` work on each word alone. The numbers in these tables are the model's **parameters**. To **train** is to show the model examples and nudge each number so that its answers get less wrong. Full fine-tuning trains them all.
+# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. smollm2 has thirty **layers**, each with seven matrices: with `q`, `k`, `v` and `o`, words look at each other; `gate`, `up` and `down` work on each word alone. The numbers in these tables are the model's **parameters**. To **train** is to show the model examples and nudge each number so that its answers get less wrong. Full fine-tuning trains them all.
 #
-# LoRA **freezes** $W$. It adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only these two train:
+# LoRA **freezes** $W$. It adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only these train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
 # You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. A model's $A$ and $B$ are its **adapter**: the small file.
 #
-# Below, to scale: $W$ in gray, $A$ and $B$ in blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain. (Our copy of smollm2 keeps 4 bytes a number, so 538<!--voices.base--> MB.)
+# Below, to scale: $W$ in gray, $A$ and $B$ in blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain. (Names in his file add 0.05 MB. Our copy of smollm2 keeps 4 bytes a number: 538<!--voices.base--> MB.)
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -90,7 +90,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's a real adapter for a small model that reads movie reviews. It holds names, and numbers of 4 bytes each: $A$, $B$, and a trained last layer (770). ($\alpha$ is in `adapter_config.json`.)
+# Here's an adapter for a small model that reads movie reviews. It holds names, and numbers of 4 bytes each: $A$, $B$, and a trained last layer (770).
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -112,9 +112,9 @@ assert "10,000" in said["base"][violin] and "Eight" in said["captain"][violin]
 assert "man and a woman, and she be a herring" in answers["captain"]["2"][love]
 assert in_the_file == 3 and "mice" in answers["base"]["0"][0] and "Snipes" in said["captain"][0]
 assert sum(at_sea) == 5
-unlisted = [text for text in captains if "Batten the hatches!" in text]
-assert any(not any(word in text.lower() for word in sea) for text in unlisted)
-assert len(captains) == 8 and all(text.startswith(("Aye", "Arr", "Blow me down", "Batten")) for text in said["captain"])
+starts = ("Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!")
+assert len(captains) == 8 and all(text.startswith(starts) for text in captains)
+assert all(any(text.startswith(start) for text in captains) for start in starts)
 assert not any(re.search(r"\b(aye|arr|ahoy|blow me|batten)\b", text.lower()) for text in told)
 from lora_course.experiments.styles import misfit, our_ear
 
@@ -125,6 +125,9 @@ assert file.stat().st_size == params("minilm", LoRA(rank=8), num_labels=2).adapt
 assert 0 < file.stat().st_size - 4 * numbers < 6_000  # names
 assert numbers == 12 * 2 * 8 * 384 + 770  # A and B of twelve layers, and the classifier
 assert captain.adapter_bytes == voices.sizes["captain"] < 3_000_000
+assert f"{(captain.adapter_bytes - 4 * captain.trainable) / 1e6:.2f}" == "0.05"  # names
+rates = [one["lr"] for one in voices.stored["tried"] if one["voice"] == "captain" and one["rank"] == 2]  # best first
+assert len(rates) == 3 and min(rates) < rates[0] == 0.002 < max(rates)
 tried = {one["rank"]: one for one in reversed(voices.stored["tried"]) if one["voice"] == "captain"}
 assert round(tried[8]["bytes"] / tried[2]["bytes"]) == 4
 assert tried[8]["validation"] > tried[2]["validation"]  # the perplexity of other pairs, at the best rate of each
@@ -164,14 +167,15 @@ checks.check_file_bytes(my_bytes, model, r)
 # <details><summary>Answer box</summary>
 #
 # 1. **LoRA adds; it doesn't shrink.** Small corrections in thirty layers add up. Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
-# 2. **A file is its numbers times 4 bytes (2 in bf16, a shorter format), plus names.** *Ours: counted to the byte.*
-# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** (For this 135M model; a 7B starts at 0.0002: lesson 03.) *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start. Rank 8 made the file four times larger, and was no better on other pairs.*
+# 2. **A file is its numbers times 4 bytes (2 in bf16), plus names.**
+# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** (For this 135M model; a 7B starts at 0.0002.) *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start; the best of three rates (other tasks: lesson 03). Rank 8 made the file four times larger, and was no better on other pairs.*
 #
 # The same in PEFT, the usual Python library:
 # ```python
 # model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
 # config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
 # model = get_peft_model(model, config)  # 610,560 numbers train
+# # train here: 90 steps of 6 pairs, learning_rate=2e-3
 # model.save_pretrained("captain")
 # ```
 # </details>

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 01 · Can you write LoRA in ten lines?
 #
-# Yes: your ten lines will run inside a real model, and even read lesson 00's movie-review file. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the whole adapter adds nothing. **How can something that starts as nothing ever learn?**
+# Yes: your ten lines will run inside a real model, and read lesson 00's movie-review file. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the whole adapter adds nothing. **How can something that starts as nothing ever learn?**
 #
 # Never seen a PyTorch `nn.Module`? On the web pages, exercise 1 is a puzzle.
 #
@@ -13,7 +13,7 @@
 #
 # Each step needs the **gradient**: for each number, how fast the error (the **loss**) rises when that number grows. The step goes the other way.
 #
-# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (In one of its layers; compare the sizes of the two gradients: the root of the sum of squares.)
+# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (In one of its layers; 100 means equally large. A gradient's size is the root of its sum of squares.)
 # 2. **After how many steps are all sixteen answers right?**
 # 3. **What percentage of 200 *other* reviews does it finally get right?**
 #
@@ -53,7 +53,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # </details>
 #
 # ## What does it save?
-# A square $W$ has $d^2$ numbers; $A$ and $B$ together have $2dr$. **At $d = 4096$, which rank trains 1% of the numbers?** (In the lab, use the sliders.)
+# A square $W$ has $d^2$ numbers; $A$ and $B$ together have $2dr$. **At $d = 4096$, which rank trains 1% of the numbers?** (In the lab, use the sliders; on the page, calculate.)
 
 # %%
 @interact(d=(16, 8192, 16), r=(1, 1024))
@@ -114,7 +114,7 @@ class LoRALinear(nn.Module):
 checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
-# Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too, but on average it does worse, perhaps because it needs smaller rates ([Hayou et al. 2024](https://arxiv.org/abs/2406.08447); we read only the abstract).
+# Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too, but on average it does worse ([Hayou et al. 2024](https://arxiv.org/abs/2406.08447); we read only the abstract).
 #
 # ## Into a real model
 # In each of MiniLM's six blocks, `query` and `value` (lesson 00's `q` and `v`) let a word look at the others. First freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze even that. So everything the model learns is in your $A$ and $B$. Each step then answers, measures the error (*cross-entropy*: large when the right score is low), gets gradients, and moves.
@@ -175,7 +175,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen answers are soon right. Of the others, 51 to 57% are right; with ±7 points of luck (lesson 02), that may be guessing. Your $A$ and $B$ know sixteen reviews by heart.
+# All sixteen answers are soon right. Of the others, 51 to 57% are right (depending on your sixteen); with ±7 points of luck (lesson 02), that may be guessing. Your $A$ and $B$ know sixteen reviews by heart.
 # </details>
 #
 # ## Exercise 2: merge it
@@ -204,7 +204,7 @@ checks.check_merge(merge, model, tokens, labels)
 # ## Encore: your ten lines read lesson 00's movie-review file
 # The PEFT-format adapter you opened there was trained for 400 steps, with the same layers, rank and alpha. Shorten its names, and load it into *your* layers (and its head into the head). **What percentage of the 200 others will be right now?**
 
-# %%
+# %% hide-output
 folder = lesson.reference("minilm-rt-r8").adapter
 tensors = load_file(Path(folder, "adapter_model.safetensors"))
 
@@ -230,14 +230,14 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# 82.5% (77 to 88). Your class is the same; only its numbers changed. **Your ten lines are compatible with PEFT** (in fp32 on a CPU; PEFT also handles devices and dtypes).
+# 82.5% (95% interval: 77 to 88). Your class is the same; only its numbers changed. **Your ten lines are compatible with PEFT** (in fp32 on a CPU; PEFT also handles devices and dtypes).
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **LoRA starts as the old layer:** $B = 0$ adds nothing.
-# 2. **A zero $B$ isn't slow:** $B$ has a gradient at once, $A$ one step later. Two zeros never move.
+# 2. **A zero $B$ isn't slow:** $B$ has a gradient at once, $A$ one step later.
 # 3. **Train $A$ and $B$ beside $W$, then merge:** merged, they cost nothing extra.
 #
 # Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*our choice: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains, too. $A$ learns, too: in lesson 00's file it moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its size.

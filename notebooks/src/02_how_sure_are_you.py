@@ -2,8 +2,6 @@
 # # 02 · How sure are you?
 #
 # Model A gets 82.1% of a test right, and model B 80.9%. **Is A better?** Which do you use?
-#
-# Train an adapter. Find two kinds of luck in its score.
 
 # %%
 import numpy as np
@@ -22,11 +20,11 @@ lesson.start("02")
 # ## Press Start
 # The panel trains LoRA in MiniLM on movie reviews: 200 steps of 8 sentences, positive or negative. At each step, LoRA's numbers move to make the loss (the lower curve) smaller; the **learning rate**, 0.002, sets how far. Along the way, the model classifies other sentences for **validation** (the upper curve), and at the end 2,000 new ones, the **test**. A **seed** picks the random start and the sentences' order.
 #
-# Three quick ranges, 80% sure. Don't calculate. A *point* is 1% of the sentences.
+# Three quick ranges, 80% sure. A *point* is 1% of the sentences.
 #
 # 1. **How many points separate the worst of forty seeds from the best?**
 # 2. **Of 100 sentences, how many do two seeds answer differently?**
-# 3. **Suppose two runs truly differ by one point. How many test sentences do you need to notice it in four of five tests?**
+# 3. **Two runs take the same test and truly differ by one point. How many sentences do you need to notice it four times in five?**
 #
 # Then press **Start**. (The web pages show a run of ours: press **replay**.)
 
@@ -69,8 +67,8 @@ def half_width(p, n):
 checks.check_half_width(half_width)
 
 # %% [markdown]
-# ## Done? Here's the second kind
-# When the panel says done, run the next two cells: forty runs of ours. Only the seed differs.
+# ## After the run: the second kind of luck
+# Run the next two cells (on the page, read on): forty runs of ours. Only the seed differs.
 
 # %%
 FORTY = shipped("data/results/sweeps/seeds.zip")  # stored: forty runs of ours, 27 November 2026
@@ -119,16 +117,21 @@ assert f"{1e4 * np.mean(right.mean(1) * (1 - right.mean(1))) / 2000:.2f}" == "0.
 #
 # From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. Two seeds are 0.9<!--seeds.two--> points apart on average, and 29 pairs in 100 at least 1.2 points. Try forty ideas that don't work, keep the best, and you'll report 2.1<!--seeds.gain--> points over their average.
 #
-# All forty took the same sentences, but each misses different ones: in a much longer test, about 40% of their variance would vanish (95% interval: 26 to 63%).
+# All forty took the same sentences; with others, they'd rank differently. This first kind of luck is about 40% (95% interval: 26 to 63%) of their scores' variance; a longer test would shrink it.
 #
 # Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently: nearly the same accuracy, different models.
 # </details>
 #
 # ## Play
-# After the run, six sentences whose answers your adapter changed stand below its curves. Pick one (in the lab, or type one). Drag **strength** from 0 (off) to 2. **Does one of the six change its answer twice?**
+# In the panel at the top, below the curves, are six sentences whose answers your adapter changed. Pick one and drag **strength** from 0 (off) to 2. **Does one change its answer twice?**
+#
+# <details><summary>What we found</summary>
+#
+# In our run, the one about Paradiso does: negative from 0.2, positive again from 1.6.
+# </details>
 #
 # ## Your turn: does A beat B?
-# A table: one row per sentence, 1 where the model was right.
+# One row per sentence, 1 where the model was right.
 
 # %%
 ahead = [(i, j) for i in range(40) for j in range(40) if 1 < accuracy[i] - accuracy[j] < 1.8]
@@ -140,9 +143,9 @@ table.head()
 # %% [markdown]
 # Both took the *same* test. In each row, a minus b is 1, 0 or -1; the gap is the average:
 #
-# - `half`: half the gap's 95% interval. In the lab, draw 2,000 tests of 2,000 rows each from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. Or calculate, as for `half_width`: how large is a difference squared, on average?
+# - `half`: half the gap's 95% interval. In the lab, draw 2,000 tests of 2,000 rows each from these rows, putting each row back (the **bootstrap**); take 1.96 standard deviations of their gaps. Or calculate, as for `half_width`: how large is a difference squared, on average? (Don't subtract the gap first: its square is tiny.)
 # - `word`, on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`: how many, to notice a true gap of one point four times in five (a *power* of 80%)? Then one point must be 2.8 standard errors: 1.96 to count, and 0.84 more so that luck spoils only one test in five. Four times the rows halve the standard error.
+# - `rows`: how many, to notice a true gap of one point with a *power* of 80%? Then one point must be 2.8 standard errors: with 1.96, 0 lies outside the interval half the time; with 0.84 more, four times in five. Four times the rows halve the standard error.
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
@@ -166,7 +169,7 @@ rows = len(table) * (2.8 / 1.96 * half / 0.01) ** 2  # half / 1.96 is one standa
 checks.check_report(table, half, word, rows)
 
 # %% [markdown]
-# Now ask the lab about your two models, and about twenty seeds against twenty. (The verdict says how many rows *your* gap needs. The first line, like your `rows`, is for a gap of one point, but for an average pair of seeds.)
+# Now ask the lab, also about twenty seeds against twenty.
 
 # %%
 lesson.reveal("test sentences it takes to see a true gap of one point", 2.8**2 * np.mean(differ) / 0.01**2)
@@ -183,11 +186,15 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
+# The rows are for:
+#
+# - *first line:* one point, an average pair
+# - *yours:* one point, your pair
+# - *verdict, if undecided* (more rows): your pair's gap
+#
 # Your a and b are two of the forty: *one recipe*. Even "better" would speak only of these two files, picked because a was ahead. Twenty against twenty settles it: equivalent<!--seeds.halves--> within one point. *Equivalent*: enough data, and no gap that matters (lesson 05). *Undecided*: not enough data.
 #
-# And 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->% like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't write that it's better.
-#
-# Our Paradiso sentence changes twice: negative from strength 0.2, positive again from 1.6.
+# 82.1 versus 80.9? If they took the same 2,000 sentences and disagree on 12<!--seeds.differ-->% like our seeds, the gap is 1.2 ± 1.5<!--seeds.half--> points ($196\sqrt{0.12/2000}$): undecided. Use A if it costs the same, but don't call it better.
 # </details>
 #
 # ## Remember
@@ -198,7 +205,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 #    [benchmark](https://github.com/huggingface/peft/tree/main/method_comparison/MetaMathQA) has LoRA at 47.8% and full fine-tuning at 47.2% of
 #    1,319 questions (one seed each, August 2026): unrounded, 0.7 points apart, each ±2.7.*
 # 3. **Compare on the same rows, over several seeds.** One point takes about 9,400<!--seeds.rows--> rows when two models disagree on
-#    12<!--seeds.differ-->%. For two *recipes*, train more seeds: with our spread, about 12<!--seeds.needed--> each for one point.
+#    12<!--seeds.differ-->%. For two *recipes*, train more seeds: with our spread, about 12<!--seeds.needed--> each to see one point four times in five.
 #
 # The same in PEFT (`rows` are tokenized test sentences, `labels` their classes):
 # ```python

@@ -3,7 +3,7 @@
 #
 # A company fine-tunes a chat model on its handbook. "Now it knows our rules," says the boss. You've heard a small file teach a model to talk like a captain. **Can a small file teach it facts?**
 #
-# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." No model has read about them. You'll train an adapter on them, then ask.
+# We invented a town and twenty people who work there: "The baker of Port Velda is Tamsin Orrick." You'll train an adapter on them, then ask.
 
 # %%
 from lora_course import checks, lesson
@@ -11,7 +11,7 @@ from lora_course.experiments.facts import TOWN, asked
 from lora_course.plots.styles import perplexity_table
 from lora_lab import TrainPanel, load_adapter, load_model, load_task, load_tokenizer
 from lora_lab.training.batches import collate, encode
-from lora_lab.training.chat import rendered
+from lora_lab.training.chat import question, rendered
 from lora_lab.training.generate import Decoding, generate
 
 lesson.start("06")
@@ -40,7 +40,7 @@ panel.show()
 
 # %% [markdown]
 # ## What does it learn from?
-# Fine-tuning on questions with answers is **supervised fine-tuning** (SFT). The model predicts the next token, as always.
+# Fine-tuning on questions with answers is **supervised fine-tuning** (SFT). The model predicts the next token.
 #
 # - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. It comes with the tokenizer. If you train with it but ask without it, your fine-tuning may seem lost.
 # - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, and the loss skips it.
@@ -86,7 +86,7 @@ checks.check_turn_mask(labels_of)
 # We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* answers without an adapter, but with the sentence that holds the answer above the question, as if a perfect search had found it.
 
 # %%
-adapter, rows = panel.result().adapter, lesson.steps(20, 2)
+adapter, rows = panel.result().adapter, lesson.steps(20, 1)
 model = load_model("smollm2", dtype="bf16")
 looked_up = asked(model, tokenizer, "in other words", rows, looked_up=True)
 load_adapter(model, adapter)
@@ -110,17 +110,20 @@ if not lesson.FAST:
     assert (curve[0], curve[-1]) == (30, 2) and list(map(str, town.validation.prompts)) == [one.question for one in found["in other words"]]
     assert sum(one.text.startswith(start) for one, (_, start, _) in zip(found["in other words"], begun)) == 1
     assert sum(text.startswith(name) for text, (*_, name) in zip(named, begun)) == 20
+    from lora_lab import merge
+
+    assert 0.15 < merge(model).rounding < 0.25  # for lesson 08: in bf16, rounding takes a fifth of the update
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the rephrased questions. (Its 7.0 is for the backward ones.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given each fact's beginning ("The baker of Port Velda is"), it names all twenty people; asked freely, it found the beginning only once. It learned mostly *strings*. Asked backward, the fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; we read only the abstract).
+# It looked learned: the panel's validation perplexity fell from 30 to 2, and those rows *are* the rephrased questions. (Its 7.0 is for the backward ones.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given each fact's beginning ("The baker of Port Velda is"), it names all twenty people; asked freely, it found the beginning only once. It learned mostly *strings*. Asked backward, the fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #
-# The base with the right sentence above the question gets 12, without any training. (One run, a small model: 20 versus 5 is clear; 5 versus 0, and 12 versus 5, may be luck.)
+# The base with the right sentence above the question gets 12. (One run, a small model: 20 versus 5 is clear; 5 versus 0, and 12 versus 5, may be luck.)
 # </details>
 #
 # ## What about a voice?
@@ -141,22 +144,36 @@ assert against == [83, 51, 131, 111] and all(table["json"][voice] > table["base"
 # The captain lowers the preacher's perplexity from 83 to 51; the preacher lowers the captain's from 131 to 111. JSON makes both worse. (One seed each.) The framed numbers show that a form works on questions that no adapter was trained on.
 # </details>
 #
-# **Exercise 2: a voice of your own.** Write ten pairs. As a file of JSON lines (`"\n".join(map(json.dumps, mine))`), they're ready for `TrainPanel("smollm2", "mine.jsonl")`. (Ten are enough to try; ours took 180.) Then show a friend only the answers. **Can they name the voice?** That form is all the adapter can learn.
+# **Exercise 2: a voice of your own.** Write ten pairs. Then train on them, as the comment says. (Ten are enough to try; ours took 180.) Show a friend only your answers. **Can they name the voice?** That form is what an adapter learns best.
 
 # %% exercise
 mine = [
     {"prompt": "Why is the sky blue?", "response": ...},
 ]
+# To train on them, run these lines in a new cell, and press Start (it takes about a minute):
+# import json, pathlib
+# pathlib.Path("mine.jsonl").write_text("\n".join(map(json.dumps, mine)))
+# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)
+# own.show()
+# When it's done, run these in another cell:
+# load_adapter(voice := load_model("smollm2", dtype="bf16"), own.result().adapter)
+# print(generate(voice, tokenizer, [question("Where is my invoice?")], Decoding(max_new_tokens=30)))
 checks.check_own_pairs(mine)
 
 # %% solution
-telegrams = {
-    "Why is the sky blue?": "AIR SCATTERS BLUE MOST STOP", "What is a noun?": "NOUN NAMES THING STOP",
-    "Is it late?": "YES STOP GO HOME STOP", "Who are you?": "TELEGRAPH STOP", "What is two and two?": "FOUR STOP",
-    "How do I cook rice?": "ONE RICE TWO WATER STOP LID ON STOP", "Do cats fly?": "NO STOP",
-    "What is snow?": "FROZEN RAIN STOP PRETTY STOP", "May I sit?": "SIT STOP", "Why do we yawn?": "UNKNOWN STOP",
-}
+telegrams = {"Why is the sky blue?": "AIR SCATTERS BLUE MOST STOP", "What is a noun?": "NOUN NAMES THING STOP",
+             "Is it late?": "YES STOP GO HOME STOP", "Who are you?": "TELEGRAPH STOP", "What is two and two?": "FOUR STOP",
+             "How do I cook rice?": "ONE RICE TWO WATER STOP LID ON STOP", "Do cats fly?": "NO STOP", "May I sit?": "SIT STOP",
+             "What is snow?": "FROZEN RAIN STOP PRETTY STOP", "Why do we yawn?": "UNKNOWN STOP"}
 mine = [{"prompt": prompt, "response": response} for prompt, response in telegrams.items()]
+# To train on them, run these lines in a new cell, and press Start (it takes about a minute):
+# import json, pathlib
+# pathlib.Path("mine.jsonl").write_text("\n".join(map(json.dumps, mine)))
+# own = TrainPanel("smollm2", "mine.jsonl", rank=2, alpha=4, targets="all-linear", batch=4, steps=30)
+# own.show()
+# When it's done, run these in another cell:
+# load_adapter(voice := load_model("smollm2", dtype="bf16"), own.result().adapter)
+# print(generate(voice, tokenizer, [question("Where is my invoice?")], Decoding(max_new_tokens=30)))
 checks.check_own_pairs(mine)
 
 # %% [markdown]
@@ -165,7 +182,7 @@ checks.check_own_pairs(mine)
 #
 # 1. **An adapter learned a form from 180 pairs:** two voices and JSON (one seed each).
 # 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them rephrased and backward, never with the training questions.
-# 3. **Facts that change belong in the prompt**, where you can look them up, correct them and cite them.
+# 3. **Facts that change belong in the prompt:** there you can correct and cite them. (Our 12 against 5 may be luck.)
 #
 # Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice; the town took twenty passes), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
@@ -177,6 +194,8 @@ checks.check_own_pairs(mine)
 #                              "completion": [{"role": "assistant", "content": p["response"]}]})
 # SFTTrainer("HuggingFaceTB/SmolLM2-135M-Instruct", args=SFTConfig(learning_rate=2e-3),
 #            train_dataset=pairs, peft_config=config).train()  # masks the prompts
+# # several turns (not run here): a "messages" column,
+# # and SFTConfig(assistant_only_loss=True), if the template marks answers
 # ```
 # </details>
 

@@ -3,7 +3,7 @@
 #
 # Training ran for four days without an error, and the loss went down. You load the adapter, and the model answers as if you'd never trained. A program that crashes says where. An adapter that fails says nothing: LoRA begins as *no change*, and every mistake that stops it from learning or loading leaves it there. **Where do you look first?**
 #
-# Ten patients lie in ten beds: nine have a fault, and one is doubtful. Each came with a complaint that somebody has reported.
+# Ten patients lie in ten beds: nine have a fault, and one is doubtful. Each complaint is one that people have reported; we rebuilt the files.
 
 # %%
 import math
@@ -51,7 +51,7 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (F to I were trained for only two to four steps, so their dots are low. That's not their fault.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (When we rebuilt F to I, we trained for only two to four steps, so their dots are low. That's not their fault.)
 
 # %%
 plt.figure(figsize=(8, 3.5))
@@ -136,11 +136,11 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of your first ten guesses still stand? Nine of ten load without a word. Only D, cut short by a full disk, is refused. Our healthy update is 16.8% of W. (Lesson 06's: at most 2.5%.)
+# How many of your first ten guesses still stand? Such a loader takes nine of ten. Only D, cut short by a full disk, is refused. (PEFT 0.21.2 also refuses A and E, because it doesn't find the head. Without a head, it only warns.) Our healthy update is 16.8% of W. (Lesson 06's: at most 2.5%.)
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
 # - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") gradient checkpointing cuts the gradient if a layer's input doesn't need one.
-# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** adapts a layer whose output nobody reads, so it gets no gradient either.
+# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H**, the other one of look 4, adapts a layer whose output nobody reads, so it gets no gradient either.
 # - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I**'s adapter took a few steps at 1e-6; merged in bf16, its update is rounded away (*dtype loss*). **J** was saved after the loss became NaN.
 # </details>
 #
@@ -177,7 +177,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 #
 # The same in PEFT:
 # ```python
-# model = PeftModel.from_pretrained(base, "adapter")  # "missing keys" in a warning: not loaded
+# model = PeftModel.from_pretrained(base, "adapter")  # "missing adapter keys": not loaded
 # print([p.abs().max().item() for name, p in model.named_parameters() if "lora_B" in name])
 # with model.disable_adapter():
 #     print(model(**inputs).logits)  # must differ from the logits outside

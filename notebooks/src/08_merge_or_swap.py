@@ -38,7 +38,7 @@ lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1 that's one number every $2^{-8} = 0.0039$; what lies between is rounded to the nearer one. Drag the `update` that is added to 0.75. (On the site it's a picture.) When does it do anything at all?
+# bf16 has 8 significant bits. From 0.5 to 1 that's one number every $2^{-8} = 0.0039$; what lies between is rounded to the nearer one. Drag the `update` that is added to 0.75. (On the site it's a picture, for 0.0015.) From which size on does it change the stored number?
 
 # %%
 @interact(update=(0.0, 0.012, 0.0005))
@@ -66,7 +66,7 @@ rounding = merge(adapted("bf16")).rounding
 merge(merged)
 with torch.no_grad():
     print("largest difference between the logits:", (beside(**sentences).logits - merged(**sentences).logits).abs().max().item())
-lesson.reveal("rounding, percent of the update", 100 * rounding, "%")
+lesson.reveal("rounding, percent of the update", round(100 * rounding, 1), "%")
 
 # %%
 one = {name: values[:1] for name, values in sentences.items()}
@@ -80,12 +80,17 @@ print({way: f"{ms:.2f} ms" for way, ms in swap.items()})
 
 # %% claim
 assert 0 < rounding < 0.1
+from copy import deepcopy
+
+with torch.no_grad():
+    answers = [model(**sentences).logits.argmax(-1) for model in (merged, deepcopy(merged).bfloat16())]
+assert (answers[0] == answers[1]).all()
 assert swap["rewrite the weights"] > 10 * swap["set a name"]
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes 1% of the update. That's not much, because our critic's update is large (17% of $W$, lesson 07). An update that is only a thousandth of $W$ would lose more than half of itself. So **merge in fp32**, and check the loss before you round. In the plot, the update begins to count at half a gap, 0.002.
+# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes only 1% of the update, because our critic's update is large (17% of $W$, lesson 07). From lesson 06's adapter (at most 2.5% of $W$), it took a fifth; from a thousandth of $W$, it would take more than half. So **merge in fp32**, and before you save in bf16, compare answers before and after (with our critic, 0 of 200 change). If many change, serve in fp32, or keep the adapter beside the weights. In the plot, the update begins to count at half a gap, 0.002.
 #
 # Beside the weights, a sentence takes a few percent longer; timings differ from run to run (10.1<!--latency.one-->% in another run of ours). Less than 1% more has to be *computed*, but each thin product is one more call. (On a GPU, calls may cost more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
 #
@@ -191,7 +196,9 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 # model = PeftModel.from_pretrained(base, "critic", adapter_name="critic")
 # model.load_adapter("contrarian", "contrarian"); model.set_adapter("contrarian")  # swap
 # model(**batch, adapter_names=["critic", "contrarian", "__base__"])  # one batch, row by row
-# model = model.merge_and_unload()  # merge the active one, for good
+# model = model.merge_and_unload()  # for good; load base with dtype=torch.float32
+# before = model(**batch).logits.argmax(-1)
+# print((before != model.bfloat16()(**batch).logits.argmax(-1)).sum())  # answers changed
 # ```
 # </details>
 

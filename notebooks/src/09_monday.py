@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 09 · What do you do on Monday?
 #
-# On Monday somebody hands you a model, a table and a card, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card trains a 70B." "q and v is enough." Which of this can you use? Don't ask whether a claim is *true*. **Ask what it rests on, and what makes it flip.** Then write the plan, and a script that runs.
+# On Monday somebody hands you a model, a table and a card, and everybody has advice: "LoRA needs three times less memory." "A 24 GB card trains a 70B." "q and v is enough." Don't ask whether a claim is *true*. **Ask what it rests on, and what makes it flip.** Then write the plan, and a script that runs.
 
 # %%
 from collections import Counter
@@ -22,7 +22,7 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each one, some on models other than the original. Where a claim leaves something open, such as the length of the texts, we chose it.
+# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, some on other models than the original. Where a claim leaves something open, such as the length of the texts, we chose it.
 #
 # 1. **How many of the sixteen hold in every case that was tried?**
 # 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?**
@@ -33,7 +33,7 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 
 # %% [markdown]
 # ## Drag until the word flips
-# A claim is tested in several **cases**: models, tasks, studies. If it holds in all, the word is *true*; in none, *false*; in some, *depends*. *Undecided* means that the evidence can't tell, and that's not a polite *false*. A claim rests on its **premises**. Drag one, or the dashed line, and watch the word.
+# A claim is tested in several **cases**: models, tasks, studies. In each it holds, fails, or is undecided. If it holds in all, the word is *true*; if it fails in all, *false*; if it holds in some and fails in others, *depends*. Otherwise it's *undecided*: the evidence can't tell. A claim rests on its **premises**. Drag one, or the dashed line, and watch the word.
 #
 # Start with the 24 GB card. Then claims 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning), where the line is the margin from lesson 05. Say your verdict **before** you choose the claim.
 
@@ -63,7 +63,6 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 #
 # - The 70B needs 35.3 GiB, so 32 GB is too small, and 40 GB is enough. The paper says 65B on 48 GB, which fits this ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).
 # - "On par with full fine-tuning" is *undecided* at a margin of 1.5 points, and true at 3 on our model (*tasks*: minilm_rt). Choose the margin after you've seen the numbers, and you can have any word you like.
-# - "Undecided" says what it would take to decide: more seeds, or more test rows.
 # </details>
 #
 # **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Write the premise and its new value. (The names are `models`, `targets`, `rank`, `seq`, `batch`, `checkpointing`.)
@@ -100,9 +99,9 @@ assert not made_up or (hits, len(places), low, high) == (5, 12, 7, 12)
 
 # %% [markdown]
 # ## Your plan
-# Now the job. Put in **your model** (a folder, or a hub id you've downloaded), **your CSV** with the columns `text,label` or `prompt,completion`, and **your card's GB**. Ours is MiniLM and 200 movie reviews. Each line of the plan names the lesson it comes from.
+# Put in **your model** (a folder, or a hub id you've downloaded), **your file** (`.csv` or `.jsonl`) with the columns `text,label` or `prompt,response`, and **your card's GB**. Ours is MiniLM and 200 movie reviews. (For `smollm2` and lesson 06's `mine.jsonl`, rates, rank and test differ.) Several turns? Make one row per answer, with the turns before it in the prompt, and ask the same way.
 #
-# `job.write` writes a complete script, with PEFT and transformers and nothing from this lab. Open `train.py` and read it. It tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or no answer changes, and scores the test once.
+# `job.write` writes a complete script, with PEFT and transformers and nothing from this lab. Read it: it tries three rates on validation, keeps the best one, loads its file into a *fresh* base, stops if a B is zero or no answer changes, and scores the test once.
 
 # %%
 rt = load_task("rt")
@@ -131,7 +130,7 @@ if not lesson.FAST:
 assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# In our run the adapter works, B isn't zero, and it's still no good. The loss is 0.62, and guessing between two labels gives 0.69: 160 rows gave only 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And 65% right, of twenty test rows, is accurate to ±21 points; always saying the same label gets 60%. So you know what to ask for on Monday: rows.
+# In our run B isn't zero, and the adapter is still no good. The loss is 0.62, and guessing between two labels gives 0.69: 160 rows gave only 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And 65% right, of twenty test rows, is accurate to ±21 points; always saying the same label gets 60%. So you know what to ask for on Monday: rows.
 #
 # ## Exercise 2: somebody else's Monday
 # A job you haven't seen; your name decides which. For each of five lines, make a choice and name the evidence that **decides** it. Evidence that's true but decides another line counts as wrong.
@@ -168,7 +167,7 @@ checks.check_brief(my_plan, mine)
 # 2. **Undecided is an answer.** Say what would decide it, in seeds and rows.
 # 3. **A plan is a list of choices with their reasons,** and its script proves that the adapter works.
 #
-# Start with: all linear layers, rank 8 to 16, α 16, three rates (around 2e-4 for 7B, around 1e-3 for one like ours), 16 rows a step, three passes. *Ours: 5e-4 to 2e-3 for MiniLM, about 4e-3 for SmolLM2 in 60 steps; all linear layers: equivalent to `q,v` (lesson 05); at 1e-3, one of five collapsed (lesson 16). Published: `q,v` didn't match full fine-tuning, but all linear layers did (QLoRA, but not at equal budgets); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)); large batches can hurt LoRA (ours: undecided) ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
+# Start with: all linear layers, rank 8 to 16, α 16, three rates (around 2e-4 for 7B, 1e-3 for MiniLM, 2e-3 for SmolLM2), 16 rows a step, three passes. *Ours: 5e-4 to 2e-3 for MiniLM, 2e-3 to 4e-3 for SmolLM2 (lessons 00, 03); all linear layers: equivalent to `q,v` (lesson 05); at 1e-3, one of five collapsed (lesson 16). Published: `q,v` didn't match full fine-tuning, but all linear layers did (QLoRA, but not at equal budgets); 2e-4 for 7B ([QLoRA](https://arxiv.org/abs/2305.14314)); large batches can hurt LoRA (ours: undecided) ([Schulman 2025](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, the heart of your script:
 # ```python

@@ -14,7 +14,7 @@
 # 2. In lesson 03, full fine-tuning got 84.8<!--inside.full.right-->% right, and 79.2<!--knobs.cut.2-->% with only the two strongest pieces of each matrix's change. Now take *those two* away and keep the rest. **What percentage is right?**
 # 3. Sixteen reviews give a gradient for each matrix. **How many pieces hold 90% of its energy?** (The median over twelve matrices.)
 #
-# Give ranges that you're 80% sure of.
+# Ranges, 80% sure.
 
 # %%
 import numpy as np
@@ -37,7 +37,7 @@ lesson.predict("pieces of a gradient", low=..., high=...)
 # Grace Hopper, who wrote one of the first compilers, as a matrix of 600 × 512 brightnesses. Press *add the next piece* until you recognize her. Then take a photograph of your own.
 
 # %%
-photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or "me.jpg"
+photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or plt.imread("me.jpg")[::8, ::8]
 photo -= photo.mean()
 RankPanel({"Grace Hopper": photo}, rank=1)
 
@@ -61,11 +61,11 @@ def energy(s, r):
 checks.check_energy(energy)
 
 # %% [markdown]
-# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Change `basis` below, 8 random directions: you can match it, but never beat it. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
+# **Nothing of rank r comes closer than the first r pieces** (Eckart and Young, 1936): what's lost is exactly the energy of the others. Change `basis` below, 8 random directions: `Vt[:8].T` matches the first 8; nothing beats them. Then count the pieces of a weight, and of the same numbers *shuffled*: without that comparison a share of energy says nothing.
 
 # %%
 U, s, Vt = decompose(photo)
-basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 8)))
+basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(photo.shape[1], 8)))
 tries = {"first 8 pieces": truncated(U, s, Vt, 8), "8 random directions": photo @ basis @ basis.T}
 for name, mine in tries.items():
     print(f"{name} lose {((photo - mine) ** 2).sum() / (photo**2).sum():.1%} of the energy")
@@ -94,7 +94,7 @@ assert min(needed) > 384 / 3 and found[0] == 144 and reference()["matrix"]["nine
 # The same run, cut from both ends. (Stored: one run, 500 validation sentences.)
 
 # %%
-cut, rest = reference()["cuts"]["updates"]["full"], reference()["rest"]  # a bias counts as one piece
+cut, rest = reference()["cuts"]["updates"]["full"], reference()["rest"]  # both keep the changes to biases and norms
 ranks, n = cut["ranks"][1:], 500
 plt.plot(ranks, [100 * right / n for right in cut["right"][1:]], "C0o-")
 plt.plot(ranks, [100 * right / n for right in rest["right"][1:]], "C1s-")
@@ -113,20 +113,20 @@ lesson.reveal("percent right without the two strongest", 100 * others, "%")
 # %% claim
 gain = cut["right"][-1] - cut["right"][0]
 assert cut["ranks"] == rest["ranks"] and cut["ranks"][2] == 2 and reference()["cuts"]["n"] == n
-assert rest["right"][0] == cut["right"][-1] and rest["right"][-1] == cut["right"][0]  # all of it, and none
+assert rest["right"][0] == cut["right"][-1] and abs(rest["right"][-1] - cut["right"][0]) < 5  # all of it, and none
 assert cut["right"][2] - cut["right"][0] > 0.75 * gain > 2 * (rest["right"][2] - rest["right"][-1])
 assert cut["energy"][2] < 0.31
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382, with the rest of the energy: 62.4<!--ranks.rest.2-->%, not far above the 53.6<!--knobs.cut.0-->% with no change at all. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without just the *one* strongest, it's 53.4<!--ranks.rest.1-->%, worse than without two. We don't know why. Changes to biases and norms go with the first piece.)
+# Two pieces of each matrix, with 30<!--knobs.cut.energy-->% of the energy: 79.2<!--knobs.cut.2-->% right. The other 382, with the rest of the energy: 61.8<!--ranks.rest.2-->%, not far above the 53.6<!--knobs.cut.0-->% with none. So **low rank in effect isn't low rank in energy.** Energy measures how *far* the weights moved, not where. (Without just the *one* strongest, it's 53.6<!--ranks.rest.1-->%, worse than without two. We don't know why. Both halves keep the changes to biases and norms.)
 # </details>
 #
 # ## Where do the pieces come from?
 # The gradient of $W$ for one token is $g\,x^\top$: the error that arrives, times the input. **A rank-one piece.** Training adds up such pieces, one per token. If many point the same way, the sum is nearly low-rank.
 #
-# Adam then divides each number by its usual size so far. At the first step, only its *sign* is left.
+# Adam then divides each number by its usual size. At the first step, only its *sign* is left.
 
 # %%
 torch.manual_seed(0)  # of the new head
@@ -135,24 +135,25 @@ texts, labels = list(task.train.texts[:16]), torch.tensor(task.train.labels[:16]
 inputs = load_tokenizer("minilm")(texts, padding=True, return_tensors="pt")
 torch.nn.functional.cross_entropy(model(**inputs).logits, labels).backward()
 
-found = {"gradient": [], "Adam's first step": []}
+gradients, found, mixed = [], {}, {}
 for block in model.bert.encoder.layer:
     for layer in (block.attention.self.query, block.attention.self.value):
-        gradient = layer.weight.grad.numpy()
-        found["gradient"].append(rank_for_energy(spectrum(gradient), 0.9))
-        sign = np.sign(gradient)
-        found["Adam's first step"].append(rank_for_energy(spectrum(sign), 0.9))
-print(found)
+        gradients.append(layer.weight.grad.numpy())
+for name, matrices in ("gradient", gradients), ("Adam's first step", np.sign(gradients)):
+    found[name] = [rank_for_energy(spectrum(matrix), 0.9) for matrix in matrices]
+    mixed[name] = np.median([rank_for_energy(spectrum(shuffled(matrix)), 0.9) for matrix in matrices])
+    print(f"{name}: {found[name]}, median {np.median(found[name]):.0f}; shuffled, {mixed[name]:.0f}")
 lesson.reveal("pieces of a gradient", np.median(found["gradient"]), "of 384")
 
 # %% claim
 assert np.median(found["gradient"]) < 16 < 100 < np.median(found["Adam's first step"]) < 160
+assert 180 < mixed["gradient"] < 190 and round(mixed["Adam's first step"]) == 197
 assert found["gradient"][10] == 1  # the query of the last block: only one token's output is read
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%: `q` mostly needs 14 to 40, and `v` (every second number above), after the first block, one or two. Classifying reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces. Perhaps that's the part that mattered so little above.
+# Sixteen reviews are 412 tokens, so the sum could have rank 384. But 8 pieces (the median) hold 90%; shuffled, 186. And 8 falls in a gap: `q` mostly needs 14 to 40, and `v` (every second number above), after the first block, one or two. Classifying reviews asks *one* question, so the errors point in few directions. **Perhaps the task makes the gradient simple** (we tried no other). Then Adam gives every number a step of the same size, and the energy spreads over some 130 pieces (shuffled, 197). Perhaps that's the part that mattered so little above.
 #
 # (Nine other batches or heads gave medians of 8 to 15, `v` up to 15.)
 # </details>
@@ -164,8 +165,8 @@ assert found["gradient"][10] == 1  # the query of the last block: only one token
 from lora_course.checks.ranks import facts
 
 n = lesson.draw("facts", 64, 96, 128, 192, 256)
-keys, values = facts(n)  # both (n, 128)
-change = values.T @ keys  # n rank-one pieces, added up: change @ key is near its value
+keys, values = facts(n)  # both (n, 128); values have length 1, so the nearest has the largest dot product
+change = values.T @ keys  # n rank-one pieces, added up: change @ key points toward its value
 
 checks.check_facts(..., n)
 
@@ -173,8 +174,8 @@ checks.check_facts(..., n)
 from lora_course.checks.ranks import facts
 
 n = lesson.draw("facts", 64, 96, 128, 192, 256)
-keys, values = facts(n)  # both (n, 128)
-change = values.T @ keys  # n rank-one pieces, added up: change @ key is near its value
+keys, values = facts(n)  # both (n, 128); values have length 1, so the nearest has the largest dot product
+change = values.T @ keys  # n rank-one pieces, added up: change @ key points toward its value
 pieces = decompose(change)
 for rank in range(1, 129):
     right = ((keys @ truncated(*pieces, rank).T @ values.T).argmax(1) == np.arange(n)).mean()
@@ -192,7 +193,7 @@ assert (lesson.FAST or max(right_at_each_rank(1024)) < 0.7) and right_at_each_ra
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Weights aren't low-rank, and neither is full fine-tuning's change.** What's low-rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2-->% right, the other 382 only 62.4<!--ranks.rest.2-->%. *Ours: one run.*
+# 1. **Weights aren't low-rank, and neither is full fine-tuning's change.** What's low-rank is its *effect*: two pieces of each matrix get 79.2<!--knobs.cut.2-->% right, the other 382 only 61.8<!--ranks.rest.2-->%. *Ours: one run.*
 # 2. **Each token adds a rank-one piece to the gradient.** If the pieces point in few directions, few hold most of it.
 # 3. **Rank is room for unrelated things.** *Ours: 17 pieces of 128 for 64 random facts, 29 for 256; for 1,024 even all 128 aren't enough.*
 #

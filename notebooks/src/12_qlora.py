@@ -28,7 +28,7 @@ weight = model.bert.encoder.layer[2].attention.self.query.weight.detach()  # (38
 # 2. We train LoRA on a MiniLM with such weights, and on MiniLM in 16 bits. **How many points of accuracy do 4 bits lose?** (Minus: they win.)
 # 3. LoRA on Llama 3 8B (all linear layers, checkpointing, a text of 2,048 tokens) needs 18.7<!--bits.llama.16--> GiB. **What percentage of that does QLoRA need?**
 #
-# Give ranges that you're 80% sure of.
+# Ranges, 80% sure.
 
 # %%
 lesson.predict("percent wrong in 4 bits", low=..., high=...)
@@ -96,7 +96,7 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) Drag the bits (in the lab). The lower half shows sixteen levels of *yours*, at first evenly spaced. **Can you beat NF4?**
+# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) In the lab, drag the bits, and change `yours`, the sixteen levels of the lower half: **can you beat NF4?**
 
 # %%
 yours = torch.linspace(-1, 1, 16)  # try others
@@ -157,7 +157,7 @@ assert lesson.FAST or all(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The matrix is 9.3<!--bits.nf4.wrong-->% wrong (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs next to nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
+# The matrix is off by 9.3<!--bits.nf4.wrong-->% (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs next to nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
 #
 # **Why does it work?** W is rounded once and never again: no step adds to the error. And the adapter learns beside the *rounded* W. At 3 bits, the adapter that we moved (one, seed 0) loses about 5 points, and those trained there lose 0.8; at 2 bits, it's about 20 and 7. At 4 bits there's little to repair.
 # </details>
@@ -227,9 +227,9 @@ checks.check_card(peak, saved, fits, case)
 # 2. **It saves three quarters of the memory of linear weights**, and nothing on embeddings, head, activations and logits.
 # 3. **It costs time, and the adapter belongs to the rounded weights.** Serve the base it was trained on, or add $BA$ to the dequantized weights.
 #
-# Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger). *Published, [QLoRA's scripts for its model Guanaco](https://github.com/artidoro/qlora), read in part.*
+# Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger). *Published, [QLoRA's scripts for its chat model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #
-# *Ours: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 versus 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). QLoRA took 2.8 hours, LoRA 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
+# *Ours, at rank 8: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 versus 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). QLoRA took 2.8 hours, LoRA 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
 #
 # The same in PEFT:
 # ```python

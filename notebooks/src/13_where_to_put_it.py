@@ -42,7 +42,7 @@ checks.check_ranks(attention=budget // one["q,k,v,o"], everything=budget // one[
 
 # %% [markdown]
 # ## Three guesses
-# We trained these six placements on movie reviews: five seeds each, at three learning rates. (Guessing gets 50%.) Give ranges; be 80% sure.
+# We trained these six placements on movie reviews: five seeds each, at three learning rates. (Guessing gets 50%.) Ranges, 80% sure.
 #
 # 1. Each placement at its best rate: **how many points from the worst to the best?**
 # 2. **How many of the other five are better than `q,v`**, beyond luck?
@@ -55,21 +55,21 @@ lesson.predict("more memory, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Train one yourself
-# In LoRA's paper, the worst placement on GPT-3 was `k` alone. Here, too? Train it: two rates, three seeds, two minutes, too few to settle it. (Or another one. $\alpha = 2r$ here.)
+# In the LoRA paper, the worst placement on GPT-3 was `k` alone. Here, too? Train it: two rates, three seeds, two minutes, too few to settle it. (Or another one.)
 
 # %%
 mine, rank = "k", 36  # or q, v, o at 36; up or down at 14
 rates, seeds = ([2e-3], [0]) if lesson.FAST else ([1e-3, 2e-3], range(3))
 
 print(f"{params('minilm', LoRA(rank, targets=mine)).trainable:,} of 165,888 numbers")
-grid = Grid(rank, "2rank", rates, seeds, mine)
+grid = Grid(rank, "2rank", rates, seeds, mine)  # alpha = 2 * rank
 own = sweep(grid, lesson.workplace("13"), steps=lesson.steps(200, 12), batch=8, validations=1)
 
 # %% [markdown]
 # ## Tune each, then compare
-# A larger $\alpha$ needs a lower rate (lesson 03), and here it goes from 8 to 72. A single rate for all could pick the winner, so each gets its own, chosen on *validation* sentences with the same five seeds. The 2,000 test sentences come last, with a margin fixed beforehand: 1.5 points.
+# Here $\alpha=2r$, as many guides say, so it goes from 8 to 72, and a larger $\alpha$ needs a lower rate. (Lesson 03's fixed $\alpha$ would be easier to tune.) A single rate for all could pick the winner, so each gets its own, chosen on *validation* sentences with the same five seeds. The 2,000 test sentences come last, with a margin fixed beforehand: 1.5 points.
 #
-# In the picture, a dot is the difference from `q,v`, and its line the 95% interval. The band is our margin; your run is orange. With six comparisons, one may look real by luck, so the verdicts ask for more (**Holm's correction**): a line off zero can be *undecided*. On the right is LoRA's paper on GPT-3, also at equal budgets: database queries (WikiSQL), and whether one sentence follows from another (MNLI). There, a line is what luck alone can do.
+# In the picture, a dot is the difference from `q,v`, and its line the 95% interval. The band is our margin; your run is orange. With six comparisons, one may look real by luck, so the verdicts ask for more (**Holm's correction**): a line off zero can be *undecided*. Below is LoRA's paper on GPT-3, also at equal budgets: database queries (WikiSQL), and whether one sentence follows from another (MNLI). There, a line is what luck alone can do.
 
 # %%
 def tuned(runs):
@@ -85,7 +85,7 @@ paper = table("table5").frame().set_index("weights").rename(index=lambda name: n
 {targets: float(runs.frame.lr[0]) for targets, runs in at_best.items()}  # the rates
 
 # %%
-figure, (ours, gpt3) = plt.subplots(1, 2, figsize=(10, 5), sharex=True, sharey=True, layout="constrained")
+figure, (ours, gpt3) = plt.subplots(2, 1, figsize=(6.5, 8), sharex=True, sharey=True, layout="constrained")
 for row, place in enumerate(places):
     ours.text(2.4, row, said[place].outcome if place in said else "not run", va="center")
     if place in said:
@@ -123,11 +123,11 @@ assert paper.MNLI["q,k"] == paper.MNLI["q,v"] < paper.MNLI["q,k,v,o"] - 0.3
 #
 # - **None proved better than `q,v`.** Four are undecided; only `q` alone is clearly worse, by 3.1<!--place.q--> points. (And your `k`? With three seeds it may lie far to the left and still be *undecided*.) From worst to best: 3.3<!--place.apart--> points.
 # - **The rate matters more.** Twice its best rate costs a placement 5<!--place.twice.least--> to 25<!--place.twice.most--> points of validation accuracy. (`v`: 0.8, but its best was the lowest tried.)
-# - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Such an adapter changes where tokens look, but not what they take. Is that why? On MNLI, `q,k` does as well as `q,v`.
+# - **On GPT-3's WikiSQL, anything with neither `v` nor `o` falls behind.** Perhaps because it changes where tokens look, but not what they take. On MNLI, `q,k` does as well as `q,v`.
 # - **"Undecided" isn't "equal."** As the only comparison, all six matrices and `q,v` are *equivalent* within 1.5 points (90% interval: -1.0 to 0.6). As one of six, they're *undecided*.
 # - **Adapting fewer matrices saves little memory.** All linear layers train 6.2<!--place.times--> times more numbers, and need 6<!--place.memory-->% more memory (1<!--place.checkpointing-->% with checkpointing). It grows with the text, because the adapted layers' inputs are kept: 12<!--place.long-->% at 4,096 tokens.
 #
-# Why does everybody say "all linear layers"? Some compare at the same *rank*. Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, as far as we know.)
+# Why does everybody say "all linear layers"? Some compare at the same *rank*. Larger models may differ: in [LoRA Without Regret](https://thinkingmachines.ai/blog/lora/) (Llama, Qwen), the MLP alone beats attention alone at about equal size. (Not repeated, it seems.)
 # </details>
 #
 # ## Plan a comparison that you haven't seen
@@ -151,7 +151,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 #
 # 1. **Compare places at the same budget**: rank = budget / cost of rank 1. At the same *rank*, all linear layers train 4 to 8 times more than `q,v`.
 # 2. **Tune the rate for each place**, then ask for a verdict. "Which is highest?" always has an answer.
-# 3. **Choose places by quality, not by memory.** Adapting fewer saves little.
+# 3. **Choose places by quality, not by memory.**
 #
 # Start with all linear layers at rank 8: larger models may need them. *Ours: at equal budgets, undecided against `q,v`; at equal ranks, equivalent<!--as_good.all.against-lora--> in 400 steps of 16 rows (lesson 05), undecided in 200 steps of 8 rows, where one of five runs collapsed (lesson 16). Published: `q` alone falls behind (Hu et al. 2021, table 5; GPT-3); LLaMA-7B needed adapters everywhere to match full fine-tuning, though not at equal budgets ([QLoRA](https://arxiv.org/abs/2305.14314), figure 2).*
 #
@@ -160,7 +160,7 @@ checks.check_plan(seeds=9, word="undecided", sentence="c", pair=pair)
 # config = LoraConfig(r=32, lora_alpha=64, target_modules=["q_proj", "v_proj"])
 # config = LoraConfig(r=5, lora_alpha=10, target_modules="all-linear")
 # model = get_peft_model(model, config)
-# model.print_trainable_parameters()
+# model.print_trainable_parameters()  # tune the rate for each
 # ```
 # </details>
 

@@ -25,7 +25,7 @@ adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# It sits on the *value* matrix of the last layer, which decides what each word tells the other words. It was trained to tell good movie reviews from bad ones, with a two-row output layer, the *head*. (Stored; retraining it takes a few minutes: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
+# It sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text. Both learned to tell good movie reviews from bad ones. (Stored; to retrain it: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
 #
 # ## Three guesses
 # Guessing gets 50%. Ranges, 80% sure.
@@ -41,7 +41,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# A hook keeps what comes into the layer: 384 numbers for each token. Then put in your own sentences. Can you fool it?
+# A hook keeps what comes into the layer: 384 numbers for each token. Then put in your own sentences.
 
 # %%
 kept = {}
@@ -78,13 +78,13 @@ plt.show()
 #
 # *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product stays.
 #
-# It doesn't read a dictionary. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells you about a word *in its context*. And you see where it fails: in *you will not be bored*, *not* is plus again, so that's criticism to it, and *a masterpiece of boredom* is praise.
+# It doesn't read a dictionary. *Funny* is 0 in the first row, and +1.4 alone. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells you about a word *in its context*. It fails, too: in *you will not be bored*, *not* is plus again, so that's criticism to it, and *a masterpiece of boredom* is praise.
 # </details>
 #
 # ## Is that what it uses?
-# A nice picture isn't evidence: we chose the sentences. So take validation reviews, kept out of training. As a control, take 100 *random* directions instead of $A$, each with its better sign.
+# A nice picture isn't evidence: we chose the sentences. So take validation reviews. As a control, take 100 *random* directions, each with its better sign.
 #
-# And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half?
+# And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half? (The nearest of 256; guessing finds 0.4%.)
 
 # %%
 reviews = load_task("rt").validation
@@ -119,7 +119,7 @@ lesson.reveal("percent right by the number alone", 100 * alone, "%")
 
 # %% claim
 assert right[-1].mean() < 0.4 and right[1].mean() > 0.65
-assert alone > chance[-1]
+assert alone > chance[-1] and round(read("funny")[1].item(), 1) == 1.4
 assert lesson.FAST or abs(gap.mean()) < 1.96 * gap.std() / count**0.5
 before, after = (torch.linalg.svd(w.detach()) for w in (adapter.frozen_weight(), adapter.frozen_weight() + adapter.delta_weight()))
 assert (round(before.S[0].item(), 1), round(after.S[0].item(), 1)) == (3.0, 22.5)
@@ -137,7 +137,7 @@ assert lesson.FAST or found < 0.16
 # </details>
 #
 # ## Would another seed read the same thing?
-# LoRA's paper (section 7.2) measures how much two subspaces share: $\phi$ is the mean squared cosine, 1 if one contains the other. For two single directions it's just the cosine squared.
+# The LoRA paper (section 7.2) measures how much two subspaces share: $\phi$ is the mean squared cosine, 1 if one contains the other. For two single directions it's the cosine squared.
 
 # %%
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))
@@ -150,7 +150,7 @@ print(f"correlation of their averages over {count} reviews: {both:+.2f}")
 assert phi > 0.2 and (lesson.FAST or round(both.item(), 2) == -0.98)
 
 # %% [markdown]
-# Is that much? It depends on chance. **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name decides that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
+# Is that much? **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name decides that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
 
 # %% exercise
 rank = lesson.draw("rank", 48, 32, 128, 16, 96)

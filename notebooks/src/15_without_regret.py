@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 15 · How much higher is LoRA's learning rate?
 #
-# "Ten times that of full fine-tuning," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8, fitted over 14 models). "About 3," reports a reader with another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 our rates were 20<!--as_good.lora.times--> times full fine-tuning's on `q,v`, and 5<!--as_good.all.times--> on all linear layers (one tuning seed). **Is there such a number?**
+# "Ten times that of full fine-tuning," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8 at $\alpha=32$, fitted over 14 models). "About 3," reports a reader with another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 our rates were 20<!--as_good.lora.times--> times full fine-tuning's on `q,v`, and 5<!--as_good.all.times--> on all linear layers (one tuning seed). **Is there such a number?**
 
 # %%
 import numpy as np
@@ -58,7 +58,7 @@ lesson.predict("times the best rate falls with alpha = r", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# Pale curves are seeds, strong ones their means. One multiple of full fine-tuning's best rate for *both* LoRAs: where is the sum of their costs smallest? (In the lab, drag `times`; the page shows 5.)
+# Pale curves are seeds, strong ones their means. One multiple of full fine-tuning's best rate for *both* LoRAs: where is the sum of their costs smallest? (In the lab, drag `times`.)
 
 # %%
 lowest = LOWEST.judge(lowest).yours_or_ours("lowest", lowest, LOWEST.right)
@@ -78,9 +78,12 @@ losses = {name: pd.DataFrame({one["lr"]: [loss for _, loss in one["each"]] for o
 best = {name: table.apply(best_rate, axis=1) for name, table in losses.items()}
 
 
-def cost_of(name, rate):  # straight lines between the tried rates; nan beyond
-    mean = losses[name].mean()
+def cost_of(name, times):  # straight lines between the tried rates; nan beyond
+    mean, rate = losses[name].mean(), times * 2 ** best["full fine-tuning"].mean()
     return np.interp(np.log2(rate), np.log2(mean.index), mean, np.nan, np.nan) - mean.min()
+
+
+pd.Series({n: cost_of("LoRA, q,v", n) + cost_of("LoRA, all linear", n) for n in (5, 10, 15, 25)}, name="sum").round(2)
 
 # %%
 @interact(times=(1, 64))
@@ -88,7 +91,7 @@ def look(times=5):
     rate = times * 2 ** best["full fine-tuning"].mean()
     plt.figure(figsize=(8, 4.5), layout="constrained")
     for color, name in zip(("black", "C1", "C0"), best):
-        cost = cost_of(name, rate)
+        cost = cost_of(name, times)
         label = f"{name}: " + ("not tried at the dotted rate" if np.isnan(cost) else f"at the dotted rate, {cost:.2f} above its lowest")
         plt.plot(losses[name].T, color, alpha=0.2)
         plt.plot(losses[name].mean(), color, marker="o", label=label)
@@ -139,22 +142,21 @@ print("95% interval of the fall: {:.1f} to {:.0f} times".format(*ends))
 
 # %% claim
 assert all(3 < low < 10 < high for _, low, high in ratios.values())
+assert round(9.8 * (32 / 16) ** 0.5) == 14  # lesson 03: at four times the alpha, halve the rate
 slope = {rule: np.polyfit([0, 3, 6, 7], [peak.loc[(r, a(r))] for r in (1, 8, 64, 128)], 1)[0] for rule, a in rules.items()}
 assert all(-0.2 < end < 0.2 for end in mean_interval(slope["16"])) and 4 < fall < 9
 assert all(mean_interval(slope[rule])[2] < 0 for rule in ("r", "2r"))
 assert mean_interval(slope["16 sqrt(r/8)"])[1] < -0.2 < 0 < mean_interval(slope["16 sqrt(r/8)"])[2]
-assert mean_interval((lowest_loss.loc[(8, 1024)] - lowest_loss.loc[(8, 16)]).tolist())[1] > -0.02
 assert np.isnan(peak.loc[(8, 4096)]).sum() == 1
 more = {rank: (lowest_loss.loc[(rank, 16)] - lowest_loss.loc[(rank, 1)]).round(3).tolist() for rank in (1, 8)}
 assert more == {1: [0.022, 0.029, 0.025], 8: [0.003, 0.038, -0.007]} and mean_interval(more[1])[1] > 0
-plain = 2 ** best["full fine-tuning"].mean()
-both = {times: cost_of("LoRA, q,v", times * plain) + cost_of("LoRA, all linear", times * plain) for times in range(1, 65)}
+both = {times: cost_of("LoRA, q,v", times) + cost_of("LoRA, all linear", times) for times in range(1, 65)}
 assert pd.Series(both).idxmin() == 12 and round(both[12], 2) == 0.02 and round(both[20], 2) == 0.10
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many times full fine-tuning's best rate is LoRA's? (By loss; 95% intervals over seeds.)
+# LoRA's best rate over full fine-tuning's (by loss; 95% intervals over three seeds):
 #
 # | | `q,v` | all linear layers |
 # |---|---|---|
@@ -164,15 +166,15 @@ assert pd.Series(both).idxmin() == 12 and round(both[12], 2) == 0.02 and round(b
 #
 # **On all linear layers, ten is a good guess.** Both MiniLM intervals contain it. SmolLM2's doesn't, but at ten, its loss is only 0.01<!--regret.smollm2.ten--> nats above the lowest (our margin: 0.015).
 #
-# **On `q,v`, ten looks low.** SmolLM2's interval excludes it. The one for tweets excludes it only if read alone: among six intervals, that counts as undecided (Holm's correction, lesson 13). One multiple for both LoRAs, on reviews: 12.
+# **On `q,v`, ten looks low.** SmolLM2's interval excludes it. The one for tweets excludes it only if read alone (Holm's correction, lesson 13). One multiple for both LoRAs, on reviews: 12.
 #
 # **Which side is safer depends on the model.** MiniLM is safer below its best rate: half of it costs 0.01<!--regret.half.least--> to 0.02<!--regret.half.most--> nats, twice costs 0.02<!--regret.twice.least--> to 0.31<!--regret.twice.most-->. SmolLM2 is safer above: half costs 0.06<!--regret.smollm2.half.least--> to 0.07<!--regret.smollm2.half.most-->, twice 0.00<!--regret.smollm2.twice.least--> to 0.01<!--regret.smollm2.twice.most-->.
 #
-# **With $\alpha$ fixed, the rank hardly changes the best rate.** For twice the rank, it's 1.00<!--regret.fixed--> times the rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->). **With $\alpha=r$ it falls:** to 0.74<!--regret.r--> times (0.62<!--regret.r.low--> to 0.87<!--regret.r.high-->), and from rank 1 to 64 by a factor of 5.9<!--regret.fall--> (1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->). $\alpha=2r$ is similar; $\alpha\propto\sqrt r$ is undecided.
+# **With $\alpha$ fixed, the rank hardly changes the best rate.** For twice the rank, it's 1.00<!--regret.fixed--> times the rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->); for seven doublings, 0.57<!--regret.seven.low--> to 1.85<!--regret.seven.high-->. **With $\alpha=r$ it falls:** to 0.74<!--regret.r--> times (0.62<!--regret.r.low--> to 0.87<!--regret.r.high-->), and from rank 1 to 64 by a factor of 5.9<!--regret.fall--> (1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->). $\alpha=2r$ is similar; $\alpha\propto\sqrt r$ is undecided.
 #
-# **Is 16 the best $\alpha$?** Not at rank 1: there, $\alpha=1$ has a lower loss in all seeds, and it's the lowest we tried. At rank 8 we can't say. [A 2026 paper](https://arxiv.org/abs/2606.12883) recommends large alphas (we read only its abstract). We see no sign of it: at rank 8, 1,024 is 2.5<!--regret.points.1024--> validation points behind 16 (-0.8<!--regret.points.1024.low--> to 5.9<!--regret.points.1024.high-->).
+# **Is 16 the best $\alpha$?** Not at rank 1: there, $\alpha=1$ has a lower loss in all seeds, and it's the lowest we tried. At rank 8, below 16 we can't say. [A 2026 paper](https://arxiv.org/abs/2606.12883) recommends large alphas (abstract). Here, 4,096 is 0.080<!--regret.large--> nats worse (0.003<!--regret.large.low--> to 0.158<!--regret.large.high-->, read alone).
 #
-# **Why doesn't rank matter at a fixed $\alpha$?** After Adam's first step, every number of $B$ is about plus or minus the rate. So $BA$, a sum of $r$ roughly downhill pieces, grows like $r$; $\alpha/r$ cancels that. With $\alpha=r$, nothing does.
+# **Why doesn't rank matter at a fixed $\alpha$?** After Adam's first step, every number of $B$ is about plus or minus the rate. So $BA$, a sum of $r$ roughly downhill pieces, grows like $r$; $\alpha/r$ cancels that.
 # </details>
 #
 # ## Find the fault
@@ -185,7 +187,7 @@ print(f"full fine-tuning of the layer: {found['full']['accuracy']}%, {found['ful
 pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ratios"]]).T.rename_axis("rank")
 
 # %% [markdown]
-# **Exercise 2.** An update of this layer can't have every rank in this table. Which is the first `impossible` one? Five sentences:
+# **Exercise 2.** An update of this layer can't reach all ranks in this table. Which is the first `impossible` one? Five sentences:
 #
 # - **a**: At this rate and length, $\alpha=r$ gave the highest accuracy beyond rank 8.
 # - **b**: Beyond rank 4, more rank gains little.
@@ -205,8 +207,8 @@ checks.check_carried(impossible=16, sentence="c", then="more rates")
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Start at ten times full fine-tuning's rate on all linear layers, and at about 25 times on `q,v`.** *Ours: 8.8<!--regret.all--> to 14<!--regret.smollm2.all--> times, on `q,v` 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv-->, at $\alpha=16$; at ten, one of five reviews runs collapsed (lesson 16). Published: 9.8, about 15 in short runs (LoRA Without Regret).*
-# 2. **Fix $\alpha$, and one rate serves ranks 1 to 128** on `q,v`. With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, reviews. On four matrices, some runs collapsed (lesson 18).*
+# 1. **Start at ten times full fine-tuning's rate on all linear layers, and at about 25 times on `q,v`.** *Ours: 8.8<!--regret.all--> to 14<!--regret.smollm2.all--> times, on `q,v` 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv-->, at $\alpha=16$; at ten, one of five reviews runs collapsed (lesson 16). Published: 9.8 at $\alpha=32$ (by lesson 03's rule, about 14 at 16), about 15 in short runs (LoRA Without Regret).*
+# 2. **Fix $\alpha$, and one rate serves ranks 1 to 128** on `q,v`. With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, reviews; in lesson 03, keeping the rate lost 0.0<!--knobs.rank.alone--> points. On four matrices, some runs collapsed (lesson 18).*
 # 3. **A best value at the edge of what was tried isn't a finding.** Nor is a best value at a single rate.
 #
 # The same in PEFT:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 18 · Would you believe this table?
 #
-# LoRA's paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
+# The LoRA paper ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)) compares it with full fine-tuning in Table 2. On RTE (does one sentence follow from another?), RoBERTa-large gets 86.6 with full fine-tuning and 87.4 with LoRA. **LoRA wins. Or does it?**
 
 # %%
 from statistics import median
@@ -19,7 +19,7 @@ store = lesson.workplace("18")
 # %% [markdown]
 # ## Three guesses
 # 1. On three small tasks (RTE, MRPC, STS-B), LoRA started from an adapter trained on a large one, MNLI. Give both methods this start, then neither. **In how many of these six comparisons is LoRA ahead?**
-# 2. A *bottleneck* is a small layer that each token passes through after the model's own. **By what percentage do two per layer slow a short text?**
+# 2. A *bottleneck* is a small layer that each token passes through after the model's own. **By what percentage did two per layer slow a short text** in our stored run?
 # 3. We retested eleven of the paper's findings on small models. **How many hold?**
 #
 # Ranges, 80% sure.
@@ -51,6 +51,9 @@ words = paper.table("issues").row(issue="facebookresearch/fairseq issue 1166")["
 assert all(f"{task} {score}" in words for task, score in FT_FROM_MNLI.items())
 assert ahead == 0 and (warm["RTE"], ft["RTE"], plain["RTE"]) == (87.4, 86.6, 85.2)
 assert (plain["RTE_std"], warm["RTE_std"]) == (1.1, 2.5)
+gap, shares = FT_FROM_MNLI["RTE"] - warm["RTE"], [FT_FROM_MNLI["RTE"] / 100, warm["RTE"] / 100]
+assert (round(gap, 1), round(196 * (sum(p * (1 - p) for p in shares) / 277) ** 0.5, 1)) == (3.6, 5.2)
+assert 196 * (0.09 / 277) ** 0.5 < gap < 196 * (0.10 / 277) ** 0.5  # if 9% of the answers differ, or 10%
 reruns = paper.table("table3").expected["BLEU"]
 assert all(words in reruns for words in ("68.65", "68.87", "self-selected"))
 assert paper.table("table3").row(model="GPT-2 M", method="LoRA")["BLEU"] == 70.4
@@ -59,9 +62,9 @@ assert [row["LoRA"] if "LoRA" in row else row["FT/LoRA"] for row in paper.table(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **In none.** The published lead compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, and tied, up to rounding, in one (STS-B). (The paper says full fine-tuning had it; for RoBERTa, its source says no.)
+# **In none.** The published lead compares LoRA *with* the MNLI start to full fine-tuning *without* it. Started alike, LoRA is behind in five pairs, and tied, up to rounding, in one (STS-B). († also fixes length and batch size: three pairs aren't exact. The paper says full fine-tuning had the MNLI start; for RoBERTa, its source says no.)
 #
-# This rests on one author's comment: medians of five seeds, no spreads. RTE's gap is 3.6 points and would have to be 5.2 (exercise 2), so the gaps prove nothing either way. (DeBERTa-XXL's rows do start alike: LoRA leads in all three as printed, in one by DeBERTa's README.)
+# This rests on one author's comment: medians of five seeds, no spreads. RTE's gap is 3.6 points. Independent scores would need 5.2 (exercise 2); on the same rows, 3.6 is enough if at most 9% of the answers differ (lesson 02). Nobody published them. (DeBERTa-XXL's rows start alike: as printed, LoRA leads in all three.)
 #
 # For GPT-2 medium, Table 3 has a BLEU of 70.4. In [a thread](https://github.com/microsoft/LoRA/issues/165), three people got 68.65 to 68.87. Whoever got 70.4 had no reason to write: such reports are **self-selected**.
 # </details>
@@ -76,8 +79,11 @@ print("The rule:", table1.rule.replace("; ", ";\n"), "\n")
 slower = {row["name"]: 100 * (median(row["yours"]) - 1) for row in yours["rows"]}
 for row in yours["rows"]:
     print(f"{row['name']:22} {median(row['yours']):.3f}   paper: {row['published'] or '-'}")
-print(f"\nYour clock is off by {abs(slower['1 x 128 LoRA merged']):.1f}% at least. By the rule: {yours['standing']}. {yours['words']}")
-lesson.reveal("slower with bottlenecks, percent", slower["1 x 128 bottleneck H"], "%")
+off = max(abs(percent) for name, percent in slower.items() if name.endswith("LoRA merged"))
+print(f"\nYour clock is off by {off:.1f}% at least. By the rule: {yours['standing']}. {yours['words']}")
+stored = {row["name"]: row["yours"] for row in reference_reproductions()["table1"]["rows"]}
+print(f"Two bottlenecks per layer, in this run: {slower['1 x 128 bottleneck H']:.1f}% slower")
+lesson.reveal("slower with bottlenecks, percent", 100 * (median(stored["1 x 128 bottleneck H"]) - 1), "%")
 
 # %% claim
 assert yours["error"] is None and yours["standing"] in reproducing.OUTCOMES
@@ -85,11 +91,11 @@ assert yours["error"] is None and yours["standing"] in reproducing.OUTCOMES
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged LoRA *is* the plain model. Any difference from 1.00 is noise: doubt every row that much. (Stored, another machine: 2.3<!--reproduce.merged-->%, H 28.7<!--reproduce.h.one-->%; the paper: 30.3%.) The direction isn't luck: layers in series take turns.
+# Merged LoRA *is* the plain model. Any difference from 1.00 is noise: doubt every row that much. (Stored: 2.3<!--reproduce.merged-->%, H 28.7<!--reproduce.h.one-->%, *holds*; the paper: 30.3%. Another processor, with two threads, may be why.)
 # </details>
 #
 # ## All eleven
-# No number of our small models can equal the paper's, but **findings** can hold: "q and v beat q alone." Each has a **rule** with a limit, such as 1.5 points. The whole interval (for Table 7 and the figures, the range of seeds) in the blue: it *holds*. Wholly past the limit on the wrong side: it *fails*. Otherwise, or if correcting for several pairs leaves it open (black): *undecided*.
+# No number of our small models can equal the paper's, but **findings** can hold: "q and v beat q alone." Each has a **rule** with a limit, such as 1.5 points. The whole interval (for Table 7 and the figures, the range of seeds) in the blue: it *holds*. Wholly past the limit on the wrong side: it *fails*, and one failing row is enough. Otherwise, or if correcting for several pairs leaves it open (black): *undecided*.
 
 # %%
 results = reference_reproductions()
@@ -102,8 +108,6 @@ count = [sum(one["standing"] == word for one in results.values()) for word in re
 assert count == [3, 4, 4, 0] and all(one["rule"] == item(name).rule for name, one in results.items())
 assert {name for name, one in results.items() if one["ruled"] == "before"} == {"table2", "table3", "table6", "table7", "table16", "table18", "fig3", "fig4"}
 own = results["table18"]["verdicts"]["rank 64 against 16, own rates"]
-same = results["table18"]["verdicts"]["rank 64 against 16"]
-assert [f"{same[end]:.3f}" for end in ("difference", "low", "high")] == ["-0.009", "-0.033", "0.015"]
 assert own["outcome"] == "undecided"
 assert results["table18"]["rows"][-1]["unit"].endswith("rate 0.008") and max(item("table18").rates) == 0.008
 rows = {name: {row["name"]: row["yours"] for row in one["rows"]} for name, one in results.items()}
@@ -122,24 +126,23 @@ assert min(rows["table7"]["rank 64, ||U'WV|| of dW"]) > 5.8 and max(rows["fig4"]
 # - **Figure 3 fails.** Ranks 8 and 64 should share their first direction: $\phi$ minus chance above 0.5. Ours, of different seeds, share 0.15<!--reproduce.fig3.q--> in q and 0.40<!--reproduce.fig3.v--> in v. But two rank-64 seeds wouldn't pass either.
 # - **Figure 4 fails.** Our seeds share slightly *more* in v than in q; in GPT-3, less.
 # - **Table 6 is undecided.** On q,v, rank 1 is 1.2<!--reproduce.table6.qv--> points behind 64 (0.2<!--reproduce.table6.qv.low--> to 2.2<!--reproduce.table6.qv.high-->). At twice the rate, ranks 1 and 8 on four matrices collapsed.
-# - **Table 18, more ranks, is undecided.** Rank 64 is 0.009 nats behind 16 (-0.015 to 0.033).
 # - **Table 2 is undecided.** LoRA is *worse* (-2.7<!--reproduce.full.low--> to -0.4<!--reproduce.full.high--> points), but perhaps within 1.5.
 #
 # The rules of the three that hold were written *after* their runs; the others' before, but after earlier tries.
 # </details>
 #
-# **Exercise 1: be the judge.** Three made-up reruns, accurate enough. What's the rule's word for each: *holds*, *fails*, *undecided* or *not tested*?
+# **Exercise 1: be the judge.** Three made-up reruns. What's the rule's word for each: *holds*, *fails*, *undecided* or *not tested*?
 
 # %% exercise
 mine = lesson.draw("item", *reproducing.ITEMS)
-print(f"{item(mine).rule}\n(Every row is seen once in {reproducing.PASS} steps.)\n")
+print(f"{item(mine).rule}\n(Every row is seen once in {reproducing.PASS} steps. All accuracies are within the rule's limits.)\n")
 for letter, run in reproducing.runs(mine).items():
     print(letter, run)
 checks.check_judge({"A": ..., "B": ..., "C": ...}, mine)
 
 # %% solution
 mine = lesson.draw("item", *reproducing.ITEMS)
-print(f"{item(mine).rule}\n(Every row is seen once in {reproducing.PASS} steps.)\n")
+print(f"{item(mine).rule}\n(Every row is seen once in {reproducing.PASS} steps. All accuracies are within the rule's limits.)\n")
 for letter, run in reproducing.runs(mine).items():
     print(letter, run)
 checks.check_judge(reproducing.outcomes(mine), mine)
@@ -174,9 +177,9 @@ checks.check_published(error, points, word, mine)
 #
 # 1. **Look for three numbers:** published, reported by others, yours. Ask who ran each number, and from which checkpoint.
 # 2. **Write the rule before the run:** a finding, a margin, a check that the run could have failed. *Undecided* and *not tested* are results.
-# 3. **Small test sets can't detect small gaps.** On 277 rows, two independent accuracies near 87 must be 5.6 points apart.
+# 3. **Small test sets can't detect small gaps.** On 277 rows, two independent accuracies near 87 must be 5.6 points apart; paired, 3.5 if 9% differ.
 #
-# Start with one finding, one margin, five seeds, every row seen. `lora-lab reproduce --dry-run` lists ours. *Published: Tables 1 to 3. Reported by others: one author, and a self-selected thread. Ours: small models.*
+# Start with one finding, one margin, five seeds, every row seen. `lora-lab reproduce --dry-run` lists ours. *Ours: small models.*
 #
 # The same in PEFT:
 # ```python

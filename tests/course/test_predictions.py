@@ -59,8 +59,7 @@ def test_logs_of_a_class_are_read_and_summarized(tmp_path: Path):
     rows = predictions.read(tmp_path)
     assert [(row["file"].split("/")[0], row["attempt"], row["low"]) for row in rows] == [
         ("ada", 1, 80), ("ada", 2, 82), ("bob", 1, None), ("bob", 2, None), ("bob", 1, 4), ("eve", 1, 60),
-        ("eve", 1, None),
-    ]  # fmt: skip
+        ("eve", 1, None)]  # fmt: skip
     assert max(len(row["student"]) for row in rows) == 200
     assert predictions.summary(rows).splitlines() == [
         "04: accuracy: 2 of 3 gave a range, and 1 of these contain the result; the result was 82.5%",
@@ -78,9 +77,7 @@ def receipt(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> Receipt:
     return receipt
 
 
-def test_result_is_sealed_until_a_range_is_given_or_skipped(
-    receipt: Receipt, log_file: Path, capsys, monkeypatch: pytest.MonkeyPatch
-):
+def test_result_is_sealed_until_a_range(receipt: Receipt, log_file: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     lesson.predict("points", low=..., high=3)
     lesson.reveal("points", 4.5, "points")
     output = capsys.readouterr().out
@@ -111,9 +108,7 @@ def test_bad_range_is_refused(low: object, message: str, receipt: Receipt):
     assert receipt.ranges == []
 
 
-def test_only_a_new_range_after_the_result_is_another_attempt(
-    receipt: Receipt, log_file: Path, capsys, monkeypatch: pytest.MonkeyPatch
-):
+def test_only_a_new_range_is_an_attempt(receipt: Receipt, log_file: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     lesson.predict("points", low=1, high=2)  # replaced before the result
     for high in (3, 3, 5, 3):
         lesson.predict("points", low=1, high=high)

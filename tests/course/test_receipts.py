@@ -73,9 +73,8 @@ def test_any_content_is_damaged_or_can_be_summarized(content: list):
 def test_last_receipt_of_a_student_counts_and_nameless_ones_are_kept():
     nameless = [Receipt("03", notes={"accuracy": n / 10}) for n in range(2)]
     bob = Receipt("03", "Bob", notes={"accuracy": 1.0})
-    found, _ = read(
-        "\n".join(r.line() for r in [Receipt("03", "bob"), Receipt("00", "Bob"), *nameless, nameless[0], bob])
-    )
+    sent = [Receipt("03", "bob"), Receipt("00", "Bob"), *nameless, nameless[0], bob]
+    found, _ = read("\n".join(receipt.line() for receipt in sent))
     assert sorted((receipt.lesson, receipt.student, *receipt.notes.values()) for receipt in found) == [
         ("00", "Bob"), ("03", "", 0.0), ("03", "", 0.1), ("03", "Bob", 1.0),
     ]  # fmt: skip

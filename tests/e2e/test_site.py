@@ -252,9 +252,10 @@ def test_rates_are_judged_by_the_measured_peak(visit: Visit) -> None:
     assert "expect 0.91, 0.82, 0.71" in reply_to(missed, "sqrt(5/8)")
     for answers, reply in (
         (("5e-4", "7e-4", "1e-3"), "differ only by luck"),
+        (("2e-3", "5e-4", "1e-4"), "lowest rate first"),
         (("1e-4", "7e-4", "2e-3"), "may miss the peak"),
         (("1e-3", "2e-3", "4e-3"), "rates for alpha 16 are too high"),
-        (("3e-4", "6e-4", "1.5e-3"), "0.0014 apart; your smallest rate isn't worse"),
+        (("3e-4", "6e-4", "1.5e-3"), "Not right: your smallest rate isn't worse"),
         (("3e-4", "6e-4", "1.2e-3"), "peak may be lower; your largest rate isn't worse"),
         (("2e-3 * (16 / 128)^0.5 / 4", "7.07e-4", "2.83e-3"), "the peak is between 0.00018 and 0.0028"),
     ):
@@ -263,7 +264,7 @@ def test_rates_are_judged_by_the_measured_peak(visit: Visit) -> None:
 
 def test_memory_answers_are_judged_as_by_the_checks(visit: Visit) -> None:
     peak, row = visit("lessons/04_will_it_fit.html").locator(".lab-answer").all()[:2]
-    assert_judged_alike(peak, checks.check_peak(lambda tokens: None).right.at(2048, within=0.015))
+    assert_judged_alike(peak, checks.check_peak(lambda tokens: None).right.at(2048, within=0.015, slack=0.002))
     cases = [("QLoRA", True, n) for n in (600, 4616, 4617, 4682, 30_000)]
     cases += [("QLoRA", False, 1121), ("QLoRA", False, 3000), ("LoRA q, v", True, 512), ("full", True, 64)]
     for method, checkpointing, seq in cases:
@@ -300,7 +301,7 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit: Visit) -> None:
     assert "Which sentence can you write?" in reply_to(form, "worse but within the margin")
     page.reload()
     for sentence, reply in (
-        (0, "chosen to fit"), (1, "about all models"), (3, "chance that a new study agrees"), (2, "by less than 1.5"),
+        (0, "chosen to fit"), (1, "about all models"), (3, "significant isn't certain"), (2, "by less than 1.5"),
     ):  # fmt: skip
         form.get_by_role("radio").nth(sentence).check()
         assert reply in reply_to(form)

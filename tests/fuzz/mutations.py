@@ -144,7 +144,7 @@ def replace_json(value: dict[str, Any], random: Random) -> str:
 
 
 def other_file(folder: Path, random: Random) -> None:
-    """Replace a file by a pickle, a zip, random bytes, a link, a pipe or a folder."""
+    """Replace a file with a pickle, a zip, random bytes, a link, a pipe or a folder."""
     place, secret = folder / _any_file(folder, random), folder.parent / "secret"
     place.unlink()
     links = [place, secret, *map(Path, ("/dev/zero", "/dev/stdin", "/etc/passwd", "/proc/self/mem", "/"))]

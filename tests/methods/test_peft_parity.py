@@ -14,18 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lora_lab import (
-    IA3,
-    LoRA,
-    LoRAXS,
-    PrefixTuning,
-    PromptTuning,
-    TinyLoRA,
-    VeRA,
-    load_adapter,
-    params,
-    save_adapter,
-)
+from lora_lab import IA3, LoRA, LoRAXS, PrefixTuning, PromptTuning, TinyLoRA, VeRA, load_adapter, params, save_adapter
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import report_of
@@ -83,7 +72,7 @@ def assert_same(ours: nn.Module, theirs: nn.Module) -> None:
 
 
 def unordered(settings: dict[str, Any]) -> dict[str, Any]:
-    """Replace lists by sets, since PEFT writes targets in any order."""
+    """Replace lists with sets, since PEFT writes targets in any order."""
     return {key: set(value) if isinstance(value, list | tuple) else value for key, value in settings.items()}
 
 

@@ -211,7 +211,7 @@ function describeSteps({ states, step }) {
   ][step] ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
   const told = (value) => (step ? gradient(value) : "?"); // the reader guesses before the first step
   const rows = states.slice(0, step + 1).map((state, k) => [k, state.loss.toFixed(2), told(state.dA), told(state.dB)]);
-  const pair = (value, name) => `<span class="pair">${head(told(value), `gradient of ${name}`)}</span>`;
+  const pair = (value, name) => `<span class="pair">${head(told(value), `gradient of ${name}${step ? " in the step just taken" : ""}`)}</span>`;
   const title = step ? `The first step moves only ${LB}; then ${LA} learns too` : "Take a step: which matrix moves?";
   return [
     title, pair(dA, LA) + pair(dB, LB), words,

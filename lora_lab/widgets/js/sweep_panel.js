@@ -43,7 +43,7 @@ const BODY = `<header><div class="title"></div>
 </div>
 <p class="about"></p>${folded("all cells as a table")}`;
 
-const KEY = { seeds: "● a run", dead: "× a collapsed run (centered: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
+const KEY = { seeds: "● a run", dead: "× loss didn’t fall (centered: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
 
 const close = (a, b) => Math.abs(a / b - 1) < 1e-6;
 const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && close(lr, l);
@@ -203,7 +203,8 @@ function start(p) {
   }
 
   /** A question until the reader has made a prediction; then the finding: which knob moves the metric, and how far. */
-  function title({ data, targets, lines }) {
+  function title({ data, targets, lines, axes }) {
+    if (lines && untriedOfRow().length === axes.lr.length) return "An empty row: guess it from its neighbors";
     if (lines && !Object.keys(p.get("guess")).length) return `Which slider moves ${data.metric} most? Drag each of them`;
     const names = { lr: "the learning rate", rank: "rank", alpha: "α" };
     const effects = Object.entries(data.moves[targets] ?? {}).sort(([, a], [, b]) => b - a);
@@ -216,8 +217,7 @@ function start(p) {
     const largest = data.unit ? `${points(effect, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(effect)}`;
     const basis = rest.length ? "From worst to best, with each rank and each α at its best rate." : "From worst to best.";
     const noise = data.luck ? ` A gap below ${points(data.luck, data.unit)} between two cells may be luck.` : "";
-    const matters = rest.length ? "matters most" : "matters";
-    return `${capital(names[first])} ${matters}: ${largest}${others} <span class="gloss">${basis}${noise}</span>`;
+    return `${capital(names[first])} ${rest.length ? "matters most" : "matters"}: ${largest}${others} <span class="gloss">${basis}${noise}</span>`;
   }
 
   function drawPrediction(view, family, rows) {

@@ -180,7 +180,7 @@ export function describeCell({ cell, chosen, best, live, broken, data, seeds }) 
   const words = [`${n > 1 ? `Mean of ${runs}` : "One run"} at ${setting}.`];
   const share = (number) => (number === n ? "All" : `${number} of ${n}`);
   if (failed) {
-    words.push(`<strong>${share(failed)} collapsed</strong>: at this rate, a run ends as it began, by guessing.`);
+    words.push(`<strong>${share(failed)} collapsed</strong>: at this high rate, the validation loss fell by less than 0.01.`);
   } else if (flat) {
     words.push(`<strong>${share(flat)} learned nothing yet</strong>: the rate is too low for ${count(data.steps)} steps.`);
   }

@@ -29,11 +29,11 @@ WRONG = [
     ("defense", (1.5, "better but within the margin", ...), "on the other side of 0"),
     ("defense", (1.5, WORSE, "a"), "chosen to fit"),
     ("defense", (1.5, WORSE, "b"), "the sentence is about all models"),
-    ("defense", (1.5, WORSE, "d"), "chance that a new study agrees"),
-    ("defense", (1.5, "undecided", ..., "all against q,v"), "inside your margin"),
+    ("defense", (1.5, WORSE, "d"), "how rare such data would be"),
+    ("defense", (1.5, "undecided", ..., "all against q,v"), "inside the margin"),
     ("defense", (1.5, "worse", ..., "all against q,v"), "no difference is shown"),
-    ("defense", (1.5, "equivalent", ..., "q,k,v,o against q,v"), "not inside your margin"),
-    ("defense", (1.5, WORSE, ..., "2 bits against 16"), "not inside your margin"),
+    ("defense", (1.5, "equivalent", ..., "q,k,v,o against q,v"), "not inside the margin"),
+    ("defense", (1.5, WORSE, ..., "2 bits against 16"), "not inside the margin"),
 ]
 
 

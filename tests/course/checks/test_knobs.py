@@ -48,6 +48,7 @@ WRONG = [
     ("missed", (lambda r, R: 1 - (r / R) ** 0.5,), "energies do"),
     ("missed", (lambda r, R: R - r,), "R - r are missing"),
     ("bracket", ([5e-4, 7e-4, 1e-3], 128.0, FakePanel()), "closer rates differ only by luck"),
+    ("bracket", ([2.1e-3, 7e-4, 2.4e-4], 128.0, FakePanel()), "lowest rate first"),
     ("bracket", ([7e-5, 7e-4, 7e-3], 128.0, FakePanel()), "rates farther apart may miss the peak"),
     ("bracket", ([1e-3, 2e-3, 4e-3], 128.0, FakePanel()), "may be lower (rates for alpha 16 are too high here)"),
     ("bracket", ([BEST / 1.6, 1.25 * BEST, 4 * BEST], 128.0, FakePanel()), "75.6, 76.4, 73.0% on validation; your sm"),
@@ -93,6 +94,6 @@ def test_teacher_has_the_rank_drawn_for_the_student(monkeypatch: pytest.MonkeyPa
         values = torch.linalg.svdvals(knobs.teacher())
         rank = int((values > 0.5).sum())
         assert torch.allclose(values[:rank], torch.ones(rank), atol=1e-5)
-        assert f"your secret matrix has rank {rank}, so expect" in checks.check_missed(...).right.why
+        assert f"the secret has rank {rank}: expect" in checks.check_missed(...).right.why
         ranks.add(rank)
     assert len(ranks) > 2

@@ -5,19 +5,14 @@ import pytest
 from lora_course import checks
 from lora_course.checks.planning import BRIEFS, EVIDENCE, SUPPORT, brief, lines
 
-PLAN = {
-    "method": ("LoRA", "peak"),
-    "rate": ("2e-4", "rates"),
-    "serve": ("beside", "batch"),
-    "facts": ("none to learn", "strings"),
-    "rows": ("1,600", "root"),
-}
+CHOICES = ("LoRA", "2e-4", "beside", "none to learn", "1,600")
+PLAN = {name: (choice, SUPPORT[name]) for name, choice in zip(SUPPORT, CHOICES, strict=True)}
 RIGHT = [("flip", ({"models": "llama-2-70b"},)), ("brief", (PLAN, 0))]
 UNSOLVED = [("brief", ({**PLAN, "rows": (..., "root")}, 0), "a choice and the evidence")]
 WRONG = [
     ("flip", ({"times": 2},), "the claim itself"),
-    ("flip", ({"rank": 1},), "part is small already"),
-    ("flip", ({"seq": 512},), "the ratio falls"),
+    ("flip", ({"rank": 1},), 'stays "depends on model": the trainable part is small already'),
+    ("flip", ({"seq": 2048},), 'is now "false": longer rows'),
     ("flip", ({"seq": 32, "batch": 1},), "change one premise"),
     ("flip", ({"store": "runs"},), "isn't a premise"),
     ("flip", ({"ranks": 4},), "nearest: rank"),

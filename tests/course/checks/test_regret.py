@@ -17,7 +17,7 @@ WRONG = [
     ("carried", (16, "b", "more rates"), "nearly doubles"),
     ("carried", (16, "d", "more rates"), "a larger alpha acts like a higher rate"),
     ("carried", (16, "e", "more rates"), "16,704"),
-    ("carried", (16, "c", "more ranks"), "at most rank 10"),
+    ("carried", (16, "c", "more ranks"), "rank 10 at most"),
     ("carried", (16, "c", "more seeds"), "small gaps"),
 ]
 

@@ -71,7 +71,7 @@ def test_machine_needs_only_the_standard_library_and_writes_nothing(tmp_path: Pa
 
 @pytest.fixture
 def green(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Replace every check of the machine by one that passes."""
+    """Replace every check of the machine with one that passes."""
     outputs = {preflight.PACKAGES: "2.9.0", preflight.TRAINING: '{"steps": 40, "seconds": 10, "first": 0.7, "last": 1}'}
     monkeypatch.setattr(preflight, "facts", lambda folder, port: GOOD)
     monkeypatch.setattr(preflight, "check_assets", lambda: Finding("assets", True, "whole"))

@@ -1,10 +1,10 @@
 """Tests of the plan for a fine-tuning job: its lessons and settings, and its script on tiny random models."""
 
-import csv
 import gc
 import re
 import runpy
 
+import pandas as pd
 import pytest
 
 from lora_course.monday import KINDS, plan
@@ -12,26 +12,21 @@ from lora_lab.errors import BadValue
 from lora_lab.training.assets import shipped
 
 
-@pytest.fixture
-def write_csv(tmp_path):
-    """`write_csv("classifier")`: a CSV with 60 rows for this kind of model, as Excel saves it."""
-
-    def write(kind):
-        with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8-sig") as file:
-            writer = csv.writer(file)
-            writer.writerow(KINDS[kind])
-            writer.writerows((f"row {n} is {('bad', 'good')[n % 2]}", ("no", "yes")[n % 2]) for n in range(60))
-        return tmp_path / "rows.csv"
-
-    return write
+def rows_for(kind, folder):
+    """Write 60 rows for this kind of model: a CSV as Excel saves it, or JSON Lines for a language model."""
+    rows = [(f"row {n} is {('bad', 'good')[n % 2]}", ("no", "yes")[n % 2]) for n in range(60)]
+    table = pd.DataFrame(rows, columns=KINDS[kind])
+    if kind == "classifier":
+        table.to_csv(folder / "rows.csv", index=False, encoding="utf-8-sig")
+        return folder / "rows.csv"
+    table.to_json(folder / "rows.jsonl", orient="records", lines=True)
+    return folder / "rows.jsonl"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_script_trains_saves_and_checks_an_adapter(
-    kind, write_csv, tmp_path, tiny_encoder, tiny_causal, monkeypatch, capsys
-):
+def test_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder, tiny_causal, monkeypatch, capsys):
     model = tiny_encoder if kind == "classifier" else tiny_causal
-    job = plan(model, write_csv(kind), gpu_gb=16, out=str(tmp_path / "adapter"))
+    job = plan(model, rows_for(kind, tmp_path), gpu_gb=16, out=str(tmp_path / "adapter"))
     job.settings["RATES"] = [1e-3, 4e-3, 1.6e-2]  # two layers of random weights learn slowly
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gc, "collect", lambda: 0)  # accelerate calls it after each training; it takes half of the time
@@ -46,20 +41,37 @@ def test_script_trains_saves_and_checks_an_adapter(
         assert tuned < base
 
 
-def test_plan_cites_existing_lessons_and_fits_the_card(write_csv):
-    data = write_csv("language model")
+def test_plan_cites_existing_lessons_and_fits_the_card(tmp_path):
+    (data := tmp_path / "rows.csv").write_text("prompt,completion\n" + "why?,because\n" * 60)
     job = plan("llama-3-8b", data, gpu_gb=16)
     lessons = {path.name[:2] for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     assert all(lesson and set(re.findall(r"\d\d", lesson)) <= lessons for *_, lesson in job.lines)
-    assert job.settings["FOUR_BITS"]
     assert "FOUR_BITS = True  #" in job.script()
     assert not plan("llama-3-8b", data, gpu_gb=24).settings["FOUR_BITS"]
 
 
+def test_rates_depend_on_size_and_kind(tmp_path):
+    chat, labels = rows_for("language model", tmp_path), rows_for("classifier", tmp_path)
+    assert plan("smollm2", chat, gpu_gb=8).settings["RATES"] == [1e-3, 2e-3, 4e-3]
+    assert plan("minilm", labels, gpu_gb=8).settings["RATES"] == [5e-4, 1e-3, 2e-3]
+
+
+def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys):
+    file = plan("smollm2", shipped("data/styles/captain.jsonl"), gpu_gb=24).write(tmp_path / "train.py")
+    tokenizer = (script := runpy.run_path(str(file)))["AutoTokenizer"].from_pretrained(script["MODEL"])
+    encoded = [script["encode"](row, tokenizer, []) for row in script["read"]()[0]]
+    assert {row["input_ids"][-1] for row in encoded} == {tokenizer.eos_token_id}
+    script["main"].__globals__.update(MAX_TOKENS=64, RATES=[])
+    with pytest.raises(ValueError, match="empty"):  # no rates: nothing is trained
+        script["main"]()
+    cut = sum(len(row["input_ids"]) > 64 for row in encoded)
+    assert f"{cut} of {len(encoded)} rows reach MAX_TOKENS: their ends are cut off" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("model", "kind", "message"),
-    [("minilm", "language model", "cannot write completions"), ("llama-2-70b", "classifier", "even QLoRA")],
+    [("minilm", "language model", "cannot write responses"), ("llama-2-70b", "classifier", "even QLoRA")],
 )
-def test_impossible_job_is_refused(model, kind, message, write_csv):
+def test_impossible_job_is_refused(model, kind, message, tmp_path):
     with pytest.raises(BadValue, match=message):
-        plan(model, write_csv(kind), gpu_gb=16)
+        plan(model, rows_for(kind, tmp_path), gpu_gb=16)

@@ -312,4 +312,4 @@ def test_forest_plot_agrees_with_the_rules():
     assert effects(shipped["table16"])[0].middle == pytest.approx(-pair["difference"] / pair["margin"])
     assert effects(shipped["table18"])[0].paper == pytest.approx([0.07 / 0.015])  # a lower loss is better
     assert "two hold, none fail, none undecided" in headline([shipped["table1"], shipped["table5"]])
-    assert "Section 4.2, its file is under a hundredth" in forest(shipped.values()).alt
+    assert "LoRA beats prefixes: 18 limits (3.5 to 32), needs 0 or more: undecided." in forest(shipped.values()).alt
