@@ -72,7 +72,7 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
     for a, b in combinations(scores, 2):
         pair = Pair(scores[a].astype(float), scores[b].astype(float), margins[0])
         differ[a, b] = differ[b, a] = pair.p_difference()
-        equal[a, b] = equal[b, a] = [_equal(pair, margin) for margin in margins]
+        equal[a, b] = equal[b, a] = [pair.p_equivalence(margin) for margin in margins]
         entries[b][a] = _entry(pair, differ[a, b], equal[a, b], margins)
         entries[a][b] = _turned(entries[b][a])
     for rival, others in entries.items():
@@ -81,11 +81,6 @@ def judged(scores: Mapping[str, np.ndarray], margins: Sequence[float] = MARGINS)
         for i, entry in enumerate(others.values()):
             entry["together"] = "".join(letter(entry["difference"], corrected[i], p[i]) for p in by_margin)
     return entries
-
-
-def _equal(pair: Pair, margin: float) -> float:
-    pair.margin = margin
-    return pair.p_equivalence()
 
 
 def _entry(pair: Pair, differ: float, equal: Sequence[float], margins: Sequence[float]) -> dict[str, Any]:
@@ -131,7 +126,7 @@ def resampled(
         differ = pair.p_difference()
         verdict = pair.judged(differ, pair.p_equivalence())
         studies.append([round(value, 5) for value in (verdict.difference, verdict.low95, verdict.high95)])
-        first_equal = bisect_left([_equal(pair, margin) < LEVEL for margin in margins], True)
+        first_equal = bisect_left([pair.p_equivalence(margin) < LEVEL for margin in margins], True)
         outside, within = (letter(verdict.difference, differ, p) for p in (1.0, 0.0))
         outcomes.append(outside * first_equal + within * (len(margins) - first_equal))
     truth = round(float(a.mean() - b.mean()), 6)

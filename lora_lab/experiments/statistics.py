@@ -174,7 +174,7 @@ class Pair:
     """Two methods' scores: their mean difference, and its variance by source."""
 
     def __init__(self, a: np.ndarray, b: np.ndarray, margin: float) -> None:
-        self.seeds, self.rows, self.margin = (len(a), len(b)), a.shape[1], margin
+        self.seeds, self.rows, self.margin, self._drawn = (len(a), len(b)), a.shape[1], margin, dict[Any, Any]()
         if self.rows != b.shape[1]:
             raise BadValue(f"{self.rows:,} rows against {b.shape[1]:,}; score both methods on the same test rows")
         self.correctness = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
@@ -211,8 +211,9 @@ class Pair:
             return float(scipy.stats.binomtest(*self.one_right).pvalue)
         return min(1.0, 2 * _tail(abs(self.difference) / self.error(), *self.parts(self.rows)))
 
-    def p_equivalence(self) -> float:
-        """Return the p-value of equivalence: the larger of two one-sided tests."""
+    def p_equivalence(self, margin: float | None = None) -> float:
+        """Return the p-value of equivalence, the larger of two one-sided tests. A new margin stays."""
+        self.margin = margin or self.margin
         error = self.error() * self.widening(self.rows)
         return _tail((self.margin - abs(self.difference)) / error, *self.parts(self.rows))
 
@@ -224,12 +225,15 @@ class Pair:
 
     def decided(self, rows: int, more: int, level: float) -> float:
         """Return the probability that this many rows and `more` seeds lead to a decision, if the estimates are true."""
-        variance, freedom = self.parts(rows, more)
-        drawn = variance[:, None] * 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES) / freedom[:, None]
-        errors, either = np.sqrt(drawn.sum(0)), np.array([[self.difference], [-self.difference]])
-        wide = _quantile(level / 2, drawn, freedom) * errors
-        narrow = np.maximum(self.margin - _quantile(level, drawn, freedom) * errors * self.widening(rows), 0)
-        between = scipy.special.ndtr(np.array([wide - either, narrow - either]) / math.sqrt(variance.sum()))
+        if (size := (rows, more, level)) not in self._drawn:  # asked for at many margins
+            variance, freedom = self.parts(rows, more)
+            drawn = variance[:, None] * 2 * scipy.special.gammaincinv(freedom[:, None] / 2, MIDDLES) / freedom[:, None]
+            wide, narrow = (_quantile(tail, drawn, freedom) * np.sqrt(drawn.sum(0)) for tail in (level / 2, level))
+            self._drawn[size] = wide, narrow, math.sqrt(variance.sum())
+        wide, narrow, error = self._drawn[size]
+        inside = np.maximum(self.margin - narrow * self.widening(rows), 0)
+        gaps = np.array([[self.difference], [-self.difference]])
+        between = scipy.special.ndtr((np.array([wide, inside])[:, None] - gaps) / error)
         return 1 - float(np.maximum((between[0] - between[1]).sum(0), 0).mean())
 
     def judged(self, p_difference: float, p_equivalence: float, pairs: int = 1) -> Verdict:
