@@ -86,8 +86,7 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     rate = (2e-3 if chat else 1e-3) if shape.total < 5e8 else 2e-4 if shape.total < 3e10 else 1e-4
     rates, steps = [rate / 2, rate, 2 * rate], math.ceil(0.8 * len(rows) / ROWS) * 3
     needed, tenth = math.ceil(1.96**2 * 0.16 / (precision / 100) ** 2), max(1, len(rows) // 10)
-    half = 196 * math.sqrt(0.16 / tenth)
-    name = "QLoRA" if quantised == "nf4" else "LoRA"
+    half, name = 196 * math.sqrt(0.16 / tenth), "QLoRA" if quantised == "nf4" else "LoRA"
     size = f"{(n := params(model, method).trainable):,} trainable parameters; the file takes about {decimal(4 * n)}"
     ours = {1e-3: "ours: 5e-4 to 2e-3 on MiniLM", 2e-3: "ours: 2e-3 (lesson 00) to 4e-3 on SmolLM2"}
     source = ours.get(rate, "published: QLoRA 2e-4 at 7B, 1e-4 at 65B")
@@ -120,7 +119,8 @@ def read(data: str | Path) -> tuple[list[dict[str, Any]], str]:
     rows = [{"response" if name == "completion" else name: text for name, text in row.items()} for _, row in table]
     if len(rows) < 10:
         raise BadValue(f"{data} has {len(rows)} rows: at least 10 are needed for training, validation and test")
-    filled = {name for name in rows[0] if all(row.get(name) not in (None, "") for row in rows)}
+    types = {"label": (str, int)}  # the others are texts
+    filled = {k for k in rows[0] if all(isinstance(row.get(k), types.get(k, str)) and row[k] != "" for row in rows)}
     kind = next((name for name, required in KINDS.items() if {*required} <= filled), None)
     if kind is None:
         raise BadValue(f"{data} has {sorted(filled)} in every row: each row needs text,label or prompt,response")

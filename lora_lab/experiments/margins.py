@@ -88,7 +88,7 @@ def _entry(pair: Pair, differ: float, equal: Sequence[float], margins: Sequence[
     within, outcomes, more = list[list[float]](), "", []
     for i, (margin, p) in enumerate(zip(margins, equal, strict=True)):
         pair.margin = margin
-        ends = [round(end, 5) for end in pair.interval(LEVEL, pair.widening(pair.rows))]
+        ends = [round(end, 5) for end in pair.interval(LEVEL, pair.widening(pair.rows, margin))]
         if not within or within[-1][1:] != ends:
             within.append([i, *ends])
         outcomes += letter(pair.difference, differ, p)
@@ -126,7 +126,7 @@ def resampled(
         differ = pair.p_difference()
         verdict = pair.judged(differ, pair.p_equivalence())
         studies.append([round(value, 5) for value in (verdict.difference, verdict.low95, verdict.high95)])
-        first_equal = bisect_left([pair.p_equivalence(margin) < LEVEL for margin in margins], True)
+        first_equal = bisect_left(margins, True, key=lambda margin: pair.p_equivalence(margin) < LEVEL)
         outside, within = (letter(verdict.difference, differ, p) for p in (1.0, 0.0))
         outcomes.append(outside * first_equal + within * (len(margins) - first_equal))
     truth = round(float(a.mean() - b.mean()), 6)

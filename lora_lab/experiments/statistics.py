@@ -201,9 +201,9 @@ class Pair:
         """Return sqrt(V_S + V_R). (In q, V_S is at least the noise: runs that are alike by chance keep a large t.)"""
         return math.sqrt(max(self.parts(self.rows)[0].sum() + (np.minimum(self.seed, 0) / self.runs).sum(), TINY))
 
-    def widening(self, rows: int) -> float:
+    def widening(self, rows: int, margin: float) -> float:
         """Return the factor for the error if fewer rows differ than a difference as large as the margin requires."""
-        return math.sqrt(max(1.0, (self.margin + 1 / rows) / (self.share + 1 / rows)))
+        return math.sqrt(max(1.0, (margin + 1 / rows) / (self.share + 1 / rows)))
 
     def p_difference(self) -> float:
         """Return the p-value of a difference: exact McNemar for one run each, else a t-test."""
@@ -212,10 +212,10 @@ class Pair:
         return min(1.0, 2 * _tail(abs(self.difference) / self.error(), *self.parts(self.rows)))
 
     def p_equivalence(self, margin: float | None = None) -> float:
-        """Return the p-value of equivalence, the larger of two one-sided tests. A new margin stays."""
-        self.margin = margin or self.margin
-        error = self.error() * self.widening(self.rows)
-        return _tail((self.margin - abs(self.difference)) / error, *self.parts(self.rows))
+        """Return the p-value of equivalence within `margin`: the larger of two one-sided tests."""
+        margin = margin or self.margin
+        error = self.error() * self.widening(self.rows, margin)
+        return _tail((margin - abs(self.difference)) / error, *self.parts(self.rows))
 
     def interval(self, tail: float, widening: float = 1.0) -> tuple[float, float]:
         """Return both ends of the interval; a difference between fractions is at most 1 in size."""
@@ -231,7 +231,7 @@ class Pair:
             wide, narrow = (_quantile(tail, drawn, freedom) * np.sqrt(drawn.sum(0)) for tail in (level / 2, level))
             self._drawn[size] = wide, narrow, math.sqrt(variance.sum())
         wide, narrow, error = self._drawn[size]
-        inside = np.maximum(self.margin - narrow * self.widening(rows), 0)
+        inside = np.maximum(self.margin - narrow * self.widening(rows, self.margin), 0)
         gaps = np.array([[self.difference], [-self.difference]])
         between = scipy.special.ndtr((np.array([wide, inside])[:, None] - gaps) / error)
         return 1 - float(np.maximum((between[0] - between[1]).sum(0), 0).mean())
@@ -246,8 +246,8 @@ class Pair:
         level, open_ = LEVEL / pairs, outcome == "undecided" and self.rows > 1
         seeds = _fewest(lambda n: self.decided(self.rows, n, level), MANY_SEEDS) if open_ and self.runs.size else None
         rows = _fewest(lambda n: self.decided(self.rows + n, 0, level), MANY_ROWS) if open_ else None
-        ends, p = (*self.interval(LEVEL, self.widening(self.rows)), low, high), (p_difference, p_equivalence)
-        values = (outcome, self.difference, *ends, self.margin, *p, *self.seeds, self.rows)
+        ends = (*self.interval(LEVEL, self.widening(self.rows, self.margin)), low, high)
+        values = (outcome, self.difference, *ends, self.margin, p_difference, p_equivalence, *self.seeds, self.rows)
         return Verdict(*values, seeds, rows, self.correctness, pairs)
 
 

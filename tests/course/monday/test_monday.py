@@ -1,6 +1,5 @@
 """Tests of the plan for a fine-tuning job: its lessons and settings, and its script on tiny random models."""
 
-import gc
 import re
 import runpy
 
@@ -15,21 +14,19 @@ from lora_lab.training.assets import shipped
 def rows_for(kind, folder):
     """Write 60 rows for this kind of model: a CSV as Excel saves it, or JSON Lines for a language model."""
     rows = [(f"row {n} is {('bad', 'good')[n % 2]}", ("no", "yes")[n % 2]) for n in range(60)]
-    table = pd.DataFrame(rows, columns=KINDS[kind])
+    data = pd.DataFrame(rows, columns=KINDS.get(kind, ("prompt", "response")))
     if kind == "classifier":
-        table.to_csv(folder / "rows.csv", index=False, encoding="utf-8-sig")
+        data.to_csv(folder / "rows.csv", index=False, encoding="utf-8-sig")
         return folder / "rows.csv"
-    table.to_json(folder / "rows.jsonl", orient="records", lines=True)
+    (data.assign(response=5) if kind == "number" else data).to_json(folder / "rows.jsonl", orient="records", lines=True)
     return folder / "rows.jsonl"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder, tiny_causal, monkeypatch, capsys):
-    model = tiny_encoder if kind == "classifier" else tiny_causal
-    job = plan(model, rows_for(kind, tmp_path), gpu_gb=16, out=str(tmp_path / "adapter"))
+    job = plan(tiny_encoder if kind == "classifier" else tiny_causal, rows_for(kind, tmp_path), gpu_gb=16)
     job.settings["RATES"] = [1e-3, 4e-3, 1.6e-2]  # two layers of random weights learn slowly
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # accelerate calls it after each training; it takes half of the time
     runpy.run_path(str(job.write(tmp_path / "train.py")), run_name="__main__")
     output = capsys.readouterr().out
     assert output.count("validation loss") == 3
@@ -51,9 +48,8 @@ def test_plan_cites_existing_lessons_and_fits_the_card(tmp_path):
 
 
 def test_rates_depend_on_size_and_kind(tmp_path):
-    chat, labels = rows_for("language model", tmp_path), rows_for("classifier", tmp_path)
-    assert plan("smollm2", chat, gpu_gb=8).settings["RATES"] == [1e-3, 2e-3, 4e-3]
-    assert plan("minilm", labels, gpu_gb=8).settings["RATES"] == [5e-4, 1e-3, 2e-3]
+    assert plan("smollm2", rows_for("language model", tmp_path), gpu_gb=8).settings["RATES"] == [1e-3, 2e-3, 4e-3]
+    assert plan("minilm", rows_for("classifier", tmp_path), gpu_gb=8).settings["RATES"] == [5e-4, 1e-3, 2e-3]
 
 
 def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys):
@@ -70,7 +66,11 @@ def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("model", "kind", "message"),
-    [("minilm", "language model", "cannot write responses"), ("llama-2-70b", "classifier", "even QLoRA")],
+    [
+        ("minilm", "language model", "cannot write responses"),
+        ("llama-2-70b", "classifier", "even QLoRA"),
+        ("smollm2", "number", "each row needs"),
+    ],
 )
 def test_impossible_job_is_refused(model, kind, message, tmp_path):
     with pytest.raises(BadValue, match=message):
