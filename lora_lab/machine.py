@@ -1,4 +1,4 @@
-"""The memory of this machine, or of the container that Python runs in, and its free ports.
+"""The memory of this machine, or of the container that Python runs in; its free ports, and servers started there.
 
 The installer uses this module before any package is installed, so the standard library must be enough.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,3 +54,9 @@ def free_port(first: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise BadValue(f"ports {first} to {first + PORTS - 1} are all in use; choose another with --port")
+
+
+def jupyter_app(module: str) -> list[str]:
+    """Return the command for an application, without an optional check of IRIs that takes a second to import."""
+    code = f"import sys; sys.modules['rfc3987_syntax'] = None; from {module} import main; main()"
+    return [sys.executable, "-c", code]

@@ -11,15 +11,15 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lora_lab.errors import BadValue, Failed
-from lora_lab.files import as_json, read_json, write_atomically, write_json
+from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.kernels import forked_kernels
-from lora_lab.machine import free_port
+from lora_lab.machine import free_port, jupyter_app
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
 COPIED = ".lessons.json"  # hashes of the copied lessons, to detect those that a student has changed
@@ -53,7 +53,7 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.extension_manager": "readonly",  # the default manager contacts a package registry
     }
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+    command = [*jupyter_app("jupyterlab.labapp"), *(f"--{name}={value}" for name, value in options.items())]
     if check or not browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -97,12 +97,6 @@ def copy_lessons(folder: Path) -> list[str]:
         name = lesson.relative_to(source).as_posix()
         target = folder / name
         content = lesson.read_bytes()
-        if not name.startswith("solutions/"):  # without outputs, which would give away the answers
-            notebook = read_json(lesson)
-            for cell in notebook["cells"]:
-                if cell["cell_type"] == "code":
-                    cell |= {"outputs": [], "execution_count": None}
-            content = as_json(notebook)
         new = sha256(content).hexdigest()
         present = sha256(target.read_bytes()).hexdigest() if target.exists() else None
         if present not in (None, new, copied.get(name)):
@@ -164,17 +158,15 @@ def describe(facts: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"assets in   {facts['home']}"])
 
 
-def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str) -> None:
+    for _ in range(450):
         if server.poll() is not None:
             raise Failed(f"JupyterLab exited with {server.returncode}; to see why, run: {sys.executable} -m jupyterlab")
-        try:
+        with suppress(OSError):
             _get(f"{address}/api/status", token)
             return
-        except OSError:
-            time.sleep(0.2)
-    raise Failed(f"JupyterLab did not answer within {seconds:.0f} s")
+        time.sleep(0.2)
+    raise Failed("JupyterLab did not answer within 90 s")
 
 
 def _get(url: str, token: str) -> Any:

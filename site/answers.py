@@ -120,7 +120,7 @@ def rule() -> dict[str, Any]:
     rule, margin = comparing.EQUIVALENCE, 0.015
     cases = [case for case in rule.cases if case[-1] == margin]
     return mark(
-        f"Nine 90% intervals, as shares. Which are equivalent within {margin}? Mark every one.",
+        f"Nine 90% intervals, as shares. Which lie inside a margin of {margin}? Mark every one.",
         "equivalent",
         [f"{low:g} to {high:g}".replace("-", "−") for low, high, _ in cases],
         [rule.right(*case) for case in cases],
@@ -198,7 +198,7 @@ def turn_mask() -> dict[str, Any]:
         {reply: marked for reply, marked in marks.items() if len(marked) == len(tokens)},
         ["it isn't the assistant's", "the assistant says it"],
         styles.WHY,
-    )
+    ) | {"hints": checks.check_turn_mask.hints[:2]}  # the third is code
 
 
 def diagnosis() -> dict[str, Any]:
@@ -215,8 +215,8 @@ def eleventh() -> dict[str, Any]:
         lines = [f"The eleventh patient has {len(names)} tensors, promises {promised:,} bytes and has {size:,}."]
         for matrix in "AB":
             sizes = ", ".join(f"{number:.1e}" for number in broken.largest(folder, matrix).values())
-            lines.append(f"The largest number of {matrix} in each layer: {sizes}.")
-    right = Choice([fault], dict.fromkeys(hints, hints[fault]), fault)
+            lines.append(f"The largest number of {matrix} in q and v of blocks 0 to 5: {sizes}.")
+    right = Choice([fault], dict.fromkeys(hints, hints[fault]), checks.check_eleventh(fault, 0).words)
     return ask("\n".join([*lines, "What is wrong with it?"]), {"fault": right}, sealed=True)
 
 
@@ -243,7 +243,7 @@ def flip() -> dict[str, Any]:
               for name, value in changes}  # fmt: skip
     right = [change for change, result in judged.items() if result.passed]
     change = Choice(right, {change: result.words for change, result in judged.items()})
-    return ask("Which one makes claim 3 true?", {"change": change}, "now it holds in every case")
+    return ask("Choose one that makes claim 3 true.", {"change": change}, "now it holds in every case")
 
 
 def job() -> dict[str, Any]:
@@ -324,7 +324,7 @@ def forms() -> dict[str, dict[str, Any]]:
         ),
         "half_width": ask(
             "Half the 95% interval, as a share, for p = 0.9 and n = 400:",
-            {"half": sure.HALF_WIDTH.at(0.9, 400, within=0.02)},
+            {"half": sure.HALF_WIDTH.at(0.9, 400, within=0.02)}, f"±2.9 points here; {sure.HALF_WIDTH.why}",
         ),
         "report": report(),
         "missed": ask(
@@ -414,5 +414,5 @@ def data(attributes: str, content: Any) -> dict[str, Any]:
 
 def cell(name: str) -> dict[str, Any]:
     """Return the cell that `answer.js` turns into the form of a check."""
-    content = {"check": name, "judge": "fields", **forms()[name], "hints": getattr(checks, f"check_{name}").hints}
+    content = {"check": name, "judge": "fields", "hints": getattr(checks, f"check_{name}").hints, **forms()[name]}
     return data("data-answer" + " data-seal" * content.pop("sealed", False), content)

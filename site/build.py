@@ -1,10 +1,10 @@
-"""Build the site from lessons, docs and panels: `python site/build.py [--students] [OUT]`.
+"""Build the site from lessons, docs and panels: `python site/build.py [FOLDER | --students FOLDER]`.
 
 The script prepares the input of Sphinx: the solved notebooks with placeholders for panels, which `host.js` fills in,
-the pages of docs/, the panels' scripts, and the fonts. It runs no lesson. Neither the build nor the site needs a
-network.
+the pages of docs/, the panels' scripts, and the fonts. It runs no lesson. Neither build nor site needs a network.
 """
 
+import argparse
 import base64
 import html
 import io
@@ -60,7 +60,7 @@ FIXES = {  # for accessibility errors that axe finds in the theme, and line brea
     r'<math [^>]*display="inline">(?:(?!</math>).)*</math>[.,;:?!)]+': r'<span class="unbroken">\g<0></span>',
 }
 TEACHER_PAGES = ("teaching.md", "sheets.md", "quiz_answers.md")
-UNUSED = (".buildinfo*", "objects.inv", "_static/**/*.map")
+UNUSED = shutil.ignore_patterns(".buildinfo*", "objects.inv", "*.map")
 
 
 def place_panel(snapshot: dict[str, Any], picture: str, src: Path) -> str:
@@ -105,10 +105,10 @@ def lesson(file: Path, src: Path) -> dict[str, Any]:
             cells += [exercise, *forms, *puzzle, {**cell, "metadata": {"tags": ["hide-cell"]}}]
             puzzle = []
         elif "lesson.receipt(" in "".join(cell["source"]):
-            words = "In the lab, a line appears here for your teacher. On this page nothing is collected."
+            words = "In Jupyter, a line appears here for your teacher. On this page nothing is collected."
             cells += [{**cell, "outputs": []}, {"cell_type": "markdown", "metadata": {}, "source": words}]
         else:
-            tags = [call for call in ("predict", "reveal") if f"lesson.{call}(" in "".join(cell["source"])]
+            tags = [tag for tag in ("predict", "reveal", "calibration") if f"lesson.{tag}(" in "".join(cell["source"])]
             tags += cell["metadata"].get("tags", [])  # the others are classes for predict.js
             cells.append({**cell, "metadata": {"tags": tags, "mystnb": {"code_prompt_show": "Show the output"}}})
     return {**solved, "cells": [{**cell, "id": f"cell-{number}"} for number, cell in enumerate(cells)]}
@@ -195,35 +195,35 @@ def prepare(src: Path, students: bool) -> None:
         text = re.sub(for_teachers, "", text, flags=re.S | re.M)
     (src / "index.md").write_text(text, encoding="utf-8")
     (src / "_static" / "site.css").write_text(fonts() + (SITE / "site.css").read_text("utf-8"), encoding="utf-8")
-    shutil.copy(base.JS / "host.js", src / "_static")
-    for script in ("kept.js", "predict.js", "puzzle.js", "answer.js"):
-        shutil.copy(SITE / script, src / "_static")
+    for script in (base.JS / "host.js", *SITE.glob("*.js")):
+        shutil.copy(script, src / "_static")
 
 
-def build(out: Path = OUT, students: bool = False) -> None:
+def build(out: Path, students: bool) -> None:
     """Build the site in a new folder. Only the default folder may exist already."""
-    if out == OUT:
-        shutil.rmtree(out, ignore_errors=True)
-    elif out.exists():
+    if out != OUT and out.exists():
         sys.exit(f"{out} exists: name a new folder")
-    with tempfile.TemporaryDirectory() as folder:
-        src, trees = Path(folder, "src"), str(Path(folder, "trees"))
+    with tempfile.TemporaryDirectory() as folder:  # MyST-NB writes the solved lessons next to the pages
+        src, trees, built = (Path(folder, name) for name in ("src", "trees", "html"))
         prepare(src, students)
-        static = f"html_static_path={src / '_static'}"
-        options = ["-q", "-W", "--keep-going", "-c", str(SITE), "-d", trees, "-D", static]
-        if failed := sphinx([*options, str(src), str(out)]):
+        options = ["-q", "-W", "--keep-going", "-c", str(SITE), "-D", f"html_static_path={src / '_static'}"]
+        if failed := sphinx([*options, "-d", str(trees), str(src), str(built)]):
             sys.exit(failed)
-    for file in out.rglob("*.html"):
-        content = file.read_text(encoding="utf-8")
-        for pattern, replacement in FIXES.items():
-            content = re.sub(pattern, replacement, content)
-        file.write_text(content, encoding="utf-8")
-    for file in [file for pattern in UNUSED for file in out.glob(pattern)]:
-        file.unlink()
+        for file in built.rglob("*.html"):
+            content = file.read_text(encoding="utf-8")
+            for pattern, replacement in FIXES.items():
+                content = re.sub(pattern, replacement, content)
+            file.write_text(content, encoding="utf-8")
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(built, out, ignore=UNUSED, copy_function=shutil.copyfile, dirs_exist_ok=True)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{out / 'index.html'}: {len(list(out.rglob('*.html')))} pages, {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    folders = [Path(argument).resolve() for argument in sys.argv[1:] if argument != "--students"]
-    build(*folders, students="--students" in sys.argv)
+    parser = argparse.ArgumentParser(description="Build the lessons, docs and panels as pages.", allow_abbrev=False)
+    folders = parser.add_mutually_exclusive_group()
+    folders.add_argument("folder", nargs="?", default=OUT, type=Path, help="a new folder (default: site/build/html)")
+    folders.add_argument("--students", metavar="FOLDER", type=Path, help="the same, without the pages for teachers")
+    given = parser.parse_args()
+    build((given.students or given.folder).resolve(), students=bool(given.students))

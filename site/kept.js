@@ -17,6 +17,15 @@ const lab = {
       },
     };
   },
+  /** [page, value] for each page that has stored a value under this key, in the order of the pages. */
+  all(key) {
+    try {
+      const names = Object.keys(localStorage).filter((name) => name.startsWith(`${key} of `));
+      return names.sort().map((name) => [name.slice(`${key} of `.length), JSON.parse(localStorage.getItem(name))]);
+    } catch {
+      return [];
+    }
+  },
   make(tag, properties, ...children) {
     const element = Object.assign(document.createElement(tag), properties);
     element.append(...children);

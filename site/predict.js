@@ -1,9 +1,11 @@
 // Predictions on a page without a kernel. A cell that asks for ranges is followed by a form. Until its ranges are sealed or
-// skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser.
+// skipped, the panels, results and folded findings after it stay closed. The answers are stored in this browser, the first
+// range for each result as well: lesson 09 draws them all.
 (() => {
   const { make } = lab;
   const store = lab.kept("ranges", {});
   const given = store.value;
+  const first = lab.kept("results", {}); // {question: [low, high, result]}
   const questionsIn = (text) => [...text.matchAll(/lesson\.predict\(\s*"([^"]+)"/g)].map((match) => match[1]);
   const answered = (names) => names.every((name) => name in given);
   const range = ([low, high]) => `${low} to ${high}`;
@@ -66,8 +68,10 @@
   const select = (selector) => [...document.querySelectorAll(selector)].map((element) => ({ element, names: asksBefore(element).flatMap(({ names }) => names) }));
   const folds = select("article section > details");
   const outputs = select(".cell_output, [data-seal]").filter(({ names }) => names.length);
-  for (const output of outputs) {
-    output.sign = make("p", { className: "lab-sealed", textContent: "Sealed: give your ranges above first, or skip them." });
+  for (const [at, output] of outputs.entries()) {
+    const again = outputs[at - 1]?.names.length === output.names.length; // the same form seals both
+    const words = again ? "Sealed." : "Sealed: give your ranges above first, or skip them.";
+    output.sign = make("p", { className: "lab-sealed", textContent: words });
     output.element.before(output.sign);
   }
 
@@ -77,7 +81,40 @@
     if (!given[name]) return line;
     const value = Number(number.replaceAll(",", ""));
     const inside = given[name][0] <= value && value <= given[name][1];
+    first.value[name] ??= [...given[name], value];
+    first.save();
     return `${line.replace(/\.$/, "")}: ${inside ? "inside" : "outside"} your range, ${range(given[name])}.`;
+  }
+
+  /** How many of `n` ranges hold for 95% of readers who are right 80% of the time: the ends of a binomial interval. */
+  function luck(n) {
+    return [0.025, 0.975].map((share) => {
+      let [held, exactly, upTo] = [0, 0.2 ** n, 0.2 ** n];
+      for (; upTo < share; held += 1, upTo += exactly) exactly *= (4 * (n - held)) / (held + 1);
+      return held;
+    });
+  }
+
+  /** Show the reader's own ranges, of all lessons, in place of the made-up example. */
+  function drawRanges(cell) {
+    const own = lab.all("results").flatMap(([page, results]) =>
+      Object.entries(results).map(([name, [low, high, value]]) => ({
+        words: `${page.slice(0, 2)} ${name}: ${value}, your range ${range([low, high])}`,
+        place: (value - low) / (high - low || 1e-9),
+        held: low <= value && value <= high,
+      })));
+    const example = cell.querySelector(".cell_output");
+    cell.querySelector(".lab-ranges")?.remove();
+    example.hidden ||= own.length > 0;
+    if (!own.length || !answered(asksBefore(cell).flatMap(({ names }) => names))) return;
+    const [least, most] = luck(own.length);
+    const title = `${own.filter(({ held }) => held).length} of your ${own.length} ranges on these pages held; with a true 80%, luck gives ${least} to ${most}.`;
+    const rows = own.map(({ words, place, held }) => {
+      const left = `left: ${(100 * (Math.min(Math.max(place, -0.9), 1.9) + 1)) / 3}%`;
+      const mark = make("b", { style: left, textContent: held ? "●" : "×" });
+      return make("li", {}, make("span", { ariaHidden: "true" }, mark), `${words}: ${held ? "inside" : "outside"}.`);
+    });
+    example.after(make("div", { className: "lab-ranges" }, make("p", { textContent: title }), make("ul", {}, ...rows)));
   }
 
   function update() {
@@ -87,6 +124,7 @@
       element.hidden = !answered(names);
       sign.hidden = answered(names);
     }
+    document.querySelectorAll(".tag_calibration").forEach(drawRanges);
     for (const { element, names } of folds) {
       element.classList.toggle("sealed", !answered(names));
       if (!answered(names)) element.open = false;

@@ -14,6 +14,7 @@ import gc
 import random
 import shutil
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,7 @@ from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
 from lora_lab.training.watching import quiet
 
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat would import it for a second, see machine.py
 settings.register_profile("slow machine", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("slow machine")
 BWRAP = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all"]

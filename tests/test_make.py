@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.test_start import ROOT, write_program
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
@@ -17,14 +17,8 @@ def clone(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     environment = "mkdir -p .venv/bin\nprintf '#!/bin/sh\\nexit 0\\n' > .venv/bin/python\nchmod +x .venv/bin/python\n"
-    write_script(tmp_path / "python", f'echo "$@" >> calls\n{environment}')
+    write_program(tmp_path / "python", f'echo "$@" >> calls\n{environment}')
     return tmp_path
-
-
-def write_script(path: Path, lines: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{lines}")
-    path.chmod(0o755)
 
 
 def make(clone: Path) -> str:
@@ -38,11 +32,11 @@ def make(clone: Path) -> str:
 @pytest.mark.parametrize("broken", [True, False])
 def test_broken_or_missing_environment_is_created(clone: Path, broken: bool):
     if broken:
-        write_script(clone / ".venv/bin/python", "exit 1")
+        write_program(clone / ".venv/bin/python", "exit 1")
     assert make(clone) == "-m venv --clear .venv\n"
 
 
 def test_environment_without_pip_gets_it(clone: Path):
-    write_script(clone / ".venv/bin/python", 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac')
+    write_program(clone / ".venv/bin/python", 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac')
     assert make(clone) == ""
     assert (clone / "pip").exists()

@@ -26,7 +26,7 @@ RULE = (
     f"To both: better or worse,{BUT}. To neither: undecided."
 )
 HINTS = texts("hints")["defense"]
-ENDS = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.002, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
+ENDS = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.0005, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
 ENDS += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than two margins, with the midpoint within one
 
 
@@ -37,7 +37,7 @@ def _inside(low: float, high: float, margin: float) -> bool:
 EQUIVALENCE = Function(
     [*((low, high, 0.015) for low, high in ENDS), (-0.03, 0.03, 0.05)],
     _inside,
-    "both ends are inside: 0.2 to 1.2 points is within 1.5; that it excludes 0 matters only for the 95% interval",
+    "both ends are inside. Whether 0 is inside, too, isn't the question: ask that of the 95% interval",
     {
         "that zero is in the interval says only that no difference was found: a wide one contains zero, too": (
             lambda low, high, margin: low < 0 < high
@@ -150,10 +150,10 @@ def no_margin(margin: Any) -> str:
     if not isinstance(margin, int | float):
         return f"a margin is a number of points, not {type(margin).__name__}"
     if not margin > 0:
-        return "a margin of 0 demands exact equality, which no study can show: how large a loss would you accept?"
+        return "a margin must be above 0: no study can show exact equality. How large a loss would you accept?"
     if margin < LEAST:
         return f"{margin:g} looks like a fraction: give points, such as 1 for one answer in a hundred"
-    return "5 points is about the gap from the probe to full fine-tuning: choose less" if margin > MOST else ""
+    return "at most 5, please: even the probe is less than 7 points behind full fine-tuning" if margin > MOST else ""
 
 
 def why_not(word: Any, right: str) -> str:

@@ -48,7 +48,7 @@ def check_audit(answer: int | None, which: int = 0, rank: int = 8) -> Verdict:
         right // layers: f"that is one layer: the model has {layers}",
         right // rank: f"that is rank 1: at rank {rank} it is {rank} times as much",
         4 * right: "those are bytes: the question is how many numbers",
-        layers * (2 * d * q + 2 * d * kv + 3 * d * f): "those are the frozen weights: A and B train",
+        layers * (2 * d * q + 2 * d * kv + 3 * d * f): "those are the frozen weights: only A and B are trained",
     }
     why = f"{layers} x {rank} x ({attention:,} of attention + {mlp:,} of gate, up and down) = {right:,}"
     return Number(right, misconceptions, why).judge(answer)

@@ -12,7 +12,7 @@ from lora_lab.errors import nearest
 from lora_lab.methods import faults
 
 NAMES = tuple(patient.fault for patient in PATIENTS.values())
-HINTS, ELEVENTH = texts("debugging")["ten"], texts("debugging")["eleventh"]
+HINTS, ELEVENTH, STORY = (texts("debugging")[part] for part in ("ten", "eleventh", "story"))
 
 
 @exercise
@@ -48,4 +48,4 @@ def check_eleventh(diagnosis: str | None, number: int) -> Verdict:
     fault, given = broken.ELEVENTH[number][0], str(diagnosis).strip()
     if given.lower() != fault.lower():
         return Verdict(False, f"the fault isn't {given!r}", f"Hint: {ELEVENTH[fault]}")
-    return Verdict(True, f"{fault}. To fix it: {faults.REMEDIES[fault]}")
+    return Verdict(True, f"{fault}. {STORY.get(fault) or f'To fix it: {faults.REMEDIES[fault]}'}")

@@ -17,9 +17,9 @@ from lora_lab.methods.base import one_of
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
 SHORTEST = 32  # tokens; the stored fits start there
 NEAR = 0.95  # fraction of the longest possible text that counts as long enough
-FITS = "{size} at the peak ({at}): texts of {seq} tokens leave {free} of a {card} free"
+FITS = "{size} at the peak ({at}): texts of {seq} tokens leave {free} free. On a real {card}, start 5% shorter"
 OVER = "{size} at the peak ({at}): {more} more than the usable memory of a {card}; {why}"
-SHORT = "{size} at the peak ({at}): it fits, but so would texts {times} times as long: {why}"
+SHORT = "{size} at the peak ({at}): it fits, but texts {times} times as long would fit, too; {why}"
 ALMOST = 0.02  # fraction of the card's usable memory
 LEFT_OUT = "the formula leaves out about 1%, so stay 1 or 2% below the length that it gives"
 HINTS = texts("hints")["longest_row"]
@@ -91,7 +91,7 @@ def wrong_part(method: str, setup: Setup) -> str:
     """Return the first setting of a wrong choice that keeps texts short, or "seq" if the other settings are right."""
     if method != "QLoRA":
         return "method"
-    return "seq" if setup.checkpointing and setup.batch == 1 else "checkpointing"
+    return "checkpointing" if not setup.checkpointing else "seq" if setup.batch == 1 else "batch"
 
 
 def longest(method: str, setup: Setup, card: str) -> int:
@@ -117,4 +117,4 @@ def short(method: str, setup: Setup) -> str:
         return "without checkpointing, all 32 layers keep their intermediate results until the backward pass"
     if setup.batch > 1:
         return f"{setup.batch} texts share the memory that one long text could use"
-    return "the settings are right: only the text is too short"
+    return "the settings are right, and only the text is too short"

@@ -51,6 +51,9 @@ def _judge(layer: Any) -> Verdict:
     a, b = getattr(lora, "lora_A", None), getattr(lora, "lora_B", None)
     if unsolved(a) or unsolved(b) or unsolved(getattr(lora, "scaling", None)):
         return Verdict(None, "replace each ... with code: scaling, lora_A and lora_B first, then forward")
+    if isinstance(a, nn.Module) or isinstance(b, nn.Module):
+        return Verdict(False, "lora_A or lora_B is a layer, as in PEFT. That would train, but the cells below need "
+                       "matrices, each an nn.Parameter: A (rank, in_features), B (out_features, rank)")  # fmt: skip
     if not isinstance(a, nn.Parameter) or not isinstance(b, nn.Parameter):
         return Verdict(False, "lora_A or lora_B is a plain tensor: no optimizer finds it. Wrap it in nn.Parameter")
     if (tuple(a.shape), tuple(b.shape)) != ((rank, wide), (high, rank)):
@@ -76,9 +79,9 @@ def _judge(layer: Any) -> Verdict:
             "the update is not multiplied by the scaling, alpha / rank": plain + update,
             "the update is multiplied by alpha, but not divided by the rank": plain + alpha * update,
             "the scaling is upside down: it is alpha / rank": plain + rank / alpha * update,
+            "that is rank-stabilized LoRA (alpha / sqrt(rank)); here, alpha / rank": plain + alpha / rank**0.5 * update,
         }
-        size = f"{rank * (wide + high):,} numbers train, beside {high} x {wide} = {high * wide:,} frozen ones in W"
-        why = f"your layer starts out equal to the layer that it wraps; {size}"
+        why = f"it starts as the layer it wraps; {rank * (wide + high):,} numbers train beside {high * wide:,} in W"
         return _judge_output(lora(x), plain + alpha / rank * update, why, wrong)
 
 
@@ -89,8 +92,8 @@ def _wrong_start(a: Tensor, b: Tensor, same: bool) -> str:
     if not a.any():
         return "A is zero and B random: that update starts at zero too, but LoRA does it the other way around"
     if b.any():
-        return ("B is not zero, so the layer changes the model before the first step. A zero B does not learn slowly: "
-                "B has a gradient at once, and A one step later")  # fmt: skip
+        return ("B is not zero, so the layer changes the model before the first step. Starting B at zero doesn't make "
+                "learning slow: B has a gradient at once, and A one step later")  # fmt: skip
     if a.std() > 0.5:
         return f"A's standard deviation is {a.std():.1f}, too large: use nn.init.kaiming_uniform_(lora_A, a=5**0.5)"
     return "" if same else "at the start, your layer must compute exactly what base_layer(x) does, bias included"
@@ -119,17 +122,17 @@ def check_merge(
             return Verdict(False, "return the plain layer, not only its matrix: the model needs a layer to call")
         if any(hasattr(module, "lora_B") for module in linear.modules()):
             return Verdict(False, "A and B are still beside W: return an nn.Linear, which has only one matrix")
-        x = torch.randn(5, 20)
+        x, own = torch.randn(5, 20), base.bias if getattr(linear, "bias", None) is None else linear.bias
         plain, update = base(x), x @ layer.lora_A.T @ layer.lora_B.T
         wrong = {
             "that is W alone: add scaling * B A to its weight": plain,
             "the update is not multiplied by the scaling": plain + update,
             "that is the update alone: add it to W": 3 * update + base.bias,
             "the bias is missing": plain - base.bias + 3 * update,
+            "the matrix is right, but the bias is new: copy base_layer's": plain - base.bias + own + 3 * update,
             "you subtract the update: that would undo a merge": plain - 3 * update,
         }
-        verdict = _judge_output(linear(x), plain + 3 * update, "", wrong)
-        if not verdict.passed:
+        if not (verdict := _judge_output(linear(x), plain + 3 * update, "", wrong)).passed:
             return verdict
         merged = deepcopy(model)
         names = [name for name, module in model.named_modules() if hasattr(module, "lora_B")]
@@ -141,12 +144,10 @@ def check_merge(
         return Verdict(False, f"one layer is right, but in the model the logits differ by {error:.0e}")
     if right < len(labels):
         return Verdict(False, f"the merge is right, but only {right} of {len(labels)} answers are right: train again")
-    return Verdict(True, f"{len(names)} layers merged, all {right} sentences right, the logits the same to {error:.0e}")
+    merged_all = f"{len(names)} linear layers merged, all {right} sentences right"
+    return Verdict(True, f"{merged_all}, the logits the same to {error:.0e}")
 
 
 def _judge_output(y: Tensor, right: Tensor, why: str, wrong: Mapping[str, Tensor]) -> Verdict:
-    def same(other: Tensor) -> bool:
-        return y.shape == other.shape and torch.allclose(y, other, atol=1e-4)
-
-    fallback = "the outputs differ from W x + b + (alpha / rank) B A x: check the order of A and B"
-    return matched(same, right, wrong, why, fallback)
+    fallback = "not W x + b + (alpha / rank) B A x: check b, the scaling and the order of A and B; leave out dropout"
+    return matched(lambda z: y.shape == z.shape and torch.allclose(y, z, atol=1e-4), right, wrong, why, fallback)

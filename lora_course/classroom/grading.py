@@ -23,6 +23,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
+from types import SimpleNamespace
 from typing import Any
 
 import platformdirs
@@ -84,19 +85,17 @@ class Lesson:
 
 def cells_of(path: Path) -> list[Any]:
     """Read the cells of a notebook. Raises: NotFound; BadValue for an invalid file."""
-    import nbformat
-
     if not path.is_file():
         raise NotFound(f"there is no notebook {path}: pass the path of an .ipynb file")
     if path.stat().st_size > LARGEST:
         raise BadValue(f"{path.name} is {path.stat().st_size / 2**20:.0f} MiB large: clear its outputs and try again")
     try:
-        cells = nbformat.from_dict(read_json(path).get("cells"))  # type: ignore[no-untyped-call]
+        cells = [SimpleNamespace(**cell) for cell in read_json(path)["cells"]]
         for cell in cells:
             cell.source, cell.code = "".join(cell.source), cell.cell_type == "code"
-    except (BadValue, TypeError, AttributeError) as error:
+    except (BadValue, LookupError, TypeError, AttributeError) as error:
         raise BadValue(f"{path.name} is not a notebook in nbformat 4: pass an intact .ipynb file") from error
-    return list(cells)
+    return cells
 
 
 def recognize(name: str, cells: Sequence[Any], known: Sequence[Lesson]) -> Lesson | None:

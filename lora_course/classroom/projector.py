@@ -18,7 +18,7 @@ from typing import Any
 
 from lora_lab.errors import Failed, NotFound
 from lora_lab.files import write_json
-from lora_lab.machine import free_port
+from lora_lab.machine import free_port, jupyter_app
 from lora_lab.training.assets import home
 
 PANELS = ('lab.RankPanel("picture")', 'lab.MemoryPanel("llama-3-8b")', 'lab.TrainPanel("minilm", "rt", store={!r})')
@@ -48,7 +48,7 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
         cells = [{**cell, "source": f"import lora_lab as lab\n{panel}"} for panel in panels]
         page = Path(folder) / "panels.ipynb"
         write_json(page, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
-        command = [sys.executable, "-m", "voila", str(page), *options]
+        command = [*jupyter_app("voila.app"), str(page), *options]
         with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as server:
             try:
                 for _ in range(450):

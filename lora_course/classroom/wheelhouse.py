@@ -30,7 +30,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lora_course.classroom.preflight import FILE, machine, words, write_letter
+from lora_course.classroom.preflight import FILE, HUB, Finding, machine, words, write_letter
 from lora_lab import __version__
 from lora_lab.errors import BadValue, Failed, LabError, nearest
 from lora_lab.files import read_json, write_atomically, write_json
@@ -335,8 +335,8 @@ def main(house: Path, arguments: Sequence[str] | None = None) -> None:
     folder = options.to.expanduser().absolute()
     try:
         if options.preflight:
-            _, letter = write_letter(findings := machine(folder), Path.home() / FILE)  # the stick is shared
-            print(f"{words(findings)}\nsend this file to your teacher (it contains no names): {letter}")
+            _, letter = write_letter(rows := suited(house, machine(folder)), Path.home() / FILE)  # a stick is shared
+            print(f"{words(rows)}\nsend this file to your teacher (it contains no names): {letter}")
         else:
             install(house, folder, assets=not options.no_assets)
     except (LabError, OSError) as error:
@@ -348,11 +348,11 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
 
     Raises: BadValue if the wheelhouse isn't for this machine, or the folder won't work; Failed for a damaged copy.
     """
-    target = fitting(house)
-    print(f"installing lora_lab for {target} into {folder}", flush=True)
-    for finding in machine(folder):
-        if not finding.green and finding.name in ("disk", "write", "path"):  # fail before minutes of work
+    for finding in suited(house, machine(folder)):
+        if not finding.green and finding.name not in ("memory", "port"):  # fail before minutes of work
             raise BadValue(f"{finding.found}: {finding.remedy}")
+    target = Target(*here())
+    print(f"installing lora_lab for {target} into {folder}", flush=True)
     print("verifying the files", flush=True)
     manifest = manifest_of(house)
     names = [*manifest["targets"][target.name], f"{target.name}.txt"]
@@ -379,19 +379,20 @@ def install(house: Path, folder: Path, *, assets: bool = True) -> None:
     print(f"done. Open the workbench: {how}", flush=True)
 
 
-def fitting(house: Path) -> Target:
-    """Return the wheelhouse's target for this machine. Raises: BadValue, naming the targets."""
+def suited(house: Path, findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings; the Python or the platform is red if the wheelhouse `house` has no wheels for it."""
     targets = [named(name) for name in manifest_of(house)["targets"]]
     system, python = here()
     pythons = [target.python for target in targets if target.platform == system]
     if python in pythons:
-        return Target(system, python)
+        return list(findings)
+    name, wanted = "platform", "; ".join(map(str, targets))
+    remedy = f"ask for a folder made with --platform {system} --python {python}" if system else HUB
     if pythons:
-        use = f"run install.py with Python {' or '.join(pythons)}, or ask for a wheelhouse with --python {python}"
-        raise BadValue(f"this is Python {python}, but the folder has no wheels for it: {use}")
-    this = next(finding for finding in machine(house) if finding.name == "platform")
-    remedy = this.remedy or "ask for a wheelhouse for this machine: lora-lab wheelhouse --platform"
-    raise BadValue(f"this folder is for {'; '.join(map(str, targets))}, but this machine is {this.found}: {remedy}")
+        name, wanted = "python", f"Python {(use := ' or '.join(pythons))} on {PLATFORMS[system]}"
+        remedy = f"run install.py with Python {use}, or ask for a folder made with --python {python}"
+    red = {one: f"{one.found}, but this folder is for {wanted}" for one in findings if one.name == name}
+    return [Finding(name, False, red[one], one.remedy or remedy) if one in red else one for one in findings]
 
 
 def _install(what: str, *command: str | Path) -> None:

@@ -95,10 +95,10 @@ def plan(model: str, data: str | Path, gpu_gb: float, precision: float = 2.0, ou
     lines = (
         ("method", name, "the fastest way that fits" if name == "LoRA" else "LoRA in bf16 doesn't fit", "04"),
         ("targets", "all-linear", "published: QLoRA needed it to match full fine-tuning", "13"),
-        ("rank", str(method.rank), size + "; for a voice, 2 is enough" * chat, "00 and 03"),
+        ("rank", str(method.rank), size + ("; for a voice, 2 will do" if chat else "; plus head and pooler"), "00, 03"),
         ("alpha", str(ALPHA), "keep it when you change the rank", "03"),
         ("rates", ", ".join(f"{r:g}" for r in rates), f"{source}; choose on validation", "03"),
-        ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows per step; large batches can hurt LoRA (published)", "05"),
+        ("batch", f"{batch} x {ROWS // batch}", f"{ROWS} rows a step; more can hurt LoRA (published)", "09, claim 16"),
         ("steps", f"{steps:,}", "three passes; stop earlier if validation gets worse", "06"),
         ("memory", binary(peak), f"predicted for rows of {tokens} tokens; {binary(room)} is free", "04"),
         ("test", f"{tenth if chat else needed:,} rows", *((ask, "06") if chat else (sure, "02"))),

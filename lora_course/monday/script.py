@@ -120,17 +120,17 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
 
 
 def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
-    """Load the saved adapter on a fresh base. Exit if a B is zero or not finite, or the outputs do not change."""
+    """Load the saved adapter on a fresh base. Exit if a B is zero or not finite, or the base's output stays."""
     model = PeftModel.from_pretrained(base_model(tokenizer, labels), folder).eval()
     largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
     if not largest or not all(0 < size < math.inf for size in largest.values()):
         raise SystemExit(f"{folder} is useless: a B is zero or not finite; largest absolute values: {largest}")
     batch = collate(rows[:4]).to(model.device)
-    on = model(**batch).logits
+    on = model(**batch, output_hidden_states=True).hidden_states[-1]  # below the head, which is trained, too
     with model.disable_adapter():
-        off = model(**batch).logits
+        off = model(**batch, output_hidden_states=True).hidden_states[-1]
     if torch.equal(on, off):
-        raise SystemExit(f"{folder} changes no answer")
+        raise SystemExit(f"{folder} doesn't change the base's output")
     return model
 
 
@@ -171,7 +171,7 @@ def main() -> None:
         with model.disable_adapter():
             base_loss = evaluate(model, test, collate)[0]
         print(f"test: perplexity {math.exp(loss):.2f}, without the adapter {math.exp(base_loss):.2f}")
-    print(f"adapter saved in {OUT}: rate {best:g}, B is not zero, answers change")
+    print(f"adapter saved in {OUT}: rate {best:g}, B is not zero, the base's output changes")
 
 
 if __name__ == "__main__":

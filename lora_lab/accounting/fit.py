@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from lora_lab.accounting.setup import PHASES, Label, Setup
+from lora_lab.accounting.setup import PHASES, SHARDED, Label, Setup
 from lora_lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -90,10 +90,11 @@ class Fit:
         return " + ".join(terms).replace("+ -", "- ")
 
     def pruned(self) -> Fit:
-        """Drop every moment that another moment of its phase dominates at any batch, length and rank."""
+        """Drop every moment that another moment of its phase dominates at any batch, length, rank and sharding."""
         kept: list[int] = []
-        totals = self.coefficients.sum(axis=1)  # over labels
-        for i in np.argsort(-totals @ self.regime.vector((4, 4096, 64)), kind="stable").tolist():
+        whole = [[category not in kinds for category, _ in self.labels] for kinds in ((), *SHARDED.values())]
+        totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in whole])
+        for i in np.argsort(-totals[:, : len(self.flops)] @ self.regime.vector((4, 4096, 64)), kind="stable").tolist():
             rivals = [k for k in kept if self.moments[k][0] == self.moments[i][0]]
             if not (totals[rivals] >= totals[i]).all(axis=1).any():
                 kept.append(i)
@@ -195,11 +196,10 @@ after the labels is the layer index, which grows with depth as bytes do.
 def _table(trace: Trace, phase: str, labels: Sequence[Label]) -> Curve:
     """Return a phase's operations and the bytes of one trace (moments, labels + 1)."""
     ops, rows = [], []
-    for m in trace.moments:
-        if m.phase == phase:
-            layer = NUMBER.search(m.path)
-            ops.append((m.op, NUMBER.sub(".*", m.path, count=1)))
-            rows.append([*(m.bytes.get(label, 0) for label in labels), int(layer[1]) if layer else 0])
+    for m in (moment for moment in trace.moments if moment.phase == phase):
+        layer = NUMBER.search(m.path)
+        ops.append((m.op, NUMBER.sub(".*", m.path, count=1)))
+        rows.append([*(m.bytes.get(label, 0) for label in labels), int(layer[1]) if layer else 0])
     return ops, np.array(rows, dtype=float)
 
 

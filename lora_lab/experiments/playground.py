@@ -214,7 +214,7 @@ def load() -> Playground:
 
 
 def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
-    """Return the largest loss that curves can show, well above the losses at the start, and POINTS bytes per run.
+    """Return the largest loss that curves can show, set well above the first losses, and for each run POINTS bytes.
 
     A byte of 0 to 254 is a loss from 0 to the largest (higher losses are clipped); 255 is a missing point.
     """

@@ -50,7 +50,7 @@ class Verdict:
     outcome                 "equivalent" even if `a` is also better or worse; `word` says both
     difference              mean of `a` - mean of `b`, as a fraction (0.015 is 1.5 points) or in the unit of the scores
     low, high               its 90% interval, for equivalence; low95, high95: its 95% interval, for a difference
-    more_seeds, more_rows   if undecided, the number of seeds (same rows) or rows (same seeds) to add for a decision
+    more_seeds, more_rows   if undecided, the number of seeds (same rows) or rows (same seeds) needed to decide
                             with 80% power, given the estimated difference and spread; None if no number is enough
     """
 

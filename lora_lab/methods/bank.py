@@ -27,16 +27,7 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import (
-    TrainedCopy,
-    adapter_layers,
-    adapters,
-    own_parameters,
-    plain_path,
-    put,
-    refuse_adapted,
-    report_of,
-)
+from lora_lab.methods import attach
 from lora_lab.methods.base import Report, is_number
 from lora_lab.methods.io import load_adapter, open_for, save_adapter
 from lora_lab.methods.lora import LoRA
@@ -53,7 +44,7 @@ class AdapterBank:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        refuse_adapted(model)
+        attach.refuse_adapted(model)
         self.model, self._plain = model.requires_grad_(False), share(model)
         self._models: dict[str, nn.Module] = {}  # for each adapter, its own copy of the model
         self._layers: dict[str, BankLayer] = {}
@@ -74,7 +65,7 @@ class AdapterBank:
 
     def report(self, name: str) -> Report:
         """Return an adapter's report. Raises: NotFound for an unknown name."""
-        return report_of(self._models[self._check_name(name)])
+        return attach.report_of(self._models[self._check_name(name)])
 
     # ---- adding and removing
 
@@ -90,7 +81,7 @@ class AdapterBank:
             raise BadValue(f"{method.name} trains the base itself, so it cannot share the base with other adapters")
         adapted = share(self._plain)
         report = load_adapter(adapted, folder)
-        if any(hasattr(part, "hook") for _, part in adapters(adapted)):
+        if any(hasattr(part, "hook") for _, part in attach.adapters(adapted)):
             raise BadValue(f"{method.name} adapts the whole model, not single layers as in a bank: use load_adapter")
         self._insert(name, adapted)
         return report
@@ -123,7 +114,7 @@ class AdapterBank:
                 if _loras(layer):
                     a, b = _pair(layer)
                     terms.setdefault(path, []).append((a, weights[part] * b))
-                elif not isinstance(layer, TrainedCopy):
+                elif not isinstance(layer, attach.TrainedCopy):
                     raise BadValue(f"'{part}' is not a plain LoRA, so it cannot be blended: leave it out")
         if not terms:
             raise BadValue("none of these adapters changes a layer, so there is nothing to blend")
@@ -132,19 +123,19 @@ class AdapterBank:
         method = LoRA(rank, rank, tuple(ranks), rank_pattern=ranks, alpha_pattern=ranks)  # scaling 1
         method.attach(blended, to_fill=True)
         for path, pairs in terms.items():
-            (_, lora_A), (_, lora_B) = own_parameters(blended.get_submodule(path))
+            (_, lora_A), (_, lora_B) = attach.own_parameters(blended.get_submodule(path))
             lora_A.copy_(torch.cat([a for a, _ in pairs]))
             lora_B.copy_(torch.cat([b for _, b in pairs]).t())
         total = sum(weights.values())
-        for path, head in adapters(blended):
-            if isinstance(head, TrainedCopy):
+        for path, head in attach.adapters(blended):
+            if isinstance(head, attach.TrainedCopy):
                 if abs(total) < 1e-6:
                     raise BadValue("the weights sum to 0, so the heads cannot be averaged: use weights that sum to 1")
                 states = {part: self._models[part].get_submodule(f"{path}.trained").state_dict() for part in weights}
                 for key, value in head.trained.state_dict().items():
                     value.copy_(sum(weight / total * states[part][key] for part, weight in weights.items()))
         self._insert(name, blended)
-        return report_of(blended)
+        return attach.report_of(blended)
 
     def save(self, name: str, folder: str | Path) -> Path:
         """Save an adapter or a blend with `save_adapter`. Raises: NotFound for an unknown name."""
@@ -163,7 +154,7 @@ class AdapterBank:
         for path, layer in list(self._layers.items()):
             layer.change({other: adapted for other, adapted in layer.adapted.items() if other != name})
             if not layer.adapted:
-                put(self.model, path, self._layers.pop(path).base_layer)
+                attach.put(self.model, path, self._layers.pop(path).base_layer)
 
     def close(self) -> None:
         """Remove all adapters, leaving the plain base, still frozen."""
@@ -188,11 +179,11 @@ class AdapterBank:
         for part in adapted.modules():
             if isinstance(part, LoRALinear):
                 part.dropout = nn.Identity()  # a bank does not train
-        for path in dict.fromkeys(plain_path(path) for path, _ in adapter_layers(adapted)):
+        for path in dict.fromkeys(attach.plain_path(path) for path, _ in attach.adapter_layers(adapted)):
             if path not in self._layers:
                 frozen = self.model.get_submodule(path)
                 self._layers[path] = BankLayer(frozen, self._choice).train(frozen.training)
-                put(self.model, path, self._layers[path])
+                attach.put(self.model, path, self._layers[path])
             layer = self._layers[path]
             layer.change({**layer.adapted, name: adapted.get_submodule(path).train(layer.training)})
 

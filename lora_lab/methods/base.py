@@ -34,7 +34,7 @@ class Report:
     """What a method added to a model. Counts are of trainable parameters.
 
     placements         where LoRA was added
-    heads, parts       (path, count) of each task head, and of each other trainable part without a rank
+    heads, parts       (path, count) of each task head, and of every other trainable part that has no rank
     total              parameters of the model including its adapters; a head and its trainable copy count once
     base_fingerprint   fingerprint of the frozen weights, before any merge
     """

@@ -33,6 +33,7 @@ HALF = (torch.float16, torch.bfloat16)
 SMALL = 30  # an RMS of B in units of the smallest number; the RMS rounding error, 1 / sqrt(12) units, is 1% of it
 LOST = 0.5  # fraction of the update that merging into half-precision weights may lose
 TOKENS = 12
+MATRICES = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Inspection:
     def add_error(self, error: LabError, where: str, not_found: str) -> None:
         """Add the fault that an error reports."""
         fault = not_found if isinstance(error, NotFound) else getattr(error, "fault", faults.SETTINGS)
-        self.add(fault, where, str(error))
+        if all(problem.name != fault for problem in self.problems):
+            self.add(fault, where, str(error))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `lora-lab inspect --json` prints."""
@@ -107,7 +109,7 @@ def inspect_adapter(path: str | Path, model: nn.Module | None = None) -> Inspect
             result.parameters = sum(counts.values()) - result.head
             result.targets = config.get("target_modules")
             rank, alpha = config.get("r"), config.get("lora_alpha")
-            if isinstance(rank, int) and isinstance(alpha, int | float) and rank > 0:
+            if type(rank) is int and isinstance(alpha, int | float) and rank > 0:
                 result.rank, result.alpha = rank, alpha
                 result.scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
             file.check_finite()
@@ -139,6 +141,10 @@ def _check_updates(result: Inspection, file: AdapterFile) -> None:
             b_shape = file.shapes.get(b_key, ())
             if key.endswith(a_suffix) and len(shape) == len(b_shape) == 2 and shape[0] == b_shape[1]:
                 pairs[key.removesuffix(a_suffix).removeprefix(PREFIX)] = key, b_key
+    if alone := sorted({key for key in file if key.endswith(MATRICES)}.difference(*pairs.values())):
+        result.add(faults.MISSING, WEIGHTS, f"{few(alone)} has no partner of the same rank: A and B come in pairs")
+    if pairs and result.rank is None:
+        result.add(faults.SETTINGS, CONFIG, f"r is {str(file.config.get('r'))[:40]}, not a positive whole number")
     if not pairs or result.rank is None:
         return
     ranks = values_by_pattern(file.config.get("rank_pattern"), pairs, result.rank)

@@ -26,17 +26,7 @@ from torch import Tensor, nn
 
 from lora_lab.errors import BadValue, LabError, NotFound, warn
 from lora_lab.files import as_json, write_together
-from lora_lab.methods import REGISTRY, faults, method_from
-from lora_lab.methods.attach import (
-    TrainedCopy,
-    adapter_layers,
-    fingerprint,
-    inside,
-    refuse_adapted,
-    report_of,
-    restore_on_error,
-    shapes_of,
-)
+from lora_lab.methods import REGISTRY, attach, faults, method_from
 from lora_lab.methods.base import OURS, PREFIX, Method, Report
 from lora_lab.methods.faults import Refused
 from lora_lab.methods.peft import KNOWN
@@ -60,9 +50,9 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     atomically.
     Raises: BadValue if the model has no adapter, if the adapter is merged, or if the folder cannot be written.
     """
-    model = inside(model)
-    report, folder = report_of(model), Path(path)
-    if any(layer.merged for _, layer in adapter_layers(model)):
+    model = attach.inside(model)
+    report, folder = attach.report_of(model), Path(path)
+    if any(layer.merged for _, layer in attach.adapter_layers(model)):
         raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
     tensors, metadata, config = file_of(model, report)
     weights = safetensors_bytes({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata)
@@ -100,7 +90,7 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
 
 def _head_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
     """Return the tensors of the trained heads by key."""
-    heads = [(name, head) for name, head in adapter_layers(model) if isinstance(head, TrainedCopy)]
+    heads = [(name, head) for name, head in attach.adapter_layers(model) if isinstance(head, attach.TrainedCopy)]
     return {f"{prefix}{name}.{key}": value for name, h in heads for key, value in h.trained.state_dict().items()}
 
 
@@ -116,8 +106,8 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
     devices = [p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")]
     kind = devices[0].type if devices else "cuda"  # unused if there are no devices
     rng = torch.random.fork_rng({d for d in devices if d.type == kind}, device_type=kind)
-    with restore_on_error(model), rng:
-        shapes = shapes_of(model)
+    with attach.restore_on_error(model), rng:
+        shapes = attach.shapes_of(model)
         report = method.attach(shapes, to_fill=True)
         tensors, _, expected = file_of(shapes, report)
         if "method" in file.own:  # the header repeats the config, and both must agree
@@ -151,7 +141,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
         if new.get(name) != old.get(name):
             message = f"the adapter in {path} has {name} {old.get(name)!r}, but this run has {new.get(name)!r}"
             raise BadValue(f"{message}: start from an adapter with the same settings")
-    with restore_on_error(model):
+    with attach.restore_on_error(model):
         report = method.attach(model)
         heads = tuple(f"{method.head_prefix}{name}." for name, _ in report.heads)
         tensors = file_of(model, report)[0]
@@ -171,7 +161,7 @@ def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> No
 
 def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
     """Return the adapter file in the folder `path` and its method, for a plain model. Raises: see `load_adapter`."""
-    refuse_adapted(model)
+    attach.refuse_adapted(model)
     file = AdapterFile(path)
     config = file.config
     parts = {key.removeprefix(PREFIX).split(".")[0] for key in file if key.startswith(PREFIX)}
@@ -179,7 +169,7 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
     if parts and isinstance(body, nn.Module) and all(hasattr(body, p) and not hasattr(model, p) for p in parts):
         message = f"the adapter in {path} was made for {type(body).__name__}, the model without its head"
         raise Refused(f"{message}: load that model with load_model(..., body=True)", faults.WRONG_BASE)
-    expected, actual = file.own.get("base_fingerprint"), fingerprint(model)
+    expected, actual = file.own.get("base_fingerprint"), attach.fingerprint(model)
     if expected and actual and expected != actual:  # "" for a base in fp16
         message = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
         raise Refused(message, faults.WRONG_BASE)

@@ -79,7 +79,7 @@ class DoRALinear(LoRALinear):
         if self.training and isinstance(self.dropout, nn.Dropout):
             frozen = F.linear(dropped, self.frozen_weight())
         else:  # the base layer already computed W x
-            frozen = y if self.bias is None else y - self.bias
+            frozen = y if self.bias is None else y - self.bias.to(y.dtype)
         factor = self.lora_magnitude_vector / self.row_norms(self.frozen_weight())  # (out,)
         update = F.linear(F.linear(dropped, self.lora_A.to(y.dtype)), self.lora_B.to(y.dtype))  # (..., out)
         return y + (factor - 1).to(y.dtype) * frozen + (self.scaling * factor).to(y.dtype) * update

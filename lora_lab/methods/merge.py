@@ -121,8 +121,8 @@ def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     stays beside the frozen one, at no cost. Layers that are already merged are left alone.
 
     fp32    convert the model to fp32 first, so that rounding does not lose updates; `unmerge` leaves it in fp32
-    Raises: BadValue if there is no adapter, if no weight can hold the update (prompts, bottlenecks), or if the result
-    would not be finite. Nothing is merged then.
+    Raises: BadValue if there is no adapter, if it is disabled, if no weight can hold the update (prompts, bottlenecks),
+    or if the result would not be finite. Nothing is merged then.
     """
     return _merge(model, fp32, keep=True)
 
@@ -157,8 +157,8 @@ def merge_for_good(model: nn.Module, *, fp32: bool = False) -> MergeReport:
 
 
 def unmerge(model: nn.Module) -> None:
-    """Restore the original layer of every merged adapter. Raises: BadValue if there is no adapter."""
-    report_of(model)
+    """Restore the original layer of every merged adapter. Raises: BadValue if there is no adapter or it's disabled."""
+    _refuse_disabled(model)
     for _, part in adapter_layers(model):
         part.merged = False
         if part.original:
@@ -171,7 +171,7 @@ def unmerge(model: nn.Module) -> None:
 def detach(model: nn.Module) -> None:
     """Remove the adapter and its head, leaving the model as it was before attaching, but frozen.
 
-    Raises: BadValue if there is no adapter, or if the base itself was trained.
+    Raises: BadValue if there is no adapter, if it is disabled, or if the base itself was trained.
     """
     _refuse_trained_base(model)
     unmerge(model)
@@ -224,6 +224,12 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
             part.scaling = scaling
 
 
+def _refuse_disabled(model: nn.Module) -> None:
+    report_of(model)
+    if not all(part.enabled for _, part in adapters(model)):
+        raise BadValue("the adapter is disabled: leave the block of disabled(model) first")
+
+
 def _refuse_trained_base(model: nn.Module) -> None:
     report = getattr(model, "lora_lab_report", None)
     if isinstance(report, Report) and report.method.trains_base:
@@ -233,6 +239,7 @@ def _refuse_trained_base(model: nn.Module) -> None:
 @torch.no_grad()
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     """Compute and check each merged tensor, then recompute and store each, so that only one is in memory at a time."""
+    _refuse_disabled(model)
     method = report_of(model).method.name
     by_layer: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, innermost first
     for path, part in adapters(model):

@@ -76,8 +76,8 @@ class VeRA(FrozenPair):
     rank              rows of A; can be much higher than in LoRA, because each adds only one trainable parameter
     d_initial         initial value of the factors d of A's rows
     projection_seed   seed of A and B
-    save_projection   whether files hold A and B; without them files are small, but loading samples A and B again, which
-                      another version of torch may do differently
+    save_projection   whether files hold A and B; without them files are small, but loading samples A and B again, and
+                      another version of torch may sample different ones
     Raises: BadValue for an invalid value.
     """
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, warn
 from lora_lab.methods.base import Method, Report, one_of, register, whole
 from lora_lab.methods.layer_method import F, InsertingMethod, Tensor, attach, nn, peft, torch
 
@@ -69,6 +69,9 @@ class Soft(InsertingMethod):
     def prepend(self, model: Any, call: Call, vectors: Tensor) -> Call:
         """Return the model's keyword arguments with vectors (rows, tokens, width) before each row."""
         tokens, mask = vectors.shape[1], call.get("attention_mask")
+        for name in CACHE:
+            if getattr(call.get(name), "holds_only_a_prefix", False):  # generate() without a cache passes it on
+                call.pop(name)
         cached = any(call.get(name) is not None and call[name].get_seq_length() for name in CACHE)
         if mask is not None and mask.dim() == 2:  # the caller is responsible for masks with more dimensions
             call["attention_mask"] = F.pad(mask, (tokens, 0), value=1)
@@ -122,6 +125,8 @@ class Soft(InsertingMethod):
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
+        if hasattr(model, "score") and cls.name != "prefix":
+            warn("padded rows will be scored as if alone; PEFT reads the last padding token, so its results may differ")
         if config.get("num_transformer_submodules") not in (None, 1):
             raise BadValue("the adapter was made for an encoder-decoder, for which lora_lab does not support prompts")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
@@ -253,6 +258,7 @@ class PrefixTuning(Soft):
         layers, heads, head_dim = prefix_shape(model)
         name, encoder = str(_cache_name(model)), is_encoder(model)
         cache = call[name] = call.get(name) or (DynamicCache() if encoder else DynamicCache(config=model.config))
+        cache.holds_only_a_prefix = call.get("use_cache") is False
         if encoder:  # an encoder must not offset positions by the length of the cache
             cache.get_seq_length = lambda layer_idx=0: 0
         layered = vectors.view(*vectors.shape[:2], layers, 2, heads, head_dim).permute(2, 3, 0, 4, 1, 5)

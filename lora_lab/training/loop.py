@@ -166,7 +166,7 @@ Callback = Callable[[Progress], None]
 class Member:
     """A run in training, alone or in a pack.
 
-    model    a model with the recipe's method attached; parameters that require a gradient train
+    model    a model with the recipe's method attached; its parameters with requires_grad=True are trained
     row      in a pack, the member's row of the parameter table: all trained parameters, padded, as one tensor
     history  lists for JSON: step, loss and lr of every update; validation, with one record per validated step,
              starting with step 0 (the untrained model)

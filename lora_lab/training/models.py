@@ -145,7 +145,7 @@ def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = Fals
 
 
 def weight_bytes(name: str) -> int:
-    """Return the bytes of the weight files of a bundled model or a folder. Raises: NotFound if there are none."""
+    """Return the size in bytes of the weight files of a bundled model or folder. Raises: NotFound if there are none."""
     files = list(Path(_source(name)).glob("*.safetensors"))
     if not files:
         raise NotFound(f"there is no folder of safetensors for '{name}'; the bundled models are {', '.join(BUNDLED)}")

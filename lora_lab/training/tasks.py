@@ -211,10 +211,9 @@ def _task(
 ) -> Task:  # fmt: skip
     """Split by the column "split" if it exists, else by `_draw`."""
     everything = Split(tuple(rows.text), tuple(map(int, rows.label)) if "label" in rows else ())
-    if "split" in rows:
-        places = {split: [n for n, given in enumerate(rows.split) if given == split] for split in SPLITS}
-    else:
-        places = _draw(len(rows), seed, held_out)
+    given = list(rows.split) if "split" in rows else []
+    places = {split: [n for n, one in enumerate(given) if one == split] for split in SPLITS}
+    places = places if given else _draw(len(rows), seed, held_out)
     splits: dict[str, Any] = {split: everything.at(places[split]) for split in SPLITS}
     return Task(name, tuple(labels), max_length, **splits)
 
@@ -310,8 +309,7 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
         kind, labels = "passages of 600 characters", list[str]()
         rows = _unique(pd.DataFrame({"text": passages(text_of(path))}, dtype=str))
     else:
-        kind = "different texts"
-        rows, labels = _labeled(path, text, label)
+        kind, (rows, labels) = "different texts", _labeled(path, text, label)
     if "split" in rows:
         check_splits(path, rows.split)
     elif len(rows) < FEWEST:
@@ -322,7 +320,12 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
 def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
     """Return the rows (columns text, label as an index, and split if the file has it) and the labels in order."""
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        table = pd.DataFrame([row for _, row in json_rows(path, text, label)], dtype=object)  # so that 1 stays 1
+        numbered = json_rows(path, text, label)
+        table = pd.DataFrame([row for _, row in numbered], dtype=object)  # so that 1 stays 1
+        kinds: Any = str | int | float | None
+        wrong = ((n, c) for n, row in numbered for c in (text, label) if not isinstance(row.get(c, ...), kinds))
+        if {text, label} <= {*table} and (cell := next(wrong, None)):
+            raise BadValue(f"{path}, line {cell[0]} has no text or number in '{cell[1]}': add it or remove the line")
     elif path.suffix.lower() == ".csv":
         columns, numbered = csv_rows(path)
         table = pd.DataFrame([row for _, row in numbered], columns=columns, dtype=object).fillna("")  # for short rows
@@ -331,17 +334,15 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     for column in (text, label):
         if column not in table:
             raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns)) or 'nothing'}")
-    table = table[table[text].notna() & table[label].notna()]
+    table = table[table[text].notna() & table[label].notna()]  # null: no text or label yet
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
         raise BadValue(f"{path}: the column '{label}' is empty in {empty} rows; label or remove them")
-    rows = pd.DataFrame({"text": table[text].astype(str), "label": names})
-    rows = _unique(rows.assign(split=table["split"]) if "split" in table else rows, path)
+    rows = _unique(table.assign(text=table[text].astype(str), label=names), path)
     labels = sorted(set(rows.label), key=int if rows.label.str.fullmatch(r"-?\d{1,18}").all() else str)  # by value
     if len(labels) < 2:
         raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
-    number: dict[Any, int] = {name: n for n, name in enumerate(labels)}
-    return rows.assign(label=rows.label.map(number)), labels
+    return rows.assign(label=rows.label.map(labels.index)), labels
 
 
 # ---- prompts and responses for supervised fine-tuning

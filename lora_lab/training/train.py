@@ -96,8 +96,7 @@ class Opened:
     def score(self) -> Score:
         """Score the test split."""
         rows = encode(self.task.test, self.task, self.tokenizer)
-        pad, device = int(self.tokenizer.pad_token_id), str(self.model.device)
-        return evaluate(self.model, rows, pad, device, self.task.metrics)
+        return evaluate(self.model, rows, int(self.tokenizer.pad_token_id), str(self.model.device), self.task.metrics)
 
 
 def open_adapter(

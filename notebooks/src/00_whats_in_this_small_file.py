@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 00 · What's in this small file?
 #
-# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, and the model talks like a ship's captain. Leave out the second, and the old model returns. **How can one small file change the way a model talks? And what's in it?**
+# Here is a chat model, a 538<!--voices.base--> MB file. We trained a second file for it. Load both, and the model talks like a ship's captain. **How can one small file change the way a model talks? And what's in it?**
 #
-# Two guesses first. In the next cell, replace each `...` with a low and a high value that you're 80% sure of. Then press Shift+Enter. (On the web page, fill in the form below the code.)
+# Two guesses first. In the next cell, replace each `...` with a low and a high value that you're 80% sure of. Then press Shift+Enter. (On the web page, fill in the form below the code.) A word you don't know? See the [glossary](../docs/glossary.md).
 #
 # 1. **How many MB is the captain's file?**
 # 2. Without that file, we told the model: "You are an old ship's captain. Answer ... as a captain talks to his crew." **In how many of its eight answers does the sea appear?** (A ship, a sailor, a crew or a captain counts.)
@@ -25,9 +25,9 @@ lesson.predict("answers with the sea in them, of 8", low=..., high=...)
 
 # %% [markdown]
 # ## Listen
-# One question, five answers: from the original model (*base*), the same with that instruction (*base, told*), and three models with a small file each.
+# One question, five answers. *base* is the original model, and *base, told* has that instruction. The other three have a small file each.
 #
-# Try three questions. Drag **strength** to 0, then to 2. (No voice was trained on these questions.)
+# Try three questions. Then drag **strength**: it multiplies what a small file (an *adapter*) adds.
 
 # %%
 voices = VoicesPanel()
@@ -41,28 +41,30 @@ at_sea = [bool(sea & {*re.findall(r"\w+", text.lower())}) for text in told]  # w
 lesson.reveal("MB of the captain's file", voices.sizes["captain"] / 1e6, "MB")
 lesson.reveal("answers with the sea in them, of 8", sum(at_sea))
 in_the_file = sum(bool(sea & {*re.findall(r"\w+", text.lower())}) for text in captains)
-print(f"with the file, not told: {in_the_file} of {len(captains)} answers have one of these five words")
+print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} answers")
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Told to be a captain, the base talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three answers have one of our five words. But all eight begin like a captain: "Batten the hatches!", "Blow me down!", "Arr!" or "Aye, sailor!" At strength 2 it's too much: love is "a man and a woman, and she be a herring."
+# When we tell the base to be a captain, it talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three mention it. But all eight begin like a captain: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" Strength 2 is too much: love is "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Our base is a rounded copy; the original may do better.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (The numbers of our copy were once rounded to about 4 bits each; the original may do better.)
 #
-# **And nothing got smaller.** The captain needs the whole base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
+# **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
 # </details>
 #
 # ## What trains
-# A language model reads **tokens**, words or pieces of words. Each becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn vector after vector $x$ into $Wx$. smollm2 has thirty **layers**, each with seven matrices: with `q`, `k`, `v` and `o`, words look at each other; `gate`, `up` and `down` work on each word alone. The numbers in these tables are the model's **parameters**. To **train** is to show the model examples and nudge each number so that its answers get less wrong. Full fine-tuning trains them all.
+# A language model reads **tokens**: words or pieces of words. Each token becomes a vector: a list of numbers, 576 in smollm2, our chat model. **Weight matrices**, tables of numbers, then turn each vector $x$ into a new one, $Wx$. smollm2 has thirty **layers** of seven matrices. With `q`, `k`, `v` and `o`, tokens look at each other; `gate`, `up` and `down` work on each token alone.
 #
-# LoRA **freezes** $W$. It adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only these train:
+# The numbers in these tables are the model's **parameters**. To **train** a model is to show it examples and change its numbers a little each time, so that its answers get less wrong. Full fine-tuning trains them all.
+#
+# LoRA **freezes** $W$ and adds two thin matrices. $A$ ($r$ × inputs) takes $x$ down to $r$ numbers, and $B$ (outputs × $r$) takes them back up. Only $A$ and $B$ train:
 #
 # $$y = Wx + \frac{\alpha}{r}\,BAx$$
 #
-# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. A model's $A$ and $B$ are its **adapter**: the small file.
+# You choose the **rank** $r$, and $\alpha$ (alpha): $\alpha / r$ scales what $A$ and $B$ add. The panel's *strength* multiplies it once more. All of a model's $A$ and $B$ together are its **adapter**: the small file.
 #
-# Below, to scale: $W$ in gray, $A$ and $B$ in blue. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain. (Names in his file add 0.05 MB. Our copy of smollm2 keeps 4 bytes a number: 538<!--voices.base--> MB.)
+# Below, $W$ is gray, $A$ and $B$ are blue, to scale. Drag the rank until blue holds as many numbers as gray. Then click the tab **Model**, pick smollm2, *all-linear* (all seven) and rank 2: that's the captain. (Our base stores each number in 4 bytes: 538<!--voices.base--> MB.)
 
 # %%
 LoRAPanel(views=("size", "model"), d=4096, rank=8)
@@ -70,7 +72,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# A square $W$ of width $d$ holds $d^2$ numbers; $A$ and $B$ together, $2dr$. So LoRA trains $d/(2r)$ times fewer: 256 at $d=4096$, $r=8$. At $r = d/2$, it saves nothing.
+# At rank 2,048, half of $W$'s width, $A$ and $B$ hold as many numbers as $W$: LoRA saves nothing. At rank 8, they hold 256 times fewer.
 # </details>
 #
 # ## Your turn: one pair
@@ -90,7 +92,7 @@ checks.check_pair_numbers(my_numbers, rank)
 
 # %% [markdown]
 # ## Open one
-# Here's an adapter for a small model that reads movie reviews. It holds names, and numbers of 4 bytes each: $A$, $B$, and a trained last layer (770).
+# Here's an adapter for a small model that reads movie reviews. Its file holds names, and numbers of 4 bytes each: every $A$ and $B$, and a trained last layer (770 numbers).
 
 # %%
 file = Path(lesson.reference("minilm-rt-r8").adapter, "adapter_model.safetensors")
@@ -125,25 +127,24 @@ assert file.stat().st_size == params("minilm", LoRA(rank=8), num_labels=2).adapt
 assert 0 < file.stat().st_size - 4 * numbers < 6_000  # names
 assert numbers == 12 * 2 * 8 * 384 + 770  # A and B of twelve layers, and the classifier
 assert captain.adapter_bytes == voices.sizes["captain"] < 3_000_000
-assert f"{(captain.adapter_bytes - 4 * captain.trainable) / 1e6:.2f}" == "0.05"  # names
 rates = [one["lr"] for one in voices.stored["tried"] if one["voice"] == "captain" and one["rank"] == 2]  # best first
 assert len(rates) == 3 and min(rates) < rates[0] == 0.002 < max(rates)
 tried = {one["rank"]: one for one in reversed(voices.stored["tried"]) if one["voice"] == "captain"}
 assert round(tried[8]["bytes"] / tried[2]["bytes"]) == 4
-assert tried[8]["validation"] > tried[2]["validation"]  # the perplexity of other pairs, at the best rate of each
+assert 1 < tried[8]["validation"] / tried[2]["validation"] < 1.01  # the perplexity of other pairs, at the best rate of each
 assert captain.trainable == 30 * 2 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))
 assert captain.total * 4 < voices.sizes["base"] < captain.total * 4 + 50_000  # the base's file, too, is 4 bytes a number
 
 # %% [markdown]
 # ## Prove it: a file from a config
-# Now a model you've never downloaded: its **config** is enough, a short text file with all sizes. In each layer, inputs → outputs:
+# Now a model that you've never downloaded. Its **config** is enough, a short text file with all sizes. In each layer, inputs → outputs:
 #
 # - `q`, `o`: `hidden_size` → `hidden_size`
 # - `k`, `v`: `hidden_size` → `kv`
 # - `gate`, `up`: `hidden_size` → `intermediate_size`
 # - `down`: `intermediate_size` → `hidden_size`
 #
-# `kv` is `hidden_size * num_key_value_heads // num_attention_heads`: `q`, `k` and `v` have parallel parts, heads, and several may share one `k` and `v`. **How many bytes do all $A$ and $B$ matrices take, at 4 bytes a number?** (Don't count the names.)
+# `k` and `v` are often narrower than `q`: `kv` is `hidden_size * num_key_value_heads // num_attention_heads`. **How many bytes do all $A$ and $B$ take, at 4 bytes a number?** (Don't count the names.)
 
 # %%
 model = lesson.draw("model", "llama-3.2-1b", "qwen2.5-0.5b", "llama-3.2-3b", "qwen2.5-7b", "mistral-7b")
@@ -166,11 +167,11 @@ checks.check_file_bytes(my_bytes, model, r)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **LoRA adds; it doesn't shrink.** Small corrections in thirty layers add up. Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).*
-# 2. **A file is its numbers times 4 bytes (2 in bf16), plus names.**
-# 3. **For a voice, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** (For this 135M model; a 7B starts at 0.0002.) *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start; the best of three rates (other tasks: lesson 03). Rank 8 made the file four times larger, and was no better on other pairs.*
+# 1. **LoRA adds; it doesn't shrink.** Small corrections in thirty layers add up. Each matrix stays and gets $r\,(d_{in} + d_{out})$ numbers that train. *Ours: 2.5<!--voices.file--> MB on top of 538<!--voices.base--> MB. Published: 35 MB on top of 350 GB, for GPT-3 at rank 4 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685)).*
+# 2. **A file is its numbers times 4 bytes (2 in a shorter format, bf16), plus names.**
+# 3. **For a voice in smollm2, start with rank 2 on all seven matrices, alpha 4 and a learning rate (the size of a training step) of 0.002<!--voices.rate-->.** Other models and tasks: lesson 03. *Ours: 180 question-answer pairs, 90<!--voices.steps--> steps, one random start, the best of three rates. Rank 8 made the file four times larger; in one run each, it wasn't better on other pairs.*
 #
-# The same in PEFT, the usual Python library:
+# In PEFT, the usual library:
 # ```python
 # model = AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
 # config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")

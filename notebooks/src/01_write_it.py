@@ -1,23 +1,23 @@
 # %% [markdown]
 # # 01 · Can you write LoRA in ten lines?
 #
-# Yes: your ten lines will run inside a real model, and read lesson 00's movie-review file. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the whole adapter adds nothing. **How can something that starts as nothing ever learn?**
+# Yes: your ten lines will run inside a real model, and read lesson 00's movie-review file. But one of them looks like a mistake: it fills one of your two matrices with zeros, so the adapter adds nothing. **How can something that starts as nothing ever learn?**
 #
-# Never seen a PyTorch `nn.Module`? On the web pages, exercise 1 is a puzzle.
+# Never used PyTorch? On the web pages, exercise 1 is a puzzle. Of the other code, read only the `#` comments.
 #
 # ## Three guesses
 #
 # $$y = Wx + \frac{\alpha}{r}\,B A x$$
 #
-# $W$ is frozen; $A$ starts random and $B$ at zero. Later you'll train this in MiniLM, a small model that reads English, on the same sixteen movie reviews in each of 25 steps.
+# $W$ is frozen; $A$ starts random and $B$ at zero. Later you'll train this in MiniLM, a small model, on the same sixteen movie reviews in each of 25 steps.
 #
 # Each step needs the **gradient**: for each number, how fast the error (the **loss**) rises when that number grows. The step goes the other way.
 #
-# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (In one of its layers; 100 means equally large. A gradient's size is the root of its sum of squares.)
+# 1. **At the first step, how large is the gradient of $A$, as a percentage of $B$'s?** (At one matrix $W$; 100 means equally large. A gradient's size is the root of the sum of its squares.)
 # 2. **After how many steps are all sixteen answers right?**
 # 3. **What percentage of 200 *other* reviews does it finally get right?**
 #
-# Give ranges that you're 80% sure of. Then watch a small layer's first steps: press **take a step** twice, and compare the gradients.
+# Give ranges that you're 80% sure of. Then watch the first steps at one small $W$: press **take a step** twice, and compare the gradients.
 
 # %%
 from copy import deepcopy
@@ -45,7 +45,9 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient and moves at once; one step later, $A$ has one, too. For those who know derivatives, with $g$ the gradient at $y$:
+# The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient and moves at once; one step later, $A$ has one, too.
+#
+# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only the second is zero. The same with matrices, where $g$ is the gradient at $y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -53,7 +55,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 # </details>
 #
 # ## What does it save?
-# A square $W$ has $d^2$ numbers; $A$ and $B$ together have $2dr$. **At $d = 4096$, which rank trains 1% of the numbers?** (In the lab, use the sliders; on the page, calculate.)
+# A square $W$ of width $d$ has $d^2$ numbers, and $A$ and $B$ together have $2dr$. **At rank 8, at which width do the two lines cross, and why?**
 
 # %%
 @interact(d=(16, 8192, 16), r=(1, 1024))
@@ -70,11 +72,11 @@ def plot(d=1024, r=8):
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The share is $2r/d$: rank 20. The wider the matrix, the smaller the share.
+# At width 16: $2dr=d^2$ if $d=2r$. LoRA saves numbers only in wider matrices.
 # </details>
 #
 # ## Exercise 1: write it
-# Your layer wraps an `nn.Linear`, square or not. It must start identical to the layer it wraps, and only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`:
+# In PyTorch, $Wx$ (plus a bias, $b$) is a *linear layer*, `nn.Linear`. Your layer wraps one, square or not. At the start, its output must equal that layer's. Only `lora_A` and `lora_B` may train. `x` holds one vector in each row, so $Ax$ is `x @ A.T`. Replace each `...`:
 #
 # - `layer.requires_grad_(False)` freezes a layer.
 # - `torch.zeros(rows, columns)` makes a matrix, and `nn.Parameter(tensor)` a tensor that trains.
@@ -114,10 +116,8 @@ class LoRALinear(nn.Module):
 checks.check_lora_linear(LoRALinear)
 
 # %% [markdown]
-# Could you swap them, $A$ zero and $B$ random? That starts as the old layer, too, but on average it does worse ([Hayou et al. 2024](https://arxiv.org/abs/2406.08447); we read only the abstract).
-#
 # ## Into a real model
-# In each of MiniLM's six blocks, `query` and `value` (lesson 00's `q` and `v`) let a word look at the others. First freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze even that. So everything the model learns is in your $A$ and $B$. Each step then answers, measures the error (*cross-entropy*: large when the right score is low), gets gradients, and moves.
+# MiniLM has six blocks (lesson 00's *layers*). In each, `query` and `value` (`q` and `v`) are linear layers. First freeze MiniLM, then wrap these twelve. The **head**, the last layer, turns MiniLM's vector into two scores, positive and negative. It starts at random, and we freeze it, too. So everything the model learns is in your $A$ and $B$.
 
 # %%
 MyLayer = layer_or_ours(LoRALinear)
@@ -128,7 +128,7 @@ for block in model.bert.encoder.layer:
     attention.query = MyLayer(attention.query, rank=8, alpha=16)
     attention.value = MyLayer(attention.value, rank=8, alpha=16)
 trained = [p for p in model.parameters() if p.requires_grad]
-print(f"{sum(p.numel() for p in trained):,} numbers train: 12 layers x 2 matrices x 8 x 384")
+print(f"{sum(p.numel() for p in trained):,} numbers train: 12 linear layers x 2 matrices x 8 x 384")
 
 # %%
 task, tokenizer = load_task("rt"), load_tokenizer("minilm")  # Rotten Tomatoes: positive or negative?
@@ -175,11 +175,11 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# All sixteen answers are soon right. Of the others, 51 to 57% are right (depending on your sixteen); with ±7 points of luck (lesson 02), that may be guessing. Your $A$ and $B$ know sixteen reviews by heart.
+# All sixteen answers are soon right. Of the others, 51 to 57% are right, depending on your sixteen. With 200 reviews, the 95% interval is ±7 points (lesson 02), so it may be guessing. Your $A$ and $B$ have memorized sixteen reviews.
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and a program that loads your model needs your class. `merge` solves both: it takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. The check merges all twelve: the sixteen answers must stay right, and the logits (the scores) must agree within 1e-5.
+# Your layer does more work than the one it replaced, and whoever loads your model needs your class. `merge` solves both. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$: a row of $B$ times a column of $A$.) The check merges all twelve: the sixteen answers must stay right, and the logits (the scores) must agree within 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training
@@ -201,8 +201,8 @@ def merge(layer):
 checks.check_merge(merge, model, tokens, labels)
 
 # %% [markdown]
-# ## Encore: your ten lines read lesson 00's movie-review file
-# The PEFT-format adapter you opened there was trained for 400 steps, with the same layers, rank and alpha. Shorten its names, and load it into *your* layers (and its head into the head). **What percentage of the 200 others will be right now?**
+# ## One more thing: lesson 00's movie-review file
+# The adapter that you opened there is in PEFT's format. It was trained for 400 steps on the same twelve layers, with the same rank and alpha. Shorten its names, and load it into *your* layers, with its head. **What percentage of the 200 others will be right now?**
 
 # %% hide-output
 folder = lesson.reference("minilm-rt-r8").adapter
@@ -230,17 +230,17 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# 82.5% (95% interval: 77 to 88). Your class is the same; only its numbers changed. **Your ten lines are compatible with PEFT** (in fp32 on a CPU; PEFT also handles devices and dtypes).
+# 82.5% (95% interval: 77 to 88). Your class is the same; only its numbers changed. **Your ten lines can read PEFT's files.**
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **LoRA starts as the old layer:** $B = 0$ adds nothing.
-# 2. **A zero $B$ isn't slow:** $B$ has a gradient at once, $A$ one step later.
+# 2. **Starting $B$ at zero doesn't make learning slow:** $B$ has a gradient at once, $A$ one step later.
 # 3. **Train $A$ and $B$ beside $W$, then merge:** merged, they cost nothing extra.
 #
-# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*our choice: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains, too. $A$ learns, too: in lesson 00's file it moved by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its size.
+# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*ours: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains. $A$ learns, too: in lesson 00's movie-review file, each changed by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its size at the start.
 #
 # The same in PEFT:
 # ```python

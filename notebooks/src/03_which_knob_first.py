@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Which knob first?
 #
-# You have a GPU for a dozen runs. LoRA has three knobs. Surely rank first: more numbers, a better model?
+# You have a GPU for a dozen runs. LoRA has three knobs. Rank first: more numbers, a better model?
 #
 # - The **learning rate**, or just rate: how far one step moves the numbers.
 # - The **rank** $r$: how many rows $A$ has.
@@ -17,12 +17,9 @@ store = lesson.workplace("03")
 
 # %% [markdown]
 # ## Two guesses
-# MiniLM sorts movie reviews into good and bad. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings. Ranges, 80% sure.
+# MiniLM sorts movie reviews into good and bad. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings. Be 80% sure.
 #
-# A good setting, rank 8, $\alpha$ 16 and rate 0.002, gets 76.7%. Change one knob:
-#
-# 1. Four times the rate. **How many points are lost?**
-# 2. An eighth of the rank. **How many points are lost?**
+# A good setting, rank 8, $\alpha$ 16 and rate 0.002, gets 76.7%. Change one knob. **How many points are lost at four times the rate? And at an eighth of the rank?**
 
 # %%
 lesson.predict("points lost at four times the rate", low=..., high=...)
@@ -30,11 +27,11 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 
 # %% [markdown]
 # ## Turn the knobs
-# We trained 540<!--knobs.runs--> adapters. A cell is one setting with three seeds; its number is their average. A cross in the corner: a run **collapsed** (its loss didn't fall). Centered: all three did.
+# Each cell of the map is one setting, trained with three seeds. Its color shows their average accuracy. A cross means that a run **collapsed**: at a high rate, its loss didn't fall. In a cell's center, it means that all three did.
 #
 # 1. Drag **learning rate** from end to end. What happens?
-# 2. In each row, find the middle of the darkest blues, and the first centered cross. When the rank grows, do they move? Answer under the map.
-# 3. Switch to *rate × α*. When $\alpha$ grows, do they move? Answer there, too.
+# 2. In each row, find the best rate: the middle of the strongest blue. When the rank grows, does this rate change? Answer under the map.
+# 3. Switch to *rate × α*. Answer the same question there.
 
 # %%
 panel = SweepPanel(view="rank", into=store)
@@ -61,11 +58,7 @@ said = {"rate": ["73.1", "52.4"], "alpha": ["76.6", "75.4"], "rank": ["75.3", "7
 assert {knob: [f"{mean[cell]:.1f}" for cell in cells] for knob, cells in apart.items()} == said
 assert f"{good:.1f}" == "76.7"
 assert {knob: min(good - mean[cell] for cell in cells) > LUCK for knob, cells in apart.items()} == {"rate": True, "alpha": False, "rank": False}
-dead = {(c["rank"], c["alpha"], c["lr"]) for c in panel.data["cells"] for run in c["runs"] if panel.data["runs"][run]["state"] == "collapsed"}
-kept = [lr for rank, alpha, lr in mean if (rank, alpha) == (8, 16) and not dead & {(1, 16, lr), (8, 16, lr)}]
-below = [mean[8, 16, rate] - mean[1, 16, rate] for rate in kept]
-assert (len(below), f"{min(below):.1f}", f"{max(below):.1f}") == (9, "0.3", "6.1")
-assert dead >= {(64, 16, 4e-3)} and f"{mean[64, 16, 4e-3]:.1f}" == "65.3"  # so the answer box says 0.002 only
+assert [f"{mean[rank, 16, 4e-3]:.0f}" for rank in (8, 64)] == ["77", "65"]  # so the answer box says 0.002 only
 assert max(good - mean[cell] for knob in ("alpha", "rank") for cell in apart[knob]) < LUCK == 2.0
 forty = [run.history["validation"][-1]["accuracy"] for run in from_store(shipped("data/results/sweeps/seeds.zip")).runs]
 assert f"{panel.data['luck']:.1f}" == f"{196 * stdev(forty) * (2 / 3) ** 0.5:.1f}" == "2.0"  # of all cells; of lesson 02
@@ -84,18 +77,16 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6|75.4|
 # |rank, 8 times|75.3|76.7|
 #
-# **Rate first**, over the ranges we swept. A gap below 2.0 points may be luck (1.96 standard errors of the gap between two three-seed averages; lesson 02). In this table, only the rate's gaps are larger. (The panel's title has other numbers: there, each rank and $\alpha$ gets its best rate.) Still, rank 1 is below rank 8 at all nine rates where no run collapsed, by 0.3 to 6.1 points: probably not luck.
+# **Rate first**, over the ranges we swept. A gap below 2.0 points may be luck (1.96 standard errors, three seeds each). In this table, only the rate's gaps are larger.
 #
-# Two rules save runs:
-#
-# - **If you change the rank, keep $\alpha$ and the rate.** Compared with searching for the best rate again, this loses 0.0<!--knobs.rank.alone--> points on average (α 16; at other α at most 0.4; fitted to these runs).
-# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate, 5.0<!--knobs.alpha.whole-->. A heuristic: the optimizer, Adam, moves $A$ and $B$ by about the rate each step, so $BA$ grows with the square of the rate: 4 × ½ × ½ = 1.
+# - **If you change the rank, keep $\alpha$ and the rate.** Compared with tuning each rank, one rate for all loses 0.0<!--knobs.rank.alone--> points on average (fitted to these runs). Roughly why: $BA$ is a sum of $r$ terms, one for each row of $A$. So it grows with $r$, and dividing by $r$ cancels that. At 0.004, near the crosses, the rule fails: rank 8 gets 77%, rank 64 gets 65%.
+# - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate in each step. Once $A$ has moved as far as its own size (lesson 01), $BA$ grows with the square of the rate: 4 × ½ × ½ = 1.
 # </details>
 #
 # ## How low a rank is enough?
-# A **rank-one piece** is a column times a row. Rank-8 LoRA adds *at most* eight to a matrix; full fine-tuning can add 384. Take the change that full fine-tuning made to each matrix, and keep only its strongest pieces. (One run, longer than the map's.)
+# A **rank-one piece** is a column times a row. Rank-8 LoRA adds at most eight; full fine-tuning can add 384. Take the change that full fine-tuning made to each matrix, and keep only its strongest pieces. (One run, longer than the map's.)
 #
-# The SVD (singular value decomposition) finds them: the strongest piece comes closest to the matrix, the next to what is left. With all 384, 84.8<!--inside.full.right-->% of the answers are right; with none (the new head alone), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
+# The SVD (singular value decomposition) finds them: each piece is as close as possible to what's left. With all 384, 84.8<!--inside.full.right-->% of the answers are right; with none (the new head alone), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
 
 # %%
 lesson.predict("percent right at rank 2", low=..., high=...)
@@ -110,23 +101,22 @@ cut
 # %% claim
 assert right[0] < 60 < right[2]  # two pieces do most of it
 assert "2 of 384 pieces keep 13.8%" in cut.describe()  # of the matrix on show
-assert (full["flips"][full["ranks"].index(2)], cut.cuts["n"]) == (54, 500)
-assert [full["right"][-1] - full["right"][full["ranks"].index(rank)] for rank in (2, 8)] == [28, 7]
+assert (full["right"][-1] - full["right"][full["ranks"].index(8)], cut.cuts["n"]) == (7, 500)
 assert round(fmean(500 * abs(a - b) for a, b in combinations(forty, 2))) == 7  # of the same sentences
 assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy"][full["ranks"].index(2)]
 
 # %% [markdown]
-# Press *take it away* twice, and *add the next piece*. Picture and *energy* curve (sums of squared numbers) are of *one* matrix; for *right answers*, *every* matrix is cut.
+# Press *take it away* twice, then *add the next piece*. The picture and the *energy* curve show *one* matrix. For *right answers*, *every* matrix is cut.
 #
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% are right. They hold 30<!--knobs.cut.energy-->% of the energy (14% in the matrix shown). Of 500 answers, two pieces lose 28 in total. Eight lose 7; a new seed moves the total by as much. Why? Lesson 10.
+# With two pieces, 79.2<!--knobs.cut.2-->% are right. With eight pieces, 7 fewer of the 500 are right than with all. A new seed changes this count by as much. (Why so few? Lesson 10.)
 #
 # Training *at* a low rank is another experiment: the map.
 # </details>
 #
 # ## Where the rank does matter
-# A **teacher** has a secret matrix of $R$ equally strong pieces. Students of rank 1 to 10 see inputs and answers. **Exercise 1, before the bars: what share of the secret's size does rank $r$ miss?** (Size: the root of the energy. The pieces' energies add up.)
+# A **teacher** has a secret matrix of $R$ equally strong pieces. Students of rank 1 to 10 see inputs and answers. **Exercise 1, before you see the bars: what share of the secret's size does rank $r$ miss?** (Energy is the sum of the squared numbers, and size is its root. The pieces are perpendicular, so their energies add up: Pythagoras.)
 
 # %% exercise
 def missed(r, R):
@@ -166,10 +156,10 @@ assert all(abs(bars[r] - missed(r, 6)) < 0.02 for r in range(1, 7))  # the formu
 assert bars[10] < 0.02  # more rank than the teacher has does no harm
 
 # %% [markdown]
-# The bars follow your formula and end at $R$. On a real task they taper.
+# The bars end at $R$: a lower rank can't hold this secret. In a real task, there's no clear end.
 #
 # ## Your turn: spend nine runs
-# The map again, with a row for an untrained $\alpha$. **Exercise 2: bracket the peak** with three rates, three seeds each. Each is two to five times the one before; the middle one must beat the other two by more than luck (2.0 points). (The web page only checks the bracket.)
+# The map again, with an empty row: an $\alpha$ that we didn't train. **Exercise 2: choose three rates, with the best in the middle.** Each is two to five times the one before. The middle one must beat the others by more than luck (2.0 points).
 
 # %%
 alpha = lesson.draw("alpha", 128.0, 32.0, 8.0)
@@ -198,11 +188,11 @@ checks.check_bracket(rates, alpha, panel)
 #    |---|---|---|
 #    |MiniLM, reviews|0.0005|0.002|
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
-#    |a 7B|0.0002|not measured|
+#    |a 7B ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002|not measured|
 #
-#    *Ours: about ten times full fine-tuning's on all linear layers, 25<!--regret.qv-->, 24<!--regret.tweets.qv--> and 32<!--regret.smollm2.qv--> times on `q,v` (three tasks, wide intervals: lesson 15). Published: 0.0002 ([QLoRA](https://arxiv.org/abs/2305.14314)); 9.8 times ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
-# 2. **New rank, same α, same rate.** *Ours: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (lesson 15). Published: below a factor of 2 from rank 4 to 512 (Schulman 2025).*
-# 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->; the rule says 4).*
+#    The task matters, too. For another model, multiply full fine-tuning's best rate by ten for all linear layers, by about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+# 2. **New rank, same α, same rate.** *Ours: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
+# 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #
 # **Which rank?** 2 for a voice (one run), 8 for classifying texts, up to 256 for a lot of new content. *Ours: on reviews, 8 is equivalent<!--rates.8-and-32--> to 32 within 1.5 points. Published: 256 on code ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*
 #

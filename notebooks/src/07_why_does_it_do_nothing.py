@@ -27,7 +27,7 @@ print("\nThe faults, from A to Z:", ", ".join(sorted(one.fault for one in PATIEN
 
 # %% [markdown]
 # ## Two guesses
-# First, from the complaints alone, write down a fault for each letter. **How many of your ten will be right, before you've opened a single file?** (Write that down, too.)
+# First, from the complaints alone, write down a fault for each letter. **How many of your ten will be right, before you've opened a single file?**
 #
 # Many loaders take the tensors whose names they know and skip the rest.
 #
@@ -42,7 +42,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file is a length, a list of tensors (name, shape, place), then the numbers. You can read the list without loading anything. (An older `.bin` file is a **pickle**, a program that Python *runs*. Never open one from a stranger.) A few hundred bytes more or less are notes, not numbers.
+# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. You can read the list without loading anything. (An older `.bin` file is a **pickle**, a program that Python *runs*. Never open one from a stranger.) A few hundred bytes more or less are only notes in that list.
 
 # %%
 for letter, folder in beds.items():
@@ -51,7 +51,7 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (When we rebuilt F to I, we trained for only two to four steps, so their dots are low. That's not their fault.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (We trained F, G and H for only two steps, so their dots are low. That's not the fault that you're looking for.)
 
 # %%
 plt.figure(figsize=(8, 3.5))
@@ -72,7 +72,7 @@ for letter in ("healthy", "B", "C", "G"):
 
 # %% [markdown]
 # ## Look 3: on its base
-# An adapter is a *difference*: it means something only on the weights it was trained on, and only if it's large enough. Our files carry a fingerprint of those weights, a short hash. **bf16** has 8 significant bits: from 0.5 to 1, its numbers are 0.0039 apart. If you merge a change smaller than half of that, it's lost.
+# An adapter is a *difference*: it means something only on the weights it was trained on, and only if it's large enough. Our files carry a fingerprint of those weights, a short hash. **bf16** has 8 significant bits: when you merge, a change below 0.2% of a number is rounded away.
 
 # %%
 from lora_lab.methods.attach import fingerprint
@@ -136,11 +136,11 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of your first ten guesses still stand? Such a loader takes nine of ten. Only D, cut short by a full disk, is refused. (PEFT 0.21.2 also refuses A and E, because it doesn't find the head. Without a head, it only warns.) Our healthy update is 16.8% of W. (Lesson 06's: at most 2.5%.)
+# How many of your first ten guesses still stand? A loader that skips unknown names takes nine of ten. Only D, cut short by a full disk, is refused. Our healthy update is 16.8% of W.
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
-# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") gradient checkpointing cuts the gradient if a layer's input doesn't need one.
-# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H**, the other one of look 4, adapts a layer whose output nobody reads, so it gets no gradient either.
+# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The embeddings are frozen, so it doesn't.
+# - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** would also have shown at the first step: it adapts a layer whose output nobody reads, so no gradient reaches it.
 # - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I**'s adapter took a few steps at 1e-6; merged in bf16, its update is rounded away (*dtype loss*). **J** was saved after the loss became NaN.
 # </details>
 #
@@ -169,18 +169,20 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Four looks:** the file's size and names; the largest number in B, layer by layer; the effect on the base; and the gradient of B after the first step. Each takes seconds.
+# 1. **Four looks:** the file's size and names; the largest number in B, layer by layer; the effect on the base; and the gradient of B after the first step.
 # 2. **A falling loss proves little.** A head can do that alone.
 # 3. **Load strictly.** A loader that skips what it doesn't know loads nothing and says nothing.
 #
-# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and an answer changes. *Ours: all ten faults are found this way, also by `lora-lab inspect FOLDER --base minilm` (I only with `--dtype bf16`). Each was reported by somebody; we don't know how often they happen.*
+# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. The ten-step check alone can miss F, G, I and J. *Ours: the four looks find all ten faults; so does `lora-lab inspect FOLDER --base minilm` (I only with `--dtype bf16`). We don't know how often they happen.*
 #
 # The same in PEFT:
 # ```python
 # model = PeftModel.from_pretrained(base, "adapter")  # "missing adapter keys": not loaded
 # print([p.abs().max().item() for name, p in model.named_parameters() if "lora_B" in name])
+# on = model(**inputs, output_hidden_states=True).hidden_states[-1]  # below the head
 # with model.disable_adapter():
-#     print(model(**inputs).logits)  # must differ from the logits outside
+#     off = model(**inputs, output_hidden_states=True).hidden_states[-1]
+# print((on - off).abs().max())  # 0: the adapter does nothing
 # ```
 # </details>
 

@@ -26,19 +26,19 @@ truth = torch.tensor(task.test.labels[:rows])
 # %% [markdown]
 # ## Three guesses
 # 1. We merge our critic in bf16, the 16-bit format of most large models. Every sum is rounded. **How large is the rounding error, as a percentage of the update?** (Compare norms.)
-# 2. **By what percentage is one sentence slower with the adapter beside the weights than with it merged?** (On this CPU.)
+# 2. A customer's merged adapter is taken out and merged again. For an adapter beside the weights, we only set a name. **How many times as long does the merged one take?**
 # 3. We train a *contrarian*: the same reviews, all labels swapped. Half critic plus half contrarian, $W + \tfrac12\Delta_1 + \tfrac12\Delta_2$: **what percentage of the reviews does the mixture get right?**
 #
 # Give ranges that you're 80% sure of.
 
 # %%
 lesson.predict("rounding, percent of the update", low=..., high=...)
-lesson.predict("time beside, percent more than merged", low=..., high=...)
+lesson.predict("changing a merged adapter, times as long", low=..., high=...)
 lesson.predict("half and half, percent right", low=..., high=...)
 
 # %% [markdown]
 # ## Merge
-# bf16 has 8 significant bits. From 0.5 to 1 that's one number every $2^{-8} = 0.0039$; what lies between is rounded to the nearer one. Drag the `update` that is added to 0.75. (On the site it's a picture, for 0.0015.) From which size on does it change the stored number?
+# bf16 has 8 significant bits. From 0.5 to 1 that's one number every $2^{-8} = 0.0039$; what lies between is rounded to the nearer one. Drag the `update` that is added to 0.75. (On the site it's a picture, for 0.0015.) How large must it be to change the stored number?
 
 # %%
 @interact(update=(0.0, 0.012, 0.0005))
@@ -75,11 +75,14 @@ with torch.no_grad():
     bank = AdapterBank(load_model("minilm", num_labels=2).eval())
     bank.load("critic", critic.adapter)
     swap = lesson.milliseconds({"set a name": lambda: (bank.use(None), bank.use("critic")), "rewrite the weights": lambda: (unmerge(merged), merge(merged))}, rounds=9)
-lesson.reveal("time beside, percent more than merged", 100 * (took["beside"] / took["merged"] - 1), "%")
-print({way: f"{ms:.2f} ms" for way, ms in swap.items()})
+print({way: f"{ms:.3g} ms" for way, ms in (took | swap).items()})
+lesson.reveal("changing a merged adapter, times as long", round(swap["rewrite the weights"] / swap["set a name"]), "times")
 
 # %% claim
 assert 0 < rounding < 0.1
+W = torch.randn(384, 384).bfloat16().float()
+update = torch.randn(384, 384) / 1000
+assert ((W + update).bfloat16() - W - update).norm() > 0.5 * update.norm()
 from copy import deepcopy
 
 with torch.no_grad():
@@ -90,15 +93,19 @@ assert swap["rewrite the weights"] > 10 * swap["set a name"]
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes only 1% of the update, because our critic's update is large (17% of $W$, lesson 07). From lesson 06's adapter (at most 2.5% of $W$), it took a fifth; from a thousandth of $W$, it would take more than half. So **merge in fp32**, and before you save in bf16, compare answers before and after (with our critic, 0 of 200 change). If many change, serve in fp32, or keep the adapter beside the weights. In the plot, the update begins to count at half a gap, 0.002.
+# In the plot, an update counts from 0.002 on: half a gap.
 #
-# Beside the weights, a sentence takes a few percent longer; timings differ from run to run (10.1<!--latency.one-->% in another run of ours). Less than 1% more has to be *computed*, but each thin product is one more call. (On a GPU, calls may cost more. We haven't measured it.) Merged costs nothing extra: it *is* the old model's arithmetic.
+# Merged in fp32, the logits agree to within a few millionths. In bf16, rounding takes only 1% of the update, because our critic's update is large (17% of $W$, lesson 07). From lesson 06's adapter (0.7% of $W$ on average), it took a fifth. At 0.1% of $W$, most of the update would be lost.
 #
-# But changing a merged adapter rewrites all adapted weights, which takes about a thousand times as long as setting a name.
+# The loss comes from *storing* the sum in bf16. So **store the merged model in fp32** if you can. If you store it in bf16, compare answers before and after (with our critic, 0 of 200 change). If many change, keep the adapter beside the weights.
+#
+# Beside the weights, a sentence took 1% longer in this run, and 10.1<!--latency.one-->% in another one of ours: timings differ. That's less than 1% more arithmetic, but two more calls for each adapted matrix. Merged costs nothing extra: it *is* the old model's arithmetic.
+#
+# But changing a merged adapter rewrites all adapted weights, which takes one to two thousand times as long as setting a name.
 # </details>
 #
 # ## Many adapters at once
-# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. With adapters beside the weights, it can: one $Wx$ for all rows, then, for each row, the detour of its own adapter. Servers for many adapters work like this.
+# A server gets sentences from many customers and wants to answer them in *one* batch. A merged model can't: it has one $W'$. With adapters beside the weights, it can: one $Wx$ for all rows, then, for each row, the detour of its own adapter.
 #
 # **Exercise 1: write the mixed batch.** `x` has a row for each sentence; `which` gives the number of each row's adapter. (A loop over the rows is fine.)
 
@@ -147,20 +154,18 @@ right = mixer.right
 assert lesson.FAST or (right[0] > right[8] > 75 > 40 > right[12] > right[20] - 5 and right[9] - right[12] > 50)
 assert lesson.FAST or sure[10].max() < 0.66
 logits = [sure[end].logit() for end in (0, -1)]
-averaged = {share: (1 - share) * logits[0] + share * logits[1] for share in (0.4, 0.5, 0.6)}
-alike = {share: 100 * (one > 0).float().mean().item() for share, one in averaged.items()}
-assert lesson.FAST or 69 <= round(alike[0.5], 1) <= 71, alike  # about 70: a few reviews lie at the border
-assert lesson.FAST or (31.5 <= round(alike[0.6], 1) < 32.6 and 23.4 < right[12] < 24.1), (alike, right[12])
-assert lesson.FAST or round(averaged[0.5].abs().max().sigmoid().item(), 2) == 0.83
-flips = (torch.stack(sure) > 0.5).int().diff(dim=0).abs().sum(0)
-assert lesson.FAST or ((flips == 1).float().mean() > 0.85 and logits[0].abs().mean() > logits[1].abs().mean()), flips.bincount()
+averaged = (logits[0] + logits[1]) / 2
+alike = 100 * (averaged > 0).float().mean().item()
+assert lesson.FAST or 69 <= round(alike, 1) <= 71, alike  # about 70: a few reviews lie at the border
+assert lesson.FAST or round(averaged.abs().max().sigmoid().item(), 2) == 0.83
+assert lesson.FAST or logits[0].abs().mean() > logits[1].abs().mean()
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Half and half isn't a coin flip: it's 71% right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70% at 0.5, and 32% instead of 24% at 0.6. In both mixtures most answers change exactly once. At 0.5 the critic still wins, because it's surer than the contrarian.
+# Half and half isn't a coin flip: it's 71% right. Up to a share of 0.4 little changes; between 0.45 and 0.6 more than half of the answers flip. It looks as if something broke in the middle. But mix the two models' *logits* instead of their weights (dashed), and you get nearly the same curve: about 70% at 0.5. There the critic still wins, because it's surer than the contrarian.
 #
-# **Accuracy can't show you what a mixture does. Look at the probabilities.** At 0.5 the dots meet in the middle: no answer is more than 65% sure. With mixed logits, some would be 83% sure. The updates are added exactly, but the model isn't linear: half of each update isn't half of each effect. (One run, 200 reviews.)
+# **Accuracy can't show you what a mixture does. Look at the probabilities.** The updates are added exactly, but the model isn't linear: half of each update isn't half of each effect. So at 0.5 the dots meet in the middle: no answer is more than 65% sure. With mixed logits, some would be 83% sure. (One run, 200 reviews.)
 # </details>
 #
 # **Exercise 2: forty customers**, each with an adapter. Forty merged models, or one base with forty adapters beside it: how many times *as much* space do the merged ones take? And with a million customers: which number does this approach?
@@ -185,7 +190,7 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **One task for many users: merge.** No extra time, no trace of LoRA in the file. Merge in fp32.
+# 1. **One task for many users: merge.** No extra time, no trace of LoRA in the file. Store it in fp32, or compare answers.
 # 2. **Many tasks, or customers with their own adapters: keep them beside the weights.** Switch by name, mix in one batch, store small files. You pay in time.
 # 3. **You can't have both at once.** And a mixture adds *matrices*: look at its probabilities before you use it.
 #
@@ -196,7 +201,8 @@ assert round(base / adapter) == 301 and round(40 * base / (base + 40 * adapter))
 # model = PeftModel.from_pretrained(base, "critic", adapter_name="critic")
 # model.load_adapter("contrarian", "contrarian"); model.set_adapter("contrarian")  # swap
 # model(**batch, adapter_names=["critic", "contrarian", "__base__"])  # one batch, row by row
-# model = model.merge_and_unload()  # for good; load base with dtype=torch.float32
+# model.set_adapter("critic")
+# model = model.merge_and_unload()  # merges the active one, for good; load base with dtype=torch.float32
 # before = model(**batch).logits.argmax(-1)
 # print((before != model.bfloat16()(**batch).logits.argmax(-1)).sum())  # answers changed
 # ```

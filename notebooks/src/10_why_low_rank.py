@@ -34,7 +34,7 @@ lesson.predict("pieces of a gradient", low=..., high=...)
 
 # %% [markdown]
 # ## A photograph, piece by piece
-# Grace Hopper, who wrote one of the first compilers, as a matrix of 600 × 512 brightnesses. Press *add the next piece* until you recognize her. Then take a photograph of your own.
+# Grace Hopper, who wrote one of the first compilers, as a matrix of 600 × 512 brightnesses. Press *add the next piece* until you recognize her. Then try a photo of your own.
 
 # %%
 photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg")).mean(axis=2)  # or plt.imread("me.jpg")[::8, ::8]

@@ -96,7 +96,7 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) In the lab, drag the bits, and change `yours`, the sixteen levels of the lower half: **can you beat NF4?**
+# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) In Jupyter, drag the bits, and change `yours`, the sixteen levels of the lower half: **can you beat NF4?**
 
 # %%
 yours = torch.linspace(-1, 1, 16)  # try others

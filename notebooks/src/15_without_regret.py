@@ -58,7 +58,7 @@ lesson.predict("times the best rate falls with alpha = r", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# Pale curves are seeds, strong ones their means. One multiple of full fine-tuning's best rate for *both* LoRAs: where is the sum of their costs smallest? (In the lab, drag `times`.)
+# Pale curves are seeds, strong ones their means. One multiple of full fine-tuning's best rate for *both* LoRAs: where is the sum of their costs smallest? (In Jupyter, drag `times`.)
 
 # %%
 lowest = LOWEST.judge(lowest).yours_or_ours("lowest", lowest, LOWEST.right)

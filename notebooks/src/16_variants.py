@@ -177,7 +177,7 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 #
 # 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: six of eight undecided, two worse; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2% on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
 # 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower, DoRA's and PiSSA's near it. Tune both, with the same number of tries.
-# 3. **Below LoRA's count, fewer trained numbers can save disk space, but hardly any memory.** The frozen model and its activations stay. TinyLoRA's file has 98<!--variant.tinylora.file--> kB, LoRA's 302<!--variant.lora.file-->, VeRA's 824<!--variant.vera.file--> with its frozen matrices.
+# 3. **Below LoRA's count, fewer trained numbers can save disk space, but hardly any memory.** The frozen model and its activations stay. TinyLoRA's file is 98<!--variant.tinylora.file--> kB, LoRA's 302<!--variant.lora.file-->, VeRA's 824<!--variant.vera.file--> (frozen matrices included).
 #
 # The same in PEFT:
 # ```python

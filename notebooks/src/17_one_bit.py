@@ -84,7 +84,7 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences, and it has trained 
 
 # %% [markdown]
 # ## One run isn't an answer
-# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, the best of six to eight over three seeds, then five new seeds. (Rank 1 on all linear layers came last, after we had seen the others.) *Stored: trained on a CPU, 28 November 2026.*
+# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, the best of six to eight over three seeds, then five new seeds. (We added rank 1 on all linear layers last, after seeing the others.) *Stored: trained on a CPU, 28 November 2026.*
 #
 # *KL*: how far its answers are from the untrained model's. *Halves found*: what's left of an older skill. Of 256 Bible passages cut in half, how many first halves are nearest to their own second half? The untrained MiniLM finds 22<!--reward.before-->%.
 

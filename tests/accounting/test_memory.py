@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lora_lab import LoRA, params
 from lora_lab.accounting import memory as accountant
 from lora_lab.accounting.allocator import EMPTY_CACHE, Allocator, reserved
+from lora_lab.accounting.fit import Fit, Regime
 from lora_lab.accounting.memory import inference, memory, quick
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
@@ -136,6 +138,14 @@ def test_8_bit_optimizer_keeps_small_tensors_in_fp32():
     assert memory("roberta-base", LoRA(), optimizer="adamw-8bit").categories["optimizer"] == round(head + adapters)
     biases = memory("gpt2", BitFit(), optimizer="adamw-8bit").categories["optimizer"]
     assert biases == 8 * params("gpt2", BitFit()).trainable
+
+
+def test_moment_that_peaks_only_when_sharded_is_kept():
+    moments, labels = [("backward", "a"), ("backward", "b")], [("gradients", "a"), ("activations", "b")]
+    coefficients = np.zeros((2, 2, 3))
+    coefficients[0, 0, 0], coefficients[1, 1, 0] = 10, 9  # bytes
+    fit = Fit(Regime(True, 32, 0, False), labels, moments, coefficients, [], [0.0] * 3)
+    assert fit.pruned().moments == moments
 
 
 def test_sharding_divides_the_states():

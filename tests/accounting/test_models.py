@@ -6,17 +6,8 @@ from collections import Counter
 import huggingface_hub.file_download as hub
 import pytest
 
+from lora_lab.accounting import models
 from lora_lab.accounting.memory import EDGES
-from lora_lab.accounting.models import (
-    Architecture,
-    architecture_of,
-    config_of,
-    describe,
-    known_config,
-    meta_model,
-    zoo,
-    zoo_names,
-)  # fmt: skip
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.attach import heads_of, sites_of
@@ -51,10 +42,10 @@ OFFICIAL = {
 
 
 def test_zoo_totals_are_the_official_ones():
-    assert {name: architecture_of(name).total for name in zoo_names()} == OFFICIAL
+    assert {name: models.architecture_of(name).total for name in models.zoo_names()} == OFFICIAL
 
 
-def described_counts(architecture: Architecture) -> Counter[str]:
+def described_counts(architecture: models.Architecture) -> Counter[str]:
     """Count the parameters of each module; experts and sinks count for the module that holds them."""
     counts: Counter[str] = Counter()
     for module in architecture.modules:
@@ -87,13 +78,15 @@ def test_description_equals_the_real_model(case, labels):
 
 
 def test_zoo_is_up_to_date():
-    for name in zoo_names():
-        stored = architecture_of(name)
-        assert describe(meta_model(name), name) == stored, name
+    for name in models.zoo_names():
+        stored = models.architecture_of(name)
+        assert models.describe(models.meta_model(name), name) == stored, name
         assert sum(row.full for row in params(name, LoRA(rank=2, targets="all-linear")).modules) == stored.total, name
         # Fits are found without torch, so the zoo must contain the fields that define their regimes.
         for edge in EDGES:
-            assert config_of(name).get(edge) == getattr(known_config(config_of(name)), edge, None), name
+            assert models.config_of(name).get(edge) == getattr(
+                models.known_config(models.config_of(name)), edge, None
+            ), name
 
 
 @pytest.mark.parametrize("case", ["deberta-v2 relative", "gpt2 inner"])
@@ -102,14 +95,14 @@ def test_config_saved_by_transformers_has_the_same_description(case, tmp_path):
     config = small_config(case)
     real_model(config).config.save_pretrained(tmp_path)
     for path in (tmp_path, str(tmp_path / "config.json")):
-        assert architecture_of(path).modules == described(config).modules
+        assert models.architecture_of(path).modules == described(config).modules
 
 
 @pytest.mark.parametrize("kind", ["gemma4_text", "whisper"])
 def test_unlisted_model_type_is_counted(kind, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-    model = meta_model(tmp_path)
-    assert attachable(describe(model)) == sites_of(model)
+    model = models.meta_model(tmp_path)
+    assert attachable(models.describe(model)) == sites_of(model)
     counted = params(tmp_path, LoRA(rank=1, targets="all-linear"))
     assert counted.total == sum(row.full for row in counted.modules) == sum(p.numel() for p in model.parameters()) > 0
 
@@ -129,16 +122,16 @@ def test_impossible_config_is_refused_in_one_line(change, message, tmp_path):
     llama = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8}
     (folder / "config.json").write_text(json.dumps(llama | change))
     with pytest.raises(BadValue, match=message) as error:
-        architecture_of(folder)
+        models.architecture_of(folder)
     assert "\n" not in str(error.value)
 
 
 def test_impossible_num_labels_is_refused():
     for labels in (0, True, "2"):
         with pytest.raises(BadValue, match="num_labels"):
-            meta_model("minilm", labels)
+            models.meta_model("minilm", labels)
     with pytest.raises(BadValue, match="omit num_labels"):
-        meta_model({"model_type": "whisper"}, 2)
+        models.meta_model({"model_type": "whisper"}, 2)
 
 
 # ---- ways to name a model
@@ -148,26 +141,26 @@ def test_hub_id_is_read_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--maker--model" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text(json.dumps(zoo()["smollm2"]))
+    (snapshot / "config.json").write_text(json.dumps(models.zoo()["smollm2"]))
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
-    assert architecture_of("maker/model").total == OFFICIAL["smollm2"]
-    assert architecture_of("maker/model").name == "model"
+    assert models.architecture_of("maker/model").total == OFFICIAL["smollm2"]
+    assert models.architecture_of("maker/model").name == "model"
     with pytest.raises(NotFound, match="a hub id in the local cache"):
-        architecture_of("maker/another")
+        models.architecture_of("maker/another")
 
 
 def test_unknown_name_suggests_the_nearest():
     for name in ("not / a :: hub id", "~nobodyhere/x", "x" * 300, "a\0b"):
         with pytest.raises(NotFound, match="nearest: "):
-            architecture_of(name)
+            models.architecture_of(name)
     with pytest.raises(NotFound, match=r"'lama-2-70b'.*llama-2-70b"):
-        architecture_of("lama-2-70b")
+        models.architecture_of("lama-2-70b")
 
 
 def test_missing_or_damaged_config_is_refused(tmp_path):
     with pytest.raises(NotFound, match=r"has no config\.json"):
-        architecture_of(tmp_path)
+        models.architecture_of(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"')
     with pytest.raises(BadValue, match="not readable as JSON"):
-        architecture_of(tmp_path)
+        models.architecture_of(tmp_path)

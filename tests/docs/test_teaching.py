@@ -36,22 +36,32 @@ def minutes(clock: str) -> int:
     return 60 * int(hours) + int(rest)
 
 
-def blocks(title: str, on_pages: bool = False) -> list[tuple[int, int, str]]:
+def blocks(title: str, page: str = PAGE, lesson: int = 3) -> list[tuple[int, int, str]]:
     """Return the start, length and lesson of each block of a plan; each must start where the one before ends."""
-    table = [row for row in rows(section(title)) if ":" in row[0]]
-    times = [re.findall(r"[\d:]+", row[4])[:2] if on_pages else row[:2] for row in table]
-    plan = [(minutes(clock), int(length), row[3]) for (clock, length), row in zip(times, table, strict=True)]
+    table = [row for row in rows(section(title, page)) if ":" in row[0]]
+    plan = [(minutes(row[0]), int(row[1]), row[lesson]) for row in table]
     assert all(start + length == next_start for (start, length, _), (next_start, *_) in pairwise(plan))
     return plan
 
 
 def test_ninety_minute_plans_have_the_first_six_lessons_at_the_times_of_the_headings():
-    heading = r"(?m)^### (\S+)(?: \(pages (\S+)\))? · .*\((\d+)(?:; pages (\d+))?\)$"
-    headings = re.findall(heading, section("Ninety minutes"))
-    for pages, plan in enumerate((blocks("Ninety minutes"), blocks("Ninety minutes", on_pages=True))):
+    headings = re.findall(r"(?m)^### (\S+) · .*\((\d+)\)$", section("Ninety minutes"))
+    plans = [blocks("Ninety minutes"), blocks("Running sheet", SHEETS, lesson=2)]
+    assert [(minutes(clock), int(length)) for clock, length in headings] == [block[:2] for block in plans[0]]
+    for plan in plans:
         assert (plan[0][0], plan[-1][0] + plan[-1][1]) == (0, 90)
         assert {lesson for *_, lesson in plan if lesson} == {f"{number:02}" for number in range(6)}
-        assert [(minutes(h[pages] or h[0]), int(h[2 + pages] or h[2])) for h in headings] == [row[:2] for row in plan]
+    clocks = re.findall(r" at (\d:\d\d)", SHEETS.partition("**With notebooks**")[2])
+    assert [*map(minutes, clocks)] == [start for start, *_ in plans[0]][2:-1]
+
+
+def test_texts_name_the_pages_on_which_sheets_are_printed():
+    page = {title: str(number) for number, title in enumerate(re.findall(r"(?m)^## (.*)$", SHEETS), 2)}
+    assert "quiz A is page {}, B {}, C {};".format(*(page[f"Quiz, form {form}"] for form in FORMS)) in SHEETS
+    for text in (PAGE, SHEETS):
+        named = {*re.findall(r"(slip|cards|sheet)\b[^.;]*?\bpage (\d)", text)}
+        assert named == {(title.split()[1], page[title]) for title in ("Result slip", "Forty cards", "Running sheet")}
+        assert f"pages {page['Opening slide']} and {page['Exit slide']}" in text.lower()
 
 
 def test_day_plan_leaves_out_only_lesson_08():
@@ -106,11 +116,6 @@ def test_quiz_answers_follow_from_the_questions(form: str, model: str):
     ends = re.findall(r"interval (-?[\d.]+) to ([\d.]+\d)", stems["8"])
     inside = tuple(-float(margin) < float(low) and float(high) < float(margin) for low, high in ends)
     assert letters["8"][{(True, False): "only P", (False, True): "only Q"}[inside]] == right["8"]
-
-
-def test_answers_are_on_their_own_page():
-    assert "](quiz_answers.md)" in PAGE
-    assert "Answers" not in PAGE + SHEETS
 
 
 def test_arithmetic_is_right():

@@ -197,7 +197,7 @@ def test_a_run_stops_goes_on_and_classifies_a_typed_sentence(page: Page, lab: La
     expect(panel.locator(".big")).to_contain_text("test rows right")
     panel.get_by_role("button", name="go on").click()
     expect(doing).to_contain_text("Done", timeout=240_000)
-    expect(panel.locator(".title")).to_contain_text("after 120 steps, give or take")
+    expect(panel.locator(".title")).to_contain_text("points after 120 steps")
     assert len(list((lab.folder / "trained").rglob("adapter_model.safetensors"))) == 1
     panel.get_by_role("textbox", name="Your own sentence").fill("a fine and <b>moving</b> film")
     expect(panel.locator(".said")).to_contain_text("%", timeout=60_000)

@@ -11,7 +11,7 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     first = python.found["sentences"][0] | {"text": "its third \x96 and best"}  # a Windows dash, which no font has
     python.found = python.found | {"sentences": [first]}
     panel = panel_of(pages.open(python))
-    expect(panel.locator(".title")).to_contain_text("80.9% after 400 steps, give or take 1.7 points")
+    expect(panel.locator(".title")).to_contain_text("80.9% ± 1.7 points after 400 steps")
     expect(panel.locator(".title")).to_contain_text("Other seeds of this recipe: 79.0 to 82.0.")
     expect(panel.locator(".words")).to_contain_text("You guessed 75: 5.9 points too low.")
     expect(panel.locator(".words")).to_contain_text("Among 4 seeds of this recipe, this run ranks number 2.")

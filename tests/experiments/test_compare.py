@@ -66,12 +66,8 @@ def test_wrong_argument_of_an_accountant_is_refused(call, message):
 def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tmp_path):
     invalid = {"rates": (0, "rates must"), "steps": (0, "steps must"), "stop": (threading.Event(), "workers=1")}
     invalid |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
-    terms = [*invalid.items(), ("seeds", (0, "seeds must")), ("seeds", (2.5, "seeds must"))]
-    terms += [
-        ("foo", (3, "foo")),
-        ("margin", (1.5, "0.015 is 1.5 points")),
-        ("margin", ("wide", "0.015 is 1.5 points")),
-    ]
+    terms = [*invalid.items(), ("foo", (3, "foo")), ("seeds", (0, "seeds must")), ("seeds", (2.5, "seeds must"))]
+    terms += [("margin", (margin, "0.015 is 1.5 points")) for margin in (1.5, "wide")]
     for name, (value, message) in terms:
         with pytest.raises(BadValue, match=message):
             compare(tiny_encoder, opinions, "lora", tmp_path / "out", **{**TERMS, "workers": 2, name: value})

@@ -30,11 +30,8 @@ def test_grids_are_geometric_and_as_long_as_requested():
         for n in (1, 2, 3, 4, 7):
             values = axis.grid(n, below=2, above=2)
             assert len(values) == n + 4
-            assert (axis.grid(n, below=2), axis.grid(n), axis.grid(n, above=2)) == (
-                values[:-2],
-                values[2:-2],
-                values[2:],
-            )
+            grids = [axis.grid(n, below=2), axis.grid(n), axis.grid(n, above=2)]
+            assert grids == [values[:-2], values[2:-2], values[2:]]
             assert [b / a for a, b in pairwise(values)] == pytest.approx([axis.factor] * (n + 3), rel=0.06)
 
 

@@ -8,51 +8,31 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lora_lab import (
-    IA3,
-    BitFit,
-    Bottleneck,
-    FullFineTuning,
-    LoRA,
-    LoRAXS,
-    PrefixTuning,
-    PromptTuning,
-    PTuning,
-    TinyLoRA,
-    VeRA,
-    save_adapter,
-)
+import lora_lab as lab
 from lora_lab.methods.base import Method
 from lora_lab.methods.io import CONFIG, WEIGHTS
 from tests.conftest import randomise, tiny
 
 METHODS: dict[str, tuple[str, Method]] = {
-    "lora": ("roberta", LoRA(rank=4)),
-    "patterns": ("roberta", LoRA(rank=4, rank_pattern={"v": 2}, alpha_pattern={"*.0.*.query": 3})),
-    "fused": ("gpt2", LoRA(rank=2, rslora=True)),
-    "dora": ("llama", LoRA(rank=2, targets=("q", "down"), dora=True)),
-    "embedding": ("llama", LoRA(rank=2, targets=("embed", "v"))),
-    "pissa": ("roberta", LoRA(rank=2, init="pissa")),
-    "ia3": ("gpt2", IA3()),
-    "vera": ("llama", VeRA(rank=4, save_projection=False)),
-    "lora-xs": ("roberta", LoRAXS(rank=4)),
-    "tinylora": ("gpt2", TinyLoRA(u=4, weight_tying=0.5)),
-    "prompt": ("llama", PromptTuning(tokens=3)),
-    "ptuning": ("roberta", PTuning(tokens=3)),
-    "prefix": ("llama", PrefixTuning(tokens=3)),
-    "bitfit": ("roberta", BitFit()),
-    "bottleneck": ("roberta", Bottleneck(size=4)),
-    "full": ("gpt2", FullFineTuning()),
-    "large": ("wide", LoRA(rank=64, targets=("all-linear",))),  # 2 MB, large enough to notice excessive memory
+    "lora": ("roberta", lab.LoRA(rank=4)),
+    "patterns": ("roberta", lab.LoRA(rank=4, rank_pattern={"v": 2}, alpha_pattern={"*.0.*.query": 3})),
+    "fused": ("gpt2", lab.LoRA(rank=2, rslora=True)),
+    "dora": ("llama", lab.LoRA(rank=2, targets=("q", "down"), dora=True)),
+    "embedding": ("llama", lab.LoRA(rank=2, targets=("embed", "v"))),
+    "pissa": ("roberta", lab.LoRA(rank=2, init="pissa")),
+    "ia3": ("gpt2", lab.IA3()),
+    "vera": ("llama", lab.VeRA(rank=4, save_projection=False)),
+    "lora-xs": ("roberta", lab.LoRAXS(rank=4)),
+    "tinylora": ("gpt2", lab.TinyLoRA(u=4, weight_tying=0.5)),
+    "prompt": ("llama", lab.PromptTuning(tokens=3)),
+    "ptuning": ("roberta", lab.PTuning(tokens=3)),
+    "prefix": ("llama", lab.PrefixTuning(tokens=3)),
+    "bitfit": ("roberta", lab.BitFit()),
+    "bottleneck": ("roberta", lab.Bottleneck(size=4)),
+    "full": ("gpt2", lab.FullFineTuning()),
+    "large": ("wide", lab.LoRA(rank=64, targets=("all-linear",))),  # 2 MB, large enough to notice excessive memory
 }
-ONLY_OURS = (
-    "pissa",
-    "lora-xs",
-    "ptuning",
-    "bitfit",
-    "bottleneck",
-    "full",
-)  # other methods without our header
+ONLY_OURS = ("pissa", "lora-xs", "ptuning", "bitfit", "bottleneck", "full")  # other methods without our header
 
 
 def base(kind: str) -> nn.Module:
@@ -70,7 +50,7 @@ def adapters(place: Path) -> None:
         model = base(kind)
         method.attach(model)
         randomise(model)
-        ours, theirs = save_adapter(model, place / name), place / f"peft-{name}"
+        ours, theirs = lab.save_adapter(model, place / name), place / f"peft-{name}"
         if name not in ONLY_OURS:
             theirs.mkdir()
             shutil.copy(ours / CONFIG, theirs)

@@ -7,19 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lora_lab import (
-    IA3,
-    AdapterBank,
-    FullFineTuning,
-    HeadOnly,
-    LoRA,
-    Probe,
-    PromptTuning,
-    load_adapter,
-    merge,
-    merge_for_good,
-    save_adapter,
-)
+import lora_lab as lab
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.methods.packed import share
 from tests.conftest import BART, BERT, snapshot, tiny
@@ -30,10 +18,10 @@ IDS = torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(0))
 MASK = torch.ones_like(IDS)
 
 
-def make_bank(base: nn.Module | str, *methods) -> tuple[AdapterBank, dict[str | None, nn.Module]]:
+def make_bank(base: nn.Module | str, *methods) -> tuple[lab.AdapterBank, dict[str | None, nn.Module]]:
     """Make a bank with an adapter a.0, a.1, ... per method. Also return a model with each alone; None is the base."""
     base = tiny(base) if isinstance(base, str) else base
-    bank, alone = AdapterBank(share(base)), {None: base}
+    bank, alone = lab.AdapterBank(share(base)), {None: base}
     for n, method in enumerate(methods):
         alone[f"a.{n}"] = with_adapter(share(base), method, n)
         bank.add(f"a.{n}", alone[f"a.{n}"])
@@ -45,7 +33,7 @@ def outputs(model: nn.Module, ids: torch.Tensor = IDS) -> torch.Tensor:
     return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
 
-def assert_mixed(bank: AdapterBank, alone: dict[str | None, nn.Module], names, mode=torch.no_grad, **close) -> None:
+def assert_mixed(bank: lab.AdapterBank, alone: dict[str | None, nn.Module], names, mode=torch.no_grad, **close) -> None:
     """Check that each row of a mixed batch gets the output of its own adapter."""
     with mode(), bank.mixed(names):
         actual = bank.model(input_ids=IDS, attention_mask=MASK).logits.detach().clone()
@@ -57,7 +45,7 @@ def assert_mixed(bank: AdapterBank, alone: dict[str | None, nn.Module], names, m
 def banks(draw: st.DrawFn, *kinds: str):
     """Draw a model, LoRAs of mixed ranks, scalings and targets, and the adapter of each of six rows."""
     kind, ranks, alphas = draw(st.sampled_from(kinds)), st.sampled_from([1, 3, 8, 16]), st.sampled_from([1, 8, 20])
-    method = st.builds(LoRA, ranks, alphas, st.sampled_from(TARGETS[kind]))
+    method = st.builds(lab.LoRA, ranks, alphas, st.sampled_from(TARGETS[kind]))
     methods = draw(st.lists(method, min_size=1, max_size=4))
     names = [None, *(f"a.{n}" for n in range(len(methods)))]
     return kind, methods, draw(st.lists(st.sampled_from(names), min_size=6, max_size=6))
@@ -78,7 +66,7 @@ def test_bank_output_equals_each_adapter_alone(case):
 
 
 def test_mixed_batches_can_change_rows_mode_and_dtype():
-    bank, alone = make_bank("bert", LoRA(3), LoRA(5, targets="all-linear"))
+    bank, alone = make_bank("bert", lab.LoRA(3), lab.LoRA(5, targets="all-linear"))
     neighbors = ["a.0", "a.0", "a.1", "a.1", None, None]
     batches = [["a.0", "a.1"] * 3, ["a.1", "a.0"] * 3, ["a.1", "a.0"] * 3, neighbors, ["a.0"] * 6, [None] * 6]
     for names, mode in zip(batches, [torch.inference_mode, torch.enable_grad, torch.no_grad] * 2, strict=True):
@@ -105,7 +93,7 @@ def test_every_layer_method_can_be_mixed():
 def test_generation_uses_each_rows_adapter(kind):
     torch.manual_seed(0)
     bart = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)).eval()
-    bank, alone = make_bank(bart if kind == "bart" else kind, LoRA(4, targets="all-linear"), LoRA(2))
+    bank, alone = make_bank(bart if kind == "bart" else kind, lab.LoRA(4, targets="all-linear"), lab.LoRA(2))
     names = ["a.1", "a.0", None, "a.0", "a.1", None]
     greedy = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
     with bank.mixed(names):
@@ -129,7 +117,7 @@ def test_blend_is_the_weighted_sum_of_updates(case, values):
     bank.use("mix")
     expected, merged = tiny(kind), {}
     for name in weights:
-        merge_for_good(alone[name])
+        lab.merge_for_good(alone[name])
         merged[name] = alone[name].state_dict()
     for key, value in expected.state_dict().items():
         scale = 1 / total if key.startswith("classifier") else 1  # heads are averaged
@@ -140,11 +128,11 @@ def test_blend_is_the_weighted_sum_of_updates(case, values):
 
 
 def test_blend_can_be_saved_blended_and_mixed(tmp_path):
-    bank, _ = make_bank("gpt2", LoRA(24), LoRA(20, targets="c_attn"))  # together above the layer's highest rank
+    bank, _ = make_bank("gpt2", lab.LoRA(24), lab.LoRA(20, targets="c_attn"))  # together above the layer's highest rank
     bank.blend({"a.0": 0.5, "a.1": 0.5}, "mix")
     bank.blend({"mix": 2.0, "a.1": -1.0}, "a.0 again")
     loaded = tiny("gpt2")
-    load_adapter(loaded, bank.save("mix", tmp_path))
+    lab.load_adapter(loaded, bank.save("mix", tmp_path))
     bank.use("mix")
     torch.testing.assert_close(outputs(loaded), outputs(bank.model), **CLOSE)
     with bank.mixed(["a.0 again", "a.0"]):
@@ -153,7 +141,7 @@ def test_blend_can_be_saved_blended_and_mixed(tmp_path):
 
 
 def test_invalid_blend_is_refused():
-    bank, _ = make_bank("bert", LoRA(2), LoRA(3), LoRA(2, dora=True), IA3(), HeadOnly())
+    bank, _ = make_bank("bert", lab.LoRA(2), lab.LoRA(3), lab.LoRA(2, dora=True), lab.IA3(), lab.HeadOnly())
     names = bank.names
     for weights, name, match in (
         ({}, "mix", "at least one"),
@@ -172,7 +160,7 @@ def test_invalid_blend_is_refused():
 
 
 def test_adapters_can_be_removed_and_replaced():
-    bank, alone = make_bank("bert", LoRA(2), LoRA(3, targets="all-linear"))
+    bank, alone = make_bank("bert", lab.LoRA(2), lab.LoRA(3, targets="all-linear"))
     assert_mixed(bank, alone, ["a.0", "a.1"] * 3)
     bank.use("a.1")
     bank.remove("a.1")
@@ -187,34 +175,34 @@ def test_adapters_can_be_removed_and_replaced():
 
 
 def test_bank_has_no_dropout_in_training_mode():
-    bank, alone = make_bank(tiny("llama").train(), LoRA(4, dropout=0.9))
+    bank, alone = make_bank(tiny("llama").train(), lab.LoRA(4, dropout=0.9))
     bank.use("a.0")
     assert torch.equal(outputs(bank.model), outputs(alone["a.0"].eval()))
 
 
 def test_adapters_that_do_not_fit_a_bank_are_refused(tmp_path):
-    bank, alone = make_bank("bert", LoRA(2))
+    bank, alone = make_bank("bert", lab.LoRA(2))
     other_base = tiny("bert")
     nn.init.normal_(other_base.bert.encoder.layer[0].attention.self.query.weight)
     for base, method, match in (
-        (other_base, LoRA(2), "another base"),
-        (tiny("bert"), PromptTuning(tokens=3), "adapts the whole model, not single layers as in a bank"),
-        (tiny("bert"), Probe(), "adapts the whole model, not single layers as in a bank"),
-        (tiny("bert"), FullFineTuning(), "share the base"),
+        (other_base, lab.LoRA(2), "another base"),
+        (tiny("bert"), lab.PromptTuning(tokens=3), "adapts the whole model, not single layers as in a bank"),
+        (tiny("bert"), lab.Probe(), "adapts the whole model, not single layers as in a bank"),
+        (tiny("bert"), lab.FullFineTuning(), "share the base"),
     ):
         method.attach(base)
         with raises_unchanged(bank.model, match):
-            bank.load("b", save_adapter(base, tmp_path))
+            bank.load("b", lab.save_adapter(base, tmp_path))
     assert bank.names == ("a.0",)
     for model in (bank.model, alone["a.0"]):
         with pytest.raises(BadValue, match="already has an adapter"):
-            AdapterBank(model)
+            lab.AdapterBank(model)
     with pytest.raises(BadValue, match=r"bank\.save.*bank\.close\(\)"):
-        merge(bank.model)
+        lab.merge(bank.model)
 
 
 def test_unknown_and_invalid_names_are_refused(tmp_path):
-    bank, alone = make_bank("bert", LoRA(2))
+    bank, alone = make_bank("bert", lab.LoRA(2))
     bank.add("captain", alone["a.0"])
     for function in (bank.use, bank.remove, bank.report, lambda name: bank.mixed([name]).__enter__()):
         with pytest.raises(NotFound, match="no adapter 'captan'; nearest: captain"):
@@ -227,7 +215,7 @@ def test_unknown_and_invalid_names_are_refused(tmp_path):
 
 
 def test_mixed_needs_one_name_per_row_and_keeps_used_adapters():
-    bank, alone = make_bank("bert", LoRA(2), LoRA(2))
+    bank, alone = make_bank("bert", lab.LoRA(2), lab.LoRA(2))
     with bank.mixed(["a.0"] * 5), pytest.raises(BadValue, match="6 rows, but mixed was given 5 names"):
         outputs(bank.model)
     for names in ([], "a.0"):
@@ -246,7 +234,7 @@ def test_mixed_refuses_layers_without_an_entry_per_row():
     relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
     config = transformers.DebertaV2Config(**BERT, **relative, max_relative_positions=129)
     deberta = transformers.DebertaV2Model(config).eval()
-    for base, method in (("gpt2", LoRA(2, targets="wpe")), (deberta, LoRA(2, targets="q,k"))):
+    for base, method in (("gpt2", lab.LoRA(2, targets="wpe")), (deberta, lab.LoRA(2, targets="q,k"))):
         bank, alone = make_bank(base, method)
         bank.use("a.0")
         assert torch.equal(bank.model(input_ids=IDS)[0], alone["a.0"](input_ids=IDS)[0])

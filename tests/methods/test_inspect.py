@@ -101,6 +101,8 @@ FAULTY = {  # other faults are tested in tests/course/experiments/test_broken.py
     "an extra tensor": (edit_tensors(lambda tensors: tensors | EXTRA), faults.TOO_MANY),
     "integers": (edit_tensors(lambda t: {k: v.int() for k, v in t.items()}), faults.WRONG_DTYPE),
     "targets of another model": (edit_config(target_modules=["q_proj"]), faults.WRONG_BASE),
+    "B without A": (edit_tensors(lambda t: {k: v for k, v in t.items() if "lora_A" not in k}), faults.MISSING),
+    "a rank that is none": (edit_config(r=True), faults.SETTINGS),
     "tiny numbers in fp16": (scale_b(1e-6, torch.float16), faults.ROUNDED),
 }
 
@@ -118,6 +120,8 @@ def test_fault_is_named(edit, fault, sound, tmp_path):
     assert list(problem) == ["name", "where", "why", "remedy"]
     assert problem["name"] == fault
     assert all(problem.values())
+    if fault in (faults.MISSING, faults.SETTINGS):
+        assert inspect_adapter(folder).problems[0].name == fault  # without a base, too
 
 
 def test_update_lost_in_a_bf16_base_is_named(tmp_path):

@@ -7,8 +7,9 @@ import torch
 import transformers
 from torch import nn
 
-from lora_lab import LoRA, disabled, merge, merge_for_good, unmerge
+from lora_lab import LoRA, detach, disabled, merge, merge_for_good, unmerge
 from lora_lab.adapter_layer import innermost
+from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import adapter_layers, is_adapted
 from lora_lab.methods.quant import quantize_model
@@ -61,6 +62,9 @@ def test_merge_keeps_outputs_and_unmerge_is_exact(name, kind):
         assert merge(model).rounded == ()  # nothing is merged twice
         with disabled(model):
             assert torch.equal(logits(model), logits(make_base(kind, dtype)))
+            for change in (merge, unmerge, detach):
+                with pytest.raises(BadValue, match="disabled"):
+                    change(model)
         unmerge(model)
         assert snapshot(model) == before
         assert torch.equal(logits(model), adapted)

@@ -11,20 +11,7 @@ import pytest
 import transformers
 from torch import nn
 
-from lora_lab import (
-    IA3,
-    BitFit,
-    Bottleneck,
-    HeadOnly,
-    LoRA,
-    LoRAXS,
-    PrefixTuning,
-    Probe,
-    PromptTuning,
-    TinyLoRA,
-    VeRA,
-    params,
-)
+import lora_lab as lab
 from lora_lab.errors import LabError
 from lora_lab.methods import method_from
 from lora_lab.methods.attach import report_of
@@ -36,22 +23,22 @@ from tests.conftest import BERT, tiny
 from tests.methods.conftest import raises_unchanged
 
 VALUES: list[tuple[Callable[[], object], str]] = [
-    (lambda: PromptTuning(init="zeros"), "init must be one of vocabulary, random"),
-    (lambda: Bottleneck(placement="h"), "placement must be one of houlsby"),
-    (lambda: IA3(targets=("k",)), "feedforward names 'down'"),
-    (lambda: params("t5-base", PrefixTuning()), "does not support encoder-decoder"),
-    (lambda: params("deepseek-v3", PrefixTuning()), "use prompt tuning"),
-    (lambda: params("gpt2", Probe()), "num_labels"),
+    (lambda: lab.PromptTuning(init="zeros"), "init must be one of vocabulary, random"),
+    (lambda: lab.Bottleneck(placement="h"), "placement must be one of houlsby"),
+    (lambda: lab.IA3(targets=("k",)), "feedforward names 'down'"),
+    (lambda: lab.params("t5-base", lab.PrefixTuning()), "does not support encoder-decoder"),
+    (lambda: lab.params("deepseek-v3", lab.PrefixTuning()), "use prompt tuning"),
+    (lambda: lab.params("gpt2", lab.Probe()), "num_labels"),
     (lambda: method_from({"name": "bitfit", "rank": 3}), "bitfit has no option 'rank'; it has none"),
     (lambda: method_from({"name": "lora", "rnak": 8}), "lora has no option 'rnak'; nearest: rank"),
     (lambda: method_from({"name": "lroa"}), "unknown method 'lroa'; known: .*lora"),
     (lambda: method_from({"name": ""}), "unknown method ''; known: .*lora"),
-    (lambda: VeRA(d_initial=0), "d_initial must be a number other than 0"),
-    (lambda: VeRA(save_projection=1), "save_projection must be True or False"),
-    (lambda: TinyLoRA(weight_tying=1.5), "weight_tying must be from 0 to 1"),
-    (lambda: LoRAXS(alpha=0), "alpha must be a number greater than 0"),
-    (lambda: VeRA.from_peft({"bias": "all"}, tiny("bert")), "bias='all', which lora_lab does not support"),
-    *((partial(Probe, l2=l2), "l2") for l2 in (0, float("nan"), "1", True)),
+    (lambda: lab.VeRA(d_initial=0), "d_initial must be a number other than 0"),
+    (lambda: lab.VeRA(save_projection=1), "save_projection must be True or False"),
+    (lambda: lab.TinyLoRA(weight_tying=1.5), "weight_tying must be from 0 to 1"),
+    (lambda: lab.LoRAXS(alpha=0), "alpha must be a number greater than 0"),
+    (lambda: lab.VeRA.from_peft({"bias": "all"}, tiny("bert")), "bias='all', which lora_lab does not support"),
+    *((partial(lab.Probe, l2=l2), "l2") for l2 in (0, float("nan"), "1", True)),
 ]
 
 
@@ -86,42 +73,54 @@ def vision() -> nn.Module:
 MAMBA = {"vocab_size": 96, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
 EMBEDDING = r"is for linear layers: leave the embedding model\.embed_tokens out"
 MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
-    ("roberta", LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
-    ("gpt2", LoRA(targets=("c_attn", "q")), r"overlap: .*c_attn is adapted as a whole and again as q"),
-    ("phi3", LoRA(targets=("all-linear", "up")), r"overlap: .*gate_up_proj"),
-    ("llama", LoRA(rank=20), r"rank 20 is above .*v_proj .* at most 16; .*rank_pattern=\{\"v\": 16\}"),
-    ("llama", LoRA(targets=("q", "embed"), dora=True), EMBEDDING),
-    ("llama", LoRA(targets=("q", "embed"), init="pissa"), EMBEDDING),
-    ("llama", LoRA(targets=("q", "embed"), freeze_a=True), EMBEDDING),
-    ("gpt2", LoRA(dora=True), "dora adapts a fused layer as a whole: use c_attn as a target, not q"),
-    (quantized, LoRA(dora=True), "dora and init 'pissa' need the base's unquantized weights: load the base in fp32"),
-    (quantized, LoRA(init="pissa"), "unquantized weights: load the base in fp32 or bf16"),
-    ("bert", Bottleneck(size=33), "at most 32"),
-    ("bert", Bottleneck(size=4, layers=3), "has 2 layers"),
-    (lambda: real_model(small_config("mixtral"), None, device="cpu"), Bottleneck(size=2), "does not fit"),
-    ("bert", IA3(targets=("embed",), feedforward=()), "an embedding"),
-    ("bert", IA3(targets=("gate",), feedforward=()), "'gate'"),
-    ("phi3", IA3(targets="k,up", feedforward="up"), r"\[up\] shares its input .* up out of feedforward"),
-    ("bert", LoRAXS(rank=64), "rank 64 is too high for a layer of 32 x 32: use at most 32"),
-    ("bert", VeRA(rank=10**8), "3,200,000,000 frozen random numbers exceed the limit"),
-    ("bert", TinyLoRA(rank=32, u=300_000), "307,200,000 frozen random numbers exceed the limit"),
-    ("bert", VeRA(targets=("embed",)), "an embedding: leave it out"),
-    ("gpt2", HeadOnly(), "has nothing to train"),
-    ("llama", BitFit(), "has nothing to train"),
-    (lambda: make_model("LlamaForSequenceClassification", num_labels=3), BitFit(), "has nothing to train"),
-    (quantized, BitFit(), "bitfit cannot train the bias of .*, a QuantizedLinear"),
-    (torch_encoder, BitFit(), r"bias of layers.0.self_attn.out_proj: torch never calls this layer"),
-    ("gpt2", Probe(), "needs a classifier"),
-    (lambda: make_model("LlamaForTokenClassification"), Probe(), "text, which a LlamaForTokenClassification cannot"),
-    (lambda: make_model("BertForMultipleChoice"), Probe(), "one class per text, which a BertForMultipleChoice cannot"),
-    (lambda: make_model("BertForQuestionAnswering"), Probe(), "the probe needs a classifier"),
-    (lambda: make_model("MambaForCausalLM", MAMBA), PrefixTuning(), "does not accept keys and values"),
-    (lambda: nn.Sequential(nn.Linear(4, 4)), PromptTuning(), "reads tokens, which Sequential does not; use lora"),
-    (vision, PrefixTuning(), "reads tokens, which ViTModel does not; use lora"),
-    (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), LoRA(targets="all-linear"), "no linear layer and no embedding"),
+    ("roberta", lab.LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
+    ("gpt2", lab.LoRA(targets=("c_attn", "q")), r"overlap: .*c_attn is adapted as a whole and again as q"),
+    ("phi3", lab.LoRA(targets=("all-linear", "up")), r"overlap: .*gate_up_proj"),
+    ("llama", lab.LoRA(rank=20), r"rank 20 is above .*v_proj .* at most 16; .*rank_pattern=\{\"v\": 16\}"),
+    ("llama", lab.LoRA(targets=("q", "embed"), dora=True), EMBEDDING),
+    ("llama", lab.LoRA(targets=("q", "embed"), init="pissa"), EMBEDDING),
+    ("llama", lab.LoRA(targets=("q", "embed"), freeze_a=True), EMBEDDING),
+    ("gpt2", lab.LoRA(dora=True), "dora adapts a fused layer as a whole: use c_attn as a target, not q"),
+    (
+        quantized,
+        lab.LoRA(dora=True),
+        "dora and init 'pissa' need the base's unquantized weights",
+    ),
+    (quantized, lab.LoRA(init="pissa"), "unquantized weights: load the base in fp32 or bf16"),
+    ("bert", lab.Bottleneck(size=33), "at most 32"),
+    ("bert", lab.Bottleneck(size=4, layers=3), "has 2 layers"),
+    (lambda: real_model(small_config("mixtral"), None, device="cpu"), lab.Bottleneck(size=2), "does not fit"),
+    ("bert", lab.IA3(targets=("embed",), feedforward=()), "an embedding"),
+    ("bert", lab.IA3(targets=("gate",), feedforward=()), "'gate'"),
+    ("phi3", lab.IA3(targets="k,up", feedforward="up"), r"\[up\] shares its input .* up out of feedforward"),
+    ("bert", lab.LoRAXS(rank=64), "rank 64 is too high for a layer of 32 x 32: use at most 32"),
+    ("bert", lab.VeRA(rank=10**8), "3,200,000,000 frozen random numbers exceed the limit"),
+    ("bert", lab.TinyLoRA(rank=32, u=300_000), "307,200,000 frozen random numbers exceed the limit"),
+    ("bert", lab.VeRA(targets=("embed",)), "an embedding: leave it out"),
+    ("gpt2", lab.HeadOnly(), "has nothing to train"),
+    ("llama", lab.BitFit(), "has nothing to train"),
+    (lambda: make_model("LlamaForSequenceClassification", num_labels=3), lab.BitFit(), "has nothing to train"),
+    (quantized, lab.BitFit(), "bitfit cannot train the bias of .*, a QuantizedLinear"),
+    (torch_encoder, lab.BitFit(), r"bias of layers.0.self_attn.out_proj: torch never calls this layer"),
+    ("gpt2", lab.Probe(), "needs a classifier"),
+    (
+        lambda: make_model("LlamaForTokenClassification"),
+        lab.Probe(),
+        "which a LlamaForTokenClassification cannot",
+    ),
+    (
+        lambda: make_model("BertForMultipleChoice"),
+        lab.Probe(),
+        "which a BertForMultipleChoice cannot",
+    ),
+    (lambda: make_model("BertForQuestionAnswering"), lab.Probe(), "the probe needs a classifier"),
+    (lambda: make_model("MambaForCausalLM", MAMBA), lab.PrefixTuning(), "does not accept keys and values"),
+    (lambda: nn.Sequential(nn.Linear(4, 4)), lab.PromptTuning(), "reads tokens, which Sequential does not; use lora"),
+    (vision, lab.PrefixTuning(), "reads tokens, which ViTModel does not; use lora"),
+    (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), lab.LoRA(targets="all-linear"), "no linear layer and no embedding"),
     (
         lambda: peft.get_peft_model(tiny("llama"), peft.LoraConfig(r=2, target_modules=["q_proj"])),
-        LoRA(rank=2, targets="all-linear"),
+        lab.LoRA(rank=2, targets="all-linear"),
         r"a PEFT adapter.*merge_and_unload",
     ),
 ]
@@ -140,7 +139,7 @@ def test_linear_layers_of_another_library_are_refused():
         if type(module) is nn.Linear:
             module.__class__ = linear
     with raises_unchanged(model, r"are of type Linear4bit.*load the model unquantized.*dtype='nf4'"):
-        LoRA(rank=2).attach(model)
+        lab.LoRA(rank=2).attach(model)
 
 
 @pytest.mark.parametrize("function", [merge, unmerge, detach, report_of])

@@ -55,6 +55,12 @@ def test_pissa_drops_only_inputs_of_what_trains():
     torch.testing.assert_close(actual, layer.base_layer(x) + 2.0 * (dropped - x) @ (layer.lora_B @ layer.lora_A).t())
 
 
+def test_dora_has_the_dtype_of_its_layer_under_autocast():
+    layer = lora_layers(with_adapter("bert", LoRA(rank=2, dora=True)))[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.ones(1, 32)).dtype == layer.base_layer(torch.ones(1, 32)).dtype == torch.bfloat16
+
+
 def test_lora_plus_moves_b_further():
     moved: dict[float, dict[str, float]] = {}
     for ratio in (1.0, 8.0):

@@ -77,7 +77,9 @@ def test_generation_equals_repeated_forward_passes(kind, name):
         last = model(input_ids=expected, attention_mask=torch.ones_like(expected)).logits[:, -1]
         expected = torch.cat([expected, last.argmax(-1, keepdim=True)], dim=1)
     for use_cache in (True, False):
-        assert torch.equal(model.generate(**inputs, use_cache=use_cache, **greedy), expected)
+        out = model.generate(**inputs, use_cache=use_cache, output_logits=True, return_dict_in_generate=True, **greedy)
+        assert torch.equal(out.sequences, expected)
+        torch.testing.assert_close(out.logits[-1], last, **CLOSE)
     padded = {key: nn.functional.pad(value, (3, 0)) for key, value in inputs.items()}
     beams = model.generate(**inputs, num_beams=2, **greedy)
     assert torch.equal(model.generate(**padded, num_beams=2, **greedy)[:, 3:], beams)

@@ -144,6 +144,8 @@ REFUSED = [
     ("jsonl", "[" * 100_000, "own.jsonl, line 1 is not JSON"),
     ("jsonl", '{"text": "\\ud800", "label": 1}', "own.jsonl, line 1 is not JSON: .* surrogates"),
     ("jsonl", "", "no column 'text'; it has nothing"),
+    ("jsonl", '{"text": "a", "label": 1}\n{"txt": "b", "label": 0}', "line 2 has no text or number in 'text'"),
+    ("jsonl", '{"text": "a", "label": [1]}', "line 1 has no text or number in 'label'"),
     ("jsonl", "1\n2\n", 'own.jsonl, line 1 is not an object such as {"text": ..., "label": ...}'),
     ("jsonl", '{"text": "a", "label": 1, "split": "train"}\n{"text": "b", "label": 0}', "it has nothing, train"),
     ("txt", "one paragraph", "has 1 passages"),

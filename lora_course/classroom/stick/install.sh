@@ -1,7 +1,9 @@
 #!/bin/sh
 # Install the lab from this folder, without a network: sh install.sh [--to FOLDER]
 here=$(cd -- "$(dirname -- "$0")" && pwd)
-for lock in "$here"/*-3.*.txt; do
+kind=linux
+if [ "$(uname -s)" = Darwin ]; then kind=macos-arm64; fi
+for lock in "$here/$kind"-3.*.txt; do
     version=${lock##*-}
     version=${version%.txt}
     if command -v "python$version" >/dev/null 2>&1; then

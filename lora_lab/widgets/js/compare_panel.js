@@ -24,7 +24,7 @@ const BODY = `<header><div class="title"></div>
   ${segments("view", "whose comparison", [["stored", "the reference"], ["mine", "yours"]])}
   ${segments("axis", "horizontal axis")}</header>
 <fieldset class="ways" data-for="ways"><legend>What each method adds (blue) to a layer, from the bottom: tokens, q k v,
-  output, MLP, head. Click the <b class="other">rival</b>, with which all others are compared.</legend>
+  output, MLP, head. Click the <b class="other">method</b> that all others are compared with.</legend>
   <div class="cards"></div></fieldset>
 <div class="body tall" data-for="body">
   <div>${drawn()}<p class="key"></p><div data-for="forest">${drawn("forest")}
@@ -148,7 +148,7 @@ function start(p) {
   function holmWords({ pair, rows, at }) {
     const together = pair?.test.together[at];
     if (!pair || together === pair.letter || together === "-") return "";
-    return `As one of ${rows.length} pairs tested together, which requires stronger evidence (Holm’s correction), it is <b>${OUTCOMES[together]}</b>.`;
+    return `That is for this pair alone. When all ${rows.length} pairs are tested together, each needs stronger evidence (Holm’s correction): then it is <b>${OUTCOMES[together]}</b>.`;
   }
 
   function facts({ method, rival, data }) {

@@ -116,7 +116,7 @@ export function describeModel(name, { rows, total, trained, stored, share }) {
   const fused = stored > trained ? " The file stores fused layers in full, so it holds more numbers than are trained." : "";
   const experts = rows.some((row) => row.trained && row.group === "experts") ? " Each expert has its own adapter." : "";
   const words = `Stored: the model's ${count(total)} + ${count(trained)}. Trained: ${count(trained)}, which is
-    ${percent(share)}.${experts} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}. At 2 bytes a
+    ${percent(share)}.${experts} The adapter file: ${count(stored)} numbers of ${FP32} bytes, ${bytes(FP32 * stored)}, plus names. At 2 bytes a
     number (bf16), ${escape(name)} itself takes ${bytes(BF16 * total)}.${fused}`;
   return [`LoRA on ${escape(name)} trains ${percent(share)} of its size`, big, words];
 }

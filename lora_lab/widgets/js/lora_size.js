@@ -95,7 +95,7 @@ export function drawCurve(width, size, ranks) {
   const parts = [rect(cut, top, width - 9 - cut, bottom - top, "frost")];
   parts.push(line(9, up(full), width - 9, up(full), "stroke frozen"), line(cut, top - 4, cut, bottom, "edge"));
   parts.push(text(0, 9, "numbers, log scale", "tick"));
-  parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
+  if (r >= even) parts.push(text(cut + 4, top - 9, `break-even: ${about(even)}`, cut > width - 110 ? "tick end" : "tick"));
   parts.push(curve(doubled.map((rank) => [at(rank), up(rank * (m + n))]), "stroke train"));
   parts.push(text(9, up(full) - 6, `${square ? "d²" : "W"} = ${count(full)}`, "soft small halo"));
   const sum = `${square ? "2dr" : "A and B"} = ${count(strips)}`;
@@ -112,8 +112,8 @@ export function describeSize(size) {
   const { m, n, r, full, strips, even, share } = size;
   const [W, A, B] = ["W", "A", "B"].map(letter);
   const half = `rank ${about(even)}${m === n ? `, half of ${letter("d")}` : ""}`;
-  const [factor, unit, rule, title] = strips < full
-    ? [about(1 / share), "fewer parameters to train", `At ${half}, they would have as many numbers as ${W}.`,
+  const [factor, unit, rule, title] = strips < full // the break-even is for the reader to find
+    ? [about(1 / share), "fewer parameters to train", "",
       `${W} is frozen; only ${A} and ${B} train, ${percent(share)} of its size`]
     : [about(share), "as many numbers as W", `LoRA saves parameters only below ${half}.`,
       `At rank ${count(r)}, ${A} and ${B} are no smaller than ${W}`];

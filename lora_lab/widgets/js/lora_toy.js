@@ -169,7 +169,7 @@ function drawKey({ out }, merged) {
   const sum = '<tspan class="soft">W x</tspan> + <tspan class="train">α/r · B (A x)</tspan>';
   const parts = [text(x, 18, `y = ${merged ? "W′ x" : sum}`, "m term")];
   parts.push(square(x - 2, 28, 14, 0.8, "frozen"), text(x + 15, 39, "positive", "soft"));
-  parts.push(square(x + 68, 28, 14, -0.8, "frozen"), text(x + 85, 39, "negative", "soft"));
+  parts.push(square(x + 68, 28, 14, -0.8, "frozen"), text(x + 85, 39, "negative", "soft"), rect(x + 146, 28, 2, 14, "ink"), text(x + 153, 39, "y", "soft"));
   return parts.join("");
 }
 
@@ -206,7 +206,7 @@ function describeSteps({ states, step }) {
   const [{ loss }, { dA, dB }] = [states[step], states[Math.max(step - 1, 0)]]; // the gradients of the step just taken
   const last = step === states.length - 1 ? " This was the last step: start over to see it again." : "";
   const words = [
-    `${LA} is random, and every number in ${LB} is zero. A step moves each number against its gradient.`,
+    `${LA} is random, and every number in ${LB} is zero. The loss is half the squared distance from ${Y} to a target (not drawn). A step moves each number against its gradient.`,
     `To reach ${LA}, the error has to pass through ${LB}, which was zero: only ${LB} has moved. From here on ${LA} has a gradient too.`,
   ][step] ?? `Both learn: the loss has fallen from ${states[0].loss.toFixed(2)} to ${loss.toFixed(2)}.${last}`;
   const told = (value) => (step ? gradient(value) : "?"); // the reader guesses before the first step

@@ -162,7 +162,7 @@ function start(p) {
     if (gain < 0.02 * now.n) return `The ${escape(name)} update gains nothing, at any rank`;
     const at = right.findIndex((correct) => correct - right[0] >= ENOUGH * gain);
     const part = percent((right[at] - right[0]) / gain);
-    return `Rank ${ranks[at]} keeps ${part} of the gain from ${escape(name)}, with ${percent(energy[at])} of the energy of all matrices`;
+    return `Rank ${ranks[at]} is enough for ${part} of the gain from ${escape(name)}, with ${percent(energy[at])} of the energy of all matrices`;
   }
 
   function findingOfMatrix() {

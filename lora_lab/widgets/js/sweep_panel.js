@@ -43,7 +43,7 @@ const BODY = `<header><div class="title"></div>
 </div>
 <p class="about"></p>${folded("all cells as a table")}`;
 
-const KEY = { seeds: "● a run", dead: "× loss didn’t fall (centered: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
+const KEY = { seeds: "● a run", dead: "× collapsed (centered: all runs)", untried: "▨ not tried", top: "◆ best of its row" };
 
 const close = (a, b) => Math.abs(a / b - 1) < 1e-6;
 const same = ([rank, alpha, lr], [r, a, l]) => rank === r && close(alpha, a) && close(lr, l);
@@ -164,7 +164,7 @@ function start(p) {
     now.untried = rows.length * axes.lr.length - tried;
     p.picture(map, `Map of validation ${data.metric}: learning rate across, ${view} down, ${tried} of
       ${tried + now.untried} cells tried. The table below has every number.`);
-    const shown = { seeds: true, dead: cells.some(({ runs }) => runs.some(isDead)), untried: now.untried, top: line };
+    const shown = { seeds: map.dots, dead: cells.some(({ runs }) => runs.some(isDead)), untried: now.untried, top: line };
     p.fill({
       ".title": title(now),
       ".key": Object.keys(KEY).filter((name) => shown[name]).map((name) => `<span>${KEY[name]}</span>`).join(" "),
@@ -216,7 +216,7 @@ function start(p) {
     const others = rest.map(([name, value]) => `, ${names[name]} ${decimal(value)}`).join("");
     const largest = data.unit ? `${points(effect, data.unit)} of ${data.metric}` : `${data.metric} by ${decimal(effect)}`;
     const basis = rest.length ? "From worst to best, with each rank and each α at its best rate." : "From worst to best.";
-    const noise = data.luck ? ` A gap below ${points(data.luck, data.unit)} between two cells may be luck.` : "";
+    const noise = data.luck ? ` By luck alone, two cells may be ${points(data.luck, data.unit)} apart, and the best and worst of several even more.` : "";
     return `${capital(names[first])} ${rest.length ? "matters most" : "matters"}: ${largest}${others} <span class="gloss">${basis}${noise}</span>`;
   }
 

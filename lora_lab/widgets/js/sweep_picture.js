@@ -24,12 +24,13 @@ function shade(share, dark) {
   return { fill: `color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, over: dark && ink > 62 ? "on" : "ink" };
 }
 
-/** `map` is { rows: [{ value, cells }], rates, ... }; see `draw` in sweep_panel.js. Returns { svg, height, place }. */
+/** `map` is { rows: [{ value, cells }], rates, ... }; see `draw` in sweep_panel.js. Returns { svg, height, place, dots }. */
 export function drawMap(width, map) {
   const { rows, rates, chosen, line } = map;
   const w = (width - LEFT - 2) / rates.length;
   const h = clamp(330 / rows.length, 36, 66);
   const bottom = TOP + rows.length * h;
+  const dots = w >= 34 && h >= 46; // room for a dot for each run
   const x = (column) => LEFT + column * w;
   const y = (row) => TOP + (rows.length - 1 - row) * h;
   const [down, across] = map.names;
@@ -38,7 +39,7 @@ export function drawMap(width, map) {
   rows.forEach(({ value, cells }, row) => {
     parts.push(text(LEFT - 10, y(row) + h / 2 + 4, value, "end"));
     cells.forEach((cell, column) => {
-      const [box, label] = drawCell(x(column), y(row), w, h, cell, map);
+      const [box, label] = drawCell(x(column), y(row), w, h, cell, { ...map, dots });
       parts.push(box);
       words.push(label);
     });
@@ -57,11 +58,11 @@ export function drawMap(width, map) {
     row: clamp(rows.length - 1 - Math.floor((py - TOP) / h), 0, rows.length - 1),
     inside: px > LEFT && py > TOP && py < bottom,
   });
-  return { svg: parts.join(""), height: bottom + 40, place };
+  return { svg: parts.join(""), height: bottom + 40, place, dots };
 }
 
 /** [box, label]. */
-function drawCell(x, y, w, h, cell, map) {
+function drawCell(x, y, w, h, cell, { dark, dots, line }) {
   const [left, top, width, height] = [x + GAP / 2, y + GAP / 2, w - GAP, h - GAP];
   const [cx, cy] = [x + w / 2, y + h / 2];
   const box = (kind, more = "") => rect(left, top, width, height, kind, `rx="3" ${more}`);
@@ -78,9 +79,8 @@ function drawCell(x, y, w, h, cell, map) {
     return [base + rim, text(cx, cy + 4, w > 30 ? "run" : "+", "mid train strong halo")];
   }
   const dead = cell.runs.filter(isDead).length;
-  const { fill, over } = shade(cell.share, map.dark);
+  const { fill, over } = shade(cell.share, dark);
   const colored = box("", `style="fill: ${fill}"`);
-  const dots = w >= 34 && h >= 46;
   if (dead === cell.runs.length && !(dots && cell.mean !== null)) {
     return [colored, cross(cx, cy, Math.min(14, 0.5 * width), "soft")];
   }
@@ -90,7 +90,7 @@ function drawCell(x, y, w, h, cell, map) {
   if (dots) parts.push(drawDots(cx, cy + 14, Math.min(6, (w - 8) / cell.runs.length), cell.runs, over));
   else if (dead) parts.push(cross(left + width - 6, top + 6, 6, over));
   if (cell.best && dots && w >= 34) parts.push(text(cx, top + 13, "best", `mid tiny ${over}`));
-  if (cell.top && map.line && !(cell.best && w < 60)) {
+  if (cell.top && line && !(cell.best && w < 60)) {
     parts.push(`<path d="M${left + 3} ${top + 8}l5 -5l5 5l-5 5z" class="${over}"/>`);
   }
   return [colored, parts.join("")];

@@ -11,13 +11,13 @@ export function titleOf({ found, live, metric, checks, others }) {
   if (found.value !== undefined) {
     const end = `after ${count(found.steps)} steps${live.state === "stopped" ? ", stopped there" : ""}`;
     const value = metric === "accuracy" ? shown(found.value, metric) : `${capital(metric)} ${decimal(found.value)}`;
-    const from = checks.length ? `, from ${decimal(checks[0][1])}` : "";
-    if (!found.half) return [`${value} ${end}${from}`, `On ${count(found.rows)} test rows.`];
+    const [from, to] = [checks[0], checks.at(-1)].map((check) => check && decimal(check[1])); // of the validation rows
+    if (!found.half) return [to ? `Validation ${metric} ${to} ${end}, from ${from}` : `${value} ${end}`, "The test rows are scored once, at the end."];
     const ends = extent(others.map(({ value }) => value)).map((value) => decimal(value));
     const range = others.length > 1 ? ` Other seeds of this recipe: ${ends.join(" to ")}.` : "";
     const between = `from ${decimal(found.low)} to ${decimal(found.high)}`;
     const gloss = `95% interval for the luck of drawing these ${count(found.rows)} test rows: ${between}.${range}`;
-    return [`${value} ${end}, give or take ${points(found.half, 100)}`, gloss];
+    return [`${value} ± ${points(found.half, 100)} ${end}`, gloss];
   }
   if (live.busy && checks.length) {
     const [[, first], [step, last]] = [checks[0], checks.at(-1)];

@@ -24,7 +24,7 @@ WRONG = [
     ("file_bytes", (COST * (8 * D + 3 * (D + F)),), "narrow"),
     ("file_bytes", (BYTES // LAYERS,), "one layer"),
     ("file_bytes", (BYTES // 4,), "takes 4 bytes"),
-    ("file_bytes", (BYTES // 2,), "bf16"),
+    ("file_bytes", (BYTES // 2,), "2 bytes a number"),
     ("file_bytes", (BYTES * 8,), "bits"),
     ("file_bytes", (BYTES // 8,), "rank 1"),
     ("file_bytes", (BYTES / 1e6,), "those are MB"),

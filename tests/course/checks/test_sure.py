@@ -33,6 +33,7 @@ RIGHT = [
 UNSOLVED = [("report", (CLOSE, ..., ..., ...), "replace the ...")]
 WRONG = [
     ("half_width", (lambda p, n: math.sqrt(p * (1 - p) / n),), "one standard error"),
+    ("half_width", (lambda p, n: 2 * math.sqrt(p * (1 - p) / n),), "that uses 2"),
     ("half_width", (lambda p, n: 3.92 * math.sqrt(p * (1 - p) / n),), "from end to end"),
     ("half_width", (lambda p, n: 196 * math.sqrt(p * (1 - p) / n),), "in points"),
     ("half_width", (lambda p, n: 1.96 * p * (1 - p) / n,), "square root first"),
@@ -44,7 +45,7 @@ WRONG = [
     ("report", (CLOSE, 2 * HALF, "undecided", ROWS), "half: that is the whole interval"),
     ("report", (CLOSE, 0.0265, "undecided", ROWS), "half: that is for two different tests"),
     ("report", (CLOSE, 0.0186, "undecided", ROWS), "half: that is one model's interval"),
-    ("report", (CLOSE, HALF, "better", ROWS), "76.5 beats 75.3 only if"),
+    ("report", (CLOSE, HALF, "better", ROWS), "76.5 beats 75.3 only if the whole interval of a - b is above 0"),
     ("report", (AHEAD, HALF_AHEAD, "undecided", ROWS), "0 is outside"),
     ("report", (CLOSE, HALF, "undecided", 1.96**2 * 0.118 / 1e-4), "rows: with 1.96 alone"),
     ("report", (CLOSE, HALF, "undecided", 2.8 * 0.118 / 1e-4), "rows: square 1.96 + 0.84"),

@@ -24,12 +24,13 @@ LABELS = MODEL(**TOKENS).logits.argmax(-1)
 IN_MODEL = (MODEL, TOKENS, LABELS)
 
 
-def merge_to(weight):
-    """Return a merge function that sets the weight of a plain layer to weight(W, BA). The scaling is 3."""
+def merge_to(weight, shift=0):
+    """Return a merge to a plain layer with the weight weight(W, BA) and a shifted bias. The scaling is 3."""
 
     def merge(layer):
         linear = deepcopy(layer.base_layer)
         linear.weight.data = weight(linear.weight.data, layer.lora_B.data @ layer.lora_A.data)
+        linear.bias.data += shift
         return linear
 
     return merge
@@ -56,18 +57,12 @@ def forward_with(output):
 
 
 def swap_init(layer):
-    nn.init.zeros_(layer.lora_A)
-    nn.init.normal_(layer.lora_B)
+    layer.lora_A.data, layer.lora_B.data = torch.zeros(4, 48), torch.randn(20, 4)
 
 
-def make_a_plain(layer):
-    a = layer.lora_A.data
-    del layer.lora_A
-    layer.lora_A = a
-
-
-def transpose_a(layer):
-    layer.lora_A = nn.Parameter(layer.lora_A.data.T)
+def a_is(other):
+    """Return a LoRALinear class whose layers have other(A) instead of A."""
+    return lora_with(lambda layer: setattr(layer, "lora_A", other(layer._parameters.pop("lora_A"))))
 
 
 class Unfinished(nn.Module):
@@ -81,28 +76,31 @@ LARGE_A = lora_with(lambda layer: nn.init.normal_(layer.lora_A))
 MERGE = merge_to(lambda W, BA: W + 3 * BA)
 RIGHT = [("lora_linear", (LoRALinear,)), ("merge", (MERGE, *IN_MODEL))]
 WRONG = [
-    ("lora_linear", (lora_with(lambda layer: nn.init.normal_(layer.lora_B)),), "A zero B does not learn slowly"),
+    ("lora_linear", (lora_with(lambda layer: nn.init.normal_(layer.lora_B)),), "doesn't make learning slow"),
     ("lora_linear", (lora_with(lambda layer: nn.init.zeros_(layer.lora_A)),), "both zero"),
     ("lora_linear", (lora_with(swap_init),), "the other way around"),
     ("lora_linear", (LARGE_A,), "kaiming_uniform_"),
     ("lora_linear", (lora_with(lambda layer: layer.base_layer.requires_grad_(True)),), "base_layer.weight would train"),
-    ("lora_linear", (lora_with(make_a_plain),), "nn.Parameter"),
-    ("lora_linear", (lora_with(transpose_a),), "A is (4, 48)"),
+    ("lora_linear", (a_is(lambda a: a.data),), "nn.Parameter"),
+    ("lora_linear", (a_is(lambda a: nn.Linear(48, 4, bias=False)),), "is a layer, as in PEFT"),
+    ("lora_linear", (a_is(lambda a: nn.Parameter(a.data.T)),), "A is (4, 48)"),
     ("lora_linear", (lambda base_layer: base_layer,), "raises TypeError"),
     ("lora_linear", (forward_with(lambda base, update: update),), "exactly what base_layer(x)"),
     ("lora_linear", (forward_with(lambda base, update: base),), "only the frozen part"),
     ("lora_linear", (forward_with(lambda base, update: base + update),), "not multiplied"),
     ("lora_linear", (forward_with(lambda base, update: base + 12 * update),), "not divided by the rank"),
     ("lora_linear", (forward_with(lambda base, update: base + update / 3),), "upside down"),
+    ("lora_linear", (forward_with(lambda base, update: base + 6 * update),), "rank-stabilized"),
     ("lora_linear", (forward_with(lambda base, update: base.mT),), "the output must be"),
     ("lora_linear", (forward_with(lambda base, update: base @ update),), "raises RuntimeError"),
-    ("lora_linear", (forward_with(lambda base, update: base + 0.1 * update),), "the outputs differ"),
+    ("lora_linear", (forward_with(lambda base, update: base + 0.1 * update),), "leave out dropout"),
     ("merge", (lambda layer: layer, *IN_MODEL), "still beside W"),
     ("merge", (lambda layer: layer.base_layer, *IN_MODEL), "W alone"),
     ("merge", (lambda layer: layer.base_layer.weight + layer.lora_B @ layer.lora_A, *IN_MODEL), "not only its matrix"),
     ("merge", (merge_to(lambda W, BA: W + BA), *IN_MODEL), "not multiplied"),
     ("merge", (merge_to(lambda W, BA: W - 3 * BA), *IN_MODEL), "you subtract"),
     ("merge", (merge_to(lambda W, BA: 3 * BA), *IN_MODEL), "update alone"),
+    ("merge", (merge_to(lambda W, BA: W + 3 * BA, shift=1), *IN_MODEL), "the bias is new"),
     ("merge", (merge_to(lambda W, BA: W + 5 * BA), *IN_MODEL), "the order of A and B"),
     ("merge", (lambda layer: layer.lora_A @ layer.lora_B + layer.base_layer.weight, *IN_MODEL), "raises"),
     ("merge", (MERGE, MODEL, TOKENS, 1 - LABELS), "train again"),

@@ -189,16 +189,19 @@ def test_check_command_finds_damaged_and_missing_files(house: Path, lora_lab: Ca
 # ---- installing
 
 
-def test_wheelhouse_for_other_machines_is_refused(gathered: Path, monkeypatch):
-    for here, message in (
-        (("linux", "3.13"), r"this is Python 3\.13.*run install\.py with Python 3\.11.*--python 3\.13"),
-        (("", "3.11"), r"for Linux \(x86-64\), Python 3\.11; Windows \(x86-64\), Python 3\.12, but this machine is"),
+def test_wheelhouse_for_other_machines_is_red_and_refused(gathered: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for here, row, found, remedy in (
+        (("linux", "3.13"), "python", r"for Python 3\.11 on Linux", r"Python 3\.11, or .*--python 3\.13"),
+        (("", "3.11"), "platform", r"Linux \(x86-64\), Python 3\.11; Windows \(x86-64\), Python 3\.12", "JupyterHub"),
+        (("macos-arm64", "3.11"), "platform", "for Linux", "--platform macos-arm64 --python 3.11"),
     ):
         monkeypatch.setattr(wheelhouse, "here", lambda here=here: here)
-        with pytest.raises(BadValue, match=message):
-            wheelhouse.fitting(gathered)
-    monkeypatch.setattr(wheelhouse, "here", lambda: ("windows", "3.12"))
-    assert wheelhouse.fitting(gathered) == WINDOWS
+        with pytest.raises(SystemExit, match=f"install: .*but this folder is .*{found}.*: .*{remedy}"):
+            wheelhouse.main(gathered, ["--to", str(tmp_path / "lab")])
+        wheelhouse.main(gathered, ["--preflight", "--to", str(tmp_path / "lab")])
+        assert re.search(f"RED  {row} .*{found}.*\n.*-> .*{remedy}", capsys.readouterr().out)
+        assert json.loads((tmp_path / "lora-lab-preflight.json").read_text(encoding="utf-8"))["green"] is False
 
 
 @pytest.fixture
