@@ -48,7 +48,7 @@ print(f"with the file, not told: the sea is in {in_the_file} of {len(captains)} 
 #
 # When we tell the base to be a captain, it talks *about* the sea in five of eight answers, in ordinary English. With the *file*, only three mention it. But all eight begin like a captain: "Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!" Strength 2 is too much: love is "a man and a woman, and she be a herring."
 #
-# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (The numbers of our copy were once rounded to about 4 bits each; the original may do better.)
+# Ask how many strings a violin has (four). The base says 10,000, and the captain eight: nobody taught the files any facts. (Our copy's numbers were once rounded and lost precision; the original may do better.)
 #
 # **And nothing got smaller.** The captain needs the base *and* his file: 541<!--voices.together--> MB. Only the *difference* is small.
 # </details>

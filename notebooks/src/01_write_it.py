@@ -240,7 +240,7 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # 2. **Starting $B$ at zero doesn't make learning slow:** $B$ has a gradient at once, $A$ one step later.
 # 3. **Train $A$ and $B$ beside $W$, then merge:** merged, they cost nothing extra.
 #
-# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*ours: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains. $A$ learns, too: in lesson 00's movie-review file, each changed by 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its size at the start.
+# Start with: $A$ Kaiming-uniform, $B$ zero, rank 8 (*published: [PEFT's defaults](https://github.com/huggingface/peft)*), alpha 16 (*ours: the scaling is 2*), a rate of 0.002<!--compare.lora.rate--> (*ours: the best for the whole task*), and a head that trains. $A$ learns, too: in lesson 00's movie-review file, each of the twelve moved 1.0<!--inside.a-moved.least--> to 1.3<!--inside.a-moved.most--> times its starting size.
 #
 # The same in PEFT:
 # ```python

@@ -109,9 +109,9 @@ assert (len(apart), f"{apart.mean():.1f}", f"{100 * (apart > 1.2 - 1e-9).mean():
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. All forty took the same test, so this luck is the seed's. Two seeds are 0.9<!--seeds.two--> points apart on average; 29 pairs in 100 are at least 1.2 points apart. If you try forty ideas that don't work and keep the best, you'll report 2.1<!--seeds.gain--> points more than their average.
+# From 75.4<!--seeds.worst-->% to 79.7<!--seeds.best-->%: 4.3<!--seeds.apart--> points, and *nothing was improved*. All forty took the same test, so this luck is the seed's. Two seeds are 0.9<!--seeds.two--> points apart on average; 29 pairs in 100 are at least 1.2 points apart. Had these been forty ideas that don't work, the best would have looked 2.1<!--seeds.gain--> points better than their average.
 #
-# Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently: nearly the same accuracy, different models.
+# Two seeds answer about 12<!--seeds.differ--> sentences in 100 differently.
 # </details>
 #
 # ## Play
@@ -137,7 +137,7 @@ table.head()
 #
 # - `half`: half of the gap's 95% interval. In rows where a and b disagree, the squared difference is 1; elsewhere it's 0. In `half_width`, replace $p(1-p)$ by the average of these squares. (Strictly, subtract the gap's square; it's tiny.) Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
 # - `word`: your verdict on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`: how many rows do you need to notice a true gap of one point with a *power* of 80%, four times in five? If one point is 1.96 standard errors, 0 lies outside the interval in half of the tests. At 1.96 + 0.84 = 2.8 standard errors, it lies outside in four of five: 80% of a bell curve lies above -0.84. Four times the rows halve the standard error.
+# - `rows`: your standard error is `half / 1.96`. To notice a true gap of one point four times in five (a *power* of 80%), one point must be 2.8 of them: 1.96 to leave 0 outside, and 0.84 more, because 80% of a bell curve lies above -0.84. How many rows make it that small? Four times the rows halve it.
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
@@ -194,7 +194,7 @@ assert verdict(table.a, table.b, margin=0.01).rows == 2000
 #    12<!--seeds.differ-->%. For two *recipes*, train more seeds, too: with our spread, about 12<!--seeds.needed--> each to see one point four times in five,
 #    *on these 2,000 sentences*.
 #
-# In PEFT (`rows`: tokenized test sentences; `labels`: their classes):
+# In PEFT, batch by batch (`rows`: tokenized test sentences; `labels`: their classes):
 # ```python
 # model = AutoPeftModelForSequenceClassification.from_pretrained("adapter_a")
 # model.load_adapter("adapter_b", "b")

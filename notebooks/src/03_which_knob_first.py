@@ -3,7 +3,7 @@
 #
 # You have a GPU for a dozen runs. LoRA has three knobs. Rank first: more numbers, a better model?
 #
-# - The **learning rate**, or just rate: how far one step moves the numbers.
+# - The (learning) **rate**: how far one step moves the numbers.
 # - The **rank** $r$: how many rows $A$ has.
 # - $\alpha$: how strongly the adapter acts, in $y = Wx + \frac{\alpha}{r}BAx$.
 
@@ -17,7 +17,7 @@ store = lesson.workplace("03")
 
 # %% [markdown]
 # ## Two guesses
-# MiniLM sorts movie reviews into good and bad. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings. Be 80% sure.
+# MiniLM, with LoRA on `q` and `v`, sorts movie reviews into good and bad. Guessing gets 50%. We count right answers on 500 *validation* sentences, kept for choosing settings. Be 80% sure.
 #
 # A good setting, rank 8, $\alpha$ 16 and rate 0.002, gets 76.7%. Change one knob. **How many points are lost at four times the rate? And at an eighth of the rank?**
 
@@ -29,9 +29,9 @@ lesson.predict("points lost at an eighth of the rank", low=..., high=...)
 # ## Turn the knobs
 # Each cell of the map is one setting, trained with three seeds. Its color shows their average accuracy. A cross means that a run **collapsed**: at a high rate, its loss didn't fall. In a cell's center, it means that all three did.
 #
-# 1. Drag **learning rate** from end to end. What happens?
+# 1. Drag **learning rate** from 0.00025 to 0.011. What happens?
 # 2. In each row, find the best rate: the middle of the strongest blue. When the rank grows, does this rate change? Answer under the map.
-# 3. Switch to *rate × α*. Answer the same question there.
+# 3. Switch to *rate × α*, and answer there, too.
 
 # %%
 panel = SweepPanel(view="rank", into=store)
@@ -77,16 +77,16 @@ assert lines["alpha"]["root"]["lost"] < min(lines["alpha"][name]["lost"] for nam
 # |$\alpha$, 4 times|76.6|75.4|
 # |rank, 8 times|75.3|76.7|
 #
-# **Rate first**, over the ranges we swept. A gap below 2.0 points may be luck (1.96 standard errors, three seeds each). In this table, only the rate's gaps are larger.
+# **Rate first**, over the ranges we swept. A gap below 2.0 points may be the seeds' luck (1.96 standard errors, three seeds each). In this table, only the rate's gaps are larger.
 #
-# - **If you change the rank, keep $\alpha$ and the rate.** Compared with tuning each rank, one rate for all loses 0.0<!--knobs.rank.alone--> points on average (fitted to these runs). Roughly why: $BA$ is a sum of $r$ terms, one for each row of $A$. So it grows with $r$, and dividing by $r$ cancels that. At 0.004, near the crosses, the rule fails: rank 8 gets 77%, rank 64 gets 65%.
+# - **If you change the rank, keep $\alpha$ and the rate.** One rate for all ranks loses 0.0<!--knobs.rank.alone--> points on average, against the best for each (optimistic: chosen on these runs). Roughly why: $BA$ is a sum of $r$ terms. So it grows with $r$, and dividing by $r$ cancels that. At 0.004, near the crosses, it fails: rank 8 gets 77%, rank 64 65%.
 # - **At four times the $\alpha$, halve the rate.** That loses 0.2<!--knobs.alpha.root--> points; a *quarter* of the rate would lose 5.0<!--knobs.alpha.whole-->. Roughly why: Adam, the optimizer, moves $A$ and $B$ by about the rate in each step. Once $A$ has moved as far as its own size (lesson 01), $BA$ grows with the square of the rate: 4 × ½ × ½ = 1.
 # </details>
 #
 # ## How low a rank is enough?
 # A **rank-one piece** is a column times a row. Rank-8 LoRA adds at most eight; full fine-tuning can add 384. Take the change that full fine-tuning made to each matrix, and keep only its strongest pieces. (One run, longer than the map's.)
 #
-# The SVD (singular value decomposition) finds them: each piece is as close as possible to what's left. With all 384, 84.8<!--inside.full.right-->% of the answers are right; with none (the new head alone), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
+# The SVD finds them: each piece is as close as possible to what's left. With all 384, 84.8<!--inside.full.right-->% of the answers are right; with none (the new head alone), 53.6<!--knobs.cut.0-->%. **With the two strongest, what percentage?**
 
 # %%
 lesson.predict("percent right at rank 2", low=..., high=...)
@@ -110,7 +110,7 @@ assert (right[2] - right[0]) / (right[384] - right[0]) > 0.75 > 2 * full["energy
 #
 # <details><summary>What we found</summary>
 #
-# With two pieces, 79.2<!--knobs.cut.2-->% are right. With eight pieces, 7 fewer of the 500 are right than with all. A new seed changes this count by as much. (Why so few? Lesson 10.)
+# With two pieces, 79.2<!--knobs.cut.2-->% are right. With eight pieces, 7 fewer of the 500 are right than with all. A new seed changes this count by as much.
 #
 # Training *at* a low rank is another experiment: the map.
 # </details>
@@ -156,7 +156,7 @@ assert all(abs(bars[r] - missed(r, 6)) < 0.02 for r in range(1, 7))  # the formu
 assert bars[10] < 0.02  # more rank than the teacher has does no harm
 
 # %% [markdown]
-# The bars end at $R$: a lower rank can't hold this secret. In a real task, there's no clear end.
+# The bars end at $R$: a lower rank can't hold this secret.
 #
 # ## Your turn: spend nine runs
 # The map again, with an empty row: an $\alpha$ that we didn't train. **Exercise 2: choose three rates, with the best in the middle.** Each is two to five times the one before. The middle one must beat the others by more than luck (2.0 points).
@@ -188,10 +188,10 @@ checks.check_bracket(rates, alpha, panel)
 #    |---|---|---|
 #    |MiniLM, reviews|0.0005|0.002|
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
-#    |a 7B ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002|not measured|
+#    |a 7B ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
 #
-#    The task matters, too. For another model, multiply full fine-tuning's best rate by ten for all linear layers, by about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
-# 2. **New rank, same α, same rate.** *Ours: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
+#    The task matters, too: lesson 00's voice took a quarter of this rate (by rule 3). For another model, multiply full fine-tuning's best rate by ten for all linear layers, by about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at α 32 ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+# 2. **New rank, same α, same rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
 # 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #
 # **Which rank?** 2 for a voice (one run), 8 for classifying texts, up to 256 for a lot of new content. *Ours: on reviews, 8 is equivalent<!--rates.8-and-32--> to 32 within 1.5 points. Published: 256 on code ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one run each).*

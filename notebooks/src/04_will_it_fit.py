@@ -32,7 +32,7 @@ lesson.predict("% of full fine-tuning at 32,768 tokens", low=..., high=...)
 # - *backward:* how fast does the loss rise with each number? That's its **gradient**.
 # - *update:* the optimizer (AdamW) moves the numbers
 #
-# Compare **full fine-tuning** with **LoRA q, v**. Drag the sequence length to 32,768 tokens. Back at 512, pick a card under **device**: what fits?
+# Compare **full fine-tuning** with **LoRA q, v**. Drag the sequence length to 32,768. Back at 512, pick a card under **device**: what fits?
 
 # %%
 # llama-3-8b has the same shape as Llama 3.1 8B
@@ -64,7 +64,7 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # Every number that trains brings three more: its gradient, and AdamW's two running means. With LoRA, these are nearly gone. But two things stay:
 #
 # - **Weights**, frozen or not: 15.0<!--fit.weights--> GiB, too much for our T4.
-# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. Other steps, such as multiplying two vectors, must save their inputs, because the gradient passes back through them to earlier adapters. At 32,768 tokens LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
+# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But to multiply two vectors that both depend on the text, it saves both: each one's gradient needs the other. At 32,768 tokens LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
 #
 # At 512 tokens, full fine-tuning is fullest at the update, when all gradients and running means are there. LoRA is fullest at the loss, when all that forward saved is there. **Training even fewer numbers saves almost nothing:** prompt tuning (a few vectors before the text) needs 17.9<!--fit.prompt--> GiB instead of 18.0<!--fit.lora-->.
 # </details>
@@ -105,7 +105,7 @@ assert (round(suite.pop("full fine-tuning")), round(min(suite.values())), round(
 # </details>
 #
 # ## A formula to remember
-# In the film above, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits. Switch on **gradient checkpointing**: a layer saves only its input, and backward computes the rest again. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
+# In the film, choose **QLoRA**: adapters on all linear layers, frozen weights in 4 bits (token vectors and head in 16: 5.4 GiB in all, not 3.7). Switch on **gradient checkpointing**: a layer saves only its input, and backward computes the rest again. That takes 1.4<!--fit.arithmetic--> to 1.5 times the arithmetic.
 #
 # Here, too, the fullest moment is the loss. Drag the sequence length: only two blocks grow. For each token:
 #
@@ -184,7 +184,7 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is in memory at the fullest moment,** not only what trains.
-# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.58<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in pure bf16, 16<!--fit.bytes.masters--> in mixed precision (running means and a second copy of the weights in fp32), and about 20 at the peak, when gradients are cast to fp32: 153.5 GiB for 8B at 512 tokens. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.58<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in bf16 (weight, gradient, two means: 2 each), 16<!--fit.bytes.masters--> in mixed precision (2 + 2, and weight copy and means in fp32: 3 × 4), about 20 at the peak. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
 # 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed; measured on small models.*
 #
 # The same in PEFT:
@@ -193,11 +193,12 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 #                           bnb_4bit_compute_dtype=torch.float16)  # T4: no bf16
 # base = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-3.1-8B", dtype=torch.float16,
 #                                             quantization_config=bits)
-# model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
+# model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear",
+#                                         task_type="CAUSAL_LM"))
 # args = TrainingArguments("out", per_device_train_batch_size=1, fp16=True,
 #                          gradient_checkpointing=True)  # newer: activation_checkpointing
 # ```
-# Many recipes also call `prepare_model_for_kbit_training`. It turns the table of token vectors and the head into fp32: 2.0<!--fit.embedded--> GiB more. (In transformers 4, checkpointing needs that call, or `base.enable_input_require_grads()`.)
+# Many recipes also call `prepare_model_for_kbit_training`. It turns token vectors and head into fp32: 2.0<!--fit.embedded--> GiB more. (In transformers 4, checkpointing needs that call, or `base.enable_input_require_grads()`.)
 # </details>
 
 # %%

@@ -14,7 +14,7 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**. **By how many points of accuracy is LoRA ahead? (Below 0: behind.)**
 #
-# A colleague does a hundred small studies. For each, she draws five times from our five seeds and 200 times from our 2,000 sentences, putting each back. She calculates a 95% **interval**, a range that usually contains the true difference (here, the one on all our data). If 0 is in it, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
+# A colleague does a hundred small studies. For each, she draws five times from our five seeds and 200 times from our 2,000 sentences, putting each back. She calculates a 95% **interval** (for both kinds of luck) that usually contains the true difference (here, the one on all our data). If 0 is in it, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
 #
 # Vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**; we use it on both sides. (On the web page, the panel starts at 1.5.)
 
@@ -72,15 +72,15 @@ assert {label: len(rates) for label, rates in tried.items()} == {"probe": 0, "pr
 #
 # **LoRA lost.** 81.0<!--as_good.lora-->% versus 82.3<!--as_good.full-->%: 1.35 points less, before rounding. The difference's 95% interval, -2.3<!--as_good.lora.low95--> to -0.4<!--as_good.lora.high95--> points, excludes 0.
 #
-# **It may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. So with a margin of 2.2<!--as_good.lora.within--> points or more, this pair's verdict is *worse, but within the margin*. You train 305<!--as_good.times--> times fewer numbers, and need 4<!--as_good.memory--> times less memory (in the same number format, 2<!--as_good.memory.fp32--> times).
+# **It may still be your choice.** The 90% interval reaches just below -2.1<!--as_good.lora.low-->. So with a margin of 2.2<!--as_good.lora.within--> points or more, this pair's verdict is *worse, but within the margin*. You need 4<!--as_good.memory--> times less memory (in the same number format, 2<!--as_good.memory.fp32--> times; lesson 04's 3.8<!--fit.minilm.times-less--> was for 4 texts, not 16).
 #
 # LoRA on all linear layers gets 80.9<!--as_good.all-->%: also *worse* than full fine-tuning, and *equivalent<!--as_good.all.against-lora-->* to `q,v` within 1.5 points. Prompt tuning gets 73.0<!--as_good.prompt-->%, less than the probe (75.7<!--as_good.probe-->%).
 #
-# But 93<!--as_good.blind--> of the hundred studies find **no difference**. Three intervals miss (up to about 5 may). The studies are honest, but nearly blind.
+# But 93<!--as_good.blind--> of the hundred studies find **no difference**. Three intervals miss (on average, at most 5 do). The studies are honest, but nearly blind.
 # </details>
 #
 # ## What does "equivalent" mean?
-# It's easy to find no difference: test few sentences. *Equivalent* needs evidence:
+# *Equivalent* needs evidence:
 #
 # ||0 inside the 95% interval|0 outside|
 # |---|---|---|
@@ -112,7 +112,7 @@ checks.check_equivalence_rule(equivalent)
 # ## Before you believe a comparison
 # - **Was every method tuned, on the same budget?** Ours got four rates each; all-linear got two more, because its best was at the edge. Validation (one seed) chose 0.0001<!--as_good.full.rate--> for full fine-tuning (0.00005 did as well) and 0.002<!--as_good.lora.rate--> for LoRA. With one rate for both, the person who chooses the rate chooses the winner.
 # - **Was the test set used only once**, with new seeds? (No: we had scored these seeds on it the day before, so the result isn't fresh.)
-# - **Same number format?** No: LoRA's frozen weights were bf16, full fine-tuning fp32. With LoRA in fp32, too (same rate): 81.1<!--as_good.fp32-->%, still *worse<!--as_good.fp32.word-->*.
+# - **Same number format?** No: LoRA's frozen weights were bf16, full fine-tuning fp32. With LoRA in fp32 (same rate): 81.1<!--as_good.fp32-->%, still *worse<!--as_good.fp32.word-->*.
 # - **Which LoRA was it, and how much was there to learn?** Say rank, layers, training steps. With far more than our 6,400 sentences, LoRA can fall further behind.
 #
 # ## Defend a comparison you haven't seen
@@ -140,7 +140,7 @@ checks.check_defense(margin=1.5, word="worse but within the margin", sentence="c
 #
 # 1. **"No difference found" isn't "equal."** Equal needs a margin, set first, and a 90% interval inside it.
 # 2. **LoRA can lose a little and still be the right choice.** *Ours: 1.35 points behind; one 23M encoder, one task, 400 steps. Published: on code instructions rank 256, unlike 16 and 64, matches full fine-tuning; when the model just reads more text, no rank does; LoRA forgot less ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673), one model).*
-# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, about 25 times on `q,v`. *Ours: lesson 15. Here, the chosen rates were 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times as high. Published: 9.8 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
+# 3. **Tune both.** Start LoRA at ten times full fine-tuning's rate on all linear layers, about 25 times on `q,v`. *Ours: lesson 15. Here, the chosen rates were 5<!--as_good.all.times--> and 20<!--as_good.lora.times--> times as high. Published: 9.8 at α 32 ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).*
 #
 # The same in PEFT, with the rates that won here:
 # ```python

@@ -240,8 +240,8 @@ function start(p) {
     const letters = danced.outcomes.slice(0, shown).map((outcomes) => outcomes[at]);
     const counts = Object.entries(OUTCOMES).map(([key, word]) => [letters.filter((letter) => letter === key).length, word]);
     const parts = counts.filter(([times]) => times).sort(([a], [b]) => b - a).map(([times, word]) => `${times} ${word}`);
-    const words = `${missed} of ${shown} intervals miss the truth, ${now.format(danced.truth)}; of all 95% intervals, at most about 5 in 100
-      should. Verdicts of studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. Verdict of the full test set: ${pair.word}.`;
+    const words = `${missed} of ${shown} intervals miss the truth, ${now.format(danced.truth)}; of all 95% intervals, on average at
+      most 5 in 100 do. Verdicts of studies of ${count(danced.rows)} sentences: ${parts.join(", ") || "none yet"}. Verdict of the full test set: ${pair.word}.`;
     p.picture(studies, words, "studies");
     return p.fill({ ".misses": words });
   }
