@@ -1,4 +1,4 @@
-"""The memory of this machine, or of the container that Python runs in; its free ports, and servers started there.
+"""The memory of this machine or container, its free ports, and the command for a Jupyter server.
 
 The installer uses this module before any package is installed, so the standard library must be enough.
 """
@@ -57,6 +57,6 @@ def free_port(first: int) -> int:
 
 
 def jupyter_app(module: str) -> list[str]:
-    """Return the command for an application, without an optional check of IRIs that takes a second to import."""
+    """Return the command for a Jupyter application, without jsonschema's check of IRIs: importing it takes a second."""
     code = f"import sys; sys.modules['rfc3987_syntax'] = None; from {module} import main; main()"
     return [sys.executable, "-c", code]

@@ -71,13 +71,11 @@ def encode(row: dict, tokenizer, labels: list[str]) -> dict:
 def base_model(tokenizer, labels: list[str]):
     """Load a fresh copy of the base. A classifier's head always starts from the same seed."""
     torch.manual_seed(SEED)
-    options: dict = {"dtype": DTYPE}
+    options: dict = {"dtype": DTYPE, **({"num_labels": len(labels)} if labels else {})}
     if FOUR_BITS:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=DTYPE
         )
-    if labels:
-        options["num_labels"] = len(labels)
     model = (AutoModelForSequenceClassification if labels else AutoModelForCausalLM).from_pretrained(MODEL, **options)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model if FOUR_BITS else model.to("cuda" if GPU else "cpu")
@@ -119,13 +117,15 @@ def train(rate: float, rows: list[dict], tokenizer, labels: list[str], collate):
     return model
 
 
+@torch.no_grad()
 def check(folder: str, tokenizer, labels: list[str], rows: list[dict], collate):
-    """Load the saved adapter on a fresh base. Exit if a B is zero or not finite, or the base's output stays."""
+    """Load the saved adapter on a fresh base. Exit if a B is zero or not finite, or if the output is the base's."""
     model = PeftModel.from_pretrained(base_model(tokenizer, labels), folder).eval()
     largest = {name: float(p.abs().max()) for name, p in model.named_parameters() if "lora_B" in name}
     if not largest or not all(0 < size < math.inf for size in largest.values()):
         raise SystemExit(f"{folder} is useless: a B is zero or not finite; largest absolute values: {largest}")
     batch = collate(rows[:4]).to(model.device)
+    batch.pop("labels")
     on = model(**batch, output_hidden_states=True).hidden_states[-1]  # below the head, which is trained, too
     with model.disable_adapter():
         off = model(**batch, output_hidden_states=True).hidden_states[-1]

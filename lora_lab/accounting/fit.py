@@ -92,8 +92,8 @@ class Fit:
     def pruned(self) -> Fit:
         """Drop every moment that another moment of its phase dominates at any batch, length, rank and sharding."""
         kept: list[int] = []
-        whole = [[category not in kinds for category, _ in self.labels] for kinds in ((), *SHARDED.values())]
-        totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in whole])
+        counted = [[category not in divided for category, _ in self.labels] for divided in ((), *SHARDED.values())]
+        totals = np.hstack([self.coefficients[:, labels].sum(axis=1) for labels in counted])  # all, then undivided
         for i in np.argsort(-totals[:, : len(self.flops)] @ self.regime.vector((4, 4096, 64)), kind="stable").tolist():
             rivals = [k for k in kept if self.moments[k][0] == self.moments[i][0]]
             if not (totals[rivals] >= totals[i]).all(axis=1).any():

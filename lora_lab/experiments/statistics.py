@@ -213,7 +213,7 @@ class Pair:
 
     def p_equivalence(self, margin: float | None = None) -> float:
         """Return the p-value of equivalence within `margin`: the larger of two one-sided tests."""
-        margin = margin or self.margin
+        margin = self.margin if margin is None else margin
         error = self.error() * self.widening(self.rows, margin)
         return _tail((margin - abs(self.difference)) / error, *self.parts(self.rows))
 

@@ -211,9 +211,10 @@ def _task(
 ) -> Task:  # fmt: skip
     """Split by the column "split" if it exists, else by `_draw`."""
     everything = Split(tuple(rows.text), tuple(map(int, rows.label)) if "label" in rows else ())
-    given = list(rows.split) if "split" in rows else []
-    places = {split: [n for n, one in enumerate(given) if one == split] for split in SPLITS}
-    places = places if given else _draw(len(rows), seed, held_out)
+    if "split" in rows:
+        places = {split: [n for n, given in enumerate(rows.split) if given == split] for split in SPLITS}
+    else:
+        places = _draw(len(rows), seed, held_out)
     splits: dict[str, Any] = {split: everything.at(places[split]) for split in SPLITS}
     return Task(name, tuple(labels), max_length, **splits)
 
@@ -322,8 +323,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         numbered = json_rows(path, text, label)
         table = pd.DataFrame([row for _, row in numbered], dtype=object)  # so that 1 stays 1
-        kinds: Any = str | int | float | None
-        wrong = ((n, c) for n, row in numbered for c in (text, label) if not isinstance(row.get(c, ...), kinds))
+        wrong = ((n, c) for n, row in numbered for c in (text, label) if isinstance(row.get(c, []), list | dict))
         if {text, label} <= {*table} and (cell := next(wrong, None)):
             raise BadValue(f"{path}, line {cell[0]} has no text or number in '{cell[1]}': add it or remove the line")
     elif path.suffix.lower() == ".csv":

@@ -190,7 +190,7 @@ checks.check_bracket(rates, alpha, panel)
 #    |SmolLM2, restaurants (lesson 15)|0.004|0.009|
 #    |a 7B ([QLoRA](https://arxiv.org/abs/2305.14314))|0.0002 (published)|not known|
 #
-#    The task matters, too: lesson 00's voice took a quarter of this rate (by rule 3). For another model, multiply full fine-tuning's best rate by ten for all linear layers, by about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at α 32 ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
+#    The task matters, too: by rule 3, lesson 00's voice took a quarter of SmolLM2's. For another model, multiply full fine-tuning's best rate by ten for all linear layers, by about 25 for `q,v`. *Ours: three tasks, wide intervals (lesson 15). Published: 9.8 times at α 32 ([Schulman 2025](https://thinkingmachines.ai/blog/lora/), 14 models).*
 # 2. **New rank, same α, same rate.** *Ours, on `q,v`: doubling the rank multiplies the best rate by 1.00<!--regret.fixed--> (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->; lesson 15).* If your α grows with the rank ($\alpha=2r$), rule 3 applies.
 # 3. **Higher α, lower rate:** four times the α, half the rate. *Ours: for 16 times the α, the best rate is 3.4<!--rates.fall--> times lower (2.4<!--rates.fall.low--> to 5.2<!--rates.fall.high-->).*
 #

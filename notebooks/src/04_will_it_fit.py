@@ -64,7 +64,7 @@ assert 20 < masters.peak / (masters.categories["weights"] / 2) < 21  # bytes per
 # Every number that trains brings three more: its gradient, and AdamW's two running means. With LoRA, these are nearly gone. But two things stay:
 #
 # - **Weights**, frozen or not: 15.0<!--fit.weights--> GiB, too much for our T4.
-# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But to multiply two vectors that both depend on the text, it saves both: each one's gradient needs the other. At 32,768 tokens LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
+# - **Activations.** A layer's input is needed only for the gradient of its own $W$, so a frozen layer without an adapter doesn't save it. But where two vectors that both depend on the text are multiplied, both are saved: each one's gradient needs the other. At 32,768 tokens LoRA keeps 144<!--fit.saved.lora--> GiB, full fine-tuning 197<!--fit.saved.full-->.
 #
 # At 512 tokens, full fine-tuning is fullest at the update, when all gradients and running means are there. LoRA is fullest at the loss, when all that forward saved is there. **Training even fewer numbers saves almost nothing:** prompt tuning (a few vectors before the text) needs 17.9<!--fit.prompt--> GiB instead of 18.0<!--fit.lora-->.
 # </details>
@@ -184,7 +184,7 @@ assert [term.bytes for term in fits[0].terms if term.where == "model.norm"] == [
 # <details><summary>Answer box</summary>
 #
 # 1. **Ask what is in memory at the fullest moment,** not only what trains.
-# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.58<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in bf16 (weight, gradient, two means: 2 each), 16<!--fit.bytes.masters--> in mixed precision (2 + 2, and weight copy and means in fp32: 3 × 4), about 20 at the peak. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
+# 2. **Start with bytes per model parameter.** LoRA in bf16: 2<!--fit.bytes.lora-->. QLoRA: 0.75<!--fit.bytes.qlora--> at 8B, 0.58<!--fit.bytes.qlora-70b--> at 70B. Full fine-tuning: 8<!--fit.bytes.full--> in bf16 (weight, gradient, two means: 2 each), 16<!--fit.bytes.masters--> in mixed precision (2 + 2, plus weight copy and means in fp32: 3 × 4), about 20 at the peak. *Ours: computed for Llama. Published: QLoRA trains 65B on one 48 GB card ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)).*
 # 3. **Then bytes per token.** With checkpointing: 2 L h (layers, numbers per token), plus 12 V (vocabulary) for the logits. *Ours: computed; measured on small models.*
 #
 # The same in PEFT:

@@ -144,8 +144,7 @@ def test_moment_that_peaks_only_when_sharded_is_kept():
     moments, labels = [("backward", "a"), ("backward", "b")], [("gradients", "a"), ("activations", "b")]
     coefficients = np.zeros((2, 2, 3))
     coefficients[0, 0, 0], coefficients[1, 1, 0] = 10, 9  # bytes
-    fit = Fit(Regime(True, 32, 0, False), labels, moments, coefficients, [], [0.0] * 3)
-    assert fit.pruned().moments == moments
+    assert Fit(Regime(True, 32, 0), labels, moments, coefficients, [], [0.0] * 3).pruned().moments == moments
 
 
 def test_sharding_divides_the_states():

@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 
 from lora_lab import PrefixTuning, PromptTuning, PTuning, load_adapter, save_adapter
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.merge import detach
 from lora_lab.training.batches import check_fits
 from lora_lab.training.tasks import Split, Task
@@ -102,6 +102,8 @@ def test_causal_classifier_reads_the_last_token_before_padding(name):
     inputs = make_inputs()
     padded = {key: nn.functional.pad(value, (0, 3)) for key, value in inputs.items()}
     torch.testing.assert_close(model(**padded).logits, model(**inputs).logits, **CLOSE)
+    with pytest.warns(LabWarning, match="padded rows"):
+        PromptTuning.from_peft({"num_virtual_tokens": 5}, model)
 
 
 @pytest.mark.parametrize(
