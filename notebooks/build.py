@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from PIL import Image
 
-from lora_lab.widgets.base import MIME
+from lora_lab.widgets.base import MIME, uncompressed
 from lora_lab.widgets.still import small_png, still
 
 HERE = Path(__file__).resolve().parent
@@ -101,7 +100,7 @@ def add_pictures(notebook: NotebookNode) -> NotebookNode:
             picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
             output.data["image/png"] = base64.b64encode(small_png(picture)).decode()
         if MIME in output.get("data", {}):
-            snapshot = json.loads(output.data[MIME])
+            snapshot = uncompressed(output.data[MIME])
             output.data["image/png"] = base64.b64encode(still(snapshot)).decode()
             output.metadata["image/png"] = {"alt": snapshot["words"]}
     return notebook

@@ -48,6 +48,7 @@ def test_every_system_can_check_out_the_repository():
     assert [name for name in names if re.search(r'[<>:"|?*\\]|[. ](/|$)', name) or len(name) > 100] == []
     assert [name for name in names if RESERVED & {part.split(".")[0].lower() for part in name.split("/")}] == []
     assert len({name.lower() for name in names}) == len(names)
+    assert sum((ROOT / name).stat().st_size for name in names) <= 12e6  # forty clones over bad wifi
     scripts = [ROOT / name for name in names if re.search(r"\.(sh|ps1|cmd)$|^(postBuild|Makefile|\.ci/run)$", name)]
     assert [path for path in scripts if b"\r" in path.read_bytes() or not path.read_bytes().isascii()] == []
 

@@ -7,6 +7,7 @@ file with its imports. See `docs/panels.md` for the design rules.
 from __future__ import annotations
 
 import base64
+import gzip
 import html
 import json
 import re
@@ -26,7 +27,7 @@ from lora_lab.training.watching import headless, waits
 
 JS = Path(__file__).with_name("js")
 PAINTS_PER_SECOND = 4
-MIME = "application/vnd.lora-lab.panel+json"
+MIME = "application/vnd.lora-lab.panel"  # holds what `compressed` returns
 _IMPORT = re.compile(r'^import (?:(\w+)|\{[^}]*\}) from "\./([\w.]+)";\n', re.M)
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -107,8 +108,8 @@ class Panel(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
         data = {**data, "text/plain": printable(self.describe())}
-        if headless():  # for screenshots in `make notebooks` and for the site; compact, to take one line of the file
-            data[MIME] = json.dumps(self.snapshot(), separators=(",", ":"))
+        if headless():  # for screenshots in `make notebooks` and for the site
+            data[MIME] = compressed(self.snapshot())
         return data, metadata
 
 
@@ -239,6 +240,17 @@ class LivePanel(Panel):
 
     def _tell(self, message: str) -> None:
         self.live = {**self.live, "error": message, "told": time.monotonic()}  # sent even if the error repeats
+
+
+def compressed(snapshot: dict[str, Any]) -> str:
+    """Encode a snapshot for a notebook's output, with gzip and base64. Inverse: `uncompressed`."""
+    text = json.dumps(snapshot, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()  # no time, so equal panels have equal text
+
+
+def uncompressed(text: str) -> dict[str, Any]:
+    """Decode what `compressed` returned."""
+    return dict[str, Any](json.loads(gzip.decompress(base64.b64decode(text))))
 
 
 def place(snapshot: dict[str, Any], picture: str = "") -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from lora_lab import BadValue, LoRA, LoRAPanel, NotFound, params
 from lora_lab.accounting.models import zoo_names
-from lora_lab.widgets.base import MIME
+from lora_lab.widgets.base import MIME, uncompressed
 from lora_lab.widgets.lora_panel import layers_of, zoo_layers
 
 
@@ -65,7 +65,7 @@ def test_own_model_is_counted_and_unchanged(loaded):
 def test_notebook_output_has_words_and_a_snapshot(tmp_path):
     data, _ = LoRAPanel(rank=16)._repr_mimebundle_()
     assert data["text/plain"].startswith("LoRA to scale: W of 4,096 x 4,096")
-    snapshot = json.loads(data[MIME])
+    snapshot = uncompressed(data[MIME])
     assert (snapshot["panel"], snapshot["file"], snapshot["state"]["rank"]) == ("LoRAPanel", "lora_panel.js", 16)
     assert not [name for name in snapshot["state"] if name.startswith("_")]
     assert '<div data-panel="LoRAPanel">' in LoRAPanel(rank=16).save(tmp_path / "panel.html").read_text()
