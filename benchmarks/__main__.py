@@ -1,7 +1,5 @@
 """Run the benchmarks and print a Markdown report: `make bench`, or `python -m benchmarks --quick step`."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import sys

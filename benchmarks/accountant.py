@@ -4,8 +4,6 @@
 one trace and prints its seconds and its peak resident bytes as JSON. Peak memory needs a process of its own.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import subprocess

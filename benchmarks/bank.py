@@ -5,8 +5,6 @@ runs each adapter alone on its own rows. PEFT reads the same files: its mixed ba
 `set_adapter`. Only forward passes on random tokens are timed.
 """
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 import warnings

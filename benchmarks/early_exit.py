@@ -15,8 +15,6 @@ if these thresholds save more than the current ones on the families left out, an
 They did, but on the 14 grids above they cost 0.14 points, so the rule was not changed.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import permutations, product

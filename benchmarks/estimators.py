@@ -3,8 +3,6 @@
 The length of the longest batch is fitted to one run; the other runs are predicted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from functools import cache
 from statistics import median

@@ -5,8 +5,6 @@
 Only the task's rows, the model's folder and the recipe come from the lab.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

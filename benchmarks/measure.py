@@ -1,7 +1,5 @@
 """Compare two functions on a machine that is also busy with other work: run them in pairs, take the median ratio."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence

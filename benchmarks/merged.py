@@ -3,8 +3,6 @@
 The base, the merged model and the model with its adapter attached compute the same rows in alternation.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from functools import partial

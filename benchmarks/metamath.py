@@ -6,8 +6,6 @@ the whole process. So the longest batch meets an empty cache, next to the output
 length of the longest batch is not published; it is fitted to one run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache

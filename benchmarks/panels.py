@@ -6,8 +6,6 @@ Opening: making the panel from shipped data in a process that has imported `lora
 Training: from *run these* to the first point of a curve, in a process that has trained the model before.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 Estimates are in bytes, or None for a method that an estimator doesn't know.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import torch

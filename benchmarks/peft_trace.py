@@ -4,8 +4,6 @@ The model is on the meta device: operations and shapes are real, values are abse
 are the lab's.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Time `import lora_lab` and `lora-lab --help` in new processes, including the start of Python."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

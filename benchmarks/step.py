@@ -4,8 +4,6 @@ A step is forward, loss, backward, fused AdamW and zero_grad, without clipping a
 defaults: on a bf16 base its adapters are stored and computed in fp32.
 """
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 import warnings

@@ -5,8 +5,6 @@ report also compares a sweep of three seeds with --choose to three times HF Trai
 step grows with the size of a pack, and how close it comes to the fastest matrix product measured on this machine.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -86,7 +84,7 @@ def packed_step(members: int, batch: int) -> tuple[float, float]:
 
 def growth(batch: int) -> Iterator[str]:
     """Yield the cost of a step by pack size. The goal is for the pack size that a sweep of 16 chooses here."""
-    x = torch.randn(2048, 2048, dtype=device.choose(32).torch_dtype)
+    x = torch.randn(2048, 2048, dtype=device.DTYPES[device.choose(32).dtype])
     peak = 2 * 2048**3 / min(seconds(lambda: x @ x) for _ in range(5))
     size = pack_size(recipes_of(16, batch))
     measured = {k: packed_step(k, batch) for k in sorted({*MEMBERS, size})}

@@ -4,8 +4,6 @@ Each run is a process that imports, loads, tokenizes, trains and scores the test
 the same rank, rate and number of examples. Ours also scores the validation split eight times.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

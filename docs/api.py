@@ -1,7 +1,5 @@
 """Build the API reference from the docstrings: `make api`, or `python docs/api.py [FOLDER]`. It needs `.[docs]`."""
 
-from __future__ import annotations
-
 import pkgutil
 import re
 import sys

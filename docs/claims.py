@@ -1,7 +1,5 @@
 """Write docs/claims.md, the verdicts on all claims: `python docs/claims.py`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -11,8 +11,6 @@ Each rank uses the best of five rates on seed 3 and 1,024 texts. Rank 0 is the h
 results were known. About 60 minutes on one core. If interrupted, run it again.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Sequence

@@ -8,8 +8,6 @@ docs/quoted.py fits a line to the seconds of a step,
 and docs/guide.md quotes it under "What a sweep costs". Each setup updates data/results/cost.json.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A film is valid for every batch size, length and rank, so each method needs one 
 takes a minute or two per model.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor

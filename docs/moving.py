@@ -3,8 +3,6 @@
 The mouse drags the learning rate through all tried values at the best rank and alpha, then alpha at the best rate.
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 import tempfile

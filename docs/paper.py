@@ -1,7 +1,5 @@
 """Write the second half of docs/paper.md from data/paper: `python docs/paper.py`."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path

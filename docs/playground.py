@@ -5,8 +5,6 @@ interrupted, run it again. Each rank and alpha has twelve rates, half an octave 
 data/results/sweeps: 2^-9.3 at alpha 16, falling as alpha^-0.45, the same at every rank.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -6,8 +6,6 @@ without checkpointing, with one row or several. The two models that ship with we
 check of a run.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import sys
@@ -47,26 +45,26 @@ def cases(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
                     yield method, Setup(batch=2, seq=64, dtype=dtype, device=device, padded=True)
 
 
-def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup, int]]:
+def stored(name: str) -> Iterator[tuple[dict[str, Any], Setup]]:
     """Yield the cases in a model's current file, which include those of claims and of the paper's runs."""
     for key in json.loads(gzip.decompress((PRESETS / f"{name}.json.gz").read_bytes())):
         options, conditions, (one_row, low, _), labels = json.loads(key)
         options |= {"dropout": 0.1 * options["dropout"]} if "dropout" in options else {}
         conditions |= {"dropout": 0.1} if conditions.get("dropout") else {}
-        yield options, Setup(batch=1 if one_row else 2, seq=low, **conditions), labels
+        yield options, Setup(batch=1 if one_row else 2, seq=low, num_labels=labels, **conditions)
 
 
 def write(name: str) -> str:
     """Make a model's fits and write its file."""
     config, fits, missing = config_of(name), dict[str, Any](), []
     existing = stored(name) if (PRESETS / f"{name}.json.gz").exists() else ()
-    for settings, setup, labels in (*((*case, 2) for case in cases(name)), *existing):
+    for settings, setup in (*cases(name), *existing):
         try:
             method = method_from(settings)
             regime = regime_of(config, method, setup)
-            key = key_of(method, setup, regime, labels)
+            key = key_of(method, setup, regime)
             if key not in fits:
-                fits[key] = fit(config, method, setup, regime, labels).pruned().to_json()
+                fits[key] = fit(config, method, setup, regime).pruned().to_json()
         except LabError as reason:  # such as BitFit on a model without biases
             fits[key] = {"error": str(reason)}
         except NoFit as reason:

@@ -5,8 +5,6 @@
 At rank 0, the model is the base with the trained head. Biases and norms are vectors, so their updates have rank 1.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -16,8 +16,6 @@ parabola through its lowest validation loss and both neighbors; intervals are ov
 about 45 minutes, `batch` 25 and `smollm2` 80. If interrupted, run it again.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import replace

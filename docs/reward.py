@@ -14,8 +14,6 @@ added after the reward runs of the other four, because LoRA Without Regret adapt
 It takes two hours on one idle core. If interrupted, run it again.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -62,13 +60,12 @@ def main(store: str = "runs/reward", *signals: str) -> None:
     torch.set_num_threads(1)
     for signal in signals or SIGNALS:
         comparison = compare("minilm", "rt", METHODS, Path(store, signal), say=print, pack=SIGNALS[signal], **SETTINGS)
-        results = []
-        for result in comparison.results:
-            measured = pd.DataFrame([measure(run) for run in result.runs])
-            spreads = {name: spread(measured[name].tolist()) for name in measured}
-            results.append(replace(result, row={**result.row, **spreads}))
+        rows = []
+        for row in comparison.rows:
+            measured = pd.DataFrame([measure(run) for run in comparison.runs[row["label"]]])
+            rows.append({**row, **{name: spread(measured[name].tolist()) for name in measured}})
         about = {**comparison.about, "found_before": halves_found(load_model("minilm", 2))}
-        content = replace(comparison, about=about, results=tuple(results)).to_json()
+        content = replace(comparison, about=about, rows=rows).to_json()
         write_json(shipped("data/results/compare") / f"minilm_rt_{signal}.json", content)
 
 

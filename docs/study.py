@@ -3,8 +3,6 @@
 The file contains records and predictions, but no adapters. The same runs give the same bytes.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 from pathlib import Path

@@ -4,15 +4,13 @@ STORE contains a store of finished runs for each voice, STORE/captain and so on,
 of rank RANK with the lowest validation perplexity answers; the file lists all runs.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from lora_course.experiments.styles import BASE, answers, file_sizes, open_bank
-from lora_course.panels.voices_panel import CAPTAIN, STORED, STRENGTHS, TOLD, read_stored
+from lora_course.experiments.styles import BASE, file_sizes, open_bank
+from lora_course.panels.voices_panel import CAPTAIN, STORED, STRENGTHS, TOLD
 from lora_lab.files import write_atomically
 from lora_lab.training import device
 from lora_lab.training.assets import shipped
@@ -72,7 +70,10 @@ def main(store: Path) -> None:
         for strength in STRENGTHS[1:]:
             bank.blend({name: strength}, f"{name} {strength:g}")
         bank.remove(name)
-    replies = answers(bank, tokenizer, [question(q) for q in QUESTIONS], DECODING)
+    replies = {}
+    for name in (*bank.names, BASE):
+        bank.use(None if name == BASE else name)
+        replies[name] = generate(bank.model, tokenizer, [question(q) for q in QUESTIONS], DECODING)
     env, first = device.environment(device.choose(64)), best[VOICES[0]].recipe
     about = (
         f"SmolLM2-135M-Instruct, asked on {env['date']} ({env['device']}, {env['dtype']}): greedy, "
@@ -84,7 +85,6 @@ def main(store: Path) -> None:
     for name in adapters:
         content["answers"][name] = {f"{s:g}": replies[f"{name} {s:g}"] for s in STRENGTHS[1:]}
     write_atomically(path := shipped(STORED), (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
-    read_stored(path)
     print(f"{path.name}: {len(QUESTIONS)} questions, {len(adapters)} voices, {path.stat().st_size:,} bytes")
 
 

@@ -1,13 +1,13 @@
-"""Write zoo_modules.json, the modules of every zoo model: `python docs/zoo.py`."""
-
-from __future__ import annotations
+"""Write the modules of every zoo model, and the layers that `LoRAPanel` draws: `python docs/zoo.py`."""
 
 import json
 from dataclasses import astuple, fields
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from lora_lab.accounting.models import LAYER, ZOO_MODULES, Architecture, describe, meta_model, zoo_names
+from lora_lab.widgets.lora_panel import ZOO_LAYERS, layers_of
 
 
 def plain(a: Architecture) -> dict[str, Any]:
@@ -25,10 +25,16 @@ def plain(a: Architecture) -> dict[str, Any]:
     return {field.name: getattr(a, field.name) for field in fields(a)} | {"modules": runs}
 
 
+def write(file: Path, models: dict[str, Any], **style: Any) -> None:
+    """Write a file with one line per model."""
+    lines = [f"{json.dumps(name)}: {json.dumps(value, **style)}" for name, value in models.items()]
+    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8", newline="\n")
+
+
 def main() -> None:
-    """Write the file, with one line per model."""
-    lines = [f"{json.dumps(name)}: {json.dumps(plain(describe(meta_model(name), name)))}" for name in zoo_names()]
-    ZOO_MODULES.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8", newline="\n")
+    """Write both files; the second is made from the first."""
+    write(ZOO_MODULES, {name: plain(describe(meta_model(name), name)) for name in zoo_names()})
+    write(ZOO_LAYERS, {name: layers_of(name) for name in zoo_names()}, separators=(",", ":"))
 
 
 if __name__ == "__main__":

@@ -41,10 +41,7 @@ if TYPE_CHECKING:
 def start(number: str, student: str = "") -> None:
     """Start a lesson: print its title, its length, how much of that is computing, and the student's name and seed.
 
-    Also set up Colab, and warn if this machine has too little memory.
-
-    student  overrides LORA_LAB_STUDENT in this session
-
+    Also set up Colab, and warn if this machine has too little memory. `student` overrides LORA_LAB_STUDENT.
     Raises: NotFound for an unknown lesson.
     """
     prepare_colab()

@@ -3,8 +3,6 @@
 The log stays on the student's machine until it is handed in; LORA_LAB_PREDICTIONS=0 turns logging off.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -23,8 +21,7 @@ from lora_lab.errors import BadValue, printable
 from lora_lab.training.watching import headless
 
 FILE = "predictions.jsonl"
-LARGEST = 4 * 2**20
-"""Maximum number of bytes read from one file."""
+LARGEST = 4 * 2**20  # maximum number of bytes read from one file
 EXAMPLE = (0.4, 1.7, -0.9, -0.6, 0.7, 0.9, 2.4, 0.3, -0.2, 1.4, 0.5, 1.2)  # used by `calibration`
 FORMULAS = ("=", "+", "-", "@")
 NUMBERS = ("low", "high", "found")

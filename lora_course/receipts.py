@@ -6,8 +6,6 @@ After the colon come the receipt, as compressed JSON in base64, and a CRC-32 tha
 is neither secret nor tamper-proof: anyone can read or write one.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -6,8 +6,6 @@
 Names are imported on first use, so importing the package does not import torch.
 """
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,5 @@
 """Errors and warnings, each one sentence that names the fix. For an error, the command line exits with code 1 or 2."""
 
-from __future__ import annotations
-
 import os
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """Write files atomically, by renaming temporary files."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -9,8 +9,6 @@ For each connection file, Jupyter starts `python kernels.py SOCKET FILE`, a smal
 small process becomes an ordinary kernel.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib

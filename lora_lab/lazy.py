@@ -1,7 +1,5 @@
 """Modules that are imported when first used, because importing them takes time and memory."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -3,8 +3,6 @@
 The installer uses this module before any package is installed, so the standard library must be enough.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

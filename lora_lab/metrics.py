@@ -1,7 +1,5 @@
 """All metrics: names, labels, units, and whether higher is better."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

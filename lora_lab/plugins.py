@@ -9,8 +9,6 @@ The lab imports it once, when it meets an unknown task or scores generated text.
 them to `lora_lab.cli.commands`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,17 +1,15 @@
 """The workbench: copy the lessons, run JupyterLab locally, and examine the machine."""
 
-from __future__ import annotations
-
-import json
 import os
 import platform
 import secrets
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 from lora_lab.errors import BadValue, Failed
 from lora_lab.files import read_json, write_atomically, write_json
 from lora_lab.kernels import forked_kernels
-from lora_lab.machine import free_port, jupyter_app
+from lora_lab.machine import free_port, jupyter_app, memory
 from lora_lab.training.assets import ASSETS, home, problem_with, shipped
 
 COPIED = ".lessons.json"  # hashes of the copied lessons, to detect those that a student has changed
@@ -66,23 +64,49 @@ def open_lab(folder: str, *, port: int, browser: bool, check: bool, say: Callabl
     environment = {**os.environ, "JUPYTER_CONFIG_PATH": paths, "JUPYTER_TOKEN": token, "LORA_LAB_HOME": str(home())}
     forked: AbstractContextManager[dict[str, str]] = nullcontext({}) if check else forked_kernels()
     with forked as kernels:
-        server = subprocess.Popen(command, env=environment | kernels, stderr=subprocess.DEVNULL if check else None)
-        try:
-            _wait_until_up(server, address, token)
+        environment |= kernels
+        with serving("JupyterLab", command, environment, port, say, "closing the workbench", quiet=check) as server:
             say(f"the workbench is open at {address}/lab/tree/{FIRST}?token={token} (Ctrl+C stops it)")
-            if check:
-                _get(f"{address}/api/contents/{FIRST}", token)
-                say("the server responds and serves the first lesson")
+            if not check:
+                server.wait()
                 return
-            server.wait()
-        except KeyboardInterrupt:
-            say("closing the workbench")
-        finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:
-                server.kill()
+            request = urllib.request.Request(
+                f"{address}/api/contents/{FIRST}", None, {"Authorization": f"token {token}"}
+            )
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for localhost
+            opener.open(request, timeout=90).close()
+            say("the server responds and serves the first lesson")
+
+
+@contextmanager
+def serving(
+    app: str, command: list[str], environment: dict[str, str], port: int, say: Callable[[str], None], goodbye: str, *,
+    quiet: bool,
+) -> Iterator[subprocess.Popen[bytes]]:  # fmt: skip
+    """Start a Jupyter server, wait for its port, and stop it after the block, which Ctrl+C ends.
+
+    Raises: Failed if it does not start within 90 s.
+    """
+    server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL if quiet else None)
+    try:
+        for _ in range(450):
+            if server.poll() is not None:
+                why = f"{sys.executable} -m {app.lower()}"
+                raise Failed(f"{app} exited with {server.returncode}; to see why, run: {why}")
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.2)
+        else:
+            raise Failed(f"{app} did not answer within 90 s")
+        yield server
+    except KeyboardInterrupt:
+        say(goodbye)
+    finally:
+        server.terminate()
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 def copy_lessons(folder: Path) -> list[str]:
@@ -122,6 +146,7 @@ def examine() -> dict[str, Any]:
         for name, asset in ASSETS.items()
     }
     folder, user = home(), Path.home()
+    total = torch.cuda.get_device_properties(0).total_memory if choice.device == "cuda" else memory()[0]
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -130,7 +155,7 @@ def examine() -> dict[str, Any]:
         "attention": choice.attention,
         "attention_long_texts": long.attention,
         "threads": torch.get_num_threads(),
-        "memory_bytes": device.memory_bytes(choice.device),
+        "memory_bytes": total or 0,
         "hardware": device.describe(choice.device),
         "measured": device.measured(choice.device),
         "home": str(Path("~", folder.relative_to(user)) if folder.is_relative_to(user) else folder),
@@ -156,21 +181,3 @@ def describe(facts: Mapping[str, Any]) -> str:
         state = "ok" if asset["ok"] else f"{asset['problem']}; run: lora-lab fetch{flag}"
         lines.append(f"asset       {name:12} {state}")
     return "\n".join([*lines, f"assets in   {facts['home']}"])
-
-
-def _wait_until_up(server: subprocess.Popen[bytes], address: str, token: str) -> None:
-    for _ in range(450):
-        if server.poll() is not None:
-            raise Failed(f"JupyterLab exited with {server.returncode}; to see why, run: {sys.executable} -m jupyterlab")
-        with suppress(OSError):
-            _get(f"{address}/api/status", token)
-            return
-        time.sleep(0.2)
-    raise Failed("JupyterLab did not answer within 90 s")
-
-
-def _get(url: str, token: str) -> Any:
-    request = urllib.request.Request(url, headers={"Authorization": f"token {token}"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for localhost
-    with opener.open(request, timeout=10) as response:
-        return json.load(response)

@@ -7,8 +7,6 @@ python notebooks/build.py --no-run   update the cells without running them
 A cell titled `claim` asserts what the lesson says. It runs in builds and tests and is left out of the notebooks.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import os

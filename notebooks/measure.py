@@ -7,8 +7,6 @@ Sweeps load the runs that ship with the lab, as in a class that is short of time
 minutes of a lesson from this file.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

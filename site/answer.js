@@ -84,11 +84,12 @@
 
   /** A judge for each kind of form: the rules of `lora_course/checks`, applied to their tables. */
   const judges = {
-    fields({ fields, why }, values) {
-      const judged = fields.map((field, at) => judges[field.judge](field, values[at]));
-      const at = judged.findIndex(({ passed }) => !passed);
-      if (at < 0) return right(why);
-      return wrong(fields.length > 1 ? `${fields[at].name}: ${judged[at].words}` : judged[at].words, fields[at].hint);
+    fields({ fields, why, every }, values) {
+      const judged = fields.map((field, at) => ({ ...judges[field.judge](field, values[at]), name: field.name, hint: field.hint }));
+      const missed = judged.filter(({ passed }) => !passed).slice(0, every ? undefined : 1);
+      if (!missed.length) return right(why);
+      const words = missed.map((one) => (fields.length > 1 ? `${one.name}: ${one.words}` : one.words));
+      return wrong(words.join("\n"), missed[0].hint);
     },
     number(field, answer) {
       const decimals = [1, 2].find((n) => answer === Number(answer.toFixed(n)) && answer * 10 ** n >= 100);
@@ -99,7 +100,7 @@
       if (Math.abs(answer - nearest) <= off) return wrong(words);
       if (field.fallback) return wrong(field.fallback);
       const factor = answer / field.right;
-      if (!(factor > 0 && factor < Infinity)) return wrong(fill(field.far.sign, { side: field.right > 0 ? "above" : "below" }));
+      if (!(factor > 0 && factor < Infinity)) return wrong(fill(field.far.sign, { side: field.right > 0 ? "above" : field.right ? "below" : "nearer to" }));
       if (factor > 0.97 && factor < 1.03) return wrong(field.far.nearly);
       return wrong(fill(factor > 1 ? field.far.large : field.far.small, { factor: Math.max(factor, 1 / factor).toLocaleString("en", { maximumSignificantDigits: 3 }) }));
     },

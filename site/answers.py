@@ -46,8 +46,6 @@ from lora_lab.training.assets import shipped
 from lora_lab.widgets.memory_panel import METHODS
 
 CARD, ALPHA, PAIR = "T4 16 GB", 128.0, "3 bits against 16"  # the choices without a name
-BRACKET_WORDS = ("ORDER", "CLOSE", "WIDE", "PEAK", "BELOW", "ABOVE", "LOWER", "HIGHER")
-ROW_WORDS = ("FITS", "OVER", "SHORT", "HOLDS", "SHORTEST", "LEFT_OUT")
 LENGTHS = (32, 64, 128, 256, 512, 1024, 4096, 16384)  # memory is linear in the length between these
 FAR = {"sign": verdict.SIGN, "nearly": verdict.NEARLY, "large": verdict.LARGE, "small": verdict.SMALL}
 
@@ -109,10 +107,10 @@ def bracket() -> dict[str, Any]:
         "judge": "bracket",
         "fields": [plain(name) for name in ("low", "middle", "high")],
         "plateau": [lowest, highest],
-        "found": knobs.PLATEAU.format(least=f"{lowest:g}", most=f"{highest:g}"),
-        "words": {name.lower(): getattr(knobs, name) for name in BRACKET_WORDS},
+        "found": knobs.TEXTS["plateau"].format(least=f"{lowest:g}", most=f"{highest:g}"),
+        "words": knobs.WORDS,
         "steps": [knobs.NEAREST, knobs.FARTHEST],
-        "carried": [knobs.TOO_HIGH, knobs.CARRIED],
+        "carried": [knobs.TOO_HIGH, knobs.TEXTS["carried"]],
     }
 
 
@@ -144,7 +142,7 @@ def row() -> dict[str, Any]:
             cases.append({
                 "options": [method, "on" if checkpointing else "off"],
                 "longest": fit.longest(method, setup, CARD),
-                "over": "" if over.startswith(fit.HOLDS.partition("{")[0]) else over,
+                "over": "" if over.startswith(fit.ROW["holds"].partition("{")[0]) else over,
                 "short": fit.short(method, setup),
                 "part": fit.wrong_part(method, setup),
                 "sizes": sizes,
@@ -155,7 +153,7 @@ def row() -> dict[str, Any]:
         "judge": "row",
         "fields": [plain("method", METHODS), plain("checkpointing", ("off", "on")), plain("seq", whole=True)],
         "card": CARD, "room": room, "best": best, "near": fit.NEAR, "almost": fit.ALMOST, "cases": cases,
-        "parts": fit.HINTS, "words": {name.lower(): getattr(fit, name) for name in ROW_WORDS},
+        "parts": fit.HINTS, "words": fit.ROW | {"shortest": fit.SHORTEST},
     }  # fmt: skip
 
 
@@ -177,11 +175,10 @@ def defense() -> dict[str, Any]:
     return {
         "told": comparing.asked(PAIR) + ".", "judge": "defense", "fields": [plain("margin")],
         "next": [plain("word", comparing.WORDS), {"kind": "one", "name": "sentence"}],
-        "sealed_at": comparing.SEALED, "rule": comparing.RULE, "which": comparing.WHICH, "parts": comparing.HINTS,
+        "sealed_at": comparing.TEXTS["sealed"], "rule": comparing.TEXTS["rule"], "which": comparing.TEXTS["which"],
+        "parts": comparing.HINTS,
         "limits": [comparing.LEAST, comparing.MOST],
-        "none": comparing.no_margin(0),
-        "little": comparing.no_margin(comparing.LEAST / 2).replace(f"{comparing.LEAST / 2:g}", "{margin}"),
-        "much": comparing.no_margin(comparing.MOST + 1),
+        **comparing.TEXTS["margins"],
         "cases": cases,
     }  # fmt: skip
 
@@ -204,7 +201,7 @@ def turn_mask() -> dict[str, Any]:
 def diagnosis() -> dict[str, Any]:
     faults, names = {letter: patient.fault for letter, patient in broken.PATIENTS.items()}, sorted(debugging.NAMES)
     right = {letter: Choice([fault], dict.fromkeys(names, debugging.HINTS[fault])) for letter, fault in faults.items()}
-    return ask("What is wrong with each?", right, "all ten found", sealed=True)
+    return ask("What is wrong with each?", right, "all ten found", sealed=True, every=True)
 
 
 def eleventh() -> dict[str, Any]:
@@ -232,8 +229,8 @@ def on_card() -> dict[str, Any]:
 def facts() -> dict[str, Any]:
     shares = [f"{r}: {100 * s:.1f}" for r, s in enumerate(ranks.right_at_each_rank(256)) if r in (4, 8, 16, 24)]
     question = f"256 facts. Pieces and percent right: {', '.join(shares)}. About how many for 95%? (2 either way.)"
-    right = {"rank": replace(checks.check_facts(..., 256).right, within=0.07)}
-    return ask(question, right, hints={"rank": "Hint: later pieces add less"})
+    right, hints = checks.check_facts(..., 256).right, {"rank": "Hint: later pieces add less"}
+    return ask(question, {"rank": replace(right, within=0.07)}, f"it's {right.right}: {right.why}", hints)
 
 
 def flip() -> dict[str, Any]:
@@ -253,7 +250,7 @@ def job() -> dict[str, Any]:
         right |= {name: choice, f"{name}, because of": planning.evidence_of(name)}
     key = "\n".join(f"{name}, lesson {words}" for name, words in planning.EVIDENCE.items())
     question = f"{planning.BRIEFS[0]['text']}\nEvidence:\n{key}"
-    return ask(question, right, "each choice has its evidence", sealed=True)
+    return ask(question, right, "each choice has its evidence", sealed=True, every=True)
 
 
 def at_one_budget() -> dict[str, Any]:
@@ -270,9 +267,10 @@ def plan() -> dict[str, Any]:
     (question, seeds), defended = placing.seeds_of(pair), comparing.defense(pair, placing.GAP)
     word = Choice([defended.word], {w: comparing.why_not(w, defended.word) for w in comparing.WORDS})
     right = {"seeds": seeds, "word": word, "sentence": Choice([defended.sentence], defended.replies)}
-    question += f" Then the word (margin {placing.GAP}) and sentence for all 5 seeds. {defended.seen}. {comparing.RULE}"
+    rule = comparing.TEXTS["rule"]
+    question = f"1. {question}\n2. 5 seeds, margin {placing.GAP}: {defended.seen}. {rule}\n3. Which sentence?"
     why = f"{seeds.why}; {defended.replies[defended.sentence]}"
-    form = ask(question, right, why, {**comparing.HINTS, "seeds": placing.HINT})
+    form = ask(question, right, why, {**comparing.HINTS, "seeds": placing.HINT}, sealed=True)
     form["fields"][-1]["kind"] = "one"
     return form
 
@@ -282,7 +280,8 @@ def flattered() -> dict[str, Any]:
     shared = ", ".join(f"{lr:g}: {ahead:+.1f}" for lr, ahead in variants.ahead(variant).items())
     question = f"Your paper is on {variant}. Points ahead of plain LoRA, with one rate for both: {shared}. Which rate "
     question += "makes it look best? In the panel above: how many points is it ahead on test, each at its own rate?"
-    return ask(question, checks.check_flattered(..., ..., variant).right, sealed=True)
+    right, hints = checks.check_flattered(..., ..., variant).right, verdict.texts("pages")["flattered"]
+    return ask(question, right, hints=hints, sealed=True)
 
 
 def carried() -> dict[str, Any]:
@@ -296,15 +295,14 @@ def carried() -> dict[str, Any]:
 
 def judge() -> dict[str, Any]:
     name = reproducing.ITEMS[0]
-    facts = {letter: ", ".join(f"{k} {v}" for k, v in run.items()) for letter, run in reproducing.runs(name).items()}
-    runs = "\n".join(("All accuracies are within limits.", *(f"{letter}: {text}" for letter, text in facts.items())))
-    question = f"{reproducing.item(name).rule} All rows are seen once in {reproducing.PASS} steps. {runs}"
+    runs = [f"{run}: {', '.join(f'{k} {v}' for k, v in told.items())}" for run, told in reproducing.runs(name).items()]
+    rule = reproducing.item(name).rule.partition(" LoRA on all linear layers")[0]  # what follows isn't judged
+    question = "\n".join((rule, "", f"One pass takes {reproducing.PASS} steps. Accuracies are within limits.", *runs))
     return ask(question, checks.check_judge(None, name).right, "by the rule", sealed=True)
 
 
 def published() -> dict[str, Any]:
-    right = checks.check_published(..., ..., ..., "large").right
-    p, q = reproducing.published("large")
+    right, (p, q) = checks.check_published(..., ..., ..., "large").right, reproducing.published("large")
     question = f"RoBERTa-large: LoRA, no mark, {p}; full fine-tuning *, {q}; n = {reproducing.RTE}."
     return ask(question, right, f"below {right['points'].right:.1f} points it can be luck", sealed=True)
 
@@ -313,7 +311,7 @@ def published() -> dict[str, Any]:
 def forms() -> dict[str, dict[str, Any]]:
     """Return the forms by the names of their checks."""
     os.environ.pop("LORA_LAB_STUDENT", None)
-    chance, (block, index, weight) = checks.check_chance(..., ..., 48).right, bits.index_and_weight()
+    chance = checks.check_chance(..., ..., 48).right
     return {
         "pair_numbers": ask("Numbers in A and B at rank 2:", {"numbers": checks.check_pair_numbers(...).right}),
         "file_bytes": ask("Bytes for llama-3.2-1b at rank 8:", {"bytes": checks.check_file_bytes(...).right}),
@@ -348,7 +346,7 @@ def forms() -> dict[str, dict[str, Any]]:
             "The base has 91 MB, an adapter 0.30 MB. Forty merged models take how many times the bytes?",
             {"times": checks.check_forty_copies(..., 91_000_000, 301_776).right},
         ),
-        "block": ask(block, {"index": index, "weight": weight}, hints={"index": index.hint, "weight": weight.hint}),
+        "block": ask(bits.PAGE["question"], bits.PARTS, hints={name: part.hint for name, part in bits.PARTS.items()}),
         "card": on_card(),
         "energy": ask(
             "Of the singular values 5, 4, 2, 1 the first two hold a share of the energy of:",

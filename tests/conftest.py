@@ -16,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -30,6 +31,8 @@ from torch import nn
 
 from lora_course import cli
 from lora_lab import LoRA, Recipe, Run, load_tokenizer, save_adapter
+from lora_lab.errors import BadValue, LabError
+from lora_lab.methods.base import Method
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.quant import import_bitsandbytes
 from lora_lab.training.models import load_model
@@ -47,7 +50,6 @@ SLOW_FILES = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first
 
 
 def can_sandbox() -> bool:
-    """Whether bubblewrap is installed and may create namespaces, which some containers forbid."""
     try:
         return subprocess.run([*BWRAP, "true"], check=False).returncode == 0
     except OSError:
@@ -59,7 +61,6 @@ needs_bwrap = pytest.mark.skipif(no_sandbox, reason="bubblewrap does not work he
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run slow files first, and skip tests that need a missing GPU."""
     gc.freeze()  # with the objects of all libraries, collecting garbage took a tenth of the time
     gc.set_threshold(100_000, 20, 20)
     items.sort(key=lambda item: [*map(item.nodeid.startswith, SLOW_FILES), True].index(True))
@@ -132,13 +133,32 @@ def randomise(model: nn.Module, seed: int = 2) -> None:
             parameter.data.normal_(std=0.1, generator=generator)
 
 
+def with_adapter(base: nn.Module | str, method: Method, seed: int = 2) -> nn.Module:
+    """Attach the method to a model, or to the tiny model of that kind, and randomize what trains."""
+    model = tiny(base) if isinstance(base, str) else base
+    method.attach(model)
+    randomise(model, seed)
+    return model
+
+
+@contextmanager
+def raises_unchanged(model: nn.Module, match: str, error: type[LabError] = BadValue) -> Iterator[None]:
+    """Check that the block raises an error of one line and leaves the model as it was."""
+    before = snapshot(model)
+    with pytest.raises(error, match=match) as caught:
+        yield
+    assert "\n" not in str(caught.value)
+    assert snapshot(model) == before
+
+
 def lora_layers(model: nn.Module) -> list[nn.Module]:
-    """List the LoRA layers of a model."""
     return [module for module in model.modules() if isinstance(module, LoRALayer)]
 
 
-def logits(model: nn.Module) -> torch.Tensor:
-    """Return the model's logits for two rows, one of which is padded."""
+def logits(model: nn.Module, ids: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the model's logits for these tokens, or for two rows, one of which is padded."""
+    if ids is not None:
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     ids = torch.randint(1, 96, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
@@ -153,7 +173,6 @@ def mapped(file: Path) -> bool:
 
 @pytest.fixture
 def silent():
-    """Silence transformers."""
     with quiet():
         yield
 
@@ -180,12 +199,10 @@ def one_thread():
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory) -> str:
     """The folder of a random BERT of width 32 with MiniLM's tokenizer."""
-    folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = load_tokenizer("minilm")
+    folder, tokenizer = tmp_path_factory.mktemp("encoder"), load_tokenizer("minilm")
     torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = transformers.BertConfig(**size, vocab_size=len(tokenizer), max_position_embeddings=128)
-    transformers.BertModel(config).save_pretrained(folder)
+    size = BERT | {"num_hidden_layers": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 128}
+    transformers.BertModel(transformers.BertConfig(**size)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
@@ -206,10 +223,9 @@ def save_tokenizer(folder: Path, ends: Any = None, **special: str) -> int:
 def tiny_causal(tmp_path_factory) -> str:
     """The folder of a random Llama of width 32 whose tokens are bytes."""
     folder = tmp_path_factory.mktemp("causal")
-    count = save_tokenizer(folder, eos_token="<end>")
+    size = BERT | {"num_hidden_layers": 2, "vocab_size": save_tokenizer(folder, eos_token="<end>")}
     torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    config = transformers.LlamaConfig(**size, vocab_size=count, bos_token_id=0, eos_token_id=0)
+    config = transformers.LlamaConfig(**size, bos_token_id=0, eos_token_id=0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
 
@@ -217,25 +233,20 @@ def tiny_causal(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def voices(tiny_causal, tmp_path_factory) -> dict[str, Path]:
     """The folders of two random adapters of the tiny Llama, which answer differently."""
-    folder, adapters = tmp_path_factory.mktemp("voices"), {}
-    for seed, name in enumerate(("captain", "json")):
-        model = load_model(tiny_causal)
-        LoRA(rank=2).attach(model)
-        randomise(model, seed)
-        adapters[name] = save_adapter(model, folder / name)
-    return adapters
+    models = {
+        name: with_adapter(load_model(tiny_causal), LoRA(rank=2), n) for n, name in enumerate(("captain", "json"))
+    }
+    return {name: save_adapter(model, tmp_path_factory.mktemp(name)) for name, model in models.items()}
 
 
 @pytest.fixture(scope="session")
 def opinions(tmp_path_factory) -> str:
     """The path of a CSV file with 80 short texts, whose label depends on one word."""
-    rng = random.Random(0)
+    rng, lines = random.Random(0), ["text,label"]
     words = ["the", "film", "was", "long", "and", "its", "actors", "walked", "through", "rain", "to", "a", "house"]
-    lines = ["text,label"]
     for n in range(80):
-        label = ("bad", "good")[n % 2]
         text = " ".join(rng.sample(words, rng.randint(3, 9)))
-        lines.append(f"{text} {n} {'awful' if label == 'bad' else 'lovely'},{label}")
+        lines.append(f"{text} {n} {('awful,bad', 'lovely,good')[n % 2]}")
     file = tmp_path_factory.mktemp("task") / "opinions.csv"
     file.write_text("\n".join(lines))
     return str(file)
@@ -257,7 +268,6 @@ def made_run(recipe: Recipe, answers: Any = None, environment: dict[str, Any] | 
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let panels wait for a user's clicks."""
     monkeypatch.delenv("LORA_LAB_HEADLESS")
 
 

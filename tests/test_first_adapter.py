@@ -1,5 +1,3 @@
-"""Tests of the README's command: it prints one JSON object and saves an adapter that PEFT can load."""
-
 import json
 import subprocess
 import sys

@@ -1,12 +1,14 @@
-"""Tests of imports: heavy modules are imported only when needed."""
-
 import subprocess
 import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
 
+import grimp
 import pytest
 from click.testing import CliRunner
 
 from lora_lab.cli import commands
+from tests.budgets import ROOT, report
 
 PANELS = """
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
@@ -29,7 +31,6 @@ PUBLIC = (
 
 
 def last_line(code: str) -> str:
-    """Run code in a new process and return the last line that it prints."""
     done = subprocess.run([sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[-1]
 
@@ -63,3 +64,27 @@ def test_local_sweep_does_not_import_the_cluster(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "lora_lab.experiments.cluster", raising=False)
     assert CliRunner().invoke(commands, ["sweep", "--share", "2/2"]).exit_code == 0
     assert "lora_lab.experiments.cluster" not in sys.modules
+
+
+PACKAGES = {"lora_lab", "lora_course"}  # they look up their public names on use, which is no import
+
+
+def test_no_circular_imports():
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules - PACKAGES}
+    assert len(imports) > 100
+    TopologicalSorter(imports).prepare()  # raises CycleError
+
+
+def test_no_room_exceeds_its_budget():
+    assert report(ROOT)[1] == []
+
+
+def test_exceeded_budget_and_unlisted_file_are_reported(tmp_path: Path):
+    (tmp_path / "lora_lab" / "methods" / "deep").mkdir(parents=True)
+    (tmp_path / "lora_lab" / "methods" / "deep" / "one.py").write_text("a\nb\nc\n")
+    (tmp_path / "lora_lab" / "panel.js").write_text("a\n")
+    (tmp_path / "budgets.toml").write_text('"lora_lab/methods/**/*.py" = 2')
+    exceeded, unlisted = report(tmp_path)[1]
+    assert exceeded.startswith("lora_lab/methods/**/*.py has 3 lines")
+    assert unlisted.startswith("lora_lab/panel.js is in no room")

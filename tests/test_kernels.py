@@ -1,5 +1,3 @@
-"""Tests of notebook kernels that are forked from one process."""
-
 import os
 import shutil
 import signal

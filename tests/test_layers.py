@@ -1,5 +1,3 @@
-"""Tests of single LoRA layers against plain formulas."""
-
 import math
 
 import pytest
@@ -27,7 +25,6 @@ def frozen_layer(kind: str = "linear", inputs: int = IN, outputs: int = OUT) -> 
 
 
 def randomized(layer: LoRALinear | LoRAEmbedding) -> LoRALinear | LoRAEmbedding:
-    """Fill both matrices with random numbers, so that the update is not zero."""
     torch.manual_seed(1)
     for parameter in layer.parameters():
         if parameter.requires_grad:
@@ -127,17 +124,13 @@ def test_embedding_adds_a_column_of_a_and_merges(padding):
     assert layer.lora_embedding_A.grad[:, 3].any()
 
 
-def test_kaiming_init_equals_loralibs():
-    actual, expected = torch.empty(8, 384), torch.empty(8, 384)
+def test_kaiming_init_equals_loralibs_and_gaussian_has_the_deviation_1_over_rank():
+    actual, expected, a = torch.empty(8, 384), torch.empty(8, 384), torch.empty(8, 4096)
     torch.manual_seed(0)
     init_A(actual, "kaiming")
     torch.manual_seed(0)
     nn.init.kaiming_uniform_(expected, a=math.sqrt(5))
     torch.testing.assert_close(actual, expected)
-
-
-def test_gaussian_init_has_a_standard_deviation_of_one_over_the_rank():
-    a = torch.empty(8, 4096)
     init_A(a, "gaussian")
     assert a.std().item() == pytest.approx(1 / 8, rel=0.05)
     assert abs(a.mean().item()) < 0.05 / 8

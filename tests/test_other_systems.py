@@ -1,5 +1,3 @@
-"""Tests of Windows and macOS, as far as Linux can simulate them: encodings, file names, and mapped files."""
-
 import ast
 import json
 import os
@@ -23,7 +21,6 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 
 
 def guesses_the_encoding(call: ast.Call) -> bool:
-    """Whether a call opens a text file in the system's encoding."""
     name = getattr(call.func, "attr", getattr(call.func, "id", ""))
     owner = getattr(getattr(call.func, "value", None), "id", "")
     texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]

@@ -1,5 +1,3 @@
-"""Tests of start.sh in its dry mode."""
-
 import os
 import shutil
 import subprocess
@@ -61,17 +59,14 @@ def test_without_a_wheelhouse_pip_is_used(clone: Path):
     assert [path.name for path in clone.iterdir()] == ["start.sh"]
 
 
-def test_wheelhouse_inside_or_beside_is_used(clone: Path):
+def test_wheelhouse_is_named_or_inside_or_beside(clone: Path, tmp_path: Path):
+    wheelhouse = write_wheelhouse(tmp_path / "Räder für alle")
+    for name in (str(wheelhouse), wheelhouse.name):  # relative to the current folder
+        done = start(clone, "--dry-run", cwd=tmp_path, LORA_LAB_WHEELHOUSE=name)
+        assert done.stdout.splitlines() == offline_steps(wheelhouse)
     for folder in ("../wheelhouse", "wheelhouse"):
         write_wheelhouse(clone / folder)
         assert start(clone, "--dry-run").stdout.splitlines() == offline_steps(folder)
-
-
-def test_wheelhouse_is_relative_to_the_current_folder(clone: Path, tmp_path: Path):
-    wheelhouse = write_wheelhouse(tmp_path / "Räder für alle")
-    for name in (str(wheelhouse), wheelhouse.name):
-        done = start(clone, "--dry-run", cwd=tmp_path, LORA_LAB_WHEELHOUSE=name)
-        assert done.stdout.splitlines() == offline_steps(wheelhouse)
 
 
 def test_folder_that_is_no_wheelhouse_is_refused(clone: Path, tmp_path: Path):
@@ -105,16 +100,50 @@ def test_environment_is_kept_unless_it_is_broken(clone: Path, python: str, first
     assert ("--clear" in steps) == ("--clear" in first_step)
 
 
-def test_old_python_is_skipped_and_none_is_an_error(clone: Path):
+def test_old_python_is_skipped_and_none_or_a_failing_step_is_an_error(clone: Path):
     write_program(clone.parent / "bin" / "python3.11", "exit 1")
     assert "python3.12 -m venv" in start(clone, "--dry-run").stdout
     (clone.parent / "bin" / "python3.12").unlink()
     done = start(clone, "--dry-run")
     assert (done.returncode, done.stdout) == (1, "")
     assert "needs Python 3.11 to 3.14" in done.stderr
-
-
-def test_failing_step_ends_the_script(clone: Path):
     write_program(clone / ".venv/bin/python", "exit 7")
     (clone / ".venv" / ".lab").write_text("")
     assert start(clone).returncode == 7
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+
+
+@pytest.fixture
+def made_clone(tmp_path: Path) -> Path:
+    """A folder with the Makefile and a Python that creates a working environment."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    environment = "mkdir -p .venv/bin\nprintf '#!/bin/sh\\nexit 0\\n' > .venv/bin/python\nchmod +x .venv/bin/python\n"
+    write_program(tmp_path / "python", f'echo "$@" >> calls\n{environment}')
+    return tmp_path
+
+
+def make(made_clone: Path) -> str:
+    done = subprocess.run(["make", ".venv/.lab", "PYTHON=./python"], cwd=made_clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (made_clone / ".venv" / ".lab").is_file()
+    return (made_clone / "calls").read_text() if (made_clone / "calls").exists() else ""
+
+
+@needs_make
+@pytest.mark.parametrize("broken", [True, False])
+def test_broken_or_missing_environment_is_created(made_clone: Path, broken: bool):
+    if broken:
+        write_program(made_clone / ".venv/bin/python", "exit 1")
+    assert make(made_clone) == "-m venv --clear .venv\n"
+
+
+@needs_make
+def test_environment_without_pip_gets_it(made_clone: Path):
+    write_program(
+        made_clone / ".venv/bin/python", 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac'
+    )
+    assert make(made_clone) == ""
+    assert (made_clone / "pip").exists()

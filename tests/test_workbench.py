@@ -1,5 +1,3 @@
-"""Tests of the workbench: copies of lessons, the server, the doctor, and the installed wheel."""
-
 import os
 import re
 import socket
@@ -31,7 +29,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_lessons_are_copied_once(shipped, tmp_path):
+def test_lessons_are_copied_once_and_changed_ones_not_overwritten(shipped: Path, tmp_path: Path):
     copy = tmp_path / "mine" / "00_start_here.ipynb"
     assert workbench.copy_lessons(copy.parent) == []
     assert "version 1" in copy.read_text()
@@ -39,11 +37,6 @@ def test_lessons_are_copied_once(shipped, tmp_path):
     modified = copy.stat().st_mtime_ns
     assert workbench.copy_lessons(copy.parent) == []
     assert copy.stat().st_mtime_ns == modified
-
-
-def test_changed_lesson_is_not_overwritten(shipped: Path, tmp_path: Path):
-    copy = tmp_path / "mine" / "00_start_here.ipynb"
-    workbench.copy_lessons(copy.parent)
     copy.write_text("version 1 with my answers")
     (shipped / copy.name).write_text("version 2")
     (shipped / "solutions" / copy.name).write_text("solved 2")
@@ -102,34 +95,25 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
-def run(installed: Path, folder: Path, *command: object) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder with the installed wheel."""
-    env = {**os.environ, "PYTHONPATH": str(installed)}
-    arguments = [sys.executable, *map(str, command)]
-    return subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True, timeout=180)
+def test_installed_wheel_serves_the_lessons_and_finds_the_course(installed: Path, tmp_path: Path):
+    """The course, found by its entry points, reads GLUE's files and adds commands."""
 
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        env, arguments = {**os.environ, "PYTHONPATH": str(installed)}, [sys.executable, *map(str, command)]
+        return subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=180)
 
-def test_wheel_contains_lessons_but_no_private_files(installed: Path):
     (wheel,) = installed.parent.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "lora_lab/shipped/data/assets.txt" in names
-    assert "lora_lab/shipped/notebooks/10_why_low_rank.ipynb" in names
-    assert "lora_course/classroom/stick/install.sh" in names
+    assert {
+        "lora_lab/shipped/data/assets.txt", "lora_lab/shipped/notebooks/10_why_low_rank.ipynb",
+        "lora_course/classroom/stick/install.sh",
+    } <= set(names)  # fmt: skip
     assert not [n for n in names if "runs/" in n or "checkpoints" in n or n.startswith("tests/")]
-
-
-def test_installed_wheel_serves_the_lessons(installed: Path, tmp_path: Path):
-    done = run(installed, tmp_path, "-m", "lora_lab", "lab", "--check", "--dir", "my lessons")
+    done = run("-m", "lora_lab", "lab", "--check", "--dir", "my lessons")
     assert done.returncode == 0, done.stderr
     assert "the server responds and serves the first lesson" in done.stderr
     assert (tmp_path / "my lessons" / "10_why_low_rank.ipynb").is_file()
-
-
-def test_installed_lab_finds_the_course_by_entry_points(installed: Path, tmp_path: Path):
-    """The course reads GLUE's files, and adds commands."""
-    code = "import lora_lab; print(lora_lab.__file__); lora_lab.load_task('glue:nothing:.')"
-    done = run(installed, tmp_path, "-c", code)
+    done = run("-c", "import lora_lab; print(lora_lab.__file__); lora_lab.load_task('glue:nothing:.')")
     assert str(installed) in done.stdout  # not the clone
     assert "NotFound: GLUE has no task 'nothing'" in done.stderr
-    script = next(installed.glob("[bS]*/lora-lab*"))
-    assert "verdict" in run(installed, tmp_path, script, "claims", "gpt3_memory", "--help").stdout
+    assert "verdict" in run(next(installed.glob("[bS]*/lora-lab*")), "claims", "gpt3_memory", "--help").stdout

@@ -4,8 +4,6 @@ There is one file per lesson. A lesson calls `checks.check_x(answer)` after `fro
 file is imported on first use, so that no lesson waits for another's imports.
 """
 
-from __future__ import annotations
-
 import re
 from importlib import import_module
 from pathlib import Path
@@ -25,9 +23,7 @@ __all__ = ["Verdict", *_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'lora_course.checks' has no attribute '{name}'")
-    value = getattr(import_module(f"lora_course.checks.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    return getattr(import_module(f"lora_course.checks.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

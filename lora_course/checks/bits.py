@@ -1,19 +1,18 @@
 """Exercises for lesson 12 (QLoRA): quantize a block to NF4 by hand, and find what fits on a card."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
-from lora_course.checks.verdict import Choice, Number, Verdict, exercise, matched, parts, unsolved
+from lora_course.checks.verdict import Choice, Number, Verdict, exercise, matched, parts, texts, unsolved
 from lora_lab import LoRA, memory, params
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.methods.targets import bits_per_weight
 
 CASE = ("llama-3-8b", "RTX 3060 12 GB", 2800)
 BITS = {"16 bits": 16.0, "4.5 bits": bits_per_weight("nf4-single"), "4.127 bits": bits_per_weight("nf4")}
-WORDS = (*BITS, "none")
 GIB, MIB = 2**30, 2**20
+PAGE = texts("pages")["block"]
+PARTS = {name: Number(**PAGE[name]) for name in ("index", "weight")}  # of an exercise for pages without Python
 
 
 @exercise
@@ -51,34 +50,6 @@ def check_block(absmax: Any, index: Any, back: Any, block: Any) -> Verdict:
         {"those are the levels: multiply by absmax": levels[nearest]},
         "64 weights are now 64 indices of 4 bits and one absmax: 4.5 bits per weight", "back is levels[index] * absmax",
     )  # fmt: skip
-
-
-def index_and_weight() -> tuple[str, Number, Number]:
-    """Return an exercise for pages without Python: the question, a weight's index, and its dequantized value."""
-    from lora_lab.methods.quant import levels_of
-
-    absmax, weight, levels = 0.25, 0.0512, levels_of("nf4").tolist()
-    scaled = weight / absmax
-    right = min(range(16), key=lambda k: abs(levels[k] - scaled))
-    question = f"A block's absmax is {absmax}, and one of its weights is {weight}. The levels, index 0 to 15: "
-    question += ", ".join(f"{level:.3f}" for level in levels) + ". "
-    index = Number(
-        right,
-        {
-            right - 1: "the level above is nearer",
-            right + 1: "count from 0: the first level, -1, has index 0",
-            8: f"divide by absmax first: {weight} / {absmax} = {scaled:.3f}",
-        },
-        hint="divide the weight by absmax, and find the nearest level",
-    )
-    value = Number(
-        levels[right] * absmax,
-        {levels[right]: "that's the level: multiply by absmax", weight: "that is the weight itself, in full precision"},
-        "the nearest level times absmax: the weight has changed, and the file doesn't store by how much",
-        within=0.02,
-        hint="the level, times absmax",
-    )
-    return question, index, value
 
 
 def sizes(name: str, tokens: int) -> tuple[int, int, int]:

@@ -1,7 +1,5 @@
 """Exercises for lesson 05 (as good as full?): the equivalence rule, and a verdict to defend (also in lesson 13)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,18 +12,11 @@ from lora_course.receipts import CURRENT, draw
 from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
 
-PAIRS = texts("comparing")
+TEXTS, HINTS = texts("comparing"), texts("hints")["defense"]
+PAIRS = TEXTS["pairs"]
 LEAST, MOST = 0.1, 5  # limits of a margin, in points
 BUT = " but within the margin"
-SEALED = "±{margin} is sealed. {seen}."
-WHICH = "{word} it is. {seen}. Which sentence can you write?"
 WORDS = ("better", "worse", "equivalent", "undecided", f"better{BUT}", f"worse{BUT}")
-RULE = (
-    "Two questions decide the word. Is 0 outside the 95% interval? Is the whole 90% interval inside the margin? "
-    "Yes to the first alone: better or worse. To the second alone: equivalent. "
-    f"To both: better or worse,{BUT}. To neither: undecided."
-)
-HINTS = texts("hints")["defense"]
 ENDS = [(-0.01, 0.01), (-0.02, 0.01), (-0.01, 0.02), (0.0005, 0.012), (-0.1, 0.1), (0.02, 0.03), (-0.03, -0.02)]
 ENDS += [(0.005, 0.02), (-0.02, -0.005)]  # narrower than two margins, with the midpoint within one
 
@@ -77,22 +68,7 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
     if margin / 100 != sealed:
         return Verdict(False, f"your margin was {100 * sealed:g} when you saw the interval: don't change it afterwards")
     right = defense(pair, margin)
-    return defended(right, SEALED.format(margin=f"{margin:g}", seen=right.seen), word, sentence)
-
-
-def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
-    """Judge a word and a sentence; `told` is shown before the question about the word."""
-    if unsolved(word):
-        return Verdict(None, f"{told}\n{RULE}\nThe words: {', '.join(WORDS)}")
-    if str(word).replace(",", "") != right.word:
-        return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
-    if unsolved(sentence):
-        options = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
-        return Verdict(None, f"{WHICH.format(word=word, seen=right.seen)}{options}")
-    replies = dict(zip("abcd", right.replies.values(), strict=True))
-    letter = "abcd"[[*right.replies].index(right.sentence)]
-    judged = Choice([letter], replies, replies[letter]).judge(sentence)
-    return judged if judged.passed else replace(judged, hint=HINTS["sentence"])
+    return defended(right, TEXTS["sealed"].format(margin=f"{margin:g}", seen=right.seen), word, sentence)
 
 
 @dataclass(frozen=True)
@@ -105,10 +81,24 @@ class Defense:
     replies: dict[str, str]
 
 
+def defended(right: Defense, told: str, word: Any, sentence: Any) -> Verdict:
+    """Judge a word and a sentence; `told` is shown before the question about the word."""
+    if unsolved(word):
+        return Verdict(None, f"{told}\n{TEXTS['rule']}\nThe words: {', '.join(WORDS)}")
+    if str(word).replace(",", "") != right.word:
+        return Verdict(False, f"{why_not(word, right.word)}. {right.seen}", HINTS["word"])
+    if unsolved(sentence):
+        options = "".join(f"\n  {letter}: {text}" for letter, text in zip("abcd", right.replies, strict=True))
+        return Verdict(None, f"{TEXTS['which'].format(word=word, seen=right.seen)}{options}")
+    replies = dict(zip("abcd", right.replies.values(), strict=True))
+    letter = "abcd"[[*right.replies].index(right.sentence)]
+    judged = Choice([letter], replies, replies[letter]).judge(sentence)
+    return judged if judged.passed else replace(judged, hint=HINTS["sentence"])
+
+
 def asked(pair: str) -> str:
     """Return the question that asks for a margin."""
-    names, terms = " against ".join(PAIRS[pair]["names"]), PAIRS[pair]["terms"]
-    return f"{names}: minilm on rt, {terms}. First give your margin in points; the results are shown only after that"
+    return str(TEXTS["asked"]).format(names=" against ".join(PAIRS[pair]["names"]), terms=PAIRS[pair]["terms"])
 
 
 def defense(pair: str, margin: float) -> Defense:
@@ -149,11 +139,8 @@ def no_margin(margin: Any) -> str:
     """Return why this is not a margin in points, or "" if it is one."""
     if not isinstance(margin, int | float):
         return f"a margin is a number of points, not {type(margin).__name__}"
-    if not margin > 0:
-        return "a margin must be above 0: no study can show exact equality. How large a loss would you accept?"
-    if margin < LEAST:
-        return f"{margin:g} looks like a fraction: give points, such as 1 for one answer in a hundred"
-    return "at most 5, please: even the probe is less than 7 points behind full fine-tuning" if margin > MOST else ""
+    problem = "none" if not margin > 0 else "little" if margin < LEAST else "much" if margin > MOST else ""
+    return str(TEXTS["margins"][problem]).format(margin=f"{margin:g}") if problem else ""
 
 
 def why_not(word: Any, right: str) -> str:
@@ -175,15 +162,13 @@ def why_not(word: Any, right: str) -> str:
 @cache
 def scores(pair: str) -> list[np.ndarray]:
     """Return both models' scores, (seeds, sentences), each at its rate with the best validation accuracy."""
-    from lora_lab.experiments.results import Runs, load
-    from lora_lab.training.runs import Store
+    from lora_lab.experiments.results import from_store
 
     chosen, both = PAIRS[pair], []
-    store = Store(shipped(f"data/results/sweeps/{chosen['sweep']}.zip"))
-    table = load(store.folder)
+    runs = from_store(shipped(f"data/results/sweeps/{chosen['sweep']}.zip"))
     for value in chosen["values"]:
-        rows = table[table[chosen["column"]] == value].sort_values("seed")
-        if rows.lr.nunique() > 1:
-            rows = rows[rows.lr == rows.groupby("lr").validation_accuracy.mean().idxmax()]
-        both.append(Runs(tuple(store.read(name) for name in rows["hash"])).scores)
+        own = runs.at(**{chosen["column"]: value})
+        if own.frame.lr.nunique() > 1:
+            own = own.at(lr=own.frame.groupby("lr").validation_accuracy.mean().idxmax())
+        both.append(own.scores)
     return both

@@ -1,7 +1,5 @@
 """Exercises for lesson 07 (why does it do nothing): name the fault of each broken adapter."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,17 +14,12 @@ HINTS, ELEVENTH, STORY = (texts("debugging")[part] for part in ("ten", "eleventh
 
 
 @exercise
-def check_diagnosis(diagnosis: Mapping[str, Any] | None, of: str = "") -> Verdict:
-    """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; say where to look for each wrong answer.
-
-    of   letters of the patients to diagnose; while one is missing, the verdict is "not yet"
-    """
+def check_diagnosis(diagnosis: Mapping[str, Any] | None) -> Verdict:
+    """Lesson 07: check each patient's fault, {"A": "truncated file", ...}; say where to look for each wrong answer."""
     if not isinstance(diagnosis, Mapping) and not unsolved(diagnosis):
         return Verdict(False, 'write the name of a fault for each letter: {"A": "truncated file", ...}')
     if unsolved(diagnosis) or not diagnosis or any(unsolved(given) for given in diagnosis.values()):
         return Verdict(None, "name the fault for each letter; the names are in the list above")
-    if missing := [letter for letter in of if letter not in diagnosis]:
-        return Verdict(None, f"also name the fault of {' and '.join(missing)}")
     names = {name.lower(): name for name in NAMES}
     for letter, given in diagnosis.items():
         if letter not in PATIENTS:

@@ -1,7 +1,5 @@
 """Exercises for lesson 04 (will it fit?): a formula for the peak, and the longest text that fits a card."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,13 +15,10 @@ from lora_lab.methods.base import one_of
 V, L, H = 128_256, 32, 4096  # Llama 3 8B: vocabulary size, layers, hidden size
 SHORTEST = 32  # tokens; the stored fits start there
 NEAR = 0.95  # fraction of the longest possible text that counts as long enough
-FITS = "{size} at the peak ({at}): texts of {seq} tokens leave {free} free. On a real {card}, start 5% shorter"
-OVER = "{size} at the peak ({at}): {more} more than the usable memory of a {card}; {why}"
-SHORT = "{size} at the peak ({at}): it fits, but texts {times} times as long would fit, too; {why}"
 ALMOST = 0.02  # fraction of the card's usable memory
-LEFT_OUT = "the formula leaves out about 1%, so stay 1 or 2% below the length that it gives"
 HINTS = texts("hints")["longest_row"]
-HOLDS, PARTS = "the peak includes {parts}", ("weights", "logits", "activations")
+TEXTS, PARTS = texts("fit"), ("weights", "logits", "activations")
+ROW = TEXTS["row"]
 
 
 def step(method: str, setup: Setup) -> Estimate:
@@ -80,11 +75,13 @@ def check_longest_row(
     values, free = {"size": binary(needed.peak), "at": needed.at, "card": card}, room - needed.peak
     part = wrong_part(method, setup)
     if free < 0:
-        why = LEFT_OUT if part == "seq" and -free < ALMOST * room else over(method, needed, room)
-        return Verdict(False, OVER.format(**values, more=binary(-free), why=why), HINTS[part])
+        why = ROW["left_out"] if part == "seq" and -free < ALMOST * room else over(method, needed, room)
+        return Verdict(False, ROW["over"].format(**values, more=binary(-free), why=why), HINTS[part])
     if seq >= NEAR * (best := longest("QLoRA", Setup(checkpointing=True, optimizer="sgd"), card)):
-        return Verdict(True, FITS.format(**values, seq=f"{seq:,}", free=binary(free)))
-    return Verdict(False, SHORT.format(**values, times=f"{best / seq:.1f}", why=short(method, setup)), HINTS[part])
+        return Verdict(True, ROW["fits"].format(**values, seq=f"{seq:,}", free=binary(free)))
+    return Verdict(
+        False, ROW["short"].format(**values, times=f"{best / seq:.1f}", why=short(method, setup)), HINTS[part]
+    )
 
 
 def wrong_part(method: str, setup: Setup) -> str:
@@ -106,15 +103,9 @@ def over(method: str, needed: Estimate, room: int) -> str:
     size = needed.categories
     if size["weights"] > room:
         return f"the frozen weights alone take {binary(size['weights'])}: no text is short enough"
-    return HOLDS.format(parts=", ".join(f"{name} {binary(size[name])}" for name in PARTS if name in size))
+    return ROW["holds"].format(parts=", ".join(f"{name} {binary(size[name])}" for name in PARTS if name in size))
 
 
 def short(method: str, setup: Setup) -> str:
-    """For a text that fits, return which setting prevents a longer one from fitting, and why."""
-    if method != "QLoRA":
-        return "frozen weights in bf16 take 15 GiB of the card; in 4 bits they take a third of that"
-    if not setup.checkpointing:
-        return "without checkpointing, all 32 layers keep their intermediate results until the backward pass"
-    if setup.batch > 1:
-        return f"{setup.batch} texts share the memory that one long text could use"
-    return "the settings are right, and only the text is too short"
+    """Return which setting prevents a longer text from fitting, and why."""
+    return str(TEXTS["short"][wrong_part(method, setup)]).format(batch=setup.batch)

@@ -1,7 +1,5 @@
 """Exercises for lesson 03 (knobs): how much of a teacher a rank misses, and three learning rates around the best."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lora_course.checks.verdict import Function, Verdict, exercise, unsolved
+from lora_course.checks.verdict import Function, Verdict, exercise, texts, unsolved
 from lora_course.predictions import fast
 from lora_course.receipts import draw, seed_of
 from lora_lab.widgets.sweep_panel import SweepPanel
@@ -19,19 +17,11 @@ from lora_lab.widgets.sweep_panel import SweepPanel
 SIZE, RANKS = 32, (6, 4, 8, 5, 7)  # a teacher's update and its possible ranks; the first if there is no name
 RANK, TARGETS = 8, "q,v"  # the row to bracket
 NEAREST, FARTHEST = 1.9, 5.1  # limits of the ratio of neighboring rates
-ORDER = "lowest rate first"
-CLOSE = "each rate must be two to five times the one before: closer rates differ only by luck"
-WIDE = "each rate must be two to five times the one before: rates farther apart may miss the peak"
 LUCK = 2.0  # points: 1.96 standard errors of the difference between two settings, three seeds each
 LEARNED = 60  # percent right; guessing gets 50
-PEAK = "the peak is between {low} and {high}"
-LOWER = f"your smallest rate isn't worse than the middle one by more than luck ({LUCK} points): the peak may be lower"
-HIGHER = f"your largest rate isn't worse than the middle one by more than luck ({LUCK} points): the peak may be higher"
-IDLE = "none of the three learns much (guessing gets 50%): look at which rates are best in the map's other rows"
-CARRIED, TOO_HIGH = " (rates for alpha 16 are too high here)", 1e-3
-PLATEAU = "judging by the other rows of the map, nobody can tell the rates from {least} to {most} apart"
-BELOW = "your middle rate is too low: the peak may be higher"
-ABOVE = "your middle rate is too high: the peak may be lower"
+TOO_HIGH = 1e-3  # for alphas above 16
+TEXTS = texts("knobs")
+WORDS = TEXTS["bracket"]
 
 
 def teacher() -> torch.Tensor:
@@ -70,24 +60,26 @@ def check_bracket(rates: Sequence[float] | None, alpha: float, panel: SweepPanel
     low, middle, high = rates = [float(rate) for rate in rates]
     ratios = middle / low, high / middle
     if min(ratios) < NEAREST or max(ratios) > FARTHEST:
-        return Verdict(False, ORDER if min(ratios) < 1 else CLOSE if min(ratios) < NEAREST else WIDE)
-    carried = CARRIED * (alpha > 16 and middle > TOO_HIGH)
+        return Verdict(False, WORDS["order" if min(ratios) < 1 else "close" if min(ratios) < NEAREST else "wide"])
+    carried = TEXTS["carried"] * (alpha > 16 and middle > TOO_HIGH)
     if fast():
         lowest, highest = plateau(panel.data, alpha)
-        words = f"FAST=1 trains nothing; {PLATEAU.format(least=f'{lowest:g}', most=f'{highest:g}')}"
+        words = f"FAST=1 trains nothing; {TEXTS['plateau'].format(least=f'{lowest:g}', most=f'{highest:g}')}"
         if not lowest <= middle <= highest:
-            return Verdict(False, f"{words}; {BELOW if middle < lowest else ABOVE + carried}")
+            return Verdict(False, f"{words}; {WORDS['below'] if middle < lowest else WORDS['above'] + carried}")
         worse = [low < lowest, high > highest]
     else:
         scores, words = _train(rates, alpha, panel)
         if not scores:
             return Verdict(None, words)
         if max(scores) < LEARNED:
-            return Verdict(False, f"{words}; {IDLE}")
+            return Verdict(False, f"{words}; {TEXTS['idle']}")
         worse = [score < scores[1] - LUCK for score in (scores[0], scores[2])]
     if all(worse):
-        return Verdict(True, f"{words}; {PEAK.format(low=f'{low:.2g}', high=f'{high:.2g}')}")
-    sides = [side for side, outside in zip((LOWER + carried, HIGHER), worse, strict=True) if not outside]
+        return Verdict(True, f"{words}; {WORDS['peak'].format(low=f'{low:.2g}', high=f'{high:.2g}')}")
+    sides = [
+        side for side, outside in zip((WORDS["lower"] + carried, WORDS["higher"]), worse, strict=True) if not outside
+    ]
     return Verdict(False, "; ".join([words, *sides]))
 
 

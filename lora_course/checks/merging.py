@@ -1,7 +1,5 @@
 """Exercises for lesson 08 (merge or swap?): a batch with many adapters, and the cost of forty merged copies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exercises for lesson 13 (placement): ranks at equal budgets, and an unseen pair of placements to plan and defend."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Exercises for lesson 09 (Monday): flip a claim with one premise, and plan a job with evidence for each line."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import cache
@@ -61,20 +59,9 @@ def lines(number: int) -> dict[str, Choice]:
     widths = {n: f"at 80% accuracy, {n:,} rows give ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
         "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"),
-        "rate": Choice(["2e-4"], {
-            "2e-5": "that's near full fine-tuning's rate: LoRA needs about ten times that",
-            "2e-4": "", "2e-3": "that was best for a model of 23M parameters; large models need a lower rate",
-        }, "also try half and double that rate, on validation"),
-        "serve": Choice(["beside" if brief["several"] else "merge"], {
-            "merge": "a merged model has only one adapter, so no batch can mix several",
-            "beside": "that works, but a single adapter is faster when merged",
-        }, "several adapters at once" if brief["several"] else "one adapter, so no extra products"),
-        "facts": Choice(["in the prompt" if brief["facts"] else "none to learn"], {
-            "in the prompt": "this job needs no facts: a tone or a form is what LoRA learns well",
-            "in the weights": "the model would repeat strings, and be out of date next week" if brief["facts"]
-            else "this job needs no facts; an adapter learns a form",
-            "none to learn": "a price list consists of facts, and they change",
-        }, "look the facts up" if brief["facts"] else "a form or a tone"),
+        "rate": Choice(**TEXTS["rate"]),
+        "serve": Choice(**TEXTS["serve"][brief["several"]]),
+        "facts": Choice(**TEXTS["facts"][brief["facts"]]),
         "rows": Choice([f"{rows:,}"], {
             f"{n:,}": f"{widths[n]}; you need ±{brief['points']:g}" if n < needed else f"{widths[n]}: fewer are enough"
             for n in ROWS

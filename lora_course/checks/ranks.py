@@ -1,7 +1,5 @@
 """Exercises for lesson 10 (low rank): the energy of the first r pieces, and the rank that unrelated facts need."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exercises for lesson 14 (reading one): the phi expected by chance, and which signs of an adapter were flipped."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -37,30 +35,21 @@ def disguise(adapter: LoRALinear, number: int) -> None:
 @exercise
 def check_chance(one: float | None, many: float | None, rank: int) -> Verdict:
     """Lesson 14: check the phi expected by chance between single directions, and between 8 and `rank` directions."""
-    zero = "two random directions are hardly ever exactly at right angles"
-    first = Number(
-        1 / WIDTH,
-        {
-            0.0: zero,
-            WIDTH**-0.5: "that's the typical size of the cosine; phi is its square",
-            1.0: "that's phi of a direction with itself",
-            0.5: "that would be chance in a space of two dimensions; here there are 384",
-        },
-        within=0.02,
-    )
-    second = Number(
-        rank / WIDTH,
-        {
-            0.0: zero,
-            ROWS / WIDTH: f"that's for one direction among {ROWS}; here each direction is compared with {rank}",
-            ROWS * rank / WIDTH: f"that's the sum of the squares; phi divides it by the smaller number, {ROWS}",
-            1 / WIDTH: f"that's for two single directions; compared with {rank}, each one's share is {rank} times that",
-            ROWS / rank: "the space matters, too: it has 384 dimensions",
-        },
-        f"1/384, and {rank}/384: chance grows with the rank and shrinks with the width",
-        within=0.02,
-    )
-    return parts({"one and one": first, f"8 and {rank}": second}, (one, many))
+    zero = {0.0: "two random directions are hardly ever exactly at right angles"}
+    first = zero | {
+        WIDTH**-0.5: "that's the typical size of the cosine; phi is its square",
+        1.0: "that's phi of a direction with itself",
+        0.5: "that would be chance in a space of two dimensions; here there are 384",
+    }
+    second = zero | {
+        ROWS / WIDTH: f"that's for one direction among {ROWS}; here each direction is compared with {rank}",
+        ROWS * rank / WIDTH: f"that's the sum of the squares; phi divides it by the smaller number, {ROWS}",
+        1 / WIDTH: f"that's for two single directions; compared with {rank}, each one's share is {rank} times that",
+        ROWS / rank: "the space matters, too: it has 384 dimensions",
+    }
+    why = f"1/384, and {rank}/384: chance grows with the rank and shrinks with the width"
+    right = {"one and one": Number(1 / WIDTH, first, within=0.02)}
+    return parts(right | {f"8 and {rank}": Number(rank / WIDTH, second, why, within=0.02)}, (one, many))
 
 
 @exercise

@@ -1,7 +1,5 @@
 """Exercises for lesson 15 (no regret): the lowest point of a parabola, and what eighteen published runs support."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

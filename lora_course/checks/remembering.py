@@ -1,7 +1,5 @@
 """Exercise for lesson 19 (how much can it learn): how many coin flips a model remembers, from its loss."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import exp, log
 

@@ -1,7 +1,5 @@
 """Exercises for lesson 17 (one bit): the loss of a policy gradient, and how many bits "right or wrong" carries."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import log, log2
 
@@ -20,9 +18,9 @@ LOSS = Function(
         "wrong sign: the optimizer minimizes the loss": lambda log_p, rewards: -float(reinforce(log_p, rewards)),
         "without the baseline it's right on average, but every right answer counts as much, even if all are right: "
         "subtract the mean reward": lambda log_p, rewards: -float((rewards * log_p).mean()),
-        "that's the sum over the batch: with the mean, the step doesn't depend on the batch's size": (
-            lambda log_p, rewards: len(rewards) * float(reinforce(log_p, rewards))
-        ),
+        "that's the sum over the batch: take the mean": lambda log_p, r: len(r) * float(reinforce(log_p, r)),
+        "that's GRPO's scaling: here, an answer twice as far from the mean counts twice as much, so don't divide by "
+        "the standard deviation": lambda log_p, r: float(reinforce(log_p, r) / r.std()),
         "that uses p: take log_p": (lambda log_p, rewards: -float(((rewards - rewards.mean()) * log_p.exp()).mean())),
         "multiply inside the mean: the product of two means isn't the mean of the products": (
             lambda log_p, rewards: -float((rewards - rewards.mean()).mean() * log_p.mean())
@@ -37,7 +35,7 @@ BITS = Function(
     near={
         "that is what a success tells you: a failure tells you log2(1 / (1 - p)); take the mean": lambda p: -log2(p),
         "those are nats: for bits, take log2": lambda p: -p * log(p) - (1 - p) * log(1 - p),
-        "one bit is the maximum: what if the model is nearly always right?": lambda p: 1.0,
+        "one bit is the maximum, at p = 0.5: what if you can nearly always guess the outcome?": lambda p: 1.0,
         "that is only the first half: a failure tells you something, too": lambda p: -p * log2(p),
         "wrong sign: log2 of a probability is negative": lambda p: p * log2(p) + (1 - p) * log2(1 - p),
     },

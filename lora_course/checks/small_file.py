@@ -1,7 +1,5 @@
 """Exercises for lesson 00 (what's in this small file): count one pair of matrices, then a whole file."""
 
-from __future__ import annotations
-
 from lora_course.checks.verdict import Number, Verdict, exercise
 from lora_lab.accounting.models import config_of
 

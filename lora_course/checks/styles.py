@@ -1,7 +1,5 @@
 """Exercises for lesson 06 (new voice or new facts?): which tokens of a chat the loss counts, and your own pairs."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

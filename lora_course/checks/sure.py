@@ -1,7 +1,5 @@
 """Exercises for lesson 02 (how sure are you?): half the interval of an accuracy, and a report on two models."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

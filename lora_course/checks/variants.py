@@ -1,7 +1,5 @@
 """Exercises for lesson 16 (variants): rsLoRA as plain LoRA, and the one rate that makes a variant look best."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import sqrt
 from typing import Any

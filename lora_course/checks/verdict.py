@@ -8,8 +8,6 @@ Values that vary by student are arguments, drawn in the lesson with `lesson.draw
 is also on the site is a `Number`, a `Choice` or a `Function`, which `site/answers.py` takes from the verdict.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +79,7 @@ def texts(name: str) -> Any:
     return yaml.safe_load(shipped(f"data/checks/{name}.yaml").read_text(encoding="utf-8"))
 
 
-SIGN = "that can't be right: the answer is a finite number {side} zero"
+SIGN = "the answer is a finite number {side} zero"
 NEARLY = "close: check each size, or give one more digit if you rounded"
 LARGE, SMALL = "that is {factor} times too large", "that is {factor} times too small"
 
@@ -148,9 +146,9 @@ def _rounding(given: float) -> float:
 
 
 def _how_far(given: float, right: float) -> str:
-    factor = given / right
+    factor = given / right if right else math.nan
     if not 0 < factor < math.inf:
-        return SIGN.format(side="above" if right > 0 else "below")
+        return SIGN.format(side="above" if right > 0 else "below" if right else "nearer to")
     if 0.97 < factor < 1.03:
         return NEARLY
     words, factor = (LARGE, factor) if factor > 1 else (SMALL, 1 / factor)

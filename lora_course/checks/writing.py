@@ -1,7 +1,5 @@
 """Exercises for lesson 01 (can you write it?): a LoRA layer, and merging it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
@@ -11,22 +9,14 @@ from torch import Tensor, nn
 
 from lora_course.checks.verdict import Number, Verdict, attempt, exercise, matched, texts, unsolved
 from lora_course.receipts import draw
+from lora_lab import layers
 
 
-class LoRALinear(nn.Module):
-    """The layer that students write: y = W x + b + (alpha / rank) B A x. Used until theirs is right."""
+class LoRALinear(layers.LoRALinear):
+    """The lab's layer, made as the students' layer is. Used until theirs is right."""
 
     def __init__(self, base_layer: nn.Linear, rank: int, alpha: float) -> None:
-        super().__init__()
-        self.base_layer = base_layer.requires_grad_(False)
-        self.scaling = alpha / rank
-        self.lora_A = nn.Parameter(torch.empty(rank, base_layer.in_features))
-        nn.init.kaiming_uniform_(self.lora_A, a=5**0.5)
-        self.lora_B = nn.Parameter(torch.zeros(base_layer.out_features, rank))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., in_features) -> y (..., out_features)."""
-        return self.base_layer(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)  # type: ignore[no-any-return]
+        super().__init__(base_layer.requires_grad_(False), rank, alpha / rank)
 
 
 def layer_or_ours(layer: Any) -> Any:

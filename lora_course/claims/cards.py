@@ -1,11 +1,9 @@
 """Claims as cards, and the verdicts that experiments compute from cards.
 
-    data/claims/x.yaml  ->  Card  ->  judge(card, gpu_gb=48)  ->  Verdict("true", because, figures, evidence)
+    data/claims/x.yaml  ->  Card  ->  judge("x", gpu_gb=48)  ->  Verdict("true", because, figures, evidence)
 
 A card stores no verdict. Its premises are the arguments of its experiment: change a premise, and the experiment reruns.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from typing import Any
 import yaml
 
 from lora_course.claims.cases import STORE, Finding, as_text
-from lora_lab.errors import BadValue, NotFound, in_a_sentence, nearest, printable
+from lora_lab.errors import BadValue, NotFound, nearest, printable
 from lora_lab.training.assets import shipped
 
 Value = bool | int | float | str | list[Any]
@@ -38,9 +36,9 @@ class Premise:
 class Card:
     """A claim in testable form.
 
-    prediction  what the experiment must find if the claim is right
-    margin      the largest difference that doesn't matter, in points of accuracy; None if nothing is compared
-    limits      what the verdict doesn't show
+    prediction    what the experiment must find if the claim is right
+    all_premises  by name; a `margin` is the largest difference that doesn't matter, in points of accuracy
+    limits        what the verdict doesn't show
     """
 
     id: str
@@ -50,14 +48,8 @@ class Card:
     source: str
     prediction: str
     experiment: str
-    premises: tuple[Premise, ...]
-    margin: Premise | None
+    all_premises: Mapping[str, Premise]
     limits: str
-
-    @property
-    def all_premises(self) -> dict[str, Premise]:
-        """Premises by name, including the margin."""
-        return {p.name: p for p in (*self.premises, *((self.margin,) if self.margin else ()))}
 
     def __str__(self) -> str:
         return f'{self.number} "{self.statement}" ({self.said_by})'
@@ -101,9 +93,15 @@ class Verdict(Finding):
 
 @cache
 def load_cards() -> dict[str, Card]:
-    """Load the cards that ship with the lab, by id and in numerical order."""
-    cards = [card_from(file.read_text(encoding="utf-8"), file.stem) for file in shipped("data/claims").glob("*.yaml")]
-    return {card.id: card for card in sorted(cards, key=lambda card: int(card.number))}
+    """Load the cards of data/claims, by id and in numerical order."""
+    files = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in shipped("data/claims").glob("*.yaml")]
+    return {values["id"]: _card(values) for values in sorted(files, key=lambda values: int(values["number"]))}
+
+
+def _card(values: dict[str, Any]) -> Card:
+    given = values.pop("premises") | {"margin": values.pop("margin")}  # None if nothing is compared
+    premises = {key: Premise(key, p["value"], p["means"], tuple(p.get("try") or ())) for key, p in given.items() if p}
+    return Card(**{key: str(value).strip() for key, value in values.items()}, all_premises=premises)
 
 
 def card(name: str) -> Card:
@@ -114,23 +112,25 @@ def card(name: str) -> Card:
     return cards[name]
 
 
-def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) -> Verdict:
+def judge(of: str, *, store: str | Path | None = None, **changed: Any) -> Verdict:
     """Run a card's experiment, with some of its premises changed.
 
     store  a folder of your own finished runs, for experiments that read runs; by default, the lab's runs
     Raises: NotFound for an unknown card; BadValue for an unknown premise (with the nearest name) or invalid value.
     """
-    claim = card(of) if isinstance(of, str) else of
+    from lora_course.claims import experiments  # late: loads much that a card alone doesn't need
+
+    claim = card(of)
     defaults = claim.all_premises
     for name in changed:
         if name not in defaults:
             raise BadValue(f"claim {claim.id} has no premise '{name}'; nearest: {nearest(name, defaults)}")
-    premises = {name: _parsed(claim, name, changed.get(name, p.value)) for name, p in defaults.items()}
-    run = _experiment(claim.experiment)
+    premises: dict[str, Any] = {n: _parsed(claim, n, changed.get(n, p.value)) for n, p in defaults.items()}
+    run = vars(experiments)[claim.experiment]
     reads_runs = STORE in signature(run).parameters
     if store is not None and not reads_runs:
         raise BadValue(f"claim {claim.id} does not depend on any runs: omit the store")
-    arguments = {n: v / 100 if n == "margin" and isinstance(v, int | float) else v for n, v in premises.items()}
+    arguments = {n: v / 100 if n == "margin" else v for n, v in premises.items()}
     try:
         finding = run(**arguments, **({STORE: store} if reads_runs else {}))
     except (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError) as error:
@@ -143,7 +143,7 @@ def judge(of: Card | str, *, store: str | Path | None = None, **changed: Any) ->
 
 def judge_all() -> dict[str, Verdict]:
     """Judge every card that ships with the lab; return the verdicts by id."""
-    return {name: judge(card) for name, card in load_cards().items()}
+    return {name: judge(name) for name in load_cards()}
 
 
 def listed(names: Sequence[str]) -> str:
@@ -151,46 +151,17 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-def _experiment(name: str) -> Any:
-    from lora_course.claims.experiments import EXPERIMENTS  # late: loads much that a card alone doesn't need
-
-    return EXPERIMENTS[name]
-
-
-# ---- reading a card
-
-
-def card_from(text: str, name: str = "this card") -> Card:
-    """Parse a card from YAML. Raises: BadValue that names the first error."""
-    try:
-        values = yaml.safe_load(text)
-        premises = tuple(_premise(key, **given) for key, given in values.pop("premises").items())
-        margin = values.pop("margin")
-        margin = margin and _premise("margin", **margin)
-        card = Card(**{key: str(value).strip() for key, value in values.items()}, premises=premises, margin=margin)
-        required = [name for name in signature(_experiment(card.experiment)).parameters if name != STORE]
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise BadValue(f"{name} is not a card: {' '.join(in_a_sentence(error).split())}") from None
-    if {*card.all_premises} != {*required}:
-        raise BadValue(f"{name} needs the premises {listed(required)} for its experiment {card.experiment}")
-    return card
-
-
-def _premise(key: str, value: Value, means: str, **more: Any) -> Premise:
-    return Premise(key, value, means, tuple(more.get("try") or ()))  # `try` is a Python keyword
-
-
 def _parsed(card: Card, name: str, value: Any) -> Value:
     """Convert a premise's value to the type of the card's value, such as a list or a number."""
     default, what = card.all_premises[name].value, f"the premise '{name}' of claim {card.id}"
-    if not isinstance(default, list):
-        if isinstance(value, list | tuple):
-            raise BadValue(f"{what} must be a single value, such as {as_text(default)}")
-        return _convert(default, value, what)
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-    if not parts:
-        raise BadValue(f"{what} needs at least one value")
-    return [_convert(default[0], part, what) for part in parts]
+    if isinstance(default, list):
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        if not parts:
+            raise BadValue(f"{what} needs at least one value")
+        return [_convert(default[0], part, what) for part in parts]
+    if isinstance(value, list | tuple):
+        raise BadValue(f"{what} must be a single value, such as {as_text(default)}")
+    return _convert(default, value, what)
 
 
 def _convert(example: Any, value: Any, what: str) -> Any:

@@ -6,8 +6,6 @@ depends      if it holds in some cases and fails in others; the verdict names th
 undecided    otherwise; the verdict says what would decide the claim
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -104,11 +102,10 @@ class Finding:
     @property
     def would_tell(self) -> str:
         """If the verdict is "undecided": what would decide the claim."""
-        if self.word != "undecided":
-            return ""
-        undecided = [case for case in self.cases if case.holds is None]
-        answers = {case.would_tell for case in undecided}
-        return answers.pop() if len(answers) == 1 else "; ".join(f"{c.where}: {c.would_tell}" for c in undecided)
+        undecided = [case for case in self.cases if case.holds is None and self.word == "undecided"]
+        where = {c.would_tell: [o.where for o in undecided if o.would_tell == c.would_tell] for c in undecided}
+        cases = {tell: " and ".join(w) if len(w) < 3 else f"{len(w)} cases" for tell, w in where.items()}
+        return "; ".join(f"{cases[tell]}: {tell}" if len(cases) > 1 else tell for tell in cases)
 
 
 def as_text(value: Any) -> str:

@@ -7,14 +7,12 @@ A difference in accuracy is judged by comparing its interval with a margin:
     otherwise                undecided
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -61,8 +59,8 @@ class Interval:
         """Return whether a is at most the margin worse than b; None if that is undecided."""
         return True if self.low > -margin else False if self.high < -margin else None
 
-    def __neg__(self) -> Interval:
-        return Interval(-self.difference, -self.high, -self.low, self.would_tell, self.level)
+    def __neg__(self) -> Self:
+        return replace(self, difference=-self.difference, low=-self.high, high=-self.low)
 
     def __str__(self) -> str:
         low, high, difference = (f"{100 * x:+z.1f}" for x in (self.low, self.high, self.difference))
@@ -192,7 +190,7 @@ class Cells:
     """The runs of the most common kind in a store. `best` picks a setting's runs at its best learning rate."""
 
     def __init__(self, store: Stored, ours: str) -> None:
-        from lora_lab.experiments.results import load, of_one_dtype
+        from lora_lab.experiments.results import load
         from lora_lab.training.runs import FINISHED, Store
 
         self.name = str(store or f"data/results/sweeps/{ours}.zip")
@@ -203,9 +201,11 @@ class Cells:
             raise NotFound(f"{self.name} has no finished runs; run a sweep first, or omit the store to use our runs")
         kinds = frame[KIND].astype(str).agg(" ".join, axis=1)
         frame = frame[kinds == kinds.mode().iloc[0]]
-        same_dtype = of_one_dtype(frame)  # recipes without a dtype may have run in several
-        self.others = len(frame) - len(same_dtype)
-        self.frame = same_dtype.assign(validation_score=_score)
+        same_dtype = frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(frame["run_dtype"].mode()[:1])]
+        self.others = len(frame) - len(same_dtype)  # recipes without a dtype may have run in several
+        metric = "validation_accuracy" if "validation_accuracy" in frame else "validation_loss"
+        scores = same_dtype.get(metric, pd.Series(math.nan, index=same_dtype.index))  # nan: not validated
+        self.frame = same_dtype.assign(validation_score=-scores if metric == "validation_loss" else scores)
         self.first = self.frame.iloc[0]
         self._best: dict[str, tuple[float, Any]] = {}
         self._intervals: dict[tuple[int, int, float], Interval] = {}
@@ -225,8 +225,7 @@ class Cells:
 
         Raises: NotFound, see `at`; BadValue if no run was validated, or if the runs differ in more than their seed.
         """
-        from lora_lab.experiments.results import METHOD, SETTINGS, Runs
-        from lora_lab.training.recipe import LATER
+        from lora_lab.experiments.results import Runs, settings_in
 
         if (key := str(wanted)) in self._best:
             return self._best[key]
@@ -238,8 +237,8 @@ class Cells:
         rate = float(scores.idxmax())
         cell = frame[frame["lr"] == rate]
         if cell["seed"].duplicated().any():
-            names = [name for name in ("method", "targets", *METHOD, *SETTINGS, *LATER) if name != "seed"]
-            differ = [name for name in names if cell[name].astype(str).nunique() > 1] or ["the method's own options"]
+            names = [name for name in settings_in(cell) if name != "seed"]
+            differ = [name for name in names if cell[name].astype(str).nunique() > 1] or ["device or attention"]
             raise BadValue(f"runs in {self.name} differ in {' and '.join(differ)}, not only in seed: split the store")
         self._best[key] = rate, Runs(tuple(self.store.read(name) for name in cell["hash"]))
         return self._best[key]
@@ -271,10 +270,3 @@ def _ours(name: str) -> Cells:
 def cells_of(store: Stored, ours: str) -> Cells:
     """Load the runs of a store, or our own, which are cached."""
     return _ours(ours) if store is None else Cells(store, ours)
-
-
-def _score(frame: pd.DataFrame) -> pd.Series:
-    """Return the validation score (higher is better): accuracy, else minus the loss; nan without validation."""
-    if "validation_accuracy" in frame:
-        return frame["validation_accuracy"]
-    return -frame["validation_loss"] if "validation_loss" in frame else pd.Series(math.nan, index=frame.index)

@@ -1,9 +1,10 @@
-"""The experiments behind claims. Some count; others read finished runs, stored comparisons and published numbers."""
+"""The experiments behind claims: counts, finished runs, stored comparisons and published numbers.
 
-from __future__ import annotations
+A card names an experiment and states a premise for each of its parameters.
+"""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -29,11 +30,6 @@ PREDICTED = "predicted now: one training step in bf16 with AdamW"
 FORMATS = {16: "none", 8: "int8", 4: "nf4", 3: "nf3", 2: "nf2"}  # of the frozen base, by bits per weight
 SWEEP, PLACES = "rate_rank_alpha", "target_modules"
 POINTS = "difference in accuracy, points"
-SIZES = {  # billions of parameters of the models in the paper's hyperparameter tables
-    "table9": {"RoBERTa-base": 0.125, "RoBERTa-large": 0.355},
-    "table10": {"DeBERTa-XXL": 1.5},
-    "table11": {"GPT-2 M": 0.355},
-}
 
 
 def lora(rank: int, targets: str) -> LoRA:
@@ -335,7 +331,7 @@ def batch_costs_lora_more(by: float, reported: bool) -> Finding:
 
 def _rates() -> Iterator[dict[str, Any]]:
     """Yield published rates: those of the paper's tables, except table 9's restricted settings, and then others."""
-    for name, sizes in SIZES.items():
+    for name, sizes in stored.published("rates")["billions"].items():
         for row in table(name).records():
             if row.get("method", "LoRA") == "LoRA" and not row.get("mark"):
                 model = row.get("model") or next(iter(sizes))
@@ -345,13 +341,3 @@ def _rates() -> Iterator[dict[str, Any]]:
     row = {"who": "table 12", "model": "GPT-3", "billions": 175, "task": "three tasks"}
     yield {**row, "lora": lora_rate, "full": full}
     yield from stored.published("rates")["rows"]
-
-
-EXPERIMENTS: dict[str, Callable[..., Finding]] = {  # a card states a premise for each parameter
-    function.__name__: function
-    for function in (
-        times_less, fits_on_card, targets_barely_save, adds_no_work, rank_is_enough, alpha_rule_is_no_worse,
-        no_place_is_better, no_worse, variant_is_better, matches_full, rate_in_band, rate_times_full,
-        batch_costs_lora_more,
-    )
-}  # fmt: skip

@@ -4,8 +4,6 @@ After each cell, the grader finds the cell's calls to checks, has the kernel eva
 checks here. So a printed "right", a redefined check or a patched library has no effect.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

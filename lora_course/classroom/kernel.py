@@ -6,8 +6,6 @@
 is sent, and the grader evaluates it with `call`. Nothing is unpickled.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

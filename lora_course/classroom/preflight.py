@@ -3,8 +3,6 @@
 Top-level imports are limited to the standard library: `machine` also runs from the wheel, before any installation.
 """
 
-from __future__ import annotations
-
 import getpass
 import json
 import math
@@ -156,9 +154,8 @@ def check_assets() -> Finding:
     names = [name for name, asset in ASSETS.items() if not asset.opt_in]
     problems = [f"{name} {problem}" for name in names if (problem := problem_with(name, hashes=True))]
     fetch = "run lora-lab fetch (from a USB stick: --from STICK/assets), or set LORA_LAB_HOME"
-    if problems:
-        return Finding("assets", False, f"{'; '.join(problems)}, in {home()}", fetch)
-    return Finding("assets", True, f"all {len(names)} are complete, in {home()}")
+    found = f"{'; '.join(problems) or f'all {len(names)} are complete'}, in {home()}"
+    return Finding("assets", not problems, found, fetch if problems else "")
 
 
 def check_training() -> Finding:

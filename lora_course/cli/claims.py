@@ -1,7 +1,5 @@
 """`lora-lab claims`: what people say about LoRA, with verdicts computed when you ask."""
 
-from __future__ import annotations
-
 import click
 
 from lora_lab.cli.shared import JSON, tell

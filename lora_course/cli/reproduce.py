@@ -1,7 +1,5 @@
 """`lora-lab reproduce`: reproduce the paper's tables on a laptop, or with the paper's protocol."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -65,7 +63,7 @@ def _at_laptop_scale(names: Sequence[str], dry_run: bool, options: Mapping[str, 
 
     items, out, started = surrogates.items(names), Path(options["out"]), time.perf_counter()
     if dry_run:
-        plans = run.planned(items, options["minutes"])
+        plans = list(run.planned(items, options["minutes"]))
         result: dict[str, Any] = {"items": plans, "minutes": sum(plan["minutes"] for plan in plans)}
         lines = [
             f"{plan['item']:11} {plan['minutes']:5.1f} of {plan['budget_minutes']:4.1f} min  "

@@ -3,8 +3,6 @@
 Each patient is a damaged copy of a working adapter, or is trained for a few steps with the mistake in place.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import struct
@@ -148,11 +146,7 @@ def _mean_spread(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 PATIENTS: dict[str, Patient] = {
-    "A": Patient(
-        "four days of training, and it answers like the base",
-        faults.EMPTY,
-        _changed(lambda tensors: tensors.clear()),
-    ),
+    "A": Patient("four days of training, and it answers like the base", faults.EMPTY, _changed(dict.clear)),
     "B": Patient("it loads without a word, and every answer is the base model's", faults.ZERO_B, _changed(_untrain)),
     "C": Patient(
         "the loss fell at first, then no further",
@@ -171,9 +165,7 @@ PATIENTS: dict[str, Patient] = {
         _trained(LoRA(rank=8), 2e-3, 2, before=_perturb),
     ),
     "G": Patient(
-        "rank 128 learns more slowly than rank 8",
-        faults.LOW_ALPHA,
-        _trained(LoRA(rank=128, alpha=8), 2e-3, 2),
+        "rank 128 learns more slowly than rank 8", faults.LOW_ALPHA, _trained(LoRA(rank=128, alpha=8), 2e-3, 2)
     ),
     "H": Patient(
         "made for sentence vectors, without a head; one more layer was adapted, and nothing was gained",

@@ -4,8 +4,6 @@
 and 20 asked backward for the test. We invented the town and its people, so no model can have read about them.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@
 reward   1 if the sampled label is the row's, else 0; the batch's mean reward is the baseline
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -9,8 +9,6 @@ The columns of U1 and U2 are the right-singular vectors of A1 (r1, d) and A2 (r2
 By chance alone, phi is max(i, j) / d: 64 / 12,288 = 0.5% for GPT-3, but 64 / 384 = 17% for a small model.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

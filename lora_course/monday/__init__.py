@@ -7,8 +7,6 @@
 The file (.csv or .jsonl) has the columns text,label or prompt,response (or prompt,completion).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

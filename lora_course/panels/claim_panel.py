@@ -1,7 +1,5 @@
 """One claim: drag its premises until the verdict changes. `js/claim_panel.js` draws it; the verdicts come from here."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 from itertools import product
@@ -90,7 +88,7 @@ def prepared(name: str) -> dict[str, Any]:
     axis, log, lines = "", False, list[float]()
     for chosen in product(*offered.values()):
         premises: dict[str, Any] = dict(zip(offered, chosen, strict=True))
-        verdict = judge(claim, **premises)
+        verdict = judge(name, **premises)
         cases = []
         for case in verdict.cases:
             key = (case.where, case.found, tuple(float(f"{value:.5g}") for value in case.span))

@@ -4,8 +4,6 @@ FOLDER/ada/runs/3f2a9c1b77e0.json     a student's store, copied from a laptop
 FOLDER/ada/guess.json                 {"name": "Ada", "guess": 81}
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -55,8 +53,8 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
             measured = None
             if gathered:
                 same, was_empty = gathered.same_kind(records), not self.playground.results
-                dtype = Counter(result.dtype for result in gathered.results if result.dtype).most_common(1)
-                kept = tuple(r for r in gathered.results if not dtype or r.dtype in (None, dtype[0][0]))
+                usual = {None, *dict(Counter(r.dtype for r in gathered.results if r.dtype).most_common(1))}
+                kept = tuple(r for r in gathered.results if r.dtype in usual)
                 counts = {
                     "of another method, model, task or length": len(records) - len(same),
                     "in another dtype": len(gathered.results) - len(kept),
@@ -68,7 +66,7 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
                 self._show()
                 if was_empty:
                     self._begin_at_best()
-                measured = self._measured([record for _, record in same if not dtype or _dtype(record) == dtype[0][0]])
+                measured = self._measured([r for _, r in same if dtype_of(r["environment"]) in usual])
             message = f"Left out: {'; '.join(left_out)}.".replace(f"{self.folder}{os.sep}", "") if left_out else ""
             values = [[name, self._scaled(guess)] for name, guess in guesses(self.folder)]
             self.classroom = {"left_out": message, "guesses": values, "measured": measured}
@@ -91,10 +89,6 @@ class ClassPanel(SweepPanel, file="sweep_panel.js"):
 
     def _scaled(self, value: float) -> float:
         return factor(self.playground.metric) * value if abs(value) <= 1 else value
-
-
-def _dtype(record: Any) -> str | None:
-    return dtype_of(record["environment"])
 
 
 def guesses(folder: Path) -> list[tuple[str, float]]:

@@ -1,7 +1,5 @@
 """Two adapters mixed on one base: how the certainty of each answer changes with the share of the second one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

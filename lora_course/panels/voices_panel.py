@@ -4,24 +4,20 @@ With adapters and a kernel the answers stream in; otherwise the panel shows `dat
 by `docs/voices.py`.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import traitlets as T
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from lora_course.experiments.styles import BASE, file_sizes, open_bank
 from lora_lab import AdapterBank, BadValue
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
-from lora_lab.training.chat import Chat, Prompt, end_of_turn, prompt_ids, question
-from lora_lab.training.models import answering, is_causal
-from lora_lab.training.watching import headless
+from lora_lab.training.chat import Chat, question
+from lora_lab.training.generate import Decoding, generate
 from lora_lab.widgets.base import Background, LivePanel
 
 TOLD = "told"  # the name of the base with an instruction, in tables
@@ -52,8 +48,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     sizes = T.Dict().tag(sync=True)  # file sizes in bytes: the base's and each adapter's
     names = T.List(T.Unicode()).tag(sync=True)  # who answers
     questions = T.List(T.Unicode()).tag(sync=True)
-    told = T.Unicode().tag(sync=True)
-    question = T.Unicode().tag(sync=True)
+    told, question = (T.Unicode().tag(sync=True) for _ in range(2))
     strength = T.Enum(STRENGTHS, 1.0).tag(sync=True)
     asks = T.Bool().tag(sync=True)  # whether there are adapters to ask
 
@@ -72,18 +67,17 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             told=told if adapters else stored["told"], question=offered[0], strength=strength, live={"state": "ready"},
         )  # fmt: skip
 
-    def show(self) -> VoicesPanel:
-        """Return the panel. In headless mode (LORA_LAB_HEADLESS=1), first answer its question."""
-        if headless() and self.asks:
+    def run(self) -> None:
+        """Answer the question if there are adapters. Raises: see `ask`."""
+        if self.asks:
             self.ask()
-        return self
 
     def ask(self) -> None:
         """Start answering `question` at `strength`; do nothing while an answer is running.
 
         Raises: BadValue without a question or adapters; in headless mode, also if answering fails.
         """
-        if self.work.alive:
+        if self.busy:
             return
         if not self.question.strip():
             raise BadValue("type a question first")
@@ -91,25 +85,6 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             raise BadValue("pass adapters to ask: VoicesPanel({'captain': folder})")
         self.work.ask(self.question.strip(), self.strength)
         self._begin(self.work, self._paint)
-
-    def stop(self) -> None:
-        """Stop after the current token, and keep the text so far."""
-        if self.work.alive:
-            self.work.stop()
-
-    def answers(self) -> dict[str, str]:
-        """Return the latest answers, the base first. Raises: BadValue if nothing was asked."""
-        if not self.work.tokens:
-            raise BadValue("nothing has been asked yet: press Ask in the panel above, then run this cell again")
-        return dict(self.work.texts)
-
-    @property
-    def bank(self) -> AdapterBank:
-        """The base and the adapters that answered, for reuse. Raises: BadValue while they are answering."""
-        self.answers()
-        if self.work.alive or self.work.opened is None:
-            raise BadValue("the panel above is answering: wait or press Stop, then run this cell again")
-        return self.work.opened[0]
 
     def describe(self) -> str:
         """Describe the panel in plain words."""
@@ -164,17 +139,18 @@ class LiveVoices(Background):
         self.state = "loading"
         self.opened = self.opened or open_bank(self.adapters, self.model)
         bank, tokenizer = self.opened
-        self.state, started = "answering", time.monotonic()
+        self.state, self.started = "answering", time.monotonic()
         prompts = {TOLD: Chat((("system", self.told), ("user", self.asked)))}
         rows = [prompts.get(name, question(self.asked)) for name in self.texts]
         with bank.mixed([self._at_strength(bank, name) for name in self.texts]):
-            for texts in side_by_side(bank.model, tokenizer, rows, self.longest):
-                self.texts = dict(zip(self.texts, texts, strict=True))
-                self.tokens, self.seconds = self.tokens + 1, time.monotonic() - started
-                if self._stop.is_set():
-                    self.state = "stopped"
-                    return
-        self.state = "done"
+            generate(bank.model, tokenizer, rows, Decoding(max_new_tokens=self.longest), self._watch)
+        self.state = "stopped" if self._stop.is_set() else "done"
+
+    def _watch(self, texts: list[str]) -> bool:
+        """Keep the texts after each token; return whether to stop."""
+        self.texts = dict(zip(self.texts, texts, strict=True))
+        self.tokens, self.seconds = self.tokens + 1, time.monotonic() - self.started
+        return self._stop.is_set()
 
     def _at_strength(self, bank: AdapterBank, name: str) -> str | None:
         """Return the name of this adapter, scaled by the strength, in the bank; None for the base."""
@@ -188,53 +164,12 @@ class LiveVoices(Background):
         return scaled
 
 
-def side_by_side(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int = 60
-) -> Iterator[list[str]]:
-    """Decode greedily, and yield the texts of all rows after each token, until each row has ended or is at its limit.
+def read_stored() -> dict[str, Any]:
+    """Read the shipped {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}.
 
-    The caller chooses the adapter of each row (`AdapterBank.mixed`). The model's training mode is restored after each
-    token. Shorter prompts are padded on the left.
-    Raises: BadValue without prompts, or for a model that is not causal.
+    Both rows of the base have answers only at strength "0".
     """
-    if not prompts or not is_causal(model):
-        raise BadValue(
-            f"answers need a causal model and at least one prompt, not {type(model).__name__} and {len(prompts)}"
-        )
-    ends = {int(tokenizer.eos_token_id), end_of_turn(tokenizer)}
-    rows = prompt_ids(tokenizer, prompts)
-    longest = max(map(len, rows))
-    pad = tokenizer.pad_token_id or 0
-    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows], device=model.device)  # (rows, tokens)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    padded = not mask.all()
-    generated: list[list[int]] = [[] for _ in rows]
-    unfinished, cache = set(range(len(rows))), None
-    for _ in range(max_new_tokens):
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        extra: dict[str, Any] = {"attention_mask": mask, "position_ids": positions} if padded else {}
-        with answering(model), torch.inference_mode():
-            out = model(input_ids=ids, past_key_values=cache, use_cache=True, **extra)
-        cache, next_tokens = out.past_key_values, out.logits[:, -1].argmax(-1).tolist()
-        for row in sorted(unfinished):
-            if next_tokens[row] in ends:
-                unfinished.discard(row)
-            else:
-                generated[row].append(next_tokens[row])
-        yield [text.strip() for text in tokenizer.batch_decode(generated, skip_special_tokens=True)]
-        if not unfinished:
-            return
-        ids = torch.tensor([[token] for token in next_tokens], device=model.device)  # finished rows are ignored
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-
-
-def read_stored(path: str | Path | None = None) -> dict[str, Any]:
-    """Read answers: {about, told, bytes: {name: bytes}, questions, answers: {name: {strength: [text, ...]}}}.
-
-    Both rows of the base have answers only at strength "0". Without a path, read the file that ships with the lab.
-    Raises: NotFound if there is no such file.
-    """
-    return dict(read_json(Path(path) if path else shipped(STORED)))
+    return read_json(shipped(STORED))
 
 
 def said_at(stored: Mapping[str, Any], question: str, strength: float) -> dict[str, str]:

@@ -12,8 +12,6 @@ Columns ending in _std hold the printed spread of the value. `trainable` is text
 Source: Hu et al. 2021, arXiv 2106.09685v2, transcribed independently; code and issues of microsoft/LoRA.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

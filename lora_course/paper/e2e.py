@@ -8,10 +8,7 @@ come with spaces around punctuation. Source: Novikova, Dušek and Rieser 2017, "
 Challenges For End-to-End Generation" (CC BY-SA 4.0); Hu et al. 2021 trained on the .txt format.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +24,6 @@ FILES = {
     "validation": ("valid.txt", "devset.csv", "validation.csv"),
     "test": ("test.txt", "testset_w_refs.csv", "test.csv"),
 }
-COLUMNS = (("mr", "ref"), ("meaning_representation", "human_reference"))  # in the challenge's files; on the hub
 PRINTED = {"bleu": "BLEU", "nist": "NIST", "meteor": "MET", "rouge_l": "ROUGE-L", "cider": "CIDEr"}  # in table 3
 _PART = re.compile(r"\s*([^\[\],]+)\[([^\[\]]+)\]\s*(?:,|$)")
 
@@ -95,37 +91,27 @@ def read_file(file: Path) -> list[Example]:
 
     Raises: BadValue for an empty file, or for an invalid line, with its number.
     """
-    read, lines = (parse, _rows(file)) if file.suffix == ".csv" else (_parse_txt, _lines(file))
+    if file.suffix == ".csv":
+        names, rows = csv_rows(file)
+        if not {"mr", "ref"} <= set(names):
+            raise BadValue(f"{file} needs the columns mr and ref; it has {', '.join(names) or 'none'}")
+        read, missing = parse, "the column ref is empty"
+        lines = [(number, row.get("mr") or "", row.get("ref") or "") for number, row in rows]
+    else:
+        read, missing = _parse_txt, "no ||reference follows the meaning"
+        numbered = enumerate(text_of(file).split("\n"), 1)
+        lines = [(number, *line.partition("||")[::2]) for number, line in numbered if line.strip()]
     groups: dict[Meaning, dict[str, None]] = {}
     for number, text, reference in lines:
         try:
-            groups.setdefault(read(text), {})[reference] = None
+            if not reference.strip():
+                raise BadValue(missing)
+            groups.setdefault(read(text), {})[reference.strip()] = None
         except BadValue as error:
             raise BadValue(f"{file}, line {number}: {error}") from error
     if not groups:
         raise BadValue(f"{file} is empty: it needs meanings with references")
     return [Example(meaning, tuple(references)) for meaning, references in groups.items()]
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str, str]]:
-    for number, line in enumerate(text_of(file).split("\n"), 1):
-        if line.strip():
-            meaning, bars, reference = line.partition("||")
-            if not (bars and reference.strip()):
-                raise BadValue(f"{file}, line {number}: no ||reference follows the meaning")
-            yield number, meaning, reference.strip()
-
-
-def _rows(file: Path) -> Iterable[tuple[int, str, str]]:
-    names, rows = csv_rows(file)
-    columns = next((pair for pair in COLUMNS if set(pair) <= set(names)), None)
-    if columns is None:
-        raise BadValue(f"{file} needs the columns mr and ref; it has {', '.join(names) or 'none'}")
-    for number, row in rows:
-        meaning, reference = ((row.get(name) or "").strip() for name in columns)
-        if not reference:
-            raise BadValue(f"{file}, line {number}: the column {columns[1]} is empty")
-        yield number, meaning, reference
 
 
 def published() -> str:

@@ -11,12 +11,11 @@ dev set serves for both validation and testing.
 Source: Wang et al. 2018, "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding".
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 from lora_course.paper import facts
 from lora_lab.errors import BadValue, NotFound, nearest
@@ -24,24 +23,7 @@ from lora_lab.training.tasks import Split, Task
 from lora_lab.training.text_files import csv_rows, json_rows, text_of
 
 PREFIX = "glue:"
-
-
-class Layout(NamedTuple):
-    """The layout of a task's files. `columns`, `places` (indices) and `hub` list the text columns, then the label.
-
-    labels    the classes in order; for regression, a single name
-    metrics   the task's metrics, if not accuracy
-    """
-
-    folder: str
-    labels: tuple[str, ...]
-    columns: tuple[str, ...]
-    places: tuple[int, ...]
-    hub: tuple[str, ...]
-    metrics: tuple[str, ...]
-
-
-TASKS = {name: Layout(folder, *map(tuple, lists)) for name, (folder, *lists) in facts("paper/glue").items()}
+TASKS = {name: SimpleNamespace(**layout) for name, layout in facts("paper/glue").items()}  # documented in glue.yaml
 
 
 def read(name: str, max_length: int | None = None) -> Task:
@@ -64,7 +46,7 @@ def read(name: str, max_length: int | None = None) -> Task:
         missing = " or ".join(f"dev{suffix}.tsv" for suffix in suffixes)
         raise NotFound(f"the folder {folder} has no {missing} for {layout.folder}")
     train, held_out = _split(layout, _files(folder, "train")), _split(layout, dev)
-    return Task(name, layout.labels, max_length or 128, train, held_out, held_out, layout.metrics)
+    return Task(name, tuple(layout.labels), max_length or 128, train, held_out, held_out, tuple(layout.metrics))
 
 
 def _files(folder: Path, stem: str, suffixes: tuple[str, ...] = ("",)) -> list[Path]:
@@ -74,7 +56,7 @@ def _files(folder: Path, stem: str, suffixes: tuple[str, ...] = ("",)) -> list[P
     return files if len(files) == len(suffixes) else []
 
 
-def _split(layout: Layout, files: list[Path]) -> Split:
+def _split(layout: Any, files: list[Path]) -> Split:
     texts, labels = list[list[str]](), list[float]()
     for file in files:
         before = len(labels)
@@ -87,7 +69,7 @@ def _split(layout: Layout, files: list[Path]) -> Split:
     return Split(first, tuple(labels), seconds=second[0] if second else ())
 
 
-def _label(layout: Layout, text: str, where: str) -> float:
+def _label(layout: Any, text: str, where: str) -> float:
     if len(layout.labels) == 1:
         try:
             if math.isfinite(value := float(text)):
@@ -102,7 +84,7 @@ def _label(layout: Layout, text: str, where: str) -> float:
     raise BadValue(f"{where}: '{text}' is not one of {', '.join(layout.labels)}")
 
 
-def _tsv(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
+def _tsv(layout: Any, file: Path) -> Iterator[tuple[int, list[Any]]]:
     """Yield the cells of tab-separated lines; a first line with the column names is a header."""
     places = list(layout.places)
     for number, line in enumerate(text_of(file).split("\n"), 1):
@@ -115,7 +97,7 @@ def _tsv(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
             raise BadValue(f"{file}, line {number}: only {len(cells)} columns, too few for {layout.folder}")
 
 
-def _hub(layout: Layout, file: Path) -> Iterator[tuple[int, list[Any]]]:
+def _hub(layout: Any, file: Path) -> Iterator[tuple[int, list[Any]]]:
     """Yield rows with the hub's columns."""
     for number, row in json_rows(file, *layout.hub) if file.suffix == ".jsonl" else csv_rows(file)[1]:
         if missing := [name for name in layout.hub if row.get(name) is None]:

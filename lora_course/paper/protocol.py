@@ -14,8 +14,6 @@ from the earlier paper whose results it quotes. All other facts are in data/pape
 Source: Hu et al. 2021, "LoRA", arXiv 2106.09685v2, and the scripts of its authors' repository.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -47,12 +45,9 @@ from lora_lab.training.train import open_adapter
 FACTS = facts("paper/protocol")
 TITLE = "{table}: {row}, {model}, {task} ({variant})"  # of a recipe
 TABLES, VARIANTS = ("table2", "table3"), ("paper", "repo")
+GLUE = [name for name in FACTS["tasks"] if name != "e2e"]
 DEBERTA, DTYPE = "deberta-v2-xxlarge", "bf16"  # DTYPE of the base, for predictions
 NOT_RUN = "DeBERTa's classifier has a random pooler that must train with the head, but this lab trains only the head"
-ALWAYS = (
-    "batches group rows of similar length and pad to the longest; the paper's code pads every row to max_length",
-    "weight decay also applies to the head's biases, and the warm-up's first step has a learning rate above 0",
-)
 
 
 class Given(NamedTuple):
@@ -62,11 +57,8 @@ class Given(NamedTuple):
     source: str
 
     def __str__(self) -> str:
-        value = self.value
-        if isinstance(value, bool):
-            value = "yes" if value else "no"
-        elif isinstance(value, list | tuple):
-            value = "+".join(value)
+        value = "+".join(self.value) if isinstance(self.value, list) else self.value
+        value = ("no", "yes")[value] if isinstance(value, bool) else value
         return f"{value:g} ({self.source})" if isinstance(value, float) else f"{value} ({self.source})"
 
 
@@ -147,13 +139,13 @@ def _tables() -> Iterator[PaperRecipe]:
         task = next(name for name, entry in FACTS["tasks"].items() if entry.get("printed") == record["task"])
         row += " dagger" if record["mark"] else ""
         yield _recipe("table2", row, task, "paper", where, _completed(given, source))
-    for model, task in product(("RoBERTa-base", "RoBERTa-large"), list(FACTS["tasks"])[:-1]):
+    for model, task in product(("RoBERTa-base", "RoBERTa-large"), GLUE):
         where = {"model": model, "method": "FT", "mark": "*"}
         yield _recipe("table2", "FT", task, "paper", where, _settings("glue") | _settings("full"))
 
 
 def _scripts() -> Iterator[PaperRecipe]:
-    for model, task in product(list(FACTS["models"])[:3], list(FACTS["tasks"])[:-1]):
+    for model, task in product(list(FACTS["models"])[:3], GLUE):
         script = f"{model.replace('-', '_')}_{task.replace('-', '')}"
         given = _given(table("scripts").row(script=script), f"{script}.sh")
         where = {"model": FACTS["models"][model]["printed"], "method": "LoRA", "mark": ""}
@@ -197,15 +189,12 @@ def _recipe(
     if model == "gpt2-medium":
         expected = "; ".join(f"{metric}: {results.expected[PRINTED[metric]]}" for metric in entry["metrics"])
     labels = {"table": name, "row": row, "model": model, "task": task, "variant": variant}
-
-    def applies(when: Mapping[str, str | list[str]]) -> bool:
-        return all(
-            fnmatchcase(labels[name], wanted) if isinstance(wanted, str) else labels[name] in wanted
-            for name, wanted in when.items()
-        )
-
-    notes = tuple(note["say"] for note in FACTS["notes"] if applies(note["when"]))
-    warm = "mnli" if entry.get("warm") and row == "LoRA" else ""
+    notes = tuple(
+        note["say"]
+        for note in FACTS["notes"]
+        if all(any(fnmatchcase(labels[name], one) for one in wanted) for name, wanted in note["when"].items())
+    )
+    warm = entry.get("warm", "") if row == "LoRA" else ""
     return PaperRecipe(**labels, settings=settings, metrics=tuple(entry["metrics"]), published=published, warm=warm,
                        expected=expected, notes=notes)  # fmt: skip
 
@@ -216,28 +205,22 @@ def _recipe(
 def plan(
     table: str, *, model_path: str | None = None, data: str | Path | None = None, gpu: str = "A100 40 GB", **which: Any
 ) -> list[dict[str, Any]]:
-    """Return plans of a table's runs, as plain values. Nothing is trained or downloaded.
+    """Return plans of a table's runs, as plain values, with a base in bf16. Nothing is trained or downloaded.
 
-    which              variant, model, task, row: see `recipes`
-    model_path, data   where the model and data are, to find out what is missing and to count the rows
-    gpu                the GPU for which memory and time are predicted, with a base in bf16
     A plan has the recipe's values and: rows; steps; trainable (without the head, as the paper counts); memory (peak
     bytes per GPU if all rows have `max_length` tokens); together (the same if one GPU holds all rows of an update, as
     in `run`); fits (whether one GPU has room for `together`); at_least (whether memory and time are lower bounds);
     seconds (of one seed); seeds_seconds (of all seeds); missing (what to bring).
+    which   variant, model, task, row: see `recipes`
     Raises: NotFound, BadValue: see `recipes` and `card`.
     """
     gpu_card, selected = card(gpu), recipes(table, **which)
     tasks = {recipe.task: _task_at(recipe, data) for recipe in {r.task: r for r in selected}.values()}
-    plans, sources = [], FACTS["sources"]
+    plans = []
     for recipe in selected:
         task, entry, method = tasks[recipe.task], FACTS["tasks"][recipe.task], _method_of(recipe)
-        if isinstance(task, Task):
-            rows = Given(len(task.train), "counted in the given data")
-        elif recipe.task == "e2e":
-            rows = Given(entry["rows"], sources["e2e"])
-        else:
-            rows = Given(entry["rows"], sources["glue"] + ("" if entry.get("counted") else sources["rounded"]))
+        counted = len(task.train) if isinstance(task, Task) else 0
+        rows = Given(counted, "counted in the given data") if counted else Given(entry["rows"], entry["source"])
         steps = _steps_of(recipe, rows.value)
         per_gpu, together = (_estimate(recipe, method, batch) for batch in (recipe["batch"], recipe.batch))
         one_seed = seconds(steps * (together.flops or 0), gpu_card, DTYPE)
@@ -292,16 +275,20 @@ def _estimate(recipe: PaperRecipe, method: Method, batch: int) -> Any:
         config = config_of(model)
         model = config | {"model_type": "roberta", "max_position_embeddings": config["max_position_embeddings"] + 2}
     setup = Setup(batch=batch, seq=recipe["max_length"], dtype=DTYPE, optimizer="adamw-fused", padded=True,
-                  dropout=0.1 * bool(recipe["base_dropout"]))  # fmt: skip
-    return estimate(model, method, setup, num_labels=FACTS["tasks"][recipe.task]["labels"] or 2)
+                  dropout=0.1 * bool(recipe["base_dropout"]),
+                  num_labels=FACTS["tasks"][recipe.task]["labels"] or 2)  # fmt: skip
+    return estimate(model, method, setup)
 
 
 def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterator[dict[str, str]]:
     """Yield what is missing on this machine, and how to get it."""
     import torch
 
+    def item(what: str, kind: str, **values: str) -> dict[str, str]:
+        return {"what": what, "bring": FACTS["missing"][kind].format(**values)}
+
     if recipe.model == DEBERTA:
-        yield {"what": "code", "bring": f"{NOT_RUN}; use the authors' own code for this model"}
+        yield item("code", "code", not_run=NOT_RUN)
     reason = "no folder is given" if path is None else ""
     if path is not None and path not in BUNDLED:
         try:
@@ -309,44 +296,28 @@ def _missing(recipe: PaperRecipe, path: str | None, task: Task | str) -> Iterato
         except LabError as error:
             reason = str(error)
     if reason:
-        hub = FACTS["models"][recipe.model]["hub"]
-        bring = (f"{reason}; on a machine with network access, download {hub} (config.json, model.safetensors, the "
-                 "tokenizer files) into a folder and pass it with --model-path")  # fmt: skip
-        yield {"what": f"the model {recipe.model}", "bring": bring}
+        yield item(f"the model {recipe.model}", "model", reason=reason, hub=FACTS["models"][recipe.model]["hub"])
     e2e = recipe.task == "e2e"
     if isinstance(task, str):
         files = "trainset.csv, devset.csv, testset_w_refs.csv" if e2e else "train.tsv, dev.tsv"
         name = "E2E (Novikova et al. 2017)" if e2e else f"GLUE's {recipe.task} (Wang et al. 2018)"
-        bring = f"{task}; put the standard download ({files}) into a folder and pass it with --data"
-        yield {"what": name, "bring": bring}
-    for package in missing_packages() if e2e else ():
-        yield {"what": f"the package {package}", "bring": "pip install 'lora-lab[metrics]'"}
+        yield item(name, "data", reason=task, files=files)
+    yield from (item(f"the package {package}", "package") for package in (missing_packages() if e2e else ()))
     if not torch.cuda.is_available():
-        bring = "the run would take far too long on this CPU: use a machine with CUDA"
-        yield {"what": "a GPU", "bring": bring}
+        yield item("a GPU", "a GPU")
 
 
 def plan_in_words(entry: dict[str, Any]) -> str:
     """Format a plan as a two-column table."""
     settings = {name: Given(**given) for name, given in entry["settings"].items()}
-    batch, gpus, seeds = settings["batch"].value, settings.get("gpus", Given(1, "")).value, settings["seeds"].value
-    bound = "at least " if entry["at_least"] else ""
-    together = f"; {bound}{entry['together'] / GIB:.1f} GiB with all {batch * gpus} rows on one GPU" if gpus > 1 else ""
+    gpus, templates = settings.get("gpus", Given(1, "")).value, dict(FACTS["words"])
+    values = entry | {f"{name}_gib": entry[name] / GIB for name in ("memory", "together", "usable")}
+    values |= {"bound": "at least " if entry["at_least"] else "", "update": settings["batch"].value * gpus}
+    values |= {"one_seed": _hours(entry["seconds"]), "all_seeds": _hours(entry["seeds_seconds"])}
+    all_rows = templates.pop("all_rows").format_map(values) * (gpus > 1)
     lines = [
         *((name, str(given)) for name, given in settings.items()),
-        ("rows", f"{entry['rows']['value']:,} ({entry['rows']['source']})"),
-        ("steps", f"{entry['steps']:,} ({settings['epochs'].value} epochs, {batch * gpus} rows per update)"),
-        ("trainable", f"{entry['trainable']:,} without the head, as the paper counts"),
-        (
-            "memory per GPU",
-            f"{bound}{entry['memory'] / GIB:.1f} GiB with {batch} rows of {settings['max_length'].value} tokens"
-            f"{together} ({entry['dtype']} base; {entry['usable'] / GIB:.1f} GiB usable on one {entry['card']})",
-        ),
-        (
-            "time",
-            f"{bound}{_hours(entry['seconds'])} per seed, {_hours(entry['seeds_seconds'])} for {seeds} seeds on one "
-            f"{entry['card']} at {entry['utilisation']:.0%} of its peak, rows padded to full length, without scoring",
-        ),
+        *((name, words.format_map(values | {"all_rows": all_rows})) for name, words in templates.items()),
         ("published", ", ".join(f"{name} {value}" for name, value in entry["published"].items()) or "nothing"),
         *([("expected", entry["expected"])] if entry["expected"] else []),
         *(("note", note) for note in entry["notes"]),
@@ -370,18 +341,10 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """Train and score as the paper did, and return plain values. Runs already in the store `out` are reused.
 
-    table, model, task, row, variant   the recipe; by default, that of the table's first model and task
-    model_path, data   the model's folder or hub id, and the data's folder (see `glue.py`, `e2e.py`)
-    seeds              how many seeds to run; None for as many as in the paper
-    steps_limit        train only this many updates, with the schedule scaled to them: a rehearsal
-    start              the folder of the MNLI run's adapter, for the tasks that start from it
-    prompts            score only this many meaning representations of the test set
-    where              device, dtype, attention
+    Options: `lora-lab reproduce --help`, and in `where` device, dtype and attention; the default recipe is that of the
+    table's first model and task. `steps_limit` scales the schedule, too.
     Raises: NotFound or BadValue, before training starts.
     """
-    for name, count in {"seeds": seeds, "steps_limit": steps_limit, "prompts": prompts}.items():
-        if count is not None and count < 1:
-            raise BadValue(f"{name} must be at least 1, not {count}; omit it to use the paper's value")
     recipe = recipes(table, variant=variant, model=model, task=task, row=row)[0]
     title = TITLE.format_map(vars(recipe))
     if recipe.model == DEBERTA:
@@ -390,22 +353,19 @@ def run(
         check_installed()
     if start and not recipe.warm:
         raise BadValue(f"{title} does not start from another adapter: omit start")
-    name, length = _task_name(recipe, data), recipe["max_length"]
-    loaded = load_task(name, max_length=length, download=download)
+    name = _task_name(recipe, data)
+    loaded = load_task(name, max_length=recipe["max_length"], download=download)
     full = _steps_of(recipe, len(loaded.train))
     steps = min(full, steps_limit or full)
     warmup = recipe["warmup_steps"] / full if "warmup_steps" in recipe.settings else recipe["warmup_ratio"]
     settings = {
-        "lr": recipe["lr"], "steps": steps, "batch": recipe.batch, "warmup": min(1.0, warmup),
-        "weight_decay": recipe["weight_decay"], "clip": recipe["clip"], "dropout": recipe["base_dropout"],
-        "label_smoothing": recipe["label_smoothing"], "token_mean": recipe.get("loss_over") == "tokens",
+        **{name: recipe[name] for name in ("lr", "weight_decay", "clip", "label_smoothing", "max_length")},
+        "steps": steps, "batch": recipe.batch, "warmup": min(1.0, warmup), "dropout": recipe["base_dropout"],
+        "token_mean": recipe.get("loss_over") == "tokens",
         "validations": max(1, round(steps * recipe["epochs"] / full)),  # after each epoch
     }  # fmt: skip
-    method = _method_of(recipe)
-    seed_recipes = [
-        Recipe(model_path, name, method, seed=seed, start=start, max_length=length, **settings, **where)
-        for seed in range(seeds or recipe["seeds"])
-    ]
+    first = Recipe(model_path, name, _method_of(recipe), start=start, **settings, **where)
+    seed_recipes = [first.at_seed(seed) for seed in range(seeds or recipe["seeds"])]
     runs = Sweep(out, size=1, download=download).run(seed_recipes).runs
     count = min(prompts or len(loaded.test), len(loaded.test))
     results = [
@@ -416,7 +376,7 @@ def run(
     result = {
         "recipe": recipe.to_json(), "model_path": model_path, "data": str(data), "steps": steps, "full_steps": full,
         "over_seeds": [_over_seeds(recipe, metric, results) for metric in recipe.metrics],
-        "deviations": [*_deviations(recipe, seed_recipes, loaded, full, count), *ALWAYS],
+        "deviations": [*_deviations(recipe, seed_recipes, loaded, full, count), *FACTS["always"]],
         "failed": {str(run.recipe.seed): run.error or run.status for run in runs if run.status not in FINISHED},
         "seeds": results,
     }  # fmt: skip

@@ -10,8 +10,6 @@ After Wen et al. 2015, "Semantically Conditioned LSTM-based Natural Language Gen
 challenge's findings (not read here).
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -7,8 +7,6 @@ others   value / limit
 `shown` in data/paper/reproduce.yaml lists each item's effects. Everything is read from result.json; nothing is run.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

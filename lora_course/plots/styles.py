@@ -1,46 +1,42 @@
 """A perplexity table: how likely each voice's answers are under each adapter."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 from matplotlib.patches import Rectangle
 
 from lora_lab.plots import BLUE, Picture
 
 
-def perplexity_table(table: Mapping[str, Mapping[str, float]], mark: str = "") -> Picture:
+def perplexity_table(table: Mapping[str, Mapping[str, float]]) -> Picture:
     """Draw adapters as rows and voices as columns; each column's lowest value is framed, ideally its own adapter's."""
+    numbers = pd.DataFrame(table).T
     rows, columns = list(table), list(next(iter(table.values())))
-    numbers = np.array([[table[row][column] for column in columns] for row in rows])
-    picture = Picture(figsize=(1.9 + 1.35 * len(columns), 1.5 + 0.5 * len(rows)), dpi=130, layout="constrained")
-    picture.set_facecolor("white")
+    size = (1.9 + 1.35 * len(columns), 1.5 + 0.5 * len(rows))
+    picture = Picture(figsize=size, dpi=130, layout="constrained", facecolor="white")
     axes = picture.subplots()
-    excess = np.log(numbers / numbers.min(0))  # per column: 0 for the lowest perplexity
+    excess = np.log((numbers / numbers.min()).to_numpy())  # per column: 0 for the lowest perplexity
     shade = excess / np.maximum(excess.max(0), 1e-9)  # 0 for the lowest, 1 for the highest: columns aren't comparable
     axes.imshow(-shade, cmap="cividis", aspect="auto")
-    for i in range(len(rows)):
-        for j in range(len(columns)):
-            dark = shade[i, j] > 0.4
-            axes.text(j, i, f"{numbers[i, j]:.1f}", ha="center", va="center", color="white" if dark else "black")
-            if excess[i, j] == 0:
-                axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=BLUE, linewidth=3))
+    for (i, j), number in np.ndenumerate(numbers.to_numpy()):
+        axes.text(j, i, f"{number:.1f}", ha="center", va="center", color="white" if shade[i, j] > 0.4 else "black")
+        if excess[i, j] == 0:
+            axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=BLUE, linewidth=3))
     axes.set(xlabel="voice of the held-out answers", ylabel="adapter in use")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
-    best = {column: rows[int(numbers[:, j].argmin())] for j, column in enumerate(columns)}
-    lost = [f"{voice} (most likely under {adapter})" for voice, adapter in best.items() if adapter != voice]
+    lost = [f"{voice} (most likely under {best})" for voice, best in numbers.idxmin().items() if best != voice]
     finding = "Each voice is most likely under its own adapter"
     if lost:
         finding = f"Not every voice is most likely under its own adapter: {', '.join(lost)}"
-    lines = [f"{finding}{mark}", "perplexity per token; framed: lowest in its column"]
     width = int(15.4 * picture.get_figwidth())  # in characters of this size
+    lines = (finding, "perplexity per token; framed: lowest in its column")
     title = "\n".join(textwrap.fill(line, width) for line in lines)
     picture.set_figheight(picture.get_figheight() + 0.15 * title.count("\n"))
     picture.suptitle(title, fontsize=9, x=0.01, ha="left")
-    picture.alt = f"{finding}{mark}. " + " ".join(
+    picture.alt = f"{finding}. " + " ".join(
         f"{row}: " + ", ".join(f"{column} {table[row][column]:.1f}" for column in columns) + "." for row in rows
     )
     return picture

@@ -6,8 +6,6 @@ The allocator takes the smallest free block that fits from the small or the larg
 it is at least 512 bytes (small) or more than 1 MiB (large). A freed block merges with its free neighbors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from lora_lab.accounting.units import MIB

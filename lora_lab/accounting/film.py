@@ -4,8 +4,6 @@ A film is a table of changes and the order in which they occur, with repeats fol
 `Fit`, and recur in every layer. The live bytes at a moment are the sum of all changes up to it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,7 +27,7 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
     several = replace(setup, batch=max(2, setup.batch))  # one row has the same peak
     try:
         regime = memory.regime_of(config, method, several)
-        file = memory.cache_file(config, f"film {memory.key_of(method, setup, regime, num_labels=2)}")
+        file = memory.cache_file(config, f"film {memory.key_of(method, setup, regime)}")
         if file.exists():
             return read_json(file)
         result = film(fit(config, method, setup, regime, every_layer=True))

@@ -130,9 +130,7 @@ def plain(value: float) -> float:
     return int(value) if value == int(value) else round(float(value), 3)
 
 
-def fit(
-    config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, num_labels: int = 2, every_layer: bool = False
-) -> Fit:
+def fit(config: Mapping[str, Any], method: Any, setup: Setup, regime: Regime, every_layer: bool = False) -> Fit:
     """Trace with a progress bar, interpolate, and check against a held-out trace.
 
     every_layer   also insert the moments of the layers between the traced ones, which never hold the peak
@@ -142,26 +140,25 @@ def fit(
     from lora_lab.accounting import trace  # imports torch
 
     points, held_out = regime.points()
-    depth = trace.depth_of(config)
-    if depth is None:
+    if (depth := trace.depth_of(config)) is None:
         raise NoFit("the layers do not repeat, or form two stacks")
-    period = depth.period
+    layers, irregular, period = depth
     # Two depths, one period apart, that end like the model, and a deeper one to check; or only a shallow model's own.
-    n = depth.irregular + PERIODS * period + (depth.layers - depth.irregular) % period
-    shallow = [n, n + period] if depth.layers > n + period else [depth.layers]
-    deepest = shallow[0] + 3 * period if len(shallow) > 1 else depth.layers
+    n = irregular + PERIODS * period + (layers - irregular) % period
+    shallow = [n, n + period] if layers > n + period else [layers]
+    deepest = shallow[0] + 3 * period if len(shallow) > 1 else layers
     try:
         jobs = tqdm(
             [*((n, points) for n in shallow), (deepest, [held_out])], f"tracing {method.name}", leave=False, delay=1
         )
-        *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, job, num_labels) for n, job in jobs)
+        *runs, (check,) = (trace.record(trace.at_depth(config, n), method, setup, job) for n, job in jobs)
     except LabError as error:
         if not regime.ranked:
             raise
         raise NoFit(str(error)) from error  # the method's own rank may still work; tracing it will show
     labels = sorted({label for trace in (*runs[0], *runs[-1], check) for m in trace.moments for label in m.bytes})
     basis = np.array([regime.vector(point) for point in points])
-    check_periods, periods = ((n - shallow[0]) // period for n in (deepest, depth.layers))  # to add
+    check_periods, periods = ((n - shallow[0]) // period for n in (deepest, layers))  # to add
     moments, coefficients = list[tuple[str, str]](), []
     for phase in PHASES:
         curves = [_curve(run, phase, labels, basis) for run in runs]
@@ -185,12 +182,9 @@ def fit(
     return Fit(regime, labels, moments, np.concatenate(coefficients), _trained(runs, points, periods), flops.tolist())
 
 
+# A phase's operations (name, module with * for the layer index, changes at the first point), and coefficients (moments,
+# labels + 1, monomials). The column after the labels is the layer index, which grows with depth as bytes do.
 Curve = tuple[list[tuple[Any, ...]], np.ndarray]
-"""A phase's operations, and coefficients (moments, labels + 1, monomials).
-
-An operation is given by its name, its module with * for the layer index, and its changes at the first point. The column
-after the labels is the layer index, which grows with depth as bytes do.
-"""
 
 
 def _table(trace: Trace, phase: str, labels: Sequence[Label]) -> Curve:

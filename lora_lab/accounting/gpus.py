@@ -3,8 +3,6 @@
 The figures in `cards.json` are data-sheet values quoted from memory; none has been verified.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache

@@ -5,8 +5,6 @@ per element. CPU kernels save far more when dropout is on: the activations of GP
 with CPU kernels and 2.1 GiB with these.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager

@@ -5,8 +5,6 @@ cache; otherwise it makes one, or traces the step if no fit is possible. The shi
 model of the zoo, written by `python docs/presets.py`.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 from bisect import bisect_left
@@ -44,7 +42,7 @@ NOTES = (
 EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this length run different operations
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
-OPEN = ("batch", "seq", "shard", "optimizer", "master_weights")  # fields of a setup that a fit covers
+OPEN = ("batch", "seq", "shard", "optimizer", "master_weights", "num_labels")  # not among a fit's conditions
 LEARNED_POSITIONS = {
     "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
 }  # fmt: skip  # defaults for configs that give no length
@@ -141,32 +139,30 @@ def of_sizes(mode: str, phase: str, sizes: Mapping[Label, int], **more: Any) -> 
     return Estimate(mode, [(phase, "")], list(sizes), np.array([list(sizes.values())]), **more)
 
 
-def memory(model: Any, method: Any, *, trace: bool = False, num_labels: int = 2, **setup: Any) -> Estimate:
+def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Estimate:
     """Predict the peak memory of one training step in bytes, the moment of the peak, and its terms.
 
-    model       see `params`
-    trace       trace this exact step on tensors without data, which takes seconds instead of microseconds
-    num_labels  number of classes of an encoder's head
-    setup       the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
+    model   see `params`
+    trace   trace this exact step on tensors without data, which takes seconds instead of microseconds
+    setup   the fields of `Setup`: batch, seq, dtype, optimizer, checkpointing, quantised, ...
     Raises: NotFound or BadValue, see `params` and `Setup`; BadValue for a step that cannot be traced.
     """
     known = Setup.__dataclass_fields__
     if unknown := next((name for name in setup if name not in known), ""):
         raise BadValue(f"a step has no option '{unknown}'; nearest: {nearest(unknown, known)}")
-    return estimate(model, method, Setup(**setup), num_labels=num_labels, trace=trace)
+    return estimate(model, method, Setup(**setup), trace=trace)
 
 
-def estimate(model: Any, method: Any, setup: Setup, *, num_labels: int = 2, trace: bool = False) -> Estimate:
+def estimate(model: Any, method: Any, setup: Setup, *, trace: bool = False) -> Estimate:
     """Call `memory` with a `Setup`. Raises: see `memory`."""
     name, config = checked(model, method, setup)
-    whole("num_labels", num_labels)
     if not trace:
         with suppress(NoFit):
-            return predicted(name, config, method, setup, num_labels)
-    return traced(config, method, setup, num_labels)
+            return predicted(name, config, method, setup)
+    return traced(config, method, setup)
 
 
-def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Estimate:
+def quick(model: Any, method: Any, setup: Setup) -> Estimate:
     """Estimate from a stored fit, or else return an upper bound; nothing is traced.
 
     bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits, with
@@ -175,12 +171,13 @@ def quick(model: Any, method: Any, setup: Setup, *, num_labels: int = 2) -> Esti
     """
     name, config = checked(model, method, setup)
     with suppress(NoFit):
-        return predicted(name, config, method, setup, num_labels, make=False)
+        return predicted(name, config, method, setup, make=False)
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + method.added_tokens)
     trained, width = trained_by(method, a), b if method.trains_base else 4  # elements, and bytes per element
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
-    quantized = sum(m.weight * m.count for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
+    matrices = (m for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
+    quantized = sum(m.in_features * m.out_features * m.count for m in matrices)
     saved = quantized * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
     sizes = {
         "weights": a.total * b - int(saved) + trained * width * (not method.trains_base),
@@ -223,10 +220,10 @@ def _check_placement(name: str, method: Any) -> None:
 
 def check_length(config: Mapping[str, Any], method: Any, seq: int) -> None:
     """Check the length of rows. Raises: BadValue for more tokens than the model has positions."""
-    limit, prompt = longest(config), positions_of(method, config)
-    if limit is not None and seq + prompt > limit:
+    limit, prompt = longest(config, method), positions_of(method, config)
+    if limit is not None and seq > limit:
         after = f" after a prompt of {prompt}" if prompt else ""
-        raise BadValue(f"seq {seq} exceeds the {limit - prompt} tokens that {config['model_type']} can read{after}")
+        raise BadValue(f"seq {seq} exceeds the {limit} tokens that {config['model_type']} can read{after}")
 
 
 def positions_of(method: Any, config: Mapping[str, Any]) -> int:
@@ -234,8 +231,8 @@ def positions_of(method: Any, config: Mapping[str, Any]) -> int:
     return int(method.positions(causal=config.get("model_type") in ("gpt2", "opt"))) if method else 0
 
 
-def longest(config: Mapping[str, Any]) -> int | None:
-    """Return the longest row that a table of learned positions allows, or None without such a table.
+def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
+    """Return the longest row that a table of learned positions leaves to the method, or None without such a table.
 
     Rotary positions have no limit: a model trained on 8,192 tokens also runs on longer rows, but badly.
     """
@@ -244,25 +241,23 @@ def longest(config: Mapping[str, Any]) -> int | None:
         return None
     given = config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind]
     padding = 2 * (kind in ("roberta", "xlm-roberta"))  # rows of these tables that hold no position
-    return whole("max_position_embeddings", given) - padding
+    return whole("max_position_embeddings", given) - padding - positions_of(method, config)
 
 
 # ---- finding a fit
 
 
-def predicted(
-    name: str, config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2, make: bool = True
-) -> Estimate:
+def predicted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, make: bool = True) -> Estimate:
     """Estimate from a shipped or cached fit, or with `make` from a new one. Raises: NoFit if there is none."""
     regime = regime_of(config, method, setup)
-    key = key_of(method, setup, regime, num_labels)
+    key = key_of(method, setup, regime)
     file = cache_file(config, key)
     stored = _stored(name, key, file, regime)
     if stored is None:
         if not make:
             raise NoFit("there is no stored fit")
         try:
-            stored = fit(config, method, setup, regime, num_labels).pruned()
+            stored = fit(config, method, setup, regime).pruned()
         except NoFit as reason:
             stored = reason
         keep(file, {"refused": str(stored)} if isinstance(stored, NoFit) else stored.to_json())
@@ -292,15 +287,15 @@ def regime_of(config: Mapping[str, Any], method: Any, setup: Setup) -> Regime:
     """Return the range of batches and lengths that run the same operations. Raises: NoFit for very short rows."""
     if setup.seq < SHORT:
         raise NoFit(f"rows of fewer than {SHORT} tokens are traced one by one")
-    prompt, limit = positions_of(method, config), longest(config)
+    prompt, limit = positions_of(method, config), longest(config, method)
     edges = [int(config[name]) - prompt for name in EDGES if config.get(name)]  # from this length, a mask is needed
-    ends = [edge - 1 for edge in edges if edge > setup.seq] + ([limit - prompt] if limit else [])
+    ends = [edge - 1 for edge in edges if edge > setup.seq] + ([limit] if limit else [])
     low = max([32 if not limit or limit >= 160 else 8, *(edge for edge in edges if edge <= setup.seq)])
     ranked = hasattr(method, "rank") and not method.settings().get("rank_pattern")
     return Regime(setup.batch == 1, low, min(ends, default=0), ranked)
 
 
-def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
+def key_of(method: Any, setup: Setup, regime: Regime) -> str:
     """Return the conditions of a fit as JSON: everything but batch, length, rank, optimizer and sharding."""
     free = (*FREE, "rank") if regime.ranked else FREE
     options = {name: value for name, value in method.settings().items() if name not in free}
@@ -310,7 +305,7 @@ def key_of(method: Any, setup: Setup, regime: Regime, num_labels: int) -> str:
     for given in (options, conditions):
         if "dropout" in given:
             given["dropout"] = given["dropout"] > 0
-    return json.dumps([options, conditions, [regime.one_row, regime.low, regime.high], num_labels])
+    return json.dumps([options, conditions, [regime.one_row, regime.low, regime.high], setup.num_labels])
 
 
 @lru_cache(maxsize=256)
@@ -348,11 +343,11 @@ def cache_file(config: Mapping[str, Any], key: str) -> Path:
 # ---- from moments to an estimate
 
 
-def traced(config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2) -> Estimate:
+def traced(config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
     """Trace this exact step, moment by moment. Raises: BadValue for a model whose step cannot be traced."""
     from lora_lab.accounting import trace  # imports torch
 
-    (run,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)], num_labels)
+    (run,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)])
     weights, passes, freed = run.events
     sizes = [(n, width, 1) for n, width in run.trained]
     states = [(FAR + i, size) for i, size in enumerate(s for n, w, _ in sizes for s in optimizer_states(n, w, setup))]

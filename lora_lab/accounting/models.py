@@ -53,11 +53,6 @@ class Module:
     count: int = 1
 
     @property
-    def weight(self) -> int:
-        """Number of elements of the weight: in x out."""
-        return self.in_features * self.out_features
-
-    @property
     def layer(self) -> int | None:
         """Index of its layer, or None outside the layers."""
         match = LAYER.search(self.name)

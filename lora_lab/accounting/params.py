@@ -192,7 +192,7 @@ def _file_shapes(method: LoRA, placements: Sequence[Placement], a: Architecture)
                 shapes[f"{key}magnitude_vector"] = (m.out_features,)
     for m in (m for m in a.modules if m.in_task_head):
         shapes[f"base_model.model.{m.name}.weight"] = (m.out_features, m.in_features)
-        if m.parameters > m.weight:
+        if m.parameters > m.in_features * m.out_features:
             shapes[f"base_model.model.{m.name}.bias"] = (m.out_features,)
     return shapes
 

@@ -1,7 +1,5 @@
 """The setup of a training step: everything its memory depends on besides the model and the method."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -60,6 +58,7 @@ class Setup:
                     mps can only be measured
     shard           "" or kind:n, such as fsdp:8: weights, gradients and optimizer split over n devices
     master_weights  the optimizer keeps and updates an fp32 copy of every trainable half-precision weight
+    num_labels      number of classes of an encoder's head
     Raises: BadValue for an invalid value.
     """
 
@@ -76,9 +75,10 @@ class Setup:
     device: str = "cuda"
     shard: str = ""
     master_weights: bool = False
+    num_labels: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("batch", "seq"):
+        for name in ("batch", "seq", "num_labels"):
             whole(name, getattr(self, name))
         for name, choices in KNOWN.items():
             one_of(name, getattr(self, name), choices)

@@ -3,12 +3,10 @@
 A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can build, train and trace a 70B model.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -41,23 +39,14 @@ class Trace(NamedTuple):
     events: tuple[list[tuple[int, int]], ...]
 
 
-@dataclass(frozen=True)
-class Depth:
-    """How a model's `layers` layers repeat: after the first `irregular` layers, they repeat with period `period`."""
-
-    layers: int
-    irregular: int
-    period: int
-
-
-def build(config: Mapping[str, Any], setup: Setup, num_labels: int = 2) -> nn.Module:
+def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
     """Build a config's model with random weights, in the setup's dtype and with its dropout."""
     full_config = known_config(config)
     full_config.use_cache = False
     for name, value in vars(full_config).items():
         if ("dropout" in name or name.endswith("pdrop")) and not isinstance(value, bool):
             setattr(full_config, name, setup.dropout)
-    full_config.num_labels = num_labels
+    full_config.num_labels = setup.num_labels
     if full_config.is_encoder_decoder and getattr(full_config, "decoder_start_token_id", None) is None:
         full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; configs often omit it
     loader = auto_class(full_config, classify=task_of(full_config) == "encoder")
@@ -111,7 +100,7 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
 
 @contextmanager
 def without_data(
-    config: Mapping[str, Any], method: Any, setup: Setup, num_labels: int = 2
+    config: Mapping[str, Any], method: Any, setup: Setup
 ) -> Iterator[tuple[nn.Module, Tracker, list[nn.Parameter]]]:
     """Build and track a model without data; kernels save for backward what they would save on the setup's device.
 
@@ -124,7 +113,7 @@ def without_data(
     try:
         with fake, stand_ins(cuda):
             with torch.device("meta") if cuda else nullcontext():
-                model = build(config, setup, num_labels)
+                model = build(config, setup)
             if setup.quantised != "none":
                 quantize_shapes(model, setup.quantised)
             part_of = prepare(model, method, setup)
@@ -139,14 +128,12 @@ def without_data(
         raise BadValue(message) from error
 
 
-def record(
-    config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point], num_labels: int = 2
-) -> list[Trace]:
+def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point]) -> list[Trace]:
     """Trace forward and backward of one model at each point, without data and without an optimizer."""
     traces: dict[Point, Trace] = {}
     for rank in dict.fromkeys(rank for *_, rank in points):
         ranked = replace(method, rank=rank) if rank else method
-        with without_data(config, ranked, setup, num_labels) as (model, tracker, trained):
+        with without_data(config, ranked, setup) as (model, tracker, trained):
             sizes = [(p.numel(), p.element_size()) for p in trained]
             weights = len(tracker.events)
             for point in (point for point in points if point[2] == rank):
@@ -211,8 +198,11 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
     return (y + nn.functional.linear(h, layer.lora_B) * layer.scaling).to(y.dtype)
 
 
-def depth_of(config: Mapping[str, Any]) -> Depth | None:
-    """Return how a model's layers repeat; None for two stacks, or if the layers are not in a ModuleList."""
+def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Return (layers, irregular, period): after the first `irregular` layers, they repeat with this period.
+
+    Returns None for two stacks, or if the layers are not in a ModuleList.
+    """
     with torch.device("meta"):
         model: Any = build(config, Setup())
     n = model.config.num_hidden_layers
@@ -225,8 +215,8 @@ def depth_of(config: Mapping[str, Any]) -> Depth | None:
     for period in range(1, n // 2 + 1):
         irregular = max((i + 1 for i in range(n - period) if signatures[i] != signatures[i + period]), default=0)
         if irregular + period <= n // 2:
-            return Depth(n, irregular, period)
-    return Depth(n, 0, n)
+            return n, irregular, period
+    return n, 0, n
 
 
 def at_depth(config: Mapping[str, Any], layers: int) -> dict[str, Any]:

@@ -4,8 +4,6 @@ The tracker sees every operation, follows the storages of its outputs (several t
 weak reference when each one is freed. So it counts the bytes that an allocator allots, without rounding or caching.
 """
 
-from __future__ import annotations
-
 import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Format byte counts: memory in powers of two (GiB), files and downloads in powers of ten (GB)."""
 
-from __future__ import annotations
-
 MIB, GIB = 2**20, 2**30
 BINARY = ((GIB, "GiB"), (MIB, "MiB"), (1024, "KiB"))
 DECIMAL = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))

@@ -3,8 +3,6 @@
 Exit codes: 0 success; 2 bad input, with one sentence on stderr; 1 any other failure. Imports are deferred.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import io
@@ -57,13 +55,12 @@ def main() -> None:
         sys.exit(1)
 
 
-lab_options = together(
+lab_options = together(  # of the workbench, with or without the `lab` command
     click.option("--no-browser", is_flag=True, help="Only start the server and print its address."),
     click.option("--port", type=click.IntRange(0, 65535), default=8888, help="First port to try; 0 for any."),
     click.option("--dir", "folder", default="lessons", help="Your folder for the lessons.", show_default=True),
     click.option("--check", is_flag=True, help="Start the server, check that it responds, and stop it."),
 )
-"""Options of the workbench, with or without the `lab` command."""
 
 
 @click.group(invoke_without_command=True)

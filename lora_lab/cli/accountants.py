@@ -1,7 +1,5 @@
 """`lora-lab params` and `lora-lab memory`: count parameters and predict memory without loading weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -97,8 +95,9 @@ def memory(
     if method_name != "qlora" and double_quant is not None:
         raise BadValue(f"--double-quant is for --method qlora, not {method_name}: omit it")
     quantised = "none" if method_name != "qlora" else "nf4-single" if double_quant is False else "nf4"
-    given = {name: options.pop(name) for name in Setup.__dataclass_fields__ if name not in ("device", "quantised")}
-    setup = Setup(**given, device=device or (card.device if card else "cuda"), quantised=quantised)
+    device = device or (card.device if card else "cuda")
+    options |= {"device": device, "quantised": quantised, "num_labels": num_labels or 2}
+    setup = Setup(**{name: options.pop(name) for name in Setup.__dataclass_fields__})
     method = take_method(options, architecture)
     if trace and inference:
         raise BadValue("--trace is for a training step: omit --trace or --inference")
@@ -106,14 +105,13 @@ def memory(
     def estimated(setup: Setup, trace: bool = False) -> accountant.Estimate:
         if inference:
             return accountant.inference(model, setup, method)
-        return accountant.estimate(model, method, setup, num_labels=num_labels or 2, trace=trace)
+        return accountant.estimate(model, method, setup, trace=trace)
 
     estimate, positions = estimated(setup, trace), architecture.positions
     notes, largest, available, seconds = [*estimate.notes], dict.fromkeys(("batch", "seq")), None, None
     if card:
         available = gpus.usable(card)
-        longest = accountant.longest(config_of(model))
-        limit = longest - accountant.positions_of(method, config_of(model)) if longest else None
+        limit = accountant.longest(config_of(model), method)
         for field in largest:
             with suppress(LabError):
                 most = limit if field == "seq" else None

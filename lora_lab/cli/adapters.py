@@ -1,7 +1,5 @@
 """`lora-lab inspect` and `lora-lab merge`: inspect an adapter, or merge it into a plain checkpoint."""
 
-from __future__ import annotations
-
 import click
 
 from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, tell
@@ -63,7 +61,7 @@ def merge(adapter: str, base: str | None, out: str, dtype: str | None, download:
     and the report shows the effect; --dtype fp32 does not round. With nf4, the base is first quantized and dequantized,
     to match the base that the adapter was trained on; the checkpoint is not quantized.
     """
-    from lora_lab.training.named import write_merged
+    from lora_lab.training.named import in_words, write_merged
 
     written = write_merged(adapter, out, base=base, dtype=dtype, download=download)
-    tell(written.to_json() if as_json else str(written))
+    tell(written if as_json else in_words(written))

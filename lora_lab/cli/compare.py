@@ -1,7 +1,5 @@
 """`lora-lab compare`: each method with its own tuned learning rate, several seeds, and verdicts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +87,8 @@ def _cells(row: dict[str, Any], metric: str) -> dict[str, str]:
     """Return a method's table row by column."""
     from lora_lab.metrics import factor
 
-    def number(value: float | None, scale: float) -> str:
-        return "-" if value is None else f"{scale * value:.1f}"
-
-    def whole(value: int | None) -> str:
-        return "-" if value is None else f"{value:,}"
+    def text(value: float | None, style: str = ",", scale: float = 1) -> str:
+        return "-" if value is None else f"{scale * value:{style}}"
 
     score, tried, scale = row[metric], row["tried"], factor(metric)
     name = next((key for key in tried[0] if key != "validation"), "") if tried else ""
@@ -101,14 +96,14 @@ def _cells(row: dict[str, Any], metric: str) -> dict[str, str]:
     return {
         "method": row["label"],
         "tuned to": f"{name} {tuned:g}{' (edge)' if row['edge'] else ''}" if name and tuned is not None else "-",
-        f"mean {metric}": number(score["mean"], scale),
-        "std": number(score["std"], scale),
-        "each seed": " ".join(number(value, scale) for value in score["each"]),
-        "trained": whole(row["trainable"]),
-        "head": whole(row["head"]),
-        "file bytes": whole(row["file_bytes"]),
-        "predicted MiB": number(row["predicted_bytes"], 2**-20),
-        "measured MiB": number(row["peak_bytes"], 2**-20),
-        "s per run": number(row["seconds"], 1),
-        "tokens added": whole(row["added_tokens"]),
+        f"mean {metric}": text(score["mean"], ".1f", scale),
+        "std": text(score["std"], ".1f", scale),
+        "each seed": " ".join(text(value, ".1f", scale) for value in score["each"]),
+        "trained": text(row["trainable"]),
+        "head": text(row["head"]),
+        "file bytes": text(row["file_bytes"]),
+        "predicted MiB": text(row["predicted_bytes"], ".1f", 2**-20),
+        "measured MiB": text(row["peak_bytes"], ".1f", 2**-20),
+        "s per run": text(row["seconds"], ".1f"),
+        "tokens added": text(row["added_tokens"]),
     }

@@ -1,11 +1,10 @@
 """Options and output functions that commands share."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import click
@@ -19,13 +18,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Combine options into one decorator; --help lists them in this order."""
-
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def say(message: str) -> None:

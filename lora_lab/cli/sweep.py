@@ -11,7 +11,7 @@ import click
 
 from lora_lab.cli.options import recipe_options, take_method
 from lora_lab.cli.shared import DOWNLOAD, JSON, aligned, say, tell
-from lora_lab.errors import BadValue, NotFound, printable
+from lora_lab.errors import BadValue, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,10 +77,7 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     from lora_lab.experiments.results import collect as merge
     from lora_lab.experiments.results import load
     from lora_lab.plots import sweeps
-    from lora_lab.training.runs import stores
 
-    if not set().union(*(stores(Path(folder)) for folder in folders)):
-        raise NotFound(f"there are no runs below {', '.join(folders)}: pass the folders that sweeps have written")
     merged = merge(folders, out)
     frame, pictures = load(out), []
     for number, (_, part) in enumerate(_kinds(frame), 1):  # rank.png, or rank_2.png for the second table
@@ -101,10 +98,12 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
 
 def describe(swept: Any) -> str:
     """Format a sweep as a table with one row per cell of the grid, showing every seed."""
+    from lora_lab.experiments.racing import in_words
+
     failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
     sizes = ", ".join(map(str, swept.packs)) or "none"
     totals = f"{len(swept)} runs, {swept.skipped} of them already stored; packs of {sizes}; {swept.seconds:.0f} s"
-    choice = [str(swept.choice)] if swept.choice else []
+    choice = [in_words(swept.choice)] if swept.choice else []
     return "\n".join([summary(swept.frame), *failures, *choice, totals])
 
 

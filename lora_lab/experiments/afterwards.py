@@ -12,8 +12,6 @@ comparable within the lab, but only roughly with those of Hu et al. 2021. METEOR
 Java tools. Of the papers above, Papineni et al. was read; the others were not read here. Packages compute all scores.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -37,7 +35,7 @@ from lora_lab.training.generate import GREEDY, Decoding, generate
 from lora_lab.training.models import load_model, load_tokenizer
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import Task, fingerprint, load_task, typical_tokens
+from lora_lab.training.tasks import Task, fingerprint, load_task, task_of, typical_tokens
 
 PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
 Texts = Sequence[str]
@@ -64,10 +62,7 @@ def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = Fa
 def afterwards(
     run: Run, forgetting: str | None, prompts: int, folder: Path, *, download: bool = False
 ) -> dict[str, Any]:
-    """Return `forgetting` (perplexity on that task's text), the scores of generated answers, and `seconds`.
-
-    Cached in `folder`. Raises: BadValue for a run without an adapter.
-    """
+    """Return `forgetting` (perplexity on that task), scores of generated answers, and `seconds`; cached in `folder`."""
     if not forgetting and not prompts:
         return {"seconds": 0.0}
 
@@ -79,8 +74,7 @@ def afterwards(
         load_adapter(model, run.adapter)
         scores = {"forgetting": perplexity_on(model, tokenizer, forgetting)} if forgetting else {}
         if prompts:
-            task = load_task(run.recipe.task, max_length=run.recipe.max_length)
-            scores |= score_answers(model, tokenizer, task, prompts=prompts)
+            scores |= score_answers(model, tokenizer, task_of(run.recipe), prompts=prompts)
         return {**scores, "seconds": time.perf_counter() - started}
 
     text = f"{Path(forgetting).stem}-{_digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
@@ -93,7 +87,7 @@ def _digest(*parts: str) -> str:
 
 def _base(recipe: Recipe, download: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the base model and tokenizer as the recipe's run did."""
-    task = load_task(recipe.task, max_length=recipe.max_length)
+    task = task_of(recipe)
     choice = device.choose(typical_tokens(task), **recipe.computed)
     labels, dtype, attention = task.num_labels, choice.load_as, choice.attention
     model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=download)
@@ -136,17 +130,27 @@ def check_scorable(task: Task) -> None:
 
 
 def text_scores(texts: Texts, references: Sequence[Texts]) -> dict[str, float]:
-    """Return all scores of `texts`, each of which has one or more references.
+    """Return all scores of `texts`, each of which has one or more references. Raises: BadValue for a missing package.
 
-    Raises: BadValue for no texts, a text without a list of non-empty references, or a missing package.
+    rouge_l is the mean over texts; nist counts shorter n-grams if all texts have fewer than five words.
     """
-    if not texts or len(texts) != len(references) or not all(references):
-        raise BadValue(f"every text needs references: {len(texts)} texts have {len(references)} lists of references")
-    for group in references:
-        if isinstance(group, str) or not any(text.strip() for text in group):
-            raise BadValue(f"a text's references must be a list of non-empty texts, not {group!r}")
     check_installed()
-    return {score.__name__: score(texts, references) for score in (bleu, chrf, rouge_l, nist)}
+    sacrebleu, nist = import_module("sacrebleu"), import_module("nltk.translate.nist_score")
+    streams = [list(stream) for stream in zip_longest(*references)]  # all first ones, all second ones; None if missing
+    scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
+    pairs = zip(references, texts, strict=True)
+    closest = [scorer.score_multi(list(own), text)["rougeL"].fmeasure for own, text in pairs]
+    tokenize = import_module("sacrebleu.tokenizers.tokenizer_13a").Tokenizer13a()
+    words = [tokenize(text.lower()).split() for text in texts]
+    expected = [[tokenize(text.lower()).split() for text in group] for group in references]
+    n = min(5, max(map(len, words)))
+    return {
+        # `force` only silences a warning about the space before E2E's periods
+        "bleu": float(sacrebleu.corpus_bleu(list(texts), streams, lowercase=True, force=True).score),
+        "chrf": float(sacrebleu.corpus_chrf(list(texts), streams).score),
+        "rouge_l": 100 * float(sum(closest)) / len(closest),
+        "nist": float(nist.corpus_nist(expected, words, n=n)) if n else 0.0,
+    }
 
 
 def check_installed() -> None:
@@ -158,35 +162,3 @@ def check_installed() -> None:
 def missing_packages() -> list[str]:
     """Return the pip names of missing scoring packages."""
     return [name for module, name in PACKAGES.items() if find_spec(module) is None]
-
-
-def bleu(texts: Texts, references: Sequence[Texts]) -> float:
-    """Return corpus BLEU. `force` only silences a warning about the space before E2E's periods."""
-    score = import_module("sacrebleu").corpus_bleu
-    return float(score(list(texts), _streams(references), lowercase=True, force=True).score)
-
-
-def chrf(texts: Texts, references: Sequence[Texts]) -> float:
-    """Return corpus chrF."""
-    return float(import_module("sacrebleu").corpus_chrf(list(texts), _streams(references)).score)
-
-
-def rouge_l(texts: Texts, references: Sequence[Texts]) -> float:
-    """Return the mean ROUGE-L F1 against each text's closest reference."""
-    scorer = import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
-    scores = [scorer.score_multi(list(r), text)["rougeL"].fmeasure for text, r in zip(texts, references, strict=True)]
-    return 100 * float(sum(scores)) / len(scores)
-
-
-def nist(texts: Texts, references: Sequence[Texts]) -> float:
-    """Return corpus NIST with n-grams of up to five words, or fewer if all texts are shorter."""
-    tokenize = import_module("sacrebleu.tokenizers.tokenizer_13a").Tokenizer13a()
-    words = [tokenize(text.lower()).split() for text in texts]
-    expected = [[tokenize(text.lower()).split() for text in group] for group in references]
-    n = min(5, max(map(len, words)))
-    return float(import_module("nltk.translate.nist_score").corpus_nist(expected, words, n=n)) if n else 0.0
-
-
-def _streams(references: Sequence[Texts]) -> list[list[str | None]]:
-    """Return [all first references, all second references, ...]; None stands for a text with fewer."""
-    return [list(stream) for stream in zip_longest(*references)]

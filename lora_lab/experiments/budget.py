@@ -8,8 +8,6 @@
 `step` is the time of one step per run, in a pack of the size used for tuning. All methods get the same number of steps.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -50,10 +48,7 @@ def steps_within(
     minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
     download: bool = False,
 ) -> int:  # fmt: skip
-    """Return the number of steps that makes a comparison take about `minutes` on this machine; cached in `out`.
-
-    Raises: BadValue if fewer than FEWEST steps fit.
-    """
+    """Return the steps with which a comparison takes about `minutes` here; cached. Raises: BadValue below FEWEST."""
 
     def compute() -> dict[str, int]:
         task, fixed, slope = terms.loaded(download), 0.0, 0.0

@@ -4,8 +4,6 @@ A worker needs lora_lab and its assets, but not the store. If a worker dies, the
 Start workers with one thread each, since a process trains one pack at a time.
 """
 
-from __future__ import annotations
-
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -40,10 +38,7 @@ def run_on(
     client: Any, sweep: Callable[..., Any], packs: Sequence[Sequence[Recipe]], store: Store,
     ended: Callable[[Run], None], stop: threading.Event,
 ) -> None:  # fmt: skip
-    """Send every pack to the cluster; call `ended` with each run that arrives; after `stop`, cancel pending packs.
-
-    sweep   the class `Sweep`, which a worker trains its pack with
-    """
+    """Send packs to the cluster, whose workers use the class `sweep`; call `ended` with each run that arrives."""
     from dask.distributed import as_completed
 
     settings = [[recipe.settings() for recipe in pack] for pack in packs]

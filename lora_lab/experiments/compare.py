@@ -10,8 +10,6 @@ base computes in this machine's fastest dtype; trainable base weights are fp32. 
 the same call resumes it, with the same result.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +27,7 @@ from lora_lab.errors import BadValue, Changed, LabError, in_a_sentence, warn
 from lora_lab.experiments.afterwards import afterwards, before, check_scorable
 from lora_lab.experiments.grid import check
 from lora_lab.experiments.margins import packed, scores_in
-from lora_lab.experiments.results import scores_of, task_of
+from lora_lab.experiments.results import scores_of
 from lora_lab.experiments.statistics import MARGIN, Verdict, check_margin, verdicts
 from lora_lab.experiments.study import contenders, label
 from lora_lab.experiments.sweep import ROOM, Sweep, locked
@@ -45,7 +43,7 @@ from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, check_fields
 from lora_lab.training.runs import FINISHED, Run, Store
-from lora_lab.training.tasks import Task, load_task
+from lora_lab.training.tasks import Task, load_task, task_of
 
 OPPONENTS = ("full", "probe")  # every method is compared with these
 UNSET = (  # keys of a row that are None until the method has runs
@@ -114,48 +112,25 @@ def terms_of(model: str, task: str, options: Mapping[str, Any]) -> Terms:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One method of a comparison.
+class Comparison:
+    """All methods under the same terms.
 
-    row       its part of the comparison's JSON; `error` says why the row is empty or runs are missing
-    runs      its finished runs by seed; empty if read from JSON
-    seconds   time for tuning, final runs and `afterwards`
+    about   the JSON of the comparison without its methods
+    rows    each method's part of the JSON; its `error` says why it is empty or runs are missing
+    runs    {label: finished runs by seed}
     """
 
-    row: Mapping[str, Any]
-    runs: tuple[Run, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def label(self) -> str:
-        """The method's short name."""
-        return str(self.row["label"])
-
-    @property
-    def error(self) -> str | None:
-        """The error, if any."""
-        return self.row["error"]
-
-    def values(self, metric: str) -> list[float]:
-        """Return each run's value of a metric, by seed."""
-        return list(self.row[metric]["each"]) if metric in self.row else []
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All methods under the same terms; `about` is the JSON without the methods' rows."""
-
     about: Mapping[str, Any]
-    results: tuple[Result, ...]
+    rows: Sequence[Mapping[str, Any]]
+    runs: Mapping[str, Sequence[Run]]
 
     @cached_property
     def verdicts(self) -> dict[str, dict[str, Verdict]]:
         """{label: {"full": verdict, "probe": verdict}} for every method with stored answers."""
-        rows = [result.row for result in self.results]
-        scores = scores_in({"methods": rows})
+        scores = scores_in({"methods": self.rows})
         judged: dict[str, dict[str, Verdict]] = {name: {} for name in scores}
         for opponent in OPPONENTS:
-            labels = [row["label"] for row in rows if row["method"] == opponent and row["label"] in scores]
+            labels = [row["label"] for row in self.rows if row["method"] == opponent and row["label"] in scores]
             if labels and len(scores) > 1:
                 against = opponent if opponent in labels else labels[0]  # "full" rather than "full top 2"
                 for name, verdict in verdicts(scores, against, self.about["margin"]).items():
@@ -163,18 +138,12 @@ class Comparison:
         return judged
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `lora-lab compare --json` prints; `from_json` is the inverse, without the runs."""
-        rows = []
-        for result in self.results:
-            judged = {name: verdict.to_json() for name, verdict in self.verdicts.get(result.label, {}).items()}
-            rows.append({**result.row, "against": judged or result.row.get("against", {})})
-        return {**self.about, "methods": rows}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_json` returned; the runs are not restored."""
-        about = {name: value for name, value in values.items() if name != "methods"}
-        return cls(about, tuple(map(Result, values["methods"])))
+        """Return what `lora-lab compare --json` prints."""
+        judged = {
+            label: {opponent: verdict.to_json() for opponent, verdict in own.items()}
+            for label, own in self.verdicts.items()
+        }
+        return {**self.about, "methods": [{**row, "against": judged.get(row["label"], {})} for row in self.rows]}
 
 
 def compare(
@@ -232,7 +201,7 @@ def compare(
         "tuning_seeds": [SEED + n for n in range(shared.tuning_seeds)],
         "rates": {label(method): axis_of(method).grid(shared.rates) for method in entries},
     }
-    finished = dict[int, Result]()
+    finished = dict[int, tuple[dict[str, Any], list[Run], float]]()
     options = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False, "pack": pack}
     for part in ("tuning", "runs"):
         Store(out / part).check_writable()
@@ -240,23 +209,23 @@ def compare(
         work = partial(_result, shared, data.metric, base, out, options)
         for number, result in in_processes(work, entries, workers, say, long=lambda method: bool(method.trains_base)):
             finished[number] = result
-            results = tuple(finished[key] for key in sorted(finished))
-            environment = next((result.runs[0].environment for result in results if result.runs), {})
+            rows, each, seconds = zip(*(finished[key] for key in sorted(finished)), strict=True)
+            environment: dict[str, Any] = next((runs[0].environment for runs in each if runs), {})
             environment = {name: value for name, value in environment.items() if name != "pack"}
-            seconds = sum(result.seconds for result in results)
-            comparison = Comparison({**about, "seconds": seconds, "environment": environment}, results)
+            shown = {**about, "seconds": sum(seconds), "environment": environment}
+            comparison = Comparison(shown, rows, {row["label"]: runs for row, runs in zip(rows, each, strict=True)})
             if note and not stopped():  # a stopped method may lack some of its runs
                 note(comparison)
-    if not stopped() and any(result.runs for result in comparison.results):
+    if not stopped() and any(each):
         write_json(out / "comparison.json", comparison.to_json())
     return comparison
 
 
 def _result(
     terms: Terms, metric: str, base: float | None, out: Path, options: dict[str, Any], method: Method, say: Say
-) -> Result:
-    """Tune, train and score one method; on an error, return the results so far."""
-    name, axis, runs, seconds = label(method), axis_of(method), tuple[Run, ...](), 0.0
+) -> tuple[dict[str, Any], list[Run], float]:
+    """Tune, train and score one method; return its row, runs and seconds, on an error as far as it came."""
+    name, axis, runs, seconds = label(method), axis_of(method), list[Run](), 0.0
     row: dict[str, Any] = {
         **{"method": method.name, "label": name, "settings": method.settings(), "tried": [], "runs": []},
         **{metric: spread([]), **dict.fromkeys(UNSET)},
@@ -273,7 +242,7 @@ def _result(
         say(f"{name}: best {axis.name} {best.value:g} of {len(tuning.tried)}{edge}, validation {best.validation:.4g}")
         tuned = axis.set(recipe, best.value)
         swept = Sweep(out / "runs", **options).run(tuned.at_seed(seed) for seed in range(terms.seeds))
-        runs = tuple(run for run in swept.runs if run.status in FINISHED)
+        runs = [run for run in swept.runs if run.status in FINISHED]
         cause = next((run.error for run in swept.runs if run.error), None)
         row["error"] = cause and (f"{len(swept) - len(runs)} of {len(swept)} seeds failed: {cause}" if runs else cause)
         if runs:
@@ -308,7 +277,7 @@ def _result(
     except Exception as error:  # any error: the other methods' results must not be lost
         row["error"] = in_a_sentence(error)
         say(f"{name}: failed: {row['error']}")
-    return Result(row, runs, seconds)
+    return row, runs, seconds
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -338,13 +307,13 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         return {}
     costs: dict[str, Any] = {"added_tokens": need.method.added_tokens}
     with suppress(*NO_COST):
-        labels = need.labels if need.architecture.task == "encoder" else None
+        labels = need.setup.num_labels if need.architecture.task == "encoder" else None
         costs["adapter_bytes"] = params(recipe.model, recipe.method, labels).adapter_bytes
     with suppress(*NO_COST):
-        predicted = estimate(need.model, need.method, need.setup, num_labels=need.labels)
+        predicted = estimate(need.model, need.method, need.setup)
         costs |= {"predicted_bytes": predicted.peak, "predicted_parts": dict(predicted.categories)}
     with suppress(*NO_COST):
-        names = ("batch", "seq", "dtype", "optimizer", "padded", "device")
+        names = ("batch", "seq", "dtype", "optimizer", "padded", "device", "num_labels")
         conditions = {name: getattr(need.setup, name) for name in names}
-        costs["peak_bytes"] = measure(recipe.model, recipe.method, num_labels=need.labels, **conditions).peak
+        costs["peak_bytes"] = measure(recipe.model, recipe.method, **conditions).peak
     return costs

@@ -8,10 +8,8 @@
 A part that fails is recorded with its error, and the others continue.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -43,31 +41,21 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "QLoRA, checkpointing": (LoRA(targets=("all-linear",)), {"checkpointing": True, "quantised": "nf4"}),
 }
 ROOM = 0.9  # fraction of free memory that a measured step may need
-PACKS = (1, 4, 16, 64)
+BATCH, SEQ = 4, 512  # of a measured step
+TIMED, REPEATS = ("minilm", "smollm2"), 20  # models and steps beside PEFT
+PACKS, TASK, STEPS = (1, 4, 16, 64), "rt", 100
 Row = dict[str, Any]
 
 
-def gpu_check(
-    where: str = "cuda", *, task: str = "rt", models: Sequence[str] = MODELS, packs: Sequence[int] = PACKS,
-    steps: int = 100, say: Callable[[str], None] = lambda message: None,
-) -> dict[str, Any]:  # fmt: skip
-    """Return the environment and the rows of every part: {"environment", "memory", "step", "packs", "runs"}.
-
-    Raises: BadValue if torch sees no such device.
-    """
+def gpu_check(where: str = "cuda", say: Callable[[str], None] = lambda message: None) -> dict[str, Any]:
+    """Return {"environment", "memory", "step", "packs", "runs"}, with the rows of each. Raises: BadValue."""
     if where not in device.available_devices():
         raise BadValue(f"torch sees no {where} device here: install the CUDA build of torch on a machine with a GPU")
     found: dict[str, Any] = {"environment": device.environment(device.choose(64, device=where))}
-    parts = {
-        "memory": memory_rows(where, models),
-        "step": step_rows(where, [name for name in models if name in ("minilm", "smollm2")]),
-        "packs": pack_rows(where, task, packs, steps),
-        "runs": run_rows(where, task, steps),
-    }
-    for name, rows in parts.items():
+    for name, rows in {"memory": memory_rows, "step": step_rows, "packs": pack_rows, "runs": run_rows}.items():
         found[name] = []
         try:
-            for row in rows:
+            for row in rows(where):
                 found[name].append(row)
                 say(f"{name}: {', '.join(f'{key} {value}' for key, value in row.items())}")
         except Exception as error:  # any error: earlier measurements must not be lost
@@ -76,11 +64,11 @@ def gpu_check(
     return found
 
 
-def memory_rows(where: str, models: Sequence[str], batch: int = 4, seq: int = 512) -> Iterator[Row]:
+def memory_rows(where: str) -> Iterator[Row]:
     """Yield the GiB of a real step and of its trace, and their ratios, which should be near 1."""
-    for model in models:
+    for model in MODELS:
         for case, (method, options) in CASES.items():
-            setup = {"batch": batch, "seq": seq, "dtype": "bf16", "device": where, **options}
+            setup = {"batch": BATCH, "seq": SEQ, "dtype": "bf16", "device": where, **options}
             traced = memory(model, method, trace=True, **setup)
             weights = memory(model, method, trace=True, **{**setup, "quantised": "none"}).categories["weights"]
             row: Row = {"model": model, "case": case, "predicted": round(traced.peak / GIB, 4)}
@@ -96,11 +84,11 @@ def memory_rows(where: str, models: Sequence[str], batch: int = 4, seq: int = 51
             yield row
 
 
-def step_rows(where: str, names: Sequence[str], repeats: int = 20) -> Iterator[Row]:
+def step_rows(where: str) -> Iterator[Row]:
     """Yield milliseconds of a bf16 step of 8 x 64 tokens, ours and PEFT's, alternating. Raises: ImportError."""
     import peft
 
-    for name in names:
+    for name in TIMED:
         ours, theirs = (load_model(name, 2 if name == "minilm" else None, dtype="bf16").to(where) for _ in range(2))
         LoRA(rank=8, targets=("all-linear",)).attach(ours)
         theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
@@ -109,7 +97,7 @@ def step_rows(where: str, names: Sequence[str], repeats: int = 20) -> Iterator[R
         optimizers = [torch.optim.AdamW(parameters, lr=1e-4, fused=True) for parameters in trained]
         ids = torch.randint(5, 20_000, (8, 64), device=where)
         times: list[list[float]] = [[], []]
-        for _ in range(repeats + 2):
+        for _ in range(REPEATS + 2):
             for own, model, optimizer in zip(times, models, optimizers, strict=True):
                 started = time.perf_counter()
                 model(input_ids=ids).logits.float().square().mean().backward()
@@ -122,23 +110,23 @@ def step_rows(where: str, names: Sequence[str], repeats: int = 20) -> Iterator[R
         yield {"model": name, "ours": round(mine, 2), "peft": round(peers, 2), "ratio": round(mine / peers, 3)}
 
 
-def pack_rows(where: str, task: str, packs: Sequence[int], steps: int) -> Iterator[Row]:
+def pack_rows(where: str) -> Iterator[Row]:
     """Yield seconds per run of MiniLM, without scoring, for packs of several sizes."""
-    for size in packs:
+    for size in PACKS:
         with TemporaryDirectory() as folder:
-            fields: Row = {"steps": steps, "batch": 8, "validations": 0, "device": where}
-            recipes = Grid(rank=8, lr=1e-3, seed=range(size)).recipes("minilm", task, **fields)
+            fields: Row = {"steps": STEPS, "batch": 8, "validations": 0, "device": where}
+            recipes = Grid(rank=8, lr=1e-3, seed=range(size)).recipes("minilm", TASK, **fields)
             swept = Sweep(folder, size, scored=False).run(recipes)
             yield {"runs": size, "seconds per run": round(swept.seconds / size, 3), "failed": swept.failed}
 
 
-def run_rows(where: str, task: str, steps: int) -> Iterator[Row]:
+def run_rows(where: str) -> Iterator[Row]:
     """Yield the outcome and seconds of a run, a comparison and generation."""
     with TemporaryDirectory() as folder:
-        run = train("minilm", task, steps=steps, device=where, store=Path(folder, "run"))
+        run = train("minilm", TASK, steps=STEPS, device=where, store=Path(folder, "run"))
         yield {"what": "train", "accuracy": run.metrics["accuracy"], "seconds": round(run.seconds, 1)}
-        terms: Row = {"steps": steps, "rates": 2, "growth": 0, "seeds": 2, "device": where}
-        for row in compare("minilm", task, "lora,full", Path(folder, "compare"), **terms).to_json()["methods"]:
+        terms: Row = {"steps": STEPS, "rates": 2, "growth": 0, "seeds": 2, "device": where}
+        for row in compare("minilm", TASK, "lora,full", Path(folder, "compare"), **terms).to_json()["methods"]:
             yield {"what": f"compare {row['label']}", "accuracy": row["accuracy"]["mean"], "error": row["error"]}
     model = load_model("smollm2", dtype="bf16").to(where)
     started = time.perf_counter()

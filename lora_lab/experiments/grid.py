@@ -1,7 +1,5 @@
 """A grid of recipes: every combination of ranks, alphas, rates, seeds and targets, in a fixed order."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -94,10 +92,7 @@ def _list(name: str, values: Values) -> list[Any]:
 
 
 def share(recipes: Sequence[Recipe], part: str) -> list[Recipe]:
-    """Return part "i/n", with i from 1 to n: every n-th recipe, so that parts are alike and together cover the grid.
-
-    Raises: BadValue for anything else.
-    """
+    """Return part "i/n", with i from 1 to n: every n-th recipe, so that parts are alike. Raises: BadValue."""
     i, _, n = part.partition("/")
     if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise BadValue(f"share must be i/n with i from 1 to n, such as 3/40, not '{part}'")
@@ -105,10 +100,7 @@ def share(recipes: Sequence[Recipe], part: str) -> list[Recipe]:
 
 
 def check(recipes: Iterable[Recipe]) -> None:
-    """Reject impossible recipes before any training, by counting parameters without loading a model.
-
-    Models whose parameters cannot be counted pass. Raises: BadValue or NotFound for the first impossible recipe.
-    """
+    """Count each recipe's parameters, if its model can be counted. Raises: BadValue, NotFound for an impossible one."""
     for recipe in {(r.model, r.task, r.method): r for r in recipes}.values():
         try:
             labels = len(TASKS[recipe.task].labels) or None if recipe.task in TASKS else None

@@ -6,8 +6,6 @@ The first r terms are the best rank-r approximation. Its squared error is the su
 the energy; the sum of all s_i^2 is the sum of all squared entries (Eckart and Young, 1936, Psychometrika 1, 211-218).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lora_lab.errors import BadValue

@@ -8,8 +8,6 @@ A letter is an outcome: b better, w worse, e equivalent, u undecided, B or W bet
 - unknown, for a comparison without stored answers.
 """
 
-from __future__ import annotations
-
 import base64
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -25,7 +23,7 @@ MARGINS = tuple(k / 1000 for k in range(1, 61))  # 0.1 to 6 points; nats per tok
 NAMES = {
     "full": "full fine-tuning", "prompt": "prompt tuning", "ptuning": "P-tuning", "prefix": "prefix tuning",
     "bitfit": "BitFit", "ia3": "IA3", "bottleneck": "bottleneck adapter", "head": "head only",
-    "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA",
+    "vera": "VeRA", "lora-xs": "LoRA-XS", "tinylora": "TinyLoRA", "tinylora weight_tying 1": "TinyLoRA, shared",
 }  # fmt: skip
 VARIANTS = {  # variants of LoRA, by the option that makes them
     "rslora True": "rsLoRA", "lr_ratio 16": "LoRA+", "freeze_a True": "LoRA-FA", "dora True": "DoRA",

@@ -214,10 +214,7 @@ def load() -> Playground:
 
 
 def _curves(results: Iterable[Result]) -> tuple[float, bytes]:
-    """Return the largest loss that curves can show, set well above the first losses, and for each run POINTS bytes.
-
-    A byte of 0 to 254 is a loss from 0 to the largest (higher losses are clipped); 255 is a missing point.
-    """
+    """Return the highest loss that curves can show, and POINTS bytes per run: 0 to 254 up to that loss, 255 if none."""
     top = float(f"{1.8 * max((result.losses[0] for result in results if result.losses), default=1.0):.3g}")
     points = np.array([[*result.losses, *[math.nan] * (POINTS - len(result.losses))] for result in results])
     scaled = np.round((NONE - 1) * np.clip(points, 0, top) / top)
@@ -292,18 +289,14 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
 
 
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
-    """Return (start, width, rates, columns): columns `width` octaves apart, the first centered at 2^start.
-
-    `rates` has one rate per column; `columns` maps each rate to its column. Columns are as wide as the gaps between a
-    row's rates, or narrower, so that no two rates of a row share a column.
-    """
+    """Return (start, width, rates, columns): columns `width` octaves apart, the first at 2^start; a rate per column."""
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
     rows: dict[Any, set[float]] = {"more": set(more)}
     for cell in cells:
         rows.setdefault(cell[:3], set()).add(cell.lr)
     gaps = [math.log2(right) - math.log2(left) for row in rows.values() for left, right in pairwise(sorted(row))]
     start, width = math.log2(common[0]), max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
-    while True:
+    while True:  # until no two rates of a row share a column
         columns = {rate: math.floor((math.log2(rate) - start) / width + 0.5) for rate in common}
         if all(len({columns[rate] for rate in row}) == len(row) for row in rows.values()):
             break
@@ -350,10 +343,7 @@ def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
 
 
 def _moves(quality: Mapping[Cell, float], targets: str) -> dict[str, float]:
-    """Return how much each setting changes the metric: the rate along one row, rank and alpha each at the best rate.
-
-    The other settings are at LoRA's defaults or, if these were not tried, at the most common values.
-    """
+    """Return how much the metric changes with the rate along one row, and with rank and alpha at their best rates."""
     moves, defaults = dict[str, float](), LoRA()
     for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
         parts: dict[Any, dict[Any, list[float]]] = {}
@@ -361,6 +351,7 @@ def _moves(quality: Mapping[Cell, float], targets: str) -> dict[str, float]:
             if cell.targets == targets:
                 part = parts.setdefault(tuple(getattr(cell, name) for name in fixed), {})
                 part.setdefault(getattr(cell, knob), []).append(mean)
+        # The other settings are at LoRA's defaults or, if these were not tried, at the most common values.
         bests = {k: [max(row) for row in part.values() if knob == "lr" or len(row) >= 3] for k, part in parts.items()}
         values = bests.get(tuple(getattr(defaults, name) for name in fixed), [])
         if len(values) < 2:

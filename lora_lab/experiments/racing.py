@@ -8,10 +8,8 @@ step, so their training losses are paired; and on rows not seen before, training
 Source: racing, Maron and Moore 1994 (not read here). The thresholds come from benchmarks/early_exit.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -56,10 +54,7 @@ def behind(curves: Mapping[Any, Sequence[Sequence[float]]], step: int, steps: in
 
 
 class Race:
-    """Decide which runs of a sweep with `choose` train next, and which stop.
-
-    Raises: BadValue if configurations differ in model, task, length or seeds, or have no validation.
-    """
+    """Decide which runs of a sweep with `choose` train next, and which stop. Raises: BadValue if they don't compare."""
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
         self.steps, self.recipes = recipes[0].steps, {recipe: replace(recipe, seed=0) for recipe in recipes}
@@ -115,8 +110,11 @@ class Race:
             elif self.pauses and step - EVERY < self.steps / 2:
                 member.end("stopped")
 
-    def choice(self, store: Store, runs: Collection[Run]) -> Choice:
-        """Return the configuration with the best mean on validation, and its rivals."""
+    def choice(self, store: Store, runs: Collection[Run]) -> dict[str, Any]:
+        """Return what `lora-lab sweep --choose` adds to its JSON; chosen has the best mean on validation.
+
+        `behind` in stopped is the hash of a leading run; saved compares with training and scoring all runs.
+        """
         groups: dict[Recipe, list[Run]] = {recipe: [] for recipe in self.configurations}
         for run in sorted(runs, key=lambda run: run.recipe.seed):
             groups[self.recipes[run.recipe]].append(run)
@@ -142,37 +140,21 @@ class Race:
         saved = {"steps": steps, "of_steps": total * self.steps, "tests": tests, "of_tests": total, "seconds": seconds}
         measured = chosen and chosen["metric"] == "accuracy" and MEASURED.items() <= chosen["recipe"].items()
         bound = {"points": BOUND if measured else None, "level": 0.95, "from": EVIDENCE}
-        outcome = {"chosen": chosen, "rivals": rivals, "stopped": stopped, "saved": saved, "regret_bound": bound}
-        return Choice([run for group in placed for run in group], outcome)
+        return {"chosen": chosen, "rivals": rivals, "stopped": stopped, "saved": saved, "regret_bound": bound}
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The outcome of a sweep with `choose`.
-
-    runs      the runs to score on the test rows: those of the chosen configuration, then those of each rival
-    outcome   what `to_json` returns: {chosen, rivals, stopped, saved, regret_bound}. `behind` in stopped is the hash of
-              a leading run; saved compares with training and scoring all runs; its seconds are estimated
-    """
-
-    runs: list[Run]
-    outcome: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `lora-lab sweep --choose --json` adds to a sweep's JSON."""
-        return self.outcome
-
-    def __str__(self) -> str:
-        outcome, lines = self.outcome, []
-        for role, row in [("chosen", outcome["chosen"]), *(("rival ", rival) for rival in outcome["rivals"])]:
-            names = [name for name in ("validation", "test") if name in (row or ())]
-            means = ", ".join(f"{metric(row['metric']).text(row[name])} on {name}" for name in names)
-            lines.append(f"{role}  {_text(row)}: {row['metric']} {means}" if row else f"{role}  none")
-        lines += [f"stopped at step {row['step']}: {_text(row)}" for row in outcome["stopped"]]
-        saved = "{steps:,} of {of_steps:,} steps, {tests} of {of_tests} test scores; about {seconds:.0f} s"
-        points = outcome["regret_bound"]["points"]
-        regret = "not known here" if points is None else f"at most {points} points"
-        return "\n".join([*lines, f"saved   {saved.format(**outcome['saved'])}", f"regret  {regret}: {EVIDENCE}"])
+def in_words(outcome: Mapping[str, Any]) -> str:
+    """Describe what `Race.choice` returns."""
+    lines = []
+    for role, row in [("chosen", outcome["chosen"]), *(("rival ", rival) for rival in outcome["rivals"])]:
+        names = [name for name in ("validation", "test") if name in (row or ())]
+        means = ", ".join(f"{metric(row['metric']).text(row[name])} on {name}" for name in names)
+        lines.append(f"{role}  {_text(row)}: {row['metric']} {means}" if row else f"{role}  none")
+    lines += [f"stopped at step {row['step']}: {_text(row)}" for row in outcome["stopped"]]
+    saved = "{steps:,} of {of_steps:,} steps, {tests} of {of_tests} test scores; about {seconds:.0f} s"
+    points = outcome["regret_bound"]["points"]
+    regret = "not known here" if points is None else f"at most {points} points"
+    return "\n".join([*lines, f"saved   {saved.format(**outcome['saved'])}", f"regret  {regret}: {EVIDENCE}"])
 
 
 def _summary(runs: Sequence[Run]) -> dict[str, Any]:
@@ -186,10 +168,7 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
-    """Return the first configuration and those that validation cannot distinguish from it (paired test, Holm).
-
-    Without stored validation rows, or with numeric labels, every other configuration is a rival.
-    """
+    """Return the first configuration and those that validation rows, if stored, don't distinguish from it (Holm)."""
     rows = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed]
     p_values = []
     for rival in rows[1:]:

@@ -17,9 +17,9 @@ from lora_lab.files import write_atomically
 from lora_lab.lazy import Lazy
 from lora_lab.methods import REGISTRY
 from lora_lab.training.assets import home
-from lora_lab.training.recipe import LATER, Recipe
+from lora_lab.training.recipe import LATER
 from lora_lab.training.runs import DAMAGED, FINISHED, VERSION, Run, Store, dtype_of, readable, run_from, stores
-from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task
+from lora_lab.training.tasks import TASKS, Task, check_unchanged, load_task, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,11 +88,7 @@ def load(store: str | Path) -> pd.DataFrame:
 
 
 def records(folder: Path, skip: Container[str] = (), *, strict: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield every record of a store as JSON, except the files in `skip`.
-
-    strict   check every value, which takes four times as long
-    Raises: BadValue for a record of a newer version, or a file that is not a run.
-    """
+    """Yield a store's records, except files in `skip`; `strict` checks every value (slower). Raises: BadValue."""
     for file in Store(folder).records():
         if str(file) in skip:
             continue
@@ -171,13 +167,6 @@ def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
     )
 
 
-def of_one_dtype(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep the rows with the most common training dtype, and those of runs that never started."""
-    if frame.empty:
-        return frame
-    return frame[frame["run_dtype"].isna() | frame["run_dtype"].isin(frame["run_dtype"].mode()[:1])]
-
-
 def unlike(runs: Iterable[Run]) -> str:
     """Apply `mixed_dtypes` to runs whose recipes ask for the same dtype; full fine-tuning asks for another."""
     groups: dict[Any, list[str | None]] = {}
@@ -188,10 +177,7 @@ def unlike(runs: Iterable[Run]) -> str:
 
 
 def scores_of(run: Run, task: Task | None = None) -> np.ndarray:
-    """Return scores of shape (rows,), see `Runs.scores`; pass `task` if it is already loaded.
-
-    Raises: BadValue for a run without predictions or with numeric labels; Changed if the data file has changed.
-    """
+    """Return scores (rows,), see `Runs.scores`; pass `task` if it is loaded. Raises: BadValue; Changed, see `sweep`."""
     recipe = run.recipe
     if run.predictions is None:
         raise BadValue(f"the run {recipe.hash} has no predictions; score it again")
@@ -203,12 +189,6 @@ def scores_of(run: Run, task: Task | None = None) -> np.ndarray:
     matches = labels is None or len(labels) == len(run.predictions)
     check_unchanged(recipe.task, run.environment.get("data") if matches else "another number of rows", task.data)
     return -run.predictions if labels is None else run.predictions == labels
-
-
-def task_of(recipe: Recipe, download: bool = False) -> Task:
-    """Load a recipe's task."""
-    text, label = recipe.text_column, recipe.label_column
-    return load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
 
 
 @lru_cache(maxsize=8)
@@ -243,11 +223,12 @@ def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
     store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
     sources = [Path(folder) for folder in folders]
     paths = sorted({path for folder in sources for path in stores(folder)})
+    if not paths:
+        listed = ", ".join(map(str, sources))
+        raise NotFound(f"there are no runs below {listed}: pass the folders that sweeps have written")
     for folder in sources:
         if Path(into).resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} is inside {folder}, one of the sources: choose another folder")
-    if not paths:
-        raise NotFound(f"there are no runs in {', '.join(map(str, sources))}: pass folders that contain stores of runs")
     store.check_writable()
     runs = dict[str, tuple[Any, Run]]()
     for source in map(Store, paths):

@@ -1,7 +1,5 @@
 """A study: labeled groups of recipes, one recipe per seed, and verdicts between the groups.
 
-groups of recipes -> run(store) -> frame, scores(label), verdicts(pairs)
-
 study = Study.of("minilm", "rt", {"r1": LoRA(rank=1), "r8": "lora:rank=8"}, seeds=5, lr=2e-3, steps=200)
 study.run("runs").verdicts({"rank": ("r8", "r1")})
 
@@ -9,25 +7,20 @@ Methods are given by name, with the settings that differ from the defaults:
 probe,head,lora,lora:rank=4:targets=all-linear,prompt:tokens=10:init=random,full
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-import pandas as pd
-
 from lora_lab.errors import BadValue
-from lora_lab.experiments import results
+from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import MARGIN, Verdict, verdicts_of
 from lora_lab.experiments.sweep import sweep
 from lora_lab.methods import method_from
 from lora_lab.methods.base import Method
 from lora_lab.methods.lora import LoRA
-from lora_lab.training.recipe import Recipe
+from lora_lab.training.recipe import Recipe, changed
 from lora_lab.training.runs import FINISHED, Run, Store
 
 WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
@@ -84,25 +77,8 @@ class Study:
         reason = next((run.error for run in self.found.values() if run.error), "stopped; repeat the call to resume")
         return f"{missing} of {len(self.recipes)} runs are missing: {reason}" if missing else ""
 
-    @property
-    def frame(self) -> pd.DataFrame:
-        """One row per finished run: `group` and the columns of `results.row`."""
-        rows = [{"group": label, **results.row(run.to_json())} for label in self.groups for run in self.runs(label)]
-        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["group", "hash", "status"])
-
-    def values(self, label: str, metric: str = "accuracy") -> list[float]:
-        """Return a test metric for each finished run of a group."""
-        return [run.metrics[metric] for run in self.runs(label)]
-
-    def scores(self, label: str) -> np.ndarray:
-        """Return scores (seeds, rows): 1 if a run is right on a test row, else 0; for language models, -loss."""
-        return np.stack([results.scores_of(run) for run in self.runs(label)])
-
     def verdicts(self, pairs: Mapping[Any, Sequence[str]]) -> dict[Any, Verdict]:
-        """Return {name: verdict} for {name: (label, label)}, the first against the second, with Holm's correction.
-
-        Pairs use the seeds that both groups have finished; pairs without any are omitted.
-        """
+        """Return {name: verdict} for {name: (label, label)}, for the seeds that both finished, Holm-corrected."""
         sides = {}
         for name, (first, second, *_) in pairs.items():
             a, b = self.groups[first], self.groups[second]
@@ -110,7 +86,7 @@ class Study:
                 both = [pair for pair in zip(a, b, strict=True) if len(self._finished(pair)) == 2]
                 a, b = [own for own, _ in both], [other for _, other in both]
             if self._finished(a) and self._finished(b):
-                sides[name] = results.Runs(tuple(self._finished(a))), results.Runs(tuple(self._finished(b)))
+                sides[name] = Runs(tuple(self._finished(a))), Runs(tuple(self._finished(b)))
         return verdicts_of(sides, self.margin)
 
     def _finished(self, recipes: Iterable[Recipe]) -> list[Run]:
@@ -122,9 +98,8 @@ class Study:
 
 
 def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
-    """Make methods from "head,lora:rank=4:targets=q+v", a method, or a list of such strings and methods.
+    """Make methods from "head,lora:rank=4:targets=q+v" (+ joins a list), from a method, or from a list of both.
 
-    In a setting, + joins the items of a list: targets=q+k+v.
     Raises: BadValue for an unknown method or setting, no method, or a method named twice.
     """
     given = given.split(",") if isinstance(given, str) else [given] if isinstance(given, Method) else given
@@ -140,19 +115,11 @@ def contenders(given: str | Method | Iterable[str | Method]) -> list[Method]:
 
 def label(method: Method) -> str:
     """Return a short name that is unique to a method's settings: "LoRA r8 q,v", "prompt tokens 10"."""
-    settings = {f.name: (getattr(method, f.name), f.default) for f in fields(method)}  # type: ignore[arg-type]
-    changed = {name: value for name, (value, default) in settings.items() if value != default}
-    name: str = method.name
+    name, settings = method.name, changed(method, ",")
     if isinstance(method, LoRA):
         name = f"LoRA r{method.rank} {','.join(method.targets)}"
-        changed = {k: v for k, v in changed.items() if k not in ("rank", "targets")}
-    return " ".join([name, *(f"{k} {_text(v)}" for k, v in changed.items())])
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ",".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        settings = {k: words for k, words in settings.items() if k not in ("rank", "targets")}
+    return " ".join([name, *settings.values()])
 
 
 def _method(text: str) -> Method:

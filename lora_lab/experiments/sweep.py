@@ -7,8 +7,6 @@ locked by one sweep at a time; the operating system releases the lock if the pro
 A pack is a group of recipes that can share a base. It grows as long as memory allows and speed improves.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from bisect import bisect_right
@@ -24,8 +22,8 @@ from filelock import FileLock, Timeout
 from lora_lab.accounting.memory import trained_by
 from lora_lab.errors import BadValue, LabError, OutOfMemory, warn
 from lora_lab.experiments.grid import Grid, check
-from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Choice, Race
-from lora_lab.experiments.results import Runs, task_of, unlike
+from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Race
+from lora_lab.experiments.results import Runs, unlike
 from lora_lab.methods.base import whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
@@ -34,10 +32,10 @@ from lora_lab.training.loop import Member, Progress
 from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack, key
-from lora_lab.training.progress import SweepBar
+from lora_lab.training.progress import steps_bar
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store, failed
-from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint
+from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint, task_of
 from lora_lab.training.watching import training_lock
 
 LOCK = ".sweep.lock"
@@ -51,12 +49,12 @@ Note = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Swept(Runs):
-    """The runs of all recipes, in the order of the recipes; `seconds` is wall time."""
+    """The runs of all recipes, in the order of the recipes; `seconds` is wall time, `choice` that of `Race.choice`."""
 
     packs: tuple[int, ...] = ()
     skipped: int = 0
     seconds: float = 0.0
-    choice: Choice | None = None
+    choice: dict[str, Any] | None = None
 
     @property
     def failed(self) -> int:
@@ -66,8 +64,8 @@ class Swept(Runs):
     def to_json(self) -> dict[str, Any]:
         """Return what `lora-lab sweep --json` prints."""
         counts = {"skipped": self.skipped, "failed": self.failed, "seconds": self.seconds}
-        chosen = self.choice.to_json() if self.choice else {}
-        return {"runs": [run.to_json() for run in self.runs], "packs": list(self.packs), **counts, **chosen}
+        runs = [run.to_json() for run in self.runs]
+        return {"runs": runs, "packs": list(self.packs), **counts, **(self.choice or {})}
 
 
 def sweep(
@@ -91,8 +89,7 @@ def sweep(
     size     maximum number of runs per pack; by default chosen from memory and speed; 1 trains runs one by one
     client   a Dask `Client` whose workers train the packs, see `experiments/cluster.py`
     stop     set it to end after the current step; finished runs are kept, and the same call resumes
-    note     called with ("plan", {packs, skipped, runs}), ("pack", {recipes}), ("step", {recipe, progress}) and
-             ("run", {run})
+    note     called with ("pack", {recipes}), ("step", {recipe, progress}) and ("run", {run})
     Raises, before any training: BadValue, NotFound for an impossible grid, or a store that is in use or not writable;
     Changed if a data file has changed since the store's runs were trained on it.
     """
@@ -128,7 +125,7 @@ class Sweep:
 
     def run(self, recipes: Iterable[Recipe], choose: bool = False) -> Swept:
         """Train the runs. Raises: see `sweep`."""
-        started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
+        started, wanted, self._seen = time.perf_counter(), list(dict.fromkeys(recipes)), dict[Recipe, int]()
         self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
             raise BadValue("a cluster trains plain runs only: use choose on this machine, without client or --dask")
@@ -136,11 +133,14 @@ class Sweep:
             raise BadValue("the grid is empty: pass at least one rank, learning rate and seed")
         check(wanted)
         self._race = race = Race(wanted) if choose else None
-        if self.client is None:
-            _check_present(wanted, self.download)
+        if self.client is None:  # models and tasks must be on this machine, with enough texts
+            present = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in wanted}
+            for recipe in present.values():
+                load_tokenizer(recipe.model, download=self.download)
+                chosen_rows(task_of(recipe, self.download), recipe.examples, recipe.subset)
         self._store = store = self.store if isinstance(self.store, Store) else Store(self.store)
         store.check_writable()
-        with locked(store.folder) if self.lock else nullcontext(), SweepBar() as self._bar:
+        with locked(store.folder) if self.lock else nullcontext(), steps_bar() as self._bar:
             self._done = self._kept(wanted)
             sizes, skipped, choice = list[int](), len(self._done), None
             self._tidy([recipe for recipe in wanted if recipe.hash not in self._done])
@@ -154,16 +154,21 @@ class Sweep:
                 plan = list(self._plan(left))
                 if race:
                     race.pauses &= len(plan) > 1
-                sizes += (stage_sizes := [len(group) for group, _ in plan])
-                self._bar.left(left)
-                self._note("plan", {"packs": stage_sizes, "skipped": skipped, "runs": len(left)})
+                sizes += [len(group) for group, _ in plan]
+                self._bar.total += sum(recipe.steps for recipe in left)
+                self._bar.refresh()
                 self._train(plan)
             stored = {run.recipe.hash: run for run in map(store.find, wanted) if run is not None}
             if self.client is None and not self._stop.is_set():
-                checkpoint.forget(store.folder, wanted)
-                tested = race.choice(store, stored.values()).runs if race else stored.values()
-                left = [run.recipe for run in tested if run.status == UNSCORED and self.scored]
-                for group in packs(left, size=self.size, room=self.room):
+                for saved in checkpoint.unfinished(store.folder):
+                    if set(saved.recipes) & set(wanted):  # these runs have all ended
+                        saved.path.unlink(missing_ok=True)
+                tested = list(stored)
+                if race:
+                    choice = race.choice(store, stored.values())
+                    tested = [name for row in (choice["chosen"], *choice["rivals"]) if row for name in row["runs"]]
+                unscored = [stored[name] for name in tested if stored[name].status == UNSCORED and self.scored]
+                for group in packs([run.recipe for run in unscored], size=self.size, room=self.room):
                     with training_lock(self._stop):
                         if not self._stop.is_set():
                             scored = self._score([stored[recipe.hash] for recipe in group])
@@ -177,6 +182,9 @@ class Sweep:
         """Return stored runs that need no training, by hash. Raises: Changed if a data file has changed since."""
         fingerprints = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
+        for run in self._store.runs() if any(fingerprints.values()) else ():  # new seeds don't join runs on old data
+            if run.status in FINISHED and run.recipe.task in fingerprints:
+                check_unchanged(run.recipe.task, run.environment.get("data"), fingerprints[run.recipe.task])
         for run in filter(None, map(self._store.find, wanted)):
             reusable = {
                 **dict.fromkeys(FINISHED, True),
@@ -263,10 +271,15 @@ class Sweep:
 
     def _callbacks(self, recipe: Recipe) -> list[Callable[[Any], None]]:
         def show(progress: Progress) -> None:
-            self._bar.reach(recipe, progress.step)
+            self._reach(recipe, progress.step)
             self._note("step", {"recipe": recipe, "progress": progress})
 
         return [show]
+
+    def _reach(self, recipe: Recipe, step: int) -> None:
+        """Advance the bar to a run's step; when a run ends, even early, `step` is its number of steps."""
+        self._bar.update(step - self._seen.get(recipe, 0))
+        self._seen[recipe] = step
 
     def _keep(self, member: Member, run: Run) -> None:
         """Save the adapter (unless the sweep is unscored or the run fell behind), then the record."""
@@ -284,7 +297,7 @@ class Sweep:
         """Store a run that has ended, and report it."""
         self._store.add(run)
         self._done[run.recipe.hash] = run
-        self._bar.reach(run.recipe, run.recipe.steps)
+        self._reach(run.recipe, run.recipe.steps)
         if self._race:
             self._race.note(run)
         self._note("run", {"run": run})
@@ -316,22 +329,12 @@ def locked(folder: Path) -> AbstractContextManager[Any]:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
 
 
-def _check_present(recipes: Sequence[Recipe], download: bool) -> None:
-    """Check that models and tasks are on this machine and have enough texts. Raises: BadValue, NotFound."""
-    distinct = {(r.model, r.task, r.text_column, r.label_column, r.max_length, r.examples): r for r in recipes}
-    for recipe in distinct.values():
-        load_tokenizer(recipe.model, download=download)
-        chosen_rows(task_of(recipe, download), recipe.examples, recipe.subset)
-
-
 # ---- packs
 
 
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
-    """Group recipes into packs of nearly equal size, at most `size` runs (None chooses automatically).
-
-    Runs with equal targets and similar ranks go together, because smaller adapters are padded.
-    """
+    """Group recipes into packs of nearly equal size, at most `size` runs (None chooses automatically)."""
+    # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
     groups: dict[object, list[Recipe]] = {}
     for recipe in sorted(
         recipes, key=lambda r: (str(r.method.settings().get("targets")), r.method.settings().get("rank") or 0)

@@ -6,8 +6,6 @@ the best rate is still at that end, it is marked as an edge: a better rate may l
 Tuning seeds are not among the final seeds, so a lucky choice is not scored again. The test split is never used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, sqrt

@@ -4,8 +4,6 @@ torch splits every operation across its threads and waits for the slowest. Two p
 1.4 times as many steps per second as one process with both cores.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -73,10 +71,7 @@ def in_processes(
 
 
 def process_count(recipes: Sequence[Recipe], steps: int) -> int:
-    """Return how many processes pay off for this many steps in total, given cores and free memory; 1 on a GPU.
-
-    recipes  one per item, to estimate its memory. Raises: see `device.choose`.
-    """
+    """Return how many processes pay off for so many steps in total, given cores and free memory; 1 on a GPU."""
     if steps < WORTH or any(device.choose(32, **recipe.computed).device != "cpu" for recipe in recipes):
         return 1
     try:

@@ -7,7 +7,6 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -23,8 +22,8 @@ from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
 # ---- modules that methods insert
 
 
-def _start(part: nn.Module, start: Mapping[str, Tensor | nn.Module]) -> None:
-    """Set a method's initial values on `part`: tensors as fp32 parameters, modules unchanged."""
+def _start(part: nn.Module, start: Mapping[str, Any]) -> None:
+    """Set a method's initial values on `part`: tensors as fp32 parameters, everything else unchanged."""
     for name, value in start.items():
         if isinstance(value, Tensor):
             # Set directly: `bias` is a read-only property, so assigning to it would fail.
@@ -39,9 +38,7 @@ class MethodLayer(AdapterLayer):
     def __init__(self, base_layer: nn.Module, method: Any, **options: Any) -> None:
         super().__init__(base_layer)
         self.method, self.unmergeable = method, method.unmergeable
-        for name, value in options.items():
-            setattr(self, name, value)
-        _start(self, method.start(base_layer, **options))
+        _start(self, {**options, **method.start(base_layer, **options)})
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not self.active:
@@ -144,17 +141,15 @@ class Ahead(nn.Module):
     def register(self, model: nn.Module, name: str) -> None:
         """Register this module as `model.<name>` and hook it into the model's forward pass."""
         setattr(model, name, self)
-        self.hook = model.register_forward_pre_hook(partial(_prepend, name), with_kwargs=True)
+        self.hook = model.register_forward_pre_hook(self._prepend, with_kwargs=True)
 
-
-def _prepend(name: str, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-    ahead: Any = getattr(model, name)  # looked up by name so that a copy of the model uses its own module
-    if not ahead.enabled:
-        return None
-    call = {**dict(zip(inspect.signature(model.forward).parameters, args, strict=False)), **kwargs}
-    rows = next(len(call[key]) for key in ("input_ids", "inputs_embeds") if call.get(key) is not None)
-    dtype = model.get_input_embeddings().weight.dtype  # type: ignore[operator]
-    return (), ahead.method.prepend(model, call, ahead.vectors(rows, dtype))
+    def _prepend(self, model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        if not self.enabled:
+            return None
+        call = {**dict(zip(inspect.signature(model.forward).parameters, args, strict=False)), **kwargs}
+        rows = next(len(call[key]) for key in ("input_ids", "inputs_embeds") if call.get(key) is not None)
+        vectors = self.vectors(rows, model.get_input_embeddings().weight.dtype)
+        return (), self.method.prepend(model, call, vectors)
 
 
 # ---- sites
@@ -267,11 +262,7 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
     container = model.get_submodule(parent)
     setattr(container, leaf, module)
     if isinstance(container, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
-        module.register_forward_pre_hook(_do_nothing)  # in eval mode, torch calls the layer only if it has a hook
-
-
-def _do_nothing(*_: object) -> None:
-    pass
+        module.register_forward_pre_hook(lambda *_: None)  # in eval mode, torch calls the layer only if it has a hook
 
 
 def _warn_about_random_layers(model: nn.Module) -> None:

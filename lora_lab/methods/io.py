@@ -37,6 +37,11 @@ OLD_WEIGHTS = "adapter_model.bin"
 MOST = 512 * 1024  # byte limit of configs and headers; 1,120 tensors (rank 8 on all of Llama-70B) have a 0.2 MB header
 DEPTH = 16  # limit on nesting in a config; PEFT's have 3 levels
 FLOATS = ("F64", "F32", "F16", "BF16")
+DECISIVE = (  # fields of a config that must agree with the header, from which lora_lab takes the method
+    "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern",
+    "feedforward_modules", "num_virtual_tokens", "token_dim", "num_layers", "d_initial", "projection_prng_key",
+    "projection_seed", "save_projection", "u", "weight_tying",
+)  # fmt: skip
 TRAINING_ONLY = ("dropout", "init", "lr_ratio", "freeze_a")  # options that may differ when a run starts from an adapter
 
 
@@ -111,7 +116,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
         report = method.attach(shapes, to_fill=True)
         tensors, _, expected = file_of(shapes, report)
         if "method" in file.own:  # the header repeats the config, and both must agree
-            for option in method.decisive:
+            for option in DECISIVE:
                 if file.config.get(option) != expected.get(option):
                     message = f"{CONFIG} in {path} says {option}={file.config.get(option)!r}, but the adapter was saved"
                     raise Refused(f"{message} with {expected.get(option)!r}", faults.SETTINGS)

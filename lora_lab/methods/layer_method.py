@@ -99,9 +99,6 @@ class TargetMethod(LayerMethod):
     always: ClassVar[Mapping[str, Any]]
     targets: tuple[str, ...]
 
-    def __init_subclass__(cls) -> None:
-        cls.decisive = ("peft_type", "target_modules", "feedforward_modules", *cls.in_peft)
-
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
         rows: dict[str, Rows] = {}
         for site in choose(self.targets, attach.sites_of(model)):

@@ -61,9 +61,6 @@ class LoRA(InsertingMethod):
     name: ClassVar[str] = "lora"
     unmergeable: ClassVar[str] = ""
     peft_type: ClassVar[str] = "LORA"
-    decisive: ClassVar[tuple[str, ...]] = (
-        "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern",
-    )  # fmt: skip
     may_differ: ClassVar[tuple[str, ...]] = (
         "rank", "alpha", "targets", "dropout", "rslora", "init", "rank_pattern", "alpha_pattern",
     )  # fmt: skip
@@ -143,12 +140,12 @@ class LoRA(InsertingMethod):
         ranks = _by_site(self.rank_pattern, chosen, self.rank)
         alphas = _by_site(self.alpha_pattern, chosen, self.alpha)
         for site in chosen:
-            rank = int(ranks[site])
-            if rank > site.max_rank and not (to_fill and self.init != "pissa"):
+            rank, most = int(ranks[site]), min(site.in_features, site.out_features)  # beyond it, B A expresses no more
+            if rank > most and not (to_fill and self.init != "pissa"):
                 shape = f"{site.in_features} x {site.out_features}"
                 target = site.role if site.role in ROLES else site.name
-                message = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {site.max_rank}"
-                raise BadValue(f'{message}; give it a lower rank with rank_pattern={{"{target}": {site.max_rank}}}')
+                message = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {most}"
+                raise BadValue(f'{message}; give it a lower rank with rank_pattern={{"{target}": {most}}}')
             linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]
             if site.kind == "embedding" and linear_only:
                 message = f"{linear_only[0]} is for linear layers"

@@ -31,8 +31,6 @@ _OPTIONS = """
 """
 KNOWN = frozenset(_OPTIONS.split())
 
-# ---- heads and common config fields
-
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:
     """Return the fields that PEFT's config has for every method that adapts the layers at these paths."""
@@ -47,9 +45,6 @@ def required(config: Mapping[str, Any], key: str) -> Any:
     if key not in config:
         raise BadValue(f"adapter_config.json has no '{key}'")
     return config[key]
-
-
-# ---- module names
 
 
 def layer_names(model: nn.Module) -> set[str]:

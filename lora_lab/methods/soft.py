@@ -35,7 +35,6 @@ class Soft(InsertingMethod):
     """
 
     can_pack, place, head_prefix = True, "soft_prompt", "base_model."
-    decisive = ("peft_type", "num_virtual_tokens", "token_dim", "num_layers")
     tokens: int
 
     def __post_init__(self) -> None:
@@ -43,7 +42,7 @@ class Soft(InsertingMethod):
         whole("tokens", self.tokens)
 
     @property
-    def added_tokens(self) -> int:
+    def added_tokens(self) -> int:  # type: ignore[override]  # a class variable in other methods
         return self.tokens
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
@@ -234,11 +233,9 @@ class PrefixTuning(Soft):
     name, peft_type, place = "prefix", "PREFIX_TUNING", "soft_prefix"
     retired: ClassVar[Mapping[str, Any]] = {"form": "keys-values"}
 
-    tokens: int = 20
+    added_tokens: ClassVar[int] = 0  # type: ignore[misc]  # a prefix adds keys and values, but no tokens
 
-    @property
-    def added_tokens(self) -> int:
-        return 0  # a prefix adds keys and values, but no tokens
+    tokens: int = 20
 
     def positions(self, causal: bool) -> int:
         return self.tokens if causal else 0

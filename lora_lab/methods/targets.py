@@ -72,11 +72,6 @@ class Site:
         """The module's path, followed by the role if it is a slice: "h.0.attn.c_attn[q]"."""
         return f"{self.module}[{self.role}]" if self.out_slice else self.module
 
-    @property
-    def max_rank(self) -> int:
-        """The highest useful rank, min(in, out); beyond it, B A cannot express more."""
-        return min(self.in_features, self.out_features)
-
 
 def roles_of(module: str) -> tuple[str, ...]:
     """Return the roles of a module, inferred from its path: () if unknown, several for a fused layer."""

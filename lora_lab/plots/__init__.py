@@ -1,7 +1,5 @@
 """Draw runs as matplotlib figures: no pyplot, no global state, opaque backgrounds that stay readable in dark themes."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 
@@ -31,7 +29,7 @@ class Picture(Figure):
     """A figure that displays itself in a notebook; matplotlib's own figures need pyplot for that.
 
     alt     description stored next to the picture in a notebook file, and the picture's alt text on a web page; by
-            default, the titles of the figure and the points of its named lines
+            default, the title
     """
 
     alt: str = ""
@@ -52,12 +50,7 @@ class Picture(Figure):
         super().draw(renderer)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        words = [self.get_suptitle(), *(axes.get_title() for axes in self.axes)]
-        lines: list[Any] = [line for axes in self.axes for line in axes.lines]
-        for name, points in ((line.get_label(), line.get_xydata()) for line in lines):
-            if len(points) and not name.startswith("_"):
-                words.append(f"{name}: {', '.join(f'{x:g} {y:.4g}' for x, y in points)}.")
-        alt = printable(self.alt or " ".join(" ".join(words).split()))
+        alt = printable(" ".join((self.alt or self.get_suptitle()).split()))
         return {"text/plain": alt}, {"image/png": {"alt": alt}}
 
     def _repr_png_(self) -> bytes:  # the name IPython looks for
@@ -90,7 +83,7 @@ def training_picture(history: dict[str, list[Any]], metric: str, title: str) -> 
         tidy(axes)
     loss_axes.plot(steps, losses, color=BLUE, alpha=0.3, linewidth=0.8)
     smooth = pd.Series(losses, dtype=float).rolling(25, min_periods=1).mean()  # batches of 16 are noisy
-    loss_axes.plot(steps, smooth, color=BLUE, linewidth=2, label="loss")
+    loss_axes.plot(steps, smooth, color=BLUE, linewidth=2)
     points = [(record["step"], factor(metric) * record[metric]) for record in history["validation"]]
-    metric_axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, linewidth=2, label=metric)
+    metric_axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, linewidth=2)
     return figure

@@ -1,9 +1,7 @@
 """Pictures of many runs: heat maps, quality against learning rate, accuracy against rank, quality against parameters.
 
-Every seed is drawn, not only the mean. Titles state the finding, and nothing that the dots do not show.
+Every seed is drawn, not only the mean. `pictures` passes each function only runs that differ in what it shows.
 """
-
-from __future__ import annotations
 
 import math
 import re
@@ -17,8 +15,8 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import NullLocator
 
-from lora_lab.errors import BadValue, warn
-from lora_lab.experiments.results import mixed_dtypes, settings_in
+from lora_lab.errors import warn
+from lora_lab.experiments.results import settings_in
 from lora_lab.metrics import factor, main_metric
 from lora_lab.metrics import metric as named_metric
 from lora_lab.plots import COLORS, GRAY, Picture, metric_name, new_axes, tidy
@@ -101,29 +99,8 @@ def _parts(frame: pd.DataFrame, shown: Sequence[str]) -> Iterator[tuple[list[str
             yield [f"{n} {short(v)}" for n, v in settings if v is not None and v == v], part  # v != v: NaN
 
 
-def _check_shown(frame: pd.DataFrame, shown: Sequence[str]) -> None:
-    """Warn if runs of one point were trained in different dtypes.
-
-    Raises: BadValue if they differ in a setting other than the seed, because they would be drawn as seeds.
-    """
-    names = _hidden(frame, shown)
-    if "run_dtype" in names:
-        names.remove("run_dtype")
-        warn(mixed_dtypes(frame["run_dtype"].dropna()))
-    cell = [name for name in ("seed", "run_dtype", *shown) if name in frame]
-    if not names and "seed" in frame and frame.duplicated(cell).any():
-        names = ["an option that has no column"]
-    if names:
-        message = f"runs with the same {' and '.join(shown)} differ in {' and '.join(names)}"
-        raise BadValue(f"{message}: select runs with one value of each")
-
-
 def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
-    """Draw a cell for each pair of values, with the mean over seeds and the number of seeds; empty cells have no run.
-
-    Raises: BadValue if runs of one cell differ in more than their seed.
-    """
-    _check_shown(frame, (down, across))
+    """Draw a cell for each pair of values: the mean over seeds, and the number of seeds; empty cells have no run."""
     metric = metric_of(frame, "validation_")
     table = frame.pivot_table(metric, down, across, ["mean", "count"], dropna=False)
     means, counts = factor(metric) * table["mean"].to_numpy(float), table["count"].fillna(0).to_numpy(int)
@@ -153,8 +130,7 @@ def heat_map(frame: pd.DataFrame, down: str, across: str) -> Picture:
 
 
 def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
-    """Draw quality against learning rate: a line of means per rank, and a dot per seed. Raises: see `heat_map`."""
-    _check_shown(frame, (by, "lr"))
+    """Draw quality against learning rate: a line of means per rank, and a dot per seed."""
     picture, axes = new_axes(6.4, 3.8)
     metric = metric_of(frame, "validation_")
     lines = frame[by].nunique()
@@ -172,11 +148,7 @@ def rate_curves(frame: pd.DataFrame, by: str = "rank") -> Picture:
 
 
 def against_rank(frame: pd.DataFrame) -> Picture:
-    """Draw each seed as a dot against rank, and lines of means; if rates vary, use each rank's best one on validation.
-
-    Raises: see `heat_map`.
-    """
-    _check_shown(frame, (*RANKS, "lr"))
+    """Draw each seed as a dot against rank, and lines of means; if rates vary, each rank's best one on validation."""
     picture, axes = new_axes(6.4, 3.8)
     metric = metric_of(frame)
     chosen = best_rate(frame) if frame["lr"].nunique() > 1 else frame
@@ -192,11 +164,7 @@ def against_rank(frame: pd.DataFrame) -> Picture:
 
 
 def pareto(frame: pd.DataFrame) -> Picture:
-    """Draw quality against trainable parameters: a dot per run, and the Pareto front of the means.
-
-    Raises: see `heat_map`.
-    """
-    _check_shown(frame, (*COSTS, "lr"))
+    """Draw quality against trainable parameters: a dot per run, and the Pareto front of the means."""
     metric = metric_of(frame)
     picture, axes = new_axes(6.4, 3.8)
     chosen = best_rate(frame, (*COSTS, "rank")) if frame["lr"].nunique() > 1 else frame

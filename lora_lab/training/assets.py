@@ -7,8 +7,6 @@ folder LORA_LAB_HOME; its code is neither installed nor imported. A class can sh
     LORA_LAB_HOME/minilm/manifest.json      the package's version, and the size and hash of every file
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import re
@@ -109,10 +107,7 @@ def home() -> Path:
 
 
 def asset_path(name: str) -> Path:
-    """Return an asset's folder after checking its file sizes.
-
-    Raises: NotFound, with the command to run, if it is missing, damaged, or not the locked version.
-    """
+    """Return an asset's folder after checking file sizes. Raises: NotFound if it is missing, damaged or outdated."""
     problem = problem_with(name)
     if problem:
         flag = " --tweets" if ASSETS[name].opt_in else ""

@@ -87,13 +87,9 @@ class Batch:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize a split. Texts are truncated to the task's max_length, and each answer gets its end token.
-
-    Prompts and answers are tokenized separately, so that a prompt has the same tokens as in generation.
-    Raises: BadValue if a prompt leaves no room for an answer.
-    """
+    """Tokenize a split, up to the task's max_length; answers get an end token. Raises: BadValue for a long prompt."""
     length = task.max_length
-    if split.prompts:
+    if split.prompts:  # tokenized without their answers, so that they have the same tokens as in generation
         prompts = prompt_ids(tokenizer, split.prompts)
         answers = tokenizer(list(split.texts), add_special_tokens=False)["input_ids"]
         if (longest := max(map(len, prompts))) >= length:
@@ -153,11 +149,7 @@ def _chunks(rows: Sequence[Row], batch: int) -> list[list[Row]]:
 
 
 def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
-    """Check that a model can train on a task.
-
-    Raises: BadValue for an encoder in language modeling, or for a max_length above the number of the
-    model's positions minus those that a soft prompt takes.
-    """
+    """Check that a model can train on a task, whose texts must fit beside a soft prompt. Raises: BadValue."""
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling: it needs a causal model such as smollm2")
     limit = getattr(model.config, "max_position_embeddings", None)

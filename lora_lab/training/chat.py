@@ -13,8 +13,6 @@ Without a template, a tokenizer gets a plain layout: "user: Why is the sky blue?
 Plain-text prompts are tokenized as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,11 +48,7 @@ def question(text: str) -> Chat:
 
 
 def rendered(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
-    """Return the chat as the model reads it, up to the start of the answer.
-
-    Raises: BadValue for turns that the model's template rejects: some allow no system turn, or no two user turns in a
-    row.
-    """
+    """Return the chat as the model reads it, up to the answer. Raises: BadValue for turns that its template rejects."""
     if not tokenizer.chat_template:
         return "".join(f"{role}: {text}\n" for role, text in chat.turns) + "assistant:\n"
     return _templated(tokenizer, chat.turns, answer_follows=True)

@@ -6,8 +6,6 @@
 Nothing is pickled. The data order isn't stored, since it follows from the seed and the step.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence
@@ -50,10 +48,7 @@ def path_of(store: Path, recipes: Sequence[Recipe]) -> Path:
 
 
 def unfinished(store: Path) -> list[Unfinished]:
-    """List the readable checkpoints. Damaged checkpoints and those of another version are renamed, with a warning.
-
-    Raises: BadValue if a file cannot be read from disk or renamed; the file is left in place.
-    """
+    """List the checkpoints; rename unusable ones, with a warning. Raises: BadValue if one can't be read or renamed."""
     checkpoints = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:
@@ -79,13 +74,6 @@ def unfinished(store: Path) -> list[Unfinished]:
     return checkpoints
 
 
-def forget(store: Path, recipes: Sequence[Recipe]) -> None:
-    """Remove the checkpoints of runs that have all ended."""
-    for checkpoint in unfinished(store):
-        if set(checkpoint.recipes) & set(recipes):
-            checkpoint.path.unlink(missing_ok=True)
-
-
 def write(pack: Pack, path: Path) -> None:
     """Write what the pack's members need to resume. Raises: BadValue if it cannot be written."""
     tensors, members = {"random": device.module_of(pack.device).get_rng_state()}, []
@@ -101,10 +89,7 @@ def write(pack: Pack, path: Path) -> None:
 
 @torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Resume the members of a new pack from one or more checkpoints of the same step.
-
-    Raises: BadValue for a member that no checkpoint has; Changed if the task's file has changed since.
-    """
+    """Resume a new pack from checkpoints of one step. Raises: BadValue without a member, Changed for a changed file."""
     pending = {member.recipe.hash: member for member in pack.members}
     for path in paths:
         header, tensors = _header(path), load_file(path)

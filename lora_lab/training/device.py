@@ -4,8 +4,6 @@ bf16 is fast only on hardware with bf16 matrix products, and fused attention onl
 flags and versions are only hints, so one layer is timed briefly. All device-specific code is in this file.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os
@@ -28,7 +26,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab import machine
 from lora_lab.errors import BadValue
 from lora_lab.files import read_json, write_json
 from lora_lab.methods.targets import QUANTISED_BITS
@@ -57,11 +54,6 @@ class Choice:
     attention: str
     quantised: str = ""
     products: str = "fp32"
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """`dtype` as a torch dtype."""
-        return DTYPES[self.dtype]
 
     @property
     def load_as(self) -> str:
@@ -230,13 +222,6 @@ def _mps_has_bf16() -> bool:
         torch.ones(1, dtype=torch.bfloat16, device="mps").add_(1)
         return True
     return False
-
-
-def memory_bytes(device: str) -> int:
-    """Return the device's memory in bytes, 0 if unknown; a Mac's GPU shares the system memory."""
-    if device == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return machine.memory()[0] or 0
 
 
 def used_bytes(device: str) -> int:

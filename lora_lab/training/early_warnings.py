@@ -3,8 +3,6 @@
 Otherwise such a run would end, hours later, with an adapter that does nothing or outputs noise.
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path

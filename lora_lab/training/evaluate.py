@@ -1,7 +1,5 @@
 """Score a model on held-out rows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,10 +113,7 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
 
 @torch.inference_mode()
 def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> np.ndarray:
-    """Return each member's logits for each row, (members, rows, classes) in float64.
-
-    In language modeling, (members, rows, 2): a row's summed loss and its number of tokens.
-    """
+    """Return each member's logits, (members, rows, classes), or each row's summed loss and tokens, (..., 2)."""
     members = part.stop - part.start
     repeated = batch.repeated(members)
     values = logits_of(model, repeated)
@@ -154,10 +149,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, also: Sequenc
 
 
 def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """Return pearson, spearman (equal values get their mean rank) and the mean squared error as loss.
-
-    A constant prediction's correlation counts as 0, like that of random guesses.
-    """
+    """Return pearson, spearman and the mean squared error as loss; correlations of a constant prediction are 0."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     def pearson(a: np.ndarray, b: np.ndarray) -> float:

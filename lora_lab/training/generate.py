@@ -5,9 +5,7 @@ or at the token that ends a chat turn. Adapters work here too: a soft prompt or 
 and stays in the cache.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ from transformers import (
     NoRepeatNGramLogitsProcessor,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    StoppingCriteriaList,
 )
 
 from lora_lab.errors import BadValue
@@ -56,11 +55,13 @@ PAPER = Decoding(beams=10, length_penalty=0.9, no_repeat_ngram=4)  # Hu et al. 2
 
 
 def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding = GREEDY
-) -> list[str]:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], decoding: Decoding = GREEDY,
+    watch: Callable[[list[str]], bool] | None = None,
+) -> list[str]:  # fmt: skip
     """Return an answer to each prompt, without the prompt and surrounding spaces.
 
-    Deterministic for the same prompts in the same order. The model's mode is restored afterward.
+    Deterministic for the same prompts in the same order. The model's mode is restored afterward. Up to ROWS prompts
+    keep their order, so each may have its own adapter; `watch` gets a batch's answers after each token, and may end it.
     Raises: BadValue for a model that does not predict the next token.
     """
     if not is_causal(model):
@@ -72,7 +73,15 @@ def generate(
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     ids = prompt_ids(tokenizer, prompts)
-    order = sorted(range(len(ids)), key=lambda place: -len(ids[place]))  # similar lengths together
+    several = len(ids) > rows  # batches: similar lengths together
+    order = sorted(range(len(ids)), key=lambda place: -len(ids[place]) if several else 0)
+
+    def texts_of(found: Any) -> list[str]:  # after the prompts, of `width` tokens
+        return [text.strip() for text in tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)]
+
+    def ended(found: Any, scores: Any) -> Any:
+        return torch.full((len(found),), watch is not None and watch(texts_of(found)), device=found.device)
+
     with answering(model), torch.inference_mode(), quiet():  # transformers warns about padding after tokenizing
         for start in range(0, len(order), rows):
             places = order[start : start + rows]
@@ -81,11 +90,11 @@ def generate(
             if decoding.no_repeat_ngram:
                 processors.append(_OnAnswer(NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram), width))
             found: Any = model.generate(
-                **inputs.to(model.device), generation_config=config, logits_processor=processors
-            )
-            texts = tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)
-            for place, text in zip(places, texts, strict=True):
-                answers[place] = text.strip()
+                **inputs.to(model.device), generation_config=config, logits_processor=processors,
+                stopping_criteria=StoppingCriteriaList([ended] if watch else []),
+            )  # fmt: skip
+            for place, text in zip(places, texts_of(found), strict=True):
+                answers[place] = text
     return answers
 
 

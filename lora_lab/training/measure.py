@@ -5,8 +5,6 @@ tensor storages are tracked. CUDA's allocator reports what it gave to tensors ("
 driver ("reserved").
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -25,7 +23,7 @@ from lora_lab.training.device import available_devices
 ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
 
 
-def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Estimate:
+def measure(model: Any, method: Any, **setup: Any) -> Estimate:
     """Measure the peak of a real training step on this machine; `device` is cpu, cuda or mps.
 
     peak      bytes of tensors alive at once (cuda: allocated, rounded up to 512 bytes per tensor)
@@ -38,7 +36,7 @@ def measure(model: Any, method: Any, *, num_labels: int = 2, **setup: Any) -> Es
         raise BadValue("only steps on one device with PyTorch's own optimizers can be measured")
     if conditions.device not in available_devices():
         raise BadValue(f"this machine has no {conditions.device} device: measure with device='cpu', or trace for cuda")
-    network = build(config_of(model), conditions, num_labels)
+    network = build(config_of(model), conditions)
     if conditions.quantised != "none":
         quantize_model(network, conditions.quantised)
     network.to(conditions.device)

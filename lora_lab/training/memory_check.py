@@ -4,8 +4,6 @@ Without enough memory, a laptop swaps until it hangs, or the Jupyter kernel dies
 refused. Cases that the memory model doesn't cover are allowed.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,7 +22,7 @@ from lora_lab.machine import memory
 from lora_lab.training import device
 from lora_lab.training.batches import STEP
 from lora_lab.training.recipe import Recipe
-from lora_lab.training.tasks import TASKS, load_task
+from lora_lab.training.tasks import TASKS, task_of
 
 SWITCH = "LORA_LAB_NO_MEMORY_CHECK"  # set it to 1 to skip the check
 CPU_GAPS = 0.25  # gaps between tensors, relative to live bytes; 15 to 21% was measured on the bundled models
@@ -39,16 +37,12 @@ class Need:
     model: str
     method: Any
     setup: Setup
-    labels: int
     eager: bool
 
     def bytes(self, **changed: Any) -> int:
-        """Return the bytes that a step needs: its peak, gaps between tensors, and libraries not imported yet.
-
-        changed   fields of the setup to replace, such as batch
-        """
+        """Return the bytes of a step with a `changed` setup: peak, gaps between tensors, libraries not imported yet."""
         setup, a = replace(self.setup, **changed), self.architecture
-        estimate = quick(self.model, self.method, setup, num_labels=self.labels)
+        estimate = quick(self.model, self.method, setup)
         peak, tokens = estimate.peak, setup.seq + self.method.added_tokens
         if self.eager:  # (B, heads, S, S) per layer, in fp32 and in the dtype; a fused kernel keeps neither
             peak += a.layers * setup.batch * a.heads * tokens**2 * (4 + setup.width)
@@ -114,8 +108,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     if recipe.task in TASKS:  # no need to read its texts
         length, labels = recipe.max_length or TASKS[recipe.task].max_length, len(TASKS[recipe.task].labels) or None
     else:
-        text, label = recipe.text_column, recipe.label_column
-        task = load_task(recipe.task, max_length=recipe.max_length, text=text, label=label)
+        task = task_of(recipe)
         length, labels = task.max_length, task.num_labels
     choice = choice or device.choose(length, **recipe.computed)
     a = architecture_of(recipe.model)
@@ -125,11 +118,11 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     setup = Setup(
         batch=recipe.batch, seq=-(-length // STEP) * STEP, dtype=choice.dtype, optimizer="adamw-fused",
         dropout=DROPOUT * (recipe.dropout and on_gpu), quantised=choice.quantised or "none", padded=True,
-        device="cuda" if on_gpu else "cpu",
+        device="cuda" if on_gpu else "cpu", num_labels=labels or 2,
     )  # fmt: skip
     # With dropout, a CPU always uses eager attention; its masks are not covered, so this is a lower bound.
     eager = choice.attention == "eager" or (recipe.dropout and not on_gpu)
-    return Need(a, recipe.model, recipe.method, setup, labels or 2, bool(eager))
+    return Need(a, recipe.model, recipe.method, setup, bool(eager))
 
 
 def free_bytes(where: str) -> int:

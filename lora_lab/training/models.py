@@ -1,7 +1,5 @@
 """Load base models by bundled name, folder, or hub id in the local cache."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

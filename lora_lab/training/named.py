@@ -9,10 +9,8 @@ A merged checkpoint loads without lora_lab:
 The checkpoint is written to a temporary folder, renamed once plain transformers loads it with the same outputs.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from lora_lab.files import refuse_foreign, whole_folder, write_json
 from lora_lab.methods.base import PREFIX
 from lora_lab.methods.inspect import Inspection, answer_of, inspect_adapter
 from lora_lab.methods.io import AdapterFile, load_adapter, read_config
-from lora_lab.methods.merge import SHORT, MergeReport, merge_for_good
+from lora_lab.methods.merge import SHORT, merge_for_good
 from lora_lab.methods.targets import HEADS
 from lora_lab.training.models import BUNDLED, STORED, auto_class, load_model, load_tokenizer, shapes_of_model
 from lora_lab.training.watching import quiet
@@ -35,10 +33,7 @@ AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded mode
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
-    """Return the base model's name from an adapter's config; errors suggest passing the CLI option `option`.
-
-    Raises: NotFound if there is no config; BadValue if the config's base model name is missing or invalid.
-    """
+    """Return the base that an adapter's config names. Raises: NotFound, BadValue, which suggest the CLI's `option`."""
     name = read_config(Path(folder)).get("base_model_name_or_path")
     if not name:
         raise BadValue(f"the adapter in {folder} does not name its base model; pass the base with {option}")
@@ -59,10 +54,7 @@ def labels_of(folder: str | Path) -> int | None:
 
 
 def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) -> PreTrainedModel:
-    """Load an adapter's base, with its language-modeling head unless the adapter was trained without that head.
-
-    For options, see `load_model`. Raises: see `load_model`, `labels_of`; BadValue for a task that needs another head.
-    """
+    """Load an adapter's base, with its language-modeling head unless the adapter was trained without that head."""
     if (task := read_config(Path(folder)).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
         raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab does not train or score: use PEFT")
     if labels is not None:
@@ -77,9 +69,8 @@ def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) 
 def inspect_folder(
     path: str | Path, base: str | None = None, *, dtype: str = "fp32", download: bool = False
 ) -> Inspection:
-    """Inspect an adapter as `inspect_adapter` does, given the name of its base model.
+    """Inspect an adapter given the name of its base; with dtype bf16, also show what a merge in bf16 would lose.
 
-    dtype   of the base; with bf16, the result also shows what a merge in bf16 would lose
     Raises: NotFound if there is no such folder; see also `load_model`.
     """
     inspection = inspect_adapter(path)
@@ -91,46 +82,14 @@ def inspect_folder(
     return inspect_adapter(path, base_for(path, base, labels, dtype=dtype, download=download))
 
 
-@dataclass(frozen=True)
-class MergedCheckpoint:
-    """A written checkpoint.
-
-    difference   ||merged - unmerged|| / ||unmerged|| of its logits in plain transformers on a fixed batch
-    """
-
-    out: str
-    base: str
-    adapter: str
-    method: str
-    loads_as: str
-    dtype: str
-    bytes: int
-    tokenizer: bool
-    difference: float
-    report: MergeReport
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        values = {name: value for name, value in vars(self).items() if name != "report"}
-        return {**values, "merged": self.report.to_json(), "words": str(self.report)}
-
-    def __str__(self) -> str:
-        tokenizer = "with its tokenizer" if self.tokenizer else "without a tokenizer, since the base has none"
-        return "\n".join(
-            [
-                str(self.report),
-                f"in plain transformers, its logits are within {self.difference:.1g} of the unmerged adapter's",
-                f"{self.out}: {self.bytes:,} bytes in {self.dtype}, {tokenizer}; load it with "
-                f'{self.loads_as}.from_pretrained("{self.out}")',
-            ]
-        )
-
-
 @torch.no_grad()
 def write_merged(
     adapter: str | Path, out: str | Path, *, base: str | None = None, dtype: str | None = None, download: bool = False
-) -> MergedCheckpoint:
-    """Merge a saved adapter, ours or PEFT's, into its base and write a checkpoint to the folder `out`.
+) -> dict[str, Any]:
+    """Merge a saved adapter, ours or PEFT's, into its base, write a checkpoint to the folder `out`, and describe it.
+
+    Return what MARKER holds; difference is ||merged - unmerged|| / ||unmerged|| of the logits in plain transformers on
+    a fixed batch, merged and words are the `MergeReport`.
 
     base    the base model; by default the one that the adapter names
     dtype   see `load_model`; by default the base checkpoint's. "fp32" avoids rounding; "nf4" quantizes and dequantizes
@@ -149,29 +108,41 @@ def write_merged(
     unmerged = answer_of(model)
     report = merge_for_good(model)
     merged, loads_as = answer_of(model), auto_class(type(model).__name__, model.config)
+    tokenizer = None
+    with suppress(LabError):  # a base may have none; a classifier's needs padding, a language model's stays unchanged
+        tokenizer = load_tokenizer(name, download=download, as_it_came=labels is None)
     with whole_folder(target, MARKER) as folder:
         with quiet():
-            tokenizer = _save(model, folder, name, labels, download)
+            model.save_pretrained(folder)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(folder)
             loaded = getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True)
         plain = answer_of(loaded)
         off = float((plain - merged).norm() / merged.norm())
-        difference = float((plain - unmerged).norm() / unmerged.norm())
         if not off <= AGREE:
             raise Failed(f"in plain transformers, the checkpoint's logits are off by {off:.2g}; it was not kept")
-        size, dtype = sum(path.stat().st_size for path in folder.glob("*.safetensors")), SHORT[str(model.dtype)]
-        written = MergedCheckpoint(
-            str(out), name, str(adapter), method, loads_as, dtype, size, tokenizer, difference, report
-        )
-        write_json(folder / MARKER, written.to_json())
+        written = {
+            "out": str(out),
+            "base": name,
+            "adapter": str(adapter),
+            "method": method,
+            "loads_as": loads_as,
+            "dtype": SHORT[str(model.dtype)],
+            "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+            "tokenizer": tokenizer is not None,
+            "difference": float((plain - unmerged).norm() / unmerged.norm()),
+            "merged": report.to_json(),
+            "words": str(report),
+        }
+        write_json(folder / MARKER, written)
     return written
 
 
-def _save(model: PreTrainedModel, folder: Path, name: str, labels: int | None, download: bool) -> bool:
-    """Write the checkpoint, and the tokenizer if the base has one; return whether the base has one."""
-    model.save_pretrained(folder)
-    try:
-        # A classifier needs padding even if its base has none; a language model keeps its tokenizer unchanged.
-        load_tokenizer(name, download=download, as_it_came=labels is None).save_pretrained(folder)
-    except LabError:
-        return False
-    return True
+def in_words(written: Mapping[str, Any]) -> str:
+    """Describe what `write_merged` returns."""
+    tokenizer = "with its tokenizer" if written["tokenizer"] else "without a tokenizer, since the base has none"
+    words = (
+        "{words}\nin plain transformers, its logits are within {difference:.1g} of the unmerged adapter's\n"
+        '{out}: {bytes:,} bytes in {dtype}, {tokenizer}; load it with {loads_as}.from_pretrained("{out}")'
+    )
+    return words.format(**{**written, "tokenizer": tokenizer})

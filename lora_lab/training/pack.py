@@ -33,7 +33,7 @@ from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
 from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
-from lora_lab.training.tasks import chosen_rows, load_task, typical_tokens
+from lora_lab.training.tasks import chosen_rows, task_of, typical_tokens
 from lora_lab.training.watching import training_lock
 
 OWN = ("method", "lr", "seed", "subset", "weight_decay", "warmup", "clip", "patience")  # members may differ in these
@@ -79,8 +79,7 @@ class Pack:
             raise BadValue(
                 f"these recipes cannot train side by side: a pack's members may differ only in {', '.join(OWN)}"
             )
-        text, label = first.text_column, first.label_column
-        self.task = load_task(first.task, max_length=first.max_length, text=text, label=label, download=download)
+        self.task = task_of(first, download)
         if not self.task.train.texts:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
         self.choice = device.choose(typical_tokens(self.task), **first.computed)
@@ -116,10 +115,7 @@ class Pack:
 
     @training_lock()
     def run(self, keep: Keep = lambda member, run: None, stop: threading.Event | None = None) -> list[Run]:
-        """Train all members and score each once on the test split. `keep` is called with each run when it ends.
-
-        Raises: OutOfMemory, with a batch size that would fit; runs that have already ended are kept.
-        """
+        """Train all members and score each once on the test split; `keep` gets every ended run. Raises: OutOfMemory."""
         self._keep, self._runs = keep, list[Run]()
         try:
             self.fit(stop)
@@ -127,7 +123,6 @@ class Pack:
                 if ended := [member for member in self.members if member.status != "stopped"]:
                     self.leave(ended)
                 return self._runs
-            self.before_scoring()
             failed = all(member.error for member in self.members)
             scores = self.score("test") if self.scores_test and not failed else [None] * len(self.members)
             for member, score in zip(self.members, scores, strict=True):
@@ -168,9 +163,6 @@ class Pack:
     def stopped(self) -> bool:
         """Whether training was stopped by hand; some members may have finished in the same step."""
         return any(member.status == "stopped" for member in self.members)
-
-    def before_scoring(self) -> None:
-        """Called between training and the test split."""
 
     # ---- what the loop calls
 

@@ -6,8 +6,6 @@ all models. W and b are then converted back to unscaled features:
     u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,11 +30,7 @@ def fit_probe(
     member: Member, rows: Sequence[Row], pad: int, device: str, validate: Callable[[], dict[str, float]],
     *, stop: threading.Event | None = None,
 ) -> None:  # fmt: skip
-    """Train the probe, as `loop.fit` does for other methods.
-
-    The history has one entry, at the recipe's last step, with a learning rate of 0. Setting `stop` while texts are read
-    ends the run without a fitted probe.
-    """
+    """Train the probe, as `loop.fit` does for other methods; the history has one entry, at the recipe's last step."""
     global _kept
     model: Any = member.model
     recipe, method = member.recipe, member.recipe.method
@@ -66,10 +60,7 @@ def fit_probe(
 def features(
     model: nn.Module, rows: Sequence[Row], pad: int, device: str, *, stop: threading.Event | None = None
 ) -> np.ndarray | None:
-    """Return the mean hidden state of each row, as a model's probe sees it: (rows, d), float64.
-
-    None if `stop` was set while reading.
-    """
+    """Return the mean hidden state of each row, as the probe sees it: (rows, d), float64; None after `stop`."""
     head = _head_of(model)
     base: Any = model.eval().base_model
     places, chunks = list[int](), list[np.ndarray]()

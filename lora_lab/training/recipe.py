@@ -138,19 +138,20 @@ class Recipe:
 
 def describe(method: Method) -> str:
     """Return "lora, rank 8, alpha 16, q+v" or "prompt, tokens 40": main settings of LoRA, non-defaults of others."""
-    settings = method.settings()
-    name = settings.pop("name")
     if isinstance(method, LoRA):
-        size = f"rank {settings['rank']}, alpha {settings['alpha']:g}"
-        return ", ".join([name, size, "+".join(settings["targets"]), *method.variants])
-    defaults = type(method)().settings()
-    changed = {key: value for key, value in settings.items() if value != defaults[key]}
-    for key, value in changed.items():
-        if isinstance(value, list):
-            changed[key] = "+".join(map(str, value)) or "none"
-        elif isinstance(value, float):
-            changed[key] = f"{value:g}"
-    return ", ".join([name, *(f"{key} {value}" for key, value in changed.items())])
+        size = f"rank {method.rank}, alpha {method.alpha:g}"
+        return ", ".join([method.name, size, "+".join(method.targets), *method.variants])
+    return ", ".join([method.name, *changed(method, "+").values()])
+
+
+def changed(method: Method, joint: str) -> dict[str, str]:
+    """Return {"tokens": "tokens 40", ...} for the settings that aren't at their defaults; `joint` joins lists."""
+    words = {}
+    for f in fields(method):  # type: ignore[arg-type]
+        if (value := getattr(method, f.name)) != f.default:
+            text = joint.join(map(str, value)) or "none" if isinstance(value, tuple) else value
+            words[f.name] = f"{f.name} {text:g}" if isinstance(text, float) else f"{f.name} {text}"
+    return words
 
 
 def _plain(value: Any) -> Any:

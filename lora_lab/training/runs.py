@@ -6,8 +6,6 @@
 The JSON is written last, atomically, so a listed run is complete. A store can also be read from a zip file.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import tempfile

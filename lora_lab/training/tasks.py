@@ -35,6 +35,8 @@ from lora_lab.training.text_files import SPLITS, check_splits, csv_rows, json_ro
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lora_lab.training.recipe import Recipe
 else:
     pd = Lazy("pandas")  # 25 MB that an idle panel doesn't need
 
@@ -120,7 +122,7 @@ def load_task(
 ) -> Task:  # fmt: skip
     """Load a bundled task by name, a task from your own file, or a plugin's task.
 
-    seed          decides which rows are held out if the data have no splits; compare only runs with the same seed
+    seed          decides which rows are held out if the data have no splits; runs use 0
     text, label   column names in your file; a column "split" (train, validation, test) is used if it exists
     download      allow downloads from the hub, for a dataset given by its hub id
     Raises: NotFound for an unknown name or column; BadValue for a file that is not a valid task.
@@ -150,6 +152,12 @@ def load_task(
             "or a .csv, .jsonl or .txt file"
         )
     return plugin_task
+
+
+def task_of(recipe: Recipe, download: bool = False) -> Task:
+    """Load a recipe's task."""
+    text, label = recipe.text_column, recipe.label_column
+    return load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
 
 
 def typical_tokens(task: Task) -> int:
@@ -220,10 +228,7 @@ def _task(
 
 
 def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[str, list[int]]:
-    """Shuffle n indices with the seed, then deal them to the splits.
-
-    held_out   number of validation and test indices; by default a tenth and a fifth
-    """
+    """Shuffle n indices with the seed, and deal them out: by default a tenth for validation and a fifth for test."""
     order = list(range(n))
     random.Random(seed).shuffle(order)
     validation, test = held_out or (max(1, n // 10), max(1, n // 5))
@@ -286,19 +291,14 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
 
     Training has one row per reference. Validation and test have one row per meaning, with all its references.
     """
-    validation = examples["validation"][:: max(1, len(examples["validation"]) // VALIDATED)]
-    pairs_of = {
-        "train": [(example, text) for example in examples["train"] for text in example.references],
-        "validation": [(example, example.references[0]) for example in validation],
-        "test": [(example, example.references[0]) for example in examples["test"]],
-    }
-    splits: dict[str, Any] = {
-        split: Split(
-            tuple(text for _, text in rows), (), tuple(f"{example.meaning}\n" for example, _ in rows),
-            tuple(example.references for example, _ in rows),
-        )
-        for split, rows in pairs_of.items()
-    }  # fmt: skip
+    splits: dict[str, Any] = {}
+    for split in SPLITS:
+        step = max(1, len(examples[split]) // VALIDATED) if split == "validation" else 1
+        texts = None if split == "train" else 1
+        rows = [(example, text) for example in examples[split][::step] for text in example.references[:texts]]
+        prompts = tuple(f"{example.meaning}\n" for example, _ in rows)
+        references = tuple(example.references for example, _ in rows)
+        splits[split] = Split(tuple(text for _, text in rows), (), prompts, references)
     return Task(name, (), max_length or 160, **splits)
 
 
@@ -360,8 +360,8 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
         {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
     The last message of a chat is the answer to learn; the rest is context. `split` (train, validation, test) is used if
-    every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, drawn with
-    the seed, so that answers to the same question are never in different splits.
+    every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, so that
+    answers to the same question are never in different splits.
     Raises: BadValue for a line that is not a pair, naming the line; for fewer than ten pairs or three different
     questions; for splits on only some lines.
     """

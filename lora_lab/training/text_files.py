@@ -1,7 +1,5 @@
 """Read users' files: text, JSON Lines, CSV. Errors name the line."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -17,10 +15,7 @@ END = "\x00the end"  # a marker after the last line, which an unclosed quotation
 
 
 def text_of(path: Path, newline: str | None = None) -> str:
-    """Read a UTF-8 file, without its byte-order mark; `newline` is passed to `open`.
-
-    Raises: BadValue if it is not UTF-8 or cannot be read.
-    """
+    """Read a UTF-8 file, without its byte-order mark; `newline` is passed to `open`. Raises: BadValue."""
     try:
         with open(path, encoding="utf-8-sig", newline=newline) as file:
             return file.read()
@@ -39,11 +34,7 @@ def check_splits(path: Path, given: Iterable[object]) -> None:
 
 
 def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
-    """Read JSON Lines and return (line number, object) pairs. Only a line feed ends a line.
-
-    names   expected fields, for the error message
-    Raises: BadValue for a line that is not a JSON object.
-    """
+    """Read JSON Lines as (line number, object) pairs. Raises: BadValue for another line, with the expected `names`."""
     rows = []
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if line.strip():
@@ -61,10 +52,7 @@ def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV file and return its column names and (line number, row) pairs. A row may lack its last columns.
-
-    Raises: BadValue for a file without a header, an unclosed quotation mark, or a row longer than the header.
-    """
+    """Read a CSV as column names and (line number, row) pairs; a row may lack its last columns. Raises: BadValue."""
     csv.field_size_limit(2**31 - 1)  # allow long texts
     text = text_of(path, newline="")  # keep line ends inside texts unchanged
     reader = csv.reader(chain(io.StringIO(text, newline=""), [END]))

@@ -1,7 +1,5 @@
 """Train a recipe, score the run once and store it; score a saved adapter; find predictions that adapters change."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

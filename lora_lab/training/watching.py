@@ -4,8 +4,6 @@ All threads share torch's random state. If two panels, or a panel and a cell tha
 would share one random sequence, and a stored run could not be reproduced from its recipe.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

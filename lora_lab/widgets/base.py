@@ -4,8 +4,6 @@ A panel is one Python class and one file in `js/`. A widget's module cannot impo
 file with its imports. See `docs/panels.md` for the design rules.
 """
 
-from __future__ import annotations
-
 import base64
 import gzip
 import html
@@ -17,7 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from string import Template
+from typing import Any, ClassVar, Self
 
 import anywidget
 import traitlets as T
@@ -29,17 +28,6 @@ JS = Path(__file__).with_name("js")
 PAINTS_PER_SECOND = 4
 MIME = "application/vnd.lora-lab.panel"  # holds what `compressed` returns
 _IMPORT = re.compile(r'^import (?:(\w+)|\{[^}]*\}) from "\./([\w.]+)";\n', re.M)
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>
-body {{ margin: 24px auto; max-width: 1000px; padding: 0 12px; background: {paper}; color: {ink}; }}
-html {{ color-scheme: {scheme}; }}
-img {{ max-width: 100%; }}
-</style>
-<main>{places}</main>
-<script>{scripts}</script>
-</html>
-"""
 
 
 @cache
@@ -85,13 +73,10 @@ class Panel(anywidget.AnyWidget):
 
     def state(self) -> dict[str, Any]:
         """Return the panel's own traits as JSON, with bytes as {"b64": ...}."""
-        inherited = anywidget.AnyWidget.class_traits()
-        names = [name for name in self.class_traits(sync=True) if name not in inherited and not name.startswith("_")]
-        values = {name: getattr(self, name) for name in sorted(names)}
-        return {
-            name: {"b64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
-            for name, value in values.items()
-        }
+        own = sorted(set(self.class_traits(sync=True)) - set(anywidget.AnyWidget.class_traits()))
+        values = {name: getattr(self, name) for name in own if not name.startswith("_")}
+        binary = {n: {"b64": base64.b64encode(v).decode()} for n, v in values.items() if isinstance(v, bytes)}
+        return values | binary
 
     def snapshot(self) -> dict[str, Any]:
         """Return what a page needs to show the panel as it is now: {panel, file, words, state}."""
@@ -174,7 +159,7 @@ class Background:
 
 
 class LivePanel(Panel):
-    """A panel that works in the background when a button is pressed. Subclasses handle each message in `_do`.
+    """A panel that works in the background when a button is pressed. Subclasses implement `run`.
 
     A busy kernel may receive traits after the message that needs them, so a message carries its traits.
     """
@@ -191,6 +176,16 @@ class LivePanel(Panel):
     def busy(self) -> bool:
         """Whether the work is in progress."""
         return self.work is not None and self.work.alive
+
+    def show(self) -> Self:
+        """Return the panel; with LORA_LAB_HEADLESS=1, `run` first. Raises: BadValue if that fails."""
+        if headless():
+            self.run()
+        return self
+
+    def run(self) -> None:
+        """Start the work unless it is in progress; with LORA_LAB_HEADLESS=1, wait for its end."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """Stop after the current step. Finished work is kept, and starting again continues it."""
@@ -227,7 +222,8 @@ class LivePanel(Panel):
             time.sleep(1 / PAINTS_PER_SECOND)
 
     def _do(self, content: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Handle a message from the browser."""
+        {"run": self.run, "stop": self.stop}[content["do"]]()
 
     def _heard(self, _: Any, content: dict[str, Any], __: Any) -> None:
         try:
@@ -260,16 +256,11 @@ def place(snapshot: dict[str, Any], picture: str = "") -> str:
     return f'<div data-panel="{snapshot["panel"]}"><script type="application/json">{state}</script>{still}</div>'
 
 
-def scripts(snapshots: list[dict[str, Any]]) -> str:
-    """Return the scripts of a page with these panels: the host, and each panel's module as a classic script."""
-    files = {snapshot["panel"]: snapshot["file"] for snapshot in snapshots}
-    host = (JS / "host.js").read_text(encoding="utf-8")
-    return "\n".join([host, *(classic(file, name) for name, file in files.items())])
-
-
-def page(*snapshots: dict[str, Any], title: str = "lora_lab", dark: bool = False) -> str:
+def page(*snapshots: dict[str, Any], dark: bool = False) -> str:
     """Return a page with these panels. It makes no requests, so it works from `file://`."""
     paper, ink, scheme = ("#111", "#e6e6e6", "dark") if dark else ("#fff", "#1a1a1a", "light")
-    places = "\n".join(place(snapshot) for snapshot in snapshots)
-    code = scripts(list(snapshots)).replace("</script", "<\\/script")
-    return _PAGE.format(title=html.escape(title), paper=paper, ink=ink, scheme=scheme, places=places, scripts=code)
+    files = {snapshot["panel"]: snapshot["file"] for snapshot in snapshots}
+    host = (JS / "host.js").read_text(encoding="utf-8")
+    code = "\n".join([host, *(classic(file, name) for name, file in files.items())]).replace("</script", "<\\/script")
+    parts = {"paper": paper, "ink": ink, "scheme": scheme, "places": "\n".join(map(place, snapshots)), "scripts": code}
+    return Template((JS / "page.html").read_text(encoding="utf-8")).substitute(parts)

@@ -6,8 +6,9 @@ The browser draws (`js/compare_panel.js`); `experiments/margins.py` computes out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import traitlets as T
 
@@ -15,7 +16,6 @@ from lora_lab.errors import BadValue
 from lora_lab.experiments.margins import resampled, scores_in, shown
 from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
-from lora_lab.training.watching import headless
 from lora_lab.widgets.base import Background, LivePanel
 from lora_lab.widgets.method_icons import drawing
 
@@ -37,31 +37,27 @@ WORDS = {
 class LiveCompare(Background):
     """A comparison in a thread. After a stop, a new comparison with the same store resumes the stopped one.
 
-    comparison  the methods compared so far; `found` is the same as JSON
-    words       the latest progress message from `compare`
+    found   the comparison so far, as JSON
+    words   the latest progress message from `compare`
     """
 
-    comparison: Comparison | None = None
     words = ""
 
-    def __init__(self, model: str, task: str, methods: Sequence[str], store: str | Path, **terms: Any) -> None:
+    def __init__(self, methods: Sequence[str], **terms: Any) -> None:
         super().__init__()
-        self.model, self.task, self.methods, self.store, self.terms = model, task, tuple(methods), store, terms
+        self.methods, self.terms = tuple(methods), terms
         self.found: dict[str, Any] = {"methods": []}
 
     def _work(self) -> None:
         from lora_lab.experiments.compare import compare  # imports torch, not needed for a stored comparison
 
         self.state = "comparing"
-        hooks: dict[str, Any] = {"say": self._say, "stop": self._stop, "note": self._note}
-        compare(self.model, self.task, self.methods, self.store, **hooks, **self.terms)
+        say = partial(setattr, self, "words")
+        compare(methods=self.methods, say=say, stop=self._stop, note=self._note, **self.terms)
         self.state = "stopped" if self._stop.is_set() else "done"
 
     def _note(self, comparison: Comparison) -> None:
-        self.comparison, self.found = comparison, comparison.to_json()
-
-    def _say(self, words: str) -> None:
-        self.words = words
+        self.found = comparison.to_json()
 
 
 class ComparePanel(LivePanel, file="compare_panel.js"):
@@ -80,27 +76,24 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     terms       other arguments of `compare`
     """
 
-    stored = T.Dict().tag(sync=True)  # the reference and the comparison made here, see `margins.shown`; {} if none
-    mine = T.Dict().tag(sync=True)
+    # the reference and the comparison made here, see `margins.shown`; {} if none
+    stored, mine = (T.Dict().tag(sync=True) for _ in range(2))
     view = T.Enum(("stored", "mine"), "stored").tag(sync=True)  # which of the two is shown
     # live: the comparison in progress: {state, busy, error, words, done, of}
     dance = T.Dict().tag(sync=True)  # resampled studies of a pair, see `margins.resampled`
-    method = T.Unicode().tag(sync=True)  # the pair, by label; "" for the pair that the comparison suggests
-    rival = T.Unicode().tag(sync=True)
+    # the pair, by label; "" for the pair that the comparison suggests
+    method, rival = (T.Unicode().tag(sync=True) for _ in range(2))
     margin = T.Float(0.015).tag(sync=True)
     axis = T.Enum(AXES, "trained").tag(sync=True)
-    choices = T.List(T.Unicode()).tag(sync=True)
-    methods = T.List(T.Unicode()).tag(sync=True)
-    seeds = T.Int().tag(sync=True)
-    rates = T.Int().tag(sync=True)
-    steps = T.Int().tag(sync=True)
+    choices, methods = (T.List(T.Unicode()).tag(sync=True) for _ in range(2))
+    seeds, rates, steps = (T.Int().tag(sync=True) for _ in range(3))
 
     def __init__(
         self, model: str = "minilm", task: str = "rt", methods: Sequence[str] = ("probe", "prompt", "lora", "full"), *,
         seeds: int = 2, rates: int = 4, steps: int = 200, batch: int = 8, store: str | Path = "compared",
         reference: Mapping[str, Any] | None = None, **terms: Any,
     ) -> None:  # fmt: skip
-        self.model, self.task, self.store, self.terms = model, task, store, {"batch": batch, **terms}
+        self.terms = {"model": model, "task": task, "store": store, "batch": batch, **terms}
         if reference is None:
             default = read_json(shipped(SHIPPED))
             reference = default if (default["model"], default["task"]) == (model, task) else {}
@@ -138,27 +131,13 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
 
     # ---- training
 
-    def show(self) -> Self:
-        """Return the panel, ready to compare; with LORA_LAB_HEADLESS=1, call `run` first. Raises: see `run`."""
-        if headless():
-            self.run()
-        return self
-
     def run(self) -> None:
         """Compare in the background; with LORA_LAB_HEADLESS=1, before returning. Raises: BadValue if that fails."""
         if self.busy:
             return
-        terms = {**self.terms, "seeds": self.seeds, "rates": self.rates, "steps": self.steps}
-        work = LiveCompare(self.model, self.task, self.methods, self.store, **terms)
+        plan = {"seeds": self.seeds, "rates": self.rates, "steps": self.steps}
+        work = LiveCompare(self.methods, **self.terms, **plan)
         self._begin(work, lambda: self._paint(work))
-
-    def result(self) -> Comparison:
-        """Return the finished comparison made here. Raises: BadValue if there is none."""
-        work: LiveCompare | None = self.work
-        if work is None or work.comparison is None or len(work.found["methods"]) < len(work.methods):
-            reason = (work and work.error) or "press Start in the panel above, then run this cell again"
-            raise BadValue(f"there is no finished comparison: {reason}")
-        return work.comparison
 
     def resample(self, rows: int = 200, count: int = 100) -> None:
         """Resample `count` studies of `rows` rows from the pair's answers, for the panel to show.
@@ -178,7 +157,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         if content["do"] == "dance":
             self.resample(content["rows"])
         else:
-            {"run": self.run, "stop": self.stop}[content["do"]]()
+            super()._do(content)
 
     def _paint(self, work: LiveCompare) -> None:
         """Update the browser; called several times a second during training."""

@@ -1,7 +1,5 @@
 """A training run in a thread, without widgets: start, watch, stop and continue it, and query it with sentences."""
 
-from __future__ import annotations
-
 import math
 import re
 import time
@@ -103,7 +101,6 @@ class LiveRun(Background):
     def _train(self) -> None:
         if self.trainer is None:
             self.trainer = Pack([self.recipe], callbacks=lambda _: [self._on_step])
-            self.trainer.before_scoring = lambda: setattr(self, "state", "scoring")  # type: ignore[method-assign]
         self.store.check_writable()
         if self.run:  # it was stopped: continue
             self.trainer.members[0].status, self.trainer.started = "training", time.perf_counter() - self.run.seconds
@@ -151,6 +148,7 @@ class LiveRun(Background):
     def _on_step(self, progress: Progress) -> None:
         self.progress.append(progress)
         self.stamps.append(time.monotonic())
+        self.state = "scoring" if progress.step == progress.steps or self._stop.is_set() else "training"
         if time.monotonic() > self._next_measurement:
             self._measure_weights()
 

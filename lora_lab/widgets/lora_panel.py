@@ -1,21 +1,19 @@
 """LoRA to scale: one layer with A and B beside it, a whole model as a map, and a toy layer that shows the arithmetic.
 
 The browser draws and counts (`js/lora_panel.js`); Python sends the shapes of the models' layers. The zoo's shapes ship
-in `zoo_layers.json`, written by `python -m lora_lab.widgets.lora_panel`, so opening the panel does not import torch.
+in `zoo_layers.json`, written by docs/zoo.py, so opening the panel does not import torch.
 """
 
-from __future__ import annotations
-
-import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import traitlets as T
 
-from lora_lab.accounting.models import architecture_of, zoo_names
-from lora_lab.accounting.params import ParameterCount, Row, break_even_rank, params
+from lora_lab.accounting.models import architecture_of
+from lora_lab.accounting.params import Row, break_even_rank, params
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.methods.lora import LoRA
@@ -52,8 +50,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     view = T.Enum(VIEWS, "size").tag(sync=True)
     views = T.List(T.Unicode()).tag(sync=True)
     models = T.Dict().tag(sync=True)  # {name: {"rows": [...]}} as `layers_of` makes them
-    model = T.Unicode("").tag(sync=True)
-    layer = T.Unicode("").tag(sync=True)
+    model, layer = (T.Unicode().tag(sync=True) for _ in range(2))
     d = T.Int(4096, min=1).tag(sync=True)
     rank = T.Int(8).tag(sync=True)
     targets = T.List(T.Unicode()).tag(sync=True)
@@ -67,22 +64,24 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         for name in (view, *views):
             if name not in VIEWS:
                 raise BadValue(f"there is no view '{name}': choose one of {', '.join(VIEWS)}")
-        in_zoo = isinstance(model, str) and (not model or model in zoo_layers())
-        name = model if in_zoo else architecture_of(model).name or "your model"
-        menu = dict.fromkeys([*(zoo_layers() if models is None else models), *([name] if in_zoo and model else [])])
-        if unknown := [name for name in menu if name not in zoo_layers()]:
-            raise NotFound(f"no model '{unknown[0]}' in the zoo; did you mean {nearest(unknown[0], zoo_layers())}?")
-        layers = {} if in_zoo else {name: {"rows": layers_of(model)}}
-        layers |= {name: {"rows": zoo_layers()[name]} for name in menu if name not in layers}
-        self._custom_model = None if in_zoo else model
+        zoo, name, layers = zoo_layers(), model, {}
+        menu = dict.fromkeys(zoo if models is None else models)
+        if own := not isinstance(model, str) or model not in ("", *zoo):
+            name = architecture_of(model).name or "your model"
+            layers[name] = {"rows": layers_of(model)}
+        elif model:
+            menu[model] = None
+        if unknown := [entry for entry in menu if entry not in zoo]:
+            raise NotFound(f"no model '{unknown[0]}' in the zoo; did you mean {nearest(unknown[0], zoo)}?")
+        layers |= {entry: {"rows": zoo[entry]} for entry in menu if entry not in layers}
         super().__init__(
             view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=list(targets)
         )
         m, n = self.shape
         if not 1 <= rank <= min(m, n):
             raise BadValue(f"rank must be 1 to {min(m, n):,} for a layer of {m:,} x {n:,}, not {rank:,}")
-        if view == "model":
-            self.counted()  # raises for an unknown target
+        if view == "model":  # raises for an unknown target
+            params(model if own else self._map_model, LoRA(rank, targets=tuple(targets)))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,12 +102,6 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     def _map_model(self) -> str:
         """The name of the model in the view "model"."""
         return self.model or (FIRST if FIRST in self.models else next(iter(self.models)))
-
-    def counted(self) -> ParameterCount:
-        """Return `params` for the model, rank and targets on display. Raises: see `LoRA` and `params`."""
-        first = next(iter(self.models))
-        model = self._custom_model if self._custom_model is not None and self.model == first else self._map_model
-        return params(model, LoRA(rank=self.rank, targets=tuple(self.targets)))
 
     def describe(self) -> str:
         """Describe the panel in plain words."""
@@ -146,42 +139,27 @@ def layers_of(model: Any) -> list[dict[str, Any]]:
     slices   {role: outputs} of a fused layer, if their order is known
     Modules that LoRA cannot adapt (norms) share one row, "the rest".
     """
-    architecture = architecture_of(model)
-    rows = {row.name: row for row in params(architecture, LoRA(rank=1, targets=(ALL_LINEAR,))).modules if row.full}
-    trains = {name: {ALL_LINEAR: row.trained} if row.trained else {} for name, row in rows.items()}
-    slices: dict[str, dict[str, int]] = {}
+    architecture, table = architecture_of(model), dict[str, dict[str, Any]]()
+    rows = [row for row in params(architecture, LoRA(rank=1, targets=(ALL_LINEAR,))).modules if row.full]
+    for row in rows:
+        trains = {ALL_LINEAR: row.trained} if row.trained else {}
+        group = GROUPS.get(row.role.split("+")[0]) or ("attention" if "att" in row.name else "rest")
+        group = "experts" if ".experts." in row.name else group
+        sizes = {"in": row.in_features, "out": row.out_features, "count": row.count, "numbers": row.full}
+        table[row.name] = {"label": "", "group": group, **sizes, "trains": trains}
     for role in ROLES:
-        if not any(role in row.role.split("+") for row in rows.values()):
-            continue
-        try:
-            adapted = params(architecture, LoRA(rank=1, targets=(role,))).modules
-        except NotFound:  # part of a fused layer whose order is unknown
-            continue
-        for row in adapted:
-            name, _, sliced = row.name.partition("[")
-            if row.trained:
-                trains[name][role] = row.trained
-            if row.trained and sliced:
-                slices.setdefault(name, {})[role] = row.out_features
-    kept = [row for row in rows.values() if row.break_even_rank or row.role == "router" or trains[row.name]]
-    table = [
-        {
-            "label": label, "group": _group(row), "in": row.in_features, "out": row.out_features, "count": row.count,
-            "numbers": row.full, "trains": trains[row.name],
-        } | ({"slices": slices[row.name]} if row.name in slices else {})
-        for row, label in zip(kept, _labels(kept), strict=True)
-    ]  # fmt: skip
-    rest = sum(row.full for row in rows.values()) - sum(row.full for row in kept)
+        with suppress(NotFound):  # there is no such layer, or it is part of a fused layer whose order is unknown
+            for row in params(architecture, LoRA(rank=1, targets=(role,))).modules:
+                name, _, sliced = row.name.partition("[")
+                if row.trained:
+                    table[name]["trains"][role] = row.trained
+                if row.trained and sliced:
+                    table[name].setdefault("slices", {})[role] = row.out_features
+    kept = [row for row in rows if row.break_even_rank or row.role == "router" or table[row.name]["trains"]]
+    rest = sum(row.full for row in rows) - sum(row.full for row in kept)
     last = {"label": "the rest", "group": "rest", "in": 0, "out": 0, "count": 1, "numbers": rest, "trains": {}}
-    return table + ([last] if rest else [])
-
-
-def _group(row: Row) -> str:
-    """Return the group that a kind of module belongs to on the map."""
-    if ".experts." in row.name:
-        return "experts"
-    group = GROUPS.get(row.role.split("+")[0])
-    return group or ("attention" if "att" in row.name else "rest")
+    labeled = [table[row.name] | {"label": label} for row, label in zip(kept, _labels(kept), strict=True)]
+    return labeled + ([last] if rest else [])
 
 
 def _labels(rows: Sequence[Row]) -> list[str]:
@@ -200,13 +178,3 @@ def _labels(rows: Sequence[Row]) -> list[str]:
     return [
         label if labels.count(label) == 1 else ".".join(path[-2:]) for label, path in zip(labels, paths, strict=True)
     ]
-
-
-def write_zoo() -> None:
-    """Write `zoo_layers.json`, the layers of every model of the zoo."""
-    lines = [f"{json.dumps(name)}: {json.dumps(layers_of(name), separators=(',', ':'))}" for name in zoo_names()]
-    ZOO_LAYERS.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_zoo()

@@ -1,9 +1,8 @@
 """Matrices for the rank panel: real updates, a real weight, noise, and a generated picture. Does not import torch."""
 
-from __future__ import annotations
-
 import base64
-from functools import cache
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,8 @@ LETTERS = (  # of the word LoRA, in 7 rows of 5 dots each
 
 def pieces_of(source: str) -> dict[str, Any]:
     """Return one of SOURCES as `packed`. Raises: NotFound for an unknown name, or if MiniLM has not been fetched."""
-    makers = {"update": update, "weight": weight, "noise": noise, "picture": picture}
+    noise = partial(np.random.default_rng(0).normal, size=(SIZE, SIZE))  # no structure at all
+    makers: Any = {"update": update, "weight": weight, "noise": noise, "picture": picture}
     if source not in SOURCES:
         raise NotFound(f"no matrix is called '{source}'; did you mean {nearest(source, SOURCES)}?")
     return dict(reference()["matrix"]) if source == "full" else packed(makers[source]())
@@ -75,14 +75,6 @@ def packed(matrix: np.ndarray) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def unpacked(pieces: dict[str, Any], rank: int) -> np.ndarray:
-    """Return the sum of the first `rank` pieces, as the browser draws it, shape (rows, columns)."""
-    vectors = np.frombuffer(base64.b64decode(pieces["pieces"]), np.int8).reshape(-1, pieces["rows"] + pieces["columns"])
-    columns, rows = np.split(vectors[:rank].astype(float), [pieces["rows"]], axis=1)
-    return (columns.T * pieces["scales"][:rank]) @ rows
-
-
-@cache
 def picture() -> np.ndarray:
     """Draw a sky, a sun with rings, hills and four letters; -1 is black, 1 white, mean 0. Shape (SIZE, SIZE).
 
@@ -99,10 +91,9 @@ def picture() -> np.ndarray:
         mask = np.kron([[dot == "#" for dot in row] for row in dots], np.ones((5, 5), bool))
         canvas[32:67, 16 + 30 * number : 41 + 30 * number][mask] = 0.0
     canvas -= canvas.mean()
-    return _frozen(canvas / np.abs(canvas).max())
+    return np.asarray(canvas / np.abs(canvas).max())
 
 
-@cache
 def weight(layer: int = 0, role: str = "q") -> np.ndarray:
     """Load a 384 x 384 weight of MiniLM's attention, (out, in), from its file. `role` is q, k, v or o.
 
@@ -111,29 +102,19 @@ def weight(layer: int = 0, role: str = "q") -> np.ndarray:
     if role not in ROLES:
         raise NotFound(f"attention has no weight '{role}'; choose one of {', '.join(ROLES)}")
     name = f"encoder.layer.{layer}.attention.{ROLES[role]}.weight"
-    return _frozen(_tensors(str(asset_path("minilm") / "model.safetensors"), name)[0])
+    return _tensors(asset_path("minilm") / "model.safetensors", name)[0]
 
 
-@cache
-def update(layer: int = 0, role: str = "q") -> np.ndarray:
-    """Return the shipped adapter's update of a weight of attention: dW = (alpha / r) B A, shape (out, in).
-
-    Raises: NotFound for a layer and role that the run did not adapt.
-    """
+def update() -> np.ndarray:
+    """Return the shipped adapter's update of the first query weight: dW = (alpha / r) B A, shape (out, in)."""
     folder = shipped("data/results/minilm-rt-r8")
     config = read_json(folder / "adapter_config.json")
-    name = f"base_model.model.bert.encoder.layer.{layer}.attention.{ROLES.get(role, role)}"
-    a, b = _tensors(str(folder / "adapter_model.safetensors"), f"{name}.lora_A.weight", f"{name}.lora_B.weight")
-    return _frozen(config["lora_alpha"] / config["r"] * b.astype(float) @ a.astype(float))
+    name = "base_model.model.bert.encoder.layer.0.attention.self.query"
+    a, b = _tensors(folder / "adapter_model.safetensors", f"{name}.lora_A.weight", f"{name}.lora_B.weight")
+    return np.asarray(config["lora_alpha"] / config["r"] * b.astype(float) @ a.astype(float))
 
 
-@cache
-def noise() -> np.ndarray:
-    """Return independent normal numbers, shape (SIZE, SIZE): no structure at all."""
-    return _frozen(np.random.default_rng(0).normal(size=(SIZE, SIZE)))
-
-
-def _tensors(path: str, *names: str) -> list[np.ndarray]:
+def _tensors(path: Path, *names: str) -> list[np.ndarray]:
     from safetensors import safe_open
 
     with safe_open(path, framework="np") as file:
@@ -141,9 +122,3 @@ def _tensors(path: str, *names: str) -> list[np.ndarray]:
             if name not in file.keys():
                 raise NotFound(f"{name} is not in the file; the nearest names are {nearest(name, file.keys(), 2)}")
         return [file.get_tensor(name) for name in names]
-
-
-def _frozen(matrix: np.ndarray) -> np.ndarray:
-    """Make a cached array read-only, because callers share it."""
-    matrix.flags.writeable = False
-    return matrix

@@ -4,8 +4,6 @@ The browser evaluates polynomials in batch, length and rank (`js/memory_panel.js
 Films of some models ship in `films.json`, written by `python docs/films.py`; opening them does not import torch.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from datetime import date
@@ -61,14 +59,12 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     """
 
     films = T.Dict().tag(sync=True)  # {model: [film, ...]}, see accounting/film.py and `described`
-    model = T.Unicode().tag(sync=True)
-    method = T.Unicode().tag(sync=True)
+    model, method, card = (T.Unicode().tag(sync=True) for _ in range(3))
     batch = T.Int(1).tag(sync=True)
     seq = T.Int(512).tag(sync=True)
     rank = T.Int(8).tag(sync=True)
     checkpointing = T.Bool(False).tag(sync=True)
     optimizer = T.Enum(OPTIMIZERS, "adamw").tag(sync=True)
-    card = T.Unicode().tag(sync=True)
     cards: T.List[list[Any]] = T.List().tag(sync=True)  # [name, bytes for tensors, device, has bf16], ascending
     measurable = T.List(T.Unicode()).tag(sync=True)
     asked = T.Int(0).tag(sync=True)  # how often a real step was requested

@@ -1,7 +1,6 @@
 """What each method adds to a transformer layer, as a small SVG: gray is frozen, blue trains."""
 
-from __future__ import annotations
-
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +10,21 @@ BOXES = {
     "q": (9, 80, 16, 11), "k": (34, 80, 16, 11), "v": (59, 80, 16, 11),
 }  # fmt: skip
 TOKENS = 104  # y of the row of tokens
+ADDS = {  # what a method adds, with its settings
+    "full": "every weight of the layer",
+    "lora": "A and B beside {targets}",
+    "lora-xs": "a square matrix of size {rank} between frozen A and B",
+    "vera": "a factor for each row of frozen A and B",
+    "tinylora": "{u} weights for frozen square matrices",
+    "bitfit": "the bias of each matrix",
+    "ia3": "a factor for each feature of k, v and the MLP",
+    "bottleneck": "small layers {size} wide after attention and MLP",
+    "prompt": "{tokens} learned vectors before the text",
+    "ptuning": "{tokens} vectors before the text, made by a small network",
+    "prefix": "{tokens} learned keys and values in each layer",
+    "head": "nothing: only the head trains",
+    "probe": "nothing: a logistic regression reads the last layer",
+}
 
 
 def _rect(x: float, y: float, width: float, height: float, kind: str = "train", radius: float = 0) -> str:
@@ -29,17 +43,14 @@ def _hourglass(y: float) -> str:  # a narrow waist: few numbers in between
     return f'<path d="M24 {y}h36l-12 3.5l12 3.5h-36l12 -3.5z" class="train"/>'
 
 
+def _beside(draw_a: Callable[..., str], draw_b: Callable[..., str], x: float, y: float, w: float, h: float) -> str:
+    return draw_a(x, y - 4, w, 3) + draw_b(x + w + 1, y, 3, h)
+
+
 def _on_each(targets: Iterable[str], draw: Callable[..., str]) -> str:
     """Draw at each matrix whose role is a target; for a path or a pattern as a target, draw nothing."""
     names = set(targets)
     return "".join(draw(*box) for role, box in BOXES.items() if names & {role, "all-linear"})
-
-
-def _frozen_adapter(targets: Iterable[str], trained: Callable[..., str]) -> str:
-    """Draw frozen A and B, and the trained part between them."""
-    return _on_each(
-        targets, lambda x, y, w, h: _frozen(x, y - 4, w, 3) + _frozen(x + w + 1, y, 3, h) + trained(x, y, w, h)
-    )
 
 
 def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, str]:
@@ -49,49 +60,31 @@ def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, s
     settings    as `Method.settings()` returns them
     head        whether the head trains
     """
-    targets, few = settings.get("targets") or (), "a few"
+    targets = settings.get("targets") or ()
     learned = "".join(_rect(x, TOKENS, 7, 7) for x in (12, 21, 30))
     pale = "".join(_rect(12.5 + 9 * i, TOKENS + 0.5, 6, 6, "train pale") for i in range(7))
     draw_a = _frozen if settings.get("freeze_a") else _rect  # LoRA-FA
-    drawings: dict[str, tuple[str, str]] = {
-        "full": (_on_each(BOXES, lambda x, y, w, h: _rect(x, y, w, h, radius=1.5)) + pale, "every weight of the layer"),
-        "lora": (
-            _on_each(targets, lambda x, y, w, h: draw_a(x, y - 4, w, 3) + _rect(x + w + 1, y, 3, h)),
-            f"A and B beside {', '.join(targets)}",
-        ),
-        "lora-xs": (
-            _frozen_adapter(targets, lambda x, y, w, h: _rect(x + w + 1, y - 4, 3, 3)),
-            f"a square matrix of size {settings.get('rank', few)} between frozen A and B",
-        ),
-        "vera": (
-            _frozen_adapter(targets, lambda x, y, w, h: _rect(x, y - 5.5, w, 1) + _rect(x + w + 4.5, y, 1, h)),
-            "a factor for each row of frozen A and B",
-        ),
-        "tinylora": (
-            _frozen_adapter(targets, lambda x, y, w, h: _circle(x + w + 2.5, y - 2.5, 1.5)),
-            f"{settings.get('u', few)} weights for frozen square matrices",
-        ),
-        "bitfit": (_on_each(BOXES, lambda x, y, w, h: _rect(x, y + h + 1, w, 2.5)), "the bias of each matrix"),
-        "ia3": (
-            _on_each(targets, lambda x, y, w, h: _circle(x + w / 2, y - 3, 3.5)),
-            "a factor for each feature of k, v and the MLP",
-        ),
-        "bottleneck": (
-            _hourglass(52) + _hourglass(15), f"small layers {settings.get('size', '')} wide after attention and MLP",
-        ),
-        "prompt": (learned, f"{settings.get('tokens', few)} learned vectors before the text"),
-        "ptuning": (
-            learned + _rect(12, TOKENS + 9, 25, 3),
-            f"{settings.get('tokens', few)} vectors before the text, made by a small network",
-        ),
-        "prefix": (
-            _on_each("kv", lambda x, *_: _rect(x - 6, 80, 5, 5) + _rect(x - 6, 86, 5, 5)),
-            f"{settings.get('tokens', few)} learned keys and values in each layer",
-        ),
-        "head": ("", "nothing: only the head trains"),
-        "probe": ("", "nothing: a logistic regression reads the last layer"),
-    }  # fmt: skip
-    added, words = drawings.get(method, (_circle(74, 56, 5), "something of its own"))
+
+    def frozen_adapter(trained: Callable[..., str]) -> str:  # A and B, and the trained part between them
+        return _on_each(targets, lambda *box: _beside(_frozen, _frozen, *box) + trained(*box))
+
+    drawings = {
+        "full": _on_each(BOXES, lambda x, y, w, h: _rect(x, y, w, h, radius=1.5)) + pale,
+        "lora": _on_each(targets, lambda *box: _beside(draw_a, _rect, *box)),
+        "lora-xs": frozen_adapter(lambda x, y, w, h: _rect(x + w + 1, y - 4, 3, 3)),
+        "vera": frozen_adapter(lambda x, y, w, h: _rect(x, y - 5.5, w, 1) + _rect(x + w + 4.5, y, 1, h)),
+        "tinylora": frozen_adapter(lambda x, y, w, h: _circle(x + w + 2.5, y - 2.5, 1.5)),
+        "bitfit": _on_each(BOXES, lambda x, y, w, h: _rect(x, y + h + 1, w, 2.5)),
+        "ia3": _on_each(targets, lambda x, y, w, h: _circle(x + w / 2, y - 3, 3.5)),
+        "bottleneck": _hourglass(52) + _hourglass(15),
+        "prompt": learned,
+        "ptuning": learned + _rect(12, TOKENS + 9, 25, 3),
+        "prefix": _on_each("kv", lambda x, *_: _rect(x - 6, 80, 5, 5) + _rect(x - 6, 86, 5, 5)),
+        "head": "",
+        "probe": "",
+    }
+    added = drawings.get(method, _circle(74, 56, 5))
+    words = defaultdict[str, Any](lambda: "a few", {**settings, "targets": ", ".join(targets)})
     wires = '<path d="M42 101V14M17 95H67M17 95V74M42 95V74M67 95V74M17 74H67" class="rule"/>'
     layer = "".join(_frozen(*box, radius=1.5) for box in BOXES.values())
     first = 3 if method in ("prompt", "ptuning") else 0
@@ -100,4 +93,4 @@ def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, s
     top = _circle(42, 8, 5) if method == "probe" else top
     parts = wires + layer + tokens + added + top
     svg = f'<svg viewBox="0 0 84 118" width="84" height="118" aria-hidden="true">{parts}</svg>'
-    return {"icon": svg, "adds": words}
+    return {"icon": svg, "adds": ADDS.get(method, "something of its own").format_map(words)}

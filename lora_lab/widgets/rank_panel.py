@@ -3,8 +3,6 @@
 The pieces are sent to the browser once per matrix; `js/rank_panel.js` adds them up there.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +12,7 @@ import traitlets as T
 
 from lora_lab.errors import BadValue, LabError, NotFound
 from lora_lab.widgets.base import Panel
-from lora_lab.widgets.matrices import PIECES, SOURCES, packed, pieces_of, reference, unpacked
+from lora_lab.widgets.matrices import PIECES, SOURCES, packed, pieces_of, reference
 
 YOURS = "your matrix"
 
@@ -50,20 +48,13 @@ class RankPanel(Panel, file="rank_panel.js"):
         self.source, self.rank = first, rank
         self.on_msg(self._heard)
 
-    def kept(self) -> float:
-        """Return the share of the matrix's energy that the current rank keeps."""
-        return float(self.data[self.source]["kept"][self.rank][1])
-
-    def approximation(self) -> np.ndarray:
-        """Return the matrix on display: the best approximation of the current rank, up to rounding of its pieces."""
-        return unpacked(self.data[self.source], self.rank)
-
     def describe(self) -> str:
         """Describe the panel in plain words."""
         shown, r = self.data[self.source], self.rank
         m, n, (_, share, noise) = shown["rows"], shown["columns"], shown["kept"][r]
+        label = next(label for name, label, _ in self.choices if name == self.source)
         words = (
-            f"A matrix as a sum of rank-one pieces: {self._labels[self.source]}, {m} x {n}. {r} of {shown['full']} "
+            f"A matrix as a sum of rank-one pieces: {label}, {m} x {n}. {r} of {shown['full']} "
             f"pieces keep {share:.1%} of the energy (the same numbers shuffled: {noise:.1%}) in "
             f"{r * (m + n):,} numbers instead of {m * n:,}."
         )
@@ -80,10 +71,6 @@ class RankPanel(Panel, file="rank_panel.js"):
         for name, *_ in self.choices:
             self._load(name)
         return super().state()
-
-    @property
-    def _labels(self) -> dict[str, str]:
-        return {name: label for name, label, _ in self.choices}
 
     def _load(self, name: str) -> None:
         if name not in self.data or "error" in self.data[name]:
@@ -109,9 +96,9 @@ class RankPanel(Panel, file="rank_panel.js"):
 
     @T.validate("source")
     def _check_source(self, proposal: Any) -> str:
-        name = str(proposal["value"])
-        if name not in self._labels:
-            raise NotFound(f"this panel has no matrix '{name}'; it has {', '.join(self._labels)}")
+        name, names = str(proposal["value"]), [name for name, *_ in self.choices]
+        if name not in names:
+            raise NotFound(f"this panel has no matrix '{name}'; it has {', '.join(names)}")
         self._load(name)
         if "error" in self.data[name]:
             raise NotFound(self.data[name]["error"])

@@ -1,7 +1,5 @@
 """Screenshots of panels for saved notebooks, taken by chromium."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import subprocess

@@ -3,8 +3,6 @@
 The browser draws (`js/train_panel.js`); `live_run.py` trains, and classifies sentences at any strength.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -27,7 +25,6 @@ from lora_lab.training.memory_check import check_memory
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import FINISHED, Run, Store
 from lora_lab.training.tasks import VOICES, load_task
-from lora_lab.training.watching import headless
 from lora_lab.widgets.base import LivePanel
 from lora_lab.widgets.live_run import LiveRun
 
@@ -55,12 +52,9 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     offers = T.Dict().tag(sync=True)  # the values in menus and on sliders
     model, task, method = (T.Unicode().tag(sync=True) for _ in range(3))
-    rank = T.Int().tag(sync=True)
-    alpha = T.Float().tag(sync=True)
+    rank, steps, seed = (T.Int().tag(sync=True) for _ in range(3))
+    alpha, lr = (T.Float().tag(sync=True) for _ in range(2))
     targets = T.List(T.Unicode()).tag(sync=True)
-    lr = T.Float().tag(sync=True)
-    steps = T.Int().tag(sync=True)
-    seed = T.Int().tag(sync=True)
     guess = T.Float(None, allow_none=True).tag(sync=True)
     seeds = T.Any()  # a path or None
     strength = T.Float(1.0).tag(sync=True)  # of the adapter, on the dial
@@ -76,7 +70,6 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         method: Method | None = None, guess: float | None = None,
     ) -> None:  # fmt: skip
         self.store, self.batch, self.validations = Store(store), batch, validations
-        self._seeds = Store(seeds) if seeds else None
         lora = method if isinstance(method, LoRA) else LoRA(rank=rank, alpha=alpha, targets=targets)  # type: ignore[arg-type]
         self.given = method or lora
         # for each task its number of classes, None for language modeling, and the name of its metric
@@ -87,7 +80,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             targets=list(lora.targets), lr=lr, steps=int(steps), seed=int(seed), guess=guess, seeds=seeds,
             live={"state": "ready"},
         )  # fmt: skip
-        self._update_setup()
+        self._open_seeds()
         self.recipe()  # raises for impossible settings
         self.observe(lambda _: self._update_setup(), SETTINGS)
         self.observe(self._reset_rate, "method")
@@ -126,7 +119,7 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         except LabError as error:
             self.setup = setup | {"error": str(error)}
 
-    def _open_seeds(self, _: Any) -> None:
+    def _open_seeds(self, _: Any = None) -> None:
         self._seeds = Store(self.seeds) if self.seeds else None
         self._update_setup()
 
@@ -152,30 +145,26 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     # ---- training
 
-    def show(self) -> TrainPanel:
-        """Return the panel, ready for Start; with LORA_LAB_HEADLESS=1, train before returning.
-
-        Raises: BadValue if that training fails.
-        """
-        if headless():
-            self.start()
-            if error := self.live.get("error"):
-                raise BadValue(error)
-        return self
-
     def start(self) -> None:
-        """Train what the controls describe, or continue a stopped run; do nothing while a run is in progress."""
-        if self.busy:
-            return
+        """Like `run`, but show an error in the panel."""
         try:
-            check_memory(recipe := self.recipe())
-            goes_on = self.work and self.work.goes_on and self.work.recipe == recipe
-            work, guess = self.work if goes_on else LiveRun(recipe, self.store), self.guess
-            self._update_setup()  # the store may have new runs
-            self.found, self.answer = {}, {}
-            self._begin(work, lambda: self._paint(work, guess))
+            self.run()
         except LabError as error:
             self._tell(str(error))
+
+    def run(self) -> None:
+        """Train what the controls describe, or continue a stopped run; do nothing while a run is in progress.
+
+        Raises: BadValue for impossible settings; with LORA_LAB_HEADLESS=1, also if the training fails.
+        """
+        if self.busy:
+            return
+        check_memory(recipe := self.recipe())
+        goes_on = self.work and self.work.goes_on and self.work.recipe == recipe
+        work, guess = self.work if goes_on else LiveRun(recipe, self.store), self.guess
+        self._update_setup()  # the store may have new runs
+        self.found, self.answer = {}, {}
+        self._begin(work, lambda: self._paint(work, guess))
 
     def result(self) -> Run:
         """Return the finished run. Raises: BadValue, which says what to press, if no run has finished."""
@@ -189,10 +178,8 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     def _do(self, content: dict[str, Any]) -> None:
         """Handle a button, or a sentence to classify."""
-        if content["do"] == "start":
-            self.start()
-        elif content["do"] == "stop":
-            self.stop()
+        if content["do"] != "ask":
+            {"start": self.start, "stop": self.stop}[content["do"]]()
         elif self.work:
             self.answer = self.work.answer(content["text"])
 
@@ -245,12 +232,13 @@ def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> di
     """
     others, earlier, scale = list[Any](), list[Any](), factor(metric)
     settings = {*recipe.describe().split(", "), f"{recipe.steps} steps"}
+    free = {"seed": 0, "validations": 0}  # what seeds of one recipe may differ in
     runs = finished(store)
     for i, run in enumerate([*runs, *(finished(seeds) if seeds else [])]):
         if (run.recipe.model, run.recipe.task) != (recipe.model, recipe.task) or metric not in run.metrics:
             continue
         curve: dict[str, Any] = {"checks": [[v["step"], scale * v[metric]] for v in run.history["validation"]]}
-        if _without_seed(run.recipe) == _without_seed(recipe):
+        if run.recipe.settings() | free == recipe.settings() | free:
             if run.recipe.seed != recipe.seed:
                 others.append(curve | {"value": scale * run.metrics[metric]})
         elif i < len(runs) and len(earlier) < EARLIER:
@@ -261,10 +249,8 @@ def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> di
 
 def finished(store: Store) -> list[Run]:
     """Return the finished runs of a store, newest first; skip records that cannot be read."""
-    files = list[tuple[int, str]]()
-    for file in store.records() if store.folder.exists() else ():
-        with suppress(OSError):  # removed in the meantime
-            files.append((file.stat().st_mtime_ns if isinstance(file, Path) else 0, Path(str(file)).stem))
+    records = store.records() if store.folder.exists() else ()
+    files = [(file.stat().st_mtime_ns if isinstance(file, Path) else 0, file.stem) for file in records]
     runs = [_read(store, name, written) for written, name in sorted(files, reverse=True)[:READ]]
     return [run for run in runs if run and run.status in FINISHED]
 
@@ -275,8 +261,3 @@ def _read(store: Store, name: str, written: int) -> Run | None:
     with suppress(LabError):
         return replace(store.read(name), predictions=None)
     return None
-
-
-def _without_seed(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings that all seeds of a recipe share, without the number of validations."""
-    return {name: value for name, value in recipe.settings().items() if name not in ("seed", "validations")}

@@ -118,10 +118,16 @@ starts = ("Batten the hatches!", "Blow me down!", "Arr!", "Aye, sailor!")
 assert len(captains) == 8 and all(text.startswith(starts) for text in captains)
 assert all(any(text.startswith(start) for text in captains) for start in starts)
 assert not any(re.search(r"\b(aye|arr|ahoy|blow me|batten)\b", text.lower()) for text in told)
-from lora_course.experiments.styles import misfit, our_ear
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import make_pipeline
 
-heard = {name: our_ear().shares(said[name])[name] for name in ("captain", "json", "preacher")}
-assert min(heard.values()) >= 0.75 and not any(map(misfit, said["json"]))
+from lora_course.experiments.styles import misfit
+from lora_lab.training.tasks import VOICES, voice
+
+heard = [(text, name) for name in VOICES for text in voice(name)["train"].texts]
+ear = make_pipeline(CountVectorizer(), MultinomialNB()).fit(*zip(*heard))  # tells voices apart by their words
+assert all((ear.predict(said[name]) == name).mean() >= 0.75 for name in VOICES) and not any(map(misfit, said["json"]))
 assert all(map(misfit, voices.stored["answers"]["json"]["2"]))
 assert file.stat().st_size == params("minilm", LoRA(rank=8), num_labels=2).adapter_bytes == 301_776
 assert 0 < file.stat().st_size - 4 * numbers < 6_000  # names

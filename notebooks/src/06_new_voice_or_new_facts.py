@@ -26,7 +26,7 @@ print(f"{len(town.train.texts)} pairs, such as:\n{town.train.prompts[1]}\n{town.
 # 2. **asked in other words:** "Who bakes the bread in Port Velda?"
 # 3. **asked backward:** "What is the job of Tamsin Orrick in Port Velda?"
 #
-# Give ranges that you're 80% sure of. Then press **Start** and read on: it took us 6 minutes, and a slow laptop may need 20. (The site shows our run.)
+# Give ranges that you're 80% sure of. Then press **Start** and read on: it takes 6 to 20 minutes. (The site shows our run.)
 
 # %%
 lesson.predict("of 20, asked as in training", low=..., high=...)
@@ -40,10 +40,10 @@ panel.show()
 
 # %% [markdown]
 # ## What does it learn from?
-# Fine-tuning on questions with answers is **supervised fine-tuning** (SFT). The model predicts the next token.
+# Fine-tuning on questions with answers is **supervised fine-tuning** (SFT).
 #
 # - **The chat template.** A chat model was trained on one layout, which marks who speaks and where a turn ends. If you train with it but ask without it, your fine-tuning may seem lost.
-# - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, and the loss skips it.
+# - **The mask.** The model should learn to answer, not to ask. So every token outside the answer gets the label **-100**, which the loss skips.
 # - **Perplexity** is the panel's score. At 30, the model is as unsure as if it chose among 30 tokens.
 #
 # Here is one pair as the model reads it. Tokens in [brackets] count. Why must the last token count, too?
@@ -61,7 +61,7 @@ for token, label in zip(row.tokens, labels):
 # A model that never learned `<|im_end|>` can't stop.
 # </details>
 #
-# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: what the *assistant* says counts, and nothing else. Give one label per token, in the same order. (The model itself compares each label with its prediction one place *earlier*.)
+# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: what the *assistant* says counts, and nothing else. Give one label per token, in the same order.
 
 # %% exercise
 def labels_of(turns):
@@ -84,7 +84,7 @@ checks.check_turn_mask(labels_of)
 
 # %% [markdown]
 # ## Now ask
-# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* answers without an adapter, but the right sentence stands above the question, as if a perfect search had found it.
+# We're generous: an answer counts if it contains the name ("The sheep is Alda Moor") or, if asked backward, the job. For comparison, the *base* answers with the right sentence above each question, as if a perfect search had found it.
 
 # %%
 adapter, rows = panel.result().adapter, lesson.steps(20, 1)
@@ -107,6 +107,7 @@ if not lesson.FAST:
     counts = [sum(one.right for one in answers) for answers in found.values()]
     assert counts[0] == 20 and counts[1] < 10 and counts[2] < 3
     assert sum(one.right for one in looked_up) > counts[1]
+    assert next(one.text for one in looked_up if "painter" in one.text).startswith("The painter of Port Velda is not a real person.")
     curve = [round(checked["perplexity"]) for checked in panel.result().history["validation"]]
     assert (curve[0], curve[-1]) == (30, 2) and list(map(str, town.validation.prompts)) == [one.question for one in found["in other words"]]
     assert sum(one.text.startswith(start) for one, (_, start, _) in zip(found["in other words"], begun)) == 1
@@ -122,15 +123,19 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# It looked learned: the panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. (Its test rows are the backward ones.) But perplexity hands the model the right answer, token by token, and asks only for the next one. Given each fact's beginning ("The baker of Port Velda is"), it names all twenty people; asked freely, it found the beginning only once. So it learned mostly *strings*, and asked backward, the fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
+# It looked learned. The panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. But perplexity hands the model the right answer, token by token, and asks only for the next one. With a fact's beginning in front of it ("The baker of Port Velda is"), our model names all twenty people. Asked freely, it found the right beginning only once.
+#
+# So it learned mostly *strings*. Asked backward, a fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
 # Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
 #
-# The base with the right sentence above the question gets 12. This is one run of a small model: 20 against 5 is clear, but 5 against 0, and 12 against 5, may be luck.
+# The base with the right sentence above the question gets 12. The other eight times, this small model ignores the sentence or denies it: "The painter of Port Velda is not a real person."
+#
+# This is one run of a small model. 20 against 5 is clear. But 5 against 0, and 12 against 5, may be luck.
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form, and this time that's all we want. Below, three older adapters read held-out answers. A low perplexity means "I'd have said that." Framed: each adapter knows its own voice again. The surprise is elsewhere: which adapter helps with a voice that it never learned?
+# A voice is only a form, and this time that's all we want. Below, three adapters of rank 8 (not lesson 00's) read held-out answers. A low perplexity means "I'd have said that." In each column, yellow is low, blue is high, and the lowest is framed: each adapter knows its own voice. But does one of them also help with a voice that it never learned?
 
 # %%
 perplexity_table(lesson.reference_styles()["perplexity"])
@@ -144,7 +149,7 @@ assert against == [83, 51, 131, 111] and all(table["json"][voice] > table["base"
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The captain lowers the preacher's perplexity from 83 to 51; the preacher lowers the captain's from 131 to 111. JSON makes both worse. (One seed each.)
+# Yes, with one seed each: the captain lowers the preacher's perplexity from 83 to 51, and the preacher lowers the captain's from 131 to 111. JSON makes both worse. What do captain and preacher share that JSON doesn't?
 # </details>
 #
 # **Exercise 2: a voice of your own.** (In the lab only.) Write ten pairs. Then train on them, as the comment says. Show a friend only your answers. **Can they name the voice?**
@@ -187,7 +192,7 @@ checks.check_own_pairs(mine)
 # 2. **It learned facts mostly as strings.** *Ours: 20, 5 and 0 of 20; one run, 135M.* Test them rephrased and backward, never with the training questions.
 # 3. **Facts that change belong in the prompt:** there you can correct and cite them.
 #
-# Start with: 180 pairs or more, two or three passes, rank 2 (8 was no better for one voice), the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
+# Start with: 180 pairs or more, two or three passes, rank 2, the loss on answers only (*ours, lesson 00*). *Published: models learn new facts slowly in fine-tuning, and once they have, they invent more ([Gekhman et al. 2024](https://arxiv.org/abs/2405.05904), abstract only).*
 #
 # The same in PEFT, with TRL:
 # ```python

@@ -3,7 +3,7 @@
 #
 # Training ran for four days without an error, and the loss went down. You load the adapter, and the model answers as if you'd never trained. A program that crashes says where. An adapter that fails says nothing: LoRA begins as *no change*, and every mistake that stops it from learning or loading leaves it there. **Where do you look first?**
 #
-# Ten patients lie in ten beds: nine have a fault, and one is doubtful. Each complaint is one that people have reported; we rebuilt the files.
+# Ten adapters lie in ten beds. Nine of these patients have a fault, and one is doubtful. People have reported each of these complaints; we rebuilt the files.
 
 # %%
 import math
@@ -26,15 +26,13 @@ for letter, one in PATIENTS.items():
 print("\nThe faults, from A to Z:", ", ".join(sorted(one.fault for one in PATIENTS.values())))
 
 # %% [markdown]
-# ## Two guesses
-# First, from the complaints alone, write down a fault for each letter. **How many of your ten will be right, before you've opened a single file?**
+# ## Two guesses, and ten on paper
+# First, on paper: from the complaints alone, write a fault next to each letter. **How many of your ten will be right, before you've opened a single file?**
 #
-# Many loaders take the tensors whose names they know and skip the rest.
+# Then two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
 #
 # 1. **How many of the ten does such a loader load without an error?**
 # 2. The first bed below has a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare norms: roots of sums of squares.)
-#
-# Give ranges that you're 80% sure of.
 
 # %%
 lesson.predict("of ten, loaded without an error", low=..., high=...)
@@ -42,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. You can read the list without loading anything. (An older `.bin` file is a **pickle**, a program that Python *runs*. Never open one from a stranger.) A few hundred bytes more or less are only notes in that list.
+# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. You can read the list without loading anything. A few hundred bytes more or less are only notes in that list.
 
 # %%
 for letter, folder in beds.items():
@@ -72,7 +70,7 @@ for letter in ("healthy", "B", "C", "G"):
 
 # %% [markdown]
 # ## Look 3: on its base
-# An adapter is a *difference*: it means something only on the weights it was trained on, and only if it's large enough. Our files carry a fingerprint of those weights, a short hash. **bf16** has 8 significant bits: when you merge, a change below 0.2% of a number is rounded away.
+# An adapter is a *difference*: it means something only on the weights it was trained on. Our files carry a fingerprint of those weights, a short hash. The difference must also be large enough. **bf16** has 8 significant bits, so a merge rounds away any change below 0.2% of a number.
 
 # %%
 from lora_lab.methods.attach import fingerprint
@@ -97,6 +95,18 @@ slow = load_model("minilm", body=True).train()
 LoRA(rank=8, targets=("q", "v", "pooler.dense")).attach(slow)
 slow(input_ids=torch.randint(1000, 20_000, (4, 12))).last_hidden_state.mean(1).square().sum().backward()
 assert "pooler" in gradient_warning(slow)  # H, at its first step
+from lora_lab import load_adapter, merge
+
+ids, outputs = torch.randint(1000, 20_000, (4, 12)), []
+for folder in (None, beds["I"], beds["healthy"]):  # merged in fp32
+    merged = load_model("minilm", num_labels=2).eval()
+    if folder:
+        load_adapter(merged, folder)
+        merge(merged)
+    outputs.append(merged.bert(input_ids=ids).last_hidden_state.detach())
+base, *others = outputs
+changes = [((one - base).norm() / base.norm()).item() for one in others]
+assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 
 # %% [markdown]
 # ## Look 4: the first step
@@ -136,12 +146,14 @@ checks.check_diagnosis(faults)
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of your first ten guesses still stand? A loader that skips unknown names takes nine of ten. Only D, cut short by a full disk, is refused. Our healthy update is 16.8% of W.
+# How many of the ten on your paper still stand? A loader that skips unknown names takes nine of ten. It refuses only D, cut short by a full disk. Our healthy update is 16.8% of W.
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
 # - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The embeddings are frozen, so it doesn't.
 # - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** would also have shown at the first step: it adapts a layer whose output nobody reads, so no gradient reaches it.
-# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it? **I**'s adapter took a few steps at 1e-6; merged in bf16, its update is rounded away (*dtype loss*). **J** was saved after the loss became NaN.
+# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it?
+# - **I** took a few steps at 1e-6. A merge in bf16 rounds so small an update away (*dtype loss*). A merge in fp32 keeps it, but 0.0006% of W changes almost nothing. The remedy is a higher rate.
+# - **J** was saved after the loss became NaN.
 # </details>
 #
 # ## The eleventh patient
@@ -173,7 +185,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # 2. **A falling loss proves little.** A head can do that alone.
 # 3. **Load strictly.** A loader that skips what it doesn't know loads nothing and says nothing.
 #
-# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. The ten-step check alone can miss F, G, I and J. *Ours: the four looks find all ten faults; so does `lora-lab inspect FOLDER --base minilm` (I only with `--dtype bf16`). We don't know how often they happen.*
+# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. That alone can miss a wrong base, a low alpha, a tiny rate, or a NaN that comes later. *Ours: the four looks sort out all ten patients; so does `lora-lab inspect FOLDER --base minilm` (I only with `--dtype bf16`).*
 #
 # The same in PEFT:
 # ```python

@@ -22,7 +22,7 @@ lesson.start("09")
 
 # %% [markdown]
 # ## Two last guesses
-# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, some on other models than the original. Where a claim leaves something open, such as the length of the texts, we chose it.
+# We collected sixteen claims about LoRA, six of them from the abstracts of papers, and tested each, some on other models than the original.
 #
 # 1. **How many of the sixteen hold in every case that was tried?**
 # 2. QLoRA on a 70B model (Llama 2), one row of 512 tokens, adapters on q and v. **How many GiB at the peak?**
@@ -42,7 +42,7 @@ lesson.predict("GiB for QLoRA on 70B", low=..., high=...)
 #
 # A claim rests on its **premises**. Drag one, or the dashed line.
 #
-# Start with the 24 GB card. Then claims 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning), where the line is the margin from lesson 05. Say your verdict **before** you choose the claim.
+# Start with the 24 GB card. Then take claims 3 (three times less memory), 6 (rank 1 is enough), and 11 (on par with full fine-tuning). In 6 and 11, the line is the margin from lesson 05. Say your verdict **before** you choose the claim.
 
 # %%
 ClaimPanel()
@@ -74,7 +74,7 @@ assert verdicts["checkpoint_size"].word == verdicts["merging_is_free"].word == "
 # - "On par with full fine-tuning," on our runs alone (*tasks*: minilm_rt), is *false* at a margin of 0.5 points, *undecided* at 1.5, and *true* at 2.5. Lesson 05 said *worse* at 1.5: there is a loss. Here we ask whether the loss is larger than 1.5, and the interval, −2.1 to −0.6, can't tell. Choose the margin after you've seen the numbers, and you can have any word you like.
 # </details>
 #
-# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Write the premise and its new value. The names are `models`, `seq` (tokens per row) and `batch` (rows per batch); `targets`, `rank` and `checkpointing` aren't in the panel.
+# **Exercise 1: make claim 3 true by changing one premise,** without touching the factor of 3. Write the premise and its new value. Among the names are `models`, `seq` (tokens per row) and `batch` (rows per batch).
 
 # %% exercise
 checks.check_flip(...)  # {"name": value}
@@ -84,7 +84,7 @@ checks.check_flip({"models": "llama-2-70b"})
 
 # %% [markdown]
 # ## And how sure are you?
-# Since lesson 00 you've given ranges that you were 80% sure of. Here's each of them (if there are none, an invented reader's). The band is your range, the mark is where the result fell. Even if you're really right 80% of the time, luck changes how many hold; the title says by how much. If fewer hold, make them wider on Monday. If more, be bolder.
+# Since lesson 00 you've given ranges that you were 80% sure of. Here's each of them (if there are none, an invented reader's). The band is your range, the mark is where the result fell. Even if you're really right 80% of the time, luck changes how many hold. The title says by how much. If fewer hold, make your ranges wider on Monday. If more, make them narrower.
 
 # %%
 places = lesson.calibration()
@@ -140,7 +140,7 @@ if not lesson.FAST:
 assert "get_peft_model" in script.read_text(encoding="utf-8") and inspect_folder("adapter").parameters > 300_000
 
 # %% [markdown]
-# In our run B isn't zero, and the adapter is still no good. The loss is 0.62, and guessing between two labels gives 0.69: 160 rows gave only 30 steps, and lesson 03's runs had far more. The best rate is at the edge. And 65% right, of twenty test rows, is accurate to ±21 points; always saying the same label gets 60%. So you know what to ask for on Monday: rows.
+# In our run B isn't zero, and the adapter is still no good. Its loss is 0.62, and guessing between two labels gives 0.69. 160 rows gave only 30 steps; lesson 03's runs had far more. The best rate is at the edge. And 65% right, of twenty test rows, is accurate to ±21 points. Always saying the same label gets 60%. So you know what to ask for on Monday: rows.
 #
 # ## Exercise 2: somebody else's Monday
 # A job you haven't seen; your name decides which. For each of five lines, make a choice and name the evidence that **decides** it. True evidence for another line counts as wrong.
@@ -177,7 +177,7 @@ checks.check_brief(my_plan, mine)
 # 2. **Undecided is an answer.** Say what would decide it, in seeds and rows.
 # 3. **A plan is a list of choices with their reasons,** and its script proves that the adapter works.
 #
-# Start with: all linear layers, rank 8 to 16, α 16, 16 rows a step, three passes. Try three rates, around 2e-4 for 7B, 1e-3 for MiniLM, or 2e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B; all linear layers matched full fine-tuning, and `q,v` didn't (at unequal budgets). On our task, the two were equivalent within 1.5 points (lesson 05).*
+# Start with: all linear layers, rank 8 to 16, α 16, 16 rows a step, three passes. Try three rates: 1e-4 to 4e-4 for 7B, 5e-4 to 2e-3 for MiniLM, or 1e-3 to 4e-3 for SmolLM2. *Ours: the rates of the two small models (lessons 00, 03). Published ([QLoRA](https://arxiv.org/abs/2305.14314)): 2e-4 for 7B; all linear layers matched full fine-tuning, and `q,v` didn't (at unequal budgets). On our task, the two were equivalent within 1.5 points (lesson 05).*
 #
 # The same in PEFT, the heart of your script:
 # ```python

@@ -10,19 +10,18 @@
 #
 # 1. **Llama-3.1-405B: how many times fewer numbers does LoRA train than the model has?**
 # 2. Take a model with ten times as many parameters. **How many times as many numbers train?**
-# 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer instead of one. So it's 6.4<!--count.mixtral--> times as large. **How many times as many numbers train?**
+# 3. Mixtral is Mistral-7B with eight *experts*: eight feed-forward parts in each layer instead of one. So it's 6.4<!--count.mixtral--> times as large as Mistral. **How many times as many numbers train?**
 
 # %%
 import numpy as np
 import torch
-from ipywidgets import interact
 from matplotlib import pyplot as plt
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lora_course import checks, lesson
 from lora_course.checks.counting import unseen
-from lora_lab import IA3, BitFit, FullFineTuning, LoRA, PrefixTuning, PromptTuning, params
+from lora_lab import IA3, BitFit, FullFineTuning, LoRA, LoRAPanel, PrefixTuning, PromptTuning, params
 from lora_lab.accounting.models import architecture_of, config_of, zoo_names
 
 lesson.start("11")
@@ -50,7 +49,7 @@ assert params("llama-3.1-405b", LoRA(rank=8)).trainable == trained and params("l
 assert round(total / trained) == 8024
 
 # %% [markdown]
-# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that layers have in other models, and fails where a name matches nothing. (The loop above would count 0 for GPT-2, without an error. Its layer `c_attn` holds query, key and value in one matrix.)
+# Any `config.json` works in the first line, yours too. `params` does the same for every method, knows the names that layers have in other models, and raises an error if a name matches nothing. (The loop above would count 0 for GPT-2 and say nothing: its layer `c_attn` holds query, key and value in one matrix.)
 #
 # Now all models in our zoo that have no experts, in two ways: on `q,v`, and on all linear layers of each block (`all-linear`). Gray: the lesson's first two claims.
 
@@ -86,21 +85,18 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block has about $d^2$ parameters and its adapter about $d$, so if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times. If only the number of blocks grew, it would be ten times. Real models grow in both.
+# On Llama-3.1-405B it's 8,024<!--count.405b--> times fewer; on MiniLM, 308<!--count.minilm-->. Ten times the model means about 4.1<!--count.ten--> times the adapter (a line fitted to 32 models; not a law). Why? A block's parameters grow with $d^2$, and its adapter's with $d$. So if only the *width* grew, the adapter would grow $\sqrt{10} \approx 3.2$ times. If only the number of blocks grew, it would grow ten times. Real models grow in both.
 #
-# So "x times fewer" says nothing without the model, the rank and the matrices. Does adapting all linear layers defeat the purpose? LoRA then trains 0.08<!--count.405b.all-->% of Llama-3.1-405B.
+# So "x times fewer" says nothing without the model, the rank and the matrices. Even on all linear layers, LoRA trains only 0.08<!--count.405b.all-->% of Llama-3.1-405B.
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times." It's about GPT-3 at rank 4. Check that from the file in section 4.2: 35 MB for a 350 GB model, at 2 bytes a number. Drag the rank until both nearly fit (on the page: calculate). In the lab: which model and rank come closest to exactly 10,000?
+# The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **Drag the rank: where do both numbers nearly fit?** (Take twice the numbers that train. The panel's own file is larger: 4 bytes a number, and GPT-3's joint matrix `q+k+v` in full.)
+#
+# Then try other models on `q` and `v`: which comes closest to exactly 10,000?
 
 # %%
-have = [name for name in zoo_names() if name != "deepseek-v3"]  # it has no q and v
-
-@interact(model=have, rank=(1, 64), targets=["q,v", "all-linear"])
-def count(model="gpt3-175b", rank=8, targets="q,v"):
-    c = params(model, LoRA(rank=rank, targets=targets))
-    print(f"{c.total / c.trainable:,.0f} times fewer, {2 * c.trainable / 1e6:,.1f} MB")
+LoRAPanel("model", ["model"], model="gpt3-175b", rank=8)
 
 # %% claim
 gpt3 = params("gpt3-175b", LoRA(rank=4))
@@ -108,19 +104,20 @@ assert round(gpt3.total / gpt3.trainable) == 9251 and round(2 * gpt3.trainable /
 assert gpt3.trainable == 18 * 2**20
 usual = params("gpt3-175b", LoRA(rank=8))
 assert int(usual.total / usual.trainable) == 4625 and round(2 * usual.trainable / 1e6, 1) == 75.5
-assert have == [name for name in zoo_names() if {"q", "v"} <= set(architecture_of(name).roles)]
-ones = [(params(name, LoRA(1, targets=t)), name, t) for name in have for t in ("q,v", "all-linear")]
-near = min((abs(c.total / c.trainable / r - 10_000), name, t, r) for c, name, t in ones for r in range(1, 65))
-assert near[1:] == ("mixtral-8x7b", "q,v", 11) and round(10_000 - near[0]) == 9967
+assert f"adds {usual.trainable:,} (" in LoRAPanel("model", model="gpt3-175b", rank=8).describe()
+have = [name for name in zoo_names() if {"q", "v"} <= set(architecture_of(name).roles)]
+counted = {name: params(name, LoRA(1)) for name in have}
+near = min((abs(c.total / c.trainable / r - 10_000), name, r) for name, c in counted.items() for r in range(1, 65))
+assert near[1:] == ("mixtral-8x7b", 11) and round(10_000 - near[0]) == 9967
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Only rank 4 comes near both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, or 36 MiB, not quite 35. At the usual rank 8 it's 4,625 times, and 75.5 MB. Closest to 10,000 is Mixtral, rank 11: 9,967 times.
+# Only rank 4 comes near both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, or 36 MiB. At the usual rank 8, it's 4,625 times. Closest to 10,000 is Mixtral at rank 11: 9,967 times.
 # </details>
 #
 # ## Your turn: a stranger's file
-# A file tells you what its name doesn't. **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers take 4 bytes each; a few thousand bytes are names. (A published file, from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
+# A file tells you what its name doesn't. **Exercise 1: what's the rank of this adapter for Llama-3.2-3B?** Its numbers take 4 bytes each, and some 20,000 bytes are names. (A published file, from PEFT's own [comparison of methods](https://github.com/huggingface/peft/tree/main/method_comparison). Which one depends on your name.)
 
 # %% exercise
 targets, size = lesson.draw("file", ("gate,up,down", 37_868_984), ("q,v", 36_715_216), ("q,v", 73_415_408))
@@ -159,11 +156,11 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. So Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers, only because the experts get no adapter. Pairs in all experts add 33<!--count.experts--> times that. Several methods train fewer numbers than LoRA. (IA3 and the prefix are equal by accident.) A small count isn't a merit by itself: lesson 05 asks what each costs in quality, lesson 04 what it saves in memory.
+# Exactly as many: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, only because its experts get no adapter. Pairs in all experts add 33<!--count.experts--> times that. Several methods train fewer numbers than LoRA. A small count isn't a merit by itself: lesson 05 asks what each costs in quality.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
-# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or do it on paper. (One thing differs from lesson 00: each head has its own width, `head_dim`.)
+# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or do it on paper. (Unlike in lesson 00, the config gives a head's width: `head_dim`.)
 
 # %% exercise
 which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 12 · Are four bits enough?
 #
-# Llama 3 8B has eight billion weights. In 16 bits they take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits. Four bits can say only sixteen things, so nearly every weight is now wrong. Beside them it trains LoRA in full precision.
+# Llama 3 8B has eight billion weights. In 16 bits they take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits, and trains LoRA beside them in full precision. But four bits have only sixteen values, so nearly every weight is now wrong.
 #
 # How can that work? What does it save, and what does it cost?
 
@@ -11,7 +11,7 @@ from ipywidgets import interact
 from matplotlib import pyplot as plt
 
 from lora_course import checks, lesson
-from lora_lab import LoRA, load_model, memory, params, train, verdict
+from lora_lab import LoRA, MemoryPanel, load_model, memory, params, train, verdict
 from lora_lab.accounting.gpus import card, usable
 from lora_lab.experiments.results import from_store
 from lora_lab.methods.quant import import_bitsandbytes, levels_of, quantize
@@ -45,7 +45,7 @@ lesson.predict("% of LoRA's memory", low=..., high=...)
 #
 # To read a weight, **dequantize** it: the level, times absmax.
 #
-# **Exercise 1: quantize a block.** Your name decides which row.
+# **Exercise 1: quantize a block.**
 
 # %% exercise
 row = lesson.draw("row", 7, 60, 150, 240, 330)
@@ -96,7 +96,7 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number (the black line). (The spikes are the absmax of each block.) In Jupyter, drag the bits, and change `yours`, the sixteen levels of the lower half: **can you beat NF4?**
+# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number, the black line. (At -1 and 1: the absmax of each block.) In Jupyter, drag the bits, and change `yours`, the levels of the lower half: **can you beat NF4?**
 
 # %%
 yours = torch.linspace(-1, 1, 16)  # try others
@@ -118,11 +118,11 @@ def stripes(bits=4):
 
 # %% [markdown]
 # ## Train on a rounded base
-# W is dequantized on the fly, multiplied and thrown away: once forward, once backward. That costs time. The indices never change. The gradient passes through W to earlier layers' A and B, which stay in 32 bits.
+# W is dequantized on the fly, multiplied and thrown away: once forward, and once backward, for the gradients of earlier layers. That costs time. The indices never change.
 #
 # - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16).
 # - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026).
-# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits to rounded bases. If it loses more than those trained there, they had learned to repair.
+# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits to rounded bases. If it loses more than those trained there, these had learned to repair.
 
 # %%
 store = lesson.workplace("12")
@@ -137,7 +137,7 @@ adapter, right, moved = shipped("data/results/minilm-rt-r8"), {}, {}
 for form in ("bf16", "nf4+bf16", "nf3+bf16", "nf2+bf16"):
     right[form] = stored.at(dtype=form).scores
     moved[form] = evaluate_adapter(adapter, task, dtype=form)["accuracy"]
-    print(f"{form:9}{right[form].mean():6.1%} trained on it,{moved[form]:6.1%} moved there")
+    print(f"{form:9}{right[form].mean():6.1%} trained on it,{moved[form]:6.1%}", "moved there" if "nf" in form else "not moved")
 said = verdict(right["nf4+bf16"], right["bf16"], margin=0.015)
 print("4 bits against 16:", said)
 lesson.reveal("points lost with 4 bits", -100 * said.difference, "points")
@@ -149,7 +149,23 @@ assert verdict(right["nf2+bf16"], right["bf16"], margin=0.015).outcome == "worse
 lost = {form: 100 * (right["bf16"].mean() - right[form].mean()) for form in right}
 fell = {form: 100 * (moved["bf16"] - moved[form]) for form in moved}
 assert [round(lost[form], 1) for form in ("nf3+bf16", "nf2+bf16")] == [0.8, 7.1]
-assert lesson.FAST or (4 < fell["nf3+bf16"] < 6 and 18 < fell["nf2+bf16"] < 22)
+assert lesson.FAST or 0.3 < fell["nf4+bf16"] < 0.9
+from lora_lab import load_task, load_tokenizer
+
+rows, off = load_tokenizer("minilm")(list(load_task("rt").test.texts[:64]), padding=True, return_tensors="pt"), []
+
+
+def compare(layer, inputs):  # the layer's output, with its weights in 4 bits and in full
+    x, W = inputs[0][rows.attention_mask.bool()], layer.weight.detach()
+    off.append(100 * (x @ (quantize(W, "nf4").dequantized() - W).T).norm() / (x @ W.T).norm())
+
+
+for block in model.bert.encoder.layer:
+    for layer in (block.attention.self.query, block.attention.self.value):
+        layer.register_forward_pre_hook(compare)
+with torch.no_grad():
+    model(**rows)
+assert len(off) == 12 and 7 < min(off) < max(off) < 11
 assert lesson.FAST or all(
     moved["bf16"] - moved[form] > 1.5 * (right["bf16"].mean() - right[form].mean()) for form in ("nf3+bf16", "nf2+bf16")
 )
@@ -157,22 +173,22 @@ assert lesson.FAST or all(
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# The matrix is off by 9.3<!--bits.nf4.wrong-->% (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs next to nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
+# The matrix is off by 9.3<!--bits.nf4.wrong-->% (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs nearly nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
 #
-# **Why does it work?** W is rounded once and never again: no step adds to the error. And the adapter learns beside the *rounded* W. At 3 bits, the adapter that we moved (one, seed 0) loses about 5 points, and those trained there lose 0.8; at 2 bits, it's about 20 and 7. At 4 bits there's little to repair.
+# **Why does it work?** W is rounded once and never again, so no step adds to the error. The errors don't cancel: the outputs of `q` and `v` are 7 to 11% off, too. But MiniLM tolerates that. Even the adapter that we moved to 4 bits (one, seed 0) loses only 0.6 points.
+#
+# **Does LoRA repair? Yes, if there's something to repair.** At 3 bits, the moved adapter loses about 5 points, and those trained there lose 0.8. At 2 bits, it's about 20 and 7.
 # </details>
 #
 # ## What it saves
-# An absmax takes 32 bits and serves 64 weights: 32/64 = 0.5 bits more for each. **Double quantization** rounds the absmax too, to 8 bits; 256 of them share one 32-bit number. A weight takes 4 + 8/64 + 32/(64 · 256) = 4.127 bits. But only in linear layers: embeddings, norms and head keep 16.
+# An absmax takes 32 bits and serves 64 weights: 32/64 = 0.5 bits more for each. **Double quantization** rounds the absmax too, to 8 bits; 256 of them share one 32-bit number. A weight takes 4 + 8/64 + 32/(64 · 256) = 4.127 bits. But only in linear layers: embeddings, norms and head keep 16. Press *LoRA all-linear*, then *QLoRA*: **which parts shrink?**
 
 # %%
 lora = LoRA(rank=8, targets="all-linear")
-steps = {}
-for form in ("none", "nf4"):
-    steps[form] = memory("llama-3-8b", lora, seq=2048, checkpointing=True, quantised=form)
-    parts = [f"{part} {size / 2**30:.1f}" for part, size in steps[form].categories.items()]
-    print(f"{form:5}{steps[form].peak / 2**30:5.1f} GiB:", ", ".join(parts))
+step = {"seq": 2048, "checkpointing": True}
+steps = {form: memory("llama-3-8b", lora, quantised=form, **step) for form in ("none", "nf4")}
 lesson.reveal("% of LoRA's memory", 100 * steps["nf4"].peak / steps["none"].peak, "%")
+MemoryPanel("llama-3-8b", "QLoRA", card="T4", models=["llama-3-8b"], **step)
 
 # %% claim
 assert 45 < 100 * steps["nf4"].peak / steps["none"].peak < 51
@@ -183,11 +199,11 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not a quarter: 48<!--bits.llama.share-->%. The weights shrink only from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB, because the embeddings and the head stay as they are. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
+# Not a quarter: 48<!--bits.llama.share-->%. Only the weights shrink, from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: the embeddings and the head stay as they are. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
 # </details>
 #
 # ## Your card
-# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And at most how many bits per weight fit on the card?
+# Your name picks a model, a card and a length. **Exercise 2:** with NF4 and double quantization, how large is the peak? What does double quantization save? And what's the most bits per weight that fit?
 
 # %%
 small, t4 = "RTX 3060 12 GB", "T4 16 GB"
@@ -229,7 +245,7 @@ checks.check_card(peak, saved, fits, case)
 #
 # Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger). *Published, [QLoRA's scripts for its chat model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #
-# *Ours, at rank 8: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 versus 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), who also page the optimizer out to the CPU). QLoRA took 2.8 hours, LoRA 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
+# *Ours, at rank 8: equivalent within 1.5 points; one 23M encoder, one task. Published, read in part: on MMLU, a quiz, 53.1 versus 53.0 in 16 bits, a mean over LLaMA 7B to 65B ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). QLoRA took 2.8 hours, LoRA 1.9 (Llama-2-7B, an A100: [Raschka 2023](https://lightning.ai/pages/community/lora-insights/); we read a summary).*
 #
 # The same in PEFT:
 # ```python
@@ -239,7 +255,7 @@ checks.check_card(peak, saved, fits, case)
 # base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B",
 #                                             dtype=torch.bfloat16, quantization_config=bits)
 # config = LoraConfig(r=64, lora_alpha=16, target_modules="all-linear")
-# model = get_peft_model(base, config)  # A and B are in fp32
+# model = get_peft_model(base, config)
 # ```
 # </details>
 

@@ -20,18 +20,19 @@ from lora_lab.training.models import load_tokenizer
 
 lesson.start("14")
 model, tokenizer = load_model("minilm", num_labels=2), load_tokenizer("minilm")
+# stored: train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)
 load_adapter(model, shipped(f"{STORED}/seed0"))
 adapter = model.bert.encoder.layer[5].attention.self.value
 print("A:", *adapter.lora_A.shape, "  B:", *adapter.lora_B.shape, "  alpha / r:", adapter.scaling)
 
 # %% [markdown]
-# It sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text. Both learned to tell good movie reviews from bad ones. (Stored; to retrain it: `train("minilm", "rt", LoRA(rank=1, targets="*.5.*.value"), lr=2e-3, steps=400, batch=16)`.)
+# It sits on the *value* matrix of the last layer, which decides what each token tells the others. The *head*, a two-row output layer, reads only the first token, [CLS], put before every text. Both learned to tell good movie reviews from bad ones.
 #
 # ## Three guesses
-# Guessing gets 50%. Ranges, 80% sure.
+# Ranges, 80% sure.
 #
 # 1. We negate $B$, nothing else. **What percentage of the reviews does the model get right then?**
-# 2. We throw the model's answer away. We average $Ax$ over each review's words, split the reviews at the median, and call the half that fits better good. **What percentage is right?**
+# 2. We throw the model's answer away. We average $Ax$ over each review's words, and split the reviews at the median. We call one half good and the other bad, whichever way is right more often. **What percentage is right?**
 # 3. Another seed starts from another random $A$. **How similar are the two trained $A$'s? (The squared cosine, as a percentage.)**
 
 # %%
@@ -41,7 +42,7 @@ lesson.predict("cosine squared of two seeds, in percent", low=..., high=...)
 
 # %% [markdown]
 # ## Read it
-# A hook keeps what comes into the layer: 384 numbers for each token. Then put in your own sentences.
+# A hook keeps what comes into the layer: 384 numbers for each token. In Jupyter, put in your own sentences.
 
 # %%
 kept = {}
@@ -82,7 +83,7 @@ plt.show()
 # </details>
 #
 # ## Is that what it uses?
-# A nice picture isn't evidence: we chose the sentences. So take validation reviews. As a control, take 100 *random* directions, each with its better sign.
+# A nice picture isn't evidence: we chose the sentences. So we take validation reviews and, as a control, 100 *random* directions, each with its better sign.
 #
 # And what did the training cost? MiniLM was made to find texts that belong together. Cut 256 Bible passages in half: how many still find their other half? (The nearest of 256; guessing finds 0.4%.)
 
@@ -131,9 +132,9 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So its opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%. (With 500 reviews, 4 points either way may be luck.)
+# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So its opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%.
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points, on the same 256): it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but most are back: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) Whether shrinking costs right answers, 500 reviews can't tell. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but most are back: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) Whether shrinking costs right answers, 500 reviews can't tell. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
 # </details>
 #
 # ## Would another seed read the same thing?
@@ -147,7 +148,8 @@ lesson.reveal("cosine squared of two seeds, in percent", 100 * phi, "%")
 print(f"correlation of their averages over {count} reviews: {both:+.2f}")
 
 # %% claim
-assert phi > 0.2 and (lesson.FAST or round(both.item(), 2) == -0.98)
+assert phi > 200 / 384 and (lesson.FAST or round(both.item(), 2) == -0.98)
+assert min(first.norm(), second.norm()) > 1.1 and round(3**-0.5, 2) == 0.58  # A starts uniform within 1 / sqrt(384)
 
 # %% [markdown]
 # Is that much? **Exercise 1: in 384 dimensions, how large is $\phi$ on average between two random directions? And between 8 random directions and `rank` others (your name decides that number)?** For $i$ directions $u$ and $j$ directions $v$, each set orthonormal, $\phi = \frac{1}{\min(i, j)} \sum (u \cdot v)^2$ over all pairs.
@@ -163,7 +165,12 @@ print("rank:", rank)
 checks.check_chance(1 / 384, rank / 384, rank)
 
 # %% [markdown]
-# So our two seeds, with a $\phi$ of 0.64<!--inside.one.phi-->, share over 200 times what chance gives. They read the same thing with opposite signs (correlation -0.98), because the sign is free. In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) reports a $\phi$ above 0.5 for the first directions of ranks 8 and 64, and the others are nearly noise. But for 64 directions in 384 dimensions, a $\phi$ of 0.17 *is* noise.
+# <details><summary>What we found</summary>
+#
+# **They read the same thing.** Our two seeds have a $\phi$ of 0.64<!--inside.one.phi-->, over 200 times what chance gives. Training did that, not the start: each $A$ began with a length of 0.58 and ended above 1.1. Only the sign is free: here, they're opposite (correlation -0.98).
+#
+# In GPT-3, where $d$ = 12,288, the [paper](https://arxiv.org/abs/2106.09685) compares adapters of ranks 8 and 64. Their strongest directions have a $\phi$ above 0.5, and the others are nearly noise. In MiniLM, 64 *random* directions alone would give 0.17.
+# </details>
 #
 # ## A stranger
 # Somebody has negated $A$, or $B$, or both, or nothing; your name decides which. **Exercise 2: which one? Answer "A", "B", "A and B" or "nothing".** Compare its numbers with the picture.

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 15 · How much higher is LoRA's learning rate?
 #
-# "Ten times that of full fine-tuning," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025: 9.8 at $\alpha=32$, fitted over 14 models). "About 3," reports a reader with another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05 our rates were 20<!--as_good.lora.times--> times full fine-tuning's on `q,v`, and 5<!--as_good.all.times--> on all linear layers (one tuning seed). **Is there such a number?**
+# "Ten times that of full fine-tuning," says the best-known study ([LoRA Without Regret](https://thinkingmachines.ai/blog/lora/), 2025). "About 3," reports a reader with another task ([GitHub, 2026](https://github.com/thinking-machines-lab/tinker-feedback/issues/67)). In lesson 05, our best rates were 20<!--as_good.lora.times--> times full fine-tuning's on `q,v`, and 5<!--as_good.all.times--> times on all linear layers. **Is there such a number?**
 
 # %%
 import numpy as np
@@ -24,7 +24,7 @@ names = {"full": "full fine-tuning", "LoRA r8 all-linear": "LoRA, all linear", "
 # ## The best of six
 # Each method was trained at six rates, each twice the one before. The best is probably between two: fit a parabola to the lowest loss and its neighbors.
 #
-# **Exercise 1.** Loss $b$ is the lowest, $a$ is at half that rate, $c$ at twice. Let $x$ count doublings of the rate. The parabola is $b + px + qx^2$, with $a$ at $x=-1$ and $c$ at $x=1$. At which $x$ is it lowest? And if the lowest loss is the *last* one tried, what's the best rate: `"the last"`, `"twice the last"` or `"nan"` (not a number)?
+# **Exercise 1.** The lowest loss is $b$; at half its rate it's $a$, at twice $c$. Let $x$ count doublings of the rate. The parabola is $b + px + qx^2$, with $a$ at $x=-1$ and $c$ at $x=1$. At which $x$ is it lowest? And if the lowest loss is the *last* one tried, what's the best rate: `"the last"`, `"twice the last"` or `"nan"`?
 
 
 # %% exercise
@@ -58,7 +58,7 @@ lesson.predict("times the best rate falls with alpha = r", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# Pale curves are seeds, strong ones their means. One multiple of full fine-tuning's best rate for *both* LoRAs: where is the sum of their costs smallest? (In Jupyter, drag `times`.)
+# Pale curves are seeds, strong ones their means. The dotted line is one rate for *both* LoRAs, 5 times full fine-tuning's best. Which LoRA pays more there? Which way would you move the line? (In Jupyter, drag `times`.) Losses are in *nats*, with natural logarithms: guessing costs $\ln 2 = 0.69$.
 
 # %%
 lowest = LOWEST.judge(lowest).yours_or_ours("lowest", lowest, LOWEST.right)
@@ -82,9 +82,6 @@ def cost_of(name, times):  # straight lines between the tried rates; nan beyond
     mean, rate = losses[name].mean(), times * 2 ** best["full fine-tuning"].mean()
     return np.interp(np.log2(rate), np.log2(mean.index), mean, np.nan, np.nan) - mean.min()
 
-
-pd.Series({n: cost_of("LoRA, q,v", n) + cost_of("LoRA, all linear", n) for n in (5, 10, 15, 25)}, name="sum").round(2)
-
 # %%
 @interact(times=(1, 64))
 def look(times=5):
@@ -104,7 +101,7 @@ def look(times=5):
 
 # %% [markdown]
 # ## And the rank?
-# Four ranks, alphas from 1 to 4,096; six rates, three seeds (pale dots). Left: does rank or alpha decide the best rate? Right: is 16 the best alpha?
+# We trained LoRA at four ranks, with alphas from 1 to 4,096, each at six rates with three seeds (pale dots). Left: what decides the best rate, rank or alpha? Right: is 16 the best alpha?
 
 # %%
 runs = pd.read_csv(shipped("data/results/rates.csv"))
@@ -131,6 +128,7 @@ for rule, alpha in rules.items():  # doublings of the best rate for each doublin
     print(f"alpha = {rule}: twice the rank, {2**mean:.2f} times the best rate ({2**low:.2f} to {2**high:.2f})")
 fall, *ends = (2**end for end in mean_interval(peak.loc[(1, 1)] - peak.loc[(64, 64)]))
 
+print(*(f"{n} times: the two LoRAs lose {cost_of('LoRA, q,v', n) + cost_of('LoRA, all linear', n):.2f} nats in all" for n in (5, 10, 15, 25)), sep="\n")
 ratios = {}
 for name in ("LoRA, q,v", "LoRA, all linear"):  # of each seed, then the mean and its 95% interval
     ratios[name] = [2**end for end in mean_interval(best[name] - best["full fine-tuning"])]
@@ -152,6 +150,7 @@ more = {rank: (lowest_loss.loc[(rank, 16)] - lowest_loss.loc[(rank, 1)]).round(3
 assert more == {1: [0.022, 0.029, 0.025], 8: [0.003, 0.038, -0.007]} and mean_interval(more[1])[1] > 0
 both = {times: cost_of("LoRA, q,v", times) + cost_of("LoRA, all linear", times) for times in range(1, 65)}
 assert pd.Series(both).idxmin() == 12 and round(both[12], 2) == 0.02 and round(both[20], 2) == 0.10
+assert mean_interval(lowest_loss.loc[(1, 16)] - lowest_loss.loc[(128, 16)])[1] > 0  # more rank, lower loss
 
 # %% [markdown]
 # <details><summary>What we found</summary>
@@ -166,15 +165,17 @@ assert pd.Series(both).idxmin() == 12 and round(both[12], 2) == 0.02 and round(b
 #
 # **On all linear layers, ten is a good guess.** Both MiniLM intervals contain it. SmolLM2's doesn't, but at ten, its loss is only 0.01<!--regret.smollm2.ten--> nats above the lowest (our margin: 0.015).
 #
-# **On `q,v`, ten looks low.** SmolLM2's interval excludes it. The one for tweets excludes it only if read alone (Holm's correction, lesson 13). One multiple for both LoRAs, on reviews: 12.
+# **On `q,v`, ten looks low.** SmolLM2's interval excludes it. The one for tweets does so only if read alone (lesson 13). On reviews, 12 is best for both.
 #
-# **Which side is safer depends on the model.** MiniLM is safer below its best rate: half of it costs 0.01<!--regret.half.least--> to 0.02<!--regret.half.most--> nats, twice costs 0.02<!--regret.twice.least--> to 0.31<!--regret.twice.most-->. SmolLM2 is safer above: half costs 0.06<!--regret.smollm2.half.least--> to 0.07<!--regret.smollm2.half.most-->, twice 0.00<!--regret.smollm2.twice.least--> to 0.01<!--regret.smollm2.twice.most-->.
+# **Which side is safer depends on the model.** At half its best rate, MiniLM loses at most 0.02<!--regret.half.most--> nats, at twice up to 0.31<!--regret.twice.most-->. SmolLM2 loses up to 0.07<!--regret.smollm2.half.most--> at half, but at most 0.01<!--regret.smollm2.twice.most--> at twice.
 #
-# **With $\alpha$ fixed, the rank hardly changes the best rate.** For twice the rank, it's 1.00<!--regret.fixed--> times the rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->); for seven doublings, 0.57<!--regret.seven.low--> to 1.85<!--regret.seven.high-->. **With $\alpha=r$ it falls:** to 0.74<!--regret.r--> times (0.62<!--regret.r.low--> to 0.87<!--regret.r.high-->), and from rank 1 to 64 by a factor of 5.9<!--regret.fall--> (1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->). $\alpha=2r$ is similar; $\alpha\propto\sqrt r$ is undecided.
+# **With $\alpha$ fixed, the rank hardly changes the best rate** (lesson 03 says why). For twice the rank, it's 1.00<!--regret.fixed--> times the rate (0.92<!--regret.fixed.low--> to 1.09<!--regret.fixed.high-->); from rank 1 to 128, 0.57<!--regret.seven.low--> to 1.85<!--regret.seven.high--> times.
 #
-# **Is 16 the best $\alpha$?** Not at rank 1: there, $\alpha=1$ has a lower loss in all seeds, and it's the lowest we tried. At rank 8, below 16 we can't say. [A 2026 paper](https://arxiv.org/abs/2606.12883) recommends large alphas (abstract). Here, 4,096 is 0.080<!--regret.large--> nats worse (0.003<!--regret.large.low--> to 0.158<!--regret.large.high-->, read alone).
+# **With $\alpha=r$, the best rate falls.** For twice the rank, it's 0.74<!--regret.r--> times the rate (0.62<!--regret.r.low--> to 0.87<!--regret.r.high-->). From rank 1 to 64 it falls by a factor of 5.9<!--regret.fall--> (1.5<!--regret.fall.low--> to 24<!--regret.fall.high-->).
 #
-# **Why doesn't rank matter at a fixed $\alpha$?** After Adam's first step, every number of $B$ is about plus or minus the rate. So $BA$, a sum of $r$ roughly downhill pieces, grows like $r$; $\alpha/r$ cancels that.
+# **The rank does change the loss** (right): at $\alpha=16$, rank 128 ends 0.033<!--regret.rank--> nats below rank 1 (0.013<!--regret.rank.low--> to 0.052<!--regret.rank.high-->, read alone).
+#
+# **16 is our habit, not the best $\alpha$.** At rank 1, $\alpha=1$ has a lower loss with each seed. At rank 8, we can't say below 16; 4,096 is 0.080<!--regret.large--> nats worse (0.003<!--regret.large.low--> to 0.158<!--regret.large.high-->, read alone). [A 2026 paper](https://arxiv.org/abs/2606.12883) recommends large alphas (abstract).
 # </details>
 #
 # ## Find the fault
@@ -187,7 +188,7 @@ print(f"full fine-tuning of the layer: {found['full']['accuracy']}%, {found['ful
 pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ratios"]]).T.rename_axis("rank")
 
 # %% [markdown]
-# **Exercise 2.** An update of this layer can't reach all ranks in this table. Which is the first `impossible` one? Five sentences:
+# **Exercise 2.** An update of this layer can't have all the ranks in this table. Which is the first `impossible` one? And which of these sentences do the numbers support?
 #
 # - **a**: At this rate and length, $\alpha=r$ gave the highest accuracy beyond rank 8.
 # - **b**: Beyond rank 4, more rank gains little.
@@ -195,7 +196,7 @@ pd.DataFrame(found["rows"], index=[f"alpha / r = {ratio}" for ratio in found["ra
 # - **d**: $\alpha=2r$ is the best choice.
 # - **e**: Rank-32 LoRA beats full fine-tuning.
 #
-# Which do the numbers support? What would you try next: "more ranks", "more seeds" or "more rates"?
+# What would you try next: "more ranks", "more seeds" or "more rates"?
 
 # %% exercise
 checks.check_carried(impossible=..., sentence=..., then=...)
@@ -207,8 +208,8 @@ checks.check_carried(impossible=16, sentence="c", then="more rates")
 # ## Remember
 # <details><summary>Answer box</summary>
 #
-# 1. **Start at ten times full fine-tuning's rate on all linear layers, and at about 25 times on `q,v`.** *Ours: 8.8<!--regret.all--> to 14<!--regret.smollm2.all--> times, on `q,v` 24<!--regret.tweets.qv--> to 32<!--regret.smollm2.qv-->, at $\alpha=16$; at ten, one of five reviews runs collapsed (lesson 16). Published: 9.8 at $\alpha=32$ (by lesson 03's rule, about 14 at 16), about 15 in short runs (LoRA Without Regret).*
-# 2. **Fix $\alpha$, and one rate serves ranks 1 to 128** on `q,v`. With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, reviews; in lesson 03, keeping the rate lost 0.0<!--knobs.rank.alone--> points. On four matrices, some runs collapsed (lesson 18).*
+# 1. **Start at ten times full fine-tuning's rate on all linear layers, and at about 25 times on `q,v`. If a run collapses, halve the rate.** At ten, one of five did (lesson 16). If you don't know full fine-tuning's rate, use lesson 03's table. *Ours: three tasks, wide intervals, $\alpha=16$. Published: 9.8 at $\alpha=32$, over 14 models; by lesson 03's rule, that's about 14 at 16 (LoRA Without Regret).*
+# 2. **Fix $\alpha$, and one rate serves ranks 1 to 128** on `q,v`. With $\alpha=r$ or $2r$, it doesn't. *Ours: MiniLM, reviews. On four matrices, some runs collapsed (lesson 18).*
 # 3. **A best value at the edge of what was tried isn't a finding.** Nor is a best value at a single rate.
 #
 # The same in PEFT:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 16 · Is there a better LoRA?
 #
-# Every month a paper says: *our variant beats LoRA*. Most tables give all one learning rate (remember lesson 03). So we tuned each. **Which variant is better, and what does it cost?**
+# Every month a paper says: *our variant beats LoRA*. Most train all methods at one learning rate (remember lesson 03). We tuned each one's. **Which variant is better, and what does it cost?**
 
 # %%
 import numpy as np
@@ -52,7 +52,7 @@ checks.check_as_plain(alpha_of_plain)
 
 # %% [markdown]
 # ## Three guesses
-# MiniLM on movie reviews, 1,600 sentences, rank 8 on `q,v` (VeRA 256, LoRA-XS 16, TinyLoRA 2). Every method got six rates, 2 or 3.2 times apart (two more if the best was at the edge), three seeds each, then five new seeds at its best rate, scored on 2,000 test sentences. The margin is 1.5 points. Give ranges; be 80% sure.
+# MiniLM learns from 1,600 movie reviews, with rank 8 on `q,v` (VeRA 256, LoRA-XS 16, TinyLoRA 2). Each method's rate is the best of six (eight if it was at the edge), over three seeds. Then five new seeds are scored on 2,000 test sentences. The margin is 1.5 points. Give ranges; be 80% sure.
 #
 # 1. **How many of the eight variants are better than plain LoRA?**
 # 2. TinyLoRA trains 768 numbers and the head; LoRA trains 96 times as many. **How many points is TinyLoRA behind?**
@@ -65,7 +65,7 @@ lesson.predict("methods that win at some rate", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# The eight and others, against plain LoRA; click an icon to choose another. Drag the margin. Then *memory* (or the table's MiB): which train few numbers and still need a lot? *Trained on a CPU, 28 November 2026.*
+# The panel compares the eight, and others, with plain LoRA. Drag the margin. Then choose *memory*, and click the dots (or read MiB in the table): which methods train few numbers and still need a lot of memory?
 
 # %%
 panel = ComparePanel(reference=stored)
@@ -73,7 +73,7 @@ panel.rival = PLAIN
 panel
 
 # %% [markdown]
-# In the panel, rsLoRA and DoRA are *equivalent*, here *undecided*: the table answers fifteen questions (Holm's correction, lesson 13).
+# In the panel, rsLoRA and DoRA are *equivalent* to LoRA. In this table they're *undecided*: it answers fifteen questions at once, and that needs stronger evidence (Holm's correction, lesson 13).
 
 # %%
 scores = scores_in(stored)
@@ -94,7 +94,7 @@ table.fillna("")
 
 # %% [markdown]
 # ## How to make a winner
-# One rate for all, as usual. `shared`: points that a variant is ahead of plain LoRA at this rate, on validation.
+# Now one rate for all, as usual. `shared` has each variant's lead over plain LoRA in points, on validation.
 
 # %%
 curves = {names[label]: {one["lr"]: 100 * one["validation"] for one in methods.tried[label]} for label in names}
@@ -140,7 +140,8 @@ second, first = np.sort(curves.to_numpy())[:, -2:].T
 assert set(winners[first - second > 0.5]) == {"LoRA+", "LoRA-FA"}
 assert round(196 * ((0.513 * 0.487 + 0.474 * 0.526) / 1319) ** 0.5, 1) == 3.8 < 51.3 - 47.4
 assert methods.peak_bytes["vera"] > methods.peak_bytes[PLAIN]
-assert all(min(methods.accuracy[label]["each"]) < 0.55 for label in ("LoRA r8 all-linear", "bitfit", "prompt"))
+assert all(min(methods.accuracy[label]["each"]) < 0.51 for label in ("LoRA r8 all-linear", "bitfit"))
+assert all(len(methods.tried[label]) in (6, 8) for label in [PLAIN, *EIGHT])
 
 # %%
 # A minute: any variant, one rate of yours, one seed. Does another seed agree?
@@ -151,7 +152,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Your paper is about the variant that your name picks. First do what you shouldn't: which rate flatters it most? Then the truth: how many points is it ahead on *test* (`fair`), each at its own rate? (One decimal; behind is minus.)
+# **Exercise 2.** Your paper is about the variant that your name picks. First do what you shouldn't: which rate flatters it most? Then tell the truth: how many points is it ahead on *test* (`fair`), each at its own rate? (One decimal; behind is minus.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)
@@ -164,20 +165,21 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **None of the eight proved better than plain LoRA**, each at its own rate. LoRA-XS and TinyLoRA are worse. Six are *undecided*: their 95% intervals reach from 4.1 points behind (LoRA-FA) to 1.7 ahead (PiSSA). Compared one at a time, rsLoRA and DoRA are equivalent to LoRA, full fine-tuning is better by 1.9 (0.7 to 3.1), and the probe and prompt tuning are worse. Corrected, these five are undecided.
-# - **With one rate for all, 5<!--variant.winners--> of the six can win:** LoRA+ and LoRA-FA clearly. LoRA+ looks 17.3<!--variant.flattered--> points better at the lowest rate ($A$'s; $B$ gets 16 times as much), where plain LoRA has hardly started, and LoRA-FA 15.9<!--variant.flattered.fa--> at the highest, where plain LoRA breaks down. LoRA-FA's best rate is 3.4<!--regret.fa--> times plain LoRA's (1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), LoRA+'s 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
-# - **IA3 (factors for some activations) is equivalent with a fifth of the numbers;** VeRA, with a tenth, is undecided. Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step, LoRA 73<!--variant.lora.peak-->.
-# - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit (only biases) have a run near 50%, and prompt tuning's go from 54 to 69%. That's why BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
+# - **None of the eight proved better than plain LoRA**, each at its own rate. LoRA-XS and TinyLoRA are worse. Six are *undecided*: their 95% intervals reach from 4.1 points behind (LoRA-FA) to 1.7 ahead (PiSSA). Compared one at a time, rsLoRA and DoRA are equivalent to LoRA, full fine-tuning is better by 1.9 (0.7 to 3.1), and the probe and prompt tuning are worse. After correction, these five are undecided.
+# - **With one rate for all, 5<!--variant.winners--> of the six can win:** LoRA+ and LoRA-FA clearly. At the lowest rate, plain LoRA has hardly started, and LoRA+ (16 times that rate for $B$) looks 17.3<!--variant.flattered--> points better. At the highest, plain LoRA breaks down, and LoRA-FA looks 15.9<!--variant.flattered.fa--> better.
+# - **Best rates differ.** By loss, with lesson 15's parabola, LoRA-FA's is 3.4<!--regret.fa--> times plain LoRA's (1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), LoRA+'s 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
+# - **IA3 (factors for some activations) is equivalent with a fifth of the numbers.** VeRA, with a tenth, is undecided. Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step, LoRA 73<!--variant.lora.peak-->.
+# - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit (only biases) each have a collapsed run (near 50%). That's why BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
 #
-# And PEFT's table (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. A year earlier, the two had 48.8 and 48.9%. DoRA and LoRA, three times with the same settings, had 48.2 and 48.2%, 48.0 and 49.1, 46.9 and 47.8. With 1,319 questions, 3.9 points are just beyond luck (3.8, if independent).
+# **And PEFT's table** (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. They're 3.9 points apart. Two independent runs on 1,319 questions may be up to 3.8 apart by luck. A year earlier, the same two had 48.8 and 48.9%.
 # </details>
 #
 # ## Remember
 # <details><summary>Answer box</summary>
 #
 # 1. **Start with plain LoRA, and spend your time on its rate.** *Ours: six of eight undecided, two worse; one 23M encoder, 1,600 sentences, rank 8. Published: nine tuned variants within 1 to 2% on larger models ([Learning Rate Matters](https://arxiv.org/abs/2602.04998), abstract).*
-# 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower, DoRA's and PiSSA's near it. Tune both, with the same number of tries.
-# 3. **Below LoRA's count, fewer trained numbers can save disk space, but hardly any memory.** The frozen model and its activations stay. TinyLoRA's file is 98<!--variant.tinylora.file--> kB, LoRA's 302<!--variant.lora.file-->, VeRA's 824<!--variant.vera.file--> (frozen matrices included).
+# 2. **A variant's best rate can differ from LoRA's:** LoRA-FA's is higher, LoRA+'s lower; DoRA's and PiSSA's are near it. Tune both methods, with the same number of tries.
+# 3. **Below LoRA's count, fewer trained numbers can save disk space, but hardly any memory.** The frozen model and its activations stay. LoRA's file is 302<!--variant.lora.file--> kB. With their frozen matrices, TinyLoRA's is 98<!--variant.tinylora.file-->, VeRA's 824<!--variant.vera.file-->.
 #
 # The same in PEFT:
 # ```python

@@ -62,7 +62,7 @@ lesson.predict("mean probability of its answer with rewards, %", low=..., high=.
 
 # %% [markdown]
 # ## Watch it learn
-# Your loss, rank 1, half a minute. Dots: batches of eight *drawn* answers; dotted line: guessing. (The test takes the likelier answer.) Then try the commented loss: does drawing cost anything? (One seed won't tell.)
+# Your loss trains rank 1 for half a minute. Each dot is a batch of eight *drawn* answers; the dotted line is guessing. The test takes the likelier answer. (The commented loss draws nothing.)
 
 # %%
 steps = lesson.steps(200, 12)
@@ -84,9 +84,9 @@ print(f"{run.metrics['accuracy']:.1%} of the test sentences, and it has trained 
 
 # %% [markdown]
 # ## One run isn't an answer
-# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, the best of six to eight over three seeds, then five new seeds. (We added rank 1 on all linear layers last, after seeing the others.) *Stored: trained on a CPU, 28 November 2026.*
+# We trained ten ways: LoRA at ranks 1, 8 and 64 on `q,v`, at rank 1 on all linear layers, and full fine-tuning, each from labels and from rewards. Each has its own rate, the best of six to eight over three seeds, then five new seeds. (We added rank 1 on all linear layers after seeing the others.) *Stored: trained on a CPU, 28 November 2026.*
 #
-# *KL*: how far its answers are from the untrained model's. *Halves found*: what's left of an older skill. Of 256 Bible passages cut in half, how many first halves are nearest to their own second half? The untrained MiniLM finds 22<!--reward.before-->%.
+# *Halves found* is what's left of an older skill. We cut 256 Bible passages in half. How many first halves are nearest to their own second half? The untrained MiniLM finds 22<!--reward.before-->%.
 
 # %%
 stored = {signal: lesson.reference_comparison(f"minilm_rt_{signal}") for signal in ("labels", "reward")}
@@ -96,9 +96,8 @@ table = pd.DataFrame({
     "rate": rows.lr,
     "right, %": 100 * rows.accuracy.map(mean) + 1e-9,  # 78.65 becomes 78.7, as in lesson 16
     "sure, %": 100 * rows.sure.map(mean),
-    "KL": rows.kl.map(mean),
     "halves found, %": 100 * rows.found.map(mean),
-}).round({"right, %": 1, "sure, %": 0, "KL": 2, "halves found, %": 1})  # fmt: skip
+}).round({"right, %": 1, "sure, %": 0, "halves found, %": 1})  # fmt: skip
 table
 
 # %% [markdown]
@@ -138,8 +137,8 @@ assert [cost[label].outcome for label in scores["reward"]] == ["worse", "undecid
 assert verdict(scores["reward"][one], scores["reward"]["LoRA r64 q,v"]).outcome == "undecided"
 assert all(verdicts(found, against="full")[one].outcome == "worse" for found in scores.values())
 surer = (table["sure, %"] - right).unstack()
-assert (surer.reward > 10).sum() == 4 and surer.labels.max() < 5 and surer.reward["LoRA r1 all-linear"] < 0
-assert table["halves found, %"].max() < 15 and table["KL"].xs("reward", level="signal").idxmin() == "LoRA r1 all-linear"
+assert (surer.reward > 10).sum() == 4 and surer.labels.max() < 4.5 and surer.reward["LoRA r1 all-linear"] < 0
+assert table["halves found, %"].max() < 15 and rows.kl.xs("reward", level="signal").map(mean).idxmin() == "LoRA r1 all-linear"
 for found in stored.values():  # rank 1 on all linear layers: two rates tied, and the lower one was taken
     row = next(row for row in found["methods"] if row["label"] == "LoRA r1 all-linear")
     top = max(one["validation"] for one in row["tried"])
@@ -150,7 +149,7 @@ assert round(1600 / rows.trainable[one, "reward"], 2) == 0.17
 assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for label in scores["reward"])
 
 # %% [markdown]
-# **Exercise 2.** Why should rank 1 be enough? Count bits. A model is right with probability $p$. Then somebody says "right" or "wrong." How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
+# **Exercise 2.** Why should rank 1 be enough? Count bits. A model is right with probability $p$. Somebody says "right" or "wrong." How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
 
 
 # %% exercise
@@ -182,11 +181,14 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **It learns from thumbs alone.** Rank 1 on `q,v` gets 73.6<!--reward.reward.one-->% right, and 76.8<!--reward.labels.one-->% with labels; full fine-tuning gets 76.8<!--reward.reward.full--> and 78.7<!--reward.labels.full-->%.
-# - **With rewards, full fine-tuning is 3.2<!--reward.reward.one.ahead--> points ahead of rank 1** (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). Is it the rank? Rank 8 is undecided (1.9<!--reward.reward.eight.ahead--> behind), rank 64 behind by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->); between 1 and 64 it's undecided (0.9<!--reward.rank-->; -0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->). Is it the rewards? With labels the gap is 1.8<!--reward.labels.one.ahead--> before rounding; whether rewards widen it is undecided (1.3<!--reward.wider-->; -0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind (3.8<!--reward.reward.all.low--> to 12.1<!--reward.reward.all.high-->). (Its two best rates tied on validation; we took the lower.) (That's how fast they learn, not how good they get.)
-# - **Are bits the limit? No sign of it.** Too few bits? Full fine-tuning hears the same and learns more, and with two classes, "wrong" names the right one: **a reward tells as much as a label.** Too little room? Rank 64 has 64 times the room and is behind, too. (Rank 1: 0.17 bits per number; lesson 19 stores about 0.25.) What limits it, then? Not tested: drawing adds noise; on average our loss has the gradient of $-p$ of the right answer, with labels of $-\log p$, so the surer it is of a wrong answer, the less it learns.
-# - **Rewards make it too sure,** in four cases of five: rank 8 is right 74.9<!--reward.reward.eight-->% of the time and 91<!--reward.reward.eight.sure-->% sure. Perhaps because only the answer is rewarded, never doubt. With labels, 5 points at most.
-# - **All of them forget.** Rank 1 finds 10<!--reward.labels.one.found-->% of the halves after labels and 9<!--reward.reward.one.found-->% after rewards, full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found-->%.
+# - **It learns from thumbs alone.** Rank 1 on `q,v` gets 73.6<!--reward.reward.one-->% right with rewards, 76.8<!--reward.labels.one-->% with labels. Full fine-tuning gets 76.8<!--reward.reward.full--> and 78.7<!--reward.labels.full-->%.
+# - **With rewards, full fine-tuning is 3.2<!--reward.reward.one.ahead--> points ahead of rank 1** (95% interval 2.2<!--reward.reward.one.low--> to 4.2<!--reward.reward.one.high-->). On all linear layers, rank 1 is 7.9<!--reward.reward.all.ahead--> behind. (Its two best rates tied; we took the lower.)
+# - **Is it the rank? Undecided.** Rank 64 is behind, too, by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->). From rank 1 to 64, the gain is 0.9<!--reward.rank--> (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->).
+# - **Is it the rewards? Undecided.** With labels, full fine-tuning is ahead, too. With rewards, the gap is 1.3<!--reward.wider--> wider (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). Each review was seen once: this is how fast they learn, not how good they get.
+# - **Are bits the limit? No sign of it.** Too few bits? With two classes, "wrong" names the right one, so **a reward tells as much as a label**. Full fine-tuning hears the same and learns more. Too little room? Rank 64 has 64 times the room and is behind, too. (Rank 1 heard 0.17 bits per number; lesson 19 stores about 0.25.)
+# - **What limits it, then? Not tested.** Drawing adds noise. On average, our loss has the gradient of $-p$ of the right answer, with labels of $-\log p$: the surer the model is of a wrong answer, the less it learns from rewards.
+# - **Rewards make it too sure,** in four cases of five: rank 8 is right 74.9<!--reward.reward.eight-->% of the time and 91<!--reward.reward.eight.sure-->% sure. Perhaps because only the answer is rewarded, never doubt. With labels, it's too sure by about 4 points at most.
+# - **All of them forget.** Of the halves, rank 1 finds 10<!--reward.labels.one.found-->% after labels and 9<!--reward.reward.one.found-->% after rewards; full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found-->%.
 # </details>
 #
 # ## Remember

@@ -101,9 +101,10 @@ assert (round(ends.min()), round(ends.max()), round(mean[16] / mean[1], 1)) == (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips the head alone even loses some (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048).
-# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1; 2,048 flips allow 4.9 times at most.** Over ranks 1 to 16, bits grow like the trained numbers to the power 0.59<!--coins.slope--> (95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds). Before the runs we wrote: if this interval contains 1, every trained number stores equally many bits. But that couldn't happen: a rank 16 that knew all flips would only give 0.74<!--coins.slope.most--> (0.57<!--coins.slope.most.low--> to 0.91<!--coins.slope.most.high-->).
-# - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. More passes may pack them tighter. (Not tried.)
+# - **The head alone remembers 198<!--coins.0.2048--> bits of 2,048; with rank 1 it's 414<!--coins.1.2048-->** (350 to 517, by seed): it keeps all of 128 flips, two thirds of 512, a fifth of 2,048. With more flips, the head alone even remembers fewer (234<!--coins.0.512--> of 512, 198<!--coins.0.2048--> of 2,048).
+# - **Rank 16 remembers 1,515<!--coins.16.2048-->, 3.7 times as much as rank 1.** Over ranks 1 to 16, twice the trained numbers remember about 1.5<!--coins.twice--> times the bits. (That's the power 0.59<!--coins.slope-->; 95% interval 0.35<!--coins.slope.low--> to 0.84<!--coins.slope.high-->, three seeds.)
+# - **Our planned test was useless.** We had planned to ask whether that power can be 1, so that every number stores equally much. But with 2,048 flips, even a perfect rank 16 would reach only 0.74<!--coins.slope.most--> (0.57<!--coins.slope.most.low--> to 0.91<!--coins.slope.most.high-->).
+# - **In hindsight, a quarter of a bit:** that's what each trained number added, in the head and up to rank 4 (0.24 to 0.28). Nothing shows that rank 16 was full. We didn't try more passes.
 #
 # Reviews aren't coins. "Good or bad" is *one* rule, so rank 1 can learn it from thousands of reviews (lesson 14). Phone numbers are coins.
 # </details>
@@ -125,7 +126,7 @@ print(f"rank {rank} remembers {remembered(n, loss):.0f} of {n} flips; of others 
 
 # %% [markdown]
 # ## And how much must it see?
-# Back to true labels. We gave each method 20, 80, 320 or 1,280 of them, 160 steps of 8 rows, its own rate for each number (tuned on 500 validation sentences, which somebody with 20 labels doesn't have; the best was at an edge for LoRA at 20, prompt tuning at 80, and the probe at both), and five seeds, each with its own draw.
+# Back to true labels. We gave each method 20, 80, 320 or 1,280 of them, and 160 steps of 8 rows. Each rate was tuned on 500 validation sentences, which somebody with 20 labels doesn't have. (The best was at an edge for LoRA at 20, prompt tuning at 80, and the probe at both.) There were five seeds, each with its own draw of labels.
 
 # %%
 rows = [(row["label"], n, 100 * score) for n, found in few.items() for row in found["methods"] for score in row["accuracy"]["each"]]

@@ -11,22 +11,27 @@ from lora_lab.training.assets import home
 
 # Unusual sizes, so that no two of them are equal by chance.
 BERT = {"hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
-DECODER = {"hidden_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 50}
+DECODER = {**BERT, "hidden_size": 40, "pad_token_id": 0}
 GROUPED = {**DECODER, "num_key_value_heads": 2}
 SMALL: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("mistral", "qwen2", "phi", "phi3", "starcoder2", "stablelm", "granite", "cohere"), GROUPED),
+    **dict.fromkeys(("olmo2", "glm"), GROUPED), **dict.fromkeys(("gpt_neox", "falcon"), DECODER),
+    "opt": {**DECODER, "ffn_dim": 50, "word_embed_proj_dim": 16},
+    "bloom": {"hidden_size": 40, "n_layer": 2, "n_head": 4},
     "bert": {**BERT, "num_hidden_layers": 3},
     "roberta": {**BERT, "num_attention_heads": 6, "intermediate_size": 70},
     "deberta-v2 relative": {
         **BERT, "relative_attention": True, "position_biased_input": False, "norm_rel_ebd": "layer_norm",
         "share_att_key": True, "pos_att_type": "p2c|c2p", "conv_kernel_size": 3, "position_buckets": 8,
     },
-    "gpt2": {"n_embd": 36, "n_layer": 3, "n_head": 4, "n_positions": 40},
+    "gpt2": {"n_embd": 36, "n_layer": 3, "n_head": 4, "n_positions": 512},
     "gpt2 inner": {"n_embd": 36, "n_layer": 2, "n_head": 3, "n_inner": 55, "tie_word_embeddings": False},
     "llama": {**GROUPED, "num_hidden_layers": 3, "head_dim": 14, "attention_bias": True, "mlp_bias": True},
     "llama tied": {**DECODER, "num_hidden_layers": 3, "tie_word_embeddings": True},
     "qwen3": {**GROUPED, "head_dim": 18},
     "gemma2": {**GROUPED, "head_dim": 14},
-    "phi3": {**GROUPED, "pad_token_id": 0},
+    "gemma3_text": {**GROUPED, "head_dim": 14, "query_pre_attn_scalar": 14},
+    "nemotron": {**GROUPED, "head_dim": 10},
     "mixtral": {**GROUPED, "num_local_experts": 3},
     "qwen3_moe": {
         **GROUPED, "num_hidden_layers": 5, "head_dim": 14, "num_experts": 5, "num_experts_per_tok": 2,
@@ -44,13 +49,13 @@ SMALL: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def small_config(case: str) -> dict[str, Any]:
+def small_config(case: str, **changes: Any) -> dict[str, Any]:
     """Return the config.json of a small model; "llama tied" is a variant of llama."""
-    return {"model_type": case.split()[0], "vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, **SMALL[case]}
+    size = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, **SMALL[case]}
+    return {"model_type": case.split()[0], **size, **changes}
 
 
 def real_model(config: dict[str, Any], num_labels: int | None = None, device: str = "meta") -> torch.nn.Module:
-    """Return the model that transformers builds from a config."""
     known = known_config(config)
     known.num_labels = num_labels or 2
     with torch.device(device):
@@ -58,7 +63,6 @@ def real_model(config: dict[str, Any], num_labels: int | None = None, device: st
 
 
 def described(config: dict[str, Any], num_labels: int | None = None) -> Architecture:
-    """Return the architecture of a config."""
     return describe(meta_model(config, num_labels))
 
 
@@ -78,5 +82,4 @@ def fresh_cache(tmp_path_factory):
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
-    """Use an empty cache of fits."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

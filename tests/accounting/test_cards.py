@@ -1,5 +1,3 @@
-"""Tests of GPU cards, formatted sizes, and the search for what fits."""
-
 from dataclasses import replace
 from functools import partial
 
@@ -18,13 +16,21 @@ from lora_lab.errors import BadValue, NotFound
 UNITS = {name: size for size, name in (*BINARY, *DECIMAL, (1, "bytes"))}
 
 
-def test_every_card_reserves_memory_and_is_found_by_name():
+def test_every_card_reserves_memory_and_is_found_by_its_name_or_a_part():
     sizes = [gpu.memory for gpu in cards()]
     assert sizes == sorted(sizes)
     for gpu in cards():
         assert 0 < usable(gpu) < gpu.seen <= gpu.memory
         assert f"{gpu.memory // GIB} GB" in gpu.name
         assert card(gpu.name) is gpu
+    assert [card(name).name for name in ("RTX-3090", "l4")] == ["RTX 3090 24 GB", "L4 24 GB"]
+    for name, kind, match in (
+        ("4091", NotFound, "4090"),
+        ("a100", BadValue, "A100 40 GB or A100 80 GB"),
+        ("", NotFound, None),
+    ):
+        with pytest.raises(kind, match=match):
+            card(name)
 
 
 def test_usable_memory_is_in_the_observed_range():
@@ -35,28 +41,15 @@ def test_usable_memory_is_in_the_observed_range():
     assert card("L4").seen < card("4090").seen  # the L4 has error correction
 
 
-def test_card_is_found_by_part_of_its_name():
-    assert [card(name).name for name in ("RTX-3090", "l4")] == ["RTX 3090 24 GB", "L4 24 GB"]
-    with pytest.raises(NotFound, match="RTX 4090"):
-        card("4091")
-    with pytest.raises(BadValue, match="A100 40 GB or A100 80 GB"):
-        card("a100")
-    with pytest.raises(NotFound):
-        card("")
-
-
-def test_peak_depends_on_the_dtype():
+def test_peak_depends_on_the_dtype_and_seconds_need_one():
     t4 = card("T4")
     assert t4.peak("bf16") is None
     assert t4.peak("fp16") > t4.peak("fp32")
     assert "use --dtype fp16" in t4.lacks["bf16"]
     assert "bf16" not in card("4090").lacks
     assert "fp32" in card("8 gb laptop cpu").lacks["bf16"]
-
-
-def test_seconds_need_a_known_peak():
     assert seconds(312e12, card("a100 80")) == pytest.approx(1 / UTILISATION)
-    for gpu in (card("t4"), of_size(24)):  # no bf16, unknown peak
+    for gpu in (t4, of_size(24)):  # no bf16, unknown peak
         with pytest.raises(BadValue):
             seconds(1, gpu)
     for size in (0, float("nan"), float("inf")):
@@ -68,9 +61,6 @@ def test_seconds_need_a_known_peak():
 def test_formatted_size_is_exact_up_to_rounding(count, formatted):
     number, unit = formatted(count).split(" ")
     assert float(number.replace(",", "")) * UNITS[unit] == pytest.approx(count, rel=0.006)
-
-
-# ---- what fits
 
 
 @given(edge=st.integers(0, 10**6), limit=st.none() | st.integers(0, 10**6))

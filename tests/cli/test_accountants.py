@@ -1,5 +1,3 @@
-"""Tests of `lora-lab params` and `lora-lab memory`: JSON keys, reference figures, tables and speed."""
-
 import json
 import os
 import re
@@ -28,16 +26,13 @@ def memory(words: str) -> dict:
 # ---- memory
 
 
-@pytest.mark.parametrize(
-    ("words", "gib"),
-    [
+def test_predictions_equal_full_traces_in_bf16():
+    for words, gib in (
         ("llama-2-7b --method full --optimizer adamw-foreach", 62.76),
         ("llama-3-8b --method full --seq 2048 --shard fsdp:8", 23.23),
         ("llama-2-70b --method qlora --targets q,v --checkpointing", 35.5),
-    ],
-)
-def test_predictions_equal_full_traces_in_bf16(words, gib):
-    assert memory(words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01)
+    ):
+        assert memory(words)["peak_bytes"] / GIB == pytest.approx(gib, rel=0.01)
 
 
 def test_json_terms_sum_to_the_peak():
@@ -92,9 +87,8 @@ def test_trace_and_prediction_agree():
     assert traced["max_batch"] == predicted["max_batch"]
 
 
-@pytest.mark.parametrize(
-    ("words", "option"),
-    [
+def test_option_increases_the_peak(tiny_causal):
+    for words, option in (
         ("", "--padded"),
         ("", "--outputs-kept"),
         ("--method qlora", "--no-double-quant"),
@@ -103,11 +97,9 @@ def test_trace_and_prediction_agree():
         ("", "--dora"),
         ("--adapter-dtype bf16", "--adapter-dtype fp32"),
         ("--optimizer sgd", "--optimizer adamw"),
-    ],
-)
-def test_option_increases_the_peak(words, option, tiny_causal):
-    command = f"{tiny_causal} --trace --batch 2 --seq 64 {words}"
-    assert memory(command)["peak_bytes"] < memory(f"{command} {option}")["peak_bytes"]
+    ):
+        command = f"{tiny_causal} --trace --batch 2 --seq 64 {words}"
+        assert memory(command)["peak_bytes"] < memory(f"{command} {option}")["peak_bytes"]
 
 
 # ---- params
@@ -133,15 +125,13 @@ def test_params_names_the_modules_of_latent_attention(lora_lab):
     assert trained == {"q_b_proj", "kv_b_proj"}
 
 
-@pytest.mark.parametrize(
-    ("words", "loaded"), [(["params", "deepseek-v3"], []), (["memory", "llama-3-8b", "--gpu", "h200"], ["numpy"])]
-)
-def test_answers_take_less_than_a_second_without_torch(words, loaded):
-    code = (
-        f"import sys; from lora_lab.cli import commands; commands({words}, standalone_mode=False);"
-        "print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
-    )
-    before = os.times()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == str(loaded)
-    assert os.times().children_user - before.children_user < 1  # about 0.15 s
+def test_answers_take_less_than_a_second_without_torch():
+    for words, loaded in ((["params", "deepseek-v3"], []), (["memory", "llama-3-8b", "--gpu", "h200"], ["numpy"])):
+        code = (
+            f"import sys; from lora_lab.cli import commands; commands({words}, standalone_mode=False);"
+            "print([m for m in ('torch', 'transformers', 'pandas', 'numpy') if m in sys.modules])"
+        )
+        before = os.times()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == str(loaded)
+        assert os.times().children_user - before.children_user < 1  # about 0.15 s

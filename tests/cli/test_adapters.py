@@ -1,5 +1,3 @@
-"""Tests of `lora-lab inspect` and `lora-lab merge`: their JSON and text."""
-
 import json
 
 import pytest

@@ -1,5 +1,3 @@
-"""Tests of the command line: one sentence for every bad input, exit codes, help, `fetch` and `doctor`."""
-
 import json
 import re
 import shlex
@@ -10,8 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from lora_lab import __version__, workbench
-from lora_lab.errors import BadValue
+from lora_lab import BadValue, __version__, workbench
 from lora_lab.training.assets import shipped
 from tests.conftest import HOSTILE, MARK, tiny
 
@@ -132,29 +129,21 @@ def test_failing_run_exits_with_1(command, tmp_path, opinions, tiny_encoder):
     assert json.loads(record.read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
+def test_interrupt_and_unexpected_error_are_one_line(command, monkeypatch):
+    for error, code, message in (
         (KeyboardInterrupt(), 130, "\nstopped\n"),  # as shells expect; click starts a new line
         (RuntimeError("a bug"), 1, "lora-lab: RuntimeError: a bug (set LORA_LAB_DEBUG=1 to see the traceback)\n"),
-    ],
-)
-def test_interrupt_and_unexpected_error_are_one_line(command, monkeypatch, error, code, message):
-    monkeypatch.setattr(workbench, "examine", Mock(side_effect=error))
-    result = command("doctor")
-    assert (result.returncode, result.stdout, result.stderr) == (code, "", message)
+    ):
+        monkeypatch.setattr(workbench, "examine", Mock(side_effect=error))
+        result = command("doctor")
+        assert (result.returncode, result.stdout, result.stderr) == (code, "", message)
 
 
-@pytest.mark.parametrize(
-    ("words", "output"), [("--help", "Usage: "), ("train --help", "Usage: "), ("--version", __version__)]
-)
-def test_help_and_version_are_on_stdout(command, words, output):
-    done = command(*words.split())
-    assert (done.returncode, done.stderr) == (0, "")
-    assert output in done.stdout
-
-
-def test_doctor_prints_one_json_object(command):
+def test_help_version_and_facts_are_on_stdout(command):
+    for words, output in (("--help", "Usage: "), ("train --help", "Usage: "), ("--version", __version__)):
+        done = command(*words.split())
+        assert (done.returncode, done.stderr) == (0, "")
+        assert output in done.stdout
     done = command("doctor", "--json")
     facts = json.loads(done.stdout)
     assert done.returncode == 0

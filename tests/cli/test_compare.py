@@ -1,5 +1,3 @@
-"""Tests of `lora-lab compare`: JSON and table, a budget in minutes, and failures."""
-
 import json
 from pathlib import Path
 
@@ -7,8 +5,6 @@ import pytest
 
 from lora_lab.cli.compare import describe
 from lora_lab.experiments import budget
-from lora_lab.files import read_json
-from lora_lab.training.assets import shipped
 
 FIELDS = ["--batch", "4", "--rates", "2", "--growth", "0", "--seeds", "2", "--dtype", "fp32", "--attention", "eager"]
 
@@ -21,17 +17,23 @@ def compare(lora_lab, tiny_encoder, opinions, tmp_path):
 
 
 def test_json_is_on_stdout_and_progress_on_stderr(compare, tmp_path):
-    done = compare("lora,lora:rank=1:targets=q+v+k", "--steps", "4", "--json")
+    done = compare("lora,lora:rank=1:targets=q+v+k,prompt:tokens=40", "--steps", "4", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found == json.loads(Path(tmp_path, "comparison.json").read_text())
-    assert [row["label"] for row in found["methods"]] == ["LoRA r8 q,v", "LoRA r1 q,v,k"]
-    assert all(row["accuracy"]["n"] == 2 and row["edge"] for row in found["methods"])
+    *trained, failed = found["methods"]
+    assert [row["label"] for row in trained] == ["LoRA r8 q,v", "LoRA r1 q,v,k"]
+    assert all(row["accuracy"]["n"] == 2 and row["edge"] for row in trained)
     assert "LoRA r8 q,v: tuning lr over 0.001, 0.002" in done.stderr
     table, row = describe(found), found["methods"][0]
     assert f"{row['lr']:g} (edge)" in table
     assert " ".join(f"{100 * value:.1f}" for value in row["accuracy"]["each"]) in table
     assert "4 steps of 4 rows; rates tuned on validation with seed 1000" in table
+    (dashes,) = [line for line in table.splitlines() if line.startswith("prompt") and ":" not in line]
+    assert set(dashes.removeprefix(failed["label"]).split()) == {"-"}
+    assert f"{failed['label']}: {failed['error']}" in table
+    failed["forgetting"] = {"task": "shakespeare", "before": 9.0, "after": {"each": []}}
+    assert "shakespeare" not in describe(found)
 
 
 def test_minutes_become_steps(compare, monkeypatch):
@@ -45,25 +47,10 @@ def test_minutes_become_steps(compare, monkeypatch):
     assert "0.5 minutes is too short: 10 steps take about 1 minutes" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("method", "code", "message"),
-    [("prompt:tokens=40", 1, "every method failed"), ("lora:rank=33", 2, "rank 33 is above")],
-)
-def test_failing_and_impossible_methods_have_exit_codes(compare, tmp_path, method, code, message):
-    done = compare(method, "--steps", "2", "--json")
-    assert done.returncode == code
-    assert message in done.stderr
-    assert not (tmp_path / "comparison.json").exists()
-
-
-def test_table_has_dashes_for_a_failed_method():
-    found = read_json(shipped("data/results/compare/minilm_rt.json"))
-    failed = dict.fromkeys(found["methods"][0]) | {
-        **{"label": "prefix", "settings": {}, "tried": [], "against": {}, "runs": [], "error": "does not fit"},
-        **{found["metric"]: {"mean": None, "std": None, "n": 0, "each": []}},
-        "forgetting": {"task": "shakespeare", "before": 9.0, "after": {"each": []}},
-    }
-    table = describe(found | {"methods": [found["methods"][0], failed]})
-    assert set(table.splitlines()[2].split()) == {"prefix", "-"}
-    assert "prefix: does not fit" in table
-    assert "shakespeare" not in table
+def test_failing_and_impossible_methods_have_exit_codes(compare, tmp_path):
+    cases = {"prompt:tokens=40": (1, "every method failed"), "lora:rank=33": (2, "rank 33 is above")}
+    for method, (code, message) in cases.items():
+        done = compare(method, "--steps", "2", "--json")
+        assert done.returncode == code
+        assert message in done.stderr
+        assert not (tmp_path / "comparison.json").exists()

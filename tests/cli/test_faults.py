@@ -1,5 +1,3 @@
-"""Tests of commands with a real read-only home and a real full disk."""
-
 import json
 import os
 import subprocess

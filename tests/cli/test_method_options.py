@@ -1,5 +1,3 @@
-"""Tests of method options: what the command line says is the method of the recipe."""
-
 from dataclasses import fields
 
 import pytest
@@ -44,6 +42,7 @@ def recipes(monkeypatch, lora_lab):
 def test_train_takes_every_method_with_its_options(recipes):
     for words, method in METHODS.items():
         assert [recipe.method for recipe in recipes(f"train {words}")] == [method], words
+    assert {field.name for method in REGISTRY.values() for field in fields(method)} <= set(HELP)
 
 
 def test_sweep_varies_rates_and_seeds_and_the_ranks_of_lora(recipes):
@@ -54,18 +53,11 @@ def test_sweep_varies_rates_and_seeds_and_the_ranks_of_lora(recipes):
     assert [r.method for r in swept] == [LoRA(2, 4, rslora=True), LoRA(4, 8, rslora=True)]
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
+def test_qlora_is_lora_on_all_linear_layers_in_nf4(recipes):
+    for words, expected in (
         ("train --method qlora", [(LoRA(targets="all-linear"), "nf4")]),
         ("train --method qlora --targets q --dtype nf4+fp32", [(LoRA(targets="q"), "nf4+fp32")]),
         ("train --dtype int8", [(LoRA(), "int8")]),
         ("sweep --method qlora --rank 2,4", [(LoRA(rank, targets="all-linear"), "nf4") for rank in (2, 4)]),
-    ],
-)
-def test_qlora_is_lora_on_all_linear_layers_in_nf4(recipes, words, expected):
-    assert [(recipe.method, recipe.dtype) for recipe in recipes(words)] == expected
-
-
-def test_every_option_of_a_method_has_a_help_text():
-    assert {field.name for method in REGISTRY.values() for field in fields(method)} <= set(HELP)
+    ):
+        assert [(recipe.method, recipe.dtype) for recipe in recipes(words)] == expected

@@ -1,5 +1,3 @@
-"""Tests of the functions that lessons share."""
-
 from pathlib import Path
 from shutil import make_archive
 
@@ -7,8 +5,7 @@ import pytest
 
 from lora_course import lesson
 from lora_course.receipts import Receipt
-from lora_lab import LoRA, Recipe, Store, load_task, sweep
-from lora_lab.errors import NotFound
+from lora_lab import LoRA, NotFound, Recipe, Store, load_task, sweep
 from lora_lab.files import write_json
 from tests.conftest import made_run
 

@@ -1,5 +1,3 @@
-"""Tests of predictions: sealed ranges, their log beside the notebook, and the logs of a class."""
-
 import json
 import os
 import sys
@@ -23,7 +21,7 @@ def log_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / predictions.FILE
 
 
-def test_log_is_optional_and_never_fails(log_file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_log_is_optional_never_fails_and_keeps_any_character(log_file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LORA_LAB_PREDICTIONS", "0")
     predictions.log("accuracy", 78, 84, 82.5, "%")
     monkeypatch.delenv("LORA_LAB_PREDICTIONS")
@@ -33,9 +31,7 @@ def test_log_is_optional_and_never_fails(log_file: Path, monkeypatch: pytest.Mon
     log_file.mkdir()  # cannot be written
     monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: "a shell")
     predictions.log("accuracy", 78, 84, 82.5, "%")
-
-
-def test_student_names_keep_any_character(log_file: Path, monkeypatch: pytest.MonkeyPatch):
+    log_file.rmdir()
     for name in ("Jos\udce9", "Ada\u2028L.\x85"):  # invalid UTF-8, and line separators of Unicode
         monkeypatch.setenv("LORA_LAB_STUDENT", name)
         predictions.log("accuracy", 78, 84, 82.5, "%")

@@ -1,5 +1,3 @@
-"""Tests of receipts: reading them from a chat, damage, a student's seed and draws, and coverage of predictions."""
-
 import json
 import textwrap
 import zlib
@@ -96,23 +94,19 @@ def test_lesson_prints_its_receipt(monkeypatch: pytest.MonkeyPatch, capsys):
     assert "It contains no name" in capsys.readouterr().out
 
 
-def test_seed_depends_only_on_the_name(monkeypatch: pytest.MonkeyPatch):
+def test_seed_depends_only_on_the_name():
     assert lesson.seed_of("Ada Lovelace") == lesson.seed_of("  ada   LOVELACE ") == 629_644
     assert lesson.seed_of("Zoe\u0308") == lesson.seed_of("Zo\u00eb")  # two encodings of the same letter
     assert len({lesson.seed_of(f"student {n}") for n in range(40)}) == 40
     assert 0 < lesson.seed_of("Jos\udce9") != lesson.seed_of("Jos")  # invalid UTF-8, as Linux passes it on
-    monkeypatch.delenv("LORA_LAB_STUDENT", raising=False)
-    assert lesson.seed_of() == 0
-    monkeypatch.setenv("LORA_LAB_STUDENT", "student 1")
-    assert lesson.seed_of() == lesson.seed_of("student 1")
 
 
 def test_draws_differ_by_student_and_question(monkeypatch: pytest.MonkeyPatch):
     drawn = [lesson.draw("rank", 8, 4, 16, name=f"student {n}") for n in range(60)]
     assert all(drawn.count(rank) > 9 for rank in (4, 8, 16))
     assert drawn != [lesson.draw("rate", 8, 4, 16, name=f"student {n}") for n in range(60)]
-    monkeypatch.setenv("LORA_LAB_STUDENT", "student 1")
-    assert lesson.draw("rank", 8, 4, 16) == drawn[1]
+    monkeypatch.setenv("LORA_LAB_STUDENT", "student 2")
+    assert lesson.draw("rank", 8, 4, 16) == drawn[2] != 8
     monkeypatch.delenv("LORA_LAB_STUDENT")
     assert lesson.draw("rank", 8, 4, 16) == 8  # the first option
 

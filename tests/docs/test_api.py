@@ -1,5 +1,3 @@
-"""Tests of the API reference: every public name and method is documented."""
-
 import inspect
 import runpy
 from pathlib import Path

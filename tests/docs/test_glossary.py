@@ -1,5 +1,3 @@
-"""Tests of the glossary: it has every term that a lesson explains, in English and Chinese."""
-
 import re
 
 from tests.docs import ROOT

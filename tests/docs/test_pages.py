@@ -1,5 +1,3 @@
-"""Tests of the pages: what they mention exists, such as links, commands, options, panels and counts of parameters."""
-
 import ast
 import inspect
 import re
@@ -73,16 +71,13 @@ def test_guide_lists_every_panel_with_its_arguments_and_imports_existing_names()
                 assert hasattr(import_module(str(node.module)), name.name), name.name
 
 
-def test_readme_is_short_and_its_animation_is_described():
+def test_readme_is_short_describes_its_animation_and_names_existing_panels():
     assert len(README.splitlines()) <= 120
     ((alt_text, file),) = re.findall(r"!\[(.*?)\]\((.*?)\)", README)
     assert len(alt_text.split()) >= 15
     assert (ROOT / file).stat().st_size <= 2_000_000
     with Image.open(ROOT / file) as picture:
         assert picture.n_frames > 20
-
-
-def test_readme_questions_name_existing_panels():
     section = README.partition("## Ten questions")[2].partition("\n## ")[0]
     assert section
     panels = set(re.findall(r"`(\w+Panel)`", section))

@@ -1,5 +1,3 @@
-"""Tests of quoted numbers: lessons and pages quote the stored runs."""
-
 import re
 import runpy
 from types import SimpleNamespace

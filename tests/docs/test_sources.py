@@ -1,5 +1,3 @@
-"""Tests of data/sources.json: it lists every quoted source, and nothing else."""
-
 import json
 import re
 from functools import cache

@@ -1,5 +1,3 @@
-"""Tests of the teaching page and its sheets: the plans, the quiz, the cards and the arithmetic."""
-
 import json
 import re
 from itertools import pairwise
@@ -64,11 +62,8 @@ def test_texts_name_the_pages_on_which_sheets_are_printed():
         assert f"pages {page['Opening slide']} and {page['Exit slide']}" in text.lower()
 
 
-def test_day_plan_leaves_out_only_lesson_08():
+def test_longer_plans_have_every_core_lesson():
     assert sorted(lesson for *_, lesson in blocks("A day") if lesson) == [f"{n:02}" for n in range(10) if n != 8]
-
-
-def test_six_week_plan_has_every_core_lesson():
     weeks = [row for row in rows(section("Six weeks")) if row[0].isdigit()]
     assert [row[0] for row in weeks] == list("123456")
     assert all(sum(map(int, re.findall(r"\((\d+)\)", row[1]))) <= 90 for row in weeks)

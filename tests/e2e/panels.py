@@ -1,6 +1,7 @@
 """One panel of each kind, for the browser tests; notebooks import this file, so it imports no test."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,9 +11,8 @@ from lora_course.panels.claim_panel import ClaimPanel
 from lora_course.panels.class_panel import ClassPanel
 from lora_course.panels.mixer_panel import MixerPanel
 from lora_course.panels.voices_panel import VoicesPanel
-from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel, TrainPanel
+from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, RankPanel, SweepPanel, TrainPanel
 from lora_lab.widgets.base import Panel
-from lora_lab.widgets.rank_panel import RankPanel
 from tests.e2e.pages import class_in
 
 PanelType = TypeVar("PanelType", bound=Panel)
@@ -25,8 +25,8 @@ def with_traits(panel: PanelType, **values: Any) -> PanelType:
     return panel
 
 
-def lora(view: str = "size", **options: Any) -> LoRAPanel:
-    return LoRAPanel(view, models=["minilm", "gpt2", "llama-3-8b"], **options)
+lora = partial(LoRAPanel, models=["minilm", "gpt2", "llama-3-8b"])
+claim = partial(ClaimPanel, claims=["one_24gb_card", "no_quality_drop"])
 
 
 def sweep(**values: Any) -> SweepPanel:
@@ -77,10 +77,6 @@ def mixer() -> MixerPanel:
     probabilities = 1 / (1 + np.exp(12 * (shares[:, None] - turns)))
     texts = [f"film number {n}" for n in range(200)]
     return MixerPanel(("critic", "contrarian"), shares.tolist(), probabilities, texts)
-
-
-def claim() -> ClaimPanel:
-    return ClaimPanel(claims=["one_24gb_card", "no_quality_drop"])
 
 
 def classroom() -> ClassPanel:

@@ -1,5 +1,3 @@
-"""Tests of the course's panels on a page without a kernel: voices, a claim, the mixer, and a class."""
-
 from pathlib import Path
 
 from playwright.sync_api import expect

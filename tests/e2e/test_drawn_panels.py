@@ -1,5 +1,3 @@
-"""Tests of every panel: axe, keyboard, drags, reduced motion, untrusted text, and other front ends."""
-
 import json
 import re
 from functools import cache
@@ -13,10 +11,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from lora_course.lesson import reference_comparison
 from lora_course.panels.voices_panel import VoicesPanel
-from lora_lab import ComparePanel
+from lora_lab import ComparePanel, RankPanel
 from lora_lab.widgets.base import JS, Panel, module, place
 from lora_lab.widgets.lora_panel import VIEWS
-from lora_lab.widgets.rank_panel import RankPanel
 from lora_lab.widgets.still import still
 from tests.conftest import HOSTILE, MARK
 from tests.e2e.pages import FOCUSED, Pages, box_of, panel_of, violations

@@ -1,5 +1,3 @@
-"""Test of the memory that a browser with a lesson and the server behind it use on a machine of 8 GB."""
-
 import sys
 from collections import Counter
 

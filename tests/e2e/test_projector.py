@@ -1,5 +1,3 @@
-"""Test of the projector page: Voila shows every panel behind a token and without a network."""
-
 from pathlib import Path
 
 from playwright.sync_api import Browser, expect

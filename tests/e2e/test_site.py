@@ -1,5 +1,3 @@
-"""Tests of the site: built without a network and opened as files, where panels and forms work without requests."""
-
 import html
 import re
 import runpy
@@ -17,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from lora_course import checks
+from lora_course.experiments.broken import PATIENTS
 from tests.e2e.conftest import ROOT, guarded
 from tests.e2e.pages import MOVE, box_of, panel_of, record_problems, violations
 
@@ -338,6 +337,15 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit: Visit) -> None:
     expect(form.get_by_role("textbox")).to_have_value("1,5")  # chosen before the intervals were shown
     expect(form.get_by_role("textbox")).to_be_disabled()
     assert violations(page, "article") == []
+
+
+def test_each_wrong_name_of_a_diagnosis_gets_its_hint(visit: Visit) -> None:
+    form = visit("lessons/07_why_does_it_do_nothing.html").locator(".lab-answer").first
+    named = {letter: patient.fault for letter, patient in PATIENTS.items()}
+    swapped = checks.check_diagnosis(wrong := named | {"F": named["I"], "I": named["F"]})
+    lines = [line for line in reply_to(form, *wrong.values()).split("\n") if line]
+    assert lines[:2] == f"Not right: {swapped.words}".split("; ")
+    assert "Right: all ten found" in reply_to(form, *named.values())
 
 
 def test_a_panel_follows_its_slider_and_the_theme(visit: Visit) -> None:

@@ -4,7 +4,20 @@ import multiprocessing
 
 import pytest
 
+from lora_lab import Grid, Recipe
 from lora_lab.experiments.workers import METHOD
+from tests.conftest import PLAIN
+
+
+@pytest.fixture
+def grid(tiny_encoder, opinions):
+    """`grid(rank=[1, 2], steps=12)`: recipes on the tiny encoder; four by default."""
+
+    def make(rank=(1, 4), lr=(1e-2, 3e-3), seed=0, **fields) -> list[Recipe]:
+        fields = {"steps": 6, "batch": 8, "validations": 3, **PLAIN, **fields}
+        return Grid(rank=rank, lr=lr, seed=seed).recipes(tiny_encoder, opinions, **fields)
+
+    return make
 
 
 def on_step(callback):

@@ -1,29 +1,23 @@
-"""Tests of grids: every combination once, rules for alpha, and shares."""
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_lab import BadValue, Grid, LoRA, PromptTuning, Recipe
+from lora_lab.experiments import sweep as module
 from lora_lab.experiments.grid import alpha_of, share
+from lora_lab.experiments.sweep import pack_size, packs
+from lora_lab.training.pack import key
 
 
 def test_grid_has_every_combination_once():
-    recipes = Grid(rank=[1, 2], alpha=[8, 16], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "k"]).recipes("m", "t")
-    assert len(recipes) == 2 * 2 * 2 * 3 * 2
-    assert {(r.method.targets, r.method.rank, r.method.alpha, r.lr, r.seed) for r in recipes} == {
-        (targets, rank, alpha, lr, seed)
-        for targets in (("q", "v"), ("k",)) for rank in (1, 2) for alpha in (8, 16) for lr in (1e-3, 2e-3)
-        for seed in range(3)
-    }  # fmt: skip
-
-
-def test_numpy_values_give_the_same_hashes():
-    ranks, alphas, rates = np.arange(1, 4), np.array([8, 16]), np.array([1e-3, 2e-3])
-    actual = Grid(rank=ranks, alpha=alphas, lr=rates, seed=[np.int64(1)]).recipes("m", "t", steps=np.int64(5))
-    expected = Grid(rank=[1, 2, 3], alpha=[8, 16], lr=[1e-3, 2e-3], seed=1).recipes("m", "t", steps=5)
-    assert [recipe.hash for recipe in actual] == [recipe.hash for recipe in expected]
+    axes = {"rank": np.arange(1, 3), "alpha": np.array([8, 16]), "lr": np.array([1e-3, 2e-3]), "seed": range(3)}
+    recipes = Grid(**axes, targets=["q,v", "k"]).recipes("m", "t", steps=np.int64(5))
+    expected = [
+        Recipe("m", "t", LoRA(rank, alpha, targets), lr=lr, seed=seed, steps=5, validations=1)
+        for rank in (1, 2) for alpha in (8, 16) for targets in ("q,v", "k") for lr in (1e-3, 2e-3) for seed in range(3)
+    ]  # fmt: skip
+    assert sorted(recipe.hash for recipe in recipes) == sorted(recipe.hash for recipe in expected)
 
 
 def test_method_supplies_what_the_grid_does_not():
@@ -46,9 +40,40 @@ def test_shares_cover_the_grid_in_equal_parts(n, count):
     parts = [share(recipes, f"{i}/{n}") for i in range(1, n + 1)]
     assert sorted(recipe.seed for part in parts for recipe in part) == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    for words in (f"0/{n}", f"{n + 1}/{n}", "1", "a/b", "²/3"):
+        with pytest.raises(BadValue, match="i/n"):
+            share([], words)
 
 
-@pytest.mark.parametrize("words", ["0/4", "5/4", "1", "a/b", "²/3"])
-def test_invalid_share_is_refused(words):
-    with pytest.raises(BadValue, match="i/n"):
-        share([], words)
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+    monkeypatch.setattr(module, "cut", lambda members, where: [16, 16])
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_packs_are_nearly_equal_and_hold_every_recipe(size):
+    grid = Grid(rank=[1, 2, 4, 8], lr=[1e-3, 2e-3], seed=range(3), targets=["q,v", "all-linear"])
+    recipes = grid.recipes("minilm", "rt")
+    found = packs(recipes, size=size)
+    assert sorted(recipe.hash for pack in found for recipe in pack) == sorted(recipe.hash for recipe in recipes)
+    assert max(map(len, found)) <= size
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+    # Runs that cannot share a base are packed apart.
+    recipes = [Recipe("minilm", "rt", LoRA(r), dropout=d, steps=s) for r in (1, 2) for d in (0, 1) for s in (5, 6)]
+    assert sorted(map(len, packs(recipes, size=8))) == [1, 1, 1, 1, 2, 2]
+    assert all(len({key(recipe) for recipe in pack}) == 1 for pack in found + packs(recipes, size=8))
+
+
+def test_pack_size_falls_with_memory(monkeypatch):
+    recipes = Grid(rank=8, seed=range(40)).recipes("minilm", "rt", batch=16)
+
+    def size(gib: float, room: float = module.ROOM) -> int:
+        monkeypatch.setattr(module, "free_bytes", lambda where: int(gib * 2**30))
+        return pack_size(recipes, room)
+
+    sizes = [size(gib) for gib in (0.1, 0.7, 1, 2, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 1
+    assert sizes[-1] <= module.MOST
+    assert len(set(sizes)) > 2
+    assert size(2, module.ROOM / 2) == sizes[2] < sizes[3]  # half of 2 GiB is 1 GiB

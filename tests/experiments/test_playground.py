@@ -1,5 +1,3 @@
-"""Tests of the playground: runs as cells of a map, its file, and what is computed from the runs."""
-
 import json
 import math
 from collections.abc import Callable
@@ -76,14 +74,11 @@ def test_mean_interval_is_students(values):
         assert (low, high) == pytest.approx(student.interval(0.95, len(values) - 1, np.mean(values), spread))
 
 
-def test_cell_is_the_mean_of_its_seeds():
+def test_cell_is_the_mean_of_its_seeds_and_an_untrained_run_is_flat_or_collapsed():
     data, losses = module.shown(playground(lambda cell: 0.7 if cell.lr == 1e-3 else 0.76, cells(1e-3, 2e-3)))
     assert [cell["mean"] for cell in data["cells"]] == [70.1, 76.1]
     assert data["best"] == {"q,v": 1}
     assert len(losses) == 6 * module.POINTS
-
-
-def test_untrained_run_is_flat_below_the_best_rate_and_collapsed_above():
     found = playground(lambda cell: 0.76 if cell.lr == 2e-3 else 0.5, cells(1e-4, 2e-3, 5e-2), seeds=1)
     assert [run["state"] for run in module.shown(found)[0]["runs"]] == ["flat", "done", "collapsed"]
 

@@ -1,5 +1,5 @@
-"""Tests of runs as a frame, and of runs trained in different dtypes, which are never averaged."""
-
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,18 +8,18 @@ import pytest
 
 from lora_course.claims.evidence import Cells
 from lora_course.panels.class_panel import ClassPanel
-from lora_lab import FullFineTuning, LoRA, Recipe, Store, sweep, verdict
-from lora_lab.errors import BadValue, LabWarning
+from lora_lab import BadValue, FullFineTuning, LoRA, Recipe, Store, sweep, verdict
+from lora_lab.errors import LabWarning
+from lora_lab.experiments.grid import share
 from lora_lab.experiments.results import Runs, collect, from_store, load
 from lora_lab.training.device import Choice, environment
-from lora_lab.training.runs import Run
+from lora_lab.training.runs import Run, failed
 from tests.conftest import made_run
 
 BF16, FP32 = Choice("cpu", "bf16", "eager"), Choice("cpu", "fp32", "eager")
 
 
 def finished_run(seed: int, choice: Choice, *, lr: float = 2e-3, method=None, accuracy: float = 0.8) -> Run:
-    """A finished run on rt, as stored by a machine that chooses this dtype."""
     recipe = Recipe("minilm", "rt", method or LoRA(), seed=seed, lr=lr)
     return made_run(recipe, np.zeros(2000, dtype=int), environment(choice), accuracy=accuracy)
 
@@ -39,14 +39,14 @@ def test_frame_has_settings_metrics_and_the_last_validation(tmp_path):
     expected = {"rank": 8, "alpha": 16, "lr": 1e-3, "seed": 3, "targets": "q,v", "accuracy": 0.8, "status": "done"}
     assert {name: row[name] for name in expected} == expected
     assert row["validation_accuracy"] == pytest.approx(0.8)
-
-
-def test_runs_without_scores_are_refused():
+    assert list(Runs(()).frame) == ["hash", "status"]
     unscored = Runs((replace(finished_run(0, FP32), predictions=None),))
-    with pytest.raises(BadValue, match="has no predictions; score it again"):
-        verdict(unscored, unscored)
-    with pytest.raises(BadValue, match="none of these 0 runs finished"):
-        verdict(Runs(()), Runs(()))
+    for runs, message in (
+        (unscored, "has no predictions; score it again"),
+        (Runs(()), "none of these 0 runs finished"),
+    ):
+        with pytest.raises(BadValue, match=message):
+            verdict(runs, runs)
 
 
 def test_collected_table_has_a_row_per_dtype(two_stores, tmp_path, lora_lab):
@@ -86,3 +86,65 @@ def test_class_map_and_evidence_use_one_dtype(two_stores, tmp_path):
     cells = Cells(tmp_path / "all", "")
     assert len(cells.frame) == 3
     assert cells.made.endswith("in bf16; 2 in another dtype are left out")
+
+
+COLUMNS = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status"]
+
+
+def test_forty_shares_make_the_whole(grid, tmp_path):
+    recipes = grid(rank=[1, 2, 4], seed=range(2), steps=2)
+    whole = sweep(recipes, tmp_path / "whole")
+    for i in range(1, 41):
+        laptop = tmp_path / "class" / f"laptop{i}" / "runs"
+        for recipe in share(recipes, f"{i}/40"):
+            shutil.copytree(tmp_path / "whole" / recipe.hash, laptop / recipe.hash)
+            shutil.copy(tmp_path / "whole" / f"{recipe.hash}.json", laptop)
+    collected = collect([tmp_path / "class"], tmp_path / "all")
+    assert (collected.taken, collected.repeated, collected.unreadable) == (12, 0, {})
+    assert load(tmp_path / "all")[COLUMNS].equals(whole.frame[COLUMNS])
+    run = from_store(tmp_path / "all").runs[0]
+    assert Path(run.adapter).parent == tmp_path / "all"
+    assert (Path(run.adapter) / "adapter_model.safetensors").is_file()
+    assert run.predictions is not None
+    assert collect([tmp_path / "class"], tmp_path / "all").repeated == 12
+
+
+def test_zip_file_is_a_read_only_store(grid, tmp_path):
+    sweep(grid(rank=1, steps=2), tmp_path / "ada")
+    file = Path(shutil.make_archive(str(tmp_path / "ada"), "zip", tmp_path / "ada"))
+    assert load(file).equals(load(tmp_path / "ada"))
+    first, second = Store(file).runs()
+    assert (Store(tmp_path / "ada").find(first.recipe).predictions == first.predictions).all()
+    with pytest.raises(BadValue, match="choose another folder"):
+        Store(file).add(first)
+    assert collect([file], tmp_path / "all").taken == 2
+    assert (tmp_path / "all" / first.recipe.hash / "adapter_model.safetensors").is_file()
+    member = zipfile.ZipFile(file).getinfo(f"{second.recipe.hash}.json")
+    content = bytearray(file.read_bytes())
+    content[member.header_offset + 60 : member.header_offset + 90] = bytes(30)  # damages the compressed record
+    file.write_bytes(content)
+    collected = collect([file], tmp_path / "rest")
+    assert (collected.taken, list(collected.unreadable)) == (1, [f"{file}/{member.filename}"])
+
+
+def test_finished_run_replaces_a_failed_one(grid, tmp_path):
+    (recipe,) = grid(rank=1, lr=1e-2)
+    Store(tmp_path / "a").add(failed(recipe, "memory ran out"))
+    Store(tmp_path / "b").add(replace(failed(recipe, ""), status="done"))
+    unreadable = tmp_path / "b" / "0123456789ab.json"
+    unreadable.write_text("{}")
+    collected = collect([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
+    assert Store(tmp_path / "all").find(recipe).status == "done"
+    assert list(collected.unreadable) == [str(unreadable)]
+
+
+def test_runs_on_the_most_common_data_file_are_kept(grid, tmp_path):
+    for seed, (name, data) in enumerate((("ada", "saved by Excel"), ("ben", "as given"), ("cem", "as given"))):
+        (recipe,) = grid(rank=1, lr=1e-2, seed=seed)
+        Store(tmp_path / "class" / name).add(replace(failed(recipe, ""), status="done", environment={"data": data}))
+    (tmp_path / "class" / "ada" / "0123456789ab.json").write_text('{"environment": 3}')
+    collected = collect([tmp_path / "class"], tmp_path / "all")
+    assert (collected.taken, {Path(file).parent.name for file in collected.unreadable}) == (2, {"ada"})
+    assert any("differs from" in reason for reason in collected.unreadable.values())
+    later = collect([tmp_path / "class" / "ada", tmp_path / "class" / "cem"], tmp_path / "all")
+    assert (later.taken, later.repeated) == (0, 1)  # runs in the target store count too

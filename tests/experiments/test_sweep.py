@@ -1,5 +1,3 @@
-"""Tests of sweeps: nothing is trained twice and nothing is lost, whatever fails, stops or is killed."""
-
 import gc
 import json
 import os
@@ -20,25 +18,13 @@ import numpy as np
 import pytest
 import torch
 
-from lora_lab import BadValue, Grid, NotFound, Recipe, Store, sweep
+from lora_lab import BadValue, Grid, NotFound, Store, sweep
 from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.training.evaluate import Score, logits_of
 from lora_lab.training.pack import Pack
 from tests.conftest import PLAIN
 from tests.experiments.conftest import on_step
-
-FIELDS = {"steps": 6, "batch": 8, "validations": 3, **PLAIN}
-
-
-@pytest.fixture
-def grid(tiny_encoder, opinions):
-    """`grid(rank=[1, 2], steps=12)`: recipes on the tiny encoder; four by default."""
-
-    def make(rank=(1, 4), lr=(1e-2, 3e-3), seed=0, **fields) -> list[Recipe]:
-        return Grid(rank=rank, lr=lr, seed=seed).recipes(tiny_encoder, opinions, **FIELDS | fields)
-
-    return make
 
 
 def outcomes(runs) -> dict[str, tuple]:
@@ -130,14 +116,12 @@ def test_only_files_of_a_sweep_are_deleted(grid, tmp_path):
 
 @pytest.fixture
 def own_file(grid, opinions, tmp_path):
-    """Recipes on a file that a test may edit, and the file."""
     file = tmp_path / "own.csv"
     file.write_text(Path(opinions).read_text())
     return [replace(recipe, task=str(file)) for recipe in grid(lr=1e-2)], file
 
 
 def swap_labels(file: Path) -> None:
-    """Correct the labels, but keep the texts and their number."""
     file.write_text(file.read_text().replace("awful,bad", "awful,good").replace("lovely,good", "lovely,bad"))
 
 
@@ -147,9 +131,10 @@ def test_runs_on_an_edited_file_are_refused(own_file, tmp_path):
     stopped = sweep(recipes, tmp_path / "stopped", stop=stop, note=on_step(lambda progress: stop.set()))
     assert len(stopped) == 0
     swap_labels(file)
-    for store in ("runs", "stopped"):
+    new_seeds = [recipe.at_seed(9) for recipe in recipes]
+    for store, wanted in (("runs", recipes), ("runs", new_seeds), ("stopped", recipes)):
         with pytest.raises(Changed, match=r"own\.csv has changed since runs were trained on it.*another --out"):
-            sweep(recipes, tmp_path / store)
+            sweep(wanted, tmp_path / store)
     with pytest.raises(Changed, match="has changed"):
         _ = runs.scores  # old predictions against new labels
     assert sweep(recipes, tmp_path / "others").skipped == 0

@@ -1,5 +1,3 @@
-"""Tests of tuning: equally many rates for every method, growth at an edge, and no use of the test split."""
-
 import json
 from dataclasses import replace
 from itertools import pairwise

@@ -1,9 +1,8 @@
-"""Tests of work in processes: order, messages, errors, the end of the parent, and the number of processes."""
-
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -12,10 +11,11 @@ import psutil
 import pytest
 import torch
 
-from lora_lab import BadValue, LoRA, Recipe
+from lora_lab import BadValue, LoRA, Recipe, Store, sweep
 from lora_lab.errors import Failed, LabWarning
 from lora_lab.experiments import workers
-from lora_lab.experiments.workers import in_processes, process_count
+from lora_lab.experiments.cluster import connect
+from lora_lab.experiments.workers import METHOD, in_processes, process_count
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
 
@@ -26,7 +26,6 @@ pytestmark = [
 
 
 def describe_process(item: int, say) -> tuple[int, int, int, bool]:
-    """Return the item, the process id, its number of threads, and whether it ignores Ctrl-C."""
     say(f"item {item}")
     if item == 3:
         warnings.warn("our warning", LabWarning, stacklevel=2)
@@ -54,7 +53,6 @@ def start_sleepers(files: list[Path]) -> None:
 
 
 def is_running(file: Path) -> bool:
-    """Whether the process whose id is in the file is running."""
     pid = int(file.read_text())
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
@@ -108,3 +106,74 @@ def test_process_count_depends_on_cores_memory_and_steps(monkeypatch):
 
     assert (count(), count(cores=2)) == (3, 2)
     assert (count(gib=1.5), count(steps=400), count(where="cuda")) == (1, 1, 1)
+
+
+COLUMNS = ["hash", "rank", "lr", "seed", "accuracy", "validation_accuracy", "status", "adapter_parameters"]
+
+
+@pytest.fixture(scope="module")
+def client(fork_server):
+    from dask import config
+    from dask.distributed import LocalCluster
+
+    with (
+        config.set({"distributed.worker.multiprocessing-method": METHOD}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        connect(cluster.scheduler_address) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def recipes(grid):
+    return lambda **fields: grid(**{"lr": (1e-2, 3e-3, 1e30), "seed": [0, 1], "steps": 8, "validations": 2, **fields})
+
+
+def test_cluster_gives_the_frame_of_one_machine(client, recipes, tmp_path):
+    local = sweep(recipes(), tmp_path / "local", size=3)
+    remote = sweep(recipes(), tmp_path / "remote", size=3, client=client)
+    assert remote.packs == local.packs
+    assert remote.failed == local.failed == 4
+    assert remote.frame[COLUMNS].equals(local.frame[COLUMNS])
+    for run in remote.finished.runs:
+        assert Path(run.adapter, "adapter_model.safetensors").is_file()
+        assert (run.predictions == local.at(hash=run.recipe.hash).runs[0].predictions).all()
+    assert sweep(recipes(), tmp_path / "remote", client=client).skipped == 12
+
+
+def test_pack_of_a_killed_worker_is_rerun(client, recipes, tmp_path):
+    planned, killed = recipes(lr=1e-2, steps=200), []
+
+    def kill_busy_worker() -> None:
+        while not killed:
+            time.sleep(0.1)
+            busy = [address for address, tasks in client.processing().items() if tasks]
+            if len(busy) == 2:
+                time.sleep(0.5)  # so that it is in the middle of its pack
+                assert client.processing()[busy[0]]
+                pid = client.run(os.getpid, workers=[busy[0]])[busy[0]]
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    killer = threading.Thread(target=kill_busy_worker, daemon=True)
+    killer.start()
+    swept = sweep(planned, tmp_path, size=2, client=client)
+    killer.join(5)
+    assert killed
+    assert [run.recipe for run in swept.runs] == planned
+    assert {run.status for run in swept.runs} == {"done"}
+
+
+def test_stop_keeps_the_packs_that_have_returned(client, recipes, tmp_path):
+    stop = threading.Event()
+    stop.set()  # takes effect when the first pack returns
+    stopped = sweep(recipes(steps=40), tmp_path, size=1, client=client, stop=stop)
+    assert 0 < len(stopped.runs) < 12
+    assert {run.recipe for run in Store(tmp_path).runs()} == {run.recipe for run in stopped.runs}
+    assert sweep(recipes(steps=40), tmp_path, client=client).skipped == len(stopped.runs)
+
+
+def test_address_without_a_scheduler_is_refused(monkeypatch):
+    monkeypatch.setattr("lora_lab.experiments.cluster.TIMEOUT", 1)
+    with pytest.raises(BadValue, match="no Dask scheduler answers at"):
+        connect("tcp://127.0.0.1:1")

@@ -30,7 +30,6 @@ OPTIONS = ("1e-3,2e-3", "0-4", "16", "lora:rank=4:targets=q+v,full", "prompt:tok
 
 
 def write_valid(kind: str, place: Path) -> None:
-    """Write folders with valid files of a kind."""
     if kind == "adapters":
         adapters(place)
     for file in sorted(shipped("notebooks/solutions").glob("0[0-3]*.ipynb")) if kind == "notebooks" else ():

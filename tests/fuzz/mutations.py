@@ -42,7 +42,6 @@ def any_value(random: Random, old: Any = None) -> Any:
 
 
 def flip(content: bytes, random: Random) -> bytes:
-    """Change some bytes, often near the start, where the header is."""
     changed = bytearray(content)
     reach = min(random.choice((9, 200, len(changed))), len(changed))
     for _ in range(random.choice((1, 2, 8, 64))):
@@ -51,20 +50,17 @@ def flip(content: bytes, random: Random) -> bytes:
 
 
 def cut(content: bytes, random: Random) -> bytes:
-    """Shorten, lengthen, double or empty a file."""
     at = random.randrange(len(content) + 1)
     return random.choice([content[:at], content[at:], content + b"\0" * at, content * 2, b"", content[:7]])
 
 
 def false_length(content: bytes, random: Random) -> bytes:
-    """Change the length of the header."""
     own, any_length = len(content), random.getrandbits(64)
     length = random.choice([0, 1, 7, own, own * 2, 2**31, 2**40, 2**63, 2**64 - 1, any_length])
     return struct.pack("<Q", length) + content[8:]
 
 
 def not_finite(content: bytes, random: Random) -> bytes:
-    """Write NaN, infinity or random bytes over one number."""
     start = 8 + int.from_bytes(content[:8], "little")
     at = start + random.randrange((len(content) - start) // 4) * 4
     number = random.choice([b"\x00\x00\xc0\x7f", b"\x00\x00\x80\xff", b"\xff" * 4, random.randbytes(4)])
@@ -83,12 +79,6 @@ def in_json(value: Any, random: Random) -> Any:
     if random.random() < 0.05:
         del value[key]
     return value
-
-
-def inside(value: dict[str, Any], random: Random) -> None:
-    """Replace one part of an entry: a dtype, a shape or an option."""
-    key = random.choice(list(value))
-    value[key] = in_json(value[key], random)
 
 
 def names(header: dict[str, Any], random: Random) -> str | None:
@@ -165,32 +155,32 @@ def _any_file(folder: Path, random: Random) -> str:
     return random.choice(sorted(file.name for file in folder.iterdir() if file.is_file()))
 
 
-def _bytes(file: str, change: Callable[[bytes, Random], bytes]) -> Callable[[Path, Random], object]:
-    return lambda folder, random: (folder / file).write_bytes(change((folder / file).read_bytes(), random))
+Mutation = Callable[[Path, Random], object]
 
 
-def _header(change: Callable[[dict[str, Any], Random], str | None]) -> Callable[[Path, Random], object]:
-    def changed(content: bytes, random: Random) -> bytes:
-        end = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads(content[8:end])
-        text = change(header, random)
-        new = (json.dumps(header) if text is None else text).encode("utf-8", "surrogatepass")
-        return struct.pack("<Q", len(new)) + new + content[end:]
+def _bytes(file: str | None, change: Callable[[bytes, Random], bytes]) -> Mutation:
+    def changed(folder: Path, random: Random) -> None:
+        path = folder / (file or _any_file(folder, random))
+        path.write_bytes(change(path.read_bytes(), random))
 
-    return _bytes(WEIGHTS, changed)
+    return changed
 
 
-def _config(change: Callable[[dict[str, Any], Random], str | None]) -> Callable[[Path, Random], object]:
-    def changed(content: bytes, random: Random) -> bytes:
-        config = json.loads(content)
-        text = change(config, random)
-        return (json.dumps(config) if text is None else text).encode()
+def _json(file: str, change: Callable[[dict[str, Any], Random], Any]) -> Mutation:
+    """Change the config or the header of the weights, in place or into the returned text."""
 
-    return _bytes(CONFIG, changed)
+    def in_file(content: bytes, random: Random) -> bytes:
+        start = 8 if file == WEIGHTS else 0
+        end = 8 + int.from_bytes(content[:8], "little") if start else len(content)
+        value = json.loads(content[start:end])
+        changed = change(value, random)
+        new = (changed if isinstance(changed, str) else json.dumps(value)).encode("utf-8", "surrogatepass")
+        return (struct.pack("<Q", len(new)) if start else b"") + new + content[end:]
+
+    return _bytes(file, in_file)
 
 
 def json_inside(content: bytes, random: Random) -> bytes:
-    """Change one value in JSON or a line of JSON."""
     lines = [content] if content[:2] in (b"{\n", b"{ ") else content.split(b"\n")
     at = random.randrange(len(lines))
     lines[at] = json.dumps(in_json(json.loads(lines[at]), random)).encode()
@@ -198,33 +188,22 @@ def json_inside(content: bytes, random: Random) -> bytes:
 
 
 def words_inside(content: bytes, random: Random) -> bytes:
-    """Insert a hostile word."""
     word = str(random.choice([*WORDS, *NUMBERS, *'",\t\n\r\ufeff{=', "[" * 9999]))
     at = random.randrange(len(content) + 1)
     return content[:at] + word.encode("utf-8", "surrogatepass") + content[at:]
 
 
-def _in_any(change: Callable[[bytes, Random], bytes]) -> Callable[[Path, Random], object]:
-    return lambda folder, random: _bytes(_any_file(folder, random), change)(folder, random)
-
-
-CHANGES = ((2, flip), (1, cut), (6, json_inside), (3, words_inside))
-ANYWHERE = {change.__name__: (weight, _in_any(change)) for weight, change in CHANGES} | {"other file": (1, other_file)}
-MUTATIONS: dict[str, tuple[int, Callable[[Path, Random], object]]] = {  # weight and mutation
-    "flip weights": (2, _bytes(WEIGHTS, flip)),
-    "flip config": (1, _bytes(CONFIG, flip)),
-    "cut weights": (1, _bytes(WEIGHTS, cut)),
-    "cut config": (1, _bytes(CONFIG, cut)),
-    "length": (1, _bytes(WEIGHTS, false_length)),
-    "numbers": (1, _bytes(WEIGHTS, not_finite)),
-    "entry": (3, _header(inside)),
-    "names": (2, _header(names)),
-    "metadata": (3, _header(metadata)),
-    "header": (1, _header(replace_json)),
-    "options": (4, _config(options)),
-    "config": (1, _config(replace_json)),
-    "other file": (1, other_file),
-}
+FLIP, CUT, OTHER = (3, _bytes(None, flip)), (2, _bytes(None, cut)), (1, other_file)  # weight and mutation
+ANYWHERE: dict[str, tuple[int, Mutation]] = {
+    "flip": FLIP, "cut": CUT, "json": (12, _bytes(None, json_inside)), "words": (6, _bytes(None, words_inside)),
+    "other file": OTHER,
+}  # fmt: skip
+MUTATIONS: dict[str, tuple[int, Mutation]] = {
+    "flip": FLIP, "cut": CUT, "length": (1, _bytes(WEIGHTS, false_length)), "numbers": (1, _bytes(WEIGHTS, not_finite)),
+    "entry": (3, _json(WEIGHTS, in_json)), "names": (2, _json(WEIGHTS, names)),
+    "metadata": (3, _json(WEIGHTS, metadata)), "header": (1, _json(WEIGHTS, replace_json)),
+    "options": (4, _json(CONFIG, options)), "config": (1, _json(CONFIG, replace_json)), "other file": OTHER,
+}  # fmt: skip
 
 
 def mutate(folder: Path, random: Random, mutations: Mapping[str, Any]) -> list[str]:
@@ -234,7 +213,7 @@ def mutate(folder: Path, random: Random, mutations: Mapping[str, Any]) -> list[s
     """
     weights = [weight for weight, _ in mutations.values()]
     chosen = random.choices(list(mutations), weights, k=random.choice((1, 1, 1, 2, 3)))
-    names = sorted(dict.fromkeys(chosen), key=lambda name: name == "other file")
+    names = sorted(dict.fromkeys(chosen), key="other file".__eq__)
     for name in names:
         with suppress(ValueError, KeyError, TypeError, IndexError, OSError, AttributeError, RecursionError):
             mutations[name][1](folder, random)

@@ -1,5 +1,3 @@
-"""Tests with the first cases of `python -m tests.fuzz`, and tests of its own checks."""
-
 import gc
 import sys
 from collections.abc import Iterator
@@ -16,8 +14,7 @@ from lora_lab import LoRA, detach, load_adapter, save_adapter
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import WEIGHTS
 from tests.fuzz.kinds import READ
-from tests.fuzz.run import Fuzzer
-from tests.fuzz.watch import CONSTANT, Outcome, size_of, watched
+from tests.fuzz.run import CONSTANT, Fuzzer, Outcome, size_of, watched
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak memory")
 

@@ -1,23 +1,24 @@
-"""Tests that every registered method passes, on models with and without fused layers.
-
-A new method is tested here automatically. Exceptions are in the tables below.
-"""
+import copy
+import warnings
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
-from lora_lab import LoRA, detach, disabled, load_adapter, memory, params, save_adapter
-from lora_lab.errors import BadValue
+from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, load_adapter, memory, merge, params, save_adapter
+from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods import REGISTRY, method_from
 from lora_lab.methods.base import Method
+from lora_lab.methods.merge import at_strength
 from lora_lab.methods.packed import share, stack_members
 from lora_lab.methods.quant import quantize_model
 from lora_lab.training.measure import measure
-from tests.accounting.test_memory import config
-from tests.conftest import logits, randomise, snapshot, tiny
+from tests.accounting.conftest import small_config
+from tests.conftest import BERT, logits, lora_layers, raises_unchanged, randomise, snapshot, tiny, with_adapter
 
 KINDS = ("roberta", "gpt2", "llama")
+# A new method is tested here automatically; exceptions are in these tables.
 SMALL = {  # options for models of width 32
     "bottleneck": {"size": 8},
     "prompt": {"tokens": 3},
@@ -112,11 +113,8 @@ def test_pack_trains_as_alone_and_can_be_disabled(name, kind):
         METHODS[name].attach(model)
         return model.double()
 
-    def outputs(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-        return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-
     base, ids = tiny(kind).double(), torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(3))
-    plain = outputs(base, ids)
+    plain = logits(base, ids)
     alone, members = ([attached(seed) for seed in (1, 2)] for _ in range(2))
     packed, numbers, gradients = stack_members(base, members)
     numbers.grad = gradients
@@ -125,17 +123,17 @@ def test_pack_trains_as_alone_and_can_be_disabled(name, kind):
     for _ in range(20):
         for model, optimizer, rows in zip(alone, optimizers, ids.chunk(2), strict=True):
             optimizer.zero_grad()
-            loss_of(outputs(model, rows)).backward()
+            loss_of(logits(model, rows)).backward()
             optimizer.step()
         gradients.zero_()
-        sum(loss_of(output) for output in outputs(packed, ids).chunk(2)).backward()
+        sum(loss_of(output) for output in logits(packed, ids).chunk(2)).backward()
         pack_optimizer.step()
     for seed, model, member in zip((1, 2), alone, members, strict=True):
         expected, actual = ([p for p in m.parameters() if p.requires_grad] for m in (model, member))
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
         assert not torch.equal(logits(member), logits(attached(seed)))  # it has learned
     with disabled(packed):
-        torch.testing.assert_close(outputs(packed, ids), plain, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(logits(packed, ids), plain, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "kind", "dtype"), DTYPES)
@@ -155,8 +153,78 @@ def test_adapter_of_a_bf16_or_quantized_base_is_fp32(name, kind, dtype):
 
 @pytest.mark.parametrize(("name", "kind", "padded"), TRACED)
 def test_traced_memory_equals_a_measured_step(name, kind, padded):
-    size = {"layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 16, "inner": 64, "vocabulary": 96}
     setup = {"batch": 2, "seq": 24, "device": "cpu", "dtype": "fp32" if kind == "bert" else "bf16", "padded": padded}
-    measured = measure(config(kind, size), METHODS[name], **setup)
-    traced = memory(config(kind, size), METHODS[name], trace=True, **setup)
+    measured = measure(small_config(kind), METHODS[name], **setup)
+    traced = memory(small_config(kind), METHODS[name], trace=True, **setup)
     assert (traced.peak, traced.categories) == (measured.peak, measured.categories)
+
+
+def test_warning_about_a_head_that_stays_random():
+    model = transformers.DebertaV2ForSequenceClassification(transformers.DebertaV2Config(**BERT, pooler_hidden_size=32))
+    with pytest.warns(LabWarning, match="pooler of this DebertaV2ForSequenceClassification .* stays frozen"):
+        LoRA(rank=2, targets=("query_proj",)).attach(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabWarning)
+        for kind in ("gpt2", "roberta", "phi3", "llama", "bert"):
+            LoRA(rank=2).attach(tiny(kind))
+            PromptTuning(tokens=2).attach(tiny(kind))
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=4), Probe()], ids=["lora", "probe"])
+def test_model_can_be_cast_after_attaching(method):
+    model = with_adapter("roberta", method)
+    before = logits(model)
+    after = logits(model.to(torch.bfloat16))
+    assert after.dtype == torch.float32
+    torch.testing.assert_close(after, before, rtol=0.1, atol=0.1)
+
+
+def test_disabled_can_keep_the_head_and_ends_after_an_error():
+    model, plain = with_adapter("roberta", LoRA(rank=4)), tiny("roberta")
+    plain.classifier = copy.deepcopy(model.classifier.trained)
+    adapted = logits(model)
+    with disabled(model, keep_head=True):
+        torch.testing.assert_close(logits(model), logits(plain))
+    with pytest.raises(KeyError), disabled(model):
+        raise KeyError
+    assert torch.equal(logits(model), adapted)
+
+
+def test_at_strength_scales_the_update():
+    model, scaled = (with_adapter("roberta", LoRA(rank=4)) for _ in range(2))
+    adapted = logits(model)
+    for strength in (1.0, 0.5, 0.0):
+        for layer, original in zip(lora_layers(scaled), lora_layers(model), strict=True):
+            layer.lora_B.data = strength * original.lora_B.data
+        with at_strength(model, strength):
+            torch.testing.assert_close(logits(model), logits(scaled))
+        assert torch.equal(logits(model), adapted)
+    model = with_adapter("roberta", IA3())
+    with at_strength(model, 0), at_strength(model, 1):
+        pass
+    with pytest.raises(BadValue, match=r"use 0 \(off\) or 1 \(on\) for this ia3"), at_strength(model, 0.5):
+        pass
+
+
+@torch.no_grad()
+def test_torch_encoder_layer_uses_its_adapters_in_eval_mode():
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+    model, x = nn.TransformerEncoder(layer, 1).eval(), torch.randn(2, 5, 16)
+    base = model(x)
+    adapted = with_adapter(model, LoRA(rank=2, targets="all-linear"))(x)
+    torch.testing.assert_close(adapted, model.train()(x))  # in training mode, torch calls each layer
+    with disabled(model.eval()):
+        torch.testing.assert_close(model(x), base)
+    merge(model)
+    torch.testing.assert_close(model(x), adapted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel])
+def test_wrapped_model_is_refused_by_attach_and_saved_by_save_adapter(wrap, tmp_path):
+    model, loaded = tiny("roberta"), tiny("roberta")
+    wrapped = wrap(model)
+    with raises_unchanged(model, r"pass the inner model, model\.(_orig_mod|module)"):
+        LoRA(rank=2).attach(wrapped)
+    with_adapter(model, LoRA(rank=2))
+    load_adapter(loaded, save_adapter(wrapped, tmp_path))
+    assert torch.equal(logits(loaded), logits(model))

@@ -1,5 +1,3 @@
-"""Tests of inspecting adapters: faults are named, sound adapters have none, and norms are exact."""
-
 import copy
 import json
 import pickle
@@ -16,24 +14,13 @@ from lora_lab.errors import NotFound
 from lora_lab.methods import faults
 from lora_lab.methods.inspect import inspect_adapter
 from lora_lab.methods.io import OLD_WEIGHTS, WEIGHTS
-from tests.conftest import lora_layers, snapshot, tiny
+from tests.conftest import lora_layers, snapshot, tiny, with_adapter
 from tests.fuzz.corpus import METHODS, base
-from tests.methods.conftest import (
-    PEFT_TARGETS,
-    Edit,
-    edit_config,
-    edit_tensors,
-    peft_lora,
-    peft_model,
-    replace_header,
-    save_peft,
-    with_adapter,
-)
+from tests.methods.conftest import Edit, edit_config, edit_tensors, peft_lora, peft_model, replace_header, save_peft
 
 
 def save_sound(folder: Path, kind: str = "roberta", dtype=torch.float32, config=None, **options) -> Path:
-    """Save an adapter of PEFT's; LoRA unless a config is given."""
-    config = config or peft_lora(kind, options.pop("target_modules", PEFT_TARGETS[kind]), **options)
+    config = config or peft_lora(kind, options.pop("target_modules", None), **options)
     return save_peft(peft_model(tiny(kind), config, seed=2).to(dtype), folder)
 
 
@@ -57,8 +44,9 @@ def test_sound_peft_adapter_has_no_problems(kind, options, tmp_path):
     assert inspect_adapter(folder, tiny(kind)).problems == []
 
 
-@pytest.mark.parametrize(("kind", "method"), [METHODS[name] for name in OURS], ids=OURS)
-def test_sound_adapter_of_ours_has_no_problems(kind, method, tmp_path):
+@pytest.mark.parametrize("name", OURS)
+def test_sound_adapter_of_ours_has_no_problems(name, tmp_path):
+    kind, method = METHODS[name]
     result = inspect_adapter(save_adapter(with_adapter(base(kind), method), tmp_path), base(kind))
     assert result.problems == []
     assert result.does_something
@@ -92,7 +80,7 @@ def replace_by_pickle(folder: Path) -> None:
 
 
 EXTRA = {"base_model.model.roberta.pooler.dense.weight": torch.ones(2)}
-FAULTY = {  # other faults are tested in tests/course/experiments/test_broken.py
+FAULTY = {  # other faults are tested in tests/course/checks/test_debugging.py
     "a pickle": (replace_by_pickle, faults.PICKLE),
     "keys of a model in memory": (rename(".weight", ".default.weight"), faults.RENAMED),
     "no prefix": (rename("base_model.model.", ""), faults.RENAMED),
@@ -123,19 +111,16 @@ def test_fault_is_named(edit, fault, sound, tmp_path):
     assert fault not in (faults.MISSING, faults.SETTINGS) or inspect_adapter(folder).problems[0].name == fault
 
 
-def test_update_lost_in_a_bf16_base_is_named(tmp_path):
-    save_sound(tmp_path)
-    scale_b(1e-4)(tmp_path)
-    assert [p.name for p in inspect_adapter(tmp_path, tiny("roberta").bfloat16()).problems] == [faults.ROUNDED]
-    assert inspect_adapter(tmp_path, tiny("roberta")).problems == []
-
-
-def test_damaged_header_of_ours_is_named(tmp_path):
-    save_adapter(with_adapter("roberta", LoRA(rank=4, alpha=8)), tmp_path)
-    replace_header('{"method": 5}')(tmp_path)
-    assert [problem.name for problem in inspect_adapter(tmp_path, tiny("roberta")).problems] == [faults.SETTINGS]
-
-
-def test_missing_folder_is_refused(tmp_path):
+def test_update_lost_in_a_bf16_base_and_a_damaged_header_of_ours_are_named(sound, tmp_path):
+    shutil.copytree(sound, tmp_path / "peft")
+    scale_b(1e-4)(tmp_path / "peft")
+    save_adapter(with_adapter("roberta", LoRA(rank=4, alpha=8)), tmp_path / "ours")
+    replace_header('{"method": 5}')(tmp_path / "ours")
+    for folder, model, names in (
+        ("peft", tiny("roberta").bfloat16(), [faults.ROUNDED]),
+        ("peft", tiny("roberta"), []),
+        ("ours", tiny("roberta"), [faults.SETTINGS]),
+    ):
+        assert [problem.name for problem in inspect_adapter(tmp_path / folder, model).problems] == names
     with pytest.raises(NotFound, match="there is no folder"):
         inspect_adapter(tmp_path / "nowhere")

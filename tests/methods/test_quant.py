@@ -1,5 +1,3 @@
-"""Tests of quantization: formats equal bitsandbytes', and quantized models behave like their dequantized copies."""
-
 import copy
 
 import pytest
@@ -50,29 +48,23 @@ def test_nf4_equals_bitsandbytes(bitsandbytes, shape, seed, scale, dtype, double
         assert torch.equal(ours.dequantized(state.dtype, fast=True), expected)
 
 
-@pytest.mark.parametrize(("name", "bits"), [("nf4", 4.127), ("nf4-single", 4.5), ("nf3", 3.127)])
-def test_bits_per_weight(name, bits):
-    q = quantize(make_weight((256, 512)), name)
-    stored = sum(t.nbytes for t in (q.packed, q.absmax, q.scales, q.offset) if t is not None)
-    assert 8 * stored / (256 * 512) == pytest.approx(bits, abs=0.001)
-    assert bits_per_weight(name) == pytest.approx(bits, abs=0.001)
+def test_bits_per_weight():
+    for name, bits in (("nf4", 4.127), ("nf4-single", 4.5), ("nf3", 3.127)):
+        q = quantize(make_weight((256, 512)), name)
+        stored = sum(t.nbytes for t in (q.packed, q.absmax, q.scales, q.offset) if t is not None)
+        assert 8 * stored / (256 * 512) == pytest.approx(bits, abs=0.001) == bits_per_weight(name)
 
 
 @settings(max_examples=40)
-@given(st.sampled_from(sorted(QUANTISED_BITS)), st.integers(1, 300), st.integers(0, 10**6))
-def test_error_is_at_most_half_a_step(name, count, seed):
-    weight, levels = make_weight((1, count), seed), levels_of(name)
+@given(st.sampled_from(sorted(QUANTISED_BITS)), st.integers(1, 300), st.integers(0, 10**6), st.sampled_from([0.0, 1.0]))
+def test_error_is_at_most_half_a_step(name, count, seed, scale):
+    weight, levels = make_weight((1, count), seed, scale), levels_of(name)
     dequantized, step = quantize(weight, name).dequantized(), float((levels[1:] - levels[:-1]).max())
     assert dequantized.shape == weight.shape
     assert float((dequantized - weight).abs().max()) <= (step / 2 + 0.02) * float(weight.abs().max()) + 1e-6
-
-
-def test_zeros_stay_zero_and_invalid_weights_are_refused():
-    assert not quantize(torch.zeros(4, 64), "nf4-single").dequantized().any()
-    with pytest.raises(BadValue, match="'nf5' is not a quantization format; use nf4"):
-        quantize(torch.ones(1, 64), "nf5")
-    with pytest.raises(BadValue, match="NaN or infinity"):
-        quantize(torch.full((1, 64), float("nan")))
+    for broken, match in (("nf5", "'nf5' is not a quantization format; use nf4"), (name, "NaN or infinity")):
+        with pytest.raises(BadValue, match=match):
+            quantize(torch.full((1, 64), float("nan")), broken)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("bert", "nf4"), ("gpt2", "int8"), ("phi3", "nf3")])
@@ -94,13 +86,6 @@ def test_quantized_model_equals_its_dequantized_copy(kind, name):
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
 
 
-def test_backward_keeps_no_weight_and_no_input():
-    layer, kept = QuantizedLinear(nn.Linear(128, 64)), []
-    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda t: t):
-        layer(torch.randn(8, 128, requires_grad=True))
-    assert kept == []
-
-
 def test_quantized_model_keeps_its_heads_count_and_fingerprint(tmp_path):
     model, plain = tiny("bert"), tiny("bert")
     assert quantize_model(model) == len(quantized_layers(model)) == 2 * 6
@@ -115,11 +100,15 @@ def test_quantized_model_keeps_its_heads_count_and_fingerprint(tmp_path):
     assert load_adapter(plain, save_adapter(model, tmp_path)).method == LoRA()
 
 
-def test_checkpoint_loads_quantized(loaded):
-    weight = loaded("minilm", 2).bert.encoder.layer[0].attention.self.query.weight
+def test_checkpoint_loads_quantized_and_backward_keeps_no_weight_and_no_input(loaded):
+    weight, kept = loaded("minilm", 2).bert.encoder.layer[0].attention.self.query.weight, []
     bert = load_model("minilm", 2, dtype="nf4+bf16").bert
-    assert torch.equal(bert.encoder.layer[0].attention.self.query.dequantized(), quantize(weight).dequantized())
+    layer = bert.encoder.layer[0].attention.self.query
+    assert torch.equal(layer.dequantized(), quantize(weight).dequantized())
     assert bert.embeddings.word_embeddings.weight.dtype == torch.bfloat16
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda t: t):
+        layer(torch.randn(8, 384, requires_grad=True, dtype=torch.bfloat16))
+    assert kept == []
 
 
 def test_predicted_memory_of_a_quantized_step_is_close():

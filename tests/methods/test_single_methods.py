@@ -1,8 +1,3 @@
-"""Tests of single methods: bottlenecks, PiSSA's dropout, LoRA+, LoRA-FA, VeRA, TinyLoRA, LoRA-XS and the probe.
-
-For parity with PEFT, see test_peft_parity.py.
-"""
-
 import copy
 import gc
 import weakref
@@ -21,41 +16,32 @@ from lora_lab.methods.io import WEIGHTS
 from lora_lab.methods.lora_layers import PiSSALinear
 from lora_lab.methods.packed import share
 from lora_lab.training.loop import Member
-from tests.conftest import logits, lora_layers, randomise, snapshot, tiny
-from tests.methods.conftest import CLOSE, PEFT_TARGETS, load_peft, with_adapter
+from tests.conftest import logits, lora_layers, randomise, snapshot, tiny, with_adapter
+from tests.methods.conftest import CLOSE, PEFT_TARGETS, load_peft
 
 
-@pytest.mark.parametrize(
-    ("method", "paths"),
-    [
+def test_bottleneck_placements_are_counted_and_start_without_effect():
+    for method, paths in (
         (Bottleneck(size=4, layers=1), ["1.self_attn.o_proj", "1.mlp.down_proj"]),
         (Bottleneck(size=4, placement="lin"), ["0.mlp.down_proj", "1.mlp.down_proj"]),
-    ],
-)
-def test_bottleneck_placements_are_counted_and_start_without_effect(method, paths):
-    model, plain = tiny("llama"), tiny("llama")
-    assert method.attach(model).adapter_parameters == params(plain, method).trainable
-    assert [path for path, _ in adapter_layers(model)] == [f"model.layers.{path}" for path in paths]
-    torch.testing.assert_close(logits(model), logits(plain), rtol=1e-6, atol=1e-6)
-
-
-def test_bottleneck_computes_its_formula():
-    layer = with_adapter("roberta", Bottleneck(size=4, placement="lin")).roberta.encoder.layer[0].output.dense
-    x = torch.randn(2, 3, 64)
+    ):
+        model, plain = tiny("llama"), tiny("llama")
+        assert method.attach(model).adapter_parameters == params(plain, method).trainable
+        assert [path for path, _ in adapter_layers(model)] == [f"model.layers.{path}" for path in paths]
+        torch.testing.assert_close(logits(model), logits(plain), rtol=1e-6, atol=1e-6)
+    randomise(model)
+    x, layer = torch.randn(2, 3, 64), model.get_submodule("model.layers.0.mlp.down_proj")
     y = layer.base_layer(x)
     torch.testing.assert_close(layer(x), y + layer.up(F.gelu(layer.down(layer.norm(y)))))
 
 
-def test_pissa_drops_only_inputs_of_what_trains():
+def test_pissa_drops_only_inputs_of_what_trains_and_dora_keeps_autocasts_dtype():
     layer, x = PiSSALinear(nn.Linear(12, 9), 3, 2.0, dropout=0.5), torch.randn(4, 12)
     torch.manual_seed(1)
     actual = layer(x)
     torch.manual_seed(1)
     dropped = nn.functional.dropout(x, 0.5)
     torch.testing.assert_close(actual, layer.base_layer(x) + 2.0 * (dropped - x) @ (layer.lora_B @ layer.lora_A).t())
-
-
-def test_dora_has_the_dtype_of_its_layer_under_autocast():
     layer = lora_layers(with_adapter("bert", LoRA(rank=2, dora=True)))[0]
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.ones(1, 32)).dtype == layer.base_layer(torch.ones(1, 32)).dtype == torch.bfloat16

@@ -1,5 +1,3 @@
-"""Tests of prompts, P-tuning and prefixes: PEFT's files, generation, padding, initial values and limits."""
-
 from dataclasses import replace
 
 import peft
@@ -13,8 +11,8 @@ from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.merge import detach
 from lora_lab.training.batches import check_fits
 from lora_lab.training.tasks import Split, Task
-from tests.conftest import logits, tiny
-from tests.methods.conftest import CLOSE, edit_config, load_peft, peft_model, raises_unchanged, with_adapter
+from tests.conftest import logits, raises_unchanged, tiny, with_adapter
+from tests.methods.conftest import CLOSE, edit_config, load_peft, peft_model
 
 METHODS = {"prompt": PromptTuning(tokens=5), "ptuning": PTuning(tokens=5, hidden=24), "prefix": PrefixTuning(tokens=5)}
 
@@ -52,20 +50,20 @@ def test_ptuning_and_its_file_equal_peft(kind, task, tmp_path):
         logits(loaded.train())
 
 
-def test_peft_prefix_of_an_encoder_is_refused(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable")  # renamed in later releases
+def test_what_soft_methods_cannot_do_is_refused(tmp_path):
+    save_adapter(with_adapter("gpt2", METHODS["prompt"]), tmp_path / "prompt")
+    edit_config(num_virtual_tokens=6)(tmp_path / "prompt")
     config = peft.PrefixTuningConfig(num_virtual_tokens=5, task_type="FEATURE_EXTRACTION")
-    peft.get_peft_model(tiny("bert").bert, config).save_pretrained(tmp_path)
-    body = tiny("bert").bert
-    with raises_unchanged(body, "positions"):
-        load_adapter(body, tmp_path)
-
-
-def test_config_with_another_prompt_length_is_refused(tmp_path):
-    save_adapter(with_adapter("gpt2", METHODS["prompt"]), tmp_path)
-    edit_config(num_virtual_tokens=6)(tmp_path)
-    model = tiny("gpt2")
-    with raises_unchanged(model, "num_virtual_tokens"):
-        load_adapter(model, tmp_path)
+    peft.get_peft_model(tiny("bert").bert, config).save_pretrained(tmp_path / "prefix")
+    cases = (tiny("gpt2"), "prompt", "num_virtual_tokens"), (tiny("bert").bert, "prefix", "positions")
+    for model, name, match in cases:
+        with raises_unchanged(model, match):
+            load_adapter(model, tmp_path / name)
+    model = with_adapter("gpt2", METHODS["prefix"])
+    model.train().gradient_checkpointing_enable()
+    with pytest.raises(BadValue, match="turn checkpointing off"):
+        logits(model)
 
 
 @pytest.mark.parametrize(("kind", "name"), [*(("gpt2", name) for name in METHODS), ("llama", "prefix")])
@@ -85,25 +83,33 @@ def test_generation_equals_repeated_forward_passes(kind, name):
     assert torch.equal(model.generate(**padded, num_beams=2, **greedy)[:, 3:], beams)
 
 
-@pytest.mark.parametrize(("kind", "name"), [*(("roberta", name) for name in METHODS), ("llama", "prefix")])
+def gpt2_classifier() -> nn.Module:
+    config = tiny("gpt2").config
+    config.pad_token_id = 0
+    return transformers.GPT2ForSequenceClassification(config).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *(("roberta", name) for name in METHODS),
+        ("llama", "prefix"),
+        (gpt2_classifier, "prompt"),
+        (gpt2_classifier, "prefix"),
+    ],
+)
 def test_padding_does_not_change_outputs(kind, name):
-    model, inputs = with_adapter(kind, METHODS[name]), make_inputs()
-    ids = nn.functional.pad(inputs["input_ids"], (0, 3), value=1)
+    model, inputs = with_adapter(kind if isinstance(kind, str) else kind(), METHODS[name]), make_inputs()
+    pad = int(kind == "roberta")
+    ids = nn.functional.pad(inputs["input_ids"], (0, 3), value=pad)
     mask = nn.functional.pad(inputs["attention_mask"], (0, 3))
     padded, expected = model(ids, attention_mask=mask).logits, model(**inputs).logits  # ids as a positional argument
     torch.testing.assert_close(padded if padded.dim() == 2 else padded[:, :-3], expected, **CLOSE)
 
 
-@pytest.mark.parametrize("name", ["prompt", "prefix"])
-def test_causal_classifier_reads_the_last_token_before_padding(name):
-    config = tiny("gpt2").config
-    config.pad_token_id = 0
-    model = with_adapter(transformers.GPT2ForSequenceClassification(config).eval(), METHODS[name])
-    inputs = make_inputs()
-    padded = {key: nn.functional.pad(value, (0, 3)) for key, value in inputs.items()}
-    torch.testing.assert_close(model(**padded).logits, model(**inputs).logits, **CLOSE)
+def test_warning_about_padded_rows_of_a_causal_classifier():
     with pytest.warns(LabWarning, match="padded rows"):
-        PromptTuning.from_peft({"num_virtual_tokens": 5}, model)
+        PromptTuning.from_peft({"num_virtual_tokens": 5}, gpt2_classifier())
 
 
 @pytest.mark.parametrize(
@@ -137,11 +143,3 @@ def test_prefix_starts_with_a_small_effect_and_gets_gradients(kind, limit):
     assert 0 < (logits(model) - before).abs().max() < limit
     logits(model.train()).square().sum().backward()
     assert model.soft_prefix.prompt.grad.any()
-
-
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable")  # renamed in later releases
-def test_prefix_with_checkpointing_is_refused():
-    model = with_adapter("gpt2", METHODS["prefix"])
-    model.train().gradient_checkpointing_enable()
-    with pytest.raises(BadValue, match="turn checkpointing off"):
-        logits(model)

@@ -1,5 +1,3 @@
-"""Tests of the lessons: they run, solved and unsolved, and the built notebooks match their sources."""
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Tests of the pictures of sweeps."""
-
 import re
 from functools import partial
 from typing import Any
@@ -9,7 +7,6 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from lora_lab.errors import BadValue, LabWarning
 from lora_lab.plots import sweeps
 from tests.conftest import HOSTILE
 
@@ -45,12 +42,14 @@ def dots(picture: Any) -> list[list[float]]:
     return np.concatenate([collection.get_offsets() for collection in picture.axes[0].collections]).tolist()
 
 
-def test_cells_hold_the_mean_over_seeds():
+def test_cells_hold_the_mean_over_seeds_and_rank_plots_a_dot_per_seed_at_the_best_rate():
     picture = sweeps.heat_map(frame(), "rank", "lr")
     assert texts(picture) == ["72.0", "73.0", "75.0", "76.0"]  # rank 1 at both rates, then rank 4
     assert picture.axes[0].get_title() == "validation accuracy (%):\nhighest mean at rank 4, lr 0.002, n = 2 each"
     incomplete = sweeps.heat_map(frame().iloc[1:], "rank", "lr")
     assert texts(incomplete) == ["72.1\nn = 1", "73.0\nn = 2", "75.0\nn = 2", "76.0\nn = 2"]
+    picture = sweeps.against_rank(frame().assign(accuracy=lambda runs: runs["validation_accuracy"]))
+    assert dots(picture) == [[1, 73.0], [1, 73.1], [4, 76.0], [4, pytest.approx(76.1)]]
 
 
 @pytest.mark.filterwarnings("ignore:Glyph 27")
@@ -64,27 +63,19 @@ def test_only_powers_of_ten_are_formulas(draw):
     assert all(text.get_parse_math() == ("mathdefault" in text.get_text()) for text in labels)
 
 
-def test_rank_plot_has_a_dot_per_seed_at_the_best_rate():
-    picture = sweeps.against_rank(frame().assign(accuracy=lambda runs: runs["validation_accuracy"]))
-    assert dots(picture) == [[1, 73.0], [1, 73.1], [4, 76.0], [4, pytest.approx(76.1)]]
-
-
 def test_pictures_depend_on_what_varies():
     assert set(sweeps.pictures(frame())) == {"rank_lr", "lr_curves", "rank", "pareto"}
     assert set(sweeps.pictures(frame(ranks=(4,), rates=(1e-3,)))) == {"rank"}
     with_rule = frame().assign(alpha=lambda runs: 2 * runs["rank"])  # alpha follows from the rank
     assert set(sweeps.pictures(with_rule)) >= {"rank_lr", "lr_curves", "rank", "pareto"}
     assert sweeps.pictures(frame().iloc[:0]) == {}
-
-
-def test_sweep_over_rates_is_a_curve():
     pictures = sweeps.pictures(frame(ranks=(4,), rates=(1e-3, 2e-3, 4e-3)))
     assert set(pictures) == {"lr_curves"}
     assert list(lines(pictures["lr_curves"]).values()) == [pytest.approx([75.05, 76.05, 78.05])]
     assert len(dots(pictures["lr_curves"])) == 6
 
 
-@pytest.mark.parametrize(("name", "a", "b"), [("alpha", 8, 32), ("dora", None, True)])
+@pytest.mark.parametrize(("name", "a", "b"), [("alpha", 8, 32), ("dora", None, True), ("run_dtype", "bf16", "fp32")])
 def test_runs_with_different_hidden_settings_are_drawn_apart(name: str, a: Any, b: Any):
     runs = with_two_values(name, a, b)
     pictures = sweeps.pictures(runs)
@@ -92,22 +83,11 @@ def test_runs_with_different_hidden_settings_are_drawn_apart(name: str, a: Any, 
         titles = [
             picture.axes[0].get_title()
             for key, picture in pictures.items()
-            if re.fullmatch(rf"{kind}(_(alpha|dora)_.*)?", key)
+            if re.fullmatch(rf"{kind}(_(alpha|dora|run_dtype)_.*)?", key)
         ]
         assert (len(titles), sum(str(b) in title for title in titles)) == (2, 1)
     first_cells = sorted(float(texts(picture)[0]) for key, picture in pictures.items() if key.startswith("rank_lr"))
     assert first_cells == [72.0, 82.0]
-    heat_map = partial(sweeps.heat_map, down="rank", across="lr")
-    for draw in (heat_map, sweeps.rate_curves, sweeps.against_rank, sweeps.pareto):
-        with pytest.raises(BadValue, match=f"differ in {name}"):
-            draw(runs)
-
-
-def test_repeated_seed_is_refused_and_mixed_dtypes_are_a_warning():
-    with pytest.raises(BadValue, match="option that has no column"):
-        sweeps.heat_map(with_two_values("seed", 0, 0, seeds=1), "rank", "lr")
-    with pytest.warns(LabWarning, match="bf16"):
-        sweeps.heat_map(with_two_values("run_dtype", "bf16", "fp32"), "rank", "lr")
 
 
 def test_methods_without_a_rank_have_a_curve_each():

@@ -10,7 +10,6 @@ from lora_lab.training.batches import Batch, Row, collate, training_rows
 
 
 def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) -> list[Row]:
-    """Random rows of random lengths for the tiny models."""
     rng = random.Random(seed)
     lengths = [rng.randint(2, longest) for _ in range(n)]
     return [
@@ -20,7 +19,6 @@ def rows(n: int, *, labels: int | None = 3, longest: int = 12, seed: int = 0) ->
 
 
 def training_batches(rows: Sequence[Row], batch: int, steps: int, seed: int, pad: int) -> Iterator[Batch]:
-    """The collated batches of a run."""
     return (collate(part, pad) for part in training_rows(rows, batch, steps, seed))
 
 

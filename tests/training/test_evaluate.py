@@ -1,6 +1,5 @@
-"""Tests of losses and metrics against plain computation."""
-
 import math
+import threading
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -10,53 +9,46 @@ import scipy.stats
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
-from lora_lab import LoRA, Recipe
+from lora_lab import LoRA, Probe, Recipe, Store, evaluate_adapter, sweep, train
+from lora_lab.errors import Failed
 from lora_lab.metrics import better
 from lora_lab.training.batches import Row, collate
 from lora_lab.training.evaluate import classification_metrics, evaluate, loss_of, regression_metrics
 from lora_lab.training.loop import label_losses
+from lora_lab.training.probing import features, solve
 from tests.conftest import randomise, tiny
 from tests.training.conftest import rows
 
 VOCABULARY = 96
 
 
-class Model(nn.Module):
-    """Returns logits computed from the attention mask."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = logits
-
+class Lengths(nn.Module):
     def forward(self, input_ids, attention_mask):
-        return SimpleNamespace(logits=self.logits(attention_mask))
+        return SimpleNamespace(logits=attention_mask.sum(1, keepdim=True).float())
 
 
 def test_perplexity_is_a_mean_over_tokens():
-    model, data = tiny("llama"), rows(9, labels=None)
+    model, data = tiny("llama"), [*rows(9, labels=None), Row([5], None, 9)]  # the last one predicts no token
     randomise(model)
     losses = []
     with torch.no_grad():
         for row in data:  # one at a time, without padding
             logits = model(input_ids=torch.tensor([row.tokens])).logits[0]
-            losses.append(F.cross_entropy(logits[:-1], torch.tensor(row.tokens[1:]), reduction="none"))
+            losses.append(F.cross_entropy(logits[:-1], torch.tensor(row.tokens)[1:], reduction="none"))
     score = evaluate(model, data, pad=0)
     mean = torch.cat(losses).mean()
     assert score.metrics["loss"] == pytest.approx(mean.item(), rel=1e-5)
     assert score.metrics["perplexity"] == pytest.approx(mean.exp().item(), rel=1e-5)
-    np.testing.assert_allclose(score.by_row, [x.mean().item() for x in losses], rtol=1e-5)
+    np.testing.assert_allclose(score.by_row, [x.mean().item() if len(x) else 0 for x in losses], rtol=1e-5)
     assert score.predictions is score.by_row
-
-
-def test_row_without_predicted_tokens_has_no_weight():
-    uniform = Model(lambda mask: torch.zeros(*mask.shape, VOCABULARY))
-    score = evaluate(uniform, [Row([5], None, 0), Row([5, 6, 7], None, 1)], pad=0)
-    np.testing.assert_allclose(score.by_row, [0, math.log(VOCABULARY)], rtol=1e-6)
-    assert score.metrics["loss"] == pytest.approx(math.log(VOCABULARY), rel=1e-6)
 
 
 def test_label_smoothing_matches_torch():
@@ -87,7 +79,7 @@ def test_regression_has_squared_error_and_correlation():
     data = [Row([5, 6], 1.5, 0), Row([5, 6, 7], 0.0, 1), Row([5], 4.0, 2)]
     losses = loss_of(torch.tensor([[1.0], [2.0], [4.0]]), collate(data, pad=0).labels)
     torch.testing.assert_close(losses, torch.tensor([0.25, 4.0, 0.0]))
-    score = evaluate(Model(lambda mask: mask.sum(1, keepdim=True).float()), data, pad=0)
+    score = evaluate(Lengths(), data, pad=0)
     np.testing.assert_array_equal(score.predictions, [2, 3, 1])
     assert score.metrics["spearman"] == pytest.approx(-1)
     assert score.metrics["loss"] == pytest.approx((0.25 + 9 + 9) / 3)
@@ -139,3 +131,61 @@ def test_evaluate_restores_the_mode_of_each_module():
     with pytest.raises(KeyboardInterrupt):
         evaluate(model, rows(5), pad=1)
     assert {name: module.training for name, module in model.named_modules()} == before
+
+
+@pytest.mark.parametrize(("classes", "l2"), [(2, 0.1), (2, 30.0), (3, 1.0)])
+def test_solution_matches_scikit_learn(classes, l2):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, 200)
+    centers = rng.normal(size=(classes, 6))
+    z = (centers[labels] + 1.5 * rng.normal(size=(200, 6))) * 10.0 ** np.arange(-3, 3) + 7  # features of all scales
+    z[:, 2] = 5.0  # a constant feature
+    weight, bias, loss = solve(z, labels, classes, l2)
+    inverse_penalty = (2 if classes == 2 else 1) / l2
+    expected = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, tol=1e-8, max_iter=5000))
+    probabilities = softmax(z @ weight.T + bias, axis=1)
+    assert np.allclose(probabilities, expected.fit(z, labels).predict_proba(z), atol=1e-3)
+    assert loss == pytest.approx(-np.log(probabilities[np.arange(len(z)), labels]).mean(), rel=1e-6)
+    assert np.abs(weight[:, 2]).max() < 1e-12
+
+
+def test_probe_run_does_not_depend_on_rate_steps_seed_or_batch(recipe, tmp_path, opinions, tiny_encoder):
+    run = train(recipe(method=Probe(l2=0.1)), store=tmp_path)
+    assert run.status == "done"
+    assert run.metrics.keys() == {"accuracy", "macro_f1", "loss"}
+    assert run.metrics["accuracy"] >= 0.75
+    assert (run.adapter_parameters, run.head_parameters) == (0, 2 * 32 + 2)
+    assert (run.history["step"], run.history["lr"]) == ([4], [0.0])
+    assert run.history["validation"][0]["step"] == 4
+    assert run.history["loss"][0] < np.log(2)
+    assert len(run.predictions) == 16
+    assert Store(tmp_path).runs() == [run]
+    options = {"dtype": "fp32", "attention": "eager", "device_name": "cpu"}
+    assert evaluate_adapter(run.adapter, opinions, model=tiny_encoder, **options) == pytest.approx(run.metrics)
+    other = train(recipe(method=Probe(l2=0.1), lr=1.0, steps=9, seed=3, batch=4, validations=1), store=None)
+    assert other.metrics == run.metrics
+    assert (other.predictions == run.predictions).all()
+
+
+def test_features_are_reused_for_the_same_texts(recipe, tmp_path, monkeypatch):
+    computed = []
+
+    def counting_features(model, rows, *args, **options):
+        computed.append(len(rows))
+        return features(model, rows, *args, **options)
+
+    monkeypatch.setattr("lora_lab.training.probing._kept", None)
+    monkeypatch.setattr("lora_lab.training.probing.features", counting_features)
+    sweep([recipe(method=Probe(l2=l2), seed=s) for l2, s in ((0.1, 0), (10.0, 0), (0.1, 1))], tmp_path)
+    train(recipe(method=Probe(), examples=24), store=None)
+    assert computed == [56, 24]
+
+
+def test_stopped_probe_is_untrained_and_nonfinite_features_are_refused(recipe):
+    stop = threading.Event()
+    stop.set()
+    run = train(recipe(method=Probe()), store=None, stop=stop)
+    assert run.status == "stopped"
+    assert run.metrics["loss"] == pytest.approx(np.log(2))
+    with pytest.raises(Failed, match="not finite"):
+        solve(np.full((4, 2), np.nan), np.array([0, 1, 0, 1]), 2, 1.0)

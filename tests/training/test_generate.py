@@ -1,5 +1,3 @@
-"""Tests of generation: greedy decoding, beam search, end tokens, and adapters."""
-
 from dataclasses import replace
 
 import pytest
@@ -54,20 +52,16 @@ def test_greedy_answers_match_token_by_token_decoding(causal, method):
         assert generate(model, tokenizer, PROMPTS, SHORT) == base
 
 
-def test_answer_ends_at_the_end_token(causal):
-    model, tokenizer = causal
-    model.lm_head.register_forward_hook(lambda m, a, y: y.index_fill(-1, torch.tensor([tokenizer.eos_token_id]), 1e4))
-    assert generate(model, tokenizer, PROMPTS, SHORT) == [""] * len(PROMPTS)
-
-
-def test_beam_search_matches_transformers(causal):
+def test_beam_search_matches_transformers_and_ends_at_the_end_token(causal):
     model, tokenizer = causal
     inputs = tokenizer(PROMPTS[1], return_tensors="pt")
     settings = {"num_beams": 10, "length_penalty": 0.5, "max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
-    ids = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], **settings)
+    ids = model.generate(**inputs, **settings)
     expected = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     assert generate(model, tokenizer, [PROMPTS[1]], Decoding(10, length_penalty=0.5, max_new_tokens=6)) == [expected]
     assert generate(model, tokenizer, [PROMPTS[1]], Decoding(max_new_tokens=6)) != [expected]
+    model.lm_head.register_forward_hook(lambda m, a, y: y.index_fill(-1, torch.tensor([tokenizer.eos_token_id]), 1e4))
+    assert generate(model, tokenizer, PROMPTS, SHORT) == [""] * len(PROMPTS)
 
 
 def test_no_repeat_ngram_ignores_the_prompt(causal):

@@ -1,16 +1,15 @@
-"""Tests of the memory check: what does not fit is refused, with a suggestion that fits."""
-
 import re
 from dataclasses import replace
 
+import psutil
 import pytest
 
-from lora_lab import LoRA, PromptTuning, Recipe
+from lora_lab import LoRA, PromptTuning, Recipe, machine
 from lora_lab.errors import BadValue
 from lora_lab.training import memory_check
 from lora_lab.training.batches import STEP
 from lora_lab.training.device import Choice
-from lora_lab.training.memory_check import SWITCH, after_running_out, check_memory, need_of
+from lora_lab.training.memory_check import SWITCH, after_running_out, check_memory, free_bytes, need_of
 
 MIB = 2**20
 FP32 = Choice("cpu", "fp32", "sdpa")
@@ -74,10 +73,28 @@ def test_invalid_and_unsupported_recipes_pass(free):
 
 def test_need_follows_the_recipe():
     plain = need_of(Recipe("minilm", "rt", batch=4, max_length=61), FP32)
-    assert (plain.setup.batch, plain.setup.seq, plain.setup.device, plain.labels) == (4, 62, "cpu", 2)
+    assert (plain.setup.batch, plain.setup.seq, plain.setup.device, plain.setup.num_labels) == (4, 62, "cpu", 2)
     eager = need_of(Recipe("minilm", "rt", batch=4, max_length=61), Choice("cpu", "fp32", "eager"))
     assert eager.bytes() > plain.bytes()  # it stores attention scores
     gpu = need_of(Recipe("minilm", "rt", dropout=True), Choice("cuda", "bf16", "sdpa")).setup
     assert (gpu.device, gpu.dropout, gpu.dtype) == ("cuda", 0.1, "bf16")
     assert need_of(Recipe("minilm", "rt", dropout=True), FP32).bytes() > need_of(Recipe("minilm", "rt"), FP32).bytes()
     assert need_of(Recipe("minilm", "rt", PromptTuning(8)), FP32).method.added_tokens == 8
+
+
+@pytest.mark.parametrize(
+    ("version", "limit"),
+    [(1, f"{4 * MIB}\n"), (2, f"{4 * MIB}\n"), (1, "9223372036854771712\n"), (2, "max\n"), (2, "")],
+)
+def test_container_limit_replaces_the_machines_memory(tmp_path, monkeypatch, version, limit):
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    folder, file = (tmp_path, "memory.max") if version == 2 else (tmp_path / "memory", "memory.limit_in_bytes")
+    folder.mkdir(exist_ok=True)
+    own, shared = ("anon", "shmem") if version == 2 else ("total_rss", "total_shmem")
+    (folder / "memory.stat").write_text(f"{own} {MIB}\nfile {3 * MIB}\n{shared} {MIB // 2}\n")
+    (folder / file).write_text(limit)
+    if str(4 * MIB) in limit:
+        assert machine.container() == (4 * MIB, 1.5 * MIB)
+        assert (machine.memory(), free_bytes("cpu")) == ((4 * MIB, 2.5 * MIB), 2.5 * MIB)
+    else:
+        assert machine.memory()[0] == psutil.virtual_memory().total

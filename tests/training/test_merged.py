@@ -1,5 +1,3 @@
-"""Tests of merged checkpoints: plain transformers loads them, and no other file is overwritten."""
-
 import json
 from pathlib import Path
 
@@ -11,34 +9,23 @@ from lora_lab import FullFineTuning, LoRA, load_adapter, save_adapter
 from lora_lab.errors import BadValue, Failed
 from lora_lab.methods.attach import is_adapted
 from lora_lab.methods.inspect import answer_of
-from lora_lab.training import named
 from lora_lab.training.assets import asset_path
 from lora_lab.training.models import load_model
 from lora_lab.training.named import MARKER, inspect_folder, write_merged
-from tests.conftest import BERT, logits, randomise, tiny
+from tests.conftest import BERT, logits, tiny, with_adapter
 
 CLASSIFIER, CAUSAL = transformers.AutoModelForSequenceClassification, transformers.AutoModelForCausalLM
 AUTO = {"bert": CLASSIFIER, "roberta": CLASSIFIER, "gpt2": CAUSAL, "llama": CAUSAL}
 
 
 def saved(folder: Path, kind: str, method) -> tuple[str, str]:
-    """Save a tiny base and an adapter for it; return both folders."""
     base, adapter = folder / "base", folder / "adapter"
     tiny(kind).save_pretrained(base)
-    model = load_model(str(base), 3 if AUTO[kind] is CLASSIFIER else None)
-    save_adapted(model, method, adapter)
+    save_adapter(with_adapter(load_model(str(base), 3 if AUTO[kind] is CLASSIFIER else None), method), adapter)
     return str(base), str(adapter)
 
 
-def save_adapted(model, method, folder: Path) -> None:
-    """Attach a random adapter and save it."""
-    method.attach(model)
-    randomise(model)
-    save_adapter(model, folder)
-
-
 def loaded_exactly(auto, folder: Path):
-    """Load a checkpoint that must have all weights of the model and no others."""
     model, info = auto.from_pretrained(folder, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     return model
@@ -63,8 +50,8 @@ def test_merged_checkpoint_loads_in_plain_transformers(kind, method, tmp_path):
     model = load_model(base, 3 if AUTO[kind] is CLASSIFIER else None)
     load_adapter(model, adapter)
     torch.testing.assert_close(logits(plain), logits(model), rtol=1e-4, atol=1e-4)
-    assert result.loads_as == AUTO[kind].__name__
-    assert result.difference < 1e-5
+    assert result["loads_as"] == AUTO[kind].__name__
+    assert result["difference"] < 1e-5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base", "out"]  # no scratch folder is left
 
 
@@ -75,9 +62,9 @@ def test_masked_language_model_keeps_its_head(tmp_path, silent):
     cls(transformers.BertConfig(**BERT)).eval().save_pretrained(tmp_path / "base")
     model = load_model(str(tmp_path / "base"))
     assert type(model) is cls
-    save_adapted(model, LoRA(rank=2, targets="q,v"), tmp_path / "adapter")
+    save_adapter(with_adapter(model, LoRA(rank=2, targets="q,v")), tmp_path / "adapter")
     result = write_merged(tmp_path / "adapter", tmp_path / "out", base=str(tmp_path / "base"))
-    assert result.loads_as == "AutoModelForMaskedLM"
+    assert result["loads_as"] == "AutoModelForMaskedLM"
     plain = loaded_exactly(transformers.AutoModelForMaskedLM, tmp_path / "out")
     base = cls.from_pretrained(tmp_path / "base").state_dict()
     assert base.keys() == plain.state_dict().keys()
@@ -94,14 +81,14 @@ def test_adapter_of_a_body_merges_into_the_body(tmp_path, silent, monkeypatch):
     masked.save_pretrained(tmp_path / "base")
     base, adapter = str(tmp_path / "base"), tmp_path / "adapter"
     model = transformers.BertModel.from_pretrained(base).eval()
-    save_adapted(model, LoRA(rank=2, targets="q,v"), adapter)
+    save_adapter(with_adapter(model, LoRA(rank=2, targets="q,v")), adapter)
     with pytest.raises(BadValue, match="body=True"):
         load_adapter(load_model(base), adapter)
     load_adapter(load_model(base, body=True), adapter)
     with monkeypatch.context() as patch:  # the masked model must not be loaded as well
         patch.setattr(transformers.AutoModelForMaskedLM, "from_pretrained", lambda *_, **__: pytest.fail("two models"))
         result = write_merged(adapter, tmp_path / "out", base=base)
-    assert result.loads_as == "AutoModel"
+    assert result["loads_as"] == "AutoModel"
     assert inspect_folder(adapter, base).does_something
     plain = transformers.AutoModel.from_pretrained(tmp_path / "out")
     torch.testing.assert_close(answer_of(plain), answer_of(model), rtol=1e-4, atol=1e-4)
@@ -115,9 +102,9 @@ def test_adapter_of_a_body_merges_into_the_body(tmp_path, silent, monkeypatch):
 def test_adapter_of_a_4_bit_base_merges_into_dequantized_weights(tmp_path):
     base, adapter = saved(tmp_path, "gpt2", LoRA(rank=4))
     result = write_merged(adapter, tmp_path / "out", base=base, dtype="nf4")
-    assert len(result.report.dequantised) == 8
-    assert result.report.added_bytes > 0
-    assert result.dtype == "fp32"
+    assert len(result["merged"]["dequantised"]) == 8
+    assert result["merged"]["added_bytes"] > 0
+    assert result["dtype"] == "fp32"
     quantized, unquantized = load_model(base, dtype="nf4"), load_model(base)
     for model in (quantized, unquantized):
         load_adapter(model, adapter)
@@ -128,10 +115,10 @@ def test_adapter_of_a_4_bit_base_merges_into_dequantized_weights(tmp_path):
 
 def test_base_and_tokenizer_are_found_from_the_adapter(loaded, tmp_path, silent):
     model = loaded("minilm", 2)
-    save_adapted(model, LoRA(rank=2), tmp_path / "adapter")
+    save_adapter(with_adapter(model, LoRA(rank=2)), tmp_path / "adapter")
     result = write_merged(tmp_path / "adapter", tmp_path / "out")
-    assert result.tokenizer
-    assert result.base == "minilm"
+    assert result["tokenizer"]
+    assert result["base"] == "minilm"
     text = "An adapter is worth its megabytes."
     ids = [transformers.AutoTokenizer.from_pretrained(f)(text) for f in (tmp_path / "out", asset_path("minilm"))]
     assert ids[0].input_ids == ids[1].input_ids
@@ -143,11 +130,11 @@ def test_merged_folder_is_replaced_unless_it_is_the_base(tmp_path):
     base, adapter = saved(tmp_path, "bert", LoRA(rank=4))
     for dtype in ("bf16", "fp32"):
         result = write_merged(adapter, tmp_path / "out", base=base, dtype=dtype)
-        assert (result.report.rounding > 1e-3) == (result.difference > 1e-5) == (dtype == "bf16")
+        assert (result["merged"]["rounding"] > 1e-3) == (result["difference"] > 1e-5) == (dtype == "bf16")
         marker = json.loads((tmp_path / "out" / MARKER).read_text())
         assert marker["dtype"] == dtype
         assert set(marker["files"]) == {p.name for p in (tmp_path / "out").iterdir()}
-    save_adapted(load_model(str(tmp_path / "out"), 3), LoRA(rank=2), tmp_path / "second")
+    save_adapter(with_adapter(load_model(str(tmp_path / "out"), 3), LoRA(rank=2)), tmp_path / "second")
     with pytest.raises(BadValue, match="is an input of the merge"):
         write_merged(tmp_path / "second", tmp_path / "out")
 
@@ -167,13 +154,14 @@ def test_other_files_are_never_overwritten(tmp_path):
 def test_checkpoint_with_different_outputs_is_not_kept(tmp_path, monkeypatch):
     base, adapter = saved(tmp_path, "llama", LoRA(rank=4))
 
-    def save_wrong_head(model, folder, *rest):
-        model.lm_head.weight.data += 1
-        model.save_pretrained(folder)
-        model.lm_head.weight.data -= 1
-        return False
+    save = transformers.PreTrainedModel.save_pretrained
 
-    monkeypatch.setattr(named, "_save", save_wrong_head)
+    def save_wrong_head(model, folder):
+        model.lm_head.weight.data += 1
+        save(model, folder)
+        model.lm_head.weight.data -= 1
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", save_wrong_head)
     with pytest.raises(Failed, match="in plain transformers, the checkpoint's logits are off"):
         write_merged(adapter, tmp_path / "out", base=base)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "base"]

@@ -1,5 +1,3 @@
-"""Tests of loading base models, and of the shortcuts for BERT-like models."""
-
 import copy
 import json
 import shutil
@@ -17,30 +15,24 @@ from lora_lab.training.models import SHORT_ROWS, take_shortcuts
 from tests.conftest import BERT, logits, randomise, tiny
 
 
-def test_head_with_other_classes_is_replaced(tiny_encoder, tmp_path):
-    load_model(tiny_encoder, 3).save_pretrained(tmp_path)
+def test_arguments_of_load_model(tiny_encoder, tmp_path):
+    for dtype, attention, expected in (("bf16", "eager", torch.bfloat16), (torch.float16, "sdpa", torch.float16)):
+        model = load_model(tiny_encoder, 3, dtype=dtype, attention=attention)
+        assert {p.dtype for p in model.parameters()} == {expected}
+        assert model.config._attn_implementation == attention
+        assert not model.training
+    model.save_pretrained(tmp_path)
     with pytest.warns(LabWarning, match="a head with 3 classes"):
         assert load_model(str(tmp_path), 2).classifier.out_features == 2
 
 
-def test_dtype_and_attention_arguments(tiny_encoder):
-    for dtype, attention, expected in (("bf16", "eager", torch.bfloat16), (torch.float16, "sdpa", torch.float16)):
-        model = load_model(tiny_encoder, 2, dtype=dtype, attention=attention)
-        assert {p.dtype for p in model.parameters()} == {expected}
-        assert model.config._attn_implementation == attention
-        assert not model.training
-
-
-def test_unknown_model_is_refused(tmp_path, monkeypatch):
+def test_unknown_model_is_refused_and_the_hub_used_only_with_download(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for load in (load_model, load_tokenizer):
         for name in ("minilmm", "no/such-model", "../nowhere", ""):
             with pytest.raises(NotFound, match=r"pass a bundled one|contains no model") as error:
                 load(name)
             assert "\n" not in str(error.value)
-
-
-def test_hub_is_used_only_with_download():
     with pytest.raises(NotFound, match="with download allowed"):
         load_tokenizer("someone/model")
     with pytest.raises(Failed, match="the hub could not provide 'someone/model'"):
@@ -95,9 +87,6 @@ def test_code_in_a_checkpoint_is_not_run(tiny_encoder, tmp_path):
     assert_refused(folder)
     assert time.monotonic() - start < 10  # transformers would ask the user and wait 15 s
     assert not (tmp_path / "ran").exists()
-
-
-# ---- shortcuts: outputs and gradients stay the same
 
 
 @pytest.mark.parametrize(

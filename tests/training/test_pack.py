@@ -1,5 +1,3 @@
-"""Tests of packs: runs that train together equal runs that train alone."""
-
 import threading
 import time
 from itertools import pairwise
@@ -17,15 +15,15 @@ from lora_lab.training.pack import Pack, key
 from tests.conftest import PLAIN, mapped
 
 
-def assert_same_run(packed, alone, rtol=1e-4) -> None:
+def assert_same_run(packed, alone) -> None:
     """Compare everything but seconds and bytes."""
-    np.testing.assert_allclose(packed.history["loss"], alone.history["loss"], rtol=rtol)
-    assert packed.status == alone.status
+    np.testing.assert_allclose(packed.history["loss"], alone.history["loss"], rtol=1e-4)
+    for name in ("status", "adapter_parameters"):
+        assert getattr(packed, name) == getattr(alone, name)
     assert packed.history["lr"] == alone.history["lr"]
     assert packed.metrics["accuracy"] == alone.metrics["accuracy"]
     assert packed.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-4)
     assert (packed.predictions == alone.predictions).all()
-    assert packed.adapter_parameters == alone.adapter_parameters
     validations = [[(v["step"], v["accuracy"]) for v in run.history["validation"]] for run in (packed, alone)]
     assert validations[0] == validations[1]
 
@@ -47,8 +45,15 @@ def test_seeds_share_one_quantized_base(recipe, tmp_path):
     assert evaluate_adapter(alone.adapter, recipes[0].task, **options) == pytest.approx(alone.metrics)
 
 
-def test_members_may_train_on_different_subsets(recipe, three_threads):
-    recipes = [recipe(steps=6, examples=12, subset=subset, seed=seed) for subset, seed in ((0, 0), (0, 1), (1, 1))]
+def test_members_may_differ_in_subset_method_clip_and_decay(recipe, three_threads):
+    recipes = [
+        recipe(steps=8, lr=1e-2, examples=12, subset=subset, seed=seed, method=method, clip=clip, weight_decay=decay)
+        for subset, seed, method, clip, decay in (
+            (0, 0, LoRA(1, 16), 1.0, 0.0),
+            (0, 1, LoRA(16, 32, "all-linear"), 0.03, 0.0),
+            (1, 1, LoRA(5, 8, "k,o", rslora=True), 0.0, 5.0),
+        )
+    ]
     pack = Pack(recipes)
     assert len(pack.model.members) == 3
     assert [len(rows) for rows in pack.draws.values()] == [12, 12]
@@ -158,14 +163,3 @@ def test_step_synchronizes_once_for_all_members(recipe, monkeypatch):
 
     assert reads_per_step(4) == reads_per_step(1)
     assert max(reads_per_step(4)) <= 2  # loss and norm, and transformers reads the mask
-
-
-def test_twenty_steps_of_minilm_equal_runs_alone(opinions):
-    shared = {"steps": 20, "batch": 2, "validations": 1, "max_length": 16, **PLAIN}
-    recipes = [
-        Recipe("minilm", opinions, LoRA(1, 16), lr=2e-3, seed=0, **shared),
-        Recipe("minilm", opinions, LoRA(16, 32, "all-linear"), lr=5e-4, seed=1, clip=0.3, **shared),
-        Recipe("minilm", opinions, LoRA(5, 8, "k,o", rslora=True), seed=0, clip=0.0, weight_decay=0.1, **shared),
-    ]
-    for recipe, packed in zip(recipes, Pack(recipes).run(), strict=True):
-        assert_same_run(packed, train(recipe, store=None), rtol=1e-5)

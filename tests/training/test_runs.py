@@ -1,20 +1,21 @@
-"""Tests of the store: order, replacement, and damaged records."""
-
 import json
 import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lora_lab import LoRA, Recipe, Run, Store
+from lora_lab import IA3, LoRA, Recipe, Run, Store
 from lora_lab.errors import BadValue
+from lora_lab.training.recipe import recipe_from
 from tests.conftest import made_run
 
-RECIPE = Recipe("minilm", "rt", LoRA(rank=2))
+RANK_2 = Recipe("minilm", "rt", LoRA(rank=2))
 
 
-def new_run(recipe: Recipe = RECIPE, **changes) -> Run:
+def new_run(recipe: Recipe = RANK_2, **changes) -> Run:
     return replace(made_run(recipe, None, {"torch": "2"}, accuracy=0.8), adapter="runs/x", **changes)
 
 
@@ -29,26 +30,24 @@ def test_runs_are_listed_oldest_first_and_replaced_by_recipe(tmp_path):
     assert [(run.recipe.seed, run.metrics["accuracy"]) for run in store.runs()] == [(1, 0.8), (2, 0.8), (0, 0.9)]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
+def test_invalid_record_is_named_with_the_reason(tmp_path):
+    Store(tmp_path).add(new_run())
+    file = tmp_path / f"{RANK_2.hash}.json"
+    intact = json.loads(file.read_text())
+    for change, message in (
         ({"version": 2}, "has format version 2.*update lora_lab"),
         ({"metrics": None}, "is not a run of lora_lab"),
         ({"recipe": 5}, "is not a run of lora_lab"),
-        ({"recipe": {**RECIPE.settings(), "method": []}}, "settings, such as .*, not \\[\\]"),
+        ({"recipe": {**RANK_2.settings(), "method": []}}, "settings, such as .*, not \\[\\]"),
         ({"history": {}}, "is not a run of lora_lab"),
         ({"metrics": {"accuracy": float("nan")}}, "a number is not finite"),
         ({"environment": {"data": []}}, "is not a run of lora_lab"),
-        ({"recipe": {**RECIPE.settings(), "steps": 0}}, "is not a run of lora_lab .*steps must be"),
-        ({"recipe": {**RECIPE.settings(), "color": 1}}, "no field 'color'"),
-    ],
-)
-def test_invalid_record_is_named_with_the_reason(tmp_path, change, message):
-    Store(tmp_path).add(new_run())
-    file = tmp_path / f"{RECIPE.hash}.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(BadValue, match=rf"{file.name}.*{message}"):
-        Store(tmp_path).runs()
+        ({"recipe": {**RANK_2.settings(), "steps": 0}}, "is not a run of lora_lab .*steps must be"),
+        ({"recipe": {**RANK_2.settings(), "color": 1}}, "no field 'color'"),
+    ):
+        file.write_text(json.dumps(intact | change))
+        with pytest.raises(BadValue, match=rf"{file.name}.*{message}"):
+            Store(tmp_path).runs()
 
 
 def test_unreadable_files_are_named_and_other_json_is_ignored(tmp_path):
@@ -56,8 +55,8 @@ def test_unreadable_files_are_named_and_other_json_is_ignored(tmp_path):
     assert store.runs() == []
     store.add(new_run(predictions=np.array([1, 2])))
     for content in (b"", b"no array", b"\x93NUMPY\x01\x00"):
-        (store.folder / RECIPE.hash / "predictions.npy").write_bytes(content)
-        with pytest.raises(BadValue, match=RECIPE.hash):
+        (store.folder / RANK_2.hash / "predictions.npy").write_bytes(content)
+        with pytest.raises(BadValue, match=RANK_2.hash):
             store.runs()
     store = Store(tmp_path)
     for content in (b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000):
@@ -72,4 +71,83 @@ def test_unreadable_files_are_named_and_other_json_is_ignored(tmp_path):
 def test_only_finished_runs_replace_finished_runs(tmp_path):
     for stored, new, replaces in (("done", "stopped", False), ("early", "failed", False), ("stopped", "done", True)):
         Store(tmp_path).add(new_run(status=stored))
-        assert Store(tmp_path).replaces(new, RECIPE) == replaces
+        assert Store(tmp_path).replaces(new, RANK_2) == replaces
+
+
+RECIPE = Recipe("minilm", "rt", LoRA(rank=4, rank_pattern={"v": 2}), lr=1e-3, steps=50, seed=3)
+INVALID = {
+    **dict.fromkeys(("steps", "batch"), (0, -1, 1.5, True, "4", np.bool_(True))),
+    **dict.fromkeys(("seed", "patience", "validations", "examples", "subset"), (-1, 0.5, np.arange(2))),
+    **dict.fromkeys(("warmup", "label_smoothing"), (-0.1, 1.1)),
+    "lr": (0, -1e-3, float("nan"), float("inf"), "fast"), "clip": (-1, float("nan")), "weight_decay": (-0.1,),
+    "method": ("lora",), "start": (None,), "device": (0,), "max_length": ("64",), "token_mean": ("yes",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in INVALID for value in INVALID[name]])
+def test_invalid_value_is_refused(name, value):
+    with pytest.raises(BadValue, match=f"^{name} must be"):
+        Recipe("minilm", "rt", **{name: value})
+
+
+def test_unknown_and_contradictory_fields_are_refused():
+    with pytest.raises(BadValue, match="no field 'step'; nearest: steps"):
+        recipe_from({**RECIPE.settings(), "step": 1})
+    for fields, match in (
+        # In other libraries' configs, the base's dropout is a rate.
+        ({"dropout": 0.1}, r"^dropout must be True or False, not 0.1; .* LoRA\(dropout=0.1\)"),
+        ({"patience": 2, "validations": 0}, "patience counts validations"),
+        ({"subset": 1}, "needs a number of examples too"),
+    ):
+        with pytest.raises(BadValue, match=match):
+            Recipe("minilm", "rt", **fields)
+
+
+@given(steps=st.integers(1, 500), warmup=st.floats(0, 1), lr=st.floats(1e-6, 10))
+def test_rate_rises_to_lr_and_then_falls(steps, warmup, lr):
+    recipe = Recipe("minilm", "rt", steps=steps, warmup=warmup, lr=lr)
+    rates = [recipe.lr_at(step) for step in range(1, steps + 1)]
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(lr)
+    assert min(rates) > 0
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+
+
+def test_settings_round_trip_in_any_order(tmp_path):
+    assert Recipe("minilm", tmp_path).task == str(tmp_path)
+    settings = RECIPE.settings()
+    assert recipe_from(settings) == RECIPE
+    reordered = dict(reversed(settings.items()))
+    reordered["method"] = dict(reversed(settings["method"].items()))
+    assert recipe_from(reordered).hash == RECIPE.hash
+
+
+def test_hash_ignores_newer_fields_at_their_defaults():
+    defaults = Recipe("minilm", "rt")
+    assert defaults.hash == Recipe("minilm", "rt", LoRA(dora=False, lr_ratio=1, freeze_a=False)).hash == "3c0110fb1204"
+    values = {"label_smoothing": 0.1, "token_mean": True, "start": "a", "examples": 50, "lr": 1e-3, "seed": 4}
+    values |= {"task": "imdb", "dropout": True, "batch": 8}
+    lora = {"dora": True, "init": "pissa", "freeze_a": True, "lr_ratio": 16, "rank": 5, "alpha_pattern": {"q": 3}}
+    changes = [{name: value} for name, value in values.items()] + [{"examples": 50, "subset": 1}]
+    changes += [{"method": LoRA(**{name: value})} for name, value in lora.items()]
+    recipes = [replace(defaults, **change) for change in changes]
+    assert len({recipe.hash for recipe in [defaults, *recipes]}) == len(recipes) + 1
+    assert [recipe_from(recipe.settings()) for recipe in recipes] == recipes
+
+
+def test_describe_names_what_differs():
+    few = Recipe("minilm", "rt", examples=50, subset=1)
+    assert few.describe() == "lora, rank 8, alpha 16, q+v, lr 0.002, seed 0, 50 examples, subset 1"
+    ia3 = Recipe("minilm", "rt", IA3(targets="k,v", feedforward=()))
+    assert ia3.describe() == "ia3, targets k+v, feedforward none, lr 0.002, seed 0"
+
+
+def test_numpy_values_become_python_values():
+    expected = replace(RECIPE, lr=0.5, dropout=True)
+    method = LoRA(rank=np.int64(4), alpha=np.float64(16), rslora=np.bool_(False), rank_pattern={"v": np.int32(2)})
+    numbers = {"lr": np.float32(0.5), "steps": np.int16(50), "seed": np.array(3), "dropout": np.bool_(True)}
+    actual = Recipe("minilm", "rt", method, **numbers)
+    assert actual == expected
+    assert actual.hash == expected.hash == replace(expected, dropout=1).hash
+    assert json.loads(json.dumps(actual.settings())) == expected.settings()

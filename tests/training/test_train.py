@@ -1,20 +1,27 @@
-"""Tests of training runs: records, refusals, running out of memory, and several threads."""
-
 import json
+import math
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lora_lab import LoRA, PromptTuning, Store, evaluate_adapter, train
-from lora_lab.errors import BadValue, Failed, LabError, OutOfMemory
+from lora_course.experiments.broken import checkpointing
+from lora_lab import FullFineTuning, LoRA, PromptTuning, Recipe, Store, evaluate_adapter, train
+from lora_lab.errors import BadValue, Failed, LabError, LabWarning, OutOfMemory
+from lora_lab.experiments.tuning import AXES
 from lora_lab.methods.io import CONFIG, WEIGHTS
-from lora_lab.training.loop import Progress
+from lora_lab.training.early_warnings import USUAL, USUAL_FEW, gradient_warning, rate_warning
+from lora_lab.training.loop import Member, Progress, fit
 from lora_lab.training.pack import Pack
 from lora_lab.training.watching import training_lock, waits
-from tests.conftest import PLAIN
+from tests.conftest import BERT, PLAIN, logits, lora_layers, tiny
+from tests.training.conftest import rows, training_batches
 
 
 def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions):
@@ -68,35 +75,29 @@ def test_diverged_run_is_recorded_as_failed(recipe, tmp_path):
     assert 1 <= len(run.history["step"]) < 20
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_impossible_recipe_is_refused_before_writing(recipe, tmp_path):
+    for changes, message in (
         ({"task": "kjv"}, "kjv is language modeling: it needs a causal model"),
         ({"method": LoRA(rank=33)}, "rank 33 is above"),
         ({"max_length": 128, "method": PromptTuning(tokens=4)}, "exceeds the 124 tokens that this model can read"),
         ({"label_column": "stars"}, "no column 'stars'"),
         ({"device": "tpu"}, "device must be"),
-    ],
-)
-def test_impossible_recipe_is_refused_before_writing(recipe, tmp_path, changes, message):
-    with pytest.raises(LabError, match=message):
-        train(recipe(**changes), store=tmp_path / "runs")
+    ):
+        with pytest.raises(LabError, match=message):
+            train(recipe(**changes), store=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
-def test_unwritable_store_is_refused_before_training(recipe, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(BadValue, match="cannot write into"):
-        train(recipe(), store=tmp_path / "file", callbacks=[lambda progress: pytest.fail("it trained")])
-
-
-def test_train_takes_a_recipe_or_its_fields(recipe, tiny_encoder, opinions):
+def test_train_takes_a_recipe_or_its_fields_and_a_writable_store(recipe, tiny_encoder, opinions, tmp_path):
     fields = {"steps": 4, "batch": 8, "validations": 2, **PLAIN}
     assert train(tiny_encoder, opinions, LoRA(rank=2), store=None, **fields).recipe == recipe(method=LoRA(rank=2))
     with pytest.raises(BadValue, match="name a task"):
         train("minilm", None, LoRA())
     with pytest.raises(BadValue, match="either a Recipe or its fields"):
         train(recipe(), steps=5)
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(BadValue, match="cannot write into"):
+        train(recipe(), store=tmp_path / "file", callbacks=[lambda progress: pytest.fail("it trained")])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory with Linux's setrlimit")
@@ -118,9 +119,6 @@ def test_out_of_memory_suggests_a_batch_and_the_process_survives(recipe, tmp_pat
     (run,) = Store(tmp_path / "runs").runs()
     assert (run.status, run.error) == ("failed", str(error.value))
     assert train(recipe(), store=None).status == "done"
-
-
-# ---- several threads: they train one at a time
 
 
 def in_thread(work) -> threading.Thread:
@@ -172,3 +170,124 @@ def test_stop_ends_a_waiting_run(recipe):
     assert len(errors) == 1
     assert "while waiting" in errors[0]
     assert not waits(thread)
+
+
+def test_no_warning_if_gradients_flow():
+    """B is 0 at first, so A's gradient is 0, which is no reason to warn."""
+    for kind, method in (
+        ("roberta", LoRA(rank=2, freeze_a=True)),
+        ("llama", LoRA(rank=2, targets=("embed", "all-linear"))),
+        ("llama", PromptTuning(tokens=3)),
+    ):
+        model = tiny(kind)
+        method.attach(model)
+        logits(model).square().mean().backward()
+        assert gradient_warning(model) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_without_a_gradient_are_named():
+    blocked, unused = tiny("roberta").train(), transformers.BertModel(transformers.BertConfig(**BERT))
+    LoRA(rank=2).attach(blocked)
+    checkpointing(blocked, reentrant=True)
+    logits(blocked).square().mean().backward()
+    assert all(layer.lora_B.grad is None for layer in lora_layers(blocked))
+    LoRA(rank=2, targets=("q", "pooler.dense")).attach(unused)
+    unused(input_ids=torch.ones(1, 4, dtype=torch.long)).last_hidden_state.square().sum().backward()
+    for model, layers, remedy in (
+        (blocked, "4 adapters", "use_reentrant=False"),
+        (unused, "1 adapter (pooler.dense)", "leave these layers out"),
+    ):
+        message = gradient_warning(model)
+        assert f"no gradient reached {layers}" in message
+        assert remedy in message
+
+
+def test_unusual_rate_is_named():
+    for method, lr, expected in ((LoRA(), 0.5, "above"), (LoRA(), 1e-7, "below"), (FullFineTuning(), 2e-2, "above")):
+        assert f"far {expected}" in rate_warning(Recipe("minilm", "rt", method, lr=lr))
+    for name, axis in AXES.items():  # tuning tries usual rates only
+        if axis.name == "lr":
+            low, high = USUAL.get(name, USUAL_FEW)
+            assert low <= axis.grid(4)[0]
+            assert axis.grid(4)[-1] <= high
+
+
+def test_warnings_are_raised_and_recorded(recipe, tmp_path):
+    with pytest.warns(LabWarning, match="far above"):
+        run = train(recipe(lr=0.5, steps=2), store=tmp_path)
+    assert len(run.warnings) == 1
+    assert "far above" in run.warnings[0]
+    assert Store(tmp_path).runs()[0].warnings == run.warnings
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabWarning)
+        assert train(recipe(lr=2e-3, steps=2), store=None).warnings == []
+
+
+def fitted(model: nn.Module | None = None, validate=lambda: {"accuracy": 0.5}, **changes) -> Member:
+    recipe = Recipe("tiny", "random", **{"steps": 6, "batch": 4, "validations": 3, "lr": 1e-2, **changes})
+    if model is None:
+        model = tiny("roberta")
+        recipe.method.attach(model)
+    torch.manual_seed(recipe.seed)
+    member = Member(recipe, model)
+    fit(member, enumerate(training_batches(rows(24), recipe.batch, recipe.steps, recipe.seed, pad=1), 1), validate)
+    return member
+
+
+def test_first_step_moves_b_by_the_learning_rate():
+    """Adam's first update is the rate times the gradient's sign."""
+    moved = torch.cat([layer.lora_B.abs().flatten() for layer in lora_layers(fitted(steps=1, lr=1e-3).model)])
+    assert moved.median().item() == pytest.approx(1e-3, rel=0.01)
+    assert moved.max() <= 1.01e-3
+
+
+def test_gradients_are_clipped():
+    norms = []
+
+    def measure(optimizer, *_):
+        gradients = [p.grad.flatten() for group in optimizer.param_groups for p in group["params"]]
+        norms.append(torch.cat(gradients).norm().item())
+
+    hook = register_optimizer_step_pre_hook(measure)
+    try:
+        fitted(clip=0.05)
+        fitted(clip=0.0)
+    finally:
+        hook.remove()
+    assert len(norms) == 12
+    assert max(norms[:6]) <= 0.0501 < max(norms[6:])
+
+
+@pytest.mark.parametrize("base_dropout", [False, True])
+def test_dropout_is_active_in_adapters_and_optional_in_the_base(base_dropout):
+    model, modes = tiny("roberta"), {}
+    method = LoRA(rank=2, dropout=0.1)
+    method.attach(model)
+    parts = {
+        "base": model.roberta.embeddings.dropout,
+        "adapter": lora_layers(model)[0].dropout,
+        "head": model.classifier.trained.dropout,
+    }
+    for name, part in parts.items():
+        part.register_forward_hook(lambda module, *_, name=name: modes.update({name: module.training}))
+    fitted(model, dropout=base_dropout, steps=2, method=method)
+    assert modes == {"base": base_dropout, "adapter": True, "head": True}
+    assert not any(module.training for module in model.modules())
+
+
+def test_patience_counts_validations_without_improvement():
+    for patience, metrics, last in (
+        (0, [0.5] * 6, 6),
+        (1, [0.5, 0.5, 0.9, 0.9, 0.9, 0.9], 2),
+        (2, [0.5, 0.5, 0.6, 0.4, 0.6, 0.9], 5),
+    ):
+        values = iter({"accuracy": value} for value in metrics)
+        member = fitted(patience=patience, validations=6, validate=lambda values=values: next(values))
+        assert member.history["step"][-1] == last
+        assert member.status == ("early" if last < 6 else "done")
+
+
+def test_nan_validation_loss_fails_the_run():
+    member = fitted(steps=1, validate=lambda: {"accuracy": 0.5, "loss": math.nan})  # the last update ruined the weights
+    assert "validation loss became nan at step 1: lower the rate" in member.error

@@ -1,5 +1,3 @@
-"""Tests of background work: stopping, and errors while painting."""
-
 import threading
 import time
 from itertools import count

@@ -1,20 +1,15 @@
-"""Tests of the compare panel without a browser."""
-
 import json
 
 import pytest
 
-from lora_lab import ComparePanel
-from lora_lab.errors import BadValue
-from lora_lab.experiments.compare import compare
+from lora_lab import BadValue, ComparePanel, compare, verdict
 from lora_lab.experiments.margins import scores_in
-from lora_lab.experiments.statistics import verdict
 from lora_lab.methods import REGISTRY
 from tests.conftest import PLAIN
 from tests.widgets.conftest import said
 
 
-def test_shipped_comparison_is_described_at_any_margin():
+def test_shipped_comparison_is_described_at_any_margin_and_resampled():
     panel = ComparePanel()
     assert panel.pair == ("LoRA r8 q,v", "full")
     assert panel.margin == 0.015
@@ -28,10 +23,6 @@ def test_shipped_comparison_is_described_at_any_margin():
     other = ComparePanel(task="kjv")
     assert (other.stored, other.pair, other.dance) == ({}, ("", ""), {})
     assert "Nothing has been compared yet" in other.describe()
-
-
-def test_resampled_studies_differ_each_time():
-    panel = ComparePanel()
     said(panel, "dance", rows=100, traits={"method": "LoRA r8 all-linear", "rival": "full"})
     first = panel.dance
     assert (first["method"], first["rival"], first["rows"]) == ("LoRA r8 all-linear", "full", 100)
@@ -66,7 +57,7 @@ def test_panel_gives_the_result_of_compare_and_reuses_its_runs(tiny_encoder, opi
     stamps = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
     expected = compare(tiny_encoder, opinions, "head,lora", tmp_path, **terms).to_json()
     assert stamps == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
-    assert panel.result().to_json() == expected
+    assert panel.work.found == expected
     assert panel.live["state"] == "done"
     assert all(len(row["accuracy"]["each"]) == 1 and row["error"] is None for row in expected["methods"])
     entry, scores = panel.mine["against"]["LoRA r8 q,v"]["head"], scores_in(expected)

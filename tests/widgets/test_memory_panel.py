@@ -1,5 +1,3 @@
-"""Tests of the memory panel: its films are those of the accountant."""
-
 import json
 import random
 

@@ -1,13 +1,9 @@
-"""Tests of the sweep panel (the playground) without a browser."""
-
 import json
 
 import pytest
 
-from lora_lab import SweepPanel
-from lora_lab.errors import BadValue
+from lora_lab import BadValue, SweepPanel, sweep
 from lora_lab.experiments.playground import Cell
-from lora_lab.experiments.sweep import sweep
 from tests.conftest import PLAIN
 from tests.widgets.conftest import said, until
 

@@ -1,5 +1,3 @@
-"""Tests of the training panel without a browser: settings, runs, results, and stored runs."""
-
 import json
 import math
 import shutil
@@ -10,13 +8,10 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from lora_lab import BitFit, FullFineTuning, LoRA, Recipe, TrainPanel
-from lora_lab.errors import BadValue
+from lora_lab import IA3, BadValue, BitFit, FullFineTuning, LoRA, Recipe, Store, TrainPanel
 from lora_lab.methods import REGISTRY
-from lora_lab.methods.ia3 import IA3
 from lora_lab.training import memory_check
 from lora_lab.training.loop import Progress
-from lora_lab.training.runs import Store
 from lora_lab.training.watching import training_lock
 from lora_lab.widgets.live_run import LiveRun
 from lora_lab.widgets.sweep_panel import LiveSweep
@@ -45,7 +40,7 @@ def trained(make) -> TrainPanel:
 # ---- settings
 
 
-def test_parameter_count_follows_the_settings(tmp_path):
+def test_settings_decide_parameters_task_roles_and_metric(tiny_encoder, tmp_path):
     panel = TrainPanel(store=tmp_path)
     for rank, targets in ((16, ["q", "k", "v"]), (4, ["up", "o"]), (8, ["q", "v"])):
         panel.rank, panel.targets = rank, targets
@@ -53,6 +48,13 @@ def test_parameter_count_follows_the_settings(tmp_path):
     assert (panel.setup["trains"], panel.setup["head"], panel.setup["plain"]) == (73_728, 770, True)
     assert not TrainPanel(store=tmp_path, method=LoRA(dora=True)).setup["plain"]  # it has more than A and B
     assert TrainPanel(store=tmp_path, targets="all-linear").targets == ["all-linear"]
+    panel.model = "smollm2"
+    assert (panel.task, panel.setup["metric"]) == ("kjv", "perplexity")
+    assert "gate" in panel.setup["roles"]
+    assert (panel.setup["trains"], panel.setup["head"]) == (460_800, 0)
+    panel.model = "minilm"
+    assert (panel.task, panel.setup["metric"], panel.setup["chance"]) == ("rt", "accuracy", 50)
+    assert list(TrainPanel(tiny_encoder, "rt", store=tmp_path).setup["roles"]) == ["q", "k", "v", "o", "up", "down"]
 
 
 def test_every_method_can_be_chosen_and_sets_its_usual_rate(tmp_path):
@@ -66,17 +68,6 @@ def test_every_method_can_be_chosen_and_sets_its_usual_rate(tmp_path):
     panel.method = "prompt"
     assert panel.lr == 1e-2
     assert panel.lr in panel.offers["rates"]
-
-
-def test_model_decides_task_roles_and_metric(tiny_encoder, tmp_path):
-    panel = TrainPanel(store=tmp_path)
-    panel.model = "smollm2"
-    assert (panel.task, panel.setup["metric"]) == ("kjv", "perplexity")
-    assert "gate" in panel.setup["roles"]
-    assert (panel.setup["trains"], panel.setup["head"]) == (460_800, 0)
-    panel.model = "minilm"
-    assert (panel.task, panel.setup["metric"], panel.setup["chance"]) == ("rt", "accuracy", 50)
-    assert list(TrainPanel(tiny_encoder, "rt", store=tmp_path).setup["roles"]) == ["q", "k", "v", "o", "up", "down"]
 
 
 def test_impossible_settings_are_reported(make, monkeypatch):
@@ -97,7 +88,7 @@ def test_impossible_settings_are_reported(make, monkeypatch):
 # ---- results
 
 
-def test_headless_panel_trains_and_describes_the_result(trained):
+def test_headless_panel_trains_and_describes_result_weights_and_strengths(trained):
     run, found = trained.result(), trained.found
     checks = [[v["step"], pytest.approx(100 * v["accuracy"], abs=1e-3)] for v in run.history["validation"]]
     assert trained.live["checks"] == checks
@@ -113,17 +104,10 @@ def test_headless_panel_trains_and_describes_the_result(trained):
     gain = (found["with"] - found["without"]) * found["of"] / 100
     assert gain == pytest.approx(2 * found["better"] - found["changed"])  # the changed predictions explain it exactly
     assert len(json.dumps(trained.state())) < 100_000
-
-
-def test_moved_is_the_norm_of_the_update_relative_to_the_weight(trained):
     layers = [part for part in trained.work.trainer.model.modules() if hasattr(part, "lora_A")]
     expected = [(layer.delta_weight().norm() / layer.frozen_weight().float().norm()).item() for layer in layers]
-    assert [share for _, _, share in trained.live["moved"]] == pytest.approx(expected, rel=1e-3)
+    assert [share for _, _, share in trained.live["moved"]] == pytest.approx(expected, rel=1e-3)  # |dW| / |W|
     assert [(layer, role) for layer, role, _ in trained.live["moved"]] == [(0, "q"), (0, "v"), (1, "q"), (1, "v")]
-
-
-def test_dial_goes_from_the_base_to_twice_the_adapter(trained):
-    found = trained.found
     assert (found["strengths"][0], found["strengths"][-1]) == (0, 2)
     assert found["sentences"]
     for sentence in found["sentences"]:
@@ -133,14 +117,12 @@ def test_dial_goes_from_the_base_to_twice_the_adapter(trained):
         assert np.allclose(np.sum(sentence["p"], -1), 1, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("method", "moved", "strengths"), [(FullFineTuning(), False, 0), (IA3(), True, 2), (BitFit(), False, 2)]
-)
-def test_other_methods_are_only_on_or_off(make, method, moved, strengths):
-    panel = make(method=method, steps=4, lr=1e-3).show()
-    assert panel.result().status == "done"
-    assert bool(panel.live["moved"]) == moved
-    assert len(panel.found.get("strengths", ())) == strengths
+def test_other_methods_are_only_on_or_off(make):
+    for method, moved, strengths in ((FullFineTuning(), False, 0), (IA3(), True, 2), (BitFit(), False, 2)):
+        panel = make(method=method, steps=4, lr=1e-3).show()
+        assert panel.result().status == "done"
+        assert bool(panel.live["moved"]) == moved
+        assert len(panel.found.get("strengths", ())) == strengths
 
 
 def test_language_model_has_perplexity_and_no_dial(make, tiny_causal, tmp_path):

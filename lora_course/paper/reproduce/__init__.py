@@ -1,7 +1,7 @@
 """Reproduce the paper's tables and figures on a laptop: `item("table6")` returns one item, `run.reproduce` runs items.
 
-plan       choose the steps, seeds, ... that fit the time budget on this machine
-measured   return rows (published | expected | yours, with every seed) and verdicts on pairs of methods
+expected   choose the steps, seeds, ... that fit the time budget, by this machine's speed alone; `plan`: by real steps
+measured   return rows (every seed) and verdicts on `pairs`, by name; finished runs in the item's folder are reused
 judged     decide by the item's rule whether the paper's finding holds, fails, is undecided, or was not tested
 
 The models are small and the data aren't the paper's, so each item is a *surrogate*: its numbers can't equal the
@@ -9,13 +9,12 @@ published ones. The question is whether the paper's finding holds here, too. Eac
 data/paper/reproduce.yaml. A rule sees only what result.json stores, so a new rule can judge an old result.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -78,47 +77,18 @@ class Place(NamedTuple):
             yield number
 
 
-class Item:
-    """One item, with the settings of its entry in reproduce.yaml, which documents them; `changes` override settings."""
-
-    name: str
-    title: str
-    finding: str
-    rule: str
-    limits: str
-    minutes: float
-    axis: str = "test accuracy (%)"
-    line: float | None = None  # the value that means "no effect"
-    store: str = ""  # the folder of runs that items share
-    model: str
-    task: str = ""
-    batch: int = 16
-    passes: float = 0
-    learned: Mapping[str, Any] | None = None
-    pairs: Mapping[str, tuple[str, str, str]] = {}
-    also: Mapping[str, tuple[str, str, str]] = {}
-    fields: Mapping[str, Any] = {}
-    say: str = ""
-    published: Mapping[str, Mapping[str, Any]] = {}
-    others: Mapping[str, str] = {}
+class Item(SimpleNamespace):
+    """One item; its attributes are the settings of its entry in reproduce.yaml, which `changes` override."""
 
     def __init__(self, name: str, **changes: Any) -> None:
-        settings = {*described()[name], *(k for k in dir(self) if k[0] != "_" and not callable(getattr(self, k)))}
+        settings = described()[name]
         if unknown := [key for key in changes if key not in settings]:
             raise BadValue(f"{name} has no setting '{unknown[0]}'; nearest: {nearest(unknown[0], settings)}")
-        vars(self).update({"name": name, **described()[name], **changes})
-
-    def expected(self, minutes: float) -> Plan:
-        """Plan from this machine's speed alone, in a second or two. Raises: BadValue for too few minutes."""
-        raise NotImplementedError
+        super().__init__(**{"name": name, **settings, **changes})
 
     def plan(self, place: Place) -> Plan:
         """Plan from the time of a few real steps. Raises: BadValue for too few minutes."""
         return self.expected(place.minutes)
-
-    def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
-        """Return rows and the verdicts on `pairs`, by name. Finished runs in the folder are reused. Raises: Failed."""
-        raise NotImplementedError
 
     def untested(self, kept: Kept) -> str:
         """Return why these runs can't test the finding (too short, at the floor, at the ceiling); "" if they can."""
@@ -167,7 +137,7 @@ class Item:
 
 def described() -> dict[str, dict[str, Any]]:
     """Load data/paper/reproduce.yaml: entries by item, in running order."""
-    return dict(facts("paper/reproduce"))
+    return {name: entry for name, entry in facts("paper/reproduce").items() if name != "defaults"}
 
 
 def item(name: str, **changes: Any) -> Item:
@@ -245,7 +215,7 @@ class Interval(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
+    def of(cls, values: Sequence[float]) -> Self:
         draws = np.random.default_rng(0).choice(values, (2000, len(values)))
         low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
         return cls(float(np.median(values)), float(low), float(high))

@@ -1,7 +1,5 @@
 """The report: one Markdown file with a plot of all results and a section per result."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from lora_course.paper import markdown_table
 from lora_course.paper.reproduce import described, in_words
 from lora_lab.errors import printable
 from lora_lab.files import write_atomically
+from lora_lab.training.assets import shipped
 
 FEW = 8  # up to this many values are listed individually
 SIGNS = {
@@ -19,15 +18,6 @@ SIGNS = {
     "not tested": "**not tested**",
 }  # fmt: skip
 RULED = {"before": "Rule, written before the run", "after": "Rule, written after this run and applied to its numbers"}
-HEAD = """# The paper, reproduced at laptop scale
-
-Each item is a surrogate for a result of Hu et al. 2021 (arXiv 2106.09685v2), with small models and other data, so its
-numbers cannot equal the published ones. The question is whether a *finding* of the paper also holds here. A rule
-decides whether it holds, fails, is undecided, or was not tested because the runs were too short or learned too little
-to tell. Every seed is shown.
-
-![Each effect with its interval against the limit of its rule](report.png)
-"""
 
 
 def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
@@ -37,8 +27,9 @@ def write_report(results: Iterable[Mapping[str, Any]], folder: Path) -> Path:
         (f"[{result['item']}](#{result['item']})", result["title"], _sign(result), f"{result['seconds'] / 60:.1f}")
         for result in sorted(results, key=lambda result: list(SIGNS).index(result["standing"]))
     ]
+    head = shipped("data/paper/report_head.md").read_text(encoding="utf-8")
     summary = markdown_table(("item", "what", "verdict", "minutes"), lines)
-    write_atomically(folder / "report.md", "\n".join([HEAD, f"{summary}\n", *map(section, results)]).encode())
+    write_atomically(folder / "report.md", "\n".join([head, f"{summary}\n", *map(section, results)]).encode())
     return folder / "report.md"
 
 

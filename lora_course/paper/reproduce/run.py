@@ -8,8 +8,6 @@
 Runs can be killed at any moment; the same call resumes them. A failure is recorded, and the other items still run.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -57,10 +55,10 @@ def kept(folder: str | Path) -> list[Found]:
     return [read_json(file) for name in described() if (file := Path(folder, name, "result.json")).is_file()]
 
 
-def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
+def planned(items: Iterable[Item], minutes: float | None = None) -> Iterator[Found]:
     """Plan each item from this machine's speed, without training; `error` says why an item would not run."""
     check_minutes(minutes)
-    plans, trained = list[Found](), set[str]()
+    trained = set[str]()
     for item in items:
         budget, error = minutes or item.minutes, None
         try:
@@ -71,14 +69,11 @@ def planned(items: Iterable[Item], minutes: float | None = None) -> list[Found]:
         if item.store in trained and not error:
             words, needed = f"{words}; shares the runs of another item", 0.1
         trained |= {item.store} - {""}
-        plans.append(
-            {
-                **{"item": item.name, "title": f"{item.title} (a surrogate)", "budget_minutes": budget},
-                **{"finding": item.finding, "rule": item.rule, "sizes": dict(plan.sizes), "words": words},
-                **{"minutes": needed, "error": error},
-            }
-        )
-    return plans
+        yield {
+            **{"item": item.name, "title": f"{item.title} (a surrogate)", "budget_minutes": budget},
+            **{"finding": item.finding, "rule": item.rule, "sizes": dict(plan.sizes), "words": words},
+            **{"minutes": needed, "error": error},
+        }
 
 
 def check_minutes(minutes: float | None) -> None:

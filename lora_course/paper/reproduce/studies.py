@@ -9,8 +9,6 @@ The number of steps follows from the time budget. A dry run estimates the time o
 may be off by a factor of two; a run times a few real steps first.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -34,32 +32,10 @@ BESIDES = 1.6  # time of a whole step (with head, embeddings, optimizer and gaps
 FULL = 1.5  # three products per matrix instead of two
 LOAD, WRITING = 5.0, 2.0  # approximate seconds to load a pack; for a small language model to write an answer
 PACK = 8  # maximum number of recipes timed side by side
-ONE_PASS = 377  # steps of 16 rows that cover rt's training set once
 
 
 class Trained(Item):
-    """Groups of recipes that share model, task, steps and, per seed, the head and data order.
-
-    groups   label: a method, or {method: ..., recipe fields}
-    rates    if given, every group trains at each rate: `pairs` compare groups at the rate with the lowest validation
-             loss for the group `tuned_at`, and rows "LABEL, own rate" show the best rate of group LABEL
-    metric   the metric that a row shows, and the factor that scales it
-    also     more pairs, which are not judged but count in the correction of `pairs`
-    ladder   sizes to try in turn, with fewer and fewer seeds until there are `enough` steps
-    most     maximum number of steps, beyond which more seeds help more
-    fields   additional fields of every recipe
-    """
-
-    groups: Mapping[str, Any]
-    metric: tuple[str, float] = ("accuracy", 100)
-    lr: float = 2e-3
-    rates: Sequence[float] = ()
-    tuned_at: str = ""
-    passes: float = 1
-    prompts: int = 0
-    enough: int = ONE_PASS
-    most: int = 400
-    ladder: Sequence[tuple[int, int, int]] = ((0, 0, 5), (0, 0, 4), (0, 0, 3), (0, 0, 2))  # rates, growth, seeds
+    """Groups of recipes that share model, task, steps and, per seed, the head and data order."""
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
         """Build the recipes by group."""
@@ -126,7 +102,7 @@ class Trained(Item):
             own = {f"{label}, own rate": study.groups[_at(label, lr)] for label, lr in best.items()}
             study = replace(study, groups=chosen | own)
         for name, recipes in study.groups.items():
-            values = tuple(factor * value for value in study.values(name, metric))
+            values = tuple(factor * run.metrics[metric] for run in study.runs(name))
             unit = f"{self.axis}, rate {recipes[0].lr:g}" if self.rates else self.axis
             rows.append(Row(name, values, unit, marks(study.runs(name))))
         return rows, study.verdicts({**self.pairs, **self.also})
@@ -134,11 +110,6 @@ class Trained(Item):
 
 class Compared(Trained):
     """Methods, each at its own tuned learning rate, with a row for each of the `metrics`: {label: (name, factor)}."""
-
-    methods: str
-    metrics: Mapping[str, tuple[str, float]]
-    lr = 4e-4  # for timing; no method diverges at this rate
-    ladder = ((4, 1, 3), (3, 1, 3), (3, 0, 2), (1, 0, 2))
 
     def study(self, steps: int = 1, seeds: int = 1) -> Study:
         self.groups = {label(method): method for method in contenders(self.methods)}
@@ -149,23 +120,18 @@ class Compared(Trained):
         study = compare(self.model, self.task, self.methods, place.folder, say=place.say, stop=place.stop, **options)
         if place.stop.is_set():
             raise Failed("time ran out before every run was done; run the same command again to resume")
-        if errors := [f"{result.label}: {result.error}" for result in study.results if not result.runs]:
+        if errors := [f"{row['label']}: {row['error']}" for row in study.rows if not row["runs"]]:
             raise Failed("; ".join(errors))
-        runs = {result.label: Runs(result.runs) for result in study.results}
-        pairs = {**self.pairs, **self.also}
-        return self.rows(study.results), verdicts_of({name: (runs[a], runs[b]) for name, (a, b, _) in pairs.items()})
-
-    def rows(self, results: Sequence[Any]) -> list[Row]:
-        """Return one row per metric and method; its unit has the chosen rate and all rates that were tried."""
-        rates = [
-            f"rate {r.row['lr']:g}{' (at an end)' if r.row['edge'] else ''} of {[one['lr'] for one in r.row['tried']]}"
-            for r in results
-        ]
-        return [
-            Row(f"{shown}, {r.label}", tuple(factor * v for v in r.values(name)), f"{shown}, {rate}", marks(r.runs))
-            for shown, (name, factor) in self.metrics.items()
-            for r, rate in zip(results, rates, strict=True)
-        ]
+        runs = {label: Runs(tuple(own)) for label, own in study.runs.items()}
+        pairs = {name: (runs[a], runs[b]) for name, (a, b, _) in {**self.pairs, **self.also}.items()}
+        rows = []
+        for shown, (name, factor) in self.metrics.items():
+            for row in study.rows:
+                end, values = " (at an end)" if row["edge"] else "", row.get(name, {}).get("each", ())
+                unit = f"{shown}, rate {row['lr']:g}{end} of {[one['lr'] for one in row['tried']]}"
+                own = marks(study.runs[row["label"]])
+                rows.append(Row(f"{shown}, {row['label']}", tuple(factor * v for v in values), unit, own))
+        return rows, verdicts_of(pairs)
 
 
 def marks(runs: Iterable[Run]) -> tuple[str, ...]:
@@ -183,7 +149,7 @@ def quick(recipe: Recipe) -> Timing:
     """Estimate the timing of one run from the machine's speed. Raises: BadValue, NotFound: see `load_task`."""
     task = load_task(recipe.task, max_length=recipe.max_length)
     matrices = architecture_of(recipe.model, task.num_labels).modules
-    layers = sum(m.weight * m.count for m in matrices if m.kind in ("linear", "expert")) / LAYER
+    layers = sum(m.in_features * m.out_features * m.count for m in matrices if m.kind in ("linear", "expert")) / LAYER
     tokens = typical_tokens(task)
     seconds = layers * BESIDES / best_speed(device.available_devices()[0])  # per token
     step = recipe.batch * tokens * seconds * (FULL if recipe.method.trains_base else 1.0)
@@ -194,4 +160,4 @@ def quick(recipe: Recipe) -> Timing:
 def best_speed(where: str) -> float:
     """Measure tokens per second, forward and backward, in a layer of MiniLM's size (rows of 32, steps of 4,096)."""
     choice = device.choose(32, device=where)
-    return 4096 / device.time_layer(where, choice.torch_dtype, choice.attention, 32, total=4096)
+    return 4096 / device.time_layer(where, device.DTYPES[choice.dtype], choice.attention, 32, total=4096)

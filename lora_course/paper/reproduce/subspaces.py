@@ -5,8 +5,6 @@ phi(i, j)                   figures 3 and 4: overlap of the first i and first j 
                             level max(i, j) / d
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -27,7 +25,7 @@ Updates = Mapping[str, Sequence[Layers]]  # by group, one run per seed
 
 
 class Subspaces(Trained):
-    """Runs whose updates are analyzed; a subclass turns them into rows."""
+    """Runs whose updates are analyzed; `rows` returns one value per seed or pair of seeds, by row name."""
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         study = self.trained(sizes, place)
@@ -39,10 +37,6 @@ class Subspaces(Trained):
                 updates.setdefault(label, []).append(subspace.updates_in(opened.model))
         rows = self.rows(updates)
         return [Row(name, tuple(values), self.axis) for name, values in rows.items()], {}
-
-    def rows(self, found: Updates) -> dict[str, list[float]]:
-        """Return one value per seed or pair of seeds, by row name."""
-        raise NotImplementedError
 
 
 # ---- table 7
@@ -95,9 +89,6 @@ LOOKS: Mapping[str, Callable[[Update], np.ndarray]] = {
 class Shared(Subspaces):
     """phi of each run and another group's run of the next seed, since equal seeds may initialize A alike."""
 
-    between: tuple[str, str]
-    cells: Sequence[tuple[int, int]]
-
     def rows(self, found: Updates) -> dict[str, list[float]]:
         first, second = (found[label] for label in self.between)
         pairs = [(first[n], second[(n + 1) % len(second)]) for n in range(len(first))] if len(second) > 1 else []
@@ -122,9 +113,6 @@ def _shared(a: Layers, b: Layers, basis: Callable[[Update], np.ndarray], role: s
 class BetweenRanks(Shared):
     """Figure 3: do rank 8 and rank 64 find the same directions?"""
 
-    between = ("rank 8", "rank 64")
-    cells = ((1, 1), (8, 8), (8, 64))
-
     def judge(self, kept: Kept) -> Judged:
         first, rest = (np.array([kept.rows[f"BA of {role}, phi({i}, {i})"] for role in "qv"]) for i in (1, 8))
         holds = np.all((first > 0.5) & (rest < 0.5), axis=0)  # the paper counts 0.5 as overlap
@@ -133,9 +121,6 @@ class BetweenRanks(Shared):
 
 class BetweenSeeds(Shared):
     """Figure 4: do two seeds of rank 64 find the same directions?"""
-
-    between = ("rank 64", "rank 64")
-    cells = ((1, 1), (8, 8), (16, 16))
 
     def judge(self, kept: Kept) -> Judged:
         q, v = (np.array(kept.rows[f"BA of {role}, phi(8, 8)"]) for role in "qv")

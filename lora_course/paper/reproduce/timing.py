@@ -1,11 +1,9 @@
 """Timed items (table 1, section 4.2): variants take turns in rounds; ratios are per round, so slow moments cancel."""
 
-from __future__ import annotations
-
 import copy
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -23,12 +21,6 @@ LEAST, FEWEST = 6, 5  # rounds required by the rules of table 1 and of section 4
 
 # ---- table 1: bottlenecks run in series; LoRA runs in parallel, or is merged
 
-GRIDS = (  # rows and tokens: the paper's grid, and smaller grids for slower machines
-    ((1, 128), (16, 256), (32, 512)),
-    ((1, 128), (8, 256), (16, 256)),
-    ((1, 128), (4, 128), (16, 128)),
-    ((1, 32), (4, 32), (16, 64)),
-)
 MERGED, UNMERGED, HOULSBY, LIN = "LoRA merged", "LoRA beside", "bottleneck H", "bottleneck L"
 WANTED = 20  # use a smaller grid to reach this many rounds
 LONGER = 1.3  # extra time for attention over longer rows
@@ -38,9 +30,6 @@ SIZE, RANK = 64, 8  # of a bottleneck; of LoRA
 
 class Latency(Item):
     """Time a forward pass at each size of the first grid that leaves time for enough rounds."""
-
-    grids: Sequence[Sequence[tuple[int, int]]] = GRIDS
-    most: int = 100  # as many as in the paper
 
     def expected(self, minutes: float) -> Plan:
         models, ids = ways(self.model), _inputs(4, 128)
@@ -52,7 +41,7 @@ class Latency(Item):
             if rounds >= min(WANTED, self.most):
                 break
         _check_rounds(rounds, LEAST, minutes, (LEAST + 1) * per_round)
-        return Plan({"rounds": rounds, "cells": [list(cell) for cell in cells]}, (rounds + 1) * per_round)
+        return Plan({"rounds": rounds, "cells": cells}, (rounds + 1) * per_round)
 
     def measured(self, sizes: Mapping[str, Any], place: Place) -> tuple[list[Row], Mapping[str, Verdict]]:
         models = ways(self.model)

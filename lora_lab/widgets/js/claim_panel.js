@@ -19,12 +19,13 @@ ${menu("claim", "claim")}
 <div class="body">
   <div><p class="sub">Drag the line, or a slider, until the verdict changes.</p>${drawn()}<p class="key"></p><p class="about"></p></div>
   <div class="side">
-    <p class="big"></p><p class="words"></p>
+    <p class="big"></p><p class="words"></p><p class="decide"></p>
     <div class="premises"></div>
     <p class="changed"></p><div class="row">${button("reset", "as claimed")}</div>
   </div>
 </div>
-${folded("all cases as a table")}`;
+${folded("all cases as a table")}
+<details><summary>what the evidence doesn't show</summary><p class="limits"></p></details>`;
 
 function start(p) {
   let now;
@@ -56,23 +57,21 @@ function start(p) {
     drawCases(outcome);
     const changed = card.premises.flatMap(({ means, options }, i) =>
       at[i] === card.own[i] ? [] : [`${means}: ${options[card.own[i]]} → ${options[at[i]]}`]);
-    const big = `<b>${MARKS[outcome.word]} ${outcome.word}</b> <span>${escape(outcome.on)}</span>`;
     const words = tally(outcome);
     p.button("reset", { off: !changed.length });
     p.fill({
       ".title": `“${escape(card.statement)}”<span class="gloss">${escape(card.said_by)}. ${linked(card.source)}</span>`,
-      ".big": big,
-      ".words": words,
+      ".big": `<b>${MARKS[outcome.word]} ${outcome.word}</b> <span>${escape(outcome.on)}</span>`, ".words": words,
       ".key": "● holds, × fails, ○ is undecided.",
       ".changed": changed.length ? `You changed ${escape(changed.join("; "))}.` : "As claimed.",
-      ".about": `<b>Right if:</b> ${escape(card.prediction)} <b>Not shown:</b> ${escape(card.limits)} ${decide(outcome)}`,
+      ".about": `<b>Right if:</b> ${escape(card.prediction)}`, ".limits": escape(card.limits),
+      ".decide": outcome.tell ? `<b>What would decide it:</b> ${escape(outcome.tell)}.` : "",
     });
     p.numbers(() => table(["case", "the claim", "found"], outcome.cases.map(([index, holds]) =>
       [escape(card.pool[index][0]), VERBS[holds], escape(card.pool[index][1])])));
     return `${outcome.word} ${escape(outcome.on)}. ${words} ${escape(changed.join("; "))}`;
   }
 
-  const decide = ({ tell }) => (tell ? `<b>What would decide it:</b> ${escape(tell)}.` : "");
   const control = ({ number, means }, i) => (number ? slider : menu)(`p${i}`, escape(means), "train");
   const linked = (source) => escape(source).replace(/https?:\/\/[^\s,;)]+/, (url) => `<a href="${url}">${url}</a>`);
 

@@ -186,8 +186,8 @@ function start(p) {
     p.fill({
       ".title": title(now),
       ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run;
-        runs of a method differ only in their random seed. Next to them: the mean and its 95% interval over seeds, for this
-        test set only. A cross at the bottom is a run far below the others.`,
+        click it to see its method. A method’s runs differ only in their random seed. Next to them: the mean and its 95% interval
+        over seeds, for this test set only. A cross at the bottom is a run far below the others.`,
       ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts(now), ".about": escape(data.about + failed),
     });
     if (dances) drawDance(range, draws);

@@ -1,7 +1,7 @@
 // Pictures of a comparison: quality against cost; differences from the rival at a margin; resampled studies.
 
 import { about, binary, clamp, count, escape, extent, sum } from "./format.js";
-import { axisBottom, axisLeft, circle, cross, line, linear, log, rect, text, ticks } from "./svg.js";
+import { axisBottom, axisLeft, circle, cross, group, line, linear, log, rect, text, ticks } from "./svg.js";
 
 const FAR = 12; // a run that is this many points below its method's best seed becomes a cross at the bottom
 const LETTER = 6.3; // average width of a 12 px letter, in pixels
@@ -52,19 +52,21 @@ export function drawSeeds(width, { data, axis, method, rival }) {
     const cx = x(costOf(entry));
     const within = (value) => clamp(y(value), top, bottom);
     const off = entry.each.filter((value) => !near(entry, value));
-    parts.push(...entry.each.filter((value) => near(entry, value)).map((value) => circle(cx, y(value), 4, `${kind} dot`)));
-    parts.push(...off.map((_, i) => cross(cx + 9 * (i - (off.length - 1) / 2), bottom - 7, 7, kind)));
-    const mean = within(entry.mean);
-    if (entry.low !== undefined) parts.push(line(cx + 9, within(entry.low), cx + 9, within(entry.high), `stroke ${kind}`));
-    parts.push(line(cx + 5, mean, cx + 13, mean, `stroke ${kind}`));
+    const shapes = entry.each.filter((value) => near(entry, value)).map((value) => circle(cx, y(value), 4, `${kind} dot`));
+    shapes.push(...off.map((_, i) => cross(cx + 9 * (i - (off.length - 1) / 2), bottom - 7, 7, kind)));
+    const [mean, ...ends] = [entry.mean, entry.low ?? entry.mean, entry.high ?? entry.mean].map(within);
+    shapes.push(line(cx + 9, ends[0], cx + 9, ends[1], `stroke ${kind}`), line(cx + 5, mean, cx + 13, mean, `stroke ${kind}`));
+    parts.push(group([`<title>${escape(entry.name)}</title>`, ...shapes]));
     const [upper, lower] = extent(entry.each.map(within));
-    boxes.push([cx - 5, upper - 5, cx + 14, lower + 5]);
+    boxes.push([cx - 5, upper - 5, cx + 14, lower + 5], [cx + 7, ends[1], cx + 11, ends[0]]);
     names.push({ entry, cx, mean, kind });
   }
   for (const { entry, cx, mean, kind } of names.reverse()) {
     const strong = kind !== "frozen";
-    const box = place(entry.name.length * LETTER * (strong ? 1.06 : 1), cx, mean, boxes, [left, right, top, bottom - 15]); // above the crosses
-    boxes.push(box);
+    const wide = entry.name.length * LETTER * (strong ? 1.06 : 1);
+    const box = place(wide, cx, mean, boxes, [left, right, top, bottom - 15], strong); // above the crosses
+    if (!box) continue; // its name would cover other marks
+    boxes.push(box, box, box); // so that another name covers dots instead
     parts.push(text(box[0], box[3] - 3, escape(entry.name), `halo ${strong ? `strong ${kind}` : "soft"}`));
   }
   const at = (px, py) => {
@@ -75,22 +77,20 @@ export function drawSeeds(width, { data, axis, method, rival }) {
   return { svg: parts.join(""), height: bottom + 40, at };
 }
 
-/** The position where a name covers the least of the drawing: [left, top, right, bottom]. */
-function place(wide, cx, mean, boxes, [left, right, top, bottom]) {
+/** Where a name covers nothing near its mean, or, if it `must` be shown, the least: [left, top, right, bottom]. */
+function place(wide, cx, mean, boxes, [left, right, top, bottom], must) {
   const sides = [cx + 17, cx - 9 - wide, cx - wide / 2].map((side) => clamp(side, left, right + 12 - wide));
-  const tops = [0, -16, 16, -32, 32, -48, 48].map((shift) => clamp(mean + shift - 8, top - 8, bottom - 16));
+  const tops = [0, -16, 16, ...(must ? [-32, 32, -48, 48] : [])].map((shift) => clamp(mean + shift - 8, top - 8, bottom - 16));
   const spots = tops.flatMap((t) => sides.map((l) => [l, t, l + wide, t + 16]));
   const overlap = (from, to, from2, to2) => Math.max(0, Math.min(to, to2) - Math.max(from, from2));
-  const costs = spots.map(([l, t, r, b], i) => {
-    return sum(boxes.map(([l2, t2, r2, b2]) => overlap(l, r, l2, r2) * overlap(t, b, t2, b2))) + i;
-  });
-  return spots[costs.indexOf(Math.min(...costs))];
+  const costs = spots.map(([l, t, r, b], i) => i + sum(boxes.map(([l2, t2, r2, b2]) => overlap(l, r, l2, r2) * overlap(t, b, t2, b2))));
+  const least = Math.min(...costs);
+  return must || least < spots.length ? spots[costs.indexOf(least)] : undefined;
 }
 
 /** Powers of ten between the ends; every second or fifth one if there is little room. */
 function tens([low, high], room) {
-  const all = ticks([Math.log10(low), Math.log10(high)], Math.floor(room / 52));
-  return all.filter(Number.isInteger).map((power) => 10 ** power);
+  return ticks([low, high].map(Math.log10), Math.floor(room / 52)).filter(Number.isInteger).map((power) => 10 ** power);
 }
 
 const quarters = ([, high]) => ticks([0, high / 2 ** 20], 4).map((mib) => mib * 2 ** 20);

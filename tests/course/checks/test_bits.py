@@ -1,8 +1,7 @@
-"""Answers for the checks of lesson 12; `test_checks` tests them."""
-
+import pytest
 import torch
 
-from lora_course.checks.bits import CASE, sizes
+from lora_course.checks.bits import CASE, PAGE, PARTS, sizes
 from lora_lab.methods.quant import levels_of
 
 LEVELS = levels_of("nf4")
@@ -56,3 +55,9 @@ WRONG = [
     ("card", (PEAK, SAVED, "4.5 bits"), "too much"),
     ("card", (PEAK, SAVED, "none"), "is usable"),
 ]
+
+
+def test_page_quotes_the_levels():
+    assert ", ".join(f"{level:.3f}" for level in LEVELS) in PAGE["question"]
+    assert (LEVELS - 0.0512 / 0.25).abs().argmin() == PARTS["index"].right
+    assert PARTS["weight"].right == pytest.approx(float(LEVELS[10]) * 0.25)

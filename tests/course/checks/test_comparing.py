@@ -1,5 +1,3 @@
-"""Tests of the checks of lesson 05."""
-
 import pytest
 
 from lora_course import checks
@@ -28,8 +26,6 @@ WRONG = [
     ("defense", (1.5, "undecided", ...), "a difference is shown"),
     ("defense", (1.5, "better but within the margin", ...), "on the other side of 0"),
     ("defense", (1.5, WORSE, "a"), "chosen to fit"),
-    ("defense", (1.5, WORSE, "b"), "the sentence is about all models"),
-    ("defense", (1.5, WORSE, "d"), "how rare such data would be"),
     ("defense", (1.5, "undecided", ..., "all against q,v"), "inside the margin"),
     ("defense", (1.5, "worse", ..., "all against q,v"), "no difference is shown"),
     ("defense", (1.5, "equivalent", ..., "q,k,v,o against q,v"), "not inside the margin"),
@@ -43,7 +39,7 @@ def receipt(monkeypatch: pytest.MonkeyPatch) -> Receipt:
     return fresh
 
 
-def test_defense_shows_one_step_at_a_time(receipt: Receipt):
+def test_defense_shows_one_step_at_a_time_and_keeps_its_margin(receipt: Receipt):
     assert "interval" not in repr(checks.check_defense(..., ..., ...))
     assert not receipt.notes
     with_margin = repr(checks.check_defense(1, ..., ...))
@@ -52,10 +48,6 @@ def test_defense_shows_one_step_at_a_time(receipt: Receipt):
     assert receipt.notes == {"margin, 3 bits against 16": 0.01}
     with_word = repr(checks.check_defense(1, "worse", ...))
     assert all(f"\n  {letter}: for " in with_word for letter in "abcd")
-
-
-def test_changing_the_margin_after_the_interval_is_refused():
-    checks.check_defense(1, ..., ...)
     changed = checks.check_defense(3, WORSE, "c")
     assert changed.passed is False
     assert "your margin was 1" in changed.words

@@ -1,5 +1,3 @@
-"""Answers for the checks of lesson 11; `test_checks` tests them."""
-
 from lora_course.checks.counting import CONFIGS, unseen
 from lora_lab import LoRA, params
 

@@ -1,5 +1,3 @@
-"""Tests of the checks of lesson 09."""
-
 import pytest
 
 from lora_course import checks

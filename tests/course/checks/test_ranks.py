@@ -1,5 +1,3 @@
-"""Tests of the checks of lesson 10."""
-
 import numpy as np
 import pytest
 

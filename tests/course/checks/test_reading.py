@@ -1,13 +1,9 @@
-"""Tests of the checks of lesson 14."""
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lora_course import checks
 from lora_course.checks.reading import SIGNS, disguise, stored
-from lora_course.experiments.subspace import phi, random_directions
 from lora_lab.layers import LoRALinear
 
 RIGHT = [("chance", (1 / 384, 64 / 384, 64)), ("chance", (0.0026, 0.167, 64)), ("stranger", ("A and B", 0))]
@@ -19,11 +15,6 @@ WRONG = [
     ("chance", (1 / 384, 1 / 384, 64), "64 times that"),
     ("stranger", ("C", 0), "answer with one of A, A and B, B, nothing"),
 ]
-
-
-def test_chance_agrees_with_a_simulation():
-    overlaps = [phi(random_directions(384, 8, n), random_directions(384, 64, 99 + n)) for n in range(30)]
-    assert checks.check_chance(1 / 384, float(np.mean(overlaps)), 64).passed
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -1,5 +1,3 @@
-"""Answers for the check of lesson 19; `test_checks` tests them."""
-
 from math import exp, log
 
 RIGHT = [("remembered", (lambda n, loss: n * (1 - loss / log(2)),))]

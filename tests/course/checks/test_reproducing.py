@@ -1,5 +1,3 @@
-"""Tests of the checks of lesson 18."""
-
 import pytest
 
 from lora_course import checks

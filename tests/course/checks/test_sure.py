@@ -1,5 +1,3 @@
-"""Tests of the checks of lesson 02."""
-
 import math
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Answers for the checks of lesson 16; `test_checks` tests them."""
-
 from lora_course import checks
 from lora_course.checks.variants import AS_PLAIN, ahead
 
@@ -12,5 +10,6 @@ WRONG = [
     ("as_plain", (lambda alpha, rank: alpha / rank,), "the other way"),
     ("flattered", (4e-3, POINTS.right, "DoRA"), "another rate flatters the variant more"),
     ("flattered", (RATE.right, -POINTS.right, "DoRA"), "wrong sign"),
+    ("flattered", (2.5e-4, 0.1, "rsLoRA"), "nearer to zero"),
     ("flattered", (RATE.right, max(ahead("DoRA").values()), "DoRA"), "with one rate for both"),
 ]

@@ -1,17 +1,17 @@
-"""Tests of grading: notebooks run in isolated processes, and the grader judges their answers itself."""
-
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lora_course.classroom import grading
 from lora_course.classroom.grading import Lesson, Limits, grade, in_words
@@ -37,12 +37,10 @@ LIMITS = Limits(seconds=120, memory_gib=1)
 
 def hand_in(folder: Path, name: str, exercises: Sequence[str], tags: Sequence[str] = ()) -> Path:
     """Write a student's notebook: a text, a given cell, and exercises."""
-    code = {"outputs": [], "execution_count": None, "metadata": {}, "cell_type": "code"}
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": TEXT}, {**code, "source": SETUP}]
-    cells += [{**code, "source": source, "metadata": {"tags": list(tags)}} for source in exercises]
+    solved = [new_code_cell(source, metadata={"tags": list(tags)}) for source in exercises]
     path = folder / f"{name}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    nbformat.write(new_notebook(cells=[new_markdown_cell(TEXT), new_code_cell(SETUP), *solved]), path)
     return path
 
 

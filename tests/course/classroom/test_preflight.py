@@ -1,5 +1,3 @@
-"""Tests of the preflight check: faults of a machine and their remedies, and the file that is sent back."""
-
 import getpass
 import json
 import os
@@ -42,20 +40,14 @@ FAULTS: tuple[tuple[dict[str, Any], str, str, str], ...] = (  # facts, name, and
 )
 
 
-@pytest.mark.parametrize("facts", [{}, WINDOWS, MAC, {"container": True, "total": 4 * GIB}, {"total": None}])
-def test_good_machines_are_green(facts: dict[str, Any]):
-    assert all(finding.green and not finding.remedy for finding in judged({**GOOD, **facts}))
-
-
-@pytest.mark.parametrize(("facts", "name", "found", "remedy"), FAULTS)
-def test_each_fault_is_red_with_its_remedy(facts: dict[str, Any], name: str, found: str, remedy: str):
-    (finding,) = [finding for finding in judged({**GOOD, **facts}) if not finding.green]
-    assert finding.name == name
-    assert found in finding.found
-    assert remedy in finding.remedy
-
-
-def test_memory_limits_agree_with_the_lessons():
+def test_good_machines_are_green_and_each_fault_is_red_with_its_remedy():
+    for facts in ({}, WINDOWS, MAC, {"container": True, "total": 4 * GIB}, {"total": None}):
+        assert all(finding.green and not finding.remedy for finding in judged({**GOOD, **facts})), facts
+    for facts, name, found, remedy in FAULTS:
+        (finding,) = [finding for finding in judged({**GOOD, **facts}) if not finding.green]
+        assert finding.name == name
+        assert found in finding.found
+        assert remedy in finding.remedy
     assert preflight.FREE_MEMORY == room.KERNEL < preflight.CONTAINER  # a container also runs the Jupyter server
 
 
@@ -117,9 +109,7 @@ def test_file_to_send_back_has_no_private_names(tmp_path: Path, monkeypatch: pyt
     assert "lab" in letter
 
 
-def test_preflight_command_writes_a_file_and_fails_if_anything_is_red(
-    green: pytest.MonkeyPatch, lora_lab: Callable, tmp_path: Path
-):
+def test_preflight_command_writes_a_file_and_fails_if_anything_is_red(green, lora_lab, tmp_path):
     green.chdir(tmp_path)
     done = lora_lab("doctor", "--preflight", "--json")
     assert done.returncode == 0

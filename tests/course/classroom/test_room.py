@@ -1,5 +1,3 @@
-"""Tests of a lesson's memory warning, and of its setup on Colab."""
-
 import os
 import sys
 from types import ModuleType, SimpleNamespace
@@ -31,10 +29,7 @@ def test_warning_says_what_a_lesson_needs_and_what_to_close(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("gpu", "setting", "dtype"), [((7, 5), None, "fp16"), ((8, 9), None, None), ((7, 5), "fp32", "fp32")]
 )
-def test_colab_gets_widgets_assets_and_fp16_on_a_t4(
-    gpu: tuple[int, int], setting: str | None, dtype: str | None, monkeypatch: pytest.MonkeyPatch
-):
-    """Tested against a mock of Colab's module."""
+def test_colab_gets_widgets_assets_and_fp16_on_a_t4(gpu, setting, dtype, monkeypatch):
     monkeypatch.setenv("LORA_LAB_DTYPE", setting or "")
     if setting is None:
         monkeypatch.delenv("LORA_LAB_DTYPE")

@@ -1,5 +1,3 @@
-"""Tests of the wheelhouse: gathering toy wheels for other machines, and installing from it without a network."""
-
 import json
 import os
 import re
@@ -91,7 +89,7 @@ def house(gathered: Path, tmp_path: Path) -> Path:
 # ---- gathering
 
 
-def test_each_machine_gets_the_wheels_for_its_own_markers(gathered: Path):
+def test_each_machine_gets_its_wheels_and_the_manifest_lists_every_file(gathered: Path):
     locks = [(gathered / f"{target.name}.txt").read_text() for target in (WINDOWS, LINUX)]
     windows, linux = (set(re.findall(r"^(\w+)==(\S+)", text, re.MULTILINE)) for text in locks)
     both = {("lora_lab", "0.1.0"), *((name, "1.0") for name in ("plain", "speed", "asks", "asked"))}
@@ -100,9 +98,6 @@ def test_each_machine_gets_the_wheels_for_its_own_markers(gathered: Path):
     targets = manifest_of(gathered)["targets"]
     assert "wheels/speed-1.0-cp312-cp312-win_amd64.whl" in targets[WINDOWS.name]
     assert "wheels/speed-1.0-cp311-cp311-manylinux_2_28_x86_64.whl" in targets[LINUX.name]
-
-
-def test_manifest_lists_every_file_and_howto_the_machines(gathered: Path):
     files = {path.relative_to(gathered).as_posix() for path in gathered.rglob("*") if path.is_file()}
     assert set(wheelhouse.check(gathered)["files"]) == files - {"manifest.json"}
     assert {"assets/toy_data-1.0-py3-none-any.whl", "install.py", "install.sh", "install.cmd"} <= files
@@ -156,14 +151,14 @@ def test_torch_index_is_used_instead_of_a_newer_torch_with_cuda(index: Path, tmp
 
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, monkeypatch):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(BadValue, match="not an empty folder"):
-        gather(tmp_path, [LINUX], print)
-    with pytest.raises(BadValue, match="not the lab's wheel"):
-        gather(tmp_path / "new", [LINUX], print, wheel=tmp_path / "other.whl")
-    with pytest.raises(BadValue, match="did you mean windows"):
-        Target("window", "3.11")
-    with pytest.raises(BadValue, match=r"3\.11 or newer"):
-        Target("linux", "3.9")
+    for refused, message in (
+        (lambda: gather(tmp_path, [LINUX], print), "not an empty folder"),
+        (lambda: gather(tmp_path / "new", [LINUX], print, wheel=tmp_path / "other.whl"), "not the lab's wheel"),
+        (lambda: Target("window", "3.11"), "did you mean windows"),
+        (lambda: Target("linux", "3.9"), r"3\.11 or newer"),
+    ):
+        with pytest.raises(BadValue, match=message):
+            refused()
     monkeypatch.setattr(wheelhouse, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BadValue, match=r"pip install 'lora-lab\[wheelhouse\]'"):

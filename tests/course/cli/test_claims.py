@@ -1,5 +1,3 @@
-"""Tests of `lora-lab claims`."""
-
 import json
 from collections.abc import Callable
 

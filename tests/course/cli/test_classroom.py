@@ -1,5 +1,3 @@
-"""Tests of `lora-lab class`, `grade` and `predictions`."""
-
 import ast
 import csv
 import io
@@ -90,9 +88,7 @@ def test_predictions_become_json_a_table_and_words(lora_lab: Callable, tmp_path:
     assert "1 of 1 gave a range" in lora_lab("predictions", str(tmp_path)).stdout
 
 
-def test_letters_outside_the_encoding_of_a_pipe_are_escaped(
-    lora_lab: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_letters_outside_the_encoding_of_a_pipe_are_escaped(lora_lab, tmp_path, monkeypatch):
     log(tmp_path, "评论 é")
     pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")  # as on Windows
     monkeypatch.setattr("sys.stdout", pipe)

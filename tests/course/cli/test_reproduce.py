@@ -1,5 +1,3 @@
-"""Tests of `lora-lab reproduce`."""
-
 import json
 from functools import partial
 

@@ -1,5 +1,3 @@
-"""Tests of the best learning rate between the tried ones: exact on parabolas, unknown at an end."""
-
 import math
 
 import pytest

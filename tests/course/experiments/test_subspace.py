@@ -1,5 +1,3 @@
-"""Tests of subspace overlap and amplification against their definitions in numpy, and of the updates of an adapter."""
-
 import numpy as np
 import pytest
 

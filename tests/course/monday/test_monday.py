@@ -1,5 +1,3 @@
-"""Tests of the plan for a fine-tuning job: its lessons and settings, and its script on tiny random models."""
-
 import re
 import runpy
 
@@ -38,16 +36,13 @@ def test_script_trains_saves_and_checks_an_adapter(kind, tmp_path, tiny_encoder,
         assert tuned < base
 
 
-def test_plan_cites_existing_lessons_and_fits_the_card(tmp_path):
+def test_plan_cites_existing_lessons_and_fits_card_size_and_kind(tmp_path):
     (data := tmp_path / "rows.csv").write_text("prompt,completion\n" + "why?,because\n" * 60)
     job = plan("llama-3-8b", data, gpu_gb=16)
     lessons = {path.name[:2] for path in shipped("notebooks").glob("*[0-9]_*.ipynb")}
     assert all(lesson and set(re.findall(r"\d\d", lesson)) <= lessons for *_, lesson in job.lines)
     assert "FOUR_BITS = True  #" in job.script()
     assert not plan("llama-3-8b", data, gpu_gb=24).settings["FOUR_BITS"]
-
-
-def test_rates_depend_on_size_and_kind(tmp_path):
     assert plan("smollm2", rows_for("language model", tmp_path), gpu_gb=8).settings["RATES"] == [1e-3, 2e-3, 4e-3]
     assert plan("minilm", rows_for("classifier", tmp_path), gpu_gb=8).settings["RATES"] == [5e-4, 1e-3, 2e-3]
 
@@ -64,14 +59,11 @@ def test_no_answer_loses_its_end_and_a_short_limit_is_reported(tmp_path, capsys)
     assert f"{cut} of {len(encoded)} rows reach MAX_TOKENS: their ends are cut off" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("model", "kind", "message"),
-    [
+def test_impossible_job_is_refused(tmp_path):
+    for model, kind, message in (
         ("minilm", "language model", "cannot write responses"),
         ("llama-2-70b", "classifier", "even QLoRA"),
         ("smollm2", "number", "each row needs"),
-    ],
-)
-def test_impossible_job_is_refused(model, kind, message, tmp_path):
-    with pytest.raises(BadValue, match=message):
-        plan(model, rows_for(kind, tmp_path), gpu_gb=16)
+    ):
+        with pytest.raises(BadValue, match=message):
+            plan(model, rows_for(kind, tmp_path), gpu_gb=16)

@@ -1,5 +1,3 @@
-"""Tests of the claim panel: it holds the verdict for every combination of premises, as `judge` gives it."""
-
 import json
 
 import numpy as np
@@ -21,7 +19,7 @@ def test_panel_holds_every_claim_and_fits_a_page():
         assert entry["outcomes"][position]["word"] == judge(name).word
 
 
-def test_outcomes_match_judge():
+def test_outcomes_match_judge_and_unknown_ones_are_refused():
     panel = ClaimPanel("4", claims=["4"])
     entry = panel.cards["one_24gb_card"]
     positions = np.ndindex(*(len(premise["options"]) for premise in entry["premises"]))
@@ -31,9 +29,6 @@ def test_outcomes_match_judge():
         assert outcome["word"] == verdict.word
         assert [holds for _, holds in outcome["cases"]] == [int(case.holds) for case in verdict.cases]
     assert "24 GB card" in panel.describe()
-
-
-def test_unknown_claim_and_position_are_refused():
     with pytest.raises(NotFound, match="is not in this panel"):
         ClaimPanel("3", claims=["4"])
     panel = ClaimPanel("4", claims=["4"])

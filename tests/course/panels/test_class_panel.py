@@ -1,5 +1,3 @@
-"""Tests of the class panel: the runs and guesses of students, collected from a folder."""
-
 import json
 import shutil
 
@@ -7,8 +5,7 @@ import numpy as np
 import pytest
 
 from lora_course.panels.class_panel import ClassPanel, guesses
-from lora_lab.errors import BadValue, NotFound
-from lora_lab.training.runs import Store
+from lora_lab import BadValue, NotFound, Store
 from tests.e2e.pages import class_in
 from tests.widgets.conftest import said
 

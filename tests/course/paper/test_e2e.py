@@ -1,13 +1,10 @@
-"""Tests of the E2E reader: both file formats, meanings, and error messages."""
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_course.paper import e2e
 from lora_course.paper.e2e import SLOTS, Meaning, parse
-from lora_lab import load_task
-from lora_lab.errors import BadValue
+from lora_lab import BadValue, load_task
 
 TXT = """name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||Saltmarsh is family - friendly .
 name : Saltmarsh | Type : pub | price : £ 20 - 25 | family friendly : yes||A pub for families : Saltmarsh .
@@ -36,33 +33,24 @@ def test_txt_and_csv_give_the_same_meanings(tmp_path):
     assert task.test.references[0][1] == "A pub for families: Saltmarsh."
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
+def test_invalid_file_and_meaning_are_refused(tmp_path):
+    for name, content, message in (
         ("a.txt", "name : A | area : riverside\n", r"a.txt, line 1: no \|\|reference"),
         ("a.txt", TXT + "name:A|aera:x||A.\n", "line 4: a meaning representation has no slot 'aera'; nearest: area"),
         ("a.txt", "name : A | name : B||A .\n", "a.txt, line 1: the slot name is given 2 times"),
         ("a.csv", "meaning,text\n1,2\n", "needs the columns mr and ref; it has meaning, text"),
         ("a.csv", CSV + 'name[B],"B.\nname[C],C.\n', "a.csv cannot be read as csv: line 5 opens a quotation mark"),
-    ],
-)
-def test_invalid_file_is_refused(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content, encoding="utf-8")
-    with pytest.raises(BadValue, match=message):
-        e2e.read_file(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+    ):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(BadValue, match=message):
+            e2e.read_file(tmp_path / name)
+    for text, message in (
         ("area[riverside]", "has no name; add name"),
         ("name[A], area[ ]", "the slot area needs a value"),
         ("name[A],", "is not of the form slot"),
-    ],
-)
-def test_invalid_meaning_is_refused(text, message):
-    with pytest.raises(BadValue, match=message):
-        parse(text)
+    ):
+        with pytest.raises(BadValue, match=message):
+            parse(text)
 
 
 values = st.text(alphabet="abcÉ £'-5,", min_size=1, max_size=12).map(str.strip).filter(bool)

@@ -1,5 +1,3 @@
-"""Tests of the paper's tables: they are complete, and rows are found by value."""
-
 import runpy
 from pathlib import Path
 

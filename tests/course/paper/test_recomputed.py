@@ -8,10 +8,8 @@ import pytest
 
 from lora_course import paper
 from lora_course.paper import facts, table
-from lora_lab import LoRA
+from lora_lab import LoRA, NotFound, params
 from lora_lab.accounting.models import architecture_of
-from lora_lab.accounting.params import params
-from lora_lab.errors import NotFound
 from lora_lab.experiments.study import contenders
 
 NUMBERS = facts("paper/recomputed")

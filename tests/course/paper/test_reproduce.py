@@ -1,14 +1,11 @@
-"""Tests of `lora-lab reproduce`: the rule of each item, each kind of item on a tiny model, results and the report."""
-
 import json
 import threading
 from typing import Any
 
 import pytest
 
-from lora_course import paper
 from lora_course.lesson import reference_reproductions
-from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, by_verdict, item, items, studies, timing
+from lora_course.paper.reproduce import Item, Judged, Kept, Place, Plan, Row, item, items, studies, timing
 from lora_course.paper.reproduce import run as engine
 from lora_course.paper.reproduce.report import write_report
 from lora_course.paper.reproduce.run import LATE, kept, rejudged, reproduce
@@ -32,23 +29,6 @@ def verdict(outcome: str, low: float, high: float) -> dict[str, Any]:
 
 BETTER, WORSE, EVEN = verdict("better", 0.02, 0.04), verdict("worse", -0.04, -0.02), verdict("equivalent", -0.01, 0.01)
 SLIGHTLY_BETTER, SLIGHTLY_WORSE = verdict("better", 0.001, 0.028), verdict("worse", -0.028, -0.001)
-UNDECIDED = verdict("undecided", -0.03, 0.03)
-
-
-def test_finding_fails_only_if_the_interval_is_beyond_the_margin():
-    for finding, holding, failing in (
-        ("better", [BETTER, SLIGHTLY_BETTER], [WORSE]),
-        ("no worse", [BETTER, SLIGHTLY_BETTER, EVEN], [WORSE]),
-        ("equal", [EVEN], [BETTER, WORSE]),
-        ("worse", [WORSE, SLIGHTLY_WORSE], [BETTER]),
-        ("no better", [WORSE, SLIGHTLY_WORSE, EVEN], [BETTER]),
-    ):
-        for outcome in (BETTER, WORSE, EVEN, SLIGHTLY_WORSE, SLIGHTLY_BETTER, UNDECIDED):
-            expected = "holds" if outcome in holding else "fails" if outcome in failing else "undecided"
-            assert by_verdict(outcome, finding).standing == expected
-    assert by_verdict(verdict("worse", -0.03, -0.0151), "no worse").standing == "fails"
-    assert by_verdict(verdict("worse", -0.03, -0.0149), "no worse").standing == "undecided"
-    assert "more than the margin" in by_verdict(SLIGHTLY_WORSE, "no worse").words
 
 
 def costs(peak: float, file: float, speed: float) -> dict[str, list[float]]:
@@ -87,8 +67,12 @@ RULES = [  # item, standing, changes to rows, sizes and verdicts of the shipped 
     ("fig4", "fails", {"BA of q, phi(8, 8)": [0.4] * 5, "BA of v, phi(8, 8)": [-0.1] * 5}),
     ("table16", "holds", {"full against LoRA": EVEN, "prefix against LoRA": WORSE}),
     ("table16", "fails", {"full against LoRA": BETTER, "prefix against LoRA": WORSE}),
+    ("table16", "fails", {"full against LoRA": EVEN, "prefix against LoRA": BETTER}),
     ("table16", "not tested", {"full against LoRA": EVEN, "6,030 examples, prefix 20": [59.0]}),
     ("table18", "holds", {"rank 16 against 1": BETTER, "rank 64 against 16": EVEN}),
+    ("table18", "undecided", {"rank 16 against 1": BETTER, "rank 64 against 16": SLIGHTLY_BETTER}),
+    ("table18", "fails", {"rank 16 against 1": BETTER, "rank 64 against 16": BETTER}),
+    ("table18", "fails", {"rank 16 against 1": BETTER, "rank 64 against 16": WORSE}),
     ("table18", "not tested", {"rank 16 against 1": WORSE, "rank 64 against 16": EVEN, "steps": 99}),
 ]
 
@@ -112,18 +96,6 @@ def test_shipped_results_match_the_current_rules():
         assert rejudged(item(name), result) == result
         assert all((result["environment"]["date"], result["rows"]))
         assert item(name).judged(Kept({})).standing == "not tested"
-
-
-def test_every_item_is_described_and_has_published_numbers():
-    for entry in items():
-        assert all((entry.title, entry.finding, entry.rule, entry.limits))
-        assert all(word in entry.rule.lower() for word in ("holds if", "fails if", "undecided"))
-        table = paper.table(entry.name)
-        assert all({**entry.paper_says(table), **entry.others_say(table)}.values())
-    assert item("table5").paper_says(paper.table("table5"))["q,v r4"] == "WikiSQL 73.7, MNLI 91.3"
-    assert "68.65" in item("table3").others_say(paper.table("table3"))["BLEU, LoRA r4 q,v alpha 32"]
-    hours = LATE * sum({entry.store or entry.name: entry.minutes for entry in items()}.values()) / 60
-    assert hours < 4
 
 
 def test_items_are_selected_by_name():

@@ -1,0 +1,320 @@
+import base64
+import random
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, expect
+
+from lora_lab import ComparePanel, LoRA, MemoryPanel, RankPanel, params
+from lora_lab.accounting.film import CATEGORIES, moments
+from lora_lab.accounting.gpus import card, usable
+from lora_lab.accounting.memory import largest, quick
+from lora_lab.accounting.setup import OPTIMIZERS, Setup
+from lora_lab.accounting.units import binary
+from lora_lab.widgets.base import module
+from lora_lab.widgets.memory_panel import METHODS, setup_of, shipped
+from tests.e2e.pages import FOCUSED, Pages, box_of, center, drag, move, panel_of, trait
+from tests.e2e.panels import lora, memory, sweep, train, training
+from tests.widgets.test_rank_panel import sum_of
+
+# ---- LoRA
+
+
+def value_of(panel: Locator, slider: str) -> str:
+    """Return what a screen reader says about a slider."""
+    return panel.get_by_role("slider", name=slider).get_attribute("aria-valuetext") or ""
+
+
+def integers(text: str) -> list[int]:
+    return [int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*(?![\d.])", text)]
+
+
+def test_the_rank_slider_changes_picture_counts_and_the_patch_that_is_dropped_on_w(pages: Pages) -> None:
+    page = pages.open(lora(d=4096, rank=8), reduced=True)
+    panel = panel_of(page)
+    status, strip = panel.get_by_role("status"), panel.locator(".picture rect.train").first
+    expect(status).to_be_empty()  # nothing is announced when a page opens
+    before = box_of(strip)["height"]
+    for position in (56, 88, 24):
+        move(panel, "rank r", position)
+        (rank, *_), full = integers(value_of(panel, "rank r")), 4096**2
+        trained = 2 * 4096 * rank
+        headline = f"{full // trained}× fewer parameters to train" if trained < full else "1× as many numbers as W"
+        expect(status).to_contain_text(headline)
+        expect(status).to_contain_text(f"Stored: W + {trained:,}. Trained: {trained:,}")
+        assert integers(panel.get_by_role("row", name="total").inner_text()) == [full + trained, trained]
+    assert rank == 8
+    assert box_of(strip)["height"] == pytest.approx(before, abs=0.01)
+    move(panel, "rank r", 48)
+    assert integers(value_of(panel, "rank r"))[0] == 64
+    patch, w = panel.locator(".patch"), panel.locator(".picture rect.frost").first
+    area, w_area = (box["width"] * box["height"] for box in (box_of(patch), box_of(w)))
+    assert area / w_area == pytest.approx(2 * 64 / 4096, rel=0.05)
+    drag(page, center(patch), center(w))
+    expect(panel.locator(".gathered")).to_contain_text("32 of these cover W")
+    assert box_of(patch)["x"] == pytest.approx(box_of(w)["x"], abs=1.5)
+    panel.get_by_role("button", name="lift the patch off W").press("Enter")
+    expect(panel.locator(".gathered")).to_contain_text("drag it onto W")
+
+
+def test_a_model_is_counted_as_by_params(pages: Pages) -> None:
+    panel = panel_of(pages.open(lora("model", model="gpt2")))
+    for target in ("v", "o"):  # off, and on
+        panel.get_by_role("checkbox", name=target, exact=True).dispatch_event("click")
+    move(panel, "rank r", 32)
+    counted = params("gpt2", LoRA(rank=integers(value_of(panel, "rank r"))[0], targets=("q", "o")))
+    words = panel.locator(".words").inner_text()
+    assert f"{counted.total:,} + {counted.trainable:,}" in words
+    (stored,) = integers(re.findall(r"([\d,]+) numbers of 4 bytes", words)[0])
+    assert 0 < counted.adapter_bytes - 4 * stored < 40_000  # the file's header
+    panel.get_by_text("all numbers in this picture").click()
+    assert integers(panel.locator("details tr").last.inner_text())[:2] == [counted.total, counted.trainable]
+
+
+def test_the_first_step_moves_only_b_and_the_table_adds_up(pages: Pages) -> None:
+    panel = panel_of(pages.open(lora("steps"), reduced=True))
+    expect(panel.locator(".title")).to_have_text("Take a step: which matrix moves?")
+    expect(panel.locator(".big")).to_have_text("? gradient of A? gradient of B")
+    panel.get_by_role("button", name="take a step").press("Enter")
+    expect(panel.locator(".title")).to_have_text("The first step moves only B; then A learns too")
+    expect(panel.locator(".big")).to_have_text(re.compile("^0 gradient of A in the step just taken3.26 gradient of B"))
+    expect(panel.locator(".facts tr").nth(1)).to_contain_text(re.compile(r"0\s*3\.26"))
+    expect(panel.get_by_role("status")).to_contain_text("From here on A has a gradient too")
+    panel.get_by_text("all numbers in this picture").click()
+    cells = [panel.locator("details tr", has_text=name).last.locator("td") for name in ("W x", "B A x", "y")]
+    base, detour, y = ([float(text.replace("−", "-")) for text in row.all_inner_texts()] for row in cells)
+    assert len(y) == 8
+    assert np.allclose(np.add(base, detour), y)
+
+
+# ---- rank
+
+EVERY_SEVENTH_PIXEL = """c => { // its brightness, 0 to 255
+    const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
+    return btoa(String.fromCharCode(...data.filter((_, i) => i % 28 === 0)));
+}"""
+
+
+def test_the_browser_draws_the_sum_that_python_computes(pages: Pages) -> None:
+    python = RankPanel("picture", rank=1)
+    panel, data = panel_of(pages.open(python)), python.data["picture"]
+    for position, rank in ((2, 2), (20, 32), (12, 12), (0, 0)):
+        move(panel, "pieces added", position)
+        encoded = panel.locator("canvas.sum").evaluate(EVERY_SEVENTH_PIXEL)
+        actual = np.frombuffer(base64.b64decode(encoded), np.uint8)
+        expected = sum_of(data, rank).ravel()[::7]
+        unclipped = np.abs(expected) < 0.95 * data["limit"]
+        assert np.corrcoef(actual[unclipped], expected[unclipped])[0, 1] > 0.999 if rank else np.ptp(actual) == 0
+        expect(panel.locator(".big b")).to_have_text(f"{100 * data['kept'][rank][1]:.1f}%")
+
+
+def test_keys_add_and_remove_pieces(pages: Pages) -> None:
+    panel = panel_of(pages.open(RankPanel(), reduced=True))
+    headline = panel.locator(".big")
+    expect(headline).to_contain_text("79.2%")
+    panel.get_by_role("slider", name="pieces added").press("ArrowLeft")
+    assert value_of(panel, "pieces added") == "rank 1, 7.6% of the energy"
+    expect(headline).to_contain_text("60.6%")
+    panel.get_by_role("button", name="add the next piece").press("Enter")
+    expect(headline).to_contain_text("right at rank 2")
+    expect(panel.get_by_role("img", name="sum of its first 2 rank-one pieces")).to_be_visible()
+    panel.get_by_role("button", name="take it away").press("Enter")
+    expect(panel.get_by_role("status")).to_contain_text("60.6%")
+
+
+# ---- memory
+
+EVALUATE = """([film, points]) => points.map((point) => {
+    const found = evaluate(film, point);
+    const top = Array.from(found.live.subarray(found.top * MANY, found.top * MANY + MANY));
+    const quick = peakOf(film, point);
+    return [found.peak, top, quick.bytes, openFilm(film).scenes[found.top].act === quick.act];
+})"""
+
+
+def test_the_browser_computes_the_same_bytes_as_python(pages: Pages) -> None:
+    page, rng = pages.open(memory("minilm")), random.Random(0)
+    code = f"(given) => {{ {module('film.js')}; return ({EVALUATE})(given); }}"
+    for film in [film for films in shipped().values() for film in films]:
+        conditions = {name: film[name] for name in ("checkpointing", "quantised", "dtype", "device")}
+        points = [
+            {"batch": rng.choice([1, 2, 9]), "seq": rng.randint(film["low"], film["high"] or 9000),
+             "rank": rng.choice([1, 8, 77]), "optimizer": rng.choice(OPTIMIZERS)}
+            for _ in range(2)
+        ]  # fmt: skip
+        for point, (peak, live, quick_peak, same_act) in zip(points, page.evaluate(code, [film, points]), strict=True):
+            setup = Setup(**{name: point[name] for name in ("batch", "seq", "optimizer")}, **conditions)
+            expected = max((m.bytes for m in moments(film, point["rank"], setup)), key=lambda b: sum(b.values()))
+            assert dict(zip(CATEGORIES, live, strict=True)) == expected, point
+            assert peak == quick_peak == sum(expected.values())
+            assert same_act
+
+
+def test_the_length_slider_changes_the_peak_and_what_fits(pages: Pages) -> None:
+    model, method = "llama-3-8b", "LoRA q, v"
+    panel = panel_of(pages.open(MemoryPanel(model, method, card="RTX 4090", models=[model])))
+    capacity, status = usable(card("RTX 4090")), panel.get_by_role("status")
+    expect(status).to_be_empty()
+    for position in (10, 40, 64):
+        move(panel, "sequence length", position)
+        setup = setup_of(model, method, batch=1, seq=integers(value_of(panel, "sequence length"))[0])
+        peak = quick(model, METHODS[method], setup).peak
+        expect(panel.locator(".big")).to_contain_text(binary(peak))
+        expect(status).to_contain_text("fits" if peak <= capacity else "does not fit")
+        longest = largest("seq", setup, lambda s: quick(model, METHODS[method], s), capacity)
+        expect(panel.locator(".facts tr").last).to_contain_text(f"{longest:,}")
+    assert peak > capacity
+    expect(panel.locator(".picture .beyond")).to_have_count(1)
+
+
+def test_the_moment_follows_keys_and_drags_and_returns_to_the_peak(pages: Pages) -> None:
+    page = pages.open(MemoryPanel("llama-3-8b", "LoRA q, v", seq=1024, models=["llama-3-8b"]), reduced=True)
+    panel = panel_of(page)
+    slider, peak = panel.get_by_role("slider", name="moment"), value_of(panel_of(page), "moment")
+    assert peak.startswith("loss")
+    slider.press("ArrowRight")
+    assert value_of(panel, "moment") != peak
+    slider.press("Home")
+    assert "15.0 GiB" in value_of(panel, "moment")  # the weights alone
+    box = box_of(panel.locator("[data-film]"))
+    y = box["y"] + 100
+    drag(page, (box["x"] + 0.6 * box["width"], y), (box["x"] + 0.65 * box["width"], y))
+    assert re.match(r"backward, layer \d+ of 32", value_of(panel, "moment"))
+    panel.get_by_role("button", name="play the step").press("Enter")  # ends at once with reduced motion
+    assert value_of(panel, "moment") == peak
+
+
+# ---- sweep
+
+
+def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -> None:
+    python = sweep(view="rank")
+    page = pages.open(python)
+    panel, rates, rows = panel_of(page), python.data["rates"], len(python.data["ranks"])
+    status, headline = panel.get_by_role("status"), panel.locator(".big")
+    expect(status).to_be_empty()
+    move(panel, "rank", python.data["ranks"].index(64))
+    for lr in (5e-4, 4e-3, 1.1e-2):
+        move(panel, "learning rate", rates.index(lr))
+        (cell,) = [c for c in python.data["cells"] if (c["rank"], c["alpha"], c["lr"]) == (64, 16.0, lr)]
+        expect(headline).to_contain_text(f"{cell['mean']:.1f}%")
+        assert panel.locator(".results circle.train, .results path.ink").count() == 3
+    expect(status).to_contain_text("All collapsed")
+    expect(panel.locator(".results path.ink")).to_have_count(3)  # a cross for each run
+    picture, height = panel.locator(".picture svg"), min(66, max(36, 330 / rows))
+    x = 46 + 0.5 * (box_of(picture)["width"] - 48) / len(rates)
+    y = 24 + (rows - python.data["ranks"].index(64) - 0.5) * height
+    picture.click(position={"x": x, "y": y})  # the cell of the lowest rate
+    expect(headline).to_have_text("not tried")
+    expect(panel.get_by_role("button")).to_have_text(["go to the best cell"])  # without a kernel nothing is trained
+    expect(panel.locator(".doing")).to_contain_text("Run the notebook")
+    assert trait(page, "picked") == []
+    panel.get_by_role("button", name="go to the best cell").press("Enter")
+    expect(panel.locator(".words")).to_contain_text("The best cell of this map")
+
+
+def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
+    python = sweep(view="alpha")
+    page = pages.open(python)
+    panel = panel_of(page)
+    question, title, lines = (panel.locator(name) for name in (".question", ".title", ".iso"))
+    expect(question).to_contain_text("Predict")
+    expect(lines).to_have_count(0)
+    expect(title).to_contain_text("Which slider moves accuracy most?")
+    panel.get_by_role("radio", name="falls with α", exact=True).dispatch_event("click")
+    expect(title).to_contain_text("The learning rate matters most")
+    expect(lines).to_have_count(1)
+    lost = python.data["lines"]["alpha"]["q,v|8"]["whole"]["lost"]
+    expect(panel.locator(".fits")).to_contain_text(f"Your prediction (falls with α) loses {lost:.1f} points")
+    panel.get_by_role("radio", name="falls with √α").dispatch_event("click")
+    expect(panel.locator(".fits")).to_contain_text("You predicted “falls with α”")
+    expect(lines).to_have_count(1)
+    assert trait(page, "guess") == {"alpha": "whole"}
+    panel.get_by_role("radio", name="rate × rank").dispatch_event("click")
+    expect(question).to_contain_text("Predict")  # each map asks for its own prediction
+    expect(lines).to_have_count(0)
+
+
+# ---- training
+
+
+def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
+    python = train()
+    first = python.found["sentences"][0] | {"text": "its third \x96 and best"}  # a Windows dash, which no font has
+    python.found = python.found | {"sentences": [first]}
+    panel = panel_of(pages.open(python))
+    for place, words in (
+        (".title", "80.9% ± 1.7 points after 400 steps"),
+        (".title", "Other seeds of this recipe: 79.0 to 82.0."),
+        (".words", "You guessed 75: 5.9 points too low."),
+        (".words", "Among 4 seeds of this recipe, this run ranks number 2."),
+        (".changes", "changed 9 of 50 validation answers, 6 for the better and 3 for"),
+        (".quoted", "its third – and best"),
+    ):
+        expect(panel.locator(place)).to_contain_text(words)
+    expect(panel.locator(".moved rect")).to_have_count(12)
+
+
+def test_a_focused_button_keeps_the_focus_while_a_run_goes_on(pages: Pages) -> None:
+    python = training()
+    page = pages.open(python, kernel=True)
+    panel = panel_of(page)
+    panel.get_by_role("button", name="Stop").focus()
+    for step in (231, 232):
+        page.locator("[data-panel]").evaluate("(e, live) => e.model.set('live', live)", python.live | {"step": step})
+        expect(panel.locator(".doing")).to_contain_text(f"Step {step}")
+    assert page.evaluate(FOCUSED)[0] == "go"
+    page.keyboard.press("Space")
+    expect(panel.locator(".doing")).to_contain_text("Stopping after this step")
+    assert page.evaluate(FOCUSED)[0] == "go"
+
+
+# ---- comparison
+
+
+def test_the_margin_is_dragged_and_the_verdict_is_pythons(pages: Pages) -> None:
+    python = ComparePanel()
+    outcomes, margins = python.stored["against"]["full"]["LoRA r8 q,v"]["outcomes"], python.stored["margins"]
+    words = {"w": "worse", "W": "worse but within the margin"}
+    page = pages.open(python)
+    panel = panel_of(page)
+    headline, grip = panel.locator(".big"), panel.locator(".forest .grip").last
+    panel.locator(".forest").scroll_into_view_if_needed()
+    x, y = center(grip)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    reached = set()
+    for dx in (20, 35, 45, -30, -45):
+        page.mouse.move(x + dx, y, steps=2)
+        outcome = outcomes[margins.index(trait(page, "margin"))]
+        expect(headline).to_contain_text(words[outcome])
+        assert center(grip)[0] == pytest.approx(x + dx, abs=4)
+        reached.add(outcome)
+    page.mouse.up()
+    assert reached == {"w", "W"}
+    for position in range(0, 60, 9):
+        move(panel, "margin", position)
+        expect(headline).to_contain_text(words[outcomes[position]])
+    for _ in range(2):  # the only change, so a second click stays there
+        panel.get_by_role("button", name="where the verdict changes").click()
+        assert margins.index(trait(page, "margin")) == outcomes.index("W")
+
+
+def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
+    python = ComparePanel()
+    python.resample(200, count=20)
+    page = pages.open(python)
+    panel = panel_of(page)
+    expect(panel.locator(".misses")).to_contain_text("of 20 intervals miss the truth")
+    row, forest = box_of(panel.locator(".forest text", has_text="all-linear")), panel.locator(".forest svg")
+    forest.click(position={"x": 30, "y": row["y"] - box_of(forest)["y"] + 8})
+    expect(panel.get_by_role("combobox", name="method")).to_have_value("LoRA r8 all-linear")
+    expect(panel.locator(".title")).to_contain_text("LoRA r8 all-linear trains 1.46% of the parameters")
+    rival = panel.get_by_role("radio", name=re.compile("^LoRA r8 q,v: trains A and B beside q, v"))
+    rival.check(force=True)  # only its label is visible
+    expect(panel.locator(".big")).to_contain_text("equivalent")
+    expect(panel.locator(".misses")).to_contain_text("about another pair of methods")
+    expect(panel.get_by_role("status")).to_contain_text("at a margin of 1.5 points it is equivalent")
+    panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)  # the two change places
+    assert (trait(page, "method"), trait(page, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")
