@@ -54,7 +54,7 @@
       const done = answered(names);
       form.classList.toggle("done", done);
       const words = names.map((name) => `${name}: ${given[name] ? range(given[name]) : "skipped"}`);
-      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80% sure of each; an empty row is skipped. Our findings open after that.";
+      status.textContent = done ? `Sealed: ${words.join("; ")}.` : "Be 80% sure of each; an empty row is skipped. After that, you can open our findings.";
     }
     return { cell, names, show };
   }

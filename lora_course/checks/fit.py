@@ -47,6 +47,8 @@ def check_peak(peak: Callable[[int], float]) -> Verdict:
         "that is the same for every length: multiply by tokens": lambda t: fixed + inputs + tables,
         "a number that a layer saves takes 2 bytes": lambda t: fixed + t * (inputs / 2 + tables),
         "those are GB: a GiB has 2**30 bytes": lambda t: fixed * 1e9 / 2**30 + t * (inputs + tables),
+        "those weights are LoRA q, v's: choose QLoRA": lambda t: 15.025 * 2**30 + t * (inputs + tables),
+        "token vectors and head stay in 16 bits: 5.4 GiB": lambda t: 3.86 * 2**30 + t * (inputs + tables),
         "return bytes, not GiB": lambda t: (fixed + t * (inputs + tables)) / 2**30,
     }
     why = f"a token costs {(inputs + tables) / 1e6:.2f} MB, and {tables / (inputs + tables):.0%} of that is logits"

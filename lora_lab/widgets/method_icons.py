@@ -23,7 +23,7 @@ ADDS = {  # what a method adds, with its settings
     "ptuning": "{tokens} vectors before the text, made by a small network",
     "prefix": "{tokens} learned keys and values in each layer",
     "head": "nothing: only the head trains",
-    "probe": "nothing: a logistic regression reads the last layer",
+    "probe": "only a new last layer: a logistic regression",
 }
 
 

@@ -179,7 +179,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and whoever loads your model needs your class. `merge` solves both. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$: a row of $B$ times a column of $A$.) The check merges all twelve: the sixteen answers must stay right, and the logits (the scores) must agree within 1e-5.
+# Your layer does more work than the one it replaced, and whoever loads your model needs your class. `merge` solves both. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$: a row of $B$ times a column of $A$, summed.) The check merges all twelve: the sixteen answers must stay right, and the logits (the scores) must agree within 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training

@@ -137,7 +137,7 @@ table.head()
 #
 # - `half`: half of the gap's 95% interval. In rows where a and b disagree, the squared difference is 1; elsewhere it's 0. In `half_width`, replace $p(1-p)$ by the average of these squares. (Strictly, subtract the gap's square; it's tiny.) Or, in Jupyter, use the **bootstrap**: draw 2,000 tests of 2,000 rows from these rows, putting each row back, and take 1.96 standard deviations of their gaps.
 # - `word`: your verdict on a: "better" or "worse" if 0 lies outside this interval, else "undecided".
-# - `rows`: your standard error is `half / 1.96`. To notice a true gap of one point four times in five (a *power* of 80%), one point must be 2.8 of them: 1.96 to leave 0 outside, and 0.84 more, because 80% of a bell curve lies above -0.84. How many rows make it that small? Four times the rows halve it.
+# - `rows`: your standard error is `half / 1.96`. To notice a true gap of one point four times in five (a *power* of 80%), one point must be 2.8 of them: 1.96 to leave 0 outside, and 0.84 more: measured gaps scatter in a bell curve around the true one, and 80% of it lies above -0.84. How many rows make it that small? Four times the rows halve it.
 
 # %% exercise
 differences = (table.a - table.b).to_numpy()
