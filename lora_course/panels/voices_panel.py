@@ -48,7 +48,8 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
     sizes = T.Dict().tag(sync=True)  # file sizes in bytes: the base's and each adapter's
     names = T.List(T.Unicode()).tag(sync=True)  # who answers
     questions = T.List(T.Unicode()).tag(sync=True)
-    told, question = (T.Unicode().tag(sync=True) for _ in range(2))
+    told = T.Unicode().tag(sync=True)
+    question = T.Unicode().tag(sync=True)
     strength = T.Enum(STRENGTHS, 1.0).tag(sync=True)
     asks = T.Bool().tag(sync=True)  # whether there are adapters to ask
 

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
 import click
@@ -18,7 +17,13 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Combine options into one decorator; --help lists them in this order."""
-    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def say(message: str) -> None:

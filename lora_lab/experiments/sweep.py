@@ -125,7 +125,8 @@ class Sweep:
 
     def run(self, recipes: Iterable[Recipe], choose: bool = False) -> Swept:
         """Train the runs. Raises: see `sweep`."""
-        started, wanted, self._seen = time.perf_counter(), list(dict.fromkeys(recipes)), dict[Recipe, int]()
+        started, wanted = time.perf_counter(), list(dict.fromkeys(recipes))
+        self._seen = dict[Recipe, int]()  # the step of each run on the progress bar
         self._stop, self._note = self.stop or threading.Event(), self.note or (lambda event, facts: None)
         if self.client is not None and (choose or not self.scored or self.pack is not Pack):
             raise BadValue("a cluster trains plain runs only: use choose on this machine, without client or --dask")
@@ -182,10 +183,8 @@ class Sweep:
         """Return stored runs that need no training, by hash. Raises: Changed if a data file has changed since."""
         fingerprints = {task: fingerprint(task) for task in {recipe.task for recipe in wanted}}
         hashes, kept = {recipe.hash for recipe in wanted}, {}
-        for run in self._store.runs() if any(fingerprints.values()) else ():  # new seeds don't join runs on old data
-            if run.status in FINISHED and run.recipe.task in fingerprints:
-                check_unchanged(run.recipe.task, run.environment.get("data"), fingerprints[run.recipe.task])
-        for run in filter(None, map(self._store.find, wanted)):
+        own_file = any(fingerprints.values())  # then new seeds mustn't join runs on old data, so all runs are checked
+        for run in self._store.runs() if own_file else filter(None, map(self._store.find, wanted)):
             reusable = {
                 **dict.fromkeys(FINISHED, True),
                 "failed": not self.again,
@@ -193,8 +192,9 @@ class Sweep:
                 BEHIND: self._race is not None and run.environment.get(BEHIND) in hashes,
             }.get(run.status, False)
             if reusable:
-                check_unchanged(run.recipe.task, run.environment.get("data"), fingerprints[run.recipe.task])
-                kept[run.recipe.hash] = run
+                check_unchanged(run.recipe.task, run.environment.get("data"), fingerprints.get(run.recipe.task))
+                if run.recipe.hash in hashes:
+                    kept[run.recipe.hash] = run
         return kept
 
     def _tidy(self, left: Sequence[Recipe]) -> None:

@@ -262,7 +262,11 @@ def put(model: nn.Module, path: str, module: nn.Module) -> None:
     container = model.get_submodule(parent)
     setattr(container, leaf, module)
     if isinstance(container, nn.TransformerEncoderLayer) and isinstance(module, AdapterLayer):
-        module.register_forward_pre_hook(lambda *_: None)  # in eval mode, torch calls the layer only if it has a hook
+        module.register_forward_pre_hook(_do_nothing)  # in eval mode, torch calls the layer only if it has a hook
+
+
+def _do_nothing(*_: object) -> None:  # not a lambda, so that models can be pickled
+    pass
 
 
 def _warn_about_random_layers(model: nn.Module) -> None:

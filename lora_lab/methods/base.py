@@ -82,7 +82,6 @@ class Method:
     can_pack      whether several runs can train in one pack, on one frozen base
     may_differ    settings that may differ within a pack
     trains_base   whether the base's own weights train
-    added_tokens  the number of tokens that the method puts before every row
     unmergeable   why the update can't be merged into the base's weights; "" if it can
     peft_type     PEFT's name for the method, if it exchanges files with PEFT through `to_peft`, `from_peft` and `fill`.
                   If "", files hold every trainable parameter under its path
@@ -94,7 +93,6 @@ class Method:
     can_pack: ClassVar[bool] = False
     may_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
-    added_tokens: ClassVar[int] = 0
     unmergeable: ClassVar[str] = "computes something that no weight can represent"
     peft_type: ClassVar[str] = ""
     head_prefix: ClassVar[str] = PREFIX
@@ -103,6 +101,11 @@ class Method:
     def __post_init__(self) -> None:
         """Convert NumPy scalars. Subclasses that validate their options call this first."""
         make_plain(self)
+
+    @property
+    def added_tokens(self) -> int:
+        """The number of tokens that the method puts before every row."""
+        return 0
 
     def positions(self, causal: bool) -> int:
         """Return by how many tokens the method shortens the longest possible row; `causal` is False for an encoder."""

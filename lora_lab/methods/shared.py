@@ -26,7 +26,18 @@ from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
 from lora_lab.methods.base import PREFIX, Report, is_number, register, whole, words
-from lora_lab.methods.layer_method import F, TargetMethod, Tensor, adapter_layer, attach, gather, nn, scatter, torch
+from lora_lab.methods.layer_method import (
+    F,
+    Rows,
+    TargetMethod,
+    Tensor,
+    adapter_layer,
+    attach,
+    gather,
+    nn,
+    scatter,
+    torch,
+)  # fmt: skip
 
 MAX_SAMPLES = 2**28  # 1 GiB in fp32; rank-1024 VeRA on Llama-70B needs 38 million
 
@@ -230,7 +241,7 @@ def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor]
     return torch.empty(shape, device=device) if device.type == "meta" else fill(torch.empty(shape)).to(device)
 
 
-def truncated_svd(layer: nn.Module, rank: int, rows: Any, empty: bool) -> tuple[Tensor, Tensor, Tensor]:
+def truncated_svd(layer: nn.Module, rank: int, rows: Rows, empty: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return U (out, r), S (r) and V^T (r, in) for the r largest singular values of these rows of W; r <= rank.
 
     empty   return zeros, to be filled from a file, since decomposing a large matrix takes minutes

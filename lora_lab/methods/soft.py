@@ -42,7 +42,7 @@ class Soft(InsertingMethod):
         whole("tokens", self.tokens)
 
     @property
-    def added_tokens(self) -> int:  # type: ignore[override]  # a class variable in other methods
+    def added_tokens(self) -> int:
         return self.tokens
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
@@ -233,9 +233,11 @@ class PrefixTuning(Soft):
     name, peft_type, place = "prefix", "PREFIX_TUNING", "soft_prefix"
     retired: ClassVar[Mapping[str, Any]] = {"form": "keys-values"}
 
-    added_tokens: ClassVar[int] = 0  # type: ignore[misc]  # a prefix adds keys and values, but no tokens
-
     tokens: int = 20
+
+    @property
+    def added_tokens(self) -> int:
+        return 0  # a prefix adds keys and values, but no tokens
 
     def positions(self, causal: bool) -> int:
         return self.tokens if causal else 0

@@ -87,7 +87,10 @@ class Batch:
 
 
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenize a split, up to the task's max_length; answers get an end token. Raises: BadValue for a long prompt."""
+    """Tokenize a split. Texts are truncated to the task's max_length, and each answer gets its end token.
+
+    Raises: BadValue if a prompt leaves no room for an answer.
+    """
     length = task.max_length
     if split.prompts:  # tokenized without their answers, so that they have the same tokens as in generation
         prompts = prompt_ids(tokenizer, split.prompts)
@@ -149,7 +152,11 @@ def _chunks(rows: Sequence[Row], batch: int) -> list[list[Row]]:
 
 
 def check_fits(model: PreTrainedModel, task: Task, method: Method | None = None) -> None:
-    """Check that a model can train on a task, whose texts must fit beside a soft prompt. Raises: BadValue."""
+    """Check that a model can train on a task.
+
+    Raises: BadValue for an encoder in language modeling, or if max_length exceeds the model's positions minus those
+    that a soft prompt takes.
+    """
     if task.num_labels is None and not is_causal(model):
         raise BadValue(f"task {task.name} is language modeling: it needs a causal model such as smollm2")
     limit = getattr(model.config, "max_position_embeddings", None)

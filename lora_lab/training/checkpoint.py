@@ -89,7 +89,10 @@ def write(pack: Pack, path: Path) -> None:
 
 @torch.no_grad()
 def restore(pack: Pack, *paths: Path) -> None:
-    """Resume a new pack from checkpoints of one step. Raises: BadValue without a member, Changed for a changed file."""
+    """Resume the members of a new pack from one or more checkpoints of the same step.
+
+    Raises: BadValue for a member that no checkpoint has; Changed if the task's file has changed since.
+    """
     pending = {member.recipe.hash: member for member in pack.members}
     for path in paths:
         header, tensors = _header(path), load_file(path)

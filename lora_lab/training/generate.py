@@ -73,8 +73,9 @@ def generate(
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     ids = prompt_ids(tokenizer, prompts)
-    several = len(ids) > rows  # batches: similar lengths together
-    order = sorted(range(len(ids)), key=lambda place: -len(ids[place]) if several else 0)
+    order = list(range(len(ids)))
+    if len(ids) > rows:  # several batches
+        order.sort(key=lambda place: -len(ids[place]))  # similar lengths together
 
     def texts_of(found: Any) -> list[str]:  # after the prompts, of `width` tokens
         return [text.strip() for text in tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)]

@@ -33,7 +33,10 @@ AGREE = 1e-3  # largest allowed ||difference|| / ||output|| of the reloaded mode
 
 
 def base_named_in(folder: str | Path, option: str) -> str:
-    """Return the base that an adapter's config names. Raises: NotFound, BadValue, which suggest the CLI's `option`."""
+    """Return the base model's name from an adapter's config; errors suggest passing the CLI option `option`.
+
+    Raises: NotFound if there is no config; BadValue if the config's base model name is missing or invalid.
+    """
     name = read_config(Path(folder)).get("base_model_name_or_path")
     if not name:
         raise BadValue(f"the adapter in {folder} does not name its base model; pass the base with {option}")
@@ -54,7 +57,10 @@ def labels_of(folder: str | Path) -> int | None:
 
 
 def base_for(folder: str | Path, name: str, labels: int | None, **options: Any) -> PreTrainedModel:
-    """Load an adapter's base, with its language-modeling head unless the adapter was trained without that head."""
+    """Load an adapter's base, with its language-modeling head unless the adapter was trained without that head.
+
+    For options, see `load_model`. Raises: see `load_model`, `labels_of`; BadValue for a task that needs another head.
+    """
     if (task := read_config(Path(folder)).get("task_type")) in ("TOKEN_CLS", "QUESTION_ANS"):
         raise BadValue(f"the adapter in {folder} is for {task}, which lora_lab does not train or score: use PEFT")
     if labels is not None:

@@ -360,8 +360,8 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
         {"messages": [{"role": "system", "content": "..."}, {"role": "user", ...}, {"role": "assistant", ...}]}
 
     The last message of a chat is the answer to learn; the rest is context. `split` (train, validation, test) is used if
-    every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, so that
-    answers to the same question are never in different splits.
+    every line has one. Otherwise a fifth of the *questions* is held out for test and a tenth for validation, drawn with
+    the seed, so that answers to the same question are never in different splits.
     Raises: BadValue for a line that is not a pair, naming the line; for fewer than ten pairs or three different
     questions; for splits on only some lines.
     """

@@ -15,7 +15,10 @@ END = "\x00the end"  # a marker after the last line, which an unclosed quotation
 
 
 def text_of(path: Path, newline: str | None = None) -> str:
-    """Read a UTF-8 file, without its byte-order mark; `newline` is passed to `open`. Raises: BadValue."""
+    """Read a UTF-8 file, without its byte-order mark; `newline` is passed to `open`.
+
+    Raises: BadValue if it is not UTF-8 or cannot be read.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline=newline) as file:
             return file.read()
@@ -34,7 +37,11 @@ def check_splits(path: Path, given: Iterable[object]) -> None:
 
 
 def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
-    """Read JSON Lines as (line number, object) pairs. Raises: BadValue for another line, with the expected `names`."""
+    """Read JSON Lines and return (line number, object) pairs. Only a line feed ends a line.
+
+    names   expected fields, for the error message
+    Raises: BadValue for a line that is not a JSON object.
+    """
     rows = []
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if line.strip():
@@ -52,7 +59,10 @@ def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a CSV as column names and (line number, row) pairs; a row may lack its last columns. Raises: BadValue."""
+    """Read a CSV file and return its column names and (line number, row) pairs. A row may lack its last columns.
+
+    Raises: BadValue for a file without a header, an unclosed quotation mark, or a row longer than the header.
+    """
     csv.field_size_limit(2**31 - 1)  # allow long texts
     text = text_of(path, newline="")  # keep line ends inside texts unchanged
     reader = csv.reader(chain(io.StringIO(text, newline=""), [END]))

@@ -76,17 +76,20 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
     terms       other arguments of `compare`
     """
 
-    # the reference and the comparison made here, see `margins.shown`; {} if none
-    stored, mine = (T.Dict().tag(sync=True) for _ in range(2))
+    stored = T.Dict().tag(sync=True)  # the reference and the comparison made here, see `margins.shown`; {} if none
+    mine = T.Dict().tag(sync=True)
     view = T.Enum(("stored", "mine"), "stored").tag(sync=True)  # which of the two is shown
     # live: the comparison in progress: {state, busy, error, words, done, of}
     dance = T.Dict().tag(sync=True)  # resampled studies of a pair, see `margins.resampled`
-    # the pair, by label; "" for the pair that the comparison suggests
-    method, rival = (T.Unicode().tag(sync=True) for _ in range(2))
+    method = T.Unicode().tag(sync=True)  # the pair, by label; "" for the pair that the comparison suggests
+    rival = T.Unicode().tag(sync=True)
     margin = T.Float(0.015).tag(sync=True)
     axis = T.Enum(AXES, "trained").tag(sync=True)
-    choices, methods = (T.List(T.Unicode()).tag(sync=True) for _ in range(2))
-    seeds, rates, steps = (T.Int().tag(sync=True) for _ in range(3))
+    choices = T.List(T.Unicode()).tag(sync=True)
+    methods = T.List(T.Unicode()).tag(sync=True)
+    seeds = T.Int().tag(sync=True)
+    rates = T.Int().tag(sync=True)
+    steps = T.Int().tag(sync=True)
 
     def __init__(
         self, model: str = "minilm", task: str = "rt", methods: Sequence[str] = ("probe", "prompt", "lora", "full"), *,

@@ -50,7 +50,8 @@ class LoRAPanel(Panel, file="lora_panel.js"):
     view = T.Enum(VIEWS, "size").tag(sync=True)
     views = T.List(T.Unicode()).tag(sync=True)
     models = T.Dict().tag(sync=True)  # {name: {"rows": [...]}} as `layers_of` makes them
-    model, layer = (T.Unicode().tag(sync=True) for _ in range(2))
+    model = T.Unicode().tag(sync=True)
+    layer = T.Unicode().tag(sync=True)
     d = T.Int(4096, min=1).tag(sync=True)
     rank = T.Int(8).tag(sync=True)
     targets = T.List(T.Unicode()).tag(sync=True)

@@ -59,7 +59,9 @@ class MemoryPanel(Panel, file="memory_panel.js"):
     """
 
     films = T.Dict().tag(sync=True)  # {model: [film, ...]}, see accounting/film.py and `described`
-    model, method, card = (T.Unicode().tag(sync=True) for _ in range(3))
+    model = T.Unicode().tag(sync=True)
+    method = T.Unicode().tag(sync=True)
+    card = T.Unicode().tag(sync=True)
     batch = T.Int(1).tag(sync=True)
     seq = T.Int(512).tag(sync=True)
     rank = T.Int(8).tag(sync=True)

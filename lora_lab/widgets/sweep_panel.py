@@ -106,21 +106,22 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
     view = T.Enum(VIEWS, "rank").tag(sync=True)
     targets = T.Unicode().tag(sync=True)
     rank = T.Int().tag(sync=True)
-    alpha, lr = (T.Float().tag(sync=True) for _ in range(2))
+    alpha = T.Float().tag(sync=True)
+    lr = T.Float().tag(sync=True)
     picked: T.List = T.List().tag(sync=True)
     seeds = T.List(T.Int()).tag(sync=True)
     guess = T.Dict().tag(sync=True)
 
     def __init__(
-        self, store: str | Path | None = None, *, into: str | Path | None = None,
+        self, store: str | Path | Store | None = None, *, into: str | Path | Store | None = None,
         model: str | None = None, task: str | None = None, targets: str | None = None, rank: Sequence[int] | int = (),
         alpha: Sequence[float] | float = (), lr: Sequence[float] | float = (), seed: Sequence[int] | int = (0, 1, 2),
         view: str | None = None, picked: Sequence[Sequence[float]] = (), **fields: Any,
     ) -> None:  # fmt: skip
-        folder = None if store is None else Path(store)
+        folder = None if store is None else store.folder if isinstance(store, Store) else Path(store)
         nested = stores(folder) if folder and folder.exists() else set()
         target = into or (folder if folder and not folder.is_file() and (not nested or folder in nested) else "runs")
-        self.store = Store(target)
+        self.store = target if isinstance(target, Store) else Store(target)
         axes = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)]
         plan = None
         if model or task or fields:

@@ -52,8 +52,11 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     offers = T.Dict().tag(sync=True)  # the values in menus and on sliders
     model, task, method = (T.Unicode().tag(sync=True) for _ in range(3))
-    rank, steps, seed = (T.Int().tag(sync=True) for _ in range(3))
-    alpha, lr = (T.Float().tag(sync=True) for _ in range(2))
+    rank = T.Int().tag(sync=True)
+    alpha = T.Float().tag(sync=True)
+    lr = T.Float().tag(sync=True)
+    steps = T.Int().tag(sync=True)
+    seed = T.Int().tag(sync=True)
     targets = T.List(T.Unicode()).tag(sync=True)
     guess = T.Float(None, allow_none=True).tag(sync=True)
     seeds = T.Any()  # a path or None
@@ -249,8 +252,10 @@ def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> di
 
 def finished(store: Store) -> list[Run]:
     """Return the finished runs of a store, newest first; skip records that cannot be read."""
-    records = store.records() if store.folder.exists() else ()
-    files = [(file.stat().st_mtime_ns if isinstance(file, Path) else 0, file.stem) for file in records]
+    files = list[tuple[int, str]]()
+    for file in store.records() if store.folder.exists() else ():
+        with suppress(OSError):  # removed in the meantime
+            files.append((file.stat().st_mtime_ns if isinstance(file, Path) else 0, file.stem))
     runs = [_read(store, name, written) for written, name in sorted(files, reverse=True)[:READ]]
     return [run for run in runs if run and run.status in FINISHED]
 
