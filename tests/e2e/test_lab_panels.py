@@ -82,9 +82,9 @@ def test_the_first_step_moves_only_b_and_the_table_adds_up(pages: Pages) -> None
     expect(panel.locator(".facts tr").nth(1)).to_contain_text(re.compile(r"0\s*3\.26"))
     expect(panel.get_by_role("status")).to_contain_text("From here on A has a gradient too")
     panel.get_by_text("all numbers in this picture").click()
-    cells = [panel.locator("details tr", has_text=name).last.locator("td") for name in ("W x", "B A x", "y")]
-    base, detour, y = ([float(text.replace("−", "-")) for text in row.all_inner_texts()] for row in cells)
-    assert len(y) == 8
+    rows = [panel.locator("details tr", has_text=name).last for name in ("W x", "B A x", "y")]
+    expect(rows[-1].locator("td")).to_have_count(8)  # the table is filled after the click
+    base, detour, y = ([float(text.replace("−", "-")) for text in row.locator("td").all_inner_texts()] for row in rows)
     assert np.allclose(np.add(base, detour), y)
 
 
