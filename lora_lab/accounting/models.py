@@ -172,7 +172,7 @@ def config_of(model: Any) -> dict[str, Any]:
         path = Path(model).expanduser()
         file = path / "config.json" if path.is_dir() else path
         if path.is_dir() and not file.is_file():
-            raise NotFound(f"the folder {model} has no config.json; pass the folder of a model")
+            raise NotFound(f"the folder '{model}' has no config.json; pass the folder of a model")
         found = file if file.is_file() else try_to_load_from_cache(str(model), "config.json")
     if not isinstance(found, str | Path):
         raise NotFound(

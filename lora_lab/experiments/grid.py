@@ -122,7 +122,7 @@ def numbers(name: str, text: str, kind: type) -> list[Any]:
         except ValueError:
             raise BadValue(f"{name} takes comma-separated numbers, such as 1,2,4; '{part}' is not a number") from None
     if not values:
-        raise BadValue(f"{name} is empty: pass at least one value")
+        raise BadValue(f"{name} is empty: pass numbers such as 1,2,4 or a rising range such as 0-4, not '{text}'")
     if len(values) > MAX_VALUES:
         raise BadValue(f"{name} takes at most {MAX_VALUES:,} values")
     return values

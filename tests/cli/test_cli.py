@@ -43,7 +43,7 @@ BAD = {
     f"inspect {SHIPPED}/rank_one": "such as ",
     f"merge {SHIPPED}/minilm-rt-r8": "Missing option '--out'",
     f"merge {SHIPPED}/minilm-rt-r8 --out x --dtype int5": "int5",
-    "sweep --rank ''": "--rank is empty",
+    "sweep --seed 3-1": "a rising range such as 0-4, not '3-1'",
     "sweep --rank 1,x": "'x' is not a number",
     "sweep --alpha 8 --alpha-rule rank": "not both",
     "sweep --alpha-rule cubic": "unknown alpha rule",
