@@ -13,7 +13,7 @@ ROOMS ?= tests/methods tests/training tests/accounting tests/widgets
 
 lab: fetch
 	@echo "opening JupyterLab with the lessons; Ctrl+C stops it"
-	$(BIN)/lora-lab lab $(ARGS)
+	$(BIN)/python -m lora_course lab $(ARGS)
 
 test: .venv/.test fetch
 	@echo "running the tests: about 7 minutes on two cores"
@@ -25,7 +25,7 @@ small: .venv/.test fetch
 	$(BIN)/python -m pytest -m memory
 
 demo: fetch
-	$(BIN)/lora-lab demo
+	$(BIN)/python -m lora_course demo
 
 notebooks: .venv/.test fetch
 	$(BIN)/python notebooks/build.py
@@ -37,7 +37,7 @@ bench: .venv/.test fetch
 
 # The reference results of `lora-lab reproduce`: takes hours, can resume. Results, pictures and report ship, but no runs.
 reference: fetch
-	$(BIN)/lora-lab reproduce --out runs/reference
+	$(BIN)/python -m lora_course reproduce --out runs/reference
 	mkdir -p data/results/reproduce
 	cd runs/reference && tar cf - report.md report.png */result.json | tar xf - -C ../../data/results/reproduce
 
@@ -77,11 +77,11 @@ pictures: .venv/.test fetch
 # For a class: FOR="--platform windows --platform linux --python 3.11", see docs/install.md
 wheelhouse: .venv/.lab
 	@$(BIN)/python -c "import uv" 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q -e '.[wheelhouse]'
-	$(BIN)/lora-lab wheelhouse $(FOR)
+	$(BIN)/python -m lora_course wheelhouse $(FOR)
 
 fetch: .venv/.lab
 	@echo "models and data: 200 MB to download the first time; after that they are only checked"
-	$(BIN)/lora-lab fetch
+	$(BIN)/python -m lora_course fetch
 
 # A .venv without pip, as uv creates it, gets pip and keeps its other packages. If pip can't be added, or if the
 # environment has an older Python, it is created again.

@@ -45,12 +45,12 @@ function Test-Environment([string]$Module) {
     return $LASTEXITCODE -eq 0
 }
 
-if ($Named -and -not (Test-Path -LiteralPath (Join-Path $Named "install.py"))) {
+if ($Named -and -not (Test-Path -LiteralPath ([IO.Path]::Combine($Named, "install.py")))) {
     Write-Output "start: LORA_LAB_WHEELHOUSE is $Named, which has no install.py: set it to a wheelhouse's folder, or unset it"
     exit 1
 }
 $Wheelhouse = @($Named, "wheelhouse", "..\wheelhouse") |
-    Where-Object { $_ -and (Test-Path -LiteralPath (Join-Path $_ "install.py")) } | Select-Object -First 1
+    Where-Object { $_ -and (Test-Path -LiteralPath ([IO.Path]::Combine($_, "install.py"))) } | Select-Object -First 1
 
 if (-not (Test-Path -LiteralPath $Stamp)) {
     $Python = Find-Python
@@ -60,7 +60,7 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
     }
     Say "installing Python packages into .venv, once: 3 to 10 minutes without output, 2 GB of disk space (more with CUDA)"
     if ($Wheelhouse) {
-        Invoke-Step $Python @((Join-Path $Wheelhouse "install.py"), "--to", ".", "--no-assets")
+        Invoke-Step $Python @([IO.Path]::Combine($Wheelhouse, "install.py"), "--to", ".", "--no-assets")
     } else {
         # A .venv without pip, as uv creates it, gets pip and keeps its other packages. If pip can't be added, or if the
         # environment has an older Python, it is created again.
@@ -74,6 +74,6 @@ if (-not (Test-Path -LiteralPath $Stamp)) {
 }
 Say "models and data: 200 MB to download the first time; after that they are only checked"
 $Fetch = @("-m", "lora_course", "fetch")
-if ($Wheelhouse) { $Fetch += @("--from", (Join-Path $Wheelhouse "assets")) }
+if ($Wheelhouse) { $Fetch += @("--from", [IO.Path]::Combine($Wheelhouse, "assets")) }
 Invoke-Step $Lab $Fetch
 Invoke-Step $Lab (@("-m", "lora_course") + $Words)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lora_lab.training.runs import Run
 
 
-def start(number: str, student: str = "") -> None:
+def start(number: str, student: str | int = "") -> None:
     """Start a lesson: print its title, its length, how much of that is computing, and the student's name and seed.
 
     Also set up Colab, and warn if this machine has too little memory. `student` overrides LORA_LAB_STUDENT.
@@ -55,7 +55,7 @@ def start(number: str, student: str = "") -> None:
     if memory := room_for(number):
         print(memory)
     if student:
-        os.environ["LORA_LAB_STUDENT"] = student
+        os.environ["LORA_LAB_STUDENT"] = str(student)
     if name := os.environ.get("LORA_LAB_STUDENT"):
         print(printable(f"{name}, seed {seed_of()}"))
 

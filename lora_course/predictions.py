@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lora_course.receipts import CURRENT, Range, coverage, finite, student
+from lora_course.receipts import CURRENT, Range, coverage, finite, key_of, student
 from lora_lab.errors import BadValue, printable
 from lora_lab.training.watching import headless
 
@@ -93,7 +93,7 @@ def calibration() -> dict[str, float]:
     Return where each result fell in its range, by lesson and question: 0 at the low end, 1 at the high end.
     If you have no ranges yet, return a made-up example of an overconfident reader.
     """
-    logged = [row for row in read(Path()) if row["student"] == student() and row["low"] is not None]
+    logged = [row for row in read(Path()) if row["low"] is not None and key_of(row["student"]) == key_of(student())]
     fields = ("what", "low", "high", "attempt", "found")
     ranges = [(row["lesson"], Range(*(row[name] for name in fields))) for row in logged]
     in_log = {(lesson, r.what) for lesson, r in ranges}
@@ -135,8 +135,8 @@ def _lesson() -> str:
 
 def _logged(what: str) -> list[tuple[float | None, float | None]]:
     """Return this student's logged ranges for a question of this lesson; a range is logged with its result."""
-    key = (_lesson(), what, student())
-    return [(r["low"], r["high"]) for r in lines(Path(FILE)) if (r["lesson"], r["what"], r["student"]) == key]
+    key = (_lesson(), what, key_of(student()))
+    return [(r["low"], r["high"]) for r in lines(Path(FILE)) if (r["lesson"], r["what"], key_of(r["student"])) == key]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -146,9 +146,9 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """
     rows = []
     for path in sorted(folder.rglob(FILE)):
-        name, attempts = path.relative_to(folder).as_posix(), Counter[tuple[str, str]]()
+        name, attempts = path.relative_to(folder).as_posix(), Counter[tuple[str, ...]]()
         for row in lines(path):
-            question = (row["lesson"], row["what"])
+            question = (key_of(row["student"]), row["lesson"], row["what"])
             attempts[question] += 1
             rows.append({**row, "file": name, "attempt": attempts[question]})
     return rows

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from lora_lab.errors import BadValue, printable
 
+RECEIPT = re.compile(r"(?:\b|(?<=\.[0-9a-f]{8}))LL1\s+\d\d\s")  # the start of one, also right after another
 LARGEST = 2**16  # maximum bytes of a receipt's JSON
 Option = TypeVar("Option")
 
@@ -85,8 +86,13 @@ def seed_of(name: str = "") -> int:
 
     Case and extra spaces do not matter.
     """
-    name = " ".join((name or student()).casefold().split())
-    return 1 + _number(unicodedata.normalize("NFKC", name)) % 999_999 if name else 0
+    name = key_of(name or student())
+    return 1 + _number(name) % 999_999 if name else 0
+
+
+def key_of(name: str) -> str:
+    """Return what all spellings of a name have in common."""
+    return unicodedata.normalize("NFKC", " ".join(name.casefold().split()))
 
 
 def draw(what: str, *options: Option, name: str = "") -> Option:
@@ -131,10 +137,13 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
 
     A chat may have wrapped or quoted the receipts. For each student and lesson, the last receipt counts.
     """
+    text = re.sub(r"\\([nrt]|u[0-9a-fA-F]{4})", " ", text)  # of an export as JSON, such as Slack's
     kept, damaged = dict[tuple[str, str], Receipt](), list[str]()
-    for start, end in pairwise([*(match.start() for match in re.finditer(r"\bLL1\s+\d\d\s", text)), len(text)]):
+    starts = [match.start() for match in RECEIPT.finditer(text)]
+    for start, end in pairwise([*starts, len(text)]):
         prefix, _, rest = text[start:end].partition(":")
-        match = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", re.sub(r"[>\s]", "", rest))
+        rest = re.sub(r"[^\w+/=.]", "", rest)  # without quote marks, spaces and invisible characters
+        match = re.match(r"([\w+/=]+)\.([0-9a-f]{8})", rest)
         try:
             packed = b64decode(match[1], validate=True) if match else b""
             if not match or zlib.crc32(packed) != int(match[2], 16):
@@ -144,7 +153,7 @@ def read(text: str) -> tuple[list[Receipt], list[str]]:
             line, excerpt = text.count("\n", 0, start) + 1, " ".join(prefix.split())[:50]
             damaged.append(printable(f"line {line} ({excerpt}) is damaged: ask for it again"))
         else:
-            kept[parsed.lesson, parsed.student.casefold() or match[2]] = parsed
+            kept[parsed.lesson, key_of(parsed.student) or match[2]] = parsed
     return list(kept.values()), damaged
 
 

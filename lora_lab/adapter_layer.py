@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks
 
 
 class AdapterLayer(nn.Module):
@@ -14,10 +15,12 @@ class AdapterLayer(nn.Module):
     tied          while merged, whether the original shares its weight with another layer
     out_slice     (start, stop) if only these outputs are adapted
     head          whether this layer replaces the task head
+    strength      within a block of `at_strength`, the factor by which the update is scaled
     unmergeable   why the update cannot be merged, such as "contains a nonlinearity"; "" if it can be merged
     """
 
     head = tied = False
+    strength = 1.0
     unmergeable = ""
     original: tuple[nn.Module, ...] = ()
     out_slice: tuple[int, int] | None = None
@@ -50,6 +53,11 @@ class AdapterLayer(nn.Module):
     def bias(self) -> Tensor | None:
         """The trained bias if the method has one, otherwise the frozen layer's bias."""
         return self._parameters["bias"] if "bias" in self._parameters else innermost(self).bias  # type: ignore[return-value]
+
+
+def has_hook(layer: nn.Module) -> bool:
+    """Return whether a hook, of the layer or of all modules, may keep the layer's output."""
+    return bool(layer._forward_hooks or _global_forward_hooks)
 
 
 def innermost(layer: nn.Module) -> nn.Module:

@@ -69,7 +69,7 @@ def nearest(word: str, options: Iterable[str], n: int = 3) -> str:
     """Return the options closest to `word`, as "query, key"; if none is close, return all options, or the first few."""
     names = sorted(set(options))
     shown = [*names[:8], f"and {len(names) - 8} more"] if len(names) > 20 else names
-    return ", ".join(get_close_matches(word, names, n, cutoff=0.5) or shown)
+    return ", ".join(get_close_matches(word[:100], names, n, cutoff=0.5) or shown)
 
 
 def printable(text: str, keep: str = "") -> str:

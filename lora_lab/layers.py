@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_lab.adapter_layer import AdapterLayer, out_by_in
+from lora_lab.adapter_layer import AdapterLayer, has_hook, out_by_in
 
 
 class LoRALinear(AdapterLayer):
@@ -57,7 +57,7 @@ class LoRALinear(AdapterLayer):
         a, b = self.lora_A.to(y.dtype), self.lora_B.to(y.dtype)
         h = F.linear(self.dropout(tokens).to(y.dtype), a)  # (tokens, rank): the bottleneck
         # Add in place to save a copy of y, unless a hook may keep y, or y is a view, which backward would copy.
-        out_of_place = y._is_view() or bool(self.base_layer._forward_hooks)
+        out_of_place = y._is_view() or has_hook(self.base_layer)
         if self.out_slice:
             y = y.clone() if out_of_place else y
             y[:, slice(*self.out_slice)].addmm_(h, b.t(), alpha=self.scaling)

@@ -8,29 +8,21 @@
   const twoDigits = (rate) => String(Number(rate.toPrecision(2)));
   const right = (words) => ({ passed: true, words });
   const wrong = (words, hint) => ({ passed: false, words, hint });
-  const TAKES = "Write a number or a formula: + - * / ** ( ) and sqrt.";
-
-  /** A number as people write it: 1536, 1,536, 1.234.567, 0,0169, 2.5e-3; NaN for anything else. */
-  function literal(text) {
-    const [, digits, exponent = ""] = /^([^e]*)(e.*)?$/i.exec(text);
-    let plain = digits.replace(",", ".");
-    if (/^[1-9]\d{0,2}(,\d{3})+(\.\d*)?$/.test(digits)) plain = digits.replaceAll(",", "");
-    if (/^[1-9]\d{0,2}((\.\d{3})+,\d+|(\.\d{3}){2,})$/.test(digits)) plain = digits.replaceAll(".", "").replace(",", ".");
-    return plain ? Number(plain + exponent) : Number.NaN;
-  }
+  const FUNCTIONS = { sqrt: Math.sqrt, log: Math.log, ln: Math.log };
+  const TAKES = "Write a number or a formula: + - * / ** ( ), sqrt and log.";
 
   /** A number, or the value of a formula by Python's rules; NaN for anything else. */
   function value(text) {
     const formula = text
       .replace(/(\d)[ \u00a0\u2009\u202f'’_](?=\d{3}(?!\d))/g, "$1") // thousands separators
       .replace(/(\d)_(?=\d)/g, "$1")
-      .replace(/\b(?:math|np)\.(?=sqrt)/g, "")
+      .replace(/\b(?:math|np|torch)\.(?=sqrt|log)/g, "")
       .replace(/√/g, "sqrt")
       .replace(/\^/g, "**")
       .replace(/[×·x]/gi, "*")
       .replace(/÷/g, "/")
       .replace(/[−–]/g, "-");
-    const parts = formula.match(/[\d.,]+(?:e[+-]?\d+)?|\*\*|\/\/|sqrt|\S/gi) ?? [];
+    const parts = formula.match(/[\d.,]+(?:e[+-]?\d+)?|\*\*|\/\/|sqrt|log|ln|\S/gi) ?? [];
     const take = (...tokens) => (tokens.includes(parts[0]) ? parts.shift() : undefined);
     const steps = {
       "+": (a, b) => a + b,
@@ -59,9 +51,10 @@
       return take("**") ? base ** signed() : base;
     }
     function single() {
-      if (take("sqrt")) return Math.sqrt(single());
+      const name = take(...Object.keys(FUNCTIONS));
+      if (name) return FUNCTIONS[name](single());
       const inside = take("(") ? sum() : undefined;
-      const result = inside === undefined ? literal(parts.shift() ?? "") : take(")") && inside;
+      const result = inside === undefined ? lab.number(parts.shift() ?? "") : take(")") && inside;
       if (!Number.isFinite(result)) throw new Error(TAKES);
       return result;
     }
@@ -141,7 +134,14 @@
       if (seq >= near * best) return right(fill(words.fits, { ...facts, free: binary(room - peak) }));
       return wrong(fill(words.short, { ...facts, times: (best / seq).toFixed(1), why: match.short }), parts[match.part]);
     },
-    /** Each right answer reveals the next field; the first margin counts. */
+    /** Each right answer is shown something, and reveals the next field. */
+    rounds({ fields, next, shown, why }, values) {
+      const all = [...fields, ...next].map((field, at) => ({ ...field, ...judges[field.judge](field, values[at]) }));
+      const missed = all.slice(0, values.length).find(({ passed }) => !passed);
+      if (missed) return wrong(missed.words, missed.hint);
+      return values.length === all.length ? right(why) : { words: shown[values.length - 1], next: next[values.length - 1] };
+    },
+    /** The same, but the first margin counts. */
     defense(asked, [points, word, sentence]) {
       const margin = Math.round(10 * points) / 10;
       if (!(points > 0)) return wrong(asked.none);
@@ -237,13 +237,11 @@
       const before = fields.length;
       check();
       if (fields.length > before) fields.at(-1).inputs[0].focus();
-      given[asked.check] = { tries, fields: fields.map(({ inputs }) => inputs.map(({ value, checked }) => ({ value, checked }))) };
-      store.save();
+      store.save(asked.check, { tries, fields: fields.map(({ inputs }) => inputs.map(({ value, checked }) => ({ value, checked }))) });
     });
     clear.addEventListener("click", () => {
-      if (fields[0].inputs[0].disabled) given[asked.check] = { tries: 0, fields: given[asked.check].fields.slice(0, 1) };
-      else delete given[asked.check];
-      store.save();
+      const sealed = fields[0].inputs[0].disabled;
+      store.save(asked.check, sealed ? { tries: 0, fields: given[asked.check].fields.slice(0, 1) } : undefined);
       element.remove();
       form(place, asked).querySelector(":is(input, select):enabled").focus();
     });

@@ -185,17 +185,17 @@ def defense() -> dict[str, Any]:
 
 def turn_mask() -> dict[str, Any]:
     turns = styles.CONVERSATIONS[1]
-    tokens = [f"{token} ({role})" for role, ids in turns for token in ids]
+    tokens = [str(token) for _, ids in turns for token in ids]
     marks = {reply: [label != -100 for label in labels] for reply, labels in styles.wrong_labels(turns).items()}
     return mark(
-        "A conversation. Mark every token that counts.",
+        f"{', '.join(f'{role} {ids}' for role, ids in turns)}. Mark every token that counts.",
         "counts toward the loss",
         [f"{number}: token {token}" for number, token in enumerate(tokens, 1)],
         [label != -100 for label in styles.labels_of(turns, "assistant")],
         {reply: marked for reply, marked in marks.items() if len(marked) == len(tokens)},
         ["it isn't the assistant's", "the assistant says it"],
         styles.WHY,
-    ) | {"hints": checks.check_turn_mask.hints[:2]}  # the third is code
+    ) | {"hints": [hint.replace("of 3", "of 2") for hint in checks.check_turn_mask.hints[:2]]}  # the third is code
 
 
 def diagnosis() -> dict[str, Any]:
@@ -227,15 +227,15 @@ def on_card() -> dict[str, Any]:
 
 
 def facts() -> dict[str, Any]:
-    shares = [f"{r}: {100 * s:.1f}" for r, s in enumerate(ranks.right_at_each_rank(256)) if r in (4, 8, 16, 24)]
-    question = f"256 facts. Pieces and percent right: {', '.join(shares)}. About how many for 95%? (2 either way.)"
+    few, share = checks.check_facts(..., 64).right.right, 100 * ranks.right_at_each_rank(256)[24]
+    question = f"64 facts need {few} pieces. About how many do 256? (24 get {share:.1f}% right; 2 either way.)"
     right, hints = checks.check_facts(..., 256).right, {"rank": "Hint: later pieces add less"}
     return ask(question, {"rank": replace(right, within=0.07)}, f"it's {right.right}: {right.why}", hints)
 
 
 def flip() -> dict[str, Any]:
     """Return a form that offers changes to claim 3, with the check's reply to each."""
-    changes = [("models", "llama-2-70b"), ("models", "llama-3.2-1b"), ("seq", 32), ("seq", 2048), ("rank", 1)]
+    changes = [("models", "llama-3.2-1b"), ("batch", 8), ("seq", 32), ("seq", 2048), ("rank", 1)]
     judged = {f"{name} = {value:,}" if name == "seq" else f"{name} = {value}": planning.check_flip({name: value})
               for name, value in changes}  # fmt: skip
     right = [change for change, result in judged.items() if result.passed]
@@ -262,17 +262,17 @@ def at_one_budget() -> dict[str, Any]:
 
 
 def plan() -> dict[str, Any]:
-    """Return a form with all three rounds at once and the intervals in the question."""
+    """Return a form that shows the intervals after the plan, and the sentences after the word."""
     pair = "q against q,k,v,o"
     (question, seeds), defended = placing.seeds_of(pair), comparing.defense(pair, placing.GAP)
     word = Choice([defended.word], {w: comparing.why_not(w, defended.word) for w in comparing.WORDS})
     right = {"seeds": seeds, "word": word, "sentence": Choice([defended.sentence], defended.replies)}
-    rule = comparing.TEXTS["rule"]
-    question = f"1. {question}\n2. 5 seeds, margin {placing.GAP}: {defended.seen}. {rule}\n3. Which sentence?"
-    why = f"{seeds.why}; {defended.replies[defended.sentence]}"
-    form = ask(question, right, why, {**comparing.HINTS, "seeds": placing.HINT}, sealed=True)
-    form["fields"][-1]["kind"] = "one"
-    return form
+    form = ask(question, right, defended.replies[defended.sentence], {**comparing.HINTS, "seeds": placing.HINT})
+    first, *later = form["fields"]
+    later[-1]["kind"] = "one"
+    shown = f"{seeds.why}. The margin is {placing.GAP} points. {defended.seen}\n{comparing.TEXTS['rule']}"
+    which = comparing.TEXTS["which"].format(word=defended.word, seen=defended.seen)
+    return form | {"judge": "rounds", "fields": [first], "next": later, "shown": [shown, which], "sealed": True}
 
 
 def flattered() -> dict[str, Any]:
@@ -298,13 +298,15 @@ def judge() -> dict[str, Any]:
     runs = [f"{run}: {', '.join(f'{k} {v}' for k, v in told.items())}" for run, told in reproducing.runs(name).items()]
     rule = reproducing.item(name).rule.partition(" LoRA on all linear layers")[0]  # what follows isn't judged
     question = "\n".join((rule, "", f"One pass takes {reproducing.PASS} steps. Accuracies are within limits.", *runs))
-    return ask(question, checks.check_judge(None, name).right, "by the rule", sealed=True)
+    return ask(question, checks.check_judge(None, name).right, reproducing.WHY, sealed=True)
 
 
 def published() -> dict[str, Any]:
-    right, (p, q) = checks.check_published(..., ..., ..., "large").right, reproducing.published("large")
+    error, points, word = checks.check_published(..., ..., ..., "large").right.values()
+    p, q = reproducing.published("large")
+    right = {"standard error, points": error, "gap needed, points": points, "word": word}
     question = f"RoBERTa-large: LoRA, no mark, {p}; full fine-tuning *, {q}; n = {reproducing.RTE}."
-    return ask(question, right, f"below {right['points'].right:.1f} points it can be luck", sealed=True)
+    return ask(question, right, f"below {points.right:.1f} points it can be luck", sealed=True)
 
 
 @cache
@@ -343,7 +345,8 @@ def forms() -> dict[str, dict[str, Any]]:
             {"y": merging.MIXED}, hints={"y": merging.MIXED.hint},
         ),
         "forty_copies": ask(
-            "The base has 91 MB, an adapter 0.30 MB. Forty merged models take how many times the bytes?",
+            "The base has 91 MB, an adapter 0.30 MB. Forty merged models take how many times the bytes of one base "
+            "with forty adapters?",
             {"times": checks.check_forty_copies(..., 91_000_000, 301_776).right},
         ),
         "block": ask(bits.PAGE["question"], bits.PARTS, hints={name: part.hint for name, part in bits.PARTS.items()}),

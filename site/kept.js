@@ -10,10 +10,15 @@ const lab = {
         return undefined;
       }
     };
+    const stored = () => tryStorage((storage) => JSON.parse(storage.getItem(name)));
     return {
-      value: tryStorage((storage) => JSON.parse(storage.getItem(name))) ?? fallback,
-      save(value = this.value) {
-        tryStorage((storage) => storage.setItem(name, JSON.stringify(value)));
+      value: stored() ?? fallback,
+      /** Store an entry of the value, or remove it; another tab may have stored other entries. */
+      save(entry, value) {
+        if (value === undefined) delete this.value[entry];
+        else this.value[entry] = value;
+        const now = { ...stored(), [entry]: value }; // JSON leaves out undefined
+        tryStorage((storage) => storage.setItem(name, JSON.stringify(now)));
       },
     };
   },
@@ -25,6 +30,14 @@ const lab = {
     } catch {
       return [];
     }
+  },
+  /** A number as people write it: 1536, 1,536, 1.234.567, 0,0169, 2.5e-3; NaN for anything else. */
+  number(text) {
+    const [, digits, exponent = ""] = /^([^e]*)(e.*)?$/i.exec(text);
+    let plain = digits.replace(",", ".");
+    if (/^[1-9]\d{0,2}(,\d{3})+(\.\d*)?$/.test(digits)) plain = digits.replaceAll(",", "");
+    if (/^[1-9]\d{0,2}((\.\d{3})+,\d+|(\.\d{3}){2,})$/.test(digits)) plain = digits.replaceAll(".", "").replace(",", ".");
+    return plain ? Number(plain + exponent) : Number.NaN;
   },
   make(tag, properties, ...children) {
     const element = Object.assign(document.createElement(tag), properties);

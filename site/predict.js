@@ -16,7 +16,7 @@
     const status = make("p", { role: "status" });
     const form = make("form", { className: "lab-predict", ariaLabel: `your ranges: ${names.join(", ")}` });
     const rows = names.map((name) => {
-      const ends = ["from", "to"].map((word) => make("input", { type: "number", step: "any", ariaLabel: `${name}, ${word}` }));
+      const ends = ["from", "to"].map((word) => make("input", { inputMode: "decimal", ariaLabel: `${name}, ${word}` }));
       return { name, ends, row: make("p", {}, make("span", { textContent: name }), " from ", ends[0], " to ", ends[1]) };
     });
     const skip = make("button", { type: "button", textContent: "Skip" });
@@ -29,24 +29,25 @@
     }
 
     const answer = (rangeOf) => {
-      for (const { name, ends } of rows) given[name] = rangeOf(ends);
-      store.save();
+      for (const row of rows) store.save(row.name, rangeOf(row));
       update();
     };
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const filled = ({ ends }) => ends.filter((end) => end.value).length;
       const half = rows.find((row) => filled(row) === 1);
-      const swapped = rows.find(({ ends: [low, high] }) => low.valueAsNumber > high.valueAsNumber);
+      const numbers = ({ ends }) => ends.map((end) => lab.number(end.value.replace(/[−–]/g, "-").replace(/[\s%]/g, "")));
+      const odd = rows.find((row) => filled(row) && !numbers(row).every(Number.isFinite));
+      const swapped = rows.find((row) => numbers(row)[0] > numbers(row)[1]);
       if (!rows.some(filled)) status.textContent = "No range yet: fill in a row, or press Skip.";
       else if (half) status.textContent = `${half.name}: give both numbers, or leave both out to skip it.`;
+      else if (odd) status.textContent = `${odd.name}: give numbers, such as 0.5 or 1,200.`;
       else if (swapped) status.textContent = `${swapped.name}: the first number is above the second. Swap them.`;
-      else answer((ends) => (ends[0].value ? ends.map((end) => end.valueAsNumber) : null));
+      else answer((row) => (filled(row) ? numbers(row) : null));
     });
     skip.addEventListener("click", () => answer(() => null));
     clear.addEventListener("click", () => {
-      for (const name of names) delete given[name];
-      store.save();
+      for (const name of names) store.save(name);
       update();
     });
 
@@ -81,8 +82,7 @@
     if (!given[name]) return line;
     const value = Number(number.replaceAll(",", ""));
     const inside = given[name][0] <= value && value <= given[name][1];
-    first.value[name] ??= [...given[name], value];
-    first.save();
+    first.save(name, first.value[name] ?? [...given[name], value]);
     return `${line.replace(/\.$/, "")}: ${inside ? "inside" : "outside"} your range, ${range(given[name])}.`;
   }
 

@@ -3,8 +3,8 @@
 for (const place of document.querySelectorAll("[data-puzzle]")) {
   const { lines, shuffled, traps, rules, solved, glosses } = JSON.parse(place.querySelector("script").textContent);
   const needed = lines.length - Object.keys(traps).length;
-  const store = lab.kept("puzzle", []);
-  let order = store.value.every((line) => lines[line]) ? store.value : []; // the chosen lines, from top to bottom
+  const store = lab.kept("puzzle", {});
+  let order = store.value.order?.every((line) => lines[line]) ? store.value.order : []; // the chosen lines, from top to bottom
   let message = order.length === needed ? judge() : "";
 
   place.insertAdjacentHTML(
@@ -78,7 +78,7 @@ for (const place of document.querySelectorAll("[data-puzzle]")) {
     const { do: action, line } = pressed.dataset;
     const below = pressed.closest("li")?.nextElementSibling?.querySelector("button")?.dataset.line;
     actions[action](Number(line));
-    store.save(order);
+    store.save("order", order);
     const at = order.indexOf(Number(line)) + 1;
     message = { check: judge, take: () => `taken as line ${at}`, drop: () => "taken out" }[action]?.() ?? (line ? `now line ${at}` : "");
     draw();

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 from transformers.pytorch_utils import Conv1D
 
 from lora_lab.adapter_layer import innermost, out_by_in
@@ -95,12 +96,14 @@ def test_adapter_of_a_bf16_layer_stays_fp32():
     assert (y.float() - expected).norm() < 0.01 * expected.norm()  # each rounding to bf16 costs up to 0.4%
 
 
+@pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("rows", [None, (6, 12)])
-def test_hook_on_the_frozen_layer_sees_its_own_output(rows):
+def test_hook_on_the_frozen_layer_or_on_every_layer_sees_its_own_output(rows, every):
     layer, x, outputs = randomized(LoRALinear(frozen_layer(), RANK, SCALING, out_slice=rows)), torch.randn(5, IN), []
     expected = layer.base_layer(x)
-    layer.base_layer.register_forward_hook(lambda module, args, y: outputs.append(y))
-    y = layer(x)
+    register = register_module_forward_hook if every else layer.base_layer.register_forward_hook
+    with register(lambda module, args, y: outputs.append(y)):
+        y = layer(x)
     assert torch.equal(outputs[0], expected)
     torch.testing.assert_close(y, naive(layer, x))
 

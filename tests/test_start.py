@@ -126,7 +126,7 @@ def made_clone(tmp_path: Path) -> Path:
 
 
 def make(made_clone: Path) -> str:
-    done = subprocess.run(["make", ".venv/.lab", "PYTHON=./python"], cwd=made_clone, capture_output=True, text=True)
+    done = subprocess.run(["make", "demo", "PYTHON=./python"], cwd=made_clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (made_clone / ".venv" / ".lab").is_file()
     return (made_clone / "calls").read_text() if (made_clone / "calls").exists() else ""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora_course.checks.verdict import Choice, Function, Verdict, exercise, texts, unsolved
-from lora_course.receipts import CURRENT, draw
+from lora_course.receipts import CURRENT
 from lora_lab.experiments.statistics import LEVEL, verdict
 from lora_lab.training.assets import shipped
 
@@ -64,7 +64,8 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
         return Verdict(None, asked(pair))
     if error := no_margin(margin):
         return Verdict(False, error)
-    sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100)
+    # The grader judges many notebooks in one process, which has started no lesson and keeps no receipt.
+    sealed = CURRENT.notes.setdefault(f"margin, {pair}", margin / 100) if CURRENT.lesson else margin / 100
     if margin / 100 != sealed:
         return Verdict(False, f"your margin was {100 * sealed:g} when you saw the interval: don't change it afterwards")
     right = defense(pair, margin)
@@ -73,7 +74,7 @@ def check_defense(margin: Any, word: Any, sentence: Any, pair: str = "3 bits aga
 
 @dataclass(frozen=True)
 class Defense:
-    """What the data say about a pair at a margin, and a reply to each of four sentences, in the student's order."""
+    """What the data say about a pair at a margin, and a reply to each of four sentences, in the pair's order."""
 
     seen: str
     word: str
@@ -130,7 +131,7 @@ def defense(pair: str, margin: float) -> Defense:
         "the interval was seen: some margin always fits",
         f"for language models, {a} {claim}": "one model and one task were tried, but the sentence is about all models",
     }
-    start = draw(f"order, {pair}", 2, 0, 1, 3)
+    start = (2 + [*PAIRS].index(pair) % 5) % 4  # not the student's: the grader doesn't know their names
     order = [*replies][start:] + [*replies][:start]
     return Defense(seen, word, right, {sentence: replies[sentence] for sentence in order})
 

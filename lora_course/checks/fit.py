@@ -64,7 +64,7 @@ def check_longest_row(
     """Lesson 04: check that a step of Llama 3 8B fits the card, with a text within 5% of the longest that fits."""
     if any(map(unsolved, (method, checkpointing, optimizer, batch, seq))):
         return Verdict(None, f"choose a method, checkpointing, an optimizer, batch and seq for a {card}")
-    method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(method, method)  # as the panel spells them
+    method = {"full fine-tuning": "full", "prompt tuning": "prompt"}.get(str(method), method)  # as in the panel
     if not isinstance(checkpointing, bool):
         return Verdict(False, f"checkpointing is True or False, not {checkpointing!r}")
     try:

@@ -45,7 +45,8 @@ def seeds_of(pair: str) -> tuple[str, Number]:
         f"standard deviation {spread:.2f}. How many seeds detect a true gap of {GAP} points with 80% power?"
     )
     near = {
-        exact: "you can't train a part of a seed: round up",
+        exact: (part := "you can't train a part of a seed: round up"),
+        math.floor(exact): part,
         2 * exact: "twice as many as you need: two runs with the same seed are a pair, and give one difference",
         2.8 * spread / GAP: "square it: half the gap takes four times the seeds",
         (1.96 * spread / GAP) ** 2: "with 1.96 alone you'd miss a true gap half the time: add the 0.84",

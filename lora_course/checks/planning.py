@@ -33,7 +33,8 @@ def check_flip(changes: Mapping[str, Any] | None) -> Verdict:
         return Verdict(False, f"'{name}' isn't a premise of this claim")
     verb = "stays" if claim.words == judge(FLIPPED).words else "is now"
     still = f'the claim {verb} "{claim.words}": {TEXTS["still"].get(name, "")}'
-    return Verdict(True, str(claim)) if claim.word == TO else Verdict(False, still)
+    alone = "\nOnly one case is left: name it whenever you quote the claim" if len(claim.cases) == 1 else ""
+    return Verdict(True, f"{claim}{alone}") if claim.word == TO else Verdict(False, still)
 
 
 @cache
@@ -51,14 +52,14 @@ def lines(number: int) -> dict[str, Choice]:
         name: memory(brief["model"], method, quantised=bits, **setup).peak / 2**30
         for name, (method, bits) in steps.items()
     }
-    over = {name: f"one row needs {gib:.0f} GiB, and {room:.0f} is free" for name, gib in needs.items()}
+    over = {name: f"with checkpointing, it needs {gib:.0f} GiB, and {room:.0f} is free" for name, gib in needs.items()}
     method = "LoRA" if needs["LoRA"] <= room else "QLoRA"
     spare = "QLoRA would fit, but LoRA in bf16 fits too, and doesn't have to dequantize at every step"
     needed = math.ceil(1.96**2 * 0.16 / (brief["points"] / 100) ** 2)
     rows = next(n for n in ROWS if n >= needed)
     widths = {n: f"at 80% accuracy, {n:,} rows give ±{196 * math.sqrt(0.16 / n):.1f} points" for n in ROWS}
     return {
-        "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} GiB of {room:.0f}"),
+        "method": Choice([method], {**over, "QLoRA": spare}, f"{needs[method]:.0f} of {room:.0f} GiB, checkpointed"),
         "rate": Choice(**TEXTS["rate"]),
         "serve": Choice(**TEXTS["serve"][brief["several"]]),
         "facts": Choice(**TEXTS["facts"][brief["facts"]]),

@@ -9,6 +9,7 @@ from lora_course.checks.verdict import Function, Number, Verdict, exercise
 
 WIDTH = 128  # of a key and of a value
 ENOUGH = 0.95  # of the facts
+FACTS = (64, 96, 128, 192, 256)  # how many a lesson may draw
 
 
 def _share(s: Any, r: int) -> float:
@@ -56,13 +57,15 @@ def right_at_each_rank(n: int) -> list[float]:
 @exercise
 def check_facts(answer: int | None, n: int = 64) -> Verdict:
     """Lesson 10: check the lowest rank at which 95% of n random facts are right."""
+    if n not in FACTS:
+        return Verdict(False, f"the lesson draws one of {FACTS} facts, not {n!r}")
     right = right_at_each_rank(n)
     rank = next(r for r, share in enumerate(right) if share >= ENOUGH)
     keys, values = facts(n)
     energy = np.cumsum(np.linalg.svd(values.T @ keys, compute_uv=False) ** 2)
     misconceptions = {
         **{r: f"with {r} pieces only {100 * right[r]:.1f}% of the facts are right" for r in range(1, rank)},
-        **dict.fromkeys(range(rank + 1, n), "that is enough, but a smaller rank is, too"),
+        **dict.fromkeys(range(rank + 1, n), "that is enough, but so is a smaller rank"),
         min(n, WIDTH): "that many pieces reproduce every value exactly: right answers need fewer",
         int(np.argmax(energy >= 0.9 * energy[-1])) + 1: "that rank has 90% of the energy: count right answers instead",
     }

@@ -14,7 +14,7 @@ WIDTH, ROWS = 384, 8
 STORED = "data/results/rank_one"
 SIGNS = {"A and B": (-1, -1), "B": (1, -1), "A": (-1, 1), "nothing": (1, 1)}  # what was negated: signs of A and B
 READS = "the adapter's readings tell you about A: are they reversed?"
-ANSWERS = "the answers are reversed if one of A and B is negated, and stay the same if both are"
+ANSWERS = "the answers are reversed if A or B is negated, and stay the same if both are"
 
 
 def stored(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from lora_course.paper.reproduce import Kept, item
 OUTCOMES = ("holds", "fails", "undecided", "not tested")
 PASS = 377  # steps that show every training row of these items once
 RTE = 277  # dev rows, according to GLUE's dataset card
+WHY = "a rule that was written before the run leaves nothing to argue about"
 TEXTS = texts("reproducing")
 ITEMS, PAIRS = tuple(TEXTS["runs"]), TEXTS["pairs"]
 
@@ -55,8 +56,7 @@ def check_judge(words: Mapping[str, Any] | None, name: str) -> Verdict:
     right = {
         letter: Choice([word], dict.fromkeys(OUTCOMES, TEXTS["rerun"][word])) for letter, word in outcomes(name).items()
     }
-    why = "a rule that was written before the run leaves nothing to argue about"
-    return parts(right, [*map(given.get, right)], f"give a word for each of A, B and C: {', '.join(OUTCOMES)}", why)
+    return parts(right, [*map(given.get, right)], f"give a word for each of A, B and C: {', '.join(OUTCOMES)}", WHY)
 
 
 def published(name: str) -> tuple[float, float]:

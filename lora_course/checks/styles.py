@@ -12,6 +12,7 @@ from lora_lab.errors import LabError
 from lora_lab.training.tasks import FEWEST, read_pairs
 
 IGNORED = -100  # the label that cross-entropy skips
+END = 2  # the token that ends an answer
 WHY = "every answer counts, including the token that ends it; questions and the system prompt are only read"
 
 
@@ -36,6 +37,9 @@ def wrong_labels(turns: Turns) -> dict[str, list[int]]:
         "that's the mask reversed: the questions count and the answers don't": labels_of(turns, "system", "user"),
         "you count only the last answer: count all answers": labels_of(turns, "assistant", earlier=False),
         "you count the system's turn, too, but it isn't an answer": labels_of(turns, "system", "assistant"),
+        "you leave out the token that ends an answer: without it, the model never learns to stop": [
+            IGNORED if token == END else token for token in labels_of(turns, "assistant")
+        ],
         "every token needs a label: for tokens of the other turns, it is -100": [
             token for role, tokens in turns if role == "assistant" for token in tokens
         ],

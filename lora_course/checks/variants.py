@@ -18,7 +18,7 @@ AS_PLAIN = Function(
     why="so rsLoRA in that table is plain LoRA with alpha 512: the table compares alpha 512 with 128, at one rate",
     near={
         "that is rsLoRA's scaling: which alpha, divided by the rank, gives the same?": lambda a, r: a / sqrt(r),
-        "with the same alpha, plain LoRA would scale B A sqrt(rank) times less": lambda a, r: a,
+        "with the same alpha, plain LoRA's scaling is sqrt(rank) times smaller": lambda a, r: a,
         "sqrt(rank), not rank: rsLoRA divides by the root": lambda a, r: a * r,
         "the other way around: rsLoRA scales by more than plain LoRA": lambda a, r: a / r,
     },

@@ -79,7 +79,7 @@ def texts(name: str) -> Any:
     return yaml.safe_load(shipped(f"data/checks/{name}.yaml").read_text(encoding="utf-8"))
 
 
-SIGN = "the answer is a finite number {side} zero"
+SIGN = "the answer is {side} zero"
 NEARLY = "close: check each size, or give one more digit if you rounded"
 LARGE, SMALL = "that is {factor} times too large", "that is {factor} times too small"
 
@@ -89,7 +89,7 @@ class Right(ABC):
 
     def judge(self, answer: Any) -> Verdict:
         """Compare an answer with this one."""
-        return replace(self.compare(answer), right=self)
+        return replace(self.compare(plain(answer)), right=self)
 
     @abstractmethod
     def compare(self, answer: Any) -> Verdict: ...
@@ -127,7 +127,7 @@ class Number(Right):
         if math.isclose(given, right, rel_tol=self.within) or math.isclose(given, right, abs_tol=_rounding(given)):
             return Verdict(True, self.why)
         near = [key for key in self.misconceptions if math.isclose(given, key, rel_tol=self.slack)]
-        nearest = min(near, key=lambda wrong: abs(given - wrong), default=math.inf)
+        nearest = min(near, key=lambda wrong: abs(given - wrong), default=math.nan)
         if abs(given - nearest) <= abs(given - right):
             return Verdict(False, self.misconceptions[nearest])
         return Verdict(False, self.fallback or _how_far(given, right))
@@ -146,8 +146,10 @@ def _rounding(given: float) -> float:
 
 
 def _how_far(given: float, right: float) -> str:
+    if not math.isfinite(given):
+        return "give a finite number"
     factor = given / right if right else math.nan
-    if not 0 < factor < math.inf:
+    if not factor > 0:
         return SIGN.format(side="above" if right > 0 else "below" if right else "nearer to")
     if 0.97 < factor < 1.03:
         return NEARLY
@@ -229,7 +231,12 @@ def attempt(given: Callable[..., Any], *arguments: Any) -> Any:
         return Verdict(False, f"your code raises {type(error).__name__}: {error}{_hint(error)}")
     if unsolved(value):
         return Verdict(None, "the function returns nothing yet")
-    return value.item() if getattr(value, "ndim", None) == 0 else value  # a 0-d array or tensor
+    return plain(value)
+
+
+def plain(value: Any) -> Any:
+    """Return the number in a 0-d array or tensor, and other values as they are."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def _hint(error: Exception) -> str:

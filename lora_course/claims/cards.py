@@ -176,7 +176,7 @@ def _convert(example: Any, value: Any, what: str) -> Any:
             return text in ("true", "yes")
         raise BadValue(f"{what} must be yes or no, not {value!r}")
     try:
-        number = float(text)
-    except ValueError:
+        whole = round(number := float(text))  # raises for nan and inf
+    except (ValueError, OverflowError):
         raise BadValue(f"{what} must be a number, such as {example:g}, not {value!r}") from None
-    return int(number) if isinstance(example, int) and number == number // 1 else number
+    return whole if isinstance(example, int) and number == whole else number

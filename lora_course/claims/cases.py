@@ -94,7 +94,7 @@ class Finding:
     def because(self) -> str:
         """The numbers behind the verdict: all cases, or counts and an example of each outcome."""
         if len(self.cases) <= SHOWN:
-            return "; ".join(map(str, self.cases)) + "."
+            return ("; ".join(map(str, self.cases)) or "no case meets these premises") + "."
         groups = {verb: [case for case in self.cases if case.holds is holds] for holds, verb in VERBS.items()}
         counts = ((verb, f"{len(cases)} of {len(self.cases)}", cases[0]) for verb, cases in groups.items() if cases)
         return "; ".join(f"{verb} in {count} cases ({example})" for verb, count, example in counts) + "."

@@ -18,8 +18,8 @@ from lora_course.experiments.rates import batch_growth
 from lora_course.paper import table
 from lora_lab import BadValue, FullFineTuning, LoRA, params
 from lora_lab.accounting.gpus import of_size, usable
-from lora_lab.accounting.memory import estimate, longest
-from lora_lab.accounting.models import config_of
+from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.experiments.statistics import mean_interval, verdicts
@@ -79,7 +79,7 @@ def fits_on_card(
 ) -> Finding:  # fmt: skip
     """Does a LoRA step on a base of `bits` bits fit on one card, or on several cards that shard the model (FSDP)?"""
     check_known([bits], FORMATS, "the bits of a base")
-    shard = f"fsdp:{cards}" if cards > 1 else ""
+    shard = f"fsdp:{cards}" if cards != 1 else ""
     setup = Setup(batch, seq, quantised=FORMATS[bits], checkpointing=checkpointing, shard=shard)
     free, on_each = usable(of_size(gpu_gb)), " on each" if cards > 1 else ""
     peaks = {model: _size("memory of a step", model, lora(rank, targets), setup) for model in models}
@@ -124,7 +124,7 @@ def rank_is_enough(rank: int, needed: list[int], margin: float, store: Stored = 
     """Is a rank no worse than a larger one in runs, in table 6, and on synthetic updates of known rank?
 
     needed  ranks of updates whose directions are all equally strong. The best approximation of rank r keeps r
-            directions (Eckart and Young 1936). The claim holds if it misses at most a twentieth of the update.
+            directions (Eckart and Young 1936). The claim holds if at most a twentieth of the update is lost.
     """
     cells, larger = cells_of(store, SWEEP), 32
     (_, small), (_, large) = (cells.best(rank=r, **_usual_alpha(cells, r)) for r in (rank, larger))

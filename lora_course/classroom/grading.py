@@ -7,6 +7,7 @@ checks here. So a printed "right", a redefined check or a patched library has no
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from typing import Any
 
 import platformdirs
 import psutil
+from IPython.core.inputtransformer2 import TransformerManager
 
 from lora_course import checks, predictions
 from lora_course.checks.verdict import Verdict
@@ -50,6 +52,7 @@ VARIABLES = ("PATH", "LANG", "LANGUAGE", "TZ", "USER", "LOGNAME", "USERNAME", "H
              "PYTORCH_", "TORCH_", "OMP_", "MKL_", "OPENBLAS_")  # fmt: skip
 EMPTY = {"lesson": "", "status": "failed", "words": "", "checks": [], "errors": [], "refused": [], "seconds": 0.0,
          "peak_bytes": 0, "walls": {}, "predictions": [], "cell_seconds": []}  # fmt: skip
+STOPPED = threading.Event()  # by Ctrl-C
 Row = dict[str, Any]
 
 
@@ -109,10 +112,10 @@ def _texts(cells: Iterable[Any]) -> set[str]:
 
 
 def _calls(cell: Any) -> list[ast.Call]:
-    """Find the calls to checks in a cell; return [] if the cell isn't Python after removing magics."""
-    lines = [line for line in cell.source.splitlines() if cell.code and not line.lstrip().startswith(("%", "!"))]
+    """Find the calls to checks in a cell, also after %time; return [] if the cell isn't Python, or IPython's."""
+    source = re.sub(r"^( *)%(%\w+.*|time(it)? (?! *-))", r"\1", cell.source, flags=re.MULTILINE) if cell.code else ""
     try:
-        nodes = list(ast.walk(ast.parse("\n".join(lines))))
+        nodes = list(ast.walk(ast.parse(TransformerManager().transform_cell(source))))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     return [node for node in nodes if isinstance(node, ast.Call) and _name(node).startswith("check_")]
@@ -138,11 +141,9 @@ class Kernel:
         file, self.memory = str(place / ".kernel.json"), int(limits.memory_gib * GIB) + LIBRARIES
         ip, transport = ("", "tcp") if os.name == "nt" else (str(place / ".kernel"), "ipc")
         write_connection_file(file, ip=ip, transport=transport)
-        command = [*walls, sys.executable, "-m", MODULE, file, str(self.memory)]
-        null = subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            command, cwd=place, env=environment, stdin=null, stdout=null, stderr=null, start_new_session=True
-        )
+        command = [*walls, sys.executable, "-P", "-m", MODULE, file, str(self.memory)]  # -P: no imports from `place`
+        silent: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, cwd=place, env=environment, start_new_session=True, **silent)
         self.started: set[psutil.Process] = {psutil.Process(self.process.pid)}
         self.deadline, self.peak, self.programs = time.monotonic() + START, 0, 0
         self.client = BlockingKernelClient(connection_file=file)
@@ -162,14 +163,14 @@ class Kernel:
         self.process.wait()
 
     def within_limits(self) -> bool:
-        """Return whether the process is running, has time left, and is within its memory and program limits."""
+        """Return whether the process may run on: not after Ctrl-C or its own end, and only within its limits."""
         with suppress(psutil.Error):
             parent = psutil.Process(self.process.pid)
             children = parent.children(recursive=True)
             self.started.update(children)
             size = parent.memory_info().rss + sum(child.memory_full_info().uss for child in children)
             self.peak, self.programs = max(self.peak, size), max(self.programs, len(children))
-        fits = self.peak <= self.memory and self.programs <= PROGRAMS
+        fits = self.peak <= self.memory and self.programs <= PROGRAMS and not STOPPED.is_set()
         return fits and time.monotonic() < self.deadline and self.process.poll() is None
 
     def execute(self, source: str, **expressions: str) -> dict[str, Any]:
@@ -253,13 +254,19 @@ def grade(
         row |= {word.replace(" ", "_"): verdicts.count(word) for word in VERDICTS}
         row |= {"of": len(verdicts), "seconds": round(time.monotonic() - started, 2)}
         with lock:
-            rows[notebook] = row
-            say(in_words(row))
-            keep([rows[other] for other in notebooks if other in rows])
+            if not STOPPED.is_set():
+                rows[notebook] = row
+                say(in_words(row))
+                keep([rows[other] for other in notebooks if other in rows])
         return row
 
+    STOPPED.clear()
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(grade_one, notebooks))
+        try:
+            return list(pool.map(grade_one, notebooks))
+        except KeyboardInterrupt:
+            STOPPED.set()  # ends the notebooks that are running
+            raise
 
 
 def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) -> None:
@@ -275,7 +282,7 @@ def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) ->
     with tempfile.TemporaryDirectory(prefix="lora_lab-", ignore_cleanup_errors=True) as scratch:
         place = Path(scratch).resolve()
         for path in notebook.parent.iterdir():  # files that cells may read, such as data, but no other notebook
-            copyable = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb"
+            copyable = path.is_file() and not path.is_symlink() and path.suffix != ".ipynb" and path.name[0] != "."
             if copyable and path.stat().st_size <= LARGEST:
                 shutil.copy(path, place)
         log, walls, environment = place / predictions.FILE, _walls(place), _environment(place, limits.full)

@@ -238,13 +238,13 @@ def write_letter(findings: Sequence[Finding], wanted: Path) -> tuple[dict[str, A
     letter = {"lab": __version__, "date": datetime.now(UTC).date().isoformat(), "python": platform.python_version(),
               "system": system, "green": all(finding.green for finding in findings),
               "findings": [asdict(finding) for finding in findings]}  # fmt: skip
-    for path in (wanted, Path(tempfile.gettempdir()) / FILE):
-        with suppress(BadValue):
-            write_json(path, letter)
-            return letter, path
-    raise BadValue(
-        f"neither {wanted} nor {tempfile.gettempdir()} can be written to: pass --out FILE, for example on a USB stick"
-    )
+    with suppress(BadValue):
+        write_json(wanted, letter)
+        return letter, wanted
+    with suppress(BadValue, OSError):  # of gettempdir: there may be no such folder
+        write_json(path := Path(tempfile.gettempdir()) / FILE, letter)
+        return letter, path
+    raise BadValue(f"neither {wanted} nor a temporary folder can be written to: free disk space, or use a USB stick")
 
 
 def letters_in(folder: Path) -> dict[str, dict[str, Any]]:

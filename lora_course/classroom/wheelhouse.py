@@ -328,8 +328,9 @@ def main(house: Path, arguments: Sequence[str] | None = None) -> None:
     folder = options.to.expanduser().absolute()
     try:
         if options.preflight:
-            _, letter = write_letter(rows := suited(house, machine(folder)), Path.home() / FILE)  # a stick is shared
-            print(f"{words(rows)}\nsend this file to your teacher (it contains no names): {letter}")
+            print(words(rows := suited(house, machine(folder))))  # first: writing the file may fail
+            _, letter = write_letter(rows, Path.home() / FILE)  # a stick is shared
+            print(f"send this file to your teacher (it contains no names): {letter}")
         else:
             install(house, folder, assets=not options.no_assets)
     except (LabError, OSError) as error:

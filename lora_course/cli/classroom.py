@@ -1,23 +1,20 @@
 """The commands for a class: `doctor --preflight`, `wheelhouse`, `show`, `grade`, `predictions` and `class`."""
 
-from __future__ import annotations
-
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 
+from lora_course.receipts import Receipt, coverage, key_of, read
 from lora_lab.cli import doctor as look
 from lora_lab.cli.shared import JSON, aligned, say, tell
 from lora_lab.errors import BadValue, Failed, NotFound
 from lora_lab.files import write_atomically
-
-if TYPE_CHECKING:
-    from lora_course.receipts import Receipt
 
 
 @click.command()
@@ -33,8 +30,10 @@ def doctor(preflight: bool, out: str | None, folder: str, port: int, collect: st
 
     if preflight:
         findings = course.preflight(Path(folder).expanduser().absolute(), port, say)
+        if not as_json:
+            tell(course.words(findings))  # first: writing the file may fail
         letter, path = course.write_letter(findings, Path(out or course.FILE).expanduser().absolute())
-        tell(letter if as_json else f"{course.words(findings)}\nsend your teacher this file (without names): {path}")
+        tell(letter if as_json else f"send your teacher this file (without names): {path}")
         if count := sum(not finding.green for finding in findings):
             raise Failed(f"{count} of {len(findings)} checks are red: follow the arrows above, then run this again")
     elif collect:
@@ -112,13 +111,21 @@ def grade(
         if table:
             write_atomically(Path(table), grading.table(rows).encode("utf-8-sig"))  # the byte-order mark is for Excel
 
+    graded: list[dict[str, Any]] = []
+
     def keep(rows: list[dict[str, Any]]) -> None:
+        graded[:] = rows
         with suppress(BadValue):  # if Excel has the file open, say: the last write tries again and reports the error
             write(rows)
 
     known = [grading.Lesson(Path(lesson))] if lesson else None
     limits = grading.Limits(seconds, memory, full)
-    rows = grading.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
+    try:
+        rows = grading.grade(path, limits=limits, jobs=jobs, known=known, say=say, keep=keep)
+    except KeyboardInterrupt:
+        if as_json:
+            tell({"notebooks": graded})
+        raise
     if not all(row["walls"].get("files", True) for row in rows):
         say("not sandboxed: a sandbox needs Linux with bubblewrap; see Grading in docs/teaching.md")
     right, total = sum(row["right"] for row in rows), sum(row["of"] for row in rows)
@@ -143,16 +150,16 @@ def predictions(folder: str, table: str | None, as_json: bool) -> None:
 
 
 @click.command("class")
-@click.argument("file", type=click.File(encoding="utf-8", errors="replace"))
+@click.argument("file", type=click.File("rb"))
 @JSON
-def class_(file: IO[str], as_json: bool) -> None:
+def class_(file: IO[bytes], as_json: bool) -> None:
     """Read the receipts (LL1 ...) in FILE, such as a saved chat; - reads standard input.
 
     Prints students by lesson, the most-missed exercises and predictions, results, and how many ranges held the result.
     """
-    from lora_course.receipts import read
-
-    receipts, damaged = read(file.read())
+    content = file.read()
+    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8"  # Notepad, PowerShell's >
+    receipts, damaged = read(content.decode(encoding, errors="replace"))
     for line in damaged:
         say(line)
     if not receipts:
@@ -163,8 +170,6 @@ def class_(file: IO[str], as_json: bool) -> None:
 
 def summary(receipts: list[Receipt]) -> dict[str, Any]:
     """Summarize exercises and first predictions, most-missed first, and results; the `std` of one value is None."""
-    from lora_course.receipts import coverage
-
     checks = _grouped((r.lesson, name, check) for r in receipts for name, check in r.checks.items())
     first = ((r.lesson, guess) for r in receipts for guess in r.ranges if guess.attempt == 1)
     ranges = _grouped((lesson, guess.what, guess.held) for lesson, guess in first if guess.held is not None)
@@ -200,10 +205,10 @@ def _grouped(rows: Iterable[tuple[str, str, Any]]) -> dict[tuple[str, str], list
 
 def _in_words(receipts: list[Receipt], summary: dict[str, Any]) -> str:
     lessons = sorted({receipt.lesson for receipt in receipts})
-    students: dict[str, dict[str, str]] = {}
+    students: dict[tuple[str, int], dict[str, str]] = {}
     for number, receipt in enumerate(receipts, 1):
         name = receipt.student or f"(no name, {number})"
-        row = students.setdefault(receipt.student.casefold() or str(number), {"": name})
+        row = students.setdefault((key_of(receipt.student), 0 if receipt.student else number), {"": name})
         row[receipt.lesson] = f"{sum(check.passed for check in receipt.checks.values())}/{len(receipt.checks)}"
     tables = {
         "Exercises passed": [["student", *lessons]]

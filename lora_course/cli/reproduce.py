@@ -13,6 +13,7 @@ from lora_lab.errors import BadValue, Failed
 COUNT = click.IntRange(min=1)
 LAPTOP = ("minutes", "again", "rejudge")
 PLAN = ("model", "task", "row", "variant", "gpu", "model_path", "data")
+UNPLANNED = ("again", "rejudge", "seeds", "steps_limit", "prompts", "start", "download")
 RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_limit", "prompts", "start", "download")
 PAPER = together(
     click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
@@ -48,6 +49,8 @@ def reproduce(names: tuple[str, ...], scale: str, dry_run: bool, as_json: bool, 
     other, run = ("laptop", _at_paper_scale) if scale == "paper" else ("paper", _at_laptop_scale)
     for name in _given(options, LAPTOP if scale == "paper" else dict.fromkeys((*PLAN, *RUN))):
         raise BadValue(f"--{name.replace('_', '-')} belongs to --scale {other}: add --scale {other}, or leave it out")
+    for name in _given(options, UNPLANNED) if dry_run else ():
+        raise BadValue(f"--{name.replace('_', '-')} doesn't change the plan: leave it out, or leave out --dry-run")
     result, words = run(names, dry_run, options)
     tell({"scale": scale, **result} if as_json else words)
     if "report" in result and all(item["error"] for item in result["items"]):

@@ -84,8 +84,8 @@ def _add_prefix(tensors: dict[str, Tensor], prefix: str) -> None:
 
 def _insert_nans(tensors: dict[str, Tensor]) -> None:
     for key, value in tensors.items():
-        if "layer.3" in key and ".lora_B" in key:
-            value[:, 0] = torch.nan
+        if ".lora_B" in key:
+            value.fill_(torch.nan)
 
 
 def _truncate(folder: Path) -> None:
@@ -153,7 +153,7 @@ PATIENTS: dict[str, Patient] = {
         faults.CUT,
         _trained(LoRA(rank=8), 2e-3, 4, before=lambda model: checkpointing(model, reentrant=True)),
     ),
-    "D": Patient("it worked on the cluster; copied to the laptop, it does not load", faults.TRUNCATED, _truncate),
+    "D": Patient("it worked on the cluster; copied to the laptop, it stopped working", faults.TRUNCATED, _truncate),
     "E": Patient(
         "trained on four GPUs; on one it is as if it had never been trained",
         faults.RENAMED,
@@ -183,10 +183,10 @@ PATIENTS: dict[str, Patient] = {
 
 
 ELEVENTH: tuple[tuple[str, Callable[[dict[str, Tensor]], object]], ...] = (
-    (faults.SOME_ZERO, lambda tensors: [t.zero_() for key, t in tensors.items() if "layer.0" in key and "_B" in key]),
+    (faults.NOT_FINITE, lambda tensors: next(t for key, t in tensors.items() if "_A" in key).fill_(torch.inf)),
     (faults.MISSING, lambda tensors: tensors.pop(next(key for key in tensors if "layer.4" in key and "_A" in key))),
     (faults.RENAMED, lambda tensors: _add_prefix(tensors, "_orig_mod.")),
-    (faults.NOT_FINITE, lambda tensors: next(t for key, t in tensors.items() if "_A" in key).fill_(torch.inf)),
+    (faults.SOME_ZERO, lambda tensors: [t.zero_() for key, t in tensors.items() if "layer.0" in key and "_B" in key]),
 )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from lora_lab import BadValue, LoRA, params
 from lora_lab.accounting.gpus import of_size, usable
-from lora_lab.accounting.memory import estimate, longest
-from lora_lab.accounting.models import architecture_of, config_of
+from lora_lab.accounting.memory import estimate
+from lora_lab.accounting.models import architecture_of, config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import binary, decimal
 from lora_lab.files import write_atomically

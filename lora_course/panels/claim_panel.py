@@ -80,7 +80,7 @@ def _offered(claim: Card) -> dict[str, list[Value]]:
 def prepared(name: str) -> dict[str, Any]:
     """Return a card as JSON, with the outcome for every combination of premise values; the last premise varies fastest.
 
-    An outcome is {word, on, tell, limits, cases: [[index in `pool`, 1 holds, 0 fails, -1 undecided], ...]}; the
+    An outcome is {word, on, tell, limits, cases: [[index in `pool`, 1/0/-1 = holds/fails/undecided], ...]}; the
     pool has [where, found, span] of each distinct case.
     """
     claim, pool, outcomes = card(name), dict[tuple[Any, ...], int](), []

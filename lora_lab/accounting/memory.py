@@ -24,15 +24,14 @@ import platformdirs
 
 from lora_lab.accounting.allocator import reserved
 from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
-from lora_lab.accounting.models import Architecture, architecture_of, check_class, config_of, known_config, zoo
+from lora_lab.accounting.models import architecture_of, check_class, config_of, known_config, longest, positions_of, zoo
 from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import SHARDED, STEP, Label, Moment, Setup, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, LabError, nearest
 from lora_lab.files import write_atomically
-from lora_lab.methods.base import check_method, whole
+from lora_lab.methods.base import check_method
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
-from lora_lab.methods.targets import bits_per_weight
 
 PRESETS = Path(__file__).with_name("presets")
 NOTES = (
@@ -43,9 +42,6 @@ EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this leng
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
 OPEN = ("batch", "seq", "shard", "optimizer", "master_weights", "num_labels")  # not among a fit's conditions
-LEARNED_POSITIONS = {
-    "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
-}  # fmt: skip  # defaults for configs that give no length
 FAR = 10**9  # the optimizer's storage numbers start here, far above those of a trace
 compact = partial(json.dumps, separators=(",", ":"))  # JSON without spaces
 cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow down a slider
@@ -167,32 +163,42 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
 
     bound = weights + trainable tensors (gradient, optimizer, one temporary) + activations + logits, with
     T (b (10 d + 6 f) + 16 d) bytes per layer, more than any common model family keeps, and 12 T V for the loss.
+    Without a fused attention kernel, each layer also keeps scores: B heads S^2 (4 + b) bytes, or 12 with dropout.
     Raises: see `memory`, except for steps that cannot be traced.
     """
     name, config = checked(model, method, setup)
     with suppress(NoFit):
         return predicted(name, config, method, setup, make=False)
+    from lora_lab.accounting import trace  # imports torch
+
     a, b = architecture_of(model), setup.width
     tokens = setup.batch * (setup.seq + method.added_tokens)
-    trained, width = trained_by(method, a), b if method.trains_base else 4  # elements, and bytes per element
+    trained, width = trained_by(method, model), b if method.trains_base else 4  # elements, and bytes per element
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
-    matrices = (m for m in a.modules if m.layer is not None and m.kind in ("linear", "expert"))
-    quantized = sum(m.in_features * m.out_features * m.count for m in matrices)
-    saved = quantized * (b - bits_per_weight(setup.quantised) / 8) if setup.quantised != "none" else 0
+    if (setup.device == "cpu" and setup.dropout) or trace.is_eager(config):
+        layer += tokens**2 // setup.batch * a.heads * (12 if setup.dropout else 4 + b)
     sizes = {
-        "weights": a.total * b - int(saved) + trained * width * (not method.trains_base),
+        "weights": sum(m.frozen_bytes(setup) for m in a.modules) + trained * width * (not method.trains_base),
         "gradients": trained * width,
         "optimizer": sum(optimizer_states(trained, width, setup)),
-        "activations": layer * (2 if setup.checkpointing else a.layers),
-        "logits": tokens * a.vocabulary * 12 * (a.task == "causal"),
+        "activations": layer * (2 if setup.checkpointing else a.layers) * (3 if a.task == "seq2seq" else 1),
+        "logits": tokens * a.vocabulary * 12 * (a.task != "encoder"),
         "temporaries": layer + max(trained * width, sum(optimizer_temporaries([(trained, width, 1)], setup)) // 2),
     }
     return of_sizes("bound", "bound", {(category, "bound"): size for category, size in sizes.items()})
 
 
-def trained_by(method: Any, a: Architecture) -> int:
-    """Return an upper bound on the trainable elements: methods other than LoRA train at most 5% of a frozen base."""
-    return params(a, method).trainable if isinstance(method, LoRA | FullFineTuning) else a.total // 20
+def trained_by(method: Any, model: Any) -> int:
+    """Return an upper bound on the elements that a method trains or adds, at least 5% of the base if not LoRA."""
+    a = architecture_of(model)
+    if isinstance(method, LoRA | FullFineTuning):
+        return params(a, method).trainable
+    return max(a.total // 20, _trained(method, json.dumps(config_of(model), default=str), a.task == "encoder"))
+
+
+@lru_cache(maxsize=256)
+def _trained(method: Any, config: str, classify: bool) -> int:
+    return params(json.loads(config), method, 2 if classify else None).trainable
 
 
 def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
@@ -224,24 +230,6 @@ def check_length(config: Mapping[str, Any], method: Any, seq: int) -> None:
     if limit is not None and seq > limit:
         after = f" after a prompt of {prompt}" if prompt else ""
         raise BadValue(f"seq {seq} exceeds the {limit} tokens that {config['model_type']} can read{after}")
-
-
-def positions_of(method: Any, config: Mapping[str, Any]) -> int:
-    """Return how many of a model's learned positions a method takes from every row."""
-    return int(method.positions(causal=config.get("model_type") in ("gpt2", "opt"))) if method else 0
-
-
-def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
-    """Return the longest row that a table of learned positions leaves to the method, or None without such a table.
-
-    Rotary positions have no limit: a model trained on 8,192 tokens also runs on longer rows, but badly.
-    """
-    kind = str(config.get("model_type"))
-    if kind not in LEARNED_POSITIONS:
-        return None
-    given = config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind]
-    padding = 2 * (kind in ("roberta", "xlm-roberta"))  # rows of these tables that hold no position
-    return whole("max_position_embeddings", given) - padding - positions_of(method, config)
 
 
 # ---- finding a fit
@@ -375,9 +363,9 @@ def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate
     labels = list(step.labels)
     if "weights" in SHARDED[kind]:  # each device also gathers one layer and everything outside the layers
         a = architecture_of(next((name for name, zoo_config in zoo().items() if zoo_config == config), config))
-        gathered = sum(m.parameters * m.count for m in a.modules if m.layer in (None, a.layers - 1))
+        gathered = sum(m.frozen_bytes(setup) for m in a.modules if m.layer in (None, a.layers - 1))
         labels.append(("weights", "gathered from the other devices"))
-        live = np.column_stack([live, np.full(len(live), gathered * setup.width)])
+        live = np.column_stack([live, np.full(len(live), gathered)])
     return replace(step, labels=labels, live=live, formulas=())
 
 
@@ -391,11 +379,15 @@ def largest(
 
     estimated  estimates the memory of a setup
     limit      the most tokens per row; see `longest`
+    Raises: BadValue for "seq" of a model whose steps cannot be interpolated: the time of a trace may grow with it.
     """
 
     def fits(n: int) -> bool:
         changes: dict[str, Any] = {field: n}
-        return estimated(replace(setup, **changes)).peak <= available
+        step = estimated(replace(setup, **changes))
+        if step.mode == "traced" and field == "seq" and n >= SHORT:
+            raise BadValue("steps of this model cannot be interpolated, and tracing many lengths takes long: try some")
+        return step.peak <= available
 
     least = SHORT if field == "seq" and (limit is None or limit >= SHORT) else 1  # avoid tracing shorter rows
     return most(fits, limit, least)
@@ -424,31 +416,30 @@ def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     """Predict the memory while generating the last token of `seq` for `batch` rows, with the adapter unmerged.
 
-    The cache holds the keys and values of all tokens, including a soft prompt or prefix: 2 L kv_heads head_dim b B S,
-    which is exact if every layer attends to all past tokens. The logits of one token, B V b, also exist in fp32.
-    Raises: BadValue for a model that does not generate or that caches a latent, and for sharding.
+    The cache holds the keys and values of all tokens, including a soft prompt or prefix, or of those in the window of a
+    layer with a sliding window. The logits of one token, B V b, also exist in fp32.
+    Raises: BadValue for a model that does not generate or keeps another state, or for an option without effect.
     """
     from lora_lab.accounting import trace  # imports torch
 
-    if setup.shard:
-        raise BadValue("generation is estimated on one device; omit shard")
+    for name in ("shard", "checkpointing", "dropout", "padded", "outputs_kept", "master_weights"):
+        if getattr(setup, name):
+            raise BadValue(f"{name} has no effect on generation, which is estimated on one device: omit it")
     a, config = architecture_of(model), config_of(model)
     check_length(config, method, setup.seq)
     if a.task != "causal":
         raise BadValue(f"{a.name} is not a causal language model; pass one such as llama-3-8b")
-    if any(module.name.endswith(".kv_b_proj") for module in a.modules):
-        raise BadValue(f"{a.name} caches a latent instead of keys and values, which is not covered; try llama-3-70b")
     tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
-    cache = 2 * a.layers * a.kv_heads * a.head_dim * setup.width * setup.batch * tokens
     logits = setup.batch * a.vocabulary
-    with trace.without_data(config, method, setup) as (_, tracker, _):
+    with trace.without_data(config, method, setup) as (model, tracker, _):
         sizes = {label: size for label, size in tracker.live.items() if size}  # the weights, by part
-    formulas = [""] * len(sizes) + ["2·L·kv_heads·head_dim·b·B·S", "B·V·b", "4·B·V"]
+        layers = trace.cached(model)
+    cache = setup.batch * sum(size * min(tokens, window or tokens) for size, window in layers)
+    formula = "" if any(window for _, window in layers) else f"{sum(size for size, _ in layers):,} · B·S"
+    formulas = [""] * len(sizes) + [formula, "B·V·b", "4·B·V"]
     sizes |= {("cache", "keys and values"): cache, ("logits", "the next token's logits"): setup.width * logits}
     if setup.width != 4:
         sizes["logits", "the next token's logits in fp32"] = 4 * logits
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
     notes = [*NOTES, f"first processing all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more"]
-    if config.get("sliding_window"):
-        notes.append("layers with a sliding window cache fewer tokens than counted here")
     return of_sizes("predicted", "generation", sizes, formulas=formulas[: len(sizes)], notes=tuple(notes))

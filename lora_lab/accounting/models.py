@@ -20,10 +20,11 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_lab.accounting.setup import Setup
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.files import read_json
 from lora_lab.methods.base import whole
-from lora_lab.methods.targets import HEADS, ROLES, Site, roles_of, sites_of_layer
+from lora_lab.methods.targets import HEADS, ROLES, Site, bits_per_weight, roles_of, sites_of_layer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 10**4  # layers, or experts per layer: each becomes an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
+LEARNED_POSITIONS = {
+    "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
+}  # fmt: skip  # defaults for configs that give no length
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
@@ -58,6 +62,14 @@ class Module:
         match = LAYER.search(self.name)
         return int(match.group()) if match else None
 
+    def frozen_bytes(self, setup: Setup) -> int:
+        """Bytes if frozen: the setup quantizes the matrices in layers."""
+        if setup.quantised == "none" or self.layer is None or self.kind not in ("linear", "expert"):
+            return self.count * self.parameters * setup.width
+        matrix = self.in_features * self.out_features
+        packed = int(matrix * bits_per_weight(setup.quantised) / 8)
+        return self.count * (packed + (self.parameters - matrix) * setup.width)
+
     @property
     def in_task_head(self) -> bool:
         """Whether the module belongs to the head that a task adds."""
@@ -78,8 +90,6 @@ class Architecture:
     hidden: int
     intermediate: int
     heads: int
-    kv_heads: int
-    head_dim: int
     vocabulary: int
     positions: int
     experts: int
@@ -182,6 +192,28 @@ def config_of(model: Any) -> dict[str, Any]:
     return read_json(Path(found))
 
 
+def positions_of(method: Any, config: Mapping[str, Any]) -> int:
+    """Return how many of a model's learned positions a method takes from every row."""
+    return int(method.positions(causal=config.get("model_type") in ("gpt2", "opt"))) if method else 0
+
+
+def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
+    """Return the longest row that a table of learned positions leaves to the method, or None without such a table.
+
+    Rotary positions have no limit: a model trained on 8,192 tokens also runs on longer rows, but badly.
+    Raises: BadValue for a method whose prompt leaves no position.
+    """
+    kind = str(config.get("model_type"))
+    if kind not in LEARNED_POSITIONS:
+        return None
+    given = config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind]
+    padding = 2 * (kind in ("roberta", "xlm-roberta"))  # rows of these tables that hold no position
+    limit, prompt = whole("max_position_embeddings", given) - padding, positions_of(method, config)
+    if limit <= prompt:
+        raise BadValue(f"tokens={prompt} leaves no position for text: {kind} has {limit}, so use at most {limit - 1}")
+    return limit - prompt
+
+
 def _name(model: str | Path | Mapping[str, Any]) -> str:
     """Return the model's name for output: its folder, the last part of its hub id, or its type."""
     if isinstance(model, Mapping):
@@ -258,7 +290,8 @@ def auto_class(config: Any, *, classify: bool) -> Any:
         return auto
     if classify:
         kind = config.model_type
-        raise BadValue(f"transformers has no sequence classification model of type '{kind}'; omit num_labels")
+        message = f"transformers has no sequence classification model of type '{kind}'"
+        raise BadValue(f"{message}; its parameters can be counted, without num_labels")
     return transformers.AutoModel
 
 
@@ -296,24 +329,20 @@ def describe(model: nn.Module, name: str = "") -> Architecture:
     full_config: Any = model.config
     config, modules = full_config.get_text_config(), tuple(_modules(model))
 
-    def number(*names: str) -> int:
-        """Return the first of these fields that the config has, or 0."""
-        for field in names:
-            with suppress(Exception):  # transformers raises if layers differ, as in Gemma 4's head_dim
-                if isinstance(value := getattr(config, field, None), int) and value:
-                    return value
+    def number(field: str) -> int:
+        """Return a field of the config, or 0 if it is missing."""
+        with suppress(Exception):  # transformers raises if layers differ
+            if isinstance(value := getattr(config, field, None), int):
+                return value
         return 0
 
-    hidden, heads = number("hidden_size"), number("num_attention_heads")
     return Architecture(
         name=name or type(model).__name__,
         task=task_of(config),
         layers=number("num_hidden_layers"),
-        hidden=hidden,
+        hidden=number("hidden_size"),
         intermediate=number("intermediate_size") or next((m.out_features for m in modules if m.role == "up"), 0),
-        heads=heads,
-        kv_heads=number("num_key_value_heads") or heads,
-        head_dim=number("qk_head_dim", "head_dim") or (hidden // heads if heads else 0),
+        heads=number("num_attention_heads"),
         vocabulary=number("vocab_size"),
         positions=number("max_position_embeddings"),
         experts=next((m.count for m in modules if m.kind == "expert"), 0),

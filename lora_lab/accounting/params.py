@@ -13,16 +13,17 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.accounting.models import LAYER, Architecture, Module, architecture_of, config_of, meta_model
+from lora_lab.accounting.models import LAYER, Architecture, Module, architecture_of, config_of, longest, meta_model
 from lora_lab.errors import BadValue, LabWarning
 from lora_lab.methods.base import Method, Placement, check_method
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.lora import LoRA
+from lora_lab.methods.targets import ALL_LINEAR
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,26 +63,28 @@ class ParameterCount:
     head: int
     adapter_bytes: int
     modules: tuple[Row, ...]
+    notes: tuple[str, ...] = ()  # caveats to show with the count
 
     @property
     def fraction(self) -> float:
         """trainable / total."""
         return self.trainable / self.total
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Caveats to show with the count."""
-        experts = sum(row.trained for row in self.modules if ".experts." in row.name)
-        if not experts or self.method not in ("lora", "ia3"):
-            return ()
-        return (
-            f"{experts:,} of these parameters are in experts, one adapter per expert; transformers 5 stores a layer's "
-            "experts in one tensor, which this lab does not adapt; PEFT 0.21 adapts the whole tensor and counts more",
-        )
-
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values."""
         return asdict(self) | {"fraction": self.fraction, "notes": list(self.notes)}
+
+
+def _notes(a: Architecture, method: Method, rows: Sequence[Row]) -> Iterator[str]:
+    experts = sum(row.trained for row in rows if ".experts." in row.name)
+    stored = "transformers 5 stores a layer's experts in one tensor, which this lab does not adapt"
+    if experts and method.name in ("lora", "ia3"):
+        counted = f"{experts:,} of these parameters are in experts, one adapter per expert"
+        yield f"{counted}; {stored}; PEFT 0.21 adapts the whole tensor and counts more"
+    elif a.experts and ALL_LINEAR in method.settings().get("targets", ()):
+        yield f"all-linear leaves out experts and routers: {stored}; PEFT 0.21 adapts both and counts more"
+    if method.name == "full":
+        yield "the adapter file's header, about 100 bytes per tensor, is not included in its size"
 
 
 def break_even_rank(in_features: int, out_features: int) -> float:
@@ -118,6 +121,7 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     elif method.name in ("head", "probe") and not head:
         raise BadValue(f"{method.name} trains a task's head, and {a.name} has none: pass num_labels (--num-labels)")
     else:
+        longest(config_of(model), method)  # raises if the prompt is too long
         attached, paths = meta_model(model, num_labels) if named else model, {m.name for m in a.modules}
         from lora_lab.methods.attach import parameters_of_parts, plain_path
         from lora_lab.methods.io import file_of
@@ -133,7 +137,8 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
         tensors, metadata, _ = file_of(attached, report)
         head, size = report.head_parameters, safetensors_bytes({k: t.shape for k, t in tensors.items()}, metadata)
     rows = (*table(a, trained), *added)
-    return ParameterCount(a.name, method.name, a.total, sum(row.trained for row in rows), head, size, rows)
+    trainable, notes = sum(row.trained for row in rows), tuple(_notes(a, method, rows))
+    return ParameterCount(a.name, method.name, a.total, trainable, head, size, rows, notes)
 
 
 def plain(model: Any, num_labels: int | None = None) -> nn.Module:

@@ -21,6 +21,7 @@ from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CACHES = {"DynamicCache", "DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # of keys and values only
 ADAPTERS = ("lora_A", "lora_B", "lora_magnitude_vector")
 CODES = ("packed", "absmax", "scales", "offset")
 Point = tuple[int, int, int]  # batch, tokens, rank; rank 0 means the method's own rank
@@ -49,11 +50,20 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
     full_config.num_labels = setup.num_labels
     if full_config.is_encoder_decoder and getattr(full_config, "decoder_start_token_id", None) is None:
         full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; configs often omit it
-    loader = auto_class(full_config, classify=task_of(full_config) == "encoder")
-    model: Any = loader.from_config(full_config, dtype=DTYPES[setup.dtype])
+    model: Any = _loader(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
     if not full_config.is_encoder_decoder:
         model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply it
     return model
+
+
+def _loader(full_config: Any) -> Any:
+    return auto_class(full_config, classify=task_of(full_config) == "encoder")
+
+
+def is_eager(config: Mapping[str, Any]) -> bool:
+    """Return whether transformers has no fused attention for the model that `build` makes."""
+    full_config = known_config(config)
+    return not getattr(_loader(full_config)._model_mapping.get(type(full_config), None), "_supports_sdpa", False)
 
 
 def prepare(model: nn.Module, method: Any, setup: Setup) -> Callable[[str], str]:
@@ -165,6 +175,23 @@ def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = N
     return outputs
 
 
+def cached(model: Any) -> list[tuple[int, int]]:
+    """Return the bytes per token of each layer's keys and values, and its window in tokens (0: none).
+
+    Raises: BadValue for a model that keeps anything else while generating.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    with torch.no_grad():
+        cache = getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
+    layers = getattr(cache, "layers", [])
+    if not layers or not {type(part).__name__ for part in (cache, *layers)} <= CACHES:
+        kind = model.config.model_type
+        raise BadValue(f"the state that {kind} keeps while generating is not covered; try llama-3-8b or gemma-2-9b")
+    filled = [part for part in layers if part.keys is not None]  # others use the keys of an earlier layer
+    sizes = [(part.keys.nbytes + part.values.nbytes) // part.keys.shape[2] for part in filled]
+    return [(size, getattr(part, "sliding_window", 0)) for size, part in zip(sizes, filled, strict=True)]
+
+
 def _mask(setup: Setup, model: nn.Module) -> Tensor:
     """Return the attention mask that transformers makes for rows of unequal length: (rows, 1, queries, keys)."""
     parameters = dict(model.named_parameters())
@@ -201,13 +228,13 @@ def _in_fp32(layer: Any, x: Tensor) -> Tensor:
 def depth_of(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
     """Return (layers, irregular, period): after the first `irregular` layers, they repeat with this period.
 
-    Returns None for two stacks, or if the layers are not in a ModuleList.
+    Returns None for several stacks, or if the layers are not in a ModuleList.
     """
     with torch.device("meta"):
         model: Any = build(config, Setup())
-    n = model.config.num_hidden_layers
+    n = getattr(model.config, "num_hidden_layers", 0)  # a model of text and images has several stacks
     stack = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n), None)
-    if stack is None or model.config.is_encoder_decoder:
+    if not stack or model.config.is_encoder_decoder:
         return None
     kinds = getattr(model.config, "layer_types", None) or [""] * n
     shapes = ([(name, p.shape) for name, p in layer.named_parameters()] for layer in stack)

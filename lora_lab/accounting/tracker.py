@@ -90,7 +90,7 @@ class Tracker(TorchDispatchMode):
         self.moments, self.flops = [], 0
 
     def claim(self, tensors: Iterable[Tensor], category: str, where: str) -> None:
-        """Label tensors. Tensors created before the tracker started count from now on."""
+        """Label tensors. Tensors from before the tracker's start count from now on."""
         for tensor in tensors:
             self._follow(tensor, (category, where))
         self._note("claim")

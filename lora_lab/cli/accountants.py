@@ -1,7 +1,6 @@
 """`lora-lab params` and `lora-lab memory`: count parameters and predict memory without loading weights."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -79,7 +78,7 @@ def memory(
     """
     from lora_lab.accounting import gpus
     from lora_lab.accounting import memory as accountant
-    from lora_lab.accounting.models import architecture_of, config_of
+    from lora_lab.accounting.models import architecture_of, config_of, longest
     from lora_lab.accounting.setup import BYTES, Setup
     from lora_lab.accounting.units import GIB
     from lora_lab.methods.targets import QUANTISED_BITS
@@ -111,11 +110,13 @@ def memory(
     notes, largest, available, seconds = [*estimate.notes], dict.fromkeys(("batch", "seq")), None, None
     if card:
         available = gpus.usable(card)
-        limit = accountant.longest(config_of(model), method)
+        limit = longest(config_of(model), method)
         for field in largest:
-            with suppress(LabError):
-                most = limit if field == "seq" else None
+            most = limit if field == "seq" else None
+            try:
                 largest[field] = accountant.largest(field, setup, estimated, available, most) or 0
+            except LabError as reason:
+                notes.append(f"the largest {field} is unknown: {reason}")
         notes.append(f"{available / GIB:.2f} of {card.memory / GIB:g} GiB are available for the step")
         if setup.dtype in card.lacks:
             notes.append(card.lacks[setup.dtype])

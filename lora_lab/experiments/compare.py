@@ -106,6 +106,9 @@ class Terms:
 
 def terms_of(model: str, task: str, options: Mapping[str, Any]) -> Terms:
     """Make Terms from options, which are fields of `Terms` and of the recipes. Raises: see `Terms`."""
+    for name, instead in (("method", "methods"), ("lr", "rates"), ("seed", "seeds")):
+        if name in options:
+            raise BadValue(f"a comparison sets {name} itself: pass {instead} instead of {name}={options[name]!r}")
     terms = {name: value for name, value in options.items() if name in Terms.__dataclass_fields__}
     check_fields(others := {name: value for name, value in options.items() if name not in terms})
     return Terms(model, task, **terms, fields=others)

@@ -57,7 +57,7 @@ class Result(NamedTuple):
     """One run on the map.
 
     learned   whether the run's validation loss fell by more than LEARNED
-    losses    training loss as at most `POINTS` means, see `curve`
+    losses    at most `POINTS` means of training loss; see `curve`
     value     the metric at the last validation; None if the run failed or was not validated
     dtype     training dtype; None if the run never started
     who       the student who trained it; "" in your own store

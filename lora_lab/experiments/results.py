@@ -89,7 +89,7 @@ def load(store: str | Path) -> pd.DataFrame:
 
 def records(folder: Path, skip: Container[str] = (), *, strict: bool = False) -> Iterator[dict[str, Any]]:
     """Yield a store's records, except files in `skip`; `strict` checks every value (slower). Raises: BadValue."""
-    for file in Store(folder).records():
+    for file in Store(folder).records() if str(folder) not in skip else ():
         if str(file) in skip:
             continue
         with readable(file):
@@ -213,25 +213,30 @@ class Collected(NamedTuple):
 
 
 def collect(folders: Iterable[str | Path], into: str | Path) -> Collected:
-    """Merge all stores under the folders into one; a zip file counts as a store.
+    """Merge all stores under the folders, and in zip files there, into one.
 
-    If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs. Also skip runs
-    whose data file differs from that of the target store's runs or, if that store has no run on this file, from that
-    of most other runs. Issue a LabWarning if runs of one recipe were trained in different dtypes.
+    If a recipe has several runs, keep a finished run, or else the first. Skip files that are not runs, and folders
+    without any. Also skip runs whose data file differs from that of the target store's runs or, if that store has no
+    run on this file, from that of most other runs. Warn if runs of one recipe were trained in different dtypes.
     Raises: NotFound if a folder is missing or no run is found; BadValue if `into` is inside a folder or not writable.
     """
-    store, unreadable, taken, repeated = Store(into), dict[str, str](), 0, 0
-    sources = [Path(folder) for folder in folders]
-    paths = sorted({path for folder in sources for path in stores(folder)})
-    if not paths:
-        listed = ", ".join(map(str, sources))
+    store, taken, repeated = Store(into), 0, 0
+    sources = {folder: stores(folder) for folder in map(Path, folders)}
+    unreadable = {str(folder): "it has no runs" for folder, paths in sources.items() if not paths}
+    if len(unreadable) == len(sources):
+        listed = ", ".join(unreadable)
         raise NotFound(f"there are no runs below {listed}: pass the folders that sweeps have written")
     for folder in sources:
         if Path(into).resolve().is_relative_to(folder.resolve()):
             raise BadValue(f"{into} is inside {folder}, one of the sources: choose another folder")
     store.check_writable()
     runs = dict[str, tuple[Any, Run]]()
-    for source in map(Store, paths):
+    for path in sorted(set[Path]().union(*sources.values())):
+        try:
+            source = Store(path)
+        except LabError as error:
+            unreadable[str(path)] = str(error)
+            continue
         for file in source.records():
             try:
                 runs[str(file)] = source.files / file.stem, source.read(file.stem)

@@ -355,8 +355,7 @@ def pack_size(group: Sequence[Recipe], room: float = ROOM) -> int:
     """
     first = group[0]
     try:
-        architecture = need_of(first).architecture
-        trained = {method: trained_by(method, architecture) for method in {recipe.method for recipe in group}}
+        trained = {method: trained_by(method, first.model) for method in {recipe.method for recipe in group}}
         largest = max(trained, key=trained.__getitem__)
         need = need_of(replace(first, method=largest))
         free = room * free_bytes(need.setup.device)

@@ -245,7 +245,7 @@ def attach(model: nn.Module, method: Any, to_fill: bool) -> Report:
 
 
 def wrap(model: nn.Module, path: str, make_adapter: Callable[[nn.Module], AdapterLayer]) -> None:
-    """Replace the layer at `path` by `make_adapter(layer)`, in the same train or eval mode."""
+    """Replace the layer at `path` with `make_adapter(layer)`, keeping train or eval mode."""
     layer = model.get_submodule(path)
     adapter = make_adapter(layer)
     for name, module in adapter.named_modules():

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_lab.adapter_layer import AdapterLayer
+from lora_lab.adapter_layer import AdapterLayer, has_hook
 from lora_lab.errors import BadValue, NotFound, nearest
 from lora_lab.layers import LoRALinear
 from lora_lab.methods import attach
@@ -268,7 +268,7 @@ class BankLayer(AdapterLayer):
         a, b = self._gathered(y).tensor_split([in_features], dim=2)  # (rows, R, in), (rows, R, out)
         h = torch.bmm(x.reshape(len(a), -1, in_features).to(y.dtype), a.transpose(1, 2))  # (rows, tokens, R)
         y = y.view(len(a), -1, y.shape[-1])
-        add = y.baddbmm if self.base_layer._forward_hooks else y.baddbmm_  # a hook may have kept y
+        add = y.baddbmm if has_hook(self.base_layer) else y.baddbmm_  # a hook may have kept y
         return add(h, b).view(*x.shape[:-1], y.shape[-1])
 
     @torch.inference_mode(False)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
+from lora_lab.methods.attach import adapter_layers, adapters, own_parameters, plain_path, remove_adapters
 from lora_lab.methods.base import PREFIX
 from lora_lab.methods.faults import Problem, Refused
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, known_key, load_adapter, readable
@@ -208,7 +208,7 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
         with torch.no_grad():
             after = answer_of(model)
             if not report.method.trains_base:
-                with disabled(model, keep_head=report.adapter_parameters > 0):
+                with disabled(model, keep_head=not all(part.head for _, part in adapters(model))):
                     before = answer_of(model)
             for i, norm in enumerate(result.norms):
                 weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()

@@ -29,7 +29,7 @@ from lora_lab.files import as_json, write_together
 from lora_lab.methods import REGISTRY, attach, faults, method_from
 from lora_lab.methods.base import OURS, PREFIX, Method, Report
 from lora_lab.methods.faults import Refused
-from lora_lab.methods.peft import KNOWN
+from lora_lab.methods.peft import KNOWN, misread_by_peft
 from lora_lab.methods.targets import HEADS
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -53,13 +53,17 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
 
     The file holds all trainable parameters: after full fine-tuning, the whole model. An existing adapter is replaced
     atomically.
-    Raises: BadValue if the model has no adapter, if the adapter is merged, or if the folder cannot be written.
+    Raises: BadValue if the model has no adapter, if the adapter is merged or at another strength, or if the folder
+    cannot be written.
     """
     model = attach.inside(model)
     report, folder = attach.report_of(model), Path(path)
     if any(layer.merged for _, layer in attach.adapter_layers(model)):
         raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
+    if strength := next((x.strength for _, x in attach.adapter_layers(model) if x.strength != 1), None):
+        raise BadValue(f"the adapter is at strength {strength:g}: leave the block of at_strength before you save it")
     tensors, metadata, config = file_of(model, report)
+    warn(misread_by_peft(model, config))
     weights = safetensors_bytes({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata)
     write_together(folder, {WEIGHTS: weights, CONFIG: as_json(config)})
     return folder
@@ -123,15 +127,19 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
         else:
             # Without a task_type, PEFT saves the head of an existing classifier only if modules_to_save names it.
             saved = tuple(file.config.get("modules_to_save") or ())
-            for prefix in (f"{method.head_prefix}{head}." for head, _ in report.heads if not head.endswith(saved)):
+            for head in (head for head, _ in report.heads if not head.endswith(saved)):
+                prefix = f"{method.head_prefix}{head}."
                 if not any(key in file for key in tensors if key.startswith(prefix)):
                     tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(prefix)}
+                    if head in getattr(model, "lora_lab_random_heads", ()):
+                        message = f"neither the adapter in {path} nor the checkpoint has the head '{head}'"
+                        warn(f"{message}, so it is random: train it before you use its output")
         _check_shapes(file, tensors, method.ignored(report))
         attached = method.attach(model, to_fill=True)
         report = replace(report, base_fingerprint=attached.base_fingerprint)
         model.lora_lab_report = report  # type: ignore[assignment]
         _fill(model, report, file)
-    return report
+    return attach.report_of(model)
 
 
 def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
@@ -174,6 +182,9 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
     if parts and isinstance(body, nn.Module) and all(hasattr(body, p) and not hasattr(model, p) for p in parts):
         message = f"the adapter in {path} was made for {type(body).__name__}, the model without its head"
         raise Refused(f"{message}: load that model with load_model(..., body=True)", faults.WRONG_BASE)
+    if body is None and getattr(model, "base_model_prefix", "") in parts:
+        message = f"the adapter in {path} was made for a model with a head around this {type(model).__name__}"
+        raise Refused(f"{message}: load that model, for example with load_model(..., num_labels=2)", faults.WRONG_BASE)
     expected, actual = file.own.get("base_fingerprint"), attach.fingerprint(model)
     if expected and actual and expected != actual:  # "" for a base in fp16
         message = f"the adapter in {path} was trained on another base model: its weights differ from this one's"

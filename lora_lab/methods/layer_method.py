@@ -52,7 +52,7 @@ class LayerMethod(InsertingMethod):
     def places(self, model: nn.Module) -> Iterable[tuple[str, Mapping[str, Any]]]:
         """Return the path of each layer with options for `start`, such as {"rows": ((0, 32),)}.
 
-        Layers given the same module as an option share its trainable parameters.
+        Layers whose options hold the same module share its trainable parameters.
         Raises: BadValue, NotFound if the method does not fit the model.
         """
         raise NotImplementedError

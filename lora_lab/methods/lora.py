@@ -143,7 +143,7 @@ class LoRA(InsertingMethod):
             rank, most = int(ranks[site]), min(site.in_features, site.out_features)  # beyond it, B A expresses no more
             if rank > most and not (to_fill and self.init != "pissa"):
                 shape = f"{site.in_features} x {site.out_features}"
-                target = site.role if site.role in ROLES else site.name
+                target = site.role if site.role in ROLES else site.name.split(".")[-1]  # in every layer
                 message = f"rank {rank} is above what {site.name} ({shape}) can hold: at most {most}"
                 raise BadValue(f'{message}; give it a lower rank with rank_pattern={{"{target}": {most}}}')
             linear_only = [name for name in self.variants if name in ("dora", "pissa", "freeze_a")]

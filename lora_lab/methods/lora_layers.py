@@ -87,7 +87,9 @@ class DoRALinear(LoRALinear):
     @torch.no_grad()
     def row_norms(self, weight: Tensor) -> Tensor:
         """Return the norm of each row of W + s B A, (out,), in fp32."""
-        return torch.addmm(weight.float(), self.lora_B.float(), self.lora_A.float(), alpha=self.scaling).norm(dim=1)
+        total = weight.to(torch.float32, copy=True)
+        # In place, since autocast would compute a new tensor in half precision.
+        return total.addmm_(self.lora_B.float(), self.lora_A.float(), alpha=self.scaling).norm(dim=1)
 
     def delta_weight(self) -> Tensor:
         """Return W' - W, (out, in), in fp32."""

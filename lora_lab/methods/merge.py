@@ -27,7 +27,7 @@ from lora_lab.adapter_layer import AdapterLayer, is_conv1d, out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
 from lora_lab.methods.attach import TrainedCopy, adapter_layers, adapters, plain_path, put, remove_adapters, report_of
-from lora_lab.methods.base import Report
+from lora_lab.methods.base import Report, is_number, plain
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
 SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
@@ -121,8 +121,8 @@ def merge(model: nn.Module, *, fp32: bool = False) -> MergeReport:
     stays beside the frozen one, at no cost. Layers that are already merged are left alone.
 
     fp32    convert the model to fp32 first, so that rounding does not lose updates; `unmerge` leaves it in fp32
-    Raises: BadValue if there is no adapter, if it is disabled, if no weight can hold the update (prompts, bottlenecks),
-    or if the result would not be finite. Nothing is merged then.
+    Raises: BadValue if there is no adapter, if it is disabled or at another strength, if no weight can hold the update
+    (prompts, bottlenecks), or if the result would not be finite. Nothing is merged then.
     """
     return _merge(model, fp32, keep=True)
 
@@ -204,8 +204,11 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
 def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     """Within the block, compute y = W x + strength * scaling * B A x; 0 gives the base. A trained head stays enabled.
 
-    Raises: BadValue for a strength other than 0 and 1 unless the adapter is plain LoRA and not merged.
+    Raises: BadValue for a strength that is not a finite number, and for one other than 0 and 1 unless the adapter is
+    plain LoRA and not merged.
     """
+    if not (is_number(strength := plain(strength)) and math.isfinite(strength)):
+        raise BadValue(f"strength must be a finite number, not {strength!r}: 0 turns the adapter off, 1 leaves it on")
     parts: list[Any] = [part for _, part in adapters(model) if not part.head]
     if strength in (0, 1):
         with disabled(model, keep_head=True) if strength == 0 else nullcontext():
@@ -214,14 +217,14 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     if not all(type(part) in (LoRALinear, LoRAEmbedding) and not part.merged for part in parts):
         name = report_of(model).method.name
         raise BadValue(f"a strength of {strength:g} needs unmerged, plain LoRA: use 0 (off) or 1 (on) for this {name}")
-    before = [part.scaling for part in parts]
+    before = [(part, part.scaling, part.strength) for part in parts]
     try:
-        for part in parts:
-            part.scaling *= strength
+        for part, scaling, outer in before:
+            part.scaling, part.strength = scaling * strength, outer * strength
         yield
     finally:
-        for part, scaling in zip(parts, before, strict=True):
-            part.scaling = scaling
+        for part, scaling, outer in before:
+            part.scaling, part.strength = scaling, outer
 
 
 def _refuse_disabled(model: nn.Module) -> None:
@@ -240,6 +243,8 @@ def _refuse_trained_base(model: nn.Module) -> None:
 def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     """Compute and check each merged tensor, then recompute and store each, so that only one is in memory at a time."""
     _refuse_disabled(model)
+    if keep and any(part.strength != 1 for _, part in adapter_layers(model)):
+        raise BadValue("the merge would keep this strength: leave the block of at_strength first, or merge for good")
     method = report_of(model).method.name
     by_layer: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, innermost first
     for path, part in adapters(model):
@@ -292,8 +297,9 @@ def _merged(parts: list[AdapterLayer], dtype: torch.dtype) -> tuple[nn.Module, d
         layer = _dequantized(layer, dtype)
     frozen_bias: Any = getattr(layer, "bias", None)
     old = weight, bias = out_by_in(layer).float(), None if frozen_bias is None else frozen_bias.float()
-    for part in parts:
-        weight, bias = part.merged_weights(weight, bias)
+    with torch.autocast(weight.device.type, enabled=False):
+        for part in parts:
+            weight, bias = part.merged_weights(weight, bias)
     new = {} if weight is old[0] else {"weight": weight.t().contiguous() if is_conv1d(layer) else weight}
     return layer, new if bias is old[1] or bias is None else {**new, "bias": bias}
 

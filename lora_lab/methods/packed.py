@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from lora_lab.adapter_layer import AdapterLayer
+from lora_lab.adapter_layer import AdapterLayer, has_hook
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import Ahead, adapters, own_parameters, plain_path, put
+from lora_lab.methods.attach import Ahead, adapters, own_parameters, plain_path, put, quantized_layers
 from lora_lab.methods.lora_layers import LoRALayer
 
 # The stacked parameters are strided views of the table. torch warns about this, but it costs no speed.
@@ -42,7 +42,9 @@ Slot = tuple[str, tuple[int, int] | None]  # path in the plain model, and the sl
 
 def share(model: nn.Module) -> nn.Module:
     """Copy a model's modules but share its weights: the copy takes little memory and can have its own adapter."""
-    return copy.deepcopy(model, {id(t): t for t in chain(model.parameters(), model.buffers())})
+    # Quantized layers aren't copied either: moving one to a device replaces its buffers, but not those of a copy.
+    shared = chain(model.parameters(), model.buffers(), quantized_layers(model))
+    return copy.deepcopy(model, {id(part): part for part in shared})
 
 
 def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
@@ -119,7 +121,7 @@ class Packed(AdapterLayer):
         if self.out_slice:
             start, stop = self.out_slice
             return y + F.pad(update, (start, y.shape[-1] - stop))
-        return y + update if torch.is_grad_enabled() or self.base_layer._forward_hooks else y.add_(update)
+        return y + update if torch.is_grad_enabled() or has_hook(self.base_layer) else y.add_(update)
 
     def _vmap(self, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """Apply function(template, *inputs) for each member, with its parameters and its rows of the inputs."""

@@ -38,7 +38,7 @@ class Probe(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (is_number(self.l2) and 0 < self.l2 < math.inf):
-            raise BadValue(f"l2 must be a positive number, not {self.l2!r}: without a penalty W can grow without bound")
+            raise BadValue(f"l2 must be a positive number, not {self.l2!r}: with no penalty, W can grow without bound")
 
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         attach.refuse_adapted(model)

@@ -103,6 +103,7 @@ class VeRA(FrozenPair):
         places, device = super().places(model), next(model.parameters()).device
         shapes = [adapter_layer.out_by_in(model.get_submodule(path)).shape for path, _ in places]
         out_features, in_features = map(max, zip(*shapes, strict=True))
+        check_count(self.rank * (in_features + out_features))
         generator = torch.Generator().manual_seed(self.projection_seed)
 
         def kaiming(*shape: int) -> Tensor:
@@ -207,6 +208,8 @@ class TinyLoRA(FrozenPair):
 
     def places(self, model: nn.Module) -> list[tuple[str, dict[str, Any]]]:
         places, device = super().places(model), next(model.parameters()).device
+        shapes = (adapter_layer.out_by_in(model.get_submodule(path)).shape for path, _ in places)
+        check_count(sum(self.u * min(self.rank, *shape) ** 2 for shape in shapes))
         groups = max(1, round(len(places) * (1 - self.weight_tying)))
         shared = [torch.nn.ParameterDict({"v": torch.zeros(self.u, device=device)}) for _ in range(groups)]
         for index, (_, options) in enumerate(places):
@@ -231,13 +234,14 @@ class TinyLoRA(FrozenPair):
         return frozen | {f"base_model.tinylora_v.{adapter.group}": adapter.shared.v}
 
 
-def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return random numbers from the CPU's generator, the same for every device; uninitialized on the meta device.
+def check_count(numbers: int) -> None:
+    """Raise BadValue for too many frozen random numbers, which a small file without them could ask for."""
+    if numbers > MAX_SAMPLES:
+        raise BadValue(f"{numbers:,} frozen random numbers exceed the limit {MAX_SAMPLES:,}: lower rank or u")
 
-    Raises: BadValue for more than MAX_SAMPLES numbers, since a file that doesn't contain them could ask for too many.
-    """
-    if math.prod(shape) > MAX_SAMPLES:
-        raise BadValue(f"{math.prod(shape):,} frozen random numbers exceed the limit {MAX_SAMPLES:,}: lower rank or u")
+
+def sample(shape: tuple[int, ...], device: torch.device, fill: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return random numbers from the CPU's generator, the same for every device; uninitialized on the meta device."""
     return torch.empty(shape, device=device) if device.type == "meta" else fill(torch.empty(shape)).to(device)
 
 

@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue, warn
+from lora_lab.lazy import Lazy
 from lora_lab.methods.base import Method, Report, one_of, register, whole
 from lora_lab.methods.layer_method import F, InsertingMethod, Tensor, attach, nn, peft, torch
 
+transformers: Any = Lazy("transformers")
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
 NO_LABEL = -100  # ignored by cross-entropy
@@ -69,6 +71,8 @@ class Soft(InsertingMethod):
         """Return the model's keyword arguments with vectors (rows, tokens, width) before each row."""
         tokens, mask = vectors.shape[1], call.get("attention_mask")
         for name in CACHE:
+            if type(call.get(name)).__name__ == "StaticCache":
+                raise BadValue(f"a static cache has no room for the vectors of {self.name}: use the default cache")
             if getattr(call.get(name), "holds_only_a_prefix", False):  # generate() without a cache passes it on
                 call.pop(name)
         cached = any(call.get(name) is not None and call[name].get_seq_length() for name in CACHE)
@@ -86,8 +90,8 @@ class Soft(InsertingMethod):
         embedded = model.get_input_embeddings()(ids) if embedded is None else embedded  # (rows, length, hidden)
         call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
         for name, fill in (("labels", NO_LABEL), ("token_type_ids", 0)):
-            values = call.get(name)
-            if values is not None and values.shape == embedded.shape[:2]:
+            values = call.get(name)  # a row's classes, which may be as many as its tokens, are floating-point
+            if values is not None and values.shape == embedded.shape[:2] and not values.is_floating_point():
                 call[name] = F.pad(values, (tokens, 0), value=fill)
         positions = call.get("position_ids")
         if positions is not None:
@@ -209,7 +213,9 @@ class PTuning(Soft):
     def fill(self, model: Any, report: Report, tensors: Mapping[str, Tensor]) -> None:
         super().fill(model, report, tensors)
         model.soft_prompt.encoder = None
-        model.soft_prompt.prompt.requires_grad_(False)
+        prompt = model.soft_prompt.prompt.requires_grad_(False)
+        total = report.total - report.adapter_parameters + prompt.numel()
+        model.lora_lab_report = replace(report, parts=(), total=total)  # nothing but the head can train
 
     def in_peft(self, model: Any) -> dict[str, Any]:
         width = self.hidden or model.config.hidden_size
@@ -244,19 +250,19 @@ class PrefixTuning(Soft):
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
         layers, heads, head_dim = prefix_shape(model)
+        if not all(hasattr(layer, "update") for layer in transformers.DynamicCache(config=model.config).layers):
+            raise BadValue(f"some layers of {type(model).__name__} hold no keys and values; use prompt tuning")
         shape, device = (layers, self.tokens, 2 * heads * head_dim), next(model.parameters()).device
         small = torch.randn(shape, device=device) * 0.02  # if they started at zero, all tokens would stay equal
         return {"prompt": small.transpose(0, 1).flatten(1)}
 
     def enter(self, model: Any, call: Call, vectors: Tensor) -> None:
         """Add the prefix, (rows, tokens, width), to the cache in the keyword arguments."""
-        from transformers import DynamicCache
-
         if model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             raise BadValue("gradient checkpointing drops the cache, and with it the prefix: turn checkpointing off")
         layers, heads, head_dim = prefix_shape(model)
         name, encoder = str(_cache_name(model)), is_encoder(model)
-        cache = call[name] = call.get(name) or (DynamicCache() if encoder else DynamicCache(config=model.config))
+        cache = call[name] = call.get(name) or transformers.DynamicCache(config=None if encoder else model.config)
         cache.holds_only_a_prefix = call.get("use_cache") is False
         if encoder:  # an encoder must not offset positions by the length of the cache
             cache.get_seq_length = lambda layer_idx=0: 0

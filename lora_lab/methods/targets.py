@@ -29,12 +29,12 @@ HEADS = ("pre_classifier", "classifier", "score", "classification_head", "qa_out
 # Suffix of a module's path -> its role. Several roles mean a fused layer, with its outputs in that order. The first
 # match wins, so longer suffixes come first.
 _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
-    (r"(self\.query|query_proj|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q)", "q"),
-    (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k)", "k"),
-    (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v)", "v"),
+    (r"(self\.query|query_proj|q_proj|q_lin|SelfAttention\.q|EncDecAttention\.q|attn\.q)", "q"),
+    (r"(self\.key|key_proj|k_proj|k_lin|SelfAttention\.k|EncDecAttention\.k|attn\.k)", "k"),
+    (r"(self\.value|value_proj|v_proj|v_lin|SelfAttention\.v|EncDecAttention\.v|attn\.v)", "v"),
     (
         r"(attention\.output\.dense|(self_)?attention\.dense|self_attn\.dense|attn\.c_proj|o_proj|out_lin|"
-        r"(self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention)\.o)",
+        r"(self_|encoder_)?attn\.out_proj|(SelfAttention|EncDecAttention|attn)\.o)",
         "o",
     ),
     (r"(attn\.c_attn|qkv_proj|query_key_value)", "q k v"),
@@ -43,12 +43,10 @@ _ROLE_OF_SUFFIX: tuple[tuple[str, str], ...] = (
     (r"(intermediate\.dense|mlp\.c_fc|up_proj|ffn\.lin1|fc1|dense_h_to_4h|wi_1|wi)", "up"),
     (r"(output\.dense|mlp\.c_proj|down_proj|ffn\.lin2|fc2|dense_4h_to_h|wo)", "down"),
     (r"(word_embeddings|embed_tokens|wte)", "embed"),
-    (
-        r"(position_embeddings|token_type_embeddings|embed_positions|wpe|relative_attention_bias|rel_embeddings)",
-        "position",
-    ),
+    (r"((position|token_type|rel)_embeddings|embed_positions|wpe|relative_attention_bias)", "position"),
     (r"(pooler\.dense)", "pooler"),
-    (r"((pre_)?classifier(\.\w+)?|score|lm_head(\.decoder)?|embed_out|predictions\.decoder|qa_outputs)", "head"),
+    (r"((pre_)?classifier(\.\w+)?|score|(lm_)?head(\.decoder)?|embed_out|predictions\.decoder)", "head"),
+    (r"(lm_loss|qa_outputs)", "head"),
 )
 
 # The model_types whose fused layers are plain concatenations in the order above. Others interleave the parts by head

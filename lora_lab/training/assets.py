@@ -151,9 +151,8 @@ def fetch(names: Iterable[str], say: Callable[[str], None], source: Path | None 
         try:
             _fetch_one(name, say, source)
         except OSError as error:
-            raise BadValue(
-                f"cannot write {name} into {home()}: {error}; free some disk space or set LORA_LAB_HOME"
-            ) from error
+            message = f"cannot write {name} into {home()}: {error}; free some disk space or set LORA_LAB_HOME"
+            raise BadValue(message) from error
     return missing
 
 

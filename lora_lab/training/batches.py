@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, warn
 from lora_lab.methods.base import Method
 from lora_lab.methods.soft import is_encoder
 from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
@@ -89,6 +89,7 @@ class Batch:
 def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
     """Tokenize a split. Texts are truncated to the task's max_length, and each answer gets its end token.
 
+    Issues a LabWarning if answers are cut, since a model that learns them never learns to stop.
     Raises: BadValue if a prompt leaves no room for an answer.
     """
     length = task.max_length
@@ -99,7 +100,10 @@ def encode(split: Split, task: Task, tokenizer: PreTrainedTokenizerBase) -> list
             raise BadValue(f"max_length {length} leaves no room for an answer after a prompt of {longest} tokens")
         end = end_of_turn(tokenizer) if isinstance(split.prompts[0], Chat) else tokenizer.eos_token_id
         pieces = zip(prompts, answers, strict=True)
-        return [Row([*p, *answer, end][:length], None, place, len(p)) for place, (p, answer) in enumerate(pieces)]
+        rows = [Row([*p, *answer, end][:length], None, place, len(p)) for place, (p, answer) in enumerate(pieces)]
+        if any(row.tokens[-1] != end for row in rows):
+            warn(f"{task.name}: answers beyond max_length {length} are cut and never end: pass a larger max_length")
+        return rows
     pairs = [list(split.seconds)] if split.seconds else []
     encoded = tokenizer(list(split.texts), *pairs, truncation=True, max_length=length)
     tokens, types = encoded["input_ids"], encoded.get("token_type_ids", [()] * len(split))

@@ -1,6 +1,6 @@
 """Checkpoints of packs in training, from which a killed sweep resumes.
 
-    STORE/unfinished/NAME.safetensors     each member's trained tensors, AdamW's moments, the random state;
+    STORE/unfinished/NAME.safetensors     each member's trained tensors, AdamW's moments and `right`, the random state;
                                           header (JSON): the step, each member's recipe, history and status
 
 Nothing is pickled. The data order isn't stored, since it follows from the seed and the step.
@@ -80,6 +80,8 @@ def write(pack: Pack, path: Path) -> None:
     for member in pack.members:
         for name, values in {"": member.trained, **member.state()}.items():
             tensors |= {f"{member.recipe.hash}.{n}.{name}": t.detach().cpu().contiguous() for n, t in enumerate(values)}
+        if member.right is not None:
+            tensors[f"{member.recipe.hash}.right"] = torch.from_numpy(member.right)
         record = {"hash": member.recipe.hash, "recipe": member.recipe.settings()}
         members.append(record | {name: getattr(member, name) for name in FACTS})
     seconds = time.perf_counter() - pack.started
@@ -107,10 +109,12 @@ def restore(pack: Pack, *paths: Path) -> None:
                     member.set_state({"step": [tensors[f"{names[0]}step"]], **moments})
                 for fact in FACTS:
                     setattr(member, fact, record[fact])
+                if (right := tensors.get(f"{record['hash']}.right")) is not None:
+                    member.right = right.numpy().copy()  # a view would keep the file open: Windows couldn't replace it
                 member.status = "training" if member.status == "stopped" else member.status
                 pack.started -= header.get("seconds", 0.0) / len(header["members"])  # time before the interruption
         pack.step, pack.peak_bytes = header["step"], max(pack.peak_bytes, header["peak_bytes"])
-        pack.random = tensors["random"].clone()  # a view would keep the file open: Windows couldn't replace it
+        pack.random = tensors["random"].clone()  # no view, as above
     if pending:
         raise BadValue(f"{paths[0]} has no run {min(pending)}: remove the file to start the run over")
 

@@ -13,8 +13,8 @@ import psutil
 import torch
 
 from lora_lab.accounting.gpus import FRAGMENTATION, PROCESS
-from lora_lab.accounting.memory import largest_model, longest, most, quick
-from lora_lab.accounting.models import Architecture, architecture_of, config_of, zoo_names
+from lora_lab.accounting.memory import largest_model, most, quick
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, longest, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError

@@ -71,6 +71,8 @@ def load_model(
     if missing:
         reason = f"lacks {len(missing)} weights ({missing[0]}, ...), which would be random"
         raise BadValue(f"the checkpoint of '{name}' {reason}")
+    unread = (*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"]))
+    model.lora_lab_random_heads = {key.split(".")[0] for key in unread}  # read by `load_adapter`
     model.config._name_or_path = BUNDLED.get(name, name)
     if quantised:
         quantize_model(model.eval(), quantised)

@@ -76,9 +76,7 @@ class Pack:
     ) -> None:  # fmt: skip
         first, self.started, self.download, self.adapters = recipes[0], time.perf_counter(), download, adapters
         if len({key(recipe) for recipe in recipes}) > 1:
-            raise BadValue(
-                f"these recipes cannot train side by side: a pack's members may differ only in {', '.join(OWN)}"
-            )
+            raise BadValue(f"these recipes cannot train side by side: they may differ only in {', '.join(OWN)}")
         self.task = task_of(first, download)
         if not self.task.train.texts:
             raise BadValue(f"{first.task} has no training data: add train.txt, trainset.csv or train.tsv")
@@ -106,6 +104,8 @@ class Pack:
         self.written_at, self.writing = self.started, 0.0
         self.rows = {"validation": encode(self.task.validation, self.task, self.tokenizer)}
         self.draws = {subset: encode(self.task.train.at(n), self.task, self.tokenizer) for subset, n in draws.items()}
+        if self.task.test.prompts:  # one may be too long, which must not be noticed only after training
+            self.rows_of("test")
         self.model: nn.Module = self.members[0].model
         if self.size > 1:
             device.keep_freed_memory()
@@ -245,6 +245,7 @@ class Pack:
             status=member.status,
             error=member.error,
             warnings=list(member.warnings),
+            labels=list(self.task.labels),
             predictions=score.predictions if score else None,
         )
 

@@ -12,9 +12,9 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from lora_lab.metrics import main_metric
 from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
-LATER = ("warnings",)  # fields missing in old records
+LATER = ("warnings", "labels")  # fields missing in old records
 DAMAGED = (
     AttributeError, LookupError, OverflowError, TypeError, ValueError, OSError, EOFError, RuntimeError,
     zipfile.BadZipFile, zlib.error,
@@ -43,6 +43,7 @@ class Run:
     peak_bytes  peak memory: allocated on a GPU; of the process on a CPU, sampled after each step
     adapter     the adapter's folder; None if it was not kept
     warnings    warnings of the first step
+    labels      the task's class names, in the order of the logits
     status      "done", "stopped" (by hand), "early" (patience) or "failed" (with `error`); in a sweep with `choose`
                 also "behind" (stopped for falling behind) or "unscored" (trained and validated, not yet tested)
     """
@@ -60,6 +61,7 @@ class Run:
     error: str | None = None
     adapter: str | None = None
     warnings: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
     predictions: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -90,18 +92,29 @@ def dtype_of(environment: Mapping[str, Any]) -> str | None:
     return f"{quantised}+{compute_dtype}" if quantised else str(compute_dtype)
 
 
-def is_record(file: Path | zipfile.Path) -> bool:
+def is_record(file: PurePath | zipfile.Path) -> bool:
     """Return whether a file is named like a record, with twelve hex digits. A store may hold other JSON files."""
     return file.suffix == ".json" and len(file.stem) == 12 and set(file.stem) <= set("0123456789abcdef")
 
 
 def stores(folder: Path) -> set[Path]:
-    """Find the stores in a folder and below it; a zip file is one store. Raises: NotFound for a missing folder."""
-    if folder.is_file() and zipfile.is_zipfile(folder):  # not a pipe, which would block forever
+    """Find the stores in a folder and below it, and in zip files there: ZIP/FOLDER, or ZIP itself if it is damaged.
+
+    Raises: NotFound for a missing folder.
+    """
+    if _is_zip(folder):
+        with suppress(*DAMAGED), zipfile.ZipFile(folder) as packed:
+            names = map(PurePosixPath, packed.namelist())
+            return {Path(f"{folder}/{name.parent}") for name in names if is_record(name)}
         return {folder}
     if not folder.is_dir():
         raise NotFound(f"there is no folder {folder}: pass a store of runs, or a folder of students' stores")
-    return {file.parent for file in folder.rglob("*.json") if is_record(file)}
+    found = {file.parent for file in folder.rglob("*.json") if is_record(file)}
+    return found.union(*(stores(file) for file in folder.rglob("*.zip") if file.is_file()))
+
+
+def _is_zip(file: Path) -> bool:
+    return file.is_file() and (file.suffix == ".zip" or zipfile.is_zipfile(file))  # a pipe would block forever
 
 
 @contextmanager
@@ -131,7 +144,7 @@ def run_from(values: Mapping[str, Any], file: Path | zipfile.Path) -> Run:
             raise ValueError("a number is not finite")
         if not len(steps) == len(losses) == len(rates) <= run.recipe.steps:
             raise ValueError("its history has the wrong length")
-        "".join([run.status, run.error or "", run.adapter or "", *run.warnings])  # raises if any of these is not text
+        "".join([run.status, run.error or "", run.adapter or "", *run.warnings, *run.labels])  # raises for other types
         hash(tuple(run.environment.values()))  # raises if any value is a list
     return run
 
@@ -143,13 +156,16 @@ def failed(recipe: Recipe, reason: str) -> Run:
 
 
 class Store:
-    """A folder of runs, or a read-only zip file of such a folder."""
+    """A folder of runs, or a read-only zip file of such a folder; see `stores`."""
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        with readable(self.folder):
-            packed = self.folder.is_file() and zipfile.is_zipfile(self.folder)
-            self.files = zipfile.Path(self.folder) if packed else self.folder
+        self.folder: Path = Path(folder)
+        if _is_zip(self.folder) and len(inside := stores(self.folder)) == 1:
+            (self.folder,) = inside  # the folder that was packed
+        self.files: Path | zipfile.Path = self.folder
+        for archive in filter(_is_zip, (self.folder, *self.folder.parents)):
+            with readable(archive):
+                self.files = zipfile.Path(archive).joinpath(*self.folder.relative_to(archive).parts)
 
     def check_writable(self) -> None:
         """Check, before training, that the folder has room for a run. Raises: BadValue if it cannot be written to."""

@@ -239,9 +239,10 @@ def _draw(n: int, seed: int, held_out: tuple[int, int] | None = None) -> dict[st
 def _unique(rows: pd.DataFrame, path: Path | None = None) -> pd.DataFrame:
     """Drop empty texts and duplicates, ignoring case and spaces."""
     key = rows.text.str.lower().str.split().str.join(" ")
+    rows, key = rows[key != ""], key[key != ""]
     if path and (torn := int((rows.groupby(key).label.nunique() > 1).sum())):
-        warn(f"{path}: {torn} texts have more than one label; the first label is used")
-    return rows[(key != "") & ~key.duplicated()].reset_index(drop=True)
+        warn(f"{path}: texts with more than one label: {torn}; the first label is used")
+    return rows[~key.duplicated()].reset_index(drop=True)
 
 
 # ---- bundled
@@ -307,12 +308,15 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
 
 def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
     if path.suffix.lower() == ".txt":
-        kind, labels = "passages of 600 characters", list[str]()
+        kind, labels = "passages of at least 600 characters, divided at blank lines", list[str]()
         rows = _unique(pd.DataFrame({"text": passages(text_of(path))}, dtype=str))
+        if (mean := rows.text.str.len().mean()) > 2 * max(600, 4 * max_length):  # 4 characters per token
+            most = f"passages have {mean:,.0f} characters on average, but only the first {max_length} tokens are used"
+            warn(f"{path}: {most}: divide long paragraphs with blank lines")
     else:
         kind, (rows, labels) = "different texts", _labeled(path, text, label)
     if "split" in rows:
-        check_splits(path, rows.split)
+        check_splits(f"{path}, deduplicated", rows.split)
     elif len(rows) < FEWEST:
         raise BadValue(f"{path} has {len(rows)} {kind}; at least {FEWEST} are needed to train, validate and test")
     return _task(str(path), rows, labels, max_length, seed)
@@ -333,7 +337,10 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
         raise BadValue(f"{path} is not a .csv, .jsonl or .txt file")
     for column in (text, label):
         if column not in table:
-            raise NotFound(f"{path} has no column '{column}'; it has {', '.join(map(str, table.columns)) or 'nothing'}")
+            found = ", ".join(map(str, table.columns)) or "nothing"
+            fix = "save it with commas between columns" if {";", "\t"} & {*found} else "rename a column"
+            fix += "" if path.suffix.lower() == ".csv" else "; an answer to learn is a 'response' to a 'prompt'"
+            raise NotFound(f"{path} has no column '{column}'; it has {found}: {fix}")
     table = table[table[text].notna() & table[label].notna()]  # null: no text or label yet
     names = table[label].astype(str).str.strip()
     if empty := int((names == "").sum()):
@@ -341,7 +348,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
     rows = _unique(table.assign(text=table[text].astype(str), label=names), path)
     labels = sorted(set(rows.label), key=int if rows.label.str.fullmatch(r"-?\d{1,18}").all() else str)  # by value
     if len(labels) < 2:
-        raise BadValue(f"{path}: the column '{label}' has {len(labels)} different labels; at least 2 are needed")
+        raise BadValue(f"{path}, deduplicated: '{label}' has {len(labels)} different labels; at least 2 are needed")
     return rows.assign(label=rows.label.map(labels.index)), labels
 
 
@@ -374,9 +381,7 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
         keys = [" ".join(str(chat).lower().split()) for chat, _ in pairs]  # ignoring case and spaces
         questions = sorted(set(keys))
         if len(questions) < len(SPLITS):
-            raise BadValue(
-                f"{path} asks {len(questions)} different questions; at least 3 are needed, one for each split"
-            )
+            raise BadValue(f"{path} asks {len(questions)} different questions; at least 3 are needed, one per split")
         split_of = {questions[n]: split for split, places in _draw(len(questions), seed).items() for n in places}
         splits = [split_of[key] for key in keys]
     check_splits(path, splits)

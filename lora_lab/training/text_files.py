@@ -28,7 +28,7 @@ def text_of(path: Path, newline: str | None = None) -> str:
         raise BadValue(f"{path} is not UTF-8 text: save it as UTF-8 (in Excel: 'CSV UTF-8')") from error
 
 
-def check_splits(path: Path, given: Iterable[object]) -> None:
+def check_splits(path: Path | str, given: Iterable[object]) -> None:
     """Check the values of `split` in a file. Raises: BadValue unless they are exactly SPLITS."""
     found = {str(split) if split == split and split is not None else "nothing" for split in given}  # NaN != NaN
     if found != set(SPLITS):

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_lab.errors import BadValue, Failed, LabError
 from lora_lab.methods.base import Method
-from lora_lab.methods.io import load_adapter, save_adapter
+from lora_lab.methods.io import load_adapter, read_config, save_adapter
 from lora_lab.methods.lora import LoRA
 from lora_lab.methods.merge import disabled
 from lora_lab.training import device
@@ -24,8 +24,8 @@ from lora_lab.training.named import base_named_in, labels_of
 from lora_lab.training.pack import Pack
 from lora_lab.training.progress import progress_bar
 from lora_lab.training.recipe import Recipe, check_fields
-from lora_lab.training.runs import Run, Store
-from lora_lab.training.tasks import Task, load_task, typical_tokens
+from lora_lab.training.runs import FINISHED, Run, Store, is_record
+from lora_lab.training.tasks import Task, check_unchanged, load_task, typical_tokens
 from lora_lab.training.watching import training_lock
 
 
@@ -41,8 +41,8 @@ def train(
     stop        set it from another thread to end training after the current step; the run is still scored
     download    allow downloads from the model hub
     Waits while another thread (such as a panel's) trains, since both would draw from the same random state.
-    Raises: BadValue, NotFound for a recipe that cannot run, before anything is written; Failed if training diverges,
-    after the failure is recorded, or if `stop` is set while waiting.
+    Raises: BadValue, NotFound for a recipe that cannot run, before anything is written; Failed if `stop` is set while
+    waiting; see also `train_alone`.
     """
     if isinstance(recipe, str):
         if task is None:
@@ -65,9 +65,13 @@ def train_alone(pack: Pack, store: Store | None = None, stop: threading.Event | 
     """Train a pack of one; store the adapter, then the record that names it, and return the record.
 
     A failed or stopped run is not kept if the store has a finished run of the same recipe.
-    Raises: Failed if training diverges, after the failure is recorded.
+    Raises: Changed if the store has other finished runs on an earlier version of the task's file, before any training;
+    Failed if training diverges, after the failure is recorded.
     """
     (member,) = pack.members
+    for other in store.runs() if store is not None and pack.task.data else ():
+        if other.recipe.task == member.recipe.task and other.recipe != member.recipe and other.status in FINISHED:
+            check_unchanged(other.recipe.task, other.environment.get("data"), pack.task.data)
     try:
         (run,) = pack.run(stop=stop)
         if run.error:
@@ -105,14 +109,24 @@ def open_adapter(
     """Load a saved adapter, its base and a task.
 
     model   the base model; by default the one in the adapter's config
-    Raises: see `load_task`, `load_model` and `load_adapter`.
+    Raises: see `load_task`, `load_model` and `load_adapter`; BadValue for a task of another kind or with other class
+    names (if the run's record is next to the adapter), and if neither adapter nor base has the head.
     """
     data = load_task(task, max_length=max_length, text=text_column, label=label_column, download=download)
     name = model or base_named_in(adapter, "--model")
-    if data.num_labels is None and labels_of(adapter):
+    if (labels := labels_of(adapter)) and data.num_labels is None:
         raise BadValue(f"the adapter in {adapter} is a classifier: pass a classification task instead of {task}")
+    if data.num_labels is not None and read_config(Path(adapter)).get("task_type") == "CAUSAL_LM":
+        raise BadValue(f"the adapter in {adapter} is a language model's: pass prompts or text as the task, not {task}")
+    record = Path(adapter).resolve().with_suffix(".json")
+    learned = Store(record.parent).read(record.stem).labels if is_record(record) and record.is_file() else []
+    if learned and learned != [*data.labels]:
+        names, given = ", ".join(learned), ", ".join(data.labels)
+        raise BadValue(f"the adapter in {adapter} learned the classes {names}, not {given}: use these names in {task}")
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
+    if labels is None and base.lora_lab_random_heads:
+        raise BadValue(f"neither the adapter in {adapter} nor '{name}' has a head, so scores are random: train one")
     method = load_adapter(base, adapter).method
     check_fits(base, data, method)
     take_shortcuts(base, method)
@@ -131,7 +145,7 @@ def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
 
     Return {changed, of, better}, numbers of rows; {without, with}, accuracies in percent; and examples, a list of
     {text, truth, without, with_adapter}, the last three as class names. The examples alternate between kinds of change
-    (better or worse, and the new class), most confident first. Return None for a task without classes, and if the base
+    (better or worse, and the new class), surest ones first. Return None for a task without classes, and if the base
     itself was trained, since then there is no adapter to disable.
     """
     task = pack.task

@@ -231,7 +231,7 @@ def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> di
     """Return {others, earlier}: validation curves as [[step, value], ...]; fractions such as accuracy in percent.
 
     others    all other seeds of the recipe in both stores, with their value on the test rows
-    earlier   the last EARLIER runs of other recipes on the same model and task, labeled by what differs
+    earlier   the last `EARLIER` runs of other recipes, same model and task, labeled by what differs
     """
     others, earlier, scale = list[Any](), list[Any](), factor(metric)
     settings = {*recipe.describe().split(", "), f"{recipe.steps} steps"}

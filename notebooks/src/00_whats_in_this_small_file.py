@@ -76,7 +76,7 @@ LoRAPanel(views=("size", "model"), d=4096, rank=8)
 # </details>
 #
 # ## Your turn: one pair
-# In smollm2, the matrix `gate` takes 576 numbers and gives 1,536. **How many numbers are in its $A$ and $B$?** (The rank depends on your name.)
+# In smollm2, `gate` takes 576 numbers and gives 1,536. **How many numbers are in its $A$ and $B$?** (In Jupyter, the rank depends on your name.)
 
 # %%
 rank = lesson.draw("pair", 2, 3, 4, 6)

@@ -47,7 +47,7 @@ LoRAPanel("steps", ("start", "steps", "merge"))
 #
 # The first gradient of $A$ is exactly 0. The error has to pass through $B$ to reach $A$, and $B$ is zero. But $B$ has a gradient and moves at once; one step later, $A$ has one, too.
 #
-# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only the second is zero. The same with matrices, where $g$ is the gradient at $y$:
+# Take single numbers: $y=wx+sbax$, with $s$ for $\alpha/r$. When $b$ grows, $y$ grows $sax$ times as fast; when $a$ grows, $sbx$ times. With $b=0$, only the second is zero. The same with matrices, where $g=\partial L/\partial y$:
 #
 # $$\frac{\partial L}{\partial B} = \frac{\alpha}{r}\, g\,(A x)^\top \qquad \frac{\partial L}{\partial A} = \frac{\alpha}{r}\, (B^\top g)\, x^\top$$
 #
@@ -179,7 +179,7 @@ assert 200 * 0.45 < truth.sum() < 200 * 0.55
 # </details>
 #
 # ## Exercise 2: merge it
-# Your layer does more work than the one it replaced, and whoever loads your model needs your class. `merge` solves both. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$: a row of $B$ times a column of $A$, summed.) The check merges all twelve: the sixteen answers must stay right, and the logits (the scores) must agree within 1e-5.
+# Your layer does more work than the one it replaced, and whoever loads your model needs your class. `merge` solves both. It takes a *copy* of the wrapped layer, adds the update $\frac{\alpha}{r}BA$ to its matrix (in place, `+=`), and returns this plain `nn.Linear`. (Each entry of $BA$: a row of $B$ times a column of $A$, summed.) The check merges all twelve layers: all answers must stay right, and the logits (the scores) must agree within 1e-5.
 
 # %% exercise
 @torch.no_grad()  # a calculation, not training
@@ -245,7 +245,7 @@ assert abs(100 * (answers == truth).float().mean().item() - 82.5) < 1.1  # two r
 # The same in PEFT:
 # ```python
 # config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], task_type="SEQ_CLS")
-# model = get_peft_model(model, config)  # B is zero: the encoder's output stays
+# model = get_peft_model(model, config)  # B is zero: same encoder output
 # Trainer(model, TrainingArguments("out", learning_rate=2e-3), train_dataset=data).train()
 # model = model.merge_and_unload()  # plain nn.Linear again
 # ```

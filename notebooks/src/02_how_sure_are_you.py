@@ -88,7 +88,7 @@ score = 100 * run.metrics["accuracy"]
 half = 100 * half_width_or_ours(half_width)(score / 100, 2000)
 plt.figure(figsize=(9, 3))
 plt.axvspan(score - half, score + half, alpha=0.2, label=f"first kind of luck, other sentences: ± {half:.1f} points")
-plt.axvline(score, label="your run")
+plt.axvline(score, label="this run")
 plt.plot(accuracy, np.linspace(0.2, 0.8, 40), "o", color="gray", label="forty seeds")
 plt.plot([75.4, 76.6], [0.9, 0.9], "k|-", label="for scale: 1.2 points")
 plt.yticks([])

@@ -14,7 +14,7 @@ lesson.start("05")
 # ## Three guesses and a vote
 # Full fine-tuning trains all 22.7 million numbers of MiniLM. LoRA (rank 8, `q` and `v`) trains 305<!--as_good.times--> times fewer. Both ran with the same five **seeds**. **By how many points of accuracy is LoRA ahead? (Below 0: behind.)**
 #
-# A colleague does a hundred small studies. For each, she draws five of our five seeds and 200 of our 2,000 sentences, putting each back after its draw, and calculates a 95% **interval** for both kinds of luck. Here we know the truth: the difference on all our data. If 0 is in her interval, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
+# A colleague does a hundred small studies. For each, she draws five of our five seeds and 200 of our 2,000 sentences, putting each back once drawn, and calculates a 95% **interval** for both kinds of luck. Here we know the truth: the difference on all our data. If 0 is in her interval, she writes "no difference found." **(1) How many of her intervals miss the true difference? (2) In how many studies does she find no difference?** Be 80% sure.
 #
 # Vote: what's the largest loss, in points, that you'd accept for such savings? That's your **margin**; we use it on both sides. (On the web page, the panel starts at 1.5.)
 

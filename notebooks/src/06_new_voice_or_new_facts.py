@@ -61,7 +61,7 @@ for token, label in zip(row.tokens, labels):
 # A model that never learned `<|im_end|>` can't stop.
 # </details>
 #
-# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: what the *assistant* says counts, and nothing else. Give one label per token, in the same order.
+# **Exercise 1: several turns.** A conversation is a list of turns, each a role and its tokens. Write the labels: what the *assistant* says counts, and nothing else. A token that counts is its own label, in the same place: the loss does the shift.
 
 # %% exercise
 def labels_of(turns):
@@ -123,11 +123,11 @@ if not lesson.FAST:
 #
 # Asked as in training: **20 of 20**. Asked in other words: **5**. Asked backward: **0**.
 #
-# It looked learned. The panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. But perplexity hands the model the right answer, token by token, and asks only for the next one. With a fact's beginning in front of it ("The baker of Port Velda is"), our model names all twenty people. Asked freely, it found the right beginning only once.
+# It looked learned. The panel's validation rows *are* the rephrased questions, and their perplexity fell from 30 to 2. (Its test rows are the backward ones: 7.) But perplexity hands the model the right answer, token by token, and asks only for the next one. With a fact's beginning in front of it ("The baker of Port Velda is"), it names all twenty. Asked freely, it found the beginning once.
 #
 # So it learned mostly *strings*. Asked backward, a fact is a string that it never saw. Larger models have this problem, too ([Berglund et al. 2023](https://arxiv.org/abs/2309.12288) call it the reversal curse; abstract only).
 #
-# Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." perfectly.
+# Worse: it never says that it doesn't know. The beer of Port Velda is Guinness, and one poor man is Prime Minister of Kenya. It learned the *form* "The ... is ..." almost perfectly.
 #
 # The base with the right sentence above the question gets 12. The other eight times, this small model ignores the sentence or denies it: "The painter of Port Velda is not a real person."
 #
@@ -135,7 +135,7 @@ if not lesson.FAST:
 # </details>
 #
 # ## What about a voice?
-# A voice is only a form, and this time that's all we want. Below, three adapters of rank 8 (not lesson 00's) read held-out answers. A low perplexity means "I'd have said that." In each column, yellow is low, blue is high, and the lowest is framed: each adapter knows its own voice. But does one of them also help with a voice that it never learned?
+# A voice is only a form, and this time that's all we want. Below, three adapters of rank 8 read held-out answers. A low perplexity means "I'd have said that." In each column, the lowest is framed: each adapter knows its own voice. But does one of them also help with a voice that it never learned?
 
 # %%
 perplexity_table(lesson.reference_styles()["perplexity"])
@@ -149,7 +149,7 @@ assert against == [83, 51, 131, 111] and all(table["json"][voice] > table["base"
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Yes, with one seed each: the captain lowers the preacher's perplexity from 83 to 51, and the preacher lowers the captain's from 131 to 111. JSON makes both worse. What do captain and preacher share that JSON doesn't?
+# Yes, with one seed each: the captain lowers the preacher's perplexity from 83 to 51, and the preacher lowers the captain's from 131 to 111. JSON makes both worse. So a voice is partly shared form; JSON isn't prose.
 # </details>
 #
 # **Exercise 2: a voice of your own.** (In the lab only.) Write ten pairs. Then train on them, as the comment says. Show a friend only your answers. **Can they name the voice?**

@@ -32,7 +32,7 @@ print("\nThe faults, from A to Z:", ", ".join(sorted(one.fault for one in PATIEN
 # Then two ranges that you're 80% sure of. Many loaders take the tensors whose names they know and skip the rest.
 #
 # 1. **How many of the ten does such a loader load without an error?**
-# 2. The first bed below has a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare norms: roots of sums of squares.)
+# 2. The first bed below has a healthy adapter. **How large is its update, as a percentage of the weights it's added to?** (Compare norms.)
 
 # %%
 lesson.predict("of ten, loaded without an error", low=..., high=...)
@@ -40,7 +40,7 @@ lesson.predict("size of a healthy update, percent of W", low=..., high=...)
 
 # %% [markdown]
 # ## Look 1: the file
-# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. You can read the list without loading anything. A few hundred bytes more or less are only notes in that list.
+# A safetensors file begins with a list: each tensor's name, shape and place. The numbers follow. A few hundred bytes' difference is just notes in that list.
 
 # %%
 for letter, folder in beds.items():
@@ -49,13 +49,13 @@ for letter, folder in beds.items():
 
 # %% [markdown]
 # ## Look 2: the size of B, layer by layer
-# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (We trained F, G and H for only two steps, so their dots are low. That's not the fault that you're looking for.)
+# $B$ starts at zero, and each step of Adam moves a number by about the learning rate. So look at the *largest* number in B: it says whether a layer has learned at all. Each bed shows its layers from left to right; the line is the healthy median. NaN means "not a number." (We trained F, G and H for only two steps: there, low dots are no fault.) Below the plot: alpha/rank, and the head's bias, which also starts at zero.
 
 # %%
 plt.figure(figsize=(8, 3.5))
 for bed, folder in enumerate(beds.values()):
     for layer, size in enumerate(sizes := largest(folder).values()):
-        height, mark, points = (1, "kx", 10) if math.isnan(size) else (max(size, 1e-7), "C0.", 6)
+        height, mark, points = (1, "kx", 5) if math.isnan(size) else (max(size, 1e-7), "C0.", 6)
         plt.plot(bed + (layer - 6) / 25, height, mark, markersize=points)
     if not sizes:
         plt.text(bed, 1e-4, "can't be read" if header(folder)[0] else "no tensors", rotation=90, ha="center", va="center")
@@ -79,7 +79,9 @@ from lora_lab.methods.io import AdapterFile
 seen = {letter: inspect_folder(beds[letter], "minilm") for letter in ("healthy", "F", "H", "I")}
 update = {letter: 100 * mean(n.update / n.weight for n in seen[letter].norms) for letter in ("healthy", "I")}
 print(f"update, percent of W: healthy {update['healthy']:.1f}, I {update['I']:.4f}")
-print("H: B is zero in", [name for name, largest in largest(beds["H"]).items() if largest == 0])
+for letter, folder in beds.items():
+    if zero := [name for name, size in largest(folder).items() if size == 0]:
+        print(f"bed {letter}: the matrix B is zero in {len(zero)} of {len(largest(folder))} layers; the last is {zero[-1]}")
 prints = {letter: AdapterFile(beds[letter]).own["base_fingerprint"][:6] for letter in ("healthy", "C", "F", "G", "I")}
 print("fingerprints: our base", fingerprint(load_model("minilm", num_labels=2))[:6], prints)
 taken = [letter for letter in PATIENTS if silently(beds[letter])]
@@ -110,7 +112,7 @@ assert changes[0] < 1e-3 < 0.3 < changes[1], changes
 
 # %% [markdown]
 # ## Look 4: the first step
-# C's fault and one other would have shown at the first step. After the first `backward`, does every B have a gradient? Here is C's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
+# Two faults would have shown at once. After the first `backward`, does every B have a gradient? Here is one patient's first step, as written and then fixed. (`use_reentrant` is the older form of gradient checkpointing.)
 
 # %%
 said = {}
@@ -139,21 +141,21 @@ checks.check_diagnosis(faults)
 faults = {
     "A": "empty file", "B": "B is all zero", "C": "gradient was cut",
     "D": "truncated file", "E": "keys renamed", "F": "wrong base",
-    "G": "default alpha at high rank", "H": "layer never used", "I": "dtype loss", "J": "NaN values",
+    "G": "default alpha at high rank", "H": "layer never used", "I": "update rounded away", "J": "NaN or infinity",
 }
 checks.check_diagnosis(faults)
 
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# How many of the ten on your paper still stand? A loader that skips unknown names takes nine of ten. It refuses only D, cut short by a full disk. Our healthy update is 16.8% of W.
+# How many of the ten on your paper still stand? A loader that skips unknown names takes nine of ten. It refuses only D, cut short by a full disk. Our healthy update is 16.8% of W (lesson 06's adapter, in a larger model: 0.7%).
 #
 # - **A** lost all its tensors when it was saved. **E** was saved from a wrapped model, so every name begins with `module.`: nothing fits, and nothing is loaded.
-# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. The embeddings are frozen, so it doesn't.
+# - **B** was saved untrained. **C** looks the same, but its head has learned: that's why the loss fell. Old ("reentrant") checkpointing passes a gradient on only if a layer's *input* needs one. Frozen embeddings don't.
 # - **F** was trained on another base. Shapes and names fit, so compare a fingerprint of the weights, or test known sentences. **H** would also have shown at the first step: it adapts a layer whose output nobody reads, so no gradient reaches it.
-# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. According to lesson 03, that may be fine. But did you mean it?
-# - **I** took a few steps at 1e-6. A merge in bf16 rounds so small an update away (*dtype loss*). A merge in fp32 keeps it, but 0.0006% of W changes almost nothing. The remedy is a higher rate.
-# - **J** was saved after the loss became NaN.
+# - **G** is the doubtful one: alpha 8, PEFT's default, at rank 128. Lesson 03 kept α at every rank, so that may be fine. But did you mean it?
+# - **I**: a few steps at 1e-6. A merge in bf16 rounds so small an update away. A merge in fp32 keeps it, but 0.0006% of W changes almost nothing. The remedy is a higher rate.
+# - **J** was saved after the loss became NaN. One such step spoils every B.
 # </details>
 #
 # ## The eleventh patient
@@ -185,7 +187,7 @@ checks.check_eleventh(inspect_folder(folder, "minilm").problems[0].name, mine)
 # 2. **A falling loss proves little.** A head can do that alone.
 # 3. **Load strictly.** A loader that skips what it doesn't know loads nothing and says nothing.
 #
-# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. That alone can miss a wrong base, a low alpha, a tiny rate, or a NaN that comes later. *Ours: the four looks sort out all ten patients; so does `lora-lab inspect FOLDER --base minilm` (I only with `--dtype bf16`).*
+# Start with: save after ten steps, load that file into a fresh base, and check that no B is zero and the base's output changes. That alone can miss a wrong base, a low alpha, a tiny rate, or a NaN that comes later. *Ours: the four looks sort out all ten patients; so does `lora-lab inspect FOLDER --base minilm` (patient I: `--dtype bf16`).*
 #
 # The same in PEFT:
 # ```python

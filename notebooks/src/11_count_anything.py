@@ -3,7 +3,7 @@
 #
 # "LoRA trains 10,000 times fewer parameters." "100 to 1,000 times fewer." "About one percent." You'll read all three, and each is right for *some* model, rank and choice of matrices. **So count it yourself: any model, up to 405 billion parameters, to the last digit, in one second, without downloading a weight.**
 #
-# You know from lesson 00 that a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count whole models, and see what happens as they grow.
+# By lesson 00, a matrix costs $r\,(d_{in} + d_{out})$ numbers. Here you count whole models, and see what happens as they grow.
 #
 # ## Three guesses
 # All on the query and value matrices (`q,v`), as in the LoRA paper, and at rank 8. Ranges, 80% sure.
@@ -91,9 +91,9 @@ assert max(c.total / c.trainable for c in qv) < 10_000  # none of them, at rank 
 # </details>
 #
 # ## Whose 10,000?
-# The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **Drag the rank: where do both numbers nearly fit?** (Take twice the numbers that train. The panel's own file is larger: 4 bytes a number, and GPT-3's joint matrix `q+k+v` in full.)
+# The paper's abstract says "10,000 times." It's about GPT-3. In section 4.2, a model of 350 GB gets an adapter of 35 MB, at 2 bytes a number. **At which rank do "10,000 times" and 35 MB both nearly fit?** (Count 2 bytes per trained number. The panel's own file is larger: 4 bytes a number, and GPT-3's joint matrix `q+k+v` in full.)
 #
-# Then try other models on `q` and `v`: which comes closest to exactly 10,000?
+# Then choose `mixtral-8x7b`: at which rank is it 10,000?
 
 # %%
 LoRAPanel("model", ["model"], model="gpt3-175b", rank=8)
@@ -113,7 +113,7 @@ assert near[1:] == ("mixtral-8x7b", 11) and round(10_000 - near[0]) == 9967
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Only rank 4 comes near both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, or 36 MiB. At the usual rank 8, it's 4,625 times. Closest to 10,000 is Mixtral at rank 11: 9,967 times.
+# Only rank 4 comes near both: 9,251<!--count.paper--> times fewer, rounded up to 10,000, and 37.7<!--count.paper.mb--> MB, or 36 MiB. At the usual rank 8, it's 4,625 times. Mixtral gets there at rank 11 (9,967 times): *Experts*, below, says why.
 # </details>
 #
 # ## Your turn: a stranger's file
@@ -139,7 +139,7 @@ checks.check_rank_of_file(my_rank, targets, size)
 
 # %%
 mistral, mixtral = (params(name, LoRA(rank=8)) for name in ("mistral-7b", "mixtral-8x7b"))
-lesson.reveal("Mixtral's adapter over Mistral's", mixtral.trainable / mistral.trainable, "times")
+lesson.reveal("Mixtral's adapter over Mistral's", mixtral.trainable / mistral.trainable, "times as large")
 in_experts = params("mixtral-8x7b", LoRA(rank=8, targets="gate,up,down")).trainable
 print(f"one pair for each matrix of each expert: {in_experts:,} more\n")
 
@@ -156,11 +156,11 @@ assert params("qwen2.5-0.5b", PromptTuning(20)).trainable < params("qwen2.5-0.5b
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Exactly as many: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, only because its experts get no adapter. Pairs in all experts add 33<!--count.experts--> times that. Several methods train fewer numbers than LoRA. A small count isn't a merit by itself: lesson 05 asks what each costs in quality.
+# Exactly as many: attention has no experts. Mixtral trains 13,704<!--count.mixtral.fewer--> times fewer numbers than it has, only because its experts get no adapter. Pairs in all experts add 33<!--count.experts--> times that. Four methods train fewer than LoRA (IA3 and prefix equally many, by chance). A small count isn't a merit by itself: lesson 05 asks what each costs in quality.
 # </details>
 #
 # ## Prove it: audit a model that nobody has built
-# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or do it on paper. (Unlike in lesson 00, the config gives a head's width: `head_dim`.)
+# Here's a config that we made up. **Exercise 2: exactly how many numbers does LoRA train on its seven matrices: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`?** Reuse *Count without weights*, or use paper. (Unlike in lesson 00, the config gives a head's width: `head_dim`.)
 
 # %% exercise
 which, rank = lesson.draw("config", (0, 8), (1, 16), (2, 4), (3, 32), (4, 12))
@@ -187,7 +187,7 @@ checks.check_audit(my_count, which, rank)
 # 2. **The share falls as models grow.** At rank 8 on all linear layers: about 1% of a small model, 0.3<!--count.8b.all-->% of an 8B, 0.08<!--count.405b.all-->% of a 405B. *Ours: counted, 32 models.*
 # 3. **Ask three things of every "x times fewer":** which model, which rank, which matrices. And does it count the head? (If so, MiniLM's 308<!--count.minilm--> becomes lesson 05's 305<!--as_good.times-->.) *The paper never counts it, as one of its authors says ([an issue](https://github.com/microsoft/LoRA/issues/16)).*
 #
-# At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ hold as many numbers as $W$: from there up, LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). Only for a square matrix is it half the width (lesson 00).
+# At the rank $d_{in}\,d_{out} / (d_{in} + d_{out})$, $A$ and $B$ hold as many numbers as $W$: from there up, LoRA saves nothing. The narrow side decides: 910<!--count.break-even--> for `v` in Llama-2-70B (8,192 → 1,024). A square $W$ breaks even at half its width (lesson 00).
 #
 # The same in PEFT:
 # ```python

@@ -3,7 +3,7 @@
 #
 # Llama 3 8B has eight billion weights. In 16 bits they take 15.0<!--fit.weights--> GiB, more than a 16 GB card can use. **QLoRA** freezes them in 4 bits, and trains LoRA beside them in full precision. But four bits have only sixteen values, so nearly every weight is now wrong.
 #
-# How can that work? What does it save, and what does it cost?
+# How can that work, and what does it cost?
 
 # %%
 import torch
@@ -96,7 +96,7 @@ assert abs(wrong(levels_of("nf4")) - 100 * twice.norm() / weight.norm()) < 0.01
 
 # %% [markdown]
 # ## Why these sixteen?
-# Trained weights form a bell curve. So NF4 takes its levels from one, the normal distribution: many near 0, few far out. Each stripe is one index: all weights in it become the same number, the black line. (At -1 and 1: the absmax of each block.) In Jupyter, drag the bits, and change `yours`, the levels of the lower half: **can you beat NF4?**
+# Trained weights form a bell curve. So NF4 spaces its levels as that curve does: close together near 0, far apart at the ends. Each stripe is one index: all weights in it become the same number, the black line. (At -1 and 1: the absmax of each block.) In Jupyter, drag the bits, and change `yours`, the levels of the lower half: **can you beat NF4?**
 
 # %%
 yours = torch.linspace(-1, 1, 16)  # try others
@@ -118,11 +118,11 @@ def stripes(bits=4):
 
 # %% [markdown]
 # ## Train on a rounded base
-# W is dequantized on the fly, multiplied and thrown away: once forward, and once backward, for the gradients of earlier layers. That costs time. The indices never change.
+# W is dequantized on the fly, multiplied and thrown away: once forward, and once backward, for the gradients of earlier layers.
 #
-# - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16).
+# - *Live:* two short runs, on 16 bits and on 4 (`nf4+bf16`: computed in bf16), one seed each.
 # - *Stored:* twenty runs of 400 steps, five seeds for each base (25 November 2026).
-# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits to rounded bases. If it loses more than those trained there, these had learned to repair.
+# - *Live:* does LoRA learn to repair the rounding? We move an adapter that was trained on 16 bits to rounded bases. If it loses more points than adapters trained there, these have learned to repair.
 
 # %%
 store = lesson.workplace("12")
@@ -175,7 +175,7 @@ assert lesson.FAST or all(
 #
 # The matrix is off by 9.3<!--bits.nf4.wrong-->% (evenly spaced levels: 10.4; levels fitted to this matrix: 8.9), and training on it costs nearly nothing: 80.8<!--bits.nf4-->% right versus 80.9<!--bits.bf16-->%, *equivalent* within 1.5 points (90% interval -0.6<!--bits.nf4.low--> to 0.2<!--bits.nf4.high-->). With 3 bits it's 80.1<!--bits.nf3-->%, with 2 bits 73.9<!--bits.nf2-->%. (LoRA on `q` and `v`, at the rate that suits 16 bits.)
 #
-# **Why does it work?** W is rounded once and never again, so no step adds to the error. The errors don't cancel: the outputs of `q` and `v` are 7 to 11% off, too. But MiniLM tolerates that. Even the adapter that we moved to 4 bits (one, seed 0) loses only 0.6 points.
+# **Why does it work?** W is rounded once and never again, so no step adds to the error. The errors don't cancel: the outputs of `q` and `v` are 7 to 11% off, too. But MiniLM tolerates that; why, we didn't test. Even the adapter that we moved to 4 bits (one, seed 0) loses only 0.6 points.
 #
 # **Does LoRA repair? Yes, if there's something to repair.** At 3 bits, the moved adapter loses about 5 points, and those trained there lose 0.8. At 2 bits, it's about 20 and 7.
 # </details>
@@ -199,7 +199,7 @@ assert (
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# Not a quarter: 48<!--bits.llama.share-->%. Only the weights shrink, from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: the embeddings and the head stay as they are. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
+# Not a quarter: 48<!--bits.llama.share-->%. Only the weights shrink, from 15.0<!--fit.weights--> to 5.4<!--bits.llama.weights--> GiB: embeddings and head stay. The other 3.6<!--bits.llama.rest--> GiB, mostly logits, don't change.
 # </details>
 #
 # ## Your card
@@ -241,7 +241,7 @@ checks.check_card(peak, saved, fits, case)
 #
 # 1. **What is only read may be coarse.** So freeze the base in 4 bits, and keep A and B, which train, in 32.
 # 2. **It saves three quarters of the memory of linear weights**, and nothing on embeddings, head, activations and logits.
-# 3. **It costs time, and the adapter belongs to the rounded weights.** Serve the base it was trained on, or add $BA$ to the dequantized weights.
+# 3. **It costs time, and an adapter belongs to the weights it was trained on.** Serve that base, or add $BA$ to the dequantized weights.
 #
 # Start with NF4, double quantization, all linear layers, rank 64, α 16, rate 2e-4 (1e-4 for 33B and larger). *Published, [QLoRA's scripts for its chat model Guanaco](https://github.com/artidoro/qlora), read in part.*
 #
@@ -251,9 +251,10 @@ checks.check_card(peak, saved, fits, case)
 # ```python
 # bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
 #                           bnb_4bit_use_double_quant=True,
-#                           bnb_4bit_compute_dtype=torch.bfloat16)
+#                           bnb_4bit_compute_dtype=torch.bfloat16)  # T4: float16, and below
 # base = AutoModelForCausalLM.from_pretrained("meta-llama/Meta-Llama-3-8B",
 #                                             dtype=torch.bfloat16, quantization_config=bits)
+# base.gradient_checkpointing_enable({"use_reentrant": False})
 # config = LoraConfig(r=64, lora_alpha=16, target_modules="all-linear")
 # model = get_peft_model(base, config)
 # ```

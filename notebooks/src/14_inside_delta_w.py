@@ -79,7 +79,7 @@ plt.show()
 #
 # *Wonderful* is clearly minus; *dull*, *pointless* and *mess* are plus. Nobody chose that sign: negate both $A$ and $B$, and their product stays.
 #
-# It doesn't read a dictionary. *Funny* is 0 in the first row, and +1.4 alone. *Not* is plus in *not good* and slightly minus in *not bad*: five layers have mixed the words before. So a number tells you about a word *in its context*. It fails, too: in *you will not be bored*, *not* is plus again, so that's criticism to it, and *a masterpiece of boredom* is praise.
+# It uses no dictionary. *Funny* is 0 in the first row, and +1.4 alone. *Not* is plus in *not good* and slightly minus in *not bad*: five earlier layers have mixed the words. So a number tells you about a word *in its context*. It fails, too: in *you will not be bored*, *not* is plus again, so that's criticism to it, and *a masterpiece of boredom* is praise.
 # </details>
 #
 # ## Is that what it uses?
@@ -132,13 +132,13 @@ assert lesson.FAST or found < 0.16
 # %% [markdown]
 # <details><summary>What we found</summary>
 #
-# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So its opinion rests on this number. The number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%.
+# **Negated, the adapter doesn't stop working. It works in reverse:** from 74<!--inside.one.right-->% right to 25<!--inside.one.negated-->%. Without it, 56<!--inside.one.without-->% are right. So the number's sign decides. And the number alone, without the head, gets 73<!--inside.one.alone-->%; the best of 100 random directions, 62<!--inside.one.random-->%.
 #
-# **An intruder, and what it costs.** $W$'s strongest piece (lesson 03) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (a cosine of 0.16 at most, which is chance). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it has forgotten something. Shrink it to a quarter, and it's still an intruder (6.0), but most are back: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; we shrank no other direction.) Whether shrinking costs right answers, 500 reviews can't tell. [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only).
+# **An intruder, and what it costs.** $W$'s strongest piece (lesson 10) has strength 3.0; with the adapter, it's 22.5, in a direction that none of $W$'s own directions comes near (the nearest: a cosine of 0.16, as for a random direction). That is an **intruder**. With it the model finds 14<!--inside.halves.one-->% of the halves, without it 22<!--inside.halves.none-->% (8.6<!--inside.halves.lost--> ± 4.3<!--inside.halves.lost.half--> points): it forgot something. Shrink it to a quarter, and it's still an intruder (6.0), but most pairs return: 21<!--inside.halves.quarter-->% (up 7.4<!--inside.halves.back--> ± 3.9<!--inside.halves.back.half--> points). (One adapter; no other direction shrunk.) [Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228) report the same for large models (abstract only). Whether shrinking costs right answers, 500 reviews can't tell.
 # </details>
 #
 # ## Would another seed read the same thing?
-# The LoRA paper (section 7.2) measures how much two subspaces share: $\phi$ is the mean squared cosine, 1 if one contains the other. For two single directions it's the cosine squared.
+# The LoRA paper (section 7.2) measures how much two subspaces share: $\phi$ is how much of the smaller lies in the larger, 0 to 1. For two single directions it's the cosine squared.
 
 # %%
 first, second = (stored(seed)["lora_A"][0] for seed in (0, 1))

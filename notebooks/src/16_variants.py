@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 16 · Is there a better LoRA?
 #
-# Every month a paper says: *our variant beats LoRA*. Most train all methods at one learning rate (remember lesson 03). We tuned each one's. **Which variant is better, and what does it cost?**
+# Every month a paper says: *our variant beats LoRA*. Many train all methods at one learning rate (remember lesson 03). We tuned each one's. **Which variant is better, and what does it cost?**
 
 # %%
 import numpy as np
@@ -60,12 +60,12 @@ checks.check_as_plain(alpha_of_plain)
 
 # %%
 lesson.predict("variants better than plain LoRA", low=..., high=...)
-lesson.predict("points that TinyLoRA is behind", low=..., high=...)
+lesson.predict("points by which TinyLoRA lags", low=..., high=...)
 lesson.predict("methods that win at some rate", low=..., high=...)
 
 # %% [markdown]
 # ## Look
-# The panel compares the eight, and others, with plain LoRA. Drag the margin. Then choose *memory*, and click the dots (or read MiB in the table): which methods train few numbers and still need a lot of memory?
+# The panel compares the eight, and others, with plain LoRA. Drag the margin. Then choose *memory*, and read MiB in the table below: which methods train few numbers and still need a lot of memory?
 
 # %%
 panel = ComparePanel(reference=stored)
@@ -73,7 +73,7 @@ panel.rival = PLAIN
 panel
 
 # %% [markdown]
-# In the panel, rsLoRA and DoRA are *equivalent* to LoRA. In this table they're *undecided*: it answers fifteen questions at once, and that needs stronger evidence (Holm's correction, lesson 13).
+# The panel judges each method alone. This table answers fifteen questions at once, and that needs stronger evidence (Holm's correction, lesson 13). Which verdicts change?
 
 # %%
 scores = scores_in(stored)
@@ -116,7 +116,7 @@ shared
 
 # %%
 lesson.reveal("variants better than plain LoRA", sum(fair[label].outcome == "better" for label in EIGHT))
-lesson.reveal("points that TinyLoRA is behind", -100 * fair["tinylora"].difference, "points")
+lesson.reveal("points by which TinyLoRA lags", -100 * fair["tinylora"].difference, "points")
 lesson.reveal("methods that win at some rate", winners.nunique())
 winners
 
@@ -152,7 +152,7 @@ for name, method in rivals.items():
     print(f"{name}: {run.metrics['accuracy']:.1%} of the test sentences")
 
 # %% [markdown]
-# **Exercise 2.** Your paper is about the variant that your name picks. First do what you shouldn't: which rate flatters it most? Then tell the truth: how many points is it ahead on *test* (`fair`), each at its own rate? (One decimal; behind is minus.)
+# **Exercise 2.** Your paper is about the variant that your name picks. First do what you shouldn't: which rate flatters it most? Then tell the truth: how many points is it ahead on *test* (`fair`), each at its own rate? (One decimal; minus if behind.)
 
 # %% exercise
 variant = lesson.draw("variant", *LABELS)
@@ -169,9 +169,9 @@ checks.check_flattered(rate=shared[variant].idxmax(), points=round(100 * fair[LA
 # - **With one rate for all, 5<!--variant.winners--> of the six can win:** LoRA+ and LoRA-FA clearly. At the lowest rate, plain LoRA has hardly started, and LoRA+ (16 times that rate for $B$) looks 17.3<!--variant.flattered--> points better. At the highest, plain LoRA breaks down, and LoRA-FA looks 15.9<!--variant.flattered.fa--> better.
 # - **Best rates differ.** By loss, with lesson 15's parabola, LoRA-FA's is 3.4<!--regret.fa--> times plain LoRA's (1.4<!--regret.fa.low--> to 8.1<!--regret.fa.high-->), LoRA+'s 0.23<!--regret.plus--> times (0.078<!--regret.plus.low--> to 0.65<!--regret.plus.high-->).
 # - **IA3 (factors for some activations) is equivalent with a fifth of the numbers.** VeRA, with a tenth, is undecided. Neither saves memory: VeRA needs 82<!--variant.vera.peak--> MiB for a step, LoRA 73<!--variant.lora.peak-->.
-# - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit (only biases) each have a collapsed run (near 50%). That's why BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
+# - **One bad seed spoils a mean.** LoRA on all linear layers and BitFit (only biases) each have a collapsed run (near 50%), prompt tuning one at 54%. So BitFit, 9.4<!--variant.bitfit.behind--> points behind, is *undecided*.
 #
-# **And PEFT's table** (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. They're 3.9 points apart. Two independent runs on 1,319 questions may be up to 3.8 apart by luck. A year earlier, the same two had 48.8 and 48.9%.
+# **And PEFT's table** (July 2026; one rate, one seed)? It compared $\alpha=64\sqrt{64}=512$ with 128. They're 3.9 points apart; luck alone allows 3.8 (independent runs, 1,319 questions). A year earlier, the same two had 48.8 and 48.9%.
 # </details>
 #
 # ## Remember

@@ -149,7 +149,7 @@ assert round(1600 / rows.trainable[one, "reward"], 2) == 0.17
 assert all(2 <= rows.lr[label, "labels"] / rows.lr[label, "reward"] <= 4 for label in scores["reward"])
 
 # %% [markdown]
-# **Exercise 2.** Why should rank 1 be enough? Count bits. A model is right with probability $p$. Somebody says "right" or "wrong." How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
+# **Exercise 2.** Why expect rank 1 to be enough? Count bits. A model is right with probability $p$. Somebody says "right" or "wrong." How many bits is that on average? (An outcome of probability $q$ carries $\log_2\frac1q$.)
 
 
 # %% exercise
@@ -186,7 +186,7 @@ print(f"your run heard at most {heard:,.0f} bits, and trained {run.adapter_param
 # - **Is it the rank? Undecided.** Rank 64 is behind, too, by 2.3<!--reward.reward.many.ahead--> (0.9<!--reward.reward.many.low--> to 3.6<!--reward.reward.many.high-->). From rank 1 to 64, the gain is 0.9<!--reward.rank--> (-0.2<!--reward.rank.low--> to 2.0<!--reward.rank.high-->).
 # - **Is it the rewards? Undecided.** With labels, full fine-tuning is ahead, too. With rewards, the gap is 1.3<!--reward.wider--> wider (-0.3<!--reward.wider.low--> to 2.9<!--reward.wider.high-->). Each review was seen once: this is how fast they learn, not how good they get.
 # - **Are bits the limit? No sign of it.** Too few bits? With two classes, "wrong" names the right one, so **a reward tells as much as a label**. Full fine-tuning hears the same and learns more. Too little room? Rank 64 has 64 times the room and is behind, too. (Rank 1 heard 0.17 bits per number; lesson 19 stores about 0.25.)
-# - **What limits it, then? Not tested.** Drawing adds noise. On average, our loss has the gradient of $-p$ of the right answer, with labels of $-\log p$: the surer the model is of a wrong answer, the less it learns from rewards.
+# - **What limits it, then? Not tested.** Drawing adds noise. And on average, rewards push up $p$ of the right answer, labels $\log p$: when the model is sure of a wrong answer, $p$ is near 0, and rewards teach it little.
 # - **Rewards make it too sure,** in four cases of five: rank 8 is right 74.9<!--reward.reward.eight-->% of the time and 91<!--reward.reward.eight.sure-->% sure. Perhaps because only the answer is rewarded, never doubt. With labels, it's too sure by about 4 points at most.
 # - **All of them forget.** Of the halves, rank 1 finds 10<!--reward.labels.one.found-->% after labels and 9<!--reward.reward.one.found-->% after rewards; full fine-tuning 9<!--reward.labels.full.found--> and 7<!--reward.reward.full.found-->%.
 # </details>

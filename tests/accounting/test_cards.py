@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from lora_lab import FullFineTuning, LoRA, PromptTuning
 from lora_lab.accounting.gpus import UTILISATION, card, cards, of_size, seconds, usable
-from lora_lab.accounting.memory import checked, estimate, largest, largest_model, longest, most, quick
-from lora_lab.accounting.models import architecture_of, config_of, zoo_names
+from lora_lab.accounting.memory import checked, estimate, largest, largest_model, most, quick
+from lora_lab.accounting.models import architecture_of, config_of, longest, zoo_names
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import BINARY, DECIMAL, GIB, binary, decimal
 from lora_lab.errors import BadValue, NotFound

@@ -20,19 +20,23 @@ from lora_lab.accounting.allocator import EMPTY_CACHE, Allocator, reserved
 from lora_lab.accounting.film import CATEGORIES, filmed, moments
 from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
 from lora_lab.accounting.kernels import stand_ins
-from lora_lab.accounting.memory import inference, longest, predicted, quick, traced
+from lora_lab.accounting.memory import inference, largest, predicted, quick, traced
+from lora_lab.accounting.models import longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.trace import build, follow, forward_backward, prepare
 from lora_lab.errors import BadValue
 from lora_lab.methods.bitfit import BitFit
+from lora_lab.methods.bottleneck import Bottleneck
 from lora_lab.methods.soft import PrefixTuning, PromptTuning
+from lora_lab.methods.targets import bits_per_weight
 from lora_lab.training.measure import measure
-from tests.accounting.conftest import SMALL, real_model, small_config
+from tests.accounting.conftest import BERT, SMALL, real_model, small_config
 from tests.conftest import tiny
 
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")
 FULL, LORA, ALL = FullFineTuning(), LoRA(rank=8), LoRA(rank=4, targets="all-linear")
 PROMPT = PromptTuning(tokens=10)
+MAMBA = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 97, "state_size": 4}
 LLAMA = small_config("llama")
 MISTRAL = small_config("mistral", num_hidden_layers=8, sliding_window=1024)
 GEMMA3 = small_config("gemma3_text", num_hidden_layers=13, sliding_window=512)
@@ -158,8 +162,13 @@ def test_sharding_divides_the_states():
     whole, zero1, zero2, fsdp = (memory("llama-3-8b", FULL, shard=s) for s in ("", "zero1:8", "zero2:8", "fsdp:8"))
     assert zero1.categories["optimizer"] * 8 == pytest.approx(whole.categories["optimizer"], rel=1e-6)
     assert whole.peak > zero1.peak > zero2.peak > fsdp.peak
-    gathered = 2 * (218_112_000 + 2 * 128_256 * 4096 + 4096)  # one layer, and everything outside the layers
+    outside = 2 * (2 * 128_256 * 4096 + 4096)  # everything outside the layers, in bytes
+    layer = 218_112_000
+    gathered = outside + 2 * layer
     assert fsdp.categories["weights"] == pytest.approx(whole.categories["weights"] / 8 + gathered, rel=1e-6)
+    whole, fsdp = (memory("llama-3-8b", LORA, quantised="nf4", shard=shard) for shard in ("", "fsdp:8"))
+    packed = outside + layer * bits_per_weight("nf4") / 8
+    assert fsdp.categories["weights"] == pytest.approx(whole.categories["weights"] / 8 + packed, rel=1e-4)
 
 
 # ---- the allocator
@@ -218,6 +227,8 @@ def test_impossible_step_is_refused(monkeypatch):
         (memory, "llama-2-7b", BitFit(), {}, "no biases"),
         (memory, small_config("deberta-v2 relative"), LORA, {"trace": True}, "deberta-v2 cannot be traced"),
         (memory, "gpt2", LORA, {"adapter_dtype": "fp32"}, "as a whole"),
+        (memory, {"model_type": "vit"}, LORA, {}, "of type 'vit'; its parameters can be counted"),
+        *((ask, "gpt2", PrefixTuning(tokens=5000), {}, "has 1024, so use at most 1023") for ask in (memory, params)),
         (params, "minilm", LoRA, {}, "method must be"),
         (measure, "minilm", LORA, {"optimizer": "adamw-8bit"}, "PyTorch's own optimizers"),
         (measure, "minilm", LORA, {"device": "cuda"}, "no cuda device"),
@@ -231,6 +242,9 @@ def test_impossible_step_is_refused(monkeypatch):
 
 def test_model_without_a_fit_is_traced():
     assert memory(small_config("t5"), LoRA(rank=2), batch=2, seq=32).mode == "traced"
+    assert memory({"model_type": "gemma3", "text_config": GEMMA3}, LORA, batch=2, seq=32).mode == "traced"
+    with pytest.raises(BadValue, match="cannot be interpolated"):
+        largest("seq", Setup(), lambda setup: accountant.estimate(small_config("t5"), LORA, setup), 2**30)
     gated = {f"linear_{name}": 2 for name in ("num_value_heads", "num_key_heads", "key_head_dim", "value_head_dim")}
     next_ = small_config("qwen3_moe", model_type="qwen3_next", shared_expert_intermediate_size=32, **gated)
     assert memory(next_, LORA, seq=96).mode == "traced"  # its number of operations depends on the length
@@ -241,13 +255,15 @@ def test_model_without_a_fit_is_traced():
 
 
 def test_quick_estimate_is_an_upper_bound(own_cache):
-    for family in ("bert", "llama"):
-        fields = small_config(family, num_hidden_layers=4)
-        for method in (ALL, FULL):
-            bound = quick(fields, method, Setup(batch=4, seq=128, dtype="fp32"))
-            assert bound.mode == "bound"
-            trace = memory(fields, method, batch=4, seq=128, dtype="fp32", trace=True)
-            assert trace.peak <= bound.peak <= 2.5 * trace.peak, (family, method)
+    wide = BERT | {"model_type": "bert", "hidden_size": 360}  # the bottlenecks have a third of the base's parameters
+    cases = [(small_config(family, num_hidden_layers=4), m, {}) for family in ("bert", "llama") for m in (ALL, FULL)]
+    cases += [(small_config("bloom", n_layer=4), ALL, {"seq": 512}), ({"model_type": "t5"}, LORA, {})]
+    cases += [(wide, Bottleneck(size=300), {"batch": 1, "seq": 8})]
+    for fields, method, changes in cases:
+        setup = {"batch": 4, "seq": 128, "dtype": "fp32", **changes}
+        bound, trace = quick(fields, method, Setup(**setup)), memory(fields, method, trace=True, **setup)
+        assert bound.mode == "bound"
+        assert trace.peak <= bound.peak <= 2.5 * trace.peak, (fields, method)
 
 
 def test_fit_is_cached(own_cache, monkeypatch):
@@ -287,14 +303,18 @@ def test_experts_count_once_per_token_that_uses_them():
 # ---- generation
 
 
-@pytest.mark.parametrize("case", ["gpt2", "qwen3"])
-def test_cache_size_equals_a_real_cache(case):
-    config = small_config(case)
+CACHED = [small_config(case) for case in ("gpt2", "qwen3", "falcon")]
+CACHED += [small_config("gemma2", sliding_window=6), small_config("deepseek_v3", moe_intermediate_size=28)]
+
+
+@pytest.mark.parametrize("config", CACHED, ids=name_of)
+def test_cache_size_equals_a_real_cache(config):
     model = real_model(config, device="cpu").eval()
     for rows, tokens in ((1, 7), (3, 5)):
         with torch.no_grad():
-            cache = model(torch.ones(rows, tokens, dtype=torch.long), use_cache=True).past_key_values
-        size = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
+            cache = model(torch.ones(rows, tokens - 1, dtype=torch.long), use_cache=True).past_key_values
+            model(torch.ones(rows, 1, dtype=torch.long), past_key_values=cache)
+        size = sum(t.untyped_storage().nbytes() for layer in cache.layers for t in (layer.keys, layer.values))
         assert inference(config, Setup(batch=rows, seq=tokens, dtype="fp32")).categories["cache"] == size
 
 
@@ -313,13 +333,13 @@ def test_soft_prompt_is_in_the_cache():
         assert prompted.categories["cache"] == plain.categories["cache"]
 
 
-def test_model_without_a_plain_cache_is_refused_and_windows_are_noted():
-    for name in ("bert-base", "t5-base", "deepseek-v3"):
-        with pytest.raises(BadValue, match=name):
-            inference(name, Setup())
-    with pytest.raises(BadValue, match="one device"):
-        inference("llama-2-7b", Setup(shard="fsdp:2"))
-    assert any("sliding window" in note for note in inference("gemma-2-9b", Setup()).notes)
+def test_generation_without_a_plain_cache_or_with_an_option_of_training_is_refused():
+    for model in ("bert-base", "t5-base", MAMBA):
+        with pytest.raises(BadValue, match=name_of(model)):
+            inference(model, Setup())
+    for name, value in (("shard", "fsdp:2"), ("checkpointing", True), ("dropout", 0.1), ("padded", True)):
+        with pytest.raises(BadValue, match=f"{name} has no effect on generation"):
+            inference("llama-2-7b", Setup(**{name: value}))
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_impossible_config_is_refused_in_one_line(content, message, tmp_path):
 
 
 def test_impossible_num_labels_is_refused():
-    for model, labels, match in (*(("minilm", n, "num_labels") for n in (0, True, "2")), (WHISPER, 2, "omit num_lab")):
+    for model, labels, match in (*(("minilm", n, "num_labels") for n in (0, True, "2")), (WHISPER, 2, "without num_")):
         with pytest.raises(BadValue, match=match):
             models.meta_model(model, labels)
 

@@ -14,6 +14,7 @@ from lora_lab.accounting.models import describe, meta_model
 from lora_lab.accounting.params import break_even_rank, safetensors_bytes
 from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods import method_from
+from lora_lab.methods.full import FullFineTuning
 from lora_lab.methods.ia3 import IA3
 from lora_lab.methods.io import WEIGHTS, save_adapter
 from lora_lab.methods.quant import quantize_model
@@ -97,6 +98,9 @@ def test_experts_are_counted_although_they_cannot_be_attached_to(case):
         method = LoRA(rank=2, targets="o")
     assert counted.trainable - in_experts == method.attach(model).adapter_parameters
     assert ["PEFT 0.21 adapts the whole tensor" in note for note in counted.notes] == [True]
+    counted = params(described(small_config(case)), LoRA(rank=1, targets="all-linear"))
+    assert ["all-linear leaves out experts and routers" in note for note in counted.notes] == [True]
+    assert ["header" in note for note in params(model, FullFineTuning()).notes] == [True]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_count_and_file_size_are_exact(case, labels, method, tmp_path):
 
 def test_ia3_and_prompts_follow_the_width_of_the_model():
     a, model = described(small_config("gemma2")), real_model(small_config("gemma2"))
-    kv = a.kv_heads * a.head_dim  # differs from the model's width
+    kv = 2 * 14  # differs from the model's width
     assert params(model, IA3()).trainable == a.layers * (2 * kv + a.intermediate)
     assert params(model, IA3(targets="k,v", feedforward=())).trainable == a.layers * 2 * kv
     assert params(model, PromptTuning(tokens=7)).trainable == 7 * a.hidden

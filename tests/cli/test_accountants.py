@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lora_lab.cli import commands
+from tests.accounting.conftest import small_config
 
 GIB = 2**30
 KEYS = {"mode", "peak_bytes", "at", "categories", "terms", "fits", "max_batch", "notes"}
@@ -85,6 +86,14 @@ def test_trace_and_prediction_agree():
     assert len(set(traced["notes"])) == len(traced["notes"]) > 2
     assert traced["peak_bytes"] == pytest.approx(predicted["peak_bytes"], rel=0.001)
     assert traced["max_batch"] == predicted["max_batch"]
+
+
+def test_no_length_is_searched_if_each_needs_a_trace(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(small_config("t5")))
+    found = memory(f"{tmp_path} --rank 2 --seq 16 --gpu-gb 4")
+    assert (found["mode"], found["max_seq"]) == ("traced", None)
+    assert found["max_batch"] > 1
+    assert any("the largest seq is unknown: steps of this model cannot" in note for note in found["notes"])
 
 
 def test_option_increases_the_peak(tiny_causal):

@@ -46,19 +46,19 @@ def line(**fields) -> str:
 def test_logs_of_a_class_are_read_and_summarized(tmp_path: Path):
     changed = line(what="changed", low=4, high=10, found=5)
     for student, lines in {
-        "ada": [line(low=80, high=81), line(low=82, high=83)],
+        "ada": [line(low=80, high=81, student="Ada"), line(low=82, high=83, student=" ADA")],
         "bob": ["no JSON {", line(low="many"), "[]", line(low=float("nan")), changed],
-        "eve": [line(low=60, high=90, student="x" * 1000), line(what="\x1b[2J", found=1)],
+        "eve": [*(line(low=60, high=90, student=name) for name in ("x" * 1000, "fox")), line(what="\x1b[2J", found=1)],
     }.items():
         (tmp_path / student).mkdir()
         (tmp_path / student / predictions.FILE).write_text("\n".join(lines))
     rows = predictions.read(tmp_path)
     assert [(row["file"].split("/")[0], row["attempt"], row["low"]) for row in rows] == [
         ("ada", 1, 80), ("ada", 2, 82), ("bob", 1, None), ("bob", 2, None), ("bob", 1, 4), ("eve", 1, 60),
-        ("eve", 1, None)]  # fmt: skip
+        ("eve", 1, 60), ("eve", 1, None)]  # fmt: skip
     assert max(len(row["student"]) for row in rows) == 200
     assert predictions.summary(rows).splitlines() == [
-        "04: accuracy: 2 of 3 gave a range, and 1 of these contain the result; the result was 82.5%",
+        "04: accuracy: 3 of 4 gave a range, and 2 of these contain the result; the result was 82.5%",
         "04: changed: 1 of 1 gave a range, and 1 of these contain the result; the result was 5%",
         "04:  [2J: 0 of 1 gave a range, and 0 of these contain the result; the result was 1%",  # no terminal command
     ]
@@ -112,6 +112,7 @@ def test_only_a_new_range_is_an_attempt(receipt: Receipt, log_file: Path, capsys
     assert sorted((r.high, r.attempt, r.held) for r in receipt.ranges) == [(3, 1, False), (5, 2, True)]
     assert "attempt 2" in capsys.readouterr().out
     restarted = Receipt("03")
+    monkeypatch.setenv("LORA_LAB_STUDENT", "ADA")
     monkeypatch.setattr(predictions, "CURRENT", restarted)
     for high in (3, 6):
         lesson.predict("points", low=1, high=high)
@@ -121,7 +122,7 @@ def test_only_a_new_range_is_an_attempt(receipt: Receipt, log_file: Path, capsys
 
 
 def test_calibration_counts_first_attempts_of_all_lessons(receipt: Receipt, log_file: Path, capsys):
-    lines = [line(student="Ada", what=str(n), low=80, high=83 if n else 81) for n in range(9)]
+    lines = [line(student="Ada" if n else "ada ", what=str(n), low=80, high=83 if n else 81) for n in range(9)]
     log_file.write_text("".join(f"{text}\n" for text in lines))
     lesson.predict("0", low=0, high=100)
     lesson.reveal("0", 50)

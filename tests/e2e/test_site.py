@@ -147,13 +147,14 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit: Visit) ->
         (("", "", "", ""), "No range yet"),
         ((40, 10, 50, 80), "Swap them"),
         ((10, 40, 50, ""), "give both"),
-        ((10, 40, "", ""), "skipped"),
+        ((10, 40, "about", 60), "give numbers"),
+        (("10,5%", 40, "", ""), "skipped"),
     ):
         for number, value in enumerate(values):
             forms.first.locator("input").nth(number).fill(str(value))
         forms.first.get_by_role("button", name="Seal my ranges").click()
         expect(forms.first.get_by_role("status")).to_contain_text(reply)
-    expect(results.first).to_contain_text("29.11%: inside your range, 10 to 40")
+    expect(results.first).to_contain_text("29.11%: inside your range, 10.5 to 40")
     expect(results.nth(1)).to_be_hidden()
     panel_of(page).scroll_into_view_if_needed()
     assert box_of(panel_of(page).locator(".picture svg"))["width"] > 300
@@ -167,7 +168,7 @@ def test_findings_stay_closed_until_ranges_are_given_or_skipped(visit: Visit) ->
     page.goto(page.url.replace("04_will_it_fit", "09_monday"))
     page.evaluate(SKIP_RANGES_AND_UNFOLD_PANELS)
     expect(page.locator(".lab-ranges p")).to_have_text(re.compile("^1 of your 1 ranges .* luck gives 0 to 1.$"))
-    expect(page.locator(".lab-ranges li")).to_contain_text("29.11, your range 10 to 40: inside.")
+    expect(page.locator(".lab-ranges li")).to_contain_text("29.11, your range 10.5 to 40: inside.")
 
 
 def test_without_javascript_a_panel_is_a_picture(browser: Browser, site: Path) -> None:
@@ -241,17 +242,24 @@ def test_a_formula_is_an_answer(visit: Visit) -> None:
         expect(form.get_by_role("status")).to_contain_text(hint)
     assert_judged_alike(form, checks.check_pair_numbers(...).right)
     for refused in ("alert(1)", "", "3 4", "2(3)", "1/0", "sqrt(-1)"):
-        assert reply_to(form, refused) == "Write a number or a formula: + - * / ** ( ) and sqrt."
+        assert reply_to(form, refused) == "Write a number or a formula: + - * / ** ( ), sqrt and log."
     assert violations(page, ".lab-answer") == []
     for formula in (
         "4_224", "4 224", "4224,0", "2 × 2112", "2 x (576 + 1,536)", "8448 // 2", "8449 // 2", "4224 % 10_000",
         "2^12 + 128", "2**12 + 2**7", "sqrt(4224^2)", "√(4224 ** 2)", "-(-4224)", "-2**2 + 4228", "4.224e3",
-        "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "8 448,0 ÷ 2", "2 * (576 + 1536)",
+        "2 ** 2 ** 3 * 16,5", "math.sqrt(16) * 1056", "4224 * log(2) / ln(2)", "8 448,0 ÷ 2", "2 * (576 + 1536)",
     ):  # fmt: skip
         reply_to(form, "")
         assert "Right: 2 x (576 + 1,536)" in reply_to(form, formula), formula
+    with page.expect_popup() as popup:  # another tab stores another answer
+        page.evaluate("open(location.href)")
+    second = popup.value
+    reply_to(second.locator(".lab-answer").nth(1), "1")
+    reply_to(form, "4224")
+    second.close()
     page.reload()
     expect(form.get_by_role("status")).to_contain_text("Right: 2 x (576 + 1,536)")  # the browser has stored it
+    expect(page.locator(".lab-answer").nth(1).locator("input").first).to_have_value("1")
     form.get_by_role("button", name="Clear").click()
     page.reload()
     expect(form.get_by_role("status")).to_be_empty()
@@ -337,6 +345,18 @@ def test_intervals_and_a_sentence_are_judged_step_by_step(visit: Visit) -> None:
     expect(form.get_by_role("textbox")).to_have_value("1,5")  # chosen before the intervals were shown
     expect(form.get_by_role("textbox")).to_be_disabled()
     assert violations(page, "article") == []
+
+
+def test_a_plan_comes_before_the_intervals_and_the_word_before_the_sentences(visit: Visit) -> None:
+    form = visit("lessons/13_where_to_put_it.html").locator(".lab-answer").nth(1)
+    expect(form).not_to_contain_text("interval")
+    assert "a part of a seed: round up" in reply_to(form, "8")
+    assert "95% interval -5.14 to 0.22" in reply_to(form, "9")
+    assert "no difference is shown" in reply_to(form, "worse")
+    assert "Which sentence can you write?" in reply_to(form, "undecided")
+    for sentence, reply in ((0, "chosen to fit"), (2, "Right: undecided, for this model")):
+        form.get_by_role("radio").nth(sentence).check()
+        assert reply in reply_to(form)
 
 
 def test_each_wrong_name_of_a_diagnosis_gets_its_hint(visit: Visit) -> None:

@@ -56,6 +56,7 @@ def test_invalid_contender_is_refused():
 
 def test_impossible_terms_are_refused_before_training(tiny_encoder, opinions, tmp_path):
     invalid = {"rates": (0, "rates must"), "steps": (0, "steps must"), "stop": (threading.Event(), "workers=1")}
+    invalid |= {"lr": (1e-3, "pass rates instead"), "seed": (9, "pass seeds"), "method": (LoRA(), "pass methods")}
     invalid |= {"forgetting": ("shakespeare", "for language models"), "prompts": (4, "for language models")}
     terms = [*invalid.items(), ("foo", (3, "foo")), ("seeds", (0, "seeds must")), ("seeds", (2.5, "seeds must"))]
     terms += [("margin", (margin, "0.015 is 1.5 points")) for margin in (1.5, "wide")]

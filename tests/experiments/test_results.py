@@ -127,6 +127,24 @@ def test_zip_file_is_a_read_only_store(grid, tmp_path):
     assert (collected.taken, list(collected.unreadable)) == (1, [f"{file}/{member.filename}"])
 
 
+def test_zip_files_are_collected_as_people_make_them(two_stores, tmp_path):
+    ada, ben = two_stores
+    handed_in = tmp_path / "class" / "pair 1"
+    handed_in.mkdir(parents=True)
+    file = Path(shutil.make_archive(str(handed_in / "ada"), "zip", tmp_path, ada.name))  # the folder itself is in it
+    assert load(file).equals(load(ada))
+    Path(shutil.make_archive(str(ben), "zip", ben)).rename(handed_in / "ben.zip")
+    shutil.make_archive(str(handed_in / "both"), "zip", tmp_path, ".")
+    (handed_in / "damaged.zip").write_bytes(file.read_bytes()[:-100])
+    (tmp_path / "empty").mkdir()
+    with pytest.warns(LabWarning, match="3 in bf16 and 2 in fp32"):
+        collected = collect([tmp_path / "class", tmp_path / "empty"], tmp_path / "all")
+    assert (collected.taken, collected.repeated) == (5, 5)
+    skipped = {Path(name).name: reason for name, reason in collected.unreadable.items()}
+    assert skipped.keys() == {"damaged.zip", "empty"}
+    assert "move it out of the store" in skipped["damaged.zip"]
+
+
 def test_finished_run_replaces_a_failed_one(grid, tmp_path):
     (recipe,) = grid(rank=1, lr=1e-2)
     Store(tmp_path / "a").add(failed(recipe, "memory ran out"))

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 import torch
 
-from lora_lab import BadValue, Grid, NotFound, Store, sweep
+from lora_lab import BadValue, Grid, NotFound, Store, sweep, train
 from lora_lab.errors import Changed
 from lora_lab.experiments.sweep import Sweep
 from lora_lab.training.evaluate import Score, logits_of
 from lora_lab.training.pack import Pack
+from lora_lab.training.text_files import SPLITS
 from tests.conftest import PLAIN
 from tests.experiments.conftest import on_step
 
@@ -89,6 +90,20 @@ def test_impossible_recipes_are_refused_before_training(grid, tmp_path):
     assert Store(tmp_path / "runs").runs() == []
 
 
+def test_too_long_prompt_in_the_test_split_is_noticed_before_training(grid, tiny_causal, tmp_path):
+    rows = [{"prompt": f"{n}?", "response": "yes", "split": SPLITS[n % 3]} for n in range(12)]
+    for name, prompt in (("long", "long " * 40), ("good", "?")):
+        content = [*rows, {"prompt": prompt, "response": "no", "split": "test"}]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)))
+    (recipe,) = grid(rank=1, lr=1e-2)
+    long, good = (replace(recipe, model=tiny_causal, task=str(tmp_path / f"{n}.jsonl")) for n in ("long", "good"))
+    with pytest.raises(BadValue, match="after a prompt of 218 tokens"):
+        train(long, store=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    swept = sweep([long, good], tmp_path / "runs")
+    assert [(run.status, len(run.history["step"])) for run in swept.runs] == [("failed", 0), ("done", 6)]
+
+
 def test_full_disk_is_one_sentence_and_keeps_stored_runs(grid, tmp_path, monkeypatch):
     recipes = grid(lr=1e-2)
     sweep(recipes[:1], tmp_path)
@@ -135,6 +150,8 @@ def test_runs_on_an_edited_file_are_refused(own_file, tmp_path):
     for store, wanted in (("runs", recipes), ("runs", new_seeds), ("stopped", recipes)):
         with pytest.raises(Changed, match=r"own\.csv has changed since runs were trained on it.*another --out"):
             sweep(wanted, tmp_path / store)
+    with pytest.raises(Changed, match="has changed"):
+        train(new_seeds[0], store=tmp_path / "runs")
     with pytest.raises(Changed, match="has changed"):
         _ = runs.scores  # old predictions against new labels
     assert sweep(recipes, tmp_path / "others").skipped == 0
@@ -239,6 +256,7 @@ def test_run_that_ended_early_at_a_stop_takes_no_further_step(grid, tmp_path, mo
     swept = sweep(recipes, tmp_path, note=on_step(lambda progress: steps.append(progress.step)))
     assert [(run.status, run.history["step"][-1]) for run in swept.runs] == [("early", 4), ("done", 12)]
     assert steps[0] == 5
+    assert [len(Store(tmp_path).rows(recipe, "validation")) for recipe in recipes] == [8, 8]
 
 
 # ---- memory that runs out

@@ -9,9 +9,11 @@ import lora_lab as lab
 from lora_lab import LoRA
 from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.methods.attach import quantized_layers
 from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import Packed, share, stack_members
+from lora_lab.methods.quant import quantize_model
 from tests.conftest import BART, BERT, logits, raises_unchanged, snapshot, tiny, with_adapter
 from tests.methods.conftest import CLOSE, TARGETS
 from tests.methods.test_every_method import CHANGES_OUTPUT, METHODS, TRAINS_BASE
@@ -174,6 +176,15 @@ def test_adapters_can_be_removed_and_replaced():
     assert_mixed(bank, {"a.0": alone["a.1"], "b": alone["a.0"]}, ["a.0", "b"] * 3)
     bank.close()
     assert snapshot(bank.model) == snapshot(tiny("bert").requires_grad_(False))
+
+
+def test_adapters_share_the_base_after_it_has_moved():
+    base = tiny("llama")
+    count = quantize_model(base)
+    bank, alone = make_bank(base, lab.LoRA(2, targets="all-linear"))
+    bank.model._apply(torch.clone)  # stands for moving it to another device
+    bank.add("later", alone["a.0"])
+    assert len({layer.packed.data_ptr() for layer in quantized_layers(bank.model)}) == count
 
 
 def test_bank_has_no_dropout_in_training_mode():

@@ -1,5 +1,6 @@
 import copy
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -81,7 +82,10 @@ def test_attach_train_save_load_disable_detach(name, kind, tmp_path):
     # A loaded file gives the same model, without random numbers.
     randomise(model)
     adapted, random_state = logits(model), torch.get_rng_state()
-    assert load_adapter(loaded, save_adapter(model, tmp_path)).method == method
+    again = load_adapter(loaded, save_adapter(model, tmp_path))
+    assert again.method == method
+    assert again.trainable == sum(p.numel() for p in loaded.parameters() if p.requires_grad)
+    assert again.total == report.total - (report.adapter_parameters - 3 * 32) * (name == "ptuning")
     assert torch.equal(torch.get_rng_state(), random_state)
     assert torch.equal(logits(loaded), adapted)
     if name != "ptuning":  # its file holds the output of its network, not the network
@@ -190,7 +194,7 @@ def test_disabled_can_keep_the_head_and_ends_after_an_error():
     assert torch.equal(logits(model), adapted)
 
 
-def test_at_strength_scales_the_update():
+def test_at_strength_scales_the_update(tmp_path):
     model, scaled = (with_adapter("roberta", LoRA(rank=4)) for _ in range(2))
     adapted = logits(model)
     for strength in (1.0, 0.5, 0.0):
@@ -199,6 +203,14 @@ def test_at_strength_scales_the_update():
         with at_strength(model, strength):
             torch.testing.assert_close(logits(model), logits(scaled))
         assert torch.equal(logits(model), adapted)
+    for value in (float("nan"), "0.5", None):
+        with pytest.raises(BadValue, match="must be a finite number"), at_strength(model, value):
+            pass
+    with at_strength(model, 0.5), at_strength(model, -1):
+        for function, match in ((merge, "keep this strength"), (partial(save_adapter, path=tmp_path), "strength -0.5")):
+            with raises_unchanged(model, f"{match}: leave the block of at_strength"):
+                function(model)
+    save_adapter(model, tmp_path)
     model = with_adapter("roberta", IA3())
     with at_strength(model, 0), at_strength(model, 1):
         pass

@@ -83,6 +83,14 @@ def test_merge_for_good_leaves_a_plain_model(name, kind):
     assert snapshot(merged_before) == snapshot(model)
 
 
+def test_merge_computes_in_fp32_under_autocast():
+    model, expected = (with_adapter("llama", METHODS["lora"]) for _ in range(2))
+    merge_for_good(expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        merge_for_good(model)
+    assert snapshot(model) == snapshot(expected)
+
+
 def test_report_counts_bf16_rounding():
     model = with_adapter(make_base("roberta", torch.bfloat16), LoRA(rank=4))
     layers = [layer for layer in lora_layers(model) if isinstance(layer, LoRALinear)]

@@ -158,6 +158,8 @@ def test_file_without_the_head_leaves_it_to_the_base(tmp_path):
     assert_same_outputs(ours, theirs)
     load_adapter(again, save_adapter(ours, tmp_path / "ours"))
     assert torch.equal(logits(again), logits(ours))
+    with raises_unchanged(bare := tiny("roberta").roberta, "a model with a head around this RobertaModel: load that"):
+        load_adapter(bare, tmp_path / "theirs")
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,19 @@ def test_peft_reads_our_loras(kind, method, tmp_path):
     for actual, expected in zip(lora_layers(loaded), lora_layers(ours), strict=True):
         assert (actual.out_slice, actual.scaling) == (expected.out_slice, expected.scaling)
         assert torch.equal(actual.lora_A, expected.lora_A)
+
+
+@pytest.mark.parametrize("targets", ["q", "down"])
+def test_warning_about_dense_layers_that_peft_takes_for_experts(targets, tmp_path):
+    size = {**BERT, "num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 8, "moe_intermediate_size": 16}
+    config = transformers.Qwen3MoeConfig(**size, num_experts=4, num_experts_per_tok=2, mlp_only_layers=[0])
+    base = transformers.Qwen3MoeForCausalLM(config).eval()
+    ours = with_adapter(copy.deepcopy(base), LoRA(rank=2, targets=targets))
+    with warnings.catch_warnings(record=True) as caught:
+        save_adapter(ours, tmp_path)
+    assert [str(warning.message)[:23] for warning in caught] == ["PEFT may take down_proj"] * (targets == "down")
+    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(base), str(tmp_path)).eval()
+    assert torch.allclose(logits(theirs), logits(ours), **CLOSE) == (targets == "q")
 
 
 def test_ia3_leaves_q_of_a_fused_layer_unchanged(tmp_path):

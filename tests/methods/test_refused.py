@@ -77,6 +77,7 @@ def of_bitsandbytes() -> nn.Module:
 
 
 MAMBA = {"vocab_size": 96, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+HYBRID = {"num_key_value_heads": 2, "head_dim": 8, "layer_types": ["linear_attention"], "num_experts": 2}
 EMBEDDING = r"is for linear layers: leave the embedding model\.embed_tokens out"
 MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     ("roberta", lab.LoRA(targets=("querry",)), "'querry' matches no layer of this model; nearest: query"),
@@ -96,8 +97,8 @@ MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     ("bert", lab.IA3(targets=("gate",), feedforward=()), "'gate'"),
     ("phi3", lab.IA3(targets="k,up", feedforward="up"), r"\[up\] shares its input .* up out of feedforward"),
     ("bert", lab.LoRAXS(rank=64), "rank 64 is too high for a layer of 32 x 32: use at most 32"),
-    ("bert", lab.VeRA(rank=10**8), "3,200,000,000 frozen random numbers exceed the limit"),
-    ("bert", lab.TinyLoRA(rank=32, u=300_000), "307,200,000 frozen random numbers exceed the limit"),
+    ("bert", lab.VeRA(rank=10**8), "6,400,000,000 frozen random numbers exceed the limit"),
+    ("bert", lab.TinyLoRA(rank=40, u=80_000), "327,680,000 frozen random numbers exceed the limit"),
     ("bert", lab.VeRA(targets=("embed",)), "an embedding: leave it out"),
     ("gpt2", lab.HeadOnly(), "has nothing to train"),
     ("llama", lab.BitFit(), "has nothing to train"),
@@ -109,6 +110,7 @@ MODELS: list[tuple[str | Callable[[], nn.Module], Method, str]] = [
     (lambda: make_model("BertForMultipleChoice"), lab.Probe(), "which a BertForMultipleChoice cannot"),
     (lambda: make_model("BertForQuestionAnswering"), lab.Probe(), "the probe needs a classifier"),
     (lambda: make_model("MambaForCausalLM", MAMBA), lab.PrefixTuning(), "does not accept keys and values"),
+    (lambda: make_model("Qwen3NextForCausalLM", **HYBRID), lab.PrefixTuning(), "some layers .* no keys and values"),
     (lambda: nn.Sequential(nn.Linear(4, 4)), lab.PromptTuning(), "reads tokens, which Sequential does not; use lora"),
     (vision, lab.PrefixTuning(), "reads tokens, which ViTModel does not; use lora"),
     (lambda: nn.Sequential(nn.Conv2d(3, 8, 1)), lab.LoRA(targets="all-linear"), "no linear layer and no embedding"),
@@ -148,7 +150,8 @@ ROLES = {
     "decoder.block.0.layer.1.EncDecAttention.o": ("o",),
     "decoder.block.0.layer.2.DenseReluDense.wi_0": ("gate",),
     "deberta.encoder.rel_embeddings": ("position",),
-    "cls.predictions.decoder": ("head",),
+    **dict.fromkeys(("cls.predictions.decoder", "lm_loss", "head"), ("head",)),
+    **{f"encoder.layer.0.attention.attn.{role}": (role,) for role in "qkvo"},  # MPNet
     "something.unknown": (),
     "bert.myquery": (),
 }
@@ -218,6 +221,9 @@ def test_invalid_option_is_refused():
     ):
         with pytest.raises((BadValue, NotFound), match=message):
             LoRA(**options).place(SITES)
+    gates = [Site(f"layer.{n}.shared_expert_gate", "other", 32, 1) for n in (0, 1)]
+    with pytest.raises(BadValue, match='shared_expert_gate": 1'):  # all layers at once
+        LoRA(targets="all-linear").place(gates)
 
 
 @given(rank=st.integers(1, 16), special=st.integers(1, 16), alpha=st.floats(0.1, 64), rslora=st.booleans())

@@ -45,6 +45,7 @@ def test_pissa_drops_only_inputs_of_what_trains_and_dora_keeps_autocasts_dtype()
     layer = lora_layers(with_adapter("bert", LoRA(rank=2, dora=True)))[0]
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.ones(1, 32)).dtype == layer.base_layer(torch.ones(1, 32)).dtype == torch.bfloat16
+        assert layer.row_norms(layer.frozen_weight()).dtype == torch.float32
 
 
 def test_lora_plus_moves_b_further():

@@ -60,6 +60,9 @@ def test_what_soft_methods_cannot_do_is_refused(tmp_path):
     for model, name, match in cases:
         with raises_unchanged(model, match):
             load_adapter(model, tmp_path / name)
+    for name in METHODS:
+        with pytest.raises(BadValue, match=f"no room for the vectors of {name}"):
+            with_adapter("gpt2", METHODS[name]).generate(**make_inputs(), cache_implementation="static", max_length=9)
     model = with_adapter("gpt2", METHODS["prefix"])
     model.train().gradient_checkpointing_enable()
     with pytest.raises(BadValue, match="turn checkpointing off"):
@@ -105,6 +108,13 @@ def test_padding_does_not_change_outputs(kind, name):
     mask = nn.functional.pad(inputs["attention_mask"], (0, 3))
     padded, expected = model(ids, attention_mask=mask).logits, model(**inputs).logits  # ids as a positional argument
     torch.testing.assert_close(padded if padded.dim() == 2 else padded[:, :-3], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["prompt", "ptuning"])
+def test_prompt_leaves_classes_that_look_like_token_labels(name):
+    model = with_adapter("bert", METHODS[name])  # three classes
+    model.config.problem_type = "multi_label_classification"
+    assert model(**make_inputs(2, 3), labels=torch.rand(2, 3)).loss.isfinite()
 
 
 def test_warning_about_padded_rows_of_a_causal_classifier():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_lab import PrefixTuning, Probe, PromptTuning, load_model, load_task, load_tokenizer
-from lora_lab.errors import BadValue
+from lora_lab.errors import BadValue, LabWarning
 from lora_lab.training.batches import STEP, Row, collate, encode, scoring_batches
 from lora_lab.training.chat import Chat, end_of_turn, prompt_ids
 from lora_lab.training.evaluate import evaluate, logits_of
@@ -71,6 +71,12 @@ def test_encode_truncates_and_keeps_labels_and_places(opinions):
     assert [row.label for row in encoded] == list(task.train.labels)
     expected = Counter(min(len(tokenizer(text)["input_ids"]), 8) for text in task.train.texts)
     assert Counter(len(row.tokens) for row in encoded) == expected
+
+
+def test_answers_without_room_for_their_end_are_cut_with_a_warning():
+    task, tokenizer = load_task("captain", max_length=60), load_tokenizer("smollm2")
+    with pytest.warns(LabWarning, match="captain: answers beyond max_length 60 are cut and never end"):
+        assert max(map(len, encode(task.test, task, tokenizer))) == 60
 
 
 @pytest.fixture

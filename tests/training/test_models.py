@@ -2,14 +2,16 @@ import copy
 import json
 import shutil
 import time
+import warnings
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning, load_model, load_tokenizer
+from lora_lab import LoRA, PrefixTuning, Probe, PromptTuning, evaluate_adapter, load_adapter, load_model, load_tokenizer
 from lora_lab.errors import BadValue, Failed, LabError, LabWarning, NotFound
 from lora_lab.training.models import SHORT_ROWS, take_shortcuts
 from tests.conftest import BERT, logits, randomise, tiny
@@ -24,6 +26,20 @@ def test_arguments_of_load_model(tiny_encoder, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.warns(LabWarning, match="a head with 3 classes"):
         assert load_model(str(tmp_path), 2).classifier.out_features == 2
+
+
+def test_adapter_without_a_head_needs_a_base_that_has_one(tiny_encoder, opinions, tmp_path):
+    base, adapter = str(tmp_path / "base"), str(tmp_path / "adapter")
+    model = load_model(tiny_encoder, 2)
+    model.save_pretrained(base)
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["query"])).save_pretrained(adapter)
+    with pytest.warns(LabWarning, match=r"neither the adapter .* has the head 'classifier', so it is random"):
+        load_adapter(load_model(tiny_encoder, 2), adapter)
+    with pytest.raises(BadValue, match=r"neither the adapter .* has a head, so scores are random: train"):
+        evaluate_adapter(adapter, opinions, model=tiny_encoder, dtype="fp32", attention="eager", device_name="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LabWarning)
+        load_adapter(load_model(base, 2), adapter)
 
 
 def test_unknown_model_is_refused_and_the_hub_used_only_with_download(tmp_path, monkeypatch):

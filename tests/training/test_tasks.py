@@ -1,6 +1,7 @@
 import json
 import re
 import tempfile
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -70,9 +71,9 @@ def write(folder: Path | str, rows, suffix: str = "csv") -> str:
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "ndjson"])
 def test_own_file_becomes_a_task(tmp_path, suffix):
-    duplicate_and_empty = [{"text": "  TEXT \t 3 ", "label": "no"}, {"text": " ", "label": "maybe"}]
+    duplicate_and_empty = [{"text": t, "label": f"{n}"} for n, t in enumerate(("  TEXT \t 3 ", " ", ""))]
     file = Path(write(tmp_path, [*records(), *duplicate_and_empty], suffix))
-    with pytest.warns(LabWarning, match="1 texts have more than one label"):
+    with pytest.warns(LabWarning, match="than one label: 1; the first label is used"):
         task = load_task(str(file))
     assert task.labels == ("no", "yes")
     assert [len(getattr(task, split)) for split in SPLITS] == [14, 2, 4]
@@ -84,6 +85,15 @@ def test_own_file_becomes_a_task(tmp_path, suffix):
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # Windows adds a byte order mark
     with pytest.warns(LabWarning):
         assert load_task(str(file)).train == task.train
+
+
+def test_long_paragraphs_that_are_mostly_unused_are_named(tmp_path):
+    file = tmp_path / "own.txt"
+    for words, warned in ((1000, 1), (150, 0)):
+        file.write_text("\n\n".join(f"{n} {'word ' * words}" for n in range(20)))
+        with warnings.catch_warnings(record=True) as issued:
+            assert len(load_task(str(file)).train) == 14
+        assert ["but only the first 128 tokens are used" in str(w.message) for w in issued] == [True] * warned
 
 
 def test_labels_are_sorted_as_numbers_or_text(tmp_path):
@@ -123,7 +133,10 @@ REFUSED = [
     ("csv", 'text,label\na,"1\n', "cannot be read as csv"),
     ("csv", 'text,label\n"a\n\nb",1\n\nb,0\n"c\nd", e,1\n', "line 7 has 3 fields"),
     ("csv", "text,label\na,1,\nb,0,\n", "line 2 has 3 fields.*remove commas at line ends"),
-    ("csv", "text;label\na, b;1\n", "no column 'text'; it has text;label"),
+    ("csv", "text;label\na, b;1\n", "no column 'text'; it has text;label: save it with commas between columns"),
+    ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "deduplicated: 'label' has 1 different labels"),
+    ("csv", "text,label,split\na,1,train\nb,2,validation\na,1,test\n", "deduplicated: 'split' .* train, validation"),
+    ("jsonl", '{"instruction": "a", "output": "b"}', "no column .*; an answer to learn is a 'response' to a 'prompt'"),
     ("csv", "text,label,split\na,1,train\nb,0,test\n", "and nothing else; it has test, train"),
     ("csv", "text,label\na,1\nb,0\nc\n", "'label' is empty in 1 rows"),
     ("csv", "text,label\né,1\n".encode("cp1252"), "in Excel: 'CSV UTF-8'"),
@@ -135,7 +148,7 @@ REFUSED = [
     ("jsonl", '{"text": "a", "label": [1]}', "line 1 has no text or number in 'label'"),
     ("jsonl", "1\n2\n", 'own.jsonl, line 1 is not an object such as {"text": ..., "label": ...}'),
     ("jsonl", '{"text": "a", "label": 1, "split": "train"}\n{"text": "b", "label": 0}', "it has nothing, train"),
-    ("txt", "one paragraph", "has 1 passages"),
+    ("txt", "one paragraph", "has 1 passages .* divided at blank lines"),
     ("pdf", "x", "not a .csv, .jsonl or .txt file"),
 ]
 

@@ -24,7 +24,7 @@ from tests.conftest import BERT, PLAIN, logits, lora_layers, tiny
 from tests.training.conftest import rows, training_batches
 
 
-def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions):
+def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions, voices):
     progress: list[Progress] = []
     run = train(recipe(steps=5), store=tmp_path, callbacks=[progress.append])
     assert run.status == "done"
@@ -46,6 +46,12 @@ def test_run_is_recorded_with_adapter_and_predictions(recipe, tmp_path, opinions
     options = {"dtype": "fp32", "attention": "eager", "device_name": "cpu"}
     assert evaluate_adapter(run.adapter, opinions, **options) == pytest.approx(run.metrics)
     assert train(recipe(steps=5, seed=1), store=None).history["loss"] != run.history["loss"]
+    renamed = tmp_path / "renamed.csv"
+    renamed.write_text(Path(opinions).read_text().replace(",good", ",alright"))  # sorts before "bad"
+    with pytest.raises(BadValue, match=r"learned the classes bad, good, not alright, bad: use these names in "):
+        evaluate_adapter(run.adapter, str(renamed), **options)
+    with pytest.raises(BadValue, match="is a language model's: pass prompts or text as the task, not"):
+        evaluate_adapter(voices["captain"], opinions, **options)
     config = Path(run.adapter) / CONFIG
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": None}))
     with pytest.raises(BadValue, match="does not name its base model; pass the base with --model"):

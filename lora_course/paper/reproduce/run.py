@@ -51,8 +51,9 @@ def reproduce(
 
 
 def kept(folder: str | Path) -> list[Found]:
-    """Read all results in a folder, in running order. Raises: BadValue for an invalid file."""
-    return [read_json(file) for name in described() if (file := Path(folder, name, "result.json")).is_file()]
+    """Read all results of this version in a folder, in running order. Raises: BadValue for an invalid file."""
+    files = (Path(folder, name, "result.json") for name in described())
+    return [result for file in files if file.is_file() and (result := read_json(file)).get("version") == VERSION]
 
 
 def planned(items: Iterable[Item], minutes: float | None = None) -> Iterator[Found]:

@@ -7,7 +7,7 @@ import { panel } from "./panel.js";
 import { axisBottom, axisLeft, circle, curve, line, linear, piled, text } from "./svg.js";
 
 const TRAITS = { names: ["", ""], shares: [], sure: null, texts: [], share: 0.5 };
-const [PITCH, COLUMN, QUOTED] = [6, 40, 3]; // pixels between dots, and a pile's width; texts quoted of those that change
+const [PITCH, COLUMN, QUOTED] = [6, 20, 3]; // pixels between dots, and a pile's width; texts quoted of those that change
 const ENDS = '<span class="ends" aria-hidden="true"><span class="first"></span><span class="second"></span></span>';
 const positive = (row) => sum(row.map((z) => z > 0)) / row.length;
 const BODY = `<header><div class="title"></div></header>
@@ -74,11 +74,11 @@ function start(p) {
     p.fill({
       ".title": `Half ${names[0]}, half ${names[1]}: ${percent(right[nearest(shares, 0.5)])} right. The ends: ${percent(right[0])} and
         ${percent(right.at(-1))}`,
-      ".slider span": `share ${letter("s")} of ${names[1]}`, ".first": names[0], ".second": names[1],
-      ".key": "Each dot is a text, placed by the probability of the right answer. Filled is right, hollow is wrong.",
+      ".slider span": `share of ${names[1]}`, ".first": names[0], ".second": names[1],
+      ".key": "Each dot is a text, in a pile by the probability of the right answer. Filled is right, hollow is wrong.",
       ".big": `<b>${percent(right[at])}</b> <span>of ${count(texts.length)} right</span>`,
       ".words": `With ${letter("W")} + ${first} Δ${letter("W")}₁ + ${second} Δ${letter("W")}₂, no answer is more than ${surest[0]}
-        sure. With mixed logits: ${surest[1]}.`,
+        sure; with mixed logits, than ${surest[1]}.`,
       ".question": at ? `${count(turned[at].length)} ${word} between ${about(shares[at - 1])} and ${second}` : `Only ${names[0]}`,
       ul: turned[at].slice(0, QUOTED).map((n) => `<li>${escape(texts[n])}</li>`).join(""),
     });

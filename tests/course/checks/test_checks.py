@@ -55,10 +55,11 @@ def test_every_check_is_tested():
 
 
 def test_numbers_of_any_type_are_accepted_and_must_be_finite():
-    for number in (np.int64(4224), np.float32(4224), 4224.0):
+    for number in (np.int64(4224), np.float32(4224), 4224.0, np.array(4224), torch.tensor(4224)):
         assert check("pair_numbers", (number,)).passed
     assert check("energy", (lambda s, r: torch.tensor((s[:r] ** 2).sum() / (s**2).sum()),)).passed
     for number in (10**400, math.inf, math.nan, -(10**400)):
+        assert "a finite number" in check("pair_numbers", (number,)).words
         assert "a finite number" in check("published", (number, 1, "noise", "large")).words
         assert check("energy", (lambda s, r, number=number: number,)).passed is False
 

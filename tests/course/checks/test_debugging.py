@@ -7,7 +7,7 @@ from lora_lab.training.assets import shipped
 from lora_lab.training.named import inspect_folder
 
 FAULTS = {letter: patient.fault for letter, patient in PATIENTS.items()}
-RIGHT = [("diagnosis", (FAULTS,)), ("eleventh", ("B is zero in some layers", 0))]
+RIGHT = [("diagnosis", (FAULTS,)), ("eleventh", ("NaN or infinity", 0))]
 UNSOLVED = [("diagnosis", ({"A": ..., "B": "empty file"},), "name the fault for each letter")]
 WRONG = [
     ("diagnosis", ({**FAULTS, "C": "B is all zero"},), "C: B is zero, but did anything else learn"),

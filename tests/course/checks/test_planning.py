@@ -14,7 +14,7 @@ WRONG = [
     ("flip", ({"seq": 32, "batch": 1},), "change one premise"),
     ("flip", ({"store": "runs"},), "isn't a premise"),
     ("flip", ({"ranks": 4},), "nearest: rank"),
-    ("brief", ({**PLAN, "method": ("full", "peak")}, 0), "one row needs"),
+    ("brief", ({**PLAN, "method": ("full", "peak")}, 0), "it needs"),
     ("brief", ({**PLAN, "method": ("QLoRA", "share")}, 0), "LoRA in bf16 fits too"),
     ("brief", ({**PLAN, "method": ("LoRA", "share")}, 0), "frozen weights and the activations"),
     ("brief", ({**PLAN, "rate": ("2e-5", "rates")}, 0), "near full fine-tuning's rate"),

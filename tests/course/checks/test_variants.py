@@ -5,7 +5,7 @@ RATE, POINTS = checks.check_flattered(..., ...).right.values()
 RIGHT = [("as_plain", (AS_PLAIN.right,)), ("flattered", (RATE.right, POINTS.right, "DoRA"))]
 WRONG = [
     ("as_plain", (lambda alpha, rank: alpha / rank**0.5,), "rsLoRA's scaling"),
-    ("as_plain", (lambda alpha, rank: alpha,), "sqrt(rank) times less"),
+    ("as_plain", (lambda alpha, rank: alpha,), "sqrt(rank) times smaller"),
     ("as_plain", (lambda alpha, rank: alpha * rank,), "divides by the root"),
     ("as_plain", (lambda alpha, rank: alpha / rank,), "the other way"),
     ("flattered", (4e-3, POINTS.right, "DoRA"), "another rate flatters the variant more"),

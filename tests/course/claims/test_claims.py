@@ -1,4 +1,5 @@
 import json
+import math
 import runpy
 from inspect import signature
 from pathlib import Path
@@ -17,6 +18,7 @@ def test_verdict_is_explained_by_its_cases():
     assert Finding(tuple(Case(s, s == grid[-1], "") for s in grid), ()).on == ("model", "rank")
     because = Finding(tuple(Case({"place": place}, place > 0, "") for place in range(7)), ()).because
     assert all(words in because for words in ("holds in 6 of 7", "fails in 1 of 7"))
+    assert Finding((), ()).because == "no case meets these premises."
     assert Finding((Case(grid[0], None, "", "more seeds"), Case(grid[1], True, "")), ()).would_tell == "more seeds"
 
 
@@ -91,6 +93,9 @@ def test_invalid_premise_is_refused():
     for name, changes, message in (
         ("one_24gb_card", {"gpu": 48}, "no premise 'gpu'; nearest: gpu_gb"),
         ("one_24gb_card", {"gpu_gb": "much"}, "must be a number, such as 24"),
+        ("one_24gb_card", {"gpu_gb": "nan"}, "must be a number, such as 24"),
+        ("one_24gb_card", {"gpu_gb": math.inf}, "must be a number, such as 24"),
+        ("one_24gb_card", {"cards": -1}, "such as fsdp:8, not 'fsdp:-1'"),
         ("one_24gb_card", {"bits": 5}, "16, 8, 4, 3, 2"),
         ("less_memory", {"models": "minilm", "seq": 2048}, "longer than minilm can read"),
     ):

@@ -83,8 +83,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     drawn = str(draw("rank", *range(1000), name="Ada"))
     for placeholder, value in {"KEPT": str(kept), "FOLDER": str(kept.parent), "DRAWN": drawn}.items():
         cells = [cell.replace(placeholder, value) for cell in cells]
-    hand_in(folder, "ada/mine", [*SOLVED, *cells, SOLVED[1]])
+    hand_in(folder, "ada/mine", [*SOLVED[:3], f"checks.check_stranger?\n%time {SOLVED[3]}", *cells, SOLVED[1]])
     (folder / "ada" / "mine.txt").write_text("b")
+    for name in ("random.py", "json.py", ".home"):  # a helper's unlucky name breaks no kernel
+        (folder / "ada" / name).write_text("raise SystemExit")
     (folder / "ada" / FILE).write_text(json.dumps({"student": "Ada"}))
     wrong = OPEN[0].replace("...", "return p").partition("\n\n\n")[0]  # without the call to its check
     hand_in(folder, "ada/other", [wrong, OPEN[1], "pair = 4224", 'checks.check_stranger("A", 1)'])

@@ -120,6 +120,10 @@ def test_preflight_command_writes_a_file_and_fails_if_anything_is_red(green, lor
     assert "-> lora-lab fetch" in done.stdout
     assert "2 of 10 checks are red" in done.stderr  # assets, and training, which was not tried
     assert json.loads((tmp_path / "mine.json").read_text())["green"] is False
+    green.setattr(preflight, "tempfile", Mock(gettempdir=Mock(side_effect=FileNotFoundError)))  # as on a full disk
+    done = lora_lab("doctor", "--preflight", "--out", "mine.json/below")
+    assert "-> lora-lab fetch" in done.stdout
+    assert "can be written to: free disk space" in done.stderr
 
 
 def test_collect_lists_red_and_damaged_files_first(lora_lab: Callable, tmp_path: Path):

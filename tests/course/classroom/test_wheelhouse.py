@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -245,11 +246,26 @@ def test_install_refuses_damaged_wheels(stick: Path, tmp_path: Path, index: Path
     assert "HASH" in capfd.readouterr().err.upper()
 
 
+def test_installer_needs_a_whole_wheel_of_the_lab(tmp_path: Path):
+    script = shutil.copy(Path(wheelhouse.__file__).parent / "stick" / "install.py", tmp_path)
+    wheel(tmp_path / "wheels", "lora_lab").write_bytes(bytes(1000))  # as if the stick had been removed too early
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-S", script], capture_output=True, text=True, env={}, cwd=tmp_path)
+        message = "install: wheels/lora_lab-*.whl is missing or damaged: copy the whole folder again\n"
+        assert (done.returncode, done.stderr) == (1, message)
+        shutil.rmtree(tmp_path / "wheels", ignore_errors=True)
+
+
 def test_installer_checks_the_machine_first(stick: Path, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     wheelhouse.main(stick, ["--preflight", "--to", str(tmp_path / "lab")])
     assert "ok   python" in capsys.readouterr().out
     assert json.loads((tmp_path / "lora-lab-preflight.json").read_text(encoding="utf-8"))["findings"]
+    monkeypatch.setenv("HOME", str(stick / "manifest.json"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(stick / "manifest.json"))
+    with pytest.raises(SystemExit, match="can be written to: free disk space"):
+        wheelhouse.main(stick, ["--preflight", "--to", str(tmp_path / "lab")])
+    assert "ok   python" in capsys.readouterr().out
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
     with pytest.raises(SystemExit, match=r"install: 0\.0 GiB free.*free 4\.0 GiB more"):
         wheelhouse.main(stick, ["--to", str(tmp_path / "lab")])

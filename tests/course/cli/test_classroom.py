@@ -2,6 +2,11 @@ import ast
 import csv
 import io
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +45,10 @@ def test_class_summarizes_receipts(lora_lab: Callable, tmp_path: Path):
     assert result["damaged"] == ["line 5 (LL1 00 Eve) is damaged: ask for it again"]
     assert result["damaged"][0] in done.stderr
     assert "1 of 2 ranges contain" in lora_lab("class", str(chat)).stdout
+    three = [Receipt("02", "Otter 2", checks), Receipt("02", "", checks), Receipt("03", "otter  2", checks)]
+    chat.write_text("\n".join(receipt.line() for receipt in three), encoding="utf-16")  # as Notepad's "Unicode"
+    rows = re.findall(r"^(.*\S) +2/2 +(\S+)$", lora_lab("class", str(chat)).stdout, re.M)
+    assert rows == [("(no name, 2)", "-"), ("Otter 2", "2/2")]
 
 
 def test_grade_writes_json_and_a_table(lora_lab: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -62,15 +71,17 @@ def test_grade_writes_json_and_a_table(lora_lab: Callable, tmp_path: Path, monke
     assert "ada/first.ipynb: 1 of 4 right; 3 not yet; ran" in done.stderr
 
 
-def test_interrupted_grade_keeps_the_table_so_far(lora_lab: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def grade(notebook: Path, *_: object) -> None:
-        if notebook.stem == "bob":
-            raise KeyboardInterrupt
-
-    for name in ("ada", "bob"):
-        hand_in(tmp_path, name, SOLVED)
-    monkeypatch.setattr(grading, "_grade", grade)
-    assert lora_lab("grade", str(tmp_path), "--csv", str(tmp_path / "class.csv")).returncode == 130
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_interrupted_grade_ends_the_running_notebook_and_prints_the_others(tmp_path: Path):
+    (tmp_path / "ada.ipynb").write_text("no JSON {")
+    hand_in(tmp_path, "bob", ["import time\ntime.sleep(60)"])
+    options = ["--lesson", handed_out(tmp_path / "solutions"), "--csv", tmp_path / "class.csv", "--json"]
+    command, pipe = [sys.executable, "-m", "lora_course", "grade", tmp_path, *options], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr.readline().startswith("ada.ipynb: not graded")
+        process.send_signal(signal.SIGINT)  # while bob's notebook runs
+        assert [row["file"] for row in json.loads(process.stdout.read())["notebooks"]] == ["ada.ipynb"]
+    assert process.returncode == 130
     assert [line["file"] for line in rows_of(tmp_path / "class.csv")] == ["ada.ipynb"]
 
 

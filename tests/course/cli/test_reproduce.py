@@ -40,6 +40,9 @@ def test_results_are_kept_and_reported_again_later(run, tmp_path, monkeypatch):
     assert json.loads(run("--rejudge", "--json", "--out", str(tmp_path)).stdout)["items"] == result["items"]
     assert (tmp_path / "report.md").is_file()
     assert run("--out", str(tmp_path / "report.png" / "below")).returncode == 2
+    (tmp_path / "table6" / "result.json").write_text('{"item": "table6"}')
+    assert "no result of these items" in run("--rejudge", "--out", str(tmp_path)).stderr
+    run("table6", "--out", str(tmp_path))
     monkeypatch.setattr(reproduce, "items", lambda names: [Made(name="table5")])
     run("--out", str(tmp_path))
     assert {"## table5", "## table6"} <= set((tmp_path / "report.md").read_text().splitlines())
@@ -53,6 +56,8 @@ def test_paper_scale_runs_the_protocol(run, monkeypatch, tmp_path):
     monkeypatch.setattr(protocol, "result_in_words", str)
     done = run("--scale", "paper", "--dry-run", "--variant", "repo", "--json")
     assert json.loads(done.stdout) == {"scale": "paper", "items": [{"table": "table2"}, {"table": "table3"}]}
+    for option in (("--seeds", "1"), ("--download",)):
+        assert "doesn't change the plan" in run("--scale", "paper", "--dry-run", *option).stderr
     options = {"model_path": "m", "data": "d", "seeds": 1, "out": str(tmp_path)}
     words = ("--model-path", "m", "--data", "d", "--seeds", "1", "--out", str(tmp_path), "--json")
     assert json.loads(run("table3", "--scale", "paper", *words).stdout) == {"scale": "paper", "table": "table3"}
