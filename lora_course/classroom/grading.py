@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -262,15 +262,11 @@ def grade(
 
     STOPPED.clear()
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(grade_one, notebook) for notebook in notebooks]
         try:
-            while wait(futures, timeout=1).not_done:  # a wait without end can miss Ctrl-C
-                pass
+            return list(pool.map(grade_one, notebooks))
         except KeyboardInterrupt:
             STOPPED.set()  # ends the notebooks that are running
-            pool.shutdown(wait=False, cancel_futures=True)
             raise
-        return [future.result() for future in futures]
 
 
 def _grade(notebook: Path, row: Row, limits: Limits, known: Sequence[Lesson]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,8 @@ def test_interrupted_grade_ends_the_running_notebook_and_prints_the_others(tmp_p
     hand_in(tmp_path, "bob", ["import time\ntime.sleep(60)"])
     options = ["--lesson", handed_out(tmp_path / "solutions"), "--csv", tmp_path / "class.csv", "--json"]
     command, pipe = [sys.executable, "-m", "lora_course", "grade", tmp_path, *options], subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell ignore it
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
         assert process.stderr.readline().startswith("ada.ipynb: not graded")
         process.send_signal(signal.SIGINT)  # while bob's notebook runs
         assert [row["file"] for row in json.loads(process.stdout.read())["notebooks"]] == ["ada.ipynb"]
