@@ -131,7 +131,7 @@ def defense(pair: str, margin: float) -> Defense:
         "the interval was seen: some margin always fits",
         f"for language models, {a} {claim}": "one model and one task were tried, but the sentence is about all models",
     }
-    start = (2 + [*PAIRS].index(pair) % 5) % 4  # not the student's: the grader doesn't know their names
+    start = (2 + [*PAIRS].index(pair) % 5) % 4  # not drawn: the grader doesn't know the student's name
     order = [*replies][start:] + [*replies][:start]
     return Defense(seen, word, right, {sentence: replies[sentence] for sentence in order})
 

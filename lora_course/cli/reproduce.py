@@ -13,8 +13,8 @@ from lora_lab.errors import BadValue, Failed
 COUNT = click.IntRange(min=1)
 LAPTOP = ("minutes", "again", "rejudge")
 PLAN = ("model", "task", "row", "variant", "gpu", "model_path", "data")
-UNPLANNED = ("again", "rejudge", "seeds", "steps_limit", "prompts", "start", "download")
 RUN = ("model", "task", "row", "variant", "model_path", "data", "seeds", "steps_limit", "prompts", "start", "download")
+UNPLANNED = ("again", "rejudge", *(name for name in RUN if name not in PLAN))
 PAPER = together(
     click.option("--model", default=None, help="paper: one model of the table, such as gpt2-medium."),
     click.option("--task", default=None, help="paper: one task of the table, such as rte."),

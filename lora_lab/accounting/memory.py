@@ -386,7 +386,7 @@ def largest(
         changes: dict[str, Any] = {field: n}
         step = estimated(replace(setup, **changes))
         if step.mode == "traced" and field == "seq" and n >= SHORT:
-            raise BadValue("steps of this model cannot be interpolated, and tracing many lengths takes long: try some")
+            raise BadValue("this model's steps cannot be interpolated, and tracing many lengths takes long: try a few")
         return step.peak <= available
 
     least = SHORT if field == "seq" and (limit is None or limit >= SHORT) else 1  # avoid tracing shorter rows

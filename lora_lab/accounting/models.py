@@ -291,7 +291,7 @@ def auto_class(config: Any, *, classify: bool) -> Any:
     if classify:
         kind = config.model_type
         message = f"transformers has no sequence classification model of type '{kind}'"
-        raise BadValue(f"{message}; its parameters can be counted, without num_labels")
+        raise BadValue(f"{message}; count its parameters without num_labels")
     return transformers.AutoModel
 
 

@@ -61,7 +61,7 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     if any(layer.merged for _, layer in attach.adapter_layers(model)):
         raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
     if strength := next((x.strength for _, x in attach.adapter_layers(model) if x.strength != 1), None):
-        raise BadValue(f"the adapter is at strength {strength:g}: leave the block of at_strength before you save it")
+        raise BadValue(f"the adapter is at strength {strength:g}: leave the at_strength block before saving it")
     tensors, metadata, config = file_of(model, report)
     warn(misread_by_peft(model, config))
     weights = safetensors_bytes({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata)

@@ -244,7 +244,7 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
     """Compute and check each merged tensor, then recompute and store each, so that only one is in memory at a time."""
     _refuse_disabled(model)
     if keep and any(part.strength != 1 for _, part in adapter_layers(model)):
-        raise BadValue("the merge would keep this strength: leave the block of at_strength first, or merge for good")
+        raise BadValue("the merge would keep this strength: leave the at_strength block first, or call merge_for_good")
     method = report_of(model).method.name
     by_layer: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, innermost first
     for path, part in adapters(model):

@@ -339,7 +339,7 @@ def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]
         if column not in table:
             found = ", ".join(map(str, table.columns)) or "nothing"
             fix = "save it with commas between columns" if {";", "\t"} & {*found} else "rename a column"
-            fix += "" if path.suffix.lower() == ".csv" else "; an answer to learn is a 'response' to a 'prompt'"
+            fix += "" if path.suffix.lower() == ".csv" else "; pairs have the fields 'prompt' and 'response'"
             raise NotFound(f"{path} has no column '{column}'; it has {found}: {fix}")
     table = table[table[text].notna() & table[label].notna()]  # null: no text or label yet
     names = table[label].astype(str).str.strip()

@@ -122,7 +122,7 @@ def open_adapter(
     learned = Store(record.parent).read(record.stem).labels if is_record(record) and record.is_file() else []
     if learned and learned != [*data.labels]:
         names, given = ", ".join(learned), ", ".join(data.labels)
-        raise BadValue(f"the adapter in {adapter} learned the classes {names}, not {given}: use these names in {task}")
+        raise BadValue(f"{adapter} was trained on the classes {names}, not {given}: rename those in {task}")
     choice = device.choose(typical_tokens(data), device=device_name, dtype=dtype, attention=attention)
     base = load_model(name, data.num_labels, dtype=choice.load_as, attention=choice.attention, download=download)
     if labels is None and base.lora_lab_random_heads:

@@ -227,7 +227,7 @@ def test_impossible_step_is_refused(monkeypatch):
         (memory, "llama-2-7b", BitFit(), {}, "no biases"),
         (memory, small_config("deberta-v2 relative"), LORA, {"trace": True}, "deberta-v2 cannot be traced"),
         (memory, "gpt2", LORA, {"adapter_dtype": "fp32"}, "as a whole"),
-        (memory, {"model_type": "vit"}, LORA, {}, "of type 'vit'; its parameters can be counted"),
+        (memory, {"model_type": "vit"}, LORA, {}, "of type 'vit'; count its parameters"),
         *((ask, "gpt2", PrefixTuning(tokens=5000), {}, "has 1024, so use at most 1023") for ask in (memory, params)),
         (params, "minilm", LoRA, {}, "method must be"),
         (measure, "minilm", LORA, {"optimizer": "adamw-8bit"}, "PyTorch's own optimizers"),

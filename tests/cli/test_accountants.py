@@ -93,7 +93,7 @@ def test_no_length_is_searched_if_each_needs_a_trace(tmp_path):
     found = memory(f"{tmp_path} --rank 2 --seq 16 --gpu-gb 4")
     assert (found["mode"], found["max_seq"]) == ("traced", None)
     assert found["max_batch"] > 1
-    assert any("the largest seq is unknown: steps of this model cannot" in note for note in found["notes"])
+    assert any("the largest seq is unknown: this model's steps cannot" in note for note in found["notes"])
 
 
 def test_option_increases_the_peak(tiny_causal):

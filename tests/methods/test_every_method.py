@@ -208,7 +208,7 @@ def test_at_strength_scales_the_update(tmp_path):
             pass
     with at_strength(model, 0.5), at_strength(model, -1):
         for function, match in ((merge, "keep this strength"), (partial(save_adapter, path=tmp_path), "strength -0.5")):
-            with raises_unchanged(model, f"{match}: leave the block of at_strength"):
+            with raises_unchanged(model, f"{match}: leave the at_strength block"):
                 function(model)
     save_adapter(model, tmp_path)
     model = with_adapter("roberta", IA3())

@@ -136,7 +136,7 @@ REFUSED = [
     ("csv", "text;label\na, b;1\n", "no column 'text'; it has text;label: save it with commas between columns"),
     ("csv", "text,label\n" + "a,1\nA,2\n" * 9, "deduplicated: 'label' has 1 different labels"),
     ("csv", "text,label,split\na,1,train\nb,2,validation\na,1,test\n", "deduplicated: 'split' .* train, validation"),
-    ("jsonl", '{"instruction": "a", "output": "b"}', "no column .*; an answer to learn is a 'response' to a 'prompt'"),
+    ("jsonl", '{"instruction": "a", "output": "b"}', "no column .*; pairs have the fields 'prompt' and 'response'"),
     ("csv", "text,label,split\na,1,train\nb,0,test\n", "and nothing else; it has test, train"),
     ("csv", "text,label\na,1\nb,0\nc\n", "'label' is empty in 1 rows"),
     ("csv", "text,label\né,1\n".encode("cp1252"), "in Excel: 'CSV UTF-8'"),
