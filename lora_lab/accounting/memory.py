@@ -9,7 +9,7 @@ import gzip
 import json
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property, lru_cache, partial
@@ -27,7 +27,7 @@ from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
 from lora_lab.accounting.models import architecture_of, check_class, config_of, known_config, longest, positions_of, zoo
 from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import SHARDED, STEP, Label, Moment, Setup, optimizer_states, optimizer_temporaries
-from lora_lab.errors import BadValue, LabError, nearest
+from lora_lab.errors import BadValue, nearest
 from lora_lab.files import write_atomically
 from lora_lab.methods.base import check_method
 from lora_lab.methods.full import FullFineTuning
@@ -401,16 +401,6 @@ def most(fits: Callable[[int], bool], limit: int | None = None, least: int = 1) 
     end = high if limit is None else min(high, limit + 1)
     found = bisect_left(range(end), True, lo=max(high // 2 + 1, least), key=lambda n: not fits(n)) - 1
     return found if found >= least else None
-
-
-def largest_model(method: Any, setup: Setup, available: int, names: Iterable[str]) -> str | None:
-    """Return the model with the most parameters whose step fits in `available` bytes according to `quick`, or None."""
-    fitting: dict[str, int] = {}
-    for name in names:
-        with suppress(LabError):  # the model lacks the method's targets, or cannot read rows this long
-            if quick(name, method, setup).peak <= available:
-                fitting[name] = architecture_of(name).total
-    return max(fitting, key=lambda name: fitting[name], default=None)
 
 
 def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:

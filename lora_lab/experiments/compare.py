@@ -308,12 +308,12 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         need = need_of(recipe)
     except LabError:
         return {}
-    costs: dict[str, Any] = {"added_tokens": need.method.added_tokens}
+    costs: dict[str, Any] = {"added_tokens": recipe.method.added_tokens}
     with suppress(*NO_COST):
         labels = need.setup.num_labels if need.architecture.task == "encoder" else None
         costs["adapter_bytes"] = params(recipe.model, recipe.method, labels).adapter_bytes
     with suppress(*NO_COST):
-        predicted = estimate(need.model, need.method, need.setup)
+        predicted = estimate(recipe.model, recipe.method, need.setup)
         costs |= {"predicted_bytes": predicted.peak, "predicted_parts": dict(predicted.categories)}
     with suppress(*NO_COST):
         names = ("batch", "seq", "dtype", "optimizer", "padded", "device", "num_labels")

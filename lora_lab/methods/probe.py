@@ -5,7 +5,7 @@
 
     minimize  sum over texts of -log p(label | text)  +  l2 / 2 |W|^2       on z standardized to mean 0 and deviation 1
 
-This loss has a single minimum, which scikit-learn finds (`training/probing.py`) without a learning rate, steps or a
+This loss has a single minimum, which scikit-learn finds (`training/loop.py`) without a learning rate, steps or a
 seed. A method's gain over the probe shows what changing the model is worth. Alain & Bengio 2016, arXiv:1610.01644.
 """
 

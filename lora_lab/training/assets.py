@@ -108,8 +108,7 @@ def home() -> Path:
 
 def asset_path(name: str) -> Path:
     """Return an asset's folder after checking file sizes. Raises: NotFound if it is missing, damaged or outdated."""
-    problem = problem_with(name)
-    if problem:
+    if problem := problem_with(name):
         flag = " --tweets" if ASSETS[name].opt_in else ""
         raise NotFound(f"the asset '{name}' {problem}; run: lora-lab fetch{flag}")
     return home() / name
@@ -193,8 +192,7 @@ def _fetch_one(name: str, say: Callable[[str], None], source: Path | None) -> No
             for entry in archive.namelist():
                 inside = PurePosixPath(entry)
                 if any(inside.match(pattern) for pattern in (*asset.wanted, "*LICENSE*")):
-                    with archive.open(entry) as packed, open(folder / inside.name, "wb") as target:
-                        shutil.copyfileobj(packed, target)
+                    (folder / inside.name).write_bytes(archive.read(entry))
         say(f"      {name}: preparing")
         asset.prepare(folder)
         files = sorted(p for p in folder.rglob("*") if p.is_file())

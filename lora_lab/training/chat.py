@@ -43,7 +43,6 @@ Prompt = str | Chat
 
 
 def question(text: str) -> Chat:
-    """Return a chat with one question."""
     return Chat((("user", text),))
 
 

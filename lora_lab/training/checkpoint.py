@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,6 @@ FACTS = ("history", "status", "error", "best", "since", "warnings")
 
 @dataclass(frozen=True)
 class Unfinished:
-    """The header of a checkpoint."""
-
     path: Path
     step: int
     recipes: tuple[Recipe, ...]
@@ -52,25 +49,21 @@ def unfinished(store: Path) -> list[Unfinished]:
     checkpoints = []
     for file in sorted((store / FOLDER).glob("*.safetensors")):
         try:
-            header = _header(file)
-            if header["version"] != VERSION:
-                raise ValueError(f"it has version {header['version']}, not {VERSION}")
-            recipes = tuple(recipe_from(member["recipe"]) for member in header["members"])
-            checkpoints.append(Unfinished(file, header["step"], recipes))
-        except FileNotFoundError:  # another sweep just finished it
+            try:
+                header = _header(file)
+                if header["version"] != VERSION:
+                    raise ValueError(f"it has version {header['version']}, not {VERSION}")
+                recipes = tuple(recipe_from(member["recipe"]) for member in header["members"])
+                checkpoints.append(Unfinished(file, header["step"], recipes))
+            except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                kept = file.rename(file.with_suffix(f".unreadable{time.time_ns()}"))
+                problem = f"the checkpoint {file} cannot be used ({in_a_sentence(error)})"
+                warn(f"{problem}: it is kept as {kept.name}, and its runs start over")
+        except FileNotFoundError:  # another sweep just finished or renamed it
             continue
         except OSError as error:
-            raise BadValue(f"cannot read the checkpoint {file} ({error}): try again, or move it elsewhere") from error
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            problem = f"the checkpoint {file} cannot be used ({in_a_sentence(error)})"
-            targets = (file.with_suffix(f".unreadable{n or ''}") for n in count())
-            try:
-                renamed = file.rename(next(target for target in targets if not target.exists()))
-            except FileNotFoundError:
-                continue
-            except OSError as rename_error:
-                raise BadValue(f"{problem} or renamed ({rename_error}): move it elsewhere") from rename_error
-            warn(f"{problem}: it is kept as {renamed.name}, and its runs start over")
+            message = f"the checkpoint {file} cannot be read or renamed ({error}): try again, or move it elsewhere"
+            raise BadValue(message) from error
     return checkpoints
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -87,35 +87,33 @@ def choose(
     Raises: BadValue for an unknown name or a device that this machine doesn't have.
     """
     quantised, dtype = split_dtype(dtype)
-    device = _given("device", device, ("cuda", "mps", "cpu")) or available_devices()[0]
+    device = _allowed("device", device, ("cuda", "mps", "cpu"), available_devices())[0]
     if device != "cpu" and device not in available_devices():
         raise BadValue(f"this machine has no device {device}; it has {', '.join(available_devices())}")
-    given_dtype, given_attention = _given("dtype", dtype, DTYPES), _given("attention", attention, ATTENTIONS)
-    may_round = products == AUTO and device == "cpu" and _given("dtype", AUTO, DTYPES) is None
-    if given_dtype and given_attention and not may_round:
-        return Choice(device, given_dtype, given_attention, quantised)
+    kinds = [*_allowed("dtype", dtype, DTYPES, ("fp32", "bf16"))]
+    if products == AUTO and device == "cpu" and kinds[0] == "fp32" and os.environ.get("LORA_LAB_DTYPE", AUTO) == AUTO:
+        kinds.append(ROUNDED)
+    cases = [*product(kinds, _allowed("attention", attention, ATTENTIONS, ATTENTIONS))]
+    if len(cases) == 1:  # nothing to measure
+        return Choice(device, *cases[0], quantised)
     times, length = measured(device), min(LENGTHS, key=lambda n: abs(n - tokens))
 
-    def faster(name: str, attentions: tuple[str, ...] = ATTENTIONS) -> bool:
-        best = {d: min(times.get(key(d, a, length), float("inf")) for a in attentions) for d in ("fp32", name)}
-        return best[name] < 0.9 * best["fp32"]
+    def seconds(case: tuple[str, str]) -> float:
+        time = times.get(key(*case, length), times[key("fp32", case[1], length)])  # fp16 is never timed
+        return time if case[0] == kinds[0] else time / 0.9
 
-    attentions = (given_attention,) if given_attention else ATTENTIONS
-    best_dtype = given_dtype or ("bf16" if faster("bf16") else "fp32")
-    timed_as = best_dtype if key(best_dtype, "eager", length) in times else "fp32"  # fp16 is never timed
-    if may_round and best_dtype == "fp32" and faster(ROUNDED, attentions):
-        timed_as = ROUNDED
-    best_attention = min(attentions, key=lambda a: times[key(timed_as, a, length)])
-    return Choice(device, best_dtype, best_attention, quantised, "bf16" if timed_as == ROUNDED else "fp32")
+    kind, attention = min(cases, key=seconds)
+    rounds = kind == ROUNDED
+    return Choice(device, "fp32" if rounds else kind, attention, quantised, "bf16" if rounds else "fp32")
 
 
-def _given(option: str, value: str, choices: Any) -> str | None:
-    """Return the value from the argument or the environment; None if the best one must be measured."""
+def _allowed(option: str, value: str, choices: Collection[str], auto: Sequence[str]) -> Sequence[str]:
+    """Return the value from the argument or the environment, as a list of one; `auto` if the best must be measured."""
     value = os.environ.get(f"LORA_LAB_{option.upper()}", AUTO) if value == AUTO else value
     if value not in (*choices, AUTO):
         formats = QUANTISED_BITS if option == "dtype" else ()
         raise BadValue(f"{option} must be one of {', '.join([*choices, *formats])} or auto, not '{value}'")
-    return None if value == AUTO else value
+    return auto if value == AUTO else [value]
 
 
 # ---- timings
@@ -132,7 +130,7 @@ def measured(device: str) -> dict[str, float]:
         timings = read_json(cache)
     except BadValue:
         timings = _timed.setdefault(cache, {})
-    if not (isinstance(timings.get(machine), dict) and cases.keys() <= timings[machine].keys()):
+    if not cases.keys() <= set(timings.get(machine, ())):
         timings[machine] = {}
         for name, (kind, attention, tokens) in cases.items():
             with rounded_products("bf16" if kind == ROUNDED else "fp32"):
@@ -143,7 +141,6 @@ def measured(device: str) -> dict[str, float]:
 
 
 def key(dtype: str, attention: str, tokens: int) -> str:
-    """Return the key of a timing."""
     return f"{dtype}/{attention}/{tokens}"
 
 
@@ -184,8 +181,14 @@ def available_devices() -> list[str]:
 
 
 def describe(device: str) -> str:
-    """Describe this machine, with the versions that its speed depends on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+    """Describe this machine, with what its speed depends on: on Linux, processors of one name may differ in bf16."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text("utf-8"), re.MULTILINE))
+        flags = facts.get("flags", facts.get("Features", "")).split()
+        if "model name" in facts:
+            name = " ".join([facts["model name"].strip(), *sorted(flag for flag in flags if flag.endswith("bf16"))])
+    name = torch.cuda.get_device_name() if device == "cuda" else name
     return f"{device} {name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
@@ -199,22 +202,8 @@ def environment(choice: Choice) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "hardware": describe(choice.device),
-        "device": choice.device,
-        "dtype": choice.dtype,
-        "attention": choice.attention,
-        **({"products": choice.products} if choice.products != choice.dtype == "fp32" else {}),
-        **({"quantised": choice.quantised} if choice.quantised else {}),
+        **{name: value for name, value in vars(choice).items() if value != getattr(Choice, name, None)},  # no defaults
     }
-
-
-def _cpu_name() -> str:
-    """Return the processor's name and, on Linux, its bf16 flags, since different processors share a name."""
-    with suppress(OSError):
-        facts: dict[str, str] = dict(re.findall(r"^(\S[^\t:]*?)\s*: (.*)$", CPU_FACTS.read_text("utf-8"), re.MULTILINE))
-        flags = facts.get("flags", facts.get("Features", "")).split()
-        if "model name" in facts:
-            return " ".join([facts["model name"].strip(), *sorted(flag for flag in flags if flag.endswith("bf16"))])
-    return platform.processor() or platform.machine()
 
 
 def _mps_has_bf16() -> bool:
@@ -234,7 +223,6 @@ def used_bytes(device: str) -> int:
 
 
 def free_memory() -> None:
-    """Free the memory that no tensor uses anymore."""
     gc.collect()
     for module in (torch.cuda, torch.mps):
         if module.is_available():

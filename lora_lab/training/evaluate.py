@@ -96,17 +96,16 @@ def evaluate_members(
             places += batch.places
             chunks.append(np.concatenate(in_parts(partial(_row_values, batch.to(device)), model, members)))
     by_row = np.concatenate(chunks, axis=1)[:, np.argsort(places)]  # (members, rows, values)
-    return [_score(values, [row.label for row in rows], judged_by) for values in by_row]
+    return [_score(values, rows, judged_by) for values in by_row]
 
 
-def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequence[str]) -> Score:
-    if labels[0] is None:
-        loss, tokens = values.sum(0)
-        loss = loss / tokens
+def _score(values: np.ndarray, rows: Sequence[Row], judged_by: Sequence[str]) -> Score:
+    if rows[0].label is None:
+        loss = values[:, 0].sum() / values[:, 1].sum()
         metrics = {"perplexity": math.exp(min(loss, 700)), "loss": loss}  # exp overflows above 709
         return Score(metrics, values[:, 0] / values[:, 1].clip(1))  # a row of one token predicts nothing
-    true = np.array(labels)
-    if isinstance(labels[0], float):
+    true = np.array([row.label for row in rows])
+    if isinstance(rows[0].label, float):
         return Score(regression_metrics(values[:, 0], true), values[:, 0])
     return Score(classification_metrics(values, true, judged_by), values)
 
@@ -115,10 +114,10 @@ def _score(values: np.ndarray, labels: Sequence[float | None], judged_by: Sequen
 def _row_values(batch: Batch, model: torch.nn.Module, part: slice) -> np.ndarray:
     """Return each member's logits, (members, rows, classes), or each row's summed loss and tokens, (..., 2)."""
     members = part.stop - part.start
-    repeated = batch.repeated(members)
-    values = logits_of(model, repeated)
-    if repeated.labels.dim() > 1:
-        losses, tokens = _token_losses(values, repeated.labels).sum(1), learned_tokens(repeated.labels).float()
+    batch = batch.repeated(members)
+    values = logits_of(model, batch)
+    if batch.labels.dim() > 1:
+        losses, tokens = _token_losses(values, batch.labels).sum(1), learned_tokens(batch.labels).float()
         values = torch.stack([losses, tokens], dim=1)
     return values.reshape(members, len(batch.places), -1).cpu().double().numpy()
 
@@ -152,13 +151,8 @@ def regression_metrics(predicted: np.ndarray, true: np.ndarray) -> dict[str, flo
     """Return pearson, spearman and the mean squared error as loss; correlations of a constant prediction are 0."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
-    def pearson(a: np.ndarray, b: np.ndarray) -> float:
-        if any((column == column[:1]).all() for column in (a, b)):  # 0.1 minus its mean isn't exactly 0
-            return 0.0
-        return float(np.nan_to_num(np.corrcoef(a, b)[0, 1]))
-
-    return {
-        "pearson": pearson(predicted, true),
-        "spearman": pearson(rankdata(predicted), rankdata(true)),
-        "loss": float(((predicted - true) ** 2).mean()),
-    }
+    metrics = {"pearson": 0.0, "spearman": 0.0, "loss": float(((predicted - true) ** 2).mean())}
+    if len(set(predicted)) > 1 and len(set(true)) > 1:  # otherwise, 0.1 minus its mean may not be exactly 0
+        for name, ranks in (("pearson", np.asarray), ("spearman", rankdata)):
+            metrics[name] = float(np.nan_to_num(np.corrcoef(ranks(predicted), ranks(true))[0, 1]))
+    return metrics

@@ -1,8 +1,7 @@
 """Generate answers to prompts: greedy, or by beam search.
 
 Prompts are padded on the left, so that all answers begin at the same position. An answer ends at the end-of-text token,
-or at the token that ends a chat turn. Adapters work here too: a soft prompt or prefix enters in the first forward pass
-and stays in the cache.
+or at the token that ends a chat turn. A soft prompt or prefix enters in the first forward pass and stays in the cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 from transformers import (
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     NoRepeatNGramLogitsProcessor,
     PreTrainedModel,
@@ -72,9 +70,8 @@ def generate(
         do_sample=False, num_beams=decoding.beams, length_penalty=decoding.length_penalty,
         max_new_tokens=decoding.max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    ids = prompt_ids(tokenizer, prompts)
-    order = list(range(len(ids)))
-    if len(ids) > rows:  # several batches
+    ids, order = prompt_ids(tokenizer, prompts), list(range(len(prompts)))
+    if len(order) > rows:  # several batches
         order.sort(key=lambda place: -len(ids[place]))  # similar lengths together
 
     def texts_of(found: Any) -> list[str]:  # after the prompts, of `width` tokens
@@ -83,27 +80,19 @@ def generate(
     def ended(found: Any, scores: Any) -> Any:
         return torch.full((len(found),), watch is not None and watch(texts_of(found)), device=found.device)
 
+    def without_repeats(found: Any, scores: Any) -> Any:  # the answer may repeat a four-token name from the prompt
+        return NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram)(found[:, width:], scores)
+
     with answering(model), torch.inference_mode(), quiet():  # transformers warns about padding after tokenizing
         for start in range(0, len(order), rows):
             places = order[start : start + rows]
             inputs = tokenizer.pad({"input_ids": [ids[n] for n in places]}, padding_side="left", return_tensors="pt")
-            width, processors = inputs["input_ids"].shape[1], LogitsProcessorList()
-            if decoding.no_repeat_ngram:
-                processors.append(_OnAnswer(NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram), width))
+            width = inputs["input_ids"].shape[1]
             found: Any = model.generate(
-                **inputs.to(model.device), generation_config=config, logits_processor=processors,
+                **inputs.to(model.device), generation_config=config,
+                logits_processor=LogitsProcessorList([without_repeats] if decoding.no_repeat_ngram else []),
                 stopping_criteria=StoppingCriteriaList([ended] if watch else []),
             )  # fmt: skip
             for place, text in zip(places, texts_of(found), strict=True):
                 answers[place] = text
     return answers
-
-
-class _OnAnswer(LogitsProcessor):
-    """Apply a logits processor to the answer only, so that the answer may repeat a four-token name from the prompt."""
-
-    def __init__(self, processor: LogitsProcessor, start: int) -> None:
-        self.processor, self.start = processor, start
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        return self.processor(input_ids[:, self.start :], scores)

@@ -1,9 +1,10 @@
-"""The training loop: `fit` for one model, `fit_together` for a pack of adapters on one frozen base."""
+"""The training loop, for one model or for a pack of adapters on one frozen base; and the solver of the probe."""
 
 from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,19 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.adapter_layer import AdapterLayer
-from lora_lab.errors import warn
-from lora_lab.methods.attach import Ahead
+from lora_lab.errors import Failed, warn
+from lora_lab.methods.attach import Ahead, PooledHead
+from lora_lab.methods.probe import Probe
 from lora_lab.metrics import better
-from lora_lab.training.batches import Batch
+from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.device import in_parts, rounded_products
 from lora_lab.training.early_warnings import gradient_warning, rate_warning
-from lora_lab.training.evaluate import learned_tokens, logits_of, loss_of
+from lora_lab.training.evaluate import ROWS, learned_tokens, logits_of, loss_of
 from lora_lab.training.recipe import Recipe
 
 Metrics = dict[str, float]
-After = Callable[[int, bool], None]
 Losses = Callable[[Tensor, Tensor, Sequence["Member"]], Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
+TOLERANCE, ROUNDS = 1e-8, 5000  # of scikit-learn's solver
 
 
 def label_losses(logits: Tensor, labels: Tensor, members: Sequence[Member]) -> Tensor:
@@ -40,45 +42,6 @@ def label_losses(logits: Tensor, labels: Tensor, members: Sequence[Member]) -> T
 
 
 def fit(
-    member: Member,
-    batches: Iterable[tuple[int, Batch]],
-    validate: Callable[[], Metrics],
-    *,
-    losses: Losses = label_losses,
-    after: After = lambda step, validated: None,
-    products: str = "fp32",
-    stop: threading.Event | None = None,
-) -> None:
-    """Train one model, one batch per step, until the batches or the patience run out.
-
-    batches     the remaining steps: (step, batch)
-    validate    returns the metrics of the validation split
-    losses      returns the losses to minimize, (members,), from (logits, labels, members)
-    after       called after each step with (step, whether it was validated)
-    products    see `rounded_products`
-    stop        set it to end training after the current step
-    """
-    recipe, model = member.recipe, member.model
-    training_mode(model, base_dropout=recipe.dropout)
-    for step, batch in batches:
-        with rounded_products(products):
-            loss = losses(logits_of(model, batch), batch.labels, [member])[0]
-            loss.backward()
-        loss, norm = torch.stack([loss.detach(), member.clip()]).tolist()
-        member.update(step, loss, norm)  # AdamW; a non-finite loss ends the run
-        model.zero_grad()
-        validates = validates_at(step, recipe)
-        member.note(validate() if validates else None)  # history, callbacks, patience
-        after(step, validates)
-        if stop is not None and stop.is_set():
-            member.end("stopped")
-        if member.ended:
-            break
-    member.end("done")
-    model.eval()
-
-
-def fit_together(
     model: nn.Module,
     members: Sequence[Member],
     batches: Iterable[tuple[int, Batch]],
@@ -86,25 +49,34 @@ def fit_together(
     leave: Callable[[Sequence[Member]], tuple[nn.Module, Sequence[Member]]],
     *,
     losses: Losses = label_losses,
-    after: After = lambda step, validated: None,
+    after: Callable[[int, bool], None] = lambda step, validated: None,
+    products: str = "fp32",
     stop: threading.Event | None = None,
 ) -> None:
-    """Train the members of a pack as in `fit`, one batch per member per step, until the last member has ended.
+    """Train all members, one batch per member per step, until the batches run out or the last member has ended.
 
-    model   computes all members' rows, concatenated in one batch
-    leave   called with members that ended while others continue; returns the remaining model and members
+    model       computes all members' rows, concatenated in one batch; for a run alone, its member's own model
+    batches     the remaining steps: (step, batch)
+    validate    returns each member's metrics of the validation split
+    leave       called with members that ended while others continue; returns the remaining model and members
+    losses      returns the losses to minimize, (members,), from (logits, labels, members)
+    after       called after each step with (step, whether it was validated)
+    products    see `rounded_products`
+    stop        set it to end training after the current step
     A member with a non-finite loss or gradient ends as failed. The others continue: rows of different members never
     interact.
     """
     recipe = members[0].recipe
+    validations = min(recipe.validations, recipe.steps)  # at even intervals, the last one after the last step
     training_mode(model, base_dropout=recipe.dropout)
     for step, batch in batches:
-        in_parts(partial(update, step, batch, members, losses=losses), model, len(members))
-        validates = validates_at(step, recipe)
-        results: Sequence[Metrics | None] = validate() if validates else [None] * len(members)
+        with rounded_products(products):
+            in_parts(partial(update, step, batch, members, losses=losses), model, len(members))
+        validated = step * validations // recipe.steps > (step - 1) * validations // recipe.steps
+        results: Sequence[Metrics | None] = validate() if validated else [None] * len(members)
         for member, metrics in zip(members, results, strict=True):
-            member.note(metrics)
-        after(step, validates)
+            member.note(metrics)  # history, callbacks, patience
+        after(step, validated)
         if stop is not None and stop.is_set():
             for member in members:
                 member.end("stopped")
@@ -122,21 +94,15 @@ def fit_together(
 def update(
     step: int, batch: Batch, members: Sequence[Member], model: nn.Module, part: slice, losses: Losses = label_losses
 ) -> None:
-    """Run forward, backward and the update for the members in one part of a pack's model."""
+    """Run forward, backward and the update for the members in one part of the model."""
     members_of_part, rows = members[part], batch.of_members(part, len(members))
     values = losses(logits_of(model, rows), rows.labels, members_of_part)
     values.sum().backward()
     norms = torch.stack([member.clip() for member in members_of_part])
     both = torch.stack([values.detach(), norms], dim=1).tolist()  # waits for a GPU once for all members
     for member, (loss, norm) in zip(members_of_part, both, strict=True):
-        member.update(step, loss, norm)
-        member.optimizer.zero_grad(set_to_none=False)  # gradients are views of the pack's table
-
-
-def validates_at(step: int, recipe: Recipe) -> bool:
-    """Return whether to validate after `step`: at even intervals including the last step, if at all."""
-    n = min(recipe.validations, recipe.steps)
-    return (step * n) // recipe.steps > ((step - 1) * n) // recipe.steps
+        member.update(step, loss, norm)  # AdamW; a non-finite loss ends the run
+        member.optimizer.zero_grad(set_to_none=member.row is None)  # in a pack, gradients are views of its table
 
 
 def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
@@ -190,7 +156,6 @@ class Member:
 
     @property
     def ended(self) -> bool:
-        """Whether training has ended."""
         return self.status != "training"
 
     def clip(self) -> Tensor:
@@ -205,7 +170,7 @@ class Member:
                 self.warnings.append(message)
                 warn(message)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("ratio", 1.0)
+            group["lr"] = rate * group["ratio"]
         if self.is_finite({"loss": loss, "gradient": norm}, step):
             self.optimizer.step()
             for name, value in (("step", step), ("loss", loss), ("lr", rate)):
@@ -220,9 +185,8 @@ class Member:
             if not self.is_finite({"validation loss": metrics.get("loss", 0.0)}, step):
                 return
             self.history["validation"].append({"step": step, **metrics})
-        progress = Progress(step, self.recipe.steps, loss, lr, metrics)
         for callback in self.callbacks:
-            callback(progress)
+            callback(Progress(step, self.recipe.steps, loss, lr, metrics))
         if metrics:
             improved = self.best is None or better(metrics, self.best)
             self.best, self.since = (metrics, 0) if improved else (self.best, self.since + 1)
@@ -234,7 +198,6 @@ class Member:
         self.status = self.status if self.ended else status
 
     def fail(self, reason: str) -> None:
-        """End the run as failed."""
         self.status, self.error = "failed", reason
 
     def is_finite(self, values: Mapping[str, float], step: int | None = None) -> bool:
@@ -263,13 +226,12 @@ class Member:
             return {}
         if row is None:
             moments = {name: [state[p][name] for p in self.trained] for name in MOMENTS}
-            return {"step": [state[self.trained[0]]["step"]], **moments}
-        places = [(p.shape, p.stride(), p.storage_offset() - row.storage_offset()) for p in self.trained]
-        moments = {name: [state[row][name].as_strided(*place) for place in places] for name in MOMENTS}
-        return {"step": [state[row]["step"]], **moments}
+        else:
+            places = [(p.shape, p.stride(), p.storage_offset() - row.storage_offset()) for p in self.trained]
+            moments = {name: [state[row][name].as_strided(*place) for place in places] for name in MOMENTS}
+        return {"step": [next(iter(state.values()))["step"]], **moments}
 
     def set_state(self, state: Mapping[str, Sequence[Tensor]]) -> None:
-        """Restore what `state` returned."""
         if not state:
             return
         for owner in self.trained if self.row is None else [self.row]:
@@ -282,11 +244,95 @@ class Member:
 
     def _adamw(self, tensors: Sequence[Tensor]) -> torch.optim.AdamW:
         """Return AdamW with one learning rate; with LoRA+, B's rate is `lr_ratio` times higher (Hayou et al. 2024)."""
-        ratio = getattr(self.recipe.method, "lr_ratio", 1.0)
-        groups: list[Any] = list(tensors)
-        if ratio != 1.0:
-            named = self.model.named_parameters()
-            fast = {id(p) for name, p in named if name.rpartition(".")[2] in ("lora_B", "lora_embedding_B")}
-            sides = [t for t in tensors if id(t) not in fast], [t for t in tensors if id(t) in fast]
-            groups = [{"params": side, "ratio": r} for side, r in zip(sides, (1.0, ratio), strict=True) if side]
+        named, ratio = self.model.named_parameters(), getattr(self.recipe.method, "lr_ratio", 1.0)
+        fast = {id(p) for name, p in named if name.endswith(("lora_B", "lora_embedding_B")) and ratio != 1.0}
+        sides = (1.0, [t for t in tensors if id(t) not in fast]), (ratio, [t for t in tensors if id(t) in fast])
+        groups = [{"params": side, "ratio": r} for r, side in sides if side]
         return torch.optim.AdamW(groups, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay, fused=True)
+
+
+# ---- the probe: the frozen model reads every text once, then a logistic regression is solved, not trained
+
+_kept: tuple[Any, np.ndarray] | None = None  # last texts and features, reused for other penalties and seeds
+
+
+def fit_probe(
+    member: Member, rows: Sequence[Row], pad: int, device: str, validate: Callable[[], dict[str, float]],
+    *, stop: threading.Event | None = None,
+) -> None:  # fmt: skip
+    """Train the probe, as `fit` does for other methods; the history has one entry, at the recipe's last step."""
+    global _kept
+    model: Any = member.model
+    recipe, method = member.recipe, member.recipe.method
+    assert isinstance(method, Probe)
+    texts = model.lora_lab_report.base_fingerprint, recipe.model, str(model.dtype), [row.tokens for row in rows]
+    if _kept is None or _kept[0] != texts or (stop is not None and stop.is_set()):
+        z = features(model, rows, pad, device, stop=stop)
+        if z is None:
+            member.end("stopped")
+            return
+        _kept = texts, z
+    try:
+        weight, bias, loss = solve(_kept[1], np.array([row.label for row in rows]), model.config.num_labels, method.l2)
+    except Failed as error:
+        member.fail(str(error))
+        return
+    trained: Any = _head_of(model).trained
+    with torch.no_grad():
+        trained.weight.copy_(torch.from_numpy(weight))
+        trained.bias.copy_(torch.from_numpy(bias))
+    member.history |= {"step": [recipe.steps], "loss": [loss], "lr": [0.0]}
+    member.note(validate() if recipe.validations else None)
+    member.end("done")
+
+
+@torch.inference_mode()
+def features(
+    model: nn.Module, rows: Sequence[Row], pad: int, device: str, *, stop: threading.Event | None = None
+) -> np.ndarray | None:
+    """Return the mean hidden state of each row, as the probe sees it: (rows, d), float64; None after `stop`."""
+    head = _head_of(model)
+    base: Any = model.eval().base_model
+    places, chunks = list[int](), list[np.ndarray]()
+    for batch in scoring_batches(rows, ROWS, pad):
+        if stop is not None and stop.is_set():
+            return None
+        base(**batch.to(device).inputs(base))
+        places += batch.places
+        chunks.append(head.features().cpu().double().numpy())
+    return np.concatenate(chunks)[np.argsort(places)]
+
+
+def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return W (classes, d) and b (classes,) at the minimum defined in `methods/probe.py`, and the mean loss in nats.
+
+    z is (rows, d), labels (rows,). scikit-learn fits features u of mean 0 and standard deviation 1 on the training
+    texts, so that a penalty has the same meaning for all models. Then W and b are converted back:
+        u = (z - mean) / deviation        W u + b = (W / deviation) z + (b - W mean / deviation)
+    Raises: Failed for non-finite features, or if no minimum is found.
+    """
+    from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.metrics import log_loss  # type: ignore[import-untyped]
+    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
+    if not np.isfinite(z).all():
+        raise Failed("the model's hidden states are not finite: train with dtype fp32")
+    scaler = StandardScaler()  # a constant feature gets deviation 1
+    u = scaler.fit_transform(z)
+    inverse_penalty = (2 if classes == 2 else 1) / l2  # for two classes scikit-learn has one row of W
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            fitted = LogisticRegression(C=inverse_penalty, tol=TOLERANCE, max_iter=ROUNDS).fit(u, labels)
+        except ConvergenceWarning as error:
+            raise Failed(f"no minimum found in {ROUNDS} iterations at l2 {l2:g}: use a larger l2") from error
+    weight, bias = fitted.coef_, fitted.intercept_
+    if classes == 2:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = weight / scaler.scale_
+    return weight, bias - weight @ scaler.mean_, float(log_loss(labels, fitted.predict_proba(u)))
+
+
+def _head_of(model: nn.Module) -> Any:
+    return next(module for module in model.modules() if isinstance(module, PooledHead))

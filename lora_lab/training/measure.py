@@ -20,8 +20,6 @@ from lora_lab.errors import BadValue
 from lora_lab.methods.quant import quantize_model
 from lora_lab.training.device import available_devices
 
-ALLOCATED = "torch.cuda.max_memory_allocated over the second step"
-
 
 def measure(model: Any, method: Any, **setup: Any) -> Estimate:
     """Measure the peak of a real training step on this machine; `device` is cpu, cuda or mps.
@@ -54,8 +52,10 @@ def measure(model: Any, method: Any, **setup: Any) -> Estimate:
         optimizer.zero_grad(set_to_none=True)
         del outputs
     torch.cuda.synchronize()
-    sizes = {("allocated", ALLOCATED): torch.cuda.max_memory_allocated()}
-    return of_sizes("measured", "", sizes, reserved=torch.cuda.max_memory_reserved())
+    label = "allocated", "torch.cuda.max_memory_allocated over the second step"
+    return of_sizes(
+        "measured", "", {label: torch.cuda.max_memory_allocated()}, reserved=torch.cuda.max_memory_reserved()
+    )
 
 
 def optimizer_of(trained: Sequence[Tensor], name: str) -> torch.optim.Optimizer:

@@ -5,7 +5,6 @@ refused. Cases that the memory model doesn't cover are allowed.
 """
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +12,8 @@ import psutil
 import torch
 
 from lora_lab.accounting.gpus import FRAGMENTATION, PROCESS
-from lora_lab.accounting.memory import largest_model, most, quick
-from lora_lab.accounting.models import Architecture, architecture_of, config_of, longest, zoo_names
+from lora_lab.accounting.memory import most, quick
+from lora_lab.accounting.models import Architecture, architecture_of, config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import GIB
 from lora_lab.errors import BadValue, LabError
@@ -31,21 +30,18 @@ DROPOUT = 0.1  # the default of BERT and GPT-2
 
 @dataclass(frozen=True)
 class Need:
-    """A run in the memory model's terms."""
-
     architecture: Architecture
-    model: str
-    method: Any
+    recipe: Recipe
     setup: Setup
     eager: bool
 
     def bytes(self, **changed: Any) -> int:
         """Return the bytes of a step with a `changed` setup: peak, gaps between tensors, libraries not imported yet."""
-        setup, a = replace(self.setup, **changed), self.architecture
-        estimate = quick(self.model, self.method, setup)
-        peak, tokens = estimate.peak, setup.seq + self.method.added_tokens
+        setup, a, method = replace(self.setup, **changed), self.architecture, self.recipe.method
+        estimate = quick(self.recipe.model, method, setup)
+        peak = estimate.peak
         if self.eager:  # (B, heads, S, S) per layer, in fp32 and in the dtype; a fused kernel keeps neither
-            peak += a.layers * setup.batch * a.heads * tokens**2 * (4 + setup.width)
+            peak += a.layers * setup.batch * a.heads * (setup.seq + method.added_tokens) ** 2 * (4 + setup.width)
         if estimate.mode == "bound":  # already an upper bound
             return peak
         if setup.device == "cuda":
@@ -57,7 +53,7 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     """Refuse a run whose longest batch needs more memory than its device has free.
 
     choice   device and dtype of the run; by default what `device.choose` returns
-    Raises: BadValue with the batch, length or model that would fit. Nothing is raised if LORA_LAB_NO_MEMORY_CHECK is 1,
+    Raises: BadValue with the batch or length that would fit. Nothing is raised if LORA_LAB_NO_MEMORY_CHECK is 1,
     if the model or method is not covered, or if the recipe has another error, which the run itself reports.
     """
     if os.environ.get(SWITCH) == "1":
@@ -71,36 +67,15 @@ def check_memory(recipe: Recipe, choice: device.Choice | None = None) -> None:
     if needed <= free:
         return
     rows = most(lambda n: need.bytes(batch=n) <= free, setup.batch - 1)
-    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(need.model)) or setup.seq) // STEP)
+    steps = most(lambda n: need.bytes(seq=n * STEP) <= free, (longest(config_of(recipe.model)) or setup.seq) // STEP)
     options = [f"batch {rows} at {setup.seq} tokens"] if rows else []
     if steps and steps * STEP < setup.seq:
         options.append(f"max_length {steps * STEP} at batch {setup.batch}")
-    if not rows and not steps:  # the largest smaller model of the same kind
-        own, architectures = need.architecture, {name: architecture_of(name) for name in zoo_names()}
-        smaller = [name for name, a in architectures.items() if a.task == own.task and a.total < own.total]
-        if model := largest_model(need.method, setup, int(free / (1 + CPU_GAPS)), smaller):
-            options.append(f"a smaller model such as {model}")
+    fix = f"this would fit: {' or '.join(options)}; or" if options else "use a smaller model,"
     raise BadValue(
-        f"this run may need {needed / GIB:.2f} GiB and only {free / GIB:.2f} GiB is free; this would fit: "
-        f"{' or '.join(options) or 'no model in the zoo'}; or close other programs, or set {SWITCH}=1 to train anyway"
+        f"this run may need {needed / GIB:.2f} GiB and only {free / GIB:.2f} GiB is free; {fix} close other programs, "
+        f"or set {SWITCH}=1 to train anyway"
     )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that a device's memory ran out. A CPU and a Mac's GPU raise plain RuntimeErrors."""
-    words = ("DefaultCPUAllocator", "out of memory")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
-
-
-def after_running_out(recipe: Recipe, choice: device.Choice) -> str:
-    """Return a message with the largest batch that fits now, or half the batch if the estimate can't tell."""
-    rows = recipe.batch // 2
-    with suppress(LabError):
-        need, free = need_of(recipe, choice), free_bytes(choice.device)
-        if need.bytes() > free:
-            rows = most(lambda n: need.bytes(batch=n) <= free, recipe.batch - 1) or 0
-    smaller = f"try batch {rows}" if rows else "try a shorter max_length or a smaller model"
-    return f"memory ran out while training with batch {recipe.batch}: {smaller}, or close other programs"
 
 
 def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
@@ -122,7 +97,7 @@ def need_of(recipe: Recipe, choice: device.Choice | None = None) -> Need:
     )  # fmt: skip
     # With dropout, a CPU always uses eager attention; its masks are not covered, so this is a lower bound.
     eager = choice.attention == "eager" or (recipe.dropout and not on_gpu)
-    return Need(a, recipe.model, recipe.method, setup, bool(eager))
+    return Need(a, recipe, setup, bool(eager))
 
 
 def free_bytes(where: str) -> int:

@@ -17,7 +17,7 @@ from lora_lab.methods.probe import Probe
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import HEADS, QUANTISED_BITS
 from lora_lab.training.assets import asset_path
-from lora_lab.training.device import ATTENTIONS, AUTO, DTYPES, split_dtype
+from lora_lab.training.device import AUTO, DTYPES, split_dtype
 from lora_lab.training.watching import quiet
 
 # Bundled models and their hub ids, which adapter files refer to.
@@ -25,6 +25,7 @@ BUNDLED = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "smollm2": "Huggi
 FIRST_TOKEN = ("bert", "roberta", "xlm-roberta")  # models whose heads read only the first token
 SHORT_ROWS = "lora_lab_short_rows"
 STORED = "stored"  # the checkpoint's own dtype
+HEADED = ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM")  # a checkpoint may lack the whole head of such a model
 
 
 def load_model(
@@ -46,8 +47,6 @@ def load_model(
     quantised, compute_dtype = _formats(dtype)
     if num_labels is not None and num_labels < 1:
         raise BadValue(f"num_labels must be at least 1, not {num_labels}")
-    if attention not in (None, *ATTENTIONS):
-        raise BadValue(f"attention must be one of {', '.join(ATTENTIONS)}, not '{attention}'")
     with _loading(name, download) as (source, options):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         loader = getattr(transformers, _loader(config, num_labels, body))
@@ -82,15 +81,13 @@ def load_model(
 
 def _lacks_only_head(model: PreTrainedModel, missing: set[str]) -> bool:
     """Return whether the whole head of a masked or text-to-text language model is missing, and nothing else."""
-    if auto_class(type(model).__name__, model.config) not in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
-        return False
-    body = f"{model.base_model_prefix}."
+    body, made_as = f"{model.base_model_prefix}.", auto_class(type(model).__name__, model.config)
     head = {key for key, _ in model.named_parameters() if not key.startswith(body)}  # tied weights appear once
-    return bool(head) and head <= missing and not any(key.startswith(body) for key in missing)
+    return made_as in HEADED and bool(head) and head <= missing and not any(key.startswith(body) for key in missing)
 
 
 def shapes_of_model(name: str, *, download: bool = False) -> PreTrainedModel:
-    """Build on the meta device, without weights, the model that `load_model` loads. Raises: see `load_model`."""
+    """Build the model that `load_model` loads, without weights. Raises: see `load_model`."""
     with _loading(name, download) as (source, options), torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(source, **options)
         return getattr(transformers, _loader(config, None, body=False)).from_config(config)  # type: ignore[no-any-return]
@@ -146,10 +143,9 @@ def load_tokenizer(name: str, *, download: bool = False, as_it_came: bool = Fals
 
 def weight_bytes(name: str) -> int:
     """Return the size in bytes of the weight files of a bundled model or folder. Raises: NotFound if there are none."""
-    files = list(Path(_source(name)).glob("*.safetensors"))
-    if not files:
-        raise NotFound(f"there is no folder of safetensors for '{name}'; the bundled models are {', '.join(BUNDLED)}")
-    return sum(file.stat().st_size for file in files)
+    if size := sum(file.stat().st_size for file in Path(_source(name)).glob("*.safetensors")):
+        return size
+    raise NotFound(f"there is no folder of safetensors for '{name}'; the bundled models are {', '.join(BUNDLED)}")
 
 
 def is_causal(model: PreTrainedModel) -> bool:
@@ -171,13 +167,9 @@ def answering(model: nn.Module) -> Iterator[None]:
 
 def auto_class(made_as: str, config: Any) -> str:
     """Return the Auto class whose `from_pretrained` loads a model of class `made_as`, including its head."""
-    if made_as.endswith("ForSequenceClassification"):
-        return "AutoModelForSequenceClassification"
-    if made_as.endswith(("ForCausalLM", "LMHeadModel")):
-        return "AutoModelForCausalLM"
-    for name in ("AutoModelForSeq2SeqLM", "AutoModelForMaskedLM"):
-        classes = getattr(transformers, name)._model_mapping
-        if type(config) in classes and getattr(classes[type(config)], "__name__", "") == made_as:
+    for name in ("AutoModelForSequenceClassification", "AutoModelForCausalLM", *HEADED):
+        made = getattr(transformers, name)._model_mapping.get(type(config), None)
+        if getattr(made, "__name__", "") == made_as:
             return name
     return "AutoModel"
 
@@ -193,13 +185,11 @@ def _formats(dtype: str | torch.dtype) -> tuple[str, torch.dtype | str]:
     """Return the format of quantized linear layers ("" for none) and the dtype of everything else."""
     if isinstance(dtype, torch.dtype):
         return "", dtype
-    if dtype == STORED:
-        return "", "auto"  # transformers' name for that dtype
-    quantised, compute_dtype = split_dtype(str(dtype))
-    compute_dtype = "fp32" if quantised and compute_dtype == AUTO else compute_dtype
-    if compute_dtype not in DTYPES:
-        raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTISED_BITS])}, not '{compute_dtype}'")
-    return quantised, DTYPES[compute_dtype]
+    quantised, name = split_dtype(str(dtype))
+    dtypes = DTYPES | ({AUTO: torch.float32} if quantised else {STORED: "auto"})  # transformers calls it "auto"
+    if name not in dtypes:
+        raise BadValue(f"dtype must be one of {', '.join([*DTYPES, *QUANTISED_BITS])}, not '{name}'")
+    return quantised, dtypes[name]
 
 
 def _source(name: str) -> str:

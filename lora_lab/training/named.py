@@ -49,9 +49,9 @@ def labels_of(folder: str | Path) -> int | None:
     """Return the number of classes of the head in an adapter's file, or None. Raises: see `AdapterFile`."""
     shapes = AdapterFile(folder).shapes
     for key in reversed(shapes):
-        parts = key.split(".")
+        parts = set(key.split("."))
         # The head's last matrix; RoBERTa's head also has an earlier matrix, `dense`.
-        if parts[-1] == "weight" and "dense" not in parts and any(head in parts for head in HEADS[1:]):
+        if "weight" in parts and "dense" not in parts and parts.intersection(HEADS[1:]):
             return int(shapes[key][0])
     return None
 
@@ -122,8 +122,7 @@ def write_merged(
             model.save_pretrained(folder)
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder)
-            loaded = getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True)
-        plain = answer_of(loaded)
+            plain = answer_of(getattr(transformers, loads_as).from_pretrained(folder, local_files_only=True))
         off = float((plain - merged).norm() / merged.norm())
         if not off <= AGREE:
             raise Failed(f"in plain transformers, the checkpoint's logits are off by {off:.2g}; it was not kept")
@@ -145,10 +144,8 @@ def write_merged(
 
 
 def in_words(written: Mapping[str, Any]) -> str:
-    """Describe what `write_merged` returns."""
     tokenizer = "with its tokenizer" if written["tokenizer"] else "without a tokenizer, since the base has none"
-    words = (
+    return (
         "{words}\nin plain transformers, its logits are within {difference:.1g} of the unmerged adapter's\n"
-        '{out}: {bytes:,} bytes in {dtype}, {tokenizer}; load it with {loads_as}.from_pretrained("{out}")'
-    )
-    return words.format(**{**written, "tokenizer": tokenizer})
+        '{out}: {bytes:,} bytes in {dtype}, {having}; load it with {loads_as}.from_pretrained("{out}")'
+    ).format(**written, having=tokenizer)

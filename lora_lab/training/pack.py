@@ -27,10 +27,9 @@ from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
 from lora_lab.training.device import Parts, cut
 from lora_lab.training.evaluate import Score, evaluate, evaluate_members
-from lora_lab.training.loop import Callback, Member, Metrics, Progress, fit, fit_together, label_losses
-from lora_lab.training.memory_check import after_running_out, check_memory, is_out_of_memory
+from lora_lab.training.loop import Callback, Member, Metrics, fit, fit_probe, label_losses
+from lora_lab.training.memory_check import check_memory
 from lora_lab.training.models import load_model, load_tokenizer, take_shortcuts
-from lora_lab.training.probing import fit_probe
 from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import chosen_rows, task_of, typical_tokens
@@ -94,10 +93,8 @@ class Pack:
         models = [self._adapted(recipe, heads) for recipe in recipes]  # on the CPU: each draws A as if alone
         for tensor in chain(self.base.parameters(), self.base.buffers()):
             tensor.data = tensor.data.to(self.device)  # in place: all members share it
-        self.members = []
-        for recipe, model in zip(recipes, models, strict=True):
-            extra = callbacks(recipe) if callbacks else ()
-            self.members.append(Member(recipe, model.to(self.device), [self._watch_memory, *extra]))
+        pairs = zip(recipes, models, strict=True)
+        self.members = [Member(r, model.to(self.device), callbacks(r) if callbacks else ()) for r, model in pairs]
         self.scores_stopped = self.scores_untrained = self.scores_test = True
         self.judge: Callable[[Sequence[Member], int], None] = lambda members, step: None
         self.written: Callable[[Pack], None] = lambda pack: None
@@ -128,11 +125,14 @@ class Pack:
             for member, score in zip(self.members, scores, strict=True):
                 self._finish(member, score)
             return self._runs
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:  # a CPU and a Mac's GPU raise plain RuntimeErrors
+            text = str(error)
+            if not (isinstance(error, MemoryError) or "DefaultCPUAllocator" in text or "out of memory" in text):
                 raise
         device.free_memory()  # after the handler: its traceback holds the step's tensors
-        raise OutOfMemory(after_running_out(self.members[0].recipe, self.choice))
+        batch = self.members[0].recipe.batch
+        smaller = f"batch {batch // 2}" if batch > 1 else "a shorter max_length or a smaller model"
+        raise OutOfMemory(f"memory ran out while training with batch {batch}: try {smaller}, or close other programs")
 
     def fit(self, stop: threading.Event | None = None) -> None:
         """Train all members, without scoring the test split."""
@@ -146,18 +146,14 @@ class Pack:
         if ended:
             self.leave(ended)
         if isinstance(first.recipe.method, Probe):
-            fit_probe(
-                first, self.draws[first.recipe.subset], self.pad, self.device, lambda: self.validate()[0], stop=stop
-            )
+            rows = self.draws[first.recipe.subset]
+            fit_probe(first, rows, self.pad, self.device, lambda: self.validate()[0], stop=stop)
             return
         new = not any(member.history["step"] or member.history["validation"] for member in self.members)
         if new and first.recipe.validations and self.scores_untrained:
             self.before()
-        options: Any = {"losses": self.losses, "after": self.after, "stop": stop}
-        if self.size == 1:
-            fit(first, self.batches(), lambda: self.validate()[0], products=self.choice.products, **options)
-        else:
-            fit_together(self.model, self.members, self.batches(), self.validate, self.leave, **options)
+        options: Any = {"losses": self.losses, "products": self.choice.products, "after": self.after, "stop": stop}
+        fit(self.model, self.members, self.batches(), self.validate, self.leave, **options)
 
     @property
     def stopped(self) -> bool:
@@ -190,16 +186,17 @@ class Pack:
     def before(self) -> None:
         """Score the validation split before the first update, as step 0 of each history."""
         if self.size == 1 or self.members[0].recipe.method.name != "lora":
-            metrics = dict(zip(self.members, self.validate(), strict=True))
+            results = self.validate()
         else:  # LoRA members with the same seed still have equal outputs
             firsts = {member.recipe.seed: member for member in reversed(self.members)}
             by_seed = {seed: self._alone(member, "validation").metrics for seed, member in firsts.items()}
-            metrics = {member: by_seed[member.recipe.seed] for member in self.members}
-        for member, untrained in metrics.items():
-            member.history["validation"].append({"step": 0, **untrained})
+            results = [by_seed[member.recipe.seed] for member in self.members]
+        for member, metrics in zip(self.members, results, strict=True):
+            member.history["validation"].append({"step": 0, **metrics})
 
     def after(self, step: int, validated: bool) -> None:
         """Write a checkpoint after a validation and every OFTEN seconds; then let the judge end members."""
+        self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))
         since = (began := time.perf_counter()) - self.written_at
         if (validated or since > OFTEN) and since >= self.writing / SHARE:
             self.written(self)
@@ -218,7 +215,6 @@ class Pack:
     # ---- scores and records
 
     def score(self, split: str) -> list[Score]:
-        """Score a split with all members."""
         members = len(self.members)
         return evaluate_members(self.model, self.rows_of(split), self.pad, self.device, members, self.task.metrics)
 
@@ -231,7 +227,7 @@ class Pack:
     def record(self, member: Member, score: Score | None) -> Run:
         """Return a member's record. `seconds` is the member's share of the pack's time."""
         report: Report = member.model.lora_lab_report  # type: ignore[assignment]
-        data = {"data": self.task.data} if self.task.data else {}
+        environment = device.environment(self.choice) | {"pack": self.size}
         return Run(
             recipe=member.recipe,
             metrics=score.metrics if score else {},
@@ -240,8 +236,8 @@ class Pack:
             head_parameters=report.head_parameters,
             total=report.total,
             seconds=(time.perf_counter() - self.started) / self.size,
-            peak_bytes=self.peak_bytes,
-            environment=device.environment(self.choice) | {"pack": self.size, **data},
+            peak_bytes=self.peak_bytes or device.used_bytes(self.device),  # a probe takes no steps
+            environment=environment | ({"data": self.task.data} if self.task.data else {}),
             status=member.status,
             error=member.error,
             warnings=list(member.warnings),
@@ -257,7 +253,6 @@ class Pack:
         self._keep(member, run)
 
     def _alone(self, member: Member, split: str) -> Score:
-        """Score one member by itself."""
         return evaluate(member.model, self.rows_of(split), self.pad, self.device, self.task.metrics)
 
     # ---- building the models
@@ -265,8 +260,8 @@ class Pack:
     def _loaded(self, recipe: Recipe) -> PreTrainedModel:
         """Load the base, with a random head drawn with the recipe's seed."""
         torch.manual_seed(recipe.seed)
-        labels, dtype, attention = self.task.num_labels, self.choice.load_as, self.choice.attention
-        model = load_model(recipe.model, labels, dtype=dtype, attention=attention, download=self.download)
+        options: Any = {"attention": self.choice.attention, "download": self.download}
+        model = load_model(recipe.model, self.task.num_labels, dtype=self.choice.load_as, **options)
         take_shortcuts(model, recipe.method)
         return model
 
@@ -298,6 +293,3 @@ class Pack:
                 member.join(row, gradient, state)
             stacked.append(model)
         self.model = Parts(stacked, parts) if len(parts) > 1 else stacked[0]
-
-    def _watch_memory(self, progress: Progress) -> None:
-        self.peak_bytes = max(self.peak_bytes, device.used_bytes(self.device))

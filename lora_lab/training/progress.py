@@ -12,13 +12,11 @@ from lora_lab.training.watching import watched
 
 
 def steps_bar(steps: int = 0) -> Any:
-    """Return a bar that counts steps."""
     return tqdm(total=steps, unit="step", file=sys.stderr, disable=not watched(), dynamic_ncols=True)
 
 
 @contextmanager
 def progress_bar(steps: int) -> Iterator[Callback]:
-    """Yield a callback that draws a bar."""
     with steps_bar(steps) as bar:
 
         def show(progress: Progress) -> None:

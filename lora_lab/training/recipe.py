@@ -17,6 +17,7 @@ from lora_lab.methods.lora import LoRA
 
 # Fields added later. The hash omits them at their defaults 0, False or "", so that old hashes stay valid.
 LATER = ("examples", "subset", "label_smoothing", "token_mean", "start")
+LIMITS = {"warmup": 1, "label_smoothing": 1}  # of numbers; the others have none
 
 
 @dataclass(frozen=True)
@@ -69,31 +70,24 @@ class Recipe:
 
     def __post_init__(self) -> None:
         make_plain(self)
-        for name in ("model", "task", "text_column", "label_column", "dtype", "attention", "device", "start"):
-            value = getattr(self, name)
-            if not isinstance(value, str | PurePath):
-                raise BadValue(f"{name} must be text, not {value!r}")
-            object.__setattr__(self, name, str(value))
         check_method(self.method)
         if self.max_length is not None:
             whole("max_length", self.max_length)
-        for name in ("steps", "batch", "seed", "validations", "patience", "examples", "subset"):
-            value, minimum = getattr(self, name), 1 if name in ("steps", "batch") else 0
-            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-                raise BadValue(f"{name} must be an integer of at least {minimum}, not {value!r}")
-        if self.seed >= 2**63:
-            raise BadValue(f"seed must be below 2**63, not {self.seed}")
+        for name, kind in Recipe.__annotations__.items():
+            value, low, high = getattr(self, name), int(name in ("steps", "batch")), LIMITS.get(name, math.inf)
+            if kind == "str" and not isinstance(value, str | PurePath):
+                raise BadValue(f"{name} must be text, not {value!r}")
+            if kind == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+                raise BadValue(f"{name} must be an integer of at least {low}, not {value!r}")
+            if kind == "float" and not (isinstance(value, int | float) and 0 <= value <= high and math.isfinite(value)):
+                raise BadValue(f"{name} must be a number from 0 to {high}, not {value!r}")
+            if kind == "bool" and value not in (False, True):
+                hint = "; pass a rate to the method: LoRA(dropout=0.1)" if name == "dropout" else ""
+                raise BadValue(f"{name} must be True or False, not {value!r}{hint}")
+            if kind in ("str", "bool"):  # so that a Path and its text have the same hash, and 1 and True
+                object.__setattr__(self, name, str(value) if kind == "str" else bool(value))
         if self.subset and not self.examples:
             raise BadValue(f"subset {self.subset} needs a number of examples too, such as examples=50")
-        for name in ("lr", "warmup", "weight_decay", "clip", "label_smoothing"):
-            value, low, high = getattr(self, name), 0, 1 if name in ("warmup", "label_smoothing") else math.inf
-            if not (isinstance(value, int | float) and low <= value <= high and math.isfinite(value)):
-                raise BadValue(f"{name} must be a number from {low} to {high}, not {value!r}")
-        for name, hint in (("dropout", "; pass a rate to the method: LoRA(dropout=0.1)"), ("token_mean", "")):
-            value = getattr(self, name)
-            if value not in (False, True):
-                raise BadValue(f"{name} must be True or False, not {value!r}{hint}")
-            object.__setattr__(self, name, bool(value))  # so that 1 and True have the same hash
         if self.patience and not self.validations:
             raise BadValue("patience counts validations: set validations to at least 1, or patience to 0")
         if self.lr == 0:

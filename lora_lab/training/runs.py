@@ -10,7 +10,6 @@ import io
 import math
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -26,10 +25,6 @@ from lora_lab.training.recipe import Recipe, recipe_from
 
 VERSION = 1
 LATER = ("warnings", "labels")  # fields missing in old records
-DAMAGED = (
-    AttributeError, LookupError, OverflowError, TypeError, ValueError, OSError, EOFError, RuntimeError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 FINISHED = ("done", "early")
 
 
@@ -71,25 +66,23 @@ class Run:
 
     @property
     def dtype(self) -> str | None:
-        """The training dtype, see `dtype_of`; None if training never started."""
+        """See `dtype_of`; None if training never started."""
         return dtype_of(self.environment)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that `lora-lab train --json` prints, without predictions."""
         values = {name: value for name, value in vars(self).items() if name not in ("predictions", "recipe")}
-        return {"version": VERSION, "hash": self.recipe.hash, "recipe": self.recipe.settings(), **values} | {
-            "trainable": self.trainable
-        }
+        head = {"version": VERSION, "hash": self.recipe.hash, "recipe": self.recipe.settings()}
+        return head | values | {"trainable": self.trainable}
 
 
 def dtype_of(environment: Mapping[str, Any]) -> str | None:
     """Return a run's dtype from its environment: bf16, nf4+bf16, or "fp32 by bf16" (see `rounded_products`)."""
-    dtype = environment.get("dtype")
-    if dtype is None:
+    if (dtype := environment.get("dtype")) is None:
         return None
     products, quantised = environment.get("products", dtype), environment.get("quantised")
-    compute_dtype = dtype if products == dtype else f"{dtype} by {products}"
-    return f"{quantised}+{compute_dtype}" if quantised else str(compute_dtype)
+    dtype = dtype if products == dtype else f"{dtype} by {products}"
+    return f"{quantised}+{dtype}" if quantised else str(dtype)
 
 
 def is_record(file: PurePath | zipfile.Path) -> bool:
@@ -103,7 +96,7 @@ def stores(folder: Path) -> set[Path]:
     Raises: NotFound for a missing folder.
     """
     if _is_zip(folder):
-        with suppress(*DAMAGED), zipfile.ZipFile(folder) as packed:
+        with suppress(Exception), zipfile.ZipFile(folder) as packed:
             names = map(PurePosixPath, packed.namelist())
             return {Path(f"{folder}/{name.parent}") for name in names if is_record(name)}
         return {folder}
@@ -122,7 +115,7 @@ def readable(file: Path | zipfile.Path) -> Iterator[None]:
     """Convert any error in the block, which reads a record, to BadValue."""
     try:
         yield
-    except DAMAGED as error:
+    except Exception as error:  # of zipfile, json, numpy, recipes: they have no common base
         reason = error if isinstance(error, LabError) else repr(error)
         raise BadValue(f"{file} is not a run of lora_lab ({reason}); move it out of the store") from error
 
@@ -182,9 +175,7 @@ class Store:
 
     def replaces(self, status: str, recipe: Recipe) -> bool:
         """Return whether a run of this status may replace the stored one: only finished runs replace finished ones."""
-        if status in FINISHED or not (self.folder / f"{recipe.hash}.json").is_file():
-            return True
-        return self.read(recipe.hash).status not in FINISHED
+        return status in FINISHED or (stored := self.find(recipe)) is None or stored.status not in FINISHED
 
     def add(self, run: Run) -> None:
         """Write a run, replacing any run of the same recipe; see `replaces`."""

@@ -16,7 +16,6 @@ row is trained on. Learning rates and ranks are chosen on `validation`; `test` i
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 else:
     pd = Lazy("pandas")  # 25 MB that an idle panel doesn't need
 
-OWN_FILES = (".csv", ".jsonl", ".ndjson", ".txt")
+JSON_LINES = (".jsonl", ".ndjson")
 VOICES = ("captain", "json", "preacher")
 FEWEST = 10  # minimum number of rows or pairs in a user's file
 SHORTEST = 4  # minimum max_length: an encoder's tokenizer adds two tokens, which it cannot truncate
@@ -133,18 +132,15 @@ def load_task(
         bundled = TASKS[name]
         rows = _unique(bundled.read(name))
         return _task(name, rows, bundled.labels, max_length or bundled.max_length, seed, bundled.held_out)
+    if name in VOICES:
+        return _chats(name, voice(name), max_length)
     if name == "restaurants":
-        examples = {}
-        for split in SPLITS:
-            facts = json_rows(shipped(f"data/restaurants/{split}.jsonl"))
-            examples[split] = [Example(row["meaning"], tuple(row["references"])) for _, row in facts]
+        facts = {split: json_rows(shipped(f"data/restaurants/{split}.jsonl")) for split in SPLITS}
+        examples = {s: [Example(row["meaning"], tuple(row["references"])) for _, row in facts[s]] for s in SPLITS}
         return generation(name, examples, max_length)
     path = Path(str(name)).expanduser()
-    if name in VOICES or _holds_pairs(path):
-        splits: dict[str, Any] = voice(name) if name in VOICES else read_pairs(path, seed)
-        return Task(str(path), (), max_length or 192, data=fingerprint(name), **splits)
     if path.is_file():
-        return replace(_own_task(path, seed, max_length or 128, text, label), data=fingerprint(name))
+        return replace(_own_task(path, seed, max_length, text, label), data=fingerprint(name))
     plugin_task: Task | None = plugins.task(name, max_length=max_length, download=download)
     if plugin_task is None:
         raise NotFound(
@@ -155,7 +151,6 @@ def load_task(
 
 
 def task_of(recipe: Recipe, download: bool = False) -> Task:
-    """Load a recipe's task."""
     text, label = recipe.text_column, recipe.label_column
     return load_task(recipe.task, max_length=recipe.max_length, text=text, label=label, download=download)
 
@@ -202,7 +197,7 @@ def chosen_rows(task: Task, examples: int, subset: int = 0) -> list[int]:
 def fingerprint(task: str) -> str | None:
     """Return a hash of a user's file, sixteen hex digits; None for any other task."""
     path = Path(task).expanduser()
-    if path.suffix.lower() not in OWN_FILES or not path.is_file():
+    if path.suffix.lower() not in (".csv", ".txt", *JSON_LINES) or not path.is_file():
         return None
     return sha256(path.read_bytes()).hexdigest()[:16]
 
@@ -217,7 +212,6 @@ def _task(
     name: str, rows: pd.DataFrame, labels: Sequence[str], max_length: int, seed: int,
     held_out: tuple[int, int] | None = None,
 ) -> Task:  # fmt: skip
-    """Split by the column "split" if it exists, else by `_draw`."""
     everything = Split(tuple(rows.text), tuple(map(int, rows.label)) if "label" in rows else ())
     if "split" in rows:
         places = {split: [n for n, given in enumerate(rows.split) if given == split] for split in SPLITS}
@@ -306,7 +300,12 @@ def generation(name: str, examples: Mapping[str, Sequence[Example]], max_length:
 # ---- your own file
 
 
-def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> Task:
+def _own_task(path: Path, seed: int, max_length: int | None, text: str, label: str) -> Task:
+    if path.suffix.lower() in JSON_LINES:
+        _, first = next(json_rows(path, text, label), (1, {}))
+        if {"response", "messages"} & first.keys():
+            return _chats(str(path), read_pairs(path, seed), max_length)
+    max_length = max_length or 128
     if path.suffix.lower() == ".txt":
         kind, labels = "passages of at least 600 characters, divided at blank lines", list[str]()
         rows = _unique(pd.DataFrame({"text": passages(text_of(path))}, dtype=str))
@@ -323,9 +322,9 @@ def _own_task(path: Path, seed: int, max_length: int, text: str, label: str) -> 
 
 
 def _labeled(path: Path, text: str, label: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rows (columns text, label as an index, and split if the file has it) and the labels in order."""
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        numbered = json_rows(path, text, label)
+    """Return rows with the columns text, label (an index) and, if the file has it, split; and the labels in order."""
+    if path.suffix.lower() in JSON_LINES:
+        numbered = list(json_rows(path, text, label))
         table = pd.DataFrame([row for _, row in numbered], dtype=object)  # so that 1 stays 1
         wrong = ((n, c) for n, row in numbered for c in (text, label) if isinstance(row.get(c, []), list | dict))
         if {text, label} <= {*table} and (cell := next(wrong, None)):
@@ -372,7 +371,7 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     Raises: BadValue for a line that is not a pair, naming the line; for fewer than ten pairs or three different
     questions; for splits on only some lines.
     """
-    rows = json_rows(path, "prompt", "response")
+    rows = list(json_rows(path, "prompt", "response"))
     pairs = [_pair(row, f"{path}, line {n}") for n, row in rows]
     if len(pairs) < FEWEST:
         raise BadValue(f"{path} contains {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
@@ -389,20 +388,11 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     return {name: everything.at([n for n, split in enumerate(splits) if split == name]) for name in SPLITS}
 
 
-def _holds_pairs(path: Path) -> bool:
-    """Return whether a JSON Lines file starts with a pair. False for an unreadable file, which is reported later."""
-    if path.suffix.lower() not in (".jsonl", ".ndjson") or not path.is_file():
-        return False
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            first = json.loads(next((line for line in lines if line.strip()), "{}"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(first, dict) and bool({"response", "messages"} & first.keys())
+def _chats(name: str, splits: Mapping[str, Any], max_length: int | None) -> Task:
+    return Task(name, (), max_length or 192, **splits)
 
 
 def _pair(row: Mapping[str, Any], where: str) -> tuple[Chat, str]:
-    """Return the chat before the answer, and the answer."""
 
     def text(values: Mapping[str, Any], name: str) -> str:
         value = values.get(name)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,12 @@ def check_splits(path: Path | str, given: Iterable[object]) -> None:
         raise BadValue(f"{path}: 'split' must contain each of {wanted} and nothing else; it has {names}")
 
 
-def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
-    """Read JSON Lines and return (line number, object) pairs. Only a line feed ends a line.
+def json_rows(path: Path, *names: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read JSON Lines and yield (line number, object) pairs. Only a line feed ends a line.
 
     names   expected fields, for the error message
     Raises: BadValue for a line that is not a JSON object.
     """
-    rows = []
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if line.strip():
             try:
@@ -54,8 +53,7 @@ def json_rows(path: Path, *names: str) -> list[tuple[int, dict[str, Any]]]:
             if not isinstance(row, dict):
                 fields = ", ".join(f'"{name}": ...' for name in names)
                 raise BadValue(f"{path}, line {number} is not an object such as {{{fields}}}")
-            rows.append((number, row))
-    return rows
+            yield number, row
 
 
 def csv_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -96,7 +96,6 @@ class Opened:
     task: Task
 
     def score(self) -> Score:
-        """Score the test split."""
         rows = encode(self.task.test, self.task, self.tokenizer)
         return evaluate(self.model, rows, int(self.tokenizer.pad_token_id), str(self.model.device), self.task.metrics)
 
@@ -156,8 +155,7 @@ def changed_predictions(pack: Pack, examples: int = 6) -> dict[str, Any] | None:
     (with_adapter,) = pack.score("validation")
     before, after, truth = without.predictions, with_adapter.predictions, np.array(task.validation.labels)
     changed = np.flatnonzero(before != after)
-    sorted_logits = np.sort(with_adapter.by_row, axis=1)
-    margins = sorted_logits[:, -1] - sorted_logits[:, -2]
+    margins = np.diff(np.sort(with_adapter.by_row, axis=1))[:, -1]
     kinds: dict[tuple[bool, int], list[int]] = {}
     for i in sorted(changed.tolist(), key=lambda i: -margins[i]):
         kinds.setdefault((bool(after[i] == truth[i]), int(after[i])), []).append(i)

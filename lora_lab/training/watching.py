@@ -35,8 +35,7 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.set_verbosity(level)
@@ -68,5 +67,4 @@ def training_lock(stop: threading.Event | None = None) -> Iterator[bool]:
 
 
 def waits(thread: threading.Thread | None) -> bool:
-    """Return whether a thread is waiting for its turn."""
     return thread is not None and thread.ident in _waiting

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_lab import FullFineTuning, LoRA, PromptTuning
+from lora_lab import LoRA, PromptTuning
 from lora_lab.accounting.gpus import UTILISATION, card, cards, of_size, seconds, usable
-from lora_lab.accounting.memory import checked, estimate, largest, largest_model, most, quick
-from lora_lab.accounting.models import architecture_of, config_of, longest, zoo_names
+from lora_lab.accounting.memory import checked, estimate, largest, most
+from lora_lab.accounting.models import config_of, longest
 from lora_lab.accounting.setup import Setup
 from lora_lab.accounting.units import BINARY, DECIMAL, GIB, binary, decimal
 from lora_lab.errors import BadValue, NotFound
@@ -85,15 +85,3 @@ def test_learned_positions_limit_the_length():
     checked("roberta-base", PromptTuning(20), Setup(seq=492))
     with pytest.raises(BadValue, match="after a prompt of 20"):
         checked("roberta-base", PromptTuning(20), Setup(seq=493))
-
-
-def test_largest_model_fits():
-    available, setup = usable(card("4090")), Setup(seq=512)
-    name = largest_model(LoRA(), setup, available, zoo_names())
-    assert architecture_of(name).total > 6e9
-    assert quick(name, LoRA(), setup).peak <= available
-    full = largest_model(FullFineTuning(), setup, available, zoo_names())
-    assert architecture_of(full).total < architecture_of(name).total
-    # bert-base cannot read rows this long, and deepseek-v3 has no layers named q.
-    assert largest_model(LoRA(), Setup(seq=600), 10**15, ["bert-base", "deepseek-v3", "smollm2"]) == "smollm2"
-    assert largest_model(LoRA(), setup, 2**20, zoo_names()) is None

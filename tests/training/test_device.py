@@ -142,8 +142,8 @@ def test_processors_with_different_bf16_flags_are_timed_separately(fake_timings,
 def test_damaged_or_partial_cache_is_measured_again(fake_timings, tmp_path):
     fake_timings(SLOW_BF16)
     (tmp_path / "cache").mkdir()
-    incomplete = [json.dumps({device.describe("cpu"): value}) for value in (5, {key("fp32", "eager", LENGTHS[0]): 1.0})]
-    for content in ("", "[]", '{"cpu": 1}', *incomplete):
+    incomplete = json.dumps({device.describe("cpu"): {key("fp32", "eager", LENGTHS[0]): 1.0}})
+    for content in ("", "[]", '{"cpu": 1}', incomplete):
         (tmp_path / "cache" / "machine.json").write_text(content)
         assert choose(30) == Choice("cpu", "fp32", "eager")
 

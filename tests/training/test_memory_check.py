@@ -9,7 +9,7 @@ from lora_lab.errors import BadValue
 from lora_lab.training import memory_check
 from lora_lab.training.batches import STEP
 from lora_lab.training.device import Choice
-from lora_lab.training.memory_check import SWITCH, after_running_out, check_memory, free_bytes, need_of
+from lora_lab.training.memory_check import SWITCH, check_memory, free_bytes, need_of
 
 MIB = 2**20
 FP32 = Choice("cpu", "fp32", "sdpa")
@@ -36,9 +36,6 @@ def test_suggested_batch_fits_and_a_larger_one_does_not(free, model, task):
     assert suggested in (7, 8, 9)  # the test process itself grows meanwhile
     check_memory(replace(recipe, batch=suggested - 1), FP32)
     assert "GiB is free" in refusal(replace(recipe, batch=suggested + 2))
-    assert int(re.search(r"try batch (\d+),", after_running_out(recipe, FP32))[1]) in (7, 8, 9)
-    free(2**20)  # if the estimate says that it fits, half the batch is suggested
-    assert "with batch 64: try batch 32," in after_running_out(recipe, FP32)
 
 
 def test_suggested_length_fits(free, tiny_encoder, opinions):
@@ -54,9 +51,8 @@ def test_suggested_length_fits(free, tiny_encoder, opinions):
 
 def test_smaller_model_is_suggested_and_the_check_can_be_skipped(free, monkeypatch):
     free(300)
-    assert "a smaller model such as minilm" in refusal(Recipe("bert-base", "rt", batch=1))
-    message = refusal(Recipe("smollm2", "kjv"))  # the smallest causal model
-    assert "no model" in message
+    message = refusal(Recipe("smollm2", "kjv"))
+    assert "GiB is free; use a smaller model, close other programs" in message
     assert "\n" not in message
     assert f"{SWITCH}=1" in message
     monkeypatch.setenv(SWITCH, "1")
@@ -79,7 +75,8 @@ def test_need_follows_the_recipe():
     gpu = need_of(Recipe("minilm", "rt", dropout=True), Choice("cuda", "bf16", "sdpa")).setup
     assert (gpu.device, gpu.dropout, gpu.dtype) == ("cuda", 0.1, "bf16")
     assert need_of(Recipe("minilm", "rt", dropout=True), FP32).bytes() > need_of(Recipe("minilm", "rt"), FP32).bytes()
-    assert need_of(Recipe("minilm", "rt", PromptTuning(8)), FP32).method.added_tokens == 8
+    few, many = (need_of(Recipe("minilm", "rt", PromptTuning(tokens)), FP32).bytes() for tokens in (8, 80))
+    assert many > 1.5 * few
 
 
 @pytest.mark.parametrize(
