@@ -215,4 +215,5 @@ class Store:
         file = self.files / f"{name}.json"
         run = run_from(read_json(file), file)
         with readable(file):
-            return replace(run, predictions=self.rows(run.recipe, "predictions"))
+            adapter = str(self.adapter_folder(run.recipe)) if run.adapter else None  # the store may have moved
+            return replace(run, predictions=self.rows(run.recipe, "predictions"), adapter=adapter)

@@ -376,14 +376,17 @@ def read_pairs(path: Path, seed: int = 0) -> dict[str, Split]:
     if len(pairs) < FEWEST:
         raise BadValue(f"{path} contains {len(pairs)} pairs; at least {FEWEST} are needed to train, validate and test")
     splits = [row.get("split") for _, row in rows]
+    keys = [" ".join(str(chat).lower().split()) for chat, _ in pairs]  # ignoring case and spaces
     if all(split is None for split in splits):
-        keys = [" ".join(str(chat).lower().split()) for chat, _ in pairs]  # ignoring case and spaces
         questions = sorted(set(keys))
         if len(questions) < len(SPLITS):
             raise BadValue(f"{path} asks {len(questions)} different questions; at least 3 are needed, one per split")
         split_of = {questions[n]: split for split, places in _draw(len(questions), seed).items() for n in places}
         splits = [split_of[key] for key in keys]
     check_splits(path, splits)
+    trained = {key for key, split in zip(keys, splits, strict=True) if split == "train"}
+    if both := sum(key in trained for key, split in zip(keys, splits, strict=True) if split != "train"):
+        warn(f"{path}: train and other splits share prompts ({both} rows): scores on them don't measure new questions")
     everything = Split(tuple(response for _, response in pairs), prompts=tuple(chat for chat, _ in pairs))
     return {name: everything.at([n for n, split in enumerate(splits) if split == name]) for name in SPLITS}
 

@@ -30,6 +30,14 @@ def test_runs_are_listed_oldest_first_and_replaced_by_recipe(tmp_path):
     assert [(run.recipe.seed, run.metrics["accuracy"]) for run in store.runs()] == [(1, 0.8), (2, 0.8), (0, 0.9)]
 
 
+def test_a_moved_store_finds_its_adapters(tmp_path):
+    (tmp_path / "old").mkdir()
+    Store(tmp_path / "old").add(new_run())
+    (tmp_path / "old").rename(tmp_path / "new")
+    (run,) = Store(tmp_path / "new").runs()
+    assert run.adapter == str(tmp_path / "new" / RANK_2.hash)
+
+
 def test_invalid_record_is_named_with_the_reason(tmp_path):
     Store(tmp_path).add(new_run())
     file = tmp_path / f"{RANK_2.hash}.json"

@@ -199,6 +199,14 @@ def test_answers_to_one_question_stay_in_one_split(prompts):
     assert sum(map(len, splits.values())) == len(rows)
 
 
+def test_a_test_prompt_that_is_also_in_train_is_reported(tmp_path):
+    rows = [*pairs(10, split="train"), *({**row, "prompt": "Where?"} for row in pairs(3, split="validation"))]
+    with warnings.catch_warnings(action="error"):
+        load_task(write(tmp_path, [*rows, {"prompt": "When?", "response": "Now.", "split": "test"}], "jsonl"))
+    with pytest.warns(LabWarning, match="1 rows"):
+        load_task(write(tmp_path, [*rows, {**pairs(1)[0], "split": "test"}], "jsonl"))
+
+
 @given(st.text(min_size=1).filter(str.strip))
 def test_only_line_feeds_end_a_line(text):
     """Inside JSON strings, U+2028 and U+0085 are ordinary characters."""
