@@ -15,6 +15,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -264,6 +265,19 @@ def made_run(recipe: Recipe, answers: Any = None, environment: dict[str, Any] | 
     validation = [{"step": recipe.steps, "loss": 0.5} | metrics]
     history = {"step": [recipe.steps], "loss": [0.5], "lr": [recipe.lr], "validation": validation}
     return Run(recipe, metrics, history, 100, 10, 1000, 1.0, 1, environment or {}, predictions=answers)
+
+
+def said(panel: Any, does: str, **more: Any) -> None:
+    """Send the panel the message of a button."""
+    panel._handle_custom_msg({"do": does, **more}, [])
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a thread or a process has made the condition true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not true after {seconds} s"
+        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
         if not self.asks:
             raise BadValue("pass adapters to ask: VoicesPanel({'captain': folder})")
         self.work.ask(self.question.strip(), self.strength)
-        self._begin(self.work, self._paint)
+        self._begin(self.work)
 
     def describe(self) -> str:
         """Describe the panel in plain words."""
@@ -104,15 +104,12 @@ class VoicesPanel(LivePanel, file="voices_panel.js"):
             self.question, self.strength = content["question"], float(content["strength"])
             self.ask()
 
-    def _paint(self) -> None:
-        work, busy = self.work, self.work.alive
+    def _paint(self, work: "LiveVoices", busy: bool) -> dict[str, Any]:
         question, at = work.asked, f"{work.strength:g}"
         if work.tokens and not busy:
             self.said = {**self.said, question: {**self.said.get(question, {}), at: dict(work.texts)}}
-        self.live = {
-            "state": work.doing, "busy": busy, "error": work.error, "tokens": work.tokens, "seconds": work.seconds,
-            "question": question, "strength": work.strength, "texts": dict(work.texts),
-        }  # fmt: skip
+        asked = {"question": question, "strength": work.strength, "texts": dict(work.texts)}
+        return {"tokens": work.tokens, "seconds": work.seconds, **asked}
 
 
 class LiveVoices(Background):

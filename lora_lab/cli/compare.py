@@ -45,8 +45,7 @@ def compare(as_json: bool, methods: str, minutes: float | None, steps: int | Non
     execution = {name: options.pop(name) for name in ("again", "download", "workers")}
     say, steps = with_minutes(), 400 if steps is None else steps
     if minutes is not None:
-        from lora_lab.experiments.budget import steps_within
-        from lora_lab.experiments.compare import terms_of
+        from lora_lab.experiments.compare import steps_within, terms_of
         from lora_lab.experiments.study import contenders
 
         terms, parsed = terms_of(model, task, options), contenders(methods)

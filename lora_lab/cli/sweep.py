@@ -60,7 +60,7 @@ def sweep(
         return
     client = None
     if dask:
-        from lora_lab.experiments.cluster import connect
+        from lora_lab.experiments.sweep import connect
 
         client = connect(dask)
     runner = Sweep(out, 1 if solo else side_by_side, again=again, client=client, download=download)

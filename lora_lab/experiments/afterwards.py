@@ -7,9 +7,9 @@ Answers are scored by plugins' scorers, and by similarity to references with the
     rouge_l  longest common subsequence of words, F1 against the closest reference, 0 to 100 (Lin 2004; rouge-score)
     nist     n-grams of up to five words weighted by information, at least 0 (Doddington 2002; nltk)
 
-BLEU and NIST ignore case, like the E2E challenge's script. Other details differ from that script, so scores are
-comparable within the lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need
-Java tools. Of the papers above, Papineni et al. was read; the others were not read here. Packages compute all scores.
+BLEU and NIST ignore case, like the E2E challenge's script. Other details differ, so scores are comparable within the
+lab, but only roughly with those of Hu et al. 2021. METEOR and CIDEr are left out, since they need Java tools. Of the
+papers above, Papineni et al. was read; the others were not read here.
 """
 
 import time
@@ -37,8 +37,7 @@ from lora_lab.training.recipe import Recipe
 from lora_lab.training.runs import Run
 from lora_lab.training.tasks import Task, fingerprint, load_task, task_of, typical_tokens
 
-PACKAGES = {"sacrebleu": "sacrebleu", "rouge_score": "rouge-score", "nltk": "nltk"}
-Texts = Sequence[str]
+PACKAGES = ("sacrebleu", "rouge-score", "nltk")  # pip names
 
 
 def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: str) -> float:
@@ -51,12 +50,11 @@ def perplexity_on(model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: st
 def before(recipe: Recipe, forgetting: str, folder: Path, *, download: bool = False) -> float:
     """Return the untrained base model's perplexity on another task, in the recipe's dtype; cached in `folder`."""
 
-    def compute() -> dict[str, Any]:
-        return {"perplexity": perplexity_on(*_base(recipe, download), forgetting)}
-
     dtype, text = recipe.computed["dtype"], fingerprint(forgetting) or forgetting
-    key = (recipe.model, dtype, recipe.device, recipe.attention, text)
-    return float(cached_json(folder / f"before-{Path(forgetting).stem}-{_digest(*key)}.json", compute)["perplexity"])
+    key = digest(recipe.model, dtype, recipe.device, recipe.attention, text)
+    file = folder / f"before-{Path(forgetting).stem}-{key}.json"
+    found = cached_json(file, lambda: {"perplexity": perplexity_on(*_base(recipe, download), forgetting)})
+    return float(found["perplexity"])
 
 
 def afterwards(
@@ -77,11 +75,12 @@ def afterwards(
             scores |= score_answers(model, tokenizer, task_of(run.recipe), prompts=prompts)
         return {**scores, "seconds": time.perf_counter() - started}
 
-    text = f"{Path(forgetting).stem}-{_digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
+    text = f"{Path(forgetting).stem}-{digest(fingerprint(forgetting) or forgetting)}" if forgetting else "none"
     return cached_json(folder / f"{run.recipe.hash}-{text}-{prompts}.json", compute)
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """Return a short hash for the name of a cached file."""
     return sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -129,7 +128,7 @@ def check_scorable(task: Task) -> None:
     check_installed()
 
 
-def text_scores(texts: Texts, references: Sequence[Texts]) -> dict[str, float]:
+def text_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return all scores of `texts`, each of which has one or more references. Raises: BadValue for a missing package.
 
     rouge_l is the mean over texts; nist counts shorter n-grams if all texts have fewer than five words.
@@ -155,10 +154,10 @@ def text_scores(texts: Texts, references: Sequence[Texts]) -> dict[str, float]:
 
 def check_installed() -> None:
     """Check that the scoring packages are installed. Raises: BadValue with the pip extra if one is missing."""
-    for name in missing_packages():
-        raise BadValue(f"scoring generated text needs {name}: pip install 'lora-lab[metrics]'")
+    if missing := missing_packages():
+        raise BadValue(f"scoring generated text needs {missing[0]}: pip install 'lora-lab[metrics]'")
 
 
 def missing_packages() -> list[str]:
     """Return the pip names of missing scoring packages."""
-    return [name for module, name in PACKAGES.items() if find_spec(module) is None]
+    return [name for name in PACKAGES if find_spec(name.replace("-", "_")) is None]

@@ -10,27 +10,32 @@ base computes in this machine's fastest dtype; trainable base weights are fp32. 
 the same call resumes it, with the same result.
 """
 
+import json
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from itertools import pairwise
+from math import ceil
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean, median, stdev
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lora_lab.accounting.memory import estimate
 from lora_lab.accounting.params import params
 from lora_lab.errors import BadValue, Changed, LabError, in_a_sentence, warn
-from lora_lab.experiments.afterwards import afterwards, before, check_scorable
+from lora_lab.experiments.afterwards import afterwards, before, check_scorable, digest
 from lora_lab.experiments.grid import check
 from lora_lab.experiments.margins import packed, scores_in
 from lora_lab.experiments.results import scores_of
 from lora_lab.experiments.statistics import MARGIN, Verdict, check_margin, verdicts
 from lora_lab.experiments.study import contenders, label
-from lora_lab.experiments.sweep import ROOM, Sweep, locked
+from lora_lab.experiments.sweep import ROOM, Sweep, locked, packs
 from lora_lab.experiments.tuning import GROWTH, RATES, SEED, axis_of, tune
 from lora_lab.experiments.workers import Say, in_processes, process_count
 from lora_lab.files import cached_json, write_json
@@ -42,7 +47,7 @@ from lora_lab.training.memory_check import need_of
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack
 from lora_lab.training.recipe import Recipe, check_fields
-from lora_lab.training.runs import FINISHED, Run, Store
+from lora_lab.training.runs import FINISHED, Run
 from lora_lab.training.tasks import Task, load_task, task_of
 
 OPPONENTS = ("full", "probe")  # every method is compared with these
@@ -52,6 +57,10 @@ UNSET = (  # keys of a row that are None until the method has runs
 )  # fmt: skip
 NO_COST = (LabError, RuntimeError, AttributeError, TypeError)  # raised for a cost that is not covered
 NOT_METRICS = ("seconds", "forgetting", "n")  # numbers from `afterwards` that are not metrics of the task
+TIMED, WARM = 8, 2  # steps to time, and how many of these are warmup
+FEWEST = 10  # steps; fewer make a comparison meaningless
+SAFE = 0.8  # fraction of the time to plan for: smaller packs and rare shapes are slower
+FEW = 4  # prompts for timing generation
 
 
 @dataclass(frozen=True)
@@ -142,11 +151,9 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `lora-lab compare --json` prints."""
-        judged = {
-            label: {opponent: verdict.to_json() for opponent, verdict in own.items()}
-            for label, own in self.verdicts.items()
-        }
-        return {**self.about, "methods": [{**row, "against": judged.get(row["label"], {})} for row in self.rows]}
+        against = [self.verdicts.get(row["label"], {}) for row in self.rows]
+        judged = [{opponent: verdict.to_json() for opponent, verdict in own.items()} for own in against]
+        return {**self.about, "methods": [{**row, "against": j} for row, j in zip(self.rows, judged, strict=True)]}
 
 
 def compare(
@@ -181,21 +188,20 @@ def compare(
     """
     shared, entries, out = terms_of(model, task, terms), contenders(methods), Path(store)
     data, stopped = shared.loaded(download), stop.is_set if stop else lambda: False
-    recipes = [shared.recipe(method) for method in entries]
+    recipes, base = [shared.recipe(method) for method in entries], None
     for recipe in recipes:
         with suppress(LabError):
             check([recipe])
             break  # one possible method is enough to go on
     else:
         check(recipes)  # raises the first recipe's error
-    base = None
     if shared.forgetting and not stopped():  # before processes share the cores
         base = before(recipes[0], shared.forgetting, out / "afterwards", download=download)
     if workers is None:
         workers = 1 if stop else process_count(recipes, len(entries) * (shared.rates + shared.seeds) * shared.steps)
-    if workers > 1 and stop:
-        raise BadValue("stop works only with workers=1")
     if workers > 1:
+        if stop:
+            raise BadValue("stop works only with workers=1")
         say(f"running {workers} methods at once, each in its own process")
     about = {
         **{name: getattr(shared, name) for name in ("model", "task", "steps", "batch", "margin", "growth")},
@@ -206,15 +212,13 @@ def compare(
     }
     finished = dict[int, tuple[dict[str, Any], list[Run], float]]()
     options = {"again": again, "download": download, "stop": stop, "room": ROOM / workers, "lock": False, "pack": pack}
-    for part in ("tuning", "runs"):
-        Store(out / part).check_writable()
     with locked(out / "tuning"), locked(out / "runs"):
         work = partial(_result, shared, data.metric, base, out, options)
         for number, result in in_processes(work, entries, workers, say, long=lambda method: bool(method.trains_base)):
             finished[number] = result
             rows, each, seconds = zip(*(finished[key] for key in sorted(finished)), strict=True)
-            environment: dict[str, Any] = next((runs[0].environment for runs in each if runs), {})
-            environment = {name: value for name, value in environment.items() if name != "pack"}
+            environment = dict(next((runs[0].environment for runs in each if runs), {}))
+            environment.pop("pack", None)
             shown = {**about, "seconds": sum(seconds), "environment": environment}
             comparison = Comparison(shown, rows, {row["label"]: runs for row, runs in zip(rows, each, strict=True)})
             if note and not stopped():  # a stopped method may lack some of its runs
@@ -254,9 +258,9 @@ def _result(
             seconds += sum(run.seconds for run in runs) + sum(scores["seconds"] for scores in later)
             generated = [k for k, v in later[0].items() if isinstance(v, int | float) and k not in NOT_METRICS]
             values = [{**run.metrics, **extra} for run, extra in zip(runs, later, strict=True)]
-            run, task = runs[0], task_of(recipe)
+            run = runs[0]
             files = list(Path(run.adapter).glob("*.safetensors")) if run.adapter else []
-            scores = [scores_of(run, task) for run in runs if run.predictions is not None]
+            scores = [scores_of(run) for run in runs if run.predictions is not None]
             row |= {
                 "settings": run.recipe.method.settings(),
                 "lr": run.recipe.lr if axis.name == "lr" else None,
@@ -285,12 +289,8 @@ def _result(
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Return the mean, standard deviation (None for fewer than two values), count, and the values."""
-    return {
-        "mean": fmean(values) if values else None,
-        "std": stdev(values) if len(values) > 1 else None,
-        "n": len(values),
-        "each": list(values),
-    }
+    mean, std = fmean(values) if values else None, stdev(values) if len(values) > 1 else None
+    return {"mean": mean, "std": std, "n": len(values), "each": list(values)}
 
 
 def costs_of(recipe: Recipe) -> dict[str, Any]:
@@ -320,3 +320,85 @@ def costs_of(recipe: Recipe) -> dict[str, Any]:
         conditions = {name: getattr(need.setup, name) for name in names}
         costs["peak_bytes"] = measure(recipe.model, recipe.method, **conditions).peak
     return costs
+
+
+# ---- a time budget
+
+
+class Timing(NamedTuple):
+    """One method's times in seconds: to set up a pack, and per run for a step and a validation."""
+
+    load: float
+    step: float
+    validation: float
+
+
+def steps_within(
+    minutes: float, terms: Terms, methods: Sequence[Method], out: Path, say: Callable[[str], None], *,
+    download: bool = False,
+) -> int:  # fmt: skip
+    """Return the steps with which a comparison takes about `minutes` here; cached. Raises: BadValue below FEWEST.
+
+    seconds(steps) = sum over methods of   packs * load                                  for tuning and final runs
+                                         + runs * (steps * step + validation)            for tuning, including growth
+                                         + runs * (steps * step + test)                  for the final seeds
+                                         + runs * afterwards                             for forgetting and generation
+
+    `step` is the time of one step per run, in a pack of the size used for tuning; a few real steps of each are timed.
+    """
+
+    def compute() -> dict[str, int]:
+        task, fixed, slope = terms.loaded(download), 0.0, 0.0
+        tuned = terms.tuning_seeds * (terms.rates + terms.growth)
+        tests = len(task.test) / len(task.validation)
+        for method in methods:
+            axis, base, later = axis_of(method), terms.recipe(method), 0.0
+            try:
+                pack = packs([axis.set(base, value) for value in axis.grid(terms.rates)])[0]
+                timing = pack_timed(pack, download)
+                if terms.forgetting or terms.prompts:  # time one short run with few prompts
+                    with TemporaryDirectory() as folder:
+                        short = replace(pack[0], steps=1, validations=0)
+                        run = Sweep(folder, download=download).run([short]).runs[0]
+                        few = min(FEW, terms.prompts)
+                        extra = afterwards(run, terms.forgetting, few, Path(folder) / "afterwards", download=download)
+                    later = extra["seconds"] * (terms.prompts / few if few else 1)
+            except LabError as error:  # the comparison will report the error too
+                say(f"{label(method)}: not timed: {error}")
+                continue
+            say(f"{label(method)}: {timing.step:.3f} s per step, in a pack of {len(pack)}")
+            fixed += 3 * timing.load + tuned * timing.validation + terms.seeds * (tests * timing.validation + later)
+            slope += timing.step * (tuned + terms.seeds)
+        if not slope:
+            return {"steps": max(FEWEST, terms.steps)}
+        steps = int((SAFE * 60 * minutes - fixed) / slope)
+        if steps < FEWEST:
+            needed = ceil((fixed + FEWEST * slope) / SAFE / 60)
+            takes = f"{FEWEST} steps take about {needed} minutes; allow at least {needed}"
+            raise BadValue(f"{minutes:g} minutes is too short: {takes}")
+        return {"steps": steps}
+
+    key = [minutes, asdict(replace(terms, steps=1)), [label(method) for method in methods]]
+    file = out / "budget" / f"{digest(json.dumps(key, sort_keys=True))}.json"
+    steps = int(cached_json(file, compute)["steps"])
+    say(f"{steps} steps each, about {minutes:g} minutes in total")
+    return steps
+
+
+def pack_timed(pack: Sequence[Recipe], download: bool = False) -> Timing:
+    """Time one run of a pack over a few steps, in a temporary store."""
+    pack = [replace(recipe, steps=TIMED, validations=1, seed=SEED) for recipe in pack]
+    stamps = [time.perf_counter()]
+
+    def note(event: str, facts: dict[str, Any]) -> None:
+        if event == "step" and facts["recipe"] == pack[0]:
+            stamps.append(time.perf_counter())
+
+    with TemporaryDirectory() as folder:
+        swept = Sweep(folder, len(pack), scored=False, note=note, download=download).run(pack)
+    if len(stamps) <= WARM + 1:  # the method does not train in steps, or took too few
+        return Timing(swept.seconds / len(pack), 0.0, 0.0)
+    spans = [b - a for a, b in pairwise(stamps)]
+    step = median(spans[WARM:-1] or spans[-1:])
+    shared = swept.runs[0].environment.get("pack", len(pack))  # 1 if the runs cannot share a pack
+    return Timing(max(0.0, spans[0] - step), step / shared, max(0.0, spans[-1] - step) / shared)

@@ -89,7 +89,7 @@ def step_rows(where: str) -> Iterator[Row]:
     import peft
 
     for name in TIMED:
-        ours, theirs = (load_model(name, 2 if name == "minilm" else None, dtype="bf16").to(where) for _ in range(2))
+        ours, theirs = (load_model(name, 2 if name == "minilm" else None, dtype="bf16") for _ in range(2))
         LoRA(rank=8, targets=("all-linear",)).attach(ours)
         theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear"))
         models = [model.to(where) for model in (ours, theirs)]
@@ -103,8 +103,7 @@ def step_rows(where: str) -> Iterator[Row]:
                 model(input_ids=ids).logits.float().square().mean().backward()
                 optimizer.step()
                 optimizer.zero_grad()
-                if where != "cpu":
-                    torch.get_device_module(where).synchronize()
+                torch.get_device_module(where).synchronize()
                 own.append(time.perf_counter() - started)
         mine, peers = (1000 * median(own[2:]) for own in times)
         yield {"model": name, "ours": round(mine, 2), "peft": round(peers, 2), "ratio": round(mine / peers, 3)}

@@ -7,12 +7,10 @@ Rates, ranks and alphas are chosen on the validation rows, so the map and the fi
 the differences that chance may explain are computed here, never in the browser.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -22,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_lab.errors import BadValue
 from lora_lab.files import read_json
 from lora_lab.methods.lora import LoRA
 from lora_lab.metrics import main_metric
@@ -95,7 +92,7 @@ class Playground:
         """Return the records that belong on this map."""
         return _kinds(records).get(_kind(self.recipe), [])
 
-    def plus(self, records: Iterable[Record]) -> Playground:
+    def plus(self, records: Iterable[Record]) -> "Playground":
         """Return the playground with the runs of those records that belong on this map."""
         same = self.same_kind(records)
         if not self.results:  # the first runs determine metric and provenance
@@ -103,13 +100,13 @@ class Playground:
         return replace(self, results=_results(same, self.metric, self.results))
 
 
+# ---- from stores
+
+
 def curve(losses: Sequence[float], steps: int) -> list[float]:
     """Reduce a loss curve to at most POINTS means of ceil(steps / POINTS) losses; the last may average fewer."""
     width = math.ceil(steps / POINTS)
     return [fmean(losses[start : start + width]) for start in range(0, len(losses), width)]
-
-
-# ---- from stores
 
 
 def read(folder: str | Path) -> Playground | None:
@@ -151,10 +148,10 @@ def cell_of(recipe: Mapping[str, Any]) -> Cell:
 
 def _kinds(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Group the LoRA runs that have ended; runs that belong on one map form a group."""
-    groups: dict[str, list[Record]] = {}
+    groups = defaultdict[str, list[Record]](list)
     for who, record in records:
         if record["recipe"]["method"]["name"] == "lora" and record["status"] in ENDED:
-            groups.setdefault(_kind(record["recipe"]), []).append((who, record))
+            groups[_kind(record["recipe"])].append((who, record))
     return groups
 
 
@@ -197,9 +194,7 @@ def packed(playground: Playground) -> dict[str, Any]:
 
 
 def unpacked(values: Mapping[str, Any]) -> Playground:
-    """Decode the result of `packed`, up to rounding. Raises: BadValue for another version."""
-    if values.get("version") != VERSION:
-        raise BadValue(f"the playground has version {values.get('version')}, not {VERSION}: update it or lora_lab")
+    """Decode the result of `packed`, up to rounding."""
     losses = np.frombuffer(base64.b64decode(values["losses"]), np.uint8).reshape(len(values["runs"]), -1)
     results = []
     for (cell, seed, status, learned, value, dtype), points in zip(values["runs"], losses, strict=True):
@@ -233,32 +228,31 @@ def shown(
     Fractions such as accuracy are in percent. Two cells may differ by `luck` by chance, see `_luck`.
     """
     results, metric, (top, losses) = playground.results, metric_of(playground.metric), _curves(playground.results)
-    shares = [None if result.value is None else metric.factor * result.value for result in results]
-    runs: dict[Cell, list[int]] = {}
+    runs, seeds = defaultdict[Cell, list[int]](list), defaultdict[Cell, list[float]](list)
     for index, result in enumerate(results):
-        runs.setdefault(result.cell, []).append(index)
-    seeds = {cell: [share for index in own if (share := shares[index]) is not None] for cell, own in runs.items()}
+        runs[result.cell].append(index)
+        seeds[result.cell] += [] if result.value is None else [metric.factor * result.value]
     sign = 1 if metric.higher_is_better else -1
     quality = {cell: sign * fmean(values) for cell, values in seeds.items() if values}  # higher is better
     start, width, names, columns = _columns(list(runs), list(rates))
-    targets = list(dict.fromkeys(cell.targets for cell in runs))
-    best = {}
+    targets, best = list(dict.fromkeys(cell.targets for cell in runs)), {}
     for name in targets:  # among cells without failures and with enough seeds: with few, a cell may be best by luck
         complete = [cell for cell in quality if cell.targets == name and len(seeds[cell]) == len(runs[cell])]
-        largest = max((len(seeds[cell]) for cell in complete), default=0)
-        if candidates := [cell for cell in complete if 2 * len(seeds[cell]) > largest]:
+        enough = max((len(seeds[cell]) for cell in complete), default=0) / 2
+        if candidates := [cell for cell in complete if len(seeds[cell]) > enough]:
             best[name] = max(candidates, key=lambda cell: quality[cell])
     best_rates = {cell[:3]: cell.lr for cell in sorted(quality, key=lambda cell: quality[cell])}  # the last one wins
     described = list[dict[str, Any]]()
-    for result, share in zip(results, shares, strict=True):
-        cell = result.cell
-        state = "done" if result.learned else "collapsed" if cell.lr > best_rates.get(cell[:3], math.inf) else "flat"
+    for result in results:
+        too_high = result.cell.lr > best_rates.get(result.cell[:3], math.inf)
+        state = "done" if result.learned else "collapsed" if too_high else "flat"
         state = "failed" if result.status == "failed" else state
-        described.append({"seed": result.seed, "who": result.who, "value": _short(share), "state": state})
-    cells = []
-    for cell, values in seeds.items():
-        summary = {"mean": _short(fmean(values) if values else None), "runs": runs[cell]}
-        cells.append({**cell._asdict(), "column": columns[cell.lr], **summary})
+        value = None if result.value is None else _short(metric.factor * result.value)
+        described.append({"seed": result.seed, "who": result.who, "value": value, "state": state})
+    cells = [
+        {**cell._asdict(), "column": columns[cell.lr], "mean": _short(fmean(own)) if own else None, "runs": runs[cell]}
+        for cell, own in seeds.items()
+    ]
     learned = [cell for cell in quality if all(described[index]["state"] == "done" for index in runs[cell])]
     steps = playground.recipe["steps"]
     data = {
@@ -268,7 +262,7 @@ def shown(
         "ranks": sorted({*ranks, *(cell.rank for cell in runs)}),
         "alphas": sorted({*map(float, alphas), *(cell.alpha for cell in runs)}),
         "rates": names, "start": start, "wide": width, "cells": cells, "runs": described,
-        "luck": _short(_luck(seeds[cell] for cell in learned)),
+        "luck": _luck(seeds[cell] for cell in learned),
         "best": {name: list(runs).index(cell) for name, cell in best.items()},
         "lines": _lines(quality, start, width), "moves": {name: _moves(quality, name) for name in targets},
         "about": _about(playground),
@@ -276,8 +270,8 @@ def shown(
     return data, losses
 
 
-def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
+def _short(value: float, digits: int = 5) -> float:
+    return float(f"{value:.{digits}g}")
 
 
 def _luck(cells: Iterable[Sequence[float]]) -> float | None:
@@ -285,15 +279,15 @@ def _luck(cells: Iterable[Sequence[float]]) -> float | None:
     # Median variance (cells close to collapse vary more), divided by chi-squared's median (Wilson-Hilferty).
     repeated = [values for values in cells if len(values) > 1]
     variances = [np.var(values, ddof=1) / (1 - 2 / (9 * len(values) - 9)) ** 3 for values in repeated]
-    return 1.96 * math.sqrt(2 * np.median(variances) / fmean(map(len, repeated))) if repeated else None
+    return _short(1.96 * math.sqrt(2 * np.median(variances) / fmean(map(len, repeated)))) if repeated else None
 
 
 def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float, list[float], dict[float, int]]:
     """Return (start, width, rates, columns): columns `width` octaves apart, the first at 2^start; a rate per column."""
     common = [rate for rate, _ in Counter([*(cell.lr for cell in cells), *more]).most_common()] or [1e-3]
-    rows: dict[Any, set[float]] = {"more": set(more)}
+    rows: dict[Any, set[float]] = defaultdict(set, more=set(more))
     for cell in cells:
-        rows.setdefault(cell[:3], set()).add(cell.lr)
+        rows[cell[:3]].add(cell.lr)
     gaps = [math.log2(right) - math.log2(left) for row in rows.values() for left, right in pairwise(sorted(row))]
     start, width = math.log2(common[0]), max(0.25, round(2 * float(np.median(gaps))) / 2) if gaps else 1.0
     while True:  # until no two rates of a row share a column
@@ -303,7 +297,7 @@ def _columns(cells: Sequence[Cell], more: Sequence[float]) -> tuple[float, float
         width /= 2
     names = {columns[rate]: rate for rate in reversed(common)}  # the most common rate wins
     first, last = min(names), max(names)
-    rates = [names.get(column, float(f"{2 ** (start + column * width):.2g}")) for column in range(first, last + 1)]
+    rates = [names.get(column, _short(2 ** (start + column * width), 2)) for column in range(first, last + 1)]
     return start + first * width, width, rates, {rate: column - first for rate, column in columns.items()}
 
 
@@ -316,11 +310,10 @@ def _lines(quality: Mapping[Cell, float], start: float, width: float) -> dict[st
     """
     result: dict[str, dict[str, Any]] = {view: {} for view in FAMILIES}
     for view, families in FAMILIES.items():
-        parts: dict[str, dict[float, list[tuple[float, float]]]] = {}
+        parts: dict[str, dict[float, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
         for cell, mean in quality.items():
             y, fixed = (cell.rank, cell.alpha) if view == "rank" else (cell.alpha, cell.rank)
-            column = (math.log2(cell.lr) - start) / width
-            parts.setdefault(f"{cell.targets}|{fixed:g}", {}).setdefault(y, []).append((column, mean))
+            parts[f"{cell.targets}|{fixed:g}"][y].append(((math.log2(cell.lr) - start) / width, mean))
         for name, part in parts.items():
             rows = {y: np.array(sorted(row)) for y, row in part.items() if len(row) >= 3}
             if len(rows) >= 2:
@@ -339,30 +332,28 @@ def _fitted(rows: Mapping[float, np.ndarray], slope: float) -> dict[str, float]:
     best = minima[len(minima) // 2]
     worst = lost[:, best].argmax()
     line = {"at": positions[best], "lost": mean[best], "worst": lost[worst, best], "row": list(rows)[worst]}
-    return {name: float(f"{value:.4g}") for name, value in line.items()}
+    return {name: _short(value, 4) for name, value in line.items()}
 
 
 def _moves(quality: Mapping[Cell, float], targets: str) -> dict[str, float]:
     """Return how much the metric changes with the rate along one row, and with rank and alpha at their best rates."""
     moves, defaults = dict[str, float](), LoRA()
     for knob, fixed in (("lr", ("rank", "alpha")), ("rank", ("alpha",)), ("alpha", ("rank",))):
-        parts: dict[Any, dict[Any, list[float]]] = {}
+        parts: dict[Any, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
         for cell, mean in quality.items():
             if cell.targets == targets:
-                part = parts.setdefault(tuple(getattr(cell, name) for name in fixed), {})
-                part.setdefault(getattr(cell, knob), []).append(mean)
+                parts[tuple(getattr(cell, name) for name in fixed)][getattr(cell, knob)].append(mean)
         # The other settings are at LoRA's defaults or, if these were not tried, at the most common values.
         bests = {k: [max(row) for row in part.values() if knob == "lr" or len(row) >= 3] for k, part in parts.items()}
         values = bests.get(tuple(getattr(defaults, name) for name in fixed), [])
         if len(values) < 2:
             values = max(bests.values(), key=lambda row: (len(row), max(row, default=0)), default=[])
         if len(values) > 1:
-            moves[knob] = float(f"{max(values) - min(values):.3g}")
+            moves[knob] = _short(max(values) - min(values), 3)
     return moves
 
 
 def _about(playground: Playground) -> str:
-    """Describe where the runs come from."""
     recipe, made, results = playground.recipe, playground.made, playground.results
     students = len({result.who for result in results} - {""})
     whose = f" by {students} student{'s' * (students != 1)}" if students else ""

@@ -122,16 +122,11 @@ class Race:
         complete = [group for group in groups.values() if sum(run.status in ended for run in group) == len(self.seeds)]
         placed = _with_rivals(store, sorted(complete, key=_quality, reverse=True))
         chosen, *rivals = map(_summary, placed) if placed else [None]
-        stopped = [
-            {
-                "recipe": _settings(recipe),
-                "step": max(len(run.history["loss"]) for run in cut),
-                "seeds": [run.recipe.seed for run in cut],
-                "behind": self.out[recipe],
-            }
-            for recipe, group in groups.items()
-            if (cut := [run for run in group if run.status == BEHIND])
-        ]
+        stopped = []
+        for recipe, group in groups.items():
+            if cut := [run for run in group if run.status == BEHIND]:
+                step, seeds = max(len(run.history["loss"]) for run in cut), [run.recipe.seed for run in cut]
+                stopped.append({"recipe": _settings(recipe), "step": step, "seeds": seeds, "behind": self.out[recipe]})
         total, trained = len(self.recipes), sum(len(run.history["loss"]) for run in runs)
         skipped = sum(self.steps - len(run.history["loss"]) for run in runs if run.status == BEHIND)
         steps, tests = skipped + self.steps * (total - len(runs)), total - sum(bool(run.metrics) for run in runs)
@@ -169,13 +164,12 @@ def _summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _with_rivals(store: Store, placed: list[list[Run]]) -> list[list[Run]]:
     """Return the first configuration and those that validation rows, if stored, don't distinguish from it (Holm)."""
-    rows = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed]
-    p_values = []
-    for rival in rows[1:]:
-        p_values.append(1.0)
-        if not any(row is None for row in rival + rows[0]):
-            pair = Pair(np.array(rival, dtype=float), np.array(rows[0], dtype=float), MARGIN)
-            p_values[-1] = pair.p_difference() if pair.difference < 0 else 1.0
+    first, *others = [[store.rows(run.recipe, VALIDATED) for run in group] for group in placed] or [[]]
+    p_values = [1.0] * len(others)
+    for i, rival in enumerate(others):
+        if not any(row is None for row in rival + first):
+            pair = Pair(np.array(rival, dtype=float), np.array(first, dtype=float), MARGIN)
+            p_values[i] = pair.p_difference() if pair.difference < 0 else 1.0
     return placed[:1] + [group for group, p in zip(placed[1:], holm(p_values), strict=True) if p >= LEVEL]
 
 

@@ -158,13 +158,9 @@ class Runs:
 def mixed_dtypes(dtypes: Iterable[str | None]) -> str:
     """Return a sentence if runs were trained in different dtypes, else "". None stands for a run that never started."""
     counts = Counter(filter(None, dtypes))
-    if len(counts) < 2:
-        return ""
     numbers = " and ".join(f"{count} in {dtype}" for dtype, count in counts.most_common())
-    return (
-        f"these runs were trained in different dtypes, {numbers}: select one with at(run_dtype=...), or train "
-        "all runs in one dtype, such as dtype='fp32'"
-    )
+    advice = "select one with at(run_dtype=...), or train all runs in one dtype, such as dtype='fp32'"
+    return f"these runs were trained in different dtypes, {numbers}: {advice}" if len(counts) > 1 else ""
 
 
 def unlike(runs: Iterable[Run]) -> str:
@@ -176,22 +172,21 @@ def unlike(runs: Iterable[Run]) -> str:
     return next(filter(None, map(mixed_dtypes, groups.values())), "")
 
 
-def scores_of(run: Run, task: Task | None = None) -> np.ndarray:
-    """Return scores (rows,), see `Runs.scores`; pass `task` if it is loaded. Raises: BadValue; Changed, see `sweep`."""
+def scores_of(run: Run) -> np.ndarray:
+    """Return scores (rows,), see `Runs.scores`. Raises: BadValue; Changed, see `sweep`."""
     recipe = run.recipe
     if run.predictions is None:
         raise BadValue(f"the run {recipe.hash} has no predictions; score it again")
     if "pearson" in run.metrics:
         raise BadValue(f"{recipe.task} is scored by a correlation over all rows, so single rows have no score")
-    if task is None:  # cached if bundled, since a store has many runs of one task
-        task = _bundled(recipe.task, recipe.max_length, home()) if recipe.task in TASKS else task_of(recipe)
+    task = _bundled(recipe.task, recipe.max_length, home()) if recipe.task in TASKS else task_of(recipe)
     labels = None if task.num_labels is None else np.array(task.test.labels)
     matches = labels is None or len(labels) == len(run.predictions)
     check_unchanged(recipe.task, run.environment.get("data") if matches else "another number of rows", task.data)
     return -run.predictions if labels is None else run.predictions == labels
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # a store has many runs of one task
 def _bundled(task: str, max_length: int | None, _: Path) -> Task:
     return load_task(task, max_length=max_length)
 

@@ -92,11 +92,11 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as `kind`, the sentence as `words`, and the numbers: fractions if `points`, or scores."""
-        ends = {90: (self.low, self.high), 95: (self.low95, self.high95)}
+        intervals = (90, self.low, self.high), (95, self.low95, self.high95)
         return {
             **{"kind": self.outcome, "words": str(self)},
             **{"difference": self.difference, "margin": self.margin, "points": self.correctness},
-            "intervals": [{"level": level, "low": low, "high": high} for level, (low, high) in ends.items()],
+            "intervals": [dict(zip(("level", "low", "high"), interval, strict=True)) for interval in intervals],
         }
 
     def _format(self, value: float, unit: str = "") -> str:
@@ -274,8 +274,7 @@ def _fewest(decided: Callable[[int], float], limit: int) -> int | None:
 
 def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
     """Check two methods' answers; warn if runs that ask for the same dtype were trained in different ones."""
-    runs = [run for side in (a, b) for run in getattr(side, "runs", ())]
-    if runs:
+    if runs := [run for side in (a, b) for run in getattr(side, "runs", ())]:
         from lora_lab.experiments.results import unlike
 
         warn(unlike(runs))
@@ -284,10 +283,9 @@ def _pair(a: Answers, b: Answers, margin: float, *names: str) -> Pair:
 
 def _runs(values: Answers, name: str) -> np.ndarray:
     """Return the runs as floats (seeds, rows). Raises: BadValue for anything but answers or scores."""
+    values = getattr(values, "scores", values)  # raises if they are missing
     try:
-        runs = np.atleast_2d(np.asarray(getattr(values, "scores", values)))
-    except BadValue:  # a BadValue is also a ValueError, and says why there are no scores
-        raise
+        runs = np.atleast_2d(np.asarray(values))
     except ValueError:
         raise BadValue(f"{name} has runs of different lengths; score every seed on the same test rows") from None
     if runs.ndim != 2 or not runs.size:

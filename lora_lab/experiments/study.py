@@ -85,8 +85,9 @@ class Study:
             if len(a) == len(b):  # seed i of both is a pair
                 both = [pair for pair in zip(a, b, strict=True) if len(self._finished(pair)) == 2]
                 a, b = [own for own, _ in both], [other for _, other in both]
-            if self._finished(a) and self._finished(b):
-                sides[name] = Runs(tuple(self._finished(a))), Runs(tuple(self._finished(b)))
+            runs = Runs(tuple(self._finished(a))), Runs(tuple(self._finished(b)))
+            if all(runs):
+                sides[name] = runs
         return verdicts_of(sides, self.margin)
 
     def _finished(self, recipes: Iterable[Recipe]) -> list[Run]:
@@ -129,17 +130,15 @@ def _method(text: str) -> Method:
         has_targets = any(option.startswith("targets") for option in options)
         lora = ":".join(["lora", *options, *([] if has_targets else ["targets=all-linear"])])
         raise BadValue(f"a comparison uses one dtype for all frozen bases: write {lora} and --dtype nf4")
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"name": name}
     for setting in options:
         option, equals, value = map(str.strip, setting.partition("="))
         if not (option and equals and value):
             raise BadValue(f"a setting of {name} must be option=value, such as rank=4 or targets=q+v, not '{setting}'")
-        if option == "name":
-            raise BadValue(f"a method's name comes first, as in lora:rank=4, not as in '{text.strip()}'")
         if option in settings:
             raise BadValue(f"'{text.strip()}' sets {option} twice: set it once")
         settings[option] = _value(value)
-    return method_from({"name": name, **settings})
+    return method_from(settings)
 
 
 def _value(text: str) -> Any:

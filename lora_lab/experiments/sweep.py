@@ -5,14 +5,19 @@
 A sweep can be killed at any time: finished runs are on disk, and a pack resumes from its last checkpoint. A store is
 locked by one sweep at a time; the operating system releases the lock if the process dies.
 A pack is a group of recipes that can share a base. It grows as long as memory allows and speed improves.
+On a Dask cluster, a worker needs lora_lab and its assets, but not the store. Start workers with one thread each, since
+a process trains one pack at a time; if one dies, the scheduler reruns its pack elsewhere.
 """
 
+import tempfile
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -20,10 +25,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lora_lab.accounting.memory import trained_by
-from lora_lab.errors import BadValue, LabError, OutOfMemory, warn
+from lora_lab.errors import BadValue, LabError, OutOfMemory, in_a_sentence, warn
 from lora_lab.experiments.grid import Grid, check
 from lora_lab.experiments.racing import BEHIND, SCORING, UNSCORED, VALIDATED, Race
 from lora_lab.experiments.results import Runs, unlike
+from lora_lab.files import write_together
 from lora_lab.methods.base import whole
 from lora_lab.methods.io import CONFIG, save_adapter
 from lora_lab.training import checkpoint
@@ -33,7 +39,7 @@ from lora_lab.training.memory_check import free_bytes, need_of
 from lora_lab.training.models import load_tokenizer
 from lora_lab.training.pack import Pack, key
 from lora_lab.training.progress import steps_bar
-from lora_lab.training.recipe import Recipe
+from lora_lab.training.recipe import Recipe, recipe_from
 from lora_lab.training.runs import FINISHED, Run, Store, failed
 from lora_lab.training.tasks import check_unchanged, chosen_rows, fingerprint, task_of
 from lora_lab.training.watching import training_lock
@@ -44,7 +50,9 @@ TOKENS = 2048  # per core per step; beyond that, tokens do not get cheaper
 TRAINED_BYTES = 16  # per trained fp32 parameter: the parameter, its gradient, AdamW's two moments
 UNKNOWN = 4  # runs per pack without a memory estimate; rarely too many
 ROOM = 0.8  # fraction of free memory that a pack may use
+TIMEOUT = 5  # seconds to wait for a Dask scheduler
 Note = Callable[[str, dict[str, Any]], None]
+Results = list[tuple[Run, dict[str, bytes]]]  # from a worker: runs, each with its adapter's files by name
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def sweep(
              rivals on the test rows, see `experiments/racing.py`
     again    retry failed runs
     size     maximum number of runs per pack; by default chosen from memory and speed; 1 trains runs one by one
-    client   a Dask `Client` whose workers train the packs, see `experiments/cluster.py`
+    client   a Dask `Client` whose workers train the packs, see `connect`
     stop     set it to end after the current step; finished runs are kept, and the same call resumes
     note     called with ("pack", {recipes}), ("step", {recipe, progress}) and ("run", {run})
     Raises, before any training: BadValue, NotFound for an impossible grid, or a store that is in use or not writable;
@@ -144,7 +152,9 @@ class Sweep:
         with locked(store.folder) if self.lock else nullcontext(), steps_bar() as self._bar:
             self._done = self._kept(wanted)
             sizes, skipped, choice = list[int](), len(self._done), None
-            self._tidy([recipe for recipe in wanted if recipe.hash not in self._done])
+            if self.lock:  # what a killed process was writing; a checkpoint of full fine-tuning takes gigabytes
+                for file in (store.folder / checkpoint.FOLDER).glob(".*.safetensors.*"):
+                    file.unlink(missing_ok=True)
             for run in self._done.values():
                 if race:
                     race.note(run)
@@ -168,12 +178,11 @@ class Sweep:
                 if race:
                     choice = race.choice(store, stored.values())
                     tested = [name for row in (choice["chosen"], *choice["rivals"]) if row for name in row["runs"]]
-                unscored = [stored[name] for name in tested if stored[name].status == UNSCORED and self.scored]
-                for group in packs([run.recipe for run in unscored], size=self.size, room=self.room):
+                unscored = [stored[name].recipe for name in tested if stored[name].status == UNSCORED and self.scored]
+                for group in packs(unscored, size=self.size, room=self.room):
                     with training_lock(self._stop):
                         if not self._stop.is_set():
-                            scored = self._score([stored[recipe.hash] for recipe in group])
-                            stored |= {run.recipe.hash: run for run in scored}
+                            stored |= self._score([stored[recipe.hash] for recipe in group])
                 choice = race.choice(store, stored.values()) if race else None
         runs = tuple(stored[recipe.hash] for recipe in wanted if recipe.hash in stored)
         warn(unlike(runs))
@@ -197,15 +206,6 @@ class Sweep:
                     kept[run.recipe.hash] = run
         return kept
 
-    def _tidy(self, left: Sequence[Recipe]) -> None:
-        """Delete these runs' temporary files that a killed process left behind, but no other hidden files."""
-        files = [*(self._store.folder / checkpoint.FOLDER).glob(".*.safetensors.*")] if self.lock else []
-        for recipe in left:
-            files += self._store.folder.glob(f".{recipe.hash}.json.*")
-            files += self._store.adapter_folder(recipe).glob(".*")
-        for file in filter(Path.is_file, files):
-            file.unlink(missing_ok=True)
-
     def _plan(self, left: Sequence[Recipe]) -> Iterator[tuple[list[Recipe], set[Path]]]:
         """Yield packs to train, each with the checkpoints to resume from; interrupted packs first, grouped by step."""
         new, at_step = {recipe.hash: recipe for recipe in left}, dict[int, dict[Recipe, Path | None]]()
@@ -220,9 +220,7 @@ class Sweep:
 
     def _train(self, plan: Sequence[tuple[list[Recipe], set[Path]]]) -> None:
         if self.client is not None:
-            from lora_lab.experiments.cluster import run_on
-
-            run_on(self.client, Sweep, [group for group, _ in plan], self._store, self._ended, self._stop)
+            self._train_on_cluster([group for group, _ in plan])
             return
         for group, paths in plan:
             with training_lock(self._stop):
@@ -231,50 +229,62 @@ class Sweep:
                 self._train_pack(group, paths)
 
     def _train_pack(self, recipes: list[Recipe], paths: Iterable[Path] = ()) -> None:
-        """Train one pack into the store. If its setup fails, try its runs one by one and record errors.
+        """Train one pack into the store.
 
-        If memory runs out, continue with half of the runs at a time, from the last checkpoint.
+        If its setup fails or memory runs out, continue with half of the runs at a time, from the last checkpoint.
         """
         self._note("pack", {"recipes": recipes})
-        try:
-            pack = self.pack(recipes, callbacks=self._callbacks, download=self.download)
-        except LabError as error:
-            if len(recipes) == 1:
-                self._ended(failed(recipes[0], str(error)))
-            else:
-                for recipe in recipes:  # perhaps only one run fails
-                    self._train_pack([recipe])
-            return
-        pack.scores_stopped, pack.scores_untrained = False, self.scored
-        pack.scores_test = self.scored and self._race is None
-        pack.judge = self._race.judge if self._race else pack.judge
-        if paths:
-            checkpoint.restore(pack, *sorted(paths))
         path = checkpoint.path_of(self._store.folder, recipes)
-        pack.written = lambda pack: checkpoint.write(pack, path)
         try:
-            pack.run(self._keep, self._stop)
-            if pack.stopped:  # the next sweep resumes it
-                checkpoint.write(pack, path)
-            else:
-                path.unlink(missing_ok=True)
-            return
-        except OutOfMemory as error:
-            if len(recipes) == 1:
-                self._ended(failed(recipes[0], str(error)))
+            pack = self.pack(recipes, callbacks=lambda r: [partial(self._on_step, r)], download=self.download)
+        except LabError as error:
+            reason = str(error)
+        else:
+            pack.scores_stopped, pack.scores_untrained = False, self.scored
+            pack.scores_test = self.scored and self._race is None
+            pack.judge = self._race.judge if self._race else pack.judge
+            pack.written = lambda pack: checkpoint.write(pack, path)
+            if paths:
+                checkpoint.restore(pack, *sorted(paths))
+            try:
+                pack.run(self._keep, self._stop)
+                if pack.stopped:  # the next sweep resumes it
+                    checkpoint.write(pack, path)
+                else:
+                    path.unlink(missing_ok=True)
                 return
-        del pack  # frees its memory; not in the handler, whose traceback still holds the pack
-        left, paths = [r for r in recipes if r.hash not in self._done], [path] if path.is_file() else []
+            except OutOfMemory as error:
+                reason = str(error)
+            del pack  # frees its memory; not in the handler, whose traceback still holds the pack
+        if len(recipes) == 1:
+            self._ended(failed(recipes[0], reason))
+            return
+        left, paths = [r for r in recipes if r.hash not in self._done], [path] if path.is_file() else paths
         for half in (left[: len(left) // 2], left[len(left) // 2 :]):
             if half and not self._stop.is_set():
                 self._train_pack(half, paths)
 
-    def _callbacks(self, recipe: Recipe) -> list[Callable[[Any], None]]:
-        def show(progress: Progress) -> None:
-            self._reach(recipe, progress.step)
-            self._note("step", {"recipe": recipe, "progress": progress})
+    def _train_on_cluster(self, packs: Sequence[Sequence[Recipe]]) -> None:
+        """Send packs to the cluster as plain settings, and store the runs and adapter files that come back."""
+        from dask.distributed import as_completed
 
-        return [show]
+        settings = [[recipe.settings() for recipe in pack] for pack in packs]
+        futures = dict(zip(self.client.map(train_pack, settings, pure=False, retries=2), packs, strict=True))
+        for future in as_completed(list(futures)):  # type: ignore[no-untyped-call]
+            results: Results = [] if future.status in ("cancelled", "error") else future.result()
+            if future.status == "error":
+                results = [(failed(recipe, in_a_sentence(future.exception())), {}) for recipe in futures[future]]
+            for run, files in results:
+                folder = self._store.adapter_folder(run.recipe)
+                if files:
+                    write_together(folder, files)
+                self._ended(replace(run, adapter=str(folder) if files else None))
+            if self._stop.is_set():
+                self.client.cancel([pending for pending in futures if not pending.done()])
+
+    def _on_step(self, recipe: Recipe, progress: Progress) -> None:
+        self._reach(recipe, progress.step)
+        self._note("step", {"recipe": recipe, "progress": progress})
 
     def _reach(self, recipe: Recipe, step: int) -> None:
         """Advance the bar to a run's step; when a run ends, even early, `step` is its number of steps."""
@@ -294,7 +304,6 @@ class Sweep:
         self._ended(run)
 
     def _ended(self, run: Run) -> None:
-        """Store a run that has ended, and report it."""
         self._store.add(run)
         self._done[run.recipe.hash] = run
         self._reach(run.recipe, run.recipe.steps)
@@ -302,14 +311,14 @@ class Sweep:
             self._race.note(run)
         self._note("run", {"run": run})
 
-    def _score(self, runs: Sequence[Run]) -> Iterator[Run]:
-        """Score trained runs on the test rows as one pack; yield the stored records."""
+    def _score(self, runs: Sequence[Run]) -> dict[str, Run]:
+        """Score trained runs on the test rows as one pack; return the stored records by hash."""
         started = time.perf_counter()
         pack = Pack([run.recipe for run in runs], adapters=self._store.adapter_folder, download=self.download)
         scores = pack.score("test")
-        seconds = (time.perf_counter() - started) / len(runs)
+        seconds, stored = (time.perf_counter() - started) / len(runs), dict[str, Run]()
         for run, score in zip(runs, scores, strict=True):
-            scored = replace(
+            stored[run.recipe.hash] = replace(
                 run,
                 status="done" if run.history["step"][-1] == run.recipe.steps else "early",
                 metrics=score.metrics,
@@ -317,16 +326,40 @@ class Sweep:
                 seconds=run.seconds + seconds,
                 environment=run.environment | {SCORING: seconds},
             )
-            self._store.add(scored)
-            yield scored
+            self._store.add(stored[run.recipe.hash])
+        return stored
 
 
 def locked(folder: Path) -> AbstractContextManager[Any]:
-    """Lock a store until the end of a `with` block. Raises: BadValue if another sweep holds the lock."""
+    """Lock a store until the end of a `with` block. Raises: BadValue if it is not writable, or another sweep's."""
+    Store(folder).check_writable()
     try:
         return FileLock(folder / LOCK).acquire(timeout=0)
     except Timeout:
         raise BadValue(f"another sweep is using {folder}: wait for it, or choose another folder") from None
+
+
+def connect(address: str) -> Any:
+    """Connect to the Dask scheduler at an address such as tcp://10.0.0.5:8786. Raises: BadValue."""
+    try:
+        from dask.distributed import Client
+    except ImportError:
+        raise BadValue("--dask needs Dask: pip install 'lora-lab[dask]'") from None
+    try:
+        return Client(address, timeout=TIMEOUT)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise BadValue(f"no Dask scheduler answers at {address} ({error}): start one with `dask scheduler`") from error
+
+
+def train_pack(settings: Sequence[Mapping[str, Any]]) -> Results:
+    """Train a pack on a worker, in a store of its own that is then deleted."""
+    with tempfile.TemporaryDirectory() as folder:
+        swept, results = Sweep(folder, len(settings)).run(map(recipe_from, settings)), Results()
+        for run in swept.runs:
+            files = sorted(Path(run.adapter).glob("adapter_*")) if run.adapter else []
+            files.sort(key=lambda file: file.name == CONFIG)  # config last: without it, the other files are not read
+            results.append((run, {file.name: file.read_bytes() for file in files}))
+    return results
 
 
 # ---- packs
@@ -335,12 +368,9 @@ def locked(folder: Path) -> AbstractContextManager[Any]:
 def packs(recipes: Sequence[Recipe], *, size: int | None = None, room: float = ROOM) -> list[list[Recipe]]:
     """Group recipes into packs of nearly equal size, at most `size` runs (None chooses automatically)."""
     # Runs with equal targets and similar ranks go together, because smaller adapters are padded.
-    groups: dict[object, list[Recipe]] = {}
-    for recipe in sorted(
-        recipes, key=lambda r: (str(r.method.settings().get("targets")), r.method.settings().get("rank") or 0)
-    ):
-        groups.setdefault(key(recipe), []).append(recipe)
-    result = []
+    groups, result = defaultdict[Any, list[Recipe]](list), []
+    for recipe in sorted(recipes, key=lambda r: (str(getattr(r.method, "targets", "")), getattr(r.method, "rank", 0))):
+        groups[key(recipe)].append(recipe)
     for group in groups.values():
         parts = -(-len(group) // (pack_size(group, room) if size is None else whole("size", size)))
         result += [group[len(group) * i // parts : len(group) * (i + 1) // parts] for i in range(parts)]

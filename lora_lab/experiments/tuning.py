@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import inf, sqrt
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_lab.errors import Failed
 from lora_lab.experiments.sweep import Sweep
@@ -48,7 +48,6 @@ WIDE = sqrt(10)  # for methods whose best rates are less well known
 AXES = {
     "full": Axis(2.5e-5),
     "lora": Axis(5e-4),
-    "bottleneck": Axis(5e-4),
     "head": Axis(0.1, WIDE),
     "bitfit": Axis(1e-3, WIDE),
     "ia3": Axis(10**-2.5, WIDE),
@@ -68,8 +67,7 @@ def axis_of(method: Method) -> Axis:
     return AXES.get(method.name, AXES["lora"])
 
 
-@dataclass(frozen=True)
-class Tried:
+class Tried(NamedTuple):
     """One value and its runs' mean validation metric and loss, None and inf if a run failed; `each` has all runs'."""
 
     value: float
@@ -78,8 +76,7 @@ class Tried:
     each: Sequence[Sequence[float]] = ()
 
 
-@dataclass(frozen=True)
-class Tuning:
+class Tuning(NamedTuple):
     """All tried values in ascending order, the metric that chooses, and the seconds of all runs."""
 
     tried: tuple[Tried, ...]
@@ -90,8 +87,7 @@ class Tuning:
     def best(self) -> Tried:
         """The best value on validation; ties are broken by loss."""
         sign = -1 if metric(self.metric).higher_is_better else 1
-        validated = (tried for tried in self.tried if tried.validation is not None)
-        return min(validated, key=lambda tried: (sign * (tried.validation or 0.0), tried.loss))
+        return min(self.tried, key=lambda t: (inf if t.validation is None else sign * t.validation, t.loss))
 
     @property
     def edge(self) -> bool:
@@ -113,21 +109,21 @@ def tune(
     axis, sweep, runs = axis_of(recipe.method), Sweep(store, scored=False, **options), dict[float, Sequence[Run]]()
 
     def run(values: Sequence[float]) -> Tuning:
-        at_each = [axis.set(recipe, value) for value in values]
-        recipes = [replace(one.at_seed(SEED + n), validations=1) for one in at_each for n in range(seeds)]
-        swept = sweep.run(recipes)
+        at_each = [replace(axis.set(recipe, value), validations=1) for value in values]
+        recipes = [one.at_seed(SEED + n) for one in at_each for n in range(seeds)]
+        swept, name, tried = sweep.run(recipes), "", []
         if len(swept) < len(recipes):
             raise Failed("stopped before every value was tried; repeat the call to resume")
         runs.update({value: swept.runs[i * seeds : (i + 1) * seeds] for i, value in enumerate(values)})
-        every, tried = [run for value in sorted(runs) for run in runs[value]], []
-        name = next((main_metric(run.history["validation"][-1]) for run in every if run.status in FINISHED), "")
-        for value in sorted(runs):
-            finished = all(run.status in FINISHED for run in runs[value])
-            last = [run.history["validation"][-1] for run in runs[value] if finished]
-            each = [[metrics[name], metrics["loss"]] for metrics in last]
-            score, loss = (fmean(column) for column in zip(*each, strict=True)) if each else (None, inf)
-            tried.append(Tried(value, score, loss, each))
-        if all(value.validation is None for value in tried):
+        for value, own in sorted(runs.items()):
+            tried.append(Tried(value))
+            if all(run.status in FINISHED for run in own):
+                last = [run.history["validation"][-1] for run in own]
+                name = main_metric(last[0])
+                each = [[metrics[name], metrics["loss"]] for metrics in last]
+                tried[-1] = Tried(value, fmean(score for score, _ in each), fmean(loss for _, loss in each), each)
+        every = [run for own in runs.values() for run in own]
+        if not name:
             raise Failed(next((run.error for run in every if run.error), "no run finished"))
         return Tuning(tuple(tried), name, sum(run.seconds for run in every))
 

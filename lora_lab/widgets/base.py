@@ -12,7 +12,6 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -21,7 +20,7 @@ from typing import Any, ClassVar, Self
 import anywidget
 import traitlets as T
 
-from lora_lab.errors import BadValue, LabError, printable
+from lora_lab.errors import BadValue, in_a_sentence, printable
 from lora_lab.training.watching import headless, waits
 
 JS = Path(__file__).with_name("js")
@@ -80,7 +79,7 @@ class Panel(anywidget.AnyWidget):
 
     def snapshot(self) -> dict[str, Any]:
         """Return what a page needs to show the panel as it is now: {panel, file, words, state}."""
-        name = next(cls.__name__ for cls in type(self).__mro__ if "file" in vars(cls) and cls.__module__ != "anywidget")
+        name = next(cls.__name__ for cls in type(self).__mro__ if "file" in vars(cls))
         return {"panel": name, "file": self.file, "words": self.describe(), "state": self.state()}
 
     def save(self, path: str | Path) -> Path:
@@ -137,20 +136,13 @@ class Background:
         """Whether the thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for the thread to end."""
-        if self._thread:
-            self._thread.join(seconds)
-
     def work(self) -> None:
         """Do all the work in this thread. An error sets `state` to "failed" and `error` to one sentence."""
         self.error = ""
         try:
             self._work()
-        except LabError as error:
-            self.error, self.state = str(error), "failed"
         except Exception as error:  # an exception in a thread would go unnoticed
-            self.error, self.state = f"{type(error).__name__}: {error}", "failed"
+            self.error, self.state = in_a_sentence(error), "failed"
         finally:
             self._stop.clear()  # not at the beginning: a Stop right after Start must take effect
 
@@ -159,7 +151,7 @@ class Background:
 
 
 class LivePanel(Panel):
-    """A panel that works in the background when a button is pressed. Subclasses implement `run`.
+    """A panel that works in the background when a button is pressed. Subclasses implement `run` and `_paint`.
 
     A busy kernel may receive traits after the message that needs them, so a message carries its traits.
     """
@@ -192,27 +184,37 @@ class LivePanel(Panel):
         if self.busy:
             self.work.stop()
 
-    def _begin(self, work: Background, paint: Callable[[], None]) -> None:
+    def _paint(self, work: Any, busy: bool) -> dict[str, Any]:
+        """Update the other traits, and return what `live` needs in addition to state, busy and error."""
+        raise NotImplementedError
+
+    def _begin(self, work: Background) -> None:
         """Start the work, and repaint several times a second until it ends; with LORA_LAB_HEADLESS=1, wait for it.
 
-        An error that `paint` raises is shown in the panel. Raises: BadValue if the work fails in headless mode.
+        An error in `_paint` is shown in the panel. Raises: BadValue if the work fails in headless mode.
         """
         self.work = work
         if headless():
             work.work()
-            paint()
+            self._update(work)
             if work.error:
                 raise BadValue(work.error)
             return
         work.start()
-        threading.Thread(target=self._paint_until_done, args=(work, paint), name="lora-lab-paint", daemon=True).start()
+        threading.Thread(target=self._paint_until_done, args=(work,), name="lora-lab-paint", daemon=True).start()
 
-    def _paint_until_done(self, work: Background, paint: Callable[[], None]) -> None:
+    def _update(self, work: Background) -> None:
+        with self.lock, self.hold_sync():
+            busy = work.alive  # read before the results: once the work is not busy, they are complete
+            more = self._paint(work, busy)
+            self.live = {"state": work.doing, "busy": busy, "error": work.error, **more}
+
+    def _paint_until_done(self, work: Background) -> None:
         message = ""
         while True:
             finished = not work.alive
             try:
-                paint()
+                self._update(work)
             except Exception as error:  # a later paint may succeed; an exception in a thread would go unnoticed
                 message = message or f"{type(error).__name__}: {error}"
             if message:

@@ -3,12 +3,10 @@
 The browser draws (`js/compare_panel.js`); `experiments/margins.py` computes outcomes and intervals at each margin.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import traitlets as T
 
@@ -18,9 +16,6 @@ from lora_lab.files import read_json
 from lora_lab.training.assets import shipped
 from lora_lab.widgets.base import Background, LivePanel
 from lora_lab.widgets.method_icons import drawing
-
-if TYPE_CHECKING:
-    from lora_lab.experiments.compare import Comparison
 
 SHIPPED = "data/results/compare/minilm_rt_all_linear.json"
 CHOICES = (
@@ -52,12 +47,9 @@ class LiveCompare(Background):
         from lora_lab.experiments.compare import compare  # imports torch, not needed for a stored comparison
 
         self.state = "comparing"
-        say = partial(setattr, self, "words")
-        compare(methods=self.methods, say=say, stop=self._stop, note=self._note, **self.terms)
+        listen: Any = {"say": partial(setattr, self, "words"), "note": lambda c: setattr(self, "found", c.to_json())}
+        compare(methods=self.methods, stop=self._stop, **listen, **self.terms)
         self.state = "stopped" if self._stop.is_set() else "done"
-
-    def _note(self, comparison: Comparison) -> None:
-        self.found = comparison.to_json()
 
 
 class ComparePanel(LivePanel, file="compare_panel.js"):
@@ -101,12 +93,11 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
             default = read_json(shipped(SHIPPED))
             reference = default if (default["model"], default["task"]) == (model, task) else {}
         self._found = {"stored": dict(reference), "mine": {}}
-        choices = list(dict.fromkeys([*CHOICES, *methods]))
-        plan = {"methods": list(methods), "seeds": seeds, "rates": rates, "steps": steps}
         super().__init__(
-            choices=choices, stored=_drawn(reference) if reference else {}, live={"state": "ready"}, **plan
-        )
-        self.margin = float(terms.get("margin", reference.get("margin", 0.015)))
+            choices=list(dict.fromkeys([*CHOICES, *methods])), stored=_drawn(reference) if reference else {},
+            margin=float(terms.get("margin", reference.get("margin", 0.015))), live={"state": "ready"},
+            methods=list(methods), seeds=seeds, rates=rates, steps=steps,
+        )  # fmt: skip
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -119,7 +110,6 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         return (method, rival) if method != rival else (next((label for label in labels if label != rival), ""), rival)
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         data = getattr(self, self.view)
         if not data:
             return "Methods compared. Nothing has been compared yet."
@@ -139,8 +129,7 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         if self.busy:
             return
         plan = {"seeds": self.seeds, "rates": self.rates, "steps": self.steps}
-        work = LiveCompare(self.methods, **self.terms, **plan)
-        self._begin(work, lambda: self._paint(work))
+        self._begin(LiveCompare(self.methods, **self.terms, **plan))
 
     def resample(self, rows: int = 200, count: int = 100) -> None:
         """Resample `count` studies of `rows` rows from the pair's answers, for the panel to show.
@@ -156,22 +145,17 @@ class ComparePanel(LivePanel, file="compare_panel.js"):
         self.dance = {**drawn, "method": method, "rival": rival, "view": self.view, "number": number}
 
     def _do(self, content: dict[str, Any]) -> None:
-        """Handle a button."""
         if content["do"] == "dance":
             self.resample(content["rows"])
         else:
             super()._do(content)
 
-    def _paint(self, work: LiveCompare) -> None:
-        """Update the browser; called several times a second during training."""
-        with self.lock, self.hold_sync():
-            busy = work.alive
-            if work.found["methods"] and work.found is not self._found["mine"]:
-                self._found["mine"] = work.found
-                self.view = self.view if self.mine else "mine"  # only at the first result: keep the reader's choice
-                self.mine = _drawn(work.found)
-            state = {"state": work.doing, "busy": busy, "error": work.error, "words": work.words}
-            self.live = {**state, "done": len(work.found["methods"]), "of": len(work.methods)}
+    def _paint(self, work: LiveCompare, busy: bool) -> dict[str, Any]:
+        if work.found["methods"] and work.found is not self._found["mine"]:
+            self._found["mine"] = work.found
+            self.view = self.view if self.mine else "mine"  # only at the first result: keep the reader's choice
+            self.mine = _drawn(work.found)
+        return {"words": work.words, "done": len(work.found["methods"]), "of": len(work.methods)}
 
 
 def _drawn(comparison: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class LiveRun(Background):
         self.moved: list[tuple[int, str, float]] = []
         self.run: Run | None = None
         self.found: dict[str, Any] = {}
-        self.trainer: Pack | None = None
+        self.trainer: Any = None  # a `Pack`, once it is loaded
         self._next_measurement, self._sizes = 0.0, dict[str, float]()
 
     def seconds_left(self) -> int | None:
@@ -83,8 +83,8 @@ class LiveRun(Background):
         metric = self.trainer.task.metric if self.trainer else ""
         checks = [*self.trainer.members[0].history["validation"]] if self.trainer else []
         return {
-            "state": self.doing, "error": self.error, "hash": self.recipe.hash, "steps": self.recipe.steps,
-            "step": self.progress[-1].step if losses else 0, "left": self.seconds_left(), "every": every,
+            "hash": self.recipe.hash, "steps": self.recipe.steps, "every": every,
+            "step": self.progress[-1].step if losses else 0, "left": self.seconds_left(),
             "losses": [round(mean, 4) for mean in means],
             "checks": [[scores["step"], round(factor(metric) * scores[metric], 3)] for scores in checks],
             "moved": [[layer, role, float(f"{share:.4g}")] for layer, role, share in self.moved],
@@ -95,28 +95,25 @@ class LiveRun(Background):
     def _work(self) -> None:
         with training_lock(self._stop) as acquired:
             self.state = "loading" if acquired else "stopped"
-            if acquired:
-                self._train()
-
-    def _train(self) -> None:
-        if self.trainer is None:
-            self.trainer = Pack([self.recipe], callbacks=lambda _: [self._on_step])
-        self.store.check_writable()
-        if self.run:  # it was stopped: continue
-            self.trainer.members[0].status, self.trainer.started = "training", time.perf_counter() - self.run.seconds
-        trainer, self.run, self.found = self.trainer, None, {}
-        self.stamps.clear()
-        self.state = "training"
-        run = train_alone(trainer, self.store, self._stop)
-        self._measure_weights()
-        self.found = self._results(run, changed_predictions(trainer))
-        self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
+            if not acquired:
+                return
+            if self.trainer is None:
+                self.trainer = Pack([self.recipe], callbacks=lambda _: [self._on_step])
+            self.store.check_writable()
+            if self.run:  # it was stopped: continue
+                self.trainer.members[0].status = "training"
+                self.trainer.started = time.perf_counter() - self.run.seconds
+            self.run, self.found, self.state = None, {}, "training"
+            self.stamps.clear()
+            run = train_alone(self.trainer, self.store, self._stop)
+            self._measure_weights()
+            self.found = self._results(run, changed_predictions(self.trainer))
+            self.run, self.state = run, "stopped" if run.status == "stopped" else "done"
 
     @torch.no_grad()
     def _answers(self, texts: Sequence[str]) -> list[list[list[float]]]:
         """Return the probability of each class for each text at each strength: (texts, strengths, classes)."""
         trainer, probabilities = self.trainer, []
-        assert trainer is not None
         rows = encode(Split(tuple(texts), (0,) * len(texts)), trainer.task, trainer.tokenizer)
         for strength in self.strengths:
             with at_strength(trainer.model, strength):
@@ -125,7 +122,6 @@ class LiveRun(Background):
         return [[[round(p, 4) for p in row] for row in text] for text in torch.stack(probabilities, 1).tolist()]
 
     def _results(self, run: Run, changes: dict[str, Any] | None) -> dict[str, Any]:
-        assert self.trainer is not None
         assert run.predictions is not None
         metric, rows, steps = self.trainer.task.metric, len(run.predictions), run.history["step"]
         origin = {name: run.environment.get(name, "") for name in ("date", "hardware", "lora_lab")}
@@ -154,9 +150,7 @@ class LiveRun(Background):
 
     @torch.no_grad()
     def _measure_weights(self) -> None:
-        """Measure how far each weight has moved."""
         began, moved = time.monotonic(), []
-        assert self.trainer is not None
         roles = {(p.site.module, p.site.out_slice): p.site.role for p in report_of(self.trainer.model).placements}
         for path, part in adapter_layers(self.trainer.model):
             if part.head or part.unmergeable or hasattr(innermost(part), "dequantized"):

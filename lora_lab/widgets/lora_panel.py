@@ -65,15 +65,13 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         for name in (view, *views):
             if name not in VIEWS:
                 raise BadValue(f"there is no view '{name}': choose one of {', '.join(VIEWS)}")
-        zoo, name, layers = zoo_layers(), model, {}
-        menu = dict.fromkeys(zoo if models is None else models)
-        if own := not isinstance(model, str) or model not in ("", *zoo):
-            name = architecture_of(model).name or "your model"
-            layers[name] = {"rows": layers_of(model)}
-        elif model:
-            menu[model] = None
+        zoo = zoo_layers()
+        own = not isinstance(model, str) or model not in ("", *zoo)
+        name = architecture_of(model).name or "your model" if own else model
+        menu = [*(zoo if models is None else models), *([model] if model and not own else [])]
         if unknown := [entry for entry in menu if entry not in zoo]:
             raise NotFound(f"no model '{unknown[0]}' in the zoo; did you mean {nearest(unknown[0], zoo)}?")
+        layers = {name: {"rows": layers_of(model)}} if own else {}
         layers |= {entry: {"rows": zoo[entry]} for entry in menu if entry not in layers}
         super().__init__(
             view=view, views=list(views), models=layers, model=name, layer=layer, d=d, rank=rank, targets=list(targets)
@@ -105,7 +103,6 @@ class LoRAPanel(Panel, file="lora_panel.js"):
         return self.model or (FIRST if FIRST in self.models else next(iter(self.models)))
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         if self.view == "model":
             name = self._map_model
             rows, targets = self.models[name]["rows"], ", ".join(self.targets)
@@ -129,8 +126,7 @@ class LoRAPanel(Panel, file="lora_panel.js"):
 @cache
 def zoo_layers() -> dict[str, list[dict[str, Any]]]:
     """Load `layers_of` for every model of the zoo from the shipped file."""
-    layers: dict[str, list[dict[str, Any]]] = read_json(ZOO_LAYERS)
-    return layers
+    return read_json(ZOO_LAYERS)
 
 
 def layers_of(model: Any) -> list[dict[str, Any]]:

@@ -87,14 +87,12 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         if unknown := [menu_name for menu_name in models if menu_name not in SHIPPED]:
             raise NotFound(f"no film of '{unknown[0]}' ships with the lab; available: {', '.join(SHIPPED)}")
         films = {menu_name: shipped()[menu_name] for menu_name in models}
+        setup = setup_of(model, method_name, **{**step, **conditions})  # raises for an invalid setting
         if name not in SHIPPED or not isinstance(method, str) or conditions:
-            setup = setup_of(model, method_name, **{**step, **conditions})
             traced = film.filmed(model, METHODS[method] if isinstance(method, str) else method, setup)
             films = {name: [described(method_name, setup) | traced], **{k: v for k, v in films.items() if k != name}}
         elif name not in films:
             films = {name: shipped()[name], **films}
-        else:
-            setup_of(model, method_name, **step)  # raises for an invalid setting
         device = films[name][0]["device"]
         chosen = gpus.card(card or CARDS[device])
         if chosen.device != device:
@@ -121,7 +119,6 @@ class MemoryPanel(Panel, file="memory_panel.js"):
         return Setup(batch=self.batch, seq=self.seq, optimizer=self.optimizer, **conditions)
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         step = film.moments(self.shown(), self.rank, self.setup)
         at = max(range(len(step)), key=lambda i: sum(step[i].bytes.values()))
         top = step[at]
@@ -176,8 +173,7 @@ class MemoryPanel(Panel, file="memory_panel.js"):
 @cache
 def shipped() -> dict[str, list[dict[str, Any]]]:
     """Load the shipped films, by model."""
-    films: dict[str, list[dict[str, Any]]] = read_json(FILMS)
-    return films
+    return read_json(FILMS)
 
 
 def act_of(step: Sequence[Moment], at: int) -> str:

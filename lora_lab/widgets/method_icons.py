@@ -10,6 +10,7 @@ BOXES = {
     "q": (9, 80, 16, 11), "k": (34, 80, 16, 11), "v": (59, 80, 16, 11),
 }  # fmt: skip
 TOKENS = 104  # y of the row of tokens
+HOURGLASS = '<path d="M24 {}h36l-12 3.5l12 3.5h-36l12 -3.5z" class="train"/>'  # a narrow waist: few numbers in between
 ADDS = {  # what a method adds, with its settings
     "full": "every weight of the layer",
     "lora": "A and B beside {targets}",
@@ -37,10 +38,6 @@ def _frozen(x: float, y: float, width: float, height: float, radius: float = 0) 
 
 def _circle(x: float, y: float, radius: float) -> str:
     return f'<circle cx="{x}" cy="{y}" r="{radius}" class="train"/>'
-
-
-def _hourglass(y: float) -> str:  # a narrow waist: few numbers in between
-    return f'<path d="M24 {y}h36l-12 3.5l12 3.5h-36l12 -3.5z" class="train"/>'
 
 
 def _beside(draw_a: Callable[..., str], draw_b: Callable[..., str], x: float, y: float, w: float, h: float) -> str:
@@ -76,7 +73,7 @@ def drawing(method: str, settings: Mapping[str, Any], head: bool) -> dict[str, s
         "tinylora": frozen_adapter(lambda x, y, w, h: _circle(x + w + 2.5, y - 2.5, 1.5)),
         "bitfit": _on_each(BOXES, lambda x, y, w, h: _rect(x, y + h + 1, w, 2.5)),
         "ia3": _on_each(targets, lambda x, y, w, h: _circle(x + w / 2, y - 3, 3.5)),
-        "bottleneck": _hourglass(52) + _hourglass(15),
+        "bottleneck": HOURGLASS.format(52) + HOURGLASS.format(15),
         "prompt": learned,
         "ptuning": learned + _rect(12, TOKENS + 9, 25, 3),
         "prefix": _on_each("kv", lambda x, *_: _rect(x - 6, 80, 5, 5) + _rect(x - 6, 86, 5, 5)),

@@ -3,14 +3,14 @@
 The pieces are sent to the browser once per matrix; `js/rank_panel.js` adds them up there.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import traitlets as T
 
-from lora_lab.errors import BadValue, LabError, NotFound
+from lora_lab.errors import BadValue, NotFound
+from lora_lab.training.assets import problem_with
 from lora_lab.widgets.base import Panel
 from lora_lab.widgets.matrices import PIECES, SOURCES, packed, pieces_of, reference
 
@@ -29,7 +29,7 @@ class RankPanel(Panel, file="rank_panel.js"):
     Raises: NotFound for an unknown name; BadValue for a value that is no matrix or too large, or too high a rank.
     """
 
-    data = T.Dict().tag(sync=True)  # {source: `matrices.packed`, or {"error": ...}} for the matrices viewed so far
+    data = T.Dict().tag(sync=True)  # {source: `matrices.packed`} for the matrices viewed so far
     cuts = T.Dict().tag(sync=True)  # written by docs/ranks.py
     choices = T.List(T.List(T.Unicode())).tag(sync=True)  # [name, label, origin] for the menu
     source = T.Unicode().tag(sync=True)
@@ -38,18 +38,17 @@ class RankPanel(Panel, file="rank_panel.js"):
     def __init__(self, source: str | np.ndarray | Mapping[str, np.ndarray] = "full", rank: int = 2) -> None:
         custom = {} if isinstance(source, str) else source
         custom = custom if isinstance(custom, Mapping) else {YOURS: np.asarray(custom)}
-        data = {name: packed(matrix) for name, matrix in custom.items()}
         first = next(iter(custom)) if custom else str(source)
+        offered = [name for name in SOURCES if name != "weight" or name == first or not problem_with("minilm")]
         super().__init__(
-            data=data or {first: pieces_of(first)},
+            data={name: packed(matrix) for name, matrix in custom.items()},
             cuts={} if custom else reference()["cuts"],
-            choices=[[name, name, ""] for name in custom] or [[name, *words] for name, words in SOURCES.items()],
+            choices=[[name, name, ""] for name in custom] or [[name, *SOURCES[name]] for name in offered],
         )
         self.source, self.rank = first, rank
         self.on_msg(self._heard)
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         shown, r = self.data[self.source], self.rank
         m, n, (_, share, noise) = shown["rows"], shown["columns"], shown["kept"][r]
         label = next(label for name, label, _ in self.choices if name == self.source)
@@ -73,19 +72,12 @@ class RankPanel(Panel, file="rank_panel.js"):
         return super().state()
 
     def _load(self, name: str) -> None:
-        if name not in self.data or "error" in self.data[name]:
-            try:
-                pieces = pieces_of(name)
-            except (LabError, OSError) as error:  # a model that has not been fetched yet
-                pieces = {"error": str(error), "told": time.monotonic()}  # sent even if the error repeats
-            self.data = {**self.data, name: pieces}
+        if name not in self.data:
+            self.data = {**self.data, name: pieces_of(name)}
 
     def _heard(self, _: Any, content: Any, __: Any) -> None:
-        """Handle the choice of another matrix in the browser."""
         with self.hold_sync():
-            self._load(content["source"])
-            if "error" not in self.data[content["source"]]:
-                self.source = content["source"]
+            self.source = content["source"]
 
     @T.validate("rank")
     def _check_rank(self, proposal: Any) -> int:
@@ -100,8 +92,6 @@ class RankPanel(Panel, file="rank_panel.js"):
         if name not in names:
             raise NotFound(f"this panel has no matrix '{name}'; it has {', '.join(names)}")
         self._load(name)
-        if "error" in self.data[name]:
-            raise NotFound(self.data[name]["error"])
         return name
 
     @T.observe("source")

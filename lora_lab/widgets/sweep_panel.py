@@ -3,8 +3,6 @@
 The browser draws (`js/sweep_panel.js`); `experiments/playground.py` computes means, gaps that may be luck, and lines.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import deque
@@ -38,7 +36,7 @@ class LiveSweep(Background):
     earlier  a stopped sweep whose curves this one continues
     """
 
-    def __init__(self, recipes: Sequence[Recipe], store: Store, earlier: LiveSweep | None = None) -> None:
+    def __init__(self, recipes: Sequence[Recipe], store: Store, earlier: "LiveSweep | None" = None) -> None:
         super().__init__()
         self.recipes = {recipe.hash: recipe for recipe in recipes}
         self.store, self.left, self.pack = store, set(self.recipes), list[Recipe]()
@@ -68,18 +66,15 @@ class LiveSweep(Background):
         if event == "pack":
             self.pack, self.state = facts["recipes"], "loading"
         elif event == "step":
-            self._on_step(facts["recipe"], facts["progress"])
+            progress, losses = facts["progress"], self.losses.setdefault(facts["recipe"].hash, [])
+            self.stamps.append(time.monotonic())
+            del losses[progress.step - 1 :]  # a stopped run resumes from its last validation
+            losses.extend([math.nan] * (progress.step - 1 - len(losses)))
+            losses.append(progress.loss)
+            self.state = "training" if progress.step < progress.steps else "scoring"
         elif event == "run" and facts["run"].status in (*FINISHED, "failed") and facts["run"].recipe.hash in self.left:
             self.left.discard(facts["run"].recipe.hash)
             self.ended.append(facts["run"])
-
-    def _on_step(self, recipe: Recipe, progress: Any) -> None:
-        losses = self.losses.setdefault(recipe.hash, [])
-        self.stamps.append(time.monotonic())
-        del losses[progress.step - 1 :]  # a stopped run resumes from its last validation
-        losses.extend([math.nan] * (progress.step - 1 - len(losses)))
-        losses.append(progress.loss)
-        self.state = "training" if progress.step < progress.steps else "scoring"
 
 
 class SweepPanel(LivePanel, file="sweep_panel.js"):
@@ -122,12 +117,11 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         nested = stores(folder) if folder and folder.exists() else set()
         target = into or (folder if folder and not folder.is_file() and (not nested or folder in nested) else "runs")
         self.store = target if isinstance(target, Store) else Store(target)
-        axes = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)]
-        plan = None
+        axes, plan = [np.atleast_1d(values).tolist() for values in (rank, alpha, lr)], None
+        filled: list[Any] = [values or start for values, start in zip(axes, START, strict=True)]
         if model or task or fields:
-            first = [(*values, *start)[0] for values, start in zip(axes, START, strict=True)]
-            method = LoRA(rank=first[0], alpha=first[1], targets=tuple((targets or "q,v").split(",")))
-            recipe = Recipe(model or "minilm", task or "rt", method, lr=first[2], **LENGTH | fields)
+            method = LoRA(rank=filled[0][0], alpha=filled[1][0], targets=tuple((targets or "q,v").split(",")))
+            recipe = Recipe(model or "minilm", task or "rt", method, lr=filled[2][0], **LENGTH | fields)
             plan = Playground(recipe.settings(), "accuracy", (), {})
         if folder and not plan:
             runs = playground.read(folder)
@@ -137,9 +131,7 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
             runs, source = plan or playground.load(), folder or self.store.folder
             runs = runs.plus(playground.records(source)) if source.exists() else runs
         self.playground = runs
-        if not self.playground.results:
-            axes = [values or start for values, start in zip(axes, START, strict=True)]
-        self.axes = dict(zip(("ranks", "alphas", "rates"), axes, strict=True))
+        self.axes = dict(zip(("ranks", "alphas", "rates"), axes if runs.results else filled, strict=True))
         seeds = np.atleast_1d(seed).tolist()
         super().__init__(seeds=seeds, live={"state": "ready"}, picked=[list(cell) for cell in picked])
         self._show()
@@ -166,7 +158,6 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         return None if index is None else Cell(*(self.data["cells"][index][name] for name in Cell._fields))
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         best = self.best
         if best is None:
             return f"The playground: {self.data['about']} Nothing has been trained yet."
@@ -193,28 +184,22 @@ class SweepPanel(LivePanel, file="sweep_panel.js"):
         recipes = [self.playground.recipe_of(*run) for picked in self.picked for run in self._untried(picked)]
         if not recipes:
             raise BadValue("every picked cell has been trained: choose hatched cells")
-        work = LiveSweep(recipes, self.store, self.work)
-        self._begin(work, lambda: self._paint(work))
+        self._begin(LiveSweep(recipes, self.store, self.work))
 
-    def _paint(self, work: LiveSweep) -> None:
-        """Update the browser; called several times a second during training."""
-        with self.lock, self.hold_sync():
-            busy = work.alive
-            if records := [("", work.ended.popleft().to_json()) for _ in range(len(work.ended))]:
-                self.playground = self.playground.plus(records)
-                self._show()
-                self.picked = [picked for picked in self.picked if self._untried(picked)]
-            curves = []
-            for recipe in [recipe for recipe in work.pack if busy and recipe.hash in work.left]:
-                _, rank, alpha, lr = playground.cell_of(recipe.settings())
-                points = playground.curve(list(work.losses.get(recipe.hash, ())), recipe.steps)
-                curves.append([rank, alpha, lr, [None if math.isnan(loss) else round(loss, 3) for loss in points]])
-            share = 1 - work.steps_left() / sum(recipe.steps for recipe in work.recipes.values())
-            step = max((len(work.losses.get(recipe.hash, ())) for recipe in work.pack), default=0)
-            self.live = {
-                "state": work.doing, "busy": busy, "error": work.error, "curves": curves, "runs": len(work.recipes),
-                "share": round(share, 4), "step": step, "left": work.seconds_left(),
-            }  # fmt: skip
+    def _paint(self, work: LiveSweep, busy: bool) -> dict[str, Any]:
+        if records := [("", work.ended.popleft().to_json()) for _ in range(len(work.ended))]:
+            self.playground = self.playground.plus(records)
+            self._show()
+            self.picked = [picked for picked in self.picked if self._untried(picked)]
+        curves = []
+        for recipe in [recipe for recipe in work.pack if busy and recipe.hash in work.left]:
+            _, rank, alpha, lr = playground.cell_of(recipe.settings())
+            points = playground.curve(list(work.losses.get(recipe.hash, ())), recipe.steps)
+            curves.append([rank, alpha, lr, [None if math.isnan(loss) else round(loss, 3) for loss in points]])
+        share = 1 - work.steps_left() / sum(recipe.steps for recipe in work.recipes.values())
+        step = max((len(work.losses.get(recipe.hash, ())) for recipe in work.pack), default=0)
+        numbers = {"runs": len(work.recipes), "share": round(share, 4), "step": step, "left": work.seconds_left()}
+        return {"curves": curves, **numbers}
 
     def _show(self) -> None:
         self.data, self.losses = playground.shown(self.playground, **self.axes)

@@ -6,7 +6,7 @@ The browser draws (`js/train_panel.js`); `live_run.py` trains, and classifies se
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +83,18 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             targets=list(lora.targets), lr=lr, steps=int(steps), seed=int(seed), guess=guess, seeds=seeds,
             live={"state": "ready"},
         )  # fmt: skip
-        self._open_seeds()
+        self._read_stores()
         self.recipe()  # raises for impossible settings
         self.observe(lambda _: self._update_setup(), SETTINGS)
         self.observe(self._reset_rate, "method")
-        self.observe(self._open_seeds, "seeds")
+        self.observe(self._read_stores, "seeds")
 
     # ---- settings
 
     def recipe(self) -> Recipe:
         """Return the recipe that the controls describe. Raises: BadValue for impossible settings."""
-        return Recipe(
-            self.model, self.task, self._method(), lr=self.lr, steps=self.steps, batch=self.batch, seed=self.seed,
-            validations=self.validations,
-        )  # fmt: skip
+        names = ("model", "task", "lr", "steps", "batch", "seed", "validations")
+        return Recipe(method=self._method(), **{name: getattr(self, name) for name in names})
 
     def _method(self) -> Method:
         if self.method != LoRA.name:
@@ -118,12 +116,12 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         setup["roles"] = {**(roles := per_rank(self.model)), **{t: 0 for t in self.targets if t not in roles}}
         try:
             recipe = self.recipe()
-            self.setup = setup | counted(recipe, classes) | beside(recipe, metric, self.store, self._seeds)
+            self.setup = setup | counted(recipe, classes) | beside(recipe, metric, *self._stored)
         except LabError as error:
             self.setup = setup | {"error": str(error)}
 
-    def _open_seeds(self, _: Any = None) -> None:
-        self._seeds = Store(self.seeds) if self.seeds else None
+    def _read_stores(self, _: Any = None) -> None:
+        self._stored = finished(self.store), finished(Store(self.seeds)) if self.seeds else []
         self._update_setup()
 
     def _reset_rate(self, _: Any) -> None:
@@ -134,7 +132,6 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             self.lr = axis.grid(4)[1]
 
     def describe(self) -> str:
-        """Describe the panel in plain words."""
         if not (found := self.found):
             return f"Training panel: {self.model} on {self.task}, {self.setup.get('words')}. Not trained yet."
         interval = f" (95% interval {found['low']:.1f} to {found['high']:.1f})" if "low" in found else ""
@@ -148,13 +145,6 @@ class TrainPanel(LivePanel, file="train_panel.js"):
 
     # ---- training
 
-    def start(self) -> None:
-        """Like `run`, but show an error in the panel."""
-        try:
-            self.run()
-        except LabError as error:
-            self._tell(str(error))
-
     def run(self) -> None:
         """Train what the controls describe, or continue a stopped run; do nothing while a run is in progress.
 
@@ -164,10 +154,10 @@ class TrainPanel(LivePanel, file="train_panel.js"):
             return
         check_memory(recipe := self.recipe())
         goes_on = self.work and self.work.goes_on and self.work.recipe == recipe
-        work, guess = self.work if goes_on else LiveRun(recipe, self.store), self.guess
-        self._update_setup()  # the store may have new runs
-        self.found, self.answer = {}, {}
-        self._begin(work, lambda: self._paint(work, guess))
+        work = self.work if goes_on else LiveRun(recipe, self.store)
+        self._read_stores()  # they may have new runs
+        self.found, self.answer, self._guessed = {}, {}, self.guess
+        self._begin(work)
 
     def result(self) -> Run:
         """Return the finished run. Raises: BadValue, which says what to press, if no run has finished."""
@@ -180,18 +170,16 @@ class TrainPanel(LivePanel, file="train_panel.js"):
         return self.work.run
 
     def _do(self, content: dict[str, Any]) -> None:
-        """Handle a button, or a sentence to classify."""
         if content["do"] != "ask":
-            {"start": self.start, "stop": self.stop}[content["do"]]()
+            super()._do(content)
         elif self.work:
             self.answer = self.work.answer(content["text"])
 
-    def _paint(self, work: LiveRun, guess: float | None) -> None:
-        """Update the browser; called several times a second during training."""
-        with self.lock, self.hold_sync():
-            busy = work.alive  # read before `found`: once the run is not busy, `found` is complete
-            self.live = work.snapshot() | {"busy": busy, "guess": guess}
-            self.found = {} if busy else work.found
+    def _paint(self, work: LiveRun, busy: bool) -> dict[str, Any]:
+        self.found = {} if busy else work.found
+        if not busy:  # the run is among the earlier ones of the next recipe
+            self._read_stores()
+        return work.snapshot() | {"guess": self._guessed}
 
 
 def offers(model: str, task: str, lora: LoRA, lr: float, steps: int) -> dict[str, Any]:
@@ -227,17 +215,16 @@ def counted(recipe: Recipe, classes: int | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> dict[str, list[Any]]:
+def beside(recipe: Recipe, metric: str, runs: list[Run], seeds: list[Run]) -> dict[str, list[Any]]:
     """Return {others, earlier}: validation curves as [[step, value], ...]; fractions such as accuracy in percent.
 
-    others    all other seeds of the recipe in both stores, with their value on the test rows
-    earlier   the last `EARLIER` runs of other recipes, same model and task, labeled by what differs
+    others    all other seeds of the recipe in both lists, with their value on the test rows
+    earlier   the first `EARLIER` of `runs` with another recipe, same model and task, labeled by what differs
     """
     others, earlier, scale = list[Any](), list[Any](), factor(metric)
     settings = {*recipe.describe().split(", "), f"{recipe.steps} steps"}
     free = {"seed": 0, "validations": 0}  # what seeds of one recipe may differ in
-    runs = finished(store)
-    for i, run in enumerate([*runs, *(finished(seeds) if seeds else [])]):
+    for i, run in enumerate([*runs, *seeds]):
         if (run.recipe.model, run.recipe.task) != (recipe.model, recipe.task) or metric not in run.metrics:
             continue
         curve: dict[str, Any] = {"checks": [[v["step"], scale * v[metric]] for v in run.history["validation"]]}
@@ -252,17 +239,9 @@ def beside(recipe: Recipe, metric: str, store: Store, seeds: Store | None) -> di
 
 def finished(store: Store) -> list[Run]:
     """Return the finished runs of a store, newest first; skip records that cannot be read."""
-    files = list[tuple[int, str]]()
-    for file in store.records() if store.folder.exists() else ():
-        with suppress(OSError):  # removed in the meantime
-            files.append((file.stat().st_mtime_ns if isinstance(file, Path) else 0, file.stem))
-    runs = [_read(store, name, written) for written, name in sorted(files, reverse=True)[:READ]]
-    return [run for run in runs if run and run.status in FINISHED]
-
-
-@lru_cache(maxsize=10 * READ)
-def _read(store: Store, name: str, written: int) -> Run | None:
-    """Read a record, cached until the file is written again; None if it cannot be read."""
-    with suppress(LabError):
-        return replace(store.read(name), predictions=None)
-    return None
+    files, runs = store.records() if store.folder.exists() else [], list[Run]()
+    files.sort(key=lambda file: (file.stat().st_mtime_ns if isinstance(file, Path) else 0, file.stem), reverse=True)
+    for file in files[:READ]:
+        with suppress(LabError):
+            runs.append(replace(store.read(file.stem), predictions=None))
+    return [run for run in runs if run.status in FINISHED]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lora_lab.cli.compare import describe
-from lora_lab.experiments import budget
+from lora_lab.experiments import compare as module
 
 FIELDS = ["--batch", "4", "--rates", "2", "--growth", "0", "--seeds", "2", "--dtype", "fp32", "--attention", "eager"]
 
@@ -37,7 +37,7 @@ def test_json_is_on_stdout_and_progress_on_stderr(compare, tmp_path):
 
 
 def test_minutes_become_steps(compare, monkeypatch):
-    monkeypatch.setattr(budget, "pack_timed", lambda *_: budget.Timing(0.0, 1.0, 0.0))  # a second per step
+    monkeypatch.setattr(module, "pack_timed", lambda *_: module.Timing(0.0, 1.0, 0.0))  # a second per step
     done = compare("lora", "--minutes", "1")
     assert done.returncode == 0, done.stderr
     assert "12 steps each, about 1 minutes in total" in done.stderr

@@ -12,7 +12,8 @@ import pytest
 
 from lora_lab import IA3, BadValue, LoRA, NotFound, Recipe, Store, load_task
 from lora_lab.errors import Changed
-from lora_lab.experiments import afterwards, budget
+from lora_lab.experiments import afterwards
+from lora_lab.experiments import compare as module
 from lora_lab.experiments.compare import Comparison, Terms, compare, terms_of
 from lora_lab.experiments.margins import shown, unpacked
 from lora_lab.experiments.results import Runs
@@ -47,7 +48,7 @@ def test_invalid_contender_is_refused():
         ("lora:rank=4:rank=8", "sets rank twice"),
         ("lora,lora:rank=8", "named twice"),
         ("lora,qlora:rank=4", "write lora:rank=4:targets=all-linear and --dtype nf4"),
-        ("lora:name=full", "name comes first"),
+        ("lora:name=full", "sets name twice"),
         (" , ", "at least one method"),
     ):
         with pytest.raises(BadValue, match=message):
@@ -257,19 +258,19 @@ def test_methods_are_timed_and_steps_are_cached(tiny_encoder, opinions, tmp_path
     terms = Terms(tiny_encoder, opinions, batch=4, rates=2, growth=1, seeds=3, fields=PLAIN)
     methods = [LoRA(rank=2), LoRA(targets="c_attn")]  # BERT has no c_attn
     messages: list[str] = []
-    steps = budget.steps_within(60, terms, methods, tmp_path, messages.append)
+    steps = module.steps_within(60, terms, methods, tmp_path, messages.append)
     assert steps > 100
     assert "in a pack of 2" in messages[0]
     assert "not timed" in messages[1]
     assert f"{steps} steps each" in messages[2]
-    assert budget.steps_within(60, terms, methods, tmp_path, messages.append) == steps
+    assert module.steps_within(60, terms, methods, tmp_path, messages.append) == steps
     assert len(messages) == 4  # nothing was timed again
 
 
 def test_unpackable_runs_do_not_share_a_step(recipe, monkeypatch):
     """DeBERTa, for example, trains one run after the other."""
     pack = [recipe(method=LoRA(rank=2), lr=rate) for rate in (1e-3, 2e-3)]
-    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=partial(next, count())))  # a second per step
-    assert budget.pack_timed(pack).step == 1 / 2
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=partial(next, count())))  # a second per step
+    assert module.pack_timed(pack).step == 1 / 2
     monkeypatch.setattr("lora_lab.training.pack.stack_members", Mock(side_effect=BadValue("cannot be packed")))
-    assert budget.pack_timed(pack).step == 1
+    assert module.pack_timed(pack).step == 1

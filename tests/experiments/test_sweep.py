@@ -114,18 +114,6 @@ def test_full_disk_is_one_sentence_and_keeps_stored_runs(grid, tmp_path, monkeyp
     assert sweep(recipes, tmp_path).skipped == 1
 
 
-def test_only_files_of_a_sweep_are_deleted(grid, tmp_path):
-    """A store may be a project or a home folder: its dot files stay, but half-written records of a sweep go."""
-    (recipe,) = grid(lr=1e-2, rank=1)
-    files = [tmp_path / name for name in (".env", ".gitignore", f".{recipe.hash}.json.x1y2z3w4")]
-    for file in files:
-        file.write_text("content")
-    (tmp_path / ".git").mkdir()
-    sweep([recipe], tmp_path)
-    assert [file.is_file() for file in files] == [True, True, False]
-    assert (tmp_path / ".git").is_dir()
-
-
 # ---- data files that change
 
 

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
 
@@ -101,5 +100,5 @@ def test_best_and_edge_follow_the_metric():
     tried = (Tried(1e-3, 20.0, 3.0), Tried(2e-3, 18.0, 2.9), Tried(4e-3, 18.0, 2.8))
     perplexity = Tuning(tried, "perplexity", 1.0)
     assert (perplexity.best.value, perplexity.edge) == (4e-3, True)
-    accuracy = replace(perplexity, tried=(*tried[1:], Tried(8e-3)), metric="accuracy")
+    accuracy = perplexity._replace(tried=(*tried[1:], Tried(8e-3)), metric="accuracy")
     assert (accuracy.best.value, accuracy.edge) == (4e-3, False)

@@ -14,10 +14,11 @@ import torch
 from lora_lab import BadValue, LoRA, Recipe, Store, sweep
 from lora_lab.errors import Failed, LabWarning
 from lora_lab.experiments import workers
-from lora_lab.experiments.cluster import connect
+from lora_lab.experiments.sweep import connect
 from lora_lab.experiments.workers import METHOD, in_processes, process_count
 from lora_lab.methods.full import FullFineTuning
 from lora_lab.training import device
+from tests.conftest import until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"),
@@ -40,7 +41,7 @@ def kill_itself(item: int, say) -> None:
 def sleep_or_fail(file: Path, say) -> None:
     """Write the process id into the file and sleep; for the file "fails", wait for "sleeps" and raise."""
     if file.name == "fails":
-        wait_until(file.with_name("sleeps").exists)
+        until(file.with_name("sleeps").exists)
         raise BadValue("an error in a worker")
     temporary = file.with_suffix(".part")
     temporary.write_text(str(os.getpid()))
@@ -55,13 +56,6 @@ def start_sleepers(files: list[Path]) -> None:
 def is_running(file: Path) -> bool:
     pid = int(file.read_text())
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_results_keep_their_index_and_messages_arrive():
@@ -89,10 +83,10 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     files = [tmp_path / "a", tmp_path / "b"]
     parent = multiprocessing.get_context(workers.METHOD).Process(target=start_sleepers, args=(files,))
     parent.start()
-    wait_until(lambda: all(file.exists() for file in files))
+    until(lambda: all(file.exists() for file in files))
     parent.kill()
     parent.join()
-    wait_until(lambda: not any(map(is_running, files)))
+    until(lambda: not any(map(is_running, files)))
 
 
 def test_process_count_depends_on_cores_memory_and_steps(monkeypatch):
@@ -174,6 +168,6 @@ def test_stop_keeps_the_packs_that_have_returned(client, recipes, tmp_path):
 
 
 def test_address_without_a_scheduler_is_refused(monkeypatch):
-    monkeypatch.setattr("lora_lab.experiments.cluster.TIMEOUT", 1)
+    monkeypatch.setattr("lora_lab.experiments.sweep.TIMEOUT", 1)
     with pytest.raises(BadValue, match="no Dask scheduler answers at"):
         connect("tcp://127.0.0.1:1")

@@ -3,6 +3,7 @@ import time
 from itertools import count
 
 from lora_lab.widgets import base
+from tests.conftest import until
 
 
 class Counting(base.Background):
@@ -23,9 +24,9 @@ def test_stop_ends_only_the_current_run():
     for after_the_end in (True, False, True):
         work.start()
         if after_the_end:
-            work.wait(10)
+            until(lambda: not work.alive)
         work.stop()
-        work.wait(10)
+        until(lambda: not work.alive)
         states.append(work.state)
     assert states == ["done", "stopped", "done"]
 
@@ -35,16 +36,18 @@ def test_paint_error_is_shown_and_painting_continues(monkeypatch, watched):
     work, errors, numbers, painted, panel = Counting(), set[str](), count(1), list[int](), base.LivePanel()
     panel.observe(lambda change: errors.add(change["new"]["error"]), "live")
 
-    def paint() -> None:
+    def paint(work, busy):
         if (number := next(numbers)) == 2:
             raise ValueError("no <room>")
         painted.append(number)
+        return {}
 
-    panel._begin(work, paint)
+    monkeypatch.setattr(panel, "_paint", paint)
+    panel._begin(work)
     for thread in threading.enumerate():
         if thread.name == "lora-lab-paint":
             thread.join(20)
     assert work.state == "done"
     assert painted[:2] == [1, 3]
     assert len(painted) > 3
-    assert errors == {"ValueError: no <room>"}
+    assert errors == {"", panel.live["error"]} == {"", "ValueError: no <room>"}

@@ -5,8 +5,7 @@ import pytest
 from lora_lab import BadValue, ComparePanel, compare, verdict
 from lora_lab.experiments.margins import scores_in
 from lora_lab.methods import REGISTRY
-from tests.conftest import PLAIN
-from tests.widgets.conftest import said
+from tests.conftest import PLAIN, said
 
 
 def test_shipped_comparison_is_described_at_any_margin_and_resampled():

@@ -1,6 +1,5 @@
 import base64
 import json
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -65,11 +64,8 @@ def test_matrices_are_sent_when_chosen_and_all_in_a_page():
     assert len(json.dumps(state)) < 300_000
 
 
-def test_missing_minilm_is_an_error_of_one_matrix(monkeypatch):
-    monkeypatch.setattr(matrices, "weight", Mock(side_effect=NotFound("run lora-lab fetch")))
-    panel = RankPanel()
-    panel._handle_custom_msg({"source": "weight"}, [])
-    assert panel.source == "full"
-    assert panel.state()["data"]["weight"]["error"] == "run lora-lab fetch"
+def test_without_minilm_the_other_matrices_are_offered(monkeypatch, tmp_path):
+    monkeypatch.setenv("LORA_LAB_HOME", str(tmp_path))
+    assert set(RankPanel().state()["data"]) == set(matrices.SOURCES) - {"weight"}
     with pytest.raises(NotFound, match="lora-lab fetch"):
-        panel.source = "weight"
+        RankPanel("weight")

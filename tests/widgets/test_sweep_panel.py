@@ -4,8 +4,7 @@ import pytest
 
 from lora_lab import BadValue, SweepPanel, sweep
 from lora_lab.experiments.playground import Cell
-from tests.conftest import PLAIN
-from tests.widgets.conftest import said, until
+from tests.conftest import PLAIN, said, until
 
 CELLS = [[rank, 16.0, lr] for rank in (1, 4) for lr in (1e-3, 1e-2)]
 
@@ -67,7 +66,7 @@ def test_errors_are_shown_in_the_panel(make, watched):
     second.run()
     until(lambda: "another sweep is using" in second.live.get("error", ""))
     first.stop()
-    first.work.wait(60)
+    until(lambda: not first.work.alive)
     second.picked = []
     said(second, "run")
     assert "nothing is picked" in second.live["error"]

@@ -15,7 +15,7 @@ from lora_lab.training.loop import Progress
 from lora_lab.training.watching import training_lock
 from lora_lab.widgets.live_run import LiveRun
 from lora_lab.widgets.sweep_panel import LiveSweep
-from tests.widgets.conftest import until
+from tests.conftest import said, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:lr 0.05 is far above")
 
@@ -74,7 +74,7 @@ def test_impossible_settings_are_reported(make, monkeypatch):
     panel = make()
     panel.targets = []
     assert "tick at least one target" in panel.setup["error"]
-    panel.start()
+    said(panel, "run")
     assert "tick at least one target" in panel.live["error"]
     assert panel.work is None
     monkeypatch.delenv(memory_check.SWITCH, raising=False)
@@ -148,16 +148,16 @@ def test_stopped_run_resumes_exactly_and_never_replaces_a_finished_one(make, wat
                 panel.stop()
 
         monkeypatch.setattr(LiveRun, "_on_step", stopping)
-        panel.start()
-        panel.work.wait(60)
+        said(panel, "run")
+        until(lambda: not panel.work.alive)
         return panel.result().status
 
     whole, halved = make(steps=12), make(steps=12)
     assert run(whole) == "done"
     assert run(halved, stop_at=5) == "stopped"
     assert len(halved.result().history["step"]) == 5
-    halved.start()
-    halved.work.wait(60)
+    said(halved, "run")
+    until(lambda: not halved.work.alive)
     assert halved.result().history["loss"] == whole.result().history["loss"]
     assert halved.result().metrics == whole.result().metrics
     assert run(make(steps=12, store=halved.store.folder), stop_at=5) == "stopped"
@@ -168,11 +168,11 @@ def test_run_that_could_not_be_stored_is_stored_by_start(make, monkeypatch):
     panel = make()
     with monkeypatch.context() as disk:
         disk.setattr("os.fsync", Mock(side_effect=OSError(28, "No space left on device")))
-        panel.start()
+        said(panel, "run")
     assert "free disk space" in panel.live["error"]
     work, losses = panel.work, panel.live["losses"]
     assert panel.store.runs() == []
-    panel.start()
+    said(panel, "run")
     assert (panel.work, panel.live["losses"]) == (work, losses)  # it was not trained again
     assert [run.metrics for run in panel.store.runs()] == [panel.result().metrics]
 
@@ -194,7 +194,7 @@ def test_estimate_forgets_that_the_laptop_slept(tmp_path, monkeypatch):
 def test_run_waits_for_another_and_can_be_stopped(make, watched):
     panel = make()
     with training_lock():
-        panel.start()
+        said(panel, "run")
         until(lambda: "waiting for the other training" in panel.live["state"])
         panel.stop()
         until(lambda: panel.live["state"] == "stopped" and not panel.live["busy"])
@@ -206,9 +206,9 @@ def test_run_waits_for_another_and_can_be_stopped(make, watched):
 def test_error_in_the_thread_is_shown(make, tmp_path, watched):
     (tmp_path / "file").write_text("not a folder")
     panel = make(store=tmp_path / "file")
-    panel.start()
+    said(panel, "run")
     until(lambda: "cannot write into" in panel.live.get("error", ""))
-    panel.work.wait(60)
+    until(lambda: not panel.work.alive)
     with pytest.raises(BadValue, match="cannot write into"):
         panel.result()
 

@@ -20,7 +20,7 @@ from lora_course.paper.reproduce import Item, Place, Plan, Row
 from lora_lab import Recipe, Run, compare
 from lora_lab.accounting.models import architecture_of
 from lora_lab.errors import BadValue, Failed
-from lora_lab.experiments.budget import FEWEST, SAFE, Timing, pack_timed
+from lora_lab.experiments.compare import FEWEST, SAFE, Timing, pack_timed
 from lora_lab.experiments.results import Runs
 from lora_lab.experiments.statistics import Verdict, verdicts_of
 from lora_lab.experiments.study import Study, contenders, label

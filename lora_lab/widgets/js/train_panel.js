@@ -196,7 +196,7 @@ function start(p) {
   function begin(changes = {}) {
     p.set(changes);
     p.show({ sentence: "0" });
-    p.ask("live", { do: "start", traits: p.values(SETTINGS) });
+    p.ask("live", { do: "run", traits: p.values(SETTINGS) });
   }
 
   const actions = {

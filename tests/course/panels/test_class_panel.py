@@ -6,8 +6,8 @@ import pytest
 
 from lora_course.panels.class_panel import ClassPanel, guesses
 from lora_lab import BadValue, NotFound, Store
+from tests.conftest import said
 from tests.e2e.pages import class_in
-from tests.widgets.conftest import said
 
 
 @pytest.fixture

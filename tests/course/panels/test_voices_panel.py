@@ -5,7 +5,7 @@ import pytest
 
 from lora_course.panels.voices_panel import VoicesPanel, read_stored
 from lora_lab.errors import BadValue
-from tests.widgets.conftest import said, until
+from tests.conftest import said, until
 
 
 @pytest.fixture
