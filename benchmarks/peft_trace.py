@@ -56,7 +56,7 @@ def follow(model: nn.Module, setup: Setup, lengths: Sequence[int]) -> Followed:
     with stand_ins(cuda=True), masks, unequal, warnings.catch_warnings(), Tracker() as tracker:
         warnings.simplefilter("ignore")
         tracker.events += [(-2, base), (-2, 0)]  # transformers reserves the base's weights in one piece
-        tracker.claim_model(model, lambda name: "model")
+        tracker.claim_model(model, dict.fromkeys([*dict(model.named_parameters()), *dict(model.named_buffers())], ""))
         for seq in lengths:
             if not seq:
                 tracker.events.append(EMPTY_CACHE)

@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import shutil
-import tempfile
 import time
 import zipfile
 import zlib
@@ -13,6 +11,7 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lora_lab.errors import BadValue
@@ -112,31 +111,26 @@ def whole_folder(target: Path, marker: str) -> Iterator[Path]:
     refuse_foreign(target, marker)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True) as scratch:
+            folder, earlier = Path(scratch, "new"), Path(scratch, "earlier")
+            folder.mkdir()
+            yield folder
+            files = sorted(p.name for p in folder.iterdir())
+            write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
+            mode = folder.stat().st_mode & 0o777  # from the umask; safetensors makes its files private
+            for path in folder.iterdir():
+                path.chmod(mode if path.is_dir() else mode & 0o666)
+            refuse_foreign(target, marker)  # check again: the block may have taken minutes
+            if target.exists():
+                target.replace(earlier)
+            try:
+                folder.replace(target)
+            except OSError:  # a file may be open on Windows
+                if earlier.exists():
+                    earlier.replace(target)
+                raise
     except OSError as error:
-        raise unwritable(target.parent, error) from error
-    try:
-        folder, earlier = scratch / "new", scratch / "earlier"
-        folder.mkdir()
-        yield folder
-        files = sorted(p.name for p in folder.iterdir())
-        write_json(folder / marker, {**(read_json(folder / marker) if marker in files else {}), "files": files})
-        mode = folder.stat().st_mode & 0o777  # from the umask; safetensors makes its files private
-        for path in folder.iterdir():
-            path.chmod(mode if path.is_dir() else mode & 0o666)
-        refuse_foreign(target, marker)  # check again: the block may have taken minutes
-        if target.exists():
-            target.replace(earlier)
-        try:
-            folder.replace(target)
-        except OSError:  # a file may be open on Windows
-            if earlier.exists():
-                earlier.replace(target)
-            raise
-    except OSError as error:
-        raise BadValue(f"cannot write {target}: {error}; free disk space or choose another folder") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        raise BadValue(f"cannot write into {target}: {error}; free disk space or choose another folder") from error
 
 
 def refuse_foreign(target: Path, marker: str) -> None:

@@ -13,37 +13,34 @@ class Metric(NamedTuple):
     factor: int = 1
     higher_is_better: bool = True
 
-    def text(self, value: float, digits: int = 1) -> str:
+    def text(self, value: float) -> str:
         """Format a value: accuracy 0.82 is "82.0%", perplexity 17.31 is "17.3"."""
-        return f"{self.factor * value:.{digits}f}{self.unit if self.unit == '%' else ''}"
+        return f"{self.factor * value:.1f}{self.unit if self.unit == '%' else ''}"
 
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("matthews", "Matthews correlation x 100", factor=100),
-        Metric("pearson", "Pearson correlation x 100", factor=100),
-        Metric("spearman", "Spearman correlation x 100", factor=100),
-        Metric("accuracy", "accuracy (%)", "%", 100),
-        Metric("macro_f1", "macro F1 (%)", "%", 100),
-        Metric("f1", "F1 (%)", "%", 100),
-        Metric("slot_errors", "slot errors (%)", "%", 100, higher_is_better=False),
-        Metric("perplexity", "perplexity", higher_is_better=False),
-        Metric("loss", "loss (nats)", "nats", higher_is_better=False),
-        Metric("forgetting", "perplexity on other text", higher_is_better=False),
-        Metric("bleu", "BLEU"),
-        Metric("chrf", "chrF"),
-        Metric("rouge_l", "ROUGE-L"),
-        Metric("nist", "NIST"),
-    )
-}
+METRICS = (
+    Metric("matthews", "Matthews correlation x 100", factor=100),
+    Metric("pearson", "Pearson correlation x 100", factor=100),
+    Metric("spearman", "Spearman correlation x 100", factor=100),
+    Metric("accuracy", "accuracy (%)", "%", 100),
+    Metric("macro_f1", "macro F1 (%)", "%", 100),
+    Metric("f1", "F1 (%)", "%", 100),
+    Metric("slot_errors", "slot errors (%)", "%", 100, higher_is_better=False),
+    Metric("perplexity", "perplexity", higher_is_better=False),
+    Metric("loss", "loss (nats)", "nats", higher_is_better=False),
+    Metric("forgetting", "perplexity on other text", higher_is_better=False),
+    Metric("bleu", "BLEU"),
+    Metric("chrf", "chrF"),
+    Metric("rouge_l", "ROUGE-L"),
+    Metric("nist", "NIST"),
+)
 MAIN = ("matthews", "pearson", "accuracy", "perplexity")  # a task's first metric in this list selects models
 
 
 def metric(name: str) -> Metric:
     """Return a metric by name, with or without "validation_"; for an unknown metric, higher is better."""
     plain = name.removeprefix("validation_")
-    return METRICS.get(plain, Metric(plain, plain.replace("_", " ")))
+    return next((known for known in METRICS if known.name == plain), Metric(plain, plain.replace("_", " ")))
 
 
 def main_metric(values: Mapping[str, Any]) -> str:

@@ -142,8 +142,7 @@ def test_broken_or_missing_environment_is_created(made_clone: Path, broken: bool
 
 @needs_make
 def test_environment_without_pip_gets_it(made_clone: Path):
-    write_program(
-        made_clone / ".venv/bin/python", 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac'
-    )
+    script = 'case "$*" in *", pip;"*) exit 1 ;; "-m ensurepip") touch pip ;; esac'
+    write_program(made_clone / ".venv/bin/python", script)
     assert make(made_clone) == ""
     assert (made_clone / "pip").exists()

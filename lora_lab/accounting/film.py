@@ -4,6 +4,7 @@ A film is a table of changes and the order in which they occur, with repeats fol
 `Fit`, and recur in every layer. The live bytes at a moment are the sum of all changes up to it.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,6 @@ import numpy as np
 from lora_lab.accounting import memory
 from lora_lab.accounting.fit import NUMBER, Fit, NoFit, Regime, fit, plain
 from lora_lab.accounting.setup import Moment, Setup
-from lora_lab.files import read_json
 
 CATEGORIES = ("weights", "optimizer", "gradients", "activations", "logits", "temporaries")
 
@@ -23,18 +23,16 @@ def filmed(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
 
     A case that cannot be interpolated is traced: see `of_estimate`. Raises: see `memory`.
     """
-    _, config = memory.checked(model, method, setup)
+    config = memory.checked(model, method, setup)
     several = replace(setup, batch=max(2, setup.batch))  # one row has the same peak
     try:
         regime = memory.regime_of(config, method, several)
-        file = memory.cache_file(config, f"film {memory.key_of(method, setup, regime)}")
-        if file.exists():
-            return read_json(file)
-        result = film(fit(config, method, setup, regime, every_layer=True))
-        memory.keep(file, result)
+        key = f"film {memory.key_of(method, setup, regime)}"
+        return json.loads(
+            memory.cached(config, key, lambda: film(fit(config, method, setup, regime, every_layer=True)))
+        )
     except NoFit:
-        result = of_estimate(memory.traced(config, method, setup), setup)
-    return result
+        return of_estimate(memory.traced(config, method, setup), setup)
 
 
 def film(step: Fit) -> dict[str, Any]:

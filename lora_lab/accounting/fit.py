@@ -229,7 +229,6 @@ def _deeper(curves: Sequence[Curve], periods: int, every_layer: bool) -> Curve:
 
 
 def _common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Return the length of the common prefix."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), len(a))
 
 
@@ -241,10 +240,10 @@ def _trained(runs: Sequence[Sequence[Trace]], points: Sequence[Point], periods: 
     step, lowest = points[-1][2] - points[0][2] or 1, points[0][2]
     kinds = []
     for first, *_, last in (runs[0], runs[-1]):
-        slopes = [(high - low) // step for (low, _), (high, _) in zip(first.trained, last.trained, strict=True)]
-        sizes = zip(first.trained, slopes, strict=True)
-        kinds.append([(n - slope * lowest, slope, width) for (n, width), slope in sizes])
+        sizes = zip(first.trained, last.trained, strict=True)
+        slopes = ((n, (high - n) // step, width) for (n, width), (high, _) in sizes)
+        kinds.append([(n - slope * lowest, slope, width) for n, slope, width in slopes])
     a, b = kinds
     last_of_kind = {kind: i for i, kind in enumerate(a)}
-    added = [(b.count(kind) - a.count(kind)) * periods * (last_of_kind[kind] == i) for i, kind in enumerate(a)]
-    return [[*kind, 1 + more] for kind, more in zip(a, added, strict=True)]
+    added = {i: (b.count(kind) - a.count(kind)) * periods for kind, i in last_of_kind.items()}
+    return [[*kind, 1 + added.get(i, 0)] for i, kind in enumerate(a)]

@@ -1,8 +1,7 @@
 """Predict the memory of a training step, and when in the step it peaks, by interpolating traces.
 
-`memory(model, method, batch=, seq=, ...)` looks for a fit (see `fit.py`) among those that ship, then in the user's
-cache; otherwise it makes one, or traces the step if no fit is possible. The shipped fits are in presets/, one file per
-model of the zoo, written by `python docs/presets.py`.
+`memory` uses a fit (see `fit.py`) from presets/, which `python docs/presets.py` writes, or from the user's cache; or it
+makes one; or, if no fit is possible, it traces the step.
 """
 
 import gzip
@@ -17,14 +16,14 @@ from hashlib import sha256
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
 
 from lora_lab.accounting.allocator import reserved
 from lora_lab.accounting.fit import Fit, NoFit, Regime, fit
-from lora_lab.accounting.models import architecture_of, check_class, config_of, known_config, longest, positions_of, zoo
+from lora_lab.accounting.models import architecture_of, auto_class, config_of, known_config, longest, positions_of, zoo
 from lora_lab.accounting.params import params
 from lora_lab.accounting.setup import SHARDED, STEP, Label, Moment, Setup, optimizer_states, optimizer_temporaries
 from lora_lab.errors import BadValue, nearest
@@ -47,8 +46,7 @@ compact = partial(json.dumps, separators=(",", ":"))  # JSON without spaces
 cached_version = lru_cache(version)  # reading it takes 2 ms, enough to slow down a slider
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """One term of a peak: its category, the module that allocated it, its formula if known, and its bytes."""
 
     category: str
@@ -94,9 +92,7 @@ class Estimate:
     def terms(self) -> tuple[Term, ...]:
         """The terms of the peak."""
         rows = zip_longest(self.labels, self.formulas, self.live[self.top])
-        return tuple(
-            Term(label[0], label[1], formula or None, round(size)) for label, formula, size in rows if round(size)
-        )
+        return tuple(Term(a, b, formula or None, round(size)) for (a, b), formula, size in rows if round(size))
 
     @property
     def peak(self) -> int:
@@ -106,7 +102,7 @@ class Estimate:
     @property
     def categories(self) -> dict[str, int]:
         """Bytes at the peak by category; their sum is the peak."""
-        sums: Counter[str] = Counter()
+        sums = Counter[str]()
         for term in self.terms:
             sums[term.category] += term.bytes
         return dict(sums)
@@ -114,7 +110,7 @@ class Estimate:
     @property
     def phases(self) -> dict[str, int]:
         """The peak of each phase."""
-        peaks: Counter[str] = Counter()
+        peaks = Counter[str]()
         for (phase, _), total in zip(self.moments, self.live.sum(axis=1), strict=True):
             peaks[phase] = max(peaks[phase], round(total))
         return dict(peaks)
@@ -124,10 +120,8 @@ class Estimate:
         """Bytes by category at each moment."""
         categories = list(dict.fromkeys(category for category, _ in self.labels))
         one_hot = np.array([[category == other for other in categories] for category, _ in self.labels])
-        rows = (self.live @ one_hot).round().astype(int).tolist()
-        return tuple(
-            Moment(*m, dict(zip(categories, row, strict=True))) for m, row in zip(self.moments, rows, strict=True)
-        )
+        rows = (dict(zip(categories, row, strict=True)) for row in (self.live @ one_hot).round().astype(int).tolist())
+        return tuple(Moment(*moment, row) for moment, row in zip(self.moments, rows, strict=True))
 
 
 def of_sizes(mode: str, phase: str, sizes: Mapping[Label, int], **more: Any) -> Estimate:
@@ -151,10 +145,10 @@ def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Est
 
 def estimate(model: Any, method: Any, setup: Setup, *, trace: bool = False) -> Estimate:
     """Call `memory` with a `Setup`. Raises: see `memory`."""
-    name, config = checked(model, method, setup)
+    config = checked(model, method, setup)
     if not trace:
         with suppress(NoFit):
-            return predicted(name, config, method, setup)
+            return predicted(config, method, setup)
     return traced(config, method, setup)
 
 
@@ -166,16 +160,15 @@ def quick(model: Any, method: Any, setup: Setup) -> Estimate:
     Without a fused attention kernel, each layer also keeps scores: B heads S^2 (4 + b) bytes, or 12 with dropout.
     Raises: see `memory`, except for steps that cannot be traced.
     """
-    name, config = checked(model, method, setup)
+    config = checked(model, method, setup)
     with suppress(NoFit):
-        return predicted(name, config, method, setup, make=False)
-    from lora_lab.accounting import trace  # imports torch
-
-    a, b = architecture_of(model), setup.width
+        return predicted(config, method, setup, make=False)
+    a, b, full_config = architecture_of(model), setup.width, known_config(config)
     tokens = setup.batch * (setup.seq + method.added_tokens)
     trained, width = trained_by(method, model), b if method.trains_base else 4  # elements, and bytes per element
     layer = tokens * (b * (10 * a.hidden + 6 * a.intermediate) + 16 * a.hidden)
-    if (setup.device == "cpu" and setup.dropout) or trace.is_eager(config):
+    cls = auto_class(full_config)._model_mapping.get(type(full_config), None)
+    if (setup.device == "cpu" and setup.dropout) or not getattr(cls, "_supports_sdpa", False):
         layer += tokens**2 // setup.batch * a.heads * (12 if setup.dropout else 4 + b)
     sizes = {
         "weights": sum(m.frozen_bytes(setup) for m in a.modules) + trained * width * (not method.trains_base),
@@ -201,20 +194,27 @@ def _trained(method: Any, config: str, classify: bool) -> int:
     return params(json.loads(config), method, 2 if classify else None).trainable
 
 
-def checked(model: Any, method: Any, setup: Setup) -> tuple[str, dict[str, Any]]:
-    """Return a model's zoo name, or "", and its config. Raises: BadValue for an impossible step."""
+def checked(model: Any, method: Any, setup: Setup) -> dict[str, Any]:
+    """Return a model's config, including its EDGES. Raises: BadValue for an impossible step."""
     check_method(method)
     if setup.device == "mps":
         raise BadValue("Apple's kernels are not covered: measure a step on the Mac, or use device cpu")
     config = config_of(model)
     if hasattr(model, "config"):
-        check_class(model)
-    check_length(config, method, setup.seq)
-    if isinstance(model, str | Path) and str(model) in zoo():
-        _check_placement(str(model), method)
-        return str(model), config
+        autos = dict.fromkeys((auto_class(model.config), auto_class(model.config, classify=False)))
+        classes = [auto._model_mapping[type(model.config)] for auto in autos]
+        if not isinstance(model, tuple(classes)):
+            kind, known = type(model).__name__, " or ".join(cls.__name__ for cls in classes)
+            raise BadValue(f"the memory of a {kind} is unknown; use a {known}, or give its config.json")
+    limit, prompt = longest(config, method), positions_of(method, config)
+    if limit is not None and setup.seq > limit:
+        after = f" after a prompt of {prompt}" if prompt else ""
+        raise BadValue(f"seq {setup.seq} exceeds the {limit} tokens that {config['model_type']} can read{after}")
+    if name := zoo_name(config):
+        _check_placement(name, method)
+        return config
     full_config = known_config(config)  # fills in defaults
-    return "", config | {edge: value for edge in EDGES if (value := getattr(full_config, edge, None))}
+    return config | {edge: value for edge in EDGES if (value := getattr(full_config, edge, None))}
 
 
 @lru_cache(maxsize=256)
@@ -224,40 +224,34 @@ def _check_placement(name: str, method: Any) -> None:
         method.place(list(architecture_of(name).sites))
 
 
-def check_length(config: Mapping[str, Any], method: Any, seq: int) -> None:
-    """Check the length of rows. Raises: BadValue for more tokens than the model has positions."""
-    limit, prompt = longest(config, method), positions_of(method, config)
-    if limit is not None and seq > limit:
-        after = f" after a prompt of {prompt}" if prompt else ""
-        raise BadValue(f"seq {seq} exceeds the {limit} tokens that {config['model_type']} can read{after}")
+def zoo_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the zoo model with this config, or ""."""
+    return next((name for name, values in zoo().items() if values == config), "")
 
 
 # ---- finding a fit
 
 
-def predicted(name: str, config: Mapping[str, Any], method: Any, setup: Setup, make: bool = True) -> Estimate:
+def predicted(config: Mapping[str, Any], method: Any, setup: Setup, make: bool = True) -> Estimate:
     """Estimate from a shipped or cached fit, or with `make` from a new one. Raises: NoFit if there is none."""
     regime = regime_of(config, method, setup)
     key = key_of(method, setup, regime)
-    file = cache_file(config, key)
-    stored = _stored(name, key, file, regime)
-    if stored is None:
+
+    def made() -> dict[str, Any]:
         if not make:
             raise NoFit("there is no stored fit")
         try:
-            stored = fit(config, method, setup, regime).pruned()
+            return fit(config, method, setup, regime).pruned().to_json()
         except NoFit as reason:
-            stored = reason
-        keep(file, {"refused": str(stored)} if isinstance(stored, NoFit) else stored.to_json())
-        _stored.cache_clear()
-    if isinstance(stored, Exception):
-        raise stored
+            return {"refused": str(reason)}
+
+    found = _fit_of(presets(zoo_name(config)).get(key) or cached(config, key, made), regime)
     rank = method.rank if regime.ranked else 0
     vector = regime.vector((setup.batch, setup.seq, rank))
-    flops = round(float(stored.flops @ vector))
-    passes = Estimate("predicted", stored.moments, stored.labels, stored.coefficients @ vector, flops=flops)
-    step = with_optimizer(passes, stored.trained, rank, setup)
-    formulas = [stored.formula(row, rank) for row in stored.coefficients[step.top]]
+    flops = round(float(found.flops @ vector))
+    passes = Estimate("predicted", found.moments, found.labels, found.coefficients @ vector, flops=flops)
+    step = with_optimizer(passes, found.trained, rank, setup)
+    formulas = [found.formula(row, rank) for row in found.coefficients[step.top]]
     return sharded(replace(step, formulas=formulas), config, setup)
 
 
@@ -266,8 +260,8 @@ def with_optimizer(passes: Estimate, trained: Sequence[Sequence[int]], rank: int
     weights = [(numbers + slope * rank, width, count) for numbers, slope, width, count in trained]
     states = sum(count * sum(optimizer_states(numbers, width, setup)) for numbers, width, count in weights)
     temporaries = sum(optimizer_temporaries(weights, setup))
-    step = [temporaries * (phase == STEP) for phase, _ in passes.moments]
-    live = np.column_stack([passes.live, np.full(len(step), states), step])
+    added = [[states, temporaries * (phase == STEP)] for phase, _ in passes.moments]
+    live = np.hstack([passes.live, added])
     return replace(passes, live=live, labels=[*passes.labels, ("optimizer", "states"), ("temporaries", STEP)])
 
 
@@ -297,15 +291,14 @@ def key_of(method: Any, setup: Setup, regime: Regime) -> str:
 
 
 @lru_cache(maxsize=256)
-def _stored(name: str, key: str, file: Path, regime: Regime) -> Fit | Exception | None:
-    """Return a shipped or cached fit, the stored reason why no fit is possible, or None."""
-    text = presets(name).get(key) or (file.read_text("utf-8") if file.exists() else None)
-    if text is None:
-        return None
+def _fit_of(text: str, regime: Regime) -> Fit:
+    """Parse a stored fit. Raises: the reason that is stored instead."""
     data = json.loads(text)
-    if "moments" in data:
-        return Fit.from_json(data, regime)
-    return BadValue(data["error"]) if "error" in data else NoFit(data["refused"])
+    if "error" in data:
+        raise BadValue(data["error"])
+    if "refused" in data:
+        raise NoFit(data["refused"])
+    return Fit.from_json(data, regime)
 
 
 @cache
@@ -315,17 +308,17 @@ def presets(name: str) -> dict[str, str]:
     return dict(json.loads(gzip.decompress(file.read_bytes()))) if file.exists() else {}
 
 
-def keep(file: Path, value: Any) -> None:
-    """Write a fit to the cache if possible."""
-    with suppress(BadValue):
-        write_atomically(file, compact(value).encode())
-
-
-def cache_file(config: Mapping[str, Any], key: str) -> Path:
-    """Return the path of a fit in the user's cache, for the installed versions of the packages it depends on."""
+def cached(config: Mapping[str, Any], key: str, make: Callable[[], Any]) -> str:
+    """Return JSON from the user's cache, or make it and, if possible, cache it for these versions of the packages."""
     versions = [cached_version(name) for name in ("torch", "transformers", "lora-lab")]
     digest = sha256(json.dumps([config, key, versions], sort_keys=True, default=str).encode()).hexdigest()
-    return Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{digest[:32]}.json"
+    file = Path(platformdirs.user_cache_dir("lora_lab")) / "memory" / f"{digest[:32]}.json"
+    with suppress(OSError):
+        return file.read_text("utf-8")
+    text = compact(make())
+    with suppress(BadValue):
+        write_atomically(file, text.encode())
+    return text
 
 
 # ---- from moments to an estimate
@@ -338,8 +331,8 @@ def traced(config: Mapping[str, Any], method: Any, setup: Setup) -> Estimate:
     (run,) = trace.record(config, method, setup, [(setup.batch, setup.seq, 0)])
     weights, passes, freed = run.events
     sizes = [(n, width, 1) for n, width in run.trained]
-    states = [(FAR + i, size) for i, size in enumerate(s for n, w, _ in sizes for s in optimizer_states(n, w, setup))]
-    temporaries = [(2 * FAR + i, size) for i, size in enumerate(optimizer_temporaries(sizes, setup)) if size]
+    states = list(enumerate((size for n, w, _ in sizes for size in optimizer_states(n, w, setup)), FAR))
+    temporaries = list(enumerate(filter(None, optimizer_temporaries(sizes, setup)), 2 * FAR))
     frees = [(number, 0) for number, _ in temporaries]
     # Two steps: in the first, the optimizer allocates its states.
     held = reserved([*weights, *passes, *states, *temporaries, *frees, *freed, *passes, *temporaries])
@@ -362,7 +355,7 @@ def sharded(step: Estimate, config: Mapping[str, Any], setup: Setup) -> Estimate
     live = step.live / [int(devices) if category in SHARDED[kind] else 1 for category, _ in step.labels]
     labels = list(step.labels)
     if "weights" in SHARDED[kind]:  # each device also gathers one layer and everything outside the layers
-        a = architecture_of(next((name for name, zoo_config in zoo().items() if zoo_config == config), config))
+        a = architecture_of(zoo_name(config) or config)
         gathered = sum(m.frozen_bytes(setup) for m in a.modules if m.layer in (None, a.layers - 1))
         labels.append(("weights", "gathered from the other devices"))
         live = np.column_stack([live, np.full(len(live), gathered)])
@@ -415,21 +408,21 @@ def inference(model: Any, setup: Setup, method: Any = None) -> Estimate:
     for name in ("shard", "checkpointing", "dropout", "padded", "outputs_kept", "master_weights"):
         if getattr(setup, name):
             raise BadValue(f"{name} has no effect on generation, which is estimated on one device: omit it")
-    a, config = architecture_of(model), config_of(model)
-    check_length(config, method, setup.seq)
+    a, config = architecture_of(model), checked(model, method or FullFineTuning(), setup)
     if a.task != "causal":
         raise BadValue(f"{a.name} is not a causal language model; pass one such as llama-3-8b")
-    tokens = setup.seq + (int(method.settings().get("tokens", 0)) if method is not None else 0)
+    tokens = setup.seq + (method.settings().get("tokens", 0) if method else 0)
     logits = setup.batch * a.vocabulary
     with trace.without_data(config, method, setup) as (model, tracker, _):
-        sizes = {label: size for label, size in tracker.live.items() if size}  # the weights, by part
+        terms = {label: (size, "") for label, size in tracker.live.items() if size}  # the weights, by part
         layers = trace.cached(model)
     cache = setup.batch * sum(size * min(tokens, window or tokens) for size, window in layers)
     formula = "" if any(window for _, window in layers) else f"{sum(size for size, _ in layers):,} · B·S"
-    formulas = [""] * len(sizes) + [formula, "B·V·b", "4·B·V"]
-    sizes |= {("cache", "keys and values"): cache, ("logits", "the next token's logits"): setup.width * logits}
+    terms["cache", "keys and values"] = cache, formula
+    terms["logits", "the next token's logits"] = setup.width * logits, "B·V·b"
     if setup.width != 4:
-        sizes["logits", "the next token's logits in fp32"] = 4 * logits
+        terms["logits", "the next token's logits in fp32"] = 4 * logits, "4·B·V"
     wide = setup.tokens * (3 * a.intermediate + a.hidden) * setup.width
-    notes = [*NOTES, f"first processing all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more"]
-    return of_sizes("predicted", "generation", sizes, formulas=formulas[: len(sizes)], notes=tuple(notes))
+    note = f"first processing all {setup.tokens:,} tokens at once takes about {wide / 2**20:,.0f} MiB more"
+    sizes, formulas = {label: size for label, (size, _) in terms.items()}, [formula for _, formula in terms.values()]
+    return of_sizes("predicted", "generation", sizes, formulas=formulas, notes=(*NOTES, note))

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 ZOO_MODULES = Path(__file__).with_name("zoo_modules.json")
 MOST = 10**4  # layers, or experts per layer: each becomes an object
 LAYER = re.compile(r"(?<![^.])\d+(?![^.])")  # the layer index: the path component that is all digits
-LEARNED_POSITIONS = {
-    "bert": 512, "roberta": 512, "xlm-roberta": 512, "deberta-v2": 512, "gpt2": 1024, "opt": 2048,
-}  # fmt: skip  # defaults for configs that give no length
+LEARNED_POSITIONS = ("bert", "roberta", "xlm-roberta", "deberta-v2", "gpt2", "opt")  # types with a table of positions
 EXPERTS = {"gate_up_proj": ("gate", "up"), "gate_proj": ("gate",), "up_proj": ("up",), "down_proj": ("down",)}
 
 
@@ -59,8 +57,7 @@ class Module:
     @property
     def layer(self) -> int | None:
         """Index of its layer, or None outside the layers."""
-        match = LAYER.search(self.name)
-        return int(match.group()) if match else None
+        return int(match.group()) if (match := LAYER.search(self.name)) else None
 
     def frozen_bytes(self, setup: Setup) -> int:
         """Bytes if frozen: the setup quantizes the matrices in layers."""
@@ -187,7 +184,7 @@ def config_of(model: Any) -> dict[str, Any]:
     if not isinstance(found, str | Path):
         raise NotFound(
             f"no model '{model}': it is not a folder, a config.json, a hub id in the local cache, or a zoo name; "
-            f"nearest: {nearest(str(model).lower(), zoo_names())}"
+            f"nearest: {nearest(str(model).lower(), zoo())}"
         )
     return read_json(Path(found))
 
@@ -206,7 +203,8 @@ def longest(config: Mapping[str, Any], method: Any = None) -> int | None:
     kind = str(config.get("model_type"))
     if kind not in LEARNED_POSITIONS:
         return None
-    given = config.get("n_positions") or config.get("max_position_embeddings") or LEARNED_POSITIONS[kind]
+    given = config.get("n_positions") or config.get("max_position_embeddings")
+    given = given or known_config(config).max_position_embeddings  # the default
     padding = 2 * (kind in ("roberta", "xlm-roberta"))  # rows of these tables that hold no position
     limit, prompt = whole("max_position_embeddings", given) - padding, positions_of(method, config)
     if limit <= prompt:
@@ -279,29 +277,23 @@ def task_of(config: Any) -> str:
     return "causal" if config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked else "encoder"
 
 
-def auto_class(config: Any, *, classify: bool) -> Any:
-    """Return transformers' auto class for the model. Raises: BadValue if there is no classifier of this type."""
+def auto_class(config: Any, *, classify: bool | None = None) -> Any:
+    """Return transformers' auto class for the model; by default, encoders classify.
+
+    Raises: BadValue if transformers has no classifier of this type.
+    """
     import transformers
 
+    classify = task_of(config) == "encoder" if classify is None else classify
     names = {"seq2seq": "AutoModelForSeq2SeqLM", "causal": "AutoModelForCausalLM"}
     name = "AutoModelForSequenceClassification" if classify else names.get(task_of(config), "AutoModel")
     auto = getattr(transformers, name)
     if type(config) in auto._model_mapping:
         return auto
     if classify:
-        kind = config.model_type
-        message = f"transformers has no sequence classification model of type '{kind}'"
+        message = f"transformers has no sequence classification model of type '{config.model_type}'"
         raise BadValue(f"{message}; count its parameters without num_labels")
     return transformers.AutoModel
-
-
-def check_class(model: Any) -> None:
-    """Check the class of a loaded model. Raises: BadValue if `auto_class` does not build this class."""
-    autos = [auto_class(model.config, classify=with_head) for with_head in (task_of(model.config) == "encoder", False)]
-    classes = [auto._model_mapping[type(model.config)] for auto in dict.fromkeys(autos)]
-    if not isinstance(model, tuple(classes)):
-        supported = " or ".join(cls.__name__ for cls in classes)
-        raise BadValue(f"the memory of a {type(model).__name__} is unknown; use a {supported}, or give its config.json")
 
 
 @contextmanager

@@ -88,9 +88,7 @@ def _notes(a: Architecture, method: Method, rows: Sequence[Row]) -> Iterator[str
 
 
 def break_even_rank(in_features: int, out_features: int) -> float:
-    """Return d_in d_out / (d_in + d_out): above this rank LoRA is larger than the weight. Raises: BadValue below 1."""
-    if in_features < 1 or out_features < 1:
-        raise BadValue(f"a weight needs at least one input and one output, not {in_features} x {out_features}")
+    """Return d_in d_out / (d_in + d_out): above this rank LoRA is larger than the weight."""
     return in_features * out_features / (in_features + out_features)
 
 
@@ -116,8 +114,6 @@ def params(model: Any, method: Method, num_labels: int | None = None) -> Paramet
     elif isinstance(method, FullFineTuning):
         trained.update({m.name: m.parameters * m.count for m in a.modules if not m.in_task_head})
         size = FP32 * (trained.total() + head)
-    elif isinstance(model, Architecture):
-        raise BadValue(f"{method.name} must be attached to be counted: pass the model's name, not its Architecture")
     elif method.name in ("head", "probe") and not head:
         raise BadValue(f"{method.name} trains a task's head, and {a.name} has none: pass num_labels (--num-labels)")
     else:

@@ -87,7 +87,7 @@ class Setup:
         kind, _, n = str(self.shard).partition(":")
         if self.shard:
             one_of("the kind of shard", kind, tuple(SHARDED))
-            if not (n.isascii() and n.isdecimal()) or int(n) < 1:  # "²" is a digit but not a number
+            if not n.isdecimal() or int(n) < 1:
                 raise BadValue(f"shard must be kind:devices, such as fsdp:8, not {self.shard!r}")
 
     @property

@@ -4,9 +4,10 @@ A meta tensor has a shape and a dtype but no data, so a laptop without a GPU can
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import groupby
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
 from lora_lab.accounting.kernels import quantize_shapes, stand_ins
-from lora_lab.accounting.models import auto_class, known_config, task_of
+from lora_lab.accounting.models import auto_class, known_config
 from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError
@@ -50,24 +51,14 @@ def build(config: Mapping[str, Any], setup: Setup) -> nn.Module:
     full_config.num_labels = setup.num_labels
     if full_config.is_encoder_decoder and getattr(full_config, "decoder_start_token_id", None) is None:
         full_config.decoder_start_token_id = full_config.pad_token_id  # as in T5 and BART; configs often omit it
-    model: Any = _loader(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
+    model: Any = auto_class(full_config).from_config(full_config, dtype=DTYPES[setup.dtype])
     if not full_config.is_encoder_decoder:
         model.loss_type = model.loss_type or "ForCausalLM"  # GPT-2's class name does not imply it
     return model
 
 
-def _loader(full_config: Any) -> Any:
-    return auto_class(full_config, classify=task_of(full_config) == "encoder")
-
-
-def is_eager(config: Mapping[str, Any]) -> bool:
-    """Return whether transformers has no fused attention for the model that `build` makes."""
-    full_config = known_config(config)
-    return not getattr(_loader(full_config)._model_mapping.get(type(full_config), None), "_supports_sdpa", False)
-
-
-def prepare(model: nn.Module, method: Any, setup: Setup) -> Callable[[str], str]:
-    """Attach the method, set the adapters' dtype and checkpointing; return a function that names a tensor's part."""
+def prepare(model: nn.Module, method: Any, setup: Setup) -> dict[str, str]:
+    """Attach the method, set the adapters' dtype and checkpointing; return the part of the model of each tensor."""
     base = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
     if method is not None:
         method.attach(model)
@@ -77,15 +68,11 @@ def prepare(model: nn.Module, method: Any, setup: Setup) -> Callable[[str], str]
     if setup.checkpointing:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # later releases rename the option
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore
-    names = {name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in base}
-
-    def part_of(name: str) -> str:
-        if name not in names:
-            return "adapters and head"
-        quantized = name.endswith(CODES) and setup.quantised != "none"
-        return f"base in {setup.quantised}" if quantized else "base"
-
-    return part_of
+    parts = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        in_base = f"base in {setup.quantised}" if setup.quantised != "none" and name.endswith(CODES) else "base"
+        parts[name] = in_base if id(tensor) in base else "adapters and head"
+    return parts
 
 
 def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Tracker:
@@ -93,9 +80,9 @@ def follow(model: nn.Module, method: Any, setup: Setup, optimizer: Any) -> Track
 
     optimizer   makes an optimizer from the trainable parameters
     """
-    part_of = prepare(model, method, setup)
+    parts = prepare(model, method, setup)
     with Tracker() as tracker:
-        optim = optimizer(tracker.claim_model(model, part_of))
+        optim = optimizer(tracker.claim_model(model, parts))
         for _ in range(2):
             tracker.restart()
             outputs = forward_backward(model, setup, tracker)
@@ -126,9 +113,9 @@ def without_data(
                 model = build(config, setup)
             if setup.quantised != "none":
                 quantize_shapes(model, setup.quantised)
-            part_of = prepare(model, method, setup)
+            parts = prepare(model, method, setup)
             with Tracker() as tracker:
-                yield model, tracker, tracker.claim_model(model, part_of)
+                yield model, tracker, tracker.claim_model(model, parts)
     except LabError:
         raise
     except Exception as error:  # transformers may raise anything for an odd config
@@ -140,23 +127,23 @@ def without_data(
 
 def record(config: Mapping[str, Any], method: Any, setup: Setup, points: Sequence[Point]) -> list[Trace]:
     """Trace forward and backward of one model at each point, without data and without an optimizer."""
-    traces: dict[Point, Trace] = {}
-    for rank in dict.fromkeys(rank for *_, rank in points):
+    traces = []
+    for rank, same_rank in groupby(points, key=lambda point: point[2]):
         ranked = replace(method, rank=rank) if rank else method
         with without_data(config, ranked, setup) as (model, tracker, trained):
             sizes = [(p.numel(), p.element_size()) for p in trained]
             weights = len(tracker.events)
-            for point in (point for point in points if point[2] == rank):
+            for batch, seq, _ in same_rank:
                 tracker.restart()
                 start = len(tracker.events)
-                outputs = forward_backward(model, replace(setup, batch=point[0], seq=point[1]), tracker)
+                outputs = forward_backward(model, replace(setup, batch=batch, seq=seq), tracker)
                 tracker.enter(STEP)
                 end = len(tracker.events)
                 model.zero_grad()
                 del outputs
                 events = tracker.events[:weights], tracker.events[start:end], tracker.events[end:]
-                traces[point] = Trace(tracker.moments, sizes, tracker.flops, events)
-    return [traces[point] for point in points]
+                traces.append(Trace(tracker.moments, sizes, tracker.flops, events))
+    return traces
 
 
 def forward_backward(model: nn.Module, setup: Setup, tracker: Tracker | None = None) -> Any:

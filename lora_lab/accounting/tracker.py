@@ -6,7 +6,7 @@ weak reference when each one is freed. So it counts the bytes that an allocator 
 
 import re
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -95,17 +95,17 @@ class Tracker(TorchDispatchMode):
             self._follow(tensor, (category, where))
         self._note("claim")
 
-    def claim_model(self, model: nn.Module, part_of: Callable[[str], str]) -> list[nn.Parameter]:
+    def claim_model(self, model: nn.Module, parts: Mapping[str, str]) -> list[nn.Parameter]:
         """Label parameters and buffers as weights, label gradients once they exist, and track which module is running.
 
-        part_of   maps the name of a parameter or buffer to "base" or "adapters"
+        parts   for each parameter and buffer, "base" or "adapters"
         Returns the trainable parameters.
         """
         self.vocabulary = getattr(model.config, "vocab_size", 0)
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self._follow(tensor, ("weights", part_of(name)))
+            self._follow(tensor, ("weights", parts[name]))
             if tensor.requires_grad:
-                label = ("gradients", part_of(name))
+                label = ("gradients", parts[name])
                 tensor.register_post_accumulate_grad_hook(lambda p, label=label: self._follow(p.grad, label))
         for path, module in model.named_modules():
             # Not a forward hook: an adapted layer copies an output that a hook might keep.

@@ -35,13 +35,9 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # as Python does for stderr
     try:
         sys.exit(commands(prog_name="lora-lab", standalone_mode=False) or 0)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
     except (KeyboardInterrupt, click.Abort):
         say("stopped")
         sys.exit(130)
-    except BrokenPipeError:
-        os._exit(0)  # the reader closed the pipe, as `| head` does
     except click.ClickException as error:
         say(f"lora-lab: {' '.join(error.format_message().split())}")
         sys.exit(2)
@@ -190,18 +186,17 @@ def _summary(run: Any) -> str:
 
     environment, metric = run.environment, main_metric(run.metrics)
     validated = [f"{r['step']:>6}  {r[metric]:>10.4g}" for r in run.history["validation"]]
-    return "\n".join(
-        [
-            f"  step  {metric:>10} on validation",
-            *validated,
-            f"test        {_metrics(run.metrics)}",
-            f"trained     {run.adapter_parameters:,} in the adapter + {run.head_parameters:,} in the head "
-            f"of {run.total:,} ({run.trainable / run.total:.2%})",
-            f"took        {run.seconds:.0f} s, peak {run.peak_bytes / 2**20:,.0f} MiB",
-            f"with        {environment['dtype']}, {environment['attention']} attention, {environment['hardware']}",
-            f"adapter     {run.adapter}",
-        ]
-    )
+    lines = [
+        f"  step  {metric:>10} on validation",
+        *validated,
+        f"test        {_metrics(run.metrics)}",
+        f"trained     {run.adapter_parameters:,} in the adapter + {run.head_parameters:,} in the head "
+        f"of {run.total:,} ({run.trainable / run.total:.2%})",
+        f"took        {run.seconds:.0f} s, peak {run.peak_bytes / 2**20:,.0f} MiB",
+        f"with        {environment['dtype']}, {environment['attention']} attention, {environment['hardware']}",
+        f"adapter     {run.adapter}",
+    ]
+    return "\n".join(lines)
 
 
 def _metrics(metrics: dict[str, float]) -> str:

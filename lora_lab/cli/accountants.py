@@ -1,7 +1,7 @@
 """`lora-lab params` and `lora-lab memory`: count parameters and predict memory without loading weights."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 import click
@@ -29,13 +29,12 @@ def params(model: str, num_labels: int | None, as_json: bool, **options: Any) ->
         tell(count.to_json())
         return
     lines, rest = [["module", "role", "in", "out", "count", "full", "trains", "break-even rank"]], 0
-    for row in count.modules:
-        if row.break_even_rank or row.trained:
-            numbers = (row.in_features, row.out_features, row.count, row.full, row.trained)
-            rank = "" if row.break_even_rank is None else f"{row.break_even_rank:,.1f}"
-            lines.append([row.name, row.role, *(f"{n:,}" for n in numbers), rank])
+    for name, role, *numbers, rank in (astuple(row) for row in count.modules):
+        *_, full, trained = numbers
+        if rank or trained:
+            lines.append([name, role, *(f"{n:,}" for n in numbers), "" if rank is None else f"{rank:,.1f}"])
         else:
-            rest += row.full
+            rest += full
     lines.append(["norms and others", "", "", "", "", f"{rest:,}", "0", ""])
     head = f", and {count.head:,} in the task's head" if count.head else ""
     totals = [
@@ -85,6 +84,8 @@ def memory(
 
     if gpu is not None and gpu_gb is not None:
         raise BadValue("pass --gpu or --gpu-gb, not both")
+    if trace and inference:
+        raise BadValue("--trace is for a training step: omit --trace or --inference")
     card = gpus.card(gpu) if gpu is not None else gpus.of_size(gpu_gb) if gpu_gb is not None else None
     architecture, method_name, dtype = architecture_of(model), options["method"], options["dtype"]
     if num_labels is not None and architecture.task != "encoder":
@@ -93,13 +94,10 @@ def memory(
         raise BadValue(f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}: for a 4-bit base use --method qlora")
     if method_name != "qlora" and double_quant is not None:
         raise BadValue(f"--double-quant is for --method qlora, not {method_name}: omit it")
-    quantised = "none" if method_name != "qlora" else "nf4-single" if double_quant is False else "nf4"
-    device = device or (card.device if card else "cuda")
-    options |= {"device": device, "quantised": quantised, "num_labels": num_labels or 2}
+    options["quantised"] = "none" if method_name != "qlora" else "nf4-single" if double_quant is False else "nf4"
+    options |= {"device": device or (card.device if card else "cuda"), "num_labels": num_labels or 2}
     setup = Setup(**{name: options.pop(name) for name in Setup.__dataclass_fields__})
     method = take_method(options, architecture)
-    if trace and inference:
-        raise BadValue("--trace is for a training step: omit --trace or --inference")
 
     def estimated(setup: Setup, trace: bool = False) -> accountant.Estimate:
         if inference:
@@ -107,14 +105,12 @@ def memory(
         return accountant.estimate(model, method, setup, trace=trace)
 
     estimate, positions = estimated(setup, trace), architecture.positions
-    notes, largest, available, seconds = [*estimate.notes], dict.fromkeys(("batch", "seq")), None, None
+    notes, largest, available, seconds = [*estimate.notes], dict.fromkeys(("max_batch", "max_seq")), None, None
     if card:
         available = gpus.usable(card)
-        limit = longest(config_of(model), method)
-        for field in largest:
-            most = limit if field == "seq" else None
+        for field, limit in (("batch", None), ("seq", longest(config_of(model), method))):
             try:
-                largest[field] = accountant.largest(field, setup, estimated, available, most) or 0
+                largest[f"max_{field}"] = accountant.largest(field, setup, estimated, available, limit) or 0
             except LabError as reason:
                 notes.append(f"the largest {field} is unknown: {reason}")
         notes.append(f"{available / GIB:.2f} of {card.memory / GIB:g} GiB are available for the step")
@@ -129,8 +125,8 @@ def memory(
     trained_for = f"{architecture.name} was trained for"
     if positions and setup.seq > positions:
         notes.append(f"{setup.seq:,} tokens per row are more than the {positions:,} that {trained_for}")
-    elif positions and (largest["seq"] or 0) > positions:
-        notes.append(f"memory would allow {largest['seq']:,} tokens per row, but {trained_for} {positions:,}")
+    elif positions and (longest_row := largest["max_seq"] or 0) > positions:
+        notes.append(f"memory would allow {longest_row:,} tokens per row, but {trained_for} {positions:,}")
     answer = {
         "model": architecture.name,
         "method": method_name,
@@ -140,14 +136,13 @@ def memory(
         "peak_bytes": estimate.peak,
         "at": estimate.at,
         "categories": estimate.categories,
-        "terms": [asdict(term) for term in estimate.terms],
+        "terms": [term._asdict() for term in estimate.terms],
         "moments": estimate.phases,
         "reserved_bytes": estimate.reserved,
         "card": card and card.name,
         "available_bytes": available,
         "fits": None if available is None else estimate.peak <= available,
-        "max_batch": largest["batch"],
-        "max_seq": largest["seq"],
+        **largest,
         "flops": estimate.flops,
         "seconds": seconds,
         "notes": notes,
@@ -180,17 +175,16 @@ def _step(answer: dict[str, Any]) -> Iterator[str]:
     if answer["reserved_bytes"]:
         yield f"{'reserved by the caching allocator':<34} {binary(answer['reserved_bytes']):>12}"
     yield ""
+    verdicts = {True: "fits", False: "does not fit"}
     if answer["card"]:
-        verdict = "fits" if answer["fits"] else "does not fit"
-        limits = [f"{verdict} on {answer['card']} ({binary(answer['available_bytes'])} usable)"]
+        limits = [f"{verdicts[answer['fits']]} on {answer['card']} ({binary(answer['available_bytes'])} usable)"]
         for name, low in (("batch", 1), ("seq", SHORT)):
-            most = answer[f"max_{name}"]
-            if most is not None:
+            if (most := answer[f"max_{name}"]) is not None:
                 limits.append(f"{name} at most {most:,}" if most else f"not even {name} {low}")
         yield "; ".join(limits)
     else:
         cards = [card for card in gpus.cards() if card.device == setup["device"]]
-        for verdict, fits in (("fits", True), ("does not fit", False)):
+        for fits, verdict in verdicts.items():
             names = [card.name for card in cards if (peak <= gpus.usable(card)) is fits]
             yield f"{verdict}: {'; '.join(names) or 'no card in the table'}"
     if answer["flops"]:

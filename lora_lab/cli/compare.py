@@ -89,8 +89,8 @@ def _cells(row: dict[str, Any], metric: str) -> dict[str, str]:
     def text(value: float | None, style: str = ",", scale: float = 1) -> str:
         return "-" if value is None else f"{scale * value:{style}}"
 
-    score, tried, scale = row[metric], row["tried"], factor(metric)
-    name = next((key for key in tried[0] if key != "validation"), "") if tried else ""
+    score, scale = row[metric], factor(metric)
+    name = next((key for tried in row["tried"] for key in tried if key != "validation"), "")
     tuned = row["lr"] if row["lr"] is not None else row["settings"].get(name)
     return {
         "method": row["label"],

@@ -15,6 +15,10 @@ from lora_lab.methods import REGISTRY, Method, method_from
 if TYPE_CHECKING:
     from lora_lab.accounting.models import Architecture
 
+FIELDS: dict[str, dict[str, Field[Any]]] = {}  # of the methods: {field name: {method name: field}}
+for _name, _method in REGISTRY.items():
+    for _field in fields(_method):  # type: ignore[arg-type]
+        FIELDS.setdefault(_field.name, {})[_name] = _field
 OTHER_NAMES = {"dropout": "lora_dropout"}  # `memory` uses --dropout for the model's dropout
 HELP = {
     "rank": "Columns of B, rows of A",
@@ -77,7 +81,7 @@ def recipe_options(without: Collection[str] = ()) -> Callable[[Command], Command
 def method_options(without: Collection[str] = ()) -> Callable[[Command], Command]:
     """Add `--method` and the options of all methods, except those named; defaults depend on the method."""
     names = f"{', '.join(REGISTRY)}; qlora."
-    options = [_option(name, owners) for name, owners in _fields().items() if name not in without]
+    options = [_option(name, owners) for name, owners in FIELDS.items() if name not in without]
     return together(click.option("--method", default="lora", show_default=True, help=names), *options)
 
 
@@ -89,7 +93,7 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
     """
     name = options.pop("method")
     given = {}
-    for field in _fields():
+    for field in FIELDS:
         value = options.pop(OTHER_NAMES.get(field, field), None)
         if value is not None:
             given[field] = _pattern(field, value) if field.endswith("_pattern") else value
@@ -102,15 +106,6 @@ def take_method(options: dict[str, Any], architecture: Architecture | None = Non
     if architecture and name == "lora" and "targets" not in given:
         given["targets"] = _default_targets(architecture)
     return method_from({"name": name, **given})
-
-
-def _fields() -> dict[str, dict[str, Field[Any]]]:
-    """Return the methods' fields by name: {field name: {method name: field}}."""
-    result: dict[str, dict[str, Field[Any]]] = {}
-    for name, method in REGISTRY.items():
-        for field in fields(method):  # type: ignore[arg-type]
-            result.setdefault(field.name, {})[name] = field
-    return result
 
 
 def _option(name: str, owners: dict[str, Field[Any]]) -> Callable[[Command], Command]:

@@ -16,14 +16,14 @@ from lora_lab.errors import BadValue, printable
 if TYPE_CHECKING:
     import pandas as pd
 
-GRID = ("rank", "alpha", "targets", "lr", "seed")
+GRID = ("rank", "alpha", "targets", "lr", "seed", "validations")  # options of its own
 USUAL = ("method", "targets", "rank", "alpha", "lr")  # columns that identify a row of the table
 CHOOSE = "Find the best configuration: weak ones stop halfway, and only the best and its rivals are tested."
 KIND = ("model", "task", "steps", "batch")  # only runs that agree in these settings are comparable
 
 
 @click.command()
-@recipe_options(without=(*GRID, "validations"))
+@recipe_options(without=GRID)
 @click.option("--rank", default=None, help="LoRA ranks, separated by commas: 1,2,4,8; 8 by default.")
 @click.option("--alpha", default=None, help="Alphas, separated by commas: 8,16.")
 @click.option("--alpha-rule", default=None, help="fixed:16 (the default), rank, 2rank, sqrt or sqrt:4.")
@@ -82,13 +82,11 @@ def collect(folders: tuple[str, ...], out: str, as_json: bool) -> None:
     frame, pictures = load(out), []
     for number, (_, part) in enumerate(_kinds(frame), 1):  # rank.png, or rank_2.png for the second table
         for name, picture in sweeps.pictures(part).items():
-            path = Path(out) / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
-            picture.savefig(path, dpi=150)
-            pictures.append(str(path))
+            pictures.append(str(Path(out) / (f"{name}.png" if number == 1 else f"{name}_{number}.png")))
+            picture.savefig(pictures[-1], dpi=150)
     if as_json:
-        numbers = {"taken": merged.taken, "repeated": merged.repeated, "unreadable": merged.unreadable}
         rows = json.loads(frame.to_json(orient="records"))
-        tell({"runs": len(frame), **numbers, "pictures": pictures, "frame": rows})
+        tell({"runs": len(frame), **merged._asdict(), "pictures": pictures, "frame": rows})
         return
     for file, reason in merged.unreadable.items():
         say(f"skipped {file}: {reason}")
@@ -100,19 +98,20 @@ def describe(swept: Any) -> str:
     """Format a sweep as a table with one row per cell of the grid, showing every seed."""
     from lora_lab.experiments.racing import in_words
 
-    failures = [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
+    lines = [summary(swept.frame)]
+    lines += [f"failed  {r.recipe.describe()}: {r.error}" for r in swept.runs if r.status == "failed"]
+    lines += [in_words(swept.choice)] if swept.choice else []
     sizes = ", ".join(map(str, swept.packs)) or "none"
     totals = f"{len(swept)} runs, {swept.skipped} of them already stored; packs of {sizes}; {swept.seconds:.0f} s"
-    choice = [in_words(swept.choice)] if swept.choice else []
-    return "\n".join([summary(swept.frame), *failures, *choice, totals])
+    return "\n".join([*lines, totals])
 
 
 def summary(frame: pd.DataFrame) -> str:
     """Format the cells of a grid with their seeds, in one table per model, task and training length."""
-    tables = {name: _table(part) for name, part in _kinds(frame)}
+    tables = [(name, _table(part)) for name, part in _kinds(frame)]
     if len(tables) < 2:
-        return next(iter(tables.values()), "no finished run has test scores")
-    return "\n\n".join(f"{n}: {printable(name)}\n{table}" for n, (name, table) in enumerate(tables.items(), 1))
+        return tables[0][1] if tables else "no finished run has test scores"
+    return "\n\n".join(f"{n}: {printable(name)}\n{table}" for n, (name, table) in enumerate(tables, 1))
 
 
 def _kinds(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -144,26 +143,21 @@ def _table(done: pd.DataFrame) -> str:
     lines = [[*keys, "seeds", f"mean {metric}", "each"]]
     for cell, values in done.groupby(keys, dropna=False, sort=False)[metric]:
         scores = factor(metric) * values
-        each = " ".join(f"{score:.1f}" for score in scores)
-        lines.append([*map(_cell_text, cell), str(len(scores)), f"{scores.mean():.1f}", each])
+        settings = ["-" if v in (None, "") or v != v else f"{v:g}" if isinstance(v, float) else str(v) for v in cell]
+        lines.append(
+            [*settings, str(len(scores)), f"{scores.mean():.1f}", " ".join(f"{score:.1f}" for score in scores)]
+        )
     return "\n".join(aligned(lines, "<" * len(keys) + "><<"))
-
-
-def _cell_text(value: Any) -> str:
-    if value is None or value == "" or value != value:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _recipes(options: dict[str, Any]) -> list[Any]:
     """Make the recipes that the options describe. Raises: BadValue for a value that is not a number."""
     from lora_lab.experiments.grid import Grid, numbers
 
-    rank, alpha, rule, targets = (options.pop(name) for name in ("rank", "alpha", "alpha_rule", "targets"))
+    rank, alpha, rule, targets, lr, seed = map(options.pop, ("rank", "alpha", "alpha_rule", "targets", "lr", "seed"))
     if alpha is not None and rule is not None:
         raise BadValue("pass --alpha or --alpha-rule, not both")
-    axes: dict[str, Any] = {"lr": numbers("--lr", options.pop("lr"), float)}
-    axes["seed"] = numbers("--seed", options.pop("seed"), int)
+    axes: dict[str, Any] = {"lr": numbers("--lr", lr, float), "seed": numbers("--seed", seed, int)}
     method = options["method"]
     if method in ("lora", "qlora"):
         axes["rank"] = numbers("--rank", "8" if rank is None else rank, int)

@@ -66,10 +66,8 @@ def test_zoo_is_up_to_date():
         assert models.describe(models.meta_model(name), name) == stored, name
         assert sum(row.full for row in params(name, LoRA(rank=2, targets="all-linear")).modules) == stored.total, name
         # Fits are found without torch, so the zoo must contain the fields that define their regimes.
-        for edge in EDGES:
-            assert models.config_of(name).get(edge) == getattr(
-                models.known_config(models.config_of(name)), edge, None
-            ), name
+        config, known = models.config_of(name), models.known_config(models.config_of(name))
+        assert all(config.get(edge) == getattr(known, edge, None) for edge in EDGES), name
 
 
 @pytest.mark.parametrize("case", ["deberta-v2 relative", "gpt2 inner"])
