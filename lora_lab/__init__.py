@@ -7,9 +7,7 @@ Names are imported on first use, so importing the package does not import torch.
 """
 
 import os
-import re
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Torch's threads wait for each other many times per step. By default, waiting threads spin, so on 2 cores another busy
@@ -52,18 +50,45 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# At run time, a name is imported when it is first used, from the module that the lines above say.
-_IMPORTS = re.findall(
-    r"^    from (lora_lab\.\S+) import (.+)", Path(__file__).read_text(encoding="utf-8"), re.MULTILINE
-)
-_HOME = {name: module for module, names in _IMPORTS for name in names.split(", ")}
+_NAMES = {  # by module
+    "accounting.memory": "memory",
+    "accounting.params": "params",
+    "errors": "BadValue LabError NotFound",
+    "experiments.compare": "compare",
+    "experiments.grid": "Grid",
+    "experiments.statistics": "verdict verdicts",
+    "experiments.sweep": "sweep",
+    "methods.bank": "AdapterBank",
+    "methods.bitfit": "BitFit",
+    "methods.bottleneck": "Bottleneck",
+    "methods.full": "FullFineTuning HeadOnly",
+    "methods.ia3": "IA3",
+    "methods.io": "load_adapter save_adapter",
+    "methods.lora": "LoRA",
+    "methods.merge": "detach disabled merge merge_for_good unmerge",
+    "methods.probe": "Probe",
+    "methods.shared": "LoRAXS TinyLoRA VeRA",
+    "methods.soft": "PTuning PrefixTuning PromptTuning",
+    "training.models": "load_model load_tokenizer",
+    "training.recipe": "Recipe",
+    "training.runs": "Run Store",
+    "training.tasks": "load_task",
+    "training.train": "evaluate_adapter train",
+    "widgets.compare_panel": "ComparePanel",
+    "widgets.lora_panel": "LoRAPanel",
+    "widgets.memory_panel": "MemoryPanel",
+    "widgets.rank_panel": "RankPanel",
+    "widgets.sweep_panel": "SweepPanel",
+    "widgets.train_panel": "TrainPanel",
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'lora_lab' has no attribute '{name}'")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(f"lora_lab.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

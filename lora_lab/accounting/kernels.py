@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import masking_utils
 from transformers.integrations import moe
@@ -86,19 +86,6 @@ def _dequantized(layer: QuantizedLinear, dtype: torch.dtype = torch.float32) -> 
     return layer.packed.new_empty(layer.out_features, layer.in_features, dtype=dtype)
 
 
-def quantize_shapes(model: nn.Module, name: str) -> None:
-    """Quantize linear layers and expert tensors; a view of the original shape replaces each expert tensor."""
-    quant.quantize_model(model, name)
-    for module in list(model.modules()):
-        for expert, weight in list(module.named_parameters(recurse=False)):
-            if weight.dim() == 3:
-                quantized = _codes(weight, name)
-                delattr(module, expert)
-                for part in ("packed", "absmax", "scales"):
-                    module.register_buffer(f"{expert}_{part}", getattr(quantized, part))
-                module.register_buffer(expert, weight.new_empty(1).view(1, 1, 1).expand(weight.shape))
-
-
 class _GroupedProduct(torch.autograd.Function):
     """Multiply rows, sorted by expert, by their expert's matrix: (rows, in) x (experts, in, out) -> (rows, out).
 
@@ -109,18 +96,13 @@ class _GroupedProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         x = x.to(weight.dtype)
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        return x @ _one_expert(weight)
+        return x @ weight[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         x, weight = ctx.saved_tensors
-        dx = gradients[0] @ _one_expert(weight).t() if ctx.needs_input_grad[0] else None
+        dx = gradients[0] @ weight[0].t() if ctx.needs_input_grad[0] else None
         if x is None:
             return dx, None
         x.t() @ gradients[0]  # counts the FLOPs of dW; the next line allocates it
         return dx, torch.empty_like(weight)
-
-
-def _one_expert(weight: Tensor) -> Tensor:
-    quantized = weight.untyped_storage().nbytes() < weight.numel()
-    return weight.new_empty(weight.shape[1:]) if quantized else weight[0]

@@ -37,6 +37,7 @@ NOTES = (
     "for eager PyTorch with transformers models; compile, autocast, offload and chunked losses are not covered",
     "counts live tensors only; on a GPU add the context (about 0.5 to 1 GiB), rounding and fragmentation",
 )
+EXPERTS = "experts stay in 16 bits: this lab and bitsandbytes quantize linear layers, not tensors of experts"
 EDGES = ("sliding_window", "attention_chunk_size")  # rows of at least this length run different operations
 SHORT = 8  # shorter rows are traced, not interpolated
 FREE = ("alpha", "rslora", "lr_ratio", "alpha_pattern")  # options that do not affect memory
@@ -145,11 +146,14 @@ def memory(model: Any, method: Any, *, trace: bool = False, **setup: Any) -> Est
 
 def estimate(model: Any, method: Any, setup: Setup, *, trace: bool = False) -> Estimate:
     """Call `memory` with a `Setup`. Raises: see `memory`."""
-    config = checked(model, method, setup)
+    config, found = checked(model, method, setup), None
     if not trace:
         with suppress(NoFit):
-            return predicted(config, method, setup)
-    return traced(config, method, setup)
+            found = predicted(config, method, setup)
+    found = found or traced(config, method, setup)
+    if setup.quantised != "none" and architecture_of(model).experts:
+        found = replace(found, notes=(*found.notes, EXPERTS))
+    return found
 
 
 def quick(model: Any, method: Any, setup: Setup) -> Estimate:

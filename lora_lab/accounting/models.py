@@ -61,7 +61,7 @@ class Module:
 
     def frozen_bytes(self, setup: Setup) -> int:
         """Bytes if frozen: the setup quantizes the matrices in layers."""
-        if setup.quantised == "none" or self.layer is None or self.kind not in ("linear", "expert"):
+        if setup.quantised == "none" or self.layer is None or self.kind != "linear":
             return self.count * self.parameters * setup.width
         matrix = self.in_features * self.out_features
         packed = int(matrix * bits_per_weight(setup.quantised) / 8)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 
-from lora_lab.accounting.kernels import quantize_shapes, stand_ins
+from lora_lab.accounting.kernels import stand_ins
 from lora_lab.accounting.models import auto_class, known_config
 from lora_lab.accounting.setup import STEP, Moment, Setup
 from lora_lab.accounting.tracker import Tracker
 from lora_lab.errors import BadValue, LabError
+from lora_lab.methods.quant import quantize_model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CACHES = {"DynamicCache", "DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}  # of keys and values only
@@ -112,7 +113,7 @@ def without_data(
             with torch.device("meta") if cuda else nullcontext():
                 model = build(config, setup)
             if setup.quantised != "none":
-                quantize_shapes(model, setup.quantised)
+                quantize_model(model, setup.quantised)
             parts = prepare(model, method, setup)
             with Tracker() as tracker:
                 yield model, tracker, tracker.claim_model(model, parts)

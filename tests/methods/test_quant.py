@@ -14,6 +14,7 @@ from lora_lab.methods.attach import fingerprint, numbers_of, quantized_layers
 from lora_lab.methods.quant import QuantizedLinear, levels_of, quantize, quantize_model
 from lora_lab.methods.targets import QUANTISED_BITS, bits_per_weight
 from lora_lab.training.measure import measure
+from tests.accounting.conftest import small_config
 from tests.conftest import logits, randomise, tiny
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -111,7 +112,8 @@ def test_checkpoint_loads_quantized_and_backward_keeps_no_weight_and_no_input(lo
     assert kept == []
 
 
-def test_predicted_memory_of_a_quantized_step_is_close():
+@pytest.mark.parametrize("model", ["minilm", small_config("mixtral", hidden_size=64, intermediate_size=256)])
+def test_predicted_memory_of_a_quantized_step_is_close(model):
     setup = {"batch": 2, "seq": 32, "device": "cpu", "dtype": "bf16", "quantised": "nf4"}
-    predicted, measured = memory("minilm", LoRA(), trace=True, **setup), measure("minilm", LoRA(), **setup)
+    predicted, measured = memory(model, LoRA(), trace=True, **setup), measure(model, LoRA(), **setup)
     assert predicted.peak == pytest.approx(measured.peak, rel=0.03)
