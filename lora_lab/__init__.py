@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from lora_lab.methods.bank import AdapterBank
     from lora_lab.methods.bitfit import BitFit
     from lora_lab.methods.bottleneck import Bottleneck
-    from lora_lab.methods.full import FullFineTuning, HeadOnly
+    from lora_lab.methods.full import FullFineTuning, HeadOnly, Probe
     from lora_lab.methods.ia3 import IA3
     from lora_lab.methods.io import load_adapter, save_adapter
     from lora_lab.methods.lora import LoRA
     from lora_lab.methods.merge import detach, disabled, merge, merge_for_good, unmerge
-    from lora_lab.methods.probe import Probe
     from lora_lab.methods.shared import LoRAXS, TinyLoRA, VeRA
     from lora_lab.methods.soft import PrefixTuning, PromptTuning, PTuning
     from lora_lab.training.models import load_model, load_tokenizer
@@ -61,12 +60,11 @@ _NAMES = {  # by module
     "methods.bank": "AdapterBank",
     "methods.bitfit": "BitFit",
     "methods.bottleneck": "Bottleneck",
-    "methods.full": "FullFineTuning HeadOnly",
+    "methods.full": "FullFineTuning HeadOnly Probe",
     "methods.ia3": "IA3",
     "methods.io": "load_adapter save_adapter",
     "methods.lora": "LoRA",
     "methods.merge": "detach disabled merge merge_for_good unmerge",
-    "methods.probe": "Probe",
     "methods.shared": "LoRAXS TinyLoRA VeRA",
     "methods.soft": "PTuning PrefixTuning PromptTuning",
     "training.models": "load_model load_tokenizer",

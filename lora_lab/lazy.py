@@ -1,7 +1,7 @@
 """Modules that are imported when first used, because importing them takes time and memory."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 class Lazy:
@@ -12,3 +12,15 @@ class Lazy:
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(import_module(self._name), attribute)
+
+
+if TYPE_CHECKING:
+    import torch as torch
+    from torch import Tensor as Tensor
+    from torch import nn as nn
+    from torch.nn import functional
+
+    F = functional
+else:
+    Tensor = Any  # for annotations only
+    torch, nn, F = map(Lazy, ("torch", "torch.nn", "torch.nn.functional"))

@@ -12,7 +12,7 @@ from lora_lab.methods.base import REGISTRY, Method, register
 
 __all__ = ["REGISTRY", "Method", "method_from", "register"]
 
-for _name in ("lora", "full", "probe", "soft", "bitfit", "bottleneck", "ia3", "shared"):
+for _name in ("lora", "full", "soft", "bitfit", "bottleneck", "ia3", "shared"):
     import_module(f"{__name__}.{_name}")
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
@@ -16,29 +15,25 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from lora_lab.adapter_layer import AdapterLayer, out_by_in
 from lora_lab.errors import BadValue, warn
-from lora_lab.methods.base import Report
 from lora_lab.methods.targets import HEADS, PLAIN_FUSED, Site, sites_of_layer
 
 # ---- modules that methods insert
 
 
-def _start(part: nn.Module, start: Mapping[str, Any]) -> None:
-    """Set a method's initial values on `part`: tensors as fp32 parameters, everything else unchanged."""
-    for name, value in start.items():
-        if isinstance(value, Tensor):
-            # Set directly: `bias` is a read-only property, so assigning to it would fail.
-            part._parameters[name] = nn.Parameter(value.detach().to(torch.float32, copy=True))
-        else:
-            setattr(part, name, value)
-
-
 class MethodLayer(AdapterLayer):
-    """A frozen layer with the parameters of a `LayerMethod`: y = after(base_layer(before(x)))."""
+    """A frozen layer with the parameters of a `LayerMethod`: y = after(base_layer(before(x))).
 
-    def __init__(self, base_layer: nn.Module, method: Any, **options: Any) -> None:
+    start   attributes by name; tensors become fp32 parameters
+    """
+
+    def __init__(self, base_layer: nn.Module, method: Any, start: Mapping[str, Any]) -> None:
         super().__init__(base_layer)
         self.method, self.unmergeable = method, method.unmergeable
-        _start(self, {**options, **method.start(base_layer, **options)})
+        for name, value in start.items():
+            if isinstance(value, Tensor):  # set directly, because `bias` is a read-only property
+                self._parameters[name] = nn.Parameter(value.detach().to(torch.float32, copy=True))
+            else:
+                setattr(self, name, value)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not self.active:
@@ -74,27 +69,27 @@ class TrainedCopy(AdapterLayer):
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if not self.active:
             return self.base_layer(x, *args, **kwargs)  # type: ignore[no-any-return]
-        dtype = next((p.dtype for p in self.trained.parameters()), torch.float32)  # model.to(bfloat16) may change it
+        dtype = next(self.trained.parameters()).dtype  # model.to(bfloat16) may have changed it
         return self.trained(x.to(dtype), *args, **kwargs).float()  # type: ignore[no-any-return]
 
 
 class PooledHead(TrainedCopy):
-    """Compute fp32 logits W z + b from the mean hidden state z (rows, d). W and b start at zero, so logits start equal.
+    """Compute fp32 logits W z + b, (rows, classes), from the mean hidden state z (rows, d). W and b start at zero.
 
-    Hooks the base model, since BERT's own head receives only the first token, and those of GPT-2 and Llama every token.
-
-    Shapes: forward (rows, ...) -> (rows, classes); if `every_token`, (rows, tokens, classes), the same for all tokens.
+    Hooks the base model, since BERT's own head receives only the first token, and those of GPT-2 and Llama every token:
+    if `every_token`, logits are (rows, tokens, classes), the same for all tokens.
     """
 
     unmergeable = "reads the mean of all tokens, which no head in transformers does"
 
-    def __init__(self, base_layer: nn.Module, hidden: int, classes: int, *, every_token: bool) -> None:
-        trained = nn.Linear(hidden, classes, device=next(base_layer.parameters()).device, dtype=torch.float32)
+    def __init__(self, base_layer: nn.Module, model: Any, *, every_token: bool) -> None:
+        device, config = next(base_layer.parameters()).device, model.config
+        trained = nn.Linear(config.hidden_size, config.num_labels, device=device, dtype=torch.float32)
         nn.init.zeros_(trained.weight)
         nn.init.zeros_(trained.bias)
         super().__init__(base_layer, trained)
-        self.every_token = every_token
-        self.captured: Any = None
+        self.every_token, self.captured = every_token, None  # type: Any, Any
+        self.hook = model.base_model.register_forward_hook(self.capture, with_kwargs=True)
 
     def capture(self, base: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Store the hidden states and mask; a forward hook of the base model."""
@@ -116,20 +111,15 @@ class PooledHead(TrainedCopy):
         return logits.unsqueeze(1).expand(-1, x.shape[1], -1) if self.every_token else logits
 
 
-class Ahead(nn.Module):
-    """Trainable vectors before every row of the input: a soft prompt, or a prefix of keys and values.
+class Ahead(MethodLayer):
+    """Trainable vectors before every row of the input, added by a forward pre-hook on the model; see `soft.py`.
 
-    A forward pre-hook on the model adds them, using the method's `vectors` and `prepend`; see `soft.py`.
     members   in a pack, one module per member; the batch holds the members' rows one after another
     """
 
-    head = merged = active = False
-    unmergeable = "adds vectors in front of every row, which no weight can represent"
-
-    def __init__(self, method: Any, start: Mapping[str, Tensor | nn.Module], members: Iterable[nn.Module] = ()) -> None:
-        super().__init__()
-        self.method, self.enabled, self.members = method, True, nn.ModuleList(members)
-        _start(self, start)
+    def __init__(self, method: Any, start: Mapping[str, Any], members: Iterable[nn.Module] = ()) -> None:
+        super().__init__(nn.Identity(), method, start)  # it replaces no layer
+        self.members = nn.ModuleList(members)
 
     def vectors(self, rows: int, dtype: torch.dtype) -> Tensor:
         """Return the vectors for each row: (rows, ...)."""
@@ -144,7 +134,7 @@ class Ahead(nn.Module):
         self.hook = model.register_forward_pre_hook(self._prepend, with_kwargs=True)
 
     def _prepend(self, model: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        if not self.enabled:
+        if not self.active:
             return None
         call = {**dict(zip(inspect.signature(model.forward).parameters, args, strict=False)), **kwargs}
         rows = next(len(call[key]) for key in ("input_ids", "inputs_embeds") if call.get(key) is not None)
@@ -164,7 +154,7 @@ def site_kind(layer: nn.Module) -> str:
     if is_linear(layer) or getattr(layer, "plain_linear", False):
         return "linear"
     scaled = type(layer).__name__.endswith("ScaledWordEmbedding") and len(list(layer.parameters())) == 1
-    return "embedding" if type(layer) is nn.Embedding or (isinstance(layer, nn.Embedding) and scaled) else ""
+    return "embedding" if type(layer) is nn.Embedding or scaled else ""
 
 
 def is_linear(layer: nn.Module) -> bool:
@@ -216,42 +206,9 @@ def heads_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 # ---- attaching and removing
 
 
-def attach(model: nn.Module, method: Any, to_fill: bool) -> Report:
-    """Freeze `model`, insert the modules of an `InsertingMethod`, and replace each head with a trainable copy.
-
-    If the method trains the base, make every parameter trainable instead.
-    Raises: BadValue if the model has an adapter, or if nothing would train. Any error leaves the model unchanged.
-    """
-    refuse_adapted(model)
-    heads, trains_base = heads_of(model), method.trains_base
-    with restore_on_error(model):
-        model.requires_grad_(trains_base)
-        placements = tuple(method.insert(model, to_fill) or ())
-        if not heads and not any(p.requires_grad for p in model.parameters()):
-            raise BadValue(f"{method.name} has nothing to train in this model; use lora")
-        if not trains_base:
-            _warn_about_random_layers(model)
-            for name, _ in heads:
-                wrap(model, name, TrainedCopy)
-    sizes = tuple((name, sum(p.numel() for p in head.parameters())) for name, head in heads)
-    head_total = sum(size for _, size in sizes)
-    total = numbers_of(model) - (0 if trains_base else head_total)
-    parts = Counter({"every weight": total - head_total} if trains_base else {})
-    for path, _, p in () if placements else parameters_of_parts(model):
-        parts[plain_path(path)] += p.numel()
-    report = Report(method, placements, sizes, total, fingerprint(model), tuple(parts.items()))
-    model.lora_lab_report = report  # type: ignore[assignment]
-    return report
-
-
-def wrap(model: nn.Module, path: str, make_adapter: Callable[[nn.Module], AdapterLayer]) -> None:
-    """Replace the layer at `path` with `make_adapter(layer)`, keeping train or eval mode."""
-    layer = model.get_submodule(path)
-    adapter = make_adapter(layer)
-    for name, module in adapter.named_modules():
-        if not name.startswith("base_layer"):
-            module.training = layer.training
-    put(model, path, adapter)
+def wrap(model: nn.Module, path: str, adapter: AdapterLayer) -> None:
+    """Replace the layer at `path` with the adapter that wraps it, in the layer's train or eval mode."""
+    put(model, path, adapter.train(adapter.base_layer.training))
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:
@@ -269,18 +226,25 @@ def _do_nothing(*_: object) -> None:  # not a lambda, so that models can be pick
     pass
 
 
-def _warn_about_random_layers(model: nn.Module) -> None:
-    """Warn about layers outside the base model that are not a known head: they stay frozen and may be random."""
-    base, embeddings = getattr(model, "base_model_prefix", ""), getattr(model, "get_output_embeddings", lambda: None)
-    if not hasattr(model, base) or embeddings() is not None:  # no base model inside, or a language model
+def train_heads(model: nn.Module) -> None:
+    """Replace each task head with a trainable copy, unless the method has replaced one itself.
+
+    Warn about other layers outside the base model, which stay frozen and may be random.
+    """
+    if any(isinstance(head, AdapterLayer) for _, head in heads_of(model)):
         return
-    parts = [part for part in model.named_children() if part[0] not in (base, *HEADS)]
-    frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
-    if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
-        warn(
-            f"{names} of this {type(model).__name__} is neither the base model nor a known head, so it stays frozen, "
-            "and its weights are random unless the checkpoint contains them; to adapt it, name its layers as targets"
-        )
+    base, embeddings = getattr(model, "base_model_prefix", ""), getattr(model, "get_output_embeddings", lambda: None)
+    if hasattr(model, base) and embeddings() is None:  # a base model inside, and not a language model
+        parts = [part for part in model.named_children() if part[0] not in (base, *HEADS)]
+        frozen = [(name, part) for name, part in parts if not all(p.requires_grad for p in part.parameters())]
+        if names := ", ".join(name for name, part in frozen if not isinstance(part, AdapterLayer)):
+            warn(
+                f"{names} of this {type(model).__name__} is neither the base model nor a known head, so it stays "
+                "frozen, and its weights are random unless the checkpoint contains them; to adapt it, name its layers "
+                "as targets"
+            )
+    for name, head in heads_of(model):
+        wrap(model, name, TrainedCopy(head))
 
 
 @contextmanager
@@ -298,12 +262,12 @@ def restore_on_error(model: nn.Module) -> Iterator[None]:
 
 def remove_adapters(model: nn.Module) -> None:
     """Remove everything that a method added to a model, including the report."""
-    while parts := list(adapters(model)):
+    while parts := list(adapter_layers(model)):
         path, part = parts[0]  # outer adapters come first
-        if isinstance(part, AdapterLayer):
-            model.set_submodule(path, part.base_layer)
-        else:
+        if isinstance(part, Ahead):
             delattr(model, path)
+        else:
+            model.set_submodule(path, part.base_layer)
         if hook := getattr(part, "hook", None):
             hook.remove()
     if hasattr(model, "lora_lab_report"):
@@ -337,26 +301,20 @@ def refuse_adapted(model: nn.Module) -> None:
 
 def is_adapted(model: nn.Module) -> bool:
     """Return whether a method is attached to the model."""
-    return hasattr(model, "lora_lab_report") or any(True for _ in adapters(model))
+    return hasattr(model, "lora_lab_report") or any(True for _ in adapter_layers(model))
 
 
-def report_of(model: nn.Module) -> Report:
-    """Return the report of a model's adapter. Raises: BadValue if the model has none, or a bank of them."""
-    report = getattr(model, "lora_lab_report", None)
-    if isinstance(report, Report):
-        return report
+def report_of(model: nn.Module) -> Any:
+    """Return the `Report` of a model's adapter. Raises: BadValue if the model has none, or a bank of them."""
+    if hasattr(model, "lora_lab_report"):
+        return model.lora_lab_report
     if is_adapted(model):
         raise BadValue("this model has a bank of adapters: bank.save(name, folder) saves one, bank.close() removes all")
     raise BadValue("this model has no adapter; attach one first, for example LoRA(rank=8).attach(model)")
 
 
-def adapters(model: nn.Module) -> Iterator[tuple[str, AdapterLayer | Ahead]]:
-    """Yield the path and module of everything that a method added; outer adapters come before inner ones."""
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer | Ahead))
-
-
 def adapter_layers(model: nn.Module) -> Iterator[tuple[str, AdapterLayer]]:
-    """Yield the path and module of each adapter that wraps a layer."""
+    """Yield the path and module of everything that a method added; outer adapters come before inner ones."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, AdapterLayer))
 
 
@@ -376,13 +334,13 @@ def own_parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def parameters_of_parts(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Yield the path, name and value of every added parameter outside heads; a shared parameter only once."""
+    """Yield the path, name and value of every trainable parameter added outside heads; a shared one only once."""
     seen = set[int]()
-    for path, part in adapters(model):
+    for path, part in adapter_layers(model):
         for name, p in () if part.head else own_parameters(part):
-            if id(p) not in seen:
+            if p.requires_grad and id(p) not in seen:
+                seen.add(id(p))
                 yield path, name, p
-            seen.add(id(p))
 
 
 def numbers_of(model: nn.Module) -> int:
@@ -396,37 +354,26 @@ def quantized_layers(model: nn.Module) -> list[Any]:
 
 
 def shapes_of(model: nn.Module) -> nn.Module:
-    """Copy a model to the meta device, which keeps only shapes. Raises: BadValue if it cannot be copied."""
+    """Copy a model to the meta device, which keeps only shapes."""
     memo: dict[int, object] = {id(b): b.data.to("meta") for b in model.buffers()}
     for p in model.parameters():
         memo[id(p)] = nn.Parameter(p.data.to("meta"), requires_grad=p.requires_grad)
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:  # objects in the model can raise anything
-        raise BadValue(
-            f"this {type(model).__name__} cannot be copied, but loading first tests the adapter on a copy "
-            f"({type(error).__name__}: {error}): remove from the model what copy.deepcopy cannot copy"
-        ) from error
+    return copy.deepcopy(model, memo)
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a short hash of the frozen base, computed from the start of every weight matrix, rounded to bf16.
+    """Return a short hash of a plain model, computed from the start of every weight matrix, rounded to bf16.
 
     The hash is the same for a checkpoint in fp32, in bf16 or quantized. For fp16, which rounds differently, it is "".
     """
     if quantized_layers(model):
         return str(getattr(model, "lora_lab_fingerprint", ""))  # computed before quantization
-    added = {f"{path}.{name}" for path, part in adapters(model) for name, _ in own_parameters(part)}
-    matrices = sorted(
-        (plain_path(name), parameter)
-        for name, parameter in model.named_parameters()
-        if parameter.dim() == 2 and name not in added and name.split(".")[0] not in HEADS
-    )
-    if any(parameter.dtype == torch.float16 for _, parameter in matrices):
+    matrices = [(name, p) for name, p in model.named_parameters() if p.dim() == 2 and name.split(".")[0] not in HEADS]
+    if any(p.dtype == torch.float16 for _, p in matrices):
         return ""
     digest = sha256()
-    for name, parameter in matrices:
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        if not (parameter.is_meta or isinstance(parameter, FakeTensor)):  # these have no values
-            digest.update(parameter.detach()[0, :16].to("cpu", torch.bfloat16).float().numpy().tobytes())
+    for name, p in sorted(matrices):
+        digest.update(f"{name}{tuple(p.shape)}".encode())
+        if not (p.is_meta or isinstance(p, FakeTensor)):  # these have no values
+            digest.update(p.detach()[0, :16].to("cpu", torch.bfloat16).float().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -81,7 +81,7 @@ class AdapterBank:
             raise BadValue(f"{method.name} trains the base itself, so it cannot share the base with other adapters")
         adapted = share(self._plain)
         report = load_adapter(adapted, folder)
-        if any(hasattr(part, "hook") for _, part in attach.adapters(adapted)):
+        if any(hasattr(part, "hook") for _, part in attach.adapter_layers(adapted)):
             raise BadValue(f"{method.name} adapts the whole model, not single layers as in a bank: use load_adapter")
         self._insert(name, adapted)
         return report
@@ -127,7 +127,7 @@ class AdapterBank:
             lora_A.copy_(torch.cat([a for a, _ in pairs]))
             lora_B.copy_(torch.cat([b for _, b in pairs]).t())
         total = sum(weights.values())
-        for path, head in attach.adapters(blended):
+        for path, head in attach.adapter_layers(blended):
             if isinstance(head, attach.TrainedCopy):
                 if abs(total) < 1e-6:
                     raise BadValue("the weights sum to 0, so the heads cannot be averaged: use weights that sum to 1")

@@ -1,21 +1,29 @@
-"""The base class of methods and their reports. Methods can be created, hashed and listed without importing torch.
+"""The base class of methods and their reports. Most methods adapt single layers; see `layer_method.py`.
 
-Most methods adapt single layers; see `layer_method.py`.
+Methods can be created, hashed and listed without importing torch: they import torch, and modules that need it, lazily
+from here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from lora_lab.errors import BadValue, printable
-from lora_lab.methods.targets import Site
+from lora_lab.lazy import Lazy, Tensor, nn
+from lora_lab.methods.targets import PREFIX, Site
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from lora_lab import adapter_layer as adapter_layer
+    from lora_lab.methods import attach as attach
+    from lora_lab.methods import lora_layers as lora_layers
+    from lora_lab.methods import peft as peft
+else:
+    adapter_layer = Lazy("lora_lab.adapter_layer")
+    attach, lora_layers, peft = (Lazy(f"lora_lab.methods.{name}") for name in ("attach", "lora_layers", "peft"))
 
-PREFIX = "base_model.model."  # the prefix of keys in adapter files
 OURS = "LORA_LAB"  # peft_type of methods that PEFT does not have
 
 
@@ -79,6 +87,7 @@ class Method:
     """Base class of fine-tuning methods, which are frozen dataclasses.
 
     name          name on the command line and in files
+    allowed       the lowest value of options that are integers, and the choices of options that are one of several
     can_pack      whether several runs can train in one pack, on one frozen base
     may_differ    settings that may differ within a pack
     trains_base   whether the base's own weights train
@@ -90,6 +99,7 @@ class Method:
     """
 
     name: ClassVar[str]
+    allowed: ClassVar[Mapping[str, int | tuple[str, ...]]] = {}
     can_pack: ClassVar[bool] = False
     may_differ: ClassVar[tuple[str, ...]] = ()
     trains_base: ClassVar[bool] = False
@@ -99,8 +109,18 @@ class Method:
     retired: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """Convert NumPy scalars. Subclasses that validate their options call this first."""
+        """Convert NumPy scalars and targets, and check `allowed`. Subclasses that check more call this first."""
         make_plain(self)
+        for option in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, option.name)
+            if option.type == "tuple[str, ...]":
+                object.__setattr__(self, option.name, words(value))
+            elif option.type == "bool" and not isinstance(value, bool):
+                raise BadValue(f"{option.name} must be True or False, not {value!r}")
+        for name, values in self.allowed.items():
+            if (value := getattr(self, name)) == getattr(type(self), name):
+                continue  # the default, which may be None
+            whole(name, value, values) if isinstance(values, int) else one_of(name, value, values)
 
     @property
     def added_tokens(self) -> int:
@@ -111,41 +131,59 @@ class Method:
         """Return by how many tokens the method shortens the longest possible row; `causal` is False for an encoder."""
         return self.added_tokens
 
+    def insert(self, model: nn.Module, to_fill: bool) -> Sequence[Placement] | None:
+        """Add parameters to a frozen model, or unfreeze some; LoRA returns its placements. For `to_fill`, see `attach`.
+
+        Raises: BadValue, NotFound if the method does not fit the model.
+        """
+        return None
+
     def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
         """Freeze the model, add the trainable parameters and replace each task head with a trainable copy.
 
-        to_fill   if True, the values will be loaded from a file, so expensive initial values are not computed
-        Raises: BadValue, NotFound if the method does not fit the model, or if the model already has an adapter. An
-        error leaves the model unchanged.
-        """
-        raise NotImplementedError
+        If the method trains the base, every parameter becomes trainable instead.
 
-    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        to_fill   if True, the values will be loaded from a file, so expensive initial values are not computed
+        Raises: BadValue, NotFound if the method does not fit the model, if nothing would train, or if the model already
+        has an adapter. An error leaves the model unchanged.
+        """
+        attach.refuse_adapted(model)
+        fingerprint = attach.fingerprint(model)
+        with attach.restore_on_error(model):
+            model.requires_grad_(self.trains_base)
+            placements = tuple(self.insert(model, to_fill) or ())
+            if not (to_fill or attach.heads_of(model) or any(p.requires_grad for p in model.parameters())):
+                raise BadValue(f"{self.name} has nothing to train in this model; use lora")
+            if not self.trains_base:
+                attach.train_heads(model)
+        heads, parts, total = Counter[str](), Counter[str](), attach.numbers_of(model)
+        for name, p in [(name, p) for name, head in attach.heads_of(model) for p in head.parameters()]:
+            heads[name] += p.numel() if p.requires_grad else 0
+        if self.trains_base:
+            parts["every weight"] = total - heads.total()
+        else:
+            total -= heads.total()
+        for path, _, p in () if placements else attach.parameters_of_parts(model):
+            parts[attach.plain_path(path)] += p.numel()
+        report = Report(self, placements, tuple((+heads).items()), total, fingerprint, tuple(parts.items()))
+        model.lora_lab_report = report  # type: ignore[assignment]
+        return report
+
+    def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the adapter file's tensors by key and adapter_config.json, without heads and common fields."""
-        heads = tuple(f"{head}.trained." for head, _ in report.heads)
+        heads = tuple(f"{path}.trained." for path, part in attach.adapter_layers(model) if part.head)
         named = ((name, p) for name, p in model.named_parameters() if p.requires_grad and not name.startswith(heads))
         return {PREFIX + name: p for name, p in named}, {"peft_type": OURS, "method": self.settings()}
-
-    @classmethod
-    def check_peft(cls, config: Mapping[str, Any]) -> None:
-        """Reject a PEFT config with unsupported options. Raises: BadValue."""
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
         """Create a method from a PEFT config. Raises: BadValue, NotFound if it does not fit the model."""
         raise NotImplementedError
 
-    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        """Copy a file's tensors, except heads, into a model with this method attached.
-
-        Raises: BadValue if the base is wrong.
-        """
-        for key, tensor in self.to_peft(model, report)[0].items():
+    def fill(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Copy a file's tensors, except heads, into a model with this method attached."""
+        for key, tensor in self.to_peft(model)[0].items():
             tensor.data.copy_(tensors[key])
-
-    def ignored(self, report: Report) -> set[str]:
-        """Return keys of frozen weights that PEFT may copy into a file."""
-        return set()
 
     def settings(self) -> dict[str, Any]:
         """Return JSON-compatible settings, {"name": ..., ...}, for `method_from`."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from lora_lab.errors import BadValue
+from lora_lab.lazy import Tensor, nn, torch
 from lora_lab.methods.base import register
-from lora_lab.methods.layer_method import LayerMethod, Tensor, nn, torch
+from lora_lab.methods.layer_method import LayerMethod
 from lora_lab.methods.targets import HEADS
 
 
@@ -22,9 +23,7 @@ from lora_lab.methods.targets import HEADS
 class BitFit(LayerMethod):
     """Train all biases, including those of normalization layers."""
 
-    name: ClassVar[str] = "bitfit"
-    can_pack: ClassVar[bool] = True
-    unmergeable: ClassVar[str] = ""
+    name, can_pack, unmergeable = "bitfit", True, ""
 
     def places(self, model: nn.Module) -> Iterator[tuple[str, Mapping[str, Any]]]:
         modules = [(path, m) for path, m in model.named_modules() if path.split(".")[0] not in HEADS]

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import one_of, register, whole
-from lora_lab.methods.layer_method import F, LayerMethod, Tensor, adapter_layer, attach, nn, torch
+from lora_lab.lazy import F, Tensor, nn, torch
+from lora_lab.methods.base import adapter_layer, attach, register
+from lora_lab.methods.layer_method import LayerMethod
 from lora_lab.methods.targets import Site
 
 PLACEMENTS = {"houlsby": ("o", "down"), "lin": ("down",), "pfeiffer": ("down",)}  # roles of the preceding layers
@@ -33,21 +34,14 @@ class Bottleneck(LayerMethod):
     Raises: BadValue for an invalid value.
     """
 
-    name: ClassVar[str] = "bottleneck"
-    can_pack: ClassVar[bool] = True
-    unmergeable: ClassVar[str] = "contains a nonlinearity, which no weight can represent"
+    name, can_pack = "bottleneck", True
+    allowed: ClassVar[Mapping[str, Any]] = {"size": 1, "layers": 1, "placement": tuple(PLACEMENTS)}
+    unmergeable = "contains a nonlinearity, which no weight can represent"
     retired: ClassVar[Mapping[str, Any]] = {"layernorms": None}
 
     size: int = 64
     placement: str = "houlsby"
     layers: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("size", self.size)
-        one_of("placement", self.placement, tuple(PLACEMENTS))
-        if self.layers is not None:
-            whole("layers", self.layers)
 
     def places(self, model: nn.Module) -> list[tuple[str, Mapping[str, Any]]]:
         roles, layers = PLACEMENTS[self.placement], dict[int, list[Site]]()

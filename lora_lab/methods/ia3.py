@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import PREFIX, Report, register, words
-from lora_lab.methods.layer_method import TargetMethod, Tensor, adapter_layer, attach, gather, nn, peft, scatter, torch
+from lora_lab.lazy import Tensor, nn, torch
+from lora_lab.methods.base import adapter_layer, attach, peft, register
+from lora_lab.methods.layer_method import TargetMethod, gather, scatter
 from lora_lab.methods.targets import ROLES, choose
 
 
@@ -28,6 +29,7 @@ class IA3(TargetMethod):
     """
 
     name, peft_type = "ia3", "IA3"
+    by_output: ClassVar[Mapping[str, str]] = {"ia3_l": "factor"}
     always: ClassVar[Mapping[str, Any]] = {"init_ia3_weights": True}
 
     targets: tuple[str, ...] = ("k", "v", "down")
@@ -35,8 +37,6 @@ class IA3(TargetMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "targets", words(self.targets or ()))
-        object.__setattr__(self, "feedforward", words(self.feedforward or ()))
         for target in self.feedforward:
             if target not in self.targets:
                 raise BadValue(f"feedforward names '{target}', which is not among the targets {list(self.targets)}")
@@ -67,17 +67,15 @@ class IA3(TargetMethod):
         factor = scatter(adapter.factor, adapter.rows, len(weight), 1.0)
         return weight * factor[:, None], None if bias is None else bias * factor
 
-    # ---- files
-
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
         factor = scatter(adapter.factor, adapter.rows, len(adapter_layer.out_by_in(adapter)), 1.0)
         return {f"{key}ia3_l": factor[None, :] if adapter.on_input else factor[:, None]}
 
-    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         adapted = dict(attach.method_layers(model))
         on_input = [path for path, layer in adapted.items() if layer.on_input]
         targets, feedforward = _names(list(adapted), on_input, peft.layer_names(model))
-        tensors, config = super().to_peft(model, report)
+        tensors, config = super().to_peft(model)
         return tensors, {**config, "target_modules": targets, "feedforward_modules": feedforward}
 
     @classmethod
@@ -91,10 +89,6 @@ class IA3(TargetMethod):
             on_input = [module for module in modules if module.endswith(tuple(suffixes))]
         targets, feedforward = _names(modules, on_input, {site.module for site in sites}, taken=ROLES)
         return cls(targets=tuple(targets), feedforward=tuple(feedforward))
-
-    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        for path, adapter in attach.method_layers(model):
-            adapter.factor.data.copy_(gather(tensors[f"{PREFIX}{path}.ia3_l"].flatten(), adapter.rows))
 
 
 def _names(

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,13 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.errors import LabError, NotFound
 from lora_lab.methods import faults
-from lora_lab.methods.attach import adapter_layers, adapters, own_parameters, plain_path, remove_adapters
-from lora_lab.methods.base import PREFIX
+from lora_lab.methods.attach import adapter_layers, own_parameters, plain_path, remove_adapters
 from lora_lab.methods.faults import Problem, Refused
 from lora_lab.methods.io import CONFIG, OLD_WEIGHTS, WEIGHTS, AdapterFile, known_key, load_adapter, readable
 from lora_lab.methods.lora_layers import LoRALayer
 from lora_lab.methods.merge import MergeReport, disabled, rounding_of
 from lora_lab.methods.peft import values_by_pattern
-from lora_lab.methods.targets import HEADS
+from lora_lab.methods.targets import HEADS, PREFIX
 
 HIGH_RANK, LOW_SCALING = 32, 1 / 8  # reached by PEFT's default alpha of 8 at rank 64, not by QLoRA's deliberate 16 / 64
 HALF = (torch.float16, torch.bfloat16)
@@ -36,7 +35,7 @@ TOKENS = 12
 MATRICES = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Norm:
     """The update of one module: rank, scaling, ||scaling B A||_F and, given a base model, ||W||_F and their ratio."""
 
@@ -208,11 +207,11 @@ def _check_on_base(result: Inspection, file: AdapterFile, model: nn.Module) -> N
         with torch.no_grad():
             after = answer_of(model)
             if not report.method.trains_base:
-                with disabled(model, keep_head=not all(part.head for _, part in adapters(model))):
+                with disabled(model, keep_head=not all(part.head for _, part in adapter_layers(model))):
                     before = answer_of(model)
-            for i, norm in enumerate(result.norms):
-                weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()
-                result.norms[i] = replace(norm, weight=weight, ratio=norm.update / weight if weight else None)
+            for norm in result.norms:
+                norm.weight = out_by_in(model.get_submodule(norm.module)).float().norm().item()
+                norm.ratio = norm.update / norm.weight if norm.weight else None
             half = [(path, layer) for path, layer in layers if layer.frozen_weight().dtype in HALF]
             rounded = tuple(rounding_of(p, w := x.frozen_weight(), w.float() + x.delta_weight()) for p, x in half)
         if (lost := MergeReport(rounded).rounding) > LOST:

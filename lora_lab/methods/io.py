@@ -27,15 +27,14 @@ from torch import Tensor, nn
 from lora_lab.errors import BadValue, LabError, NotFound, warn
 from lora_lab.files import as_json, write_together
 from lora_lab.methods import REGISTRY, attach, faults, method_from
-from lora_lab.methods.base import OURS, PREFIX, Method, Report
+from lora_lab.methods.base import OURS, Method, Report
 from lora_lab.methods.faults import Refused
-from lora_lab.methods.peft import KNOWN, misread_by_peft
-from lora_lab.methods.targets import HEADS
+from lora_lab.methods.peft import KNOWN, check_supported, misread_by_peft
+from lora_lab.methods.targets import HEADS, PREFIX
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
 MOST = 512 * 1024  # byte limit of configs and headers; 1,120 tensors (rank 8 on all of Llama-70B) have a 0.2 MB header
-DEPTH = 16  # limit on nesting in a config; PEFT's have 3 levels
 FLOATS = ("F64", "F32", "F16", "BF16")
 DECISIVE = (  # fields of a config that must agree with the header, from which lora_lab takes the method
     "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "rank_pattern", "alpha_pattern",
@@ -58,10 +57,11 @@ def save_adapter(model: nn.Module, path: str | Path) -> Path:
     """
     model = attach.inside(model)
     report, folder = attach.report_of(model), Path(path)
-    if any(layer.merged for _, layer in attach.adapter_layers(model)):
-        raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
-    if strength := next((x.strength for _, x in attach.adapter_layers(model) if x.strength != 1), None):
-        raise BadValue(f"the adapter is at strength {strength:g}: leave the at_strength block before saving it")
+    for _, part in attach.adapter_layers(model):
+        if part.merged:
+            raise BadValue("the adapter is merged into its base, so it cannot be saved: call unmerge(model) first")
+        if (strength := part.strength) != 1:
+            raise BadValue(f"the adapter is at strength {strength:g}: leave the at_strength block before saving it")
     tensors, metadata, config = file_of(model, report)
     warn(misread_by_peft(model, config))
     weights = safetensors_bytes({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, metadata)
@@ -92,7 +92,7 @@ def file_of(model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[s
         "base_model_name_or_path": getattr(getattr(model, "config", None), "_name_or_path", None) or None,
         "inference_mode": True,
     }
-    tensors, config = method.to_peft(model, report)
+    tensors, config = method.to_peft(model)
     metadata = {"format": "pt", "lora_lab": json.dumps(header)}
     return tensors | _head_tensors(model, method.head_prefix), metadata, config | common
 
@@ -134,7 +134,7 @@ def load_adapter(model: nn.Module, path: str | Path) -> Report:
                     if head in getattr(model, "lora_lab_random_heads", ()):
                         message = f"neither the adapter in {path} nor the checkpoint has the head '{head}'"
                         warn(f"{message}, so it is random: train it before you use its output")
-        _check_shapes(file, tensors, method.ignored(report))
+        _check_shapes(file, tensors, _copied(file, report, model))
         attached = method.attach(model, to_fill=True)
         report = replace(report, base_fingerprint=attached.base_fingerprint)
         model.lora_lab_report = report  # type: ignore[assignment]
@@ -155,7 +155,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
             message = f"the adapter in {path} has {name} {old.get(name)!r}, but this run has {new.get(name)!r}"
             raise BadValue(f"{message}: start from an adapter with the same settings")
     with attach.restore_on_error(model):
-        report = method.attach(model)
+        report = method.attach(model, to_fill=True)
         heads = tuple(f"{method.head_prefix}{name}." for name, _ in report.heads)
         tensors = file_of(model, report)[0]
         needed = {key: t for key, t in tensors.items() if not key.startswith(heads)}
@@ -166,7 +166,7 @@ def attach_from(method: Method, model: nn.Module, path: str | Path) -> Report:
 
 @torch.no_grad()
 def _fill(model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-    report.method.fill(model, report, tensors)
+    report.method.fill(model, tensors)
     for key, value in _head_tensors(model, report.method.head_prefix).items():
         if key in tensors:  # otherwise, the model keeps its own head
             value.copy_(tensors[key])
@@ -190,17 +190,15 @@ def open_for(model: nn.Module, path: str | Path) -> tuple[AdapterFile, Method]:
         message = f"the adapter in {path} was trained on another base model: its weights differ from this one's"
         raise Refused(message, faults.WRONG_BASE)
     with readable(path):
-        # Reversed so that LoRA replaces LoRA-XS, which has the same peft_type.
-        methods = {method.peft_type: method for method in reversed(REGISTRY.values()) if method.peft_type}
+        methods = {method.peft_type: method for method in REGISTRY.values() if method.peft_type}
         kind = config.get("peft_type")
         if kind != OURS and kind not in methods:
-            names = ", ".join(reversed(methods))
+            names = ", ".join(methods)
             raise BadValue(f"peft_type is {kind!r}; only adapters of these kinds can be loaded: {names}")
         if others := [name for name in config.get("modules_to_save") or () if name.split(".")[0] not in HEADS]:
             message = f"the adapter was trained with modules_to_save={others}, which lora_lab does not train"
             raise BadValue(f"{message}: merge the adapter in PEFT first")
-        if kind != OURS:
-            methods[kind].check_peft(config)
+        check_supported(config)
         if "method" in file.own:
             return file, method_from(file.own["method"])
         if kind == OURS:
@@ -248,6 +246,22 @@ def _check_shapes(file: AdapterFile, expected: Mapping[str, Tensor], ignored: se
     file.check_finite()
 
 
+def _copied(file: AdapterFile, report: Report, model: nn.Module) -> set[str]:
+    """Return the keys of frozen tensors that PEFT copied into the file, in case the vocabulary has grown.
+
+    Raises: BadValue if one differs from the model's.
+    """
+    keys = set[str]()
+    for path in [p.site.module for p in report.placements if p.site.kind == "embedding" or p.site.role == "head"]:
+        for end in ("base_layer.weight", "base_layer.bias", "weight", "bias"):
+            if (key := f"{PREFIX}{path}.{end}") in file:
+                frozen = getattr(model.get_submodule(path), end.removeprefix("base_layer."), None)
+                if frozen is None or file.shapes[key] != frozen.shape or not file[key].to(frozen).equal(frozen):
+                    raise BadValue(f"the adapter includes its own {path}, which differs from this base model's")
+                keys.add(key)
+    return keys
+
+
 _FOREIGN = r"module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|default|lora_down|lora_up"
 
 
@@ -280,7 +294,7 @@ class AdapterFile(Mapping[str, Tensor]):
                 message = f"{folder} has no {WEIGHTS}, only {OLD_WEIGHTS} of {size:,} bytes, a pickle (not opened)"
                 raise Refused(message, faults.EMPTY if size < 1000 else faults.PICKLE)  # a pickle of {} takes 443 bytes
             start = _read(folder, WEIGHTS, 9)
-            self._state = self._stat()
+            self._state = _state_of(folder / WEIGHTS)
             self.size, length = self._state[0], int.from_bytes(start[:8], "little")
             # A pickle begins with 0x80 and its protocol. A header's size may begin like that, but a brace follows.
             pickled = start.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04"))
@@ -298,19 +312,9 @@ class AdapterFile(Mapping[str, Tensor]):
                 raise self._refused(str(error), fault if self.size else faults.EMPTY) from error
             self.dtypes = {key: str(tensor.get_dtype()) for key, tensor in slices.items()}
             self.shapes: dict[str, tuple[int, ...]] = {key: tuple(t.get_shape()) for key, t in slices.items()}
-            for key, shape in self.shapes.items():
-                if not key.isprintable() or len(key) > 512 or 0 in shape:
-                    raise self._refused(f"no adapter has a tensor {key[:60]!r} of shape {shape}", faults.DAMAGED)
             if not slices:
                 raise self._refused("it has no tensors", faults.EMPTY)
             self.own = parse_json(header, f"lora_lab's part of the header of {folder / WEIGHTS}")
-
-    def _stat(self) -> tuple[int, ...]:
-        try:
-            stat = (self.path / WEIGHTS).stat()
-        except OSError:
-            return ()
-        return stat.st_size, stat.st_ino, stat.st_mtime_ns
 
     def _refused(self, why: str, fault: str) -> Refused:
         return Refused(f"{self.path / WEIGHTS} is truncated or not a safetensors file: {why}", fault)
@@ -322,7 +326,7 @@ class AdapterFile(Mapping[str, Tensor]):
             return file.get_tensor(key)  # type: ignore[no-any-return]
 
     def _open(self) -> Any:
-        if self._stat() != self._state:
+        if _state_of(self.path / WEIGHTS) != self._state:
             raise self._refused("it changed while it was read", faults.DAMAGED)  # if truncated, reading would crash
         return safe_open(self.path / WEIGHTS, "pt")
 
@@ -341,6 +345,11 @@ class AdapterFile(Mapping[str, Tensor]):
                     raise Refused(f"{subject} has dtype {dtype}; adapters are {', '.join(FLOATS)}", faults.WRONG_DTYPE)
                 if not all(chunk.isfinite().all() for chunk in file.get_tensor(key).flatten().split(1 << 18)):
                     raise Refused(f"{subject} has NaN or infinite values", faults.NOT_FINITE)
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    stat = path.stat()
+    return stat.st_size, stat.st_ino, stat.st_mtime_ns
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -366,20 +375,13 @@ def _read(folder: Path, name: str, limit: int) -> bytes:
 
 
 def parse_json(content: bytes | str, what: str) -> dict[str, Any]:
-    """Parse a JSON object; `what` names it in errors. Integers of more than 18 digits become floats.
+    """Parse a JSON object; `what` names it in errors.
 
-    Raises: BadValue for anything else, non-finite numbers, text that cannot be encoded, or deep nesting.
+    Raises: BadValue for anything else, non-finite numbers, or text that cannot be encoded.
     """
-
-    def depth(value: Any) -> int:
-        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        return 1 + max(map(depth, children), default=0)
-
     try:
-        value = json.loads(content, parse_int=lambda n: int(n) if len(n) < 19 else float(n))
+        value = json.loads(content)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # rejects infinity and lone surrogates
-        if depth(value) > DEPTH:
-            raise ValueError(f"it is nested more than {DEPTH} levels deep")
     except (ValueError, RecursionError) as error:
         raise BadValue(f"{what} is not readable as JSON: {error}") from error
     if not isinstance(value, dict):

@@ -1,48 +1,17 @@
-"""Base class of methods that adapt single layers. Each such method is one file, like `bitfit.py`.
-
-Methods import torch, and modules that import torch, lazily from here, so that creating a method does not import torch.
-"""
+"""Base classes of methods that adapt single layers. Each such method is one file, like `bottleneck.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.lazy import Lazy
-from lora_lab.methods.base import PREFIX, Method, Placement, Report
-from lora_lab.methods.targets import ROLES, choose
-
-__all__ = [
-    "F", "InsertingMethod", "LayerMethod", "Tensor", "adapter_layer", "attach", "lora_layers", "nn", "peft", "torch",
-]  # fmt: skip
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-    from torch.nn import functional as F
-
-    from lora_lab import adapter_layer
-    from lora_lab.methods import attach, lora_layers, peft
-else:
-    Tensor = Any  # for annotations only
-    torch, nn, F, adapter_layer = map(Lazy, ("torch", "torch.nn", "torch.nn.functional", "lora_lab.adapter_layer"))
-    attach, lora_layers, peft = (Lazy(f"lora_lab.methods.{name}") for name in ("attach", "lora_layers", "peft"))
+from lora_lab.lazy import F, Tensor, nn, torch
+from lora_lab.methods.base import Method, attach, peft
+from lora_lab.methods.targets import PREFIX, ROLES, choose
 
 
-class InsertingMethod(Method):
-    """Base class of methods that override `insert`, which `attach` calls after freezing the model."""
-
-    def insert(self, model: nn.Module, to_fill: bool) -> Sequence[Placement] | None:
-        """Add or unfreeze parameters; LoRA returns its placements. For `to_fill`, see `attach`."""
-        raise NotImplementedError
-
-    def attach(self, model: nn.Module, *, to_fill: bool = False) -> Report:
-        return attach.attach(model, self, to_fill)
-
-
-class LayerMethod(InsertingMethod):
+class LayerMethod(Method):
     """A method that changes the input or output of single layers: y = after(base_layer(before(x))).
 
     `places` selects the layers and `start` creates their parameters. In the functions below, `adapter` is the module
@@ -78,8 +47,10 @@ class LayerMethod(InsertingMethod):
 
     def insert(self, model: nn.Module, to_fill: bool, **common: Any) -> None:
         """Wrap the layers; `common` options are passed to `start` for every layer."""
-        for path, options in list(self.places(model)):
-            attach.wrap(model, path, partial(attach.MethodLayer, method=self, **options, **common))
+        for path, chosen in list(self.places(model)):
+            layer, options = model.get_submodule(path), {**chosen, **common}
+            start = {**options, **self.start(layer, **options)}
+            attach.wrap(model, path, attach.MethodLayer(layer, self, start))
 
 
 Rows = tuple[tuple[int, int], ...]  # slices of a fused layer's outputs that are adapted; () means all outputs
@@ -90,12 +61,14 @@ class TargetMethod(LayerMethod):
 
     `start` gets the option `rows`, the adapted outputs, and `empty`, True if the values will be loaded from a file.
 
-    in_peft   maps PEFT's options to ours; a file's config and header must agree on them
-    always    PEFT options with fixed values
+    in_peft     maps PEFT's options to ours; a file's config and header must agree on them
+    always      PEFT options with fixed values
+    by_output   maps names in files to ours, for parameters that files hold for all outputs, not only for `rows`
     """
 
     can_pack, unmergeable = True, ""
     in_peft: ClassVar[Mapping[str, str]] = {}
+    by_output: ClassVar[Mapping[str, str]] = {}
     always: ClassVar[Mapping[str, Any]]
     targets: tuple[str, ...]
 
@@ -111,13 +84,11 @@ class TargetMethod(LayerMethod):
     def insert(self, model: nn.Module, to_fill: bool, **common: Any) -> None:
         super().insert(model, to_fill, empty=to_fill)
 
-    # ---- files
-
     def saved(self, adapter: Any, key: str) -> dict[str, Tensor]:
         """Return the tensors that files hold for one layer, with keys that begin with `key`."""
         raise NotImplementedError
 
-    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         adapted = dict(attach.method_layers(model))
         tensors: dict[str, Tensor] = {}
         for path, adapter in adapted.items():
@@ -127,12 +98,16 @@ class TargetMethod(LayerMethod):
 
     @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> Method:
-        if (bias := config.get("bias")) not in ("none", None):
-            raise BadValue(f"the adapter was trained with bias={bias!r}, which lora_lab does not support")
         sites = attach.sites_of(model)
         targets = peft.shortest_names(peft.matched(config, sites), [site.module for site in sites], taken=ROLES)
         options = {option: peft.required(config, key) for key, option in cls.in_peft.items()}
         return cls(targets=tuple(targets), **options)  # type: ignore[call-arg]
+
+    def fill(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        super().fill(model, tensors)
+        for path, adapter in attach.method_layers(model):
+            for key, name in self.by_output.items():
+                adapter.get_parameter(name).data.copy_(gather(tensors[f"{PREFIX}{path}.{key}"].flatten(), adapter.rows))
 
 
 def gather(values: Tensor, rows: Rows) -> Tensor:

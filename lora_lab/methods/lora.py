@@ -18,30 +18,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import PREFIX, Placement, Report, is_number, one_of, register, whole, words
-from lora_lab.methods.layer_method import InsertingMethod, Tensor, adapter_layer, attach, lora_layers, nn, peft
-from lora_lab.methods.targets import ROLES, Site, choose, match
+from lora_lab.lazy import Tensor, nn
+from lora_lab.methods.base import Method, Placement, attach, is_number, lora_layers, peft, register, whole
+from lora_lab.methods.targets import PREFIX, ROLES, Site, choose, match
 
 Pattern = tuple[tuple[str, float], ...]
 # Options left out of settings at their defaults, so that recipes older than these options keep their hashes.
-LATER = ("dora", "lr_ratio", "freeze_a")
-# Unsupported PEFT options that change the adapter's output, and initializations that change the base weight.
-_UNSUPPORTED = (
-    "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens",
-    "use_qalora", "use_bdlora", "arrow_config", "megatron_config", "kasa_config", "monteclora_config", "velora_config",
-)  # fmt: skip
-_SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+LATER = {"dora": False, "lr_ratio": 1.0, "freeze_a": False}
 
 
 @register
 @dataclass(frozen=True)
-class LoRA(InsertingMethod):
+class LoRA(Method):
     """Train W + scaling * B A on the chosen layers and freeze everything else.
 
     rank            rows of A and columns of B; from 1 to min(in, out) of each layer
@@ -58,12 +51,9 @@ class LoRA(InsertingMethod):
     Raises: BadValue for an invalid value.
     """
 
-    name: ClassVar[str] = "lora"
-    unmergeable: ClassVar[str] = ""
-    peft_type: ClassVar[str] = "LORA"
-    may_differ: ClassVar[tuple[str, ...]] = (
-        "rank", "alpha", "targets", "dropout", "rslora", "init", "rank_pattern", "alpha_pattern",
-    )  # fmt: skip
+    name, peft_type, unmergeable = "lora", "LORA", ""
+    allowed: ClassVar[Mapping[str, Any]] = {"init": ("kaiming", "gaussian", "pissa")}
+    may_differ = ("rank", "alpha", "targets", "dropout", "rslora", "init", "rank_pattern", "alpha_pattern")
 
     rank: int = 8
     alpha: float = 16
@@ -79,7 +69,6 @@ class LoRA(InsertingMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "targets", words(self.targets))
         for name in ("rank_pattern", "alpha_pattern"):
             object.__setattr__(self, name, _pairs(getattr(self, name)))
         for rank in (self.rank, *dict(self.rank_pattern).values()):
@@ -90,12 +79,8 @@ class LoRA(InsertingMethod):
                 raise BadValue(f"{message}: it scales the update by alpha / rank, and above 1e30 it would overflow")
         if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise BadValue(f"dropout must be at least 0 and below 1, not {self.dropout!r}")
-        one_of("init", self.init, ("kaiming", "gaussian", "pissa"))
         if not (is_number(self.lr_ratio) and 0 < self.lr_ratio < math.inf):
             raise BadValue(f"lr_ratio must be a positive number, not {self.lr_ratio!r}: B's rate is lr_ratio times A's")
-        for name in ("rslora", "dora", "freeze_a"):
-            if not isinstance(getattr(self, name), bool):
-                raise BadValue(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.dora and self.init == "pissa":
             raise BadValue("dora and init 'pissa' both change how training starts from W: leave one of them out")
 
@@ -115,20 +100,11 @@ class LoRA(InsertingMethod):
         """Return JSON-compatible settings: {"name": "lora", "rank": 8, ...}."""
         values = super().settings()
         values |= {"rank_pattern": dict(self.rank_pattern), "alpha_pattern": dict(self.alpha_pattern)}
-        for field in fields(self):
-            if field.name in LATER and values[field.name] == field.default:
-                del values[field.name]
-        return values
-
-    def scaling(self, alpha: float, rank: int) -> float:
-        """Return alpha / rank, or alpha / sqrt(rank) with rslora."""
-        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+        return {name: value for name, value in values.items() if value != LATER.get(name)}
 
     def file_rank(self, rank: int) -> int:
         """Return the rank in files: 2r for PiSSA, whose file includes its initial A and B."""
         return 2 * rank if self.init == "pissa" else rank
-
-    # ---- placement
 
     def place(self, sites: Sequence[Site], *, to_fill: bool = False) -> tuple[Placement, ...]:
         """Choose among a model's sites, and return the chosen sites with the rank and scaling of each.
@@ -155,12 +131,14 @@ class LoRA(InsertingMethod):
                 raise BadValue(f"dora adapts a fused layer as a whole: use {leaf} as a target, not {site.role}")
             parameters = rank * (site.out_features + (0 if self.freeze_a else site.in_features))
             parameters += site.out_features if self.dora else 0
-            placements.append(Placement(site, rank, self.scaling(alphas[site], rank), parameters))
+            scaling = alphas[site] / (math.sqrt(rank) if self.rslora else rank)
+            placements.append(Placement(site, rank, scaling, parameters))
         return tuple(placements)
 
     def insert(self, model: nn.Module, to_fill: bool) -> tuple[Placement, ...]:
         placements = self.place(attach.sites_of(model), to_fill=to_fill)
         for p in placements:
+            layer = model.get_submodule(p.site.module)
             options: dict[str, Any] = {"rank": p.rank, "scaling": p.scaling}
             kind: Any = lora_layers.LoRAEmbedding
             if p.site.kind == "linear":
@@ -168,14 +146,13 @@ class LoRA(InsertingMethod):
                 kind = lora_layers.DoRALinear if self.dora else lora_layers.LoRALinear
             if self.init == "pissa":
                 kind, options["decompose"] = lora_layers.PiSSALinear, not to_fill
-            attach.wrap(model, p.site.module, partial(kind, **options))
+            adapter = kind(layer, **options)
             if self.freeze_a:
-                model.get_submodule(p.site.module).lora_A.requires_grad_(False)  # type: ignore[union-attr, operator]
+                adapter.lora_A.requires_grad_(False)
+            attach.wrap(model, p.site.module, adapter)
         return placements
 
-    # ---- files
-
-    def to_peft(self, model: nn.Module, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def to_peft(self, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = {}
         ranks, alphas = dict[str, int](), dict[str, float]()
         for path, layers in lora_layers.lora_layers(model).items():
@@ -201,17 +178,6 @@ class LoRA(InsertingMethod):
         }
 
     @classmethod
-    def check_peft(cls, config: Mapping[str, Any]) -> None:
-        unsupported = [option for option in _UNSUPPORTED if config.get(option)]
-        unsupported += ["bias"] if config.get("bias") not in ("none", None) else []
-        for option in unsupported:
-            raise BadValue(f"the adapter was trained with {option}={config[option]!r}, which lora_lab does not support")
-        init = str(config.get("init_lora_weights", True))
-        if init.lower().startswith(_SPECIAL_INITS):
-            message = f"the adapter was trained with init_lora_weights={init!r}"
-            raise BadValue(f"{message}, which changes the base weight too")
-
-    @classmethod
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module) -> LoRA:
         sites = attach.sites_of(model)
         modules, rank, alpha = peft.matched(config, sites), *(peft.required(config, k) for k in ("r", "lora_alpha"))
@@ -229,30 +195,16 @@ class LoRA(InsertingMethod):
         )
         lm_head: Any = getattr(model, "get_output_embeddings", lambda: None)()
         tied = lm_head is not None and lm_head.weight is model.get_input_embeddings().weight  # type: ignore[operator]
-        if config.get("ensure_weight_tying") and tied and any(_copied(method.place(sites, to_fill=True))):
+        ends = [p for p in method.place(sites, to_fill=True) if p.site.kind == "embedding" or p.site.role == "head"]
+        if config.get("ensure_weight_tying") and tied and ends:
             message = "the adapter was trained with ensure_weight_tying=True and tied embeddings"
             raise BadValue(f"{message}, which lora_lab does not support: merge the adapter in PEFT first")
         return method
 
-    def ignored(self, report: Report) -> set[str]:
-        return {key for _, _, key in _copied(report.placements)}
-
-    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        for path, name, key in _copied(report.placements):
-            if key in tensors:
-                frozen, copy = getattr(adapter_layer.innermost(model.get_submodule(path)), name, None), tensors[key]
-                if frozen is None or copy.shape != frozen.shape or not copy.to(frozen).equal(frozen):
-                    raise BadValue(f"the adapter includes its own {path}, which differs from this base model's")
+    def fill(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         for path, layers in lora_layers.lora_layers(model).items():
             for name, tensor, place, factor in lora_layers.pieces(layers):
                 tensor.data.copy_(tensors[f"{PREFIX}{path}.{name}"][place] / factor)
-
-
-def _copied(placements: Sequence[Placement]) -> Iterator[tuple[str, str, str]]:
-    """Yield path, name and key of frozen tensors that PEFT copies into files, in case the vocabulary has grown."""
-    for path in [p.site.module for p in placements if p.site.kind == "embedding" or p.site.role == "head"]:
-        for name in ("weight", "bias"):
-            yield from ((path, name, f"{PREFIX}{path}.{infix}{name}") for infix in ("base_layer.", ""))
 
 
 def _by_site(pattern: Pattern | Mapping[str, float], chosen: Sequence[Site], default: float) -> dict[Site, float]:

@@ -1,8 +1,4 @@
-"""LoRA layers for embeddings, DoRA and PiSSA. The linear layer is in `lora_lab/layers.py`, the method in `lora.py`.
-
-DoRA    W' = m (W + s B A) / ||W + s B A||      m (out,) starts as the row norms of W
-PiSSA   W' = (W - s B0 A0) + s B A              s B A starts as s B0 A0, the best rank-r approximation of W
-"""
+"""LoRA layers for embeddings, DoRA and PiSSA. The linear layer is in `lora_lab/layers.py`, the method in `lora.py`."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from lora_lab.adapter_layer import AdapterLayer, is_conv1d, out_by_in
 from lora_lab.errors import BadValue
 from lora_lab.layers import LoRALinear
-from lora_lab.methods.attach import TrainedCopy, adapter_layers, adapters, plain_path, put, remove_adapters, report_of
-from lora_lab.methods.base import Report, is_number, plain
+from lora_lab.methods.attach import TrainedCopy, adapter_layers, plain_path, put, remove_adapters, report_of
+from lora_lab.methods.base import is_number, plain
 from lora_lab.methods.lora_layers import LoRAEmbedding
 
 SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
@@ -35,10 +35,7 @@ SHORT = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp
 
 @dataclass(frozen=True)
 class Rounding:
-    """The effect of rounding on one tensor. `numbers` and `lost` are counts.
-
-    `update` and `rounding` are norms; `relative` is their ratio ||rounding|| / ||update||, or 0 if there is no update.
-    """
+    """The effect of rounding on one tensor: counts and norms; `relative` is rounding / update, or 0 without update."""
 
     module: str
     dtype: str
@@ -185,19 +182,19 @@ def disabled(model: nn.Module, *, keep_head: bool = False) -> Iterator[None]:
     Raises: BadValue if the base itself was trained.
     """
     _refuse_trained_base(model)
-    parts = [part for _, part in adapters(model) if part.enabled and not (keep_head and part.head)]
-    merged = [part for part in parts if isinstance(part, AdapterLayer) and part.original]
-    for part in parts:
-        part.enabled = False
-    for part in merged:
-        _swap(part)
+    parts = [part for _, part in adapter_layers(model) if part.enabled and not (keep_head and part.head)]
+
+    def switch(enabled: bool) -> None:
+        for part in parts:
+            part.enabled = enabled
+            if part.original:
+                _swap(part)
+
+    switch(False)
     try:
         yield
     finally:
-        for part in merged:
-            _swap(part)
-        for part in parts:
-            part.enabled = True
+        switch(True)
 
 
 @contextmanager
@@ -209,7 +206,7 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
     """
     if not (is_number(strength := plain(strength)) and math.isfinite(strength)):
         raise BadValue(f"strength must be a finite number, not {strength!r}: 0 turns the adapter off, 1 leaves it on")
-    parts: list[Any] = [part for _, part in adapters(model) if not part.head]
+    parts: list[Any] = [part for _, part in adapter_layers(model) if not part.head]
     if strength in (0, 1):
         with disabled(model, keep_head=True) if strength == 0 else nullcontext():
             yield
@@ -229,13 +226,13 @@ def at_strength(model: nn.Module, strength: float) -> Iterator[None]:
 
 def _refuse_disabled(model: nn.Module) -> None:
     report_of(model)
-    if not all(part.enabled for _, part in adapters(model)):
+    if not all(part.enabled for _, part in adapter_layers(model)):
         raise BadValue("the adapter is disabled: leave the block of disabled(model) first")
 
 
 def _refuse_trained_base(model: nn.Module) -> None:
-    report = getattr(model, "lora_lab_report", None)
-    if isinstance(report, Report) and report.method.trains_base:
+    report: Any = getattr(model, "lora_lab_report", None)
+    if report and report.method.trains_base:
         raise BadValue(f"{report.method.name} trained the base's own weights, which cannot be undone; reload the base")
 
 
@@ -247,19 +244,16 @@ def _merge(model: nn.Module, fp32: bool, *, keep: bool) -> MergeReport:
         raise BadValue("the merge would keep this strength: leave the at_strength block first, or call merge_for_good")
     method = report_of(model).method.name
     by_layer: dict[str, list[AdapterLayer]] = {}  # the adapters of each layer, innermost first
-    for path, part in adapters(model):
+    for path, part in adapter_layers(model):
         if part.unmergeable:
             raise BadValue(f"{method} cannot be merged: it {part.unmergeable}; keep its adapter file")
-        if isinstance(part, AdapterLayer) and not part.head and not part.merged:
+        if not (part.head or part.merged):
             by_layer.setdefault(plain_path(path), []).insert(0, part)
     dtype, rounded = torch.float32 if fp32 else _dtype(model), list[Rounding]()
     for path, parts in by_layer.items():
         layer, merged = _merged(parts, dtype)
         for name, new in merged.items():
-            frozen = getattr(layer, name)
-            if not frozen.is_floating_point():
-                raise BadValue(f"cannot merge into a weight of {frozen.dtype}: load the base in fp32 or bf16 first")
-            frozen = frozen.float() if fp32 else frozen
+            frozen = getattr(layer, name).float() if fp32 else getattr(layer, name)
             if not new.to(frozen.dtype).isfinite().all():
                 why = f"{frozen.dtype} cannot hold it" if new.isfinite().all() else "the adapter holds NaN or infinity"
                 raise BadValue(f"cannot merge: the merged weight would not be finite, because {why}")

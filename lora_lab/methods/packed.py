@@ -30,14 +30,14 @@ from torch.nn import functional as F
 
 from lora_lab.adapter_layer import AdapterLayer, has_hook
 from lora_lab.errors import BadValue
-from lora_lab.methods.attach import Ahead, adapters, own_parameters, plain_path, put, quantized_layers
+from lora_lab.methods.attach import Ahead, adapter_layers, own_parameters, plain_path, put, quantized_layers
 from lora_lab.methods.lora_layers import LoRALayer
 
 # The stacked parameters are strided views of the table. torch warns about this, but it costs no speed.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
-Part = AdapterLayer | Ahead
-Slot = tuple[str, tuple[int, int] | None]  # path in the plain model, and the slice of its outputs
+# Each member's adapter, or None, by path in the plain model and slice of the layer's outputs
+Parts = dict[tuple[str, tuple[int, int] | None], list[AdapterLayer | None]]
 
 
 def share(model: nn.Module) -> nn.Module:
@@ -54,12 +54,11 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
     members   models with the same method attached (`can_pack`); ranks, scalings, targets and dropout may differ
     Raises: BadValue for a base whose layers read an input that all members share.
     """
-    parts: dict[Slot, list[Part | None]] = {}
+    parts: Parts = {}
     for k, member in enumerate(members):
-        for path, part in reversed(list(adapters(member))):  # inner adapters come before outer ones
-            slot = plain_path(path), getattr(part, "out_slice", None)
-            parts.setdefault(slot, [None] * len(members))[k] = part
-    adapts_layers = any(isinstance(p, AdapterLayer) and not p.head for slot_parts in parts.values() for p in slot_parts)
+        for path, part in reversed(list(adapter_layers(member))):  # inner adapters come before outer ones
+            parts.setdefault((plain_path(path), part.out_slice), [None] * len(members))[k] = part
+    adapts_layers = any(not (p is None or p.head or isinstance(p, Ahead)) for slot in parts.values() for p in slot)
     if adapts_layers and getattr(getattr(base, "config", None), "relative_attention", False):
         raise BadValue(
             f"the layers of this {type(base).__name__} also read its table of relative positions, which all "
@@ -79,7 +78,7 @@ def stack_members(base: nn.Module, members: Sequence[nn.Module]) -> tuple[nn.Mod
 
 def has_dropout(member: nn.Module) -> bool:
     """Return whether a member's adapters use dropout."""
-    return any(isinstance(m, nn.Dropout) and m.p > 0 for _, part in adapters(member) for m in part.modules())
+    return any(isinstance(m, nn.Dropout) and m.p > 0 for _, part in adapter_layers(member) for m in part.modules())
 
 
 class Packed(AdapterLayer):
@@ -147,12 +146,12 @@ class _Call(nn.Module):
 
 
 @torch.no_grad()
-def _stacked(parts: Mapping[Slot, Sequence[Part | None]], size: int) -> tuple[dict[int, nn.Parameter], Tensor, Tensor]:
+def _stacked(parts: Parts, size: int) -> tuple[dict[int, nn.Parameter], Tensor, Tensor]:
     """Stack each parameter over the members, (K, *shape), and make the members' parameters views of the stack.
 
     Return stacks by the id of a member's parameter, and tables of values and gradients. Stack a shared parameter once.
     """
-    groups: dict[tuple[Slot, str], list[tuple[int, nn.Parameter]]] = {}
+    groups: dict[Any, list[tuple[int, nn.Parameter]]] = {}  # by slot and name
     seen = set[int]()
     for slot, slot_parts in parts.items():
         for k, part in enumerate(slot_parts):

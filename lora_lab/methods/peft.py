@@ -15,21 +15,35 @@ from lora_lab.errors import BadValue, NotFound
 from lora_lab.methods.attach import plain_path
 from lora_lab.methods.targets import ALL_LINEAR, Site, choose
 
-# Options in PEFT's configs. lora_lab reads an option, rejects it as unsupported, or ignores it as without effect.
+# Options in PEFT's configs that lora_lab reads, or ignores because they have no effect
 _OPTIONS = """
-    alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias corda_config
-    encoder_dropout encoder_hidden_size encoder_num_layers encoder_reparameterization_type ensure_weight_tying
-    eva_config exclude_modules fan_in_fan_out feedforward_modules inference_mode init_ia3_weights
-    init_lora_weights init_weights kasa_config layer_replication layers_pattern layers_to_transform loftq_config
-    lora_alpha lora_bias lora_dropout lora_ga_config megatron_config megatron_core modules_to_save
-    monteclora_config num_attention_heads num_layers num_transformer_submodules num_virtual_tokens peft_type
-    peft_version prefix_projection prompt_tuning_init prompt_tuning_init_text qalora_group_size r rank_pattern
-    revision runtime_config target_modules target_parameters task_type token_dim tokenizer_kwargs
-    tokenizer_name_or_path trainable_token_indices use_bdlora use_dora use_qalora use_rslora velora_config
-    d_initial init_v_bound projection_prng_key projection_seed save_projection tinylora_dropout u
-    vera_dropout weight_tying
+    alpha_pattern auto_mapping base_model_name_or_path bias corda_config d_initial encoder_dropout encoder_hidden_size
+    encoder_num_layers encoder_reparameterization_type ensure_weight_tying eva_config exclude_modules fan_in_fan_out
+    feedforward_modules inference_mode init_ia3_weights init_lora_weights init_v_bound init_weights layers_pattern
+    layers_to_transform loftq_config lora_alpha lora_dropout lora_ga_config megatron_core modules_to_save
+    num_attention_heads num_layers num_transformer_submodules num_virtual_tokens peft_type peft_version
+    prefix_projection projection_prng_key projection_seed prompt_tuning_init prompt_tuning_init_text qalora_group_size
+    r rank_pattern revision runtime_config save_projection target_modules task_type tinylora_dropout token_dim
+    tokenizer_kwargs tokenizer_name_or_path u use_dora use_rslora vera_dropout weight_tying
 """
 KNOWN = frozenset(_OPTIONS.split())
+# Options that change the adapter's output and are not supported, and initializations that change the base weight
+_UNSUPPORTED = (
+    "lora_bias", "trainable_token_indices", "target_parameters", "layer_replication", "alora_invocation_tokens",
+    "use_qalora", "use_bdlora", "arrow_config", "megatron_config", "kasa_config", "monteclora_config", "velora_config",
+)  # fmt: skip
+_SPECIAL_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def check_supported(config: Mapping[str, Any]) -> None:
+    """Refuse a config with unsupported options. Raises: BadValue."""
+    for option in ("bias", *_UNSUPPORTED):
+        if (value := config.get(option)) and value != "none":
+            raise BadValue(f"the adapter was trained with {option}={value!r}, which lora_lab does not support")
+    init = str(config.get("init_lora_weights", True))
+    if init.lower().startswith(_SPECIAL_INITS):
+        message = f"the adapter was trained with init_lora_weights={init!r}"
+        raise BadValue(f"{message}, which changes the base weight too")
 
 
 def layer_config(model: nn.Module, paths: Collection[str]) -> dict[str, Any]:

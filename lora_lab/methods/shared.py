@@ -25,19 +25,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue
-from lora_lab.methods.base import PREFIX, Report, is_number, register, whole, words
-from lora_lab.methods.layer_method import (
-    F,
-    Rows,
-    TargetMethod,
-    Tensor,
-    adapter_layer,
-    attach,
-    gather,
-    nn,
-    scatter,
-    torch,
-)  # fmt: skip
+from lora_lab.lazy import F, Tensor, nn, torch
+from lora_lab.methods.base import adapter_layer, attach, is_number, register
+from lora_lab.methods.layer_method import Rows, TargetMethod, gather, scatter
 
 MAX_SAMPLES = 2**28  # 1 GiB in fp32; rank-1024 VeRA on Llama-70B needs 38 million
 
@@ -46,14 +36,6 @@ class FrozenPair(TargetMethod):
     """Base class of the three methods. An adapter's `frozen` holds A and B."""
 
     rank: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("rank", self.rank)
-        object.__setattr__(self, "targets", words(self.targets))
-        whole("projection_seed", getattr(self, "projection_seed", 0), minimum=0)
-        if not isinstance(save := getattr(self, "save_projection", True), bool):
-            raise BadValue(f"save_projection must be True or False, not {save!r}")
 
     def update(self, adapter: Any, h: Tensor, out_features: int) -> Tensor:
         """Return the update of the output, (..., out_features), given h = A x, (..., rank)."""
@@ -81,7 +63,8 @@ class VeRA(FrozenPair):
     Raises: BadValue for an invalid value.
     """
 
-    name, peft_type = "vera", "VERA"
+    name, peft_type, allowed = "vera", "VERA", {"rank": 1, "projection_seed": 0}
+    by_output: ClassVar[Mapping[str, str]] = {"vera_lambda_b": "vera_lambda_b"}
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", "d_initial": "d_initial", "projection_prng_key": "projection_seed",
         "save_projection": "save_projection",
@@ -128,12 +111,6 @@ class VeRA(FrozenPair):
         shared = {"base_model.vera_A": adapter.frozen.A, "base_model.vera_B": adapter.frozen.B}
         return trained | shared if self.save_projection else trained
 
-    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        super().fill(model, report, tensors)
-        for path, adapter in attach.method_layers(model):
-            b = tensors[f"{PREFIX}{path}.vera_lambda_b"]  # for a fused layer, super() filled only a copy
-            adapter.vera_lambda_b.data.copy_(gather(b, adapter.rows))
-
 
 @register
 @dataclass(frozen=True)
@@ -143,10 +120,10 @@ class LoRAXS(FrozenPair):
     Raises: BadValue for an invalid value, or a rank above what a layer can hold.
     """
 
-    name, peft_type = "lora-xs", "LORA"  # without our header, its file is read as LoRA
+    name, allowed = "lora-xs", {"rank": 1}
     in_peft: ClassVar[Mapping[str, str]] = {"r": "rank", "lora_alpha": "alpha"}
-    always: ClassVar[Mapping[str, Any]] = {
-        "bias": "none", "lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True,
+    always: ClassVar[Mapping[str, Any]] = {  # without our header, its file is read as LoRA
+        "peft_type": "LORA", "bias": "none", "lora_dropout": 0.0, "use_rslora": False, "init_lora_weights": True,
     }  # fmt: skip
 
     rank: int = 16
@@ -187,7 +164,7 @@ class TinyLoRA(FrozenPair):
     Raises: BadValue for an invalid value.
     """
 
-    name, peft_type = "tinylora", "TINYLORA"
+    name, peft_type, allowed = "tinylora", "TINYLORA", {"rank": 1, "u": 1, "projection_seed": 0}
     in_peft: ClassVar[Mapping[str, str]] = {
         "r": "rank", **{name: name for name in ("u", "weight_tying", "projection_seed", "save_projection")},
     }  # fmt: skip
@@ -202,7 +179,6 @@ class TinyLoRA(FrozenPair):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("u", self.u)
         if not (is_number(self.weight_tying) and 0 <= self.weight_tying <= 1):
             raise BadValue(f"weight_tying must be from 0 to 1, not {self.weight_tying!r}: at 1 all layers share one v")
 

@@ -17,19 +17,17 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lora_lab.errors import BadValue, warn
-from lora_lab.lazy import Lazy
-from lora_lab.methods.base import Method, Report, one_of, register, whole
-from lora_lab.methods.layer_method import F, InsertingMethod, Tensor, attach, nn, peft, torch
+from lora_lab.lazy import F, Lazy, Tensor, nn, torch
+from lora_lab.methods.base import Method, attach, peft, register
 
 transformers: Any = Lazy("transformers")
 CACHE = ("cache", "past_key_values")  # transformers' argument for cached keys and values, newest name first
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "electra")
-NO_LABEL = -100  # ignored by cross-entropy
 
 Call = dict[str, Any]  # a model's keyword arguments
 
 
-class Soft(InsertingMethod):
+class Soft(Method):
     """Base class of methods with `tokens` trainable vectors before every row, stored as `model.<place>.prompt`.
 
     prompt   (tokens, hidden); for a prefix (tokens, layers * 2 * kv_heads * head_dim), each layer's keys before its
@@ -37,11 +35,9 @@ class Soft(InsertingMethod):
     """
 
     can_pack, place, head_prefix = True, "soft_prompt", "base_model."
+    unmergeable = "adds vectors in front of every row, which no weight can represent"
+    allowed: ClassVar[Mapping[str, Any]] = {"tokens": 1}
     tokens: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("tokens", self.tokens)
 
     @property
     def added_tokens(self) -> int:
@@ -52,15 +48,11 @@ class Soft(InsertingMethod):
         raise NotImplementedError
 
     def insert(self, model: Any, to_fill: bool) -> None:
-        config, name = getattr(model, "config", None), type(model).__name__
-        if getattr(config, "is_encoder_decoder", False):
-            raise BadValue(f"{self.name} does not support encoder-decoder models; use lora on {name}")
-        try:
-            reads_tokens = config is not None and isinstance(model.get_input_embeddings().weight, torch.Tensor)
-        except (AttributeError, NotImplementedError):  # the input is images or audio
-            reads_tokens = False
-        if not reads_tokens:
+        name = type(model).__name__
+        if not hasattr(model, "get_input_embeddings") or not hasattr(model.get_input_embeddings(), "weight"):
             raise BadValue(f"{self.name} needs a transformers model that reads tokens, which {name} does not; use lora")
+        if model.config.is_encoder_decoder:
+            raise BadValue(f"{self.name} does not support encoder-decoder models; use lora on {name}")
         attach.Ahead(self, self.start(model)).train(model.training).register(model, self.place)
 
     def vectors(self, ahead: Any) -> Tensor:
@@ -89,7 +81,7 @@ class Soft(InsertingMethod):
         tokens, ids, embedded = vectors.shape[1], call.pop("input_ids", None), call.get("inputs_embeds")
         embedded = model.get_input_embeddings()(ids) if embedded is None else embedded  # (rows, length, hidden)
         call["inputs_embeds"] = torch.cat([vectors, embedded], dim=1)
-        for name, fill in (("labels", NO_LABEL), ("token_type_ids", 0)):
+        for name, fill in (("labels", -100), ("token_type_ids", 0)):  # -100 is ignored by cross-entropy
             values = call.get(name)  # a row's classes, which may be as many as its tokens, are floating-point
             if values is not None and values.shape == embedded.shape[:2] and not values.is_floating_point():
                 call[name] = F.pad(values, (tokens, 0), value=fill)
@@ -108,14 +100,12 @@ class Soft(InsertingMethod):
             call["attention_mask"] = mask = mask.gather(1, order)
             call["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)
 
-    # ---- files
-
     def in_peft(self, model: Any) -> dict[str, Any]:
         """Return the fields of PEFT's config that are specific to this method."""
         heads = getattr(model.config, "num_attention_heads", None)
         return {"token_dim": model.config.hidden_size, "num_attention_heads": heads}
 
-    def to_peft(self, model: Any, report: Report) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def to_peft(self, model: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with torch.no_grad():
             prompt = self.vectors(getattr(model, self.place))
         return {"prompt_embeddings": prompt}, {
@@ -130,12 +120,7 @@ class Soft(InsertingMethod):
     def from_peft(cls, config: Mapping[str, Any], model: nn.Module, **options: Any) -> Method:
         if hasattr(model, "score") and cls.name != "prefix":
             warn("padded rows will be scored as if alone; PEFT reads the last padding token, so its results may differ")
-        if config.get("num_transformer_submodules") not in (None, 1):
-            raise BadValue("the adapter was made for an encoder-decoder, for which lora_lab does not support prompts")
         return cls(tokens=peft.required(config, "num_virtual_tokens"), **options)  # type: ignore[call-arg]
-
-    def fill(self, model: nn.Module, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        getattr(model, self.place).prompt.data.copy_(tensors["prompt_embeddings"])
 
 
 @register
@@ -147,13 +132,10 @@ class PromptTuning(Soft):
     """
 
     name, peft_type, may_differ = "prompt", "PROMPT_TUNING", ("init",)
+    allowed: ClassVar[Mapping[str, Any]] = {"tokens": 1, "init": ("vocabulary", "random")}
 
     tokens: int = 20
     init: str = "vocabulary"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("init", self.init, ("vocabulary", "random"))
 
     def start(self, model: Any) -> Mapping[str, Tensor]:
         embed = model.get_input_embeddings()  # called, because it may scale its weights (Gemma's by sqrt(hidden))
@@ -182,14 +164,10 @@ class PTuning(Soft):
     """
 
     name, peft_type = "ptuning", "P_TUNING"
+    allowed: ClassVar[Mapping[str, Any]] = {"tokens": 1, "hidden": 1}
 
     tokens: int = 20
     hidden: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.hidden is not None:
-            whole("hidden", self.hidden)
 
     def start(self, model: Any) -> Mapping[str, Tensor | nn.Module]:
         weight = model.get_input_embeddings().weight
@@ -206,16 +184,11 @@ class PTuning(Soft):
             raise BadValue("a P-tuning file has no encoder, so the adapter cannot be trained further: train a new one")
         return ahead.prompt  # type: ignore[no-any-return]
 
-    def insert(self, model: nn.Module, to_fill: bool) -> None:
-        is_meta = next(model.parameters()).is_meta  # if not, a minimal network is enough: files don't hold the network
-        super(PTuning, replace(self, hidden=1) if to_fill and not is_meta else self).insert(model, to_fill)
-
-    def fill(self, model: Any, report: Report, tensors: Mapping[str, Tensor]) -> None:
-        super().fill(model, report, tensors)
-        model.soft_prompt.encoder = None
-        prompt = model.soft_prompt.prompt.requires_grad_(False)
-        total = report.total - report.adapter_parameters + prompt.numel()
-        model.lora_lab_report = replace(report, parts=(), total=total)  # nothing but the head can train
+    def insert(self, model: Any, to_fill: bool) -> None:
+        super(PTuning, replace(self, hidden=1) if to_fill else self).insert(model, to_fill)
+        if to_fill:  # files hold the network's output, not the network, so nothing but the head can train
+            model.soft_prompt.encoder = None
+            model.soft_prompt.prompt.requires_grad_(False)
 
     def in_peft(self, model: Any) -> dict[str, Any]:
         width = self.hidden or model.config.hidden_size

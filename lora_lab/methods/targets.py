@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 
 from lora_lab.errors import BadValue, NotFound, nearest
 
+PREFIX = "base_model.model."  # the prefix of keys in adapter files
 ROLES = ("q", "k", "v", "o", "gate", "up", "down", "embed")
 ALL_LINEAR = "all-linear"
 # Transformers' names for task heads. Pretrained checkpoints contain no heads, so heads start random and are trained.

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from lora_lab.adapter_layer import AdapterLayer
 from lora_lab.errors import Failed, warn
-from lora_lab.methods.attach import Ahead, PooledHead
-from lora_lab.methods.probe import Probe
+from lora_lab.methods.attach import PooledHead
+from lora_lab.methods.full import Probe
 from lora_lab.metrics import better
 from lora_lab.training.batches import Batch, Row, scoring_batches
 from lora_lab.training.device import in_parts, rounded_products
@@ -109,9 +109,8 @@ def training_mode(model: nn.Module, *, base_dropout: bool) -> None:
     """Enable dropout in adapters and heads, and in the frozen base only with `base_dropout`."""
     model.train(base_dropout)
     for module in model.modules():
-        if isinstance(module, AdapterLayer | Ahead):
-            module.train()
         if isinstance(module, AdapterLayer):
+            module.train()
             module.base_layer.train(base_dropout)
 
 
@@ -304,7 +303,7 @@ def features(
 
 
 def solve(z: np.ndarray, labels: np.ndarray, classes: int, l2: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return W (classes, d) and b (classes,) at the minimum defined in `methods/probe.py`, and the mean loss in nats.
+    """Return W (classes, d) and b (classes,) at the minimum defined in `methods/full.py`, and the mean loss in nats.
 
     z is (rows, d), labels (rows,). scikit-learn fits features u of mean 0 and standard deviation 1 on the training
     texts, so that a penalty has the same meaning for all models. Then W and b are converted back:

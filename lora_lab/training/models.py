@@ -13,7 +13,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from lora_lab.errors import BadValue, Failed, NotFound, warn
 from lora_lab.methods.base import Method
-from lora_lab.methods.probe import Probe
+from lora_lab.methods.full import Probe
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import HEADS, QUANTISED_BITS
 from lora_lab.training.assets import asset_path

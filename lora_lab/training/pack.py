@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lora_lab.errors import BadValue, OutOfMemory
 from lora_lab.methods.attach import heads_of, put
 from lora_lab.methods.base import Report
+from lora_lab.methods.full import Probe
 from lora_lab.methods.io import attach_from, load_adapter
 from lora_lab.methods.packed import has_dropout, share, stack_members
-from lora_lab.methods.probe import Probe
 from lora_lab.training import device
 from lora_lab.training.batches import Batch, Row, check_fits, collate, encode, training_rows
 from lora_lab.training.device import Parts, cut

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import peft
+import torch
+import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_lab.methods.io import CONFIG, WEIGHTS
-from tests.conftest import randomise
+from tests.conftest import BERT, randomise
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 TARGETS = {
@@ -25,6 +27,13 @@ TARGETS = {
 PEFT_TARGETS = {"bert": ["query", "value"], "llama": ["q_proj", "v_proj"], "gpt2": ["c_attn"]}
 PEFT_TARGETS["roberta"] = PEFT_TARGETS["bert"]
 TASKS = dict.fromkeys(("roberta", "bert"), "SEQ_CLS")  # others are CAUSAL_LM
+
+
+def make_model(name: str, size: dict = BERT, **options) -> nn.Module:
+    """Return a small random model of a class of transformers, always with the same weights."""
+    torch.manual_seed(0)
+    cls = getattr(transformers, name)
+    return cls(cls.config_class(**{**size, **options})).eval()
 
 
 def peft_lora(kind: str, targets=None, **options) -> peft.LoraConfig:

@@ -1,6 +1,5 @@
 import pytest
 import torch
-import transformers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -14,12 +13,13 @@ from lora_lab.methods.bitfit import BitFit
 from lora_lab.methods.full import HeadOnly
 from lora_lab.methods.packed import Packed, share, stack_members
 from lora_lab.methods.quant import quantize_model
-from tests.conftest import BART, BERT, logits, raises_unchanged, snapshot, tiny, with_adapter
-from tests.methods.conftest import CLOSE, TARGETS
+from tests.conftest import BART, logits, raises_unchanged, snapshot, tiny, with_adapter
+from tests.methods.conftest import CLOSE, TARGETS, make_model
 from tests.methods.test_every_method import CHANGES_OUTPUT, METHODS, TRAINS_BASE
 
 IDS = torch.randint(1, 96, (6, 7), generator=torch.Generator().manual_seed(0))
 MASK = torch.ones_like(IDS)
+RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
 
 
 def make_bank(base: nn.Module | str, *methods) -> tuple[lab.AdapterBank, dict[str | None, nn.Module]]:
@@ -95,9 +95,8 @@ def test_every_layer_method_can_be_mixed():
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "bart"])
 def test_generation_uses_each_rows_adapter(kind):
-    torch.manual_seed(0)
-    bart = transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)).eval()
-    bank, alone = make_bank(bart if kind == "bart" else kind, lab.LoRA(4, targets="all-linear"), lab.LoRA(2))
+    base = make_model("BartForConditionalGeneration", BART) if kind == "bart" else kind
+    bank, alone = make_bank(base, lab.LoRA(4, targets="all-linear"), lab.LoRA(2))
     names = ["a.1", "a.0", None, "a.0", "a.1", None]
     greedy = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
     with bank.mixed(names):
@@ -244,9 +243,7 @@ def test_mixed_needs_one_name_per_row_and_keeps_used_adapters():
 
 def test_mixed_refuses_layers_without_an_entry_per_row():
     """DeBERTa's layers also read a table of 2 x 129 positions, which could be taken for six rows."""
-    relative = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
-    config = transformers.DebertaV2Config(**BERT, **relative, max_relative_positions=129)
-    deberta = transformers.DebertaV2Model(config).eval()
+    deberta = make_model("DebertaV2Model", **RELATIVE, max_relative_positions=129)
     for base, method in (("gpt2", lab.LoRA(2, targets="wpe")), (deberta, lab.LoRA(2, targets="q,k"))):
         bank, alone = make_bank(base, method)
         bank.use("a.0")
@@ -282,9 +279,8 @@ def test_packed_equals_alone(case):
 
 def test_deberta_packs_only_its_head():
     """DeBERTa's layers also read a table of 2 x 128 positions, which could be taken for rows of two members."""
-    deberta = {**BERT, "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True}
-    config = transformers.DebertaV2Config(**deberta, max_relative_positions=128, norm_rel_ebd="layer_norm")
-    base, ids = transformers.DebertaV2ForSequenceClassification(config).eval(), make_ids(2)
+    options = {**RELATIVE, "max_relative_positions": 128, "norm_rel_ebd": "layer_norm"}
+    base, ids = make_model("DebertaV2ForSequenceClassification", **options), make_ids(2)
     for method in (LoRA(2, targets=("query_proj", "value_proj")), BitFit()):
         with pytest.raises(BadValue, match=r"relative positions, which all runs share: .* with --solo"):
             stack_members(base, [with_adapter(share(base), method)] * 2)

@@ -4,7 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-import transformers
 from torch import nn
 
 from lora_lab import IA3, LoRA, Probe, PromptTuning, detach, disabled, load_adapter, memory, merge, params, save_adapter
@@ -16,7 +15,8 @@ from lora_lab.methods.packed import share, stack_members
 from lora_lab.methods.quant import quantize_model
 from lora_lab.training.measure import measure
 from tests.accounting.conftest import small_config
-from tests.conftest import BERT, logits, lora_layers, raises_unchanged, randomise, snapshot, tiny, with_adapter
+from tests.conftest import logits, lora_layers, raises_unchanged, randomise, snapshot, tiny, with_adapter
+from tests.methods.conftest import make_model
 
 KINDS = ("roberta", "gpt2", "llama")
 # A new method is tested here automatically; exceptions are in these tables.
@@ -164,7 +164,7 @@ def test_traced_memory_equals_a_measured_step(name, kind, padded):
 
 
 def test_warning_about_a_head_that_stays_random():
-    model = transformers.DebertaV2ForSequenceClassification(transformers.DebertaV2Config(**BERT, pooler_hidden_size=32))
+    model = make_model("DebertaV2ForSequenceClassification", pooler_hidden_size=32)
     with pytest.warns(LabWarning, match="pooler of this DebertaV2ForSequenceClassification .* stays frozen"):
         LoRA(rank=2, targets=("query_proj",)).attach(model)
     with warnings.catch_warnings():

@@ -4,7 +4,6 @@ from functools import partial
 
 import peft
 import pytest
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -19,7 +18,8 @@ from lora_lab.methods.merge import detach, merge, unmerge
 from lora_lab.methods.quant import quantize_model
 from lora_lab.methods.targets import Site, choose, match, roles_of, sites_of_layer
 from tests.accounting.conftest import real_model, small_config
-from tests.conftest import BERT, raises_unchanged, tiny
+from tests.conftest import raises_unchanged, tiny
+from tests.methods.conftest import make_model
 
 
 def test_invalid_value_is_refused():
@@ -38,7 +38,6 @@ def test_invalid_value_is_refused():
         (lambda: lab.VeRA(save_projection=1), "save_projection must be True or False"),
         (lambda: lab.TinyLoRA(weight_tying=1.5), "weight_tying must be from 0 to 1"),
         (lambda: lab.LoRAXS(alpha=0), "alpha must be a number greater than 0"),
-        (lambda: lab.VeRA.from_peft({"bias": "all"}, tiny("bert")), "bias='all', which lora_lab does not support"),
         (lambda: lab.LoRA().attach("minilm"), r"'minilm' is a str, not a model: .*load_model\(name\)"),
         (lambda: lab.load_adapter("minilm", "folder"), r"'minilm' is a str, not a model: .*load_model\(name\)"),
         *((partial(lab.Probe, l2=l2), "l2") for l2 in (0, float("nan"), "1", True)),
@@ -46,11 +45,6 @@ def test_invalid_value_is_refused():
         with pytest.raises(LabError, match=message) as caught:
             function()
         assert "\n" not in str(caught.value)
-
-
-def make_model(name: str, size: dict = BERT, **options) -> nn.Module:
-    cls = getattr(transformers, name)
-    return cls(cls.config_class(**{**size, **options})).eval()
 
 
 def quantized() -> nn.Module:
@@ -201,7 +195,7 @@ def test_role_means_the_slice_and_name_the_fused_layer():
 SITES = [Site(f"layer.{n}.{name}", name[0], 32, size) for n in (0, 1) for name, size in (("query", 32), ("value", 16))]
 
 
-def test_invalid_option_is_refused():
+def test_invalid_lora_is_refused():
     for options, message in (
         ({"rank": 0}, "rank must be an integer of at least 1, not 0"),
         ({"rank": True}, "rank must be"),

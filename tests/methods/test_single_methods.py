@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from lora_lab import Bottleneck, LoRA, LoRAXS, Probe, Recipe, TinyLoRA, VeRA, detach, merge, params, save_adapter
+from lora_lab import IA3, Bottleneck, LoRA, LoRAXS, Probe, Recipe, TinyLoRA, VeRA, detach, merge, params, save_adapter
 from lora_lab.adapter_layer import out_by_in
 from lora_lab.methods.attach import Frozen, PooledHead, adapter_layers
 from lora_lab.methods.io import WEIGHTS
@@ -84,12 +84,13 @@ def test_freeze_a_trains_only_b_and_keeps_no_input(tmp_path):
 
 
 SHARED = {"vera": VeRA(rank=8), "lora-xs": LoRAXS(rank=4), "tinylora": TinyLoRA(u=5, weight_tying=0.5)}
+FUSED = [*(("gpt2", method) for method in SHARED.values()), ("phi3", SHARED["vera"]), ("gpt2", IA3(("q", "v"), ()))]
 
 
-@pytest.mark.parametrize(("kind", "name"), [*(("gpt2", name) for name in SHARED), ("phi3", "vera")])
-def test_shared_methods_keep_k_of_a_fused_layer(kind, name, tmp_path):
+@pytest.mark.parametrize(("kind", "method"), FUSED)
+def test_one_adapter_of_a_fused_layer_keeps_k(kind, method, tmp_path):
     """Targets q and v become one adapter of the fused layer, which PEFT reads."""
-    model, plain, x = with_adapter(kind, SHARED[name]), tiny(kind), torch.randn(2, 5, 32)
+    model, plain, x = with_adapter(kind, method), tiny(kind), torch.randn(2, 5, 32)
     theirs = load_peft(tiny(kind), save_adapter(model, tmp_path))
     torch.testing.assert_close(logits(theirs), logits(model), **CLOSE)
     start, stop = (32, 64) if kind == "gpt2" else (32, 48)
