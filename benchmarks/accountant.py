@@ -1,7 +1,7 @@
 """Measure how fast the memory accountant predicts and traces, and how far its predictions are from its traces.
 
-`python -m benchmarks estimators` includes this report. `python -m benchmarks.accountant MODEL METHOD BATCH SEQ` runs
-one trace and prints its seconds and its peak resident bytes as JSON. Peak memory needs a process of its own.
+`python -m benchmarks estimators` includes this report. `python -m benchmarks.accountant METHOD` runs one trace of LARGE
+and prints its seconds and its peak resident bytes as JSON. Peak memory needs a process of its own.
 """
 
 import json
@@ -30,9 +30,9 @@ SETUPS: dict[str, dict[str, Any]] = {
 HEAD = ["model, batch x length", "method", "predicted GiB", "traced GiB", "predicted - traced %"]
 
 
-def trace(model: str, method: str, batch: int, seq: int) -> None:
+def trace(method: str) -> None:
     """Trace one step and print its seconds, without imports, and the peak resident bytes of this process."""
-    time = seconds(lambda: memory(model, METHODS[method], batch=batch, seq=seq, trace=True))
+    time = seconds(lambda: memory(LARGE, METHODS[method], batch=1, seq=512, trace=True))
     unit = 1 if sys.platform == "darwin" else 1024
     print(json.dumps([time, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit]))
 
@@ -44,29 +44,26 @@ def microseconds(method: Any, **setup: Any) -> float:
 
 
 def report(quick: bool) -> Iterator[str]:
-    """Yield the report in Markdown."""
     rows, errors = [], []
     for model, batch, seq in SHAPES[:2] if quick else SHAPES:
+        lora = LoRA(rank=8, targets=("c_attn",) if model == "gpt2" else ("q", "v"))
         for name, options in SETUPS.items():
-            lora = LoRA(rank=8, targets=("c_attn",) if model == "gpt2" else ("q", "v"))
-            setup = {"batch": batch, "seq": seq, "optimizer": "adamw-foreach", **options}
-            method: Any = METHODS["full"] if name == "full" else lora
-            predicted, traced = (memory(model, method, trace=on, **setup).peak for on in (False, True))
+            method, setup = FullFineTuning() if name == "full" else lora, {"batch": batch, "seq": seq, **options}
+            predicted, traced = (
+                memory(model, method, trace=on, optimizer="adamw-foreach", **setup).peak for on in (False, True)
+            )
             errors.append(100 * (predicted / traced - 1))
             sizes = [f"{predicted / GIB:.2f}", f"{traced / GIB:.2f}", f"{errors[-1]:+.3f}"]
             rows.append([f"{model} {batch}x{seq}", name, *sizes])
     yield "### Prediction against trace"
     yield table(HEAD, rows)
     yield goal("prediction against trace, largest error in percent", max(map(abs, errors)), 0.1, 3)
-    times = {
-        "LoRA r8": microseconds(LoRA(rank=8)),
-        "full": microseconds(FullFineTuning()),
-        "QLoRA with checkpointing": microseconds(LoRA(targets="all-linear"), quantised="nf4", checkpointing=True),
-    }
+    qlora = microseconds(LoRA(targets="all-linear"), quantised="nf4", checkpointing=True)
+    times = {name: microseconds(method) for name, method in METHODS.items()} | {"QLoRA with checkpointing": qlora}
     for name, us in times.items():
         yield goal(f"prediction, {LARGE}, {name}, median microseconds", us, 1000, 0)
     for name in ("LoRA r8",) if quick else METHODS:
-        command = [sys.executable, "-m", __name__, LARGE, name, "1", "512"]
+        command = [sys.executable, "-m", __name__, name]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
         time, resident = json.loads(done.stdout.splitlines()[-1])
         yield goal(f"trace of {LARGE} 1x512, {name}, seconds", time, 20, 1)
@@ -74,4 +71,4 @@ def report(quick: bool) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    trace(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    trace(sys.argv[1])

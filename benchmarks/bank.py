@@ -5,12 +5,9 @@ runs each adapter alone on its own rows. PEFT reads the same files: its mixed ba
 `set_adapter`. Only forward passes on random tokens are timed.
 """
 
-import itertools
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -25,8 +22,7 @@ ADAPTERS = 16
 HEAD = ["case", "mixed ms", "one", "PEFT mixed", "switching", "mixed / one (quartiles)", "/ PEFT", "/ switching", "off"]
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """MiniLM with 16 adapters; ranks and targets are assigned in turn."""
 
     dtype: str
@@ -64,51 +60,41 @@ class Result(NamedTuple):
     peft: Paired
     switching: Paired
     difference: float
-    switches: list[float]
-    peft_switches: list[float]
+    switches: list[list[float]]  # ours and PEFT's
 
 
-def save_adapters(case: Case, folder: Path) -> dict[str, Path]:
-    """Save sixteen adapters with random B; return their paths by name."""
-    base, saved = load_model("minilm", 2, dtype=case.dtype), {}
-    ranks, targets = itertools.cycle(case.ranks), itertools.cycle(case.targets)
+def load_both(case: Case) -> tuple[AdapterBank, nn.Module]:
+    """Load sixteen adapters with random B into our bank and into a PEFT model, each with its own base."""
+    source, ours, theirs = (load_model("minilm", 2, dtype=case.dtype) for _ in range(3))
+    bank, model = AdapterBank(ours), None
     for n in range(ADAPTERS):
         torch.manual_seed(n)
-        LoRA(rank=next(ranks), alpha=16, targets=next(targets)).attach(base)
-        for name, parameter in base.named_parameters():
+        rank, targets = case.ranks[n % len(case.ranks)], case.targets[n % len(case.targets)]
+        LoRA(rank=rank, alpha=16, targets=targets).attach(source)
+        for name, parameter in source.named_parameters():
             if parameter.requires_grad and "lora_A" not in name:
                 nn.init.normal_(parameter, std=0.1)
-        saved[f"a{n}"] = save_adapter(base, folder / f"a{n}")
-        detach(base)
-    return saved
-
-
-def load_both(saved: dict[str, Path], dtype: str) -> tuple[AdapterBank, nn.Module]:
-    """Load all adapters into our bank and into a PEFT model, each with its own base."""
-    bank, (first, *others) = AdapterBank(load_model("minilm", 2, dtype=dtype)), saved
-    for name, path in saved.items():
-        bank.load(name, path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        base = load_model("minilm", 2, dtype=dtype)
-        model = peft.PeftModel.from_pretrained(base, saved[first], adapter_name=first)
-        for name in others:
-            model.load_adapter(saved[name], name)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bank.load(f"a{n}", save_adapter(source, folder))
+            if model is None:
+                model = peft.PeftModel.from_pretrained(theirs, folder, adapter_name="a0")
+            else:
+                model.load_adapter(folder, f"a{n}")
+        detach(source)
     return bank, model.eval()
 
 
 @torch.inference_mode()
 def measure(case: Case, pairs: int) -> Result:
     """Time a case. Raises: AssertionError if PEFT's mixed batch gives other logits."""
-    with tempfile.TemporaryDirectory() as folder:
-        bank, peft_model = load_both(save_adapters(case, Path(folder)), case.dtype)
+    bank, peft_model = load_both(case)
     ids = torch.randint(5, 30000, (case.rows, case.tokens), generator=torch.Generator().manual_seed(0))
     mask, generator = torch.ones_like(ids), torch.Generator().manual_seed(0)
     largest = max(bank.names, key=lambda name: bank.report(name).trainable)
 
     def shuffled() -> list[str]:
-        names = [f"a{n}" for n in range(ADAPTERS)] * (case.rows // ADAPTERS)
-        return [names[i] for i in torch.randperm(case.rows, generator=generator)]
+        return [f"a{row % ADAPTERS}" for row in torch.randperm(case.rows, generator=generator).tolist()]
 
     def mixed(names: list[str]) -> Tensor:
         with bank.mixed(names):
@@ -133,16 +119,14 @@ def measure(case: Case, pairs: int) -> Result:
     difference = float((mixed(names) - switching(names)).abs().max())
     from_peft = float((mixed(names) - peft_mixed(names)).abs().max())
     assert from_peft < (1e-4 if case.dtype == "fp32" else 0.1), f"{case}: {from_peft} from PEFT's mixed batch"
-    switches, peft_switches = (
-        [seconds(lambda n=n, use=use: use(n)) for n in bank.names] for use in (bank.use, peft_model.set_adapter)
-    )
+    uses = (bank.use, peft_model.set_adapter)
+    switches = [[seconds(lambda n=n, use=use: use(n)) for n in bank.names] for use in uses]
     rivals = (one, lambda: peft_mixed(shuffled()), lambda: switching(shuffled()))
     times = [paired(lambda: mixed(shuffled()), rival, pairs, warm_up=2) for rival in rivals]
-    return Result(case, *times, difference, switches, peft_switches)
+    return Result(case, *times, difference, switches)
 
 
 def report(quick: bool) -> Iterator[str]:
-    """Yield the report in Markdown."""
     results = [measure(case, pairs=8 if quick else 30) for case in CASES]
     rows = []
     for r in results:
@@ -157,7 +141,6 @@ def report(quick: bool) -> Iterator[str]:
     yield worst_goal("mixed batch against PEFT's", [r.peft.ratio for r in results], 1.0)
     difference = max(r.difference for r in results if r.case.dtype == "fp32")
     yield goal("mixed batch against separate runs in fp32, largest difference in 1e-5", difference / 1e-5, 1.0)
-    switches = [1000 * time for result in results for time in result.switches]
-    peft_switches = [1000 * time for result in results for time in result.peft_switches]
+    switches, peft_switches = ([1000 * t for r in results for t in r.switches[way]] for way in (0, 1))
     details = f"the slowest of {len(switches)} (PEFT's set_adapter: median {median(peft_switches):.1f})"
     yield goal(f"milliseconds of a switch, {details}", max(switches), 1.0, 4)

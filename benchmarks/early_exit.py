@@ -123,7 +123,6 @@ def bound(grids: Collection[Grid]) -> float:
 
 
 def report(quick: bool = False, *stores: str) -> Iterator[str]:
-    """Yield the report in Markdown. `quick` changes nothing."""
     grids: dict[str, Grid] = {}
     for store in (*sorted(STORES.glob("[rt]*.zip")), *map(Path, stores)):
         grids |= load(store)

@@ -34,14 +34,11 @@ def paired(ours: Callable[[], object], theirs: Callable[[], object], pairs: int,
     """Time two functions in alternating order, after `warm_up` untimed runs of each."""
     for _ in range(warm_up):
         ours(), theirs()
-    times: list[tuple[float, float]] = []
+    times: dict[Callable[[], object], list[float]] = {ours: [], theirs: []}
     for n in range(pairs):
-        if n % 2:
-            b, a = seconds(theirs), seconds(ours)
-        else:
-            a, b = seconds(ours), seconds(theirs)
-        times.append((a, b))
-    return Paired(*zip(*times, strict=True))
+        for function in (theirs, ours) if n % 2 else (ours, theirs):
+            times[function].append(seconds(function))
+    return Paired(tuple(times[ours]), tuple(times[theirs]))
 
 
 def seconds(function: Callable[[], object]) -> float:

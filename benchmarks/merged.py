@@ -12,21 +12,14 @@ import torch
 from torch import nn
 
 from benchmarks.measure import goal, paired, table
-from lora_lab import LoRA, merge
-from lora_lab.training.models import load_model
+from lora_lab import LoRA, load_model, merge
 
 ROWS, TOKENS = (1, 32), 32
 HEAD = ["rows", "base ms", "merged / base", "adapter attached / base", "base / itself (noise)"]
 
 
 @torch.inference_mode()
-def forward(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """Return the logits of all rows."""
-    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-
-
 def report(quick: bool) -> Iterator[str]:
-    """Yield the report in Markdown; milliseconds are medians."""
     base = load_model("minilm", num_labels=2)
     adapted = copy.deepcopy(base)
     LoRA(rank=8, targets=("q", "v")).attach(adapted)
@@ -35,16 +28,15 @@ def report(quick: bool) -> Iterator[str]:
             nn.init.normal_(parameter, std=0.02)
     merged = copy.deepcopy(adapted)
     merge(merged)
-    results, pairs = {}, 15 if quick else 60
-    for rows in ROWS:
-        ids = torch.randint(1000, 2000, (rows, TOKENS), generator=torch.Generator().manual_seed(0))
-        run_base = partial(forward, base, ids)
-        results[rows] = [paired(partial(forward, model, ids), run_base, pairs) for model in (merged, adapted, base)]
     yield "## Merged"
     yield f"MiniLM, fp32, {TOKENS} tokens per row, LoRA r8 on q and v; medians of ratios, with their quartiles"
-    yield table(
-        HEAD,
-        [[str(rows), f"{1e3 * median(times[0].theirs):.1f}", *map(str, times)] for rows, times in results.items()],
-    )
-    for rows, times in results.items():
-        yield goal(f"merged against base, rows: {rows}", times[0].ratio, 1.05)
+    table_rows, goals = [], []
+    for rows in ROWS:
+        ids = torch.randint(1000, 2000, (rows, TOKENS), generator=torch.Generator().manual_seed(0))
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        run_base, models = partial(base, **inputs), (merged, adapted, base)
+        times = [paired(partial(model, **inputs), run_base, 15 if quick else 60) for model in models]
+        table_rows.append([str(rows), f"{1e3 * median(times[0].theirs):.1f}", *map(str, times)])
+        goals.append(goal(f"merged against base, rows: {rows}", times[0].ratio, 1.05))
+    yield table(HEAD, table_rows)
+    yield from goals

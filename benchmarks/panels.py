@@ -21,7 +21,7 @@ from benchmarks.measure import goal, table
 from lora_lab import ComparePanel, LoRAPanel, MemoryPanel, SweepPanel
 from lora_lab.widgets.base import Panel, page
 from tests.e2e.conftest import BROWSER_FLAGS
-from tests.e2e.test_drawn_panels import train
+from tests.e2e.panels import train
 
 SLIDERS: dict[str, tuple[Panel, tuple[str, ...]]] = {
     "LoRA, one layer": (LoRAPanel("size"), ("d", "rank")),
@@ -82,44 +82,44 @@ for lr in (2e-3, 1e-3):  # the first loads the model
 
 
 def report(quick: bool) -> Iterator[str]:
-    """Yield the report in Markdown."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER_FLAGS)
-        file = Path(folder, "panel.html")
-        rows, script_ms, late = time_sliders(browser, file, 20 if quick else 100)
+        file, steps = Path(folder, "panel.html"), 20 if quick else 100
+        times = {
+            f"{name}: {slider}": time_slider(browser, file, panel, slider, steps)
+            for name, (panel, sliders) in SLIDERS.items()
+            for slider in sliders
+        }
         opened = {panel.__name__: time_opening(browser, file, panel) for panel in (LoRAPanel, SweepPanel, MemoryPanel)}
         browser.close()
     cold, warm = run_python(FIRST_POINT, LORA_LAB_HEADLESS="")
     yield "## Panels"
-    yield table(["slider", "script, median ms", "script, p95 ms", "painted, median ms", "painted, p95 ms"], rows)
+    yield table(
+        ["slider", "script, median ms", "script, p95 ms", "painted, median ms", "painted, p95 ms"],
+        [[name, *(f"{np.percentile(part, q):.1f}" for part in both for q in (50, 95))] for name, both in times.items()],
+    )
     yield table(
         ["opened", "made in Python, s", "drawn, s"],
         [[name, f"{made:.2f}", f"{drawn:.2f}"] for name, (made, drawn) in opened.items()],
     )
     yield f"First point of a live curve: {cold:.1f} s in a new process, {warm:.1f} s when the model is loaded."
-    yield goal("script of a slider's step, worst p95, ms", script_ms, 8)
+    worst = max(np.percentile(script, 95) for script, _ in times.values())
+    yield goal("script of a slider's step, worst p95, ms", worst, 8)
+    late = 100 * np.mean([painted > 1.5 * FRAME for _, painted in times.values()])
     yield goal("steps that miss the next frame, %", late, 5)
     yield goal("opening a panel after the import, the slowest, s", max(map(sum, opened.values())), 0.5)
     yield goal("first live point when the model is loaded, s", warm, 4)
 
 
-def time_sliders(browser: Browser, file: Path, steps: int) -> tuple[list[list[str]], float, float]:
-    """Return the rows of the table, the worst 95th percentile of script in ms, and the percentage of late frames."""
-    rows, worst, late = [], 0.0, list[bool]()
-    for name, (panel, sliders) in SLIDERS.items():
-        file.write_text(page(panel.snapshot()), encoding="utf-8")
-        view = browser.new_page(viewport={"width": 1024, "height": 900})
-        view.goto(file.as_uri())
-        view.locator(".lab-panel .card").wait_for()
-        for slider in sliders:
-            rounds = [np.array(view.evaluate(STEPS, [slider, steps])).T for _ in range(3)]
-            script, painted = min(rounds, key=lambda times: float(np.percentile(times[0], 95)))
-            worst = max(worst, float(np.percentile(script, 95)))
-            late += list(painted > 1.5 * FRAME)
-            cells = [f"{np.percentile(times, q):.1f}" for times in (script, painted) for q in (50, 95)]
-            rows.append([f"{name}: {slider}", *cells])
-        view.close()
-    return rows, worst, 100 * float(np.mean(late))
+def time_slider(browser: Browser, file: Path, panel: Panel, slider: str, steps: int) -> np.ndarray:
+    """Return the milliseconds of script and until painted, (2, steps)."""
+    file.write_text(page(panel.snapshot()), encoding="utf-8")
+    view = browser.new_page(viewport={"width": 1024, "height": 900})
+    view.goto(file.as_uri())
+    view.locator(".lab-panel .card").wait_for()
+    rounds = [np.array(view.evaluate(STEPS, [slider, steps])).T for _ in range(3)]
+    view.close()
+    return min(rounds, key=lambda times: float(np.percentile(times[0], 95)))
 
 
 def time_opening(browser: Browser, file: Path, panel: type[Panel]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Ask other memory estimators about the runs of PEFT's suite, with all details that each accepts.
 
-Estimates are in bytes, or None for a method that an estimator doesn't know.
+Estimates are in bytes; an estimator without one doesn't know the method.
 """
 
 from functools import cache
@@ -10,6 +10,7 @@ from accelerate.commands.estimate import estimate_training_usage
 from accelerate.utils import calculate_maximum_sizes
 
 from benchmarks.metamath import CONDITIONS, CUT, FITTED, LONGEST, Run, model, runs
+from lora_lab import FullFineTuning, LoRA
 from lora_lab.accounting import trace
 from lora_lab.accounting.models import config_of
 from lora_lab.accounting.setup import Setup
@@ -25,19 +26,20 @@ except ImportError:
 MISSING = "fitcheck-llm, peft-doctor and torch-preflight are not installed: pip install '.[bench]'"
 
 
-def estimates(run: Run) -> dict[str, float | None]:
+def estimates(run: Run) -> dict[str, float]:
     """Return the estimate of each installed estimator, by name.
 
     "weights + 16 B" is the rule of thumb: 16 bytes per trainable parameter, 2 per frozen one.
     """
     sixteen_bytes = 16 * run.trainable + 2 * (_parameters() if run.config else 0)
-    result: dict[str, float | None] = {"accelerate": accelerate(), "weights + 16 B": sixteen_bytes}
-    if estimator is not None:
+    result: dict[str, float] = {"accelerate": accelerate(), "weights + 16 B": sixteen_bytes}
+    if estimator is None:
+        return result
+    if isinstance(run.method, LoRA | FullFineTuning):  # the first two know no others
         result["fitcheck"] = fitcheck(run, LONGEST)
         result["fitcheck, own length"] = fitcheck(run, fitcheck_length())
         result["peft-doctor"] = peft_doctor(run)
-        result["torch-preflight"] = torch_preflight(run)
-    return result
+    return result | {"torch-preflight": torch_preflight(run)}
 
 
 @cache
@@ -49,10 +51,8 @@ def accelerate() -> int:
     return max(estimate_training_usage(total, "bfloat16").values())
 
 
-def fitcheck(run: Run, seq: int) -> float | None:
+def fitcheck(run: Run, seq: int) -> float:
     """Return fitcheck-llm's total for LoRA or full fine-tuning. It calls SDPA's memory-efficient kernel flash."""
-    if not _lora_or_full(run):
-        return None
     config = config_of(model())
     names = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "head_dim", "tie_word_embeddings")
     sizes = {name: config[name] for name in names}
@@ -72,10 +72,8 @@ def fitcheck_length() -> int:
     return min(range(64, CUT + 1), key=lambda seq: abs(fitcheck(fitted, seq) - fitted.reserved))
 
 
-def peft_doctor(run: Run) -> float | None:
+def peft_doctor(run: Run) -> float:
     """Return peft-doctor's total for full fine-tuning or LoRA, without rank or targets. Its GB are GiB."""
-    if not _lora_or_full(run):
-        return None
     config, step = config_of(model()), {"seq_len": LONGEST, "batch_size": CONDITIONS["batch"]}
     shape = {"hidden_size": config["hidden_size"], "num_layers": config["num_hidden_layers"]}
     options = {"lora": bool(run.config), "gradient_checkpointing": False, "params_billion": _parameters() / 1e9}
@@ -91,10 +89,6 @@ def torch_preflight(run: Run) -> float:
     frozen = {"frozen_fraction": 1 - run.trainable / _parameters(), "precision": types.PrecisionMode.PURE_BF16}
     step = {"batch_size": CONDITIONS["batch"], "seq_len": LONGEST, "flash_attention": True}
     return estimate_config(static.from_shape(shape), types.RunConfig(**step, **frozen)).total
-
-
-def _lora_or_full(run: Run) -> bool:
-    return not run.config or (run.config["peft_type"] == "LORA" and not run.config.get("use_dora"))
 
 
 def _parameters() -> int:

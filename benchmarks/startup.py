@@ -16,7 +16,6 @@ COMMANDS = {
 
 
 def report(quick: bool) -> Iterator[str]:
-    """Yield the report in Markdown."""
     run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
     times = {
         name: [seconds(lambda c=command: run([sys.executable, *c])) for _ in range(3 if quick else 10)]

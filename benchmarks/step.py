@@ -8,7 +8,6 @@ import itertools
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
@@ -24,41 +23,38 @@ from lora_lab.accounting.tracker import Tracker
 HEAD = ["case", "ours ms", "PEFT ms", "ratio (quartiles)", "ours MiB", "PEFT MiB", "ratio"]
 
 
-@dataclass(frozen=True)
-class Case:
-    """The settings that both models share."""
+class Case(NamedTuple):
+    """The settings that both models share; `labels` is None for a language model."""
 
     model: str
+    labels: int | None
     dtype: str
     attention: str
     rows: int
     tokens: int
     targets: tuple[str, ...]
 
-    @property
-    def labels(self) -> int | None:
-        """The number of classes; None for a language model."""
-        return 2 if self.model == "minilm" else None
-
     def __str__(self) -> str:
         return f"{self.model} {self.dtype} {self.attention} {self.rows}x{self.tokens} {'+'.join(self.targets)}"
 
 
+CASES = [
+    *(
+        Case("minilm", 2, dtype, attention, rows, tokens, targets)
+        for dtype, attention, (rows, tokens), targets in itertools.product(
+            ("fp32", "bf16"), ("eager", "sdpa"), ((16, 32), (8, 64)), (("q", "v"), ("all-linear",))
+        )
+    ),
+    Case("smollm2", None, "bf16", "sdpa", 2, 128, ("q", "v")),
+]
+
+
 class Result(NamedTuple):
-    """Paired times of a case, and the peak bytes of a step beside the weights."""
+    """Paired times of a case, and the peak bytes of a step beside the weights, ours and theirs."""
 
     case: Case
     times: Paired
-    our_bytes: int
-    their_bytes: int
-
-
-def cases() -> Iterator[Case]:
-    """Yield every combination for MiniLM, and one case of SmolLM2."""
-    shapes, targets = ((16, 32), (8, 64)), (("q", "v"), ("all-linear",))
-    for dtype, attention, shape, chosen in itertools.product(("fp32", "bf16"), ("eager", "sdpa"), shapes, targets):
-        yield Case("minilm", dtype, attention, *shape, chosen)
-    yield Case("smollm2", "bf16", "sdpa", 2, 128, ("q", "v"))
+    bytes: tuple[int, int]
 
 
 def models(case: Case) -> tuple[nn.Module, nn.Module]:
@@ -101,8 +97,7 @@ def measure(case: Case, pairs: int) -> Result:
     ours, theirs = (step_of(model, case) for model in both)
     a, b = ours(), theirs()  # creates the optimizer states
     assert abs(a - b) < (1e-4 if case.dtype == "fp32" else 5e-2), f"{case}: losses {a} and {b} differ"
-    times = paired(ours, theirs, pairs)
-    return Result(case, times, *(peak_bytes(step, model) for step, model in zip((ours, theirs), both, strict=True)))
+    return Result(case, paired(ours, theirs, pairs), (peak_bytes(ours, both[0]), peak_bytes(theirs, both[1])))
 
 
 def peak_bytes(step: Callable[[], float], model: nn.Module) -> int:
@@ -115,10 +110,9 @@ def peak_bytes(step: Callable[[], float], model: nn.Module) -> int:
 
 
 def report(quick: bool) -> Iterator[str]:
-    """Yield the report in Markdown."""
-    results = [measure(case, pairs=(8 if quick else 40) if case.model == "minilm" else 6) for case in cases()]
+    results = [measure(case, pairs=(8 if quick else 40) if case.model == "minilm" else 6) for case in CASES]
     rows = []
-    for case, times, *peaks in results:
+    for case, times, peaks in results:
         milliseconds = [f"{1000 * median(seconds):.1f}" for seconds in (times.ours, times.theirs)]
         sizes = [f"{peak / 2**20:.1f}" for peak in peaks]
         rows.append([str(case), *milliseconds, str(times), *sizes, f"{peaks[0] / peaks[1]:.3f}"])
@@ -126,4 +120,4 @@ def report(quick: bool) -> Iterator[str]:
     yield table(HEAD, rows)
     for dtype, at_most in (("fp32", 1.0), ("bf16", 0.9)):
         yield worst_goal(f"{dtype} time", [r.times.ratio for r in results if r.case.dtype == dtype], at_most)
-    yield goal("peak bytes, largest ratio", max(r.our_bytes / r.their_bytes for r in results), 1.0, 3)
+    yield goal("peak bytes, largest ratio", max(r.bytes[0] / r.bytes[1] for r in results), 1.0, 3)

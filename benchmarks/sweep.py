@@ -106,7 +106,6 @@ def growth(batch: int) -> Iterator[str]:
 
 
 def report(quick: bool) -> Iterator[str]:
-    """Yield the report in Markdown."""
     yield "## A sweep of 16 against PEFT and HF Trainer"
     for batch in (8,) if quick else (8, 16):
         yield from compared(batch, quick)

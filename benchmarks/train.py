@@ -32,29 +32,22 @@ def timed(command: list[str], *, plain: bool = False) -> tuple[float, dict[str, 
     return time.perf_counter() - start, json.loads(done.stdout.splitlines()[-1])
 
 
-def train_ours(seed: int, steps: int) -> float:
-    """Run `lora-lab train`; return the test accuracy. The lab chooses dtype, attention and batches."""
-    with tempfile.TemporaryDirectory() as out:
-        recipe = ["--model", "minilm", "--task", "rt", "--rank", "8", "--alpha", "16", "--targets", "q,v"]
-        run = ["--lr", "2e-3", "--steps", str(steps), "--seed", str(seed), "--out", out, "--json"]
-        return timed(["-m", "lora_lab", "train", *recipe, *run])[1]["metrics"]["accuracy"]
-
-
-def train_theirs(seed: int, steps: int) -> float:
-    """Run PEFT and HF Trainer; return the test accuracy."""
-    return timed(["-m", "benchmarks.hf_trainer", str(seed), str(steps)], plain=True)[1]["accuracy"]
-
-
 def report(quick: bool) -> Iterator[str]:
-    """Yield the report in Markdown."""
     seeds, steps = (1, 100) if quick else (3, 400)
     ours, theirs = list[float](), list[float]()
-    times = paired(
-        lambda: ours.append(train_ours(len(ours), steps)),
-        lambda: theirs.append(train_theirs(len(theirs), steps)),
-        pairs=seeds,
-        warm_up=0,
-    )
+    recipe = ["--model", "minilm", "--task", "rt", "--rank", "8", "--alpha", "16", "--targets", "q,v", "--lr", "2e-3"]
+
+    def train_ours() -> None:  # the lab chooses dtype, attention and batches
+        with tempfile.TemporaryDirectory() as out:
+            run = ["--steps", str(steps), "--seed", str(len(ours)), "--out", out, "--json"]
+            _, result = timed(["-m", "lora_lab", "train", *recipe, *run])
+        ours.append(result["metrics"]["accuracy"])
+
+    def train_theirs() -> None:
+        _, result = timed(["-m", "benchmarks.hf_trainer", str(len(theirs)), str(steps)], plain=True)
+        theirs.append(result["accuracy"])
+
+    times = paired(train_ours, train_theirs, pairs=seeds, warm_up=0)
     yield f"## A whole run against PEFT and HF Trainer, {steps} steps of 16"
     columns = zip(times.ours, times.theirs, times.ratios, ours, theirs, strict=True)
     yield table(

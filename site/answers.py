@@ -311,63 +311,42 @@ def published() -> dict[str, Any]:
 
 @cache
 def forms() -> dict[str, dict[str, Any]]:
-    """Return the forms by the names of their checks."""
+    """Return the forms by the names of their checks; those with one number have their question in pages.yaml."""
     os.environ.pop("LORA_LAB_STUDENT", None)
-    chance = checks.check_chance(..., ..., 48).right
+    chance, half = checks.check_chance(..., ..., 48).right, sure.HALF_WIDTH
+    numbers = {
+        "pair_numbers": checks.check_pair_numbers(...).right,
+        "file_bytes": checks.check_file_bytes(...).right,
+        "merge": writing.MERGED,
+        "half_width": replace(half.at(0.9, 400, within=0.02), why=f"±2.9 points here; {half.why}"),
+        "missed": checks.check_missed(...).right.at(3, 8, within=0.01),
+        "peak": checks.check_peak(...).right.at(2048, within=0.015, slack=0.002),
+        "mixed_batch": merging.MIXED,
+        "forty_copies": checks.check_forty_copies(..., 91_000_000, 301_776).right,
+        "energy": checks.check_energy(...).right.at(np.array([5.0, 4.0, 2.0, 1.0]), 2, within=0.005),
+        "rank_of_file": checks.check_rank_of_file(...).right,
+        "stranger": checks.check_stranger(..., 0).right,
+        "as_plain": variants.AS_PLAIN.at(64, 64, within=1e-6),
+        "loss_of_rewards": reward.LOSS.at(*reward.LOSS.cases[0], within=0.01),
+        "bits": reward.BITS.at(0.01, within=0.02),
+        "remembered": checks.check_remembered(...).right.at(512, 0.2, within=0.01),
+    }
+    hints, asked = {"entry": writing.MERGED.hint, "y": merging.MIXED.hint}, verdict.texts("pages")["asked"]
     return {
-        "pair_numbers": ask("Numbers in A and B at rank 2:", {"numbers": checks.check_pair_numbers(...).right}),
-        "file_bytes": ask("Bytes for llama-3.2-1b at rank 8:", {"bytes": checks.check_file_bytes(...).right}),
-        "merge": ask(
-            "W = [[1, 2], [3, 4]], A = [[1, 2], [1, 3]], B = [[2, 1], [3, 1]], alpha 4, rank 2. "
-            "The bottom-right number of the merged matrix:",
-            {"entry": writing.MERGED}, hints={"entry": writing.MERGED.hint},
-        ),
-        "half_width": ask(
-            "Half the 95% interval, as a share, for p = 0.9 and n = 400:",
-            {"half": sure.HALF_WIDTH.at(0.9, 400, within=0.02)}, f"±2.9 points here; {sure.HALF_WIDTH.why}",
-        ),
+        **{name: ask(question, {field: numbers[name]}, hints=hints) for name, (field, question) in asked.items()},
         "report": report(),
-        "missed": ask(
-            "A secret of 8 equally strong pieces. The share of its size that rank 3 misses:",
-            {"share": checks.check_missed(...).right.at(3, 8, within=0.01)},
-        ),
         "bracket": bracket(),
-        "peak": ask(
-            "Peak bytes for 2,048 tokens:", {"bytes": checks.check_peak(...).right.at(2048, within=0.015, slack=0.002)}
-        ),
         "longest_row": row(),
         "equivalence_rule": rule(),
         "defense": defense(),
         "turn_mask": turn_mask(),
-        "mixed_batch": ask(
-            "W = [[1, 0], [0, 1]], scaling 3. Adapter 0: A = [[1, 0]], B = [[1], [0]]. "
-            "Adapter 1: A = [[0, 1]], B = [[0], [1]]. A row x = [1, 2] takes adapter 1. The second number of y:",
-            {"y": merging.MIXED}, hints={"y": merging.MIXED.hint},
-        ),
-        "forty_copies": ask(
-            "The base has 91 MB, an adapter 0.30 MB. Forty merged models take how many times the bytes of one base "
-            "with forty adapters?",
-            {"times": checks.check_forty_copies(..., 91_000_000, 301_776).right},
-        ),
         "block": ask(bits.PAGE["question"], bits.PARTS, hints={name: part.hint for name, part in bits.PARTS.items()}),
         "card": on_card(),
-        "energy": ask(
-            "Of the singular values 5, 4, 2, 1 the first two hold a share of the energy of:",
-            {"share": checks.check_energy(...).right.at(np.array([5.0, 4.0, 2.0, 1.0]), 2, within=0.005)},
-        ),
         "facts": facts(),
-        "rank_of_file": ask(
-            "37,868,984 bytes, on gate, up and down, 28 layers, d = 3,072, intermediate_size 8,192. The rank:",
-            {"rank": checks.check_rank_of_file(...).right},
-        ),
         "audit": ask(f"{counting.unseen()}. Numbers that train at rank 8:", {"numbers": checks.check_audit(...).right}),
         "chance": ask(
             "phi by chance, in 384 dimensions: of one direction and one, and of 8 directions and 48.",
             {name.replace("one", "1"): part for name, part in chance.items()},
-        ),
-        "stranger": ask(
-            "It reads “wonderful” as +3.4, and calls “a wonderful film” positive. What was negated?",
-            {"negated": checks.check_stranger(..., 0).right},
         ),
         "diagnosis": diagnosis(),
         "eleventh": eleventh(),
@@ -375,10 +354,6 @@ def forms() -> dict[str, dict[str, Any]]:
         "brief": job(),
         "ranks": at_one_budget(),
         "plan": plan(),
-        "as_plain": ask(
-            "rsLoRA of rank 64 and alpha 64 is plain LoRA of rank 64 with alpha:",
-            {"alpha": variants.AS_PLAIN.at(64, 64, within=1e-6)},
-        ),
         "flattered": flattered(),
         "lowest": ask(
             "Losses 0.60, 0.50, 0.56 at half a rate, the rate, and twice the rate: lowest at how many doublings? "
@@ -387,23 +362,9 @@ def forms() -> dict[str, dict[str, Any]]:
             f"{regret.LOWEST.why}; {regret.LAST.why}",
         ),
         "carried": carried(),
-        "loss_of_rewards": ask(
-            "Three answers of probabilities 0.5, 0.9, 0.4 and rewards 1, 0, 1. The loss (ln 0.5 = -0.693, "
-            "ln 0.9 = -0.105, ln 0.4 = -0.916):",
-            {"loss": reward.LOSS.at(*reward.LOSS.cases[0], within=0.01)},
-        ),
-        "bits": ask(
-            "It's right once in 100 answers, p = 0.01. Bits that right or wrong tells on average (log2(100) = 6.644, "
-            "log2(1/0.99) = 0.0145):",
-            {"bits": reward.BITS.at(0.01, within=0.02)},
-        ),
         "judge": judge(),
         "published": published(),
-        "remembered": ask(
-            "512 flips at a mean loss of 0.2 nats. Bits that it remembers:",
-            {"bits": checks.check_remembered(...).right.at(512, 0.2, within=0.01)},
-        ),
-    }  # fmt: skip
+    }
 
 
 def data(attributes: str, content: Any) -> dict[str, Any]:

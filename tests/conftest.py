@@ -50,14 +50,8 @@ PLAIN = {"dtype": "fp32", "attention": "eager", "device": "cpu"}  # recipe setti
 SLOW_FILES = ("tests/notebooks/test_lessons.py", "tests/e2e/", "tests/test_first_adapter.py")
 
 
-def can_sandbox() -> bool:
-    try:
-        return subprocess.run([*BWRAP, "true"], check=False).returncode == 0
-    except OSError:
-        return False
-
-
-no_sandbox = not can_sandbox() and bool(shutil.which("bwrap") or "CI" not in os.environ)
+bwrap = shutil.which("bwrap")
+no_sandbox = subprocess.run([*BWRAP, "true"], check=False).returncode != 0 if bwrap else "CI" not in os.environ
 needs_bwrap = pytest.mark.skipif(no_sandbox, reason="bubblewrap does not work here")
 
 
@@ -115,12 +109,7 @@ def snapshot(model: nn.Module) -> dict[str, tuple]:
     """Return a model's state for comparison with `==`: types and modes of modules, and weights bit by bit."""
     modules = {name: (type(m).__name__, m.training) for name, m in model.named_modules()}
     weights = {
-        f"{name}!": (
-            p.requires_grad,
-            p.dtype,
-            tuple(p.shape),
-            p.detach().contiguous().view(torch.uint8).numpy().tobytes(),
-        )
+        f"{name}!": (p.requires_grad, p.dtype, p.shape, p.detach().contiguous().view(torch.uint8).numpy().tobytes())
         for name, p in model.named_parameters()
     }
     return {**modules, **weights, "": tuple(sorted(vars(model)))}
@@ -235,7 +224,7 @@ def tiny_causal(tmp_path_factory) -> str:
 def voices(tiny_causal, tmp_path_factory) -> dict[str, Path]:
     """The folders of two random adapters of the tiny Llama, which answer differently."""
     models = {
-        name: with_adapter(load_model(tiny_causal), LoRA(rank=2), n) for n, name in enumerate(("captain", "json"))
+        name: with_adapter(load_model(tiny_causal), LoRA(rank=2), n) for n, name in enumerate(["captain", "json"])
     }
     return {name: save_adapter(model, tmp_path_factory.mktemp(name)) for name, model in models.items()}
 

@@ -24,15 +24,14 @@ KERNEL_TIMEOUT = 180_000  # milliseconds; other tests may keep the machine busy
 expect.set_options(timeout=30_000)
 # Python imports this file at startup, so the server and every kernel can connect only to this machine.
 GUARD = """
-import os, socket
-connect = socket.socket.connect
-def guarded(self, address):
-    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "localhost", "::1"):
-        with open(os.environ["LORA_LAB_GUARD"], "a") as log:
-            log.write(f"{address}\\n")
-        raise OSError(f"blocked: {address}")
-    return connect(self, address)
-socket.socket.connect = guarded
+import os, sys
+def guard(event, arguments):
+    if event == "socket.connect" and isinstance(address := arguments[1], tuple):
+        if address[0] not in ("127.0.0.1", "localhost", "::1"):
+            with open(os.environ["LORA_LAB_GUARD"], "a") as log:
+                log.write(f"{address}\\n")
+            raise OSError(f"blocked: {address}")
+sys.addaudithook(guard)
 """
 
 

@@ -53,6 +53,10 @@ class Pages:
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return self.page
 
+    def panel(self, panel: Any, **options: Any) -> Locator:
+        """Open a page with one panel, and return it."""
+        return panel_of(self.open(panel, **options))
+
 
 def panel_of(page: Any, number: int = 0) -> Locator:
     """Return a panel of a page or frame, counted from the top."""
@@ -64,16 +68,17 @@ def move(panel: Locator, slider: str, position: int) -> None:
     panel.get_by_role("slider", name=slider).evaluate(MOVE, position)
 
 
-def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    page.mouse.move(*start)
-    page.mouse.down()
-    page.mouse.move(*end, steps=4)
-    page.mouse.up()
+def drag(panel: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
+    mouse = panel.page.mouse
+    mouse.move(*start)
+    mouse.down()
+    mouse.move(*end, steps=4)
+    mouse.up()
 
 
-def trait(page: Page, name: str) -> Any:
-    """Return a trait of the page's first panel."""
-    return page.locator("[data-panel]").first.evaluate("(e, name) => e.model.get(name)", name)
+def trait(panel: Locator, name: str) -> Any:
+    """Return a trait of the first panel of a panel's page."""
+    return panel.page.locator("[data-panel]").first.evaluate("(e, name) => e.model.get(name)", name)
 
 
 def box_of(shape: Locator) -> dict[str, float]:

@@ -5,14 +5,14 @@ from playwright.sync_api import expect
 from lora_course.panels.claim_panel import ClaimPanel
 from lora_course.panels.class_panel import ClassPanel
 from lora_course.panels.voices_panel import VoicesPanel, read_stored
-from tests.e2e.pages import Pages, box_of, class_in, drag, move, panel_of
+from tests.e2e.pages import Pages, box_of, class_in, drag, move
 from tests.e2e.panels import mixer
 
 
 def test_each_question_and_strength_shows_its_stored_answers(pages: Pages) -> None:
     stored = read_stored()
     question, answers = stored["questions"][3], stored["answers"]
-    panel = panel_of(pages.open(VoicesPanel()))
+    panel = pages.panel(VoicesPanel())
     captain = panel.locator("[data-voice=captain]")
     panel.get_by_role("combobox", name="question").select_option(question)
     expect(captain).to_contain_text(answers["captain"]["1"][3])
@@ -26,8 +26,7 @@ def test_each_question_and_strength_shows_its_stored_answers(pages: Pages) -> No
 
 
 def test_a_verdict_follows_slider_menu_and_line(pages: Pages) -> None:
-    page = pages.open(ClaimPanel("4", claims=["3", "4", "11"]))
-    panel = panel_of(page)
+    panel = pages.panel(ClaimPanel("4", claims=["3", "4", "11"]))
     verdict = panel.locator(".big b")
     expect(verdict).to_have_text("✗ false")
     for _ in range(3):
@@ -39,7 +38,7 @@ def test_a_verdict_follows_slider_menu_and_line(pages: Pages) -> None:
     expect(verdict).to_have_text("✗ false")
     line, picture = box_of(panel.locator(".handle")), box_of(panel.locator(".picture svg"))
     y = line["y"] + 20
-    drag(page, (line["x"] + line["width"] / 2, y), (picture["x"] + picture["width"] - 5, y))
+    drag(panel, (line["x"] + line["width"] / 2, y), (picture["x"] + picture["width"] - 5, y))
     expect(verdict).to_have_text("✓ true")
     panel.get_by_role("combobox", name="claim").select_option("no_quality_drop")
     expect(panel.locator(".title")).to_contain_text("on par with")
@@ -53,7 +52,7 @@ def test_a_verdict_follows_slider_menu_and_line(pages: Pages) -> None:
 
 def test_the_share_changes_dots_and_quotes(pages: Pages) -> None:
     python = mixer()
-    panel = panel_of(pages.open(python))
+    panel = pages.panel(python)
     for position in (0, 10, 14, 20):
         move(panel, "share", position)
         right = round(2 * python.right[position])
@@ -69,8 +68,8 @@ def test_the_share_changes_dots_and_quotes(pages: Pages) -> None:
 
 def test_a_class_shows_guesses_and_a_cell_is_chosen_by_click(pages: Pages, tmp_path: Path) -> None:
     python = ClassPanel(class_in(tmp_path / "class"))
-    page = pages.open(python, width=1200, kernel=True)
-    panel, chosen = panel_of(page), panel_of(page).locator(".chosen")
+    panel = pages.panel(python, width=1200, kernel=True)
+    chosen = panel.locator(".chosen")
     dots = panel.locator(".guesses circle")
     expect(dots).to_have_count(3)
     assert len({box_of(dot)["x"] for dot in dots.all()}) == 2  # equal guesses are stacked
@@ -80,7 +79,7 @@ def test_a_class_shows_guesses_and_a_cell_is_chosen_by_click(pages: Pages, tmp_p
     width = panel.locator(".picture").evaluate("e => e.clientWidth")
     assert box_of(panel.locator(".picture svg"))["width"] > 1.3 * width  # scaled for a projector
     before = box_of(chosen)
-    page.mouse.click(before["x"] + 1.5 * before["width"], before["y"] + before["height"] / 2)
+    panel.page.mouse.click(before["x"] + 1.5 * before["width"], before["y"] + before["height"] / 2)
     assert abs(box_of(chosen)["x"] - before["x"] - before["width"]) < 4
     panel.get_by_role("button", name="Refresh").click()
     expect(panel.locator(".kernel")).to_contain_text("Waiting for the kernel")

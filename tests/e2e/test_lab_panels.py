@@ -14,8 +14,8 @@ from lora_lab.accounting.setup import OPTIMIZERS, Setup
 from lora_lab.accounting.units import binary
 from lora_lab.widgets.base import module
 from lora_lab.widgets.memory_panel import METHODS, setup_of, shipped
-from tests.e2e.pages import FOCUSED, Pages, box_of, center, drag, move, panel_of, trait
-from tests.e2e.panels import lora, memory, sweep, train, training
+from tests.e2e.pages import Pages, box_of, center, drag, move, trait
+from tests.e2e.panels import lora, memory, sweep, train
 from tests.widgets.test_rank_panel import sum_of
 
 # ---- LoRA
@@ -31,8 +31,7 @@ def integers(text: str) -> list[int]:
 
 
 def test_the_rank_slider_changes_picture_counts_and_the_patch_that_is_dropped_on_w(pages: Pages) -> None:
-    page = pages.open(lora(d=4096, rank=8), reduced=True)
-    panel = panel_of(page)
+    panel = pages.panel(lora(d=4096, rank=8), reduced=True)
     status, strip = panel.get_by_role("status"), panel.locator(".picture rect.train").first
     expect(status).to_be_empty()  # nothing is announced when a page opens
     before = box_of(strip)["height"]
@@ -51,7 +50,7 @@ def test_the_rank_slider_changes_picture_counts_and_the_patch_that_is_dropped_on
     patch, w = panel.locator(".patch"), panel.locator(".picture rect.frost").first
     area, w_area = (box["width"] * box["height"] for box in (box_of(patch), box_of(w)))
     assert area / w_area == pytest.approx(2 * 64 / 4096, rel=0.05)
-    drag(page, center(patch), center(w))
+    drag(panel, center(patch), center(w))
     expect(panel.locator(".gathered")).to_contain_text("32 of these cover W")
     assert box_of(patch)["x"] == pytest.approx(box_of(w)["x"], abs=1.5)
     panel.get_by_role("button", name="lift the patch off W").press("Enter")
@@ -59,7 +58,7 @@ def test_the_rank_slider_changes_picture_counts_and_the_patch_that_is_dropped_on
 
 
 def test_a_model_is_counted_as_by_params(pages: Pages) -> None:
-    panel = panel_of(pages.open(lora("model", model="gpt2")))
+    panel = pages.panel(lora("model", model="gpt2"))
     for target in ("v", "o"):  # off, and on
         panel.get_by_role("checkbox", name=target, exact=True).dispatch_event("click")
     move(panel, "rank r", 32)
@@ -73,7 +72,7 @@ def test_a_model_is_counted_as_by_params(pages: Pages) -> None:
 
 
 def test_the_first_step_moves_only_b_and_the_table_adds_up(pages: Pages) -> None:
-    panel = panel_of(pages.open(lora("steps"), reduced=True))
+    panel = pages.panel(lora("steps"), reduced=True)
     expect(panel.locator(".title")).to_have_text("Take a step: which matrix moves?")
     expect(panel.locator(".big")).to_have_text("? gradient of A? gradient of B")
     panel.get_by_role("button", name="take a step").press("Enter")
@@ -98,7 +97,7 @@ EVERY_SEVENTH_PIXEL = """c => { // its brightness, 0 to 255
 
 def test_the_browser_draws_the_sum_that_python_computes(pages: Pages) -> None:
     python = RankPanel("picture", rank=1)
-    panel, data = panel_of(pages.open(python)), python.data["picture"]
+    panel, data = pages.panel(python), python.data["picture"]
     for position, rank in ((2, 2), (20, 32), (12, 12), (0, 0)):
         move(panel, "pieces added", position)
         encoded = panel.locator("canvas.sum").evaluate(EVERY_SEVENTH_PIXEL)
@@ -110,7 +109,7 @@ def test_the_browser_draws_the_sum_that_python_computes(pages: Pages) -> None:
 
 
 def test_keys_add_and_remove_pieces(pages: Pages) -> None:
-    panel = panel_of(pages.open(RankPanel(), reduced=True))
+    panel = pages.panel(RankPanel(), reduced=True)
     headline = panel.locator(".big")
     expect(headline).to_contain_text("79.2%")
     panel.get_by_role("slider", name="pieces added").press("ArrowLeft")
@@ -153,7 +152,7 @@ def test_the_browser_computes_the_same_bytes_as_python(pages: Pages) -> None:
 
 def test_the_length_slider_changes_the_peak_and_what_fits(pages: Pages) -> None:
     model, method = "llama-3-8b", "LoRA q, v"
-    panel = panel_of(pages.open(MemoryPanel(model, method, card="RTX 4090", models=[model])))
+    panel = pages.panel(MemoryPanel(model, method, card="RTX 4090", models=[model]))
     capacity, status = usable(card("RTX 4090")), panel.get_by_role("status")
     expect(status).to_be_empty()
     for position in (10, 40, 64):
@@ -169,9 +168,8 @@ def test_the_length_slider_changes_the_peak_and_what_fits(pages: Pages) -> None:
 
 
 def test_the_moment_follows_keys_and_drags_and_returns_to_the_peak(pages: Pages) -> None:
-    page = pages.open(MemoryPanel("llama-3-8b", "LoRA q, v", seq=1024, models=["llama-3-8b"]), reduced=True)
-    panel = panel_of(page)
-    slider, peak = panel.get_by_role("slider", name="moment"), value_of(panel_of(page), "moment")
+    panel = pages.panel(MemoryPanel("llama-3-8b", "LoRA q, v", seq=1024, models=["llama-3-8b"]), reduced=True)
+    slider, peak = panel.get_by_role("slider", name="moment"), value_of(panel, "moment")
     assert peak.startswith("loss")
     slider.press("ArrowRight")
     assert value_of(panel, "moment") != peak
@@ -179,7 +177,7 @@ def test_the_moment_follows_keys_and_drags_and_returns_to_the_peak(pages: Pages)
     assert "15.0 GiB" in value_of(panel, "moment")  # the weights alone
     box = box_of(panel.locator("[data-film]"))
     y = box["y"] + 100
-    drag(page, (box["x"] + 0.6 * box["width"], y), (box["x"] + 0.65 * box["width"], y))
+    drag(panel, (box["x"] + 0.6 * box["width"], y), (box["x"] + 0.65 * box["width"], y))
     assert re.match(r"backward, layer \d+ of 32", value_of(panel, "moment"))
     panel.get_by_role("button", name="play the step").press("Enter")  # ends at once with reduced motion
     assert value_of(panel, "moment") == peak
@@ -190,8 +188,7 @@ def test_the_moment_follows_keys_and_drags_and_returns_to_the_peak(pages: Pages)
 
 def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -> None:
     python = sweep(view="rank")
-    page = pages.open(python)
-    panel, rates, rows = panel_of(page), python.data["rates"], len(python.data["ranks"])
+    panel, rates, rows = pages.panel(python), python.data["rates"], len(python.data["ranks"])
     status, headline = panel.get_by_role("status"), panel.locator(".big")
     expect(status).to_be_empty()
     move(panel, "rank", python.data["ranks"].index(64))
@@ -209,15 +206,14 @@ def test_sliders_and_clicks_snap_to_cells_and_show_their_results(pages: Pages) -
     expect(headline).to_have_text("not tried")
     expect(panel.get_by_role("button")).to_have_text(["go to the best cell"])  # without a kernel nothing is trained
     expect(panel.locator(".doing")).to_contain_text("Run the notebook")
-    assert trait(page, "picked") == []
+    assert trait(panel, "picked") == []
     panel.get_by_role("button", name="go to the best cell").press("Enter")
     expect(panel.locator(".words")).to_contain_text("The best cell of this map")
 
 
 def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
     python = sweep(view="alpha")
-    page = pages.open(python)
-    panel = panel_of(page)
+    panel = pages.panel(python)
     question, title, lines = (panel.locator(name) for name in (".question", ".title", ".iso"))
     expect(question).to_contain_text("Predict")
     expect(lines).to_have_count(0)
@@ -230,7 +226,7 @@ def test_a_line_appears_only_after_a_prediction(pages: Pages) -> None:
     panel.get_by_role("radio", name="falls with √α").dispatch_event("click")
     expect(panel.locator(".fits")).to_contain_text("You predicted “falls with α”")
     expect(lines).to_have_count(1)
-    assert trait(page, "guess") == {"alpha": "whole"}
+    assert trait(panel, "guess") == {"alpha": "whole"}
     panel.get_by_role("radio", name="rate × rank").dispatch_event("click")
     expect(question).to_contain_text("Predict")  # each map asks for its own prediction
     expect(lines).to_have_count(0)
@@ -243,7 +239,7 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     python = train()
     first = python.found["sentences"][0] | {"text": "its third \x96 and best"}  # a Windows dash, which no font has
     python.found = python.found | {"sentences": [first]}
-    panel = panel_of(pages.open(python))
+    panel = pages.panel(python)
     for place, words in (
         (".title", "80.9% ± 1.7 points after 400 steps"),
         (".title", "Other seeds of this recipe: 79.0 to 82.0."),
@@ -256,20 +252,6 @@ def test_a_finished_run_is_described_with_its_uncertainty(pages: Pages) -> None:
     expect(panel.locator(".moved rect")).to_have_count(12)
 
 
-def test_a_focused_button_keeps_the_focus_while_a_run_goes_on(pages: Pages) -> None:
-    python = training()
-    page = pages.open(python, kernel=True)
-    panel = panel_of(page)
-    panel.get_by_role("button", name="Stop").focus()
-    for step in (231, 232):
-        page.locator("[data-panel]").evaluate("(e, live) => e.model.set('live', live)", python.live | {"step": step})
-        expect(panel.locator(".doing")).to_contain_text(f"Step {step}")
-    assert page.evaluate(FOCUSED)[0] == "go"
-    page.keyboard.press("Space")
-    expect(panel.locator(".doing")).to_contain_text("Stopping after this step")
-    assert page.evaluate(FOCUSED)[0] == "go"
-
-
 # ---- comparison
 
 
@@ -277,35 +259,34 @@ def test_the_margin_is_dragged_and_the_verdict_is_pythons(pages: Pages) -> None:
     python = ComparePanel()
     outcomes, margins = python.stored["against"]["full"]["LoRA r8 q,v"]["outcomes"], python.stored["margins"]
     words = {"w": "worse", "W": "worse but within the margin"}
-    page = pages.open(python)
-    panel = panel_of(page)
+    panel = pages.panel(python)
     headline, grip = panel.locator(".big"), panel.locator(".forest .grip").last
     panel.locator(".forest").scroll_into_view_if_needed()
     x, y = center(grip)
-    page.mouse.move(x, y)
-    page.mouse.down()
+    mouse = panel.page.mouse
+    mouse.move(x, y)
+    mouse.down()
     reached = set()
     for dx in (20, 35, 45, -30, -45):
-        page.mouse.move(x + dx, y, steps=2)
-        outcome = outcomes[margins.index(trait(page, "margin"))]
+        mouse.move(x + dx, y, steps=2)
+        outcome = outcomes[margins.index(trait(panel, "margin"))]
         expect(headline).to_contain_text(words[outcome])
         assert center(grip)[0] == pytest.approx(x + dx, abs=4)
         reached.add(outcome)
-    page.mouse.up()
+    mouse.up()
     assert reached == {"w", "W"}
     for position in range(0, 60, 9):
         move(panel, "margin", position)
         expect(headline).to_contain_text(words[outcomes[position]])
     for _ in range(2):  # the only change, so a second click stays there
         panel.get_by_role("button", name="where the verdict changes").click()
-        assert margins.index(trait(page, "margin")) == outcomes.index("W")
+        assert margins.index(trait(panel, "margin")) == outcomes.index("W")
 
 
 def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
     python = ComparePanel()
     python.resample(200, count=20)
-    page = pages.open(python)
-    panel = panel_of(page)
+    panel = pages.panel(python)
     expect(panel.locator(".misses")).to_contain_text("of 20 intervals miss the truth")
     row, forest = box_of(panel.locator(".forest text", has_text="all-linear")), panel.locator(".forest svg")
     forest.click(position={"x": 30, "y": row["y"] - box_of(forest)["y"] + 8})
@@ -317,4 +298,4 @@ def test_a_method_and_a_rival_are_chosen_by_click(pages: Pages) -> None:
     expect(panel.locator(".misses")).to_contain_text("about another pair of methods")
     expect(panel.get_by_role("status")).to_contain_text("at a margin of 1.5 points it is equivalent")
     panel.get_by_role("radio", name=re.compile("^LoRA r8 all-linear")).check(force=True)  # the two change places
-    assert (trait(page, "method"), trait(page, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")
+    assert (trait(panel, "method"), trait(panel, "rival")) == ("LoRA r8 q,v", "LoRA r8 all-linear")

@@ -259,6 +259,7 @@ def test_a_lesson_is_done_by_keyboard(lab: Lab) -> None:
     expect(panel.locator(".doing")).to_contain_text(re.compile(r"Step [1-9]\d* of 200"), timeout=120_000)
     page.keyboard.press("Space")  # the same button is now Stop and has kept the focus
     expect(panel.locator(".doing")).to_contain_text("Stopped at step", timeout=120_000)
+    assert page.evaluate(FOCUSED)[0] == "go"
     expect(panel.locator(".big")).to_contain_text("of 100 test rows right")
     expect(panel.locator(".changes")).to_contain_text(re.compile(r"changed \d+ of 50 validation answers"))
     assert len(list((lab.folder / "runs" / "02").glob("*/adapter_model.safetensors"))) == 1

@@ -57,7 +57,9 @@ function start(p) {
     drawCases(outcome);
     const changed = card.premises.flatMap(({ means, options }, i) =>
       at[i] === card.own[i] ? [] : [`${means}: ${options[card.own[i]]} → ${options[at[i]]}`]);
-    const words = tally(outcome);
+    const counts = [1, 0, -1].map((verdict) => [VERBS[verdict], outcome.cases.filter(([, holds]) => holds === verdict).length]);
+    const tally = counts.filter(([, times]) => times).map(([verb, times]) => `${verb} in ${times}`).join(", ");
+    const words = `The claim ${tally} of ${plural(outcome.cases.length, "case")}.`;
     p.button("reset", { off: !changed.length });
     p.fill({
       ".title": `“${escape(card.statement)}”<span class="gloss">${escape(card.said_by)}. ${linked(card.source)}</span>`,
@@ -74,13 +76,6 @@ function start(p) {
 
   const control = ({ number, means }, i) => (number ? slider : menu)(`p${i}`, escape(means), "train");
   const linked = (source) => escape(source).replace(/https?:\/\/[^\s,;)]+/, (url) => `<a href="${url}">${url}</a>`);
-
-  /** In how many cases the claim holds, fails or is undecided, in words. */
-  function tally(outcome) {
-    const countOf = (verdict) => outcome.cases.filter(([, holds]) => holds === verdict).length;
-    const counts = [1, 0, -1].filter(countOf).map((holds) => `${VERBS[holds]} in ${countOf(holds)}`).join(", ");
-    return `The claim ${counts} of ${plural(outcome.cases.length, "case")}.`;
-  }
 
   function scale() {
     const { card } = now;

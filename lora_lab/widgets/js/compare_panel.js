@@ -151,11 +151,6 @@ function start(p) {
     return `That is for this pair alone. When all ${rows.length} pairs are tested together, each needs stronger evidence (Holm’s correction): then it is <b>${OUTCOMES[together]}</b>.`;
   }
 
-  function facts({ method, rival, data }) {
-    const rows = columns(data).map(([name, format]) => [name, format(method), format(rival)]);
-    return table(["", escape(method.name), escape(rival.name)], rows.filter(([, a, b]) => a !== "–" || b !== "–"));
-  }
-
   // ---- drawing
   function draw() {
     now = read();
@@ -182,13 +177,16 @@ function start(p) {
     const pairs = rows.map(({ entry, test, word }) => `${entry.name} ${format(test.difference)}, ${word}`).join("; ");
     p.picture(forest, `Differences from ${rival.name} in ${data.gap} at a margin of ${size}: ${pairs}.`, "forest");
     const [big, words] = verdictWords(now);
+    const costs = columns(data).map(([name, cell]) => [name, cell(now.method), cell(rival)]);
+    const known = costs.filter(([, a, b]) => a !== "–" || b !== "–");
+    const facts = table(["", escape(now.method.name), escape(rival.name)], known);
     const failed = data.failed.map(([label, why]) => ` ${label} has no result: ${why}.`).join("");
     p.fill({
       ".title": title(now),
       ".key": `Test ${escape(data.metric)}${data.unit && `, ${data.unit}`}${data.lower ? ", lower is better" : ""}. Each dot is one run;
         click it to see its method. A method’s runs differ only in their random seed. Next to them: the mean and its 95% interval
         over seeds, for this test set only. A cross at the bottom is a run far below the others.`,
-      ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts(now), ".about": escape(data.about + failed),
+      ".big": big, ".words": words, ".holm": holmWords(now), ".facts": facts, ".about": escape(data.about + failed),
     });
     if (dances) drawDance(range, draws);
     p.numbers(methodTable);

@@ -32,9 +32,6 @@ export const switches = fieldset("switches", "checkbox", "");
 export const menu = (name, label) =>
   `<label class="menu" data-for="${name}"><span>${label}</span><select name="${name}"></select></label>`;
 
-export const options = (all) =>
-  all.map(([value, label]) => `<option value="${escape(value)}">${escape(label)}</option>`).join("");
-
 export const button = (name, label, kind = "") =>
   `<button type="button" name="${name}" class="${kind}">${label}</button>`;
 

@@ -121,19 +121,15 @@ export function drawFilm(width, film, { result, at, card, cards, measured }) {
     parts.push(text(middle, base + 32, size(result.totals[result.tops[act]]), `${kind} tick`));
   });
   parts.push(cardLines(cards, card, y, topmost, result, [LEFT, right + 14 + column]));
-  parts.push(peakMark(xs, result, y, right));
+  const [middle, top] = [(xs[result.top] + xs[result.top + 1]) / 2, y(result.peak) - 3];
+  parts.push(`<path d="M${middle} ${top}l-5 -7h10z" class="ink"/>`);
+  parts.push(text(clamp(middle, LEFT + 48, right - 24), top - 11, `peak ${binary(result.peak)}`, "strong halo mid"));
   const cursor = (xs[at] + xs[at + 1]) / 2;
   parts.push(line(cursor, y(result.totals[at]), cursor, base, "cursor"), circle(cursor, base, 4.5, "ink"));
   parts.push(nowColumn(result.live.subarray(at * MANY, at * MANY + MANY), y, base, [right + 14, column], wide));
   const grip = rect(LEFT, TOP, right - LEFT, height + FOOT, "touch", 'data-film="1"');
   const sceneAtX = (px) => sceneAt(edges, clamp((px - LEFT) / (right - LEFT)));
   return { svg: parts.join("") + grip, height: base + FOOT, sceneAtX, from: LEFT, to: right, wide };
-}
-
-function peakMark(xs, result, y, right) {
-  const [middle, top] = [(xs[result.top] + xs[result.top + 1]) / 2, y(result.peak) - 3];
-  const words = text(clamp(middle, LEFT + 48, right - 24), top - 11, `peak ${binary(result.peak)}`, "strong halo mid");
-  return `<path d="M${middle} ${top}l-5 -7h10z" class="ink"/>${words}`;
 }
 
 /** The chosen card, the smallest that is large enough, and others above the weights where there is room. */

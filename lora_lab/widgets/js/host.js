@@ -5,12 +5,6 @@
 //
 // The picture is removed once the panel is drawn. A value {"b64": "..."} is bytes.
 (() => {
-  /** The value as a kernel would have sent it: bytes arrive as a DataView. */
-  function decoded(value) {
-    if (typeof value?.b64 !== "string") return value;
-    return new DataView(Uint8Array.from(atob(value.b64), (letter) => letter.charCodeAt(0)).buffer);
-  }
-
   function hostModel(state) {
     const values = new Map(Object.entries(state));
     const callbacks = new Map();
@@ -32,7 +26,10 @@
     const name = place.dataset.panel;
     try {
       const state = JSON.parse(place.querySelector("script[type='application/json']").textContent);
-      for (const [trait, value] of Object.entries(state)) state[trait] = decoded(value);
+      for (const [trait, value] of Object.entries(state)) {
+        if (typeof value?.b64 !== "string") continue;
+        state[trait] = new DataView(Uint8Array.from(atob(value.b64), (letter) => letter.charCodeAt(0)).buffer); // as from a kernel
+      }
       const el = document.createElement("div");
       const model = hostModel(state);
       place.append(el);

@@ -68,7 +68,8 @@ export function drawModel(full, model, counts, patch) {
     const row = counts.rows[item.at];
     const box = [left + x, y, w, h];
     const inner = [rect(...box, "block frost")];
-    if (row.trained) inner.push(rect(...sliver(box, row.trained / row.numbers), "train"));
+    const thick = (side) => Math.max(MIN_WIDTH, Math.min(1, row.trained / row.numbers) * side);
+    if (row.trained) inner.push(rect(left + x, y, w >= h ? thick(w) : w, w >= h ? h : thick(h), "train")); // A and B, to scale
     inner.push(outline(...box, "rim"), ...names(box, row));
     const kind = Object.keys(row.trains).length ? "tile can" : "tile";
     parts.push(group(inner, `class="${kind}" data-row="${item.at}"`));
@@ -77,12 +78,6 @@ export function drawModel(full, model, counts, patch) {
   const gathered = drawPatch([left, 0, width, height], counts.share, patch, words);
   if (counts.trained) parts.push(gathered.svg);
   return { svg: parts.join(""), height: height + 16, onto: gathered.onto };
-}
-
-/** The sliver of a block for A and B, in the block's own scale, along its shorter side: [x, y, w, h]. */
-function sliver([x, y, w, h], share) {
-  const part = Math.min(1, share);
-  return w >= h ? [x, y, Math.max(MIN_WIDTH, part * w), h] : [x, y, w, Math.max(MIN_WIDTH, part * h)];
 }
 
 /** The name and shape of a block, if there is room for them. */

@@ -10,8 +10,8 @@
 //          checkboxes, the list of checked values), or else the panel's own state.
 
 import PANEL_CSS from "./panel.css";
-import { choices, nearest, options, pastRepeats } from "./controls.js";
-import { clamp, plain } from "./format.js";
+import { choices, nearest, pastRepeats } from "./controls.js";
+import { clamp, escape, plain } from "./format.js";
 import { followPage } from "./theme.js";
 
 const SPEAK = 400; // milliseconds: a screen reader announces where a drag ends, not every step of it
@@ -190,7 +190,8 @@ export function panel({ title, css = "", traits, body, start }) {
 
       /** Set the options of a menu, [value, label] pairs, and the selected value. */
       choose(name, all, chosen = "") {
-        p.fill({ [`select[name=${name}]`]: options(all) });
+        const option = ([value, label]) => `<option value="${escape(value)}">${escape(label)}</option>`;
+        p.fill({ [`select[name=${name}]`]: all.map(option).join("") });
         find(`select[name=${name}]`).value = chosen;
       },
 
@@ -269,10 +270,6 @@ export function panel({ title, css = "", traits, body, start }) {
 
     drawing = start(p);
     let queued; // one redraw when a kernel sets several traits at once
-    const drawOnce = () => {
-      queued = undefined;
-      p.redraw();
-    };
     const markGone = () => {
       gone = true;
       clearPending();
@@ -281,7 +278,10 @@ export function panel({ title, css = "", traits, body, start }) {
     const traitChanged = (name) => () => {
       if (busy) return;
       if (pending?.answer === name) clearPending();
-      queued ??= Promise.resolve().then(drawOnce);
+      queued ??= Promise.resolve().then(() => {
+        queued = undefined;
+        p.redraw();
+      });
     };
     const events = [["comm_live_update", markGone], ...Object.keys(traits).map((name) => [`change:${name}`, traitChanged(name)])];
     for (const [event, react] of events) model.on(event, react);

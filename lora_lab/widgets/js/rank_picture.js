@@ -86,14 +86,14 @@ const RANKS = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
 const NAMES = 114; // room for the names of the lines, in pixels
 
 /** Lines against the rank, up to `full`, each { kind, name, points, bold, dots }; `ring` marks the value in the headline. */
-export function drawRanks(width, { series, range, full, now, ring, unit = "%" }) {
+export function drawRanks(width, { series, range, full, now, ring }) {
   const [left, right, top, bottom] = [38, width - NAMES, 8, 138];
   const along = linear([0, Math.log2(1 + full)], [left, right]);
   const x = (rank) => along(Math.log2(1 + Math.min(rank, full)));
   const y = linear(range, [bottom, top]);
   const marks = [...RANKS.filter((rank) => rank < full && x(full) - x(rank) > 32), full];
   const shown = marks.filter((rank, i) => i === 0 || i === marks.length - 1 || x(rank) - x(marks[i - 1]) > 15);
-  const parts = [axisLeft(y, ticks(range, 4), [left, right], (value) => `${value}${unit}`)];
+  const parts = [axisLeft(y, ticks(range, 4), [left, right], (value) => `${value}%`)];
   parts.push(axisBottom(x, shown, bottom, count), line(x(now), top, x(now), bottom, "ray"));
   for (const { kind, points, bold, dots } of series) {
     const placed = points.map(([rank, value]) => [x(rank), y(value)]);

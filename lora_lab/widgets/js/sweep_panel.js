@@ -4,9 +4,8 @@ import SWEEP_CSS from "./sweep_panel.css";
 import { NO_KERNEL, button, drawn, folded, letter, menu, nearest, segments, slider, table, trouble } from "./controls.js";
 import { about, capital, clamp, count, decimal, escape, extent, octets, plural, sum } from "./format.js";
 import { panel } from "./panel.js";
-import {
-  drawGuesses, drawLosses, drawMap, drawResults, isDead, points, rateName, describeCell,
-} from "./sweep_picture.js";
+import { drawGuesses, drawMap, drawResults, isDead, points, rateName, describeCell } from "./sweep_picture.js";
+import { lossChart } from "./svg.js";
 
 const TRAITS = {
   data: {}, losses: null, live: {}, view: "rank", targets: "", rank: 8, alpha: 16, lr: 2e-3, picked: [], seeds: [],
@@ -177,7 +176,8 @@ function start(p) {
     const results = drawResults(p.width("results"), training ? undefined : cell, best, [low - pad, high + pad]);
     p.picture(results, "The result of every run of this cell on a line, as in the table below.", "results");
     const curves = training ?? cell?.runs.map((run) => run.losses) ?? [];
-    const losses = drawLosses(p.width("curve"), curves, { ...data, range: now.range, start: now.begin, live: training });
+    const marked = { ...data, range: now.range, reach: 2, mark: now.begin, name: "before training", live: training };
+    const losses = { svg: lossChart([30, p.width("curve") - 10, 8, 112], curves, marked), height: 132 };
     const ends = curves.filter((losses) => losses.length).map((losses) => losses.at(-1).toFixed(2)).join(", ") || "no run yet";
     p.picture(losses, `Training loss from about ${now.begin.toFixed(2)}; at the end: ${ends}.`, "curve");
     const [big, words] = describeCell({ cell, chosen, best, live: training, broken: p.gone(), data, seeds: p.kernel && !classroom && p.get("seeds") });

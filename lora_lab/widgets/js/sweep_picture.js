@@ -4,7 +4,7 @@
 import { letter } from "./controls.js";
 import { about, clamp, count, decimal, extent, plural } from "./format.js";
 import {
-  axisBottom, circle, cross, curve, group, hatch, line, linear, lossChart, outline, piled, rect, text, ticks,
+  axisBottom, circle, cross, curve, group, hatch, line, linear, outline, piled, rect, text, ticks,
 } from "./svg.js";
 
 const [LEFT, TOP, GAP] = [46, 24, 2];
@@ -16,12 +16,6 @@ export const isDead = (run) => run.state === "collapsed" || run.state === "faile
 export function rateName(rate, digits = 3) {
   const short = Number(rate.toPrecision(digits));
   return short < 1e-4 ? short.toExponential() : String(short);
-}
-
-/** The color of a cell: more blue for a better mean, with most of the contrast near the best means. */
-function shade(share, dark) {
-  const ink = dark ? 8 + 88 * share ** 1.6 : 5 + 70 * share ** 1.6;
-  return { fill: `color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, over: dark && ink > 62 ? "on" : "ink" };
 }
 
 /** `map` is { rows: [{ value, cells }], rates, ... }; see `draw` in sweep_panel.js. Returns { svg, height, place, dots }. */
@@ -79,7 +73,8 @@ function drawCell(x, y, w, h, cell, { dark, dots, line }) {
     return [base + rim, text(cx, cy + 4, w > 30 ? "run" : "+", "mid train strong halo")];
   }
   const dead = cell.runs.filter(isDead).length;
-  const { fill, over } = shade(cell.share, dark);
+  const ink = (dark ? 8 : 5) + (dark ? 88 : 70) * cell.share ** 1.6; // most of the contrast near the best means
+  const [fill, over] = [`color-mix(in srgb, var(--train) ${ink.toFixed(0)}%, var(--paper))`, dark && ink > 62 ? "on" : "ink"];
   const colored = box("", `style="fill: ${fill}"`);
   if (dead === cell.runs.length && !(dots && cell.mean !== null)) {
     return [colored, cross(cx, cy, Math.min(14, 0.5 * width), "soft")];
@@ -147,12 +142,6 @@ export function drawGuesses(width, guesses, measured) {
   const result = measured === null ? "" : line(x(measured), 2, x(measured), bottom, "stroke train");
   const axis = line(8, bottom, width - 8, bottom, "rule") + axisBottom(x, ticks(range), bottom, about, [8, width - 8]);
   return { svg: group(dots) + result + axis, height: bottom + 20 };
-}
-
-/** Loss over the steps: each run pale, with their smoothed mean on top. */
-export function drawLosses(width, curves, { start, ...options }) {
-  const marked = { ...options, reach: 2, mark: start, name: "before training" };
-  return { svg: lossChart([30, width - 10, 8, 112], curves, marked), height: 132 };
 }
 
 /** A difference: in points for metrics between 0 and 1, otherwise in the metric's own unit. */

@@ -114,7 +114,8 @@ function start(p) {
       p.picture(drawMoved(p.width("moved"), moved), "How far each weight has moved, as in the table below.", "moved");
     }
     const answer = dials ? drawChanges(found) : "";
-    const weights = moved.length ? [() => weightTable(moved)] : [];
+    const weight = ([layer, role, share]) => [`layer ${layer}, ${escape(role)}`, percent(share)];
+    const weights = moved.length ? [() => table(["weight", "|ΔW| / |W|"], moved.map(weight))] : [];
     p.numbers(() => checkTable(now), ...weights);
     if (ui.lastTitle === title && answer) return answer;
     ui.lastTitle = title;
@@ -185,11 +186,6 @@ function start(p) {
     const loss = (step) => losses[Math.min(losses.length, Math.ceil(step / every)) - 1];
     const rows = checks.map(([step, value]) => [count(step), step ? decimal(loss(step), 3) : "", decimal(value)]);
     return table(["step", "training loss, nats", `validation ${metric}`], rows);
-  }
-
-  function weightTable(moved) {
-    const rows = moved.map(([layer, role, share]) => [`layer ${layer}, ${escape(role)}`, percent(share)]);
-    return table(["weight", "|ΔW| / |W|"], rows);
   }
 
   // ---- actions
